@@ -1,0 +1,1 @@
+"""The pure rules of Celeriac: no input, no output, no clock."""
