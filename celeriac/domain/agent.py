@@ -1,0 +1,57 @@
+"""Agents: who does the work. An agent's specification is immutable; a change makes a new version."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", min_length=1, max_length=100),
+]
+"""A name that is safe in URLs, file names and log lines."""
+
+FunctionPath = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=300),
+]
+"""`package.module:function`."""
+
+
+class RunnerName(StrEnum):
+    """The kinds of agents that this release can drive."""
+
+    LLM = "llm"
+    PYTHON = "python"
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LlmAgent(Strict):
+    """A language model behind an OpenAI-compatible endpoint."""
+
+    runner: Literal[RunnerName.LLM] = RunnerName.LLM
+    model: str = Field(min_length=1, max_length=200, examples=["local/smollm2", "openai/gpt-5-mini"])
+    """`provider/model`; the provider's address and key come from the settings."""
+    instructions: str = Field(default="", max_length=100_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_output_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_model_calls: int = Field(default=20, ge=1, le=1_000)
+    """Ends runs that go in circles; counts requests to the model, repairs of output included."""
+
+
+class PythonAgent(Strict):
+    """A user's function: a coroutine runs on the worker's loop, a plain one in a child process."""
+
+    runner: Literal[RunnerName.PYTHON] = RunnerName.PYTHON
+    function: FunctionPath = Field(examples=["shop.agents:score_lead"])
+    environment: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")], ...] = ()
+    """Names of the worker's environment variables that a child process may see."""
+
+
+AgentSpec = Annotated[LlmAgent | PythonAgent, Field(discriminator="runner")]
+"""What an agent is; the `runner` field tells which kind."""

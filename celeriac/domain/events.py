@@ -1,0 +1,55 @@
+"""Events: the entries of an execution's append-only log."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from celeriac.kit.jsontypes import JsonObject
+
+
+class EventType(StrEnum):
+    """The kinds of events. Names are part of the API; documented in docs/events.md."""
+
+    CREATED = "created"
+    QUEUED = "queued"
+    UNQUEUED = "unqueued"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    RETRY_SCHEDULED = "retry_scheduled"
+    HANDED_BACK = "handed_back"
+    WORKER_LOST = "worker_lost"
+    CANCEL_REQUESTED = "cancel_requested"
+    CANCELLED = "cancelled"
+    PROGRESS = "progress"
+    MESSAGE = "message"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    MODEL_CALL = "model_call"
+    LOG = "log"
+    CUSTOM = "custom"
+
+
+TERMINAL_EVENTS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
+"""After one of these nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that has no number yet; the database gives the number."""
+
+    type: EventType
+    data: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored event. `seq` counts from 1 within its execution, without gaps."""
+
+    execution_id: UUID
+    seq: int
+    type: EventType
+    at: datetime
+    attempt: int
+    data: JsonObject

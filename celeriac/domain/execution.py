@@ -1,0 +1,102 @@
+"""Executions: one run of a task, the central row of the system."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+from celeriac.domain.states import Status
+from celeriac.kit.jsontypes import JsonObject, JsonValue
+
+
+class TriggerType(StrEnum):
+    """What started an execution (REQUIREMENTS A3)."""
+
+    MANUAL = "manual"
+    SCHEDULED = "scheduled"
+    WEBHOOK = "webhook"
+    WORKFLOW = "workflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What travels through the broker: a hint that this attempt may be claimed."""
+
+    execution_id: UUID
+    attempt: int
+    """The attempt count of the row when it was queued; the claim makes it attempt + 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one attempt: every write of a worker names all three values."""
+
+    execution_id: UUID
+    attempt: int
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker needs to run an execution that it has just claimed."""
+
+    lease: Lease
+    task_id: UUID
+    task_version_id: UUID
+    agent_version_id: UUID
+    owner_id: UUID
+    variables: JsonObject
+    retry_count: int
+    celery_task_id: str
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The whole row, as read by the API. Times are aware and in UTC, durations in seconds."""
+
+    id: UUID
+    owner_id: UUID
+    task_id: UUID
+    task_name: str
+    task_version_id: UUID
+    agent_version_id: UUID
+    status: Status
+    trigger_type: TriggerType
+    execution_mode: str
+    priority: int
+    queue: str
+    variables: JsonObject
+    result: JsonValue
+    error_code: str | None
+    error_message: str | None
+    error_details: JsonObject | None
+    attempt: int
+    retry_count: int
+    crash_count: int
+    celery_task_id: str | None
+    worker_hostname: str | None
+    origin_id: UUID | None
+    batch_id: UUID | None
+    session_id: UUID | None
+    request_id: str | None
+    created_at: datetime
+    available_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_seconds: float | None
+    lease_until: datetime | None
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    event_seq: int
+    message_count: int
+    tool_call_count: int
+    model_call_count: int
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal
+    progress_done: float | None
+    progress_total: float | None
+    progress_note: str | None

@@ -1,0 +1,70 @@
+"""Tasks: named, reusable pieces of work. Like agents, their specification is versioned."""
+
+from enum import IntEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from celeriac.domain.agent import Strict
+from celeriac.domain.retry import RetryPolicy
+
+QueueName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", min_length=1, max_length=60)
+]
+
+DEFAULT_QUEUE = "task_execution"
+MAX_PROMPT_TEMPLATE = 200_000
+
+
+class Priority(IntEnum):
+    """How urgent an execution is among those waiting in one queue; higher goes first."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
+
+    @property
+    def label(self) -> str:
+        """The name used in the API: low, normal, high or critical."""
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, label: str) -> Self:
+        """Return the priority of an API name; raises KeyError for an unknown one."""
+        return cls[label.upper()]
+
+
+class Limits(Strict):
+    """Bounds of one attempt. Past the hard limit the work is stopped by force, in every pool."""
+
+    soft_seconds: float = Field(default=540.0, gt=0, le=86_400)
+    hard_seconds: float = Field(default=600.0, gt=0, le=86_400)
+    memory_mb: int = Field(default=1024, ge=64, le=1_048_576)
+    """Address space of a child process; work on the worker's own loop is not bounded by it."""
+
+    @model_validator(mode="after")
+    def _soft_before_hard(self) -> Self:
+        if self.soft_seconds > self.hard_seconds:
+            raise ValueError(
+                "soft_seconds must not be greater than hard_seconds: "
+                "lower the soft limit or raise the hard one"
+            )
+        return self
+
+
+class TaskSpec(Strict):
+    """What a task does and within which bounds; the agent is named beside it."""
+
+    prompt: str = Field(default="", max_length=MAX_PROMPT_TEMPLATE)
+    """A Jinja template, rendered in a sandbox with the execution's variables."""
+    variables_schema: dict[str, Any] = Field(default_factory=dict)
+    """JSON Schema (2020-12) of the variables; empty means: no variables are checked."""
+    output_schema: dict[str, Any] | None = None
+    """JSON Schema of the result; None leaves the result free-form."""
+    limits: Limits = Limits()
+    retry: RetryPolicy = RetryPolicy()
+    max_crashes: int = Field(default=3, ge=1, le=20)
+    """After so many lost workers the execution is failed with `worker_lost`."""
+    queue: QueueName = DEFAULT_QUEUE
+    priority: int = Field(default=Priority.NORMAL, ge=Priority.LOW, le=Priority.CRITICAL)

@@ -1,0 +1,1 @@
+"""Use cases, one a file; they own the transactions and know neither HTTP nor Celery."""
