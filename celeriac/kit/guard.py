@@ -1,0 +1,115 @@
+"""What a child process does to itself first: die with its parent, keep to its limits.
+
+Standard library only, and no project imports: this file is also run by its path as a small
+program that guards itself and then becomes another program (`celeriac.kit.process.launch`).
+That takes the place of `preexec_fn`, which may deadlock in a process with threads.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+_INHERITED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+CANNOT_GUARD = 126
+CANNOT_EXECUTE = 127
+"""Exit codes of the small program, the shell's own: it could not set up, or not run the other."""
+
+
+def set_parent_death_signal(number: int, parent: int) -> None:
+    """Have the kernel send this process the signal `number` when its parent goes.
+
+    `parent` is the pid that started us, told by the parent itself. Raises ProcessLookupError
+    where it has gone already, since then the signal would never come; OSError where the kernel
+    refuses.
+
+    The kernel watches the parent's *thread* that forked, not its process: start children from a
+    thread that lives as long as they may (prctl(2), PR_SET_PDEATHSIG). The setting survives
+    exec, but not a change of user: change users first.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl(PR_SET_PDEATHSIG): {os.strerror(error)}")
+    if os.getppid() != parent:
+        raise ProcessLookupError(f"the parent process {parent} has gone already")
+
+
+def limit_resources(*, memory: int | None = None, cpu_seconds: int | None = None) -> None:
+    """Set this process's own limits, which its children inherit; write no core files.
+
+    `memory` in bytes bounds what each process may allocate, by RLIMIT_DATA: since Linux 4.7 that
+    counts every private writable mapping, so heap from brk and from mmap alike. RLIMIT_AS would
+    count reserved address space as well and stop healthy programs with threads or a JIT. Memory
+    in MAP_SHARED mappings is not counted. A breach shows as MemoryError (ENOMEM).
+    `cpu_seconds` ends the process with SIGXCPU, and a second later with SIGKILL.
+    """
+    _lower(resource.RLIMIT_CORE, 0, 0)
+    if memory is not None:
+        _lower(resource.RLIMIT_DATA, memory, memory)
+    if cpu_seconds is not None:
+        _lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+
+
+def reset_signals() -> None:
+    """Undo ignored and blocked signals, which exec passes on (a Celery child ignores SIGINT)."""
+    for number in _INHERITED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _restore_python_signals() -> None:
+    """Undo what the interpreter ignores for itself and another program would inherit."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit, never above a hard limit that is already in force."""
+    ceiling = resource.getrlimit(kind)[1]
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(kind, (soft, hard))
+
+
+def _optional(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Guard this process and become the program that `arguments` name after the four settings.
+
+    Arguments: death signal, parent pid, memory, CPU seconds (empty: none), program, its own
+    arguments. Returns an exit code only where that failed; the reason is on stderr.
+    """
+    number, parent, memory, cpu_seconds, *command = arguments
+    try:
+        reset_signals()
+        _restore_python_signals()
+        set_parent_death_signal(int(number), int(parent))
+        limit_resources(memory=_optional(memory), cpu_seconds=_optional(cpu_seconds))
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"cannot set up {command[0]}: {error}\n")
+        return CANNOT_GUARD
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.stderr.write(f"cannot run {command[0]}: {error.strerror}\n")
+    return CANNOT_EXECUTE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
