@@ -1,0 +1,112 @@
+# Everything here needs Python 3.11 or newer and make, nothing else.
+# Name another Python with: make PYTHON=python3.12 <target>
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.celeriac-ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+HOME_DIR := $(or $(CELERIAC_HOME),.celeriac)
+PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
+BACKGROUND := $(BIN)/python tools/background.py --directory $(HOME_DIR)/run
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} \
+		/^[a-z0-9-]+:.*## /{printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+## Set up
+.PHONY: setup
+setup: $(READY) ## Build .venv from the lock (once; again when the lock changes)
+
+# The stamp is written last: without it the environment is half built and is built anew.
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here; install Python 3.11 or newer." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Celeriac needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 setup" % v[:2])'
+	@if [ ! -e $@ ] || ! $(BIN)/python -c '' 2>/dev/null; then rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); fi
+	@rm -f $@
+	@echo "Installing the pinned packages into $(VENV) ..."
+	@$(PIP) install --quiet --no-deps --only-binary :all: --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: lock
+lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newer versions)
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+		--extra dev --extra local-model --extra flower \
+		--generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove the environment, caches and builds (never the data in .celeriac)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find celeriac tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+## Check
+.PHONY: check lint types contracts format
+check: lint types contracts ## Lint, types and import contracts
+
+lint: $(READY) ## Style and likely bugs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## Static types, strict
+	$(BIN)/mypy
+
+contracts: $(READY) ## Who may import whom
+	$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## Rewrite files in the project's style
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+## Test
+KINDS := unit integration e2e chaos contract
+.PHONY: test requirements $(addprefix test-,$(KINDS))
+test: $(READY) ## The whole suite: unit, integration, e2e, chaos, contract
+	$(PYTEST) $(addprefix tests/,$(KINDS))
+
+test-unit: ## Pure tests, seconds
+test-integration: ## With real PostgreSQL and Valkey
+test-e2e: ## With real Celeriac processes
+test-chaos: ## With killed, frozen and flooded processes
+test-contract: ## The HTTP interface against its description
+$(addprefix test-,$(KINDS)): test-%: $(READY)
+	$(PYTEST) tests/$*
+
+requirements: $(READY) ## Rows of docs/requirements.md without a passing test
+	@$(PYTEST) --requirements
+
+## Run
+.PHONY: demo bench up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
+demo: $(READY) ## Real agent tasks on a real small model, from nothing to results
+	$(BIN)/celeriac demo
+
+up: $(READY) ## The whole stack in the foreground
+	$(BIN)/celeriac up
+
+bench: $(READY) ## Benchmarks, as JSON
+	$(BIN)/python -m benchmarks
+
+run-api: $(READY) ## The HTTP API in the foreground
+	$(BIN)/celeriac api
+
+run-worker: $(READY) ## One worker in the foreground
+	$(BIN)/celeriac worker
+
+run-worker-bg: $(READY) ## One worker in the background
+	$(BACKGROUND) start worker -- $(BIN)/celeriac worker
+
+run-beat: $(READY) ## The scheduler in the foreground
+	$(BIN)/celeriac beat
+
+run-beat-bg: $(READY) ## The scheduler in the background
+	$(BACKGROUND) start beat -- $(BIN)/celeriac beat
+
+stop: $(READY) ## Stop what run-worker-bg and run-beat-bg started
+	$(BACKGROUND) stop
+
+logs: $(READY) ## Follow the log files
+	$(BIN)/celeriac logs

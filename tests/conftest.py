@@ -1,0 +1,23 @@
+"""What every test gets: markers by directory, the record of proven requirements."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["tests.support.requirements"]
+
+_TESTS = Path(__file__).parent
+_MARKED = frozenset({"integration", "e2e", "chaos", "contract"})
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test with the kind that its directory names."""
+    kind = item.path.relative_to(_TESTS).parts[0]
+    if kind in _MARKED:
+        item.add_marker(kind)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Coroutine tests (`@pytest.mark.anyio`) run on asyncio, as the product does."""
+    return "asyncio"

@@ -1,0 +1,1 @@
+"""The public HTTP interface against its own description."""

@@ -1,0 +1,1 @@
+"""Against real Celeriac processes, as a user runs them."""
