@@ -6,6 +6,7 @@ That takes the place of `preexec_fn`, which may deadlock in a process with threa
 """
 
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -13,6 +14,8 @@ import sys
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+_F_SETSIG = 10  # fcntl(2); the fcntl module has no name for it
+_REPORT_RESERVE = 16 * 1024 * 1024
 _INHERITED = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -47,20 +50,57 @@ def set_parent_death_signal(number: int, parent: int) -> None:
         raise ProcessLookupError(f"the parent process {parent} has gone already")
 
 
+def kill_group_at_hangup(pipe: int) -> None:
+    """Have the kernel kill our whole process group when the last writer of `pipe` closes it.
+
+    `pipe` is the read end of a pipe whose other end only the parent holds and never writes to;
+    it must stay open here. Stronger than a parent-death signal: it reaches the group's other
+    processes too, and looks at the parent's process, not at one of its threads. Works by
+    asynchronous I/O notification (fcntl(2), F_SETOWN with a group, F_SETSIG, O_ASYNC).
+    """
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(pipe, _F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        gone = os.read(pipe, 1) == b""
+    except BlockingIOError:
+        gone = False
+    if gone:
+        raise ProcessLookupError("the parent process has gone already")
+
+
 def limit_resources(*, memory: int | None = None, cpu_seconds: int | None = None) -> None:
     """Set this process's own limits, which its children inherit; write no core files.
 
     `memory` in bytes bounds what each process may allocate, by RLIMIT_DATA: since Linux 4.7 that
     counts every private writable mapping, so heap from brk and from mmap alike. RLIMIT_AS would
     count reserved address space as well and stop healthy programs with threads or a JIT. Memory
-    in MAP_SHARED mappings is not counted. A breach shows as MemoryError (ENOMEM).
+    in MAP_SHARED mappings is not counted. A breach shows as MemoryError (ENOMEM). The hard limit
+    lies 16 MiB higher: `release_reserve` gives a program that room to report its breach.
     `cpu_seconds` ends the process with SIGXCPU, and a second later with SIGKILL.
     """
     _lower(resource.RLIMIT_CORE, 0, 0)
     if memory is not None:
-        _lower(resource.RLIMIT_DATA, memory, memory)
+        _lower(resource.RLIMIT_DATA, memory, memory + _REPORT_RESERVE)
     if cpu_seconds is not None:
         _lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+
+
+def become_user(user: int, group: int) -> None:
+    """Give up root for good: take the ids of a user, with no group but `group`.
+
+    Raises PermissionError where we aren't root.
+    """
+    os.setgroups([group])
+    os.setgid(group)
+    os.setuid(user)
+
+
+def release_reserve() -> None:
+    """Lift the memory limit of `limit_resources` by its reserve, to report a breach."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def reset_signals() -> None:
@@ -90,16 +130,21 @@ def _optional(text: str) -> int | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Guard this process and become the program that `arguments` name after the four settings.
+    """Guard this process and become the program that `arguments` name after the seven settings.
 
-    Arguments: death signal, parent pid, memory, CPU seconds (empty: none), program, its own
-    arguments. Returns an exit code only where that failed; the reason is on stderr.
+    Arguments: death signal, parent pid, memory, CPU seconds, user id, group id, pipe of
+    `kill_group_at_hangup` (empty: none), program, its own arguments. Returns an exit code only
+    where that failed; the reason is on stderr.
     """
-    number, parent, memory, cpu_seconds, *command = arguments
+    number, parent, memory, cpu_seconds, user, group, pipe, *command = arguments
     try:
         reset_signals()
         _restore_python_signals()
+        if user:
+            become_user(int(user), int(group))  # before the death signal, which it would clear
         set_parent_death_signal(int(number), int(parent))
+        if pipe:
+            kill_group_at_hangup(int(pipe))
         limit_resources(memory=_optional(memory), cpu_seconds=_optional(cpu_seconds))
     except (OSError, ValueError) as error:
         sys.stderr.write(f"cannot set up {command[0]}: {error}\n")

@@ -1,0 +1,129 @@
+"""The process table of Linux: who is who, who came from whom, and signals that can't go astray."""
+
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process for all time: its pid with its start, since the kernel uses pids again.
+
+    `started` is in clock ticks since boot; unlike a wall-clock time it never shifts.
+    """
+
+    pid: int
+    started: int
+
+
+class _Entry(NamedTuple):
+    """One line of the process table."""
+
+    identity: ProcessIdentity
+    parent: int
+    group: int
+    session: int
+    running: bool
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """Return the identity of the process that has `pid` now (a zombie too), or None."""
+    entry = _read_entry(pid)
+    return entry.identity if entry else None
+
+
+def still_running(process: ProcessIdentity) -> bool:
+    """Whether this very process exists and is no zombie."""
+    entry = _read_entry(process.pid)
+    return entry is not None and entry.identity == process and entry.running
+
+
+def send_signal(process: ProcessIdentity, number: int) -> bool:
+    """Send a signal to this very process; False where it has gone or isn't ours to signal."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        # The handle holds on to whoever has the pid: once checked, nobody else can be hit.
+        if not still_running(process):
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def find_members(
+    leader: ProcessIdentity, *, known: Iterable[ProcessIdentity] = (), marker: str | None = None
+) -> frozenset[ProcessIdentity]:
+    """Return every running process that came from `leader`, itself included.
+
+    Members are its descendants, whatever is in the group or session of a member, and descendants
+    of those; `known` adds members found earlier, whose parents may have died since. `marker`, a
+    `NAME=value` set in the leader's environment, finds even daemons that cut every tie.
+    """
+    table = {entry.identity.pid: entry for entry in _read_table()}
+    occupant = table.get(leader.pid)
+    if occupant is None or occupant.identity == leader:
+        # The kernel gives a pid to nobody else while a group or session bears its number.
+        pids = {leader.pid}
+    else:
+        pids = set()
+    pids |= {each.pid for each in known if each.pid in table and table[each.pid].identity == each}
+    if marker is not None:
+        pids |= {pid for pid in table if _has_marker(pid, marker)}
+    pids.discard(os.getpid())
+    _close_over(pids, table.values())
+    return frozenset(table[pid].identity for pid in pids if pid in table and table[pid].running)
+
+
+def _close_over(pids: set[int], table: Iterable[_Entry]) -> None:
+    """Add to `pids` the children of each and all in a group or session named after one."""
+    ours = os.getpid()
+    entries = [entry for entry in table if entry.identity.pid != ours]
+    size = -1
+    while size != len(pids):
+        size = len(pids)
+        pids |= {
+            entry.identity.pid
+            for entry in entries
+            if entry.parent in pids or entry.group in pids or entry.session in pids
+        }
+
+
+def _read_table() -> list[_Entry]:
+    entries = (_read_entry(int(name)) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
+    return [entry for entry in entries if entry is not None]
+
+
+def _read_entry(pid: int) -> _Entry | None:
+    """Read /proc/PID/stat (proc_pid_stat(5)): one read, so the figures belong together."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    # The name, in brackets, may itself hold brackets and spaces; numbers follow the last one.
+    fields = text.rpartition(")")[2].split()
+    return _Entry(
+        identity=ProcessIdentity(pid, started=int(fields[19])),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        running=fields[0] not in "ZX",
+    )
+
+
+def _has_marker(pid: int, marker: str) -> bool:
+    try:
+        environment = (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return False  # gone, or another user's: not one of ours
+    return marker.encode() in environment.split(b"\0")
