@@ -235,6 +235,12 @@ class ChildCrashedError(RetryableError):
     code = "child_crashed"
 
 
+class ChildProtocolError(PermanentError):
+    """A child process wrote what is no message of its protocol, or one that is too long."""
+
+    code = "child_protocol"
+
+
 class WorkerLostError(ExecutionError):
     """The worker died or was cut off while it ran the execution."""
 

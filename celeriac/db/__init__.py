@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, queries, transitions. Functions here take a connection and never commit."""

@@ -1,0 +1,76 @@
+"""Connections to PostgreSQL and the units of work on them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.kit.jsontypes import dumps, loads
+from celeriac.kit.urls import psycopg_url, without_password
+
+
+class Database:
+    """A pool of connections to one database.
+
+    Made by the wiring, after a fork and never before it. Every failure to reach the server comes
+    out as DatabaseUnavailableError.
+    """
+
+    def __init__(self, url: str, *, connections: int, application: str = "celeriac") -> None:
+        """Prepare a pool of at most `connections`; nothing is opened yet."""
+        self.address = without_password(url)
+        self.engine: Engine = create_engine(
+            psycopg_url(url),
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=30,
+            json_serializer=dumps,
+            json_deserializer=loads,
+            connect_args={
+                "application_name": application,
+                "connect_timeout": 5,
+                "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=60000",
+                # a server that vanished without a word is noticed within half a minute
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+        )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction: committed at the end, rolled back on an error."""
+        with _translated(self.address), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """Yield a connection on which each statement is a transaction of its own.
+
+        For units of work that are one statement: it saves the round trips of BEGIN and COMMIT.
+        """
+        with _translated(self.address), self._autocommit.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close all idle connections; those in use are closed when they come back."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        raise DatabaseUnavailableError(
+            f"PostgreSQL at {address} doesn't answer: {reason}"
+        ) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise DatabaseUnavailableError(f"PostgreSQL at {address} went away.") from error

@@ -1,0 +1,163 @@
+"""What a worker writes while it holds leases: renewals, and what its agents tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from celeriac.domain.events import EventType, NewEvent
+from celeriac.domain.execution import Lease
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.ids import uuid7
+from celeriac.kit.jsontypes import dumps
+
+_RENEW = text("""
+WITH held AS (
+    SELECT e.id FROM executions e
+    JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]))
+         AS l (id, attempt, token)
+      ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
+    WHERE e.lease_until IS NOT NULL
+    ORDER BY e.id
+    FOR UPDATE OF e
+)
+UPDATE executions e SET lease_until = now() + make_interval(secs => :lease_seconds)
+FROM held WHERE e.id = held.id
+RETURNING e.id, e.cancel_requested_at IS NOT NULL,
+          set_config('synchronous_commit', 'off', true)
+""")
+
+
+def renew(
+    connection: Connection, leases: Sequence[Lease], *, lease_seconds: float
+) -> dict[UUID, bool]:
+    """Renew all `leases` in one statement.
+
+    Returns those still held, each with whether its cancellation was asked for. A lease that is not
+    in the answer is lost: its execution must be stopped and will accept no writing.
+    """
+    rows = connection.execute(_RENEW, {**_columns(leases), "lease_seconds": lease_seconds})
+    return {row[0]: row[1] for row in rows}
+
+
+@dataclass(slots=True)
+class Notes:
+    """What an agent told during one attempt and is not yet stored, in order."""
+
+    lease: Lease
+    events: list[NewEvent] = field(default_factory=list)
+    calls: list[ModelCall] = field(default_factory=list)
+    progress: tuple[float, float | None, str] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to store."""
+        return bool(self.events or self.calls or self.progress)
+
+
+_RECORD = text("""
+WITH notes AS (
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]),
+        CAST(:event_counts AS int[]), CAST(:messages AS int[]), CAST(:tools AS int[]),
+        CAST(:call_counts AS int[]), CAST(:input_tokens AS bigint[]),
+        CAST(:output_tokens AS bigint[]), CAST(:costs AS numeric[]),
+        CAST(:done AS double precision[]), CAST(:total AS double precision[]),
+        CAST(:note AS text[]))
+    AS n (id, attempt, token, event_count, messages, tools, calls, input_tokens, output_tokens,
+          cost, done, total, note)
+), held AS (
+    SELECT e.id FROM executions e
+    JOIN notes n ON e.id = n.id AND e.attempt = n.attempt AND e.lease_token = n.token
+    WHERE e.lease_until IS NOT NULL
+    ORDER BY e.id
+    FOR UPDATE OF e
+), moved AS (
+    UPDATE executions e
+    SET event_seq = event_seq + n.event_count,
+        message_count = message_count + n.messages, tool_call_count = tool_call_count + n.tools,
+        model_call_count = model_call_count + n.calls,
+        input_tokens = e.input_tokens + n.input_tokens,
+        output_tokens = e.output_tokens + n.output_tokens, cost = e.cost + n.cost,
+        progress_done = coalesce(n.done, progress_done),
+        progress_total = CASE WHEN n.done IS NULL THEN progress_total ELSE n.total END,
+        progress_note = coalesce(n.note, progress_note)
+    FROM held JOIN notes n USING (id)
+    WHERE e.id = held.id
+    RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT v.id, moved.before + v.place, v.type, moved.attempt, v.data::jsonb
+    FROM unnest(CAST(:event_ids AS uuid[]), CAST(:places AS int[]), CAST(:types AS text[]),
+                CAST(:data AS text[])) AS v (id, place, type, data)
+    JOIN moved ON moved.id = v.id
+), charged AS (
+    INSERT INTO model_calls (id, execution_id, attempt, provider, model, input_tokens,
+                             output_tokens, cached_tokens, latency_ms, finish_reason, cost)
+    SELECT c.id, c.execution_id, moved.attempt, c.provider, c.model, c.input_tokens,
+           c.output_tokens, c.cached_tokens, c.latency_ms, c.finish_reason, c.cost
+    FROM unnest(CAST(:call_ids AS uuid[]), CAST(:called_ids AS uuid[]),
+                CAST(:providers AS text[]), CAST(:models AS text[]),
+                CAST(:call_input AS int[]), CAST(:call_output AS int[]),
+                CAST(:call_cached AS int[]), CAST(:latencies AS int[]),
+                CAST(:reasons AS text[]), CAST(:call_costs AS numeric[]))
+         AS c (id, execution_id, provider, model, input_tokens, output_tokens, cached_tokens,
+               latency_ms, finish_reason, cost)
+    JOIN moved ON moved.id = c.execution_id
+)
+SELECT id FROM moved
+""")
+
+
+def record(connection: Connection, notes: Sequence[Notes]) -> set[UUID]:
+    """Store what agents told, for all leases in one statement; events get their numbers here.
+
+    Returns the executions that were written; one that is missing has lost its lease. A lease must
+    not occur twice in `notes`.
+    """
+    return {row[0] for row in connection.execute(_RECORD, _record_parameters(notes))}
+
+
+def _columns(leases: Sequence[Lease]) -> dict[str, list[object]]:
+    return {
+        "ids": [lease.execution_id for lease in leases],
+        "attempts": [lease.attempt for lease in leases],
+        "tokens": [lease.token for lease in leases],
+    }
+
+
+def _record_parameters(notes: Sequence[Notes]) -> dict[str, list[object]]:
+    events = [(n.lease.execution_id, i, e) for n in notes for i, e in enumerate(n.events, 1)]
+    calls = [(n.lease.execution_id, call) for n in notes for call in n.calls]
+    progress = [n.progress or (None, None, None) for n in notes]
+    return {
+        **_columns([n.lease for n in notes]),
+        "event_counts": [len(n.events) for n in notes],
+        "messages": [_count(n, EventType.MESSAGE) for n in notes],
+        "tools": [_count(n, EventType.TOOL_CALL) for n in notes],
+        "call_counts": [len(n.calls) for n in notes],
+        "input_tokens": [sum(c.input_tokens for c in n.calls) for n in notes],
+        "output_tokens": [sum(c.output_tokens for c in n.calls) for n in notes],
+        "costs": [sum(c.cost or 0 for c in n.calls) for n in notes],
+        "done": [done for done, _, _ in progress],
+        "total": [total for _, total, _ in progress],
+        "note": [note for _, _, note in progress],
+        "event_ids": [execution_id for execution_id, _, _ in events],
+        "places": [place for _, place, _ in events],
+        "types": [event.type for _, _, event in events],
+        "data": [dumps(event.data) for _, _, event in events],
+        "call_ids": [uuid7() for _ in calls],
+        "called_ids": [execution_id for execution_id, _ in calls],
+        "providers": [call.provider for _, call in calls],
+        "models": [call.model for _, call in calls],
+        "call_input": [call.input_tokens for _, call in calls],
+        "call_output": [call.output_tokens for _, call in calls],
+        "call_cached": [call.cached_tokens for _, call in calls],
+        "latencies": [call.latency_ms for _, call in calls],
+        "reasons": [call.finish_reason for _, call in calls],
+        "call_costs": [call.cost for _, call in calls],
+    }
+
+
+def _count(notes: Notes, kind: EventType) -> int:
+    return sum(event.type is kind for event in notes.events)

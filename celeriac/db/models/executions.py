@@ -1,0 +1,124 @@
+"""The central table and its log.
+
+The hot tables carry no foreign keys: parents are never deleted while children exist, the insert
+itself checks the task, and a key-share lock on one busy task row would serialise submitters
+(docs/adr/0004).
+"""
+
+from sqlalchemy import (
+    Column, Double, Index, Integer, Numeric, SmallInteger, Table, Text, Uuid, text,
+)  # fmt: skip
+from sqlalchemy.dialects.postgresql import BIGINT, JSONB
+
+from celeriac.db.models.base import identifier, metadata, moment, one_of
+from celeriac.domain.execution import TriggerType
+from celeriac.domain.states import Status
+
+executions = Table(
+    "executions",
+    metadata,
+    identifier(),
+    Column("owner_id", Uuid, nullable=False),
+    Column("task_id", Uuid, nullable=False),
+    Column("task_version_id", Uuid, nullable=False),
+    Column("agent_version_id", Uuid, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("trigger_type", Text, nullable=False),
+    Column("execution_mode", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("variables", JSONB, nullable=False),
+    Column("origin_id", Uuid),
+    Column("batch_id", Uuid),
+    Column("session_id", Uuid),
+    Column("request_id", Text),
+    # when
+    moment("created_at", now=True),
+    moment("available_at", now=True),
+    moment("queued_at"),
+    moment("started_at"),
+    moment("attempt_started_at"),
+    moment("completed_at"),
+    # who has it
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("retry_count", Integer, nullable=False, server_default="0"),
+    Column("crash_count", Integer, nullable=False, server_default="0"),
+    Column("max_crashes", SmallInteger, nullable=False),
+    Column("celery_task_id", Text),
+    Column("worker_hostname", Text),
+    Column("lease_token", Uuid),
+    moment("lease_until"),
+    moment("cancel_requested_at"),
+    Column("cancel_requested_by", Text),
+    # what came of it
+    Column("result", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_details", JSONB),
+    Column("progress_done", Double),
+    Column("progress_total", Double),
+    Column("progress_note", Text),
+    # totals
+    Column("event_seq", Integer, nullable=False, server_default="0"),
+    Column("message_count", Integer, nullable=False, server_default="0"),
+    Column("tool_call_count", Integer, nullable=False, server_default="0"),
+    Column("model_call_count", Integer, nullable=False, server_default="0"),
+    Column("input_tokens", BIGINT, nullable=False, server_default="0"),
+    Column("output_tokens", BIGINT, nullable=False, server_default="0"),
+    Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
+    one_of("status", Status),
+    one_of("trigger_type", TriggerType),
+    Index("ix_executions_due", text("priority DESC"), "available_at",
+          postgresql_where=text("status = 'pending'")),
+    Index("ix_executions_sent", "queue", "queued_at", postgresql_where=text("status = 'queued'")),
+    Index("ix_executions_leased", "lease_until", postgresql_where=text("status = 'running'")),
+    Index("ix_executions_owner", "owner_id", "id"),
+    Index("ix_executions_task", "task_id", "id"),
+    Index("ix_executions_batch", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
+    Index("ix_executions_celery_task", "celery_task_id"),
+    Index("ix_executions_trouble", "owner_id", "id",
+          postgresql_where=text("status IN ('failed', 'cancelled')")),
+    Index("ix_executions_live", "owner_id", "id",
+          postgresql_where=text("status IN ('pending', 'queued', 'running', 'waiting')")),
+    postgresql_with={"fillfactor": "80"},
+)  # fmt: skip
+
+events = Table(
+    "events",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    moment("at", now=True),
+    Column("data", JSONB, nullable=False),
+)
+
+model_calls = Table(
+    "model_calls",
+    metadata,
+    identifier(),
+    Column("execution_id", Uuid, nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    moment("at", now=True),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("input_tokens", Integer, nullable=False),
+    Column("output_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("latency_ms", Integer, nullable=False),
+    Column("finish_reason", Text),
+    Column("cost", Numeric(18, 9)),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("resource_id", Uuid, nullable=False),
+    moment("created_at", now=True),
+    Index(None, "created_at"),
+)

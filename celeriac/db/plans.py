@@ -1,0 +1,66 @@
+"""Reading plans: a task's version and its agent's version in one statement."""
+
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, select
+
+from celeriac.db.models import agent_versions, agents, task_versions, tasks
+from celeriac.domain.plan import Plan, agent_spec
+from celeriac.domain.task import TaskSpec
+
+_PLAN = (
+    select(
+        tasks.c.id,
+        tasks.c.name,
+        tasks.c.owner_id,
+        task_versions.c.id.label("task_version_id"),
+        task_versions.c.spec.label("task_spec"),
+        agent_versions.c.id.label("agent_version_id"),
+        agents.c.name.label("agent_name"),
+        agent_versions.c.spec.label("agent_spec"),
+        tasks.c.active,
+    )
+    .select_from(tasks)
+    .join(agents, agents.c.id == tasks.c.agent_id)
+)
+
+
+def current(connection: Connection, task_id: UUID) -> tuple[Plan, bool] | None:
+    """Return the present plan of a task and whether the task is active, or None if unknown."""
+    query = (
+        _PLAN.join(task_versions, task_versions.c.id == tasks.c.current_version_id)
+        .join(agent_versions, agent_versions.c.id == agents.c.current_version_id)
+        .where(tasks.c.id == task_id)
+    )
+    row = _one(connection, query)
+    return None if row is None else (_plan(row), row.active)
+
+
+def of_versions(
+    connection: Connection, task_version_id: UUID, agent_version_id: UUID
+) -> Plan | None:
+    """Return the plan that an execution was submitted with, or None if there is none."""
+    query = (
+        _PLAN.join(task_versions, task_versions.c.task_id == tasks.c.id)
+        .join(agent_versions, agent_versions.c.agent_id == agents.c.id)
+        .where(task_versions.c.id == task_version_id, agent_versions.c.id == agent_version_id)
+    )
+    row = _one(connection, query)
+    return None if row is None else _plan(row)
+
+
+def _one(connection: Connection, query: Select[tuple[object, ...]]) -> Row[tuple[object, ...]] | None:
+    return connection.execute(query).one_or_none()
+
+
+def _plan(row: Row[tuple[object, ...]]) -> Plan:
+    return Plan(
+        task_id=row.id,
+        task_name=row.name,
+        owner_id=row.owner_id,
+        task_version_id=row.task_version_id,
+        task=TaskSpec.model_validate(row.task_spec),
+        agent_version_id=row.agent_version_id,
+        agent_name=row.agent_name,
+        agent=agent_spec(row.agent_spec),
+    )

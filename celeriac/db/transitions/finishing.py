@@ -1,0 +1,108 @@
+"""running → whatever the attempt came to, written only by the holder of its lease."""
+
+from sqlalchemy import Connection, TextClause, text
+
+from celeriac.db.transitions.guards import guarded
+from celeriac.domain.events import EventType
+from celeriac.domain.execution import Lease
+from celeriac.domain.outcome import Completed, Failed, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.states import Status, Transition
+from celeriac.kit.jsontypes import JsonObject, dumps
+
+_END = """
+WITH done AS (
+    UPDATE executions
+    SET status = {end_to}, completed_at = now(), lease_until = NULL, event_seq = event_seq + 1,
+        result = CAST(:result AS jsonb), error_code = :code, error_message = :message,
+        error_details = CAST(:details AS jsonb)
+    WHERE id = :id AND status IN ({end_from}) AND attempt = :attempt AND lease_token = :token
+    RETURNING id, event_seq, attempt, status
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, :type, attempt, CAST(:data AS jsonb) FROM done
+)
+SELECT status FROM done
+"""
+
+
+_COMPLETE = guarded(_END, end=Transition.COMPLETE)
+_FAIL = guarded(_END, end=Transition.FAIL)
+_STOP = guarded(_END, end=Transition.STOP)
+
+_RELEASE = guarded(
+    """
+WITH done AS (
+    UPDATE executions
+    SET status = CASE WHEN cancel_requested_at IS NULL THEN {retry_to} ELSE {stop_to} END,
+        completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
+        available_at = now() + make_interval(secs => :delay), lease_until = NULL,
+        retry_count = retry_count + :retries, event_seq = event_seq + 1,
+        error_code = coalesce(:code, error_code), error_message = coalesce(:message, error_message),
+        error_details = coalesce(CAST(:details AS jsonb), error_details)
+    WHERE id = :id AND status IN ({retry_from}) AND attempt = :attempt AND lease_token = :token
+    RETURNING id, event_seq, attempt, status
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE :type END, attempt,
+           CAST(:data AS jsonb)
+    FROM done
+)
+SELECT status FROM done
+""",
+    retry=Transition.RETRY,
+    stop=Transition.STOP,
+)
+
+
+def finish(connection: Connection, lease: Lease, outcome: Outcome) -> Status | None:
+    """Write how the attempt of `lease` ended; return the new status, or None if it was lost.
+
+    None means that the lease is no longer ours: the outcome is not, and must not be, written. Asked
+    for a second time after an answer got lost on the way, it finds its own writing and returns the
+    same status. A retry or hand-back of an execution whose cancellation was asked for cancels it.
+    """
+    statement, values = _finishing(outcome)
+    parameters = {"id": lease.execution_id, "attempt": lease.attempt, "token": lease.token}
+    status = connection.execute(statement, {**parameters, **values}).scalar_one_or_none()
+    return Status(status) if status is not None else _as_finished(connection, lease)
+
+
+_AS_FINISHED = text(
+    "SELECT status FROM executions WHERE id = :id AND attempt = :attempt AND lease_token = :token"
+    " AND lease_until IS NULL"
+)
+
+
+def _as_finished(connection: Connection, lease: Lease) -> Status | None:
+    parameters = {"id": lease.execution_id, "attempt": lease.attempt, "token": lease.token}
+    status = connection.execute(_AS_FINISHED, parameters).scalar_one_or_none()
+    return None if status is None else Status(status)
+
+
+def _finishing(outcome: Outcome) -> tuple[TextClause, JsonObject]:
+    nothing = {"result": None, "code": None, "message": None, "details": None}
+    match outcome:
+        case Completed(result):
+            event = {"type": EventType.COMPLETED, "data": "{}"}
+            return _COMPLETE, nothing | event | {"result": dumps(result)}
+        case Failed(failure):
+            error = _error(failure.code, failure.message, failure.details)
+            return _FAIL, nothing | error | {"type": EventType.FAILED}
+        case Stopped():
+            return _STOP, nothing | {"type": EventType.CANCELLED, "data": "{}"}
+        case Retry(failure, delay):
+            error = _error(failure.code, failure.message, failure.details, delay=round(delay, 3))
+            step = {"type": EventType.RETRY_SCHEDULED, "delay": delay, "retries": 1}
+            return _RELEASE, nothing | error | step
+        case HandedBack():
+            event = {"type": EventType.HANDED_BACK, "data": "{}"}
+            return _RELEASE, nothing | event | {"delay": 0.0, "retries": 0}
+
+
+def _error(code: str, message: str, details: JsonObject, **more: float) -> dict[str, str]:
+    return {
+        "code": code,
+        "message": message,
+        "details": dumps(details),
+        "data": dumps({"code": code, "message": message, **more}),
+    }

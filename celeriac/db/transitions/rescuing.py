@@ -1,0 +1,77 @@
+"""running → what becomes of an execution whose worker was lost."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from celeriac.db.transitions.guards import guarded
+from celeriac.domain.states import Status, Transition
+
+_RESCUE = guarded(
+    """
+WITH lost AS (
+    SELECT id, worker_hostname FROM executions
+    WHERE status IN ({lose_from}) AND lease_until < now()
+    ORDER BY lease_until
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE executions e
+    SET status = CASE WHEN cancel_requested_at IS NOT NULL THEN {stop_to}
+                      WHEN crash_count + 1 >= max_crashes THEN {give_up_to}
+                      ELSE {lose_to} END,
+        completed_at = CASE WHEN cancel_requested_at IS NOT NULL
+                              OR crash_count + 1 >= max_crashes THEN now() END,
+        error_code = 'worker_lost',
+        error_message = format('The worker %s was lost during attempt %s (lost workers: %s).',
+                               e.worker_hostname, attempt, crash_count + 1),
+        error_details = jsonb_build_object('type', 'WorkerLostError', 'attempt', attempt,
+                                           'traceback', NULL, 'worker', e.worker_hostname),
+        crash_count = crash_count + 1, lease_token = NULL, lease_until = NULL,
+        available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
+                                                     * :base_delay),
+        event_seq = event_seq + 2
+    FROM lost WHERE e.id = lost.id
+    RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
+              e.error_message
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq - 1, 'worker_lost', attempt,
+           jsonb_build_object('worker', worker_hostname, 'crash_count', crash_count)
+    FROM moved
+    UNION ALL
+    SELECT id, event_seq,
+           CASE status WHEN {stop_to} THEN 'cancelled' WHEN {give_up_to} THEN 'failed'
+                       ELSE 'retry_scheduled' END,
+           attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
+    FROM moved
+)
+SELECT id, status, attempt, crash_count, worker_hostname FROM moved
+""",
+    lose=Transition.LOSE,
+    give_up=Transition.GIVE_UP,
+    stop=Transition.STOP,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """An execution that was taken from a lost worker, and what became of it."""
+
+    execution_id: UUID
+    status: Status
+    attempt: int
+    crash_count: int
+    worker: str | None
+
+
+def rescue_expired(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
+    """Take up to `limit` executions whose lease has run out from their workers.
+
+    Each becomes `pending` (due after `base_delay` seconds, doubled with every crash), `cancelled`
+    where that was asked for, or `failed` with `worker_lost` once its workers were lost as often as
+    its `max_crashes` says. Whatever the lost worker still writes is refused from here on.
+    """
+    rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay})
+    return [Rescued(row[0], Status(row[1]), *row[2:]) for row in rows]

@@ -1,0 +1,149 @@
+"""pending ⇄ queued: marking what may be sent, and taking it back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, Row
+
+from celeriac.db.transitions.guards import guarded
+from celeriac.domain.execution import Message
+from celeriac.domain.states import Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """A row that was just marked `queued` and whose message must now be sent."""
+
+    message: Message
+    celery_task_id: str
+    queue: str
+    priority: int
+
+
+_QUEUED = """
+, logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, 'queued', attempt,
+           jsonb_build_object('queue', queue, 'celery_task_id', celery_task_id)
+    FROM moved
+)
+SELECT id, attempt, celery_task_id, queue, priority,
+       set_config('synchronous_commit', 'off', true)
+FROM moved
+"""
+
+_QUEUE = guarded(
+    """
+WITH moved AS (
+    UPDATE executions
+    SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
+        celery_task_id = gen_random_uuid()::text
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({queue_from}) AND available_at <= now()
+    RETURNING id, attempt, celery_task_id, queue, priority, event_seq
+)"""
+    + _QUEUED,
+    queue=Transition.QUEUE,
+)
+
+_QUEUE_DUE = guarded(
+    """
+WITH due AS (
+    SELECT id FROM executions
+    WHERE status IN ({queue_from}) AND available_at <= now()
+    ORDER BY priority DESC, available_at
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE executions e
+    SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
+        celery_task_id = gen_random_uuid()::text
+    FROM due WHERE e.id = due.id
+    RETURNING e.id, attempt, celery_task_id, queue, priority, event_seq
+)"""
+    + _QUEUED,
+    queue=Transition.QUEUE,
+)
+
+
+def queue(connection: Connection, ids: Sequence[UUID]) -> list[Sendable]:
+    """Mark those of `ids` that are due as `queued`; return what must be sent.
+
+    The commit doesn't wait for the disk: should the server crash right after, the row is still
+    `pending`, its message claims nothing and the keeper sends another.
+    """
+    return [_sendable(row) for row in connection.execute(_QUEUE, {"ids": list(ids)})]
+
+
+def queue_due(connection: Connection, limit: int) -> list[Sendable]:
+    """Mark up to `limit` due rows as `queued`, the urgent first; return what must be sent.
+
+    Rows that another dispatcher is marking right now are passed over.
+    """
+    return [_sendable(row) for row in connection.execute(_QUEUE_DUE, {"limit": limit})]
+
+
+def _sendable(row: Row[tuple[UUID, int, str, str, int, str]]) -> Sendable:
+    return Sendable(Message(row[0], row[1]), row[2], row[3], row[4])
+
+
+_UNQUEUE = guarded(
+    """
+WITH moved AS (
+    UPDATE executions
+    SET status = {unqueue_to}, available_at = now() + make_interval(secs => :delay),
+        event_seq = event_seq + 1
+    WHERE status IN ({unqueue_from}) AND celery_task_id = ANY(:celery_task_ids)
+    RETURNING id, event_seq, attempt
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'unqueued', attempt, jsonb_build_object('reason', CAST(:reason AS text))
+FROM moved
+RETURNING execution_id
+""",
+    unqueue=Transition.UNQUEUE,
+)
+
+
+def unqueue(
+    connection: Connection, celery_task_ids: Sequence[str], *, delay: float, reason: str
+) -> list[UUID]:
+    """Put queued rows back to `pending`, due in `delay` seconds, because sending failed.
+
+    The messages may be out all the same; they claim the row only while it is queued with the
+    attempt that they name, so a double is dropped.
+    """
+    parameters = {"celery_task_ids": list(celery_task_ids), "delay": delay, "reason": reason}
+    return [row[0] for row in connection.execute(_UNQUEUE, parameters)]
+
+
+_RESEND = guarded(
+    """
+WITH lost AS (
+    SELECT id FROM executions
+    WHERE status IN ({unqueue_from}) AND queue = :queue
+      AND queued_at < now() - make_interval(secs => :older_than)
+    ORDER BY queued_at
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE executions e
+    SET status = {unqueue_to}, available_at = now(), event_seq = event_seq + 1
+    FROM lost WHERE e.id = lost.id
+    RETURNING e.id, event_seq, attempt
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'unqueued', attempt, '{{"reason": "message_lost"}}'::jsonb FROM moved
+RETURNING execution_id
+""",
+    unqueue=Transition.UNQUEUE,
+)
+
+
+def resend(connection: Connection, queue: str, *, older_than: float, limit: int) -> list[UUID]:
+    """Put rows of `queue` that were sent over `older_than` seconds ago back to `pending`.
+
+    For messages that the broker has lost; the next dispatch sends them anew.
+    """
+    parameters = {"queue": queue, "older_than": older_than, "limit": limit}
+    return [row[0] for row in connection.execute(_RESEND, parameters)]

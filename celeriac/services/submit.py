@@ -1,0 +1,213 @@
+"""Submit: the only way by which executions come into the world (DESIGN section 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+
+from celeriac.db import idempotency, transitions
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor
+from celeriac.domain.errors import (
+    ConflictError,
+    IdempotencyMismatchError,
+    InvalidInputError,
+    NotFoundError,
+)
+from celeriac.domain.execution import TriggerType
+from celeriac.domain.plan import Plan
+from celeriac.domain.prompt import compiled
+from celeriac.domain.schema import check_variables
+from celeriac.domain.states import Status
+from celeriac.kit.ids import uuid7
+from celeriac.kit.jsontypes import JsonObject
+from celeriac.services.dispatch import Dispatch
+from celeriac.services.plans import Plans
+
+logger = structlog.get_logger(__name__)
+
+_STALE_PLAN_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key and the fingerprint of the request that it was sent with."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to run. Values left None are taken from the task."""
+
+    task_id: UUID
+    variables: JsonObject = field(default_factory=dict)
+    priority: int | None = None
+    queue: str | None = None
+    delay_seconds: float = 0.0
+    trigger_type: TriggerType = TriggerType.MANUAL
+    execution_mode: str = "async"
+    origin_id: UUID | None = None
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An accepted execution; `created` is False where an idempotency key found an earlier one."""
+
+    execution_id: UUID
+    status: Status
+    celery_task_id: str | None
+    created: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedBatch:
+    """An accepted batch; `execution_ids` are in the order of the given variables.
+
+    Where an idempotency key found an earlier batch, `created` is False and the ids are left out.
+    """
+
+    batch_id: UUID
+    execution_ids: Sequence[UUID]
+    created: bool = True
+
+
+class Submit:
+    """Validates, stores and hands over executions."""
+
+    def __init__(self, database: Database, plans: Plans, dispatch: Dispatch) -> None:
+        """Work on `database`; send through `dispatch`."""
+        self._database = database
+        self._plans = plans
+        self._dispatch = dispatch
+
+    def one(self, actor: Actor, request: Request) -> Submitted:
+        """Accept one execution and, where it is due, send it.
+
+        Raises NotFoundError, TaskInactiveError, VariablesInvalidError, TemplateRenderError or
+        IdempotencyMismatchError with nothing stored. Once it is stored nothing is raised: if the
+        broker doesn't answer, the execution is returned as `pending` and the keeper sends it.
+        """
+        execution_id = uuid7()
+        earlier = self._store(actor, request, [execution_id], [request.variables], None)
+        if earlier is not None:
+            return Submitted(earlier, Status.PENDING, None, created=False)
+        logger.info("execution.created", execution_id=execution_id, task_id=request.task_id)
+        if request.delay_seconds > 0:
+            return Submitted(execution_id, Status.PENDING, None)
+        sent = self._dispatch.now([execution_id])
+        if not sent:
+            return Submitted(execution_id, Status.PENDING, None)
+        return Submitted(execution_id, Status.QUEUED, sent[0].celery_task_id)
+
+    def many(
+        self, actor: Actor, request: Request, variables: Sequence[JsonObject]
+    ) -> SubmittedBatch:
+        """Accept one execution for each of `variables`, all or none, in one statement.
+
+        Nothing is sent yet: call `Dispatch.due` afterwards, or leave it to the keeper.
+        """
+        if not variables:
+            raise InvalidInputError("items is empty; give at least one.", field="items")
+        batch_id = uuid7()
+        ids = [uuid7() for _ in variables]
+        earlier = self._store(actor, request, ids, variables, batch_id)
+        if earlier is not None:
+            return SubmittedBatch(earlier, (), created=False)
+        logger.info(
+            "batch.created", batch_id=batch_id, task_id=request.task_id, count=len(ids)
+        )
+        return SubmittedBatch(batch_id, ids)
+
+    def _store(
+        self,
+        actor: Actor,
+        request: Request,
+        ids: Sequence[UUID],
+        variables: Sequence[JsonObject],
+        batch_id: UUID | None,
+    ) -> UUID | None:
+        """Store the executions; return the earlier resource where the key was used before."""
+        for attempt in range(_STALE_PLAN_TRIES):
+            plan = self._plans.current(request.task_id, fresh=attempt > 0)
+            _check(actor, plan, variables, batch=batch_id is not None)
+            new = _new_executions(plan, request, ids, variables, batch_id)
+            if request.idempotency is None:
+                with self._database.statement() as connection:
+                    stored = transitions.create(connection, new, actor)
+            else:
+                earlier, stored = self._store_once(actor, new, request.idempotency)
+                if earlier is not None:
+                    return earlier
+            if stored:
+                return None
+        raise ConflictError("The task is being changed; send the request again.")
+
+    def _store_once(
+        self, actor: Actor, new: transitions.NewExecutions, once: Idempotency
+    ) -> tuple[UUID | None, bool]:
+        resource = new.batch_id or new.ids[0]
+        with self._database.transaction() as connection:
+            earlier = idempotency.remember(
+                connection,
+                owner_id=actor.user_id,
+                key=once.key,
+                fingerprint=once.fingerprint,
+                resource_type="batch" if new.batch_id else "execution",
+                resource_id=resource,
+            )
+            if earlier is None:
+                stored = transitions.create(connection, new, actor)
+                if not stored:
+                    connection.rollback()
+                return None, stored
+        if earlier.fingerprint != once.fingerprint:
+            raise IdempotencyMismatchError(
+                "This Idempotency-Key was used before with another request; use a new key."
+            )
+        return earlier.resource_id, False
+
+
+def _check(
+    actor: Actor, plan: Plan, variables: Sequence[JsonObject], *, batch: bool
+) -> None:
+    if plan.owner_id != actor.user_id and not actor.sees_all:
+        raise NotFoundError("task", plan.task_id)
+    prompt = compiled(plan.task.prompt)
+    for index, values in enumerate(variables):
+        try:
+            check_variables(plan.task.variables_schema, values)
+            prompt.render(values)
+        except InvalidInputError as error:
+            if not batch:
+                raise
+            raise type(error)(
+                f"Item {index}: {error.message}", **{**error.details, "field": f"items.{index}"}
+            ) from error
+
+
+def _new_executions(
+    plan: Plan,
+    request: Request,
+    ids: Sequence[UUID],
+    variables: Sequence[JsonObject],
+    batch_id: UUID | None,
+) -> transitions.NewExecutions:
+    return transitions.NewExecutions(
+        ids=ids,
+        variables=variables,
+        task_id=plan.task_id,
+        task_version_id=plan.task_version_id,
+        agent_version_id=plan.agent_version_id,
+        queue=request.queue or plan.task.queue,
+        priority=plan.task.priority if request.priority is None else request.priority,
+        max_crashes=plan.task.max_crashes,
+        trigger_type=request.trigger_type,
+        execution_mode=request.execution_mode,
+        delay_seconds=request.delay_seconds,
+        origin_id=request.origin_id,
+        batch_id=batch_id,
+    )

@@ -1,0 +1,176 @@
+"""Settings: frozen, grouped, and the only reader of the environment.
+
+Standard names (`DATABASE_URL`, `REDIS_URL`, `CELERY_BROKER_URL`, `CELERY_RESULT_BACKEND`) are
+honoured as they are; everything else is `CELERIAC_…`. Documented in docs/configuration.md.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.urls import with_database
+
+_SECRET_CHARACTERS = 32
+_MISSING = (
+    "{} is not set. Set it to your server, or start the embedded servers with `celeriac up`, "
+    "which tells the other commands in this directory where they are."
+)
+
+
+class ProviderSettings(BaseSettings):
+    """One OpenAI-compatible endpoint."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    base_url: str
+    api_key: SecretStr = SecretStr("none")
+
+
+class CelerySettings(BaseSettings):
+    """Celery's own settings (REQUIREMENTS A8); `CELERIAC_CELERY_…` sets each of them."""
+
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_CELERY_", frozen=True, extra="ignore")
+
+    task_acks_late: bool = True
+    task_reject_on_worker_lost: bool = True
+    task_track_started: bool = True
+    task_time_limit: float = Field(default=60.0, gt=0)
+    task_soft_time_limit: float = Field(default=55.0, gt=0)
+    worker_prefetch_multiplier: int = Field(default=1, ge=0)
+    worker_max_tasks_per_child: int = Field(default=1000, ge=1)
+    worker_soft_shutdown_timeout: float = Field(default=30.0, ge=0)
+    """Seconds that a stopping worker lets its executions finish before it hands them back."""
+    result_extended: bool = True
+    result_expires: int = Field(default=3600, ge=1)
+    visibility_timeout: int = Field(default=300, ge=1)
+    """Seconds until Redis redelivers an unacknowledged message; doubles are harmless (FACTS)."""
+    timezone: str = "UTC"
+    publish_timeout: float = Field(default=1.0, gt=0)
+    """Seconds that one publication may block its caller."""
+
+
+class WorkerSettings(BaseSettings):
+    """How workers hold and run executions; `CELERIAC_WORKER_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_WORKER_", frozen=True, extra="ignore")
+
+    lease_seconds: float = Field(default=30.0, ge=1)
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+    event_flush_seconds: float = Field(default=0.1, gt=0)
+    database_connections: int = Field(default=8, ge=2)
+
+
+class KeeperSettings(BaseSettings):
+    """The housekeeping loop; `CELERIAC_KEEPER_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_KEEPER_", frozen=True, extra="ignore")
+
+    interval_seconds: float = Field(default=0.5, gt=0)
+    batch_size: int = Field(default=500, ge=1)
+    resend_seconds: float = Field(default=15.0, gt=0)
+    """A queued row whose message is in no queue for so long is sent again."""
+
+
+class ApiSettings(BaseSettings):
+    """The HTTP server; `CELERIAC_API_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_API_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    max_body_bytes: int = Field(default=8_000_000, ge=1024)
+    max_batch: int = Field(default=10_000, ge=1)
+    database_connections: int = Field(default=10, ge=2)
+    celery_task_allow_list: tuple[str, ...] = (
+        "celeriac.tasks.monitoring.ping",
+        "celeriac.tasks.monitoring.health_check",
+    )
+    """Plain Celery tasks that may be enqueued over HTTP; JSON list in the environment."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside, checked once at start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CELERIAC_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    home: Path = Path(".celeriac")
+    database_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL")
+    )
+    redis_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("REDIS_URL", "CELERIAC_REDIS_URL")
+    )
+    celery_broker_url: str | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
+    celery_result_backend: str | None = Field(
+        default=None, validation_alias="CELERY_RESULT_BACKEND"
+    )
+    local_model_url: str | None = None
+    """Base URL of the embedded model server; set by `celeriac up` for its children."""
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL"
+    )
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    providers: dict[str, ProviderSettings] = {}
+    """More OpenAI-compatible providers by name, as JSON: {"vllm": {"base_url": …, "api_key": …}}."""
+    secret_key: SecretStr | None = None
+    """Keys the hashes of API keys; at least 32 characters. `celeriac up` makes one in its home."""
+    enable_async_task_execution: bool = True
+    """Off makes `sync` the default execution mode (REQUIREMENTS A2)."""
+    agent_modules: tuple[str, ...] = ()
+    """Python packages whose functions agents of the `python` runner may name."""
+    log_level: str = "INFO"
+    log_dir: Path | None = None
+    """Default: `logs` in the home."""
+
+    celery: CelerySettings = Field(default_factory=CelerySettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    keeper: KeeperSettings = Field(default_factory=KeeperSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SECRET_CHARACTERS:
+            raise ValueError(f"must have at least {_SECRET_CHARACTERS} characters")
+        return value
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment; raises ConfigurationError naming each wrong variable."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+            )
+            raise ConfigurationError(f"The configuration is wrong: {faults}.") from error
+
+    @property
+    def logs(self) -> Path:
+        """Where log files go."""
+        return self.log_dir or self.home / "logs"
+
+    def broker_url(self) -> str:
+        """The broker: CELERY_BROKER_URL, or database 1 of REDIS_URL (REQUIREMENTS A22)."""
+        return self.celery_broker_url or with_database(self.require_redis(), 1)
+
+    def result_backend(self) -> str:
+        """Celery's results: CELERY_RESULT_BACKEND, or database 2 of REDIS_URL."""
+        return self.celery_result_backend or with_database(self.require_redis(), 2)
+
+    def require_redis(self) -> str:
+        """The application's Redis; raises ConfigurationError where none is set."""
+        if self.redis_url is None:
+            raise ConfigurationError(_MISSING.format("REDIS_URL"))
+        return self.redis_url
+
+    def require_database(self) -> str:
+        """The database; raises ConfigurationError where none is set."""
+        if self.database_url is None:
+            raise ConfigurationError(_MISSING.format("DATABASE_URL"))
+        return self.database_url
