@@ -1,0 +1,1 @@
+"""PostgreSQL, Valkey and a local model from wheels, and the supervisor that keeps them running."""

@@ -1,0 +1,105 @@
+"""Let the service user reach what lies in directories that are closed to it.
+
+Root's own directories (/root is 0700 nearly everywhere) may hold the home or the virtual
+environment. Opening them to everybody would weaken the machine; an access control entry for one
+user, to pass through and no more, doesn't.
+"""
+
+import errno
+import os
+import stat
+import struct
+from pathlib import Path
+
+from celeriac.kit.process import UserIds
+
+# The kernel's xattr format (linux/posix_acl_xattr.h): a version, then (tag, permissions, id).
+_ATTRIBUTE = "system.posix_acl_access"
+_VERSION = struct.pack("<I", 2)
+_ENTRY = struct.Struct("<HHI")
+_NO_ID = 0xFFFFFFFF
+_OWNER, _USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_MASKED = (_USER, _GROUP_OWNER, _GROUP)
+_SEARCH = 0x1
+
+# Permissions by tag and id; sorted by these is the order that the kernel demands.
+_Entries = dict[tuple[int, int], int]
+
+
+def grant_search(path: Path, user: UserIds) -> None:
+    """Let `user` pass through every directory above `path`, without letting it list them.
+
+    Where the file system has no access control lists, those directories become passable (not
+    readable) for everybody. Raises OSError where neither works.
+    """
+    for directory in path.resolve().parents:
+        if not _may_search(directory, user):
+            _grant_search_of(directory, user)
+
+
+def grant_reading(directory: Path) -> None:
+    """Let everybody read the files under `directory`: an installed package holds no secrets.
+
+    Needed where the package was installed under a strict umask. Raises OSError.
+    """
+    for folder, _, files in os.walk(directory):
+        _add_mode(Path(folder), stat.S_IROTH | stat.S_IXOTH)
+        for name in files:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                owner_runs = path.stat().st_mode & stat.S_IXUSR
+                _add_mode(path, stat.S_IROTH | (stat.S_IXOTH if owner_runs else 0))
+
+
+def _may_search(directory: Path, user: UserIds) -> bool:
+    status = directory.stat()
+    entries = _read_entries(directory)
+    if status.st_uid == user.user:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if (_USER, user.user) in entries:
+        mask = entries.get((_MASK, _NO_ID), _SEARCH)
+        return bool(entries[_USER, user.user] & mask & _SEARCH)
+    if status.st_gid == user.group:
+        return bool(entries[_GROUP_OWNER, _NO_ID] & _SEARCH)
+    return bool(status.st_mode & stat.S_IXOTH)
+
+
+def _grant_search_of(directory: Path, user: UserIds) -> None:
+    entries = _read_entries(directory)
+    mask = entries.get((_MASK, _NO_ID), entries[_GROUP_OWNER, _NO_ID])
+    # The mask bounds named users and groups. It must let our entry through, and nobody else.
+    for tag, who in entries:
+        if tag in _MASKED:
+            entries[tag, who] &= mask
+    entries[_USER, user.user] = entries.get((_USER, user.user), 0) | _SEARCH
+    entries[_MASK, _NO_ID] = mask | _SEARCH
+    packed = b"".join(_ENTRY.pack(tag, bits, who) for (tag, who), bits in sorted(entries.items()))
+    try:
+        os.setxattr(directory, _ATTRIBUTE, _VERSION + packed)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+        _add_mode(directory, stat.S_IXOTH)
+
+
+def _read_entries(directory: Path) -> _Entries:
+    """Return the directory's list, or the one that its mode bits amount to."""
+    try:
+        packed = os.getxattr(directory, _ATTRIBUTE)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        mode = directory.stat().st_mode
+        return {
+            (_OWNER, _NO_ID): mode >> 6 & 7,
+            (_GROUP_OWNER, _NO_ID): mode >> 3 & 7,
+            (_OTHER, _NO_ID): mode & 7,
+        }
+    entries = _ENTRY.iter_unpack(packed[len(_VERSION) :])
+    return {(tag, who): bits for tag, bits, who in entries}
+
+
+def _add_mode(path: Path, bits: int) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & bits != bits:
+        path.chmod(mode | bits)

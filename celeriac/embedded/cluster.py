@@ -1,0 +1,137 @@
+"""PostgreSQL's data directory: made whole or not at all, checked before each start."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from celeriac.embedded.errors import HomeUnusableError, ServerFailedError
+from celeriac.embedded.home import Home
+from celeriac.embedded.process import run_to_end
+from celeriac.embedded.service_user import give_directory
+from celeriac.embedded.spec import ProcessSpec
+from celeriac.kit.process import UserIds
+
+NAME = "postgres"
+DATABASE = "celeriac"
+ROLE = "celeriac"
+MAJOR_VERSION = "18"
+
+_INITDB = (
+    "initdb",
+    f"--username={ROLE}",
+    "--auth=scram-sha-256",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",  # the same order on every machine
+)
+ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
+"""What the server and its tools need; everything else of ours is none of their business."""
+
+
+def prepare_cluster(
+    home: Home,
+    programs: Path,
+    *,
+    password: str,
+    password_directory: Path,
+    become: UserIds | None,
+    sync: bool,
+) -> None:
+    """Make the data directory with its role and database the first time; check it every time.
+
+    `password_directory` must be the server user's own. Raises ServerFailedError where PostgreSQL
+    refuses, HomeUnusableError where the directory can't be used.
+    """
+    data = home.postgres
+    try:
+        if not data.exists():
+            draft = data.with_name(f"{data.name}.new")
+            if draft.exists():
+                shutil.rmtree(draft)
+            give_directory(draft, become)
+            maker = _Maker(home, programs, draft, become)
+            maker.initialise(password, password_directory, sync=sync)
+            maker.create_database()
+            draft.rename(data)
+        give_directory(data, become)
+    except OSError as error:
+        path = Path(error.filename or data)
+        raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
+    _refuse_other_version(data)
+    _remove_stale_pid(data)
+
+
+class _Maker:
+    """Runs PostgreSQL's own tools on a new data directory."""
+
+    def __init__(self, home: Home, programs: Path, data: Path, become: UserIds | None) -> None:
+        self._log = home.log_file(NAME)
+        self._programs = programs
+        self._data = data
+        self._become = become
+
+    def initialise(self, password: str, password_directory: Path, *, sync: bool) -> None:
+        """Run initdb, telling it the password in a file that only the server's user can read."""
+        with tempfile.NamedTemporaryFile("w", dir=password_directory) as file:
+            file.write(password)
+            file.flush()
+            if self._become:
+                os.chown(file.fileno(), self._become.user, self._become.group)
+            self._run(*_INITDB, f"--pwfile={file.name}", *(() if sync else ("--no-sync",)))
+
+    def create_database(self) -> None:
+        """Create the database in single-user mode, so that no server need run for it."""
+        with tempfile.TemporaryFile() as script:
+            script.write(f"CREATE DATABASE {DATABASE};\n".encode())
+            script.seek(0)
+            self._run("postgres", "--single", "--exit_on_error=on", "postgres", stdin=script)
+
+    def _run(self, program: str, *arguments: str, stdin: IO[bytes] | None = None) -> None:
+        mode, rest = arguments[:1], arguments[1:]
+        spec = ProcessSpec(
+            name=NAME,
+            argv=(str(self._programs / program), *mode, "-D", str(self._data), *rest),
+            env=ENVIRONMENT,
+            cwd=self._data,
+            become=self._become,
+        )
+        run_to_end(spec, self._log, stdin=stdin)
+
+
+def _refuse_other_version(data: Path) -> None:
+    """Raise for a directory that isn't a whole cluster of our major version."""
+    try:
+        version = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise HomeUnusableError(
+            data,
+            f"not a PostgreSQL data directory ({error.strerror}). Move it away to start empty, or "
+            "put a backup in its place.",
+        ) from error
+    if version != MAJOR_VERSION:
+        raise ServerFailedError(
+            NAME,
+            f"{data} was made by PostgreSQL {version}, and this is {MAJOR_VERSION}. Dump it with "
+            f"version {version} and restore it here.",
+        )
+
+
+def _remove_stale_pid(data: Path) -> None:
+    """Remove the pid file of a server that was killed, where its pid is another process's by now.
+
+    PostgreSQL would take that process for a server of its own and refuse to start. Where nobody
+    has the pid, PostgreSQL clears the file itself, after looking at shared memory too.
+    """
+    path = data / "postmaster.pid"
+    try:
+        pid = int(path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
+        command = psutil.Process(pid).cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return
+    if str(data) not in command:
+        path.unlink()

@@ -1,0 +1,73 @@
+"""What can go wrong with the servers that Celeriac runs itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from celeriac.domain.errors import CeleriacError
+
+
+class EmbeddedError(CeleriacError):
+    """An embedded server, or the place where it keeps its files, can't be used."""
+
+    code: ClassVar[str] = "embedded_failed"
+
+
+class HomeUnusableError(EmbeddedError):
+    """The home, or a file in it, can't be read, written or trusted; `path` names it."""
+
+    code = "home_unusable"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}", path=str(path))
+        self.path = path
+
+
+class AlreadyRunningError(EmbeddedError):
+    """Another process runs the stack of this home; `pid` is None where it didn't say which."""
+
+    code = "already_running"
+
+    def __init__(self, home: Path, pid: int | None) -> None:
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"Celeriac is already running in {home} ({who}). Stop it first, or give this one a "
+            "home of its own with CELERIAC_HOME.",
+            home=str(home),
+            pid=pid,
+        )
+        self.pid = pid
+
+
+class ServerFailedError(EmbeddedError):
+    """A server did not start, did not become ready, or died too often.
+
+    `name` says which, `log` where its output is, and `last_lines` are the last of it.
+    """
+
+    code = "server_failed"
+
+    def __init__(
+        self, name: str, reason: str, *, log: Path | None = None, last_lines: Sequence[str] = ()
+    ) -> None:
+        parts = [f"{name}: {reason}"]
+        if last_lines:
+            parts += ["Its last words:", *(f"  {line}" for line in last_lines)]
+        if log is not None:
+            parts.append(f"Log: {log}")
+        super().__init__("\n".join(parts), server=name, log=str(log) if log else None)
+        self.name = name
+        self.log = log
+        self.last_lines = tuple(last_lines)
+
+
+class ServerNotInstalledError(EmbeddedError):
+    """The package that brings an embedded server is missing; the message says what to install."""
+
+    code = "server_not_installed"
+
+
+class StopRequestedError(EmbeddedError):
+    """Somebody asked for the end (Ctrl-C, SIGTERM) while servers were still starting."""
+
+    code = "stop_requested"

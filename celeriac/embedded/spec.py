@@ -1,0 +1,31 @@
+"""What the supervisor is told of a process."""
+
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from celeriac.kit.process import UserIds
+
+ReadyCheck = Callable[[], str | None]
+"""Returns None once the process serves, else why it doesn't yet; takes seconds at the most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """One long-lived process: how to start it, know that it serves, and stop it.
+
+    `env` is the whole environment, not an addition; `become` needs root. Without a ready check a
+    process counts as ready once it runs. Where `stop_grace` seconds after the stop signal it still
+    runs, it is killed with all that came from it.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    become: UserIds | None = None
+    ready: ReadyCheck | None = None
+    ready_within: float = 60.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_grace: float = 10.0

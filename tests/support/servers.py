@@ -1,0 +1,123 @@
+"""A real PostgreSQL and a real Valkey for a test session, started as the product starts them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import redis
+
+from celeriac.embedded.home import Home
+from celeriac.embedded.postgres import Postgres
+from celeriac.embedded.process import ManagedProcess
+from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.valkey import Valkey
+
+MAINTENANCE_DATABASE = "postgres"
+
+
+class RunningServer:
+    """A server process that a test may kill and start again; its address stays the same."""
+
+    def __init__(self, spec: ProcessSpec, log: Path) -> None:
+        self._process = ManagedProcess(spec, log)
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        """Its pid; a test fails here if it doesn't run."""
+        assert self._process.pid is not None, f"{self._process.spec.name} isn't running: {self.log}"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it serves."""
+        self._process.start()
+        self._process.wait_ready()
+
+    def stop(self) -> None:
+        """Stop it cleanly."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        self._process.kill()
+
+
+class PostgresServer(RunningServer):
+    """PostgreSQL without fsync, with a database for each test that asks."""
+
+    def __init__(self, home: Home) -> None:
+        self._postgres = Postgres.prepare(home, fast_unsafe=True)
+        super().__init__(self._postgres.spec(), home.log_file("postgres"))
+
+    def url(self, database: str) -> str:
+        """Return the SQLAlchemy URL of a database."""
+        return self._postgres.url(database)
+
+    def fresh_database(self, template: str = "template0") -> str:
+        """Create a database as a copy of `template`, which nobody may be using; return its name."""
+        name = f"test_{uuid4().hex}"
+        self._maintain(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, cutting off whoever is still connected to it."""
+        self._maintain(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _maintain(self, statement: str) -> None:
+        url = self.url(MAINTENANCE_DATABASE).replace("postgresql+psycopg://", "postgresql://", 1)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+class ValkeyServer(RunningServer):
+    """Valkey as the product runs it: append-only file, password, loopback port."""
+
+    def __init__(self, home: Home) -> None:
+        self._valkey = Valkey.prepare(home)
+        super().__init__(self._valkey.spec(), home.log_file("valkey"))
+
+    def url(self, database: int = 0) -> str:
+        """Return the URL of a numbered database."""
+        return self._valkey.url(database)
+
+    def flush(self) -> None:
+        """Empty all its databases."""
+        with redis.Redis.from_url(self.url()) as client:
+            client.flushall()
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Run a PostgreSQL in a temporary home, and remove both at the end."""
+    with _temporary_home() as home:
+        server = PostgresServer(home)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def running_valkey() -> Iterator[ValkeyServer]:
+    """Run a Valkey in a temporary home, and remove both at the end."""
+    with _temporary_home() as home:
+        server = ValkeyServer(home)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def _temporary_home() -> Iterator[Home]:
+    directory = Path(tempfile.mkdtemp(prefix="celeriac-test-"))
+    try:
+        yield Home.open(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
