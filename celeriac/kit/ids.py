@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from datetime import datetime
 from uuid import UUID
 
 _VERSION_7 = 0x7 << 76
@@ -38,6 +39,12 @@ def uuid7() -> UUID:
     milliseconds, counter = stamp >> _COUNTER_BITS, stamp & 0xFFF
     tail = int.from_bytes(os.urandom(8), "big") >> 2
     return UUID(int=(milliseconds << 80) | _VERSION_7 | (counter << 64) | _VARIANT | tail)
+
+
+def uuid7_at(moment: datetime) -> UUID:
+    """Return the smallest UUIDv7 of `moment`, to bound ranges of ids by time."""
+    milliseconds = min(max(int(moment.timestamp() * 1000), 0), (1 << 48) - 1)
+    return UUID(int=(milliseconds << 80) | _VERSION_7 | _VARIANT)
 
 
 def parse_uuid(text: str) -> UUID | None:

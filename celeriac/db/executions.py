@@ -1,0 +1,126 @@
+"""Reading executions. Nothing here writes: the status belongs to `db.transitions`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, func, literal, select
+
+from celeriac.db.models import executions as table
+from celeriac.db.models import tasks
+from celeriac.domain.execution import Execution, TriggerType
+from celeriac.domain.states import Status
+from celeriac.kit.ids import uuid7_at
+
+_COMPUTED = {
+    "task_name": tasks.c.name,
+    "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
+}
+_SELECT = select(
+    *(
+        (_COMPUTED[field.name] if field.name in _COMPUTED else table.c[field.name]).label(
+            field.name
+        )
+        for field in fields(Execution)
+    )
+).join_from(table, tasks, tasks.c.id == table.c.task_id)
+
+_CLOCK_SLACK = timedelta(hours=1)
+"""How far the clock that made an id may be from the database's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFilter:
+    """Which executions to list; empty and None mean: all. The times are of creation."""
+
+    owner_id: UUID | None = None
+    statuses: Sequence[Status] = ()
+    task_id: UUID | None = None
+    batch_id: UUID | None = None
+    origin_id: UUID | None = None
+    trigger_type: TriggerType | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def get(connection: Connection, execution_id: UUID, *, owner: UUID | None) -> Execution | None:
+    """Return an execution, or None where there is none or it isn't `owner`'s (None: anybody's)."""
+    query = _SELECT.where(table.c.id == execution_id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _execution(row)
+
+
+def of_celery_task(
+    connection: Connection, celery_task_id: str, *, owner: UUID | None
+) -> Execution | None:
+    """Return the execution that was last queued as this Celery task, or None."""
+    query = _SELECT.where(table.c.celery_task_id == celery_task_id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _execution(row)
+
+
+def statuses(
+    connection: Connection, execution_ids: Sequence[UUID], *, owner: UUID | None
+) -> dict[UUID, Status]:
+    """Return the status of each execution that exists and is `owner`'s (None: anybody's)."""
+    query = select(table.c.id, table.c.status).where(table.c.id.in_(execution_ids))
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    return {row.id: Status(row.status) for row in connection.execute(query)}
+
+
+def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> list[UUID]:
+    """Return the ids of a batch in the order in which they were given."""
+    query = select(table.c.id).where(table.c.batch_id == batch_id).order_by(table.c.id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    return list(connection.execute(query).scalars())
+
+
+def find(
+    connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
+) -> list[Execution]:
+    """Return up to `limit` executions with smaller ids than `before`, the newest first."""
+    query = _filtered(_SELECT, wanted)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    rows = connection.execute(query.order_by(table.c.id.desc()).limit(limit))
+    return [_execution(row) for row in rows]
+
+
+def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
+    for name in ("owner_id", "task_id", "batch_id", "origin_id", "trigger_type"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(table.c[name] == value)
+    if wanted.statuses:
+        # written out, not bound: only so can the planner see that a partial index fits
+        values = [literal(status.value, literal_execute=True) for status in wanted.statuses]
+        query = query.where(table.c.status.in_(values))
+    # ids are ordered by time, so the index on them bounds what must be read
+    if wanted.created_after is not None:
+        query = query.where(
+            table.c.created_at >= wanted.created_after,
+            table.c.id >= uuid7_at(wanted.created_after - _CLOCK_SLACK),
+        )
+    if wanted.created_before is not None:
+        query = query.where(
+            table.c.created_at < wanted.created_before,
+            table.c.id < uuid7_at(wanted.created_before + _CLOCK_SLACK),
+        )
+    return query
+
+
+def _execution(row: Row[Any]) -> Execution:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    duration = values["duration_seconds"]
+    values["status"] = Status(values["status"])
+    values["trigger_type"] = TriggerType(values["trigger_type"])
+    values["duration_seconds"] = None if duration is None else float(duration)
+    return Execution(**values)
