@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -38,14 +39,14 @@ def prepare_cluster(
     programs: Path,
     *,
     password: str,
-    password_directory: Path,
+    sockets: Path,
     become: UserIds | None,
     sync: bool,
 ) -> None:
     """Make the data directory with its role and database the first time; check it every time.
 
-    `password_directory` must be the server user's own. Raises ServerFailedError where PostgreSQL
-    refuses, HomeUnusableError where the directory can't be used.
+    `sockets` is the server user's own directory for sockets. Raises ServerFailedError where
+    PostgreSQL refuses, HomeUnusableError where the directory can't be used.
     """
     data = home.postgres
     try:
@@ -55,15 +56,15 @@ def prepare_cluster(
                 shutil.rmtree(draft)
             give_directory(draft, become)
             maker = _Maker(home, programs, draft, become)
-            maker.initialise(password, password_directory, sync=sync)
+            maker.initialise(password, sockets, sync=sync)
             maker.create_database()
             draft.rename(data)
         give_directory(data, become)
+        _refuse_other_version(data)
+        _clear_stale_locks(data, sockets)
     except OSError as error:
         path = Path(error.filename or data)
         raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
-    _refuse_other_version(data)
-    _remove_stale_pid(data)
 
 
 class _Maker:
@@ -75,9 +76,9 @@ class _Maker:
         self._data = data
         self._become = become
 
-    def initialise(self, password: str, password_directory: Path, *, sync: bool) -> None:
+    def initialise(self, password: str, private: Path, *, sync: bool) -> None:
         """Run initdb, telling it the password in a file that only the server's user can read."""
-        with tempfile.NamedTemporaryFile("w", dir=password_directory) as file:
+        with tempfile.NamedTemporaryFile("w", dir=private) as file:
             file.write(password)
             file.flush()
             if self._become:
@@ -121,17 +122,31 @@ def _refuse_other_version(data: Path) -> None:
         )
 
 
-def _remove_stale_pid(data: Path) -> None:
-    """Remove the pid file of a server that was killed, where its pid is another process's by now.
+def _clear_stale_locks(data: Path, sockets: Path) -> None:
+    """Remove the lock files of a server that was killed, unless its pid is a server's of this data.
 
-    PostgreSQL would take that process for a server of its own and refuse to start. Where nobody
-    has the pid, PostgreSQL clears the file itself, after looking at shared memory too.
+    PostgreSQL would take any process that has the pid by now for itself, and refuse to start.
     """
-    path = data / "postmaster.pid"
-    try:
-        pid = int(path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
-        command = psutil.Process(pid).cmdline()
-    except (OSError, ValueError, psutil.Error):
+    lock = data / "postmaster.pid"
+    pid = _read_pid(lock)
+    if pid is not None and str(data) in _command_of(pid):
         return
-    if str(data) not in command:
+    if pid is not None and psutil.pid_exists(pid):
+        lock.unlink()
+    # Where nobody has the pid PostgreSQL clears that file itself, after a look at shared memory.
+    for path in sockets.glob(".s.PGSQL.*"):
         path.unlink()
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _command_of(pid: int) -> Sequence[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return ()

@@ -22,18 +22,23 @@ _SECRET_BYTES = 32
 class Home:
     """The state directory: data, logs, working directories and secrets, private to one user.
 
-    Make one with `Home.open`; `root` is absolute.
+    `Home.open` makes it; `Home.at` only says where it would be. `root` is absolute.
     """
 
     root: Path
 
     @classmethod
+    def at(cls, directory: Path | None = None) -> "Home":
+        """Return the home in `directory` (`.celeriac` where we are, if None), touching nothing."""
+        return cls((directory or Path(DIRECTORY_NAME)).resolve())
+
+    @classmethod
     def open(cls, directory: Path | None = None) -> "Home":
-        """Return the home in `directory` (`.celeriac` where we are, if None), made if missing.
+        """Return the home in `directory` as `at` does, made if missing and closed to others.
 
         Raises HomeUnusableError where it can't be made or written, or belongs to another user.
         """
-        home = cls((directory or Path(DIRECTORY_NAME)).resolve())
+        home = cls.at(directory)
         if home.root.exists():
             _refuse_foreign(home.root)
         for path in (home.root, home.logs, home.workdirs, home.secrets):

@@ -75,7 +75,7 @@ class Postgres:
             home,
             programs,
             password=password,
-            password_directory=sockets,
+            sockets=sockets,
             become=user,
             sync=not fast_unsafe,
         )

@@ -1,0 +1,81 @@
+"""Where the servers of a stack are, and how other commands learn it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from celeriac.embedded.errors import HomeUnusableError
+from celeriac.embedded.home import Home, write_private
+from celeriac.embedded.lock import find_holder
+from celeriac.kit.process import ProcessIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Addresses of the servers; those with passwords are left out of the representation."""
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    broker_url: str = field(repr=False)
+    result_backend: str = field(repr=False)
+    model_base_url: str | None = None
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables that tell Celeriac's processes where the servers are."""
+        variables = {
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "CELERY_BROKER_URL": self.broker_url,
+            "CELERY_RESULT_BACKEND": self.result_backend,
+        }
+        if self.model_base_url is not None:
+            variables["CELERIAC_LOCAL_MODEL_URL"] = self.model_base_url
+        return variables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningStack:
+    """A stack as its home's connection file describes it."""
+
+    endpoints: Endpoints
+    supervisor: ProcessIdentity
+    pids: Mapping[str, int]
+    api_url: str | None = None
+
+
+def publish_stack(home: Home, stack: RunningStack) -> None:
+    """Write the connection file, readable by its owner alone. Raises HomeUnusableError."""
+    write_private(home.stack_file, json.dumps(asdict(stack), indent=2) + "\n")
+
+
+def withdraw_stack(home: Home) -> None:
+    """Remove the connection file, if it is there. Raises HomeUnusableError."""
+    try:
+        home.stack_file.unlink(missing_ok=True)
+    except OSError as error:
+        raise HomeUnusableError(home.stack_file, error.strerror or str(error)) from error
+
+
+def find_running_stack(home: Home) -> RunningStack | None:
+    """Return the stack that runs in this home now, or None.
+
+    A file that a killed run left behind counts as none. Raises HomeUnusableError where the file
+    is there and can't be read.
+    """
+    try:
+        stored = json.loads(home.stack_file.read_text(encoding="utf-8"))
+        stack = RunningStack(
+            endpoints=Endpoints(**stored["endpoints"]),
+            supervisor=ProcessIdentity(**stored["supervisor"]),
+            pids=stored["pids"],
+            api_url=stored["api_url"],
+        )
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HomeUnusableError(home.stack_file, error.strerror or str(error)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise HomeUnusableError(
+            home.stack_file, "it can't be understood. Stop Celeriac, delete it and start again."
+        ) from error
+    return stack if find_holder(home) == stack.supervisor else None
