@@ -5,19 +5,20 @@ when the terminal does (Ctrl-S), and break when the supervisor is killed.
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-_ROTATE_BYTES = 16 * 1024 * 1024
+MOST_BYTES = 16 * 1024 * 1024
+"""An overgrown log is put aside as `NAME.log.1`, in place of an earlier one."""
+
 _READ_BYTES = 256 * 1024
 _LAST_BYTES = 16 * 1024
 
 
 def open_for_appending(path: Path) -> BinaryIO:
-    """Open a log for a process to write; an overgrown one is first put aside as `NAME.log.1`."""
-    if path.exists() and path.stat().st_size > _ROTATE_BYTES:
-        path.replace(path.with_name(path.name + ".1"))
+    """Open a log for a process to write, made for its owner alone."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     return os.fdopen(descriptor, "ab", buffering=0)
 
@@ -27,7 +28,8 @@ def read_last_lines(path: Path, count: int, *, since: int = 0) -> Sequence[str]:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(since, size - _LAST_BYTES) if since <= size else 0)
+            start = since if since <= size else 0  # it was put aside meanwhile
+            file.seek(max(start, size - _LAST_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ()
@@ -35,22 +37,25 @@ def read_last_lines(path: Path, count: int, *, since: int = 0) -> Sequence[str]:
 
 
 class LogFollower:
-    """Reads a growing log line by line, from its end at the time the follower is made.
+    """Reads a growing log line by line, from its end at the time the follower is made."""
 
-    Follows a log that was emptied or put aside.
-    """
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES) -> None:
         self._path = path
-        self._inode, self._position = _measure(path)
+        self._most_bytes = most_bytes
+        self._position = _size(path)
         self._rest = b""
 
     def read_lines(self) -> Sequence[str]:
-        """Return the whole lines that came since the last call; never waits."""
-        inode, size = _measure(self._path)
-        if inode != self._inode or size < self._position:
-            self._inode, self._position, self._rest = inode, 0, b""
+        """Return the whole lines that came since the last call; never waits.
+
+        Puts the log aside once all of it is read and it has grown too large.
+        """
+        size = _size(self._path)
+        if size < self._position:
+            self._position, self._rest = 0, b""
         if size == self._position:
+            if size > self._most_bytes:
+                self._put_aside()
             return ()
         with self._path.open("rb") as file:
             file.seek(self._position)
@@ -59,10 +64,22 @@ class LogFollower:
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [line.decode(errors="replace").rstrip("\r") for line in lines]
 
+    def _put_aside(self) -> None:
+        """Copy and empty: its writer keeps the file open, and appends at the new end.
 
-def _measure(path: Path) -> tuple[int, int]:
+        What is written in between is lost. Where there is no room for a copy, room is worth more.
+        """
+        copy = self._path.with_name(f"{self._path.name}.1")
+        try:
+            shutil.copyfile(self._path, copy)
+        except OSError:
+            copy.unlink(missing_ok=True)
+        os.truncate(self._path, 0)
+        self._position = 0
+
+
+def _size(path: Path) -> int:
     try:
-        status = path.stat()
+        return path.stat().st_size
     except FileNotFoundError:
-        return 0, 0
-    return status.st_ino, status.st_size
+        return 0
