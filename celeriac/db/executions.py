@@ -117,7 +117,7 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
     return query
 
 
-def _execution(row: Row[Any]) -> Execution:
+def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
     duration = values["duration_seconds"]
     values["status"] = Status(values["status"])

@@ -1,0 +1,204 @@
+"""Accounts: users, and the making and revoking of their API keys."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import accounts, audit
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor, ApiKey, Role, User
+from celeriac.domain.errors import ConflictError, ForbiddenError, NameTakenError, NotFoundError
+from celeriac.domain.paging import Page, read_cursor
+
+logger = structlog.get_logger(__name__)
+
+KEY_SCHEME = "cel"
+_PREFIX_BYTES = 6
+_SECRET_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made; `token` is shown this once and stored nowhere."""
+
+    key: ApiKey
+    token: str
+
+
+def digest(secret_key: str, token: str) -> str:
+    """Return the keyed hash (HMAC-SHA256, hexadecimal) under which a key is stored."""
+    return hmac.new(secret_key.encode(), token.encode(), hashlib.sha256).hexdigest()
+
+
+class Accounts:
+    """Users and keys. Safe to share between threads."""
+
+    def __init__(self, database: Database, secret_key: str) -> None:
+        """Work on `database`; `secret_key` keys the hashes of API keys."""
+        self._database = database
+        self._secret_key = secret_key
+
+    def bootstrap_admin(self, name: str = "admin", *, key_name: str = "bootstrap") -> NewKey:
+        """Make sure that there is an administrator `name` and return a new key for them.
+
+        For whoever has the database itself: it asks for no permission. Raises ConflictError where
+        a user of that name is no administrator or is disabled.
+        """
+        with self._database.transaction() as connection:
+            created = accounts.add_user(connection, name=name, role=Role.ADMIN)
+            user = accounts.user_named(connection, name)
+            if user is None or user.role is not Role.ADMIN or user.disabled_at is not None:
+                raise ConflictError(
+                    f"The user {name!r} exists and is no active admin; choose another name."
+                )
+            actor = Actor(user.id, user.name, user.role)
+            if created is not None:
+                audit.record(connection, actor, "user.create", "user", [user.id])
+            return self._add_key(connection, actor, user, name=key_name, role=Role.ADMIN)
+
+    def create_user(self, actor: Actor, *, name: str, role: Role) -> User:
+        """Make a user. Raises ForbiddenError, NameTakenError."""
+        actor.require(Role.ADMIN)
+        with self._database.transaction() as connection:
+            user_id = accounts.add_user(connection, name=name, role=role)
+            if user_id is None:
+                raise NameTakenError(
+                    f"There is a user {name!r} already; choose another name.", field="name"
+                )
+            audit.record(
+                connection, actor, "user.create", "user", [user_id], details={"role": role.value}
+            )
+            user = _user(connection, user_id)
+        logger.info("user.created", new_user_id=user_id, role=role.value)
+        return user
+
+    def user(self, actor: Actor, user_id: UUID) -> User:
+        """Return a user: oneself, or for an admin anybody. Raises NotFoundError."""
+        if not actor.sees_all and user_id != actor.user_id:
+            raise NotFoundError("user", user_id)
+        with self._database.statement() as connection:
+            return _user(connection, user_id)
+
+    def users(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[User]:
+        """Return a page of all users. Raises ForbiddenError, CursorInvalidError."""
+        actor.require(Role.ADMIN)
+        before = read_cursor("users", cursor)
+        with self._database.statement() as connection:
+            found = accounts.find_users(connection, before=before, limit=limit + 1)
+        return Page.cut(found, limit=limit, kind="users", key=lambda user: user.id)
+
+    def change_user(
+        self, actor: Actor, user_id: UUID, *, role: Role | None, disabled: bool | None
+    ) -> User:
+        """Change a user's role, or disable or enable them.
+
+        Raises ForbiddenError, NotFoundError, and ConflictError where admins would lock themselves
+        out.
+        """
+        actor.require(Role.ADMIN)
+        if user_id == actor.user_id and (disabled or role not in {None, Role.ADMIN}):
+            raise ConflictError("You can't take your own rights away; ask another admin.")
+        with self._database.transaction() as connection:
+            _user(connection, user_id, lock=True)
+            accounts.change_user(connection, user_id, role=role, disabled=disabled)
+            details = {"role": role.value if role else None, "disabled": disabled}
+            audit.record(connection, actor, "user.change", "user", [user_id], details=details)
+            user = _user(connection, user_id)
+        logger.info("user.changed", changed_user_id=user_id)
+        return user
+
+    def create_key(
+        self,
+        actor: Actor,
+        *,
+        name: str,
+        role: Role | None = None,
+        user_id: UUID | None = None,
+        expires_at: datetime | None = None,
+    ) -> NewKey:
+        """Make a key for oneself, or as an admin for anybody.
+
+        `role` may be less than the user's own, which is the default. Raises ForbiddenError for more
+        than the actor has, NotFoundError for the user.
+        """
+        with self._database.transaction() as connection:
+            user = _user(connection, user_id or actor.user_id)
+            if user.id != actor.user_id and not actor.sees_all:
+                raise NotFoundError("user", user.id)
+            wanted = role or user.role.limited_to(actor.role)
+            if not (user.role.includes(wanted) and actor.role.includes(wanted)):
+                raise ForbiddenError(
+                    f"A key can't have the role {wanted}: it is more than the user's or your own.",
+                    field="role",
+                )
+            return self._add_key(
+                connection, actor, user, name=name, role=wanted, expires_at=expires_at
+            )
+
+    def key(self, actor: Actor, key_id: UUID) -> ApiKey:
+        """Return one of the actor's keys, or for an admin anybody's. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            return _key(connection, actor, key_id)
+
+    def keys(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[ApiKey]:
+        """Return a page of the actor's keys, or for an admin of all. Raises CursorInvalidError."""
+        before = read_cursor("keys", cursor)
+        with self._database.statement() as connection:
+            found = accounts.find_keys(
+                connection, owner=actor.scope, before=before, limit=limit + 1
+            )
+        return Page.cut(found, limit=limit, kind="keys", key=lambda key: key.id)
+
+    def revoke_key(self, actor: Actor, key_id: UUID) -> None:
+        """Make a key useless for ever; doing it again changes nothing. Raises NotFoundError."""
+        with self._database.transaction() as connection:
+            _key(connection, actor, key_id)
+            if accounts.revoke_key(connection, key_id):
+                audit.record(connection, actor, "api_key.revoke", "api_key", [key_id])
+        logger.info("api_key.revoked", key_id=key_id)
+
+    def _add_key(
+        self,
+        connection: Connection,
+        actor: Actor,
+        user: User,
+        *,
+        name: str,
+        role: Role,
+        expires_at: datetime | None = None,
+    ) -> NewKey:
+        prefix = secrets.token_hex(_PREFIX_BYTES)
+        token = f"{KEY_SCHEME}_{prefix}_{secrets.token_hex(_SECRET_BYTES)}"
+        key_id = accounts.add_key(
+            connection,
+            user_id=user.id,
+            name=name,
+            prefix=prefix,
+            digest=digest(self._secret_key, token),
+            role=role,
+            expires_at=expires_at,
+        )
+        details = {"user_id": str(user.id), "role": role.value, "prefix": prefix}
+        audit.record(connection, actor, "api_key.create", "api_key", [key_id], details=details)
+        logger.info("api_key.created", key_id=key_id, role=role.value)
+        return NewKey(_key(connection, actor, key_id), token)
+
+
+def _user(connection: Connection, user_id: UUID, *, lock: bool = False) -> User:
+    user = accounts.user(connection, user_id, lock=lock)
+    if user is None:
+        raise NotFoundError("user", user_id)
+    return user
+
+
+def _key(connection: Connection, actor: Actor, key_id: UUID) -> ApiKey:
+    key = accounts.key(connection, key_id, owner=actor.scope)
+    if key is None:
+        raise NotFoundError("API key", key_id)
+    return key

@@ -1,0 +1,112 @@
+"""Agents: making, reading and changing them."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import agents, audit
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.agent import AgentSpec
+from celeriac.domain.catalog import Agent
+from celeriac.domain.errors import NameTakenError, NotFoundError
+from celeriac.domain.paging import Page, read_cursor
+from celeriac.kit.ids import parse_uuid
+
+logger = structlog.get_logger(__name__)
+
+_KIND = "agents"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAgent:
+    """What a new agent is; the name is unique among its owner's."""
+
+    name: str
+    spec: AgentSpec
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentChange:
+    """What to change; None keeps what there is."""
+
+    description: str | None = None
+    spec: AgentSpec | None = None
+
+
+class Agents:
+    """The agents of all users. Safe to share between threads.
+
+    Where a `reference` is taken it is an id, or the name of one of the actor's own agents.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Work on `database`."""
+        self._database = database
+
+    def create(self, actor: Actor, new: NewAgent) -> Agent:
+        """Store an agent at version 1. Raises ForbiddenError, NameTakenError."""
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            agent_id = agents.add(
+                connection,
+                owner=actor.user_id,
+                name=new.name,
+                description=new.description,
+                spec=new.spec,
+            )
+            if agent_id is None:
+                raise NameTakenError(
+                    f"You already have an agent named {new.name!r}; choose another name or change "
+                    "that one.",
+                    field="name",
+                )
+            audit.record(connection, actor, "agent.create", "agent", [agent_id])
+            agent = _found(connection, actor, str(agent_id))
+        logger.info("agent.created", agent_id=agent_id, name=new.name)
+        return agent
+
+    def get(self, actor: Actor, reference: str) -> Agent:
+        """Return an agent that the actor may see. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            return _found(connection, actor, reference)
+
+    def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Agent]:
+        """Return a page of the agents that the actor may see. Raises CursorInvalidError."""
+        before = read_cursor(_KIND, cursor)
+        with self._database.statement() as connection:
+            found = agents.find(connection, owner=actor.scope, before=before, limit=limit + 1)
+        return Page.cut(found, limit=limit, kind=_KIND, key=lambda agent: agent.id)
+
+    def change(self, actor: Actor, reference: str, wanted: AgentChange) -> Agent:
+        """Change an agent; executions submitted from now on use it as it is then.
+
+        Raises ForbiddenError, NotFoundError.
+        """
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            agent = _found(connection, actor, reference, lock=True)
+            spec = None if wanted.spec == agent.spec else wanted.spec
+            agents.change(connection, agent, description=wanted.description, spec=spec)
+            audit.record(connection, actor, "agent.change", "agent", [agent.id])
+            changed = _found(connection, actor, str(agent.id))
+        logger.info("agent.changed", agent_id=agent.id, version=changed.version)
+        return changed
+
+
+def agent_id(connection: Connection, actor: Actor, reference: str) -> UUID:
+    """Return the id of the agent that `reference` means for the actor. Raises NotFoundError."""
+    return _found(connection, actor, reference).id
+
+
+def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Agent:
+    key = parse_uuid(reference) or agents.id_of_name(connection, reference, owner=actor.user_id)
+    agent = None
+    if key is not None:
+        agent = agents.by_id(connection, key, owner=actor.scope, lock=lock)
+    if agent is None:
+        raise NotFoundError("agent", reference)
+    return agent

@@ -1,0 +1,73 @@
+"""Queries: reading executions, their events and the audit trail, within what the actor may see."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from celeriac.db import audit, events, executions
+from celeriac.db.audit import AuditEntry, AuditFilter
+from celeriac.db.engine import Database
+from celeriac.db.executions import ExecutionFilter
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.errors import NotFoundError
+from celeriac.domain.events import Event
+from celeriac.domain.execution import Execution
+from celeriac.domain.paging import Page, read_cursor
+
+_EXECUTIONS = "executions"
+_AUDIT = "audit"
+
+
+class Queries:
+    """Answers questions; changes nothing. Safe to share between threads."""
+
+    def __init__(self, database: Database) -> None:
+        """Read from `database`."""
+        self._database = database
+
+    def execution(self, actor: Actor, execution_id: UUID) -> Execution:
+        """Return an execution. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            found = executions.get(connection, execution_id, owner=actor.scope)
+        if found is None:
+            raise NotFoundError("execution", execution_id)
+        return found
+
+    def executions(
+        self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[Execution]:
+        """Return a page of the executions that the actor may see. Raises CursorInvalidError."""
+        before = read_cursor(_EXECUTIONS, cursor)
+        if actor.scope is not None:
+            wanted = replace(wanted, owner_id=actor.scope)
+        with self._database.statement() as connection:
+            found = executions.find(connection, wanted, before=before, limit=limit + 1)
+        return Page.cut(found, limit=limit, kind=_EXECUTIONS, key=lambda execution: execution.id)
+
+    def batch(self, actor: Actor, batch_id: UUID) -> list[UUID]:
+        """Return the ids of a batch's executions in their order. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            ids = executions.of_batch(connection, batch_id, owner=actor.scope)
+        if not ids:
+            raise NotFoundError("batch", batch_id)
+        return ids
+
+    def events(
+        self, actor: Actor, execution_id: UUID, *, after: int = 0, limit: int = 500
+    ) -> list[Event]:
+        """Return up to `limit` events numbered above `after`. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            if not executions.statuses(connection, [execution_id], owner=actor.scope):
+                raise NotFoundError("execution", execution_id)
+            return events.after(connection, execution_id, after, limit)
+
+    def audit(
+        self, actor: Actor, wanted: AuditFilter, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[AuditEntry]:
+        """Return a page of the audit trail: everybody's for an admin, else one's own doings."""
+        actor.require(Role.VIEWER)
+        before = read_cursor(_AUDIT, cursor)
+        if actor.scope is not None:
+            wanted = replace(wanted, actor_id=actor.scope)
+        with self._database.statement() as connection:
+            found = audit.find(connection, wanted, before=before, limit=limit + 1)
+        return Page.cut(found, limit=limit, kind=_AUDIT, key=lambda entry: entry.id)

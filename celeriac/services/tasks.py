@@ -1,0 +1,164 @@
+"""Tasks: making, reading and changing them."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import audit, tasks
+from celeriac.db.engine import Database
+from celeriac.db.tasks import TaskChange
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.catalog import Task
+from celeriac.domain.errors import NameTakenError, NotFoundError
+from celeriac.domain.paging import Page, read_cursor
+from celeriac.domain.prompt import check_template
+from celeriac.domain.schema import check_schema
+from celeriac.domain.task import TaskSpec
+from celeriac.kit.ids import parse_uuid
+from celeriac.services.agents import agent_id
+
+logger = structlog.get_logger(__name__)
+
+_KIND = "tasks"
+_NAMES_CACHED = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """What a new task is; `agent` is an id or the name of one of the actor's own agents."""
+
+    name: str
+    agent: str
+    spec: TaskSpec
+    description: str = ""
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEdit:
+    """What to change; None keeps what there is."""
+
+    description: str | None = None
+    active: bool | None = None
+    agent: str | None = None
+    spec: TaskSpec | None = None
+
+
+class Tasks:
+    """The tasks of all users. Safe to share between threads.
+
+    Where a `reference` is taken it is an id, or the name of one of the actor's own tasks.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Work on `database`."""
+        self._database = database
+        self._ids: dict[tuple[UUID, str], UUID] = {}
+
+    def create(self, actor: Actor, new: NewTask) -> Task:
+        """Store a task at version 1.
+
+        Raises ForbiddenError, NotFoundError for its agent, NameTakenError, SchemaInvalidError and
+        TemplateInvalidError.
+        """
+        actor.require(Role.OPERATOR)
+        _check(new.spec)
+        with self._database.transaction() as connection:
+            task_id = tasks.add(
+                connection,
+                owner=actor.user_id,
+                agent_id=agent_id(connection, actor, new.agent),
+                name=new.name,
+                description=new.description,
+                active=new.active,
+                spec=new.spec,
+            )
+            if task_id is None:
+                raise NameTakenError(
+                    f"You already have a task named {new.name!r}; choose another name or change "
+                    "that one.",
+                    field="name",
+                )
+            audit.record(connection, actor, "task.create", "task", [task_id])
+            task = _found(connection, actor, str(task_id))
+        logger.info("task.created", task_id=task_id, name=new.name)
+        return task
+
+    def get(self, actor: Actor, reference: str) -> Task:
+        """Return a task that the actor may see. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            return _found(connection, actor, reference)
+
+    def resolve(self, actor: Actor, reference: str) -> UUID:
+        """Return the id that `reference` means for the actor, without a query where it is known.
+
+        Whether the actor may see a task given by its id is for the caller to find out. Raises
+        NotFoundError for an unknown name.
+        """
+        key = parse_uuid(reference) or self._ids.get((actor.user_id, reference))
+        if key is not None:
+            return key
+        with self._database.statement() as connection:
+            key = tasks.id_of_name(connection, reference, owner=actor.user_id)
+        if key is None:
+            raise NotFoundError("task", reference)
+        # a task keeps its name for ever, so what was found once holds
+        if len(self._ids) >= _NAMES_CACHED:
+            self._ids.clear()
+        self._ids[actor.user_id, reference] = key
+        return key
+
+    def find(
+        self,
+        actor: Actor,
+        *,
+        active: bool | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Task]:
+        """Return a page of the tasks that the actor may see. Raises CursorInvalidError."""
+        before = read_cursor(_KIND, cursor)
+        with self._database.statement() as connection:
+            found = tasks.find(
+                connection, owner=actor.scope, active=active, before=before, limit=limit + 1
+            )
+        return Page.cut(found, limit=limit, kind=_KIND, key=lambda task: task.id)
+
+    def change(self, actor: Actor, reference: str, edit: TaskEdit) -> Task:
+        """Change a task; executions submitted from now on use it as it is then.
+
+        Raises what `create` raises, and NotFoundError for the task.
+        """
+        actor.require(Role.OPERATOR)
+        if edit.spec is not None:
+            _check(edit.spec)
+        with self._database.transaction() as connection:
+            task = _found(connection, actor, reference, lock=True)
+            wanted = TaskChange(
+                description=edit.description,
+                active=edit.active,
+                agent_id=None if edit.agent is None else agent_id(connection, actor, edit.agent),
+                spec=None if edit.spec == task.spec else edit.spec,
+            )
+            tasks.change(connection, task, wanted)
+            audit.record(connection, actor, "task.change", "task", [task.id])
+            changed = _found(connection, actor, str(task.id))
+        logger.info("task.changed", task_id=task.id, version=changed.version)
+        return changed
+
+
+def _check(spec: TaskSpec) -> None:
+    check_schema(spec.variables_schema, field="spec.variables_schema")
+    if spec.output_schema is not None:
+        check_schema(spec.output_schema, field="spec.output_schema")
+    check_template(spec.prompt, spec.variables_schema)
+
+
+def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Task:
+    key = parse_uuid(reference) or tasks.id_of_name(connection, reference, owner=actor.user_id)
+    task = None if key is None else tasks.by_id(connection, key, owner=actor.scope, lock=lock)
+    if task is None:
+        raise NotFoundError("task", reference)
+    return task
