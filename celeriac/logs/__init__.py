@@ -1,0 +1,40 @@
+"""Logging: one pipeline for API, worker, beat, agents and the libraries below them.
+
+`configure` once per process, `get_logger` anywhere, `bind` around a piece of work. Lines are JSON
+with a fixed order of keys; docs/logs.md describes files, keys and events.
+"""
+
+from celeriac.logs.context import CORRELATION_IDS, bind, bound, correlation
+from celeriac.logs.destinations import error_file, execution_file
+from celeriac.logs.events import CeleryEvent, Own, Step
+from celeriac.logs.pipeline import LEVELS, LogOptions, Service
+from celeriac.logs.reading import SERVICE_FILES, LogLine, parse_line, read_execution_lines
+from celeriac.logs.redact import MASK, clip, redact, redact_text
+from celeriac.logs.setup import configure, flush, get_logger, shutdown
+
+__all__ = [
+    "CORRELATION_IDS",
+    "LEVELS",
+    "MASK",
+    "SERVICE_FILES",
+    "CeleryEvent",
+    "LogLine",
+    "LogOptions",
+    "Own",
+    "Service",
+    "Step",
+    "bind",
+    "bound",
+    "clip",
+    "configure",
+    "correlation",
+    "error_file",
+    "execution_file",
+    "flush",
+    "get_logger",
+    "parse_line",
+    "read_execution_lines",
+    "redact",
+    "redact_text",
+    "shutdown",
+]

@@ -1,0 +1,139 @@
+"""Setting up logging for a process: structlog, standard logging and Python's warnings."""
+
+import atexit
+import logging
+from collections.abc import Mapping
+
+import structlog
+from structlog.contextvars import get_contextvars, merge_contextvars
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from celeriac.logs.pipeline import LogOptions, Pipeline
+
+_CHATTY = (
+    # Our own lines say the same with ids: Celery's "received" and "succeeded", access logs,
+    # one line per HTTP request of the model clients.
+    "celery.app.trace",
+    "celery.worker.strategy",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "openai",
+    "uvicorn.access",
+)
+
+
+class _Setup:
+    """What `configure` changed, and how it was before."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        root = logging.getLogger()
+        self._handlers = root.handlers[:]
+        self._levels = {name: logging.getLogger(name).level for name in ("root", *_CHATTY)}
+
+    def apply(self) -> None:
+        level = self.pipeline.level
+        structlog.configure(
+            processors=[merge_contextvars, _submit],
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+            logger_factory=_Name,
+            cache_logger_on_first_use=True,
+        )
+        chatty = dict.fromkeys(_CHATTY, max(level, logging.WARNING))
+        _set_levels({"root": max(level, logging.INFO), **chatty})
+        logging.getLogger().handlers[:] = [_Bridge(self.pipeline)]
+        logging.captureWarnings(capture=True)
+        atexit.register(self.pipeline.writer.close)
+
+    def undo(self) -> None:
+        atexit.unregister(self.pipeline.writer.close)
+        logging.captureWarnings(capture=False)
+        logging.getLogger().handlers[:] = self._handlers
+        _set_levels(self._levels)
+        structlog.reset_defaults()
+        self.pipeline.writer.close()
+
+
+class _Current:
+    """The setup in force. Loggers that were made, and cached, before it reach it through here."""
+
+    setup: _Setup | None = None
+
+
+class _Bridge(logging.Handler):
+    """Brings the records of standard logging into the pipeline."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__()
+        self._pipeline = pipeline
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event = {
+                **get_contextvars(),
+                "logger": record.name,
+                "event": record.getMessage(),
+                "exc_info": record.exc_info,
+            }
+            self._pipeline.submit(record.levelname.lower(), event)
+        except Exception:  # noqa: BLE001 - logging's own rule: report on stderr, never raise
+            self.handleError(record)
+
+
+class _Name:
+    """The end of structlog's chain: holds a logger's name; the line has been submitted before."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def ignore(self, _: str) -> None:
+        """Take what the last processor returned."""
+
+    debug = info = warning = error = critical = ignore
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Return a logger whose lines carry `logger=name`; it may be made before `configure`."""
+    logger: FilteringBoundLogger = structlog.get_logger(name)
+    return logger
+
+
+def configure(options: LogOptions) -> None:
+    """Set up logging for this process. A second call replaces the first.
+
+    Nothing is started before the first line. Raises ConfigurationError where the level is unknown
+    or the directory can't be used.
+    """
+    pipeline = Pipeline(options)
+    shutdown()
+    _Current.setup = _Setup(pipeline)
+    _Current.setup.apply()
+
+
+def flush() -> bool:
+    """Wait (5 s at most) until all lines are written; for processes that end without `exit`.
+
+    Celery's prefork children are such: call it from `worker_process_shutdown`.
+    """
+    return _Current.setup is None or _Current.setup.pipeline.writer.flush()
+
+
+def shutdown() -> None:
+    """Write what is left and undo `configure`. A normal exit writes what is left by itself."""
+    setup, _Current.setup = _Current.setup, None
+    if setup is not None:
+        setup.undo()
+
+
+def _submit(logger: WrappedLogger, method: str, event_dict: EventDict) -> str:
+    if _Current.setup is not None:
+        event_dict["logger"] = logger.name
+        _Current.setup.pipeline.submit(method, event_dict)
+    return ""
+
+
+def _set_levels(levels: Mapping[str, int]) -> None:
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
