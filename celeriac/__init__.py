@@ -1,3 +1,39 @@
 """Background execution for AI agents on Celery."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from celeriac.agents.functions import agent
+
+if TYPE_CHECKING:
+    from celeriac.agents.child_context import ChildContext
+    from celeriac.agents.context import AgentContext
+    from celeriac.domain.errors import PermanentError, RetryableError, SoftTimeLimit
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AgentContext",
+    "ChildContext",
+    "PermanentError",
+    "RetryableError",
+    "SoftTimeLimit",
+    "__version__",
+    "agent",
+]
+
+_LAZY = {
+    "AgentContext": "celeriac.agents.context",
+    "ChildContext": "celeriac.agents.child_context",
+    "PermanentError": "celeriac.domain.errors",
+    "RetryableError": "celeriac.domain.errors",
+    "SoftTimeLimit": "celeriac.domain.errors",
+}
+"""Public names that are imported when they are first used: every process imports this package,
+child processes that must start fast too."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

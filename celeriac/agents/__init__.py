@@ -1,0 +1,1 @@
+"""Runners: the code that drives each kind of agent."""

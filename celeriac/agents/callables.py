@@ -1,0 +1,199 @@
+"""From `package.module:function` to a call: find, check, and give it its variables.
+
+Used on the worker and in child processes; pydantic is imported only for functions with type hints.
+"""
+
+import difflib
+import importlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from celeriac.agents.functions import is_registered
+from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
+from celeriac.kit.jsontypes import JsonObject
+
+CONTEXT_PARAMETER = "ctx"
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    required: bool
+    convert: Callable[[Any], Any] | None
+    """Makes the annotated type of a JSON value; raises pydantic.ValidationError."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFunction:
+    """A user's function, found and ready to be called."""
+
+    path: str
+    call: Callable[..., Any]
+    is_coroutine: bool
+    wants_context: bool
+    takes_any: bool
+    """Whether it has a `**` parameter."""
+    parameters: Mapping[str, _Parameter]
+
+    def arguments(self, variables: JsonObject, context: object) -> dict[str, Any]:
+        """Return the keyword arguments for `variables`, with `context` where it is wanted.
+
+        Raises VariablesInvalidError naming each variable that is missing, unknown or of the
+        wrong type.
+        """
+        faults = [
+            f"{name} is missing"
+            for name, parameter in self.parameters.items()
+            if parameter.required and name not in variables
+        ]
+        arguments: dict[str, Any] = {}
+        for name, value in variables.items():
+            if name in self.parameters:
+                arguments[name] = _converted(name, value, self.parameters[name], faults)
+            elif self.takes_any and name != CONTEXT_PARAMETER:
+                arguments[name] = value
+            else:
+                faults.append(f"{name} is not a parameter of the function")
+        if faults:
+            raise VariablesInvalidError(
+                f"The variables don't fit {self.path}: {'; '.join(faults)}.",
+                field="variables",
+                faults=faults,
+            )
+        if self.wants_context:
+            arguments[CONTEXT_PARAMETER] = context
+        return arguments
+
+
+def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
+    """Return the function that `path` names.
+
+    It must be offered with `@agent`, or live in one of `allowed_modules` (packages include what
+    is in them). Modules of the standard library are not even imported unless they are named
+    there. Imports the module: blocking. Raises AgentMisconfiguredError that says what is wrong.
+    """
+    module_name, _, name = path.partition(":")
+    allowed = any(
+        module_name == each or module_name.startswith(f"{each}.") for each in allowed_modules
+    )
+    if not allowed and module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise _wrong(path, "modules of Python's standard library offer no agents")
+    function = _attribute(path, _import(path, module_name), name)
+    if not callable(function) or inspect.isclass(function):
+        raise _wrong(path, f"{name} is {type(function).__name__}, not a function")
+    if not allowed and not is_registered(function):
+        raise _wrong(
+            path,
+            f"{name} is not offered as an agent. Decorate it with @celeriac.agent(…), or add its "
+            "package to CELERIAC_AGENT_MODULES",
+        )
+    return _prepare(path, function)
+
+
+def _wrong(path: str, reason: str) -> AgentMisconfiguredError:
+    return AgentMisconfiguredError(f"The agent's function {path!r}: {reason}.", field="function")
+
+
+def _import(path: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            reason = (
+                f"the worker finds no module {error.name!r}. Install its package in the worker's "
+                "environment, or put its directory on PYTHONPATH"
+            )
+            raise _wrong(path, reason) from None
+        raise _wrong(path, f"importing {module_name} failed: {error}") from error
+    except (Exception, SystemExit) as error:  # the module is the user's: anything may be raised
+        reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
+        raise _wrong(path, reason) from error
+
+
+def _attribute(path: str, module: ModuleType, name: str) -> Any:
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        near = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise _wrong(path, f"the module {module.__name__} has no {name!r}{hint}") from None
+
+
+def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise _wrong(path, "it is a generator; return one value instead, and report with ctx")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise _wrong(path, f"its parameters can't be read: {error}") from error
+    parameters = dict(signature.parameters)
+    wants_context = parameters.pop(CONTEXT_PARAMETER, None) is not None
+    for parameter in parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise _wrong(path, f"variables are given by name, but {parameter} can't be")
+    named = {name: each for name, each in parameters.items() if each.kind in _NAMED}
+    hints = _hints(path, function, named)
+    return AgentFunction(
+        path=path,
+        call=function,
+        is_coroutine=inspect.iscoroutinefunction(function),
+        wants_context=wants_context,
+        takes_any=len(named) < len(parameters),
+        parameters={
+            name: _Parameter(
+                required=each.default is each.empty, convert=_converter(path, name, hints.get(name))
+            )
+            for name, each in named.items()
+        },
+    )
+
+
+def _hints(
+    path: str, function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
+) -> dict[str, Any]:
+    """Evaluate the annotations of the variables, but not of `ctx`, which is ours."""
+    annotations = {
+        name: each.annotation for name, each in named.items() if each.annotation is not each.empty
+    }
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return typing.get_type_hints(
+            SimpleNamespace(__annotations__=annotations), globalns=namespace, include_extras=True
+        )
+    except Exception as error:
+        raise _wrong(
+            path, f"its type hints can't be evaluated: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _converter(path: str, name: str, hint: Any) -> Callable[[Any], Any] | None:
+    if hint is None or hint is Any:
+        return None
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return TypeAdapter(hint).validate_python
+    except PydanticUserError as error:
+        reason = f"the type of {name} can't be made from JSON: {str(error).splitlines()[0]}"
+        raise _wrong(path, reason) from error
+
+
+def _converted(name: str, value: Any, parameter: _Parameter, faults: list[str]) -> Any:
+    if parameter.convert is None:
+        return value
+    from pydantic import ValidationError
+
+    try:
+        return parameter.convert(value)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            place = ".".join((name, *map(str, fault["loc"])))
+            faults.append(f"{place}: {fault['msg']}")
+        return None

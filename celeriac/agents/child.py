@@ -1,0 +1,283 @@
+"""A child process that speaks JSON lines over stdio (`child_protocol`) and can always be killed.
+
+It leads its own session, dies with its worker whatever happens to that, keeps to its resource
+limits, sees only the environment it is given, and takes with it, when it ends, whatever it
+started. Linux 5.3 or later (pidfds).
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+from uuid import uuid4
+
+from celeriac.agents.child_protocol import (
+    MAX_LINE_BYTES,
+    ChildMessage,
+    LogMessage,
+    encode_line,
+    parse_line,
+)
+from celeriac.agents.lines import LineSplitter
+from celeriac.domain.errors import ChildProtocolError
+from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.process import (
+    ResourceLimits,
+    guarded_command,
+    identify,
+    terminate_group_async,
+)
+
+_MARKER = "CELERIAC_CHILD"
+_READ_BYTES = 65_536
+_STDERR_LINES = 100
+_QUEUED_MESSAGES = 100
+_PIPE_GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChildCommand:
+    """What to start, and within which bounds.
+
+    `environment` is complete: nothing of the worker's own is added but a marker.
+    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    workdir: Path
+    limits: ResourceLimits
+    stop_grace_seconds: float = 2.0
+
+
+class ChildProcess:
+    """A running child; made by `spawn`. Belongs to the event loop that spawned it."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], command: ChildCommand, marker: str) -> None:
+        self._popen = popen
+        self._grace_seconds = command.stop_grace_seconds
+        self._marker = marker
+        identity = identify(popen.pid)
+        assert identity is not None, "a child that was not reaped has an entry"
+        self._identity = identity
+        self._exited = asyncio.Event()
+        self._stderr_tail: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._queue: asyncio.Queue[ChildMessage | Exception | None] = asyncio.Queue(
+            _QUEUED_MESSAGES
+        )
+        self._handle: int | None = None
+        self._transports: list[asyncio.BaseTransport] = []
+        self._stdin: asyncio.WriteTransport | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def spawn(cls, command: ChildCommand) -> AsyncIterator[Self]:
+        """Start a child and give it to the block; at its end nothing of the child is left.
+
+        The block may be left at any time, by cancellation too: the child and all that it started
+        get SIGTERM, then SIGKILL, before this returns. Raises OSError where the process can't be
+        started.
+        """
+        marker = f"{_MARKER}={uuid4().hex}"
+        lifeline, writer = os.pipe()
+        try:
+            popen = _start(command, marker, lifeline)
+        except BaseException:
+            os.close(writer)
+            raise
+        finally:
+            os.close(lifeline)
+        child = cls(popen, command, marker)
+        try:
+            await child._connect()
+            yield child
+        finally:
+            try:
+                await _despite_cancellation(child._end())
+            finally:
+                os.close(writer)  # should anything be left of the group, this kills it
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is the group's and the session's too."""
+        return self._identity.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, minus the signal's number where one killed it; None while it runs."""
+        return self._popen.returncode
+
+    @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines that the child wrote to stderr."""
+        return tuple(self._stderr_tail)
+
+    def send(self, message: JsonObject) -> None:
+        """Send a message to the child; one that has closed its stdin misses it.
+
+        Raises ChildProtocolError where the message is too long.
+        """
+        line = encode_line(message)
+        if self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.write(line)
+
+    async def next_message(self) -> ChildMessage | None:
+        """Return the child's next message or log line; None once it has ended and said all.
+
+        Raises ChildProtocolError for what is no message. Cancelling this loses nothing.
+        """
+        item = await self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def end_at_once(self) -> None:
+        """Have the end of the block kill the child without asking it first."""
+        self._grace_seconds = 0.0
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until the child has exited; False where it still runs after `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._exited.wait()
+        return self._exited.is_set()
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._handle = os.pidfd_open(self.pid)
+        loop.add_reader(self._handle, self._reap)
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
+        self._stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, self._popen.stdin)
+        self._transports.append(self._stdin)
+        stdout = await self._connect_reader(self._popen.stdout)
+        stderr = await self._connect_reader(self._popen.stderr)
+        self._tasks = [
+            asyncio.create_task(self._read(stdout, stderr), name=f"read child {self.pid}"),
+            asyncio.create_task(self._sweep(stdout, stderr), name=f"sweep child {self.pid}"),
+        ]
+
+    async def _connect_reader(self, pipe: IO[bytes]) -> asyncio.StreamReader:
+        reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
+        self._transports.append(transport)
+        return reader
+
+    def _reap(self) -> None:
+        if self._handle is not None:
+            asyncio.get_running_loop().remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = None
+        if self._popen.poll() is not None:
+            self._exited.set()
+
+    async def _sweep(self, *readers: asyncio.StreamReader) -> None:
+        """End what the child leaves behind when it exits; it would also hold our pipes open."""
+        await self._exited.wait()
+        await self._terminate()
+        await asyncio.sleep(_PIPE_GRACE_SECONDS)
+        for reader in readers:
+            if not reader.at_eof():
+                reader.feed_eof()
+
+    async def _read(self, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
+        await asyncio.gather(self._read_messages(stdout), self._read_stderr(stderr))
+        await self._queue.put(None)
+
+    async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await stdout.readuntil(b"\n")
+            except asyncio.IncompleteReadError as end:
+                line = end.partial
+                if not line:
+                    return
+            except asyncio.LimitOverrunError:
+                await self._queue.put(
+                    ChildProtocolError(
+                        "The child process wrote a message of more than "
+                        f"{MAX_LINE_BYTES:,} bytes to its stdout."
+                    )
+                )
+                return
+            try:
+                await self._queue.put(parse_line(line))
+            except ChildProtocolError as error:
+                await self._queue.put(error)
+
+    async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
+        splitter = LineSplitter()
+        while chunk := await stderr.read(_READ_BYTES):
+            await self._log(splitter.feed(chunk))
+        await self._log(splitter.rest())
+
+    async def _log(self, lines: list[str]) -> None:
+        self._stderr_tail.extend(lines)
+        for line in lines:
+            await self._queue.put(LogMessage(message=line, logger="stderr"))
+
+    async def _terminate(self) -> None:
+        await terminate_group_async(self._identity, self._grace_seconds, marker=self._marker)
+
+    async def _end(self) -> None:
+        """Stop the child if it still runs, with all that it started, and let go of its pipes."""
+        if not self._exited.is_set():
+            self.send({"type": "cancel"})
+        await self._terminate()
+        self._reap()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for transport in self._transports:
+            if transport.is_closing():
+                continue
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+            else:
+                transport.close()
+        await asyncio.sleep(0)  # transports let go of their pipes in the loop's next round
+        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Popen[bytes]:
+    name, _, value = marker.partition("=")
+    return subprocess.Popen(
+        guarded_command(
+            command.arguments,
+            limits=command.limits,
+            death_signal=signal.SIGKILL,
+            lifeline=lifeline,
+        ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**command.environment, name: value},
+        cwd=command.workdir,
+        pass_fds=(lifeline,),
+        start_new_session=True,
+    )
+
+
+async def _despite_cancellation(work: Coroutine[object, object, None]) -> None:
+    """Do all of `work`, and only then let a cancellation through that came meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

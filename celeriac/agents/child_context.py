@@ -1,0 +1,99 @@
+"""Inside the child process: the `ctx` of a plain function."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from celeriac.agents.child_channel import Channel
+
+LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
+
+
+class ChildContext:
+    """What a plain function may do besides its own work: its parameter `ctx`.
+
+    Has the names of `celeriac.agents.context.AgentContext`, without `await`.
+    """
+
+    def __init__(self, channel: Channel, job: Mapping[str, Any]) -> None:
+        self._channel = channel
+        self._job = job
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id."""
+        return str(self._job["execution_id"])
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return int(self._job["attempt"])
+
+    @property
+    def prompt(self) -> str:
+        """The task's prompt, rendered with the variables."""
+        return str(self._job["prompt"])
+
+    @property
+    def workdir(self) -> Path:
+        """The execution's own directory, which is the current one too."""
+        return Path(self._job["workdir"])
+
+    @property
+    def correlation(self) -> Mapping[str, str]:
+        """The ids that every log line of this attempt carries."""
+        return dict(self._job["correlation"])
+
+    def time_left(self) -> float:
+        """Return the seconds until the hard limit."""
+        return float(self._job["deadline"]) - time.monotonic()
+
+    def idempotency_key(self, step: str) -> str:
+        """Return the key for an outside effect: the same for every attempt of this execution."""
+        return f"{self._job['idempotency_prefix']}{step}"
+
+    def emit(self, name: str, data: Mapping[str, Any] | None = None) -> None:
+        """Add an event of your own, with JSON data, to the execution's log."""
+        self._channel.send({"type": "event", "data": {"name": name, "data": dict(data or {})}})
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the work is."""
+        self._channel.send({"type": "progress", "done": done, "total": total, "note": note})
+
+    def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
+        """Write a log line; `level` is debug, info, warning, error or critical."""
+        if level not in LOG_LEVELS:
+            raise ValueError(f"there is no log level {level!r}; use one of {sorted(LOG_LEVELS)}")
+        self._channel.send(
+            {"type": "log", "level": level, "message": message, "logger": "agent", "fields": fields}
+        )
+
+    def delta(self, data: Mapping[str, Any]) -> None:
+        """Show a piece of streaming output to those who watch; it is never stored."""
+        self._channel.send({"type": "delta", "data": dict(data)})
+
+    def charge(
+        self,
+        *,
+        provider: str,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        latency_ms: int = 0,
+        finish_reason: str | None = None,
+    ) -> None:
+        """Record a model call that this function made."""
+        self._channel.send(
+            {
+                "type": "usage",
+                "provider": provider,
+                "model": model,
+                "input_tokens": input_tokens,
+                "output_tokens": output_tokens,
+                "cached_tokens": cached_tokens,
+                "latency_ms": latency_ms,
+                "finish_reason": finish_reason,
+            }
+        )

@@ -1,0 +1,106 @@
+"""From the end of a child process to an error of our tree."""
+
+import signal
+from collections.abc import Mapping, Sequence
+
+from celeriac.agents.child_protocol import ErrorReport
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    CeleriacError,
+    ChildCrashedError,
+    MemoryLimitError,
+    OutputInvalidError,
+    PermanentError,
+    ProviderError,
+    ProviderRateLimitedError,
+    ProviderRefusedError,
+    RetryableError,
+    SoftTimeLimit,
+    VariablesInvalidError,
+)
+from celeriac.kit.guard import CANNOT_EXECUTE, CANNOT_GUARD
+from celeriac.kit.jsontypes import JsonValue
+
+_REPORTABLE: dict[str, type[CeleriacError]] = {
+    error.code: error
+    for error in (
+        AgentMisconfiguredError,
+        ChildCrashedError,
+        MemoryLimitError,
+        OutputInvalidError,
+        PermanentError,
+        ProviderError,
+        ProviderRefusedError,
+        RetryableError,
+        SoftTimeLimit,
+        VariablesInvalidError,
+    )
+}
+
+
+def error_of(report: ErrorReport) -> CeleriacError:
+    """Return the error that a child reported, with its type and traceback in the details.
+
+    A code that isn't ours stays as it is: packages have their own subclasses of RetryableError
+    and PermanentError.
+    """
+    if report.code == ProviderRateLimitedError.code:
+        error: CeleriacError = ProviderRateLimitedError(
+            report.message, retry_after=report.retry_after
+        )
+    else:
+        error = _class_of(report)(report.message)
+    error.details = {
+        **error.details,
+        **report.details,
+        "type": report.type,
+        "traceback": report.traceback,
+    }
+    return error
+
+
+def crash_of(returncode: int, stderr_tail: Sequence[str], *, memory_mb: int) -> ChildCrashedError:
+    """Return the error of a child that ended without a result; `returncode` is Popen's."""
+    details: dict[str, JsonValue] = {"exit_code": returncode, "stderr": "\n".join(stderr_tail)}
+    if returncode in (CANNOT_GUARD, CANNOT_EXECUTE):
+        message = "The child process could not be started"
+    elif returncode >= 0:
+        message = f"The child process ended by itself with exit code {returncode} and no result"
+    else:
+        details["signal"] = _signal_name(-returncode)
+        message = f"The child process was killed by {details['signal']}"
+        message += _HINTS.get(-returncode, "")
+        if -returncode in (signal.SIGABRT, signal.SIGSEGV):
+            message += f" (it had a memory limit of {memory_mb} MB)"
+    last = _last_words(stderr_tail)
+    message += f"; its last words: {last}" if last else "."
+    return ChildCrashedError(message, **details)
+
+
+_HINTS: Mapping[int, str] = {
+    signal.SIGKILL: ", not by Celeriac; the kernel does that when memory runs out",
+    signal.SIGXCPU: ": it used up its processor time",
+}
+
+
+def _last_words(stderr_tail: Sequence[str]) -> str:
+    """Return the last line that says something: no frame or heading of a stack."""
+    for line in reversed(stderr_tail):
+        if line.strip() and not line.startswith(" ") and not line.endswith(":"):
+            return line.strip()
+    return ""
+
+
+def _class_of(report: ErrorReport) -> type[CeleriacError]:
+    base: type[CeleriacError] = RetryableError if report.retryable else PermanentError
+    if report.code is None:
+        return base
+    known = _REPORTABLE.get(report.code)
+    return known or type(base.__name__, (base,), {"code": report.code})
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

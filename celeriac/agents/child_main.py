@@ -1,0 +1,38 @@
+"""The program of a child process that runs a plain Python function (`celeriac.agents.python`).
+
+Run by its path, with `python -P`. Before anything of the user's is imported it takes stdin and
+stdout for the protocol: `print` then writes to stderr, which becomes log lines.
+"""
+
+import faulthandler
+import json
+import os
+import sys
+
+
+def main() -> int:
+    """Take the pipes, read the `start` message, and do the work; returns the exit code."""
+    commands = os.fdopen(os.dup(0), "rb")
+    answers = os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    # Text that has no UTF-8 form must not end the program that prints it.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable(all_threads=False)
+    line = commands.readline()
+    if not line:
+        return 0  # the worker changed its mind before it said what to do
+    start = json.loads(line)
+    sys.path[:] = start["python"]["sys_path"]
+
+    from celeriac.agents.child_channel import Channel
+    from celeriac.agents.child_work import work
+
+    return work(start, commands, Channel(answers))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

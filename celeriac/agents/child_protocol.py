@@ -1,0 +1,152 @@
+"""What a child process and its worker say to each other: JSON lines over stdio.
+
+The worker writes `start` first and later, perhaps, `soft_limit` or `cancel` to the child's stdin.
+The child writes any number of messages to its stdout and ends with one `result` or `error`; what
+follows that is not read. What it writes to stderr becomes log lines.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from celeriac.domain.errors import ChildProtocolError
+from celeriac.domain.events import EventType
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.jsontypes import JsonObject, dumps
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""The longest message either side may send, without its newline."""
+
+_SHOWN = 200
+
+Count = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EventMessage(_Message):
+    """Something to add to the execution's log."""
+
+    type: Literal["event"] = "event"
+    kind: Literal[
+        EventType.MESSAGE, EventType.TOOL_CALL, EventType.TOOL_RESULT, EventType.CUSTOM
+    ] = EventType.CUSTOM
+    data: dict[str, Any] = {}
+
+
+class ProgressMessage(_Message):
+    """How far the work is."""
+
+    type: Literal["progress"] = "progress"
+    done: Finite
+    total: Finite | None = None
+    note: str = ""
+
+
+class DeltaMessage(_Message):
+    """A piece of streaming output; shown to those who watch, never stored."""
+
+    type: Literal["delta"] = "delta"
+    data: dict[str, Any]
+
+
+class UsageMessage(_Message):
+    """One model call that the child has made."""
+
+    type: Literal["usage"] = "usage"
+    provider: str
+    model: str
+    input_tokens: Count
+    output_tokens: Count
+    cached_tokens: Count = 0
+    latency_ms: Count = 0
+    finish_reason: str | None = None
+    cost: Decimal | None = None
+
+    def model_call(self) -> ModelCall:
+        """Return what is to be charged."""
+        return ModelCall(**self.model_dump(exclude={"type"}))
+
+
+class LogMessage(_Message):
+    """A log line: of the child's own logging, or (`logger="stderr"`) what it printed."""
+
+    type: Literal["log"] = "log"
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    message: str
+    logger: str = ""
+    fields: dict[str, Any] = {}
+
+
+class ResultMessage(_Message):
+    """The work is done."""
+
+    type: Literal["result"] = "result"
+    value: Any = None
+
+
+class ErrorReport(_Message):
+    """An exception of the child, ready to be stored."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    code: str | None = None
+    """A stable code of the error tree, or the agent's own; None for a foreign exception."""
+    retryable: bool = True
+    retry_after: Finite | None = None
+    details: dict[str, Any] = {}
+
+
+class ErrorMessage(_Message):
+    """The work failed."""
+
+    type: Literal["error"] = "error"
+    error: ErrorReport
+
+
+ChildMessage = Annotated[
+    EventMessage
+    | ProgressMessage
+    | DeltaMessage
+    | UsageMessage
+    | LogMessage
+    | ResultMessage
+    | ErrorMessage,
+    Field(discriminator="type"),
+]
+
+_ADAPTER: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
+
+
+def parse_line(line: bytes) -> ChildMessage:
+    """Return the message in one line of a child's stdout.
+
+    Raises ChildProtocolError that says what is wrong and shows the start of the line.
+    """
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        shown = line[:_SHOWN].decode(errors="backslashreplace").rstrip()
+        raise ChildProtocolError(
+            f"The child process wrote a line to its stdout that is no message of the protocol "
+            f"({f'{place}: ' if place else ''}{fault['msg']}): {shown!r}. What is meant for "
+            "people belongs on stderr."
+        ) from None
+
+
+def encode_line(message: JsonObject) -> bytes:
+    """Return a message to a child as one line; raises ChildProtocolError where it is too long."""
+    line = dumps(message).encode()
+    if len(line) > MAX_LINE_BYTES:
+        raise ChildProtocolError(
+            f"The job has {len(line):,} bytes as JSON; a child process is given at most "
+            f"{MAX_LINE_BYTES:,}. Make its variables smaller, or pass them by reference."
+        )
+    return line + b"\n"

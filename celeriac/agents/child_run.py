@@ -1,0 +1,155 @@
+"""One attempt in a child process: its messages to the context, its limits held, its end told."""
+
+import asyncio
+import contextlib
+import time
+
+from celeriac.agents.child import ChildCommand, ChildProcess
+from celeriac.agents.child_errors import crash_of, error_of
+from celeriac.agents.child_protocol import (
+    ChildMessage,
+    DeltaMessage,
+    ErrorMessage,
+    EventMessage,
+    LogMessage,
+    ProgressMessage,
+    ResultMessage,
+    UsageMessage,
+)
+from celeriac.agents.log_relay import LogRelay
+from celeriac.domain.errors import ChildCrashedError, ChildProtocolError, HardTimeLimitError
+from celeriac.domain.events import EventType
+from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.services.ports import Job, RunContext
+
+_EXIT_SECONDS = 2.0
+"""How long a child that has given its result may take to end by itself."""
+
+_CLOCK_SLACK = 0.01
+
+
+async def run_in_child(
+    command: ChildCommand, job: Job, context: RunContext, extra: JsonObject
+) -> JsonValue:
+    """Run `job` as `command` and return its result; nothing of the child is left then.
+
+    The `start` message holds the job and `extra`. At the soft limit (a cancellation at or after
+    that time) the child is told, and has until the hard limit to end with a result or an error.
+    Raises what the child reports, ChildCrashedError, ChildProtocolError, HardTimeLimitError, and
+    what the context raises.
+    """
+    async with ChildProcess.spawn(command) as child:
+        child.send({"type": "start", "job": describe_job(job, context), **extra})
+        return await _Supervision(child, job, context).result()
+
+
+def describe_job(job: Job, context: RunContext) -> JsonObject:
+    """Return what a child is told of its job."""
+    return {
+        "execution_id": str(job.execution_id),
+        "attempt": job.attempt,
+        "task_name": job.task_name,
+        "agent_name": job.agent_name,
+        "prompt": job.prompt,
+        "variables": job.variables,
+        "output_schema": job.output_schema,
+        "limits": job.limits.model_dump(mode="json"),
+        "workdir": str(context.workdir),
+        "deadline": context.deadline,
+        "correlation": dict(context.correlation),
+        "idempotency_prefix": context.idempotency_key(""),
+    }
+
+
+class _Supervision:
+    """Follows one child from its start to its result."""
+
+    def __init__(self, child: ChildProcess, job: Job, context: RunContext) -> None:
+        self._child = child
+        self._job = job
+        self._context = context
+        self._logs = LogRelay(context)
+        limits = job.limits
+        self._soft_deadline = context.deadline - (limits.hard_seconds - limits.soft_seconds)
+        self._soft_told = False
+
+    async def result(self) -> JsonValue:
+        """Return the child's result; raises what `run_in_child` does."""
+        following = asyncio.ensure_future(self._follow())
+        while True:
+            try:
+                return await asyncio.shield(following)
+            except asyncio.CancelledError:
+                if following.done() or not self._is_soft_limit():
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
+                    raise
+                self._soft_told = True
+                self._child.send({"type": "soft_limit"})
+
+    def _is_soft_limit(self) -> bool:
+        """Whether a cancellation that comes now is the soft limit: the first one due for it."""
+        return not self._soft_told and time.monotonic() >= self._soft_deadline - _CLOCK_SLACK
+
+    async def _follow(self) -> JsonValue:
+        hard_limit = asyncio.timeout(max(self._context.deadline - time.monotonic(), 0))
+        try:
+            async with hard_limit:
+                last = await self._until_last()
+        except TimeoutError:
+            if not hard_limit.expired():
+                raise
+            self._child.end_at_once()
+            raise HardTimeLimitError(
+                "The child process was killed at its hard limit of "
+                f"{self._job.limits.hard_seconds:g} s."
+            ) from None
+        if last is None:
+            raise await self._crash()
+        await self._let_exit()
+        if isinstance(last, ErrorMessage):
+            raise error_of(last.error)
+        return last.value
+
+    async def _until_last(self) -> ResultMessage | ErrorMessage | None:
+        """Relay messages up to the one that ends the work; None where the child ends without."""
+        while (message := await self._child.next_message()) is not None:
+            if isinstance(message, (ResultMessage, ErrorMessage)):
+                return message
+            await self._relay(message)
+        return None
+
+    async def _let_exit(self) -> None:
+        """Give the child time to end by itself, and keep the log lines it still writes."""
+        with contextlib.suppress(TimeoutError, ChildProtocolError):
+            async with asyncio.timeout(_EXIT_SECONDS):
+                while (message := await self._child.next_message()) is not None:
+                    if isinstance(message, LogMessage):
+                        await self._relay(message)
+
+    async def _crash(self) -> ChildCrashedError:
+        if not await self._child.wait(_EXIT_SECONDS):
+            self._child.end_at_once()
+            return ChildCrashedError("The child process closed its stdout without a result.")
+        assert self._child.returncode is not None
+        memory_mb = self._job.limits.memory_mb
+        return crash_of(self._child.returncode, self._child.stderr_tail, memory_mb=memory_mb)
+
+    async def _relay(self, message: ChildMessage) -> None:
+        context = self._context
+        match message:
+            case EventMessage():
+                await context.emit(EventType(message.kind), message.data)
+            case ProgressMessage():
+                await context.progress(message.done, message.total, message.note)
+            case UsageMessage():
+                await context.charge(message.model_call())
+            case DeltaMessage():
+                context.delta(message.data)
+            case LogMessage():
+                await self._logs.write(
+                    message.message,
+                    level=message.level,
+                    source=message.logger or self._job.agent_name,
+                    fields=message.fields,
+                )

@@ -1,0 +1,158 @@
+"""Inside the child process: call the user's function and tell the worker what came of it."""
+
+import logging
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any, BinaryIO
+
+from celeriac.agents import callables
+from celeriac.agents.child_channel import Channel, ChannelHandler, Interrupts
+from celeriac.agents.child_context import ChildContext
+from celeriac.agents.results import encode_result
+from celeriac.domain.errors import (
+    CeleriacError,
+    ChildCrashedError,
+    InvalidInputError,
+    MemoryLimitError,
+    ProviderRateLimitedError,
+    SoftTimeLimit,
+)
+from celeriac.kit.guard import release_reserve
+
+MAX_MESSAGE = 10_000
+MAX_TRACEBACK = 50_000
+
+_OWN_FILES = (__file__, callables.__file__)
+_TERMINATED = 128 + signal.SIGTERM
+_SOFT_SIGNAL = signal.SIGUSR1
+
+
+def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
+    """Run the function that the `start` message names; returns the process's exit code.
+
+    `commands` are the worker's later messages. Exactly one `result` or `error` is sent, unless
+    the process is killed or told to stop.
+    """
+    owner = os.getpid()
+    logging.basicConfig(
+        handlers=[ChannelHandler(channel)], level=logging.INFO, format="%(message)s"
+    )
+    limit = _SoftLimit(channel.interrupts)
+    stop = _Stop(channel.interrupts)
+    threading.Thread(target=_listen, args=(commands, limit), name="worker", daemon=True).start()
+    try:
+        with limit:
+            text = _call(start, channel)
+    except BaseException as error:
+        if os.getpid() != owner or stop.requested:
+            raise  # a fork's own end, or ours by the worker's wish: not for us to report
+        channel.send({"type": "error", "error": _report(error, start)})
+        return 1
+    channel.send_line(f'{{"type": "result", "value": {text}}}')
+    return 0
+
+
+def _call(start: Mapping[str, Any], channel: Channel) -> str:
+    job, python = start["job"], start["python"]
+    function = callables.find_function(python["function"], python["allowed_modules"])
+    arguments = function.arguments(job["variables"], ChildContext(channel, job))
+    return encode_result(function.call(**arguments), function.path)
+
+
+class _SoftLimit:
+    """Raises SoftTimeLimit in the main thread, but only while the user's function runs."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+        self._main = threading.get_ident()
+        self._armed = False
+        signal.signal(_SOFT_SIGNAL, self._arrived)
+
+    def __enter__(self) -> None:
+        self._armed = True
+
+    def __exit__(self, *_: object) -> None:
+        self._armed = False
+
+    def reach(self) -> None:
+        """Interrupt the main thread, a blocking system call of it too."""
+        signal.pthread_kill(self._main, _SOFT_SIGNAL)
+
+    def _arrived(self, _number: int, _frame: FrameType | None) -> None:
+        if self._armed:
+            self._armed = False
+            self._interrupts.raise_here(
+                SoftTimeLimit("The soft time limit has passed; finish, or be stopped soon.")
+            )
+
+
+class _Stop:
+    """Turns the first SIGTERM into an exit that runs `finally` blocks; later ones do nothing."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.requested = False
+        self._interrupts = interrupts
+        signal.signal(signal.SIGTERM, self._arrived)
+
+    def _arrived(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested = True
+            self._interrupts.raise_here(SystemExit(_TERMINATED))
+
+
+def _listen(commands: BinaryIO, limit: _SoftLimit) -> None:
+    """Wait for the soft limit; a cancellation comes as SIGTERM right after its message."""
+    for line in commands:
+        if b'"soft_limit"' in line:
+            limit.reach()
+
+
+def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(error, MemoryError):
+        release_reserve()
+    described = _describe(error, start)
+    return {
+        "type": type(error).__name__,
+        "message": _cut(str(described) or type(error).__name__, MAX_MESSAGE),
+        "traceback": _cut(_traceback(error), MAX_TRACEBACK),
+        "code": described.code if isinstance(described, CeleriacError) else None,
+        "retryable": not isinstance(described, InvalidInputError)
+        and getattr(described, "retryable", True) is True,
+        "retry_after": error.retry_after if isinstance(error, ProviderRateLimitedError) else None,
+        "details": dict(described.details) if isinstance(described, CeleriacError) else {},
+    }
+
+
+def _describe(error: BaseException, start: Mapping[str, Any]) -> BaseException:
+    """Put exceptions of Python's own that mean something here into words."""
+    describe: Mapping[type[BaseException], Callable[[], BaseException]] = {
+        MemoryError: lambda: MemoryLimitError(
+            f"memory limit of {start['job']['limits']['memory_mb']} MB exceeded"
+        ),
+        SystemExit: lambda: ChildCrashedError(f"the function ended its process: {error!r}"),
+        KeyboardInterrupt: lambda: ChildCrashedError("the function was interrupted by SIGINT"),
+    }
+    for kind, words in describe.items():
+        if isinstance(error, kind):
+            return words()
+    return error
+
+
+def _traceback(error: BaseException) -> str:
+    """Format a traceback that begins with the user's code, where it reached that."""
+    begin = error.__traceback__
+    while begin is not None and begin.tb_frame.f_code.co_filename in _OWN_FILES:
+        begin = begin.tb_next
+    return "".join(traceback.format_exception(type(error), error, begin or error.__traceback__))
+
+
+def _cut(text: str, length: int) -> str:
+    """Shorten in the middle: the ends of a traceback say the most."""
+    if len(text) <= length:
+        return text
+    half = length // 2
+    return f"{text[:half]}\n… {len(text) - length:,} characters left out …\n{text[-half:]}"

@@ -1,0 +1,100 @@
+"""The `ctx` of a coroutine function, on the worker's loop."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from celeriac.agents.child_context import LOG_LEVELS
+from celeriac.agents.log_relay import LogRelay
+from celeriac.domain.events import EventType
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.jsontypes import JsonObject
+from celeriac.services.ports import Job, RunContext
+
+
+class AgentContext:
+    """What a coroutine function may do besides its own work: its parameter `ctx`.
+
+    Every method raises LeaseLostError once this worker no longer owns the attempt.
+    """
+
+    def __init__(self, job: Job, context: RunContext) -> None:
+        self._job = job
+        self._context = context
+        self._logs = LogRelay(context)
+
+    @property
+    def execution_id(self) -> str:
+        """The execution's id."""
+        return str(self._job.execution_id)
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self._job.attempt
+
+    @property
+    def prompt(self) -> str:
+        """The task's prompt, rendered with the variables."""
+        return self._job.prompt
+
+    @property
+    def workdir(self) -> Path:
+        """The execution's own directory; not the current one, which all coroutines share."""
+        return self._context.workdir
+
+    @property
+    def correlation(self) -> Mapping[str, str]:
+        """The ids that every log line of this attempt carries."""
+        return self._context.correlation
+
+    def time_left(self) -> float:
+        """Return the seconds until the hard limit."""
+        return self._context.deadline - time.monotonic()
+
+    def idempotency_key(self, step: str) -> str:
+        """Return the key for an outside effect: the same for every attempt of this execution."""
+        return self._context.idempotency_key(step)
+
+    async def emit(self, name: str, data: JsonObject | None = None) -> None:
+        """Add an event of your own, with JSON data, to the execution's log."""
+        await self._context.emit(EventType.CUSTOM, {"name": name, "data": dict(data or {})})
+
+    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the work is."""
+        await self._context.progress(done, total, note)
+
+    async def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
+        """Write a log line; `level` is debug, info, warning, error or critical."""
+        if level not in LOG_LEVELS:
+            raise ValueError(f"there is no log level {level!r}; use one of {sorted(LOG_LEVELS)}")
+        await self._logs.write(message, level=level, fields=fields)
+
+    def delta(self, data: JsonObject) -> None:
+        """Show a piece of streaming output to those who watch; it is never stored."""
+        self._context.delta(data)
+
+    async def charge(
+        self,
+        *,
+        provider: str,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        cached_tokens: int = 0,
+        latency_ms: int = 0,
+        finish_reason: str | None = None,
+    ) -> None:
+        """Record a model call that this function made."""
+        await self._context.charge(
+            ModelCall(
+                provider=provider,
+                model=model,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cached_tokens=cached_tokens,
+                latency_ms=latency_ms,
+                finish_reason=finish_reason,
+            )
+        )
