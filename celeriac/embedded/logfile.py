@@ -62,6 +62,8 @@ class LogFollower:
             data = file.read(_READ_BYTES)
         self._position += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _READ_BYTES:  # a line without end
+            lines, self._rest = [*lines, self._rest], b""
         return [line.decode(errors="replace").rstrip("\r") for line in lines]
 
     def _put_aside(self) -> None:

@@ -1,7 +1,5 @@
 """A real PostgreSQL and a real Valkey for a test session, started as the product starts them."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from celeriac.embedded.postgres import Postgres
 from celeriac.embedded.process import ManagedProcess
 from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.valkey import Valkey
+from tests.support.places import temporary_directory
 
 MAINTENANCE_DATABASE = "postgres"
 
@@ -93,8 +92,8 @@ class ValkeyServer(RunningServer):
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """Run a PostgreSQL in a temporary home, and remove both at the end."""
-    with _temporary_home() as home:
-        server = PostgresServer(home)
+    with temporary_directory() as directory:
+        server = PostgresServer(Home.open(directory))
         try:
             server.start()
             yield server
@@ -105,19 +104,10 @@ def running_postgres() -> Iterator[PostgresServer]:
 @contextmanager
 def running_valkey() -> Iterator[ValkeyServer]:
     """Run a Valkey in a temporary home, and remove both at the end."""
-    with _temporary_home() as home:
-        server = ValkeyServer(home)
+    with temporary_directory() as directory:
+        server = ValkeyServer(Home.open(directory))
         try:
             server.start()
             yield server
         finally:
             server.kill()
-
-
-@contextmanager
-def _temporary_home() -> Iterator[Home]:
-    directory = Path(tempfile.mkdtemp(prefix="celeriac-test-"))
-    try:
-        yield Home.open(directory)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
