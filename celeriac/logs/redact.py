@@ -21,7 +21,8 @@ _SECRET_TOKEN_KEY = re.compile(r"(^|[_-])token$|token[_-](value|text)$")
 _SECRET_TEXT = re.compile(
     r"""
       (?P<url>://)[^\s/@'"]{1,500}@                             # user:password@ of a URL
-    | (?P<scheme>\b(?:bearer|basic)\s)\s{0,8}[\w.~+/=-]{8,}     # an Authorization header
+    | (?P<scheme>authorization["']?\s?[:=]\s?["']?(?:(?:bearer|basic)\s)?
+                |\bbearer\s(?=\S{0,200}[\d_]))[\w.~+/=-]{8,}      # an Authorization header
     | (?P<name>(?:passw(?:or)?d|secret|token(?!s)|api[_-]?key)[\w-]{0,40}["']?\s?[=:]\s?)
       (?!\s)(?:"[^"]*"|'[^']*'|[^\s&,;)}\]]+)                   # password=…, "token": "…"
     | (?P<prefix>\bsk-)[\w-]{16,}                              # keys of model providers
