@@ -34,7 +34,9 @@ _SETTINGS = {
     "log_line_prefix": "%m [%p] ",
     "jit": "off",  # our queries are short: compiling them would cost more than it gains
 }
-_UNSAFE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# A crash of the machine may lose data then, a kill of the server may not: commits still reach the
+# operating system, so that tests can kill it.
+_UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

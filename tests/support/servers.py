@@ -31,6 +31,11 @@ class RunningServer:
         assert self._process.pid is not None, f"{self._process.spec.name} isn't running: {self.log}"
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: the signal); None while it runs."""
+        return self._process.exit_code
+
     def start(self) -> None:
         """Start it and wait until it serves."""
         self._process.start()
