@@ -39,6 +39,7 @@ _READ_BYTES = 65_536
 _STDERR_LINES = 100
 _QUEUED_MESSAGES = 100
 _PIPE_GRACE_SECONDS = 1.0
+_REAP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,7 @@ class ChildProcess:
         if not self._exited.is_set():
             self.send({"type": "cancel"})
         await self._terminate()
+        await self.wait(_REAP_SECONDS)
         self._reap()
         for task in self._tasks:
             task.cancel()

@@ -51,7 +51,7 @@ def function_path(function: object) -> str:
     """Return `module:function`; raises TypeError where a module doesn't hold it by that name."""
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None)
-    if not callable(function) or not module or not name or "." in name:
+    if not callable(function) or not module or not str(name).isidentifier():
         raise TypeError(
             f"{function!r} is no function at the top of a module; "
             "only such a function can be found again by a worker"

@@ -117,7 +117,8 @@ def _read_entry(pid: int) -> _Entry | None:
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
-        running=fields[0] not in "ZX",
+        # A main thread that has ended looks like a zombie while other threads still run.
+        running=fields[0] not in "ZX" or int(fields[17]) > 1,
     )
 
 

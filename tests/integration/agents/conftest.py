@@ -1,0 +1,26 @@
+"""A python runner, and a context to run it in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.python import PythonRunner
+from tests.support.run_context import RecordingContext
+
+
+@pytest.fixture
+def runner() -> PythonRunner:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "LC_TIME": "C.UTF-8",
+        "SHOP_URL": "http://127.0.0.1/",
+        "CELERIAC_SECRET_KEY": "not for children",
+    }
+    return PythonRunner(modules=(), environment=environment)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RecordingContext:
+    return RecordingContext(tmp_path)

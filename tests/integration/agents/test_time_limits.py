@@ -1,0 +1,144 @@
+"""Soft limits, hard limits and cancellation, as the pipeline applies them."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.python import PythonRunner
+from celeriac.domain.errors import HardTimeLimitError, SoftTimeLimit
+from celeriac.domain.events import EventType
+from celeriac.domain.outcome import Completed
+from celeriac.domain.task import Limits
+from celeriac.kit.process import ProcessIdentity, identify, still_running
+from celeriac.services.ports import Job
+from tests.support.run_context import RecordingContext, python_job
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+SHORT = Limits(soft_seconds=1, hard_seconds=3, memory_mb=256)
+
+
+async def run_limited(runner: PythonRunner, job: Job, context: RecordingContext) -> Completed:
+    """Run as the pipeline does: the deadline is set, and the soft limit is a cancellation."""
+    limits = job.limits
+    context.deadline = time.monotonic() + limits.hard_seconds
+    async with asyncio.timeout(limits.soft_seconds):
+        return await runner.run(job, context)
+
+
+async def family_of(note: Path) -> list[ProcessIdentity]:
+    await asyncio.to_thread(wait_until, note.exists, "the child has started its processes")
+    family = [identify(int(pid)) for pid in note.read_text().split()]  # noqa: ASYNC240
+    return [each for each in family if each is not None]
+
+
+@pytest.mark.requirement("B7")
+async def test_a_function_that_catches_the_soft_limit_may_still_return(
+    runner: PythonRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = python_job("wind_up", limits=SHORT, note=str(tmp_path / "note"), after="return")
+
+    assert await run_limited(runner, job, context) == Completed("partial")
+
+
+@pytest.mark.requirement("B7")
+async def test_a_function_that_lets_the_soft_limit_through_fails_with_it(
+    runner: PythonRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = python_job("wind_up", limits=SHORT, note=str(tmp_path / "note"), after="raise")
+
+    with pytest.raises(SoftTimeLimit) as raised:
+        await run_limited(runner, job, context)
+
+    assert "time.sleep(60)" in raised.value.details["traceback"], "it says where the time went"
+
+
+@pytest.mark.requirement("B7")
+async def test_a_function_that_ignores_the_soft_limit_is_killed_at_the_hard_one(
+    runner: PythonRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = python_job("wind_up", limits=SHORT, note=str(tmp_path / "note"), after="ignore")
+
+    with pytest.raises(HardTimeLimitError, match="hard limit of 3 s"):
+        await run_limited(runner, job, context)
+
+
+@pytest.mark.requirement("B7")
+async def test_the_hard_limit_ends_all_processes_of_a_child_that_ignores_everything(
+    runner: PythonRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    job = python_job("hang_with_processes", limits=SHORT, note=str(note), stubborn=True)
+    context.deadline = time.monotonic() + 3
+    running = asyncio.ensure_future(runner.run(job, context))
+    family = await family_of(note)
+
+    with pytest.raises(HardTimeLimitError):
+        await running
+
+    assert len(family) == 4
+    assert not [each for each in family if still_running(each)]
+
+
+@pytest.mark.requirement("C5")
+async def test_cancelling_ends_all_processes_of_a_child_before_it_returns(
+    runner: PythonRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    job = python_job("hang_with_processes", note=str(note), stubborn=True)
+    running = asyncio.ensure_future(runner.run(job, context))
+    family = await family_of(note)
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert len(family) == 4
+    assert not [each for each in family if still_running(each)]
+
+
+async def test_cancelling_twice_leaves_nothing_behind_either(
+    runner: PythonRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    job = python_job("hang_with_processes", note=str(note), stubborn=True)
+    running = asyncio.ensure_future(runner.run(job, context))
+    family = await family_of(note)
+
+    running.cancel()
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert not [each for each in family if still_running(each)]
+
+
+async def test_a_cancelled_function_runs_its_finally_blocks(
+    runner: PythonRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    note = tmp_path / "note"
+    running = asyncio.ensure_future(runner.run(python_job("clean_up", note=str(note)), context))
+    await asyncio.to_thread(wait_until, note.exists, "the function runs")
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert note.read_text() == "cleaned up"
+
+
+async def test_a_cancelled_coroutine_runs_its_finally_blocks(
+    runner: PythonRunner, context: RecordingContext
+) -> None:
+    running = asyncio.ensure_future(runner.run(python_job("wait_for_cancel"), context))
+    await asyncio.to_thread(wait_until, lambda: context.events, "the coroutine runs")
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert context.events[-1] == (EventType.CUSTOM, {"name": "cleaned up", "data": {}})

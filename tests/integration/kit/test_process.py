@@ -1,0 +1,180 @@
+"""Process groups, on real processes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from celeriac.kit.guard import CANNOT_EXECUTE
+from celeriac.kit.process import (
+    ProcessIdentity,
+    ResourceLimits,
+    find_members,
+    identify,
+    launch,
+    send_signal,
+    still_running,
+    terminate_group,
+    terminate_group_async,
+)
+from tests.support.waiting import wait_until
+
+FAMILY = """
+trap '' TERM
+sleep 600 &
+near=$!
+setsid sleep 600 &
+own_session=$!
+daemon=$(setsid sh -c 'sleep 600 >/dev/null & echo $!')
+echo $$ $near $own_session $daemon > pids.part
+mv pids.part pids
+wait
+"""
+MARKER = "FAMILY=of-this-test"
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[list[ProcessIdentity]]:
+    """A leader that ignores SIGTERM, its child, one with a session of its own, and a daemon."""
+    name, _, value = MARKER.partition("=")
+    environment = {"PATH": os.environ["PATH"], name: value}
+    process = launch(["sh", "-c", FAMILY], env=environment, cwd=tmp_path)
+    try:
+        wait_until((tmp_path / "pids").exists, "the family is complete")
+        found = [identify(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
+        yield [each for each in found if each is not None]
+    finally:
+        terminate_group(process.pid, 0, marker=MARKER)
+        process.wait(timeout=20)
+
+
+def test_members_are_found_in_their_own_sessions_too(family: list[ProcessIdentity]) -> None:
+    leader, near, own_session, daemon = family
+
+    assert find_members(leader) >= {leader, near, own_session}
+    assert find_members(leader, marker=MARKER) >= set(family)
+    assert daemon not in find_members(leader), "only the marker ties it to its family"
+
+
+def test_members_are_found_after_their_leader_died(family: list[ProcessIdentity]) -> None:
+    leader, near, *_ = family
+    send_signal(leader, signal.SIGKILL)
+    wait_until(lambda: not still_running(leader), "the leader is dead")
+
+    assert find_members(leader) == {near}
+
+
+def test_ending_a_group_ends_all_of_it(family: list[ProcessIdentity]) -> None:
+    survivors = terminate_group(family[0], 0.2, marker=MARKER)
+
+    assert not survivors
+    assert not [each for each in family if still_running(each)]
+
+
+def test_ending_a_group_works_on_an_event_loop(family: list[ProcessIdentity]) -> None:
+    survivors = asyncio.run(terminate_group_async(family[0], 0.2, marker=MARKER))
+
+    assert not survivors
+    assert not [each for each in family if still_running(each)]
+
+
+def test_a_stopped_process_gets_its_chance_to_end(tmp_path: Path) -> None:
+    script = "trap 'echo bye > said; exit 0' TERM; touch ready; while :; do sleep 0.01; done"
+    process = launch(["sh", "-c", script], cwd=tmp_path)
+    wait_until((tmp_path / "ready").exists, "the trap is set")
+    process.send_signal(signal.SIGSTOP)
+
+    terminate_group(process.pid, 10)
+
+    assert (tmp_path / "said").exists()
+    assert process.wait(timeout=20) == 0
+
+
+def test_a_recycled_pid_is_never_hit() -> None:
+    process = launch(["sleep", "600"])
+    present = identify(process.pid)
+    assert present is not None
+    earlier = replace(present, started=present.started - 1)
+
+    assert not still_running(earlier)
+    assert not send_signal(earlier, signal.SIGKILL)
+    assert find_members(earlier) == frozenset()
+    assert terminate_group(earlier, 0) == frozenset()
+    assert process.poll() is None, "the process that has the pid now lives on"
+
+    terminate_group(present, 0)
+    assert process.wait(timeout=20) == -signal.SIGKILL
+
+
+def test_ending_what_has_gone_does_nothing() -> None:
+    process = launch(["true"])
+    process.wait(timeout=20)
+
+    assert terminate_group(process.pid, 1) == frozenset()
+
+
+def test_a_child_leads_its_session_and_writes_no_core() -> None:
+    script = (
+        "import os, resource, signal; "
+        "assert os.getsid(0) == os.getpid() == os.getpgrp(); "
+        "assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0); "
+        "assert resource.getrlimit(resource.RLIMIT_DATA)[0] == 2 ** 28; "
+    )
+    process = launch([sys.executable, "-c", script], limits=ResourceLimits(memory=2**28))
+
+    assert process.wait(timeout=20) == 0
+
+
+def test_signals_that_we_ignore_work_in_a_child() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = launch(["sleep", "600"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_until(
+        lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n",
+        "the guard has become sleep",
+    )
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(timeout=20) == -signal.SIGINT
+
+
+def test_processor_time_is_limited() -> None:
+    process = launch(["sh", "-c", "while :; do :; done"], limits=ResourceLimits(cpu_seconds=1))
+
+    assert process.wait(timeout=60) == -signal.SIGXCPU
+
+
+def test_a_program_that_cannot_be_run_says_so() -> None:
+    process = launch(["no-such-program"], stderr=subprocess.PIPE)
+    _, stderr = process.communicate(timeout=20)
+
+    assert process.returncode == CANNOT_EXECUTE
+    assert stderr == b"cannot run no-such-program: No such file or directory\n"
+
+
+def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+    script = (
+        "import os, time; from celeriac.kit.process import launch; "
+        "process = launch(['sleep', '600']); "
+        "open('pid.part', 'w').write(str(process.pid)); os.rename('pid.part', 'pid'); "
+        "time.sleep(600)"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    wait_until((tmp_path / "pid").exists, "the child has started")
+    child = identify(int((tmp_path / "pid").read_text()))
+    assert child is not None
+
+    parent.kill()
+    parent.wait(timeout=20)
+
+    wait_until(lambda: not still_running(child), "the child has died too")

@@ -1,0 +1,209 @@
+"""A user's package of agents, as far as the tests of the `python` runner need one."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+import celeriac
+from celeriac import ChildContext, RetryableError, SoftTimeLimit
+
+if TYPE_CHECKING:
+    from celeriac import AgentContext
+
+
+class Lead(BaseModel):
+    company: str
+    size: int = 1
+
+
+class ShopClosedError(RetryableError):
+    code = "shop_closed"
+
+
+@celeriac.agent("score")
+def score(lead: Lead, factor: int = 2) -> dict[str, Any]:
+    return {"company": lead.company, "score": lead.size * factor, "lead": lead}
+
+
+@celeriac.agent("echo")
+def echo(**variables: Any) -> dict[str, Any]:
+    return variables
+
+
+@celeriac.agent("greet")
+async def greet(ctx: "AgentContext", name: str) -> dict[str, Any]:
+    await ctx.progress(1, 2, "half")
+    await ctx.emit("greeted", {"name": name})
+    await ctx.log("hello", level="warning", name=name)
+    await ctx.charge(provider="p", model="m", input_tokens=3, output_tokens=4)
+    ctx.delta({"text": "he"})
+    return {"key": ctx.idempotency_key("mail"), "prompt": ctx.prompt, "pid": os.getpid()}
+
+
+@celeriac.agent("report")
+def report(ctx: ChildContext) -> dict[str, Any]:
+    ctx.progress(1, 2, "half")
+    ctx.emit("greeted", {"name": "Ada"})
+    ctx.log("hello", level="warning", name="Ada")
+    ctx.charge(provider="p", model="m", input_tokens=3, output_tokens=4)
+    ctx.delta({"text": "he"})
+    logging.getLogger("shop").error("broken")
+    return {
+        "key": ctx.idempotency_key("mail"),
+        "prompt": ctx.prompt,
+        "pid": os.getpid(),
+        "cwd": str(Path.cwd()),
+        "session": os.getsid(0) == os.getpid(),
+        "environment": sorted(os.environ),
+        "core": resource.getrlimit(resource.RLIMIT_CORE),
+        "correlation": ctx.correlation,
+    }
+
+
+@celeriac.agent("print everywhere")
+def print_everywhere(lines: int) -> str:
+    for number in range(lines):
+        print("out", number)  # noqa: T201 - what this is about
+    os.write(1, b'{"type": "result", "value": "forged"}\n')
+    os.system("echo from a shell")
+    print("caf\udce9", file=sys.stderr)  # noqa: T201 - what this is about
+    return sys.stdin.read()
+
+
+@celeriac.agent("allocate")
+def allocate(megabytes: int) -> int:
+    return len(bytearray(megabytes * 1024 * 1024))
+
+
+@celeriac.agent("end")
+def end(how: str) -> None:
+    if how == "os._exit":
+        os._exit(7)
+    if how == "sys.exit":
+        sys.exit("that is all")
+    if how == "abort":
+        os.abort()
+    ctypes.string_at(0)
+
+
+@celeriac.agent("fail")
+def fail(how: str) -> None:
+    if how == "own code":
+        raise ShopClosedError("closed until 9", opens=9)
+    raise LookupError("no such lead: \udce9")
+
+
+@celeriac.agent("answer with")
+def answer_with(what: str) -> object:
+    answers: dict[str, object] = {
+        "set": {1, 2},
+        "nan": float("nan"),
+        "surrogate": "\udce9",
+        "large": "x" * 9_000_000,
+        "big": "x" * 5_000_000,
+    }
+    return answers[what]
+
+
+@celeriac.agent("leave processes")
+def leave_processes(note: str) -> None:
+    _start_family(Path(note))
+
+
+@celeriac.agent("hang with processes")
+def hang_with_processes(note: str, *, stubborn: bool = False) -> None:
+    if stubborn:
+        _ignore_sigterm()
+    _start_family(Path(note))
+    threading.Event().wait()
+
+
+@celeriac.agent("wind up")
+def wind_up(note: str, after: str) -> str:
+    try:
+        Path(note).write_text("started")
+        time.sleep(60)
+    except SoftTimeLimit:
+        if after == "return":
+            return "partial"
+        if after == "raise":
+            raise
+        threading.Event().wait()
+    return "too late"
+
+
+@celeriac.agent("clean up")
+def clean_up(note: str) -> None:
+    try:
+        Path(note).write_text("started")
+        time.sleep(60)
+    finally:
+        Path(note).write_text("cleaned up")
+
+
+@celeriac.agent("wait")
+async def wait_for_cancel(ctx: "AgentContext") -> None:
+    try:
+        await ctx.emit("started")
+        await asyncio.sleep(60)
+    finally:
+        await ctx.emit("cleaned up")
+
+
+@celeriac.agent("exit on the loop")
+async def exit_on_loop() -> None:
+    sys.exit(3)
+
+
+@celeriac.agent("generate")
+def generate() -> Iterator[int]:
+    yield 1
+
+
+@celeriac.agent("positional")
+def positional(name: str, /) -> str:
+    return name
+
+
+@celeriac.agent("unmakeable")
+def unmakeable(thing: subprocess.Popen[bytes]) -> None:
+    del thing
+
+
+def not_offered(**variables: Any) -> dict[str, Any]:
+    return variables
+
+
+def _ignore_sigterm() -> None:
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _start_family(note: Path) -> None:
+    """Start processes that are hard to find, and write down their pids."""
+    family = [
+        subprocess.Popen(["sleep", "600"]),
+        subprocess.Popen(["sleep", "600"], start_new_session=True),
+    ]
+    # A daemon: its parent is gone, and it has a session of its own.
+    daemon = subprocess.run(
+        ["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"],
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    pids = [os.getpid(), *(process.pid for process in family), int(daemon.stdout)]
+    partial = note.with_suffix(".part")
+    partial.write_text(" ".join(map(str, pids)))
+    partial.rename(note)

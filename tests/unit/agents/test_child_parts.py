@@ -1,0 +1,113 @@
+"""The pure parts of talking with child processes."""
+
+import signal
+
+import pytest
+
+from celeriac.agents.child_environment import child_environment
+from celeriac.agents.child_errors import crash_of, error_of
+from celeriac.agents.child_protocol import ErrorReport, UsageMessage, parse_line
+from celeriac.agents.lines import MAX_LINE, LineSplitter
+from celeriac.domain.errors import (
+    MemoryLimitError,
+    PermanentError,
+    ProviderRateLimitedError,
+    RetryableError,
+)
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.guard import CANNOT_GUARD
+
+
+def test_lines_are_cut_wherever_chunks_end() -> None:
+    splitter = LineSplitter()
+
+    assert splitter.feed(b"one\ntw") == ["one"]
+    assert splitter.feed(b"o\r\n\nthree") == ["two"], "without line ends and empty lines"
+    assert splitter.rest() == ["three"]
+    assert splitter.rest() == []
+
+
+def test_endless_lines_come_in_pieces() -> None:
+    splitter = LineSplitter()
+
+    pieces = splitter.feed(b"x" * (2 * MAX_LINE + 1))
+
+    assert [len(piece) for piece in pieces] == [MAX_LINE, MAX_LINE]
+    assert splitter.feed(b"\n") == ["x"]
+
+
+def test_bytes_that_are_no_text_are_shown() -> None:
+    assert LineSplitter().feed(b"a\xff\0b\n") == ["a\\xff\\x00b"]
+
+
+def test_usage_becomes_a_model_call() -> None:
+    message = parse_line(
+        b'{"type": "usage", "provider": "p", "model": "m", "input_tokens": 1, "output_tokens": 2}'
+    )
+
+    assert isinstance(message, UsageMessage)
+    assert message.model_call() == ModelCall("p", "m", input_tokens=1, output_tokens=2)
+
+
+def test_known_codes_become_their_own_errors() -> None:
+    report = ErrorReport(type="MemoryError", message="too much", code="memory_limit")
+
+    assert isinstance(error_of(report), MemoryLimitError)
+
+
+def test_a_rate_limit_keeps_its_wish() -> None:
+    error = error_of(
+        ErrorReport(type="X", message="slow down", code="provider_rate_limited", retry_after=7)
+    )
+
+    assert isinstance(error, ProviderRateLimitedError)
+    assert error.retry_after == 7
+
+
+@pytest.mark.parametrize(("retryable", "kind"), [(True, RetryableError), (False, PermanentError)])
+@pytest.mark.parametrize("code", [None, "shop_closed"])
+def test_other_errors_keep_their_code_type_and_traceback(
+    retryable: bool, kind: type[RetryableError | PermanentError], code: str | None
+) -> None:
+    error = error_of(
+        ErrorReport(type="E", message="m", traceback="t", code=code, retryable=retryable)
+    )
+
+    assert isinstance(error, kind)
+    assert error.code == (code or kind.code)
+    assert error.details == {"type": "E", "traceback": "t"}
+
+
+@pytest.mark.parametrize(
+    ("returncode", "stderr", "message"),
+    [
+        (3, ["a", "b", ""], "ended by itself with exit code 3 and no result; its last words: b"),
+        (0, [], "ended by itself with exit code 0 and no result."),
+        (CANNOT_GUARD, ["why"], "could not be started; its last words: why"),
+        (-signal.SIGKILL, [], "was killed by SIGKILL, not by Celeriac"),
+        (-signal.SIGSEGV, [], "was killed by SIGSEGV (it had a memory limit of 64 MB)."),
+        (-77, [], "was killed by signal 77."),
+    ],
+)
+def test_the_end_of_a_child_is_put_into_words(
+    returncode: int, stderr: list[str], message: str
+) -> None:
+    error = crash_of(returncode, stderr, memory_mb=64)
+
+    assert message in error.message
+    assert error.details["exit_code"] == returncode
+
+
+def test_a_child_sees_what_programs_need_and_what_is_named() -> None:
+    environment = {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "SHOP_URL": "x",
+        "DATABASE_URL": "postgresql://secret",
+        "OPENAI_API_KEY": "secret",
+        "CELERIAC_SECRET_KEY": "secret",
+    }
+
+    seen = child_environment(environment, ["SHOP_URL", "NOT_SET"])
+
+    assert seen == {"PATH": "/bin", "LC_ALL": "C", "SHOP_URL": "x"}
