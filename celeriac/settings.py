@@ -116,7 +116,10 @@ class Settings(BaseSettings):
     )
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     providers: dict[str, ProviderSettings] = {}
-    """More OpenAI-compatible providers by name, as JSON: {"vllm": {"base_url": …, "api_key": …}}."""
+    """More OpenAI-compatible providers by name; JSON: {"vllm": {"base_url": …, "api_key": …}}."""
+    prices_file: Path | None = None
+    """Own prices of models, JSON: {"vllm/qwen3-8b": {"input": 0.05, "output": 0.2}}, in US dollars
+    per million tokens. They come before the published ones."""
     secret_key: SecretStr | None = None
     """Keys the hashes of API keys; at least 32 characters. `celeriac up` makes one in its home."""
     enable_async_task_execution: bool = True
@@ -126,6 +129,8 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
+    log_execution_files: bool = True
+    """Off spares the log file per execution; `celeriac timeline` then searches all (docs/logs.md)."""
 
     celery: CelerySettings = Field(default_factory=CelerySettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)

@@ -129,7 +129,8 @@ def shutdown() -> None:
 
 def _submit(logger: WrappedLogger, method: str, event_dict: EventDict) -> str:
     if _Current.setup is not None:
-        event_dict["logger"] = logger.name
+        if logger.name:
+            event_dict["logger"] = logger.name
         _Current.setup.pipeline.submit(method, event_dict)
     return ""
 

@@ -1,0 +1,41 @@
+"""docs/logs.md names every event and file that the code knows, and no event that it doesn't."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from celeriac.logs import (
+    CORRELATION_IDS,
+    SERVICE_FILES,
+    CeleryEvent,
+    Own,
+    Service,
+    Step,
+    error_file,
+    execution_file,
+)
+
+PAGE = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
+
+
+@pytest.mark.parametrize("event", [*Step, *CeleryEvent, *Own])
+def test_every_event_is_described(event: str) -> None:
+    assert f"`{event}`" in PAGE
+
+
+def test_every_event_described_exists() -> None:
+    prefixes = "execution|session|agent|message|tool|report|celery|logs"
+    described = set(re.findall(rf"`((?:{prefixes})\.[a-z_]+)`", PAGE))
+    assert described - {"celeriac.logs"} == {*Step, *CeleryEvent, *Own}
+
+
+@pytest.mark.parametrize("name", [*CORRELATION_IDS, *Service, *SERVICE_FILES])
+def test_every_key_service_and_file_is_described(name: str) -> None:
+    assert f"`{name}`" in PAGE
+
+
+def test_the_files_have_the_names_that_are_promised() -> None:
+    home = Path("/logs")
+    assert execution_file(home, "{execution_id}").name in PAGE
+    assert str(error_file(home, "{date}").relative_to(home)) in PAGE
