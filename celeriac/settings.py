@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     log_dir: Path | None = None
     """Default: `logs` in the home."""
     log_execution_files: bool = True
-    """Off spares the log file per execution; `celeriac timeline` then searches all (docs/logs.md)."""
+    """Off spares the log file per execution; `celeriac timeline` then searches all lines."""
 
     celery: CelerySettings = Field(default_factory=CelerySettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
