@@ -38,7 +38,10 @@ class TaskQueue(Protocol):
         ...
 
     def depth(self, queue: str) -> int:
-        """Return how many messages wait in `queue` or are reserved by a worker."""
+        """Return how many messages wait in `queue` and are not yet taken by a worker.
+
+        Raises BrokerUnavailableError.
+        """
         ...
 
 

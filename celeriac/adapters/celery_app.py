@@ -1,0 +1,81 @@
+"""The Celery app: one factory for workers, beat, and whoever publishes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
+"""The queues of REQUIREMENTS A7 and E1; a task may name others, which a worker must be given."""
+
+ROUTES = {
+    "celeriac.tasks.execution.*": {"queue": "task_execution"},
+    "celeriac.tasks.scheduled.*": {"queue": "scheduled"},
+    "celeriac.tasks.monitoring.*": {"queue": "monitoring"},
+}
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeleryOptions:
+    """What the app is made from; `extra` are Celery settings by their lower-case names."""
+
+    broker_url: str
+    result_backend: str
+    visibility_timeout: int = 300
+    publish_timeout: float | None = None
+    """Seconds until a publication fails; None for workers, whose sockets block in BRPOP."""
+    extra: Mapping[str, Any]
+
+
+def create_app(options: CeleryOptions) -> Celery:
+    """Return a configured app; nothing is connected yet."""
+    app = Celery("celeriac")
+    app.conf.update(
+        broker_url=options.broker_url,
+        result_backend=options.result_backend,
+        imports=["celeriac.worker.tasks"],
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        enable_utc=True,
+        task_routes=ROUTES,
+        task_queues=[Queue(name, routing_key=name) for name in QUEUES],
+        task_default_queue="default",
+        task_create_missing_queues=True,
+        task_publish_retry=False,
+        # Redis results and a lost connection: cancelling long tasks then loses them (FACTS).
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_enable_soft_shutdown_on_idle=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=options.publish_timeout or 4,
+        broker_transport_options=_transport(options),
+        redis_socket_timeout=options.publish_timeout or 30,
+        redis_socket_connect_timeout=2,
+        redis_retry_on_timeout=False,
+        beat_scheduler="celeriac.worker.beat:Keeper",
+        beat_schedule={},
+    )
+    app.conf.update(options.extra)
+    return app
+
+
+def _transport(options: CeleryOptions) -> dict[str, Any]:
+    if not options.broker_url.startswith(("redis", "rediss", "sentinel")):
+        return {}
+    return {
+        "visibility_timeout": options.visibility_timeout,
+        # a dead worker's messages come back seconds after the timeout, not minutes (FACTS)
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        "priority_steps": list(PRIORITY_STEPS),
+        "socket_timeout": options.publish_timeout or 30,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "retry_on_timeout": False,
+    }

@@ -1,0 +1,148 @@
+"""Live events over Redis publish/subscribe: hints for watchers and words for workers.
+
+A publication never blocks or fails its caller: it goes into a bounded queue that one thread
+empties in pipelines. What gets lost costs a watcher a second and a cancellation one heartbeat;
+the database has it all.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+from celeriac.kit.ids import parse_uuid
+from celeriac.kit.jsontypes import JsonObject, dumps, loads
+
+logger = structlog.get_logger(__name__)
+
+CANCEL_CHANNEL = "celeriac:cancel"
+_CAPACITY = 10_000
+_BATCH = 500
+_TIMEOUT = 2.0
+
+
+def channel(execution_id: UUID) -> str:
+    """Return the channel that tells of one execution."""
+    return f"celeriac:execution:{execution_id}"
+
+
+class RedisLiveEvents:
+    """The sending side. Made after a fork; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        """Publish to the Redis at `url`; the thread starts with the first publication."""
+        self._redis = Redis.from_url(
+            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
+        )
+        self._outbox: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+        self._start = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._failing = False
+
+    def changed(self, execution_ids: Sequence[UUID]) -> None:
+        """Say that the executions have new events."""
+        for execution_id in execution_ids:
+            self._put(channel(execution_id), "{}")
+
+    def delta(self, execution_id: UUID, data: JsonObject) -> None:
+        """Hand a piece of streaming output to those who watch."""
+        self._put(channel(execution_id), dumps({"delta": data}))
+
+    def cancel(self, execution_ids: Sequence[UUID]) -> None:
+        """Tell all workers to stop these executions."""
+        if execution_ids:
+            self._put(CANCEL_CHANNEL, dumps([str(key) for key in execution_ids]))
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Send what is left, at most for `seconds`, and end the thread."""
+        with self._start:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._outbox.put(None)
+            thread.join(seconds)
+        self._redis.close()
+
+    def _put(self, name: str, text: str) -> None:
+        if self._thread is None:
+            self._ensure_thread()
+        if self._outbox.qsize() < _CAPACITY:
+            self._outbox.put((name, text))
+
+    def _ensure_thread(self) -> None:
+        with self._start:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="live-events", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while (first := self._outbox.get()) is not None:
+            batch = [first]
+            while len(batch) < _BATCH and not self._outbox.empty():
+                item = self._outbox.get()
+                if item is None:
+                    self._publish(batch)
+                    return
+                batch.append(item)
+            self._publish(batch)
+
+    def _publish(self, batch: list[tuple[str, str]]) -> None:
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for name, text in batch:
+                    pipeline.publish(name, text)
+                pipeline.execute()
+            self._failing = False
+        except (RedisError, OSError) as error:
+            if not self._failing:
+                logger.warning("live_events.unavailable", error=str(error), dropped=len(batch))
+            self._failing = True
+
+
+class CancelListener:
+    """A worker's ear: calls back with the executions that are to be stopped."""
+
+    def __init__(self, url: str, on_cancel: Callable[[list[UUID]], None]) -> None:
+        """Listen to the Redis at `url` from `start` on."""
+        self._redis = Redis.from_url(url, socket_connect_timeout=_TIMEOUT, health_check_interval=25)
+        self._on_cancel = on_cancel
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cancel-listener", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen, and reconnect for as long as it takes."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._ended.set()
+        self._thread.join(_TIMEOUT)
+        self._redis.close()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._listen()
+            except (RedisError, OSError) as error:
+                logger.warning("cancel_listener.unavailable", error=str(error))
+                self._ended.wait(1.0)
+
+    def _listen(self) -> None:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
+            subscription.subscribe(CANCEL_CHANNEL)
+            while not self._ended.is_set():
+                message = subscription.get_message(timeout=0.5)
+                if message is not None:
+                    self._on_cancel(_ids(message["data"]))
+
+
+def _ids(data: bytes) -> list[UUID]:
+    try:
+        names = loads(data)
+    except ValueError:
+        return []
+    ids = (parse_uuid(name) for name in names if isinstance(name, str))
+    return [key for key in ids if key is not None]

@@ -1,0 +1,62 @@
+"""What a Redis or Valkey server says of itself."""
+
+from dataclasses import dataclass
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from celeriac.domain.errors import ConfigurationError, UnavailableError
+from celeriac.kit.urls import without_password
+
+_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """Product and version, memory in bytes (`max_memory` 0: no limit), and how data survive."""
+
+    product: str
+    version: str
+    used_memory: int
+    max_memory: int
+    eviction: str
+    append_only: bool
+
+
+def describe(url: str) -> RedisServer:
+    """Return what the server at `url` says of itself.
+
+    Raises UnavailableError where it doesn't answer within seconds or refuses us, and
+    ConfigurationError where `url` is no address of a Redis server.
+    """
+    try:
+        client = Redis.from_url(
+            url,
+            socket_timeout=_SECONDS,
+            socket_connect_timeout=_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{without_password(url)!r} is no Redis address; it must be like redis://host:6379/0."
+        ) from error
+    try:
+        said = client.info()
+    except (RedisError, OSError) as error:
+        raise UnavailableError(
+            f"Redis at {without_password(url)} doesn't answer: {error}"
+        ) from error
+    finally:
+        client.close()
+    valkey = said.get("valkey_version")
+    return RedisServer(
+        product="Valkey" if valkey else "Redis",
+        version=str(valkey or said.get("redis_version", "unknown")),
+        used_memory=int(said.get("used_memory", 0)),
+        max_memory=int(said.get("maxmemory", 0)),
+        eviction=str(said.get("maxmemory_policy", "unknown")),
+        append_only=bool(said.get("aof_enabled", 0)),
+    )

@@ -1,0 +1,71 @@
+"""Worker processes as rows: each reports itself every few seconds."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from celeriac.db.models import workers as table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReport:
+    """What a worker process says of itself; CPU in percent of one core, memory in bytes."""
+
+    id: UUID
+    hostname: str
+    pid: int
+    pool: str
+    slots: int
+    running: int
+    cpu_percent: float
+    memory_bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow(WorkerReport):
+    """A stored report with the database's times."""
+
+    started_at: datetime
+    seen_at: datetime
+
+
+def report(connection: Connection, said: WorkerReport) -> None:
+    """Insert or renew the row of a worker process."""
+    values = {name: getattr(said, name) for name in WorkerReport.__dataclass_fields__}
+    statement = insert(table).values(**values)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[table.c.id], set_={**values, "seen_at": func.now()}
+        )
+    )
+
+
+def stopped(connection: Connection, worker_id: UUID) -> None:
+    """Write that a worker process has ended in order."""
+    connection.execute(
+        update(table).where(table.c.id == worker_id).values(stopped_at=func.now(), running=0)
+    )
+
+
+def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
+    """Return the worker processes that reported within the last `within_seconds`."""
+    columns = [table.c[name] for name in WorkerRow.__dataclass_fields__]
+    query = (
+        select(*columns)
+        .where(
+            table.c.stopped_at.is_(None),
+            table.c.seen_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, within_seconds),
+        )
+        .order_by(table.c.hostname, table.c.pid)
+    )
+    return [WorkerRow(**row._mapping) for row in connection.execute(query)]
+
+
+def forget(connection: Connection, *, older_than_seconds: float) -> int:
+    """Delete the rows of processes that are long gone; return how many."""
+    horizon = func.now() - text("make_interval(secs => :age)").bindparams(age=older_than_seconds)
+    return connection.execute(delete(table).where(table.c.seen_at < horizon)).rowcount

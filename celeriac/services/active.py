@@ -1,0 +1,58 @@
+"""The attempts that this process is running, shared between its threads."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from celeriac.domain.execution import Lease
+from celeriac.services.attempt import Attempt, StopReason
+
+
+class ActiveAttempts:
+    """A register by execution; the heartbeat, the notebook and the control channel read it."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._lock = threading.Lock()
+        self._attempts: dict[UUID, Attempt] = {}
+
+    @contextmanager
+    def running(self, attempt: Attempt) -> Iterator[None]:
+        """List `attempt` while the block runs."""
+        key = attempt.lease.execution_id
+        with self._lock:
+            self._attempts[key] = attempt
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._attempts.get(key) is attempt:
+                    del self._attempts[key]
+
+    def all(self) -> list[Attempt]:
+        """Return the attempts that are running now."""
+        with self._lock:
+            return list(self._attempts.values())
+
+    def leases(self) -> list[Lease]:
+        """Return their leases."""
+        return [attempt.lease for attempt in self.all()]
+
+    def stop(self, execution_ids: Iterable[UUID], reason: StopReason) -> None:
+        """Stop those of the executions that run here."""
+        with self._lock:
+            found = [self._attempts[key] for key in execution_ids if key in self._attempts]
+        for attempt in found:
+            attempt.stop(reason)
+
+    def stop_all(self, reason: StopReason) -> int:
+        """Stop everything that runs here; return how many attempts that were."""
+        attempts = self.all()
+        for attempt in attempts:
+            attempt.stop(reason)
+        return len(attempts)
+
+    def __len__(self) -> int:
+        """How many attempts run now."""
+        return len(self._attempts)

@@ -1,0 +1,157 @@
+"""One attempt in flight: what its runner may do, and how it is stopped from outside."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from uuid import UUID
+
+from celeriac.db.leases import Notes
+from celeriac.domain.errors import LeaseLostError
+from celeriac.domain.events import EventType, NewEvent
+from celeriac.domain.execution import Lease
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.jsontypes import JsonObject
+
+_MAX_UNSTORED = 1000
+"""Events that may wait to be stored before their agent is slowed down."""
+
+_PATIENCE = 0.05
+
+
+class StopReason(StrEnum):
+    """Why a running attempt is stopped from outside; the first reason given holds."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    SHUTDOWN = "shutdown"
+    HARD_LIMIT = "hard_limit"
+
+
+class Attempt:
+    """The `RunContext` of one attempt; its methods may be called from any thread.
+
+    What the agent tells is gathered in `notes` and stored by the process's `Notebook`.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        *,
+        workdir: Path,
+        deadline: float,
+        correlation: Mapping[str, str],
+        on_delta: Callable[[UUID, JsonObject], None],
+    ) -> None:
+        """Stand for `lease`; `deadline` is the hard limit in `time.monotonic()` seconds."""
+        self.lease = lease
+        self.deadline = deadline
+        self.correlation = correlation
+        self.stop_reason: StopReason | None = None
+        self.told = False
+        self._notes = Notes(lease)
+        self._workdir = workdir
+        self._on_delta = on_delta
+        self._lock = threading.Lock()
+        self._cancel: Callable[[], object] | None = None
+
+    @property
+    def workdir(self) -> Path:
+        """The execution's own directory; made on first use."""
+        self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._workdir
+
+    def idempotency_key(self, step: str) -> str:
+        """Return `execution_id:step`, the same in every attempt."""
+        return f"{self.lease.execution_id}:{step}"
+
+    async def emit(self, kind: EventType, data: JsonObject) -> None:
+        """Add an event; waits while too many are not stored yet."""
+        self._note(lambda notes: notes.events.append(NewEvent(kind, data)))
+        while len(self._notes.events) >= _MAX_UNSTORED:
+            self._check_lease()
+            await asyncio.sleep(_PATIENCE)
+
+    def delta(self, data: JsonObject) -> None:
+        """Show streaming output to those who watch."""
+        self._on_delta(self.lease.execution_id, data)
+
+    async def charge(self, call: ModelCall) -> None:
+        """Record a model call and its event."""
+        event = NewEvent(
+            EventType.MODEL_CALL,
+            {
+                "provider": call.provider,
+                "model": call.model,
+                "input_tokens": call.input_tokens,
+                "output_tokens": call.output_tokens,
+                "cached_tokens": call.cached_tokens,
+                "latency_ms": call.latency_ms,
+                "finish_reason": call.finish_reason,
+                "cost": None if call.cost is None else str(call.cost),
+            },
+        )
+
+        def add(notes: Notes) -> None:
+            notes.calls.append(call)
+            notes.events.append(event)
+
+        self._note(add)
+
+    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the work is."""
+        event = NewEvent(EventType.PROGRESS, {"done": done, "total": total, "note": note})
+
+        def add(notes: Notes) -> None:
+            notes.progress = (done, total, note)
+            notes.events.append(event)
+
+        self._note(add)
+
+    def take_notes(self) -> Notes:
+        """Return what is not stored yet and forget it; the caller stores it or gives it back."""
+        with self._lock:
+            taken, self._notes = self._notes, Notes(self.lease)
+        return taken
+
+    def give_back(self, notes: Notes) -> None:
+        """Put notes that could not be stored before those that came since."""
+        with self._lock:
+            notes.events.extend(self._notes.events)
+            notes.calls.extend(self._notes.calls)
+            notes.progress = self._notes.progress or notes.progress
+            self._notes = notes
+
+    def on_stop(self, cancel: Callable[[], object]) -> None:
+        """Name what stops the running agent; called at once where a stop was asked for before."""
+        with self._lock:
+            self._cancel = cancel
+            stopped = self.stop_reason is not None
+        if stopped:
+            cancel()
+
+    def stop(self, reason: StopReason) -> None:
+        """Stop the agent for `reason`; later reasons are ignored, but a lost lease beats all."""
+        with self._lock:
+            if self.stop_reason is None or reason is StopReason.LEASE_LOST:
+                self.stop_reason = reason
+            cancel = self._cancel
+        if cancel is not None:
+            cancel()
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the hard limit."""
+        return self.deadline - time.monotonic()
+
+    def _note(self, add: Callable[[Notes], None]) -> None:
+        self._check_lease()
+        self.told = True
+        with self._lock:
+            add(self._notes)
+
+    def _check_lease(self) -> None:
+        if self.stop_reason is StopReason.LEASE_LOST:
+            raise LeaseLostError("This worker no longer owns the attempt.")

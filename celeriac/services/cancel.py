@@ -1,0 +1,48 @@
+"""Cancel: at once where no worker holds the execution, else by word to its worker."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from celeriac.db import audit, executions, transitions
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor
+from celeriac.domain.errors import NotFoundError
+from celeriac.domain.states import Status
+from celeriac.services.ports import LiveEvents
+
+logger = structlog.get_logger(__name__)
+
+
+class Cancel:
+    """Cancels executions."""
+
+    def __init__(self, database: Database, live: LiveEvents) -> None:
+        """Write into `database`; tell the workers through `live`."""
+        self._database = database
+        self._live = live
+
+    def __call__(self, actor: Actor, execution_ids: Sequence[UUID]) -> dict[UUID, Status]:
+        """Ask for the end of each execution; return the status that each has now.
+
+        A running one is `running` until its worker has stopped it. Cancelling what has ended
+        changes nothing. Raises NotFoundError, with nothing changed, where one isn't visible.
+        """
+        with self._database.transaction() as connection:
+            seen = executions.statuses(connection, execution_ids, owner=_owner(actor))
+            for execution_id in execution_ids:
+                if execution_id not in seen:
+                    raise NotFoundError("execution", execution_id)
+            moved = transitions.request_cancel(connection, execution_ids, actor.name)
+            if moved:
+                audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+        self._live.cancel([key for key, status in moved.items() if not status.terminal])
+        self._live.changed(list(moved))
+        for execution_id in moved:
+            logger.info("execution.cancel_requested", execution_id=execution_id, by=actor.name)
+        return {**seen, **moved}
+
+
+def _owner(actor: Actor) -> UUID | None:
+    return None if actor.sees_all else actor.user_id

@@ -1,0 +1,204 @@
+"""Execute: the pipeline of one attempt, from a message to a committed outcome.
+
+    claim → prepare → run → finish
+
+Each step is a method. The thread that calls stays with the attempt to its end; the agent itself
+runs on the process's event loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from celeriac.domain.errors import HardTimeLimitError, RetryableError, SoftTimeLimit
+from celeriac.domain.execution import Claim, Message
+from celeriac.domain.outcome import Completed, Failed, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.plan import Plan
+from celeriac.domain.prompt import compiled
+from celeriac.domain.states import Status
+from celeriac.kit.loop import LeftBehindError, LoopThread, Running
+from celeriac.services.active import ActiveAttempts
+from celeriac.services.attempt import Attempt, StopReason
+from celeriac.services.claim import ClaimAttempt
+from celeriac.services.failures import outcome_of
+from celeriac.services.finish import Finish
+from celeriac.services.notebook import Notebook
+from celeriac.services.plans import Plans
+from celeriac.services.ports import Job, LiveEvents, Runners
+
+logger = structlog.get_logger(__name__)
+
+_WIND_UP_SECONDS = 5.0
+"""How long a stopped agent may take to let go before it is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the pipeline is made of; put together by the wiring."""
+
+    plans: Plans
+    claim: ClaimAttempt
+    finish: Finish
+    runners: Runners
+    active: ActiveAttempts
+    notebook: Notebook
+    live: LiveEvents
+    loop: LoopThread
+    workdirs: Path
+
+
+class Execute:
+    """Runs attempts in this process. Safe to call from many threads at once."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Use `parts`."""
+        self._parts = parts
+
+    def __call__(self, message: Message) -> Status | None:
+        """Run the attempt that `message` offers; return the status that was written.
+
+        None where there was nothing to do, or where the lease was lost on the way. Raises
+        DatabaseUnavailableError when the database stays away; nothing is lost by that.
+        """
+        claim = self._parts.claim(message)
+        if claim is None:
+            logger.info(
+                "execution.dropped", execution_id=message.execution_id, attempt=message.attempt
+            )
+            return None
+        with structlog.contextvars.bound_contextvars(**_correlation(claim)):
+            return self._attempt(claim)
+
+    def _attempt(self, claim: Claim) -> Status | None:
+        logger.info("execution.picked_up", attempt=claim.lease.attempt)
+        began = time.monotonic()
+        plan = self._parts.plans.of_versions(claim.task_version_id, claim.agent_version_id)
+        attempt = self._open(claim, plan)
+        with self._parts.active.running(attempt):
+            outcome = self._run(attempt, claim, plan)
+            if outcome is None:
+                logger.warning("execution.lease_lost", attempt=claim.lease.attempt)
+                return None
+            notes = self._parts.notebook.last_page(attempt)
+            status = self._parts.finish(claim, outcome, notes)
+        _report(claim, outcome, status, time.monotonic() - began)
+        return status
+
+    def _open(self, claim: Claim, plan: Plan) -> Attempt:
+        return Attempt(
+            claim.lease,
+            workdir=self._parts.workdirs / str(claim.lease.execution_id),
+            deadline=time.monotonic() + plan.task.limits.hard_seconds,
+            correlation=_correlation(claim),
+            on_delta=self._parts.live.delta,
+        )
+
+    def _prepare(self, claim: Claim, plan: Plan) -> Job:
+        return Job(
+            execution_id=claim.lease.execution_id,
+            attempt=claim.lease.attempt,
+            task_name=plan.task_name,
+            agent_name=plan.agent_name,
+            agent=plan.agent,
+            prompt=compiled(plan.task.prompt).render(claim.variables),
+            variables=claim.variables,
+            output_schema=plan.task.output_schema,
+            limits=plan.task.limits,
+        )
+
+    def _run(self, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:
+        """Run the agent to its outcome; None means that the lease was lost."""
+        try:
+            job = self._prepare(claim, plan)
+            runner = self._parts.runners.get(job.agent)
+            running = self._parts.loop.start(_within_soft_limit(runner.run(job, attempt), job))
+            return self._wait(attempt, running)
+        except (Exception, asyncio.CancelledError) as error:
+            return _ending(error, attempt, claim, plan)
+
+    def _wait(self, attempt: Attempt, running: Running[Completed]) -> Completed:
+        attempt.on_stop(lambda: running.cancel(_WIND_UP_SECONDS))
+        if not running.wait(attempt.seconds_left):
+            attempt.stop(StopReason.HARD_LIMIT)
+            if not running.wait(_WIND_UP_SECONDS + 1):
+                # the loop itself is held up by an agent that blocks it
+                running.abandon()
+        return running.result()
+
+
+async def _within_soft_limit(work: Awaitable[Completed], job: Job) -> Completed:
+    limit = job.limits.soft_seconds
+    try:
+        async with asyncio.timeout(limit) as scope:
+            return await work
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise SoftTimeLimit(f"The attempt ran past its soft limit of {limit:g} s.") from error
+
+
+def _ending(
+    error: BaseException, attempt: Attempt, claim: Claim, plan: Plan
+) -> Outcome | None:
+    """Tell what an attempt came to whose agent raised, by itself or because it was stopped."""
+    if isinstance(error, LeftBehindError):
+        logger.critical("agent.left_behind", agent=plan.agent_name, reason=attempt.stop_reason)
+    match attempt.stop_reason:
+        case StopReason.LEASE_LOST:
+            return None
+        case StopReason.CANCELLED:
+            return Stopped()
+        case StopReason.SHUTDOWN:
+            return HandedBack()
+        case StopReason.HARD_LIMIT:
+            limit = plan.task.limits.hard_seconds
+            error = HardTimeLimitError(f"The attempt was stopped at its hard limit of {limit:g} s.")
+        case None if isinstance(error, asyncio.CancelledError):
+            error = RetryableError("The agent cancelled itself.")
+    return outcome_of(
+        error, plan.task.retry, attempt=claim.lease.attempt, retry_count=claim.retry_count
+    )
+
+
+def _correlation(claim: Claim) -> dict[str, str]:
+    ids = {
+        "request_id": claim.request_id,
+        "user_id": str(claim.owner_id),
+        "task_id": str(claim.task_id),
+        "execution_id": str(claim.lease.execution_id),
+        "celery_task_id": claim.celery_task_id,
+    }
+    return {name: value for name, value in ids.items() if value}
+
+
+def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: float) -> None:
+    attempt = claim.lease.attempt
+    ms = round(seconds * 1000, 1)
+    if status is None:
+        logger.warning("execution.lease_lost", attempt=attempt)
+    elif isinstance(outcome, Failed):
+        failure = outcome.failure
+        logger.error(
+            "execution.failed",
+            attempt=attempt,
+            duration_ms=ms,
+            error_code=failure.code,
+            error=failure.message,
+            traceback=failure.details.get("traceback"),
+        )
+    elif isinstance(outcome, Retry):
+        logger.warning(
+            "execution.retry_scheduled",
+            attempt=attempt,
+            delay=round(outcome.delay, 3),
+            error_code=outcome.failure.code,
+            error=outcome.failure.message,
+            traceback=outcome.failure.details.get("traceback"),
+        )
+    else:
+        logger.info(f"execution.{status}" if status is not Status.PENDING else "execution.handed_back",
+                    attempt=attempt, duration_ms=ms)

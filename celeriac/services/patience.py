@@ -1,0 +1,31 @@
+"""Waiting for a database that is away: for work that must not be given up at the first error."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from celeriac.domain.errors import DatabaseUnavailableError
+
+logger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+def patiently(work: Callable[[], T], *, seconds: float) -> T:
+    """Return `work()`, tried again for up to `seconds` while the database doesn't answer.
+
+    Raises the last DatabaseUnavailableError when the time is up. `work` must be safe to repeat.
+    """
+    try:
+        return work()
+    except DatabaseUnavailableError as error:
+        logger.warning("database.unavailable", error=error.message, patience_seconds=seconds)
+    retrying = Retrying(
+        retry=retry_if_exception_type(DatabaseUnavailableError),
+        wait=wait_exponential_jitter(initial=0.1, max=2),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+    return retrying(work)

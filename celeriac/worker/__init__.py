@@ -1,0 +1,1 @@
+"""The Celery side: tasks, the life of a worker process, and the keeper in beat."""

@@ -1,0 +1,98 @@
+"""The keeper: beat's scheduler class that does the housekeeping (DESIGN section 3).
+
+Any number of beats may run: every action is a claim that only one of them can make.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from celery.beat import Scheduler
+
+from celeriac.db import workers
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.settings import KeeperSettings
+from celeriac.wiring import Container, build
+
+logger = structlog.get_logger(__name__)
+
+_WORKERS_KEPT_SECONDS = 86_400.0
+
+
+@dataclass(slots=True)
+class Chore:
+    """Something to do every `seconds`; `work` says how much it did."""
+
+    name: str
+    seconds: float
+    work: Callable[[], int]
+    due: float = 0.0
+
+
+class Keeper(Scheduler):
+    """Runs the chores; Celery's own schedule stays empty (schedules are rows)."""
+
+    def __init__(self, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
+        """Make the parts, unless Celery only wants to look at the class (`lazy`)."""
+        self._container: Container | None = None
+        self._chores: list[Chore] = []
+        super().__init__(*args, lazy=lazy, **kwargs)
+
+    def setup_schedule(self) -> None:
+        """Connect; called by Celery once, in the beat process."""
+        settings = self.app.celeriac.settings
+        self._container = build(settings, service="beat", connections=2, app=self.app)
+        self._chores = chores(self._container, settings.keeper)
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Do what is due; return the seconds until something is due again."""
+        for chore in self._chores:
+            if time.monotonic() >= chore.due:
+                chore.due = time.monotonic() + chore.seconds
+                self._do(chore)
+        rest = min(chore.due for chore in self._chores) - time.monotonic()
+        return max(rest, 0.01)
+
+    def close(self) -> None:
+        """Close the connections at beat's end."""
+        if self._container is not None:
+            self._container.close()
+
+    def _do(self, chore: Chore) -> None:
+        try:
+            done = chore.work()
+        except DatabaseUnavailableError as error:
+            logger.warning("keeper.database_unavailable", chore=chore.name, error=error.message)
+            return
+        if done:
+            logger.info("keeper.done", chore=chore.name, count=done)
+
+
+def chores(container: Container, options: KeeperSettings) -> list[Chore]:
+    """Return the keeper's chores in the order in which they are done."""
+    limit = options.batch_size
+
+    def rescue() -> int:
+        return container.recover.lost_workers(limit)
+
+    def resend() -> int:
+        return container.recover.lost_messages(older_than=options.resend_seconds, limit=limit)
+
+    def dispatch() -> int:
+        total = 0
+        while sent := container.dispatch.due(limit):
+            total += sent
+        return total
+
+    def tidy_workers() -> int:
+        with container.database.statement() as connection:
+            return workers.forget(connection, older_than_seconds=_WORKERS_KEPT_SECONDS)
+
+    return [
+        Chore("rescue_lost_workers", options.interval_seconds, rescue),
+        Chore("resend_lost_messages", 2.0, resend),
+        Chore("dispatch_due", options.interval_seconds, dispatch),
+        Chore("forget_gone_workers", 3600.0, tidy_workers),
+    ]

@@ -1,0 +1,86 @@
+"""From Celery's signals to the life of a worker process: start, drain, end."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+
+from celeriac.settings import Settings
+from celeriac.worker.process import Drain, WorkerProcess
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Makes the `WorkerProcess` of this process when it is first needed, and ends it.
+
+    One is made per Celery app, when the worker's modules are loaded; it holds no resources until
+    `process` is called, which in prefork happens in the children only.
+    """
+
+    app: Celery
+    settings: Settings
+    drain: Drain = field(default_factory=Drain)
+    hostname: str = "worker"
+    pool: str = "solo"
+    slots: int = 1
+    _process: WorkerProcess | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def connect(self) -> None:
+        """Follow Celery's signals."""
+        signals.celeryd_after_setup.connect(self._set_up, weak=False)
+        signals.worker_ready.connect(self._ready, weak=False)
+        signals.worker_process_init.connect(self._child_started, weak=False)
+        signals.worker_process_shutdown.connect(self._child_ends, weak=False)
+        signals.worker_shutting_down.connect(self._shutting_down, weak=False)
+        signals.worker_shutdown.connect(self._shut_down, weak=False)
+
+    def process(self) -> WorkerProcess:
+        """Return the worker process, made at the first call."""
+        if self._process is None:
+            with self._lock:
+                if self._process is None:
+                    self._process = WorkerProcess(
+                        self.settings,
+                        self.app,
+                        self.drain,
+                        hostname=self.hostname,
+                        pool=self.pool,
+                        slots=self.slots,
+                    )
+        return self._process
+
+    def _set_up(self, sender: str, instance: Any, **_: Any) -> None:
+        self.hostname = sender
+        self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
+        self.slots = 1 if self.pool == "prefork" else instance.concurrency
+
+    def _ready(self, **_: Any) -> None:
+        if self.pool != "prefork":
+            self.process()
+
+    def _child_started(self, **_: Any) -> None:
+        self.process()
+
+    def _child_ends(self, **_: Any) -> None:
+        self._close()
+
+    def _shutting_down(self, **_: Any) -> None:
+        grace = self.settings.celery.worker_soft_shutdown_timeout
+        logger.info("worker.shutting_down", grace_seconds=grace)
+        timer = threading.Timer(grace, self.drain.start)
+        timer.daemon = True
+        timer.start()
+
+    def _shut_down(self, **_: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.close()

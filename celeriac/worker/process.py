@@ -1,0 +1,138 @@
+"""One process that runs executions: its parts, its threads and its end.
+
+In prefork every child is such a process, in the other pools the worker itself. Nothing here exists
+before a fork: the parts are made when the process takes its first look at them.
+"""
+
+import mmap
+import os
+import threading
+import time
+
+import psutil
+import structlog
+from celery import Celery
+
+from celeriac import __version__
+from celeriac.db import workers
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.execution import Message
+from celeriac.domain.states import Status
+from celeriac.kit.ids import uuid7
+from celeriac.services.attempt import StopReason
+from celeriac.settings import Settings
+from celeriac.wiring import build, build_machinery
+
+logger = structlog.get_logger(__name__)
+
+_TICK_SECONDS = 0.1
+
+
+class Drain:
+    """A flag shared by a worker and the children that it forks: hand back what still runs."""
+
+    def __init__(self) -> None:
+        """Make a shared page; it must exist before the fork."""
+        self._page = mmap.mmap(-1, 1)
+
+    def start(self) -> None:
+        """Raise the flag in all processes."""
+        self._page[0] = 1
+
+    @property
+    def started(self) -> bool:
+        """Whether the flag is raised."""
+        return bool(self._page[0])
+
+
+class WorkerProcess:
+    """Runs executions in this process until it is closed."""
+
+    def __init__(
+        self, settings: Settings, app: Celery, drain: Drain, *, hostname: str, pool: str, slots: int
+    ) -> None:
+        """Make the parts and start the threads; raises ConfigurationError."""
+        self._settings = settings
+        self._drain = drain
+        self._id = uuid7()
+        self._hostname = hostname
+        self._pool = pool
+        self._slots = slots
+        self._ended = threading.Event()
+        self._container = build(
+            settings, service="worker", connections=settings.worker.database_connections, app=app
+        )
+        self._machinery = build_machinery(self._container, worker=f"{hostname}/{os.getpid()}")
+        self._me = psutil.Process()
+        self._threads = [
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True),
+            threading.Thread(target=self._write, name="notebook", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def execute(self, message: Message) -> Status | None:
+        """Run the attempt that `message` offers; see `services.execute`."""
+        return self._machinery.execute(message)
+
+    def health(self) -> dict[str, object]:
+        """Return what runs here and whether the database answers."""
+        with self._container.database.statement() as connection:
+            live = workers.live(connection, within_seconds=30)
+        return {
+            "worker": self._hostname,
+            "pool": self._pool,
+            "running": len(self._machinery.active),
+            "workers": len(live),
+            "database": "ok",
+        }
+
+    def close(self) -> None:
+        """Hand back what still runs, say goodbye and end the threads."""
+        self._machinery.active.stop_all(StopReason.SHUTDOWN)
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(5)
+        try:
+            with self._container.database.statement() as connection:
+                workers.stopped(connection, self._id)
+        except DatabaseUnavailableError as error:
+            logger.warning("worker.not_signed_off", error=error.message)
+        self._machinery.close()
+        self._container.close()
+
+    def _beat(self) -> None:
+        """Renew leases and report, on a thread that no agent can hold up."""
+        interval = self._settings.worker.heartbeat_seconds
+        due = time.monotonic()
+        while not self._ended.wait(_TICK_SECONDS):
+            if self._drain.started and self._machinery.active:
+                count = self._machinery.active.stop_all(StopReason.SHUTDOWN)
+                logger.info("worker.draining", executions=count)
+            if time.monotonic() >= due:
+                due = time.monotonic() + interval
+                self._machinery.heartbeat.beat()
+                self._report()
+
+    def _write(self) -> None:
+        """Store what the agents tell, some ten times a second."""
+        while not self._ended.wait(self._settings.worker.event_flush_seconds):
+            self._machinery.notebook.flush()
+
+    def _report(self) -> None:
+        said = workers.WorkerReport(
+            id=self._id,
+            hostname=self._hostname,
+            pid=self._me.pid,
+            pool=self._pool,
+            slots=self._slots,
+            running=len(self._machinery.active),
+            cpu_percent=self._me.cpu_percent(),
+            memory_bytes=self._me.memory_info().rss,
+            version=__version__,
+        )
+        try:
+            with self._container.database.statement() as connection:
+                workers.report(connection, said)
+        except DatabaseUnavailableError as error:
+            logger.warning("worker.not_reported", error=error.message)
