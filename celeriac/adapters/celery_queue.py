@@ -59,12 +59,14 @@ class CeleryTaskQueue:
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in `queue` over all its priorities."""
-        try:
-            with self._app.connection_or_acquire() as connection, connection.channel() as channel:
-                return int(channel.queue_declare(queue, passive=True).message_count)
-        except ChannelError:
-            return 0  # no such queue: nothing was ever sent, or Redis holds no message of it
-        except (OperationalError, OSError) as error:
-            raise BrokerUnavailableError(
-                f"The broker at {self._address} doesn't answer: {error}"
-            ) from error
+        with self._app.connection_or_acquire() as connection:
+            try:
+                with connection.channel() as channel:
+                    return int(channel.queue_declare(queue, passive=True).message_count)
+            except ChannelError:
+                return 0  # no such queue: nothing was ever sent, or Redis holds no message of it
+            except (OperationalError, OSError, *connection.connection_errors) as error:
+                # a bare channel raises the transport's own errors: redis-py's are no OSErrors
+                raise BrokerUnavailableError(
+                    f"The broker at {self._address} doesn't answer: {error}"
+                ) from error
