@@ -4,8 +4,10 @@ Standard names (`DATABASE_URL`, `REDIS_URL`, `CELERY_BROKER_URL`, `CELERY_RESULT
 honoured as they are; everything else is `CELERIAC_…`. Documented in docs/configuration.md.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -95,7 +97,11 @@ class Settings(BaseSettings):
     """Everything that can be set from outside, checked once at start."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CELERIAC_", env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix="CELERIAC_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     home: Path = Path(".celeriac")
@@ -129,6 +135,8 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
+    log_console: Literal["auto", "json", "pretty", "off"] = "auto"
+    """What the console shows beside the files; `auto` is pretty on a terminal, JSON elsewhere."""
     log_execution_files: bool = True
     """Off spares the log file per execution; `celeriac timeline` then searches all lines."""
 
@@ -144,6 +152,16 @@ class Settings(BaseSettings):
             raise ValueError(f"must have at least {_SECRET_CHARACTERS} characters")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str | None) -> str | None:
+        return _checked(value, ("postgresql", "postgres", "postgresql+psycopg"))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        return _checked(value, ("redis", "rediss", "unix"))
+
     @classmethod
     def load(cls, **overrides: Any) -> Self:
         """Read the environment; raises ConfigurationError naming each wrong variable."""
@@ -151,7 +169,8 @@ class Settings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+                for fault in error.errors()
             )
             raise ConfigurationError(f"The configuration is wrong: {faults}.") from error
 
@@ -179,3 +198,10 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise ConfigurationError(_MISSING.format("DATABASE_URL"))
         return self.database_url
+
+
+def _checked(url: str | None, schemes: Sequence[str]) -> str | None:
+    """Return `url`; its text stays out of the message, for it may hold a password."""
+    if url is not None and urlsplit(url).scheme not in schemes:
+        raise ValueError(f"must begin with {schemes[0]}://")
+    return url
