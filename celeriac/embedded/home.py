@@ -58,7 +58,7 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """One log file for each supervised process."""
+        """Log files: those of the services (docs/logs.md) and one for each supervised process."""
         return self.root / "logs"
 
     @property
@@ -87,8 +87,11 @@ class Home:
         return self.root / "stack.json"
 
     def log_file(self, name: str) -> Path:
-        """Return the log file of the supervised process `name`."""
-        return self.logs / f"{name}.log"
+        """Return where the output of the supervised process `name` goes.
+
+        Not `.log`: API, worker and beat write log files of theirs into this directory too.
+        """
+        return self.logs / f"{name}.out"
 
     def secret(self, name: str) -> str:
         """Return the secret `name`, made at random the first time (URL-safe, 256 bits).
