@@ -28,6 +28,7 @@ from celeriac.agents.lines import LineSplitter
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.process import (
+    ProcessIdentity,
     ResourceLimits,
     guarded_command,
     identify,
@@ -73,6 +74,7 @@ class ChildProcess:
             _QUEUED_MESSAGES
         )
         self._handle: int | None = None
+        self._termination: asyncio.Task[frozenset[ProcessIdentity]] | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._stdin: asyncio.WriteTransport | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -227,7 +229,12 @@ class ChildProcess:
             await self._queue.put(LogMessage(message=line, logger="stderr"))
 
     async def _terminate(self) -> None:
-        await terminate_group_async(self._identity, self._grace_seconds, marker=self._marker)
+        """End the group, once, whoever asks first: its leader's exit or the end of the block."""
+        if self._termination is None:
+            self._termination = asyncio.ensure_future(
+                terminate_group_async(self._identity, self._grace_seconds, marker=self._marker)
+            )
+        await asyncio.shield(self._termination)
 
     async def _end(self) -> None:
         """Stop the child if it still runs, with all that it started, and let go of its pipes."""

@@ -164,6 +164,8 @@ def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: st
     if identity is None:
         return frozenset()
     known = find_members(identity, marker=marker)
+    if not known:
+        return known
     if grace_seconds > 0:
         _signal_all(known, signal.SIGTERM)
         _signal_all(known, signal.SIGCONT)  # a stopped process would not see its SIGTERM

@@ -4,10 +4,10 @@ import os
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-_PROC = Path("/proc")
+_PROC = "/proc"
+_CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +106,41 @@ def _read_table() -> list[_Entry]:
 
 def _read_entry(pid: int) -> _Entry | None:
     """Read /proc/PID/stat (proc_pid_stat(5)): one read, so the figures belong together."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    text = _read(pid, "stat")
+    if text is None:
         return None
     # The name, in brackets, may itself hold brackets and spaces; numbers follow the last one.
-    fields = text.rpartition(")")[2].split()
+    fields = text.rpartition(b")")[2].split()
     return _Entry(
         identity=ProcessIdentity(pid, started=int(fields[19])),
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
         # A main thread that has ended looks like a zombie while other threads still run.
-        running=fields[0] not in "ZX" or int(fields[17]) > 1,
+        running=fields[0] not in (b"Z", b"X") or int(fields[17]) > 1,
     )
 
 
 def _has_marker(pid: int, marker: str) -> bool:
+    environment = _read(pid, "environ")
+    return environment is not None and marker.encode() in environment.split(b"\0")
+
+
+def _read(pid: int, name: str) -> bytes | None:
+    """Read a file of /proc/PID; None where the process has gone or isn't ours to look at.
+
+    Without pathlib: the whole table is read for each child that ends.
+    """
     try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
-        return False  # gone, or another user's: not one of ours
-    return marker.encode() in environment.split(b"\0")
+        descriptor = os.open(f"{_PROC}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    try:
+        parts = []
+        while part := os.read(descriptor, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+    except (ProcessLookupError, PermissionError):
+        return None
+    finally:
+        os.close(descriptor)

@@ -9,6 +9,7 @@ from celeriac.agents.child_errors import crash_of, error_of
 from celeriac.agents.child_protocol import ErrorReport, UsageMessage, parse_line
 from celeriac.agents.lines import MAX_LINE, LineSplitter
 from celeriac.domain.errors import (
+    AgentMisconfiguredError,
     MemoryLimitError,
     PermanentError,
     ProviderRateLimitedError,
@@ -111,3 +112,9 @@ def test_a_child_sees_what_programs_need_and_what_is_named() -> None:
     seen = child_environment(environment, ["SHOP_URL", "NOT_SET"])
 
     assert seen == {"PATH": "/bin", "LC_ALL": "C", "SHOP_URL": "x"}
+
+
+@pytest.mark.parametrize("name", ["CELERIAC_SECRET_KEY", "CELERY_BROKER_URL", "DATABASE_URL"])
+def test_a_child_never_sees_our_own_secrets(name: str) -> None:
+    with pytest.raises(AgentMisconfiguredError, match=f"names {name}, which is Celeriac's own"):
+        child_environment({name: "secret"}, [name])
