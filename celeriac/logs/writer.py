@@ -34,7 +34,7 @@ class Writer:
         destinations: Destinations,
         *,
         interval: float = 0.2,
-        capacity: int = 200_000,
+        capacity: int = 50_000,
     ) -> None:
         self._destinations = destinations
         self._interval = interval
@@ -61,8 +61,8 @@ class Writer:
 
         False when that took longer than `timeout` seconds; what is lost is told on stderr.
         """
-        done = self._pass_mark(stop=True, timeout=timeout)
         self._closed = True
+        done = self._pass_mark(stop=True, timeout=timeout)
         if not done:
             complain(f"gave up after {timeout:g} s with {self._queue.qsize()} lines unwritten")
         elif not self._queue.empty():
