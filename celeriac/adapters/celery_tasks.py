@@ -42,9 +42,7 @@ class CeleryPlainTasks:
         try:
             meta = self._app.backend.get_task_meta(task_id)
         except (OperationalError, RedisError, OSError) as error:
-            raise UnavailableError(
-                "The result backend doesn't answer; ask again later."
-            ) from error
+            raise UnavailableError("The result backend doesn't answer; ask again later.") from error
         state = CeleryState.read(meta["status"])
         done = meta.get("date_done")
         return CeleryTaskState(

@@ -26,9 +26,9 @@ class RunnerName(StrEnum):
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown fields."""
+    """A frozen model that refuses unknown fields and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class LlmAgent(Strict):
@@ -49,7 +49,9 @@ class PythonAgent(Strict):
 
     runner: Literal[RunnerName.PYTHON] = RunnerName.PYTHON
     function: FunctionPath = Field(examples=["shop.agents:score_lead"])
-    environment: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")], ...] = ()
+    environment: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")], ...] = Field(
+        default=(), strict=False
+    )
     """Names of the worker's environment variables that a child process may see."""
 
 

@@ -34,6 +34,12 @@ class InvalidInputError(CeleriacError):
         self.field = field
 
 
+class MalformedJsonError(InvalidInputError):
+    """A text is not JSON at all."""
+
+    code = "malformed_json"
+
+
 class VariablesInvalidError(InvalidInputError):
     """The variables of an execution don't fit the task's schema."""
 
@@ -191,6 +197,18 @@ class ProviderRefusedError(PermanentError):
     """The provider refuses the request itself (wrong key, unknown model, bad request)."""
 
     code = "provider_refused"
+
+
+class ContentFilteredError(PermanentError):
+    """The provider's content filter stopped the answer."""
+
+    code = "content_filtered"
+
+
+class ModelCallLimitError(PermanentError):
+    """The agent would need more model calls than its `max_model_calls`."""
+
+    code = "model_call_limit"
 
 
 class OutputInvalidError(RetryableError):

@@ -3,7 +3,14 @@
 from enum import IntEnum
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from celeriac.domain.agent import Strict
 from celeriac.domain.retry import RetryPolicy
@@ -35,13 +42,30 @@ class Priority(IntEnum):
         return cls[label.upper()]
 
 
+def _priority(value: object) -> object:
+    if isinstance(value, str) and value.islower() and value.upper() in Priority.__members__:
+        return Priority.parse(value)
+    if isinstance(value, Priority):
+        return value
+    raise ValueError("must be one of low, normal, high, critical")
+
+
+PriorityLabel = Annotated[
+    Priority,
+    BeforeValidator(_priority),
+    PlainSerializer(lambda value: Priority(value).label, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [priority.name.lower() for priority in Priority]}),
+]
+"""A priority that is written as its name."""
+
+
 class Limits(Strict):
     """Bounds of one attempt. Past the hard limit the work is stopped by force, in every pool."""
 
     soft_seconds: float = Field(default=540.0, gt=0, le=86_400)
     hard_seconds: float = Field(default=600.0, gt=0, le=86_400)
     memory_mb: int = Field(default=1024, ge=64, le=1_048_576)
-    """Address space of a child process; work on the worker's own loop is not bounded by it."""
+    """What each process of a child may allocate; the worker's own loop is not bounded by it."""
 
     @model_validator(mode="after")
     def _soft_before_hard(self) -> Self:
@@ -67,4 +91,6 @@ class TaskSpec(Strict):
     max_crashes: int = Field(default=3, ge=1, le=20)
     """After so many lost workers the execution is failed with `worker_lost`."""
     queue: QueueName = DEFAULT_QUEUE
-    priority: int = Field(default=Priority.NORMAL, ge=Priority.LOW, le=Priority.CRITICAL)
+    priority: PriorityLabel = Field(
+        default=Priority.NORMAL, json_schema_extra={"default": Priority.NORMAL.label}
+    )

@@ -124,9 +124,7 @@ class CeleryTasks:
         return self._plain_state(actor, str(task_id))
 
     def _plain_state(self, actor: Actor, task_id: str) -> CeleryTaskState:
-        wanted = AuditFilter(
-            resource_type=_RESOURCE, resource_id=task_id, actor_id=actor.scope
-        )
+        wanted = AuditFilter(resource_type=_RESOURCE, resource_id=task_id, actor_id=actor.scope)
         with self._database.statement() as connection:
             sent = audit.find(connection, wanted, before=None, limit=1)
         if not (sent or actor.sees_all):

@@ -25,7 +25,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Execution {execution_id}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto }}
 pre {{ background: #f4f4f2; padding: .75rem; overflow-x: auto; white-space: pre-wrap }}
 </style>
 </head>

@@ -1,0 +1,1 @@
+"""The HTTP API: resources, problems, authentication; a thin skin over the services."""

@@ -1,0 +1,61 @@
+"""Agents over HTTP."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from celeriac import wire
+from celeriac.api import views
+from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.json_route import JsonRoute
+from celeriac.api.schemas.catalog import AgentPatch, NewAgent, Reference
+from celeriac.services import agents
+
+router = APIRouter(prefix="/agents", tags=["agents"], route_class=JsonRoute)
+
+AgentPath = Annotated[
+    Reference, Path(description="The agent's id, or the name of one of yours.", examples=["writer"])
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="create_agent",
+    summary="Make an agent",
+    responses=WRITING | problems(409),
+)
+def create(body: NewAgent, actor: Operator, desk: AtDesk) -> wire.Agent:
+    """Store an agent at version 1. Its name must be new among your agents."""
+    new = agents.NewAgent(name=body.name, description=body.description, spec=body.spec)
+    return views.agent(desk.agents.create(actor, new))
+
+
+@router.get("", operation_id="list_agents", summary="List agents", responses=READING)
+def find(
+    actor: Caller, desk: AtDesk, cursor: Cursor = None, limit: Limit = 50
+) -> wire.Page[wire.Agent]:
+    """Return your agents, the newest first; an admin sees everybody's."""
+    page = desk.agents.find(actor, cursor=cursor, limit=limit)
+    return wire.Page(items=list(map(views.agent, page.items)), next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/{agent}", operation_id="get_agent", summary="Get an agent", responses=READING | problems(404)
+)
+def get(agent: AgentPath, actor: Caller, desk: AtDesk) -> wire.Agent:
+    """Return an agent at its current version."""
+    return views.agent(desk.agents.get(actor, agent))
+
+
+@router.patch(
+    "/{agent}",
+    operation_id="change_agent",
+    summary="Change an agent",
+    responses=WRITING | problems(404),
+)
+def change(agent: AgentPath, body: AgentPatch, actor: Operator, desk: AtDesk) -> wire.Agent:
+    """Change an agent. Another `spec` becomes its next version, which new executions use."""
+    wanted = agents.AgentChange(description=body.description, spec=body.spec)
+    return views.agent(desk.agents.change(actor, agent, wanted))

@@ -1,0 +1,49 @@
+"""How answers are written and documented."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from celeriac.wire import Problem, Wire
+
+_PROBLEMS = {
+    400: "The body is not JSON (`malformed_json`).",
+    401: "The API key is missing, unknown, revoked or expired (`unauthenticated`).",
+    403: "The key's role is not enough (`forbidden`).",
+    404: "There is no such resource, or it is someone else's (`not_found`).",
+    409: "The state of the resource forbids it (`conflict`, `name_taken`, `task_inactive`).",
+    413: "The body is over the size limit (`too_large`).",
+    422: "The request can't be accepted; `field` says where (`invalid_input` and others).",
+    503: "A server that is needed doesn't answer; try again later (`…_unavailable`).",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of the problems that a route may answer with."""
+    return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
+
+
+READING = problems(401, 422, 503)
+"""What any route that reads may answer with."""
+
+WRITING = problems(400, 401, 403, 413, 422, 503)
+"""What any route that takes a body may answer with."""
+
+
+def answer(
+    model: Wire,
+    *,
+    status: int,
+    headers: Mapping[str, str] | None = None,
+    background: BackgroundTask | None = None,
+) -> Response:
+    """Return `model` as the answer, written straight to JSON."""
+    return Response(
+        model.model_dump_json(by_alias=True),
+        status_code=status,
+        headers=dict(headers or {}),
+        media_type="application/json",
+        background=background,
+    )

@@ -1,0 +1,63 @@
+"""The application: routers, problems and what wraps every request."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from celeriac import __version__
+from celeriac.api import (
+    agents,
+    api_keys,
+    audit,
+    celery_tasks,
+    docs,
+    execute,
+    executions,
+    health,
+    links,
+    openapi,
+    problems,
+    tasks,
+    users,
+)
+from celeriac.api.middleware import BodyLimit, RequestContext
+from celeriac.wiring import Container, build_desk
+
+
+def create_app(container: Container) -> FastAPI:
+    """Return the ASGI application on the parts of `container`, which stays the caller's to close.
+
+    Raises ConfigurationError where there is no secret key.
+    """
+    desk = build_desk(container)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.close()
+
+    app = FastAPI(
+        title="Celeriac",
+        version=__version__,
+        summary="Background execution for AI agents",
+        description=openapi.DESCRIPTION,
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.container = container
+    app.state.desk = desk
+    version_1 = APIRouter(prefix=links.PREFIX)
+    for module in (agents, tasks, execute, executions, celery_tasks, api_keys, users, audit):
+        version_1.include_router(module.router)
+    app.include_router(version_1)
+    app.include_router(health.router)
+    problems.install(app)
+    docs.install(app)
+    openapi.install(app)
+    # the last one added is the outermost
+    app.add_middleware(BodyLimit, limit=container.settings.api.max_body_bytes)
+    app.add_middleware(RequestContext)
+    return app

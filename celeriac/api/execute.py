@@ -1,0 +1,176 @@
+"""Running tasks over HTTP: one execution, or thousands in one call."""
+
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api import links, views
+from celeriac.api.answers import WRITING, answer, problems
+from celeriac.api.deps import AtDesk, IdempotencyKey, Operator, Shared
+from celeriac.api.idempotency import REPLAYED, idempotency
+from celeriac.api.json_route import JsonRoute
+from celeriac.api.schemas.executions import Execute, ExecuteBatch, Mode, When
+from celeriac.api.tasks import TaskPath
+from celeriac.api.waiting import longest_wait, until_terminal
+from celeriac.domain.accounts import Actor
+from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError
+from celeriac.logs import Step
+from celeriac.services.dispatch import Dispatch
+from celeriac.services.submit import Idempotency, Submitted, SubmittedBatch
+from celeriac.services.submit import Request as Work
+from celeriac.wiring import Container, Desk
+
+logger = structlog.get_logger(__name__)
+
+router = APIRouter(prefix="/tasks", tags=["executions"], route_class=JsonRoute)
+
+_SENT_AT_ONCE = 500
+
+
+@router.post(
+    "/{task}/execute",
+    status_code=202,
+    response_model=wire.Accepted,
+    operation_id="execute_task",
+    summary="Run a task",
+    responses=WRITING
+    | problems(404, 409)
+    | {200: {"model": wire.Execution, "description": "It has ended (sync mode)."}},
+)
+async def execute(
+    request: Request,
+    task: TaskPath,
+    actor: Operator,
+    shared: Shared,
+    desk: AtDesk,
+    body: Execute | None = None,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Take on one execution of a task.
+
+    It is stored before the answer is sent, and from then on not lost. In `sync` mode the answer
+    waits until it has ended, at most for the task's time limits; then it is 200 with the whole
+    execution, else 202 as in `async` mode.
+    """
+    body = body or Execute()
+    mode = body.execution_mode or _default_mode(shared)
+    once = idempotency(request, key, body)
+
+    def submit() -> tuple[UUID, Submitted]:
+        work = _work(desk.tasks.resolve(actor, task), body, mode, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, execution_mode=mode.value)
+        return work.task_id, shared.submit.one(actor, work)
+
+    task_id, submitted = await run_in_threadpool(submit)
+    headers = {} if submitted.created else {REPLAYED: "true"}
+    if mode is Mode.SYNC:
+        plan = await run_in_threadpool(shared.plans.current, task_id)
+        wait = body.delay() + longest_wait(plan.task)
+        ended = await until_terminal(
+            request, shared, desk, actor, submitted.execution_id, seconds=wait
+        )
+        if ended is not None and ended.status.terminal:
+            return answer(views.execution(ended), status=200, headers=headers)
+    if not submitted.created:
+        submitted = await run_in_threadpool(_as_it_is, desk, actor, submitted.execution_id)
+    return answer(accepted(task_id, submitted, mode), status=202, headers=headers)
+
+
+@router.post(
+    "/{task}/execute-batch",
+    status_code=202,
+    response_model=wire.AcceptedBatch,
+    operation_id="execute_task_batch",
+    summary="Run a task many times",
+    responses=WRITING | problems(404, 409),
+)
+async def execute_batch(
+    request: Request,
+    task: TaskPath,
+    body: ExecuteBatch,
+    actor: Operator,
+    shared: Shared,
+    desk: AtDesk,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Take on one execution for each item, all or none.
+
+    The answer comes when all are stored; they are sent to the workers right after it.
+    """
+    most = shared.settings.api.max_batch
+    if len(body.items) > most:
+        raise TooLargeError(
+            f"items has {len(body.items)} entries; the limit is {most}. Send several batches.",
+            field="items",
+            limit=most,
+        )
+    once = idempotency(request, key, body)
+
+    def submit() -> tuple[UUID, SubmittedBatch]:
+        work = _work(desk.tasks.resolve(actor, task), body, Mode.ASYNC, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, count=len(body.items))
+        batch = shared.submit.many(actor, work, body.items)
+        if not batch.created:
+            ids = desk.queries.batch(actor, batch.batch_id)
+            batch = SubmittedBatch(batch.batch_id, ids, created=False)
+        return work.task_id, batch
+
+    task_id, batch = await run_in_threadpool(submit)
+    accepted_batch = wire.AcceptedBatch.model_construct(
+        batch_id=batch.batch_id,
+        task_id=task_id,
+        count=len(batch.execution_ids),
+        execution_ids=list(batch.execution_ids),
+        links=links.batch(batch.batch_id, task_id),
+    )
+    headers = {} if batch.created else {REPLAYED: "true"}
+    send = BackgroundTask(_send_due, shared.dispatch) if batch.created else None
+    return answer(accepted_batch, status=202, headers=headers, background=send)
+
+
+def accepted(task_id: UUID, submitted: Submitted, mode: str) -> wire.Accepted:
+    """Return the answer for an execution that was taken on."""
+    return wire.Accepted(
+        execution_id=submitted.execution_id,
+        task_id=task_id,
+        status=submitted.status,
+        execution_mode=mode,
+        celery_task_id=submitted.celery_task_id,
+        session_id=None,
+        links=links.accepted(submitted.execution_id, task_id, submitted.celery_task_id),
+    )
+
+
+def _work(task_id: UUID, body: When, mode: Mode, once: Idempotency | None) -> Work:
+    return Work(
+        task_id=task_id,
+        variables=body.variables if isinstance(body, Execute) else {},
+        priority=None if body.priority is None else int(body.priority),
+        queue=body.queue,
+        delay_seconds=body.delay(),
+        execution_mode=mode.value,
+        idempotency=once,
+    )
+
+
+def _default_mode(shared: Container) -> Mode:
+    return Mode.ASYNC if shared.settings.enable_async_task_execution else Mode.SYNC
+
+
+def _as_it_is(desk: Desk, actor: Actor, execution_id: UUID) -> Submitted:
+    row = desk.queries.execution(actor, execution_id)
+    return Submitted(row.id, row.status, row.celery_task_id, created=False)
+
+
+def _send_due(dispatch: Dispatch) -> None:
+    try:
+        while dispatch.due(_SENT_AT_ONCE) == _SENT_AT_ONCE:
+            pass
+    except DatabaseUnavailableError as error:
+        # all is stored; the keeper sends what is left
+        logger.warning("batch.not_sent", error=error.message)

@@ -1,0 +1,214 @@
+"""Executions over HTTP."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import AwareDatetime
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api import views
+from celeriac.api.answers import READING, answer, problems
+from celeriac.api.deps import (
+    MAX_PAGE,
+    AtDesk,
+    Caller,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Operator,
+    Shared,
+)
+from celeriac.api.execute import accepted
+from celeriac.api.idempotency import REPLAYED, idempotency
+from celeriac.api.json_route import JsonRoute
+from celeriac.api.schemas.catalog import Reference
+from celeriac.api.schemas.executions import Mode
+from celeriac.api.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
+from celeriac.db.executions import ExecutionFilter
+from celeriac.domain.execution import TriggerType
+from celeriac.domain.states import Status
+from celeriac.services.report import ReportFormat
+from celeriac.services.submit import Submitted
+
+router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
+
+ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
+After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
+
+_MEDIA = {
+    ReportFormat.MARKDOWN: ("text/markdown; charset=utf-8", "md"),
+    ReportFormat.HTML: ("text/html; charset=utf-8", "html"),
+}
+
+
+@router.get("", operation_id="list_executions", summary="List executions", responses=READING)
+def find(
+    actor: Caller,
+    desk: AtDesk,
+    status: Annotated[list[Status], Query(description="One or several.")] = [],  # noqa: B006
+    task: Annotated[Reference | None, Query(description="A task's id or name.")] = None,
+    batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
+    origin_id: Annotated[UUID | None, Query(description="Repeats of this execution.")] = None,
+    trigger_type: Annotated[TriggerType | None, Query(description="Started by.")] = None,
+    created_after: Annotated[
+        AwareDatetime | None, Query(description="Created at or after this time.")
+    ] = None,
+    created_before: Annotated[
+        AwareDatetime | None, Query(description="Created before this time.")
+    ] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> wire.Page[wire.Execution]:
+    """Return your executions, the newest first; an admin sees everybody's."""
+    wanted = ExecutionFilter(
+        statuses=status,
+        task_id=None if task is None else desk.tasks.resolve(actor, task),
+        batch_id=batch_id,
+        origin_id=origin_id,
+        trigger_type=trigger_type,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    page = desk.queries.executions(actor, wanted, cursor=cursor, limit=limit)
+    return wire.Page(items=list(map(views.execution, page.items)), next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/{execution_id}",
+    operation_id="get_execution",
+    summary="Get an execution",
+    responses=READING | problems(404),
+)
+def get(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> wire.Execution:
+    """Return an execution as it stands."""
+    return views.execution(desk.queries.execution(actor, execution_id))
+
+
+@router.post(
+    "/{execution_id}/cancel",
+    operation_id="cancel_execution",
+    summary="Cancel an execution",
+    responses=READING | problems(403, 404),
+)
+def cancel(
+    execution_id: ExecutionPath, actor: Operator, shared: Shared, desk: AtDesk
+) -> wire.Execution:
+    """Ask for its end and return it as it stands.
+
+    What no worker holds is `cancelled` at once. A running one is `running` until its worker has
+    stopped it, which takes seconds. Cancelling what has ended changes nothing.
+    """
+    shared.cancel(actor, [execution_id])
+    return views.execution(desk.queries.execution(actor, execution_id))
+
+
+@router.post(
+    "/{execution_id}/retry",
+    status_code=202,
+    response_model=wire.Accepted,
+    operation_id="retry_execution",
+    summary="Run an execution's work again",
+    responses=READING | problems(403, 404, 409),
+)
+def retry(
+    request: Request,
+    execution_id: ExecutionPath,
+    actor: Operator,
+    shared: Shared,
+    desk: AtDesk,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Take on a new execution with the same variables, which names this one as its origin.
+
+    The task and its agent are used as they are now. Possible once this one has ended.
+    """
+    submitted = shared.replay(actor, execution_id, idempotency(request, key, None))
+    row = desk.queries.execution(actor, submitted.execution_id)
+    headers = {}
+    if not submitted.created:
+        submitted = Submitted(row.id, row.status, row.celery_task_id, created=False)
+        headers[REPLAYED] = "true"
+    return answer(accepted(row.task_id, submitted, Mode.ASYNC), status=202, headers=headers)
+
+
+@router.get(
+    "/{execution_id}/events",
+    operation_id="list_events",
+    summary="List an execution's events",
+    responses=READING | problems(404),
+)
+def events(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    desk: AtDesk,
+    after: After = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Events in one answer.")] = 100,
+) -> wire.Events:
+    """Return events in order, numbered without gaps."""
+    found = desk.queries.events(actor, execution_id, after=after, limit=limit)
+    return wire.Events(
+        items=list(map(views.event, found)), next_after=found[-1].seq if found else None
+    )
+
+
+@router.get(
+    "/{execution_id}/stream",
+    operation_id="stream_events",
+    summary="Follow an execution live",
+    responses=READING | problems(404) | STREAM,
+)
+async def follow(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    shared: Shared,
+    desk: AtDesk,
+    after: After = 0,
+    last_event_id: Annotated[
+        int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume behind it.")
+    ] = None,
+) -> Response:
+    """Send events as they come (Server-Sent Events), until the execution has ended.
+
+    The id of each is its number: `Last-Event-ID` resumes without gap or repeat. Events named
+    `delta` are pieces of output; they have no number and are live only. Where nothing can follow
+    any more the answer is 204, which tells browsers to stop reconnecting.
+    """
+    begin = after if last_event_id is None else last_event_id
+    return await stream(shared, desk, actor, execution_id, after=begin)
+
+
+@router.get(
+    "/{execution_id}/report",
+    operation_id="get_report",
+    summary="Download an execution's report",
+    response_class=Response,
+    responses=READING
+    | problems(404, 409)
+    | {
+        200: {
+            "description": "The report.",
+            "content": {
+                "text/markdown": {"schema": {"type": "string"}},
+                "text/html": {"schema": {"type": "string"}},
+            },
+        }
+    },
+)
+def report(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    desk: AtDesk,
+    format: Annotated[  # noqa: A002 - the parameter's public name
+        ReportFormat, Query(description="markdown or html.")
+    ] = ReportFormat.MARKDOWN,
+) -> Response:
+    """Return what an execution did, for people: facts, result, conversation, timeline."""
+    made = desk.reports(actor, execution_id, format)
+    media, ending = _MEDIA[made.format]
+    headers = {
+        "Content-Disposition": f'attachment; filename="execution-{execution_id}.{ending}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(made.content, media_type=media, headers=headers)

@@ -1,0 +1,57 @@
+"""Health over HTTP; needs no key, so that load balancers and probes can ask."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from celeriac import __version__, wire
+from celeriac.api.answers import answer
+from celeriac.api.deps import AtDesk
+from celeriac.api.json_route import JsonRoute
+from celeriac.services.health import OK
+
+router = APIRouter(prefix="/health", tags=["health"], route_class=JsonRoute)
+
+_UNAVAILABLE = 503
+
+
+@router.get("/live", operation_id="get_liveness", summary="Whether the process answers")
+async def live() -> wire.Health:
+    """Return 200 as long as the process answers at all."""
+    return wire.Health(status=OK, version=__version__)
+
+
+@router.get(
+    "/ready",
+    response_model=wire.ReadyHealth,
+    operation_id="get_readiness",
+    summary="Whether requests can be served",
+    responses={503: {"model": wire.ReadyHealth, "description": "They can't."}},
+)
+def ready(desk: AtDesk) -> Response:
+    """Check the database, its schema and Redis.
+
+    Without Redis the answer is 200 and `degraded`: executions are stored and sent later.
+    """
+    found = desk.health.readiness()
+    model = wire.ReadyHealth(status=found.status, checks=found.checks)
+    return answer(model, status=200 if found.serving else _UNAVAILABLE)
+
+
+@router.get(
+    "/celery",
+    response_model=wire.CeleryHealth,
+    operation_id="get_celery_health",
+    summary="The live workers and what they do",
+    responses={503: {"model": wire.CeleryHealth, "description": "There are no live workers."}},
+)
+def celery(desk: AtDesk) -> Response:
+    """Return the live worker processes with their active counts, 503 where there are none."""
+    found = desk.health.live_workers()
+    model = wire.CeleryHealth(
+        status=OK if found else "unavailable",
+        workers=len({worker.hostname for worker in found}),
+        slots=sum(worker.slots for worker in found),
+        active=sum(worker.running for worker in found),
+        processes=[wire.Worker.model_validate(worker) for worker in found],
+    )
+    return answer(model, status=200 if found else _UNAVAILABLE)

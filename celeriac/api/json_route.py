@@ -1,0 +1,99 @@
+"""Routes whose JSON bodies are read strictly.
+
+Beyond the grammar it refuses what can't be stored or would be changed on the way: characters
+that PostgreSQL can't hold, integers beyond 64 bits, nesting without end.
+"""
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from celeriac.domain.errors import InvalidInputError, MalformedJsonError
+from celeriac.kit.jsontypes import JsonValue, loads
+
+MAX_DEPTH = 64
+_BIG = re.compile(rb"\d{19}")
+_INT64 = range(-(2**63), 2**63)
+
+
+def parse(body: bytes) -> JsonValue:
+    """Return the JSON value of `body`; raises MalformedJsonError, InvalidInputError."""
+    try:
+        value = loads(body)
+    except ValueError as error:
+        raise MalformedJsonError(f"The body is not valid JSON: {error}.") from error
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        _refuse_depth(value)
+    if b"\\u0000" in body:
+        _refuse_nul(value, [])
+    if _BIG.search(body):
+        json.loads(body, parse_int=_int64)
+    return value
+
+
+def _refuse_depth(value: JsonValue) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[JsonValue] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(v for v in item.values() if isinstance(v, dict | list))
+            elif isinstance(item, list):
+                inner.extend(v for v in item if isinstance(v, dict | list))
+        if not inner:
+            return
+        level = inner
+    raise InvalidInputError(f"The body is nested deeper than {MAX_DEPTH} levels; flatten it.")
+
+
+def _refuse_nul(value: JsonValue, path: list[str]) -> None:
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidInputError(
+            "The NUL character can't be stored; remove it.", field=".".join(path) or "body"
+        )
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_nul(key, path)
+            _refuse_nul(inner, [*path, key])
+    if isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_nul(inner, [*path, str(index)])
+
+
+def _int64(digits: str) -> int:
+    if len(digits) > 20 or int(digits) not in _INT64:  # noqa: PLR2004 - digits of 2**63 and a sign
+        raise InvalidInputError(
+            "The body holds an integer beyond 64 bits; send it as a string or a float."
+        )
+    return int(digits)
+
+
+class _JsonRequest(Request):
+    _parsed: JsonValue
+
+    async def json(self) -> JsonValue:
+        if not hasattr(self, "_parsed"):
+            try:
+                self._parsed = parse(await self.body())
+            except InvalidInputError as error:
+                # FastAPI lets nothing else out of its reading of the body
+                raise HTTPException(400) from error
+        return self._parsed
+
+
+class JsonRoute(APIRoute):
+    """A route that reads its body with `parse`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the route's handler, given requests that parse strictly."""
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handle_strictly

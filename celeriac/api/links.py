@@ -1,0 +1,72 @@
+"""The paths of resources, and the links between them."""
+
+from uuid import UUID
+
+from celeriac.domain.execution import Execution
+from celeriac.wire import Links
+
+PREFIX = "/api/v1"
+
+
+def agent(agent_id: UUID) -> Links:
+    """Return the links of an agent."""
+    return {"self": f"{PREFIX}/agents/{agent_id}"}
+
+
+def task(task_id: UUID, agent_id: UUID) -> Links:
+    """Return the links of a task."""
+    path = f"{PREFIX}/tasks/{task_id}"
+    return {
+        "self": path,
+        "agent": f"{PREFIX}/agents/{agent_id}",
+        "execute": f"{path}/execute",
+        "execute_batch": f"{path}/execute-batch",
+        "executions": f"{PREFIX}/task-executions?task={task_id}",
+    }
+
+
+def accepted(execution_id: UUID, task_id: UUID, celery_task_id: str | None) -> Links:
+    """Return the links of an execution that was just taken on."""
+    path = f"{PREFIX}/task-executions/{execution_id}"
+    return {
+        "self": path,
+        "task": f"{PREFIX}/tasks/{task_id}",
+        "session": None,
+        "celery_task": celery_task_id and f"{PREFIX}/admin/celery-tasks/{celery_task_id}",
+        "events": f"{path}/events",
+        "stream": f"{path}/stream",
+        "cancel": f"{path}/cancel",
+    }
+
+
+def execution(row: Execution) -> Links:
+    """Return the links of an execution as it stands."""
+    path = f"{PREFIX}/task-executions/{row.id}"
+    links = accepted(row.id, row.task_id, row.celery_task_id)
+    if row.session_id is not None:
+        links["session"] = f"{PREFIX}/sessions/{row.session_id}"
+    if row.status.terminal:
+        links["cancel"] = None
+    links["retry"] = f"{path}/retry" if row.status.terminal else None
+    links["report"] = f"{path}/report" if row.status.terminal else None
+    if row.origin_id is not None:
+        links["origin"] = f"{PREFIX}/task-executions/{row.origin_id}"
+    if row.batch_id is not None:
+        links["batch"] = f"{PREFIX}/task-executions?batch_id={row.batch_id}"
+    return links
+
+
+def batch(batch_id: UUID, task_id: UUID) -> Links:
+    """Return the links of a batch."""
+    return {
+        "self": f"{PREFIX}/task-executions?batch_id={batch_id}",
+        "task": f"{PREFIX}/tasks/{task_id}",
+    }
+
+
+def celery_task(task_id: str, execution_id: UUID | None) -> Links:
+    """Return the links of a Celery task."""
+    links: Links = {"self": f"{PREFIX}/celery-tasks/{task_id}"}
+    if execution_id is not None:
+        links["execution"] = f"{PREFIX}/task-executions/{execution_id}"
+    return links

@@ -1,0 +1,150 @@
+"""Problems: how errors look over HTTP (RFC 9457). The only place that knows status codes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from celeriac.api.faults import faults
+from celeriac.domain import errors
+from celeriac.domain.errors import CeleriacError
+from celeriac.kit.jsontypes import JsonObject, dumps
+from celeriac.wire import Problem, ProblemField
+
+logger = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+_TYPE = "urn:celeriac:problem:"
+_SHOWN = 5
+
+STATUS_OF: Mapping[type[CeleriacError], int] = {
+    errors.MalformedJsonError: 400,
+    errors.InvalidInputError: 422,
+    errors.TooLargeError: 413,
+    errors.IdempotencyMismatchError: 422,
+    errors.UnauthenticatedError: 401,
+    errors.ForbiddenError: 403,
+    errors.NotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.UnavailableError: 503,
+}
+"""The nearest class in an error's ancestry counts; what has none here is a fault of ours: 500."""
+
+METHOD_NOT_ALLOWED = "method_not_allowed"
+INTERNAL_ERROR = "internal_error"
+_HTTP_CODES = {404: errors.NotFoundError.code, 405: METHOD_NOT_ALLOWED}
+
+
+def status_of(error: type[CeleriacError]) -> int:
+    """Return the HTTP status of an error class."""
+    return next((STATUS_OF[kind] for kind in error.__mro__ if kind in STATUS_OF), 500)
+
+
+def problem(
+    request: Request,
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    fields: Sequence[ProblemField] = (),
+    details: JsonObject | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the answer for an error."""
+    body = Problem(
+        type=_TYPE + code,
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=getattr(request.state, "request_id", None),
+        field=fields[0].field if fields else None,
+        fields=list(fields) or None,
+        details=dict(details) if details else None,
+    )
+    return Response(
+        dumps(body.model_dump(mode="json", exclude_none=True)),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers=dict(headers or {}),
+    )
+
+
+def of_error(request: Request, error: CeleriacError) -> Response:
+    """Return the problem of one of our own errors."""
+    status = status_of(type(error))
+    if status == 500:  # noqa: PLR2004 - the one number for "our fault"
+        return internal(request, error)
+    details = {name: value for name, value in error.details.items() if name != "field"}
+    field = error.details.get("field")
+    fields = [ProblemField(field=field, message=error.message)] if field else []
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.UnavailableError):
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        logger.warning("api.unavailable", code=error.code, error=error.message)
+    return problem(
+        request,
+        status=status,
+        code=error.code,
+        detail=error.message,
+        fields=fields,
+        details=details,
+        headers=headers,
+    )
+
+
+def internal(request: Request, error: Exception) -> Response:
+    """Return the problem of an error that nobody foresaw; its traceback goes to the log only."""
+    logger.error("api.internal_error", path=request.url.path, exc_info=error)
+    return problem(
+        request,
+        status=500,
+        code=INTERNAL_ERROR,
+        detail="Something went wrong on our side. The server's log has it under this request_id.",
+    )
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, CeleriacError)
+    return of_error(request, error)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = faults(error.errors(), error.body)
+    return problem(
+        request,
+        status=422,
+        code=errors.InvalidInputError.code,
+        detail="; ".join(f"{fault.field}: {fault.message}" for fault in found[:_SHOWN]),
+        fields=found,
+    )
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, CeleriacError):
+        return of_error(request, error.__cause__)
+    code = _HTTP_CODES.get(error.status_code, f"http_{error.status_code}")
+    detail: Any = error.detail
+    if error.status_code == 404:  # noqa: PLR2004 - routing has one number for it
+        detail = f"There is nothing at {request.url.path}; see /docs for what there is."
+    if error.status_code == 405:  # noqa: PLR2004 - likewise
+        detail = f"{request.method} is not possible here."
+    return problem(
+        request, status=error.status_code, code=code, detail=str(detail), headers=error.headers
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem."""
+    app.add_exception_handler(CeleriacError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)

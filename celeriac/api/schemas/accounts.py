@@ -1,0 +1,44 @@
+"""Requests about users and API keys."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from celeriac.domain.accounts import Role
+from celeriac.domain.agent import Name, Strict
+
+
+class NewUser(Strict):
+    """A user to make."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ada", "role": "operator"}]})
+
+    name: Name
+    role: Annotated[Role, Field(strict=False)] = Role.OPERATOR
+
+
+class UserPatch(Strict):
+    """What to change on a user; what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"disabled": True}]})
+
+    role: Annotated[Role, Field(strict=False)] | None = None
+    disabled: bool | None = None
+
+
+class NewApiKey(Strict):
+    """An API key to make."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ci", "role": "operator"}]})
+
+    name: str = Field(min_length=1, max_length=100)
+    role: Annotated[Role, Field(strict=False)] | None = Field(
+        default=None, description="At most the user's own role, which is the default."
+    )
+    user_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        default=None, description="Whose key it is; only admins may name others."
+    )
+    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
+        default=None, description="Default: never."
+    )

@@ -1,0 +1,78 @@
+"""Following an execution: its log from the database, woken up and livened by Redis."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from celeriac.api import views
+from celeriac.domain.accounts import Actor
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.events import TERMINAL_EVENTS, Event
+from celeriac.kit.jsontypes import dumps
+from celeriac.wiring import Container, Desk
+
+LAST_EVENT_ID = "Last-Event-ID"
+MAX_SEQ = 2**31 - 1
+DELTA = "delta"
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-Sent Events; the data of each is an Event.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'id: 1\r\nevent: created\r\ndata: {"seq": 1, …}\r\n\r\n',
+            }
+        },
+    },
+    204: {"description": "The execution has ended and nothing follows."},
+}
+
+_AT_ONCE = 500
+_PING_SECONDS = 15
+
+
+async def stream(
+    shared: Container, desk: Desk, actor: Actor, execution_id: UUID, *, after: int
+) -> Response:
+    """Return the stream of what follows event number `after`. Raises NotFoundError."""
+    execution = await run_in_threadpool(desk.queries.execution, actor, execution_id)
+    if execution.status.terminal and execution.event_seq <= after:
+        return Response(status_code=204)
+    content = _events(shared, desk, actor, execution_id, after)
+    return EventSourceResponse(content, ping=_PING_SECONDS, headers={"X-Accel-Buffering": "no"})
+
+
+async def _events(
+    shared: Container, desk: Desk, actor: Actor, execution_id: UUID, after: int
+) -> AsyncIterator[ServerSentEvent]:
+    # watching begins before the first look into the database, so that nothing falls in between
+    async with shared.watcher.changes(execution_id) as changes:
+        async for change in changes:
+            if change.delta is not None:
+                yield ServerSentEvent(dumps(change.delta), event=DELTA)
+                continue
+            while found := await _read(desk, actor, execution_id, after):
+                for event in found:
+                    after = event.seq
+                    yield _sent(event)
+                    if event.type in TERMINAL_EVENTS:
+                        return
+
+
+async def _read(desk: Desk, actor: Actor, execution_id: UUID, after: int) -> list[Event]:
+    try:
+        return await run_in_threadpool(
+            desk.queries.events, actor, execution_id, after=after, limit=_AT_ONCE
+        )
+    except DatabaseUnavailableError:
+        return []  # the watcher asks again in a second
+
+
+def _sent(event: Event) -> ServerSentEvent:
+    data = views.event(event).model_dump_json()
+    return ServerSentEvent(data, event=event.type.value, id=str(event.seq))

@@ -1,0 +1,74 @@
+"""Tasks over HTTP; running them is in `execute`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from celeriac import wire
+from celeriac.api import views
+from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.json_route import JsonRoute
+from celeriac.api.schemas.catalog import NewTask, Reference, TaskPatch
+from celeriac.services import tasks
+
+router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
+
+TaskPath = Annotated[
+    Reference,
+    Path(description="The task's id, or the name of one of yours.", examples=["summarise"]),
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="create_task",
+    summary="Make a task",
+    responses=WRITING | problems(404, 409),
+)
+def create(body: NewTask, actor: Operator, desk: AtDesk) -> wire.Task:
+    """Store a task at version 1. Its prompt and its schemas are checked here."""
+    new = tasks.NewTask(
+        name=body.name,
+        agent=body.agent,
+        description=body.description,
+        active=body.active,
+        spec=body.spec,
+    )
+    return views.task(desk.tasks.create(actor, new))
+
+
+@router.get("", operation_id="list_tasks", summary="List tasks", responses=READING)
+def find(
+    actor: Caller,
+    desk: AtDesk,
+    active: Annotated[bool | None, Query(description="Only active, or only inactive ones.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> wire.Page[wire.Task]:
+    """Return your tasks, the newest first; an admin sees everybody's."""
+    page = desk.tasks.find(actor, active=active, cursor=cursor, limit=limit)
+    return wire.Page(items=list(map(views.task, page.items)), next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/{task}", operation_id="get_task", summary="Get a task", responses=READING | problems(404)
+)
+def get(task: TaskPath, actor: Caller, desk: AtDesk) -> wire.Task:
+    """Return a task at its current version."""
+    return views.task(desk.tasks.get(actor, task))
+
+
+@router.patch(
+    "/{task}",
+    operation_id="change_task",
+    summary="Change a task",
+    responses=WRITING | problems(404),
+)
+def change(task: TaskPath, body: TaskPatch, actor: Operator, desk: AtDesk) -> wire.Task:
+    """Change a task. Another `spec` becomes its next version, which new executions use."""
+    edit = tasks.TaskEdit(
+        description=body.description, active=body.active, agent=body.agent, spec=body.spec
+    )
+    return views.task(desk.tasks.change(actor, task, edit))

@@ -1,0 +1,72 @@
+"""From domain objects to answers."""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from celeriac import wire
+from celeriac.api import links
+from celeriac.domain import catalog
+from celeriac.domain.celery_states import SIMPLE
+from celeriac.domain.events import Event
+from celeriac.domain.execution import Execution
+from celeriac.domain.task import Priority
+from celeriac.services.celery_tasks import CeleryTaskState
+
+
+def agent(found: catalog.Agent) -> wire.Agent:
+    """Return an agent as answers show it."""
+    return wire.Agent(**_values(found), links=links.agent(found.id))
+
+
+def task(found: catalog.Task) -> wire.Task:
+    """Return a task as answers show it."""
+    values = _values(found)
+    reference = wire.AgentReference(id=values.pop("agent_id"), name=values.pop("agent_name"))
+    return wire.Task(**values, agent=reference, links=links.task(found.id, found.agent_id))
+
+
+def execution(row: Execution) -> wire.Execution:
+    """Return an execution as answers show it."""
+    values = _values(row)
+    progress = None
+    if row.progress_done is not None:
+        progress = wire.Progress(
+            done=row.progress_done, total=row.progress_total, note=row.progress_note
+        )
+    values |= {
+        "priority": Priority(row.priority).label,
+        "cost": float(row.cost),
+        "event_count": row.event_seq,
+        "progress": progress,
+        "links": links.execution(row),
+    }
+    return wire.Execution(**values)
+
+
+def event(found: Event) -> wire.Event:
+    """Return an event as answers show it."""
+    return wire.Event(
+        seq=found.seq, type=found.type, at=found.at, attempt=found.attempt, data=dict(found.data)
+    )
+
+
+def celery_task(found: CeleryTaskState) -> wire.CeleryTask:
+    """Return a Celery task as answers show it."""
+    values = asdict(found)
+    error = None
+    if found.error_type or found.error_message or found.traceback:
+        error = wire.CeleryTaskError(
+            type=found.error_type, message=found.error_message, traceback=found.traceback
+        )
+    values |= {
+        "status": found.state,
+        "simple_status": SIMPLE[found.state],
+        "error": error,
+        "links": links.celery_task(found.task_id, found.execution_id),
+    }
+    return wire.CeleryTask(**values)
+
+
+def _values(found: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass, without copying what is in them."""
+    return {field.name: getattr(found, field.name) for field in fields(found)}

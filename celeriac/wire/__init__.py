@@ -1,0 +1,36 @@
+"""What travels over HTTP in answers: written by the API, read by the client, said once."""
+
+from celeriac.wire.accounts import ApiKey, NewApiKey, User
+from celeriac.wire.audit import AuditEntry
+from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
+from celeriac.wire.catalog import Agent, AgentReference, Task
+from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
+from celeriac.wire.executions import Accepted, AcceptedBatch, Event, Events, Execution, Progress
+from celeriac.wire.health import CeleryHealth, Health, ReadyHealth, Worker
+
+__all__ = [
+    "Accepted",
+    "AcceptedBatch",
+    "Agent",
+    "AgentReference",
+    "ApiKey",
+    "AuditEntry",
+    "CeleryHealth",
+    "CeleryTask",
+    "CeleryTaskError",
+    "Event",
+    "Events",
+    "Execution",
+    "Health",
+    "Links",
+    "NewApiKey",
+    "Page",
+    "Problem",
+    "ProblemField",
+    "Progress",
+    "ReadyHealth",
+    "Task",
+    "User",
+    "Wire",
+    "Worker",
+]

@@ -1,0 +1,110 @@
+"""Executions and their events."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from celeriac.domain.events import EventType
+from celeriac.domain.execution import TriggerType
+from celeriac.domain.states import Status
+from celeriac.wire.base import Links, Wire
+
+
+class Progress(Wire):
+    """How far the work is, by the agent's own word."""
+
+    done: float
+    total: float | None
+    note: str | None
+
+
+class Execution(Wire):
+    """One run of a task. Times are RFC 3339 in UTC, durations in seconds."""
+
+    id: UUID
+    owner_id: UUID
+    task_id: UUID
+    task_name: str
+    status: Status
+    trigger_type: TriggerType
+    execution_mode: str
+    priority: str = Field(description="low, normal, high or critical.")
+    queue: str
+    variables: dict[str, Any]
+    result: Any = Field(description="Any JSON value; null until completed.")
+    error_code: str | None
+    error_message: str | None
+    error_details: dict[str, Any] | None = Field(
+        description="type, traceback and attempt of the last failure."
+    )
+    attempt: int = Field(description="Attempts begun so far.")
+    retry_count: int
+    crash_count: int = Field(description="Attempts lost with their worker.")
+    celery_task_id: str | None
+    worker_hostname: str | None
+    origin_id: UUID | None = Field(description="The execution that this one repeats.")
+    batch_id: UUID | None
+    session_id: UUID | None
+    request_id: str | None
+    created_at: datetime
+    available_at: datetime = Field(description="Not started before this time.")
+    queued_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_seconds: float | None = Field(description="From start to completion.")
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    event_count: int = Field(description="Number of the latest event.")
+    message_count: int
+    tool_call_count: int
+    model_call_count: int
+    input_tokens: int
+    output_tokens: int
+    cost: float = Field(description="US dollars, where prices are known.")
+    progress: Progress | None
+    links: Links = Field(alias="_links")
+
+
+class Accepted(Wire):
+    """An execution that was taken on: stored, and as a rule already sent to the workers."""
+
+    execution_id: UUID
+    task_id: UUID
+    status: Status = Field(
+        description="queued as a rule; pending if it is delayed or the broker is away."
+    )
+    execution_mode: str
+    celery_task_id: str | None
+    session_id: UUID | None
+    links: Links = Field(alias="_links")
+
+
+class AcceptedBatch(Wire):
+    """A batch that was taken on; the ids are in the order of the items."""
+
+    batch_id: UUID
+    task_id: UUID
+    count: int
+    execution_ids: list[UUID]
+    links: Links = Field(alias="_links")
+
+
+class Event(Wire):
+    """One entry of an execution's log."""
+
+    seq: int = Field(description="Counts from 1 within the execution, without gaps.")
+    type: EventType
+    at: datetime
+    attempt: int
+    data: dict[str, Any]
+
+
+class Events(Wire):
+    """Some of an execution's events, in order."""
+
+    items: list[Event]
+    next_after: int | None = Field(
+        description="Send it as `after` for what follows; null where there is nothing yet."
+    )
