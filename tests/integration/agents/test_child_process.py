@@ -152,7 +152,6 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.requirement("B7")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_children_die_with_their_worker(tmp_path: Path, number: signal.Signals) -> None:
     note = tmp_path / "pids"

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from celeriac.agents.python import PythonRunner
 from celeriac.domain.errors import (
@@ -82,6 +83,20 @@ async def test_what_is_printed_becomes_log_lines_and_harms_nothing(
     assert lines[:2] == ["out 0", "out 1"]
     assert "1000 lines are kept as events" in lines[-1], "the event log does not grow for ever"
     assert len(lines) == 1001
+
+
+async def test_log_lines_of_a_child_carry_the_ids_of_its_attempt(
+    runner: PythonRunner, context: RecordingContext
+) -> None:
+    with capture_logs() as lines:
+        await runner.run(python_job("report"), context)
+
+    assert [(line["event"], line["log_level"], line["source"]) for line in lines] == [
+        ("hello", "warning", "agent"),
+        ("broken", "error", "shop"),
+    ]
+    for line in lines:
+        assert line.items() >= context.correlation.items()
 
 
 async def test_the_worker_keeps_the_order_and_spelling_of_odd_output(

@@ -35,7 +35,6 @@ async def family_of(note: Path) -> list[ProcessIdentity]:
     return [each for each in family if each is not None]
 
 
-@pytest.mark.requirement("B7")
 async def test_a_function_that_catches_the_soft_limit_may_still_return(
     runner: PythonRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
@@ -44,7 +43,6 @@ async def test_a_function_that_catches_the_soft_limit_may_still_return(
     assert await run_limited(runner, job, context) == Completed("partial")
 
 
-@pytest.mark.requirement("B7")
 async def test_a_function_that_lets_the_soft_limit_through_fails_with_it(
     runner: PythonRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
@@ -56,7 +54,6 @@ async def test_a_function_that_lets_the_soft_limit_through_fails_with_it(
     assert "time.sleep(60)" in raised.value.details["traceback"], "it says where the time went"
 
 
-@pytest.mark.requirement("B7")
 async def test_a_function_that_ignores_the_soft_limit_is_killed_at_the_hard_one(
     runner: PythonRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
@@ -66,7 +63,6 @@ async def test_a_function_that_ignores_the_soft_limit_is_killed_at_the_hard_one(
         await run_limited(runner, job, context)
 
 
-@pytest.mark.requirement("B7")
 async def test_the_hard_limit_ends_all_processes_of_a_child_that_ignores_everything(
     runner: PythonRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
@@ -83,7 +79,6 @@ async def test_the_hard_limit_ends_all_processes_of_a_child_that_ignores_everyth
     assert not [each for each in family if still_running(each)]
 
 
-@pytest.mark.requirement("C5")
 async def test_cancelling_ends_all_processes_of_a_child_before_it_returns(
     runner: PythonRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
