@@ -4,10 +4,11 @@ import json
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from celeriac.embedded.errors import ServerFailedError
+from celeriac.embedded.errors import HomeUnusableError, ServerFailedError
 from celeriac.embedded.home import Home, write_private
 from celeriac.kit.process import ProcessIdentity, send_signal, still_running, terminate_group
 
@@ -43,9 +44,14 @@ class ChildRecord:
         self._write()
 
     def remove(self, name: str) -> None:
-        """Forget a process that has ended."""
+        """Forget a process that has ended.
+
+        Where that can't be written (a full disk), stopping the others goes on: an entry whose
+        process has gone misleads nobody.
+        """
         if self._children.pop(name, None) is not None:
-            self._write()
+            with suppress(HomeUnusableError):
+                self._write()
 
     @property
     def children(self) -> Sequence[Child]:

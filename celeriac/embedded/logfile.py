@@ -50,6 +50,12 @@ class LogFollower:
 
         Puts the log aside once all of it is read and it has grown too large.
         """
+        try:
+            return self._read_lines()
+        except OSError:  # deleted or closed to us meanwhile: showing logs must stop nobody's work
+            return ()
+
+    def _read_lines(self) -> Sequence[str]:
         size = _size(self._path)
         if size < self._position:
             self._position, self._rest = 0, b""

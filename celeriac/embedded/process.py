@@ -1,5 +1,6 @@
 """One process of the stack: started, watched, stopped."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +20,7 @@ from celeriac.kit.process import (
 )
 
 LAST_LINES = 12
+_ROOM_TO_WORK = 1024 * 1024
 _POLL_SECONDS = 0.05
 
 
@@ -121,7 +123,12 @@ class ManagedProcess:
             self._record.remove(self.spec.name)
 
     def failure(self, reason: str) -> ServerFailedError:
-        """Return the error that says why, with the last lines that this start has written."""
+        """Return the error that says why, with the last lines that this start has written.
+
+        A full disk is named, since the lines that would tell of it may be lost with it.
+        """
+        if _is_full(self.log.parent):
+            reason += f" The disk that holds {self.log.parent} is full."
         lines = read_last_lines(self.log, LAST_LINES, since=self._log_start)
         return ServerFailedError(self.spec.name, reason, log=self.log, last_lines=lines)
 
@@ -143,6 +150,13 @@ def run_to_end(
         raise process.failure(f"it took longer than {within:.0f} s and was stopped.")
     if code != 0:
         raise process.failure(f"it failed ({describe_exit(code)}).")
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return shutil.disk_usage(directory).free < _ROOM_TO_WORK
+    except OSError:
+        return False
 
 
 def describe_exit(code: int | None) -> str:

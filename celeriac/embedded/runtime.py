@@ -1,6 +1,7 @@
 """A directory with a short path for Unix sockets."""
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -14,14 +15,15 @@ from celeriac.kit.process import UserIds
 _SOCKET_PATH_BYTES = 107
 """unix(7): `sun_path` has 108 bytes, one of them for the final zero."""
 _LONGEST_SOCKET_NAME = ".s.PGSQL.65535"
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
 _SHORTEST_PARENT = Path("/tmp")  # noqa: S108 - mkdtemp makes a private one in it
 
 
 class RuntimeDirectory:
     """Where this home's sockets lie; it belongs to `user` (None: us) and is closed to all others.
 
-    That is `run` in the home or, where its path is too long for a socket, a directory of random
-    name among the temporary files, remembered in the home.
+    That is `run` in the home or, where its path can't be a socket's, a directory of random name
+    among the temporary files, remembered in the home.
     """
 
     def __init__(self, home: Home, user: UserIds | None) -> None:
@@ -69,4 +71,6 @@ class RuntimeDirectory:
 
 
 def _fits(directory: Path) -> bool:
-    return len(os.fsencode(directory / _LONGEST_SOCKET_NAME)) <= _SOCKET_PATH_BYTES
+    """Whether sockets may lie there: a short path, without what means something in host lists."""
+    short = len(os.fsencode(directory / _LONGEST_SOCKET_NAME)) <= _SOCKET_PATH_BYTES
+    return short and _PLAIN_PATH.fullmatch(str(directory)) is not None

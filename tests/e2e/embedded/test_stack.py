@@ -1,7 +1,9 @@
 """The embedded stack as a whole: started, stopped, killed, started again."""
 
 import os
+import re
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -30,6 +32,15 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def home(place: Path) -> Path:
     return place / "home"
+
+
+@pytest.fixture
+def small_disk(place: Path) -> Iterator[Path]:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=80m,mode=700", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk can't be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_other_commands_find_the_running_stack_and_no_stopped_one(home: Path) -> None:
@@ -100,14 +111,33 @@ def test_a_killed_server_is_started_again_at_the_same_address(home: Path) -> Non
         _use(program)
 
 
-def test_a_long_home_path_works(place: Path) -> None:
-    home = place.joinpath(*["a directory with a long name " * 3] * 3, "home")
-    assert len(str(home)) > 250
+@pytest.mark.parametrize(
+    "parts", [["a directory with a long name " * 3] * 3, ['it\'s, "odd" %20 ü=*']]
+)
+def test_a_home_path_may_be_long_or_odd(place: Path, parts: list[str]) -> None:
+    home = place.joinpath(*parts, "home")
     with running_stack(home) as program:
         _use(program)
         pointer = (home / "run.path").read_text()
         assert Path(pointer).exists()
     assert not Path(pointer).exists(), "a clean stop leaves nothing among the temporary files"
+
+
+def test_a_full_disk_is_named_and_room_is_all_the_cure(small_disk: Path) -> None:
+    home = small_disk / "home"
+    with running_stack(home) as program:
+        _write(program, "before the disk was full")
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        _write_without_end(filler)
+    program = StackProgram(home, ())
+    assert program.wait_end() == FAILED
+    assert re.search(r"No space left on device|is full", program.output), program.output
+    assert "Traceback" not in program.output
+    program.close()
+    filler.unlink()
+    with running_stack(home) as program:
+        assert _read(program) == "before the disk was full"
 
 
 def test_a_normal_user_can_run_it(place: Path) -> None:
@@ -126,6 +156,12 @@ def test_root_refuses_the_home_of_another_user(place: Path) -> None:
     assert "home_unusable" in program.output
     assert str(home) in program.output
     program.close()
+
+
+def _write_without_end(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while file.write(b"x" * 65536):
+            pass
 
 
 def _pids(home: Path) -> Mapping[str, int]:
