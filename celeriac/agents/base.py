@@ -1,0 +1,28 @@
+"""What all runners share: how a conversation enters an execution's log."""
+
+from typing import Literal
+
+from celeriac.domain.events import EventType
+from celeriac.services.ports import RunContext
+
+MAX_MESSAGE_CHARACTERS = 20_000
+"""How much of one message is kept in the log; the rest is cut off and counted."""
+
+Role = Literal["system", "user", "assistant"]
+
+
+async def emit_message(context: RunContext, role: Role, content: str) -> None:
+    """Add a message to the execution's log.
+
+    Its event holds `role` and `content`, and `clipped`, the number of characters that were cut
+    off, where there were any.
+    """
+    data: dict[str, str | int] = {"role": role, "content": content[:MAX_MESSAGE_CHARACTERS]}
+    if len(content) > MAX_MESSAGE_CHARACTERS:
+        data["clipped"] = len(content) - MAX_MESSAGE_CHARACTERS
+    await context.emit(EventType.MESSAGE, data)
+
+
+def clip(text: str, characters: int) -> str:
+    """Return `text` cut to `characters`; what was cut ends in an ellipsis."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"

@@ -1,0 +1,132 @@
+"""A model that keeps the books: every request's messages, tokens, latency, cost and end."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from pydantic_ai import RunContext as AiContext
+from pydantic_ai.messages import ModelMessage, ModelResponse, SystemPromptPart, UserPromptPart
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import RequestUsage
+
+from celeriac.agents.base import clip, emit_message
+from celeriac.agents.model_errors import content_filtered
+from celeriac.agents.pricing import Prices, Tokens
+from celeriac.agents.providers import Choice
+from celeriac.agents.watchdog import Watchdog
+from celeriac.domain.errors import OutputInvalidError
+from celeriac.domain.usage import ModelCall
+from celeriac.logs.events import Step
+from celeriac.services.ports import RunContext
+
+logger = structlog.get_logger(__name__)
+
+MAX_SHOWN_ANSWER = 2_000
+"""Characters of an unusable answer that its error shows."""
+
+_UNFINISHED = "unfinished"
+"""The finish reason of a call that was cut off: by an error, a limit or a cancellation."""
+
+
+class MeteredModel(WrapperModel):
+    """Wraps the model of one run: charges each call to its context and logs its messages.
+
+    Ends the run where an answer was filtered (ContentFilteredError), and where the token limit cut
+    off one that must be JSON, or left nothing of it (OutputInvalidError): no repair would help.
+    """
+
+    def __init__(
+        self,
+        wrapped: Model,
+        *,
+        choice: Choice,
+        context: RunContext,
+        watchdog: Watchdog,
+        prices: Prices,
+        structured: bool,
+    ) -> None:
+        super().__init__(wrapped)
+        self.last_answer = ""
+        self._choice = choice
+        self._context = context
+        self._watchdog = watchdog
+        self._prices = prices
+        self._structured = structured
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: AiContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        """Ask the wrapped model, watched and metered; see `Model.request_stream`."""
+        await self._log_request(messages)
+        began = time.monotonic()
+        self._watchdog.asked()
+        logger.info(
+            Step.MESSAGE_SENT, provider=self._choice.provider.name, model=self._choice.model
+        )
+        async with self.wrapped.request_stream(
+            messages, model_settings, model_request_parameters, run_context
+        ) as stream:
+            try:
+                yield stream
+            finally:
+                self._watchdog.rest()
+                await self._charge(stream.get(), began)
+        await self._close(stream.get())
+
+    async def _log_request(self, messages: list[ModelMessage]) -> None:
+        """Log what is said to the model now: the prompt, later what its answer lacked."""
+        for part in messages[-1].parts:
+            if isinstance(part, UserPromptPart) and isinstance(part.content, str):
+                await emit_message(self._context, "user", part.content)
+            elif isinstance(part, SystemPromptPart):
+                await emit_message(self._context, "system", part.content)
+
+    async def _charge(self, response: ModelResponse, began: float) -> None:
+        usage = response.usage
+        measured = _is_measured(usage)
+        tokens = Tokens(
+            input=usage.input_tokens,
+            output=usage.output_tokens,
+            cached=min(usage.cache_read_tokens, usage.input_tokens),
+        )
+        finished = response.finish_reason if response.state == "complete" else None
+        await self._context.charge(
+            ModelCall(
+                provider=self._choice.provider.name,
+                model=self._choice.model,
+                input_tokens=tokens.input,
+                output_tokens=tokens.output,
+                cached_tokens=tokens.cached,
+                latency_ms=round((time.monotonic() - began) * 1000),
+                finish_reason=finished or _UNFINISHED,
+                cost=self._prices.cost(self._choice, tokens) if measured else None,
+            )
+        )
+
+    async def _close(self, response: ModelResponse) -> None:
+        self.last_answer = response.text or ""
+        await emit_message(self._context, "assistant", self.last_answer)
+        if response.finish_reason == "content_filter":
+            raise content_filtered(self._choice)
+        unusable = self._structured or not self.last_answer.strip()
+        if response.finish_reason == "length" and unusable:
+            raise OutputInvalidError(
+                f"{self._choice} reached max_output_tokens before its answer was complete. Raise "
+                "the agent's max_output_tokens, or bound the lengths in the output schema.",
+                answer=clip(self.last_answer, MAX_SHOWN_ANSWER),
+                output_tokens=response.usage.output_tokens,
+            )
+
+
+def _is_measured(usage: RequestUsage) -> bool:
+    """Whether the provider said what was used; some leave it out, or were cut off before it."""
+    return bool(usage.input_tokens or usage.output_tokens)

@@ -1,0 +1,119 @@
+"""From the errors of the model library to ours: what is permanent, what may pass, what to check."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic_ai import exceptions as ai
+
+from celeriac.agents.base import clip
+from celeriac.agents.providers import Choice
+from celeriac.domain.errors import (
+    ContentFilteredError,
+    ExecutionError,
+    ModelCallLimitError,
+    OutputInvalidError,
+    ProviderError,
+    ProviderRateLimitedError,
+    ProviderRefusedError,
+)
+from celeriac.kit.jsontypes import JsonValue
+
+_SHOWN = 500
+_PASSING = frozenset({408, 409, 425})
+"""Client errors that another attempt may not meet: timeout, lock, too early."""
+_SERVER_ERRORS = 500
+
+
+@contextmanager
+def translated(choice: Choice, *, max_model_calls: int) -> Iterator[None]:
+    """Raise what the library raises inside the block as one of our `ExecutionError`s."""
+    try:
+        yield
+    except ai.ModelHTTPError as error:
+        # Not chained: a traceback would show the body as it is, and some servers repeat the key.
+        raise _of_provider(error, choice) from None
+    except ai.ModelAPIError as error:
+        raise _of_provider(error, choice) from error
+    except ai.UsageLimitExceeded as error:
+        raise ModelCallLimitError(
+            f"The agent would need more than max_model_calls={max_model_calls} calls of {choice}. "
+            "Raise the limit, or make the task's prompt and output schema simpler.",
+            max_model_calls=max_model_calls,
+        ) from error
+    except ai.ContentFilterError as error:
+        raise content_filtered(choice) from error
+    except ai.UnexpectedModelBehavior as error:
+        raise OutputInvalidError(
+            f"{choice} gave no usable answer: {clip(error.message, _SHOWN)}"
+        ) from error
+
+
+def content_filtered(choice: Choice) -> ContentFilteredError:
+    """Return the error for an answer that the provider's filter has cut off or kept back."""
+    return ContentFilteredError(
+        f"The content filter of {choice} stopped the answer. Change the prompt or the input."
+    )
+
+
+def _of_provider(error: ai.ModelAPIError, choice: Choice) -> ExecutionError:
+    said = _without_key(_said(error), choice)
+    status = error.status_code if isinstance(error, ai.ModelHTTPError) else None
+    if isinstance(error, ai.ModelRateLimitError):
+        return ProviderRateLimitedError(
+            f"{choice} asks to slow down: {said}", retry_after=error.retry_after
+        )
+    advice = _advice(error, choice)
+    if advice is not None or _is_final(status):
+        advice = advice or "Check the agent and the provider."
+        return ProviderRefusedError(
+            f"{choice} refuses the request: {said}. {advice}", status=status
+        )
+    return ProviderError(f"{choice} failed: {said}", status=status)
+
+
+def _advice(error: ai.ModelAPIError, choice: Choice) -> str | None:
+    """Return what to check where another attempt would fail the same way, else None."""
+    provider = choice.provider.name
+    match error:
+        case ai.ModelQuotaExceededError():
+            return f"Check the credits and spending limits of the account at {provider!r}."
+        case ai.ModelAuthenticationError():
+            return f"Check the API key of the provider {provider!r} and what it may use."
+        case ai.ModelNotFoundError():
+            return (
+                f"Check the model name {choice.model!r} and the base URL of the provider "
+                f"{provider!r}."
+            )
+        case ai.ModelContextWindowExceededError():
+            return "Shorten the prompt, its variables or the instructions, or use another model."
+        case ai.ModelRequestRejectedError():
+            return "Check the agent's settings and the task's output schema against the model."
+        case _:
+            return None
+
+
+def _is_final(status: int | None) -> bool:
+    return status is not None and status < _SERVER_ERRORS and status not in _PASSING
+
+
+def _said(error: ai.ModelAPIError) -> str:
+    """Return the provider's own words, with the HTTP status where there is one."""
+    message = _message(error.body)
+    if isinstance(error, ai.ModelHTTPError):
+        return f"HTTP {error.status_code}" + (f", {clip(message, _SHOWN)}" if message else "")
+    return clip(message or error.message, _SHOWN)
+
+
+def _without_key(text: str, choice: Choice) -> str:
+    key = choice.provider.api_key
+    return text.replace(key, "***") if key else text
+
+
+def _message(body: JsonValue) -> str:
+    """Find the text in an error body: OpenAI's `message`, or that of a nested `error`."""
+    if isinstance(body, str):
+        return body.strip()
+    if not isinstance(body, dict):
+        return ""
+    inner = body.get("message") or body.get("error") or body.get("detail")
+    return inner.strip() if isinstance(inner, str) else _message(inner)

@@ -1,0 +1,111 @@
+"""What a model call costs: the user's own prices first, then the published ones.
+
+Published prices come from `genai-prices`, whose data is dated and names its sources. A model that
+neither knows has no price: none is ever guessed from a similar name or another provider.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from celeriac.agents.providers import LOCAL, Choice
+from celeriac.domain.errors import ConfigurationError
+
+Dollars = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+
+_PER = Decimal(1_000_000)
+_FREE = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a call used, in tokens; `cached` are part of `input`."""
+
+    input: int
+    output: int
+    cached: int = 0
+
+
+class Price(BaseModel):
+    """US dollars per million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Dollars
+    output: Dollars
+    cached_input: Dollars | None = None
+    """For input tokens that the provider had cached; None: they cost what others do."""
+
+    def of(self, tokens: Tokens) -> Decimal:
+        """Return what `tokens` cost, in US dollars."""
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        return (
+            self.input * (tokens.input - tokens.cached)
+            + cached_price * tokens.cached
+            + self.output * tokens.output
+        ) / _PER
+
+
+_PRICE_LIST: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])
+
+
+class Prices:
+    """A price table; safe to share."""
+
+    def __init__(self, own: Mapping[str, Price] | None = None) -> None:
+        """Prefer `own`, by `provider/model`, to what is published."""
+        self._own = own or {}
+
+    @classmethod
+    def load(cls, file: Path | None) -> Self:
+        """Read the user's prices; None means that there are none.
+
+        The file is JSON: `{"vllm/qwen3-8b": {"input": 0.05, "cached_input": 0.01, "output": 0.2}}`,
+        in US dollars per million tokens. Raises ConfigurationError naming the fault.
+        """
+        if file is None:
+            return cls()
+        try:
+            return cls(_PRICE_LIST.validate_json(file.read_bytes()))
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in fault["loc"])
+            reason = f"{place}: {fault['msg']}" if place else fault["msg"]
+        raise ConfigurationError(
+            f"CELERIAC_PRICES_FILE: the prices in {file} can't be read: {reason}."
+        )
+
+    def warm(self) -> None:
+        """Load the published table, so that no event loop waits a quarter of a second for it."""
+        from genai_prices.data_snapshot import get_snapshot
+
+        get_snapshot()
+
+    def cost(self, choice: Choice, tokens: Tokens) -> Decimal | None:
+        """Return what a call cost in US dollars; None where no price is known."""
+        own = self._own.get(str(choice))
+        if own is not None:
+            return own.of(tokens)
+        if choice.provider.name == LOCAL:
+            return _FREE
+        return _published(choice, tokens)
+
+
+def _published(choice: Choice, tokens: Tokens) -> Decimal | None:
+    from genai_prices import Usage, calc_price
+
+    usage = Usage(
+        input_tokens=tokens.input, cache_read_tokens=tokens.cached, output_tokens=tokens.output
+    )
+    try:
+        # By address, not by our name for the provider: a gateway may charge what it likes.
+        found = calc_price(usage, choice.model, provider_api_url=choice.provider.base_url)
+    except LookupError:
+        return None
+    return found.total_price

@@ -1,0 +1,79 @@
+"""Finds the runner of an agent. A runner's module is imported when its first agent is run."""
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from celeriac.agents.pricing import Prices
+from celeriac.agents.providers import Providers
+from celeriac.domain.agent import AgentSpec, RunnerName
+from celeriac.kit.loop import LoopThread
+from celeriac.services.ports import Runner
+
+_CLOSE_SECONDS = 5.0
+
+
+class Registry:
+    """Makes each runner once per process. Safe to share between threads.
+
+    `agent_modules` are the packages whose functions agents may name, `environment` is what the
+    worker has: a child process sees a part of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        providers: Providers,
+        prices: Prices,
+        agent_modules: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._providers = providers
+        self._prices = prices
+        self._agent_modules = agent_modules
+        self._environment = environment
+        self._making = threading.Lock()
+        self._runners: dict[RunnerName, Runner] = {}
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    def get(self, agent: AgentSpec) -> Runner:
+        """Return the runner of `agent`; the first call for a kind may take a second or two."""
+        return self._of(agent.runner)
+
+    def warm(self, names: Sequence[RunnerName] = tuple(RunnerName)) -> threading.Thread:
+        """Make runners in the background, so that their first executions need not wait."""
+        thread = threading.Thread(
+            target=lambda: [self._of(name) for name in names], name="warm-runners", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def close(self, loop: LoopThread) -> None:
+        """Close the runners' connections on the loop they belong to; nothing may run any more."""
+        loop.start(self._aclose()).wait(_CLOSE_SECONDS)
+
+    def _of(self, name: RunnerName) -> Runner:
+        runner = self._runners.get(name)
+        if runner is not None:
+            return runner
+        with self._making:
+            if name not in self._runners:
+                self._runners[name] = self._make(name)
+            return self._runners[name]
+
+    def _make(self, name: RunnerName) -> Runner:
+        match name:
+            case RunnerName.LLM:
+                from celeriac.agents.llm import LlmRunner
+
+                self._prices.warm()
+                llm = LlmRunner(self._providers, self._prices)
+                self._closers.append(llm.aclose)
+                return llm
+            case RunnerName.PYTHON:
+                from celeriac.agents.python import PythonRunner
+
+                return PythonRunner(modules=self._agent_modules, environment=self._environment)
+
+    async def _aclose(self) -> None:
+        for close in self._closers:
+            await close()

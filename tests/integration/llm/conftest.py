@@ -1,0 +1,64 @@
+"""The llm runner on the real SDK against a scripted server on the loopback."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.llm import LlmRunner
+from celeriac.agents.pricing import Price, Prices
+from celeriac.agents.providers import Provider, Providers
+from celeriac.agents.watchdog import Patience
+from celeriac.embedded.ports import reserve_port
+from tests.support.model_scenes import KEY, SCENES
+from tests.support.model_server import ModelServer
+from tests.support.run_context import RecordingContext
+
+_KEPT = frozenset({"PATH", "LANG", "LC_ALL", "PYTEST_CURRENT_TEST", "PYTEST_VERSION"})
+
+
+@pytest.fixture(autouse=True)
+def scrubbed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep real keys, addresses and proxies away from the SDK."""
+    for name in set(os.environ) - _KEPT:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-for-openai-only")
+
+
+@pytest.fixture(scope="session")
+def scripted_server() -> Iterator[ModelServer]:
+    with ModelServer(SCENES).running() as server:
+        yield server
+
+
+@pytest.fixture
+def model_server(scripted_server: ModelServer) -> ModelServer:
+    """The scripted server, which has not been asked anything yet."""
+    scripted_server.forget()
+    return scripted_server
+
+
+@pytest.fixture
+async def runner(model_server: ModelServer) -> AsyncIterator[LlmRunner]:
+    """A runner for which `test` and `openai` are the scripted server, and `away` is nobody."""
+    addresses = {
+        "test": model_server.base_url,
+        "openai": model_server.base_url,
+        "away": f"http://127.0.0.1:{reserve_port()}/v1",
+    }
+    providers = Providers(
+        Provider(name=name, base_url=address, api_key=KEY) for name, address in addresses.items()
+    )
+    prices = Prices(
+        {"test/priced": Price.model_validate({"input": "2", "cached_input": "0.5", "output": "10"})}
+    )
+    runner = LlmRunner(providers, prices, patience=Patience(first=10.0, between=5.0))
+    yield runner
+    await runner.aclose()
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RecordingContext:
+    return RecordingContext(tmp_path)

@@ -1,0 +1,217 @@
+"""What the scripted model server answers, by the first word of the prompt."""
+
+import json
+import time
+
+from tests.support.model_server import Exchange, Scene, tokens
+
+KEY = "sk-test-0123456789abcdef"
+SCENES: dict[str, Scene] = {}
+
+TICKET = {"category": "billing", "summary": "Charged twice."}
+
+
+def scene(function: Scene) -> Scene:
+    """Play `function` for prompts that begin with its name."""
+    SCENES[function.__name__] = function
+    return function
+
+
+@scene
+def plain(exchange: Exchange) -> None:
+    exchange.answer("Hello", " there", ", friend.")
+
+
+@scene
+def thinking(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Let me see.", field="reasoning_content")
+    exchange.say("Fine.")
+    exchange.stop()
+
+
+@scene
+def cached(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Again.")
+    exchange.stop(usage=tokens(1000, 100, cached=600))
+
+
+@scene
+def unmetered(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Who counts?")
+    exchange.stop(usage=False)
+
+
+@scene
+def miscounted(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("More cached than read.")
+    exchange.stop(usage=tokens(10, 5, cached=99))
+
+
+@scene
+def structured(exchange: Exchange) -> None:
+    text = json.dumps(TICKET)
+    exchange.answer(text[:20], text[20:])
+
+
+@scene
+def several(exchange: Exchange) -> None:
+    exchange.answer(json.dumps({"value": ["red", "green"]}))
+
+
+@scene
+def repaired(exchange: Exchange) -> None:
+    first = len(exchange.received.body["messages"]) == 1
+    exchange.answer(json.dumps({**TICKET, "category": "weather"} if first else TICKET))
+
+
+@scene
+def invalid(exchange: Exchange) -> None:
+    exchange.answer(json.dumps({**TICKET, "category": "weather"}))
+
+
+@scene
+def garbage(exchange: Exchange) -> None:
+    exchange.answer("I would rather not.")
+
+
+@scene
+def length(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say('{"category": "bil')
+    exchange.stop("length")
+
+
+@scene
+def cut(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Once upon a")
+    exchange.stop("length")
+
+
+@scene
+def filtered(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("I could tell you")
+    exchange.stop("content_filter")
+
+
+@scene
+def empty(exchange: Exchange) -> None:
+    exchange.answer()
+
+
+@scene
+def unauthorized(exchange: Exchange) -> None:
+    exchange.error(401, {"message": f"Incorrect API key: {KEY}", "code": "invalid_api_key"})
+
+
+@scene
+def quota(exchange: Exchange) -> None:
+    exchange.error(
+        429, {"message": "You exceeded your quota", "code": "insufficient_quota"}, retry_after="60"
+    )
+
+
+@scene
+def toolong(exchange: Exchange) -> None:
+    exchange.error(400, {"message": "Too many tokens", "code": "context_length_exceeded"})
+
+
+@scene
+def limited(exchange: Exchange) -> None:
+    exchange.error(429, {"message": "Slow down"}, retry_after="17")
+
+
+@scene
+def hurried(exchange: Exchange) -> None:
+    if exchange.tries == 1:
+        exchange.error(429, {"message": "Slow down"}, retry_after_ms="20")
+    else:
+        exchange.answer("Now.")
+
+
+@scene
+def flaky(exchange: Exchange) -> None:
+    if exchange.tries == 1:
+        exchange.error(500, {"message": "Oops"}, retry_after_ms="20")
+    else:
+        exchange.answer("Recovered.")
+
+
+@scene
+def down(exchange: Exchange) -> None:
+    exchange.error(503, "maintenance", retry_after_ms="20")
+
+
+@scene
+def status(exchange: Exchange) -> None:
+    """`status 404 …`: refuse with that status."""
+    exchange.error(
+        int(exchange.received.prompt.split()[1]), {"message": "No."}, retry_after_ms="20"
+    )
+
+
+@scene
+def malformed(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("So far")
+    exchange.raw(b'data: {"choices": [{"delta"\n\n')
+    exchange.end()
+
+
+@scene
+def misshapen(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("So far")
+    exchange.raw(b'data: {"choices": "none of your business"}\n\n')
+    exchange.stop()
+
+
+@scene
+def inner(exchange: Exchange) -> None:
+    """An error object inside a stream that began well."""
+    exchange.begin()
+    exchange.say("So far")
+    exchange.raw(b'data: {"error": {"message": "GPU lost", "code": "server_error"}}\n\n')
+    exchange.end()
+
+
+@scene
+def truncated(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Half a sent")
+    exchange.raw(b"data: [DONE]\n\n")
+    exchange.end()
+
+
+@scene
+def dropped(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Half a sent")
+    exchange.drop()
+
+
+@scene
+def silent(exchange: Exchange) -> None:
+    exchange.wait_for_leave()
+
+
+@scene
+def stalled(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("One moment")
+    exchange.wait_for_leave()
+
+
+@scene
+def slow(exchange: Exchange) -> None:
+    """Longer in all than the watchdog's patience, never silent for so long."""
+    exchange.begin()
+    for word in "each word comes in its own good time".split():
+        time.sleep(0.1)
+        exchange.say(word + " ")
+    exchange.stop()
