@@ -48,9 +48,11 @@ class StackOptions:
 class Stack:
     """One home's servers under one supervisor, which may be given more processes.
 
-    A context manager: entering takes the home's lock and ends what a killed run left; leaving
-    stops everything in reverse order and gives the lock back. In between call `start`, then hand
-    `supervisor` what else shall run, then `publish`, then `supervisor.run`.
+    A context manager for the main thread: entering takes the home's lock and ends what a killed
+    run left; leaving stops everything in reverse order and gives the lock back. In between call
+    `start`, then hand `supervisor` what else shall run, then `publish`, then `supervisor.run`.
+    Inside, a signal to stop raises nothing but ends those calls; ask `supervisor.stop_requested`
+    between them. One more signal kills what is still stopping.
     """
 
     def __init__(
@@ -67,16 +69,19 @@ class Stack:
         self._record = ChildRecord(self.home)
         self.supervisor = Supervisor(self.home, self._record, terminal, policy=policy)
         self._postgres: Postgres | None = None
+        self._undo = ExitStack()
 
     def __enter__(self) -> "Stack":
-        self._lock.acquire()
-        try:
+        with ExitStack() as undo:
+            undo.enter_context(self._lock)
+            undo.enter_context(self.supervisor.handling_signals())
             withdraw_stack(self.home)
             for child in self._record.end_leftovers(_LEFTOVER_SECONDS):
                 self._terminal.say(f"ended {child.name} (process {child.pid}) of a killed run")
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.callback(self._remove_sockets)
+            undo.callback(self.supervisor.stop)
+            undo.callback(withdraw_stack, self.home)
+            self._undo = undo.pop_all()  # each step happens even where the one before it fails
         return self
 
     def __exit__(
@@ -85,12 +90,7 @@ class Stack:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with ExitStack() as last:  # each of these happens even where the one before it fails
-            last.callback(self._lock.release)
-            if self._postgres:
-                last.callback(RuntimeDirectory(self.home, self._postgres.user).remove)
-            last.callback(self.supervisor.stop)
-            withdraw_stack(self.home)
+        self._undo.close()
 
     def start(self) -> Endpoints:
         """Start the servers that weren't given, and wait until each serves.
@@ -121,6 +121,10 @@ class Stack:
             self.home,
             RunningStack(endpoints=endpoints, supervisor=supervisor, pids=pids, api_url=api_url),
         )
+
+    def _remove_sockets(self) -> None:
+        if self._postgres:
+            RuntimeDirectory(self.home, self._postgres.user).remove()
 
     def _prepare_postgres(self, specs: list[ProcessSpec]) -> str:
         self._postgres = Postgres.prepare(self.home, fast_unsafe=self._options.fast_unsafe)

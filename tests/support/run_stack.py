@@ -24,7 +24,7 @@ def main(home: str) -> int:
     options = StackOptions(home=Path(home), local_model=False, fast_unsafe=True)
     terminal = Terminal(Console(stderr=True))
     try:
-        with Stack(options, terminal) as stack, stack.supervisor.handling_signals():
+        with Stack(options, terminal) as stack:
             endpoints = stack.start()
             stack.publish(endpoints)
             sys.stdout.write(json.dumps(asdict(endpoints)) + "\n")

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import signal
+import threading
 
 import pytest
 from rich.console import Console
@@ -9,6 +12,7 @@ from rich.console import Console
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.errors import HomeUnusableError, ServerNotInstalledError
 from celeriac.embedded.home import Home
+from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.terminal import Terminal
 
@@ -17,8 +21,13 @@ REDIS = "redis://:word@cache.example:6380/0"
 
 
 @pytest.fixture
-def terminal() -> Terminal:
-    return Terminal(Console(file=io.StringIO()))
+def shown() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def terminal(shown: io.StringIO) -> Terminal:
+    return Terminal(Console(file=shown))
 
 
 def test_with_everything_given_nothing_is_started(home: Home, terminal: Terminal) -> None:
@@ -94,3 +103,27 @@ def test_a_local_model_that_is_demanded_must_be_there(
         stack.start()
     with Stack(StackOptions(**given), terminal) as stack:  # type: ignore[arg-type]
         assert stack.start().model_base_url is None, "without a wish it is done without"
+
+
+def test_one_more_ctrl_c_kills_what_is_still_stopping(
+    home: Home, terminal: Terminal, shown: io.StringIO
+) -> None:
+    options = StackOptions(
+        home=home.root, database_url=DATABASE, redis_url=REDIS, local_model=False
+    )
+    stubborn = ProcessSpec(
+        name="worker",
+        argv=("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"),
+        env={"PATH": "/usr/bin:/bin"},
+        ready=lambda: None if "up" in home.log_file("worker").read_text() else "not up",
+        stop_grace=600,
+    )
+    ctrl_c = [threading.Timer(after, os.kill, [os.getpid(), signal.SIGINT]) for after in (0.3, 0.6)]
+    with Stack(options, terminal) as stack:
+        stack.supervisor.start([stubborn])
+        for timer in ctrl_c:
+            timer.start()
+        stack.supervisor.run()
+    for timer in ctrl_c:
+        timer.join()
+    assert "killing worker" in shown.getvalue()
