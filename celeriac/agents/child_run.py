@@ -81,6 +81,8 @@ class _Supervision:
                 return await asyncio.shield(following)
             except asyncio.CancelledError:
                 if following.done() or not self._is_soft_limit():
+                    if time.monotonic() >= self._context.deadline:
+                        self._child.end_at_once()  # somebody else holds the hard limit too
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
                     raise

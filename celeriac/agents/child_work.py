@@ -64,16 +64,22 @@ def _call(start: Mapping[str, Any], channel: Channel) -> str:
 
 
 class _SoftLimit:
-    """Raises SoftTimeLimit in the main thread, but only while the user's function runs."""
+    """Raises SoftTimeLimit in the main thread, but only while the user's function runs.
+
+    A limit that passes before (the machine is slow) is raised at the start.
+    """
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
         self._main = threading.get_ident()
         self._armed = False
+        self._passed = False
         signal.signal(_SOFT_SIGNAL, self._arrived)
 
     def __enter__(self) -> None:
         self._armed = True
+        if self._passed:
+            raise _soft_time_limit()
 
     def __exit__(self, *_: object) -> None:
         self._armed = False
@@ -83,11 +89,14 @@ class _SoftLimit:
         signal.pthread_kill(self._main, _SOFT_SIGNAL)
 
     def _arrived(self, _number: int, _frame: FrameType | None) -> None:
+        self._passed = True
         if self._armed:
             self._armed = False
-            self._interrupts.raise_here(
-                SoftTimeLimit("The soft time limit has passed; finish, or be stopped soon.")
-            )
+            self._interrupts.raise_here(_soft_time_limit())
+
+
+def _soft_time_limit() -> SoftTimeLimit:
+    return SoftTimeLimit("The soft time limit has passed; finish, or be stopped soon.")
 
 
 class _Stop:

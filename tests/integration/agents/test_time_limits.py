@@ -1,24 +1,29 @@
 """Soft limits, hard limits and cancellation, as the pipeline applies them."""
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from celeriac.agents import child_main
+from celeriac.agents.child import ChildCommand, ChildProcess
+from celeriac.agents.child_protocol import ErrorMessage
+from celeriac.agents.child_run import describe_job
 from celeriac.agents.python import PythonRunner
 from celeriac.domain.errors import HardTimeLimitError, SoftTimeLimit
 from celeriac.domain.events import EventType
 from celeriac.domain.outcome import Completed
 from celeriac.domain.task import Limits
-from celeriac.kit.process import ProcessIdentity, identify, still_running
+from celeriac.kit.process import ProcessIdentity, ResourceLimits, identify, still_running
 from celeriac.services.ports import Job
-from tests.support.run_context import RecordingContext, python_job
+from tests.support.run_context import FUNCTIONS, RecordingContext, python_job
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-SHORT = Limits(soft_seconds=1, hard_seconds=3, memory_mb=256)
+SHORT = Limits(soft_seconds=2, hard_seconds=4, memory_mb=256)
 
 
 async def run_limited(runner: PythonRunner, job: Job, context: RecordingContext) -> Completed:
@@ -54,12 +59,32 @@ async def test_a_function_that_lets_the_soft_limit_through_fails_with_it(
     assert "time.sleep(60)" in raised.value.details["traceback"], "it says where the time went"
 
 
+async def test_a_soft_limit_that_passes_while_the_child_starts_is_not_lost(
+    context: RecordingContext, tmp_path: Path
+) -> None:
+    job = python_job("wind_up", note=str(tmp_path / "note"), after="raise")
+    python = {"function": f"{FUNCTIONS}:wind_up", "allowed_modules": (), "sys_path": sys.path}
+    command = ChildCommand(
+        arguments=(sys.executable, "-P", child_main.__file__),
+        environment={},
+        workdir=tmp_path,
+        limits=ResourceLimits(),
+    )
+    async with ChildProcess.spawn(command) as child:
+        child.send({"type": "start", "job": describe_job(job, context), "python": python})
+        child.send({"type": "soft_limit"})
+        message = await child.next_message()
+
+    assert isinstance(message, ErrorMessage)
+    assert message.error.code == SoftTimeLimit.code
+
+
 async def test_a_function_that_ignores_the_soft_limit_is_killed_at_the_hard_one(
     runner: PythonRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
     job = python_job("wind_up", limits=SHORT, note=str(tmp_path / "note"), after="ignore")
 
-    with pytest.raises(HardTimeLimitError, match="hard limit of 3 s"):
+    with pytest.raises(HardTimeLimitError, match="hard limit of 4 s"):
         await run_limited(runner, job, context)
 
 
@@ -68,7 +93,7 @@ async def test_the_hard_limit_ends_all_processes_of_a_child_that_ignores_everyth
 ) -> None:
     note = tmp_path / "pids"
     job = python_job("hang_with_processes", limits=SHORT, note=str(note), stubborn=True)
-    context.deadline = time.monotonic() + 3
+    context.deadline = time.monotonic() + SHORT.hard_seconds
     running = asyncio.ensure_future(runner.run(job, context))
     family = await family_of(note)
 
