@@ -288,5 +288,6 @@ def log_options(settings: Settings, service: Service) -> LogOptions:
         service=service,
         level=settings.log_level,
         directory=settings.logs,
+        console=settings.log_console,
         execution_files=settings.log_execution_files,
     )
