@@ -8,6 +8,7 @@ from celeriac.agents.functions import agent
 if TYPE_CHECKING:
     from celeriac.agents.child_context import ChildContext
     from celeriac.agents.context import AgentContext
+    from celeriac.client import Client, ClientError
     from celeriac.domain.errors import PermanentError, RetryableError, SoftTimeLimit
 
 __version__ = "0.1.0"
@@ -15,6 +16,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AgentContext",
     "ChildContext",
+    "Client",
+    "ClientError",
     "PermanentError",
     "RetryableError",
     "SoftTimeLimit",
@@ -25,6 +28,8 @@ __all__ = [
 _LAZY = {
     "AgentContext": "celeriac.agents.context",
     "ChildContext": "celeriac.agents.child_context",
+    "Client": "celeriac.client",
+    "ClientError": "celeriac.client",
     "PermanentError": "celeriac.domain.errors",
     "RetryableError": "celeriac.domain.errors",
     "SoftTimeLimit": "celeriac.domain.errors",

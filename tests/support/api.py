@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 from fastapi.testclient import TestClient
-from httpx import Response
 
 AGENT: dict[str, Any] = {
     "name": "writer",
@@ -35,30 +35,29 @@ class Asker:
 
     def request(
         self, method: str, path: str, *, headers: dict[str, str] | None = None, **more: Any
-    ) -> Response:
+    ) -> httpx2.Response:
         """Send a request with the key."""
         sent = {"Authorization": f"Bearer {self.token}", **(headers or {})}
-        response: Response = self.client.request(method, path, headers=sent, **more)
-        return response
+        return self.client.request(method, path, headers=sent, **more)
 
-    def get(self, path: str, **more: Any) -> Response:
+    def get(self, path: str, **more: Any) -> httpx2.Response:
         """Send a GET."""
         return self.request("GET", path, **more)
 
-    def post(self, path: str, **more: Any) -> Response:
+    def post(self, path: str, **more: Any) -> httpx2.Response:
         """Send a POST."""
         return self.request("POST", path, **more)
 
-    def patch(self, path: str, **more: Any) -> Response:
+    def patch(self, path: str, **more: Any) -> httpx2.Response:
         """Send a PATCH."""
         return self.request("PATCH", path, **more)
 
-    def delete(self, path: str, **more: Any) -> Response:
+    def delete(self, path: str, **more: Any) -> httpx2.Response:
         """Send a DELETE."""
         return self.request("DELETE", path, **more)
 
 
-def assert_problem(response: Response, status: int, code: str) -> dict[str, Any]:
+def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     """Return the problem that `response` must be."""
     assert response.headers["content-type"] == "application/problem+json", response.text
     body: dict[str, Any] = response.json()

@@ -1,11 +1,8 @@
 """Running tasks over HTTP."""
 
-from collections.abc import Callable
-
 import pytest
 
-from celeriac.wiring import Container
-from tests.support.api import EXECUTE, TASK, Asker, assert_problem
+from tests.support.api import EXECUTE, Asker
 
 
 @pytest.mark.requirement("A1")

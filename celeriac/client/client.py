@@ -1,0 +1,100 @@
+"""The client itself."""
+
+import os
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from celeriac import __version__, wire
+from celeriac.client.errors import ClientError
+from celeriac.client.executions import Executions
+from celeriac.client.resources import Agents, CeleryTasks, Keys, Tasks, Users
+from celeriac.client.transport import Transport
+
+DEFAULT_URL = "http://127.0.0.1:8321"
+_CONNECT_SECONDS = 5.0
+_UNAVAILABLE = 503
+
+H = TypeVar("H", wire.ReadyHealth, wire.CeleryHealth)
+
+
+class Client:
+    """Talks to one API with one key."""
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        *,
+        api_key: str,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """Prepare a client; nothing is sent yet.
+
+        `timeout` bounds, in seconds, the answer to one request, not waiting for executions.
+        `transport` replaces the network, for proxies and tests.
+        """
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={
+                "Authorization": f"Bearer {api_key}",
+                "User-Agent": f"celeriac-python/{__version__}",
+            },
+            timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
+            transport=transport,
+        )
+        self._transport = Transport(self._http)
+        self.agents = Agents(self._transport)
+        self.tasks = Tasks(self._transport)
+        self.executions = Executions(self._transport)
+        self.celery_tasks = CeleryTasks(self._transport)
+        self.keys = Keys(self._transport)
+        self.users = Users(self._transport)
+
+    @classmethod
+    def from_env(cls, *, timeout: float = 30.0) -> Self:
+        """Return a client for CELERIAC_API_URL (default: this machine) and CELERIAC_API_KEY.
+
+        Raises ClientError (`api_key_missing`) where no key is set.
+        """
+        key = os.environ.get("CELERIAC_API_KEY")
+        if not key:
+            raise ClientError(
+                "CELERIAC_API_KEY is not set. Set it to an API key (`celeriac keys create`).",
+                code="api_key_missing",
+            )
+        return cls(os.environ.get("CELERIAC_API_URL", DEFAULT_URL), api_key=key, timeout=timeout)
+
+    @property
+    def base_url(self) -> str:
+        """The API's address."""
+        return str(self._http.base_url)
+
+    def health(self) -> wire.ReadyHealth:
+        """Return whether the API has what it needs; raises ClientError if it doesn't answer."""
+        return self._health(wire.ReadyHealth, "/health/ready")
+
+    def celery_health(self) -> wire.CeleryHealth:
+        """Return the live workers; raises ClientError if the API doesn't answer."""
+        return self._health(wire.CeleryHealth, "/health/celery")
+
+    def _health(self, model: type[H], path: str) -> H:
+        # 503 is an answer here, not a failure
+        response = self._transport.send("GET", path, accept={_UNAVAILABLE})
+        return model.model_validate_json(response.content)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,159 @@
+"""Executions: starting, following, waiting."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from celeriac import wire
+from celeriac.client.errors import WaitTimeoutError
+from celeriac.client.resources import given, pages
+from celeriac.client.stream import Delta, Stream
+from celeriac.client.transport import API, Transport
+
+_PATH = f"{API}/task-executions"
+
+
+class Executions:
+    """`client.executions`. A task is named by its id or, if it is one's own, by its name."""
+
+    def __init__(self, transport: Transport) -> None:
+        """Send through `transport`."""
+        self._transport = transport
+
+    def execute(
+        self,
+        task: str | UUID,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        priority: str | None = None,
+        queue: str | None = None,
+        delay_seconds: float | None = None,
+        available_at: datetime | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.Accepted:
+        """Run a task in the background; return as soon as the execution is stored.
+
+        Without a key of the caller's one is made up, so that a repeated request runs it once.
+        """
+        body = given(
+            variables=dict(variables or {}),
+            execution_mode="async",
+            priority=priority,
+            queue=queue,
+            delay_seconds=delay_seconds,
+            available_at=None if available_at is None else available_at.isoformat(),
+        )
+        path = f"{API}/tasks/{task}/execute"
+        return self._transport.create_work(wire.Accepted, path, body, idempotency_key)
+
+    def run(
+        self,
+        task: str | UUID,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        priority: str | None = None,
+        queue: str | None = None,
+    ) -> wire.Execution:
+        """Run a task and wait for its end; the same as `execute` and `wait`."""
+        accepted = self.execute(task, variables, priority=priority, queue=queue)
+        return self.wait(accepted.execution_id, timeout=timeout)
+
+    def execute_batch(
+        self,
+        task: str | UUID,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        priority: str | None = None,
+        queue: str | None = None,
+        delay_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.AcceptedBatch:
+        """Run a task once for each item of variables, all or none."""
+        body = given(
+            items=[dict(item) for item in items],
+            priority=priority,
+            queue=queue,
+            delay_seconds=delay_seconds,
+        )
+        path = f"{API}/tasks/{task}/execute-batch"
+        return self._transport.create_work(wire.AcceptedBatch, path, body, idempotency_key)
+
+    def get(self, execution_id: str | UUID) -> wire.Execution:
+        """Return an execution as it stands."""
+        return self._transport.get(wire.Execution, f"{_PATH}/{execution_id}")
+
+    def list(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        task: str | UUID | None = None,
+        batch_id: str | UUID | None = None,
+        origin_id: str | UUID | None = None,
+        trigger_type: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> Iterator[wire.Execution]:
+        """Yield executions, the newest first, reading page after page."""
+        wanted = given(
+            status=[status] if isinstance(status, str) else status,
+            task=task and str(task),
+            batch_id=batch_id and str(batch_id),
+            origin_id=origin_id and str(origin_id),
+            trigger_type=trigger_type,
+            created_after=created_after and created_after.isoformat(),
+            created_before=created_before and created_before.isoformat(),
+        )
+        return pages(self._transport, wire.Execution, _PATH, wanted)
+
+    def cancel(self, execution_id: str | UUID) -> wire.Execution:
+        """Ask for its end; a running one stops within seconds."""
+        return self._transport.post(wire.Execution, f"{_PATH}/{execution_id}/cancel", None)
+
+    def retry(
+        self, execution_id: str | UUID, *, idempotency_key: str | None = None
+    ) -> wire.Accepted:
+        """Run the work of one that has ended again, as a new execution."""
+        path = f"{_PATH}/{execution_id}/retry"
+        return self._transport.create_work(wire.Accepted, path, None, idempotency_key)
+
+    def events(self, execution_id: str | UUID, *, after: int = 0) -> Iterator[wire.Event]:
+        """Yield the events so far that are numbered above `after`."""
+        while True:
+            found = self._transport.get(
+                wire.Events, f"{_PATH}/{execution_id}/events", {"after": after, "limit": 500}
+            )
+            yield from found.items
+            if found.next_after is None:
+                return
+            after = found.next_after
+
+    def stream(
+        self, execution_id: str | UUID, *, after: int = 0, timeout: float | None = None
+    ) -> Iterator[wire.Event | Delta]:
+        """Yield events as they come, and live output between them, until the execution has ended.
+
+        A broken connection is taken up again behind the last event. Raises WaitTimeoutError after
+        `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        stream = Stream(self._transport.http, f"{_PATH}/{execution_id}/stream", after=after)
+        yield from stream.follow(deadline)
+        if not stream.ended:
+            raise WaitTimeoutError(execution_id, timeout or 0.0)
+
+    def wait(self, execution_id: str | UUID, *, timeout: float | None = None) -> wire.Execution:
+        """Return the execution when it has ended; raises WaitTimeoutError after `timeout` seconds.
+
+        What ended in failure is returned as well: look at `status`.
+        """
+        for _ in self.stream(execution_id, timeout=timeout):
+            pass
+        return self.get(execution_id)
+
+    def report(self, execution_id: str | UUID, *, format: str = "markdown") -> str:  # noqa: A002
+        """Return the report of one that has ended, as `markdown` or `html`."""
+        path = f"{_PATH}/{execution_id}/report"
+        return self._transport.send("GET", path, params={"format": format}).text

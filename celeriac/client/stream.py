@@ -1,0 +1,96 @@
+"""Following an execution over Server-Sent Events, through broken connections."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from httpx_sse import ServerSentEvent, SSEError, connect_sse
+
+from celeriac.client.errors import ClientError, UnreachableError
+from celeriac.domain.events import TERMINAL_EVENTS
+from celeriac.kit.jsontypes import loads
+from celeriac.wire import Event
+
+_NO_CONTENT = 204
+_UNAVAILABLE = frozenset({502, 503, 504})
+_SILENCE_SECONDS = 45.0
+"""The server sends a sign of life every 15 seconds."""
+_PATIENCE_SECONDS = 60.0
+"""So long a stream tries to get back to a server that is gone."""
+_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of live output; it is stored nowhere and may be missing after a reconnection."""
+
+    data: Mapping[str, Any]
+
+
+class Stream:
+    """One execution's events, resumed behind the last one whenever the connection breaks."""
+
+    def __init__(self, http: httpx.Client, path: str, *, after: int) -> None:
+        """Begin behind event number `after`."""
+        self._http = http
+        self._path = path
+        self._after = after
+        self.ended = False
+        """Whether the execution has ended and all its events were given."""
+
+    def follow(self, deadline: float | None) -> Iterator[Event | Delta]:
+        """Yield what comes until the execution has ended.
+
+        Stops silently once `deadline` (`time.monotonic()` seconds) has passed. Raises ClientError.
+        """
+        alive = time.monotonic()
+        while not self.ended and not _passed(deadline):
+            before = self._after
+            try:
+                yield from self._once(deadline)
+            except (httpx.TransportError, SSEError) as error:
+                failure: ClientError | None = UnreachableError(str(self._http.base_url), error)
+            except ClientError as error:
+                if error.status not in _UNAVAILABLE:
+                    raise
+                failure = error
+            else:
+                failure = None
+            if failure is None or self._after > before:
+                alive = time.monotonic()
+            elif time.monotonic() - alive > _PATIENCE_SECONDS:
+                raise failure
+            if not self.ended:
+                time.sleep(_PAUSE_SECONDS)
+
+    def _once(self, deadline: float | None) -> Iterator[Event | Delta]:
+        silence = _SILENCE_SECONDS
+        if deadline is not None:
+            silence = min(silence, max(deadline - time.monotonic(), 0.05))
+        timeout = httpx.Timeout(10.0, read=silence)
+        headers = {"Last-Event-ID": str(self._after)}
+        with connect_sse(self._http, "GET", self._path, headers=headers, timeout=timeout) as source:
+            if source.response.status_code == _NO_CONTENT:
+                self.ended = True
+                return
+            if source.response.is_error:
+                source.response.read()
+                raise ClientError.of(source.response)
+            for sent in source.iter_sse():
+                yield self._read(sent)
+                if self.ended or _passed(deadline):
+                    return
+
+    def _read(self, sent: ServerSentEvent) -> Event | Delta:
+        if not sent.id and sent.event == "delta":
+            return Delta(loads(sent.data))
+        event = Event.model_validate_json(sent.data)
+        self._after = event.seq
+        self.ended = event.type in TERMINAL_EVENTS
+        return event
+
+
+def _passed(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline

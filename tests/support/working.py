@@ -1,0 +1,46 @@
+"""A worker's part in single steps, for tests that need an execution in a certain state."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from celeriac.db import leases
+from celeriac.db.leases import Notes
+from celeriac.domain.events import NewEvent
+from celeriac.domain.execution import Claim, Message
+from celeriac.domain.outcome import Outcome
+from celeriac.domain.states import Status
+from celeriac.domain.usage import ModelCall
+from celeriac.services.claim import ClaimAttempt
+from celeriac.services.finish import Finish
+from celeriac.wiring import Container
+
+
+def claim(container: Container, execution_id: UUID | str, *, attempt: int = 0) -> Claim:
+    """Claim a queued execution, as a worker does that got its message."""
+    claiming = ClaimAttempt(container.database, worker="test-worker", lease_seconds=60)
+    claimed = claiming(Message(UUID(str(execution_id)), attempt))
+    assert claimed is not None, f"{execution_id} must be queued with {attempt} attempts behind it"
+    container.live.changed([claimed.lease.execution_id])
+    return claimed
+
+
+def tell(
+    container: Container,
+    claimed: Claim,
+    events: Sequence[NewEvent] = (),
+    *,
+    calls: Sequence[ModelCall] = (),
+) -> None:
+    """Write what an agent tells, as its worker does in batches."""
+    notes = Notes(claimed.lease, events=list(events), calls=list(calls))
+    with container.database.statement() as connection:
+        written = leases.record(connection, [notes])
+    assert written, "the lease must be held"
+    container.live.changed([claimed.lease.execution_id])
+
+
+def finish(container: Container, claimed: Claim, outcome: Outcome) -> Status:
+    """Write how the attempt ended."""
+    status = Finish(container.database, container.live)(claimed, outcome, None)
+    assert status is not None, "the lease must be held"
+    return status
