@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.support.requirements"]
+pytest_plugins = ["tests.support.requirements", "tests.support.fixtures"]
 
 _TESTS = Path(__file__).parent
 _MARKED = frozenset({"integration", "e2e", "chaos", "contract"})

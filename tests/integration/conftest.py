@@ -1,40 +1,13 @@
-"""Real servers, one of each for the whole session, and the parts wired to them."""
+"""The parts wired to real servers (their fixtures: tests.support.fixtures)."""
 
 from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
 
-from celeriac.db import migrate
-from celeriac.db.engine import Database
 from celeriac.settings import Settings
 from celeriac.wiring import Container, build
-from tests.support.servers import PostgresServer, ValkeyServer, running_postgres, running_valkey
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A running PostgreSQL."""
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def valkey_server() -> Iterator[ValkeyServer]:
-    """A running Valkey."""
-    with running_valkey() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def migrated(postgres_server: PostgresServer) -> str:
-    """The name of a database with our tables, to be copied and never written."""
-    name = postgres_server.fresh_database()
-    database = Database(postgres_server.url(name), connections=1)
-    with database.transaction() as connection:
-        migrate.upgrade(connection)
-    database.close()
-    return name
+from tests.support.servers import PostgresServer, ValkeyServer
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A real PostgreSQL and a real Valkey for a test session, started as the product starts them."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,14 @@ class RunningServer:
         """End it as a crash would (SIGKILL)."""
         self._process.kill()
 
+    def freeze(self) -> None:
+        """Stop it where it stands (SIGSTOP): connections stay open and nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
 
 class PostgresServer(RunningServer):
     """PostgreSQL without fsync, with a database for each test that asks."""
@@ -92,6 +102,19 @@ class ValkeyServer(RunningServer):
         """Empty all its databases."""
         with redis.Redis.from_url(self.url()) as client:
             client.flushall()
+
+    @contextmanager
+    def holding_writes(self) -> Iterator[None]:
+        """Carry out no write in the block; those of clients that leave meanwhile never happen.
+
+        A frozen server would do later what reached its sockets before.
+        """
+        with redis.Redis.from_url(self.url()) as client:
+            client.client_pause(timeout=60_000, all=False)
+            try:
+                yield
+            finally:
+                client.client_unpause()
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""A fleet for each test, on a database and a Valkey of its own."""
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.support.fleet import Fleet, running_fleet
+from tests.support.places import temporary_directory
+from tests.support.servers import PostgresServer, ValkeyServer, running_valkey
+
+_FLEET = pytest.StashKey[Fleet]()
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey that the test may kill, freeze and flush."""
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(
+    request: pytest.FixtureRequest,
+    postgres_server: PostgresServer,
+    migrated: str,
+    valkey: ValkeyServer,
+) -> Iterator[Fleet]:
+    """A fleet without processes yet."""
+    database = postgres_server.fresh_database(migrated)
+    with temporary_directory() as home:
+        url = postgres_server.url(database)
+        with running_fleet(home, database_url=url, redis_url=valkey.url()) as made:
+            request.node.stash[_FLEET] = made
+            yield made
+    postgres_server.drop_database(database)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes wrote where a test failed."""
+    report = yield
+    fleet = item.stash.get(_FLEET, None)
+    if call.when == "call" and call.excinfo is not None and fleet is not None:
+        report.sections.extend((f"output of {name}", text) for name, text in fleet.report())
+    return report

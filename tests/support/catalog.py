@@ -1,0 +1,42 @@
+"""Users, agents and tasks for tests of the core, made through the product's own services."""
+
+from collections.abc import Sequence
+from itertools import count
+from uuid import UUID
+
+from celeriac.db import accounts
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.agent import PythonAgent
+from celeriac.domain.task import TaskSpec
+from celeriac.services.agents import Agents, NewAgent
+from celeriac.services.tasks import NewTask, Tasks
+from tests.support import fleet_agents
+
+_numbers = count(1)
+
+
+def make_actor(database: Database, role: Role = Role.OPERATOR) -> Actor:
+    """Store a user and return them as who is asking."""
+    name = f"user-{next(_numbers)}"
+    with database.transaction() as connection:
+        user_id = accounts.add_user(connection, name=name, role=role)
+    assert user_id is not None, f"the name {name} is taken"
+    return Actor(user_id, name, role)
+
+
+def make_task(
+    database: Database,
+    actor: Actor,
+    function: str = "noop",
+    spec: TaskSpec | None = None,
+    *,
+    environment: Sequence[str] = (),
+) -> UUID:
+    """Store a task of a `python` agent that calls a function of `fleet_agents`; return its id."""
+    number = next(_numbers)
+    path = function if ":" in function else f"{fleet_agents.__name__}:{function}"
+    agent = PythonAgent(function=path, environment=tuple(environment))
+    Agents(database).create(actor, NewAgent(name=f"agent-{number}", spec=agent))
+    new = NewTask(name=f"task-{number}", agent=f"agent-{number}", spec=spec or TaskSpec())
+    return Tasks(database).create(actor, new).id

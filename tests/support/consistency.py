@@ -1,0 +1,60 @@
+"""What must hold of all executions in a database at any time, whatever happened to the servers."""
+
+from sqlalchemy import text
+
+from celeriac.db.engine import Database
+
+_FAULTS = {
+    "events are not numbered 1..n, with n on the row": """
+        SELECT e.id FROM executions e
+        LEFT JOIN events v ON v.execution_id = e.id
+        GROUP BY e.id, e.event_seq
+        HAVING count(v.seq) <> e.event_seq OR min(v.seq) <> 1 OR max(v.seq) <> e.event_seq""",
+    "an event belongs to no execution": """
+        SELECT v.execution_id FROM events v
+        WHERE NOT EXISTS (SELECT FROM executions e WHERE e.id = v.execution_id)""",
+    "more than one terminal event": """
+        SELECT execution_id FROM events WHERE type IN ('completed', 'failed', 'cancelled')
+        GROUP BY execution_id HAVING count(*) > 1""",
+    "the last event and the status disagree about the end": """
+        SELECT e.id FROM executions e
+        JOIN events v ON v.execution_id = e.id AND v.seq = e.event_seq
+        WHERE (e.status IN ('completed', 'failed', 'cancelled')
+               OR v.type IN ('completed', 'failed', 'cancelled'))
+          AND e.status <> v.type""",
+    "attempts go backwards in the log": """
+        SELECT execution_id FROM (
+            SELECT execution_id, attempt,
+                   lag(attempt) OVER (PARTITION BY execution_id ORDER BY seq) AS before
+            FROM events) AS steps
+        WHERE attempt < before""",
+    "an attempt was started twice": """
+        SELECT execution_id FROM events WHERE type = 'started'
+        GROUP BY execution_id, attempt HAVING count(*) > 1""",
+    "the row's attempt is not the number of starts": """
+        SELECT e.id FROM executions e
+        WHERE e.attempt <> (SELECT count(*) FROM events v
+                            WHERE v.execution_id = e.id AND v.type = 'started')""",
+    "crashes or retries are not as often in the log": """
+        SELECT e.id FROM executions e
+        WHERE e.crash_count <> (SELECT count(*) FROM events v
+                                WHERE v.execution_id = e.id AND v.type = 'worker_lost')""",
+    "a lease is held by what doesn't run, or lacks where something runs": """
+        SELECT id FROM executions
+        WHERE (status = 'running') <> (lease_until IS NOT NULL)""",
+    "the end's time is set on what goes on, or lacks on what has ended": """
+        SELECT id FROM executions
+        WHERE (status IN ('completed', 'failed', 'cancelled')) <> (completed_at IS NOT NULL)""",
+    "more crashes than allowed": "SELECT id FROM executions WHERE crash_count > max_crashes",
+}
+
+
+def assert_consistent(database: Database) -> None:
+    """Fail, naming rule and executions, where the tables contradict each other."""
+    with database.statement() as connection:
+        found = {
+            rule: [row[0] for row in connection.execute(text(query)).fetchmany(5)]
+            for rule, query in _FAULTS.items()
+        }
+    broken = {rule: ids for rule, ids in found.items() if ids}
+    assert not broken, f"the database contradicts itself: {broken}"

@@ -1,0 +1,224 @@
+"""A fleet for one test: workers, beats and APIs as real processes on the test's own servers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from celeriac.adapters.celery_app import QUEUES
+from celeriac.db import events, executions
+from celeriac.domain.events import Event
+from celeriac.domain.execution import Execution
+from celeriac.domain.states import Status
+from celeriac.domain.task import TaskSpec
+from celeriac.kit.jsontypes import JsonObject, dumps
+from celeriac.services.submit import Request, Submitted
+from celeriac.settings import Settings
+from celeriac.wiring import Container, build
+from tests.support import fleet_agents
+from tests.support.catalog import make_actor, make_task
+from tests.support.consistency import assert_consistent
+from tests.support.programs import Program, scrubbed_environment
+from tests.support.waiting import wait_until
+
+API_FACTORY = "celeriac.api.factory:from_environment"
+SECRET_KEY = "a key of tests alone: 0123456789abcdef"
+
+SHORT_TIMES = {
+    "CELERIAC_WORKER_LEASE_SECONDS": "2",
+    "CELERIAC_WORKER_HEARTBEAT_SECONDS": "0.5",
+    "CELERIAC_KEEPER_INTERVAL_SECONDS": "0.2",
+    "CELERIAC_KEEPER_RESEND_SECONDS": "2",
+    "CELERIAC_CELERY_VISIBILITY_TIMEOUT": "5",
+    "CELERIAC_CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "2",
+}
+"""What takes minutes in production takes seconds here."""
+
+START_SECONDS = 30.0
+
+
+class Fleet:
+    """Starts processes, submits to them, and reads what the database has.
+
+    `container` holds the same parts that the API has, in the test's own process.
+    """
+
+    def __init__(self, home: Path, *, database_url: str, redis_url: str) -> None:
+        self.home = home
+        self.programs: list[Program] = []
+        self._urls = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        settings = Settings.load(home=home / "test").model_copy(
+            update={
+                "database_url": database_url,
+                "redis_url": redis_url,
+                "celery_broker_url": None,
+                "celery_result_backend": None,
+                "secret_key": SecretStr(SECRET_KEY),
+            }
+        )
+        self.settings = settings
+        self.container: Container = build(settings, service="test", connections=4)
+        self.actor = make_actor(self.container.database)
+        self.diary = home / "diary"
+        self.gate = home / "gate"
+
+    # processes
+
+    def worker(
+        self, name: str = "w1", *, pool: str = "threads", slots: int = 8, **env: str
+    ) -> Program:
+        """Start a worker and wait until all its processes have reported."""
+        program = self.program(
+            name,
+            ["-m", "celery", "-A", "celeriac", "worker", "--pool", pool, "-c", str(slots),
+             "-n", f"{name}@fleet", "-Q", ",".join(QUEUES), "--loglevel=INFO",
+             "--without-gossip", "--without-mingle"],
+            **env,
+        )  # fmt: skip
+        self.wait_ready(program, slots if pool == "prefork" else 1)
+        return program
+
+    def wait_ready(self, worker: Program, processes: int = 1) -> None:
+        """Wait until as many processes of a worker, just started, have reported."""
+        query = text(
+            "SELECT count(*) FROM workers WHERE hostname = :name AND stopped_at IS NULL"
+            " AND seen_at > now() - interval '1 second'"
+        )
+
+        def ready() -> bool:
+            assert worker.exit_code is None, f"{worker.name} has ended:\n{worker.output()}"
+            return int(self.scalar(query, name=f"{worker.name}@fleet")) >= processes
+
+        wait_until(ready, f"{worker.name} has reported", within=START_SECONDS)
+
+    def beat(self, name: str = "beat", **env: str) -> Program:
+        """Start a beat; its first deeds show that it runs."""
+        return self.program(
+            name, ["-m", "celery", "-A", "celeriac", "beat", "--loglevel=INFO"], **env
+        )
+
+    def api(self, name: str = "api", **env: str) -> Program:
+        """Start an API on a free port; `port_of` tells which."""
+        return self.program(name, ["-m", "uvicorn", "--factory", API_FACTORY, "--port", "0"], **env)
+
+    def program(self, name: str, arguments: Sequence[str], **env: str) -> Program:
+        """Start a program of ours with short times and a scrubbed environment."""
+        settings = {
+            **SHORT_TIMES,
+            **self._urls,
+            "CELERIAC_SECRET_KEY": SECRET_KEY,
+            "CELERIAC_LOG_CONSOLE": "json",
+            "CELERIAC_AGENT_MODULES": dumps([fleet_agents.__name__]),
+            **env,
+        }
+        environment = scrubbed_environment(self.home, **settings)
+        program = Program(name, arguments, environment, self.home / f"{name}.log")
+        self.programs.append(program)
+        return program
+
+    # work
+
+    def task(self, function: str, **spec: Any) -> UUID:
+        """Make a task for a function of `fleet_agents`."""
+        return make_task(self.container.database, self.actor, function, TaskSpec(**spec))
+
+    def submit(self, task: UUID, **variables: Any) -> UUID:
+        """Submit one execution and return its id."""
+        return self.submitted(task, **variables).execution_id
+
+    def submitted(self, task: UUID, **variables: Any) -> Submitted:
+        """Submit one execution and return what a client would be told."""
+        return self.container.submit.one(self.actor, Request(task_id=task, variables=variables))
+
+    def batch(self, task: UUID, variables: Sequence[JsonObject]) -> Sequence[UUID]:
+        """Submit many executions at once; the keeper sends them."""
+        request = Request(task_id=task)
+        return self.container.submit.many(self.actor, request, variables).execution_ids
+
+    def open_gate(self) -> None:
+        """Let the agents go that wait for it."""
+        self.gate.touch()
+
+    def diary_lines(self) -> list[str]:
+        """What agents wrote: `attempt pid` each."""
+        return self.diary.read_text().splitlines() if self.diary.exists() else []
+
+    def dropped(self, worker: Program, execution_id: UUID) -> int:
+        """How many messages of an execution a worker has thrown away."""
+        lines = worker.logged("execution.dropped")
+        return sum(line.get("execution_id") == str(execution_id) for line in lines)
+
+    # what the database has
+
+    def scalar(self, query: Any, **parameters: Any) -> Any:
+        """Return the one value of a query."""
+        with self.container.database.statement() as connection:
+            return connection.execute(query, parameters).scalar_one()
+
+    def get(self, execution_id: UUID) -> Execution:
+        """Return an execution."""
+        with self.container.database.statement() as connection:
+            found = executions.get(connection, execution_id, owner=None)
+        assert found is not None, f"{execution_id} is lost"
+        return found
+
+    def events(self, execution_id: UUID) -> list[Event]:
+        """Return an execution's log."""
+        with self.container.database.statement() as connection:
+            return events.after(connection, execution_id, 0, 10_000)
+
+    def event_types(self, execution_id: UUID) -> list[str]:
+        """Return the kinds of an execution's events, in order."""
+        return [event.type.value for event in self.events(execution_id)]
+
+    def wait_status(self, execution_id: UUID, *wanted: Status, within: float = 20.0) -> Execution:
+        """Wait until an execution has one of the statuses, and return it."""
+        names = " or ".join(wanted)
+        wait_until(
+            lambda: self.get(execution_id).status in wanted,
+            f"{execution_id} is {names}",
+            within=within,
+        )
+        return self.get(execution_id)
+
+    def wait_terminal(self, ids: Sequence[UUID], *, within: float = 40.0) -> list[Execution]:
+        """Wait until all have ended, check that the database holds together, return them."""
+        query = text(
+            "SELECT count(*) FROM executions WHERE id = ANY(:ids)"
+            " AND status IN ('completed', 'failed', 'cancelled')"
+        )
+        wait_until(
+            lambda: self.scalar(query, ids=list(ids)) == len(ids),
+            f"all {len(ids)} executions have ended",
+            within=within,
+        )
+        self.assert_consistent()
+        return [self.get(each) for each in ids]
+
+    def assert_consistent(self) -> None:
+        """Check what must hold at any time, whatever happened."""
+        assert_consistent(self.container.database)
+
+    def close(self) -> None:
+        """End all processes and connections."""
+        for program in self.programs:
+            program.close()
+        self.container.close()
+
+    def report(self) -> list[tuple[str, str]]:
+        """What the programs wrote, for a test that failed."""
+        return [(program.name, program.output()) for program in self.programs]
+
+
+@contextmanager
+def running_fleet(home: Path, *, database_url: str, redis_url: str) -> Iterator[Fleet]:
+    """Make a fleet without processes, and end what was started at the end."""
+    fleet = Fleet(home, database_url=database_url, redis_url=redis_url)
+    try:
+        yield fleet
+    finally:
+        fleet.close()

@@ -1,0 +1,146 @@
+"""Agents for tests with real workers; they talk to the test through files.
+
+Every one that takes a `diary` first writes a line `attempt pid` into it, so that a test can see
+who ran and how often.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import celeriac
+from celeriac import ChildContext, PermanentError, RetryableError
+
+if TYPE_CHECKING:
+    from celeriac import AgentContext
+
+_POLL_SECONDS = 0.02
+
+
+@celeriac.agent("fleet noop")
+async def noop(**variables: Any) -> dict[str, Any]:
+    return variables
+
+
+@celeriac.agent("fleet note")
+async def note(ctx: "AgentContext", diary: str) -> dict[str, int]:
+    _write(diary, ctx)
+    return _who(ctx)
+
+
+@celeriac.agent("fleet hold")
+async def hold(ctx: "AgentContext", diary: str, gate: str) -> dict[str, int]:
+    """Wait until the file `gate` exists, telling of it all the while."""
+    _write(diary, ctx)
+    while not _is_open(gate):  # noqa: ASYNC110 - the gate is a file
+        await asyncio.sleep(_POLL_SECONDS)
+    return _who(ctx)
+
+
+@celeriac.agent("fleet talk")
+async def talk(ctx: "AgentContext", diary: str, gate: str) -> dict[str, int]:
+    """As `hold`, with an event at every look."""
+    _write(diary, ctx)
+    looks = 0
+    while not _is_open(gate):
+        looks += 1
+        await ctx.progress(looks)
+        await asyncio.sleep(_POLL_SECONDS)
+    return _who(ctx)
+
+
+@celeriac.agent("fleet nap")
+async def nap(ctx: "AgentContext", seconds: float, diary: str | None = None) -> dict[str, int]:
+    if diary is not None:
+        _write(diary, ctx)
+    await asyncio.sleep(seconds)
+    return _who(ctx)
+
+
+@celeriac.agent("fleet stumble")
+async def stumble(ctx: "AgentContext", diary: str, times: int) -> dict[str, int]:
+    """Fail in the first `times` attempts."""
+    _write(diary, ctx)
+    if ctx.attempt <= times:
+        raise RetryableError(f"attempt {ctx.attempt} stumbles")
+    return _who(ctx)
+
+
+@celeriac.agent("fleet refuse")
+async def refuse(ctx: "AgentContext", diary: str) -> None:
+    _write(diary, ctx)
+    raise PermanentError("never")
+
+
+@celeriac.agent("fleet crash")
+async def crash(ctx: "AgentContext", diary: str) -> None:
+    """Kill the worker process that runs this."""
+    _write(diary, ctx)
+    os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.sleep(60)
+
+
+@celeriac.agent("fleet block the loop")
+async def block_loop(ctx: "AgentContext", diary: str, seconds: float) -> None:
+    _write(diary, ctx)
+    time.sleep(seconds)  # noqa: ASYNC251 - what this is about
+
+
+@celeriac.agent("fleet ignore the end")
+async def ignore_cancel(ctx: "AgentContext", diary: str, gate: str) -> str:
+    """Go on until the gate opens, whoever wants this to end."""
+    _write(diary, ctx)
+    while not _is_open(gate):
+        try:
+            await asyncio.sleep(_POLL_SECONDS)
+        except asyncio.CancelledError:
+            continue
+    return "ended by itself"
+
+
+@celeriac.agent("fleet plain nap")
+def plain_nap(ctx: ChildContext, diary: str, seconds: float) -> dict[str, int]:
+    _write(diary, ctx)
+    time.sleep(seconds)
+    return _who(ctx)
+
+
+@celeriac.agent("fleet plain family")
+def plain_family(ctx: ChildContext, diary: str, pids: str) -> None:
+    """Start processes that start processes, write down all pids, and never end."""
+    _write(diary, ctx)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    grandchild = int(child.stdout.readline())
+    loner = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    partial = Path(pids).with_suffix(".part")
+    partial.write_text(f"{os.getpid()} {child.pid} {grandchild} {loner.pid}")
+    partial.rename(pids)
+    while True:
+        try:
+            threading.Event().wait()
+        except celeriac.SoftTimeLimit:
+            continue
+
+
+def _is_open(gate: str) -> bool:
+    return Path(gate).exists()
+
+
+def _who(ctx: "AgentContext | ChildContext") -> dict[str, int]:
+    return {"attempt": ctx.attempt, "pid": os.getpid()}
+
+
+def _write(diary: str, ctx: "AgentContext | ChildContext") -> None:
+    line = f"{ctx.attempt} {os.getpid()}\n".encode()
+    handle = os.open(diary, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(handle, line)
+    finally:
+        os.close(handle)
