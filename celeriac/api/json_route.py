@@ -1,15 +1,17 @@
-"""Routes whose JSON bodies are read strictly.
+"""Routes that read requests strictly.
 
-Beyond the grammar it refuses what can't be stored or would be changed on the way: characters
-that PostgreSQL can't hold, integers beyond 64 bits, nesting without end.
+Parameters that a route doesn't have are refused: a filter with a typing error must not return
+everything. Of JSON bodies, beyond the grammar, what can't be stored or would be changed on the way:
+characters that PostgreSQL can't hold, integers beyond 64 bits, nesting without end.
 """
 
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from fastapi import HTTPException, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
@@ -87,13 +89,26 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that reads its body with `parse`."""
+    """A route that reads its body with `parse` and knows all its parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler, given requests that parse strictly."""
         handle = super().get_route_handler()
+        known = frozenset(_parameters(self.dependant))
 
         async def handle_strictly(request: Request) -> Response:
+            for name in request.query_params:
+                if name not in known:
+                    there_are = f"; there are: {', '.join(sorted(known))}" if known else ""
+                    raise InvalidInputError(
+                        f"There is no parameter {name!r} here{there_are}.", field=name
+                    )
             return await handle(_JsonRequest(request.scope, request.receive))
 
         return handle_strictly
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _parameters(inner)

@@ -2,7 +2,7 @@
 
     from celeriac.client import Client
 
-    with Client("http://127.0.0.1:8321", api_key="cel_…") as client:
+    with Client("http://127.0.0.1:8321", "cel_…") as client:
         done = client.executions.run("summarise", {"text": "…"})
         print(done.status, done.result)
 

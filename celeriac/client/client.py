@@ -24,9 +24,9 @@ class Client:
 
     def __init__(
         self,
-        base_url: str = DEFAULT_URL,
-        *,
+        base_url: str,
         api_key: str,
+        *,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class Client:
                 "CELERIAC_API_KEY is not set. Set it to an API key (`celeriac keys create`).",
                 code="api_key_missing",
             )
-        return cls(os.environ.get("CELERIAC_API_URL", DEFAULT_URL), api_key=key, timeout=timeout)
+        return cls(os.environ.get("CELERIAC_API_URL", DEFAULT_URL), key, timeout=timeout)
 
     @property
     def base_url(self) -> str:

@@ -58,10 +58,19 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         accept: Collection[int] = (),
+        answer_within: float | None = None,
     ) -> httpx.Response:
-        """Return the answer of 2xx, or of a status in `accept`; raises ClientError."""
+        """Return the answer of 2xx, or of a status in `accept`; raises ClientError.
+
+        `answer_within` seconds replace the client's own bound for this request.
+        """
         given = {name: value for name, value in (params or {}).items() if value is not None}
-        request = self.http.build_request(method, path, json=body, params=given, headers=headers)
+        timeout = self.http.timeout
+        if answer_within is not None:
+            timeout = httpx.Timeout(answer_within, connect=timeout.connect)
+        request = self.http.build_request(
+            method, path, json=body, params=given, headers=headers, timeout=timeout
+        )
         repeatable = method == "GET" or "Idempotency-Key" in request.headers
         pauses = iter(_PAUSES if repeatable else ())
         while True:

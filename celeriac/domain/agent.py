@@ -3,13 +3,25 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-Name = Annotated[
+from celeriac.kit.ids import parse_uuid
+
+Word = Annotated[
     str,
     StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", min_length=1, max_length=100),
 ]
-"""A name that is safe in URLs, file names and log lines."""
+"""A text that is safe in URLs, file names and log lines."""
+
+
+def _no_id(name: str) -> str:
+    if parse_uuid(name) is not None:
+        raise ValueError("must not look like an id; add a word to it")
+    return name
+
+
+Name = Annotated[Word, AfterValidator(_no_id)]
+"""A name that people give; where a name or an id can stand, it is never taken for an id."""
 
 FunctionPath = Annotated[
     str,
@@ -35,7 +47,9 @@ class LlmAgent(Strict):
     """A language model behind an OpenAI-compatible endpoint."""
 
     runner: Literal[RunnerName.LLM] = RunnerName.LLM
-    model: str = Field(min_length=1, max_length=200, examples=["local/smollm2", "openai/gpt-5-mini"])
+    model: str = Field(
+        min_length=1, max_length=200, examples=["local/smollm2", "openai/gpt-5-mini"]
+    )
     """`provider/model`; the provider's address and key come from the settings."""
     instructions: str = Field(default="", max_length=100_000)
     temperature: float | None = Field(default=None, ge=0, le=2)

@@ -174,7 +174,9 @@ def _check_call(node: nodes.Call) -> None:
         return
     if isinstance(target, nodes.Getattr) and target.attr in METHODS_ALLOWED:
         return
-    _refuse(node, f"only range() and the methods {', '.join(sorted(METHODS_ALLOWED))} can be called")
+    _refuse(
+        node, f"only range() and the methods {', '.join(sorted(METHODS_ALLOWED))} can be called"
+    )
 
 
 def _refuse(node: nodes.Node, reason: str) -> None:
@@ -208,8 +210,9 @@ def check_template(source: str, schema: JsonObject) -> None:
     Every variable that the template reads must be a property of the schema, where the schema
     lists properties, so that a typing error is found when the task is made and not at night.
     """
+    read = compiled(source).variables
     known: JsonValue = schema.get("properties")
-    missing = sorted(compiled(source).variables - set(known)) if isinstance(known, dict) else []
+    missing = sorted(read - set(known)) if isinstance(known, dict) else []
     if missing:
         raise TemplateInvalidError(
             f"The prompt template reads {', '.join(missing)}, which variables_schema doesn't "

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from celeriac.domain.agent import AgentSpec, Name, Strict
+from celeriac.domain.agent import AgentSpec, Name, Strict, Word
 from celeriac.domain.task import TaskSpec
 
 Description = Annotated[str, StringConstraints(max_length=2_000)]
 
-Reference = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Reference = Word
 """An id, or the name of one of the caller's own."""
 
 _AGENT: dict[str, Any] = {
