@@ -47,7 +47,7 @@ from celeriac.services.submit import Submit
 from celeriac.services.tasks import Tasks
 from celeriac.settings import Settings
 
-SECRET_KEY_NAME = "secret_key"
+SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
 """The home's secret that keys the hashes of API keys."""
 
 _MISSED_HEARTBEATS = 3
@@ -163,7 +163,7 @@ class Machinery:
         self.loop.close()
 
 
-def build_machinery(container: Container, *, worker: str) -> Machinery:
+def build_machinery(container: Container, *, worker: str, closing: Callable[[], bool]) -> Machinery:
     """Put together what a worker process named `worker` needs; its threads start here."""
     settings = container.settings
     active = ActiveAttempts()
@@ -186,6 +186,9 @@ def build_machinery(container: Container, *, worker: str) -> Machinery:
         live=container.live,
         loop=loop,
         workdirs=settings.home / "work",
+        worker=worker,
+        lease_seconds=lease_seconds,
+        closing=closing,
     )
     listener = CancelListener(settings.require_redis(), _canceller(active))
     listener.start()

@@ -58,9 +58,7 @@ class Watcher:
             return False
         return True
 
-    async def _iterate(
-        self, subscription: PubSub, execution_id: UUID
-    ) -> AsyncIterator[Change]:
+    async def _iterate(self, subscription: PubSub, execution_id: UUID) -> AsyncIterator[Change]:
         yield Change()
         while True:
             try:

@@ -169,7 +169,7 @@ def _as_it_is(desk: Desk, actor: Actor, execution_id: UUID) -> Submitted:
 
 def _send_due(dispatch: Dispatch) -> None:
     try:
-        while dispatch.due(_SENT_AT_ONCE) == _SENT_AT_ONCE:
+        while dispatch.due():
             pass
     except DatabaseUnavailableError as error:
         # all is stored; the keeper sends what is left

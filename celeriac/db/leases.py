@@ -10,7 +10,6 @@ from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Lease
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.ids import uuid7
-from celeriac.kit.jsontypes import dumps
 
 _RENEW = text("""
 WITH held AS (
@@ -145,7 +144,7 @@ def _record_parameters(notes: Sequence[Notes]) -> dict[str, list[object]]:
         "event_ids": [execution_id for execution_id, _, _ in events],
         "places": [place for _, place, _ in events],
         "types": [event.type for _, _, event in events],
-        "data": [dumps(event.data) for _, _, event in events],
+        "data": [event.data for _, _, event in events],
         "call_ids": [uuid7() for _ in calls],
         "called_ids": [execution_id for execution_id, _ in calls],
         "providers": [call.provider for _, call in calls],

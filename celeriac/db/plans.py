@@ -49,7 +49,9 @@ def of_versions(
     return None if row is None else _plan(row)
 
 
-def _one(connection: Connection, query: Select[tuple[object, ...]]) -> Row[tuple[object, ...]] | None:
+def _one(
+    connection: Connection, query: Select[tuple[object, ...]]
+) -> Row[tuple[object, ...]] | None:
     return connection.execute(query).one_or_none()
 
 

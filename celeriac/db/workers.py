@@ -9,6 +9,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.models import workers as table
 
+_SLOTS = text(
+    "SELECT coalesce(sum(slots), 0) FROM workers"
+    " WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :within)"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
@@ -63,6 +68,11 @@ def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
         .order_by(table.c.hostname, table.c.pid)
     )
     return [WorkerRow(**row._mapping) for row in connection.execute(query)]
+
+
+def slots(connection: Connection, *, within_seconds: float) -> int:
+    """Return how many executions the live worker processes can run at once, all together."""
+    return int(connection.execute(_SLOTS, {"within": within_seconds}).scalar_one())
 
 
 def forget(connection: Connection, *, older_than_seconds: float) -> int:

@@ -1,6 +1,6 @@
 """Events: the entries of an execution's append-only log."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -37,10 +37,14 @@ TERMINAL_EVENTS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CA
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that has no number yet; the database gives the number."""
+    """An event that has no number yet; the database gives the number.
+
+    `data` is JSON text of an object, encoded when the event is made: what JSON can't hold is an
+    error of the one who tells it.
+    """
 
     type: EventType
-    data: JsonObject = field(default_factory=dict)
+    data: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

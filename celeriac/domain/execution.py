@@ -50,6 +50,7 @@ class Claim:
     retry_count: int
     celery_task_id: str
     request_id: str | None
+    queue: str
 
 
 @dataclass(frozen=True, slots=True)

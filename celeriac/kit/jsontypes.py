@@ -1,9 +1,13 @@
 """JSON: its types and one fast encoder for every place that stores or sends it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
+
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""An escaped NUL, as against the text of one: the backslash before the `u` is not escaped."""
 
 JsonValue = Any
 """A JSON value. Recursive aliases cost more in casts than they catch, so this documents intent."""
@@ -18,6 +22,15 @@ def dumps(value: JsonValue) -> str:
     Raises TypeError for what JSON can't hold.
     """
     return orjson.dumps(value).decode()
+
+
+def storable(value: JsonValue) -> str:
+    """Encode `value` as JSON text that PostgreSQL's jsonb takes: U+0000 becomes U+FFFD.
+
+    Raises TypeError for what JSON can't hold, lone surrogates among it.
+    """
+    text = dumps(value)
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 def loads(text: str | bytes) -> JsonValue:

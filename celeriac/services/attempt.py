@@ -13,7 +13,7 @@ from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Lease
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.jsontypes import JsonObject, storable
 
 _MAX_UNSTORED = 1000
 """Events that may wait to be stored before their agent is slowed down."""
@@ -68,8 +68,12 @@ class Attempt:
         return f"{self.lease.execution_id}:{step}"
 
     async def emit(self, kind: EventType, data: JsonObject) -> None:
-        """Add an event; waits while too many are not stored yet."""
-        self._note(lambda notes: notes.events.append(NewEvent(kind, data)))
+        """Add an event; waits while too many are not stored yet.
+
+        Raises TypeError, here and not later, for data that JSON can't hold.
+        """
+        event = NewEvent(kind, storable(data))
+        self._note(lambda notes: notes.events.append(event))
         while len(self._notes.events) >= _MAX_UNSTORED:
             self._check_lease()
             await asyncio.sleep(_PATIENCE)
@@ -82,16 +86,18 @@ class Attempt:
         """Record a model call and its event."""
         event = NewEvent(
             EventType.MODEL_CALL,
-            {
-                "provider": call.provider,
-                "model": call.model,
-                "input_tokens": call.input_tokens,
-                "output_tokens": call.output_tokens,
-                "cached_tokens": call.cached_tokens,
-                "latency_ms": call.latency_ms,
-                "finish_reason": call.finish_reason,
-                "cost": None if call.cost is None else str(call.cost),
-            },
+            storable(
+                {
+                    "provider": call.provider,
+                    "model": call.model,
+                    "input_tokens": call.input_tokens,
+                    "output_tokens": call.output_tokens,
+                    "cached_tokens": call.cached_tokens,
+                    "latency_ms": call.latency_ms,
+                    "finish_reason": call.finish_reason,
+                    "cost": None if call.cost is None else str(call.cost),
+                }
+            ),
         )
 
         def add(notes: Notes) -> None:
@@ -102,7 +108,7 @@ class Attempt:
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the work is."""
-        event = NewEvent(EventType.PROGRESS, {"done": done, "total": total, "note": note})
+        event = NewEvent(EventType.PROGRESS, storable({"done": done, "total": total, "note": note}))
 
         def add(notes: Notes) -> None:
             notes.progress = (done, total, note)

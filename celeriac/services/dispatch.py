@@ -1,26 +1,35 @@
 """Dispatch: the one door to the broker.
 
-A row is marked `queued` and committed before its message is sent. So a message never meets a row
-that is not ready for it, and whatever gets lost between the two is a `queued` row without a
-message, which the keeper finds and sends again (docs/adr/0002).
+The broker holds a short window of messages per queue; what doesn't fit stays `pending`, in
+PostgreSQL, which knows whose turn it is. A worker that ends an execution takes the next pending one
+itself, so the window only has to keep idle slots busy (docs/adr/0002).
+
+A row is `queued` and committed before its message is sent. So a message never meets a row that is
+not ready for it, and whatever gets lost between the two is a `queued` row without a message, which
+the keeper finds and sends again.
 """
 
+import threading
 import time
-from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 
-from celeriac.db import transitions
+from celeriac.db import transitions, workers
 from celeriac.db.engine import Database
 from celeriac.db.transitions import Sendable
 from celeriac.domain.errors import BrokerUnavailableError, DatabaseUnavailableError
+from celeriac.domain.execution import Message
 from celeriac.services.ports import Envelope, LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
 
 _BROKER_PAUSE = 2.0
 """Seconds without sending after the broker failed, so that callers don't queue up behind it."""
+
+_SMALLEST_WINDOW = 16
+_SLOTS_KNOWN_FOR = 2.0
+_WORKER_SEEN_WITHIN = 30.0
 
 
 class Dispatch:
@@ -32,32 +41,49 @@ class Dispatch:
         self._queue = queue
         self._live = live
         self._paused_until = 0.0
+        self._slots = 0
+        self._slots_until = 0.0
+        self._counting = threading.Lock()
 
-    def now(self, ids: Sequence[UUID]) -> list[Sendable]:
-        """Send those of `ids` that are due; return what was sent.
+    def window(self) -> int:
+        """Return how many messages a queue may have out now: the slots of all live workers.
 
-        Never raises for an unreachable server: the rows stay, or go back to, `pending` and the
-        keeper sends them later.
-        """
-        if self._paused:
-            return []
-        try:
-            with self._database.statement() as connection:
-                sendable = transitions.queue(connection, ids)
-        except DatabaseUnavailableError as error:
-            logger.warning("dispatch.database_unavailable", error=error.message)
-            return []
-        return self._send(sendable)
-
-    def due(self, limit: int) -> int:
-        """Send up to `limit` due executions, the urgent first; return how many were sent.
-
-        Raises DatabaseUnavailableError.
+        At least 16, for the workers that are just starting; 0 while the broker is given a rest.
+        Reads the workers' rows every two seconds at most; raises DatabaseUnavailableError.
         """
         if self._paused:
             return 0
+        if time.monotonic() >= self._slots_until and self._counting.acquire(blocking=False):
+            try:
+                with self._database.statement() as connection:
+                    self._slots = workers.slots(connection, within_seconds=_WORKER_SEEN_WITHIN)
+                self._slots_until = time.monotonic() + _SLOTS_KNOWN_FOR
+            finally:
+                self._counting.release()
+        return max(_SMALLEST_WINDOW, self._slots)
+
+    def born_queued(
+        self, execution_id: UUID, celery_task_id: str, queue: str, priority: int
+    ) -> bool:
+        """Send a new execution that was stored as `queued`; return whether it is out.
+
+        Never raises for an unreachable server: the row goes back to `pending`, or stays `queued`,
+        and the keeper sends it later.
+        """
+        return bool(
+            self._send([Sendable(Message(execution_id, 0), celery_task_id, queue, priority)])
+        )
+
+    def due(self) -> int:
+        """Fill the windows with what is due, the urgent first; return how many were sent.
+
+        Raises DatabaseUnavailableError.
+        """
+        window = self.window()
+        if window == 0:
+            return 0
         with self._database.statement() as connection:
-            sendable = transitions.queue_due(connection, limit)
+            sendable = transitions.queue_due(connection, window=window)
         return len(self._send(sendable))
 
     @property

@@ -8,12 +8,13 @@ runs on the process's event loop.
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from celeriac.db.transitions import Turn
 from celeriac.domain.errors import HardTimeLimitError, RetryableError, SoftTimeLimit
 from celeriac.domain.execution import Claim, Message
 from celeriac.domain.outcome import Completed, Failed, HandedBack, Outcome, Retry, Stopped
@@ -21,6 +22,7 @@ from celeriac.domain.plan import Plan
 from celeriac.domain.prompt import compiled
 from celeriac.domain.states import Status
 from celeriac.kit.loop import LeftBehindError, LoopThread, Running
+from celeriac.logs import Step, bound
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.claim import ClaimAttempt
@@ -31,6 +33,9 @@ from celeriac.services.plans import Plans
 from celeriac.services.ports import Job, LiveEvents, Runners
 
 logger = structlog.get_logger(__name__)
+
+_TURN_SECONDS = 1.0
+"""How long a slot goes on by itself. Messages that wait in the broker wait so much longer."""
 
 _WIND_UP_SECONDS = 5.0
 """How long a stopped agent may take to let go before it is left behind."""
@@ -49,6 +54,10 @@ class Parts:
     live: LiveEvents
     loop: LoopThread
     workdirs: Path
+    worker: str
+    lease_seconds: float
+    closing: Callable[[], bool]
+    """Whether this process shuts down and must take nothing new."""
 
 
 class Execute:
@@ -58,35 +67,48 @@ class Execute:
         """Use `parts`."""
         self._parts = parts
 
-    def __call__(self, message: Message) -> Status | None:
-        """Run the attempt that `message` offers; return the status that was written.
+    def __call__(self, message: Message, celery_task_id: str) -> int:
+        """Run the attempt that `message` offers; return how many attempts were run.
 
-        None where there was nothing to do, or where the lease was lost on the way. Raises
-        DatabaseUnavailableError when the database stays away; nothing is lost by that.
+        None for a double. More than one while executions of the same queue are pending: within its
+        first second a slot takes them one after the other, each claimed by the statement that
+        finishes the one before, which spares the broker a message for each. Longer work goes back
+        to Celery each time. Raises DatabaseUnavailableError when the database stays away; nothing
+        is lost by that.
         """
+        until = time.monotonic() + _TURN_SECONDS
         claim = self._parts.claim(message)
         if claim is None:
             logger.info(
                 "execution.dropped", execution_id=message.execution_id, attempt=message.attempt
             )
-            return None
-        with structlog.contextvars.bound_contextvars(**_correlation(claim)):
-            return self._attempt(claim)
+        count = 0
+        while claim is not None:
+            with bound(_correlation(claim)):
+                claim = self._attempt(claim, lambda queue: self._turn(queue, celery_task_id, until))
+            count += 1
+        return count
 
-    def _attempt(self, claim: Claim) -> Status | None:
-        logger.info("execution.picked_up", attempt=claim.lease.attempt)
+    def _turn(self, queue: str, celery_task_id: str, until: float) -> Turn | None:
+        if time.monotonic() > until or self._parts.closing():
+            return None
+        return Turn(queue, self._parts.worker, self._parts.lease_seconds, celery_task_id)
+
+    def _attempt(self, claim: Claim, turn: Callable[[str], Turn | None]) -> Claim | None:
+        """Run one attempt to its end; return the next claim, if one was taken with it."""
+        logger.info(Step.EXECUTION_PICKED_UP, attempt=claim.lease.attempt)
         began = time.monotonic()
         plan = self._parts.plans.of_versions(claim.task_version_id, claim.agent_version_id)
         attempt = self._open(claim, plan)
         with self._parts.active.running(attempt):
             outcome = self._run(attempt, claim, plan)
             if outcome is None:
-                logger.warning("execution.lease_lost", attempt=claim.lease.attempt)
+                logger.warning(Step.EXECUTION_LEASE_LOST, attempt=claim.lease.attempt)
                 return None
             notes = self._parts.notebook.last_page(attempt)
-            status = self._parts.finish(claim, outcome, notes)
-        _report(claim, outcome, status, time.monotonic() - began)
-        return status
+            finished = self._parts.finish(claim, outcome, notes, turn(claim.queue))
+        _report(claim, outcome, finished.status, time.monotonic() - began)
+        return finished.claim
 
     def _open(self, claim: Claim, plan: Plan) -> Attempt:
         return Attempt(
@@ -141,9 +163,7 @@ async def _within_soft_limit(work: Awaitable[Completed], job: Job) -> Completed:
         raise SoftTimeLimit(f"The attempt ran past its soft limit of {limit:g} s.") from error
 
 
-def _ending(
-    error: BaseException, attempt: Attempt, claim: Claim, plan: Plan
-) -> Outcome | None:
+def _ending(error: BaseException, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:
     """Tell what an attempt came to whose agent raised, by itself or because it was stopped."""
     if isinstance(error, LeftBehindError):
         logger.critical("agent.left_behind", agent=plan.agent_name, reason=attempt.stop_reason)
@@ -179,11 +199,11 @@ def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: floa
     attempt = claim.lease.attempt
     ms = round(seconds * 1000, 1)
     if status is None:
-        logger.warning("execution.lease_lost", attempt=attempt)
+        logger.warning(Step.EXECUTION_LEASE_LOST, attempt=attempt)
     elif isinstance(outcome, Failed):
         failure = outcome.failure
         logger.error(
-            "execution.failed",
+            Step.EXECUTION_FAILED,
             attempt=attempt,
             duration_ms=ms,
             error_code=failure.code,
@@ -192,7 +212,7 @@ def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: floa
         )
     elif isinstance(outcome, Retry):
         logger.warning(
-            "execution.retry_scheduled",
+            Step.EXECUTION_RETRY_SCHEDULED,
             attempt=attempt,
             delay=round(outcome.delay, 3),
             error_code=outcome.failure.code,
@@ -200,5 +220,11 @@ def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: floa
             traceback=outcome.failure.details.get("traceback"),
         )
     else:
-        logger.info(f"execution.{status}" if status is not Status.PENDING else "execution.handed_back",
-                    attempt=attempt, duration_ms=ms)
+        step = _STEPS.get(status, Step.EXECUTION_HANDED_BACK)
+        logger.info(step, attempt=attempt, duration_ms=ms)
+
+
+_STEPS = {
+    Status.COMPLETED: Step.EXECUTION_COMPLETED,
+    Status.CANCELLED: Step.EXECUTION_CANCELLED,
+}

@@ -41,7 +41,7 @@ def outcome_of(
         policy,
         retry_count=retry_count,
         retryable=_retryable(error),
-        spread=random.uniform(-1, 1),  # noqa: S311 - jitter, not a secret
+        spread=random.uniform(-1, 1),
         retry_after=error.retry_after if isinstance(error, ProviderRateLimitedError) else None,
     )
     if isinstance(decision, GiveUp):

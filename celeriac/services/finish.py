@@ -3,6 +3,7 @@
 from celeriac.db import audit, leases, transitions
 from celeriac.db.engine import Database
 from celeriac.db.leases import Notes
+from celeriac.db.transitions import Finished, Turn
 from celeriac.domain.execution import Claim
 from celeriac.domain.outcome import Failed, Outcome
 from celeriac.domain.states import Status
@@ -21,25 +22,35 @@ class Finish:
         self._database = database
         self._live = live
 
-    def __call__(self, claim: Claim, outcome: Outcome, notes: Notes | None) -> Status | None:
-        """Store `outcome` and the last notes in one transaction; return the new status.
+    def __call__(
+        self, claim: Claim, outcome: Outcome, notes: Notes | None, turn: Turn | None
+    ) -> Finished:
+        """Store `outcome` and the last notes; on `turn`, claim the next pending execution.
 
-        None means that the lease was lost: nothing was written. Raises DatabaseUnavailableError
-        after ten minutes without the database; the keeper then deals with the expired lease.
+        All in one transaction. The status is None where the lease was lost: nothing was written.
+        Raises DatabaseUnavailableError after ten minutes without the database; the keeper then
+        deals with the expired lease. Should the answer to a first try get lost, so does the
+        execution that it claimed: its lease expires.
         """
-        status = patiently(lambda: self._once(claim, outcome, notes), seconds=_PATIENCE_SECONDS)
-        if status is not None:
-            self._live.changed([claim.lease.execution_id])
-        return status
+        finished = patiently(
+            lambda: self._once(claim, outcome, notes, turn), seconds=_PATIENCE_SECONDS
+        )
+        changed = [claim.lease.execution_id] if finished.status is not None else []
+        if finished.claim is not None:
+            changed.append(finished.claim.lease.execution_id)
+        self._live.changed(changed)
+        return finished
 
-    def _once(self, claim: Claim, outcome: Outcome, notes: Notes | None) -> Status | None:
+    def _once(
+        self, claim: Claim, outcome: Outcome, notes: Notes | None, turn: Turn | None
+    ) -> Finished:
         if not notes and not isinstance(outcome, Failed):
             with self._database.statement() as connection:
-                return transitions.finish(connection, claim.lease, outcome)
+                return transitions.finish(connection, claim.lease, outcome, turn)
         with self._database.transaction() as connection:
             if notes:
                 leases.record(connection, [notes])
-            status = transitions.finish(connection, claim.lease, outcome)
-            if isinstance(outcome, Failed) and status is Status.FAILED:
+            finished = transitions.finish(connection, claim.lease, outcome, turn)
+            if isinstance(outcome, Failed) and finished.status is Status.FAILED:
                 audit.failed(connection, claim, outcome.failure)
-            return status
+            return finished

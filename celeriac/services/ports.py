@@ -98,7 +98,7 @@ class RunContext(Protocol):
         ...
 
     def idempotency_key(self, step: str) -> str:
-        """Return `execution_id:step`: the same for every attempt, for tools with outside effects."""
+        """Return `execution_id:step`, the same in every attempt, for outside effects."""
         ...
 
     async def emit(self, kind: EventType, data: JsonObject) -> None:
@@ -142,5 +142,3 @@ class Runners(Protocol):
     def get(self, agent: AgentSpec) -> Runner:
         """Return the runner; raises AgentMisconfiguredError where it isn't installed."""
         ...
-
-

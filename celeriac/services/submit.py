@@ -22,6 +22,7 @@ from celeriac.domain.schema import check_variables
 from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject
+from celeriac.logs import Step
 from celeriac.services.dispatch import Dispatch
 from celeriac.services.plans import Plans
 
@@ -75,6 +76,16 @@ class SubmittedBatch:
     created: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What became of a request: stored with this address, or made by an `earlier` request."""
+
+    queue: str
+    priority: int
+    celery_task_id: str | None = None
+    earlier: UUID | None = None
+
+
 class Submit:
     """Validates, stores and hands over executions."""
 
@@ -92,16 +103,17 @@ class Submit:
         broker doesn't answer, the execution is returned as `pending` and the keeper sends it.
         """
         execution_id = uuid7()
-        earlier = self._store(actor, request, [execution_id], [request.variables], None)
-        if earlier is not None:
-            return Submitted(earlier, Status.PENDING, None, created=False)
-        logger.info("execution.created", execution_id=execution_id, task_id=request.task_id)
-        if request.delay_seconds > 0:
-            return Submitted(execution_id, Status.PENDING, None)
-        sent = self._dispatch.now([execution_id])
+        window = self._dispatch.window() if request.delay_seconds <= 0 else 0
+        stored = self._store(actor, request, [execution_id], [request.variables], window=window)
+        if stored.earlier is not None:
+            return Submitted(stored.earlier, Status.PENDING, None, created=False)
+        logger.info(Step.EXECUTION_CREATED, execution_id=execution_id, task_id=request.task_id)
+        sent = stored.celery_task_id is not None and self._dispatch.born_queued(
+            execution_id, stored.celery_task_id, stored.queue, stored.priority
+        )
         if not sent:
             return Submitted(execution_id, Status.PENDING, None)
-        return Submitted(execution_id, Status.QUEUED, sent[0].celery_task_id)
+        return Submitted(execution_id, Status.QUEUED, stored.celery_task_id)
 
     def many(
         self, actor: Actor, request: Request, variables: Sequence[JsonObject]
@@ -114,12 +126,10 @@ class Submit:
             raise InvalidInputError("items is empty; give at least one.", field="items")
         batch_id = uuid7()
         ids = [uuid7() for _ in variables]
-        earlier = self._store(actor, request, ids, variables, batch_id)
-        if earlier is not None:
-            return SubmittedBatch(earlier, (), created=False)
-        logger.info(
-            "batch.created", batch_id=batch_id, task_id=request.task_id, count=len(ids)
-        )
+        stored = self._store(actor, request, ids, variables, batch_id=batch_id)
+        if stored.earlier is not None:
+            return SubmittedBatch(stored.earlier, (), created=False)
+        logger.info("batch.created", batch_id=batch_id, task_id=request.task_id, count=len(ids))
         return SubmittedBatch(batch_id, ids)
 
     def _store(
@@ -128,28 +138,28 @@ class Submit:
         request: Request,
         ids: Sequence[UUID],
         variables: Sequence[JsonObject],
-        batch_id: UUID | None,
-    ) -> UUID | None:
-        """Store the executions; return the earlier resource where the key was used before."""
+        *,
+        window: int = 0,
+        batch_id: UUID | None = None,
+    ) -> _Stored:
         for attempt in range(_STALE_PLAN_TRIES):
             plan = self._plans.current(request.task_id, fresh=attempt > 0)
             _check(actor, plan, variables, batch=batch_id is not None)
             new = _new_executions(plan, request, ids, variables, batch_id)
-            if request.idempotency is None:
-                with self._database.statement() as connection:
-                    stored = transitions.create(connection, new, actor)
-            else:
-                earlier, stored = self._store_once(actor, new, request.idempotency)
+            if request.idempotency is not None:
+                earlier, created = self._store_once(actor, new, request.idempotency, window)
                 if earlier is not None:
-                    return earlier
-            if stored:
-                return None
+                    return _Stored(new.queue, new.priority, earlier=earlier)
+            else:
+                with self._database.statement() as connection:
+                    created = transitions.create(connection, new, actor, window=window)
+            if created is not None:
+                return _Stored(new.queue, new.priority, created.celery_task_id)
         raise ConflictError("The task is being changed; send the request again.")
 
     def _store_once(
-        self, actor: Actor, new: transitions.NewExecutions, once: Idempotency
-    ) -> tuple[UUID | None, bool]:
-        resource = new.batch_id or new.ids[0]
+        self, actor: Actor, new: transitions.NewExecutions, once: Idempotency, window: int
+    ) -> tuple[UUID | None, transitions.Created | None]:
         with self._database.transaction() as connection:
             earlier = idempotency.remember(
                 connection,
@@ -157,23 +167,21 @@ class Submit:
                 key=once.key,
                 fingerprint=once.fingerprint,
                 resource_type="batch" if new.batch_id else "execution",
-                resource_id=resource,
+                resource_id=new.batch_id or new.ids[0],
             )
             if earlier is None:
-                stored = transitions.create(connection, new, actor)
-                if not stored:
+                created = transitions.create(connection, new, actor, window=window)
+                if created is None:
                     connection.rollback()
-                return None, stored
+                return None, created
         if earlier.fingerprint != once.fingerprint:
             raise IdempotencyMismatchError(
                 "This Idempotency-Key was used before with another request; use a new key."
             )
-        return earlier.resource_id, False
+        return earlier.resource_id, None
 
 
-def _check(
-    actor: Actor, plan: Plan, variables: Sequence[JsonObject], *, batch: bool
-) -> None:
+def _check(actor: Actor, plan: Plan, variables: Sequence[JsonObject], *, batch: bool) -> None:
     if plan.owner_id != actor.user_id and not actor.sees_all:
         raise NotFoundError("task", plan.task_id)
     prompt = compiled(plan.task.prompt)

@@ -82,7 +82,7 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
 
     def dispatch() -> int:
         total = 0
-        while sent := container.dispatch.due(limit):
+        while sent := container.dispatch.due():
             total += sent
         return total
 

@@ -8,7 +8,7 @@ import structlog
 from celery import Celery, signals
 
 from celeriac.settings import Settings
-from celeriac.worker.process import Drain, WorkerProcess
+from celeriac.worker.process import Closing, WorkerProcess
 
 logger = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ class Lifecycle:
 
     app: Celery
     settings: Settings
-    drain: Drain = field(default_factory=Drain)
+    closing: Closing = field(default_factory=Closing)
     hostname: str = "worker"
     pool: str = "solo"
     slots: int = 1
@@ -47,7 +47,7 @@ class Lifecycle:
                     self._process = WorkerProcess(
                         self.settings,
                         self.app,
-                        self.drain,
+                        self.closing,
                         hostname=self.hostname,
                         pool=self.pool,
                         slots=self.slots,
@@ -72,7 +72,8 @@ class Lifecycle:
     def _shutting_down(self, **_: Any) -> None:
         grace = self.settings.celery.worker_soft_shutdown_timeout
         logger.info("worker.shutting_down", grace_seconds=grace)
-        timer = threading.Timer(grace, self.drain.start)
+        self.closing.begin()
+        timer = threading.Timer(grace, self.closing.drain)
         timer.daemon = True
         timer.start()
 

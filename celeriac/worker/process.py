@@ -17,7 +17,6 @@ from celeriac import __version__
 from celeriac.db import workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Message
-from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7
 from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
@@ -28,32 +27,48 @@ logger = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.1
 
 
-class Drain:
-    """A flag shared by a worker and the children that it forks: hand back what still runs."""
+class Closing:
+    """How far a worker is on its way down, shared with the children that it forks."""
 
     def __init__(self) -> None:
         """Make a shared page; it must exist before the fork."""
         self._page = mmap.mmap(-1, 1)
 
-    def start(self) -> None:
-        """Raise the flag in all processes."""
-        self._page[0] = 1
+    def begin(self) -> None:
+        """From now on nothing new is taken; what runs may end by itself."""
+        self._page[0] = max(self._page[0], 1)
+
+    def drain(self) -> None:
+        """The grace time is over: hand back what still runs."""
+        self._page[0] = 2
 
     @property
-    def started(self) -> bool:
-        """Whether the flag is raised."""
-        return bool(self._page[0])
+    def begun(self) -> bool:
+        """Whether nothing new may be taken."""
+        return self._page[0] >= 1
+
+    @property
+    def draining(self) -> bool:
+        """Whether what runs is to be handed back."""
+        return self._page[0] == 2  # noqa: PLR2004 - the level that `drain` sets
 
 
 class WorkerProcess:
     """Runs executions in this process until it is closed."""
 
     def __init__(
-        self, settings: Settings, app: Celery, drain: Drain, *, hostname: str, pool: str, slots: int
+        self,
+        settings: Settings,
+        app: Celery,
+        closing: Closing,
+        *,
+        hostname: str,
+        pool: str,
+        slots: int,
     ) -> None:
         """Make the parts and start the threads; raises ConfigurationError."""
         self._settings = settings
-        self._drain = drain
+        self._closing = closing
         self._id = uuid7()
         self._hostname = hostname
         self._pool = pool
@@ -62,7 +77,9 @@ class WorkerProcess:
         self._container = build(
             settings, service="worker", connections=settings.worker.database_connections, app=app
         )
-        self._machinery = build_machinery(self._container, worker=f"{hostname}/{os.getpid()}")
+        self._machinery = build_machinery(
+            self._container, worker=f"{hostname}/{os.getpid()}", closing=lambda: closing.begun
+        )
         self._me = psutil.Process()
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
@@ -71,9 +88,9 @@ class WorkerProcess:
         for thread in self._threads:
             thread.start()
 
-    def execute(self, message: Message) -> Status | None:
-        """Run the attempt that `message` offers; see `services.execute`."""
-        return self._machinery.execute(message)
+    def execute(self, message: Message, celery_task_id: str) -> int:
+        """Run what `message` offers, and more while it lasts; see `services.execute`."""
+        return self._machinery.execute(message, celery_task_id)
 
     def health(self) -> dict[str, object]:
         """Return what runs here and whether the database answers."""
@@ -106,7 +123,7 @@ class WorkerProcess:
         interval = self._settings.worker.heartbeat_seconds
         due = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
-            if self._drain.started and self._machinery.active:
+            if self._closing.draining and self._machinery.active:
                 count = self._machinery.active.stop_all(StopReason.SHUTDOWN)
                 logger.info("worker.draining", executions=count)
             if time.monotonic() >= due:

@@ -18,7 +18,6 @@ _HOST = socket.gethostname()
 
 def connect_logging(worker: LogOptions, beat: LogOptions) -> None:
     """Give Celery's programs our log pipeline in place of their own, and follow their tasks."""
-
     # Celery says `celeryd_init` in a worker alone, before it sets up logging
     chosen = {"options": beat}
 

@@ -6,7 +6,16 @@ itself checks the task, and a key-share lock on one busy task row would serialis
 """
 
 from sqlalchemy import (
-    Column, Double, Index, Integer, Numeric, SmallInteger, Table, Text, Uuid, text,
+    Column,
+    Double,
+    Index,
+    Integer,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import BIGINT, JSONB
 
@@ -68,7 +77,7 @@ executions = Table(
     Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
     one_of("status", Status),
     one_of("trigger_type", TriggerType),
-    Index("ix_executions_due", text("priority DESC"), "available_at",
+    Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
           postgresql_where=text("status = 'pending'")),
     Index("ix_executions_sent", "queue", "queued_at", postgresql_where=text("status = 'queued'")),
     Index("ix_executions_leased", "lease_until", postgresql_where=text("status = 'running'")),

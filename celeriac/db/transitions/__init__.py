@@ -7,20 +7,22 @@ database's.
 """
 
 from celeriac.db.transitions.cancelling import request_cancel
-from celeriac.db.transitions.claiming import claim
-from celeriac.db.transitions.creating import NewExecutions, create
-from celeriac.db.transitions.finishing import finish
+from celeriac.db.transitions.claiming import Turn, claim
+from celeriac.db.transitions.creating import Created, NewExecutions, create
+from celeriac.db.transitions.finishing import Finished, finish
 from celeriac.db.transitions.rescuing import Rescued, rescue_expired
-from celeriac.db.transitions.sending import Sendable, queue, queue_due, resend, unqueue
+from celeriac.db.transitions.sending import Sendable, queue_due, resend, unqueue
 
 __all__ = [
+    "Created",
+    "Finished",
     "NewExecutions",
     "Rescued",
     "Sendable",
+    "Turn",
     "claim",
     "create",
     "finish",
-    "queue",
     "queue_due",
     "request_cancel",
     "rescue_expired",

@@ -1,6 +1,9 @@
-"""queued → running: a worker becomes the owner of an attempt."""
+"""queued → running: a worker becomes the owner of an attempt, by its message or by taking turns."""
 
-from uuid import UUID
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection
 
@@ -18,14 +21,14 @@ WITH claimed AS (
         attempt_started_at = now(), event_seq = event_seq + 1
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
     RETURNING id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
-              variables, retry_count, celery_task_id, request_id
+              variables, retry_count, celery_task_id, request_id, queue
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM claimed
 )
 SELECT attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count,
-       celery_task_id, request_id, set_config('synchronous_commit', 'off', true)
+       celery_task_id, request_id, queue, set_config('synchronous_commit', 'off', true)
 FROM claimed
 """,
     claim=Transition.CLAIM,
@@ -53,4 +56,69 @@ def claim(
     ).one_or_none()
     if row is None:
         return None
-    return Claim(Lease(message.execution_id, row[0], token), *row[1:9])
+    return Claim(Lease(message.execution_id, row[0], token), *row[1:10])
+
+
+TAKE = """
+, turn AS (
+    SELECT id FROM executions
+    WHERE status IN ({queue_from}) AND queue = :next_queue AND available_at <= now()
+    ORDER BY priority DESC, available_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE executions e
+    SET status = {claim_to}, attempt = attempt + 1, lease_token = :next_token,
+        lease_until = now() + make_interval(secs => :lease_seconds),
+        worker_hostname = :worker, started_at = coalesce(started_at, now()),
+        attempt_started_at = now(), queued_at = now(), celery_task_id = :next_celery_task_id,
+        event_seq = event_seq + 2
+    FROM turn WHERE e.id = turn.id
+    RETURNING e.id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
+              variables, retry_count, celery_task_id, request_id, queue
+), took AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq - 1, 'queued', attempt - 1,
+           jsonb_build_object('queue', CAST(:next_queue AS text),
+                              'celery_task_id', celery_task_id)
+    FROM taken
+    UNION ALL
+    SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
+    FROM taken
+)"""
+"""Part of a finishing statement: take the next pending row of a queue, `queued` and `running` in
+one step; with both events, as if a message had come and gone in between."""
+
+TAKEN = (
+    "id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count, "
+    "celery_task_id, request_id, queue"
+)
+"""The columns of `taken` that `claim_of` reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A worker's wish to go on with the next pending execution of a queue."""
+
+    queue: str
+    worker: str
+    lease_seconds: float
+    celery_task_id: str
+    token: UUID = field(default_factory=uuid4)
+
+    def parameters(self) -> dict[str, object]:
+        """Return what `TAKE` needs."""
+        return {
+            "next_queue": self.queue,
+            "next_token": self.token,
+            "next_celery_task_id": self.celery_task_id,
+            "worker": self.worker,
+            "lease_seconds": self.lease_seconds,
+        }
+
+
+def claim_of(columns: Sequence[Any], token: UUID) -> Claim | None:
+    """Make a claim of the columns `TAKEN`, or None where nothing was taken."""
+    if columns[0] is None:
+        return None
+    return Claim(Lease(columns[0], columns[1], token), *columns[2:])

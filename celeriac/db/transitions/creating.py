@@ -1,34 +1,49 @@
-"""The birth of executions: rows in `pending`, due now or later."""
+"""The birth of executions: rows in `pending`, or in `queued` where they may be sent at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from celeriac.db.transitions.guards import guarded
 from celeriac.domain.accounts import Actor
 from celeriac.domain.execution import TriggerType
+from celeriac.domain.states import Transition
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject, dumps
 
-_CREATE = text("""
+_CREATE = guarded(
+    """
 WITH plan AS (
-    SELECT t.id FROM tasks t JOIN agents a ON a.id = t.agent_id
+    SELECT t.id,
+           CASE WHEN :window > (SELECT count(*) FROM (
+                    SELECT FROM executions WHERE status = {queue_to} AND queue = :queue
+                    LIMIT :window) AS sent)
+                THEN {queue_to} ELSE 'pending' END AS status
+    FROM tasks t JOIN agents a ON a.id = t.agent_id
     WHERE t.id = :task_id AND t.active AND t.current_version_id = :task_version_id
       AND a.current_version_id = :agent_version_id
 ), born AS (
     INSERT INTO executions (
         id, owner_id, task_id, task_version_id, agent_version_id, status, trigger_type,
         execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
-        available_at, max_crashes, event_seq)
-    SELECT i.id, :owner_id, plan.id, :task_version_id, :agent_version_id, 'pending',
+        available_at, max_crashes, queued_at, celery_task_id, event_seq)
+    SELECT i.id, :owner_id, plan.id, :task_version_id, :agent_version_id, plan.status,
            :trigger_type, :execution_mode, :priority, :queue, i.variables::jsonb, :origin_id,
-           :batch_id, :request_id, now() + make_interval(secs => :delay_seconds), :max_crashes, 1
+           :batch_id, :request_id, now() + make_interval(secs => :delay_seconds), :max_crashes,
+           CASE plan.status WHEN {queue_to} THEN now() END,
+           CASE plan.status WHEN {queue_to} THEN gen_random_uuid()::text END,
+           CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
     FROM plan, unnest(CAST(:ids AS uuid[]), CAST(:variables AS text[])) AS i (id, variables)
-    RETURNING id
+    RETURNING id, status, celery_task_id
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, 1, 'created', 0, CAST(:event AS jsonb) FROM born
+    UNION ALL
+    SELECT id, 2, 'queued', 0,
+           jsonb_build_object('queue', CAST(:queue AS text), 'celery_task_id', celery_task_id)
+    FROM born WHERE status = {queue_to}
 ), audited AS (
     INSERT INTO audit_logs (id, actor_id, actor, action, resource_type, resource_id, request_id,
                             details)
@@ -37,8 +52,10 @@ WITH plan AS (
                CAST(:ids AS uuid[])))
     FROM plan
 )
-SELECT count(*) FROM born
-""")
+SELECT celery_task_id FROM born
+""",
+    queue=Transition.QUEUE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +77,27 @@ class NewExecutions:
     batch_id: UUID | None = None
 
 
-def create(connection: Connection, new: NewExecutions, actor: Actor) -> bool:
-    """Insert the executions with their first event and one audit entry, all or none.
+@dataclass(frozen=True, slots=True)
+class Created:
+    """Stored executions; `celery_task_id` is that of a single one which is to be sent now."""
 
-    Returns False, having written nothing, when the task is gone or inactive or when its or its
+    celery_task_id: str | None
+
+
+def create(
+    connection: Connection, new: NewExecutions, actor: Actor, *, window: int
+) -> Created | None:
+    """Insert the executions with their first events and one audit entry, all or none.
+
+    They are born `queued`, and must then be sent, where their queue has fewer than `window`
+    messages out; 0 has them `pending` in any case, which is right for all that is not due at once.
+    Returns None, having written nothing, when the task is gone or inactive or when its or its
     agent's current version is no longer the one named: the caller reads them again.
     """
     parameters = {
         "ids": list(new.ids),
         "variables": [dumps(variables) for variables in new.variables],
+        "window": window,
         "owner_id": actor.user_id,
         "task_id": new.task_id,
         "task_version_id": new.task_version_id,
@@ -89,4 +118,5 @@ def create(connection: Connection, new: NewExecutions, actor: Actor) -> bool:
         "audit_type": "batch" if new.batch_id else "execution",
         "audited_id": str(new.batch_id or new.ids[0]),
     }
-    return bool(connection.execute(_CREATE, parameters).scalar_one() == len(new.ids))
+    row = connection.execute(_CREATE, parameters).first()
+    return None if row is None else Created(row[0])

@@ -1,13 +1,16 @@
 """running → whatever the attempt came to, written only by the holder of its lease."""
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, TextClause, text
 
+from celeriac.db.transitions.claiming import TAKE, TAKEN, Turn, claim_of
 from celeriac.db.transitions.guards import guarded
 from celeriac.domain.events import EventType
-from celeriac.domain.execution import Lease
+from celeriac.domain.execution import Claim, Lease
 from celeriac.domain.outcome import Completed, Failed, HandedBack, Outcome, Retry, Stopped
 from celeriac.domain.states import Status, Transition
-from celeriac.kit.jsontypes import JsonObject, dumps
+from celeriac.kit.jsontypes import JsonObject, storable
 
 _END = """
 WITH done AS (
@@ -20,17 +23,10 @@ WITH done AS (
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, :type, attempt, CAST(:data AS jsonb) FROM done
-)
-SELECT status FROM done
-"""
+)"""
 
 
-_COMPLETE = guarded(_END, end=Transition.COMPLETE)
-_FAIL = guarded(_END, end=Transition.FAIL)
-_STOP = guarded(_END, end=Transition.STOP)
-
-_RELEASE = guarded(
-    """
+_RELEASE = """
 WITH done AS (
     UPDATE executions
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {retry_to} ELSE {stop_to} END,
@@ -46,25 +42,62 @@ WITH done AS (
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE :type END, attempt,
            CAST(:data AS jsonb)
     FROM done
+)"""
+
+
+_ALONE = "SELECT status FROM done"
+_WITH_TURN = (
+    TAKE
+    + f" SELECT done.status, {TAKEN} FROM (SELECT max(status) AS status FROM done) AS done"
+    + " LEFT JOIN taken ON true"
 )
-SELECT status FROM done
-""",
-    retry=Transition.RETRY,
-    stop=Transition.STOP,
-)
 
 
-def finish(connection: Connection, lease: Lease, outcome: Outcome) -> Status | None:
-    """Write how the attempt of `lease` ended; return the new status, or None if it was lost.
+def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
+    """Return a finishing statement by itself and with the taking of the next execution."""
+    turn = {"queue": Transition.QUEUE, "claim": Transition.CLAIM}
+    return guarded(statement + _ALONE, **transitions), guarded(
+        statement + _WITH_TURN, **transitions, **turn
+    )
 
-    None means that the lease is no longer ours: the outcome is not, and must not be, written. Asked
-    for a second time after an answer got lost on the way, it finds its own writing and returns the
-    same status. A retry or hand-back of an execution whose cancellation was asked for cancels it.
+
+_COMPLETE = _both(_END, end=Transition.COMPLETE)
+_FAIL = _both(_END, end=Transition.FAIL)
+_STOP = _both(_END, end=Transition.STOP)
+_SEND_BACK = _both(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What was written: the new status, or None for a lost lease; and the next claim, if any."""
+
+    status: Status | None
+    claim: Claim | None = None
+
+
+def finish(
+    connection: Connection, lease: Lease, outcome: Outcome, turn: Turn | None = None
+) -> Finished:
+    """Write how the attempt of `lease` ended and, on `turn`, claim the next pending execution.
+
+    All in one statement. The status is None where the lease is no longer ours: the outcome is not,
+    and must not be, written. Asked for a second time after an answer got lost on the way, it finds
+    its own writing and returns the same status. A retry or hand-back of an execution whose
+    cancellation was asked for cancels it.
     """
-    statement, values = _finishing(outcome)
-    parameters = {"id": lease.execution_id, "attempt": lease.attempt, "token": lease.token}
-    status = connection.execute(statement, {**parameters, **values}).scalar_one_or_none()
-    return Status(status) if status is not None else _as_finished(connection, lease)
+    (alone, with_turn), values = _finishing(outcome)
+    parameters = {
+        "id": lease.execution_id, "attempt": lease.attempt, "token": lease.token, **values
+    }  # fmt: skip
+    if turn is None:
+        status = connection.execute(alone, parameters).scalar_one_or_none()
+        claim = None
+    else:
+        row = connection.execute(with_turn, {**parameters, **turn.parameters()}).one()
+        status = row[0]
+        claim = claim_of(row[1:], turn.token)
+    known = Status(status) if status is not None else _as_finished(connection, lease)
+    return Finished(known, claim)
 
 
 _AS_FINISHED = text(
@@ -79,12 +112,12 @@ def _as_finished(connection: Connection, lease: Lease) -> Status | None:
     return None if status is None else Status(status)
 
 
-def _finishing(outcome: Outcome) -> tuple[TextClause, JsonObject]:
+def _finishing(outcome: Outcome) -> tuple[tuple[TextClause, TextClause], JsonObject]:
     nothing = {"result": None, "code": None, "message": None, "details": None}
     match outcome:
         case Completed(result):
             event = {"type": EventType.COMPLETED, "data": "{}"}
-            return _COMPLETE, nothing | event | {"result": dumps(result)}
+            return _COMPLETE, nothing | event | {"result": storable(result)}
         case Failed(failure):
             error = _error(failure.code, failure.message, failure.details)
             return _FAIL, nothing | error | {"type": EventType.FAILED}
@@ -93,16 +126,16 @@ def _finishing(outcome: Outcome) -> tuple[TextClause, JsonObject]:
         case Retry(failure, delay):
             error = _error(failure.code, failure.message, failure.details, delay=round(delay, 3))
             step = {"type": EventType.RETRY_SCHEDULED, "delay": delay, "retries": 1}
-            return _RELEASE, nothing | error | step
+            return _SEND_BACK, nothing | error | step
         case HandedBack():
             event = {"type": EventType.HANDED_BACK, "data": "{}"}
-            return _RELEASE, nothing | event | {"delay": 0.0, "retries": 0}
+            return _SEND_BACK, nothing | event | {"delay": 0.0, "retries": 0}
 
 
 def _error(code: str, message: str, details: JsonObject, **more: float) -> dict[str, str]:
     return {
         "code": code,
         "message": message,
-        "details": dumps(details),
-        "data": dumps({"code": code, "message": message, **more}),
+        "details": storable(details),
+        "data": storable({"code": code, "message": message, **more}),
     }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
 from celeriac.domain.execution import Message
@@ -21,8 +21,31 @@ class Sendable:
     priority: int
 
 
-_QUEUED = """
-, logged AS (
+_QUEUE_DUE = guarded(
+    """
+WITH RECURSIVE names AS (
+    (SELECT queue FROM executions WHERE status IN ({queue_from}) ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.queue FROM executions e
+            WHERE e.status IN ({queue_from}) AND e.queue > names.queue ORDER BY e.queue LIMIT 1)
+    FROM names WHERE names.queue IS NOT NULL
+), due AS (
+    SELECT picked.id FROM names, LATERAL (
+        SELECT e.id FROM executions e
+        WHERE e.status IN ({queue_from}) AND e.queue = names.queue AND e.available_at <= now()
+        ORDER BY e.priority DESC, e.available_at
+        LIMIT greatest(0, :window - (SELECT count(*) FROM (
+            SELECT FROM executions s WHERE s.status = {queue_to} AND s.queue = names.queue
+            LIMIT :window) AS sent))
+        FOR UPDATE SKIP LOCKED
+    ) AS picked
+), moved AS (
+    UPDATE executions e
+    SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
+        celery_task_id = gen_random_uuid()::text
+    FROM due WHERE e.id = due.id
+    RETURNING e.id, attempt, celery_task_id, queue, priority, event_seq
+), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'queued', attempt,
            jsonb_build_object('queue', queue, 'celery_task_id', celery_task_id)
@@ -31,60 +54,20 @@ _QUEUED = """
 SELECT id, attempt, celery_task_id, queue, priority,
        set_config('synchronous_commit', 'off', true)
 FROM moved
-"""
-
-_QUEUE = guarded(
-    """
-WITH moved AS (
-    UPDATE executions
-    SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
-        celery_task_id = gen_random_uuid()::text
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({queue_from}) AND available_at <= now()
-    RETURNING id, attempt, celery_task_id, queue, priority, event_seq
-)"""
-    + _QUEUED,
-    queue=Transition.QUEUE,
-)
-
-_QUEUE_DUE = guarded(
-    """
-WITH due AS (
-    SELECT id FROM executions
-    WHERE status IN ({queue_from}) AND available_at <= now()
-    ORDER BY priority DESC, available_at
-    LIMIT :limit
-    FOR UPDATE SKIP LOCKED
-), moved AS (
-    UPDATE executions e
-    SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
-        celery_task_id = gen_random_uuid()::text
-    FROM due WHERE e.id = due.id
-    RETURNING e.id, attempt, celery_task_id, queue, priority, event_seq
-)"""
-    + _QUEUED,
+""",
     queue=Transition.QUEUE,
 )
 
 
-def queue(connection: Connection, ids: Sequence[UUID]) -> list[Sendable]:
-    """Mark those of `ids` that are due as `queued`; return what must be sent.
+def queue_due(connection: Connection, *, window: int) -> list[Sendable]:
+    """Mark due rows as `queued`, the urgent first, up to `window` a queue; return them for sending.
 
-    The commit doesn't wait for the disk: should the server crash right after, the row is still
-    `pending`, its message claims nothing and the keeper sends another.
+    Rows that another dispatcher is marking right now are passed over. The commit doesn't wait for
+    the disk: should the server crash right after, the row is still `pending`, its message claims
+    nothing and the keeper sends another.
     """
-    return [_sendable(row) for row in connection.execute(_QUEUE, {"ids": list(ids)})]
-
-
-def queue_due(connection: Connection, limit: int) -> list[Sendable]:
-    """Mark up to `limit` due rows as `queued`, the urgent first; return what must be sent.
-
-    Rows that another dispatcher is marking right now are passed over.
-    """
-    return [_sendable(row) for row in connection.execute(_QUEUE_DUE, {"limit": limit})]
-
-
-def _sendable(row: Row[tuple[UUID, int, str, str, int, str]]) -> Sendable:
-    return Sendable(Message(row[0], row[1]), row[2], row[3], row[4])
+    rows = connection.execute(_QUEUE_DUE, {"window": window})
+    return [Sendable(Message(row[0], row[1]), row[2], row[3], row[4]) for row in rows]
 
 
 _UNQUEUE = guarded(

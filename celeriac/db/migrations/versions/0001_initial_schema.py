@@ -130,7 +130,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_executions_due",
         "executions",
-        [sa.literal_column("priority DESC"), "available_at"],
+        ["queue", sa.literal_column("priority DESC"), "available_at"],
         unique=False,
         postgresql_where=sa.text("status = 'pending'"),
     )

@@ -1,0 +1,17 @@
+"""The agents that are measured: they do nothing, or wait."""
+
+import asyncio
+
+from celeriac.agents.functions import agent
+
+
+@agent("benchmark-noop")
+async def noop() -> None:
+    """Do nothing."""
+
+
+@agent("benchmark-wait")
+async def wait(seconds: float) -> float:
+    """Wait without holding anything up, as an agent waits for its model."""
+    await asyncio.sleep(seconds)
+    return seconds
