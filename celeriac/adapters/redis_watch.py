@@ -47,7 +47,7 @@ class Watcher:
             yield self._iterate(subscription, execution_id)
         finally:
             with suppress(RedisError, OSError):
-                await subscription.aclose()  # type: ignore[no-untyped-call]
+                await subscription.aclose()
                 await redis.aclose()
 
     async def _subscribe(self, subscription: PubSub, execution_id: UUID) -> bool:

@@ -67,7 +67,7 @@ def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
         )
         .order_by(table.c.hostname, table.c.pid)
     )
-    return [WorkerRow(**row._mapping) for row in connection.execute(query)]
+    return [WorkerRow(**row) for row in connection.execute(query).mappings()]
 
 
 def slots(connection: Connection, *, within_seconds: float) -> int:

@@ -139,7 +139,7 @@ class Execute:
             runner = self._parts.runners.get(job.agent)
             running = self._parts.loop.start(_within_soft_limit(runner.run(job, attempt), job))
             return self._wait(attempt, running)
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - agents raise anything
             return _ending(error, attempt, claim, plan)
 
     def _wait(self, attempt: Attempt, running: Running[Completed]) -> Completed:
@@ -154,8 +154,9 @@ class Execute:
 
 async def _within_soft_limit(work: Awaitable[Completed], job: Job) -> Completed:
     limit = job.limits.soft_seconds
+    scope = asyncio.timeout(limit)
     try:
-        async with asyncio.timeout(limit) as scope:
+        async with scope:
             return await work
     except TimeoutError as error:
         if not scope.expired():

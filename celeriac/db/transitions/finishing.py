@@ -48,8 +48,9 @@ WITH done AS (
 _ALONE = "SELECT status FROM done"
 _WITH_TURN = (
     TAKE
-    + f" SELECT done.status, {TAKEN} FROM (SELECT max(status) AS status FROM done) AS done"
-    + " LEFT JOIN taken ON true"
+    + " SELECT ended.status, "
+    + TAKEN
+    + " FROM (SELECT max(status) AS status FROM done) AS ended LEFT JOIN taken ON true"
 )
 
 
