@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from celeriac.agents.functions import agent
+from celeriac.version import __version__
 
 if TYPE_CHECKING:
     from celeriac.agents.child_context import ChildContext
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from celeriac.client import Client, ClientError
     from celeriac.domain.errors import PermanentError, RetryableError, SoftTimeLimit
 
-__version__ = "0.1.0"
 
 __all__ = [
     "AgentContext",

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from celeriac import __version__
+from celeriac.version import __version__
 from celeriac.api import (
     agents,
     api_keys,

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from celeriac import __version__, wire
+from celeriac.version import __version__, wire
 from celeriac.api.answers import answer
 from celeriac.api.deps import AtDesk
 from celeriac.api.json_route import JsonRoute

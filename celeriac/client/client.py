@@ -6,7 +6,7 @@ from typing import Self, TypeVar
 
 import httpx
 
-from celeriac import __version__, wire
+from celeriac.version import __version__, wire
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
 from celeriac.client.resources import Agents, CeleryTasks, Keys, Tasks, Users

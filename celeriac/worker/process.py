@@ -13,7 +13,7 @@ import psutil
 import structlog
 from celery import Celery
 
-from celeriac import __version__
+from celeriac.version import __version__
 from celeriac.db import workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Message

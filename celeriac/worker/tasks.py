@@ -4,7 +4,7 @@ from uuid import UUID
 
 from celery import Task, current_app, shared_task
 
-from celeriac import __version__
+from celeriac.version import __version__
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.domain.execution import Message
 
