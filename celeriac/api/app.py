@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from celeriac.version import __version__
 from celeriac.api import (
     agents,
     api_keys,
@@ -22,6 +21,7 @@ from celeriac.api import (
     users,
 )
 from celeriac.api.middleware import BodyLimit, RequestContext
+from celeriac.version import __version__
 from celeriac.wiring import Container, build_desk
 
 

@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from celeriac.version import __version__, wire
+from celeriac import wire
 from celeriac.api.answers import answer
 from celeriac.api.deps import AtDesk
 from celeriac.api.json_route import JsonRoute
 from celeriac.services.health import OK
+from celeriac.version import __version__
 
 router = APIRouter(prefix="/health", tags=["health"], route_class=JsonRoute)
 

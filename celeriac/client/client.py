@@ -6,11 +6,12 @@ from typing import Self, TypeVar
 
 import httpx
 
-from celeriac.version import __version__, wire
+from celeriac import wire
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
 from celeriac.client.resources import Agents, CeleryTasks, Keys, Tasks, Users
 from celeriac.client.transport import Transport
+from celeriac.version import __version__
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 _CONNECT_SECONDS = 5.0

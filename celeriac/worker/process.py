@@ -13,13 +13,13 @@ import psutil
 import structlog
 from celery import Celery
 
-from celeriac.version import __version__
 from celeriac.db import workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Message
 from celeriac.kit.ids import uuid7
 from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
+from celeriac.version import __version__
 from celeriac.wiring import build, build_machinery
 
 logger = structlog.get_logger(__name__)

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from celery import Task, current_app, shared_task
 
-from celeriac.version import __version__
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.domain.execution import Message
+from celeriac.version import __version__
 
 _NO_LIMIT = 10 * 365 * 86_400
 """Executions have limits of their own, kept in every pool; Celery's must not cut in first."""
