@@ -30,8 +30,8 @@ class Clients:
         """Return the client of `provider`; called on the loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            assert not self._clients, "its connections belong to another event loop"
-            self._loop = loop
+            # connections belong to their loop; one that an agent has blocked is given up with them
+            self._loop, self._clients = loop, {}
         client = self._clients.get(provider)
         if client is None:
             client = self._clients[provider] = self._make(provider)

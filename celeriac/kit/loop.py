@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+_ALIVE_SECONDS = 1.0
+
 
 class LeftBehindError(Exception):
     """A coroutine was cancelled and did not end within its grace time."""
@@ -75,15 +77,29 @@ class LoopThread:
 
     def __init__(self, name: str = "agents") -> None:
         """Start the loop; make it after a fork, never before."""
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
-        self._thread.start()
+        self._name = name
+        self._renewing = threading.Lock()
+        self.loop, self._thread = self._begin()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Running[T]:
         """Start a coroutine from any thread."""
         running: Running[T] = Running(self.loop)
         self.loop.call_soon_threadsafe(running.begin, work)
         return running
+
+    def renew(self) -> bool:
+        """Go on with a new loop where the present one is held up; return whether it was.
+
+        A coroutine that blocks its thread can't be stopped. It and all others on its loop are left
+        to themselves; should it ever let go, they go on.
+        """
+        with self._renewing:
+            alive = threading.Event()
+            self.loop.call_soon_threadsafe(alive.set)
+            if alive.wait(_ALIVE_SECONDS):
+                return False
+            self.loop, self._thread = self._begin()
+            return True
 
     def close(self, seconds: float = 5.0) -> None:
         """Cancel what still runs, wait for it at most `seconds`, and end the loop."""
@@ -93,6 +109,12 @@ class LoopThread:
         self._thread.join(seconds)
         if not self._thread.is_alive():
             self.loop.close()
+
+    def _begin(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
+        thread.start()
+        return loop, thread
 
 
 async def _end_all() -> None:

@@ -147,8 +147,9 @@ class Execute:
         if not running.wait(attempt.seconds_left):
             attempt.stop(StopReason.HARD_LIMIT)
             if not running.wait(_WIND_UP_SECONDS + 1):
-                # the loop itself is held up by an agent that blocks it
                 running.abandon()
+                if self._parts.loop.renew():
+                    logger.critical("agent.blocks_loop", hint="blocking work: use a plain function")
         return running.result()
 
 

@@ -1,0 +1,79 @@
+"""The event loop on a thread of its own."""
+
+import asyncio
+import threading
+
+import pytest
+
+from celeriac.kit.loop import LeftBehindError, LoopThread
+
+
+@pytest.fixture
+def loop():
+    thread = LoopThread("test")
+    yield thread
+    thread.close(1)
+
+
+def test_a_result_and_an_error_come_back_to_the_caller(loop):
+    async def add() -> int:
+        return 1 + 1
+
+    async def fail() -> None:
+        raise LookupError("no such thing")
+
+    assert loop.start(add()).result() == 2
+    with pytest.raises(LookupError, match="no such thing"):
+        loop.start(fail()).result()
+
+
+def test_cancelling_waits_for_the_clean_up(loop):
+    cleaned = threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.set()
+
+    running = loop.start(work())
+    running.cancel(5)
+    with pytest.raises(asyncio.CancelledError):
+        running.result()
+    assert cleaned.is_set(), "the result must not come before the coroutine has cleaned up"
+
+
+def test_one_that_ignores_its_cancellation_is_left_behind(loop):
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if release.is_set():
+                    raise
+
+    release = threading.Event()
+    running = loop.start(stubborn())
+    running.cancel(0.05)
+    with pytest.raises(LeftBehindError):
+        running.result()
+    release.set()
+
+
+def test_a_blocked_loop_is_replaced_and_a_live_one_is_kept(loop):
+    release = threading.Event()
+
+    async def block() -> None:
+        release.wait(30)
+
+    async def answer() -> str:
+        return "alive"
+
+    assert not loop.renew(), "a loop that answers must stay"
+    loop.start(block())
+    try:
+        assert loop.renew(), "a loop that doesn't answer must be replaced"
+        assert loop.start(answer()).result() == "alive"
+    finally:
+        release.set()
