@@ -1,0 +1,164 @@
+"""`celeriac agents`: who does the work."""
+
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.formatting import moment, plain, short
+from celeriac.cli.options import Limit
+from celeriac.cli.session import Session, connected
+from celeriac.cli.specs import Assignments, SpecFile, assign, begin_spec, put, text_argument
+
+if TYPE_CHECKING:
+    from celeriac.wire import Agent
+
+AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="PROVIDER/MODEL", help="A language model, such as local/smollm2."),
+]
+Function = Annotated[
+    str | None,
+    typer.Option(metavar="MODULE:FUNCTION", help="A Python function that the workers can import."),
+]
+Instructions = Annotated[str | None, typer.Option(help="What the model is told in every run.")]
+InstructionsFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The instructions from a file; - for stdin.")
+]
+Description = Annotated[str | None, typer.Option(help="What it is for.")]
+_SHORT = 60
+
+
+def build_app() -> typer.Typer:
+    """Return the group `agents`."""
+    app = typer.Typer(name="agents", help="Who does the work: language models and functions.")
+    app.command("list")(list_agents)
+    for command in (show, create, update):
+        app.command()(command)
+    return app
+
+
+@connected
+def list_agents(session: Session, limit: Limit = 50) -> None:
+    """List your agents, the newest first; an admin sees everybody's."""
+    found = list(islice(session.client.agents.list(), limit))
+    if session.output.as_json:
+        session.output.json(found)
+        return
+    session.output.table(
+        ("NAME", "RUNNER", "WHO", "VERSION", "CHANGED", "DESCRIPTION"),
+        (
+            (
+                agent.name,
+                agent.spec.runner,
+                _who(agent),
+                str(agent.version),
+                moment(agent.updated_at),
+                short(agent.description, _SHORT),
+            )
+            for agent in found
+        ),
+    )
+
+
+@connected
+def show(session: Session, agent: AgentName) -> None:
+    """Show an agent with its whole specification."""
+    _show(session, session.client.agents.get(agent))
+
+
+@connected
+def create(
+    session: Session,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among your agents.")],
+    model: Model = None,
+    function: Function = None,
+    instructions: Instructions = None,
+    instructions_file: InstructionsFile = None,
+    description: Description = None,
+    spec: SpecFile = None,
+    assignments: Assignments = [],  # noqa: B006 - Typer copies it
+) -> None:
+    """Make an agent: a language model, or a Python function of yours.
+
+    Examples:
+      celeriac agents create writer --model local/smollm2
+      celeriac agents create careful --model openai/gpt-5-mini
+        --instructions "You answer in one sentence." --set temperature:=0
+      celeriac agents create scorer --function shop.agents:score_lead
+    """
+    made = begin_spec(spec)
+    _fill(made, model, function, text_argument(instructions, instructions_file, "--instructions"))
+    assign(made, assignments)
+    if "runner" not in made:
+        raise UsageProblemError(
+            "It is not said what the agent is.",
+            cure="Give --model for a language model, --function for a Python function, or --spec.",
+        )
+    _show(session, session.client.agents.create(name, made, description=description or ""))
+
+
+@connected
+def update(
+    session: Session,
+    *,
+    agent: AgentName,
+    model: Model = None,
+    function: Function = None,
+    instructions: Instructions = None,
+    instructions_file: InstructionsFile = None,
+    description: Description = None,
+    spec: SpecFile = None,
+    assignments: Assignments = [],  # noqa: B006 - Typer copies it
+) -> None:
+    """Change an agent; what is not given stays as it is.
+
+    Executions submitted from now on use the new version; those that run or
+    wait keep theirs.
+
+    Examples:
+      celeriac agents update writer --instructions-file house-style.txt
+      celeriac agents update writer --set max_output_tokens:=200
+    """
+    current = session.client.agents.get(agent).spec.model_dump(mode="json")
+    made = begin_spec(spec, current)
+    _fill(made, model, function, text_argument(instructions, instructions_file, "--instructions"))
+    assign(made, assignments)
+    _show(session, session.client.agents.change(agent, spec=made, description=description))
+
+
+def _fill(
+    spec: dict[str, Any], model: str | None, function: str | None, instructions: str | None
+) -> None:
+    if model is not None and function is not None:
+        raise UsageProblemError("An agent is a --model or a --function, not both.")
+    if model is not None:
+        put(spec, runner="llm", model=model)
+    if function is not None:
+        put(spec, runner="python", function=function)
+    put(spec, instructions=instructions)
+
+
+def _who(agent: "Agent") -> str:
+    spec = agent.spec
+    return str(getattr(spec, "model", None) or getattr(spec, "function", ""))
+
+
+def _show(session: Session, agent: "Agent") -> None:
+    if session.output.as_json:
+        session.output.json(agent)
+        return
+    session.output.fields(
+        {
+            "name": agent.name,
+            "id": str(agent.id),
+            "version": str(agent.version),
+            "description": agent.description,
+            "created": moment(agent.created_at),
+            "changed": moment(agent.updated_at),
+            "spec": plain(agent.spec.model_dump(mode="json", exclude_defaults=True)),
+        }
+    )

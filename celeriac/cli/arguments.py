@@ -1,0 +1,58 @@
+"""What Celery's worker is started with: our defaults, unless the same was said otherwise."""
+
+from collections.abc import Sequence
+
+DEFAULT_CONCURRENCY = 100
+"""Executions wait for models and the network far more than they compute (DESIGN section 6)."""
+
+
+_QUIET = ("--without-gossip", "--without-mingle")
+"""Workers needn't know of each other: what each does is in the database."""
+
+
+def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
+    """Return `given`, Celery's own worker options, with our defaults before them.
+
+    The pool is `threads`; with `--autoscale`, which threads can't do, `prefork`. Concurrency is
+    100 in threads and Celery's own choice in other pools. `queues` are listened to unless `given`
+    names queues.
+    """
+    autoscale = _has(given, "--autoscale")
+    pool = _value(given, "-P", "--pool") or ("prefork" if autoscale else "threads")
+    defaults: list[str] = []
+    if not _has(given, "-P", "--pool"):
+        defaults.append(f"--pool={pool}")
+    if pool == "threads" and not autoscale and not _has(given, "-c", "--concurrency"):
+        defaults.append(f"--concurrency={DEFAULT_CONCURRENCY}")
+    if not _has(given, "-Q", "--queues"):
+        defaults.append(f"--queues={','.join(queues)}")
+    if not _has(given, "-n", "--hostname"):
+        defaults.append("--hostname=celeriac@%h")
+    if not _has(given, "-l", "--loglevel"):
+        defaults.append("--loglevel=INFO")
+    defaults += [flag for flag in _QUIET if not _has(given, flag)]
+    return [*defaults, *given]
+
+
+def _has(given: Sequence[str], *names: str) -> bool:
+    return any(_names(argument, name) for argument in given for name in names)
+
+
+def _names(argument: str, name: str) -> bool:
+    """Whether `argument` is the option `name`: `-c`, `-c4`, `--pool` or `--pool=solo`."""
+    if name.startswith("--"):
+        return argument == name or argument.startswith(f"{name}=")
+    return argument.startswith(name) and not argument.startswith("--")
+
+
+def _value(given: Sequence[str], short: str, long: str) -> str | None:
+    """Return the last value given to an option, as Celery takes the last one too."""
+    value = None
+    for index, argument in enumerate(given):
+        if argument in {short, long}:
+            value = given[index + 1] if index + 1 < len(given) else None
+        elif argument.startswith(f"{long}="):
+            value = argument.removeprefix(f"{long}=")
+        elif _names(argument, short):
+            value = argument.removeprefix(short).removeprefix("=")
+    return value

@@ -1,0 +1,1 @@
+"""Checks of what Celeriac needs: run by `doctor`, and by every program before it starts."""

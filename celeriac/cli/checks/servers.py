@@ -1,0 +1,141 @@
+"""Checks of the servers: PostgreSQL and its schema, Redis, the broker."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from celeriac.adapters import redis_server
+from celeriac.adapters.celery_app import create_app
+from celeriac.adapters.celery_queue import CeleryTaskQueue
+from celeriac.cli.checks.finding import Finding, broken, doubtful, fine
+from celeriac.cli.exits import ExitCode
+from celeriac.cli.formatting import duration, size
+from celeriac.db import migrate, server
+from celeriac.db.engine import Database
+from celeriac.domain.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    UnavailableError,
+)
+from celeriac.kit.urls import without_password
+from celeriac.settings import Settings
+from celeriac.wiring import celery_options
+
+DATABASE = "PostgreSQL"
+SCHEMA = "schema"
+REDIS = "Redis"
+BROKER = "broker"
+CLOCK = "clock"
+
+_OLDEST = 140_000
+_MOST_SKEW_SECONDS = 2.0
+_CROWDED = 0.9
+
+
+def check_database(settings: Settings) -> Iterator[Finding]:
+    """Yield how the database server, its clock and the schema are."""
+    try:
+        database = Database(settings.require_database(), connections=1, application="celeriac-cli")
+    except ConfigurationError as error:
+        yield broken(DATABASE, error.message, None, ExitCode.USAGE)
+        return
+    try:
+        with database.statement() as connection:
+            said = server.describe(connection)
+            skew = abs((said.now - datetime.now(UTC)).total_seconds())
+            schema = migrate.schema(connection)
+    except DatabaseUnavailableError as error:
+        yield broken(DATABASE, error.message, _database_cure(error.message))
+        return
+    finally:
+        database.close()
+    yield _judge_server(said, database.address)
+    yield _judge_schema(schema)
+    yield _judge_clock(skew)
+
+
+def check_redis(settings: Settings) -> Iterator[Finding]:
+    """Yield how the application's Redis is, and whether it may lose what it is given."""
+    try:
+        said = redis_server.describe(settings.require_redis())
+    except ConfigurationError as error:
+        yield broken(REDIS, error.message, None, ExitCode.USAGE)
+    except UnavailableError as error:
+        yield broken(REDIS, error.message, _REDIS_CURE)
+    else:
+        yield _judge_redis(said)
+
+
+def check_broker(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the broker answers, by asking a queue for its depth."""
+    try:
+        options = celery_options(settings, publisher=True)
+        waiting = CeleryTaskQueue(create_app(options)).depth("default")
+    except ConfigurationError as error:
+        yield broken(BROKER, error.message, None, ExitCode.USAGE)
+    except BrokerUnavailableError as error:
+        yield broken(BROKER, error.message, _BROKER_CURE)
+    else:
+        address = without_password(options.broker_url)
+        yield fine(BROKER, f"{address} answers; {waiting} messages wait in `default`")
+
+
+_REDIS_CURE = "Start it or correct REDIS_URL; `celeriac up` starts one of its own."
+_BROKER_CURE = "Start it, or correct CELERY_BROKER_URL (without it: database 1 of REDIS_URL)."
+
+
+def _database_cure(message: str) -> str:
+    if "password authentication failed" in message:
+        return "Correct user and password in DATABASE_URL."
+    if "does not exist" in message:
+        return "Create it, or correct DATABASE_URL."
+    return "Start it or correct DATABASE_URL; `celeriac up` starts one of its own."
+
+
+def _judge_server(said: server.DatabaseServer, address: str) -> Finding:
+    where = f"{said.version} at {address}"
+    if said.number < _OLDEST:
+        return broken(DATABASE, where, "Celeriac needs PostgreSQL 14 or newer.", ExitCode.FAILED)
+    used = f"{said.connections} of {said.max_connections} connections in use"
+    if said.connections > said.max_connections * _CROWDED:
+        return doubtful(DATABASE, f"{where}, {used}", "Raise its max_connections.")
+    return fine(DATABASE, f"{where}, {used}")
+
+
+def _judge_schema(schema: migrate.Schema) -> Finding:
+    if schema.up_to_date:
+        return fine(SCHEMA, f"revision {schema.current}")
+    if schema.current is None:
+        return broken(
+            SCHEMA, "the database is empty", "Run `celeriac db upgrade`.", ExitCode.FAILED
+        )
+    return broken(
+        SCHEMA,
+        f"the database has revision {schema.current}, this release needs {schema.wanted}",
+        "Run `celeriac db upgrade`.",
+        ExitCode.FAILED,
+    )
+
+
+def _judge_clock(skew: float) -> Finding:
+    message = f"{duration(skew)} apart from the database's"
+    if skew > _MOST_SKEW_SECONDS:
+        return doubtful(CLOCK, message, "Set this machine's clock by NTP: log lines mislead.")
+    return fine(CLOCK, message)
+
+
+def _judge_redis(said: redis_server.RedisServer) -> Finding:
+    where = f"{said.product} {said.version}, {size(said.used_memory)} in use"
+    if said.max_memory and said.eviction != "noeviction":
+        return doubtful(
+            REDIS,
+            f"{where}; when full it drops entries ({said.eviction})",
+            "Set maxmemory-policy to noeviction: a queue must keep what it holds.",
+        )
+    if not said.append_only:
+        return doubtful(
+            REDIS,
+            f"{where}; it forgets its queues when it dies",
+            "Set appendonly to yes. Without it nothing is lost, but messages are sent again late.",
+        )
+    return fine(REDIS, where)

@@ -1,0 +1,94 @@
+"""Checks of the parts that work together: workers, API, key, model."""
+
+from collections.abc import Iterator
+
+import httpx
+
+from celeriac.cli.checks.finding import Finding, broken, doubtful, fine
+from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.formatting import size
+from celeriac.cli.server import Server
+from celeriac.client import Client, ClientError
+from celeriac.db import workers
+from celeriac.db.engine import Database
+from celeriac.domain.errors import CeleriacError
+from celeriac.settings import Settings
+
+_ALIVE_SECONDS = 30.0
+_TIMEOUT = 5.0
+
+
+def check_workers(settings: Settings) -> Iterator[Finding]:
+    """Yield which worker processes are alive, by the rows that they write."""
+    try:
+        database = Database(settings.require_database(), connections=1, application="celeriac-cli")
+        with database.statement() as connection:
+            found = workers.live(connection, within_seconds=_ALIVE_SECONDS)
+        database.close()
+    except CeleriacError:
+        yield broken("workers", "unknown: the database doesn't answer", None)
+        return
+    if not found:
+        yield doubtful("workers", "none is alive", "Start one: `celeriac worker`.")
+        return
+    for each in found:
+        yield fine(
+            "workers",
+            f"{each.hostname} (process {each.pid}, {each.pool}): {each.running} of {each.slots} "
+            f"slots busy, {size(each.memory_bytes)}",
+        )
+
+
+def check_api(server: Server | CommandError) -> Iterator[Finding]:
+    """Yield whether the API answers and accepts the key. A CommandError is why none is known."""
+    if isinstance(server, CommandError):
+        yield doubtful("API", server.message, server.cure or "Start it: `celeriac api`.")
+        return
+    try:
+        with Client(server.url, api_key=server.api_key, timeout=_TIMEOUT) as client:
+            ready = client.health()
+            wrong = [f"{name} {found}" for name, found in ready.checks.items() if found != "ok"]
+            if wrong:
+                yield doubtful(
+                    "API",
+                    f"{server.url} is {ready.status}: {', '.join(wrong)}",
+                    "See the findings above.",
+                )
+            else:
+                yield fine("API", f"{server.url} answers")
+            me = client.users.me()
+            yield fine("API key", f"of {me.name}, {me.role.value}")
+    except ClientError as error:
+        yield _api_trouble(error)
+
+
+def _api_trouble(error: ClientError) -> Finding:
+    if error.status is None:
+        return broken("API", error.message, "Start it: `celeriac api`.")
+    return broken(
+        "API key",
+        error.message,
+        "Give a good one with --api-key or CELERIAC_API_KEY.",
+        ExitCode.DENIED,
+    )
+
+
+def check_model(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the local model's server answers."""
+    if settings.local_model_url is None:
+        yield fine("model server", "none runs here; `celeriac up` starts one")
+        return
+    url = settings.local_model_url
+    try:
+        with httpx.Client(trust_env=False, timeout=_TIMEOUT) as client:
+            answer = client.get(f"{url}/models")
+        answer.raise_for_status()
+        names = ", ".join(str(each["id"]) for each in answer.json()["data"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        yield broken(
+            "model server",
+            f"{url} doesn't answer as an OpenAI-compatible server does: {error}",
+            "Look at its log, or correct CELERIAC_LOCAL_MODEL_URL.",
+        )
+        return
+    yield fine("model server", f"{url} serves {names}")

@@ -1,0 +1,1 @@
+"""`celeriac demo`: everything at work, from nothing to results."""

@@ -1,0 +1,100 @@
+"""`celeriac doctor`: what works, what doesn't, and what to do about it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.formatting import printable
+from celeriac.cli.options import ApiKey, ApiUrl, Json, ServerHome
+from celeriac.cli.output import Output
+
+if TYPE_CHECKING:
+    from celeriac.cli.checks.finding import Finding
+
+_MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
+
+
+def doctor(
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    home: ServerHome = None,
+) -> None:
+    """Look at everything that Celeriac needs; say what is wrong and what helps.
+
+    Looks at Python and packages, the home and its disk, PostgreSQL, schema and
+    clock, Redis, broker, workers, API, key and the model server. Changes
+    nothing. Exits with 1 where anything fails.
+
+    Examples:
+      celeriac doctor
+      DATABASE_URL=postgresql://… REDIS_URL=redis://… celeriac doctor --json
+    """
+    from celeriac.cli.checks.finding import Level
+
+    output = Output(as_json=as_json)
+    findings = []
+    for finding in _findings(home, api_url, api_key):
+        findings.append(finding)
+        if not as_json:
+            _show(output, finding)
+    failed = sum(finding.level is Level.FAIL for finding in findings)
+    if as_json:
+        output.json({"ok": not failed, "findings": [_as_json(each) for each in findings]})
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
+    from celeriac.cli.checks import machine, servers, work
+    from celeriac.cli.checks.finding import broken
+    from celeriac.cli.local import read_settings
+    from celeriac.cli.server import find_server
+    from celeriac.domain.errors import CeleriacError
+    from celeriac.embedded.endpoints import find_running_stack
+    from celeriac.embedded.home import Home
+
+    yield from machine.check_python()
+    yield from machine.check_packages()
+    place = Home.at(home)
+    yield from machine.check_home(place)
+    try:
+        settings = read_settings(home)
+        yield from machine.check_stack(find_running_stack(place))
+    except CeleriacError as error:
+        yield broken("configuration", error.message, None, ExitCode.USAGE)
+        return
+    yield from servers.check_database(settings)
+    yield from servers.check_redis(settings)
+    yield from servers.check_broker(settings)
+    yield from work.check_workers(settings)
+    try:
+        server = find_server(home, api_url, api_key)
+    except CommandError as error:
+        yield from work.check_api(error)
+    else:
+        yield from work.check_api(server)
+    yield from work.check_model(settings)
+
+
+def _show(output: Output, finding: "Finding") -> None:
+    from rich.text import Text
+
+    mark, style = _MARKS[finding.level]
+    line = Text(mark, style=style)
+    line.append(f"  {finding.subject:<14}{printable(finding.message)}", style="default")
+    output.out.print(line, soft_wrap=True)
+    if finding.cure:
+        output.out.print(Text(f"      {'':<14}→ {printable(finding.cure)}"), soft_wrap=True)
+
+
+def _as_json(finding: "Finding") -> dict[str, object]:
+    return {
+        "subject": finding.subject,
+        "level": finding.level.value,
+        "message": finding.message,
+        "cure": finding.cure,
+    }

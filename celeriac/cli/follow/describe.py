@@ -1,0 +1,67 @@
+"""Events in one line of words each."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from celeriac.cli.formatting import duration, plain, short
+from celeriac.domain.events import EventType
+
+if TYPE_CHECKING:
+    from celeriac.wire import Event
+
+_LONGEST = 160
+
+Data = Mapping[str, Any]
+
+
+def describe(event: "Event") -> str:
+    """Return what `event` says, on one line."""
+    words = _WORDS.get(event.type)
+    said = words(event.data) if words else plain(event.data) if event.data else ""
+    if event.type is EventType.STARTED:
+        said = f"attempt {event.attempt} on {event.data.get('worker', 'a worker')}"
+    return short(said, _LONGEST)
+
+
+def _created(data: Data) -> str:
+    return f"by {data.get('by', '?')} ({data.get('trigger_type', 'manual')})"
+
+
+def _failed(data: Data) -> str:
+    return f"{data.get('code', 'error')}: {data.get('message', '')}"
+
+
+def _retry(data: Data) -> str:
+    delay = data.get("delay")
+    when = f"in {duration(delay)} " if isinstance(delay, int | float) else ""
+    return f"{when}after {_failed(data)}"
+
+
+def _progress(data: Data) -> str:
+    total = data.get("total")
+    part = f"{data.get('done', 0):g}" + (f" of {total:g}" if total else "")
+    return f"{part} {data.get('note') or ''}".strip()
+
+
+def _model_call(data: Data) -> str:
+    read, written = data.get("input_tokens", 0), data.get("output_tokens", 0)
+    seconds = data.get("latency_ms", 0) / 1000
+    model = f"{data.get('provider', '?')}/{data.get('model', '?')}"
+    return f"{model}: {read} → {written} tokens in {duration(seconds)}"
+
+
+_WORDS: Mapping[EventType, Callable[[Data], str]] = {
+    EventType.CREATED: _created,
+    EventType.QUEUED: lambda data: f"in {data.get('queue', '?')}",
+    EventType.UNQUEUED: lambda data: str(data.get("reason", "")),
+    EventType.FAILED: _failed,
+    EventType.RETRY_SCHEDULED: _retry,
+    EventType.HANDED_BACK: lambda _: "its worker shuts down",
+    EventType.WORKER_LOST: lambda data: f"{data.get('worker')} no longer answers",
+    EventType.CANCEL_REQUESTED: lambda data: f"by {data.get('by', '?')}",
+    EventType.PROGRESS: _progress,
+    EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",
+    EventType.MODEL_CALL: _model_call,
+    EventType.LOG: lambda data: f"{data.get('level', 'info')}: {data.get('message', '')}",
+    EventType.CUSTOM: lambda data: f"{data.get('name', '')} {plain(data.get('data', ''))}",
+}

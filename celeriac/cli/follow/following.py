@@ -1,0 +1,92 @@
+"""Following an execution until it ends: a live view on a terminal, plain lines elsewhere."""
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.follow.describe import describe
+from celeriac.cli.formatting import clock, duration, money, plain, tokens
+from celeriac.domain.states import Status
+
+if TYPE_CHECKING:
+    from celeriac.cli.session import Session
+    from celeriac.wire import Event, Execution
+
+
+def follow(session: "Session", execution: "Execution", *, timeout: float | None) -> "Execution":
+    """Show an execution's way to its end on stderr, and return it as it ended.
+
+    With `--json` nothing is shown. Raises ClientError, also where it hasn't ended after `timeout`
+    seconds; Ctrl-C ends the following and leaves the execution alone (CommandError says so).
+    """
+    try:
+        if session.output.err.is_terminal and not session.output.as_json:
+            from celeriac.cli.follow.live import follow_live
+
+            follow_live(session, execution, timeout)
+        else:
+            _follow_plainly(session, execution.id, timeout)
+    except KeyboardInterrupt as error:
+        raise CommandError(
+            f"No longer followed; execution {execution.id} goes on.",
+            cure=f"`celeriac monitor {execution.id}` follows it again, "
+            f"`celeriac executions cancel {execution.id}` ends it.",
+            exit_code=ExitCode.INTERRUPTED,
+            problem="interrupted",
+        ) from error
+    return session.client.executions.get(execution.id)
+
+
+def show_outcome(session: "Session", execution: "Execution") -> None:
+    """Write the result to stdout and what it took to stderr.
+
+    Raises CommandError where the execution didn't complete.
+    """
+    if session.output.as_json:
+        session.output.json(execution)
+    elif execution.status is Status.COMPLETED:
+        session.output.raw(plain(execution.result))
+        session.output.say(summary(execution))
+    if execution.status is not Status.COMPLETED:
+        raise _unsuccessful(execution)
+
+
+def summary(execution: "Execution") -> str:
+    """Return on one line how an execution stands and what it took."""
+    parts = [
+        execution.status.value,
+        duration(execution.duration_seconds),
+        f"attempt {execution.attempt}",
+    ]
+    if execution.input_tokens or execution.output_tokens:
+        parts.append(f"{tokens(execution.input_tokens, execution.output_tokens)} tokens")
+    if execution.cost:
+        parts.append(money(execution.cost))
+    return " · ".join([*parts, str(execution.id)])
+
+
+def event_line(event: "Event") -> str:
+    """Return an event as a plain line: time, number, name, words."""
+    return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {describe(event)}".rstrip()
+
+
+def _follow_plainly(session: "Session", execution_id: UUID, timeout: float | None) -> None:
+    from celeriac.client import Delta
+
+    for heard in session.client.executions.stream(execution_id, timeout=timeout):
+        if not isinstance(heard, Delta):
+            session.output.say(event_line(heard))
+
+
+def _unsuccessful(execution: "Execution") -> CommandError:
+    if execution.status is Status.CANCELLED:
+        who = f" by {execution.cancel_requested_by}" if execution.cancel_requested_by else ""
+        message, problem = f"The execution was cancelled{who}.", "cancelled"
+    else:
+        message = execution.error_message or "The execution failed."
+        problem = execution.error_code or "failed"
+    return CommandError(
+        message,
+        cure=f"`celeriac timeline {execution.id}` shows what happened.",
+        problem=problem,
+    )

@@ -1,0 +1,86 @@
+"""The live view at work: one thread listens, another draws ten times a second."""
+
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from uuid import UUID
+
+from rich.live import Live
+
+from celeriac.cli.follow.screen import render
+from celeriac.cli.follow.view import View
+from celeriac.cli.session import Session
+from celeriac.client import Delta
+from celeriac.embedded.logfile import LogFollower
+from celeriac.logs import LogLine, execution_file, parse_line
+from celeriac.wire import Execution
+
+_REFRESH_SECONDS = 0.1
+_KEPT_LINES = 50
+
+
+def follow_live(session: Session, execution: Execution, timeout: float | None) -> None:
+    """Show the live view until the execution has ended. Raises what the client raises."""
+    view = View.of(execution)
+    lock = threading.Lock()
+    tail = LogTail(session.home.logs, execution.id)
+    with (
+        Live(console=session.output.err, auto_refresh=False) as live,
+        _Drawing(live, view, tail, lock),
+    ):
+        for heard in session.client.executions.stream(execution.id, timeout=timeout):
+            with lock:
+                if isinstance(heard, Delta):
+                    view.hear(heard)
+                else:
+                    view.apply(heard)
+
+
+class LogTail:
+    """The last log lines of one execution, where its log file is on this machine."""
+
+    def __init__(self, directory: Path, execution_id: UUID) -> None:
+        path = execution_file(directory, str(execution_id))
+        self._follower = LogFollower(path, most_bytes=sys.maxsize)
+        self.lines: deque[LogLine] = deque(maxlen=_KEPT_LINES)
+
+    def read(self) -> None:
+        """Take in what is new."""
+        parsed = (parse_line(text.encode()) for text in self._follower.read_lines())
+        self.lines.extend(line for line in parsed if line is not None)
+
+
+class _Drawing:
+    """Draws until it is left, also while nothing comes: the clocks on it go on."""
+
+    def __init__(self, live: Live, view: View, tail: LogTail, lock: threading.Lock) -> None:
+        self._live = live
+        self._view = view
+        self._tail = tail
+        self._lock = lock
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        self._draw()
+
+    def _run(self) -> None:
+        while not self._end.wait(_REFRESH_SECONDS):
+            self._draw()
+
+    def _draw(self) -> None:
+        with self._lock:
+            self._tail.read()
+            self._live.update(render(self._view, self._tail.lines), refresh=True)

@@ -1,0 +1,169 @@
+"""`celeriac logs`: the log files of API, worker and keeper as one stream."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
+from celeriac.cli.formatting import clock, moment, plain
+from celeriac.cli.options import Home
+from celeriac.cli.output import Output
+
+if TYPE_CHECKING:
+    from celeriac.embedded.logfile import LogFollower
+    from celeriac.logs import LogLine
+
+_POLL_SECONDS = 0.2
+_TAIL_BYTES = 4 * 1024 * 1024
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+_STYLES = {"warning": "yellow", "error": "red", "critical": "bold red", "debug": "dim"}
+_IDS = ("request_id", "user_id", "task_id", "execution_id", "session_id", "celery_task_id")
+
+
+def logs(
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")
+    ] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many earlier lines to show.")
+    ] = 50,
+    execution: Annotated[
+        str | None, typer.Option("--execution", metavar="ID", help="Only this execution's lines.")
+    ] = None,
+    level: Annotated[
+        str, typer.Option("--level", help="The least level: debug, info, warning, error.")
+    ] = "debug",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Lines as they are in the files: JSON.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Show what API, worker and keeper logged, merged by time.
+
+    Examples:
+      celeriac logs -f
+      celeriac logs --level warning -n 200
+      celeriac logs -f --execution 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+      celeriac logs --json -f | grep execution.failed
+    """
+    if level not in _LEVELS:
+        raise UsageProblemError(
+            f"--level {level!r} is unknown.", cure=f"Use one of {', '.join(_LEVELS)}."
+        )
+    directory = log_directory(home)
+    wanted = _Wanted(execution, _LEVELS.index(level))
+    output = Output(as_json=as_json)
+    # followers begin at the files' ends as they are now: nothing falls in between
+    followers = _followers(directory)
+    for raw, line in _last(directory, lines, wanted):
+        _show(output, raw, line)
+    while follow:
+        for raw, line in _new(followers, wanted):
+            _show(output, raw, line)
+        time.sleep(_POLL_SECONDS)
+
+
+def log_directory(home: Path | None) -> Path:
+    """Return the directory of log files. Raises CommandError where there is none."""
+    from celeriac.settings import Settings
+
+    settings = Settings.load(**({"home": home} if home else {}))
+    if not settings.logs.is_dir():
+        raise CommandError(
+            f"There are no logs in {settings.logs}.",
+            cure="Start Celeriac with `celeriac up`, or name its home with --home.",
+            exit_code=ExitCode.NOT_FOUND,
+        )
+    return settings.logs
+
+
+def show_line(output: Output, line: "LogLine", *, date: bool = False) -> None:
+    """Show a line of a log file as people read it."""
+    from rich.text import Text
+
+    from celeriac.cli.formatting import printable
+
+    when = moment(line.at) if date else clock(line.at)
+    values = {key: value for key, value in line.fields.items() if key not in _HIDDEN}
+    said = " ".join(f"{key}={plain(value)}" for key, value in values.items())
+    text = Text(f"{when} {line.service:<7}", style="dim")
+    text.append(f"{line.level:<8} ", style=_STYLES.get(line.level, ""))
+    text.append(printable(line.event), style="bold")
+    text.append(f" {printable(said)}" if said else "")
+    output.out.print(text, soft_wrap=True)
+    if trace := line.fields.get("exception"):
+        output.out.print(Text(printable(str(trace)), style="red"), soft_wrap=True)
+
+
+_HIDDEN = frozenset({*_IDS, "logger", "exception"}) - {"execution_id"}
+
+
+class _Wanted:
+    """Which lines are asked for."""
+
+    def __init__(self, execution: str | None, least: int) -> None:
+        self._execution = execution
+        self._least = least
+
+    def __call__(self, line: "LogLine") -> bool:
+        if self._execution and line.fields.get("execution_id") != self._execution:
+            return False
+        return line.level not in _LEVELS or _LEVELS.index(line.level) >= self._least
+
+
+def _last(directory: Path, count: int, wanted: _Wanted) -> Sequence[tuple[bytes, "LogLine"]]:
+    """Return the last lines of all services, by time."""
+    from celeriac.logs import SERVICE_FILES, parse_line
+
+    found = []
+    for name in SERVICE_FILES:
+        for raw in _tail(directory / name):
+            line = parse_line(raw)
+            if line is not None and wanted(line):
+                found.append((raw, line))
+    found.sort(key=lambda pair: pair[1].at)
+    return found[-count:] if count else []
+
+
+def _tail(path: Path) -> Sequence[bytes]:
+    """Return the lines in the last megabytes of a file; of one that isn't there, none."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - _TAIL_BYTES))
+            rows = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return rows[1:] if end > _TAIL_BYTES else rows
+
+
+def _followers(directory: Path) -> Sequence["LogFollower"]:
+    from celeriac.embedded.logfile import LogFollower
+    from celeriac.logs import SERVICE_FILES
+
+    # never put aside what other processes' settings may want elsewhere: no limit on the size
+    return [LogFollower(directory / name, most_bytes=2**63) for name in SERVICE_FILES]
+
+
+def _new(followers: Sequence["LogFollower"], wanted: _Wanted) -> Iterator[tuple[bytes, "LogLine"]]:
+    from celeriac.logs import parse_line
+
+    fresh = []
+    for follower in followers:
+        for text in follower.read_lines():
+            raw = text.encode()
+            line = parse_line(raw)
+            if line is not None and wanted(line):
+                fresh.append((raw, line))
+    yield from sorted(fresh, key=lambda pair: pair[1].at)
+
+
+def _show(output: Output, raw: bytes, line: "LogLine") -> None:
+    if output.as_json:
+        output.raw(raw.decode(errors="replace"))
+    else:
+        show_line(output, line)

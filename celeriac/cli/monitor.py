@@ -1,0 +1,29 @@
+"""`celeriac monitor`: one execution, live."""
+
+from typing import Annotated
+
+import typer
+
+from celeriac.cli.follow.following import follow, show_outcome
+from celeriac.cli.run import Timeout
+from celeriac.cli.session import Session, connected
+
+ExecutionId = Annotated[str, typer.Argument(metavar="EXECUTION", help="The execution's id.")]
+
+
+@connected
+def monitor(session: Session, execution: ExecutionId, timeout: Timeout = None) -> None:
+    """Follow an execution live until it ends, and print its result.
+
+    On a terminal: status, attempt, worker, progress, tokens, live output, the
+    last events and, on the worker's own machine, the last log lines. Elsewhere
+    one line for each event. What has ended already is shown as it ended.
+
+    Exits with 0 where it completed, else with 1. Ctrl-C leaves it running.
+
+    Examples:
+      celeriac monitor 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+      celeriac monitor "$(celeriac run summarise --var text=… --detach)"
+    """
+    found = session.client.executions.get(execution)
+    show_outcome(session, follow(session, found, timeout=timeout))

@@ -1,0 +1,108 @@
+"""`celeriac run`: run a task and wait for its result."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.follow.following import follow, show_outcome
+from celeriac.cli.session import Session, connected
+from celeriac.cli.variables import gather
+
+if TYPE_CHECKING:
+    from celeriac.wire import Execution
+
+_HOW = "How it runs"
+
+Timeout = Annotated[
+    float | None,
+    typer.Option(min=0, help="Wait so many seconds at most; the execution goes on after that."),
+]
+
+
+@connected
+def run(
+    session: Session,
+    *,
+    task: Annotated[str, typer.Argument(help="The task's name or id.", metavar="TASK")],
+    var: Annotated[
+        list[str],
+        typer.Option("--var", "-v", metavar="NAME=TEXT", help="A variable; NAME:=JSON for JSON."),
+    ] = [],  # noqa: B006 - Typer copies it
+    vars_file: Annotated[
+        list[str], typer.Option(metavar="FILE", help="A JSON object of variables; - for stdin.")
+    ] = [],  # noqa: B006
+    input_: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="NAME=FILE",
+            help="A file's text as a variable; FILE alone, or -, holds a JSON object of variables.",
+        ),
+    ] = [],  # noqa: B006
+    wait: Annotated[
+        bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id at once.")
+    ] = True,
+    sync: Annotated[
+        bool,
+        typer.Option(
+            "--sync", help="One request that is answered at the end.", rich_help_panel=_HOW
+        ),
+    ] = False,
+    timeout: Timeout = None,
+    priority: Annotated[
+        str | None,
+        typer.Option(help="low, normal, high or critical; the task's.", rich_help_panel=_HOW),
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="Another queue than the task's.", rich_help_panel=_HOW)
+    ] = None,
+    delay: Annotated[
+        float | None,
+        typer.Option(min=0, help="Start it so many seconds from now.", rich_help_panel=_HOW),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            help="Your own word for this run; the same word again starts nothing anew.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+) -> None:
+    """Run a task, follow it, and print its result.
+
+    The result goes to stdout, everything else to stderr. Ctrl-C ends the
+    following, not the execution. Exits with 0 where it completed, else with 1.
+
+    Examples:
+      celeriac run summarise --var text="Celeriac is a root vegetable."
+      celeriac run summarise --input text=article.txt
+      cat article.txt | celeriac run summarise --input text=-
+      celeriac run score --var lead:='{"id": 7}' --var limit:=10 --json
+      celeriac run nightly --vars-file night.json --detach
+    """
+    variables = gather(var, vars_file, input_)
+    executions = session.client.executions
+    if sync:
+        if not wait or timeout is not None or delay is not None or key is not None:
+            raise UsageProblemError(
+                "--sync waits for the answer of one request; it can't be combined with --detach, "
+                "--timeout, --delay or --idempotency-key."
+            )
+        ended = executions.run_sync(task, variables, priority=priority, queue=queue)
+        show_outcome(session, ended)
+        return
+    accepted = executions.execute(
+        task, variables, priority=priority, queue=queue, delay_seconds=delay, idempotency_key=key
+    )
+    if not wait:
+        if session.output.as_json:
+            session.output.json(accepted)
+        else:
+            session.output.raw(str(accepted.execution_id))
+            session.output.say(f"`celeriac monitor {accepted.execution_id}` follows it.")
+        return
+    begun: Execution = executions.get(accepted.execution_id)
+    show_outcome(session, follow(session, begun, timeout=timeout))

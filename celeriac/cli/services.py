@@ -1,0 +1,117 @@
+"""`celeriac api`, `worker`, `beat`: one program each, in the foreground."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from celeriac.cli.arguments import worker_arguments
+from celeriac.cli.local import read_settings
+from celeriac.cli.options import Home
+
+if TYPE_CHECKING:
+    from celeriac.settings import Settings
+
+API_FACTORY = "celeriac.api.factory:from_environment"
+
+
+def api(
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; CELERIAC_API_HOST, or 127.0.0.1."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on, 0 for any; CELERIAC_API_PORT, or 8321."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes share the port.")] = 1,
+    home: Home = None,
+) -> None:
+    """Serve the HTTP API in the foreground.
+
+    Checks the database first and says what is wrong with it. Where neither
+    DATABASE_URL nor REDIS_URL is set, the servers of the stack that runs in
+    the home are used.
+
+    Examples:
+      celeriac api
+      celeriac api --host 0.0.0.0 --port 80 --workers 4
+    """
+    import uvicorn
+
+    settings = _prepare(home, "The API", broker_needed=False)
+    uvicorn.run(
+        API_FACTORY,
+        factory=True,
+        host=host or settings.api.host,
+        port=settings.api.port if port is None else port,
+        workers=workers,
+        log_config=None,  # the app sets up our own pipeline
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def worker(context: typer.Context, home: Home = None) -> None:
+    """Run a worker in the foreground: it takes executions from the queues.
+
+    Checks database and broker first and says what is wrong with them, then
+    becomes `celery -A celeriac worker`. Every option of Celery's worker may be
+    given. What isn't gets these defaults: 100 threads, all of Celeriac's queues,
+    no gossip and no mingle.
+
+    SIGTERM lets what runs finish and hands back what takes too long
+    (CELERIAC_CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT, 30 s).
+
+    Examples:
+      celeriac worker
+      celeriac worker --concurrency 300
+      celeriac worker --pool prefork --autoscale 8,2
+      celeriac worker -Q task_execution,reports -n reports@%h
+      celery -A celeriac worker --help         Celery's own options
+    """
+    from celeriac.adapters.celery_app import QUEUES
+
+    _prepare(home, "The worker", broker_needed=True)
+    _become_celery("worker", worker_arguments(context.args, QUEUES))
+
+
+def beat(context: typer.Context, home: Home = None) -> None:
+    """Run the keeper in the foreground: it sends what is due and rescues what was lost.
+
+    At least one must run; any number may. Checks database and broker first,
+    then becomes `celery -A celeriac beat`, whose options may be given.
+
+    Examples:
+      celeriac beat
+      celeriac beat --loglevel debug
+    """
+    _prepare(home, "Beat", broker_needed=True)
+    _become_celery("beat", context.args or ["--loglevel=INFO"])
+
+
+_GRACE_SECONDS = 10
+
+
+def _prepare(home: Path | None, program: str, *, broker_needed: bool) -> "Settings":
+    """Check what the program needs, and let it see the home that was meant."""
+    from celeriac.cli.checks.preflight import check_servers
+
+    if home is not None:
+        os.environ["CELERIAC_HOME"] = str(home.resolve())
+    settings = read_settings(home)
+    for doubt in check_servers(settings, program=program, broker_needed=broker_needed):
+        typer.echo(f"warning: {doubt.subject}: {doubt.message}. {doubt.cure}", err=True)
+    return settings
+
+
+def _become_celery(program: str, arguments: list[str]) -> NoReturn:
+    """Replace this process: signals and exit codes are Celery's own from here."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    command = [sys.executable, "-m", "celery", "-A", "celeriac", program, *arguments]
+    os.execv(sys.executable, command)

@@ -1,0 +1,1 @@
+"""The whole system on one machine: servers, API, worker and beat under one supervisor."""

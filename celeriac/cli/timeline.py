@@ -1,0 +1,105 @@
+"""`celeriac timeline`: everything that is known of one execution, by time."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from celeriac.cli.follow.describe import describe
+from celeriac.cli.formatting import clock, plain, printable, short
+from celeriac.cli.monitor import ExecutionId
+from celeriac.cli.output import Output
+from celeriac.cli.session import Session, connected
+from celeriac.embedded.home import Home
+
+if TYPE_CHECKING:
+    from celeriac.logs import LogLine
+    from celeriac.wire import Event
+
+_EVENTS = "events"
+_STYLES = {_EVENTS: "bold cyan", "api": "green", "worker": "magenta", "agent": "yellow"}
+_LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
+_LONGEST = 300
+_IDS = frozenset(
+    {"request_id", "user_id", "task_id", "execution_id", "session_id", "celery_task_id", "logger"}
+)
+
+
+@connected
+def timeline(
+    session: Session,
+    execution: ExecutionId,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CELERIAC_LOG_DIR", help="Where the log files are; `logs` in the home."
+        ),
+    ] = None,
+) -> None:
+    """Show what API, worker and agent logged for an execution, and its events, by time.
+
+    Log lines are read from the files on this machine; events come from the
+    server.
+
+    Examples:
+      celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+      celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11 --json
+    """
+    from celeriac.logs import read_execution_lines
+
+    found = session.client.executions.get(execution)
+    directory = log_dir or _logs(session.home)
+    entries = [_of_event(event) for event in session.client.executions.events(found.id)]
+    entries += [_of_line(line) for line in read_execution_lines(directory, str(found.id))]
+    entries.sort(key=lambda entry: entry["at"])
+    if session.output.as_json:
+        session.output.json(entries)
+        return
+    for entry in entries:
+        _show(session.output, entry)
+    if all(entry["source"] == _EVENTS for entry in entries):
+        session.output.say(f"No log lines of it are in {directory}; these are its events.")
+
+
+def _logs(home: Home) -> Path:
+    return home.logs
+
+
+def _of_event(event: "Event") -> dict[str, Any]:
+    return {
+        "at": event.at,
+        "source": _EVENTS,
+        "level": "info",
+        "event": event.type.value,
+        "text": describe(event),
+        "data": event.data,
+    }
+
+
+def _of_line(line: "LogLine") -> dict[str, Any]:
+    values = {name: value for name, value in line.fields.items() if name not in _IDS}
+    text = " ".join(
+        f"{name}={plain(value)}" for name, value in values.items() if name != "exception"
+    )
+    return {
+        "at": line.at,
+        "source": line.service,
+        "level": line.level,
+        "event": line.event,
+        "text": text,
+        "data": values,
+    }
+
+
+def _show(output: Output, entry: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    at: datetime = entry["at"]
+    line = Text(f"{clock(at)} ", style="dim")
+    line.append(f"{entry['source']:<7}", style=_STYLES.get(entry["source"], ""))
+    line.append(f"{printable(entry['event'])} ", style=_LEVELS.get(entry["level"], "bold"))
+    line.append(printable(short(entry["text"], _LONGEST)))
+    output.out.print(line, soft_wrap=True)
+    if trace := entry["data"].get("exception"):
+        output.out.print(Text(printable(str(trace)), style="red"), soft_wrap=True)

@@ -1,0 +1,130 @@
+"""`celeriac up`: the whole system on this machine, in the foreground."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.options import Home, Json
+from celeriac.cli.output import Output
+
+if TYPE_CHECKING:
+    from celeriac.cli.system.running import System
+
+
+def up(
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address the API listens on; CELERIAC_API_HOST, or 127.0.0.1."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="The API's port, 0 for any; CELERIAC_API_PORT, or 8321."
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Executions that the worker runs at once; 100 in threads."),
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Celery's pool: threads, prefork or solo; threads.")
+    ] = None,
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="Do without the small language model.")
+    ] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Run the whole system on this machine, until Ctrl-C.
+
+    Starts PostgreSQL, Valkey and a small language model from Python packages,
+    then worker, keeper and API, each as a process of its own that is started
+    again when it dies. All state is in the home; nothing else is touched.
+    Servers that DATABASE_URL, REDIS_URL, CELERY_BROKER_URL or
+    CELERIAC_LOCAL_MODEL_URL name are used instead of own ones.
+
+    Ctrl-C or SIGTERM stops everything in order, letting what runs finish; a
+    second one stops it at once. Both exit with 0. With --json one line of JSON
+    on stdout says where everything is, once all of it works.
+
+    Examples:
+      celeriac up
+      celeriac up --port 0 --no-model
+      DATABASE_URL=postgresql://me@db/celeriac celeriac up
+    """
+    from celeriac.cli.system.running import SystemOptions, running_system
+    from celeriac.embedded.terminal import Terminal
+    from celeriac.logs import LogOptions, Service, configure
+
+    configure(LogOptions(service=Service.CLI, level="WARNING"))
+    output = Output(as_json=as_json)
+    worker_options = [
+        *([f"--concurrency={concurrency}"] if concurrency else []),
+        *([f"--pool={pool}"] if pool else []),
+    ]
+    options = SystemOptions(
+        home=home,
+        host=host,
+        port=port,
+        local_model=False if no_model else None,
+        worker_options=tuple(worker_options),
+    )
+    terminal = Terminal(output.err if as_json else output.out)
+    with running_system(options, terminal) as system:
+        if as_json:
+            output.json_line(_facts(system))
+        else:
+            _show_banner(output, system)
+        sys.stdout.flush()
+        system.supervisor.run()
+
+
+def _facts(system: "System") -> dict[str, object]:
+    return {
+        "api_url": system.api_url,
+        "docs_url": f"{system.api_url}/docs",
+        "home": str(system.home.root),
+        "key_file": str(system.key_file),
+        "logs": str(system.home.logs),
+        "model_url": system.endpoints.model_base_url,
+        "pids": {each.spec.name: each.pid for each in system.supervisor.processes},
+    }
+
+
+def _show_banner(output: Output, system: "System") -> None:
+    from rich.panel import Panel
+    from rich.text import Text
+
+    model = system.endpoints.model_base_url
+    facts = {
+        "API": f"{system.api_url}   documentation: {system.api_url}/docs",
+        "API key": f"{system.key_file}   (commands in this home find it)",
+        "Model": f"local/smollm2 at {model}" if model else "none; set OPENAI_API_KEY for OpenAI's",
+        "Logs": f"{system.home.logs}",
+    }
+    lines = [f"{name:<9}{value}" for name, value in facts.items()]
+    output.out.print(
+        Panel(
+            Text("\n".join([*lines, "", *_next_steps(system)])),
+            title="Celeriac is up",
+            subtitle="Ctrl-C stops everything in order",
+            expand=False,
+        )
+    )
+
+
+def _next_steps(system: "System") -> list[str]:
+    from celeriac.embedded.home import Home as HomeDirectory
+
+    steps = ["Try in another terminal:"]
+    if system.home != HomeDirectory.at(None):
+        steps.append(f"  export CELERIAC_HOME={system.home.root}")
+    return [
+        *steps,
+        "  celeriac doctor",
+        "  celeriac agents create writer --model local/smollm2",
+        '  celeriac tasks create summarise --agent writer --prompt "Summarise: {{ text }}"',
+        '  celeriac run summarise --var text="Celeriac is the root of a kind of celery."',
+    ]
