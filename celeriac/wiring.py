@@ -249,7 +249,7 @@ def build_desk(container: Container) -> Desk:
     settings = container.settings
     queries = Queries(container.database)
     redis_ping = RedisPing(settings.require_redis())
-    celery = CeleryPlainTasks(create_app(celery_options(settings, publisher=True)))
+    celery = CeleryPlainTasks(celery_options(settings, publisher=True))
     return Desk(
         authenticate=Authenticate(container.database, _secret_key(settings)),
         accounts=build_accounts(container),

@@ -1,12 +1,13 @@
 """Plain Celery tasks: sending them and reading the result backend."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from celeriac.adapters.celery_app import CeleryOptions, create_app
 from celeriac.domain.celery_states import CeleryState
 from celeriac.domain.errors import BrokerUnavailableError, UnavailableError
 from celeriac.kit.urls import without_password
@@ -14,16 +15,22 @@ from celeriac.services.celery_tasks import CeleryTaskState, PlainTask
 
 
 class CeleryPlainTasks:
-    """Sends through the app's producer pool and reads its backend. Safe to share."""
+    """Sends plain tasks and reads their results. Safe to share between threads.
 
-    def __init__(self, app: Celery) -> None:
-        """Use the broker and the result backend of `app`."""
-        self._app = app
+    Sending with a result backend makes Celery listen for the result, which nobody here waits for:
+    it would keep a subscription per task, and block while Redis is away. So the app that sends has
+    none; workers store results all the same.
+    """
+
+    def __init__(self, options: CeleryOptions) -> None:
+        """Use the broker and the result backend of `options`; nothing is connected yet."""
+        self._sender = create_app(replace(options, result_backend="disabled"))
+        self._results = create_app(options)
 
     def send(self, task: PlainTask, task_id: str) -> None:
         """Publish `task`; raises BrokerUnavailableError."""
         try:
-            self._app.send_task(
+            self._sender.send_task(
                 task.name,
                 args=list(task.args),
                 kwargs=dict(task.kwargs or {}),
@@ -32,7 +39,7 @@ class CeleryPlainTasks:
                 retry=False,
             )
         except (OperationalError, RedisError, OSError) as error:
-            address = without_password(self._app.conf.broker_url)
+            address = without_password(self._sender.conf.broker_url)
             raise BrokerUnavailableError(
                 f"The broker at {address} doesn't answer; send the request again later."
             ) from error
@@ -40,7 +47,7 @@ class CeleryPlainTasks:
     def state(self, task_id: str) -> CeleryTaskState:
         """Return what the result backend has; raises UnavailableError."""
         try:
-            meta = self._app.backend.get_task_meta(task_id)
+            meta = self._results.backend.get_task_meta(task_id)
         except (OperationalError, RedisError, OSError) as error:
             raise UnavailableError("The result backend doesn't answer; ask again later.") from error
         state = CeleryState.read(meta["status"])

@@ -1,0 +1,45 @@
+"""Health over HTTP."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from celeriac.db import workers
+from celeriac.db.workers import WorkerReport
+from celeriac.kit.ids import uuid7
+from celeriac.wiring import Container
+
+
+@pytest.mark.requirement("B9")
+def test_the_live_workers_are_counted(app_client: TestClient, container: Container) -> None:
+    response = app_client.get("/health/celery")
+    assert response.status_code == 503
+    assert response.json() == {
+        "status": "unavailable", "workers": 0, "slots": 0, "active": 0, "processes": [],
+    }  # fmt: skip
+    reports = [
+        WorkerReport(
+            id=uuid7(), hostname=f"celery@{host}", pid=pid, pool="prefork", slots=4, running=3,
+            cpu_percent=1.5, memory_bytes=10**8, version="1",
+        )
+        for host, pid in (("a", 1), ("a", 2), ("b", 1))
+    ]  # fmt: skip
+    with container.database.transaction() as connection:
+        for report in reports:
+            workers.report(connection, report)
+    body = app_client.get("/health/celery").json()
+    assert (body["status"], body["workers"], body["slots"], body["active"]) == ("ok", 2, 12, 9)
+    assert {process["hostname"] for process in body["processes"]} == {"celery@a", "celery@b"}
+    with container.database.transaction() as connection:
+        for report in reports:
+            workers.stopped(connection, report.id)
+    assert app_client.get("/health/celery").status_code == 503
+
+
+@pytest.mark.requirement("B9")
+def test_all_is_well(app_client: TestClient) -> None:
+    assert app_client.get("/health/live").json()["status"] == "ok"
+    ready = app_client.get("/health/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {
+        "status": "ok", "checks": {"database": "ok", "schema": "ok", "redis": "ok"},
+    }  # fmt: skip
