@@ -28,9 +28,10 @@ def test_a_result_and_an_error_come_back_to_the_caller(loop):
 
 
 def test_cancelling_waits_for_the_clean_up(loop):
-    cleaned = threading.Event()
+    started, cleaned = threading.Event(), threading.Event()
 
     async def work() -> None:
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -38,6 +39,7 @@ def test_cancelling_waits_for_the_clean_up(loop):
             cleaned.set()
 
     running = loop.start(work())
+    assert started.wait(5), "the coroutine must have begun"
     running.cancel(5)
     with pytest.raises(asyncio.CancelledError):
         running.result()
@@ -46,6 +48,7 @@ def test_cancelling_waits_for_the_clean_up(loop):
 
 def test_one_that_ignores_its_cancellation_is_left_behind(loop):
     async def stubborn() -> None:
+        started.set()
         while True:
             try:
                 await asyncio.sleep(60)
@@ -53,8 +56,9 @@ def test_one_that_ignores_its_cancellation_is_left_behind(loop):
                 if release.is_set():
                     raise
 
-    release = threading.Event()
+    started, release = threading.Event(), threading.Event()
     running = loop.start(stubborn())
+    assert started.wait(5), "the coroutine must have begun"
     running.cancel(0.05)
     with pytest.raises(LeftBehindError):
         running.result()
