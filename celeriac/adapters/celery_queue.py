@@ -61,6 +61,8 @@ class CeleryTaskQueue:
         """Return how many messages wait in `queue` over all its priorities."""
         with self._app.connection_or_acquire() as connection:
             try:
+                # A connection that could not be made before has no channels until it is made anew.
+                connection.ensure_connection(max_retries=1, interval_start=0)
                 with connection.channel() as channel:
                     return int(channel.queue_declare(queue, passive=True).message_count)
             except ChannelError:

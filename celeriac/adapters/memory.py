@@ -1,0 +1,161 @@
+"""The ports of the services in memory: for tests of Celeriac, and of packages built on it.
+
+They keep the promises that the ports make (one suite of tests holds them and the real ones to
+that) and show what came through. All are safe to share between threads.
+"""
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID
+
+from celeriac.domain.agent import AgentSpec, RunnerName
+from celeriac.domain.errors import AgentMisconfiguredError, BrokerUnavailableError
+from celeriac.domain.events import EventType
+from celeriac.domain.outcome import Completed
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.services.ports import Envelope, Job, RunContext, Runner
+
+_PRIORITIES = 4
+
+
+class MemoryTaskQueue:
+    """A `TaskQueue`: the more urgent first, then the older. `away` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self._lock = threading.Lock()
+        self._waiting: dict[str, tuple[deque[Envelope], ...]] = defaultdict(
+            lambda: tuple(deque() for _ in range(_PRIORITIES))
+        )
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        """Take all `envelopes`; see `TaskQueue.send`."""
+        self._check()
+        with self._lock:
+            for envelope in envelopes:
+                self._waiting[envelope.queue][envelope.priority].append(envelope)
+
+    def depth(self, queue: str) -> int:
+        """Return how many wait in `queue`."""
+        self._check()
+        with self._lock:
+            return sum(len(line) for line in self._waiting[queue])
+
+    def take(self, queue: str) -> Envelope | None:
+        """Return the next of `queue` as a worker would get it; None where nothing waits."""
+        self._check()
+        with self._lock:
+            for line in reversed(self._waiting[queue]):
+                if line:
+                    return line.popleft()
+        return None
+
+    def _check(self) -> None:
+        if self.away:
+            raise BrokerUnavailableError("The broker in memory was told to be away.")
+
+
+class MemoryLiveEvents:
+    """A `LiveEvents` that keeps what it is told; workers hear of cancellations at once."""
+
+    def __init__(self) -> None:
+        self.changes: list[UUID] = []
+        self.deltas: list[tuple[UUID, JsonObject]] = []
+        self._workers: list[Callable[[list[UUID]], None]] = []
+
+    def changed(self, execution_ids: Sequence[UUID]) -> None:
+        """Keep that the executions have new events."""
+        self.changes.extend(execution_ids)
+
+    def delta(self, execution_id: UUID, data: JsonObject) -> None:
+        """Keep a piece of streaming output."""
+        self.deltas.append((execution_id, data))
+
+    def cancel(self, execution_ids: Sequence[UUID]) -> None:
+        """Tell those who listen to stop these executions."""
+        if execution_ids:
+            for on_cancel in list(self._workers):
+                on_cancel(list(execution_ids))
+
+    def listen(self, on_cancel: Callable[[list[UUID]], None]) -> None:
+        """Call back with the executions that are to be stopped, as a worker is."""
+        self._workers.append(on_cancel)
+
+
+class MemoryRunContext:
+    """A `RunContext` that keeps what a runner tells, to be looked at afterwards."""
+
+    def __init__(
+        self, workdir: Path, *, hard_seconds: float = 60.0, execution_id: str = "execution"
+    ) -> None:
+        """Stand in `workdir`, which is made on first use; the hard limit counts from now."""
+        self.deadline = time.monotonic() + hard_seconds
+        self.correlation: Mapping[str, str] = {"execution_id": execution_id}
+        self.events: list[tuple[EventType, JsonObject]] = []
+        self.deltas: list[JsonObject] = []
+        self.calls: list[ModelCall] = []
+        self.steps: list[tuple[float, float | None, str]] = []
+        self._workdir = workdir
+        self._execution_id = execution_id
+
+    @property
+    def workdir(self) -> Path:
+        """The directory, made if need be."""
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        return self._workdir
+
+    def idempotency_key(self, step: str) -> str:
+        """Return `execution_id:step`."""
+        return f"{self._execution_id}:{step}"
+
+    async def emit(self, kind: EventType, data: JsonObject) -> None:
+        """Keep an event."""
+        self.events.append((kind, data))
+
+    def delta(self, data: JsonObject) -> None:
+        """Keep a piece of streaming output."""
+        self.deltas.append(data)
+
+    async def charge(self, call: ModelCall) -> None:
+        """Keep a model call."""
+        self.calls.append(call)
+
+    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Keep how far the work is."""
+        self.steps.append((done, total, note))
+
+
+class MemoryRunner:
+    """A `Runner` of any kind of agent: awaits a function and returns its value."""
+
+    name: ClassVar[str] = "memory"
+
+    def __init__(self, work: Callable[[Job, RunContext], Awaitable[JsonValue]]) -> None:
+        """Do `work` for each job."""
+        self._work = work
+
+    async def run(self, job: Job, context: RunContext) -> Completed:
+        """Do the work."""
+        return Completed(await self._work(job, context))
+
+
+class MemoryRunners:
+    """A `Runners` of given runners by kind of agent."""
+
+    def __init__(self, runners: Mapping[RunnerName, Runner]) -> None:
+        """Know `runners` and no others."""
+        self._runners = dict(runners)
+
+    def get(self, agent: AgentSpec) -> Runner:
+        """Return the runner of `agent`; raises AgentMisconfiguredError where there is none."""
+        try:
+            return self._runners[agent.runner]
+        except KeyError:
+            raise AgentMisconfiguredError(
+                f"There is no runner {agent.runner.value} here.", field="runner"
+            ) from None
