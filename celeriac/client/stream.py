@@ -14,6 +14,7 @@ from celeriac.kit.jsontypes import loads
 from celeriac.wire import Event
 
 _NO_CONTENT = 204
+_DELTA = "delta"
 _UNAVAILABLE = frozenset({502, 503, 504})
 _SILENCE_SECONDS = 45.0
 """The server sends a sign of life every 15 seconds."""
@@ -84,7 +85,8 @@ class Stream:
                     return
 
     def _read(self, sent: ServerSentEvent) -> Event | Delta:
-        if not sent.id and sent.event == "delta":
+        # by its name: a delta has no number, and so inherits the last event's (SSE's rule)
+        if sent.event == _DELTA:
             return Delta(loads(sent.data))
         event = Event.model_validate_json(sent.data)
         self._after = event.seq
