@@ -49,7 +49,9 @@ class Registry:
 
     def close(self, loop: LoopThread) -> None:
         """Close the runners' connections on the loop they belong to; nothing may run any more."""
-        loop.start(self._aclose()).wait(_CLOSE_SECONDS)
+        closing = loop.start(self._aclose())
+        if closing.wait(_CLOSE_SECONDS):
+            closing.result()
 
     def _of(self, name: RunnerName) -> Runner:
         runner = self._runners.get(name)

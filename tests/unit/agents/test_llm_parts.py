@@ -1,0 +1,184 @@
+"""The small parts of the llm runner: deltas, the watchdog, schemas as models get them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_ai import ModelRetry
+
+from celeriac.adapters.memory import MemoryRunContext
+from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
+from celeriac.agents.deltas import Deltas
+from celeriac.agents.providers import Choice, Provider
+from celeriac.agents.structured import StructuredOutput
+from celeriac.agents.watchdog import Patience, Watchdog
+from celeriac.domain.errors import AgentMisconfiguredError, ProviderError
+from celeriac.domain.events import EventType
+from celeriac.domain.task import Limits
+
+CHOICE = Choice(Provider(name="test", base_url="http://127.0.0.1:9/v1"), "model")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> MemoryRunContext:
+    return MemoryRunContext(tmp_path)
+
+
+@pytest.mark.anyio
+async def test_pieces_are_joined_until_they_are_sent(context: MemoryRunContext) -> None:
+    deltas = Deltas(context)
+    for piece in ("a", "", "b", "c"):
+        deltas.add("text", piece)
+    assert context.deltas == [], "nothing goes out at once"
+
+    deltas.flush()
+    deltas.flush()
+
+    assert context.deltas == [{"text": "abc"}]
+
+
+@pytest.mark.anyio
+async def test_pieces_go_out_by_themselves(context: MemoryRunContext) -> None:
+    deltas = Deltas(context)
+    deltas.add("text", "a")
+
+    async with asyncio.timeout(10):
+        while not context.deltas:  # noqa: ASYNC110 - the timer under test is the only event
+            await asyncio.sleep(0.005)
+
+    assert context.deltas == [{"text": "a"}]
+
+
+@pytest.mark.anyio
+async def test_thinking_and_text_stay_apart(context: MemoryRunContext) -> None:
+    deltas = Deltas(context)
+    deltas.add("thinking", "hm")
+    deltas.add("text", "so")
+    deltas.flush()
+
+    assert context.deltas == [{"thinking": "hm"}, {"text": "so"}]
+
+
+@pytest.mark.anyio
+async def test_long_messages_say_how_much_is_missing(context: MemoryRunContext) -> None:
+    await emit_message(context, "assistant", "x" * (MAX_MESSAGE_CHARACTERS + 7))
+
+    ((kind, data),) = context.events
+    assert kind is EventType.MESSAGE
+    assert len(data["content"]) == MAX_MESSAGE_CHARACTERS
+    assert data["clipped"] == 7
+
+
+def test_clipped_text_has_the_length_asked_for() -> None:
+    assert clip("abcdef", 6) == "abcdef"
+    assert clip("abcdefg", 6) == "abcde…"
+
+
+@pytest.mark.anyio
+async def test_the_watchdog_rests_while_nothing_is_due() -> None:
+    watchdog = Watchdog(Patience(first=0.01, between=0.01), CHOICE)
+
+    async with watchdog.watching():
+        watchdog.asked()
+        watchdog.rest()
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.anyio
+async def test_the_watchdog_bites_once_and_heeds_nothing_afterwards() -> None:
+    watchdog = Watchdog(Patience(first=0.01, between=60), CHOICE)
+
+    async def ask_a_silent_model() -> None:
+        async with watchdog.watching():
+            watchdog.asked()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                watchdog.heard()
+                watchdog.rest()
+
+    with pytest.raises(ProviderError, match=r"test/model said nothing for 0\.01 seconds"):
+        await ask_a_silent_model()
+
+
+@pytest.mark.anyio
+async def test_timeouts_of_others_pass_the_watchdog() -> None:
+    watchdog = Watchdog(Patience(), CHOICE)
+
+    with pytest.raises(TimeoutError):
+        async with watchdog.watching():
+            raise TimeoutError
+
+
+def test_patience_ends_before_the_soft_limit() -> None:
+    patience = Patience(first=300, between=60)
+
+    assert patience.within(Limits(soft_seconds=540, hard_seconds=600)) == patience
+    assert patience.within(Limits(soft_seconds=10, hard_seconds=20)) == Patience(8, 8)
+
+
+OBJECT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "value"),
+    [
+        (OBJECT, {"n": 1}, {"n": 1}),
+        ({"type": "integer"}, {"value": 1}, 1),
+        ({"anyOf": [{"type": "null"}, OBJECT]}, {"value": None}, None),
+        ({"type": ["object", "null"]}, {"value": {"n": 1}}, {"n": 1}),
+    ],
+)
+def test_a_fitting_answer_becomes_the_value(
+    schema: dict[str, Any], answer: dict[str, Any], value: object
+) -> None:
+    output = StructuredOutput(schema)
+
+    assert output.check(answer) == answer
+    assert output.value(answer) == value
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "fault"),
+    [
+        (OBJECT, {"n": "one"}, "integer"),
+        (OBJECT, {}, "n"),
+        ({"type": "integer"}, {}, "value is missing"),
+        ({"type": "integer"}, {"value": "one"}, "integer"),
+    ],
+)
+def test_the_model_is_told_what_is_wrong(
+    schema: dict[str, Any], answer: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ModelRetry, match=fault):
+        StructuredOutput(schema).check(answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("so what", "no JSON"), ("[1]", "no JSON object"), ('{"n": "x"}', "integer")]
+)
+def test_an_unusable_answer_is_explained(text: str, says: str) -> None:
+    assert says in StructuredOutput(OBJECT).explain(text)
+
+
+def test_a_recursive_schema_is_refused_with_its_field() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/node"}},
+        "$defs": {"node": node},
+    }
+
+    with pytest.raises(AgentMisconfiguredError) as raised:
+        StructuredOutput(schema)
+
+    assert raised.value.details["field"] == "output_schema"
+
+
+def test_the_callers_schema_stays_as_it_is() -> None:
+    schema = {"type": "object", "properties": {"n": {"title": "N"}}}
+
+    StructuredOutput(schema)
+
+    assert schema == {"type": "object", "properties": {"n": {"title": "N"}}}

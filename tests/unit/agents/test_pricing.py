@@ -1,0 +1,77 @@
+"""What a model call costs, and that nothing is made up."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.pricing import Prices, Tokens
+from celeriac.agents.providers import Choice, Provider
+from celeriac.domain.errors import ConfigurationError
+
+OPENAI = Provider(name="openai", base_url="https://api.openai.com/v1")
+GATEWAY = Provider(name="openai", base_url="https://gateway.example/v1")
+LOCAL = Provider(name="local", base_url="http://127.0.0.1:9/v1")
+MILLION = Tokens(input=1_000_000, output=1_000_000)
+
+
+def prices(tmp_path: Path, text: str) -> Prices:
+    file = tmp_path / "prices.json"
+    file.write_text(text)
+    return Prices.load(file)
+
+
+@pytest.mark.requirement("E5")
+def test_a_known_model_has_its_published_price() -> None:
+    cost = Prices().cost(Choice(OPENAI, "gpt-4o-mini"), MILLION)
+
+    assert cost == Decimal("0.75"), "$0.15 in and $0.60 out per million tokens"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        (OPENAI, "no-such-model"),
+        (GATEWAY, "gpt-4o-mini"),
+        (Provider(name="vllm", base_url="http://gpu:8000/v1"), "gpt-4o-mini"),
+    ],
+)
+def test_an_unknown_price_is_none(provider: Provider, model: str) -> None:
+    assert Prices().cost(Choice(provider, model), MILLION) is None
+
+
+def test_the_local_model_is_free() -> None:
+    assert Prices().cost(Choice(LOCAL, "smollm2"), MILLION) == 0
+
+
+def test_own_prices_come_first(tmp_path: Path) -> None:
+    table = prices(
+        tmp_path,
+        '{"openai/gpt-4o-mini": {"input": 0.1, "cached_input": 0.01, "output": 1},'
+        ' "local/smollm2": {"input": 0.5, "output": 0.5}}',
+    )
+
+    tokens = Tokens(input=1_000_000, output=100_000, cached=600_000)
+    assert table.cost(Choice(OPENAI, "gpt-4o-mini"), tokens) == Decimal("0.146")
+    assert table.cost(Choice(LOCAL, "smollm2"), tokens) == Decimal("0.55")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a/b": {"input": 1}}', "output"),
+        ('{"a/b": {"input": -1, "output": 1}}', "greater than or equal to 0"),
+        ('{"a/b": {"input": "NaN", "output": 1}}', "finite"),
+        ('{"a/b": {"input": 1, "output": 1, "per": "token"}}', "per"),
+        ("[]", "object"),
+        ("{", "JSON"),
+    ],
+)
+def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"CELERIAC_PRICES_FILE.*{says}"):
+        prices(tmp_path, text)
+
+
+def test_a_missing_file_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file"):
+        Prices.load(tmp_path / "prices.json")
