@@ -1,0 +1,20 @@
+"""The composition root: from settings to working parts, for every program and for the tests."""
+
+from celeriac.wiring.container import Container, build
+from celeriac.wiring.desk import Desk, build_accounts, build_desk
+from celeriac.wiring.machinery import Machinery, build_machinery
+from celeriac.wiring.options import SECRET_KEY_NAME, celery_options, load_settings, log_options
+
+__all__ = [
+    "SECRET_KEY_NAME",
+    "Container",
+    "Desk",
+    "Machinery",
+    "build",
+    "build_accounts",
+    "build_desk",
+    "build_machinery",
+    "celery_options",
+    "load_settings",
+    "log_options",
+]

@@ -1,0 +1,75 @@
+"""What answers requests over HTTP."""
+
+from dataclasses import dataclass
+
+from celeriac.adapters.celery_queue import EXECUTE_TASK
+from celeriac.adapters.celery_tasks import CeleryPlainTasks
+from celeriac.adapters.redis_health import RedisPing
+from celeriac.services.accounts import Accounts
+from celeriac.services.agents import Agents
+from celeriac.services.authenticate import Authenticate
+from celeriac.services.celery_tasks import CeleryTasks
+from celeriac.services.health import HealthChecks
+from celeriac.services.queries import Queries
+from celeriac.services.report import Reports
+from celeriac.services.tasks import Tasks
+from celeriac.wiring.container import Container
+from celeriac.wiring.options import celery_options, secret_key
+
+_MISSED_HEARTBEATS = 3
+"""After so many a worker counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What answers requests over HTTP, besides the parts that every program shares."""
+
+    authenticate: Authenticate
+    accounts: Accounts
+    agents: Agents
+    tasks: Tasks
+    queries: Queries
+    reports: Reports
+    celery_tasks: CeleryTasks
+    health: HealthChecks
+    redis_ping: RedisPing
+
+    def close(self) -> None:
+        """Close what it opened itself."""
+        self.redis_ping.close()
+
+
+def build_accounts(container: Container) -> Accounts:
+    """Return the accounts; raises ConfigurationError where there is no secret key."""
+    return Accounts(container.database, secret_key(container.settings))
+
+
+def build_desk(container: Container) -> Desk:
+    """Put together what the HTTP API needs; nothing is connected yet.
+
+    Raises ConfigurationError where there is no secret key.
+    """
+    settings = container.settings
+    queries = Queries(container.database)
+    redis_ping = RedisPing(settings.require_redis())
+    celery = CeleryPlainTasks(celery_options(settings, publisher=True))
+    return Desk(
+        authenticate=Authenticate(container.database, secret_key(settings)),
+        accounts=build_accounts(container),
+        agents=Agents(container.database),
+        tasks=Tasks(container.database),
+        queries=queries,
+        reports=Reports(queries),
+        celery_tasks=CeleryTasks(
+            container.database,
+            celery,
+            allowed=settings.api.celery_task_allow_list,
+            run_task=EXECUTE_TASK,
+        ),
+        health=HealthChecks(
+            container.database,
+            redis_ping,
+            worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+        ),
+        redis_ping=redis_ping,
+    )

@@ -1,0 +1,83 @@
+"""What runs executions in a worker process."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from celeriac.adapters.redis_events import CancelListener
+from celeriac.agents.pricing import Prices
+from celeriac.agents.registry import Registry
+from celeriac.kit.loop import LoopThread
+from celeriac.services.active import ActiveAttempts
+from celeriac.services.attempt import StopReason
+from celeriac.services.claim import ClaimAttempt
+from celeriac.services.execute import Execute, Parts
+from celeriac.services.finish import Finish
+from celeriac.services.heartbeat import Heartbeat
+from celeriac.services.notebook import Notebook
+from celeriac.wiring.container import Container
+from celeriac.wiring.options import providers
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What runs executions in one worker process."""
+
+    execute: Execute
+    active: ActiveAttempts
+    heartbeat: Heartbeat
+    notebook: Notebook
+    listener: CancelListener
+    loop: LoopThread
+    runners: Registry
+
+    def close(self) -> None:
+        """End the threads; what still runs is cancelled."""
+        self.listener.close()
+        self.runners.close(self.loop)
+        self.loop.close()
+
+
+def build_machinery(container: Container, *, worker: str, closing: Callable[[], bool]) -> Machinery:
+    """Put together what a worker process named `worker` needs; its threads start here."""
+    settings = container.settings
+    active = ActiveAttempts()
+    notebook = Notebook(container.database, active, container.live)
+    loop = LoopThread()
+    runners = Registry(
+        providers=providers(settings),
+        prices=Prices.load(settings.prices_file),
+        agent_modules=settings.agent_modules,
+        environment=os.environ,
+    )
+    lease_seconds = settings.worker.lease_seconds
+    parts = Parts(
+        plans=container.plans,
+        claim=ClaimAttempt(container.database, worker=worker, lease_seconds=lease_seconds),
+        finish=Finish(container.database, container.live),
+        runners=runners,
+        active=active,
+        notebook=notebook,
+        live=container.live,
+        loop=loop,
+        workdirs=settings.home / "work",
+        worker=worker,
+        lease_seconds=lease_seconds,
+        closing=closing,
+    )
+    listener = CancelListener(settings.require_redis(), _canceller(active))
+    listener.start()
+    return Machinery(
+        execute=Execute(parts),
+        active=active,
+        heartbeat=Heartbeat(container.database, active, lease_seconds=lease_seconds),
+        notebook=notebook,
+        listener=listener,
+        loop=loop,
+        runners=runners,
+    )
+
+
+def _canceller(active: ActiveAttempts) -> Callable[[list[UUID]], None]:
+    return lambda ids: active.stop(ids, StopReason.CANCELLED)

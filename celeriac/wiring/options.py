@@ -1,0 +1,90 @@
+"""From settings to what each part is told of them."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from celeriac.adapters.celery_app import CeleryOptions
+from celeriac.agents.providers import Providers
+from celeriac.domain.errors import ConfigurationError
+from celeriac.embedded.endpoints import find_running_stack
+from celeriac.embedded.home import Home
+from celeriac.logs import LogOptions, Service
+from celeriac.settings import Settings
+
+SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
+"""The home's secret that keys the hashes of API keys."""
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """Read the environment and, where it names no servers, the stack that runs in the home.
+
+    Raises ConfigurationError naming what is wrong; servers that nobody names stay None until they
+    are asked for.
+    """
+    settings = Settings.load() if home is None else Settings.load(home=home)
+    place = Home.at(settings.home)
+    stack = find_running_stack(place)
+    found: dict[str, object] = {}
+    if stack is not None:
+        found = {
+            "database_url": stack.endpoints.database_url,
+            "redis_url": stack.endpoints.redis_url,
+            "celery_broker_url": stack.endpoints.broker_url,
+            "celery_result_backend": stack.endpoints.result_backend,
+            "local_model_url": stack.endpoints.model_base_url,
+            "secret_key": SecretStr(place.secret(SECRET_KEY_NAME)),
+        }
+    missing = {name: value for name, value in found.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=missing)
+
+
+def celery_options(settings: Settings, *, publisher: bool) -> CeleryOptions:
+    """Return what the Celery app needs of the settings.
+
+    A `publisher` (API, beat, CLI) gives up on a silent broker after a second; a worker's sockets
+    wait for messages and must not.
+    """
+    celery = settings.celery
+    return CeleryOptions(
+        broker_url=settings.broker_url(),
+        result_backend=settings.result_backend(),
+        visibility_timeout=celery.visibility_timeout,
+        publish_timeout=celery.publish_timeout if publisher else None,
+        extra=celery.model_dump(exclude={"visibility_timeout", "publish_timeout"}),
+    )
+
+
+def log_options(settings: Settings, service: Service) -> LogOptions:
+    """Return how this process writes its log."""
+    return LogOptions(
+        service=service,
+        level=settings.log_level,
+        directory=settings.logs,
+        console=settings.log_console,
+        execution_files=settings.log_execution_files,
+    )
+
+
+def secret_key(settings: Settings) -> str:
+    """Return the key of the hashes of API keys; raises ConfigurationError where there is none."""
+    if settings.secret_key is None:
+        raise ConfigurationError(
+            "CELERIAC_SECRET_KEY is not set. It keys the hashes of API keys: set it to at least 32 "
+            "random characters, the same for every process; `celeriac up` makes one in its home."
+        )
+    return settings.secret_key.get_secret_value()
+
+
+def providers(settings: Settings) -> Providers:
+    """Return the model providers that agents may name; ConfigurationError for a bad address."""
+    key = settings.openai_api_key
+    return Providers.configured(
+        openai_base_url=settings.openai_base_url,
+        openai_api_key=key.get_secret_value() if key else None,
+        local_model_url=settings.local_model_url,
+        others={
+            name: (provider.base_url, provider.api_key.get_secret_value())
+            for name, provider in settings.providers.items()
+        },
+    )
