@@ -6,13 +6,25 @@ honoured as they are; everything else is `CELERIAC_…`. Documented in docs/conf
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.jsontypes import loads
 from celeriac.kit.urls import with_database
 
 _SECRET_CHARACTERS = 32
@@ -22,10 +34,31 @@ _MISSING = (
 )
 
 
-class ProviderSettings(BaseSettings):
+def _names(value: Any) -> Any:
+    """Read names from a variable: `a,b` or `["a", "b"]`."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return _json(value)
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return loads(value)
+    except ValueError as error:
+        raise ValueError(f"must be JSON: {error}") from error
+
+
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+
+
+class ProviderSettings(BaseModel):
     """One OpenAI-compatible endpoint."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: str
     api_key: SecretStr = SecretStr("none")
@@ -43,15 +76,37 @@ class CelerySettings(BaseSettings):
     task_soft_time_limit: float = Field(default=55.0, gt=0)
     worker_prefetch_multiplier: int = Field(default=1, ge=0)
     worker_max_tasks_per_child: int = Field(default=1000, ge=1)
+    """After so many messages a child of `prefork` is replaced."""
+    worker_max_memory_per_child: int | None = Field(default=None, ge=1)
+    """Kilobytes after which a child of `prefork` is replaced."""
+    worker_hijack_root_logger: bool = False
+    """Without effect: our own pipeline takes the logging over from Celery in any case."""
     worker_soft_shutdown_timeout: float = Field(default=30.0, ge=0)
     """Seconds that a stopping worker lets its executions finish before it hands them back."""
     result_extended: bool = True
     result_expires: int = Field(default=3600, ge=1)
     visibility_timeout: int = Field(default=300, ge=1)
     """Seconds until Redis redelivers an unacknowledged message; doubles are harmless (FACTS)."""
+    enable_utc: bool = True
     timezone: str = "UTC"
     publish_timeout: float = Field(default=1.0, gt=0)
     """Seconds that one publication may block its caller."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"{value!r} is no time zone; give an IANA name such as Europe/Berlin")
+        return value
+
+    @model_validator(mode="after")
+    def _soft_comes_first(self) -> Self:
+        if self.task_soft_time_limit >= self.task_time_limit:
+            raise ValueError(
+                f"CELERIAC_CELERY_TASK_SOFT_TIME_LIMIT ({self.task_soft_time_limit:g} s) must be "
+                f"less than CELERIAC_CELERY_TASK_TIME_LIMIT ({self.task_time_limit:g} s)"
+            )
+        return self
 
 
 class WorkerSettings(BaseSettings):
@@ -63,6 +118,9 @@ class WorkerSettings(BaseSettings):
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     event_flush_seconds: float = Field(default=0.1, gt=0)
     database_connections: int = Field(default=8, ge=2)
+    warm_runners: bool = False
+    """Load the runners' libraries in the background as the worker starts; else the first
+    execution of each kind waits for its own (a second or two for language models)."""
 
 
 class KeeperSettings(BaseSettings):
@@ -86,11 +144,11 @@ class ApiSettings(BaseSettings):
     max_body_bytes: int = Field(default=8_000_000, ge=1024)
     max_batch: int = Field(default=10_000, ge=1)
     database_connections: int = Field(default=10, ge=2)
-    celery_task_allow_list: tuple[str, ...] = (
+    celery_task_allow_list: _Names = (
         "celeriac.tasks.monitoring.ping",
         "celeriac.tasks.monitoring.health_check",
     )
-    """Plain Celery tasks that may be enqueued over HTTP; JSON list in the environment."""
+    """Plain Celery tasks that may be enqueued over HTTP, separated by commas."""
 
 
 class Settings(BaseSettings):
@@ -98,7 +156,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="CELERIAC_",
-        env_nested_delimiter="__",
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,
@@ -121,7 +178,7 @@ class Settings(BaseSettings):
         default="https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL"
     )
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
-    providers: dict[str, ProviderSettings] = {}
+    providers: Annotated[dict[str, ProviderSettings], NoDecode, BeforeValidator(_json)] = {}
     """More OpenAI-compatible providers by name; JSON: {"vllm": {"base_url": …, "api_key": …}}."""
     prices_file: Path | None = None
     """Own prices of models, JSON: {"vllm/qwen3-8b": {"input": 0.05, "output": 0.2}}, in US dollars
@@ -130,8 +187,9 @@ class Settings(BaseSettings):
     """Keys the hashes of API keys; at least 32 characters. `celeriac up` makes one in its home."""
     enable_async_task_execution: bool = True
     """Off makes `sync` the default execution mode (REQUIREMENTS A2)."""
-    agent_modules: tuple[str, ...] = ()
-    """Python packages whose functions agents of the `python` runner may name."""
+    agent_modules: _Names = ()
+    """Python packages whose functions agents of the `python` runner may name without `@agent`;
+    separated by commas."""
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
@@ -160,7 +218,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: str | None) -> str | None:
-        return _checked(value, ("redis", "rediss", "unix"))
+        return _checked(value, ("redis", "rediss"))
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -169,7 +227,8 @@ class Settings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+                f"{_variable(error.title, fault['loc'])}"
+                f"{fault['msg'].removeprefix('Value error, ')}"
                 for fault in error.errors()
             )
             raise ConfigurationError(f"The configuration is wrong: {faults}.") from error
@@ -198,6 +257,22 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise ConfigurationError(_MISSING.format("DATABASE_URL"))
         return self.database_url
+
+
+GROUPS = (Settings, CelerySettings, WorkerSettings, KeeperSettings, ApiSettings)
+"""All classes whose fields are variables of the environment."""
+
+_PREFIXES = {group.__name__: group.model_config["env_prefix"] for group in GROUPS}
+
+
+def _variable(group: str, place: Sequence[int | str]) -> str:
+    """Return the variable that a fault lies in, and where within its value; or nothing."""
+    if not place:
+        return ""
+    field, *within = map(str, place)
+    # a field with a name of its own is told by that name
+    name = field if field.isupper() else f"{_PREFIXES[group]}{field}".upper()
+    return f"{'.'.join((name, *within))}: "
 
 
 def _checked(url: str | None, schemes: Sequence[str]) -> str | None:

@@ -7,6 +7,7 @@ this module, when the first agent of this kind is run.
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import ClassVar, TypeVar
 
+import pydantic_ai
 import structlog
 from pydantic_ai import Agent, UnexpectedModelBehavior, UsageLimits
 from pydantic_ai import RunContext as AiContext
@@ -60,6 +61,7 @@ class LlmRunner:
         self._prices = prices
         self._patience = patience or Patience()
         self._models = ChatModels(Clients(silence_seconds=self._patience.first))
+        pydantic_ai.BANNER_ENABLED = False  # its greeting has no place in a worker's log
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Have the model answer the job's prompt; see `Runner.run`.

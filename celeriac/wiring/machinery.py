@@ -51,6 +51,8 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         agent_modules=settings.agent_modules,
         environment=os.environ,
     )
+    if settings.worker.warm_runners:
+        runners.warm()
     lease_seconds = settings.worker.lease_seconds
     parts = Parts(
         plans=container.plans,
