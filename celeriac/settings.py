@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AliasChoices,
@@ -95,8 +95,11 @@ class CelerySettings(BaseSettings):
     @field_validator("timezone")
     @classmethod
     def _is_a_zone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError(f"{value!r} is no time zone; give an IANA name such as Europe/Berlin")
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            message = f"{value!r} is no time zone; give an IANA name such as Europe/Berlin"
+            raise ValueError(message) from error
         return value
 
     @model_validator(mode="after")
@@ -121,6 +124,16 @@ class WorkerSettings(BaseSettings):
     warm_runners: bool = False
     """Load the runners' libraries in the background as the worker starts; else the first
     execution of each kind waits for its own (a second or two for language models)."""
+
+    @model_validator(mode="after")
+    def _a_lease_outlives_a_heartbeat(self) -> Self:
+        if self.heartbeat_seconds > self.lease_seconds / 2:
+            raise ValueError(
+                f"CELERIAC_WORKER_HEARTBEAT_SECONDS ({self.heartbeat_seconds:g}) must be at most "
+                f"half of CELERIAC_WORKER_LEASE_SECONDS ({self.lease_seconds:g}), or leases run "
+                "out between two heartbeats"
+            )
+        return self
 
 
 class KeeperSettings(BaseSettings):

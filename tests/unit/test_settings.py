@@ -1,0 +1,104 @@
+"""Settings: what the environment says, and what a wrong environment is told."""
+
+import pytest
+
+from celeriac.domain.errors import ConfigurationError
+from celeriac.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.requirement("A22", "B1")
+def test_broker_and_results_have_redis_databases_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "rediss://ada:pw@cache:6380/0?ssl_cert_reqs=required")
+    settings = Settings.load()
+    assert settings.require_redis().endswith("/0?ssl_cert_reqs=required")
+    assert settings.broker_url() == "rediss://ada:pw@cache:6380/1?ssl_cert_reqs=required"
+    assert settings.result_backend() == "rediss://ada:pw@cache:6380/2?ssl_cert_reqs=required"
+
+
+@pytest.mark.requirement("B1")
+def test_the_standard_names_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "DATABASE_URL": "postgresql://db/celeriac",
+        "REDIS_URL": "redis://cache/0",
+        "CELERY_BROKER_URL": "amqp://rabbit//",
+        "CELERY_RESULT_BACKEND": "redis://results/7",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert values == {
+        "DATABASE_URL": settings.require_database(),
+        "REDIS_URL": settings.require_redis(),
+        "CELERY_BROKER_URL": settings.broker_url(),
+        "CELERY_RESULT_BACKEND": settings.result_backend(),
+    }
+
+
+@pytest.mark.parametrize(
+    "written", ["shop.agents,office", " shop.agents , office ", '["shop.agents", "office"]']
+)
+def test_names_are_given_with_commas_or_as_json(
+    monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("CELERIAC_AGENT_MODULES", written)
+    assert Settings.load().agent_modules == ("shop.agents", "office")
+
+
+def test_providers_are_json_and_take_nothing_from_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("API_KEY", "somebody else's")
+    monkeypatch.setenv("CELERIAC_PROVIDERS", '{"vllm": {"base_url": "http://gpu:8000/v1"}}')
+    provider = Settings.load().providers["vllm"]
+    assert provider.base_url == "http://gpu:8000/v1"
+    assert provider.api_key.get_secret_value() == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("CELERIAC_CELERY_TASK_TIME_LIMIT", "abc", "CELERIAC_CELERY_TASK_TIME_LIMIT: "),
+        ("CELERIAC_CELERY_TASK_TIME_LIMIT", "7", "TASK_SOFT_TIME_LIMIT (55 s) must be less than"),
+        ("CELERIAC_CELERY_TIMEZONE", "Mars", "CELERIAC_CELERY_TIMEZONE: 'Mars' is no time zone"),
+        ("CELERIAC_WORKER_HEARTBEAT_SECONDS", "20", "must be at most half of"),
+        ("CELERIAC_KEEPER_BATCH_SIZE", "0", "CELERIAC_KEEPER_BATCH_SIZE: "),
+        ("CELERIAC_API_PORT", "99999", "CELERIAC_API_PORT: "),
+        ("CELERIAC_SECRET_KEY", "short", "CELERIAC_SECRET_KEY: must have at least 32 characters"),
+        ("CELERIAC_AGENT_MODULES", '["shop"', "CELERIAC_AGENT_MODULES: must be JSON"),
+        ("CELERIAC_PROVIDERS", "vllm", "CELERIAC_PROVIDERS: must be JSON"),
+        ("CELERIAC_PROVIDERS", '{"vllm": {}}', "CELERIAC_PROVIDERS.vllm.base_url: "),
+        ("DATABASE_URL", "mysql://db", "DATABASE_URL: must begin with postgresql://"),
+        ("REDIS_URL", "valkey://cache", "REDIS_URL: must begin with redis://"),
+    ],
+)
+def test_what_is_wrong_is_told_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert told in caught.value.message
+
+
+def test_a_secret_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://ada:hunter2@db")
+    monkeypatch.setenv("CELERIAC_SECRET_KEY", "hunter2")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert "hunter2" not in caught.value.message
+
+
+def test_servers_that_nobody_named_are_missed_when_they_are_needed() -> None:
+    settings = Settings.load()
+    with pytest.raises(ConfigurationError, match="DATABASE_URL is not set"):
+        settings.require_database()
+    with pytest.raises(ConfigurationError, match="REDIS_URL is not set"):
+        settings.broker_url()
