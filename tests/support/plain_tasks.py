@@ -1,0 +1,40 @@
+"""Plain Celery tasks as a user of Celery writes them; a worker gets them with `-I`."""
+
+from pathlib import Path
+from typing import Any
+
+from celery import Task, shared_task
+
+from tests.support.waiting import wait_until
+
+MODULE = __name__
+
+
+class StumbleError(Exception):
+    """What these tasks fail with."""
+
+
+@shared_task(name="plain.echo")
+def echo(value: Any) -> Any:
+    return value
+
+
+@shared_task(name="plain.fail")
+def fail(message: str) -> None:
+    raise StumbleError(message)
+
+
+@shared_task(bind=True, name="plain.stumble", max_retries=1, default_retry_delay=0)
+def stumble(self: Task, message: str) -> str:
+    """Ask for a retry the first time."""
+    if self.request.retries == 0:
+        raise self.retry(exc=StumbleError(message))
+    return "stands"
+
+
+@shared_task(name="plain.hold")
+def hold(started: str, gate: str) -> str:
+    """Tell that it runs by the file `started`, and end once the file `gate` exists."""
+    Path(started).touch()
+    wait_until(Path(gate).exists, "the gate is open", within=60)
+    return "let go"
