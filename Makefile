@@ -109,4 +109,4 @@ stop: $(READY) ## Stop what run-worker-bg and run-beat-bg started
 	$(BACKGROUND) stop
 
 logs: $(READY) ## Follow the log files
-	$(BIN)/celeriac logs
+	$(BIN)/celeriac logs --follow

@@ -159,6 +159,6 @@ def _show(session: Session, agent: "Agent") -> None:
             "description": agent.description,
             "created": moment(agent.created_at),
             "changed": moment(agent.updated_at),
-            "spec": plain(agent.spec.model_dump(mode="json", exclude_defaults=True)),
+            "spec": plain(agent.spec.model_dump(mode="json", exclude_none=True)),
         }
     )

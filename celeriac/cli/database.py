@@ -78,16 +78,26 @@ def check(home: Home = None, as_json: Json = False) -> None:
     output = Output(as_json=as_json)
     _require(_schema(home))
     with open_database(read_settings(home)) as database, database.statement() as connection:
-        found = [str(difference) for difference in migrate.differences(connection)]
+        found = [_words(difference) for difference in migrate.differences(connection)]
     if as_json:
         output.json({"differences": found})
     elif not found:
         output.raw("The tables are as this release expects them.")
     if found:
         raise CommandError(
-            "\n".join(["The tables are not as this release expects them.", *found]),
+            "\n".join(["To be as this release expects them, the tables would need:", *found]),
             cure="Somebody changed them by hand; undo that.",
+            problem="schema_differs",
         )
+
+
+def _words(difference: object) -> str:
+    """Say what Alembic found, as `add_column executions.note`; its own tuples hold whole tables."""
+    parts = difference if isinstance(difference, tuple) else (difference,)
+    if isinstance(difference, list):  # changes of one column
+        parts = difference[0]
+    words = [part if isinstance(part, str) else getattr(part, "name", None) for part in parts]
+    return "  " + " ".join(str(word) for word in words if word)
 
 
 def _schema(home: Path | None) -> "Schema":
@@ -103,4 +113,5 @@ def _require(schema: "Schema") -> None:
             f"The database has revision {schema.current or 'none'}; "
             f"this release needs {schema.wanted}.",
             cure="Run `celeriac db upgrade`.",
+            problem="schema_outdated",
         )

@@ -1,5 +1,6 @@
 """`celeriac logs`: the log files of API, worker and keeper as one stream."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,13 +58,17 @@ def logs(
     directory = log_directory(home)
     wanted = _Wanted(execution, _LEVELS.index(level))
     output = Output(as_json=as_json)
-    # followers begin at the files' ends as they are now: nothing falls in between
+    # they begin at the files' ends as they are now, so that nothing falls in between; what was
+    # written meanwhile is read by both
     followers = _followers(directory)
-    for raw, line in _last(directory, lines, wanted):
+    earlier = _last(directory, lines, wanted)
+    for raw, line in earlier:
         _show(output, raw, line)
+    shown = {raw for raw, _ in earlier}
     while follow:
         for raw, line in _new(followers, wanted):
-            _show(output, raw, line)
+            if raw not in shown:
+                _show(output, raw, line)
         time.sleep(_POLL_SECONDS)
 
 
@@ -145,8 +150,8 @@ def _followers(directory: Path) -> Sequence["LogFollower"]:
     from celeriac.embedded.logfile import LogFollower
     from celeriac.logs import SERVICE_FILES
 
-    # never put aside what other processes' settings may want elsewhere: no limit on the size
-    return [LogFollower(directory / name, most_bytes=2**63) for name in SERVICE_FILES]
+    # a reader puts nobody's log aside, however large it is
+    return [LogFollower(directory / name, most_bytes=sys.maxsize) for name in SERVICE_FILES]
 
 
 def _new(followers: Sequence["LogFollower"], wanted: _Wanted) -> Iterator[tuple[bytes, "LogLine"]]:

@@ -27,7 +27,12 @@ _START = "Start Celeriac"
 _WORK = "Run tasks and follow them"
 _MANAGE = "Manage"
 _MANNERS = {"help_option_names": ["-h", "--help"]}
-_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+_PASS_ON = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    # not -h: it would be found in what is meant for Celery, as in -nhost
+    "help_option_names": ["--help"],
+}
 
 
 @dataclass(slots=True)

@@ -39,6 +39,7 @@ def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> 
             f"No server is known: no stack runs in {place.root}, and CELERIAC_API_URL is not set.",
             cure="Start one with `celeriac up`, or name one with --api-url or CELERIAC_API_URL.",
             exit_code=ExitCode.UNAVAILABLE,
+            problem="no_server",
         )
     if api_key is None and url.rstrip("/") == (own_url or "").rstrip("/"):
         api_key = _own_key(place)
@@ -47,6 +48,7 @@ def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> 
             f"No API key for {url} is known.",
             cure="Give one with --api-key or CELERIAC_API_KEY.",
             exit_code=ExitCode.DENIED,
+            problem="no_api_key",
         )
     return Server(url, api_key)
 

@@ -194,6 +194,6 @@ def _show(session: Session, task: "Task") -> None:
             "description": task.description,
             "created": moment(task.created_at),
             "changed": moment(task.updated_at),
-            "spec": plain(task.spec.model_dump(mode="json", exclude_defaults=True)),
+            "spec": plain(task.spec.model_dump(mode="json", exclude_none=True)),
         }
     )

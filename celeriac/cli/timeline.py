@@ -11,7 +11,6 @@ from celeriac.cli.formatting import clock, plain, printable, short
 from celeriac.cli.monitor import ExecutionId
 from celeriac.cli.output import Output
 from celeriac.cli.session import Session, connected
-from celeriac.embedded.home import Home
 
 if TYPE_CHECKING:
     from celeriac.logs import LogLine
@@ -49,7 +48,7 @@ def timeline(
     from celeriac.logs import read_execution_lines
 
     found = session.client.executions.get(execution)
-    directory = log_dir or _logs(session.home)
+    directory = log_dir or session.home.logs
     entries = [_of_event(event) for event in session.client.executions.events(found.id)]
     entries += [_of_line(line) for line in read_execution_lines(directory, str(found.id))]
     entries.sort(key=lambda entry: entry["at"])
@@ -60,10 +59,6 @@ def timeline(
         _show(session.output, entry)
     if all(entry["source"] == _EVENTS for entry in entries):
         session.output.say(f"No log lines of it are in {directory}; these are its events.")
-
-
-def _logs(home: Home) -> Path:
-    return home.logs
 
 
 def _of_event(event: "Event") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from celeriac.cli.formatting import duration, printable, tokens
 from celeriac.wire import Execution
 
 _STREAM_LINES = 4
+_LINE_CHARACTERS = 80
 
 
 class Board(Protocol):
@@ -50,6 +51,7 @@ class PlainBoard:
         self._console = console
         self._pieces = pieces
         self._known: dict[UUID, tuple[str, int]] = {}
+        self._streamed = ""
         self._words = ""
 
     def update(self, states: Mapping[UUID, Execution]) -> None:
@@ -64,16 +66,24 @@ class PlainBoard:
                 self._say(f"{piece.task:<14}{piece.text:<22}{now[0]:<10}attempt {now[1]}")
 
     def stream(self, piece: Piece, words: str) -> None:
-        """Say whole lines of live output; the last one when the board is closed."""
-        *lines, self._words = (self._words + words).split("\n")
-        for line in lines:
-            if line.strip():
-                self._say(f"stream of {piece.text}: {line.strip()}")
+        """Say the live output in lines of some words each, as they come."""
+        self._streamed = piece.text
+        self._words += words
+        while "\n" in self._words or len(self._words) > _LINE_CHARACTERS:
+            line, rest = self._words[:_LINE_CHARACTERS], self._words[_LINE_CHARACTERS:]
+            end = line.find("\n") if "\n" in line else line.rfind(" ")
+            if end < 0:  # one very long word
+                end = len(line) - 1
+            self._words = line[end + 1 :] + rest
+            self._say_streamed(line[: end + 1])
 
     def finish(self) -> None:
         """Say what is left of the live output."""
-        if self._words.strip():
-            self._say(f"stream: {self._words.strip()}")
+        self._say_streamed(self._words)
+
+    def _say_streamed(self, words: str) -> None:
+        if words.strip():
+            self._say(f"live output   {self._streamed:<22}{words.strip()}")
 
     def _say(self, line: str) -> None:
         self._console.print(

@@ -11,4 +11,4 @@ class QuietTerminal(Terminal):
 
     def say(self, line: str) -> None:
         """Show a line of the supervisor's."""
-        super().show("supervisor", line)
+        super().show("system", line)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.rule import Rule
 from rich.text import Text
 
 from celeriac.cli.demo.work import Ended
@@ -17,11 +16,11 @@ _LONGEST = 400
 def show_results(console: Console, ended: Sequence[Ended], seconds: float) -> None:
     """Print every result with what it took, and what the logs prove."""
     for task in dict.fromkeys(each.piece.task for each in ended):
-        console.print(Rule(task, align="left"))
+        console.print(Text(f"\n{task}", style="bold underline"))
         for each in ended:
             if each.piece.task == task:
                 console.print(_result(each), soft_wrap=True)
-    console.print(Rule(align="left"))
+    console.print()
     for line in _conclusions(ended, seconds):
         console.print(f"• {line}", markup=False, highlight=False, soft_wrap=True)
 
@@ -33,7 +32,7 @@ def _result(each: Ended) -> Text:
     attempts = f"{each.proof.started} attempt{'s' if each.proof.started > 1 else ''}"
     text.append(
         f"  {duration(execution.duration_seconds)}, {execution.input_tokens} tokens read, "
-        f"{execution.output_tokens} written, {attempts}\n",
+        f"{execution.output_tokens} written, {attempts}",
         style="dim",
     )
     return text

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from celeriac.cli.follow.describe import describe
 from celeriac.cli.formatting import clock, duration, printable, tokens
+from celeriac.domain.events import EventType
 from celeriac.domain.states import Status
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _EVENTS = 8
 _LINES = 6
 _TEXT_LINES = 8
 _BAR_WIDTH = 40
+_CLOCK_WIDTH = 12
+_NAME_WIDTH = max(len(kind) for kind in EventType)
+_SERVICE_WIDTH = 6
 
 
 def render(view: "View", lines: Sequence["LogLine"]) -> RenderableType:
@@ -84,8 +88,8 @@ def _progress(view: "View") -> RenderableType:
 
 def _events(view: "View") -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True, min_width=_CLOCK_WIDTH)
+    grid.add_column(style="bold", no_wrap=True, min_width=_NAME_WIDTH)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     for event in list(view.events)[-_EVENTS:]:
         grid.add_row(clock(event.at), event.type.value, Text(printable(describe(event))))
@@ -94,8 +98,8 @@ def _events(view: "View") -> RenderableType:
 
 def _log(lines: Sequence["LogLine"]) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, min_width=_CLOCK_WIDTH)
+    grid.add_column(no_wrap=True, min_width=_SERVICE_WIDTH)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     for line in list(lines)[-_LINES:]:
         grid.add_row(clock(line.at), line.service, printable(line.event), style="dim")
