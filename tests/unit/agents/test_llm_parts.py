@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai import ModelRetry
+from pydantic_ai import ModelRetry, UsageLimitExceeded
 
 from celeriac.adapters.memory import MemoryRunContext
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
 from celeriac.agents.deltas import Deltas
+from celeriac.agents.model_errors import translated
 from celeriac.agents.providers import Choice, Provider
 from celeriac.agents.structured import StructuredOutput
 from celeriac.agents.watchdog import Patience, Watchdog
-from celeriac.domain.errors import AgentMisconfiguredError, ProviderError
+from celeriac.domain.errors import AgentMisconfiguredError, ModelCallLimitError, ProviderError
 from celeriac.domain.events import EventType
 from celeriac.domain.task import Limits
 
@@ -116,6 +117,17 @@ def test_patience_ends_before_the_soft_limit() -> None:
 
     assert patience.within(Limits(soft_seconds=540, hard_seconds=600)) == patience
     assert patience.within(Limits(soft_seconds=10, hard_seconds=20)) == Patience(8, 8)
+
+
+def test_too_many_model_calls_are_final_and_name_the_field() -> None:
+    with (
+        pytest.raises(ModelCallLimitError, match="max_model_calls=3") as raised,
+        translated(CHOICE, max_model_calls=3),
+    ):
+        raise UsageLimitExceeded("The next request would exceed the request_limit of 3")
+
+    assert not raised.value.retryable
+    assert raised.value.details == {"max_model_calls": 3}
 
 
 OBJECT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
