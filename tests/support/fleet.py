@@ -16,6 +16,7 @@ from celeriac.domain.execution import Execution
 from celeriac.domain.states import Status
 from celeriac.domain.task import TaskSpec
 from celeriac.kit.jsontypes import JsonObject, dumps
+from celeriac.services.patience import patiently
 from celeriac.services.submit import Request, Submitted
 from celeriac.settings import Settings
 from celeriac.wiring import Container, build
@@ -39,6 +40,7 @@ SHORT_TIMES = {
 """What takes minutes in production takes seconds here."""
 
 START_SECONDS = 30.0
+_SERVES = "Uvicorn running on "
 
 
 class Fleet:
@@ -69,14 +71,20 @@ class Fleet:
     # processes
 
     def worker(
-        self, name: str = "w1", *, pool: str = "threads", slots: int = 8, **env: str
+        self,
+        name: str = "w1",
+        *,
+        pool: str = "threads",
+        slots: int = 8,
+        options: Sequence[str] = (),
+        **env: str,
     ) -> Program:
-        """Start a worker and wait until all its processes have reported."""
+        """Start a worker, `options` being Celery's own, and wait until all its processes report."""
         program = self.program(
             name,
             ["-m", "celery", "-A", "celeriac", "worker", "--pool", pool, "-c", str(slots),
              "-n", f"{name}@fleet", "-Q", ",".join(QUEUES), "--loglevel=INFO",
-             "--without-gossip", "--without-mingle"],
+             "--without-gossip", "--without-mingle", *options],
             **env,
         )  # fmt: skip
         self.wait_ready(program, slots if pool == "prefork" else 1)
@@ -102,11 +110,27 @@ class Fleet:
         )
 
     def api(self, name: str = "api", **env: str) -> Program:
-        """Start an API on a free port; `port_of` tells which."""
+        """Start an API on a free port; `address_of` tells which."""
         return self.program(name, ["-m", "uvicorn", "--factory", API_FACTORY, "--port", "0"], **env)
 
+    def address_of(self, api: Program) -> str:
+        """Wait until an API serves, and return its address."""
+
+        def serves() -> bool:
+            assert api.exit_code is None, f"{api.name} has ended:\n{api.output()}"
+            return _SERVES in api.output()
+
+        wait_until(serves, f"{api.name} serves", within=START_SECONDS)
+        return api.output().split(_SERVES, 1)[1].split()[0].strip("\"',")
+
     def program(self, name: str, arguments: Sequence[str], **env: str) -> Program:
-        """Start a program of ours with short times and a scrubbed environment."""
+        """Start a program of ours in the fleet's `environment`, changed by `env`."""
+        program = Program(name, arguments, self.environment(**env), self.home / f"{name}.log")
+        self.programs.append(program)
+        return program
+
+    def environment(self, **env: str) -> dict[str, str]:
+        """Return a scrubbed environment that names the fleet's servers and short times."""
         settings = {
             **SHORT_TIMES,
             **self._urls,
@@ -115,10 +139,7 @@ class Fleet:
             "CELERIAC_AGENT_MODULES": dumps([fleet_agents.__name__]),
             **env,
         }
-        environment = scrubbed_environment(self.home, **settings)
-        program = Program(name, arguments, environment, self.home / f"{name}.log")
-        self.programs.append(program)
-        return program
+        return scrubbed_environment(self.home, **settings)
 
     # work
 
@@ -155,9 +176,13 @@ class Fleet:
     # what the database has
 
     def scalar(self, query: Any, **parameters: Any) -> Any:
-        """Return the one value of a query."""
-        with self.container.database.statement() as connection:
-            return connection.execute(query, parameters).scalar_one()
+        """Return the one value of a query; waits for a server that was just started again."""
+
+        def ask() -> Any:
+            with self.container.database.statement() as connection:
+                return connection.execute(query, parameters).scalar_one()
+
+        return patiently(ask, seconds=20)
 
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
@@ -187,17 +212,21 @@ class Fleet:
 
     def wait_terminal(self, ids: Sequence[UUID], *, within: float = 40.0) -> list[Execution]:
         """Wait until all have ended, check that the database holds together, return them."""
-        query = text(
-            "SELECT count(*) FROM executions WHERE id = ANY(:ids)"
-            " AND status IN ('completed', 'failed', 'cancelled')"
-        )
         wait_until(
-            lambda: self.scalar(query, ids=list(ids)) == len(ids),
+            lambda: self.ended(ids) == len(ids),
             f"all {len(ids)} executions have ended",
             within=within,
         )
         self.assert_consistent()
         return [self.get(each) for each in ids]
+
+    def ended(self, ids: Sequence[UUID]) -> int:
+        """How many of these executions have ended."""
+        query = text(
+            "SELECT count(*) FROM executions WHERE id = ANY(:ids)"
+            " AND status IN ('completed', 'failed', 'cancelled')"
+        )
+        return int(self.scalar(query, ids=list(ids)))
 
     def assert_consistent(self) -> None:
         """Check what must hold at any time, whatever happened."""
