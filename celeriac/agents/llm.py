@@ -119,9 +119,7 @@ class _Answer:
         except UnexpectedModelBehavior as error:
             if self._model.last_answer.strip():
                 raise
-            raise OutputInvalidError(
-                "The model answered with nothing, even when asked again."
-            ) from error
+            raise OutputInvalidError("The model answered with nothing.") from error
 
     async def value(self, output: StructuredOutput) -> JsonValue:
         agent = self._agent(output.type)
@@ -131,8 +129,7 @@ class _Answer:
         except UnexpectedModelBehavior as error:
             answer = self._model.last_answer
             raise OutputInvalidError(
-                f"The answer doesn't fit the task's output schema: {output.explain(answer)}. The "
-                "model was shown that and didn't do better.",
+                f"The answer doesn't fit the task's output schema: {output.explain(answer)}.",
                 answer=clip(answer, MAX_SHOWN_ANSWER),
             ) from error
 
