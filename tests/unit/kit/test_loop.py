@@ -66,9 +66,10 @@ def test_one_that_ignores_its_cancellation_is_left_behind(loop):
 
 
 def test_a_blocked_loop_is_replaced_and_a_live_one_is_kept(loop):
-    release = threading.Event()
+    blocking, release = threading.Event(), threading.Event()
 
     async def block() -> None:
+        blocking.set()
         release.wait(30)
 
     async def answer() -> str:
@@ -76,6 +77,7 @@ def test_a_blocked_loop_is_replaced_and_a_live_one_is_kept(loop):
 
     assert not loop.renew(), "a loop that answers must stay"
     loop.start(block())
+    assert blocking.wait(5), "the coroutine must hold the loop"
     try:
         assert loop.renew(), "a loop that doesn't answer must be replaced"
         assert loop.start(answer()).result() == "alive"
