@@ -7,6 +7,8 @@ from typing import Any
 from celery import Celery
 from kombu import Queue
 
+from celeriac.adapters.redis_transport import use_for_redis
+
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
 """The queues of REQUIREMENTS A7 and E1; a task may name others, which a worker must be given."""
 
@@ -33,6 +35,7 @@ class CeleryOptions:
 
 def create_app(options: CeleryOptions) -> Celery:
     """Return a configured app; nothing is connected yet."""
+    use_for_redis()
     app = Celery("celeriac")
     app.conf.update(
         broker_url=options.broker_url,

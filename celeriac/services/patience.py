@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from celeriac.domain.errors import DatabaseUnavailableError
 
@@ -24,7 +24,7 @@ def patiently(work: Callable[[], T], *, seconds: float) -> T:
         logger.warning("database.unavailable", error=error.message, patience_seconds=seconds)
     retrying = Retrying(
         retry=retry_if_exception_type(DatabaseUnavailableError),
-        wait=wait_exponential_jitter(initial=0.1, max=2),
+        wait=wait_random_exponential(multiplier=0.1, max=2),
         stop=stop_after_delay(seconds),
         reraise=True,
     )
