@@ -1,4 +1,4 @@
-"""The agents that are measured: they do nothing, or wait."""
+"""The agents that are measured: they do nothing, or next to nothing, or wait."""
 
 import asyncio
 
@@ -8,6 +8,12 @@ from celeriac.agents.functions import agent
 @agent("benchmark-noop")
 async def noop() -> None:
     """Do nothing."""
+
+
+@agent("benchmark-length")
+async def length(text: str) -> int:
+    """Return the length of a text."""
+    return len(text)
 
 
 @agent("benchmark-wait")

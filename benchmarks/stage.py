@@ -1,16 +1,18 @@
-"""The stage of the measurements: real servers, real workers, one user with two tasks."""
+"""The stage of the measurements: real servers, and one user with three tasks."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
+import psutil
+from redis import Redis
+
+from benchmarks.programs import Programs
+from benchmarks.watch import Watch
 from celeriac.db import migrate
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agent import PythonAgent
@@ -19,106 +21,106 @@ from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import Postgres
 from celeriac.embedded.process import ManagedProcess
 from celeriac.embedded.valkey import Valkey
+from celeriac.logs import LogOptions, Service, configure, shutdown
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents, NewAgent
 from celeriac.services.tasks import NewTask, Tasks
 from celeriac.settings import Settings
 from celeriac.wiring import Container, build
 
-_ROOT = Path(__file__).parent.parent
+_SECRET_KEY = "benchmark-" * 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Running servers, the environment that tells of them, and what is to be executed."""
+    """Running servers, what runs beside them, and what is to be executed."""
 
-    environment: Mapping[str, str]
     container: Container
     actor: Actor
-    noop: UUID
-    wait: UUID
-    logs: Path
+    api_key: str = field(repr=False)
+    tasks: Mapping[str, UUID]
+    """By the name of their function in `benchmarks.agents`."""
+    programs: Programs
+    watch: Watch
+    valkey: Redis
+    servers: Mapping[str, psutil.Process]
 
-    @contextmanager
-    def process(self, name: str, *arguments: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a Python program of ours beside the servers; it is stopped at the end."""
-        with (self.logs / f"{name}.log").open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                env={**self.environment, **more},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=_ROOT,
-            )
-        try:
-            yield child
-        finally:
-            child.terminate()
-            try:
-                child.wait(30)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-    def worker(self, name: str, *, pool: str, concurrency: int) -> AbstractContextManager[Any]:
-        """Run a worker of ours with all its queues."""
-        return self.process(
-            name, "celery", "-A", "celeriac", "worker", "-P", pool, "-c", str(concurrency),
-            "-n", f"{name}@%h", "--loglevel=info", "--without-gossip", "--without-mingle",
-        )  # fmt: skip
-
-    def bare_worker(self, name: str, *, pool: str, concurrency: int) -> AbstractContextManager[Any]:
-        """Run a worker of bare Celery with the same pool and concurrency."""
-        return self.process(
-            name, "celery", "-A", "benchmarks.bare", "worker", "-P", pool, "-c", str(concurrency),
-            "-n", f"{name}@%h", "--loglevel=info", "--without-gossip", "--without-mingle",
-        )  # fmt: skip
-
-    def beat(self) -> AbstractContextManager[Any]:
-        """Run the keeper."""
-        return self.process("beat", "celery", "-A", "celeriac", "beat", "--loglevel=warning")
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request to the API must carry."""
+        return {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
 
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """Start PostgreSQL (with fsync) and Valkey in a directory of their own; remove all after."""
+    """Start PostgreSQL (with fsync) and Valkey in a directory of their own; remove all after.
+
+    While it stands, this process has the same scrubbed environment as all that it starts, and logs
+    as the API does: it stands in for it as the submitter of (a).
+    """
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="celeriac-bench-")))
         home = Home.open(directory / "home")
         postgres, valkey = Postgres.prepare(home), Valkey.prepare(home)
+        servers = {}
         for name, server in (("postgres", postgres), ("valkey", valkey)):
             process = ManagedProcess(server.spec(), home.log_file(name))
             process.start()
             stack.callback(process.stop)
             process.wait_ready()
+            servers[name] = psutil.Process(process.pid)
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             "LANG": "C.UTF-8",
             "CELERIAC_HOME": str(directory / "work"),
             "CELERIAC_AGENT_MODULES": '["benchmarks.agents"]',
-            "CELERIAC_SECRET_KEY": "benchmark-" * 4,
-            "DATABASE_URL": postgres.url("celeriac"),
+            "CELERIAC_SECRET_KEY": _SECRET_KEY,
+            "DATABASE_URL": postgres.url(),
             "REDIS_URL": valkey.url(0),
             "BARE_BROKER_URL": valkey.url(3),
             "BARE_RESULT_BACKEND": valkey.url(4),
         }
-        os.environ.update(environment)
-        container = build(Settings.load(), service="benchmark", connections=8)
+        stack.enter_context(_only(environment))
+        settings = Settings.load()
+        configure(LogOptions(service=Service.API, directory=settings.logs, console="off"))
+        stack.callback(shutdown)
+        container = build(settings, service="benchmark", connections=8)
         stack.callback(container.close)
         with container.database.transaction() as connection:
             migrate.upgrade(connection)
-        admin = Accounts(container.database, environment["CELERIAC_SECRET_KEY"]).bootstrap_admin()
+        admin = Accounts(container.database, _SECRET_KEY).bootstrap_admin()
         actor = Actor(admin.key.user_id, "benchmark", Role.ADMIN)
-        noop, wait = (_task(container, actor, name) for name in ("noop", "wait"))
+        watch = Watch(postgres.url())
+        stack.callback(watch.close)
         yield Stage(
-            {**environment, "CELERIAC_API_KEY": admin.token},
-            container, actor, noop, wait, home.logs,
-        )  # fmt: skip
+            container=container,
+            actor=actor,
+            api_key=admin.token,
+            tasks={name: _task(container, actor, name) for name in ("noop", "length", "wait")},
+            programs=Programs(environment, home.logs),
+            watch=watch,
+            valkey=stack.enter_context(Redis.from_url(valkey.url(), decode_responses=True)),
+            servers=servers,
+        )
+
+
+@contextmanager
+def _only(environment: Mapping[str, str]) -> Iterator[None]:
+    """Replace this process's environment while the block runs."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _task(container: Container, actor: Actor, name: str) -> UUID:
     spec = PythonAgent(function=f"benchmarks.agents:{name}")
     Agents(container.database).create(actor, NewAgent(name=name, spec=spec))
-    new = NewTask(name=name, agent=name, spec=TaskSpec())
-    return Tasks(container.database).create(actor, new).id
+    return (
+        Tasks(container.database).create(actor, NewTask(name=name, agent=name, spec=TaskSpec())).id
+    )

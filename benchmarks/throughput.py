@@ -7,57 +7,99 @@ offers for that (`Submit.many`, `group`), or one by one by one thread (`Submit.o
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from celery import group
+import psutil
 
-from benchmarks.measures import wait_until_idle
+from benchmarks.costs import Meter, Statements
+from benchmarks.figures import Figure, Target
+from benchmarks.scale import Scale
 from benchmarks.stage import Stage
 from celeriac.services.submit import Request
 
+_POOLS = {"threads": 8, "prefork": 2}
+_GOAL = 1.2
 
-def measure(
-    stage: Stage, *, pool: str, concurrency: int, bulk: bool, count: int, rounds: int
+Run = Callable[[int], None]
+"""Executes so many no-ops and returns when all have succeeded."""
+
+
+def measure(stage: Stage, scale: Scale) -> Figure:
+    """Measure both pools, handed over both ways."""
+    measured = {}
+    for pool, concurrency in _POOLS.items():
+        for way, bulk in (("in bulk", True), ("one by one", False)):
+            measured[f"{pool}, {way}"] = _side_by_side(stage, scale, pool, concurrency, bulk=bulk)
+    return Figure(
+        "How many durable no-op executions a second, beside bare Celery with results?",
+        measured,
+        [
+            Target(
+                f"{name}: ratio of medians", each["ratio_of_medians"], _GOAL, more_is_better=True
+            )
+            for name, each in measured.items()
+        ],
+    )
+
+
+def _side_by_side(
+    stage: Stage, scale: Scale, pool: str, concurrency: int, *, bulk: bool
 ) -> dict[str, Any]:
-    """Return executions per second of both, the median of `rounds` interleaved runs."""
     ours: list[float] = []
     bare: list[float] = []
+    count = scale.executions
+    statements = _Count(stage)
     with (
-        _celeriac(stage, pool, concurrency, bulk=bulk) as run_ours,
-        _bare(stage, pool, concurrency, bulk=bulk) as run_bare,
+        stage.programs.beat() as beat,
+        stage.programs.worker(pool=pool, concurrency=concurrency) as our_worker,
+        stage.programs.bare_worker(pool=pool, concurrency=concurrency) as bare_worker,
     ):
-        run_ours(count // 4)
-        run_bare(count // 4)
-        for _ in range(rounds):
-            bare.append(count / _timed(run_bare, count))
-            ours.append(count / _timed(run_ours, count))
-    ratio = statistics.median(ours) / statistics.median(bare)
+        run_ours, run_bare = _celeriac(stage, bulk=bulk), _bare(bulk=bulk)
+        our_meter = Meter(
+            {"submitter": psutil.Process(), "worker": our_worker, "beat": beat, **stage.servers},
+            stage.valkey,
+        )
+        bare_meter = Meter(
+            {"submitter": psutil.Process(), "worker": bare_worker}
+            | {"valkey": stage.servers["valkey"]},
+            stage.valkey,
+        )
+        for warm_up in (1, count // 4):
+            run_ours(warm_up)
+            run_bare(warm_up)
+        for _ in range(scale.rounds):
+            bare.append(_rate(run_bare, count, bare_meter))
+            ours.append(_rate(run_ours, count, our_meter))
     return {
-        "pool": pool,
         "concurrency": concurrency,
-        "handed_over": "in bulk" if bulk else "one by one",
         "executions": count,
         "celeriac_per_second": [round(value) for value in ours],
         "bare_celery_per_second": [round(value) for value in bare],
         "celeriac_median": round(statistics.median(ours)),
         "bare_celery_median": round(statistics.median(bare)),
-        "ratio_of_medians": round(ratio, 2),
+        "ratio_of_medians": round(statistics.median(ours) / statistics.median(bare), 2),
+        "celeriac_per_execution": our_meter.per_execution()
+        | statements.per_execution(1 + count // 4 + scale.rounds * count),
+        "bare_celery_per_execution": bare_meter.per_execution(),
     }
 
 
-def _timed(run: Callable[[int], None], count: int) -> float:
-    begin = time.perf_counter()
-    run(count)
-    return time.perf_counter() - begin
+def _rate(run: Run, count: int, meter: Meter) -> float:
+    seconds = 0.0
+
+    def timed() -> None:
+        nonlocal seconds
+        begin = time.perf_counter()
+        run(count)
+        seconds = time.perf_counter() - begin
+
+    meter.run(timed, count)
+    return count / seconds
 
 
-@contextmanager
-def _celeriac(
-    stage: Stage, pool: str, concurrency: int, *, bulk: bool
-) -> Iterator[Callable[[int], None]]:
-    request = Request(task_id=stage.noop)
+def _celeriac(stage: Stage, *, bulk: bool) -> Run:
+    request = Request(task_id=stage.tasks["noop"])
     container = stage.container
 
     def run(count: int) -> None:
@@ -67,17 +109,14 @@ def _celeriac(
         else:
             for _ in range(count):
                 container.submit.one(stage.actor, request)
-        wait_until_idle(container.database, seconds=120)
+        stage.watch.wait_until_idle()
 
-    with stage.beat(), stage.worker(f"ours-{pool}", pool=pool, concurrency=concurrency):
-        run(1)
-        yield run
+    return run
 
 
-@contextmanager
-def _bare(
-    stage: Stage, pool: str, concurrency: int, *, bulk: bool
-) -> Iterator[Callable[[int], None]]:
+def _bare(*, bulk: bool) -> Run:
+    from celery import group
+
     from benchmarks.bare import noop
 
     def run(count: int) -> None:
@@ -87,6 +126,31 @@ def _bare(
             for result in [noop.delay() for _ in range(count)]:
                 result.get(timeout=120)
 
-    with stage.bare_worker(f"bare-{pool}", pool=pool, concurrency=concurrency):
-        run(1)
-        yield run
+    return run
+
+
+class _Count:
+    """The statements of all programs from before their start to after their end.
+
+    Each is a round trip and, with autocommit, a transaction: that is how PostgreSQL counts those of
+    the worker and the keeper, the few of their start and their heartbeats among them.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._submitter = Statements(stage.container.database.engine)
+        self._begin = self._others()
+
+    def per_execution(self, executions: int) -> dict[str, Any]:
+        others = self._others() - self._begin
+        return {
+            "statements": {
+                "submitter": round(self._submitter.count / executions, 2),
+                "worker_and_keeper": round(others / executions, 2),
+            }
+        }
+
+    def _others(self) -> int:
+        self._stage.container.database.close()  # it opens new connections when it needs them
+        everybody = self._stage.watch.transactions()
+        return everybody - self._submitter.count - self._stage.watch.statements

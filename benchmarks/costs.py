@@ -1,0 +1,87 @@
+"""Where the time goes: processor time by process, commands and statements, for one execution."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psutil
+from redis import Redis
+from sqlalchemy import Engine, event
+
+_OWN = ("info", "client|setinfo", "client|setname", "hello", "auth", "select")
+"""Commands of the measuring itself and of new connections."""
+
+
+class Meter:
+    """Adds up, over some runs, what some processes and Valkey did in them."""
+
+    def __init__(self, processes: Mapping[str, psutil.Process], valkey: Redis) -> None:
+        """Watch `processes`, each with all that it started."""
+        self._processes = processes
+        self._valkey = valkey
+        self._seconds: Counter[str] = Counter()
+        self._commands: Counter[str] = Counter()
+        self._reads = 0
+        self._executions = 0
+
+    def run(self, work: Callable[[], object], executions: int) -> None:
+        """Do `work` and count what it costs."""
+        seconds, commands, reads = self._processor(), self._called(), self._round_trips()
+        work()
+        self._reads += self._round_trips() - reads
+        self._commands.update(self._called() - commands)
+        self._seconds.update(self._processor() - seconds)
+        self._executions += executions
+
+    def per_execution(self) -> dict[str, Any]:
+        """Return milliseconds by process, Valkey's round trips and its commands."""
+        count = self._executions
+        return {
+            "processor_ms": {
+                name: round(self._seconds[name] * 1000 / count, 2) for name in self._processes
+            },
+            "valkey_round_trips": round(self._reads / count, 2),
+            "valkey_commands": {
+                name: round(calls / count, 2)
+                for name, calls in self._commands.most_common()
+                if calls >= count / 100
+            },
+        }
+
+    def _processor(self) -> "Counter[str]":
+        return Counter({name: _seconds_of(each) for name, each in self._processes.items()})
+
+    def _called(self) -> "Counter[str]":
+        stats = self._valkey.info("commandstats").items()
+        calls = {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats}
+        return Counter({name: count for name, count in calls.items() if name not in _OWN})
+
+    def _round_trips(self) -> int:
+        """What it has read from its clients' sockets: a pipeline is one, a command alone too."""
+        return int(self._valkey.info("stats")["total_reads_processed"])
+
+
+class Statements:
+    """Counts what one engine sends to PostgreSQL."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Count from now on."""
+        self.count = 0
+        event.listen(engine, "before_cursor_execute", self._executed)
+
+    def _executed(self, *_: object) -> None:
+        self.count += 1
+
+
+def _seconds_of(process: psutil.Process) -> float:
+    """Return the processor time of a process and all its children, also those that have ended."""
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+        if each == process:
+            total += times.children_user + times.children_system
+    return total

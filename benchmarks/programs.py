@@ -1,0 +1,89 @@
+"""The programs that are measured: real processes beside the servers, ended with their block."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from celeriac.embedded.ports import LOOPBACK, reserve_port
+from celeriac.embedded.process import ManagedProcess
+from celeriac.embedded.spec import ProcessSpec, ReadyCheck
+
+_ROOT = Path(__file__).parent.parent
+_STOP_SECONDS = 40.0
+
+
+class Programs:
+    """Runs programs in one environment, with their output in log files."""
+
+    def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
+        """Give each program `environment` and nothing else."""
+        self._environment = environment
+        self._logs = logs
+
+    @contextmanager
+    def run(
+        self, name: str, *arguments: str, ready: ReadyCheck | None = None
+    ) -> Iterator[psutil.Process]:
+        """Run a Python module; raises ServerFailedError with its last lines if it doesn't start."""
+        spec = ProcessSpec(
+            name=name,
+            argv=(sys.executable, "-m", *arguments),
+            env=self._environment,
+            cwd=_ROOT,
+            ready=ready,
+            stop_grace=_STOP_SECONDS,
+        )
+        program = ManagedProcess(spec, self._logs / f"{name}.log")
+        program.start()
+        try:
+            program.wait_ready()
+            yield psutil.Process(program.pid)
+            if program.pid is None:
+                raise program.failure("it ended while it was measured.")
+        finally:
+            program.stop()
+
+    def worker(self, *, pool: str, concurrency: int) -> AbstractContextManager[psutil.Process]:
+        """Run a worker of ours with all its queues."""
+        return self._celery_worker("ours", "celeriac", pool, concurrency)
+
+    def bare_worker(self, *, pool: str, concurrency: int) -> AbstractContextManager[psutil.Process]:
+        """Run a worker of bare Celery."""
+        return self._celery_worker("bare", "benchmarks.bare", pool, concurrency)
+
+    def beat(self) -> AbstractContextManager[psutil.Process]:
+        """Run the keeper."""
+        return self.run("beat", "celery", "-A", "celeriac", "beat", "--loglevel=info")
+
+    @contextmanager
+    def api(self) -> Iterator[str]:
+        """Run the HTTP API as `celeriac api` does; yield its address."""
+        url = f"http://{LOOPBACK}:{(port := reserve_port())}"
+        with self.run("api", "celeriac", "api", "--port", str(port), ready=_Answers(url)):
+            yield url
+
+    def _celery_worker(
+        self, name: str, app: str, pool: str, concurrency: int
+    ) -> AbstractContextManager[psutil.Process]:
+        return self.run(
+            f"{name}-{pool}", "celery", "-A", app, "worker", "-P", pool, "-c", str(concurrency),
+            "-n", f"{name}-{pool}@%h", "--loglevel=info", "--without-gossip", "--without-mingle",
+        )  # fmt: skip
+
+
+class _Answers:
+    """Ready check of the API."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __call__(self) -> str | None:
+        try:
+            httpx.get(f"{self._url}/health/live", timeout=2, trust_env=False).raise_for_status()
+        except httpx.HTTPError as error:
+            return str(error)
+        return None

@@ -1,0 +1,48 @@
+"""How much is measured: enough for figures, or just enough to see that all of it runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """The counts of all measurements."""
+
+    executions: int
+    """(a) Executions in one run."""
+    rounds: int
+    """(a, d) Runs; the median counts."""
+    rate: float
+    """(b) Requests a second."""
+    seconds: float
+    """(b) How long to send them."""
+    samples: int
+    """(c) Executions, one at a time."""
+    batch: int
+    """(d) Items in one request."""
+    waits: int
+    """(e) Executions that wait at the same time."""
+    wait_seconds: float
+    """(e) How long each of them waits."""
+
+
+FULL = Scale(
+    executions=2000,
+    rounds=5,
+    rate=50.0,
+    seconds=20.0,
+    samples=200,
+    batch=10_000,
+    waits=500,
+    wait_seconds=5.0,
+)
+
+QUICK = Scale(
+    executions=40,
+    rounds=1,
+    rate=20.0,
+    seconds=1.0,
+    samples=5,
+    batch=100,
+    waits=20,
+    wait_seconds=0.2,
+)

@@ -1,0 +1,85 @@
+"""(e) Executions that all wait at the same time in one worker process: time and memory."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from benchmarks.figures import Figure, Target
+from benchmarks.scale import Scale
+from benchmarks.stage import Stage
+from celeriac.services.submit import Request
+
+_GOAL_FACTOR = 1.5
+_GOAL_MEGABYTES = 400.0
+_MEGABYTE = 1_000_000
+_SAMPLE_SECONDS = 0.05
+
+
+def measure(stage: Stage, scale: Scale) -> Figure:
+    """Submit `scale.waits` waits at once to a worker with as many threads."""
+    with (
+        stage.programs.beat(),
+        stage.programs.worker(pool="threads", concurrency=scale.waits) as worker,
+    ):
+        _run(stage, scale.waits, 0.0)
+        idle = worker.memory_info().rss
+        with _peak_memory(worker) as peak:
+            begin = time.perf_counter()
+            _run(stage, scale.waits, scale.wait_seconds)
+            seconds = time.perf_counter() - begin
+    factor = round(seconds / scale.wait_seconds, 2)
+    megabytes = round(peak() / _MEGABYTE, 1)
+    return Figure(
+        "How long do many waits take in one worker process, and how much memory?",
+        {
+            "executions": scale.waits,
+            "wait_seconds": scale.wait_seconds,
+            "wall_seconds": round(seconds, 2),
+            "factor": factor,
+            "memory_before_megabytes": round(idle / _MEGABYTE, 1),
+            "peak_memory_megabytes": megabytes,
+        },
+        [
+            Target("factor", factor, _GOAL_FACTOR),
+            Target("peak_memory_megabytes", megabytes, _GOAL_MEGABYTES),
+        ],
+    )
+
+
+def _run(stage: Stage, count: int, seconds: float) -> None:
+    request = Request(task_id=stage.tasks["wait"])
+    stage.container.submit.many(stage.actor, request, [{"seconds": seconds}] * count)
+    stage.container.dispatch.due()
+    stage.watch.wait_until_idle()
+
+
+@contextmanager
+def _peak_memory(process: psutil.Process) -> Iterator["_Peak"]:
+    """Watch the resident memory of a process while the block runs."""
+    peak = _Peak(process)
+    thread = threading.Thread(target=peak.watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        peak.ended.set()
+        thread.join()
+
+
+class _Peak:
+    """Call it for the largest resident size seen, in bytes."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.ended = threading.Event()
+        self._process = process
+        self._bytes = 0
+
+    def watch(self) -> None:
+        while not self.ended.wait(_SAMPLE_SECONDS):
+            self._bytes = max(self._bytes, self._process.memory_info().rss)
+
+    def __call__(self) -> int:
+        return self._bytes

@@ -1,0 +1,63 @@
+"""Looking at the database from outside, without standing in what is measured."""
+
+import time
+from typing import Any
+
+from sqlalchemy import text
+
+from celeriac.db.engine import Database
+
+_LIVE = text(
+    "SELECT EXISTS (SELECT FROM executions"
+    " WHERE status IN ('pending', 'queued', 'running', 'waiting'))"
+)
+_TRANSACTIONS = text(
+    "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+)
+_OTHERS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid()"
+)
+_POLL_SECONDS = 0.02
+
+
+class Watch:
+    """A connection of its own; `statements` counts what it asked, to be taken off the rest."""
+
+    def __init__(self, url: str) -> None:
+        """Look at the database at `url`."""
+        self._database = Database(url, connections=1, application="benchmark-watch")
+        self.statements = 0
+
+    def rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        self.statements += 1
+        with self._database.statement() as connection:
+            return [tuple(row) for row in connection.execute(text(query), parameters)]
+
+    def wait_until_idle(self, *, seconds: float = 120.0) -> None:
+        """Wait until every execution has ended; raises TimeoutError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self._scalar(_LIVE):
+            if time.monotonic() > deadline:
+                left = self.rows("SELECT status, count(*) FROM executions GROUP BY status")
+                raise TimeoutError(f"after {seconds:g} s not all have ended: {dict(left)}")
+            time.sleep(_POLL_SECONDS)
+
+    def transactions(self) -> int:
+        """Return how many transactions the database has seen; every connection must be closed.
+
+        PostgreSQL's sessions report what they did seconds later, or when they end.
+        """
+        while self._scalar(_OTHERS):
+            time.sleep(_POLL_SECONDS)
+        return int(self._scalar(_TRANSACTIONS))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    def _scalar(self, query: Any) -> Any:
+        self.statements += 1
+        with self._database.statement() as connection:
+            return connection.execute(query).scalar_one()
