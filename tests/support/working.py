@@ -41,6 +41,6 @@ def tell(
 
 def finish(container: Container, claimed: Claim, outcome: Outcome) -> Status:
     """Write how the attempt ended."""
-    status = Finish(container.database, container.live)(claimed, outcome, None)
+    status = Finish(container.database, container.live)(claimed, outcome, None, None).status
     assert status is not None, "the lease must be held"
     return status

@@ -17,7 +17,7 @@ KEYS = "/api/v1/api-keys"
 
 def test_without_a_good_key_there_is_nothing(app_client: TestClient, ada: Asker) -> None:
     good = ada.token
-    headers = (
+    headers: tuple[dict[str, str | bytes], ...] = (
         {},
         {"Authorization": good},
         {"Authorization": "Basic YTpi"},

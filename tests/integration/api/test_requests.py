@@ -22,7 +22,7 @@ def test_a_sane_request_id_is_kept_and_stored(ada: Asker) -> None:
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\tb", "é"])
 def test_another_request_id_is_replaced(app_client: TestClient, given: str) -> None:
-    response = app_client.get("/health/live", headers={"X-Request-ID": given.encode()})
+    response = app_client.get("/health/live", headers={b"X-Request-ID": given.encode()})
     assert response.headers["x-request-id"] != given
     assert len(response.headers["x-request-id"]) == 36
 

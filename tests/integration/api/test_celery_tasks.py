@@ -1,0 +1,90 @@
+"""Celery tasks over HTTP."""
+
+from uuid import uuid4
+
+import pytest
+
+from celeriac.adapters.celery_app import create_app
+from celeriac.domain.outcome import Completed, Failure, Retry
+from celeriac.wiring import Container, celery_options
+from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.working import claim, finish
+
+PATH = "/api/v1/celery-tasks"
+PING = {"name": "celeriac.tasks.monitoring.ping"}
+
+
+@pytest.mark.requirement("B3", "B4")
+def test_a_plain_task_is_sent_and_followed(ada: Asker, container: Container) -> None:
+    sent = ada.post(PATH, json=PING)
+    assert sent.status_code == 202, sent.text
+    body = sent.json()
+    assert (body["status"], body["simple_status"]) == ("PENDING", "pending")
+    assert container.queue.depth("monitoring") == 1, "it waits in the queue of its route"
+    path = body["_links"]["self"]
+    assert ada.get(path).json()["status"] == "PENDING"
+    # what a worker writes while it runs the task
+    backend = create_app(celery_options(container.settings, publisher=True)).backend
+    backend.store_result(body["task_id"], None, "STARTED")
+    assert ada.get(path).json()["simple_status"] == "in_progress"
+    backend.store_result(body["task_id"], "pong", "SUCCESS")
+    done = ada.get(path).json()
+    assert (done["status"], done["simple_status"], done["result"]) == (
+        "SUCCESS", "completed", "pong",
+    )  # fmt: skip
+    assert done["completed_at"] is not None
+
+
+@pytest.mark.requirement("B4", "D4")
+def test_a_failed_plain_task_tells_why(ada: Asker, container: Container) -> None:
+    body = ada.post(PATH, json=PING).json()
+    backend = create_app(celery_options(container.settings, publisher=True)).backend
+    backend.store_result(body["task_id"], ValueError("no"), "FAILURE", traceback="Traceback …")
+    found = ada.get(f"{PATH}/{body['task_id']}").json()
+    assert (found["status"], found["simple_status"]) == ("FAILURE", "failed")
+    assert found["error"] == {"type": "ValueError", "message": "no", "traceback": "Traceback …"}
+
+
+def test_a_plain_task_is_sent_once_under_one_key(ada: Asker, container: Container) -> None:
+    headers = {"Idempotency-Key": "ping-1"}
+    first = ada.post(PATH, json=PING, headers=headers)
+    again = ada.post(PATH, json=PING, headers=headers)
+    assert first.json()["task_id"] == again.json()["task_id"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert container.queue.depth("monitoring") == 1
+    other = ada.post(PATH, json=PING | {"args": [1]}, headers=headers)
+    assert_problem(other, 422, "idempotency_mismatch")
+
+
+@pytest.mark.requirement("B4", "D4")
+def test_an_execution_s_celery_task_stands_as_the_execution(
+    ada: Asker, container: Container
+) -> None:
+    accepted = ada.post(EXECUTE, json={"variables": {"text": "a"}}).json()
+    path = accepted["_links"]["celery_task"]
+    found = ada.get(path).json()
+    assert (found["status"], found["simple_status"]) == ("PENDING", "pending")
+    assert found["execution_id"] == accepted["execution_id"]
+    claimed = claim(container, accepted["execution_id"])
+    found = ada.get(path).json()
+    assert (found["status"], found["simple_status"]) == ("STARTED", "in_progress")
+    failure = Failure("agent_failed", "no", {"type": "E", "traceback": "T", "attempt": 1})
+    finish(container, claimed, Retry(failure, 0.0))
+    found = ada.get(path).json()
+    assert (found["status"], found["simple_status"]) == ("RETRY", "in_progress")
+    assert found["error"] == {"type": "E", "message": "no", "traceback": "T"}
+    container.dispatch.due()
+    execution = ada.get(accepted["_links"]["self"]).json()
+    finish(container, claim(container, accepted["execution_id"], attempt=1), Completed(7))
+    found = ada.get(execution["_links"]["celery_task"]).json()
+    assert (found["status"], found["simple_status"], found["result"]) == ("SUCCESS", "completed", 7)
+    cancelled = ada.post(EXECUTE, json={"variables": {"text": "a"}}).json()
+    ada.post(cancelled["_links"]["cancel"])
+    found = ada.get(cancelled["_links"]["celery_task"]).json()
+    assert (found["status"], found["simple_status"]) == ("REVOKED", "cancelled")
+
+
+def test_what_nobody_knows_is_pending_for_an_admin_alone(ada: Asker, admin: Asker) -> None:
+    path = f"{PATH}/{uuid4()}"
+    assert_problem(ada.get(path), 404, "not_found")
+    assert admin.get(path).json()["status"] == "PENDING", "as Celery has it"
