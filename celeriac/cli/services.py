@@ -113,5 +113,7 @@ def _become_celery(program: str, arguments: list[str]) -> NoReturn:
     """Replace this process: signals and exit codes are Celery's own from here."""
     sys.stdout.flush()
     sys.stderr.flush()
-    command = [sys.executable, "-m", "celery", "-A", "celeriac", program, *arguments]
+    # Celery's banner is for people; who reads the log as JSON lines gets nothing else
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    command = [sys.executable, "-m", "celery", *quiet, "-A", "celeriac", program, *arguments]
     os.execv(sys.executable, command)

@@ -11,9 +11,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 from celeriac.logs.pipeline import LogOptions, Pipeline
 
 _CHATTY = (
-    # Our own lines say the same with ids: Celery's "received" and "succeeded", access logs,
-    # one line per HTTP request of the model clients.
-    "celery.app.trace",
+    # Our own lines say the same with ids: Celery's "received", access logs, one line per HTTP
+    # request of the model clients.
     "celery.worker.strategy",
     "httpcore",
     "httpcore2",
@@ -22,6 +21,8 @@ _CHATTY = (
     "openai",
     "uvicorn.access",
 )
+_TWICE = "celery.app.trace"
+"""Tells a task's end and its traceback as our own lines do; what is critical it alone tells."""
 
 
 class _Setup:
@@ -31,7 +32,7 @@ class _Setup:
         self.pipeline = pipeline
         root = logging.getLogger()
         self._handlers = root.handlers[:]
-        self._levels = {name: logging.getLogger(name).level for name in ("root", *_CHATTY)}
+        self._levels = {name: logging.getLogger(name).level for name in ("root", *_CHATTY, _TWICE)}
 
     def apply(self) -> None:
         level = self.pipeline.level
@@ -42,7 +43,7 @@ class _Setup:
             cache_logger_on_first_use=True,
         )
         chatty = dict.fromkeys(_CHATTY, max(level, logging.WARNING))
-        _set_levels({"root": max(level, logging.INFO), **chatty})
+        _set_levels({"root": max(level, logging.INFO), **chatty, _TWICE: logging.CRITICAL})
         logging.getLogger().handlers[:] = [_Bridge(self.pipeline)]
         logging.captureWarnings(capture=True)
         atexit.register(self.pipeline.writer.close)

@@ -69,7 +69,7 @@ def task_failure(task_id: str, sender: Any, exception: BaseException, einfo: Any
     logger.error(
         CeleryEvent.TASK_FAILURE,
         **_whose(task_id, sender),
-        error=clip(exception),
+        error=clip(str(exception)),
         error_type=type(exception).__name__,
         traceback=str(einfo),
     )
@@ -77,17 +77,20 @@ def task_failure(task_id: str, sender: Any, exception: BaseException, einfo: Any
 
 def task_retry(sender: Any, request: Any, reason: Any, **_: Any) -> None:
     """A plain task is to be run again."""
-    logger.warning(CeleryEvent.TASK_RETRY, **_whose(request.id, sender), reason=clip(reason))
+    logger.warning(CeleryEvent.TASK_RETRY, **_whose(request.id, sender), reason=clip(str(reason)))
 
 
 def task_revoked(sender: Any, request: Any, terminated: bool, **_: Any) -> None:
     """A plain task was revoked."""
-    logger.warning(CeleryEvent.TASK_REVOKED, **_whose(request.id, sender), terminated=terminated)
+    logger.warning(
+        CeleryEvent.TASK_REVOKED, **_whose(request.id, sender, request), terminated=terminated
+    )
 
 
-def _whose(task_id: str, task: Any) -> dict[str, Any]:
+def _whose(task_id: str, task: Any, request: Any = None) -> dict[str, Any]:
+    """`request` is needed where the task doesn't run: then it has none of its own."""
     return {
         "task_id": task_id,
         "task_name": task.name,
-        "worker": task.request.hostname or _HOST,
+        "worker": (request or task.request).hostname or _HOST,
     }
