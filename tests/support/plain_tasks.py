@@ -19,6 +19,12 @@ def echo(value: Any) -> Any:
     return value
 
 
+@shared_task(bind=True, name="plain.where")
+def where(self: Task) -> str:
+    """Return the queue that this came through."""
+    return str(self.request.delivery_info["routing_key"])
+
+
 @shared_task(name="plain.fail")
 def fail(message: str) -> None:
     raise StumbleError(message)

@@ -1,0 +1,125 @@
+"""Plain Celery tasks beside executions: `.delay()`, their states, results and times (B3, B4)."""
+
+from uuid import UUID
+
+import pytest
+import redis
+
+from celeriac.domain.celery_states import CeleryState
+from celeriac.kit.jsontypes import JsonObject, loads
+from tests.support.celery_commands import inspect, library_user
+from tests.support.fleet import Fleet
+from tests.support.programs import Program
+from tests.support.servers import ValkeyServer
+from tests.support.waiting import wait_until
+
+_DELAY = """
+import json
+from celeriac.celery import app
+from celeriac.worker.tasks import health_check, ping
+first, second = ping.delay(), health_check.apply_async()
+print(json.dumps({"id": first.id, "pong": first.get(timeout=20), "state": first.state,
+                  "health": second.get(timeout=20)}))
+"""
+_FROM_A_THREAD = """
+import json
+from concurrent.futures import ThreadPoolExecutor
+import celeriac.celery
+from celeriac.worker.tasks import ping
+with ThreadPoolExecutor(1) as pool:
+    result = pool.submit(ping.delay).result()
+print(json.dumps({"pong": result.get(timeout=20)}))
+"""
+_BY_NAME = """
+import json
+from celeriac.celery import app
+result = app.send_task("plain.echo", args=[{"sum": 3}], expires=60)
+print(json.dumps({"value": result.get(timeout=20), "id": result.id}))
+"""
+_END_BADLY = """
+import json
+from celeriac.celery import app
+failed = app.send_task("plain.fail", args=["no luck"])
+failed.get(timeout=20, propagate=False)
+print(json.dumps({"id": failed.id, "state": failed.state, "traceback": failed.traceback}))
+"""
+
+
+@pytest.mark.requirement("A11", "B3")
+def test_a_library_user_delays_ping_and_health_check(fleet: Fleet, worker: Program) -> None:
+    answer = library_user(fleet, _DELAY)
+    assert str(UUID(answer["id"])) == answer["id"]
+    assert (answer["pong"], answer["state"]) == ("pong", "SUCCESS")
+    health = answer["health"]
+    assert (health["worker"], health["pool"], health["database"]) == ("w1@fleet", "thread", "ok")
+    assert health["workers"] >= 1
+
+
+@pytest.mark.requirement("B3")
+def test_tasks_are_sent_from_any_thread(fleet: Fleet, worker: Program) -> None:
+    """Web servers call from threads; Celery's own idea of the current app is per thread."""
+    assert library_user(fleet, _FROM_A_THREAD) == {"pong": "pong"}
+
+
+@pytest.mark.requirement("B3", "B4")
+def test_results_lie_in_redis_for_the_time_that_is_set(
+    fleet: Fleet, worker: Program, valkey: ValkeyServer
+) -> None:
+    answer = library_user(fleet, _BY_NAME)
+    assert answer["value"] == {"sum": 3}
+    key = f"celery-task-meta-{answer['id']}"
+    with redis.Redis.from_url(valkey.url(2)) as results:
+        stored = results.get(key)
+        assert stored is not None, "the result is not in database 2"
+        assert 3500 < results.ttl(key) <= 3600, "the default is an hour"
+    meta = loads(stored)
+    assert (meta["status"], meta["result"]) == ("SUCCESS", {"sum": 3})
+    assert (meta["name"], meta["worker"]) == ("plain.echo", "w1@fleet"), "results aren't extended"
+
+
+@pytest.mark.requirement("B4")
+def test_the_time_of_results_is_settable(fleet: Fleet, valkey: ValkeyServer) -> None:
+    fleet.worker("brief", options=("-Q", "brief"), CELERIAC_CELERY_RESULT_EXPIRES="60")
+    program = _BY_NAME.replace("plain.echo", "celeriac.tasks.monitoring.ping")
+    program = program.replace('args=[{"sum": 3}]', 'queue="brief"')
+    answer = library_user(fleet, program)
+    with redis.Redis.from_url(valkey.url(2)) as results:
+        assert 0 < results.ttl(f"celery-task-meta-{answer['id']}") <= 60
+
+
+@pytest.mark.requirement("B4")
+def test_a_task_is_pending_then_started_then_a_success(
+    fleet: Fleet, worker: Program, valkey: ValkeyServer
+) -> None:
+    started, gate = fleet.home / "plain-started", fleet.home / "plain-gate"
+    task_id = _send(fleet, "plain.hold", str(started), str(gate))
+    wait_until(started.exists, "it runs")
+    wait_until(lambda: _meta(valkey, task_id), "the result backend has heard of it")
+    assert _meta(valkey, task_id)["status"] == CeleryState.STARTED
+    assert [task["id"] for task in inspect(fleet, "active")] == [task_id]
+    gate.touch()
+    wait_until(lambda: _meta(valkey, task_id)["status"] == CeleryState.SUCCESS, "it has ended")
+    assert _meta(valkey, task_id)["result"] == "let go"
+
+
+@pytest.mark.requirement("B4", "B6")
+def test_a_failure_keeps_its_traceback(fleet: Fleet, worker: Program) -> None:
+    answer = library_user(fleet, _END_BADLY)
+    assert answer["state"] == CeleryState.FAILURE
+    assert "StumbleError: no luck" in answer["traceback"]
+    assert "plain_tasks.py" in answer["traceback"], "the place where it was raised is missing"
+
+
+def _send(fleet: Fleet, name: str, *arguments: str) -> str:
+    program = (
+        "import json, sys\nfrom celeriac.celery import app\n"
+        f"print(json.dumps({{'id': app.send_task({name!r}, args={list(arguments)!r}).id}}))"
+    )
+    return str(library_user(fleet, program)["id"])
+
+
+def _meta(valkey: ValkeyServer, task_id: str) -> JsonObject:
+    with redis.Redis.from_url(valkey.url(2)) as results:
+        stored = results.get(f"celery-task-meta-{task_id}")
+    meta: JsonObject = loads(stored) if stored else {}
+    return meta
