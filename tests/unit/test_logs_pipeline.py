@@ -148,8 +148,11 @@ def test_what_celery_and_http_clients_repeat_is_left_out(tmp_path: Path) -> None
     logging.getLogger("celery.worker.strategy").info("Task received")
     logging.getLogger("httpx").info("HTTP Request: POST")
     logging.getLogger("celery.app.trace").error("Task raised")
+    logging.getLogger("celery.app.trace").critical("Task has an INTERNAL ERROR")
+    logging.getLogger("celery.worker.strategy").error("Task is unknown")
     logs.flush()
-    assert [line["event"] for line in json_lines(tmp_path / "celery-worker.log")] == ["Task raised"]
+    events = [line["event"] for line in json_lines(tmp_path / "celery-worker.log")]
+    assert events == ["Task has an INTERNAL ERROR", "Task is unknown"]
 
 
 def test_a_full_traceback_is_kept(tmp_path: Path) -> None:
