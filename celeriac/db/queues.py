@@ -1,14 +1,28 @@
 """What waits in which queue, from the partial indexes on live rows."""
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, text
 
 _WAITING = text("""
-SELECT queue, count(*) FROM executions
-WHERE status = 'queued' AND queued_at < now() - make_interval(secs => :older_than)
+SELECT queue, count(*), count(*) FILTER (
+    WHERE queued_at < now() - make_interval(secs => :older_than))
+FROM executions
+WHERE status = 'queued'
 GROUP BY queue
+HAVING bool_or(queued_at < now() - make_interval(secs => :older_than))
 """)
 
 
-def waiting(connection: Connection, *, older_than: float) -> dict[str, int]:
-    """Return per queue how many rows were marked `queued` over `older_than` seconds ago."""
-    return {row[0]: row[1] for row in connection.execute(_WAITING, {"older_than": older_than})}
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many rows of a queue are `queued`, and how many of them have been for long."""
+
+    all: int
+    old: int
+
+
+def waiting(connection: Connection, *, older_than: float) -> dict[str, Waiting]:
+    """Return the queues with rows that have been `queued` for over `older_than` seconds."""
+    rows = connection.execute(_WAITING, {"older_than": older_than})
+    return {row[0]: Waiting(row[1], row[2]) for row in rows}

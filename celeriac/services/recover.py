@@ -1,9 +1,12 @@
 """Recover: bring back what was lost, by workers or by the broker."""
 
+import time
+
 import structlog
 
 from celeriac.db import queues, transitions
 from celeriac.db.engine import Database
+from celeriac.db.queues import Waiting
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.services.ports import LiveEvents, TaskQueue
 
@@ -14,18 +17,30 @@ _CRASH_DELAY = 1.0
 
 
 class Recover:
-    """The keeper's two rescues; any number of keepers may run them at once."""
+    """The keeper's two rescues; any number of keepers may run them at once.
 
-    def __init__(self, database: Database, queue: TaskQueue, live: LiveEvents) -> None:
-        """Look after the executions of `database` and the messages of `queue`."""
+    One of these belongs to one thread: it remembers what it saw at its last look.
+    """
+
+    def __init__(
+        self, database: Database, queue: TaskQueue, live: LiveEvents, *, grace_seconds: float
+    ) -> None:
+        """Look after the executions of `database` and the messages of `queue`.
+
+        Workers have `grace_seconds` to renew their leases after a start of the database.
+        """
         self._database = database
         self._queue = queue
         self._live = live
+        self._grace_seconds = grace_seconds
+        self._short_since: dict[str, float] = {}
 
     def lost_workers(self, limit: int) -> int:
         """Take executions with expired leases from their workers; return how many."""
         with self._database.statement() as connection:
-            rescued = transitions.rescue_expired(connection, limit=limit, base_delay=_CRASH_DELAY)
+            rescued = transitions.rescue_expired(
+                connection, limit=limit, base_delay=_CRASH_DELAY, grace=self._grace_seconds
+            )
         for item in rescued:
             logger.error(
                 "execution.worker_lost",
@@ -41,15 +56,18 @@ class Recover:
     def lost_messages(self, *, older_than: float, limit: int) -> int:
         """Put back to `pending` what is queued although the broker has no message for it.
 
-        A queue of the broker that holds fewer messages than there are rows waiting in it for over
-        `older_than` seconds has lost some. Which ones can't be told, so all of those rows are sent
-        again: a double costs one dropped message. Returns how many rows were put back.
+        A queue has lost messages if it holds fewer than there are rows waiting in it for over
+        `older_than` seconds, or if for that long it held fewer, at every look, than there are
+        queued rows: what is on its way to or from the broker is missing for a moment only. Which
+        ones can't be told, so all of those rows are sent again: a double costs one dropped message.
+        Returns how many rows were put back.
         """
         with self._database.statement() as connection:
             waiting = queues.waiting(connection, older_than=older_than)
+        self._short_since = {name: at for name, at in self._short_since.items() if name in waiting}
         total = 0
         for name, rows in waiting.items():
-            if not self._has_lost(name, rows):
+            if not self._has_lost(name, rows, older_than):
                 continue
             with self._database.statement() as connection:
                 ids = transitions.resend(connection, name, older_than=older_than, limit=limit)
@@ -58,8 +76,13 @@ class Recover:
             total += len(ids)
         return total
 
-    def _has_lost(self, queue: str, rows: int) -> bool:
+    def _has_lost(self, queue: str, rows: Waiting, older_than: float) -> bool:
         try:
-            return self._queue.depth(queue) < rows
+            depth = self._queue.depth(queue)
         except BrokerUnavailableError:
             return False  # nothing can be said, and nothing could be sent
+        if depth >= rows.all:
+            self._short_since.pop(queue, None)
+            return False
+        since = self._short_since.setdefault(queue, time.monotonic())
+        return depth < rows.old or time.monotonic() - since >= older_than

@@ -65,5 +65,5 @@ def build(settings: Settings, *, service: str, connections: int, app: Any = None
         submit=submit,
         cancel=Cancel(database, live),
         replay=Replay(database, submit),
-        recover=Recover(database, queue, live),
+        recover=Recover(database, queue, live, grace_seconds=settings.worker.lease_seconds),
     )

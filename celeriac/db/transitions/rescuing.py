@@ -13,6 +13,7 @@ _RESCUE = guarded(
 WITH lost AS (
     SELECT id, worker_hostname FROM executions
     WHERE status IN ({lose_from}) AND lease_until < now()
+      AND pg_postmaster_start_time() < now() - make_interval(secs => :grace)
     ORDER BY lease_until
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
@@ -30,7 +31,7 @@ WITH lost AS (
                                            'traceback', NULL, 'worker', e.worker_hostname),
         crash_count = crash_count + 1, lease_token = NULL, lease_until = NULL,
         available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
-                                                     * :base_delay),
+                                                     * :base_delay * (0.5 + random())),
         event_seq = event_seq + 2
     FROM lost WHERE e.id = lost.id
     RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
@@ -66,12 +67,16 @@ class Rescued:
     worker: str | None
 
 
-def rescue_expired(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
+def rescue_expired(
+    connection: Connection, *, limit: int, base_delay: float, grace: float
+) -> list[Rescued]:
     """Take up to `limit` executions whose lease has run out from their workers.
 
-    Each becomes `pending` (due after `base_delay` seconds, doubled with every crash), `cancelled`
-    where that was asked for, or `failed` with `worker_lost` once its workers were lost as often as
-    its `max_crashes` says. Whatever the lost worker still writes is refused from here on.
+    Each becomes `pending` (due after some `base_delay` seconds, doubled with every crash; spread,
+    so that those lost together don't all come back together), `cancelled` where that was asked
+    for, or `failed` with `worker_lost` once its workers were lost as often as its `max_crashes`
+    says. Whatever the lost worker still writes is refused from here on. Nothing is taken in the
+    first `grace` seconds of the database server: while it was away nobody could renew a lease.
     """
-    rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay})
+    rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay, "grace": grace})
     return [Rescued(row[0], Status(row[1]), *row[2:]) for row in rows]
