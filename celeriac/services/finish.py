@@ -1,12 +1,14 @@
 """Finish: write how an attempt ended, once, and only while its lease is ours."""
 
+from dataclasses import replace
+
 from celeriac.db import audit, leases, transitions
 from celeriac.db.engine import Database
 from celeriac.db.leases import Notes
 from celeriac.db.transitions import Finished, Turn
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Claim
 from celeriac.domain.outcome import Failed, Outcome
-from celeriac.domain.states import Status
 from celeriac.services.patience import patiently
 from celeriac.services.ports import LiveEvents
 
@@ -29,12 +31,15 @@ class Finish:
 
         All in one transaction. The status is None where the lease was lost: nothing was written.
         Raises DatabaseUnavailableError after ten minutes without the database; the keeper then
-        deals with the expired lease. Should the answer to a first try get lost, so does the
-        execution that it claimed: its lease expires.
+        deals with the expired lease. What a try wrote and claimed whose answer got lost is found
+        again.
         """
-        finished = patiently(
-            lambda: self._once(claim, outcome, notes, turn), seconds=_PATIENCE_SECONDS
-        )
+        try:
+            finished = self._once(claim, outcome, notes, turn)
+        except DatabaseUnavailableError:
+            finished = patiently(
+                lambda: self._again(claim, outcome, notes, turn), seconds=_PATIENCE_SECONDS
+            )
         changed = [claim.lease.execution_id] if finished.status is not None else []
         if finished.claim is not None:
             changed.append(finished.claim.lease.execution_id)
@@ -51,6 +56,16 @@ class Finish:
             if notes:
                 leases.record(connection, [notes])
             finished = transitions.finish(connection, claim.lease, outcome, turn)
-            if isinstance(outcome, Failed) and finished.status is Status.FAILED:
+            if isinstance(outcome, Failed) and finished.status and not finished.again:
                 audit.failed(connection, claim, outcome.failure)
             return finished
+
+    def _again(
+        self, claim: Claim, outcome: Outcome, notes: Notes | None, turn: Turn | None
+    ) -> Finished:
+        taken = None
+        if turn is not None:
+            with self._database.statement() as connection:
+                taken = transitions.claimed(connection, turn.token)
+        finished = self._once(claim, outcome, notes, turn if taken is None else None)
+        return finished if taken is None else replace(finished, claim=taken)

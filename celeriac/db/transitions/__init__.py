@@ -7,7 +7,7 @@ database's.
 """
 
 from celeriac.db.transitions.cancelling import request_cancel
-from celeriac.db.transitions.claiming import Turn, claim
+from celeriac.db.transitions.claiming import Turn, claim, claimed
 from celeriac.db.transitions.creating import Created, NewExecutions, create
 from celeriac.db.transitions.finishing import Finished, finish
 from celeriac.db.transitions.rescuing import Rescued, rescue_expired
@@ -21,6 +21,7 @@ __all__ = [
     "Sendable",
     "Turn",
     "claim",
+    "claimed",
     "create",
     "finish",
     "queue_due",

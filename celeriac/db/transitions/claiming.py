@@ -59,6 +59,25 @@ def claim(
     return Claim(Lease(message.execution_id, row[0], token), *row[1:10])
 
 
+_CLAIMED = guarded(
+    """
+SELECT id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count,
+       celery_task_id, request_id, queue
+FROM executions WHERE status = {claim_to} AND lease_token = :token
+""",
+    claim=Transition.CLAIM,
+)
+
+
+def claimed(connection: Connection, token: UUID) -> Claim | None:
+    """Return the claim that was made under `token` and is still held, if any.
+
+    For after an answer was lost on its way: reads all rows that run, so never without need.
+    """
+    row = connection.execute(_CLAIMED, {"token": token}).one_or_none()
+    return None if row is None else claim_of(row, token)
+
+
 TAKE = """
 , turn AS (
     SELECT id FROM executions

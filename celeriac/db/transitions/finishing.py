@@ -70,10 +70,14 @@ _SEND_BACK = _both(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What was written: the new status, or None for a lost lease; and the next claim, if any."""
+    """What was written: the new status, or None for a lost lease; and the next claim, if any.
+
+    `again` tells that it had been written before, by a try whose answer got lost.
+    """
 
     status: Status | None
     claim: Claim | None = None
+    again: bool = False
 
 
 def finish(
@@ -97,8 +101,10 @@ def finish(
         row = connection.execute(with_turn, {**parameters, **turn.parameters()}).one()
         status = row[0]
         claim = claim_of(row[1:], turn.token)
-    known = Status(status) if status is not None else _as_finished(connection, lease)
-    return Finished(known, claim)
+    if status is not None:
+        return Finished(Status(status), claim)
+    known = _as_finished(connection, lease)
+    return Finished(known, claim, again=known is not None)
 
 
 _AS_FINISHED = text(
