@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
+MAX_COUNT = 2**31 - 1
+MAX_COST = Decimal(10**9)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
     """One request to a model, as it is charged.
 
     Tokens are counts (`cached_tokens` are part of `input_tokens`), latency is in milliseconds,
-    cost in US dollars or None where no price is known.
+    cost in US dollars or None where no price is known. Raises ValueError for what can't be stored:
+    negative numbers and absurdly large ones.
     """
 
     provider: str
@@ -20,3 +24,11 @@ class ModelCall:
     latency_ms: int = 0
     finish_reason: str | None = None
     cost: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse here, in the agent that told it, what the database would refuse later."""
+        for name in ("input_tokens", "output_tokens", "cached_tokens", "latency_ms"):
+            if not 0 <= getattr(self, name) <= MAX_COUNT:
+                raise ValueError(f"{name} must be between 0 and {MAX_COUNT}")
+        if self.cost is not None and not 0 <= self.cost < MAX_COST:
+            raise ValueError(f"cost must be between 0 and {MAX_COST}")

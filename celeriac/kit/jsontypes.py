@@ -33,6 +33,11 @@ def storable(value: JsonValue) -> str:
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
+def storable_text(text: str) -> str:
+    """Return `text` as PostgreSQL's text takes it: no NUL, and no lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
 def loads(text: str | bytes) -> JsonValue:
     """Decode JSON text; raises ValueError with the place of the first fault."""
     return orjson.loads(text)

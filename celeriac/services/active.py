@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from celeriac.domain.execution import Lease
 from celeriac.services.attempt import Attempt, StopReason
 
 
@@ -19,10 +18,17 @@ class ActiveAttempts:
 
     @contextmanager
     def running(self, attempt: Attempt) -> Iterator[None]:
-        """List `attempt` while the block runs."""
+        """List `attempt` while the block runs.
+
+        Should an earlier attempt of the execution still run here, it is one whose lease was lost
+        without our knowing: it is told so, and makes way.
+        """
         key = attempt.lease.execution_id
         with self._lock:
+            earlier = self._attempts.get(key)
             self._attempts[key] = attempt
+        if earlier is not None:
+            earlier.stop(StopReason.LEASE_LOST)
         try:
             yield
         finally:
@@ -35,10 +41,6 @@ class ActiveAttempts:
         with self._lock:
             return list(self._attempts.values())
 
-    def leases(self) -> list[Lease]:
-        """Return their leases."""
-        return [attempt.lease for attempt in self.all()]
-
     def stop(self, execution_ids: Iterable[UUID], reason: StopReason) -> None:
         """Stop those of the executions that run here."""
         with self._lock:
@@ -47,11 +49,8 @@ class ActiveAttempts:
             attempt.stop(reason)
 
     def stop_all(self, reason: StopReason) -> int:
-        """Stop everything that runs here; return how many attempts that were."""
-        attempts = self.all()
-        for attempt in attempts:
-            attempt.stop(reason)
-        return len(attempts)
+        """Stop everything that runs here; return how many attempts were not told before."""
+        return sum(attempt.stop(reason) for attempt in self.all())
 
     def __len__(self) -> int:
         """How many attempts run now."""

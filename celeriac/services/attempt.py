@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +14,7 @@ from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Lease
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject, storable
+from celeriac.kit.jsontypes import JsonObject, storable, storable_text
 
 _MAX_UNSTORED = 1000
 """Events that may wait to be stored before their agent is slowed down."""
@@ -84,6 +85,13 @@ class Attempt:
 
     async def charge(self, call: ModelCall) -> None:
         """Record a model call and its event."""
+        reason = call.finish_reason
+        call = replace(
+            call,
+            provider=storable_text(call.provider),
+            model=storable_text(call.model),
+            finish_reason=None if reason is None else storable_text(reason),
+        )
         event = NewEvent(
             EventType.MODEL_CALL,
             storable(
@@ -107,7 +115,12 @@ class Attempt:
         self._note(add)
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far the work is."""
+        """Say how far the work is. Raises TypeError or ValueError, here and not later."""
+        done, total, note = (
+            float(done),
+            None if total is None else float(total),
+            storable_text(note),
+        )
         event = NewEvent(EventType.PROGRESS, storable({"done": done, "total": total, "note": note}))
 
         def add(notes: Notes) -> None:
@@ -138,14 +151,20 @@ class Attempt:
         if stopped:
             cancel()
 
-    def stop(self, reason: StopReason) -> None:
-        """Stop the agent for `reason`; later reasons are ignored, but a lost lease beats all."""
+    def stop(self, reason: StopReason) -> bool:
+        """Stop the agent for `reason`; later reasons are ignored, but a lost lease beats all.
+
+        The agent is told once, however often it is asked: a second cancellation would interrupt
+        its winding up. Returns whether it was told now.
+        """
         with self._lock:
-            if self.stop_reason is None or reason is StopReason.LEASE_LOST:
+            first = self.stop_reason is None
+            if first or reason is StopReason.LEASE_LOST:
                 self.stop_reason = reason
             cancel = self._cancel
-        if cancel is not None:
+        if first and cancel is not None:
             cancel()
+        return first
 
     @property
     def seconds_left(self) -> float:

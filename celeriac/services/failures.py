@@ -6,6 +6,7 @@ import traceback
 from celeriac.domain.errors import ExecutionError, InvalidInputError, ProviderRateLimitedError
 from celeriac.domain.outcome import Failed, Failure, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
+from celeriac.kit.jsontypes import JsonValue, storable, storable_text
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
@@ -14,13 +15,13 @@ MAX_TRACEBACK = 20_000
 def failure_of(error: BaseException, *, attempt: int) -> Failure:
     """Describe `error` for storage: stable code, message, type, traceback and attempt."""
     code = error.code if isinstance(error, ExecutionError | InvalidInputError) else "agent_failed"
-    details = dict(getattr(error, "details", {}))
+    details = _details(error)
     lines = "".join(traceback.format_exception(error))
     return Failure(
         code=code,
-        message=_storable(str(error) or type(error).__name__)[:MAX_MESSAGE],
+        message=storable_text(str(error) or type(error).__name__)[:MAX_MESSAGE],
         details={
-            "traceback": _storable(lines)[-MAX_TRACEBACK:],
+            "traceback": storable_text(lines)[-MAX_TRACEBACK:],
             **details,
             "type": details.get("type", type(error).__qualname__),
             "attempt": attempt,
@@ -56,6 +57,13 @@ def _retryable(error: BaseException) -> bool:
     return not isinstance(error, InvalidInputError)
 
 
-def _storable(text: str) -> str:
-    """PostgreSQL's text holds no NUL, and UTF-8 no lone surrogates."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+def _details(error: BaseException) -> dict[str, JsonValue]:
+    """Return what an error says of itself; agents may have put anything there."""
+    details = dict(getattr(error, "details", {}))
+    try:
+        storable(details)
+    except TypeError:
+        return {
+            storable_text(str(name)): storable_text(str(value)) for name, value in details.items()
+        }
+    return details

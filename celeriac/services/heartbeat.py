@@ -25,16 +25,19 @@ class Heartbeat:
 
         Without the database nothing is stopped: nobody can take a lease while it is away.
         """
-        held = self._active.leases()
-        if not held:
+        attempts = self._active.all()
+        if not attempts:
             return
+        held = [attempt.lease for attempt in attempts]
         try:
             with self._database.statement() as connection:
                 kept = leases.renew(connection, held, lease_seconds=self._lease_seconds)
         except DatabaseUnavailableError as error:
             logger.warning("heartbeat.database_unavailable", error=error.message)
             return
-        lost = [lease.execution_id for lease in held if lease.execution_id not in kept]
-        cancelled = [execution_id for execution_id, asked in kept.items() if asked]
-        self._active.stop(lost, StopReason.LEASE_LOST)
-        self._active.stop(cancelled, StopReason.CANCELLED)
+        # Not by their executions: meanwhile the next attempt of one may have begun here.
+        for attempt in attempts:
+            if attempt.lease.execution_id not in kept:
+                attempt.stop(StopReason.LEASE_LOST)
+            elif kept[attempt.lease.execution_id]:
+                attempt.stop(StopReason.CANCELLED)

@@ -54,6 +54,12 @@ class Notebook:
             for attempt, notes in pages:
                 attempt.give_back(notes)
             return
+        except Exception:
+            # One page that the database refuses must not cost the others; that one is lost.
+            logger.exception("notebook.refused", pages=len(pages))
+            for page in pages if len(pages) > 1 else []:
+                self._store([page])
+            return
         for attempt, _ in pages:
             if attempt.lease.execution_id not in stored:
                 attempt.stop(StopReason.LEASE_LOST)

@@ -8,6 +8,8 @@ import mmap
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import structlog
@@ -123,18 +125,23 @@ class WorkerProcess:
         interval = self._settings.worker.heartbeat_seconds
         due = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
-            if self._closing.draining and self._machinery.active:
-                count = self._machinery.active.stop_all(StopReason.SHUTDOWN)
-                logger.info("worker.draining", executions=count)
-            if time.monotonic() >= due:
-                due = time.monotonic() + interval
-                self._machinery.heartbeat.beat()
-                self._report()
+            with _kept_alive("heartbeat"):
+                if self._closing.draining:
+                    self._hand_back()
+                if time.monotonic() >= due:
+                    due = time.monotonic() + interval
+                    self._machinery.heartbeat.beat()
+                    self._report()
+
+    def _hand_back(self) -> None:
+        if count := self._machinery.active.stop_all(StopReason.SHUTDOWN):
+            logger.info("worker.draining", executions=count)
 
     def _write(self) -> None:
         """Store what the agents tell, some ten times a second."""
         while not self._ended.wait(self._settings.worker.event_flush_seconds):
-            self._machinery.notebook.flush()
+            with _kept_alive("notebook"):
+                self._machinery.notebook.flush()
 
     def _report(self) -> None:
         said = workers.WorkerReport(
@@ -153,3 +160,12 @@ class WorkerProcess:
                 workers.report(connection, said)
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_reported", error=error.message)
+
+
+@contextmanager
+def _kept_alive(thread: str) -> Iterator[None]:
+    """Log what goes wrong in a round of a thread that the whole process hangs on, and go on."""
+    try:
+        yield
+    except Exception:
+        logger.exception("worker.thread_failed", thread=thread)
