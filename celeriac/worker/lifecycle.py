@@ -64,7 +64,9 @@ class Lifecycle:
             self.process()
 
     def _child_started(self, **_: Any) -> None:
-        self.process()
+        # `solo` says this of the worker itself, long before anybody knows its name
+        if self.pool == "prefork":
+            self.process()
 
     def _child_ends(self, **_: Any) -> None:
         self._close()

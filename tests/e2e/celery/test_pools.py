@@ -1,0 +1,100 @@
+"""Pools (E9): threads, prefork with autoscale, solo; and a worker that lasts (B2)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.domain.states import Status
+from tests.support.celery_commands import inspect
+from tests.support.fleet import Fleet
+from tests.support.programs import Program
+from tests.support.waiting import wait_until
+
+_MANY = 3_000
+
+
+@pytest.mark.requirement("E9")
+def test_autoscale_grows_with_the_work_and_shrinks_after_it(fleet: Fleet, beat: Program) -> None:
+    worker = fleet.worker(
+        "growing", pool="prefork", slots=1, options=("-Q", "growing", "--autoscale", "3,1")
+    )
+    gate = fleet.home / "autoscale-gate"
+    task = fleet.task("hold", queue="growing")
+    ids = [fleet.submit(task, diary=str(fleet.diary), gate=str(gate)) for _ in range(3)]
+    wait_until(lambda: _running(fleet, ids) == 3, "three children run at once", within=40)
+    wait_until(lambda: _processes(fleet, "growing") == 3, "all three have reported")
+    gate.touch()
+    assert {done.status for done in fleet.wait_terminal(ids)} == {Status.COMPLETED}
+    hosts = {fleet.get(each).worker_hostname for each in ids}
+    assert len(hosts) == 3, f"one process ran several: {hosts}"
+    _end(worker)
+    assert _processes(fleet, "growing") == 0, "a child has not signed off"
+
+
+@pytest.mark.requirement("E9")
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2), ("threads", 4)])
+def test_every_pool_runs_coroutines_and_children(
+    fleet: Fleet, beat: Program, pool: str, slots: int
+) -> None:
+    worker = fleet.worker(f"{pool}-1", pool=pool, slots=slots, options=("-Q", f"only-{pool}"))
+    ids = [
+        fleet.submit(fleet.task(function, queue=f"only-{pool}"), **variables)
+        for function, variables in (
+            ("noop", {"number": 1}),
+            ("plain_nap", {"diary": str(fleet.diary), "seconds": 0}),
+            ("tell", {}),
+        )
+        for _ in range(2)
+    ]
+    assert {done.status for done in fleet.wait_terminal(ids)} == {Status.COMPLETED}
+    assert inspect(fleet, "stats", f"{pool}-1")["total"]["celeriac.tasks.execution.run"] >= 1
+    _end(worker)
+
+
+@pytest.mark.requirement("A8")
+def test_children_are_replaced_after_their_share_of_messages(fleet: Fleet, beat: Program) -> None:
+    worker = fleet.worker(
+        "recycling",
+        pool="prefork",
+        slots=1,
+        options=("-Q", "recycled"),
+        CELERIAC_CELERY_WORKER_MAX_TASKS_PER_CHILD="2",
+    )
+    task = fleet.task("note", queue="recycled")
+    ran: Counter[int] = Counter()
+    for _ in range(5):  # one after the other: each comes with a message of its own
+        (done,) = fleet.wait_terminal([fleet.submit(task, diary=str(fleet.diary))])
+        ran[done.result["pid"]] += 1
+    assert max(ran.values()) <= 2, f"a child ran more than its share: {ran}"
+    _end(worker)
+
+
+@pytest.mark.requirement("B2")
+def test_a_worker_stays_up_through_thousands_of_tasks(fleet: Fleet, worker: Program) -> None:
+    pid = worker.pid
+    ids = fleet.batch(fleet.task("noop"), [{"number": number} for number in range(_MANY)])
+    wait_until(lambda: fleet.ended(ids) == _MANY, f"all {_MANY} have ended", within=90)
+    fleet.assert_consistent()
+    done = text("SELECT count(*) FROM executions WHERE id = ANY(:ids) AND status = 'completed'")
+    assert fleet.scalar(done, ids=list(ids)) == _MANY
+    assert (worker.exit_code, worker.pid) == (None, pid)
+    assert inspect(fleet, "ping") == {"ok": "pong"}
+    assert not inspect(fleet, "active"), "a slot is still taken"
+
+
+def _running(fleet: Fleet, ids: Sequence[UUID]) -> int:
+    query = text("SELECT count(*) FROM executions WHERE id = ANY(:ids) AND status = 'running'")
+    return int(fleet.scalar(query, ids=list(ids)))
+
+
+def _processes(fleet: Fleet, name: str) -> int:
+    query = text("SELECT count(*) FROM workers WHERE hostname = :name AND stopped_at IS NULL")
+    return int(fleet.scalar(query, name=f"{name}@fleet"))
+
+
+def _end(worker: Program) -> None:
+    worker.terminate()
+    assert worker.wait_end() == 0, worker.output()
