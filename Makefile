@@ -45,7 +45,7 @@ clean: ## Remove the environment, caches and builds (never the data in .celeriac
 	find celeriac tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ## Check
-.PHONY: check lint types contracts format
+.PHONY: check lint types contracts format docs
 check: lint types contracts ## Lint, types and import contracts
 
 lint: $(READY) ## Style and likely bugs
@@ -61,6 +61,9 @@ contracts: $(READY) ## Who may import whom
 format: $(READY) ## Rewrite files in the project's style
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## Write docs/cli.md anew from the commands
+	$(BIN)/python tools/cli_reference.py
 
 ## Test
 KINDS := unit integration e2e chaos contract

@@ -14,7 +14,7 @@ from celeriac.cli.follow.view import View
 from celeriac.cli.session import Session
 from celeriac.client import Delta
 from celeriac.embedded.logfile import LogFollower
-from celeriac.logs import LogLine, execution_file, parse_line
+from celeriac.logs import LogLine, execution_file, parse_line, read_execution_lines
 from celeriac.wire import Execution
 
 _REFRESH_SECONDS = 0.1
@@ -43,13 +43,15 @@ class LogTail:
 
     def __init__(self, directory: Path, execution_id: UUID) -> None:
         path = execution_file(directory, str(execution_id))
+        # it begins at the end of the file as it is now; what is written meanwhile comes twice
         self._follower = LogFollower(path, most_bytes=sys.maxsize)
-        self.lines: deque[LogLine] = deque(maxlen=_KEPT_LINES)
+        earlier = read_execution_lines(directory, str(execution_id)) if path.exists() else ()
+        self.lines = deque[LogLine](earlier, maxlen=_KEPT_LINES)
 
     def read(self) -> None:
         """Take in what is new."""
         parsed = (parse_line(text.encode()) for text in self._follower.read_lines())
-        self.lines.extend(line for line in parsed if line is not None)
+        self.lines.extend(line for line in parsed if line and line not in self.lines)
 
 
 class _Drawing:

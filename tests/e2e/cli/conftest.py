@@ -1,0 +1,27 @@
+"""One running system for the tests that only use it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.command_line import CommandLine, RunningUp, running_up
+from tests.support.places import temporary_directory
+
+AGENTS = "tests.support.fleet_agents"
+
+
+@pytest.fixture(scope="package")
+def commands() -> Iterator[CommandLine]:
+    """A command line whose home runs the system `up`."""
+    with temporary_directory() as directory:
+        yield CommandLine(directory, CELERIAC_AGENT_MODULES=f'["{AGENTS}"]')
+
+
+@pytest.fixture(scope="package")
+def up(commands: CommandLine) -> Iterator[RunningUp]:
+    """The system, with tasks of functions: `noop`, `nap`, `refuse`, `hold`."""
+    with running_up(commands) as running:
+        for name in ("noop", "nap", "refuse", "hold"):
+            commands.ask("agents", "create", name, "--function", f"{AGENTS}:{name}")
+            commands.ask("tasks", "create", name, "--agent", name)
+        yield running

@@ -1,0 +1,52 @@
+"""`celeriac demo`: from nothing to results on a real model, with a killed worker in between."""
+
+import importlib.util
+
+import pytest
+
+from tests.support.command_line import CommandLine
+from tests.support.places import temporary_directory
+from tests.support.waiting import wait_until
+
+_SECONDS = 420.0
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("xllamacpp") is None, reason="the extra local-model is not installed"
+)
+
+
+@pytest.mark.timeout(_SECONDS + 60)
+def test_the_demo_shows_all_of_it_and_leaves_nothing_running() -> None:
+    with temporary_directory() as directory:
+        commands = CommandLine(directory)
+        demo = commands.start("demo", "demo", "--deadline", str(_SECONDS))
+        try:
+            wait_until(lambda: demo.exit_code is not None, "it has ended", within=_SECONDS + 30)
+            text = demo.log.read_text()
+            assert demo.exit_code == 0, text
+        finally:
+            demo.close()
+    for words in (
+        "Submitted 12 executions",
+        "Killed the worker (process ",
+        "worker: it ended by itself (killed by SIGKILL)",
+        "live output",
+        "12 executions, each completed exactly once",
+        "lost their worker on the way and were run again",
+        "stopping postgres",
+    ):
+        assert words in text, f"{words!r} is not told:\n{text}"
+    for name in ("queued", "running", "pending", "completed"):
+        assert f" {name} " in text, f"no execution was seen {name}"
+
+
+def test_a_demo_that_cannot_work_says_why() -> None:
+    with temporary_directory() as directory:
+        commands = CommandLine(directory)
+        # a model server that isn't there: every execution fails, and the demo must say so
+        result = commands.run(
+            "demo", "--deadline", "40", CELERIAC_LOCAL_MODEL_URL="http://127.0.0.1:1/v1"
+        )
+    assert result.code == 1
+    assert "[demo_failed]" in result.err.splitlines()[0]
+    assert "All logs are in" in result.err

@@ -1,0 +1,111 @@
+"""`tasks`, `agents`, `executions`, `keys` and `doctor` against a running system."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import CommandLine
+
+pytestmark = pytest.mark.usefixtures("up")
+
+
+def test_agents_are_made_shown_and_changed(commands: CommandLine) -> None:
+    made = commands.ask(
+        "agents", "create", "writer", "--model", "local/smollm2",
+        "--instructions", "Be brief.", "--set", "temperature:=0",
+    )  # fmt: skip
+    assert made["spec"]["runner"] == "llm"
+    assert (made["spec"]["instructions"], made["spec"]["temperature"]) == ("Be brief.", 0)
+    changed = commands.ask("agents", "update", "writer", "--set", "max_output_tokens:=50")
+    assert changed["version"] == 2
+    assert changed["spec"]["instructions"] == "Be brief.", "what is not given stays"
+    assert commands.ask("agents", "show", "writer") == changed
+    assert "writer" in {agent["name"] for agent in commands.ask("agents", "list")}
+    assert "local/smollm2" in commands.run("agents", "list").out
+
+
+def test_an_agent_of_no_kind_is_refused(commands: CommandLine) -> None:
+    result = commands.run("agents", "create", "nobody")
+    assert result.code == 2
+    assert "--model" in result.err
+    both = commands.run("agents", "create", "nobody", "--model", "a/b", "--function", "a:b")
+    assert both.code == 2
+
+
+def test_tasks_are_made_shown_and_changed(commands: CommandLine, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Say {{ word }}.")
+    made = commands.ask(
+        "tasks", "create", "say", "--agent", "noop", "--prompt-file", str(prompt),
+        "--variables-schema", '{"type": "object", "required": ["word"]}',
+        "--set", "limits.hard_seconds:=700", "--set", "priority=high", "--description", "Says.",
+    )  # fmt: skip
+    assert made["spec"]["prompt"] == "Say {{ word }}."
+    assert made["spec"]["limits"] == {"soft_seconds": 540, "hard_seconds": 700, "memory_mb": 1024}
+    assert made["spec"]["priority"] == "high"
+    refused = commands.run("run", "say")
+    assert refused.code == 2
+    assert "[variables_invalid]" in refused.err
+    changed = commands.ask("tasks", "update", "say", "--set", "priority=low")
+    assert (changed["version"], changed["spec"]["prompt"]) == (2, "Say {{ word }}.")
+    assert not commands.ask("tasks", "deactivate", "say")["active"]
+    assert "say" in {task["name"] for task in commands.ask("tasks", "list", "--inactive")}
+    assert commands.run("tasks", "show", "say").out.splitlines()[0].split() == ["name", "say"]
+
+
+def test_a_wrong_field_is_named(commands: CommandLine) -> None:
+    result = commands.run("tasks", "create", "bad", "--agent", "noop", "--set", "limits.hard:=1")
+    assert result.code == 2
+    assert "spec.limits.hard" in result.err
+
+
+def test_executions_are_listed_shown_and_repeated(commands: CommandLine) -> None:
+    done = commands.ask("run", "noop", "--var", "n:=7")
+    assert commands.ask("executions", "result", done["id"]) == {"n": 7}
+    assert commands.ask("executions", "show", done["id"])["status"] == "completed"
+    events = commands.ask("executions", "events", done["id"])
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert commands.run("executions", "events", done["id"]).out.count("\n") == len(events)
+    assert "# noop" in commands.run("executions", "report", done["id"]).out
+    assert "<!doctype html>" in commands.run("executions", "report", done["id"], "--html").out
+    again = commands.ask("executions", "retry", done["id"], "--wait")
+    assert (again["origin_id"], again["result"]) == (done["id"], {"n": 7})
+    listed = commands.ask("executions", "list", "--task", "noop", "--limit", "2")
+    assert [each["id"] for each in listed] == [again["id"], done["id"]]
+
+
+def test_a_running_execution_is_cancelled(commands: CommandLine, tmp_path: Path) -> None:
+    arguments = ("--var", f"gate={tmp_path / 'gate'}", "--var", f"diary={tmp_path / 'diary'}")
+    execution_id = commands.run("run", "hold", *arguments, "--detach").out.strip()
+    no_result = commands.run("executions", "result", execution_id)
+    assert no_result.code == 1
+    assert "it has no result" in no_result.err
+    assert commands.run("executions", "cancel", execution_id).code == 0
+    result = commands.run("monitor", execution_id)
+    assert result.code == 1
+    assert "error: The execution was cancelled by admin. [cancelled]" in result.err
+
+
+def test_keys_are_made_used_and_revoked(commands: CommandLine) -> None:
+    made = commands.ask("keys", "create", "ci", "--role", "viewer")
+    assert commands.run("tasks", "list", "--api-key", made["token"]).code == 0
+    forbidden = commands.run("run", "noop", "--api-key", made["token"])
+    assert forbidden.code == 4
+    assert "[forbidden]" in forbidden.err
+    listed = commands.run("keys", "list")
+    assert made["prefix"] in listed.out
+    assert made["token"] not in listed.out
+    assert commands.ask("keys", "revoke", made["id"])["revoked"]
+    assert commands.run("tasks", "list", "--api-key", made["token"]).code == 4
+
+
+def test_doctor_finds_everything_well(commands: CommandLine) -> None:
+    found = commands.ask("doctor")
+    assert found["ok"]
+    levels = {finding["subject"]: finding["level"] for finding in found["findings"]}
+    for subject in ("Python", "packages", "home", "disk", "PostgreSQL", "schema", "clock",
+                    "Redis", "broker", "workers", "API", "API key"):  # fmt: skip
+        assert levels[subject] == "ok", found
+    shown = commands.run("doctor")
+    assert shown.code == 0
+    assert shown.out.count("\nok ") >= 11

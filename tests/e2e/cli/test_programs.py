@@ -1,0 +1,162 @@
+"""`celeriac worker`, `beat`, `api` and `doctor` where something is wrong (E8)."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celeriac.adapters.celery_app import QUEUES
+from celeriac.embedded.ports import reserve_port
+from tests.support.command_line import CommandLine, RunningUp
+from tests.support.places import temporary_directory
+from tests.support.servers import PostgresServer, ValkeyServer
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def own() -> Iterator[CommandLine]:
+    """A command line with a home in which nothing runs."""
+    with temporary_directory() as directory:
+        yield CommandLine(directory, CELERIAC_SECRET_KEY="a key of tests alone: 0123456789abcdef")
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, migrated: str) -> Iterator[str]:
+    name = postgres_server.fresh_database(migrated)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.mark.requirement("E8")
+@pytest.mark.parametrize("program", ["worker", "beat", "api"])
+def test_without_addresses_it_says_how_to_get_them(own: CommandLine, program: str) -> None:
+    result = own.run(program)
+    assert result.code == 2
+    assert "can't start." in result.err
+    assert "DATABASE_URL is not set" in result.err
+    assert "celeriac up" in result.err
+
+
+@pytest.mark.requirement("E8")
+def test_a_worker_names_servers_that_do_not_answer(own: CommandLine) -> None:
+    result = own.run(
+        "worker",
+        DATABASE_URL=f"postgresql://u:secret@127.0.0.1:{reserve_port()}/x",
+        REDIS_URL=f"redis://:secret@127.0.0.1:{reserve_port()}/0",
+    )
+    assert result.code == 5
+    first, *rest = result.err.splitlines()
+    assert first == "error: The worker can't start. [not_ready]"
+    assert any("PostgreSQL at" in line and "doesn't answer" in line for line in rest)
+    assert any("Redis at" in line and "doesn't answer" in line for line in rest)
+    assert any("broker" in line and "doesn't answer" in line for line in rest)
+    assert "secret" not in result.err
+
+
+@pytest.mark.requirement("E8")
+def test_a_worker_names_a_database_without_our_tables(
+    own: CommandLine, postgres_server: PostgresServer, valkey_server: ValkeyServer
+) -> None:
+    name = postgres_server.fresh_database()
+    env = {"DATABASE_URL": postgres_server.url(name), "REDIS_URL": valkey_server.url()}
+    result = own.run("worker", **env)
+    assert result.code == 1
+    assert "the database is empty" in result.err
+    assert "celeriac db upgrade" in result.err
+    assert own.run("db", "status", **env).code == 1
+    assert own.run("db", "upgrade", **env).code == 0
+    assert own.run("db", "check", **env).code == 0
+    assert "up to date" in own.run("db", "upgrade", **env).out
+    postgres_server.drop_database(name)
+
+
+@pytest.mark.requirement("E8")
+def test_a_worker_names_a_wrong_password_and_a_missing_database(
+    own: CommandLine, postgres_server: PostgresServer, valkey_server: ValkeyServer
+) -> None:
+    right = postgres_server.url("nosuchdatabase")
+    missing = own.run("worker", DATABASE_URL=right, REDIS_URL=valkey_server.url())
+    assert missing.code == 5
+    assert "nosuchdatabase" in missing.err
+    assert "Create it, or correct DATABASE_URL." in missing.err
+
+
+@pytest.mark.requirement("E8", "E9")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ("thread", 100, QUEUES)),
+        (("--concurrency", "7"), ("thread", 7, QUEUES)),
+        (("--pool", "prefork", "-c2"), ("prefork", 2, QUEUES)),
+        (("--autoscale", "3,1"), ("prefork", 3, QUEUES)),
+        (("-Q", "only_this"), ("thread", 100, ("only_this",))),
+    ],
+    ids=["defaults", "concurrency", "pool", "autoscale", "queues"],
+)
+def test_a_worker_takes_celerys_options(
+    own: CommandLine,
+    database: str,
+    valkey_server: ValkeyServer,
+    options: tuple[str, ...],
+    expected: tuple[str, int, tuple[str, ...]],
+) -> None:
+    pool, slots, queues = expected
+    env = {"DATABASE_URL": database, "REDIS_URL": valkey_server.url()}
+    worker = own.start("worker", "worker", "-n", "mine@here", *options, **env)
+    try:
+        wait_until(lambda: worker.logged("celery.worker_ready"), "the worker is ready", within=60)
+        stats = _inspect(own, "stats", **env)
+        assert stats["pool"]["implementation"] == f"celery.concurrency.{pool}:TaskPool"
+        asked = stats.get("autoscaler", {}).get("max") or stats["pool"]["max-concurrency"]
+        assert asked == slots, stats
+        assert {each["name"] for each in _inspect(own, "active_queues", **env)} == set(queues)
+        worker.terminate()
+        assert worker.wait_end(within=60) == 0
+    finally:
+        worker.close()
+
+
+def test_programs_find_the_stack_that_runs_in_the_home(
+    up: RunningUp, commands: CommandLine
+) -> None:
+    worker = commands.start("second", "worker", "-n", "second@%h", "-c", "2")
+    try:
+        wait_until(lambda: worker.logged("celery.worker_ready"), "the worker is ready", within=60)
+
+        def known() -> bool:
+            findings = commands.ask("doctor")["findings"]
+            return any(finding["message"].startswith("second@") for finding in findings)
+
+        wait_until(known, "doctor knows the second worker", within=60)
+        worker.terminate()
+        assert worker.wait_end(within=60) == 0
+    finally:
+        worker.close()
+
+
+def test_doctor_says_what_is_wrong_and_what_helps(own: CommandLine) -> None:
+    result = own.run("doctor")
+    assert result.code == 1
+    assert "FAIL  PostgreSQL" in result.out
+    assert "celeriac up" in result.out
+    found = own.run("doctor", "--json")
+    assert found.code == 1
+    assert not found.value["ok"]
+
+
+def _inspect(commands: CommandLine, what: str, **env: str) -> Any:
+    """Return what the worker `mine@here` answers to `celery inspect`."""
+    arguments = ("inspect", what, "--destination", "mine@here", "--json")
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "celeriac", *arguments],
+        env={**commands.env, **env},
+        cwd=commands.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return json.loads(done.stdout)["mine@here"]

@@ -1,0 +1,110 @@
+"""`celeriac up`: started, used, stopped, killed, started again."""
+
+import signal
+from collections.abc import Iterator
+from functools import partial
+
+import psutil
+import pytest
+
+from tests.support.command_line import CommandLine, RunningUp, running_up
+from tests.support.places import temporary_directory
+from tests.support.stack_program import wait_all_gone
+from tests.support.waiting import wait_until
+
+_AGENT = "tests.support.fleet_agents:noop"
+
+
+@pytest.fixture
+def own() -> Iterator[CommandLine]:
+    """A command line with a fresh home."""
+    with temporary_directory() as directory:
+        modules = '["tests.support.fleet_agents"]'
+        yield CommandLine(directory, CELERIAC_AGENT_MODULES=modules)
+
+
+def test_from_nothing_to_a_result_and_back(own: CommandLine) -> None:
+    with running_up(own) as up:
+        children = psutil.Process(up.program.pid).children(recursive=True)
+        assert set(up.facts["pids"]) == {"postgres", "valkey", "worker", "beat", "api"}
+        _run_something(own)
+        key = own.home / "secrets" / "admin_api_key"
+        assert str(key) == up.facts["key_file"]
+        assert key.stat().st_mode & 0o077 == 0, "only its owner may read the key"
+
+        up.program.signal(signal.SIGINT)
+        assert up.program.wait_end(within=60) == 0
+        wait_all_gone(children)
+        order = [up.text.index(f"stopping {name}") for name in
+                 ("api", "beat", "worker", "valkey", "postgres")]  # fmt: skip
+        assert order == sorted(order)
+        assert "killing" not in up.text
+    result = own.run("tasks", "list")
+    assert result.code == 5, "the stopped system is not found"
+    assert "celeriac up" in result.err
+
+
+def test_a_second_one_in_the_same_home_says_who_runs(up: RunningUp, commands: CommandLine) -> None:
+    result = commands.run("up", "--port", "0", "--no-model")
+    assert result.code == 1
+    assert result.err.startswith("error: Celeriac is already running in")
+    assert f"process {up.program.pid}" in result.err
+    assert "[already_running]" in result.err
+    assert commands.ask("doctor")["ok"], "the first one still works"
+
+
+def test_a_port_that_is_taken_is_named(up: RunningUp, commands: CommandLine) -> None:
+    port = up.facts["api_url"].rpartition(":")[2]
+    with temporary_directory() as other:
+        result = CommandLine(other).run("up", "--port", port, "--no-model")
+    assert result.code == 1
+    assert f"Port {port} on 127.0.0.1 is taken by another program." in result.err
+    assert "--port 0" in result.err
+
+
+def test_killed_with_sigkill_it_starts_again_with_all_its_data(own: CommandLine) -> None:
+    with running_up(own) as up:
+        execution_id = _run_something(own)
+        children = psutil.Process(up.program.pid).children(recursive=True)
+        up.program.kill()
+        wait_all_gone(children)
+    with running_up(own, name="again") as again:
+        found = own.ask("executions", "show", execution_id)
+        assert found["status"] == "completed"
+        assert own.ask("run", "noop", "--var", "n:=2")["result"] == {"n": 2}
+        assert again.facts["key_file"] == up.facts["key_file"]
+
+
+def test_a_killed_worker_is_started_again(own: CommandLine) -> None:
+    with running_up(own) as up:
+        psutil.Process(up.pid("worker")).kill()
+        wait_until(partial(_ready_twice, up, "worker"), "the worker is back", within=60)
+        _run_something(own)
+
+
+def test_bad_settings_are_named_before_anything_starts(own: CommandLine) -> None:
+    result = own.run("up", DATABASE_URL="mysql://someone:secret@db/x")
+    assert result.code == 2
+    assert result.err.startswith("error: The configuration is wrong: DATABASE_URL: must begin with")
+    assert "secret" not in result.err
+    assert not own.home.exists()
+
+
+def test_a_host_that_is_not_ours_is_named(own: CommandLine) -> None:
+    result = own.run("up", "--host", "192.0.2.1", "--no-model")
+    assert result.code == 2
+    assert "192.0.2.1 is no address of this machine" in result.err
+
+
+def _ready_twice(up: RunningUp, name: str) -> bool:
+    return up.text.count(f"{name} is ready") == 2
+
+
+def _run_something(commands: CommandLine) -> str:
+    """Make an agent and a task, run it, and return the execution's id."""
+    commands.ask("agents", "create", "noop", "--function", _AGENT)
+    commands.ask("tasks", "create", "noop", "--agent", "noop")
+    done = commands.ask("run", "noop", "--var", "text=Hello", "--var", "n:=1")
+    assert done["status"] == "completed"
+    assert done["result"] == {"text": "Hello", "n": 1}
+    return str(done["id"])

@@ -1,0 +1,80 @@
+"""From errors to exit codes and lines."""
+
+import pytest
+
+from celeriac.cli.exits import CommandError, ExitCode, exit_code_of, report_of
+from celeriac.cli.session import told_by_server
+from celeriac.client import ClientError, UnreachableError, WaitTimeoutError
+from celeriac.domain import errors
+from celeriac.embedded.errors import StopRequestedError
+from celeriac.wire import ProblemField
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidInputError("x"), ExitCode.USAGE),
+        (errors.VariablesInvalidError("x"), ExitCode.USAGE),
+        (errors.ConfigurationError("x"), ExitCode.USAGE),
+        (errors.NotFoundError("task", "x"), ExitCode.NOT_FOUND),
+        (errors.UnauthenticatedError("x"), ExitCode.DENIED),
+        (errors.ForbiddenError("x"), ExitCode.DENIED),
+        (errors.DatabaseUnavailableError("x"), ExitCode.UNAVAILABLE),
+        (errors.BrokerUnavailableError("x"), ExitCode.UNAVAILABLE),
+        (StopRequestedError("x"), ExitCode.INTERRUPTED),
+        (errors.ConflictError("x"), ExitCode.FAILED),
+        (CommandError("x", exit_code=ExitCode.DENIED), ExitCode.DENIED),
+    ],
+)
+def test_exit_codes_of_our_own_errors(error: errors.CeleriacError, code: ExitCode) -> None:
+    assert exit_code_of(error) is code
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, ExitCode.USAGE),
+        (422, ExitCode.USAGE),
+        (401, ExitCode.DENIED),
+        (403, ExitCode.DENIED),
+        (404, ExitCode.NOT_FOUND),
+        (409, ExitCode.FAILED),
+        (500, ExitCode.FAILED),
+        (503, ExitCode.UNAVAILABLE),
+    ],
+)
+def test_exit_codes_of_what_the_server_says(status: int, code: ExitCode) -> None:
+    assert told_by_server(ClientError("x", code="y", status=status)).exit_code is code
+
+
+def test_a_server_that_is_away_is_unavailable_and_a_wait_that_is_over_failed() -> None:
+    away = told_by_server(UnreachableError("http://h", OSError("refused")))
+    assert away.exit_code is ExitCode.UNAVAILABLE
+    assert told_by_server(WaitTimeoutError("id", 5)).exit_code is ExitCode.FAILED
+
+
+def test_an_error_is_one_line_with_its_code_and_a_cure() -> None:
+    lines = list(report_of(CommandError("It broke.", cure="Mend it.", problem="broken")).lines())
+    assert lines == ["error: It broke. [broken]", "       Mend it."]
+
+
+def test_the_fields_that_are_wrong_are_listed() -> None:
+    error = ClientError(
+        "2 fields are wrong.",
+        code="invalid_input",
+        status=422,
+        fields=[
+            ProblemField(field="spec.a", message="is missing"),
+            ProblemField(field="spec.b", message="must be a number"),
+        ],
+    )
+    assert list(report_of(told_by_server(error)).lines()) == [
+        "error: 2 fields are wrong. [invalid_input]",
+        "       spec.a: is missing",
+        "       spec.b: must be a number",
+    ]
+
+
+def test_known_problems_get_a_cure() -> None:
+    told = told_by_server(ClientError("Switched off.", code="task_inactive", status=409))
+    assert list(report_of(told).lines())[1].strip().startswith("`celeriac tasks activate")

@@ -1,0 +1,70 @@
+"""Values as people read them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from celeriac.cli import formatting
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "-"),
+        (0.0123, "0.01 s"),
+        (12.34, "12.3 s"),
+        (125, "2 min 5 s"),
+        (3780, "1 h 3 min"),
+        (187_200, "2 d 4 h"),
+        (-2, "-2.0 s"),
+    ],
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    assert formatting.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (20 * 1024**3, "20.0 GiB")],
+)
+def test_sizes(count: int, words: str) -> None:
+    assert formatting.size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("dollars", "words"), [(0, "$0.00"), (12.5, "$12.50"), (0.0021, "$0.0021")]
+)
+def test_money_keeps_the_digits_of_cheap_calls(dollars: float, words: str) -> None:
+    assert formatting.money(dollars) == words
+
+
+def test_texts_are_cut_to_one_line() -> None:
+    assert formatting.short("one\ntwo  three", 50) == "one two three"
+    assert formatting.short("abcdef", 4) == "abc…"
+
+
+def test_tokens() -> None:
+    assert formatting.tokens(0, 0) == "-"
+    assert formatting.tokens(1200, 5) == "1,200 → 5"
+
+
+def test_times_are_shown_in_the_readers_zone() -> None:
+    at = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+    assert formatting.moment(at) == f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+    assert formatting.clock(at).endswith(":00.123")
+    assert formatting.moment(None) == "-"
+
+
+def test_strings_stay_plain_and_everything_else_is_json() -> None:
+    assert formatting.plain("grüß") == "grüß"
+    assert formatting.plain({"ö": [1]}) == '{\n  "ö": [\n    1\n  ]\n}'
+
+
+@pytest.mark.parametrize("bad", ["\x1b", "\x07", "\x9b", "\r", "\u202e", "\u2066"])
+def test_nothing_that_commands_a_terminal_gets_through(bad: str) -> None:
+    assert formatting.printable(f"a{bad}b\n\tc") == "a\N{REPLACEMENT CHARACTER}b\n\tc"
+
+
+def test_ordinary_text_of_any_language_gets_through() -> None:
+    text = "naïve 日本語 שלום 👩‍🔬"
+    assert formatting.printable(text) == text

@@ -1,0 +1,90 @@
+"""What a follower learns from an execution's events."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from celeriac.cli.follow.describe import describe
+from celeriac.cli.follow.following import event_line
+from celeriac.cli.follow.view import KEPT_EVENTS, View
+from celeriac.client import Delta
+from celeriac.domain.events import EventType
+from celeriac.domain.states import Status
+from celeriac.wire import Event
+
+BEGIN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def _event(seq: int, kind: EventType, attempt: int = 0, **data: object) -> Event:
+    at = BEGIN + timedelta(seconds=seq)
+    return Event(seq=seq, type=kind, at=at, attempt=attempt, data=data)
+
+
+def _view(*events: Event) -> View:
+    view = View(uuid4(), "summarise")
+    for event in events:
+        view.apply(event)
+    return view
+
+
+def test_the_way_to_completion() -> None:
+    view = _view(
+        _event(1, EventType.CREATED, by="ada", trigger_type="manual"),
+        _event(2, EventType.QUEUED, queue="default"),
+        _event(3, EventType.STARTED, 1, worker="w@h/1"),
+        _event(4, EventType.PROGRESS, 1, done=1, total=4, note="reading"),
+        _event(5, EventType.MODEL_CALL, 1, input_tokens=10, output_tokens=3),
+        _event(6, EventType.MODEL_CALL, 1, input_tokens=5, output_tokens=2),
+    )
+    assert view.status.value == "running"
+    assert (view.attempt, view.worker) == (1, "w@h/1")
+    assert (view.done, view.total, view.note) == (1, 4, "reading")
+    assert (view.input_tokens, view.output_tokens) == (15, 5)
+    view.apply(_event(7, EventType.COMPLETED, 1))
+    assert view.ended
+    assert view.status.value == "completed"
+    assert (view.created_at, view.started_at, view.ended_at) == (
+        BEGIN + timedelta(seconds=1),
+        BEGIN + timedelta(seconds=3),
+        BEGIN + timedelta(seconds=7),
+    )
+
+
+def test_another_attempt_begins_with_empty_progress_and_output() -> None:
+    view = _view(_event(1, EventType.STARTED, 1, worker="w1"))
+    assert view.hear(Delta({"text": "half a sen"})) == "half a sen"
+    view.apply(_event(2, EventType.PROGRESS, 1, done=3, total=4, note="nearly"))
+    view.apply(_event(3, EventType.WORKER_LOST, 1, worker="w1", crash_count=1))
+    view.apply(_event(4, EventType.RETRY_SCHEDULED, 1, code="worker_lost", message="gone"))
+    assert view.status is Status.PENDING
+    view.apply(_event(5, EventType.STARTED, 2, worker="w2"))
+    assert (view.attempt, view.worker, view.text, view.done, view.note) == (2, "w2", "", None, "")
+
+
+def test_other_deltas_than_text_are_not_shown() -> None:
+    view = _view()
+    assert view.hear(Delta({"thinking": "hm"})) == ""
+    assert view.text == ""
+
+
+def test_only_so_many_events_are_kept() -> None:
+    view = _view(*(_event(seq, EventType.LOG, 1) for seq in range(1, KEPT_EVENTS + 10)))
+    assert len(view.events) == KEPT_EVENTS
+    assert view.events[-1].seq == KEPT_EVENTS + 9
+
+
+def test_every_kind_of_event_is_told_in_one_line() -> None:
+    for kind in EventType:
+        for data in ({}, {"message": "two\nlines", "content": "x" * 500, "note": None}):
+            said = describe(_event(1, kind, 1, **data))
+            assert "\n" not in said, kind
+            assert len(said) <= 160, kind
+
+
+def test_the_words_of_some_events() -> None:
+    assert describe(_event(1, EventType.STARTED, 2, worker="w@h/9")) == "attempt 2 on w@h/9"
+    assert describe(_event(1, EventType.PROGRESS, 1, done=1, total=4, note="read")) == "1 of 4 read"
+    assert (
+        describe(_event(1, EventType.RETRY_SCHEDULED, 1, delay=2.0, code="c", message="m"))
+        == "in 2.0 s after c: m"
+    )
+    assert event_line(_event(7, EventType.COMPLETED, 1)).endswith("  7 completed")
