@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from starlette.types import Lifespan
 
 from celeriac.api import (
     agents,
@@ -37,6 +39,21 @@ def create_app(container: Container) -> FastAPI:
         yield
         desk.close()
 
+    app = _routed(lifespan)
+    app.state.container = container
+    app.state.desk = desk
+    # the last one added is the outermost
+    app.add_middleware(BodyLimit, limit=container.settings.api.max_body_bytes)
+    app.add_middleware(RequestContext)
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI description; needs no parts."""
+    return _routed(None).openapi()
+
+
+def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
     app = FastAPI(
         title="Celeriac",
         version=__version__,
@@ -47,17 +64,13 @@ def create_app(container: Container) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.container = container
-    app.state.desk = desk
     version_1 = APIRouter(prefix=links.PREFIX)
     for module in (agents, tasks, execute, executions, celery_tasks, api_keys, users, audit):
         version_1.include_router(module.router)
+    version_1.include_router(users.own_router)
     app.include_router(version_1)
     app.include_router(health.router)
     problems.install(app)
     docs.install(app)
     openapi.install(app)
-    # the last one added is the outermost
-    app.add_middleware(BodyLimit, limit=container.settings.api.max_body_bytes)
-    app.add_middleware(RequestContext)
     return app

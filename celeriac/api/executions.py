@@ -4,7 +4,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from celeriac import wire
@@ -25,6 +24,7 @@ from celeriac.api.idempotency import REPLAYED, idempotency
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.catalog import Reference
 from celeriac.api.schemas.executions import Mode
+from celeriac.api.schemas.moments import Moment
 from celeriac.api.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
 from celeriac.db.executions import ExecutionFilter
 from celeriac.domain.execution import TriggerType
@@ -43,7 +43,12 @@ _MEDIA = {
 }
 
 
-@router.get("", operation_id="list_executions", summary="List executions", responses=READING)
+@router.get(
+    "",
+    operation_id="list_executions",
+    summary="List executions",
+    responses=READING | problems(404),
+)
 def find(
     actor: Caller,
     desk: AtDesk,
@@ -53,11 +58,9 @@ def find(
     origin_id: Annotated[UUID | None, Query(description="Repeats of this execution.")] = None,
     trigger_type: Annotated[TriggerType | None, Query(description="Started by.")] = None,
     created_after: Annotated[
-        AwareDatetime | None, Query(description="Created at or after this time.")
+        Moment | None, Query(description="Created at or after this time.")
     ] = None,
-    created_before: Annotated[
-        AwareDatetime | None, Query(description="Created before this time.")
-    ] = None,
+    created_before: Annotated[Moment | None, Query(description="Created before this time.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> wire.Page[wire.Execution]:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from celeriac.api.faults import faults
 from celeriac.domain import errors
@@ -136,11 +137,24 @@ async def _on_http(request: Request, error: Exception) -> Response:
     detail: Any = error.detail
     if error.status_code == 404:  # noqa: PLR2004 - routing has one number for it
         detail = f"There is nothing at {request.url.path}; see /docs for what there is."
+    headers = error.headers
     if error.status_code == 405:  # noqa: PLR2004 - likewise
-        detail = f"{request.method} is not possible here."
+        allowed = ", ".join(sorted(_methods(request)) or [(headers or {}).get("Allow", "")])
+        headers = {"Allow": allowed}
+        detail = f"{request.method} is not possible here; there are: {allowed}."
     return problem(
-        request, status=error.status_code, code=code, detail=str(detail), headers=error.headers
+        request, status=error.status_code, code=code, detail=str(detail), headers=headers
     )
+
+
+def _methods(request: Request) -> set[str]:
+    """Return all methods that the path is described with; Starlette names one route's alone."""
+    return {
+        method.upper()
+        for path, operations in request.app.openapi()["paths"].items()
+        if compile_path(path)[0].match(request.url.path)
+        for method in operations
+    }
 
 
 def install(app: FastAPI) -> None:

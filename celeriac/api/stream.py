@@ -24,8 +24,16 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "description": "Server-Sent Events; the data of each is an Event.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
-                "example": 'id: 1\r\nevent: created\r\ndata: {"seq": 1, …}\r\n\r\n',
+                "schema": {
+                    "type": "object",
+                    "description": "One event of the stream.",
+                    "properties": {
+                        "id": {"type": "string", "description": "The event's number."},
+                        "event": {"type": "string", "description": "Its type, or `delta`."},
+                        "data": {"type": "string", "description": "An Event as JSON."},
+                    },
+                    "required": ["event", "data"],
+                },
             }
         },
     },

@@ -12,6 +12,7 @@ from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.accounts import NewUser, UserPatch
 
 router = APIRouter(prefix="/users", tags=["accounts"], route_class=JsonRoute)
+own_router = APIRouter(tags=["accounts"], route_class=JsonRoute)
 
 UserPath = Annotated[UUID, Path(description="The user's id.")]
 
@@ -40,12 +41,6 @@ def find(
     return wire.Page(items=items, next_cursor=page.next_cursor)
 
 
-@router.get("/me", operation_id="get_me", summary="Get yourself", responses=READING)
-def me(actor: Caller, desk: AtDesk) -> wire.User:
-    """Return the user whose key this is."""
-    return wire.User.model_validate(desk.accounts.user(actor, actor.user_id))
-
-
 @router.get(
     "/{user_id}", operation_id="get_user", summary="Get a user", responses=READING | problems(404)
 )
@@ -65,3 +60,9 @@ def change(user_id: UserPath, body: UserPatch, actor: Admin, desk: AtDesk) -> wi
     user = desk.accounts.change_user(actor, user_id, role=body.role, disabled=body.disabled)
     desk.authenticate.forget()
     return wire.User.model_validate(user)
+
+
+@own_router.get("/me", operation_id="get_me", summary="Get yourself", responses=READING)
+def me(actor: Caller, desk: AtDesk) -> wire.User:
+    """Return the user whose key this is."""
+    return wire.User.model_validate(desk.accounts.user(actor, actor.user_id))

@@ -195,7 +195,7 @@ class Users:
 
     def me(self) -> wire.User:
         """Return the user whose key this is."""
-        return self._transport.get(wire.User, f"{API}/users/me")
+        return self._transport.get(wire.User, f"{API}/me")
 
     def create(self, name: str, *, role: str = "operator") -> wire.User:
         """Make a user; for admins."""

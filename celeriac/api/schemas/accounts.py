@@ -3,8 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from celeriac.api.schemas.moments import Moment
 from celeriac.domain.accounts import Role
 from celeriac.domain.agent import Name, Strict
 
@@ -39,6 +40,4 @@ class NewApiKey(Strict):
     user_id: Annotated[UUID, Field(strict=False)] | None = Field(
         default=None, description="Whose key it is; only admins may name others."
     )
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
-        default=None, description="Default: never."
-    )
+    expires_at: Moment | None = Field(default=None, description="Default: never.")

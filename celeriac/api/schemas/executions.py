@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from celeriac.api.schemas.moments import Moment
 from celeriac.domain.agent import Strict
 from celeriac.domain.task import PriorityLabel, QueueName
 
@@ -27,7 +28,7 @@ class When(Strict):
     delay_seconds: float = Field(
         default=0.0, ge=0, le=_LONGEST_DELAY, description="Start no earlier than in so long."
     )
-    available_at: Annotated[AwareDatetime, Field(strict=False)] | None = Field(
+    available_at: Moment | None = Field(
         default=None,
         description="Start no earlier than at this time (with a zone); instead of delay_seconds.",
     )

@@ -11,7 +11,7 @@ from celeriac.domain.accounts import Role
 from celeriac.wiring import Container
 from tests.support.api import AGENT, EXECUTE, Asker, assert_problem
 
-ME = "/api/v1/users/me"
+ME = "/api/v1/me"
 KEYS = "/api/v1/api-keys"
 
 

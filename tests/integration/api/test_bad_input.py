@@ -53,6 +53,10 @@ CASES: dict[str, Case] = {
                       "delay_seconds"),
     "time without a zone": ("POST", EXECUTE, OK | {"available_at": "2030-01-01T00:00:00"}, 422,
                             "invalid_input", "available_at"),
+    "time as a number": ("POST", EXECUTE, OK | {"available_at": 5}, 422, "invalid_input",
+                         "available_at"),
+    "time long ago": ("GET", "/api/v1/task-executions?created_after=0001-01-01T00:00:00Z", None,
+                      422, "invalid_input", "created_after"),
     "two delays": ("POST", EXECUTE,
                    OK | {"available_at": "2030-01-01T00:00:00Z", "delay_seconds": 1}, 422,
                    "invalid_input", "body"),
@@ -216,3 +220,9 @@ def test_other_people_s_things_are_not_there(
         assert eve.get(path).json()["items"] == [], f"{path} shows only one's own"
         assert len(admin.get(path).json()["items"]) == 1, f"{path} shows an admin everything"
     assert admin.get(links["self"]).status_code == 200
+
+
+def test_a_wrong_method_is_told_the_right_ones(ada: Asker) -> None:
+    response = ada.delete("/api/v1/tasks/summarise")
+    assert_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, PATCH"
