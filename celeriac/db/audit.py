@@ -9,8 +9,6 @@ from sqlalchemy import Connection, insert, select
 
 from celeriac.db.models import audit_logs as table
 from celeriac.domain.accounts import Actor
-from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Failure
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject
 
@@ -70,20 +68,23 @@ def record(
         connection.execute(insert(table), rows)
 
 
-def failed(connection: Connection, claim: Claim, failure: Failure) -> None:
-    """Write that an execution has failed for good (REQUIREMENTS A17); its worker is the actor."""
+def failed(
+    connection: Connection,
+    execution_id: UUID,
+    *,
+    actor: str,
+    request_id: str | None,
+    details: JsonObject,
+) -> None:
+    """Write that an execution has failed for good (REQUIREMENTS A17), as a program saw it."""
     values = {
         "id": uuid7(),
-        "actor": "worker",
+        "actor": actor,
         "action": "execution.fail",
         "resource_type": "execution",
-        "resource_id": str(claim.lease.execution_id),
-        "request_id": claim.request_id,
-        "details": {
-            "code": failure.code,
-            "message": failure.message,
-            "attempt": claim.lease.attempt,
-        },
+        "resource_id": str(execution_id),
+        "request_id": request_id,
+        "details": dict(details),
     }
     connection.execute(insert(table).values(values))
 

@@ -20,6 +20,20 @@ class TriggerType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """What an execution comes from; its log lines say so wherever they are written."""
+
+    request_id: str | None
+    user_id: UUID
+    task_id: UUID
+
+    def ids(self) -> dict[str, str]:
+        """Return the correlation ids that are known."""
+        ids = {"user_id": str(self.user_id), "task_id": str(self.task_id)}
+        return ids if self.request_id is None else {"request_id": self.request_id, **ids}
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What travels through the broker: a hint that this attempt may be claimed."""
 

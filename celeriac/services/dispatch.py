@@ -19,7 +19,8 @@ from celeriac.db import transitions, workers
 from celeriac.db.engine import Database
 from celeriac.db.transitions import Sendable
 from celeriac.domain.errors import BrokerUnavailableError, DatabaseUnavailableError
-from celeriac.domain.execution import Message
+from celeriac.domain.execution import Cause, Message
+from celeriac.logs import Step
 from celeriac.services.ports import Envelope, LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
@@ -63,16 +64,15 @@ class Dispatch:
         return max(_SMALLEST_WINDOW, self._slots)
 
     def born_queued(
-        self, execution_id: UUID, celery_task_id: str, queue: str, priority: int
+        self, execution_id: UUID, celery_task_id: str, queue: str, priority: int, cause: Cause
     ) -> bool:
         """Send a new execution that was stored as `queued`; return whether it is out.
 
         Never raises for an unreachable server: the row goes back to `pending`, or stays `queued`,
         and the keeper sends it later.
         """
-        return bool(
-            self._send([Sendable(Message(execution_id, 0), celery_task_id, queue, priority)])
-        )
+        born = Sendable(Message(execution_id, 0), celery_task_id, queue, priority, cause)
+        return bool(self._send([born]))
 
     def due(self) -> int:
         """Fill the windows with what is due, the urgent first; return how many were sent.
@@ -102,7 +102,8 @@ class Dispatch:
         self._live.changed([item.message.execution_id for item in sendable])
         for item in sendable:
             logger.info(
-                "execution.queued",
+                Step.EXECUTION_QUEUED,
+                **item.cause.ids(),
                 execution_id=item.message.execution_id,
                 celery_task_id=item.celery_task_id,
                 queue=item.queue,

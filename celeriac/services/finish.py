@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+from sqlalchemy import Connection
+
 from celeriac.db import audit, leases, transitions
 from celeriac.db.engine import Database
 from celeriac.db.leases import Notes
 from celeriac.db.transitions import Finished, Turn
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Failed, Outcome
+from celeriac.domain.outcome import Failed, Failure, Outcome
 from celeriac.services.patience import patiently
 from celeriac.services.ports import LiveEvents
 
@@ -57,7 +59,7 @@ class Finish:
                 leases.record(connection, [notes])
             finished = transitions.finish(connection, claim.lease, outcome, turn)
             if isinstance(outcome, Failed) and finished.status and not finished.again:
-                audit.failed(connection, claim, outcome.failure)
+                _audit(connection, claim, outcome.failure)
             return finished
 
     def _again(
@@ -69,3 +71,17 @@ class Finish:
                 taken = transitions.claimed(connection, turn.token)
         finished = self._once(claim, outcome, notes, turn if taken is None else None)
         return finished if taken is None else replace(finished, claim=taken)
+
+
+def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:
+    audit.failed(
+        connection,
+        claim.lease.execution_id,
+        actor="worker",
+        request_id=claim.request_id,
+        details={
+            "code": failure.code,
+            "message": failure.message,
+            "attempt": claim.lease.attempt,
+        },
+    )

@@ -3,11 +3,15 @@
 import time
 
 import structlog
+from sqlalchemy import Connection
 
-from celeriac.db import queues, transitions
+from celeriac.db import audit, queues, transitions
 from celeriac.db.engine import Database
 from celeriac.db.queues import Waiting
+from celeriac.db.transitions import Rescued
 from celeriac.domain.errors import BrokerUnavailableError
+from celeriac.domain.states import Status
+from celeriac.logs import Step
 from celeriac.services.ports import LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
@@ -37,13 +41,17 @@ class Recover:
 
     def lost_workers(self, limit: int) -> int:
         """Take executions with expired leases from their workers; return how many."""
-        with self._database.statement() as connection:
+        with self._database.transaction() as connection:
             rescued = transitions.rescue_expired(
                 connection, limit=limit, base_delay=_CRASH_DELAY, grace=self._grace_seconds
             )
+            for item in rescued:
+                if item.status is Status.FAILED:
+                    _audit(connection, item)
         for item in rescued:
             logger.error(
-                "execution.worker_lost",
+                Step.EXECUTION_WORKER_LOST,
+                **item.cause.ids(),
                 execution_id=item.execution_id,
                 worker=item.worker,
                 attempt=item.attempt,
@@ -86,3 +94,13 @@ class Recover:
             return False
         since = self._short_since.setdefault(queue, time.monotonic())
         return depth < rows.old or time.monotonic() - since >= older_than
+
+
+def _audit(connection: Connection, lost: Rescued) -> None:
+    audit.failed(
+        connection,
+        lost.execution_id,
+        actor="keeper",
+        request_id=lost.cause.request_id,
+        details={"code": "worker_lost", "message": lost.message, "attempt": lost.attempt},
+    )

@@ -15,7 +15,7 @@ from celeriac.domain.errors import (
     InvalidInputError,
     NotFoundError,
 )
-from celeriac.domain.execution import TriggerType
+from celeriac.domain.execution import Cause, TriggerType
 from celeriac.domain.plan import Plan
 from celeriac.domain.prompt import compiled
 from celeriac.domain.schema import check_variables
@@ -107,9 +107,10 @@ class Submit:
         stored = self._store(actor, request, [execution_id], [request.variables], window=window)
         if stored.earlier is not None:
             return Submitted(stored.earlier, Status.PENDING, None, created=False)
-        logger.info(Step.EXECUTION_CREATED, execution_id=execution_id, task_id=request.task_id)
+        cause = Cause(actor.request_id, actor.user_id, request.task_id)
+        logger.info(Step.EXECUTION_CREATED, **cause.ids(), execution_id=execution_id)
         sent = stored.celery_task_id is not None and self._dispatch.born_queued(
-            execution_id, stored.celery_task_id, stored.queue, stored.priority
+            execution_id, stored.celery_task_id, stored.queue, stored.priority, cause
         )
         if not sent:
             return Submitted(execution_id, Status.PENDING, None)

@@ -5,6 +5,7 @@ who ran and how often.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -69,6 +70,24 @@ async def stumble(ctx: "AgentContext", diary: str, times: int) -> dict[str, int]
     if ctx.attempt <= times:
         raise RetryableError(f"attempt {ctx.attempt} stumbles")
     return _who(ctx)
+
+
+@celeriac.agent("fleet tell")
+async def tell(ctx: "AgentContext", times: int = 0) -> None:
+    """Log in every way there is; fail in the first `times` attempts."""
+    await ctx.log("told through the context", city="Oslo")
+    logging.getLogger("shop").warning("told through logging")
+    if ctx.attempt <= times:
+        raise RetryableError(f"attempt {ctx.attempt} stumbles")
+
+
+@celeriac.agent("fleet plain tell")
+def plain_tell(ctx: ChildContext) -> int:
+    """As `tell`, in a child process; return its pid."""
+    ctx.log("told through the context", city="Oslo")
+    logging.getLogger("shop").warning("told through logging")
+    print("told through print")  # noqa: T201 - what this is about
+    return os.getpid()
 
 
 @celeriac.agent("fleet refuse")

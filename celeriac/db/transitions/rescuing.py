@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
+from celeriac.domain.execution import Cause
 from celeriac.domain.states import Status, Transition
 
 _RESCUE = guarded(
@@ -35,7 +36,7 @@ WITH lost AS (
         event_seq = event_seq + 2
     FROM lost WHERE e.id = lost.id
     RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
-              e.error_message
+              e.error_message, e.request_id, e.owner_id, e.task_id
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq - 1, 'worker_lost', attempt,
@@ -48,7 +49,9 @@ WITH lost AS (
            attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
     FROM moved
 )
-SELECT id, status, attempt, crash_count, worker_hostname FROM moved
+SELECT id, status, attempt, crash_count, worker_hostname, error_message, request_id, owner_id,
+       task_id
+FROM moved
 """,
     lose=Transition.LOSE,
     give_up=Transition.GIVE_UP,
@@ -65,6 +68,8 @@ class Rescued:
     attempt: int
     crash_count: int
     worker: str | None
+    message: str
+    cause: Cause
 
 
 def rescue_expired(
@@ -79,4 +84,7 @@ def rescue_expired(
     first `grace` seconds of the database server: while it was away nobody could renew a lease.
     """
     rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay, "grace": grace})
-    return [Rescued(row[0], Status(row[1]), *row[2:]) for row in rows]
+    return [
+        Rescued(row[0], Status(row[1]), row[2], row[3], row[4], row[5], Cause(*row[6:]))
+        for row in rows
+    ]

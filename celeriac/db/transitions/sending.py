@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
-from celeriac.domain.execution import Message
+from celeriac.domain.execution import Cause, Message
 from celeriac.domain.states import Transition
 
 
@@ -19,6 +19,7 @@ class Sendable:
     celery_task_id: str
     queue: str
     priority: int
+    cause: Cause
 
 
 _QUEUE_DUE = guarded(
@@ -44,14 +45,15 @@ WITH RECURSIVE names AS (
     SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
         celery_task_id = gen_random_uuid()::text
     FROM due WHERE e.id = due.id
-    RETURNING e.id, attempt, celery_task_id, queue, priority, event_seq
+    RETURNING e.id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
+              event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'queued', attempt,
            jsonb_build_object('queue', queue, 'celery_task_id', celery_task_id)
     FROM moved
 )
-SELECT id, attempt, celery_task_id, queue, priority,
+SELECT id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
        set_config('synchronous_commit', 'off', true)
 FROM moved
 """,
@@ -67,7 +69,9 @@ def queue_due(connection: Connection, *, window: int) -> list[Sendable]:
     nothing and the keeper sends another.
     """
     rows = connection.execute(_QUEUE_DUE, {"window": window})
-    return [Sendable(Message(row[0], row[1]), row[2], row[3], row[4]) for row in rows]
+    return [
+        Sendable(Message(row[0], row[1]), row[2], row[3], row[4], Cause(*row[5:8])) for row in rows
+    ]
 
 
 _UNQUEUE = guarded(

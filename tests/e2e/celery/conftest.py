@@ -2,10 +2,12 @@
 
 from collections.abc import Generator, Iterator
 
+import httpx
 import pytest
 
+from celeriac.services.accounts import Accounts
 from tests.support import plain_tasks
-from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
 from tests.support.places import temporary_directory
 from tests.support.programs import Program
 from tests.support.servers import PostgresServer, ValkeyServer, running_valkey
@@ -51,6 +53,16 @@ def beat(package_fleet: Fleet) -> Program:
 def worker(package_fleet: Fleet, beat: Program) -> Program:
     """The worker `w1`: threads, every queue of ours, and the plain tasks of a user."""
     return package_fleet.worker("w1", options=OWN_TASKS)
+
+
+@pytest.fixture(scope="package")
+def http(package_fleet: Fleet) -> Iterator[httpx.Client]:
+    """An administrator's client of an API process."""
+    token = Accounts(package_fleet.container.database, SECRET_KEY).bootstrap_admin().token
+    address = package_fleet.address_of(package_fleet.api())
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
+        yield client
 
 
 @pytest.hookimpl(wrapper=True)
