@@ -40,7 +40,7 @@ def parse(body: bytes) -> JsonValue:
 
 def _refuse_depth(value: JsonValue) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         inner: list[JsonValue] = []
         for item in level:
             if isinstance(item, dict):
