@@ -80,7 +80,8 @@ class Stream:
                 source.response.read()
                 raise ClientError.of(source.response)
             for sent in source.iter_sse():
-                yield self._read(sent)
+                if sent.data:  # not so on a sign of life: httpx-sse makes an event of a comment
+                    yield self._read(sent)
                 if self.ended or _passed(deadline):
                     return
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.formatting import short
 from celeriac.cli.options import Json
 from celeriac.cli.output import Output
 
@@ -27,7 +28,8 @@ _VARIABLES = {
     "CELERIAC_WORKER_LEASE_SECONDS": "5",
     "CELERIAC_WORKER_HEARTBEAT_SECONDS": "1",
 }
-_LAST_LINES = 15
+_LAST_LINES = 8
+_LONGEST = 200
 
 
 def demo(
@@ -122,5 +124,8 @@ def _failed(system: "System", cause: Exception) -> CommandError:
     lines = [str(cause)]
     for process in system.supervisor.processes:
         last = read_last_lines(process.log, _LAST_LINES)
-        lines += [f"--- {process.spec.name}: {process.log}", *last]
+        lines += [
+            f"--- {process.spec.name}: {process.log}",
+            *(short(each, _LONGEST) for each in last),
+        ]
     return DemoFailedError("\n".join(lines), cure=f"All logs are in {system.home.logs}.")

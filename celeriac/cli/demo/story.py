@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from rich.console import Console
@@ -60,7 +60,7 @@ class Story(threading.Thread):
         pieces = submit(client, self._plan)
         self._say(f"Submitted {len(pieces)} executions; they run in the background now.")
         with open_board(self._console, pieces) as board:
-            streaming = _Streaming(client, pieces[0], board)
+            streaming = _Streaming(self._system, pieces[0], board)
             streaming.start()
             self._watch(client, pieces, board, _ready_for_the_kill, "enough of them run")
             self._kill_worker()
@@ -84,6 +84,7 @@ class Story(threading.Thread):
         while True:
             states = _states(client, wanted)
             board.update(states)
+            _refuse_failed(states.values())
             if enough(list(states.values())):
                 return
             if time.monotonic() > self._deadline:
@@ -117,27 +118,31 @@ class Story(threading.Thread):
 class _Streaming(threading.Thread):
     """Follows one execution over Server-Sent Events and hands its words to the board."""
 
-    def __init__(self, client: Client, piece: Piece, board: Board) -> None:
+    def __init__(self, system: System, piece: Piece, board: Board) -> None:
         super().__init__(name="stream", daemon=True)
         self.heard = False
-        self._client = client
+        self._system = system
         self._piece = piece
         self._board = board
 
     def run(self) -> None:
         """Follow it to its end."""
-        view = View(self._piece.execution_id, self._piece.task)
         try:
-            for heard in self._client.executions.stream(self._piece.execution_id):
-                if isinstance(heard, Delta):
-                    words = view.hear(heard)
-                    self.heard = self.heard or bool(words)
-                    self._board.stream(self._piece, words)
-                elif heard.type is EventType.RETRY_SCHEDULED:
-                    self._board.stream(self._piece, "\n(cut off with its worker; once more)\n")
+            with Client(self._system.api_url, api_key=self._system.api_key) as client:
+                self._follow(client)
         except ClientError:
             # the watching thread meets the same trouble, and tells it
             return
+
+    def _follow(self, client: Client) -> None:
+        view = View(self._piece.execution_id, self._piece.task)
+        for heard in client.executions.stream(self._piece.execution_id):
+            if isinstance(heard, Delta):
+                words = view.hear(heard)
+                self.heard = self.heard or bool(words)
+                self._board.stream(self._piece, words)
+            elif heard.type is EventType.RETRY_SCHEDULED:
+                self._board.stream(self._piece, "\n(cut off with its worker; once more)\n")
 
 
 def _states(client: Client, wanted: set[UUID]) -> Mapping[UUID, Execution]:
@@ -149,6 +154,15 @@ def _states(client: Client, wanted: set[UUID]) -> Mapping[UUID, Execution]:
         if len(found) == len(wanted):
             break
     return found
+
+
+def _refuse_failed(states: Iterable[Execution]) -> None:
+    for each in states:
+        if each.status in {Status.FAILED, Status.CANCELLED}:
+            raise DemoFailedError(
+                f"{each.task_name} ended {each.status.value}: {each.error_code}: "
+                f"{each.error_message}"
+            )
 
 
 def _ready_for_the_kill(states: Sequence[Execution]) -> bool:

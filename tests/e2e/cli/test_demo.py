@@ -45,8 +45,11 @@ def test_a_demo_that_cannot_work_says_why() -> None:
         commands = CommandLine(directory)
         # a model server that isn't there: every execution fails, and the demo must say so
         result = commands.run(
-            "demo", "--deadline", "40", CELERIAC_LOCAL_MODEL_URL="http://127.0.0.1:1/v1"
+            "demo", "--deadline", "90", CELERIAC_LOCAL_MODEL_URL="http://127.0.0.1:1/v1"
         )
     assert result.code == 1
-    assert "[demo_failed]" in result.err.splitlines()[0]
+    first = result.err.splitlines()[0]
+    assert first.startswith("error: demo-")
+    assert "ended failed: provider_error" in first
+    assert first.endswith("[demo_failed]")
     assert "All logs are in" in result.err
