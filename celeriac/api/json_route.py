@@ -103,9 +103,22 @@ class JsonRoute(APIRoute):
                     raise InvalidInputError(
                         f"There is no parameter {name!r} here{there_are}.", field=name
                     )
+            if self.body_field is not None:
+                _refuse_other_media(request)
             return await handle(_JsonRequest(request.scope, request.receive))
 
         return handle_strictly
+
+
+def _refuse_other_media(request: Request) -> None:
+    headers = request.headers
+    empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not (empty or media == "application/json" or media.endswith("+json")):
+        raise InvalidInputError(
+            "The body must be JSON; send it with `Content-Type: application/json`.",
+            field="Content-Type",
+        )
 
 
 def _parameters(dependant: Dependant) -> Iterator[str]:

@@ -51,12 +51,12 @@ async def stream(
     execution = await run_in_threadpool(desk.queries.execution, actor, execution_id)
     if execution.status.terminal and execution.event_seq <= after:
         return Response(status_code=204)
-    content = _events(shared, desk, actor, execution_id, after)
+    content = _events(shared, desk, execution_id, after)
     return EventSourceResponse(content, ping=_PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 
 async def _events(
-    shared: Container, desk: Desk, actor: Actor, execution_id: UUID, after: int
+    shared: Container, desk: Desk, execution_id: UUID, after: int
 ) -> AsyncIterator[ServerSentEvent]:
     # watching begins before the first look into the database, so that nothing falls in between
     async with shared.watcher.changes(execution_id) as changes:
@@ -64,7 +64,7 @@ async def _events(
             if change.delta is not None:
                 yield ServerSentEvent(dumps(change.delta), event=DELTA)
                 continue
-            while found := await _read(desk, actor, execution_id, after):
+            while found := await _read(desk, execution_id, after):
                 for event in found:
                     after = event.seq
                     yield _sent(event)
@@ -72,11 +72,9 @@ async def _events(
                         return
 
 
-async def _read(desk: Desk, actor: Actor, execution_id: UUID, after: int) -> list[Event]:
+async def _read(desk: Desk, execution_id: UUID, after: int) -> list[Event]:
     try:
-        return await run_in_threadpool(
-            desk.queries.events, actor, execution_id, after=after, limit=_AT_ONCE
-        )
+        return await run_in_threadpool(desk.queries.log, execution_id, after=after, limit=_AT_ONCE)
     except DatabaseUnavailableError:
         return []  # the watcher asks again in a second
 

@@ -12,12 +12,12 @@ from tests.support.waiting import wait_until
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """Serve `app` on a loopback port of the system's choice; yield the base URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def serving(app: ASGIApp, *, port: int = 0) -> Iterator[str]:
+    """Serve `app` on a loopback port, the system's choice unless given; yield the base URL."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         port = listener.getsockname()[1]
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=5, lifespan="on"
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=1, lifespan="on"
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -113,6 +113,31 @@ def test_a_stream_shows_what_happens_while_it_happens(client: Client, container:
     assert _types(seen) == ["created", "queued", "started", "completed"]
 
 
+def test_a_stream_survives_the_server_s_restart(container: Container) -> None:
+    app = create_app(container)
+    token = build_accounts(container).bootstrap_admin().token
+    seen: list[object] = []
+    with serving(app) as url:
+        client = Client(url, token)
+        client.agents.create(AGENT["name"], AGENT["spec"])
+        client.tasks.create(TASK["name"], TASK["agent"], TASK["spec"])
+        accepted = client.executions.execute("summarise", {"text": "One."})
+
+        def follow() -> None:
+            for item in client.executions.stream(accepted.execution_id, timeout=60):
+                seen.append(item)  # noqa: PERF402 - one by one, for the test to look at meanwhile
+
+        follower = Thread(target=follow)
+        follower.start()
+        wait_until(lambda: _types(seen) == ["created", "queued"], "the stream has begun")
+    claimed = claim(container, accepted.execution_id)
+    with serving(create_app(container), port=int(url.rpartition(":")[2])):
+        finish(container, claimed, Completed("done"))
+        follower.join(60)
+    client.close()
+    assert _types(seen) == ["created", "queued", "started", "completed"], "no gap, no repeat"
+
+
 def test_waiting_has_an_end(client: Client) -> None:
     accepted = client.executions.execute("summarise", {"text": "One."})
     with pytest.raises(WaitTimeoutError, match=str(accepted.execution_id)):
