@@ -69,7 +69,7 @@ class Dispatch:
         """Send a new execution that was stored as `queued`; return whether it is out.
 
         Never raises for an unreachable server: the row goes back to `pending`, or stays `queued`,
-        and the keeper sends it later.
+        and the keeper sends it later. Nobody is told: nobody can watch what has no name yet.
         """
         born = Sendable(Message(execution_id, 0), celery_task_id, queue, priority, cause)
         return bool(self._send([born]))
@@ -84,7 +84,9 @@ class Dispatch:
             return 0
         with self._database.statement() as connection:
             sendable = transitions.queue_due(connection, window=window)
-        return len(self._send(sendable))
+        sent = self._send(sendable)
+        self._live.changed([item.message.execution_id for item in sent])
+        return len(sent)
 
     @property
     def _paused(self) -> bool:
@@ -99,7 +101,6 @@ class Dispatch:
             self._paused_until = time.monotonic() + _BROKER_PAUSE
             self._take_back(sendable, error)
             return []
-        self._live.changed([item.message.execution_id for item in sendable])
         for item in sendable:
             logger.info(
                 Step.EXECUTION_QUEUED,
