@@ -160,6 +160,7 @@ def events(
     "/{execution_id}/stream",
     operation_id="stream_events",
     summary="Follow an execution live",
+    response_class=Response,
     responses=READING | problems(404) | STREAM,
 )
 async def follow(

@@ -6,11 +6,14 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.accounts import Role
-from celeriac.wire.base import Wire
+from celeriac.wire import examples
+from celeriac.wire.base import Wire, example
 
 
 class User(Wire):
     """A person or program that owns resources."""
+
+    model_config = example(examples.USER)
 
     id: UUID
     name: str
@@ -21,6 +24,8 @@ class User(Wire):
 
 class ApiKey(Wire):
     """An API key without its secret."""
+
+    model_config = example(examples.API_KEY)
 
     id: UUID
     user_id: UUID
@@ -36,5 +41,7 @@ class ApiKey(Wire):
 
 class NewApiKey(ApiKey):
     """A key that was just made."""
+
+    model_config = example(examples.NEW_API_KEY)
 
     token: str = Field(description="The key itself. It is shown this once and stored nowhere.")

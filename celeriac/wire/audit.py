@@ -4,11 +4,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from celeriac.wire.base import Wire
+from celeriac.wire import examples
+from celeriac.wire.base import Wire, example
 
 
 class AuditEntry(Wire):
     """Who did what to which resource."""
+
+    model_config = example(examples.AUDIT_ENTRY)
 
     id: UUID
     at: datetime

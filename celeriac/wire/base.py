@@ -18,6 +18,11 @@ class Wire(BaseModel):
     )
 
 
+def example(value: dict[str, Any]) -> ConfigDict:
+    """Return the configuration that shows `value` in the documentation of a model."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
 class Page(Wire, Generic[T]):
     """One page of a list, the newest first."""
 

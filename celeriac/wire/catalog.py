@@ -7,11 +7,14 @@ from pydantic import Field
 
 from celeriac.domain.agent import AgentSpec
 from celeriac.domain.task import TaskSpec
-from celeriac.wire.base import Links, Wire
+from celeriac.wire import examples
+from celeriac.wire.base import Links, Wire, example
 
 
 class Agent(Wire):
     """An agent at its current version."""
+
+    model_config = example(examples.AGENT)
 
     id: UUID
     owner_id: UUID
@@ -33,6 +36,8 @@ class AgentReference(Wire):
 
 class Task(Wire):
     """A task at its current version."""
+
+    model_config = example(examples.TASK)
 
     id: UUID
     owner_id: UUID

@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.celery_states import CeleryState, SimpleStatus
-from celeriac.wire.base import Links, Wire
+from celeriac.wire import examples
+from celeriac.wire.base import Links, Wire, example
 
 
 class CeleryTaskError(Wire):
@@ -20,6 +21,8 @@ class CeleryTaskError(Wire):
 
 class CeleryTask(Wire):
     """A Celery task as Celery names its state, and in plain words."""
+
+    model_config = example(examples.CELERY_TASK)
 
     task_id: str
     name: str | None

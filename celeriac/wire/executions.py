@@ -9,7 +9,8 @@ from pydantic import Field
 from celeriac.domain.events import EventType
 from celeriac.domain.execution import TriggerType
 from celeriac.domain.states import Status
-from celeriac.wire.base import Links, Wire
+from celeriac.wire import examples
+from celeriac.wire.base import Links, Wire, example
 
 
 class Progress(Wire):
@@ -22,6 +23,8 @@ class Progress(Wire):
 
 class Execution(Wire):
     """One run of a task. Times are RFC 3339 in UTC, durations in seconds."""
+
+    model_config = example(examples.EXECUTION)
 
     id: UUID
     owner_id: UUID
@@ -70,6 +73,8 @@ class Execution(Wire):
 class Accepted(Wire):
     """An execution that was taken on: stored, and as a rule already sent to the workers."""
 
+    model_config = example(examples.ACCEPTED)
+
     execution_id: UUID
     task_id: UUID
     status: Status = Field(
@@ -84,6 +89,8 @@ class Accepted(Wire):
 class AcceptedBatch(Wire):
     """A batch that was taken on; the ids are in the order of the items."""
 
+    model_config = example(examples.ACCEPTED_BATCH)
+
     batch_id: UUID
     task_id: UUID
     count: int
@@ -94,6 +101,8 @@ class AcceptedBatch(Wire):
 class Event(Wire):
     """One entry of an execution's log."""
 
+    model_config = example(examples.EVENT)
+
     seq: int = Field(description="Counts from 1 within the execution, without gaps.")
     type: EventType
     at: datetime
@@ -103,6 +112,8 @@ class Event(Wire):
 
 class Events(Wire):
     """Some of an execution's events, in order."""
+
+    model_config = example(examples.EVENTS)
 
     items: list[Event]
     next_after: int | None = Field(

@@ -4,11 +4,14 @@ from datetime import datetime
 
 from pydantic import Field
 
-from celeriac.wire.base import Wire
+from celeriac.wire import examples
+from celeriac.wire.base import Wire, example
 
 
 class Health(Wire):
     """The process answers."""
+
+    model_config = example(examples.HEALTH)
 
     status: str
     version: str
@@ -16,6 +19,8 @@ class Health(Wire):
 
 class ReadyHealth(Wire):
     """What the API needs, each `ok` or what is wrong with it."""
+
+    model_config = example(examples.READY_HEALTH)
 
     status: str = Field(description="ok, degraded (works, with less) or unavailable.")
     checks: dict[str, str]
@@ -38,6 +43,8 @@ class Worker(Wire):
 
 class CeleryHealth(Wire):
     """The live workers and what they do."""
+
+    model_config = example(examples.CELERY_HEALTH)
 
     status: str = Field(description="ok or unavailable.")
     workers: int

@@ -1,0 +1,133 @@
+"""What answers look like, for the interactive documentation."""
+
+from typing import Any
+
+_ID = "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11"
+_OWNER = "0199f3a2-0001-7000-8000-000000000001"
+_AGENT = "0199f3a2-0002-7000-8000-000000000002"
+_TASK = "0199f3a2-0003-7000-8000-000000000003"
+_BATCH = "0199f3a2-0004-7000-8000-000000000004"
+_KEY = "0199f3a2-0005-7000-8000-000000000005"
+_CELERY = "7c0a2f1e-5d86-4a3b-9c11-2f6f3a9d4e55"
+_PATH = f"/api/v1/task-executions/{_ID}"
+_AT = "2026-11-22T09:30:00.125000Z"
+_LATER = "2026-11-22T09:30:02.640000Z"
+
+USER: dict[str, Any] = {
+    "id": _OWNER, "name": "ada", "role": "operator", "created_at": _AT, "disabled_at": None,
+}  # fmt: skip
+
+API_KEY: dict[str, Any] = {
+    "id": _KEY, "user_id": _OWNER, "user_name": "ada", "name": "ci", "prefix": "4f2a9c0d1b7e",
+    "role": "operator", "created_at": _AT, "expires_at": None, "revoked_at": None,
+    "last_used_at": _LATER,
+}  # fmt: skip
+
+NEW_API_KEY: dict[str, Any] = API_KEY | {
+    "last_used_at": None, "token": "cel_4f2a9c0d1b7e_" + "…",
+}  # fmt: skip
+
+AGENT: dict[str, Any] = {
+    "id": _AGENT, "owner_id": _OWNER, "name": "writer",
+    "description": "Writes short, plain texts.", "version": 1,
+    "spec": {
+        "runner": "llm", "model": "local/smollm2",
+        "instructions": "You answer in one short paragraph.", "temperature": None,
+        "max_output_tokens": None, "max_model_calls": 20,
+    },
+    "created_at": _AT, "updated_at": _AT, "_links": {"self": f"/api/v1/agents/{_AGENT}"},
+}  # fmt: skip
+
+TASK: dict[str, Any] = {
+    "id": _TASK, "owner_id": _OWNER, "name": "summarise", "description": "", "active": True,
+    "agent": {"id": _AGENT, "name": "writer"}, "version": 1,
+    "spec": {
+        "prompt": "Summarise in one sentence:\n\n{{ text }}",
+        "variables_schema": {
+            "type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"],
+        },
+        "output_schema": None,
+        "limits": {"soft_seconds": 55.0, "hard_seconds": 60.0, "memory_mb": 1024},
+        "retry": {
+            "max_retries": 3, "base_seconds": 2.0, "factor": 2.0, "max_seconds": 300.0,
+            "jitter": 0.1,
+        },
+        "max_crashes": 3, "queue": "task_execution", "priority": "normal",
+    },
+    "created_at": _AT, "updated_at": _AT,
+    "_links": {
+        "self": f"/api/v1/tasks/{_TASK}", "agent": f"/api/v1/agents/{_AGENT}",
+        "execute": f"/api/v1/tasks/{_TASK}/execute",
+        "execute_batch": f"/api/v1/tasks/{_TASK}/execute-batch",
+        "executions": f"/api/v1/task-executions?task={_TASK}",
+    },
+}  # fmt: skip
+
+_LINKS: dict[str, Any] = {
+    "self": _PATH, "task": f"/api/v1/tasks/{_TASK}", "session": None,
+    "celery_task": f"/api/v1/admin/celery-tasks/{_CELERY}", "events": f"{_PATH}/events",
+    "stream": f"{_PATH}/stream", "cancel": f"{_PATH}/cancel",
+}  # fmt: skip
+
+ACCEPTED: dict[str, Any] = {
+    "execution_id": _ID, "task_id": _TASK, "status": "queued", "execution_mode": "async",
+    "celery_task_id": _CELERY, "session_id": None, "_links": _LINKS,
+}  # fmt: skip
+
+ACCEPTED_BATCH: dict[str, Any] = {
+    "batch_id": _BATCH, "task_id": _TASK, "count": 1, "execution_ids": [_ID],
+    "_links": {
+        "self": f"/api/v1/task-executions?batch_id={_BATCH}", "task": f"/api/v1/tasks/{_TASK}",
+    },
+}  # fmt: skip
+
+EXECUTION: dict[str, Any] = {
+    "id": _ID, "owner_id": _OWNER, "task_id": _TASK, "task_name": "summarise",
+    "status": "completed", "trigger_type": "manual", "execution_mode": "async",
+    "priority": "normal", "queue": "task_execution",
+    "variables": {"text": "Celeriac is a root vegetable."}, "result": "A root vegetable.",
+    "error_code": None, "error_message": None, "error_details": None, "attempt": 1,
+    "retry_count": 0, "crash_count": 0, "celery_task_id": _CELERY,
+    "worker_hostname": "celery@shop-1/4711", "origin_id": None, "batch_id": None,
+    "session_id": None, "request_id": "shop-42", "created_at": _AT, "available_at": _AT,
+    "queued_at": _AT, "started_at": _AT, "completed_at": _LATER, "duration_seconds": 2.515,
+    "cancel_requested_at": None, "cancel_requested_by": None, "event_count": 7,
+    "message_count": 2, "tool_call_count": 0, "model_call_count": 1, "input_tokens": 48,
+    "output_tokens": 21, "cost": 0.0, "progress": None,
+    "_links": _LINKS | {"cancel": None, "retry": f"{_PATH}/retry", "report": f"{_PATH}/report"},
+}  # fmt: skip
+
+EVENT: dict[str, Any] = {
+    "seq": 3, "type": "started", "at": _AT, "attempt": 1, "data": {"worker": "celery@shop-1/4711"},
+}  # fmt: skip
+
+EVENTS: dict[str, Any] = {"items": [EVENT], "next_after": 3}
+
+CELERY_TASK: dict[str, Any] = {
+    "task_id": _CELERY, "name": "celeriac.tasks.monitoring.ping", "status": "SUCCESS",
+    "simple_status": "completed", "execution_id": None, "result": "pong", "error": None,
+    "worker": "celery@shop-1", "retries": 0, "started_at": None, "completed_at": _LATER,
+    "_links": {"self": f"/api/v1/celery-tasks/{_CELERY}"},
+}  # fmt: skip
+
+AUDIT_ENTRY: dict[str, Any] = {
+    "id": _KEY, "at": _AT, "actor_id": _OWNER, "actor": "ada", "action": "execution.cancel",
+    "resource_type": "execution", "resource_id": _ID, "request_id": "shop-42", "details": {},
+}  # fmt: skip
+
+HEALTH: dict[str, Any] = {"status": "ok", "version": "0.1.0"}
+
+READY_HEALTH: dict[str, Any] = {
+    "status": "ok", "checks": {"database": "ok", "schema": "ok", "redis": "ok"},
+}  # fmt: skip
+
+CELERY_HEALTH: dict[str, Any] = {
+    "status": "ok", "workers": 1, "slots": 100, "active": 3,
+    "processes": [
+        {
+            "hostname": "celery@shop-1", "pid": 4711, "pool": "threads", "slots": 100,
+            "running": 3, "cpu_percent": 12.5, "memory_bytes": 183500800, "version": "0.1.0",
+            "started_at": _AT, "seen_at": _LATER,
+        }
+    ],
+}  # fmt: skip

@@ -1,0 +1,74 @@
+"""The API's description of itself is complete."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celeriac import wire
+from celeriac.api.app import describe
+from celeriac.kit.jsontypes import dumps
+from celeriac.wire import examples
+
+SCHEMA = describe()
+OPERATIONS = {
+    operation["operationId"]: operation
+    for path in SCHEMA["paths"].values()
+    for operation in path.values()
+}
+OPEN = {"get_liveness", "get_readiness", "get_celery_health"}
+
+
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = SCHEMA["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def _shows_an_example(schema: dict[str, Any]) -> bool:
+    schema = _resolved(schema)
+    if "examples" in schema:
+        return True
+    inner = [*schema.get("anyOf", []), schema.get("properties", {}).get("items", {}).get("items")]
+    return any(_shows_an_example(part) for part in inner if part and part.get("type") != "null")
+
+
+def _json_schemas(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for media, content in part.get("content", {}).items():
+            if media.endswith("json"):
+                yield content["schema"]
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_each_operation_is_described_with_examples(name: str) -> None:
+    operation = OPERATIONS[name]
+    assert operation["summary"]
+    assert operation["description"].endswith((".", "…"))
+    assert operation["tags"]
+    assert all(_shows_an_example(schema) for schema in _json_schemas(operation))
+    for parameter in operation.get("parameters", []):
+        assert parameter.get("description"), f"{parameter['name']} is not described"
+    for status, response in operation["responses"].items():
+        assert response["description"], status
+        if status >= "400" and name not in OPEN:
+            assert list(response["content"]) == ["application/problem+json"], status
+
+
+def test_all_but_health_needs_a_key() -> None:
+    assert {name for name, found in OPERATIONS.items() if "security" not in found} == OPEN
+
+
+def test_the_examples_are_answers() -> None:
+    shown: dict[str, type[wire.Wire]] = {
+        "USER": wire.User, "API_KEY": wire.ApiKey, "NEW_API_KEY": wire.NewApiKey,
+        "AGENT": wire.Agent, "TASK": wire.Task, "ACCEPTED": wire.Accepted,
+        "ACCEPTED_BATCH": wire.AcceptedBatch, "EXECUTION": wire.Execution, "EVENT": wire.Event,
+        "EVENTS": wire.Events, "CELERY_TASK": wire.CeleryTask, "AUDIT_ENTRY": wire.AuditEntry,
+        "HEALTH": wire.Health, "READY_HEALTH": wire.ReadyHealth, "CELERY_HEALTH": wire.CeleryHealth,
+    }  # fmt: skip
+    assert set(shown) == {name for name in vars(examples) if name.isupper() and name[0] != "_"}
+    for name, model in shown.items():
+        value = getattr(examples, name)
+        told = model.model_validate_json(dumps(value)).model_dump(mode="json", by_alias=True)
+        assert told == value, f"{name} doesn't look like an answer"
