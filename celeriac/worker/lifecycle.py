@@ -1,7 +1,10 @@
 """From Celery's signals to the life of a worker process: start, drain, end."""
 
+import os
+import signal
 import threading
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -62,6 +65,23 @@ class Lifecycle:
     def _ready(self, **_: Any) -> None:
         if self.pool != "prefork":
             self.process()
+        self._follow_sigquit()
+
+    def _follow_sigquit(self) -> None:
+        """Hand back at once at a SIGQUIT, before Celery's cold shutdown ends the pool by force.
+
+        Celery says nothing of that signal until it has waited for its own grace time, and its
+        threads pool then fails at ending what still runs: the worker would never end.
+        """
+        celerys, worker = signal.getsignal(signal.SIGQUIT), os.getpid()
+
+        def hand_back(number: int, frame: FrameType | None) -> None:
+            if os.getpid() == worker:
+                self.closing.drain()
+            if callable(celerys):
+                celerys(number, frame)
+
+        signal.signal(signal.SIGQUIT, hand_back)
 
     def _child_started(self, **_: Any) -> None:
         # `solo` says this of the worker itself, long before anybody knows its name
