@@ -1,6 +1,5 @@
 """A worker is killed: before its result, between result and commit, between commit and ack."""
 
-
 import pytest
 from sqlalchemy import Connection, text
 

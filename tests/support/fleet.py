@@ -184,6 +184,12 @@ class Fleet:
 
         return patiently(ask, seconds=20)
 
+    def ids(self, status: Status) -> list[UUID]:
+        """Return the ids of all executions with a status."""
+        with self.container.database.statement() as connection:
+            query = text("SELECT id FROM executions WHERE status = :status ORDER BY id")
+            return list(connection.execute(query, {"status": status.value}).scalars())
+
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.container.database.statement() as connection:
