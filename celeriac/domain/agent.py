@@ -1,4 +1,4 @@
-"""Agents: who does the work. An agent's specification is immutable; a change makes a new version."""
+"""Agents: who does the work. A specification is immutable; a change makes a new version."""
 
 from enum import StrEnum
 from typing import Annotated, Literal

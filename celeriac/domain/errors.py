@@ -47,7 +47,7 @@ class VariablesInvalidError(InvalidInputError):
 
 
 class TemplateInvalidError(InvalidInputError):
-    """A prompt template doesn't parse, uses what the sandbox forbids, or names unknown variables."""
+    """A prompt template doesn't parse, uses what is forbidden, or names unknown variables."""
 
     code = "template_invalid"
 
