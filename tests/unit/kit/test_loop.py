@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,13 +10,13 @@ from celeriac.kit.loop import LeftBehindError, LoopThread
 
 
 @pytest.fixture
-def loop():
+def loop() -> Iterator[LoopThread]:
     thread = LoopThread("test")
     yield thread
     thread.close(1)
 
 
-def test_a_result_and_an_error_come_back_to_the_caller(loop):
+def test_a_result_and_an_error_come_back_to_the_caller(loop: LoopThread) -> None:
     async def add() -> int:
         return 1 + 1
 
@@ -27,7 +28,7 @@ def test_a_result_and_an_error_come_back_to_the_caller(loop):
         loop.start(fail()).result()
 
 
-def test_cancelling_waits_for_the_clean_up(loop):
+def test_cancelling_waits_for_the_clean_up(loop: LoopThread) -> None:
     started, cleaned = threading.Event(), threading.Event()
 
     async def work() -> None:
@@ -46,7 +47,7 @@ def test_cancelling_waits_for_the_clean_up(loop):
     assert cleaned.is_set(), "the result must not come before the coroutine has cleaned up"
 
 
-def test_one_that_ignores_its_cancellation_is_left_behind(loop):
+def test_one_that_ignores_its_cancellation_is_left_behind(loop: LoopThread) -> None:
     async def stubborn() -> None:
         started.set()
         while True:
@@ -65,7 +66,7 @@ def test_one_that_ignores_its_cancellation_is_left_behind(loop):
     release.set()
 
 
-def test_a_blocked_loop_is_replaced_and_a_live_one_is_kept(loop):
+def test_a_blocked_loop_is_replaced_and_a_live_one_is_kept(loop: LoopThread) -> None:
     blocking, release = threading.Event(), threading.Event()
 
     async def block() -> None:
