@@ -11,7 +11,7 @@ from celeriac.domain.accounts import Actor
 from celeriac.domain.execution import TriggerType
 from celeriac.domain.states import Transition
 from celeriac.kit.ids import uuid7
-from celeriac.kit.jsontypes import JsonObject, dumps
+from celeriac.kit.jsontypes import JsonObject, dumps, storable
 
 _CREATE = guarded(
     """
@@ -96,7 +96,7 @@ def create(
     """
     parameters = {
         "ids": list(new.ids),
-        "variables": [dumps(variables) for variables in new.variables],
+        "variables": [storable(variables) for variables in new.variables],
         "window": window,
         "owner_id": actor.user_id,
         "task_id": new.task_id,

@@ -1,0 +1,1 @@
+"""The core, transition by transition, on a real PostgreSQL."""

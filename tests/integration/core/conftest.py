@@ -1,0 +1,36 @@
+"""The core on a database without executions."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.db.engine import Database
+from tests.support.core import Core
+from tests.support.servers import PostgresServer
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres_server: PostgresServer, migrated: str) -> Iterator[Database]:
+    """A migrated database for the tests of one module."""
+    name = postgres_server.fresh_database(migrated)
+    opened = Database(postgres_server.url(name), connections=12)
+    yield opened
+    opened.close()
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def database(shared_database: Database) -> Database:
+    """The module's database, emptied of all that executions leave."""
+    with shared_database.transaction() as connection:
+        connection.execute(
+            text("TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs")
+        )
+    return shared_database
+
+
+@pytest.fixture
+def core(database: Database) -> Core:
+    """The services on it."""
+    return Core(database)

@@ -1,0 +1,90 @@
+"""Events are numbered 1..n without gaps, whoever writes them at the same time."""
+
+import random
+
+from celeriac.db import leases
+from celeriac.db.leases import Notes
+from celeriac.domain.events import EventType, NewEvent
+from celeriac.domain.execution import Lease
+from celeriac.domain.outcome import Completed
+from celeriac.domain.states import Status
+from celeriac.domain.usage import ModelCall
+from tests.support.core import Core
+from tests.support.together import together
+
+
+def page(lease: Lease, *names: str) -> Notes:
+    return Notes(lease, [NewEvent(EventType.CUSTOM, f'{{"name": "{name}"}}') for name in names])
+
+
+def record(core: Core, *pages: Notes) -> set[object]:
+    with core.database.statement() as connection:
+        return set(leases.record(connection, pages))
+
+
+def test_one_statement_numbers_the_events_of_many_executions_in_order(core: Core) -> None:
+    claims = [core.running() for _ in range(3)]
+    record(core, *(page(claim.lease, "a", "b", "c") for claim in claims))
+    record(core, page(claims[1].lease, "d"))
+    for claim in claims:
+        told = [event for event in core.events(claim.lease.execution_id) if event.data.get("name")]
+        wanted = "abcd" if claim is claims[1] else "abc"
+        assert "".join(event.data["name"] for event in told) == wanted
+        assert [event.seq for event in told] == list(range(4, 4 + len(wanted)))
+    core.assert_consistent()
+
+
+def test_totals_are_counted_with_the_events(core: Core) -> None:
+    claim = core.running()
+    notes = page(claim.lease, "a")
+    notes.events += [NewEvent(EventType.MESSAGE, "{}"), NewEvent(EventType.TOOL_CALL, "{}")]
+    notes.calls += [ModelCall("p", "m", input_tokens=10, output_tokens=2, cached_tokens=4)] * 2
+    notes.progress = (3.0, 10.0, "three")
+    record(core, notes)
+    record(core, page(claim.lease, "b"))
+    told = core.get(claim.lease.execution_id)
+    assert (told.message_count, told.tool_call_count, told.model_call_count) == (1, 1, 2)
+    assert (told.input_tokens, told.output_tokens) == (20, 4)
+    assert (told.progress_done, told.progress_total, told.progress_note) == (3.0, 10.0, "three")
+
+
+def test_many_writers_leave_no_gap(core: Core) -> None:
+    """Notes, heartbeats, a cancellation and a finish on the same executions, all at once."""
+    claims = [core.running() for _ in range(6)]
+    ids = [claim.lease.execution_id for claim in claims]
+    chance = random.Random(7)
+
+    def tell() -> None:
+        for _ in range(10):
+            some = chance.sample(claims, 4)
+            record(core, *(page(claim.lease, "x", "y") for claim in some))
+
+    def beat() -> None:
+        for _ in range(10):
+            with core.database.statement() as connection:
+                leases.renew(connection, [claim.lease for claim in claims], lease_seconds=30)
+
+    def cancel() -> None:
+        for _ in range(5):
+            core.cancel(core.actor, chance.sample(ids, 3))
+
+    def finish() -> None:
+        for claim in claims:
+            core.end(claim, Completed(1))
+
+    together([tell, tell, tell, beat, cancel, finish])
+    assert {core.status(each) for each in ids} == {Status.COMPLETED}
+    core.assert_consistent()
+
+
+def test_nothing_follows_the_end(core: Core) -> None:
+    claims = [core.running() for _ in range(10)]
+    together(
+        [
+            *(lambda each=each: core.end(each, Completed(1)) for each in claims),
+            *(lambda each=each: record(core, page(each.lease, "late")) for each in claims),
+        ]
+    )
+    for claim in claims:
+        assert core.event_types(claim.lease.execution_id)[-1] == "completed"
+    core.assert_consistent()

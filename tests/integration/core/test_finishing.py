@@ -1,0 +1,183 @@
+"""How attempts end: once, with everything that belongs to it."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.db.transitions import Turn
+from celeriac.domain.execution import Claim
+from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.states import Status
+from celeriac.domain.task import DEFAULT_QUEUE
+from celeriac.services.claim import ClaimAttempt
+from celeriac.services.finish import Finish
+from tests.support.core import LEASE_SECONDS, Core
+from tests.support.forgetful import ForgetfulDatabase
+
+DETAILS = {"type": "LookupError", "traceback": "Traceback …", "attempt": 1}
+FAILURE = Failure("agent_failed", "no such lead", DETAILS)
+ENDS: list[tuple[Outcome, Status, str]] = [
+    (Completed({"n": 1}), Status.COMPLETED, "completed"),
+    (Failed(FAILURE), Status.FAILED, "failed"),
+    (Stopped(), Status.CANCELLED, "cancelled"),
+    (Retry(FAILURE, 2.0), Status.PENDING, "retry_scheduled"),
+    (HandedBack(), Status.PENDING, "handed_back"),
+]
+
+
+@pytest.fixture
+def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
+    """The core's database, which can lose answers."""
+    database = ForgetfulDatabase(core.database)
+    yield database
+    database.close()
+
+
+def turn(core: Core) -> Turn:
+    return Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "celery-task")
+
+
+@pytest.mark.parametrize(("outcome", "status", "event"), ENDS)
+def test_an_end_is_written_with_its_event(
+    core: Core, outcome: Outcome, status: Status, event: str
+) -> None:
+    claim = core.running()
+    assert core.end(claim, outcome).status is status
+    execution = core.get(claim.lease.execution_id)
+    assert execution.status is status
+    assert core.event_types(execution.id) == ["created", "queued", "started", event]
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end[2])
+@pytest.mark.parametrize("losses", [1, 2])
+def test_an_end_whose_answer_got_lost_is_found(
+    core: Core, forgetful: ForgetfulDatabase, end: tuple[Outcome, Status, str], losses: int
+) -> None:
+    outcome, status, event = end
+    claim = core.running()
+    forgetful.losses = losses
+    finished = Finish(forgetful, core.live)(claim, outcome, None, None)
+    assert finished.status is status
+    assert core.event_types(claim.lease.execution_id)[3:] == [event], "it was written twice"
+    core.assert_consistent()
+
+
+@pytest.mark.requirement("A17")
+def test_a_failure_is_audited_once_however_often_it_is_written(
+    core: Core, forgetful: ForgetfulDatabase
+) -> None:
+    claim = core.running()
+    forgetful.losses = 2
+    Finish(forgetful, core.live)(claim, Failed(FAILURE), None, None)
+    query = text("SELECT count(*) FROM audit_logs WHERE action = 'execution.fail'")
+    with core.database.statement() as connection:
+        assert connection.execute(query).scalar_one() == 1
+
+
+@pytest.mark.requirement("A5", "A9")
+def test_a_retry_counts_and_keeps_why(core: Core) -> None:
+    claim = core.running()
+    core.end(claim, Retry(FAILURE, 2.0))
+    waiting = core.get(claim.lease.execution_id)
+    assert (waiting.retry_count, waiting.crash_count, waiting.attempt) == (1, 0, 1)
+    assert (waiting.error_code, waiting.error_message) == ("agent_failed", "no such lead")
+    assert waiting.error_details == DETAILS
+    assert core.dispatch.due() == 0, "it was sent before its time"
+    core.pass_time(2.1)
+    assert core.dispatch.due() == 1
+    again = core.claim(core.message(waiting.id))
+    assert again is not None
+    assert (again.retry_count, again.lease.attempt) == (1, 2)
+    core.end(again, Completed("done"))
+    done = core.get(waiting.id)
+    assert (done.status, done.result, done.error_code) == (Status.COMPLETED, "done", None)
+
+
+@pytest.mark.parametrize("outcome", [Retry(FAILURE, 1.0), HandedBack()])
+def test_what_would_run_again_is_cancelled_if_that_was_asked_for(
+    core: Core, outcome: Outcome
+) -> None:
+    claim = core.running()
+    core.cancel(core.actor, [claim.lease.execution_id])
+    assert core.end(claim, outcome).status is Status.CANCELLED
+    done = core.get(claim.lease.execution_id)
+    assert (done.status, done.cancel_requested_by) == (Status.CANCELLED, core.actor.name)
+    core.assert_consistent()
+
+
+def test_a_result_that_came_before_the_cancellation_was_heard_counts(core: Core) -> None:
+    claim = core.running()
+    core.cancel(core.actor, [claim.lease.execution_id])
+    assert core.end(claim, Completed(1)).status is Status.COMPLETED
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("text_", ["nul \x00", "\\u0000", "emoji 🌱", "\\\x00\\"])
+def test_any_text_can_be_a_result(core: Core, text_: str) -> None:
+    claim = core.running()
+    core.end(claim, Completed({text_: [text_]}))
+    kept = text_.replace("\x00", "�")
+    assert core.get(claim.lease.execution_id).result == {kept: [kept]}
+
+
+def test_a_turn_takes_the_next_pending_with_the_same_statement(core: Core) -> None:
+    claim = core.running()
+    following = core.pending_many([{"n": 1}, {"n": 2}])
+    finished = core.finish(claim, Completed(1), None, turn(core))
+    assert finished.claim is not None
+    assert finished.claim.lease.execution_id == following[0]
+    assert finished.claim.variables == {"n": 1}
+    assert core.event_types(following[0]) == ["created", "queued", "started"]
+    assert core.status(following[1]) is Status.PENDING
+    assert core.end(finished.claim, Completed(2)).status is Status.COMPLETED
+    core.assert_consistent()
+
+
+def test_a_turn_takes_nothing_that_is_not_due_or_of_another_queue(core: Core) -> None:
+    claim = core.running()
+    later, elsewhere = core.pending_many([{}, {}])
+    core.execute(
+        "UPDATE executions SET available_at = now() + interval '1 h' WHERE id = :id", id=later
+    )
+    core.execute("UPDATE executions SET queue = 'default' WHERE id = :id", id=elsewhere)
+    assert core.finish(claim, Completed(1), None, turn(core)).claim is None
+
+
+@pytest.mark.parametrize("losses", [1, 2, 3])
+def test_a_turn_whose_answer_got_lost_is_found(
+    core: Core, forgetful: ForgetfulDatabase, losses: int
+) -> None:
+    claim = core.running()
+    following = core.pending_many([{}, {}])
+    forgetful.losses = losses
+    finished = Finish(forgetful, core.live)(claim, Completed(1), None, turn(core))
+    assert finished.status is Status.COMPLETED
+    assert finished.claim is not None
+    assert finished.claim.lease.execution_id == following[0]
+    assert core.status(following[1]) is Status.PENDING, "a second one was taken and forgotten"
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("losses", [1, 2, 3])
+def test_a_claim_whose_answer_got_lost_is_found(
+    core: Core, forgetful: ForgetfulDatabase, losses: int
+) -> None:
+    message = core.message(core.queued())
+    forgetful.losses = losses
+    claim = ClaimAttempt(forgetful, worker="w", lease_seconds=LEASE_SECONDS)(message)
+    assert isinstance(claim, Claim)
+    assert claim.lease == core.lease(message.execution_id)
+    assert core.end(claim, Completed(1)).status is Status.COMPLETED
+    core.assert_consistent()
+
+
+def test_a_double_stays_a_double_when_answers_get_lost(
+    core: Core, forgetful: ForgetfulDatabase
+) -> None:
+    message = core.message(core.queued())
+    assert core.claim(message) is not None
+    forgetful.losses = 1
+    claim = ClaimAttempt(forgetful, worker="w", lease_seconds=LEASE_SECONDS)(message)
+    assert claim is None

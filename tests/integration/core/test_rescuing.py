@@ -1,0 +1,105 @@
+"""Lost workers: what the keeper makes of what they ran."""
+
+import pytest
+
+from celeriac.db import transitions
+from celeriac.domain.outcome import Completed
+from celeriac.domain.states import Status
+from tests.support.core import LEASE_SECONDS, LIMIT, Core
+from tests.support.together import together
+
+pytestmark = pytest.mark.requirement("A9")
+
+
+def lose(core: Core) -> int:
+    core.pass_time(LEASE_SECONDS + 1)
+    return core.rescue()
+
+
+def test_a_lease_is_left_alone_until_it_has_run_out(core: Core) -> None:
+    claim = core.running()
+    core.pass_time(LEASE_SECONDS - 5)
+    assert core.rescue() == 0
+    core.pass_time(6)
+    assert core.rescue() == 1
+    assert core.rescue() == 0, "it was rescued twice"
+    lost = core.get(claim.lease.execution_id)
+    assert (lost.status, lost.crash_count, lost.retry_count) == (Status.PENDING, 1, 0)
+    assert lost.error_code == "worker_lost"
+    assert lost.error_message is not None
+    assert "worker w was lost during attempt 1" in lost.error_message
+    assert core.event_types(lost.id)[3:] == ["worker_lost", "retry_scheduled"]
+    core.assert_consistent()
+
+
+def test_after_the_cap_it_fails(core: Core) -> None:
+    execution_id = core.pending()
+    core.execute("UPDATE executions SET max_crashes = 3")
+    for crash in range(1, 4):
+        core.pass_time(60)
+        core.dispatch.due()
+        assert core.claim(core.message(execution_id)) is not None, f"crash {crash}"
+        assert lose(core) == 1
+    failed = core.get(execution_id)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "worker_lost")
+    assert (failed.attempt, failed.crash_count) == (3, 3)
+    assert failed.error_details == {
+        "type": "WorkerLostError", "traceback": None, "attempt": 3, "worker": "w",
+    }  # fmt: skip
+    assert core.event_types(execution_id)[-2:] == ["worker_lost", "failed"]
+    core.assert_consistent()
+
+
+def test_waits_grow_and_differ(core: Core) -> None:
+    """Those lost together must not all come back in lockstep with the one that killed them."""
+    ids = [core.running().lease.execution_id for _ in range(20)]
+    lose(core)
+    first = [(each.available_at - each.started_at).total_seconds() for each in map(core.get, ids)
+             if each.started_at]  # fmt: skip
+    core.execute("UPDATE executions SET status = 'running', lease_until = now(), crash_count = 2")
+    lose(core)
+    third = [(each.available_at - each.started_at).total_seconds() for each in map(core.get, ids)
+             if each.started_at]  # fmt: skip
+    assert max(first) - min(first) > 0.1
+    assert sum(third) / len(third) > sum(first) / len(first) + 1
+
+
+def test_what_was_to_be_cancelled_is_cancelled(core: Core) -> None:
+    claim = core.running()
+    core.cancel(core.actor, [claim.lease.execution_id])
+    assert lose(core) == 1
+    done = core.get(claim.lease.execution_id)
+    assert (done.status, done.cancel_requested_by) == (Status.CANCELLED, core.actor.name)
+    assert core.event_types(done.id)[-3:] == ["cancel_requested", "worker_lost", "cancelled"]
+    core.assert_consistent()
+
+
+def test_after_a_start_of_the_server_nothing_is_taken_for_a_while(core: Core) -> None:
+    """While the database was away nobody could renew a lease."""
+    core.running()
+    core.pass_time(LEASE_SECONDS + 1)
+    with core.database.statement() as connection:
+        century = 3_155_760_000.0
+        rescued = transitions.rescue_expired(connection, limit=LIMIT, base_delay=1, grace=century)
+    assert rescued == []
+    assert core.rescue() == 1
+
+
+def test_many_keepers_rescue_each_execution_once(core: Core) -> None:
+    ids = [core.running().lease.execution_id for _ in range(30)]
+    core.pass_time(LEASE_SECONDS + 1)
+    assert sum(together([core.rescue] * 6)) == 30
+    assert {core.get(each).crash_count for each in ids} == {1}
+    core.assert_consistent()
+
+
+def test_a_finish_and_a_rescue_at_the_same_instant(core: Core) -> None:
+    claims = [core.running() for _ in range(20)]
+    core.pass_time(LEASE_SECONDS + 1)
+    finishes = [lambda each=each: core.end(each, Completed(1)) for each in claims]
+    results = together([core.rescue, *finishes])
+    statuses = [core.status(each.lease.execution_id) for each in claims]
+    ended = sum(getattr(each, "status", None) is Status.COMPLETED for each in results[1:])
+    assert ended == statuses.count(Status.COMPLETED)
+    assert results[0] == statuses.count(Status.PENDING) == 20 - ended
+    core.assert_consistent()

@@ -1,0 +1,249 @@
+"""Attempts in a worker process: notes, heartbeats and stops, on the real database."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from celeriac.domain.errors import LeaseLostError
+from celeriac.domain.events import EventType
+from celeriac.domain.execution import Claim
+from celeriac.domain.outcome import Completed, Retry
+from celeriac.domain.states import Status
+from celeriac.domain.usage import ModelCall
+from celeriac.services.active import ActiveAttempts
+from celeriac.services.attempt import Attempt, StopReason
+from celeriac.services.heartbeat import Heartbeat
+from celeriac.services.notebook import Notebook
+from tests.integration.core.test_transitions import FAILURE
+from tests.support.core import LEASE_SECONDS, Core
+from tests.support.forgetful import ForgetfulDatabase
+
+
+class Process:
+    """What a worker process has, without its threads."""
+
+    def __init__(self, core: Core, workdir: Path) -> None:
+        self.core = core
+        self.workdir = workdir
+        self.active = ActiveAttempts()
+        self.heartbeat = Heartbeat(core.database, self.active, lease_seconds=LEASE_SECONDS)
+        self.notebook = Notebook(core.database, self.active, core.live)
+        self.stops: list[UUID] = []
+
+    def attempt(self, claim: Claim) -> Attempt:
+        """Return an attempt whose agent keeps count of being stopped."""
+        attempt = Attempt(
+            claim.lease,
+            workdir=self.workdir,
+            deadline=0,
+            correlation={},
+            on_delta=self.core.live.delta,
+        )
+        attempt.on_stop(lambda: self.stops.append(claim.lease.token))
+        return attempt
+
+
+@pytest.fixture
+def process(core: Core, tmp_path: Path) -> Process:
+    return Process(core, tmp_path)
+
+
+def emit(attempt: Attempt, *names: str) -> None:
+    async def tell() -> None:
+        for name in names:
+            await attempt.emit(EventType.CUSTOM, {"name": name})
+
+    asyncio.run(tell())
+
+
+def told(core: Core, claim: Claim) -> list[str]:
+    """The names of the events that an agent told."""
+    return [event.data["name"] for event in core.events(claim.lease.execution_id)
+            if event.type is EventType.CUSTOM]  # fmt: skip
+
+
+def test_notes_are_stored_in_order_and_told_to_who_watches(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    with process.active.running(attempt):
+        emit(attempt, "a", "b")
+        process.notebook.flush()
+        core.live.changes.clear()
+        emit(attempt, "c")
+        process.notebook.flush()
+        process.notebook.flush()
+    assert told(core, claim) == ["a", "b", "c"]
+    assert core.live.changes == [claim.lease.execution_id], "an empty page was told of"
+
+
+def test_the_last_page_goes_with_the_end(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    with process.active.running(attempt):
+        emit(attempt, "a")
+        process.notebook.flush()
+        emit(attempt, "b")
+        core.finish(claim, Completed(1), process.notebook.last_page(attempt), None)
+    assert told(core, claim) == ["a", "b"]
+    assert core.event_types(claim.lease.execution_id)[-1] == "completed"
+
+
+def test_notes_survive_a_database_that_is_away(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    broken = ForgetfulDatabase(core.database)
+    notebook = Notebook(broken, process.active, core.live)
+    with process.active.running(attempt):
+        emit(attempt, "a")
+        broken.engine.dispose()
+        broken.losses = 1
+        notebook.flush()
+        emit(attempt, "b")
+        notebook.flush()
+    broken.close()
+    assert [name for name in told(core, claim) if name == "b"] == ["b"]
+    assert told(core, claim)[0] == "a"
+    core.assert_consistent()
+
+
+async def _charge(*, input_tokens: int = 0, output_tokens: int = 0) -> None:
+    ModelCall("p", "m", input_tokens, output_tokens)
+
+
+UNSTORABLE: dict[str, Callable[[Attempt], Coroutine[Any, Any, None]]] = {
+    "progress that is no number": lambda attempt: attempt.progress("much"),  # type: ignore[arg-type]
+    "a total that is no number": lambda attempt: attempt.progress(1, "much"),  # type: ignore[arg-type]
+    "an object": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": object()}),
+    "a lone surrogate": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": "\udce9"}),
+    "too many tokens": lambda _: _charge(input_tokens=2**40),
+    "negative tokens": lambda _: _charge(output_tokens=-1),
+}
+
+
+@pytest.mark.parametrize("what", UNSTORABLE)
+def test_what_can_t_be_stored_is_refused_where_it_is_told(
+    core: Core, process: Process, what: str
+) -> None:
+    attempt = process.attempt(core.running())
+    with pytest.raises((TypeError, ValueError)):
+        asyncio.run(UNSTORABLE[what](attempt))
+    assert not attempt.take_notes()
+
+
+def test_odd_texts_are_stored(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+
+    async def tell() -> None:
+        await attempt.progress(float("nan"), float("inf"), "nul \x00 and \udce9")
+        await attempt.charge(ModelCall("p\x00", "m\udce9", 1, 1, finish_reason="\x00"))
+        await attempt.emit(EventType.CUSTOM, {"name": "\x00"})
+
+    asyncio.run(tell())
+    with process.active.running(attempt):
+        process.notebook.flush()
+    stored = core.get(claim.lease.execution_id)
+    assert stored.progress_note == "nul � and ?"
+    assert stored.model_call_count == 1
+    assert told(core, claim) == ["�"]
+
+
+def test_a_page_that_the_database_refuses_costs_no_other_agent(
+    core: Core, process: Process
+) -> None:
+    claims = [core.running() for _ in range(3)]
+    attempts = [process.attempt(claim) for claim in claims]
+    core.execute(  # a fault of the database's, of a kind that nobody has thought of
+        "ALTER TABLE events ADD CONSTRAINT odd CHECK (data->>'name' IS DISTINCT FROM 'odd')"
+    )
+    try:
+        with (
+            process.active.running(attempts[0]),
+            process.active.running(attempts[1]),
+            process.active.running(attempts[2]),
+        ):
+            emit(attempts[0], "a")
+            emit(attempts[1], "odd")
+            emit(attempts[2], "c")
+            process.notebook.flush()
+            emit(attempts[1], "b")
+            process.notebook.flush()
+    finally:
+        core.execute("ALTER TABLE events DROP CONSTRAINT odd")
+    assert [told(core, claim) for claim in claims] == [["a"], ["b"], ["c"]]
+    core.assert_consistent()
+
+
+def test_a_heartbeat_renews_and_brings_word_of_cancellations(core: Core, process: Process) -> None:
+    claim, cancelled = core.running(), core.running()
+    attempts = [process.attempt(claim), process.attempt(cancelled)]
+    core.cancel(core.actor, [cancelled.lease.execution_id])
+    core.pass_time(LEASE_SECONDS + 5)
+    with process.active.running(attempts[0]), process.active.running(attempts[1]):
+        process.heartbeat.beat()
+        process.heartbeat.beat()
+    assert core.rescue() == 0, "a lease was not renewed"
+    assert [attempt.stop_reason for attempt in attempts] == [None, StopReason.CANCELLED]
+    assert process.stops == [cancelled.lease.token], "the agent was told more than once"
+
+
+def test_a_lost_lease_stops_its_attempt_and_refuses_its_notes(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    core.pass_time(LEASE_SECONDS + 1)
+    core.rescue()
+    with process.active.running(attempt):
+        emit(attempt, "too late")
+        process.notebook.flush()
+        assert attempt.stop_reason is StopReason.LEASE_LOST
+        with pytest.raises(LeaseLostError):
+            emit(attempt, "later still")
+    assert told(core, claim) == []
+
+
+def test_a_lost_lease_beats_other_reasons(core: Core, process: Process) -> None:
+    attempt = process.attempt(core.running())
+    assert attempt.stop(StopReason.CANCELLED)
+    assert not attempt.stop(StopReason.LEASE_LOST)
+    attempt.stop(StopReason.SHUTDOWN)
+    assert attempt.stop_reason is StopReason.LEASE_LOST
+    assert len(process.stops) == 1
+
+
+@pytest.fixture
+def retried(core: Core) -> tuple[Claim, Claim]:
+    """Two claims of the same execution, one after the other."""
+    first = core.running()
+    core.end(first, Retry(FAILURE, 0.0))
+    core.dispatch.due()
+    second = core.claim(core.message(first.lease.execution_id))
+    assert second is not None
+    return first, second
+
+
+def test_the_next_attempt_of_an_execution_is_not_stopped_for_the_last(
+    core: Core, process: Process, retried: tuple[Claim, Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat asks about the first, and by the answer the second has begun here."""
+    first, second = (process.attempt(claim) for claim in retried)
+    monkeypatch.setattr(process.active, "all", lambda: [first])
+    with process.active.running(second):
+        process.heartbeat.beat()
+        assert first.stop_reason is StopReason.LEASE_LOST
+        assert second.stop_reason is None, "the wrong attempt was stopped"
+
+
+def test_an_attempt_that_was_overtaken_in_its_own_process_makes_way(
+    core: Core, process: Process, retried: tuple[Claim, Claim]
+) -> None:
+    first, second = (process.attempt(claim) for claim in retried)
+    with process.active.running(first):
+        with process.active.running(second):
+            assert first.stop_reason is StopReason.LEASE_LOST
+            assert process.active.all() == [second]
+        assert len(process.active) == 0
+    assert core.status(second.lease.execution_id) is Status.RUNNING

@@ -1,0 +1,128 @@
+"""Every transition from every state: the table of states is what the database does."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+
+from celeriac.db import transitions
+from celeriac.domain.execution import Message
+from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.states import TRANSITIONS, Status, Transition
+from tests.support.core import LEASE_SECONDS, RESEND_SECONDS, Core
+
+pytestmark = pytest.mark.requirement("A4")
+
+FAILURE = Failure("agent_failed", "it failed", {"type": "Error", "traceback": "", "attempt": 1})
+OUTCOMES: dict[Status, Outcome] = {
+    Status.COMPLETED: Completed(1),
+    Status.FAILED: Failed(FAILURE),
+    Status.CANCELLED: Stopped(),
+}
+
+
+def arrange(core: Core, status: Status) -> UUID:
+    """Bring an execution into `status` by the shortest legal way."""
+    if status is Status.WAITING:
+        return core.waiting()
+    if status is Status.PENDING:
+        return core.pending()
+    if status is Status.QUEUED:
+        return core.queued()
+    claim = core.running()
+    if status in OUTCOMES:
+        core.end(claim, OUTCOMES[status])
+    return claim.lease.execution_id
+
+
+def finishing(outcome: Outcome) -> Callable[[Core, UUID], object]:
+    def finish(core: Core, execution_id: UUID) -> object:
+        with core.database.statement() as connection:
+            return transitions.finish(connection, core.lease(execution_id), outcome)
+
+    return finish
+
+
+def lose(core: Core, execution_id: UUID) -> object:
+    core.pass_time(LEASE_SECONDS + 1)
+    return core.rescue()
+
+
+def give_up(core: Core, execution_id: UUID) -> object:
+    core.execute("UPDATE executions SET max_crashes = 1")
+    return lose(core, execution_id)
+
+
+def lose_message(core: Core, execution_id: UUID) -> object:
+    core.lose_messages()
+    core.pass_time(RESEND_SECONDS + 1)
+    return core.resend()
+
+
+OPERATIONS: dict[str, tuple[Transition, Callable[[Core, UUID], object]]] = {
+    "queue": (Transition.QUEUE, lambda core, _: core.dispatch.due()),
+    "unqueue": (Transition.UNQUEUE, lambda core, key: core.unqueue(key)),
+    "lose message": (Transition.UNQUEUE, lose_message),
+    "claim": (Transition.CLAIM, lambda core, key: core.claim(core.message(key))),
+    "complete": (Transition.COMPLETE, finishing(Completed({"answer": 42}))),
+    "fail": (Transition.FAIL, finishing(Failed(FAILURE))),
+    "retry": (Transition.RETRY, finishing(Retry(FAILURE, 2.0))),
+    "hand back": (Transition.HAND_BACK, finishing(HandedBack())),
+    "stop": (Transition.STOP, finishing(Stopped())),
+    "lose": (Transition.LOSE, lose),
+    "give up": (Transition.GIVE_UP, give_up),
+    "cancel": (Transition.CANCEL, lambda core, key: core.cancel(core.actor, [key])),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("status", Status)
+def test_a_transition_happens_from_its_states_and_from_no_other(
+    core: Core, status: Status, operation: str
+) -> None:
+    transition, do = OPERATIONS[operation]
+    sources, target = TRANSITIONS[transition]
+    execution_id = arrange(core, status)
+    before = core.events(execution_id)
+    do(core, execution_id)
+    after = core.get(execution_id)
+    if status in sources:
+        assert after.status is target
+        assert len(core.events(execution_id)) > len(before), "the log doesn't tell of it"
+    elif status is Status.RUNNING and transition is Transition.CANCEL:
+        assert after.status is status
+        assert core.event_types(execution_id)[-1] == "cancel_requested"
+    else:
+        assert after.status is status
+        assert core.events(execution_id) == before, "something illegal was written"
+    if status is not Status.WAITING:  # parked by hand, which wrote no event
+        core.assert_consistent()
+
+
+@pytest.mark.parametrize("status", OUTCOMES)
+def test_what_has_ended_never_changes(core: Core, status: Status) -> None:
+    execution_id = arrange(core, status)
+    before = core.snapshot(execution_id)
+    for name, (_, do) in OPERATIONS.items():
+        if name in {"lose", "give up", "lose message"}:
+            continue  # these move the times by hand
+        do(core, execution_id)
+        assert core.snapshot(execution_id) == before, f"{name} changed it"
+
+
+def test_every_transition_that_is_written_so_far_is_tested() -> None:
+    later = {Transition.PARK, Transition.RESUME, Transition.EXPIRE}
+    assert {transition for transition, _ in OPERATIONS.values()} == set(Transition) - later
+
+
+def test_only_the_attempt_that_a_message_names_is_claimed(core: Core) -> None:
+    claim = core.running()
+    core.end(claim, Retry(FAILURE, 0.0))
+    core.dispatch.due()
+    execution_id = claim.lease.execution_id
+    assert core.status(execution_id) is Status.QUEUED
+    assert core.claim(Message(execution_id, 0)) is None, "an outdated message was heard"
+    assert core.claim(Message(execution_id, 2)) is None, "a message from nowhere was heard"
+    again = core.claim(Message(execution_id, 1))
+    assert again is not None
+    assert again.lease.attempt == 2

@@ -1,0 +1,165 @@
+"""The core on a real database, with the broker and the live channel in memory.
+
+The product knows one clock, the database's, and reads it with `now()`. Tests move time the other
+way round: `Core.pass_time` shifts every stored time into the past, which no statement can tell from
+a clock that went on.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from celeriac.adapters.memory import MemoryLiveEvents, MemoryTaskQueue
+from celeriac.db import events, executions, transitions
+from celeriac.db.engine import Database
+from celeriac.db.transitions import Finished
+from celeriac.domain.events import Event
+from celeriac.domain.execution import Claim, Execution, Lease, Message
+from celeriac.domain.outcome import Outcome
+from celeriac.domain.states import Status
+from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
+from celeriac.kit.jsontypes import JsonObject
+from celeriac.services.cancel import Cancel
+from celeriac.services.claim import ClaimAttempt
+from celeriac.services.dispatch import Dispatch
+from celeriac.services.finish import Finish
+from celeriac.services.plans import Plans
+from celeriac.services.recover import Recover
+from celeriac.services.submit import Request, Submit
+from tests.support.catalog import make_actor, make_task
+from tests.support.consistency import assert_consistent
+
+LEASE_SECONDS = 30.0
+RESEND_SECONDS = 15.0
+LIMIT = 100
+
+_SHIFT = text("""
+UPDATE executions
+SET lease_until = lease_until - make_interval(secs => :seconds),
+    available_at = available_at - make_interval(secs => :seconds),
+    queued_at = queued_at - make_interval(secs => :seconds)
+""")
+
+
+class Core:
+    """Services wired to each other, and what tests ask of the database."""
+
+    def __init__(self, database: Database, spec: TaskSpec | None = None) -> None:
+        self.database = database
+        self.queue = MemoryTaskQueue()
+        self.live = MemoryLiveEvents()
+        self.actor = make_actor(database)
+        self.task = make_task(database, self.actor, spec=spec)
+        self.dispatch = Dispatch(database, self.queue, self.live)
+        self.submit = Submit(database, Plans(database), self.dispatch)
+        self.cancel = Cancel(database, self.live)
+        self.finish = Finish(database, self.live)
+        self.recover = Recover(database, self.queue, self.live, grace_seconds=0)
+
+    # steps
+
+    def pending(self, variables: JsonObject | None = None) -> UUID:
+        """Submit one execution that isn't sent yet."""
+        return self.pending_many([variables or {}])[0]
+
+    def pending_many(self, variables: Sequence[JsonObject]) -> Sequence[UUID]:
+        """Submit executions that aren't sent yet."""
+        return self.submit.many(self.actor, Request(task_id=self.task), variables).execution_ids
+
+    def queued(self) -> UUID:
+        """Submit one execution and send it."""
+        return self.submit.one(self.actor, Request(task_id=self.task)).execution_id
+
+    def message(self, execution_id: UUID) -> Message:
+        """Return the message that would claim the execution as it is now."""
+        return Message(execution_id, self.get(execution_id).attempt)
+
+    def claim(self, message: Message, worker: str = "w") -> Claim | None:
+        """Claim as a worker does."""
+        return ClaimAttempt(self.database, worker=worker, lease_seconds=LEASE_SECONDS)(message)
+
+    def running(self, worker: str = "w") -> Claim:
+        """Submit one execution and claim it."""
+        claim = self.claim(self.message(self.queued()), worker)
+        assert claim is not None, "nobody else can have it"
+        return claim
+
+    def end(self, claim: Claim, outcome: Outcome) -> Finished:
+        """Finish an attempt."""
+        return self.finish(claim, outcome, None, None)
+
+    def waiting(self) -> UUID:
+        """Submit one execution and park it, as later releases will."""
+        execution_id = self.pending()
+        self.execute("UPDATE executions SET status = 'waiting' WHERE id = :id", id=execution_id)
+        return execution_id
+
+    def rescue(self) -> int:
+        """Do what the keeper does about lost workers."""
+        return self.recover.lost_workers(LIMIT)
+
+    def resend(self) -> int:
+        """Do what the keeper does about lost messages."""
+        return self.recover.lost_messages(older_than=RESEND_SECONDS, limit=LIMIT)
+
+    def lose_messages(self) -> int:
+        """Empty the broker; return how many messages that were."""
+        lost = 0
+        while self.queue.take(DEFAULT_QUEUE) is not None:
+            lost += 1
+        return lost
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass for every execution."""
+        self.execute(_SHIFT, seconds=seconds)
+
+    def unqueue(self, execution_id: UUID) -> list[UUID]:
+        """Put a queued execution back, as after a failed publication."""
+        with self.database.statement() as connection:
+            address = self.get(execution_id).celery_task_id or str(uuid4())
+            return transitions.unqueue(connection, [address], delay=0, reason="test")
+
+    # what the database has
+
+    def execute(self, statement: Any, **parameters: Any) -> None:
+        """Execute a statement."""
+        statement = text(statement) if isinstance(statement, str) else statement
+        with self.database.transaction() as connection:
+            connection.execute(statement, parameters)
+
+    def get(self, execution_id: UUID) -> Execution:
+        """Return an execution."""
+        with self.database.statement() as connection:
+            found = executions.get(connection, execution_id, owner=None)
+        assert found is not None, f"{execution_id} is lost"
+        return found
+
+    def status(self, execution_id: UUID) -> Status:
+        """Return an execution's status."""
+        return self.get(execution_id).status
+
+    def lease(self, execution_id: UUID) -> Lease:
+        """Return the lease that was given last, or one that nobody ever had."""
+        with self.database.statement() as connection:
+            query = text("SELECT attempt, lease_token FROM executions WHERE id = :id")
+            attempt, token = connection.execute(query, {"id": execution_id}).one()
+        return Lease(execution_id, attempt, token or uuid4())
+
+    def events(self, execution_id: UUID) -> list[Event]:
+        """Return an execution's log."""
+        with self.database.statement() as connection:
+            return events.after(connection, execution_id, 0, 10_000)
+
+    def event_types(self, execution_id: UUID) -> list[str]:
+        """Return the kinds of an execution's events, in order."""
+        return [event.type.value for event in self.events(execution_id)]
+
+    def snapshot(self, execution_id: UUID) -> tuple[Execution, list[Event]]:
+        """Return all that a transition could have changed."""
+        return self.get(execution_id), self.events(execution_id)
+
+    def assert_consistent(self) -> None:
+        """Check what must hold at any time."""
+        assert_consistent(self.database)
