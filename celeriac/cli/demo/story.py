@@ -11,7 +11,7 @@ from rich.console import Console
 
 from celeriac.cli.demo.board import Board, open_board
 from celeriac.cli.demo.plan import Plan
-from celeriac.cli.demo.work import Ended, Piece, collect, set_up, submit
+from celeriac.cli.demo.work import Ended, Piece, clear_away, collect, set_up, submit
 from celeriac.cli.exits import CommandError
 from celeriac.cli.follow.view import View
 from celeriac.cli.system.running import System
@@ -53,6 +53,8 @@ class Story(threading.Thread):
             self.failure = error
 
     def _tell(self, client: Client) -> None:
+        if left := clear_away(client):
+            self._say(f"Cancelled {left} executions that an earlier demo has left.")
         set_up(client, self._plan)
         self._say(
             f"Made {len(self._plan.agents)} agents and {len(self._plan.tasks)} tasks over HTTP."

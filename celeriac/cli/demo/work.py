@@ -8,7 +8,7 @@ from uuid import UUID
 from celeriac.cli.demo.plan import Plan
 from celeriac.client import Client, ClientError
 from celeriac.domain.events import EventType
-from celeriac.domain.states import Status
+from celeriac.domain.states import LIVE, Status
 from celeriac.wire import Event, Execution
 
 _TAKEN = "name_taken"
@@ -21,6 +21,17 @@ class Piece:
     execution_id: UUID
     task: str
     text: str
+
+
+def clear_away(client: Client) -> int:
+    """Cancel what a demo that was cut short has left; return how many executions that is.
+
+    The demo's home is its own: whatever has not ended there came from such a demo.
+    """
+    left = list(client.executions.list(status=[each.value for each in LIVE]))
+    for execution in left:
+        client.executions.cancel(execution.id)
+    return len(left)
 
 
 def set_up(client: Client, plan: Plan) -> None:
