@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,20 @@ from benchmarks.figures import Figure
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.stage import Stage, stage
 
-MEASUREMENTS: dict[str, Callable[[Stage, Scale], Figure]] = {
+_ALONE: dict[str, Callable[[Stage, Scale], Figure]] = {
     "throughput": throughput.measure,
+    "waits": waits.measure,
+}
+"""These bring their own workers."""
+
+_OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
     "rate": rate.measure,
     "idle": idle.measure,
     "batch": batch.measure,
-    "waits": waits.measure,
 }
+"""These share an API and a worker."""
+
+NAMES = ("throughput", "rate", "idle", "batch", "waits")
 
 
 def main() -> None:
@@ -30,38 +37,54 @@ def main() -> None:
         "Targets are reported, not enforced.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"{', '.join(MEASUREMENTS)}; all if none is given"
+        "names", nargs="*", metavar="name", help=f"{', '.join(NAMES)}; all if none is given"
     )
     parser.add_argument(
         "--quick", action="store_true", help="tiny counts: shows that all runs, not how fast"
     )
     parser.add_argument("--output", type=Path, help="write the document here, too")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(MEASUREMENTS)
+    unknown = set(arguments.names) - set(NAMES)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
-    document = run(arguments.names or list(MEASUREMENTS), quick=arguments.quick)
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    document = run(arguments.names or NAMES, quick=arguments.quick)
     text = json.dumps(document, indent=2)
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", encoding="utf-8")
 
 
-def run(names: list[str], *, quick: bool) -> dict[str, Any]:
+def run(names: Collection[str], *, quick: bool) -> dict[str, Any]:
     """Return the document: the machine, the commit, and each figure beside its targets."""
-    scale = QUICK if quick else FULL
-    document: dict[str, Any] = {
+    about = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": machine.commit(),
         "quick": quick,
         "machine": machine.describe(),
-        "figures": {},
     }
     with stage() as ready:
-        for name in names:
-            print(f"measuring {name} ...", file=sys.stderr, flush=True)
-            document["figures"][name] = MEASUREMENTS[name](ready, scale).described()
-    return document
+        figures = dict(_measured(ready, names, QUICK if quick else FULL))
+    return about | {"figures": {name: figures[name].described() for name in NAMES if name in names}}
+
+
+def _measured(ready: Stage, names: Collection[str], scale: Scale) -> Iterator[tuple[str, Figure]]:
+    for name in [name for name in _ALONE if name in names]:
+        _say(name)
+        yield name, _ALONE[name](ready, scale)
+    over_http = [name for name in _OVER_HTTP if name in names]
+    if over_http:
+        with (
+            ready.programs.beat(),
+            ready.programs.worker(pool="threads", concurrency=8),
+            ready.programs.api() as url,
+        ):
+            for name in over_http:
+                _say(name)
+                yield name, _OVER_HTTP[name](ready, url, scale)
+
+
+def _say(name: str) -> None:
+    print(f"measuring {name} ...", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,14 @@ from benchmarks.stage import Stage
 _GOAL_PER_SECOND = 5000.0
 
 
-def measure(stage: Stage, scale: Scale) -> Figure:
+def measure(stage: Stage, api: str, scale: Scale) -> Figure:
     """Send `scale.rounds` batches of texts, each after the one before is done."""
     accepted: list[float] = []
     completed: list[float] = []
     items = [{"text": f"Item {number} of a batch."} for number in range(scale.batch)]
     body = json.dumps({"items": items}).encode()
-    with (
-        stage.programs.beat(),
-        stage.programs.worker(pool="threads", concurrency=8),
-        stage.programs.api() as url,
-        httpx.Client(base_url=url, headers=stage.headers, timeout=60, trust_env=False) as client,
-    ):
-        path = f"/api/v1/tasks/{stage.tasks['length']}/execute-batch"
+    path = f"/api/v1/tasks/{stage.tasks['length']}/execute-batch"
+    with httpx.Client(base_url=api, headers=stage.headers, timeout=60, trust_env=False) as client:
         client.post(path, json={"items": items[:1]}).raise_for_status()
         stage.watch.wait_until_idle()
         for _ in range(scale.rounds):

@@ -1,5 +1,6 @@
 """Where the time goes: processor time by process, commands and statements, for one execution."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,10 +17,10 @@ class Meter:
     """Adds up, over some runs, what some processes and Valkey did in them."""
 
     def __init__(self, processes: Mapping[str, psutil.Process], valkey: Redis) -> None:
-        """Watch `processes`, each with all that it started."""
+        """Watch `processes`, each with all that it started, and this one, the submitter, alone."""
         self._processes = processes
         self._valkey = valkey
-        self._seconds: Counter[str] = Counter()
+        self._seconds = dict.fromkeys(("submitter", *processes), 0.0)
         self._commands: Counter[str] = Counter()
         self._reads = 0
         self._executions = 0
@@ -30,7 +31,8 @@ class Meter:
         work()
         self._reads += self._round_trips() - reads
         self._commands.update(self._called() - commands)
-        self._seconds.update(self._processor() - seconds)
+        for name, after in self._processor().items():
+            self._seconds[name] += after - seconds[name]
         self._executions += executions
 
     def per_execution(self) -> dict[str, Any]:
@@ -38,7 +40,7 @@ class Meter:
         count = self._executions
         return {
             "processor_ms": {
-                name: round(self._seconds[name] * 1000 / count, 2) for name in self._processes
+                name: round(spent * 1000 / count, 2) for name, spent in self._seconds.items()
             },
             "valkey_round_trips": round(self._reads / count, 2),
             "valkey_commands": {
@@ -48,8 +50,9 @@ class Meter:
             },
         }
 
-    def _processor(self) -> "Counter[str]":
-        return Counter({name: _seconds_of(each) for name, each in self._processes.items()})
+    def _processor(self) -> dict[str, float]:
+        others = {name: _seconds_of(each) for name, each in self._processes.items()}
+        return {"submitter": time.process_time(), **others}
 
     def _called(self) -> "Counter[str]":
         stats = self._valkey.info("commandstats").items()

@@ -20,18 +20,13 @@ _PAUSE_SECONDS = (0.05, 0.15)
 _WARM_UP = 5
 
 
-def measure(stage: Stage, scale: Scale) -> Figure:
+def measure(stage: Stage, api: str, scale: Scale) -> Figure:
     """Run `scale.samples` executions each way, with pauses that keep in step with nothing."""
     started: list[float] = []
     answered: list[float] = []
     ids: list[str] = []
-    with (
-        stage.programs.beat(),
-        stage.programs.worker(pool="threads", concurrency=8),
-        stage.programs.api() as url,
-        httpx.Client(base_url=url, headers=stage.headers, timeout=30, trust_env=False) as client,
-    ):
-        execute = f"/api/v1/tasks/{stage.tasks['noop']}/execute"
+    execute = f"/api/v1/tasks/{stage.tasks['noop']}/execute"
+    with httpx.Client(base_url=api, headers=stage.headers, timeout=30, trust_env=False) as client:
         for number in range(-_WARM_UP, scale.samples):
             time.sleep(random.uniform(*_PAUSE_SECONDS))
             execution_id, seconds = _until_started(client, execute)
@@ -41,12 +36,12 @@ def measure(stage: Stage, scale: Scale) -> Figure:
                 ids.append(execution_id)
                 started.append(seconds)
                 answered.append(sync_seconds)
-        rows = stage.watch.rows(
-            "SELECT extract(epoch FROM started_at - created_at)::float8,"
-            " extract(epoch FROM completed_at - created_at)::float8"
-            " FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))",
-            ids=ids,
-        )
+    rows = stage.watch.rows(
+        "SELECT extract(epoch FROM started_at - created_at)::float8,"
+        " extract(epoch FROM completed_at - created_at)::float8"
+        " FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))",
+        ids=ids,
+    )
     running = percentiles([row[0] for row in rows])
     return Figure(
         "How long from accepted to running on an idle system?",

@@ -42,10 +42,11 @@ class Programs:
         try:
             program.wait_ready()
             yield psutil.Process(program.pid)
-            if program.pid is None:
-                raise program.failure("it ended while it was measured.")
         finally:
+            ended = program.pid is None
             program.stop()
+            if ended:
+                raise program.failure("it ended while it was measured.")
 
     def worker(self, *, pool: str, concurrency: int) -> AbstractContextManager[psutil.Process]:
         """Run a worker of ours with all its queues."""

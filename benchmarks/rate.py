@@ -17,19 +17,12 @@ _CONNECTIONS = 8
 _LATE_SECONDS = 0.005
 
 
-def measure(stage: Stage, scale: Scale) -> Figure:
-    """Send `scale.rate` requests a second for `scale.seconds`, with a worker at work."""
-    path = f"/api/v1/tasks/{stage.tasks['noop']}/execute"
-    with (
-        stage.programs.beat(),
-        stage.programs.worker(pool="threads", concurrency=8),
-        stage.programs.api() as url,
-    ):
-        asyncio.run(_send(stage, url + path, rate=scale.rate, seconds=min(2.0, scale.seconds)))
-        latencies, late = asyncio.run(
-            _send(stage, url + path, rate=scale.rate, seconds=scale.seconds)
-        )
-        stage.watch.wait_until_idle()
+def measure(stage: Stage, api: str, scale: Scale) -> Figure:
+    """Send `scale.rate` requests a second for `scale.seconds` to `api`, with a worker at work."""
+    url = f"{api}/api/v1/tasks/{stage.tasks['noop']}/execute"
+    asyncio.run(_send(stage, url, rate=scale.rate, seconds=min(2.0, scale.seconds)))
+    latencies, late = asyncio.run(_send(stage, url, rate=scale.rate, seconds=scale.seconds))
+    stage.watch.wait_until_idle()
     return Figure(
         "How long until `execute` has accepted, at a fixed rate?",
         {

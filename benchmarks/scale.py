@@ -1,16 +1,22 @@
 """How much is measured: enough for figures, or just enough to see that all of it runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+IN_BULK = "in bulk"
+ONE_BY_ONE = "one by one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """The counts of all measurements."""
 
+    sides: Sequence[tuple[str, str]]
+    """(a) Pools, and how the work is handed over to them."""
     executions: int
     """(a) Executions in one run."""
     rounds: int
-    """(a, d) Runs; the median counts."""
+    """(a, d, e) Runs; the median counts."""
     rate: float
     """(b) Requests a second."""
     seconds: float
@@ -26,6 +32,7 @@ class Scale:
 
 
 FULL = Scale(
+    sides=tuple((pool, way) for pool in ("threads", "prefork") for way in (IN_BULK, ONE_BY_ONE)),
     executions=2000,
     rounds=5,
     rate=50.0,
@@ -37,6 +44,7 @@ FULL = Scale(
 )
 
 QUICK = Scale(
+    sides=(("threads", IN_BULK), ("prefork", ONE_BY_ONE)),
     executions=40,
     rounds=1,
     rate=20.0,

@@ -2,35 +2,37 @@
 
 Both run on the same Valkey, with the same pool and concurrency, and count as done when the
 submitter has seen that all have succeeded. They are handed over in bulk, by the call that each
-offers for that (`Submit.many`, `group`), or one by one by one thread (`Submit.one`, `delay`).
+offers for that (`Submit.many`, `group`), or one by one (`Submit.one`, `delay`) by a few threads, as
+requests come in: a durable hand-over waits for the disk, and those that wait together share it.
 """
 
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
-
-import psutil
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from benchmarks.costs import Meter, Statements
 from benchmarks.figures import Figure, Target
-from benchmarks.scale import Scale
+from benchmarks.scale import IN_BULK, Scale
 from benchmarks.stage import Stage
 from celeriac.services.submit import Request
 
-_POOLS = {"threads": 8, "prefork": 2}
+_CONCURRENCY = {"threads": 8, "prefork": 2}
+_SUBMITTERS = 8
 _GOAL = 1.2
+
+T = TypeVar("T")
 
 Run = Callable[[int], None]
 """Executes so many no-ops and returns when all have succeeded."""
 
 
 def measure(stage: Stage, scale: Scale) -> Figure:
-    """Measure both pools, handed over both ways."""
-    measured = {}
-    for pool, concurrency in _POOLS.items():
-        for way, bulk in (("in bulk", True), ("one by one", False)):
-            measured[f"{pool}, {way}"] = _side_by_side(stage, scale, pool, concurrency, bulk=bulk)
+    """Measure pools and ways of handing over, each with workers of its own."""
+    measured = {
+        f"{pool}, {way}": _side_by_side(stage, scale, pool, way) for pool, way in scale.sides
+    }
     return Figure(
         "How many durable no-op executions a second, beside bare Celery with results?",
         measured,
@@ -43,9 +45,8 @@ def measure(stage: Stage, scale: Scale) -> Figure:
     )
 
 
-def _side_by_side(
-    stage: Stage, scale: Scale, pool: str, concurrency: int, *, bulk: bool
-) -> dict[str, Any]:
+def _side_by_side(stage: Stage, scale: Scale, pool: str, way: str) -> dict[str, Any]:
+    concurrency = _CONCURRENCY[pool]
     ours: list[float] = []
     bare: list[float] = []
     count = scale.executions
@@ -55,16 +56,9 @@ def _side_by_side(
         stage.programs.worker(pool=pool, concurrency=concurrency) as our_worker,
         stage.programs.bare_worker(pool=pool, concurrency=concurrency) as bare_worker,
     ):
-        run_ours, run_bare = _celeriac(stage, bulk=bulk), _bare(bulk=bulk)
-        our_meter = Meter(
-            {"submitter": psutil.Process(), "worker": our_worker, "beat": beat, **stage.servers},
-            stage.valkey,
-        )
-        bare_meter = Meter(
-            {"submitter": psutil.Process(), "worker": bare_worker}
-            | {"valkey": stage.servers["valkey"]},
-            stage.valkey,
-        )
+        run_ours, run_bare = _celeriac(stage, way), _bare(way)
+        our_meter = Meter({"worker": our_worker, "beat": beat, **stage.servers}, stage.valkey)
+        bare_meter = Meter({"worker": bare_worker, "valkey": stage.servers["valkey"]}, stage.valkey)
         for warm_up in (1, count // 4):
             run_ours(warm_up)
             run_bare(warm_up)
@@ -98,35 +92,39 @@ def _rate(run: Run, count: int, meter: Meter) -> float:
     return count / seconds
 
 
-def _celeriac(stage: Stage, *, bulk: bool) -> Run:
+def _celeriac(stage: Stage, way: str) -> Run:
     request = Request(task_id=stage.tasks["noop"])
     container = stage.container
 
     def run(count: int) -> None:
-        if bulk:
+        if way == IN_BULK:
             container.submit.many(stage.actor, request, [{}] * count)
             container.dispatch.due()
         else:
-            for _ in range(count):
-                container.submit.one(stage.actor, request)
+            _by_threads(lambda: container.submit.one(stage.actor, request), count)
         stage.watch.wait_until_idle()
 
     return run
 
 
-def _bare(*, bulk: bool) -> Run:
+def _bare(way: str) -> Run:
     from celery import group
 
     from benchmarks.bare import noop
 
     def run(count: int) -> None:
-        if bulk:
+        if way == IN_BULK:
             group(noop.s() for _ in range(count)).apply_async().get(timeout=120)
         else:
-            for result in [noop.delay() for _ in range(count)]:
+            for result in _by_threads(noop.delay, count):
                 result.get(timeout=120)
 
     return run
+
+
+def _by_threads(call: Callable[[], T], count: int) -> list[T]:
+    with ThreadPoolExecutor(_SUBMITTERS) as threads:
+        return [future.result() for future in [threads.submit(call) for _ in range(count)]]
 
 
 class _Count:

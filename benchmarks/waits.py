@@ -1,8 +1,9 @@
 """(e) Executions that all wait at the same time in one worker process: time and memory."""
 
+import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -16,30 +17,34 @@ _GOAL_FACTOR = 1.5
 _GOAL_MEGABYTES = 400.0
 _MEGABYTE = 1_000_000
 _SAMPLE_SECONDS = 0.05
+_START_SECONDS = 60.0
 
 
 def measure(stage: Stage, scale: Scale) -> Figure:
-    """Submit `scale.waits` waits at once to a worker with as many threads."""
+    """Submit `scale.waits` waits at once to a worker with as many threads; `scale.rounds` times."""
+    walls: list[float] = []
     with (
         stage.programs.beat(),
         stage.programs.worker(pool="threads", concurrency=scale.waits) as worker,
     ):
-        _run(stage, scale.waits, 0.0)
-        idle = worker.memory_info().rss
+        _wait_until(lambda: stage.container.dispatch.window() >= scale.waits)
+        before = worker.memory_info().rss
         with _peak_memory(worker) as peak:
-            begin = time.perf_counter()
-            _run(stage, scale.waits, scale.wait_seconds)
-            seconds = time.perf_counter() - begin
-    factor = round(seconds / scale.wait_seconds, 2)
+            _run(stage, scale.waits, 0.0)
+            for _ in range(scale.rounds):
+                begin = time.perf_counter()
+                _run(stage, scale.waits, scale.wait_seconds)
+                walls.append(time.perf_counter() - begin)
+    factor = round(statistics.median(walls) / scale.wait_seconds, 2)
     megabytes = round(peak() / _MEGABYTE, 1)
     return Figure(
         "How long do many waits take in one worker process, and how much memory?",
         {
             "executions": scale.waits,
             "wait_seconds": scale.wait_seconds,
-            "wall_seconds": round(seconds, 2),
+            "wall_seconds": [round(seconds, 2) for seconds in walls],
             "factor": factor,
-            "memory_before_megabytes": round(idle / _MEGABYTE, 1),
+            "memory_before_megabytes": round(before / _MEGABYTE, 1),
             "peak_memory_megabytes": megabytes,
         },
         [
@@ -47,6 +52,15 @@ def measure(stage: Stage, scale: Scale) -> Figure:
             Target("peak_memory_megabytes", megabytes, _GOAL_MEGABYTES),
         ],
     )
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a worker that starts: its slots count once it has reported them."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the worker has not reported within {_START_SECONDS:g} s")
+        time.sleep(_SAMPLE_SECONDS)
 
 
 def _run(stage: Stage, count: int, seconds: float) -> None:

@@ -1,0 +1,65 @@
+"""The benchmarks run from end to end; nothing here asserts how fast."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celeriac.kit.jsontypes import loads
+from tests.support.programs import REPOSITORY, scrubbed_environment
+
+_WITHIN_SECONDS = 300
+
+
+def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=REPOSITORY,
+        env=scrubbed_environment(home),
+        capture_output=True,
+        text=True,
+        timeout=_WITHIN_SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(_WITHIN_SECONDS + 60)
+def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path) -> None:
+    output = tmp_path / "figures.json"
+
+    done = run("--quick", "--output", str(output), home=tmp_path)
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    document: dict[str, Any] = loads(done.stdout)
+    assert document == loads(output.read_text()), "the file and the output are the same"
+    assert document["quick"] is True
+    assert {"processors", "python", "versions"} <= document["machine"].keys()
+    figures = document["figures"]
+    assert list(figures) == ["throughput", "rate", "idle", "batch", "waits"]
+    targets = [target for figure in figures.values() for target in figure["targets"]]
+    for target in targets:
+        assert target.keys() == {"value", "goal", "measured", "met"}
+        assert isinstance(target["measured"], (int, float)), target
+        assert isinstance(target["met"], bool), target
+    sides = figures["throughput"]["measured"]
+    assert list(sides) == ["threads, in bulk", "prefork, one by one"]
+    for name, side in sides.items():
+        assert side["ratio_of_medians"] > 0, name
+        ours, bare = side["celeriac_per_execution"], side["bare_celery_per_execution"]
+        assert {"submitter", "worker", "postgres", "valkey"} <= ours["processor_ms"].keys()
+        assert {"submitter", "worker", "valkey"} <= bare["processor_ms"].keys()
+        assert ours["statements"].keys() == {"submitter", "worker_and_keeper"}
+    assert figures["rate"]["measured"]["accepted"]["samples"] == 20
+    assert figures["idle"]["measured"]["created_to_started"]["samples"] == 5
+    assert figures["batch"]["measured"]["items"] == 100
+    assert figures["waits"]["measured"]["executions"] == 20
+
+
+def test_an_unknown_name_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
+    done = run("speed", home=tmp_path)
+
+    assert done.returncode == 2
+    assert "unknown: speed" in done.stderr
+    assert "throughput" in done.stderr
