@@ -24,6 +24,9 @@ class Database:
         self.address = without_password(url)
         self.engine: Engine = create_engine(
             psycopg_url(url),
+            # most units of work are one statement: for them connections are right as they are
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=30,
@@ -39,12 +42,12 @@ class Database:
                 "keepalives_count": 3,
             },
         )
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection in a transaction: committed at the end, rolled back on an error."""
-        with _translated(self.address), self.engine.begin() as connection:
+        with _translated(self.address), self._transactional.begin() as connection:
             yield connection
 
     @contextmanager
@@ -53,7 +56,7 @@ class Database:
 
         For units of work that are one statement: it saves the round trips of BEGIN and COMMIT.
         """
-        with _translated(self.address), self._autocommit.connect() as connection:
+        with _translated(self.address), self.engine.connect() as connection:
             yield connection
 
     def close(self) -> None:
