@@ -43,12 +43,17 @@ def api(
     """
     import uvicorn
 
+    from celeriac.cli.system.ports import choose_port
+    from celeriac.wiring.options import secret_key
+
     settings = _prepare(home, "The API", broker_needed=False)
+    secret_key(settings)
+    address = host or settings.api.host
     uvicorn.run(
         API_FACTORY,
         factory=True,
-        host=host or settings.api.host,
-        port=settings.api.port if port is None else port,
+        host=address,
+        port=choose_port(address, settings.api.port if port is None else port),
         workers=workers,
         log_config=None,  # the app sets up our own pipeline
         access_log=False,

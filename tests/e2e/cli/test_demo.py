@@ -1,11 +1,13 @@
 """`celeriac demo`: from nothing to results on a real model, with a killed worker in between."""
 
 import importlib.util
+from functools import partial
 
 import pytest
 
 from tests.support.command_line import CommandLine
 from tests.support.places import temporary_directory
+from tests.support.programs import Program
 from tests.support.waiting import wait_until
 
 _SECONDS = 420.0
@@ -15,10 +17,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.timeout(_SECONDS + 60)
-def test_the_demo_shows_all_of_it_and_leaves_nothing_running() -> None:
+@pytest.mark.timeout(_SECONDS + 150)
+def test_the_demo_shows_all_of_it_also_after_one_that_was_killed() -> None:
     with temporary_directory() as directory:
         commands = CommandLine(directory)
+        killed = commands.start("killed", "demo")
+        try:
+            submitted = partial(_says, killed, "Submitted 12 executions")
+            wait_until(submitted, "the first demo is at work", within=90)
+            killed.kill()
+        finally:
+            killed.close()
         demo = commands.start("demo", "demo", "--deadline", str(_SECONDS))
         try:
             wait_until(lambda: demo.exit_code is not None, "it has ended", within=_SECONDS + 30)
@@ -27,6 +36,7 @@ def test_the_demo_shows_all_of_it_and_leaves_nothing_running() -> None:
         finally:
             demo.close()
     for words in (
+        "executions that an earlier demo has left",
         "Submitted 12 executions",
         "Killed the worker (process ",
         "worker: it ended by itself (killed by SIGKILL)",
@@ -38,6 +48,11 @@ def test_the_demo_shows_all_of_it_and_leaves_nothing_running() -> None:
         assert words in text, f"{words!r} is not told:\n{text}"
     for name in ("queued", "running", "pending", "completed"):
         assert f" {name} " in text, f"no execution was seen {name}"
+
+
+def _says(demo: Program, words: str) -> bool:
+    assert demo.exit_code is None, demo.output()
+    return words in demo.output()
 
 
 def test_a_demo_that_cannot_work_says_why() -> None:

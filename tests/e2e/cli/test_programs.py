@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from celeriac.adapters.celery_app import QUEUES
@@ -117,6 +118,26 @@ def test_a_worker_takes_celerys_options(
         assert worker.wait_end(within=60) == 0
     finally:
         worker.close()
+
+
+def test_the_api_serves_and_says_what_it_misses(
+    own: CommandLine, database: str, valkey_server: ValkeyServer
+) -> None:
+    env = {"DATABASE_URL": database, "REDIS_URL": valkey_server.url()}
+    keyless = own.run("api", "--port", "0", CELERIAC_SECRET_KEY="", **env)
+    assert keyless.code == 2
+    assert "CELERIAC_SECRET_KEY" in keyless.err.splitlines()[0]
+    port = str(reserve_port())
+    api = own.start("api", "api", "--port", port, **env)
+    try:
+        wait_until(lambda: "Uvicorn running on" in api.output(), "the API serves", within=60)
+        ready = httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False)
+        assert ready.json()["status"] == "ok"
+        taken = own.run("api", "--port", port, **env)
+        assert taken.code == 1
+        assert f"Port {port} on 127.0.0.1 is taken" in taken.err
+    finally:
+        api.close()
 
 
 def test_programs_find_the_stack_that_runs_in_the_home(
