@@ -16,6 +16,7 @@ from celeriac.version import __version__
 DEFAULT_URL = "http://127.0.0.1:8321"
 _CONNECT_SECONDS = 5.0
 _UNAVAILABLE = 503
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 H = TypeVar("H", wire.ReadyHealth, wire.CeleryHealth)
 
@@ -44,6 +45,8 @@ class Client:
             },
             timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
             transport=transport,
+            # a proxy of the environment doesn't lead to this very machine
+            trust_env=httpx.URL(base_url).host not in _LOOPBACK,
         )
         self._transport = Transport(self._http)
         self.agents = Agents(self._transport)

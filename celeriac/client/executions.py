@@ -10,7 +10,7 @@ from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
 from celeriac.client.resources import given, pages
 from celeriac.client.stream import Delta, Stream
-from celeriac.client.transport import API, Transport
+from celeriac.client.transport import API, Transport, segment
 
 _PATH = f"{API}/task-executions"
 _OK = 200
@@ -48,7 +48,7 @@ class Executions:
             delay_seconds=delay_seconds,
             available_at=None if available_at is None else available_at.isoformat(),
         )
-        path = f"{API}/tasks/{task}/execute"
+        path = f"{API}/tasks/{segment(task)}/execute"
         return self._transport.create_work(wire.Accepted, path, body, idempotency_key)
 
     def run(
@@ -84,7 +84,7 @@ class Executions:
         )
         response = self._transport.send(
             "POST",
-            f"{API}/tasks/{task}/execute",
+            f"{API}/tasks/{segment(task)}/execute",
             body=body,
             headers={"Idempotency-Key": str(uuid4())},
             answer_within=_LONGEST_ANSWER_SECONDS,
@@ -110,12 +110,12 @@ class Executions:
             queue=queue,
             delay_seconds=delay_seconds,
         )
-        path = f"{API}/tasks/{task}/execute-batch"
+        path = f"{API}/tasks/{segment(task)}/execute-batch"
         return self._transport.create_work(wire.AcceptedBatch, path, body, idempotency_key)
 
     def get(self, execution_id: str | UUID) -> wire.Execution:
         """Return an execution as it stands."""
-        return self._transport.get(wire.Execution, f"{_PATH}/{execution_id}")
+        return self._transport.get(wire.Execution, f"{_PATH}/{segment(execution_id)}")
 
     def list(
         self,
@@ -142,20 +142,22 @@ class Executions:
 
     def cancel(self, execution_id: str | UUID) -> wire.Execution:
         """Ask for its end; a running one stops within seconds."""
-        return self._transport.post(wire.Execution, f"{_PATH}/{execution_id}/cancel", None)
+        return self._transport.post(wire.Execution, f"{_PATH}/{segment(execution_id)}/cancel", None)
 
     def retry(
         self, execution_id: str | UUID, *, idempotency_key: str | None = None
     ) -> wire.Accepted:
         """Run the work of one that has ended again, as a new execution."""
-        path = f"{_PATH}/{execution_id}/retry"
+        path = f"{_PATH}/{segment(execution_id)}/retry"
         return self._transport.create_work(wire.Accepted, path, None, idempotency_key)
 
     def events(self, execution_id: str | UUID, *, after: int = 0) -> Iterator[wire.Event]:
         """Yield the events so far that are numbered above `after`."""
         while True:
             found = self._transport.get(
-                wire.Events, f"{_PATH}/{execution_id}/events", {"after": after, "limit": 500}
+                wire.Events,
+                f"{_PATH}/{segment(execution_id)}/events",
+                {"after": after, "limit": 500},
             )
             yield from found.items
             if found.next_after is None:
@@ -171,7 +173,9 @@ class Executions:
         `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        stream = Stream(self._transport.http, f"{_PATH}/{execution_id}/stream", after=after)
+        stream = Stream(
+            self._transport.http, f"{_PATH}/{segment(execution_id)}/stream", after=after
+        )
         yield from stream.follow(deadline)
         if not stream.ended:
             raise WaitTimeoutError(execution_id, timeout or 0.0)
@@ -187,5 +191,5 @@ class Executions:
 
     def report(self, execution_id: str | UUID, *, format: str = "markdown") -> str:  # noqa: A002
         """Return the report of one that has ended, as `markdown` or `html`."""
-        path = f"{_PATH}/{execution_id}/report"
+        path = f"{_PATH}/{segment(execution_id)}/report"
         return self._transport.send("GET", path, params={"format": format}).text

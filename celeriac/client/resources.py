@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from celeriac import wire
-from celeriac.client.transport import API, Transport
+from celeriac.client.transport import API, Transport, segment
 from celeriac.domain.agent import AgentSpec
 from celeriac.domain.task import TaskSpec
 from celeriac.wire import Wire
@@ -56,7 +56,7 @@ class Agents:
 
     def get(self, agent: str | UUID) -> wire.Agent:
         """Return an agent."""
-        return self._transport.get(wire.Agent, f"{API}/agents/{agent}")
+        return self._transport.get(wire.Agent, f"{API}/agents/{segment(agent)}")
 
     def list(self) -> Iterator[wire.Agent]:
         """Yield all agents that one may see, the newest first."""
@@ -71,7 +71,7 @@ class Agents:
     ) -> wire.Agent:
         """Change what is given; another `spec` becomes the next version."""
         body = given(spec=_plain(spec), description=description)
-        return self._transport.patch(wire.Agent, f"{API}/agents/{agent}", body)
+        return self._transport.patch(wire.Agent, f"{API}/agents/{segment(agent)}", body)
 
 
 class Tasks:
@@ -102,7 +102,7 @@ class Tasks:
 
     def get(self, task: str | UUID) -> wire.Task:
         """Return a task."""
-        return self._transport.get(wire.Task, f"{API}/tasks/{task}")
+        return self._transport.get(wire.Task, f"{API}/tasks/{segment(task)}")
 
     def list(self, *, active: bool | None = None) -> Iterator[wire.Task]:
         """Yield all tasks that one may see, the newest first."""
@@ -124,7 +124,7 @@ class Tasks:
             description=description,
             active=active,
         )
-        return self._transport.patch(wire.Task, f"{API}/tasks/{task}", body)
+        return self._transport.patch(wire.Task, f"{API}/tasks/{segment(task)}", body)
 
 
 class CeleryTasks:
@@ -150,7 +150,7 @@ class CeleryTasks:
 
     def get(self, task_id: str | UUID) -> wire.CeleryTask:
         """Return how a Celery task stands."""
-        return self._transport.get(wire.CeleryTask, f"{API}/celery-tasks/{task_id}")
+        return self._transport.get(wire.CeleryTask, f"{API}/celery-tasks/{segment(task_id)}")
 
 
 class Keys:
@@ -183,7 +183,7 @@ class Keys:
 
     def revoke(self, key_id: UUID) -> None:
         """Make a key useless for ever."""
-        self._transport.send("DELETE", f"{API}/api-keys/{key_id}")
+        self._transport.send("DELETE", f"{API}/api-keys/{segment(key_id)}")
 
 
 class Users:
@@ -210,4 +210,4 @@ class Users:
     ) -> wire.User:
         """Change a user's role, or disable or enable them; for admins."""
         body = given(role=role, disabled=disabled)
-        return self._transport.patch(wire.User, f"{API}/users/{user_id}", body)
+        return self._transport.patch(wire.User, f"{API}/users/{segment(user_id)}", body)

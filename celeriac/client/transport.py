@@ -3,7 +3,8 @@
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
-from uuid import uuid4
+from urllib.parse import quote
+from uuid import UUID, uuid4
 
 import httpx
 
@@ -17,6 +18,11 @@ _PAUSES = (0.25, 0.5, 1.0)
 """Seconds between the tries of a request that may be repeated."""
 
 _REPEATABLE = frozenset({429, 502, 503, 504})
+
+
+def segment(reference: str | UUID) -> str:
+    """Return an id or a name as one segment of a path, whatever characters it has."""
+    return quote(str(reference), safe="")
 
 
 class Transport:
