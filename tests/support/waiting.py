@@ -6,7 +6,7 @@ from collections.abc import Callable
 _POLL_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], object], what: str, *, within: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, *, within: float = 45.0) -> None:
     """Return once `condition()` is true; fail the test after `within` seconds, naming `what`."""
     deadline = time.monotonic() + within
     while not condition():
