@@ -30,11 +30,11 @@ def fail(message: str) -> None:
     raise StumbleError(message)
 
 
-@shared_task(bind=True, name="plain.stumble", max_retries=1, default_retry_delay=0)
-def stumble(self: Task, message: str) -> str:
-    """Ask for a retry the first time."""
+@shared_task(bind=True, name="plain.stumble", max_retries=1)
+def stumble(self: Task, message: str, seconds: float = 0) -> str:
+    """Ask for a retry the first time, so many `seconds` later."""
     if self.request.retries == 0:
-        raise self.retry(exc=StumbleError(message))
+        raise self.retry(exc=StumbleError(message), countdown=seconds)
     return "stands"
 
 
