@@ -69,8 +69,8 @@ class Finish:
         if turn is not None:
             with self._database.statement() as connection:
                 taken = transitions.claimed(connection, turn.token)
-        finished = self._once(claim, outcome, notes, turn if taken is None else None)
-        return finished if taken is None else replace(finished, claim=taken)
+        # No turn now: what the lost try has put back could be what it takes.
+        return replace(self._once(claim, outcome, notes, None), claim=taken)
 
 
 def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:
