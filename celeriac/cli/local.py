@@ -22,6 +22,13 @@ def read_settings(home: Path | None) -> "Settings":
     return load_settings(home)
 
 
+def log_directory(home: Path | None) -> Path:
+    """Return where programs in this home write their log files. Raises ConfigurationError."""
+    from celeriac.settings import Settings
+
+    return Settings.load(**({"home": home} if home else {})).logs
+
+
 @contextmanager
 def open_database(settings: "Settings") -> "Iterator[Database]":
     """Yield a connection pool of one. Raises ConfigurationError."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.formatting import clock, moment, plain
+from celeriac.cli.formatting import clock, plain
+from celeriac.cli.local import log_directory
 from celeriac.cli.options import Home
 from celeriac.cli.output import Output
 
@@ -55,7 +56,7 @@ def logs(
         raise UsageProblemError(
             f"--level {level!r} is unknown.", cure=f"Use one of {', '.join(_LEVELS)}."
         )
-    directory = log_directory(home)
+    directory = _existing(log_directory(home))
     wanted = _Wanted(execution, _LEVELS.index(level))
     output = Output(as_json=as_json)
     # they begin at the files' ends as they are now, so that nothing falls in between; what was
@@ -72,27 +73,25 @@ def logs(
         time.sleep(_POLL_SECONDS)
 
 
-def log_directory(home: Path | None) -> Path:
+def _existing(directory: Path) -> Path:
     """Return the directory of log files. Raises CommandError where there is none."""
-    from celeriac.settings import Settings
-
-    settings = Settings.load(**({"home": home} if home else {}))
-    if not settings.logs.is_dir():
+    if not directory.is_dir():
         raise CommandError(
-            f"There are no logs in {settings.logs}.",
+            f"There are no logs in {directory}.",
             cure="Start Celeriac with `celeriac up`, or name its home with --home.",
             exit_code=ExitCode.NOT_FOUND,
+            problem="no_logs",
         )
-    return settings.logs
+    return directory
 
 
-def show_line(output: Output, line: "LogLine", *, date: bool = False) -> None:
+def _show_line(output: Output, line: "LogLine") -> None:
     """Show a line of a log file as people read it."""
     from rich.text import Text
 
     from celeriac.cli.formatting import printable
 
-    when = moment(line.at) if date else clock(line.at)
+    when = clock(line.at)
     values = {key: value for key, value in line.fields.items() if key not in _HIDDEN}
     said = " ".join(f"{key}={plain(value)}" for key, value in values.items())
     text = Text(f"{when} {line.service:<7}", style="dim")
@@ -171,4 +170,4 @@ def _show(output: Output, raw: bytes, line: "LogLine") -> None:
     if output.as_json:
         output.raw(raw.decode(errors="replace"))
     else:
-        show_line(output, line)
+        _show_line(output, line)

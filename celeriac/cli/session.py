@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.local import log_directory
 from celeriac.cli.options import ApiKey, ApiUrl, Json, ServerHome
 from celeriac.cli.output import Output
 from celeriac.cli.server import Server, find_server
-from celeriac.embedded.home import Home
 
 if TYPE_CHECKING:
     from celeriac.client import Client, ClientError
@@ -24,8 +24,8 @@ class Session:
 
     def __init__(self, server: Server, home: Path | None, output: Output, stack: ExitStack) -> None:
         self.server = server
-        self.home = Home.at(home)
         self.output = output
+        self._home = home
         self._stack = stack
         self._client: Client | None = None
 
@@ -39,6 +39,11 @@ class Session:
                 Client(self.server.url, api_key=self.server.api_key)
             )
         return self._client
+
+    @property
+    def logs(self) -> Path:
+        """Where programs of this home write their log files."""
+        return log_directory(self._home)
 
 
 def connected(command: Callable[Concatenate[Session, _P], None]) -> Callable[..., None]:

@@ -31,9 +31,7 @@ def timeline(
     execution: ExecutionId,
     log_dir: Annotated[
         Path | None,
-        typer.Option(
-            envvar="CELERIAC_LOG_DIR", help="Where the log files are; `logs` in the home."
-        ),
+        typer.Option(help="Where the log files are; CELERIAC_LOG_DIR, or `logs` in the home."),
     ] = None,
 ) -> None:
     """Show what API, worker and agent logged for an execution, and its events, by time.
@@ -48,7 +46,7 @@ def timeline(
     from celeriac.logs import read_execution_lines
 
     found = session.client.executions.get(execution)
-    directory = log_dir or session.home.logs
+    directory = log_dir or session.logs
     entries = [_of_event(event) for event in session.client.executions.events(found.id)]
     entries += [_of_line(line) for line in read_execution_lines(directory, str(found.id))]
     entries.sort(key=lambda entry: entry["at"])

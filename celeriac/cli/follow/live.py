@@ -25,7 +25,7 @@ def follow_live(session: Session, execution: Execution, timeout: float | None) -
     """Show the live view until the execution has ended. Raises what the client raises."""
     view = View.of(execution)
     lock = threading.Lock()
-    tail = LogTail(session.home.logs, execution.id)
+    tail = LogTail(session.logs, execution.id)
     with (
         Live(console=session.output.err, auto_refresh=False) as live,
         _Drawing(live, view, tail, lock),

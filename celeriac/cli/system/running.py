@@ -77,7 +77,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
         variables = {
             "CELERIAC_HOME": str(stack.home.root),
             "CELERIAC_SECRET_KEY": secret_key,
-            "CELERIAC_LOG_CONSOLE": "pretty",
+            "CELERIAC_LOG_CONSOLE": _console(settings),
             "PYTHONUNBUFFERED": "1",
             **options.variables,
         }
@@ -123,3 +123,8 @@ def _prepare_database(database: Database, home: Home, secret_key: str) -> str:
     with database.transaction() as connection:
         migrate.upgrade(connection)
     return ensure_admin_key(database, home, secret_key)
+
+
+def _console(settings: Settings) -> str:
+    """Their output is a file that `up` shows to people: lines for people, unless told otherwise."""
+    return "pretty" if settings.log_console == "auto" else settings.log_console
