@@ -15,6 +15,9 @@ from celeriac.worker.process import Closing, WorkerProcess
 
 logger = structlog.get_logger(__name__)
 
+_REPLACE_SECONDS = 0.25
+"""How often a worker looks for children of `prefork` that have ended, to start others."""
+
 
 @dataclass(slots=True)
 class Lifecycle:
@@ -62,9 +65,13 @@ class Lifecycle:
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
         self.slots = 1 if self.pool == "prefork" else instance.concurrency
 
-    def _ready(self, **_: Any) -> None:
+    def _ready(self, sender: Any, **_: Any) -> None:
         if self.pool != "prefork":
             self.process()
+        elif sender.hub is not None:
+            # Celery hears of a child's end a moment before the child has ended, and as a rule
+            # looks again only 5 s later; until then its slot, and the message it got, are stuck.
+            sender.hub.call_repeatedly(_REPLACE_SECONDS, sender.pool.maintain_pool)
         self._follow_sigquit()
 
     def _follow_sigquit(self) -> None:
