@@ -37,6 +37,15 @@ def test_names_are_routed_to_the_queues_of_their_kind(fleet: Fleet) -> None:
 
 
 @pytest.mark.requirement("A7", "E1")
+def test_a_worker_that_is_given_no_queues_takes_all_of_ours(fleet: Fleet) -> None:
+    program = (
+        "import json\nfrom celeriac.celery import app\n"
+        "print(json.dumps({'queues': list(app.amqp.queues.consume_from)}))"
+    )
+    assert set(library_user(fleet, program)["queues"]) == set(QUEUES)
+
+
+@pytest.mark.requirement("A7", "E1")
 def test_every_queue_of_ours_is_consumed(fleet: Fleet, worker: Program) -> None:
     assert set(QUEUES) == {
         "task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring",
