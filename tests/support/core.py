@@ -46,17 +46,26 @@ SET lease_until = lease_until - make_interval(secs => :seconds),
 class Core:
     """Services wired to each other, and what tests ask of the database."""
 
-    def __init__(self, database: Database, spec: TaskSpec | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        spec: TaskSpec | None = None,
+        queue: MemoryTaskQueue | None = None,
+    ) -> None:
         self.database = database
-        self.queue = MemoryTaskQueue()
+        self.queue = queue or MemoryTaskQueue()
         self.live = MemoryLiveEvents()
         self.actor = make_actor(database)
         self.task = make_task(database, self.actor, spec=spec)
-        self.dispatch = Dispatch(database, self.queue, self.live)
-        self.submit = Submit(database, Plans(database), self.dispatch)
+        self.start_afresh()
         self.cancel = Cancel(database, self.live)
         self.finish = Finish(database, self.live)
         self.recover = Recover(database, self.queue, self.live, grace_seconds=0)
+
+    def start_afresh(self) -> None:
+        """Go on as another process would, which knows nothing of a broker that was away."""
+        self.dispatch = Dispatch(self.database, self.queue, self.live)
+        self.submit = Submit(self.database, Plans(self.database), self.dispatch)
 
     # steps
 

@@ -68,8 +68,8 @@ def test_a_broker_that_is_away_costs_nothing_but_time(core: Core) -> None:
     assert core.event_types(another.execution_id) == ["created"], "it waited for the broker again"
     core.queue.away = False
     core.pass_time(5)
-    fresh = Core(core.database)  # another process, which knows nothing of the pause
-    assert fresh.dispatch.due() == 2
+    core.start_afresh()
+    assert core.dispatch.due() == 2
     core.assert_consistent()
 
 
