@@ -1,0 +1,175 @@
+"""The world of the state machine over the core: what there is, what must hold, how it ends."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from hypothesis.stateful import RuleBasedStateMachine, invariant
+from sqlalchemy import text
+
+from celeriac.adapters.memory import MemoryTaskQueue
+from celeriac.db.engine import Database
+from celeriac.db.transitions import Turn
+from celeriac.domain.execution import Claim, Message
+from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.states import Status
+from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
+from celeriac.services.finish import Finish
+from celeriac.services.ports import Envelope
+from tests.support.core import LEASE_SECONDS, Core
+from tests.support.forgetful import ForgetfulDatabase
+
+SPEC = TaskSpec(max_crashes=2)
+ROUNDS_TO_THE_END = 12
+FAILURE = Failure("agent_failed", "it failed")
+OUTCOMES: dict[str, tuple[Outcome, Status]] = {
+    "complete": (Completed({"done": True}), Status.COMPLETED),
+    "fail": (Failed(FAILURE), Status.FAILED),
+    "retry": (Retry(FAILURE, 0.0), Status.PENDING),
+    "retry later": (Retry(FAILURE, 15.0), Status.PENDING),
+    "hand back": (HandedBack(), Status.PENDING),
+    "stop": (Stopped(), Status.CANCELLED),
+}
+"""Every way an attempt can end, and the status that it should then have."""
+
+_ROWS = text(
+    "SELECT id, status, attempt, lease_token, lease_until < now() AS expired, crash_count,"
+    " retry_count, cancel_requested_at IS NOT NULL AS cancelling, event_seq FROM executions"
+)
+
+
+class Row(NamedTuple):
+    id: UUID
+    status: Status
+    attempt: int
+    token: UUID | None
+    expired: bool | None
+    crash_count: int
+    retry_count: int
+    cancelling: bool
+    event_seq: int
+
+
+class RecordingQueue(MemoryTaskQueue):
+    """Keeps every envelope that was ever sent, so that it can come again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[Envelope] = []
+
+    def send(self, envelopes: Sequence[Envelope]) -> None:
+        super().send(envelopes)
+        self.sent.extend(envelopes)
+
+
+def read_rows(database: Database) -> dict[UUID, Row]:
+    """Return all executions."""
+    with database.statement() as connection:
+        rows = connection.execute(_ROWS).all()
+    return {row[0]: Row(row[0], Status(row[1]), *row[2:]) for row in rows}
+
+
+class CoreWorld(RuleBasedStateMachine):
+    """The core with its broker and workers, as a machine sees them; it has no rules yet."""
+
+    def __init__(self, database: Database, forgetful: ForgetfulDatabase) -> None:
+        super().__init__()
+        with database.transaction() as connection:
+            connection.execute(text("TRUNCATE executions, events, idempotency_keys, audit_logs"))
+        self.queue = RecordingQueue()
+        self.core = Core(database, SPEC, self.queue)
+        self.forgetful = forgetful
+        self.held: list[Claim] = []
+        self.ghosts: list[Claim] = []
+        """Claims of workers that have vanished, or that have ended already."""
+        self.rows: dict[UUID, Row] = {}
+        self.ended: dict[UUID, Row] = {}
+
+    # what must hold
+
+    @invariant()
+    def holds_together(self) -> None:
+        self.core.assert_consistent()
+        before, self.rows = self.rows, read_rows(self.core.database)
+        for key, row in before.items():
+            assert key in self.rows, f"{key} is lost"
+            now = self.rows[key]
+            assert now.attempt >= row.attempt
+            assert now.event_seq >= row.event_seq
+            assert now.crash_count >= row.crash_count
+        for key, row in self.rows.items():
+            if row.status.terminal:
+                assert self.ended.setdefault(key, row) == row, "what had ended has changed"
+            if row.status is Status.RUNNING:
+                known = any(row.token == claim.lease.token for claim in self.held + self.ghosts)
+                assert known, f"{key} runs and nobody knows: an answer that got lost"
+
+    def teardown(self) -> None:
+        """All workers are gone and all messages lost: the keeper must bring each to its end."""
+        self.queue.away = False
+        self.held.clear()
+        self.core.lose_messages()
+        for _ in range(ROUNDS_TO_THE_END):
+            self.core.pass_time(60.0)
+            self.core.start_afresh()
+            self.core.rescue()
+            self.core.resend()
+            self.core.pass_time(60.0)
+            while self.core.dispatch.due():
+                while (envelope := self.queue.take(DEFAULT_QUEUE)) is not None:
+                    claim = self.core.claim(envelope.message)
+                    if claim is not None:
+                        self.core.end(claim, Completed({"done": True}))
+            self.holds_together()
+            if all(row.status.terminal for row in self.rows.values()):
+                return
+        left = [row for row in self.rows.values() if not row.status.terminal]
+        assert not left, f"these would never have ended: {left}"
+
+    # helpers for the rules
+
+    def live(self) -> list[Row]:
+        return [row for row in self.rows.values() if not row.status.terminal]
+
+    def some_claims(self, picks: list[int]) -> list[Claim]:
+        """Pick claims; of one execution at most one, as a worker process has."""
+        claims = self.held + self.ghosts
+        picked = [claims[pick % len(claims)] for pick in picks]
+        return list({claim.lease.execution_id: claim for claim in picked}.values())
+
+    def depth(self) -> int:
+        return 0 if self.queue.away else self.queue.depth(DEFAULT_QUEUE)
+
+    def holds(self, claim: Claim) -> bool:
+        row = self.rows[claim.lease.execution_id]
+        return row.status is Status.RUNNING and row.token == claim.lease.token
+
+    def claim(self, message: Message) -> None:
+        row = self.rows[message.execution_id]
+        claim = self.core.claim(message)
+        offered = row.status is Status.QUEUED and row.attempt == message.attempt
+        assert (claim is not None) == offered
+        if claim is not None:
+            assert claim.lease.attempt == row.attempt + 1
+            self.held.append(claim)
+
+    def end(self, claim: Claim, name: str, *, turn: bool, losses: int) -> None:
+        outcome, wanted = OUTCOMES[name]
+        row, holds = self.rows[claim.lease.execution_id], self.holds(claim)
+        if row.cancelling and wanted is Status.PENDING:
+            wanted = Status.CANCELLED
+        self.forgetful.losses = losses
+        taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "address") if turn else None
+        finished = Finish(self.forgetful, self.core.live)(claim, outcome, None, taking)
+        if holds:
+            assert finished.status is wanted
+        else:
+            changed = self.core.get(row.id)
+            assert (changed.status, changed.event_seq) == (row.status, row.event_seq)
+        if finished.claim is not None:
+            taken = self.rows[finished.claim.lease.execution_id]
+            assert taken.status is Status.PENDING
+            assert taken.id != row.id
+            self.held.append(finished.claim)
+        if claim not in self.ghosts:
+            self.ghosts.append(claim)
