@@ -2,11 +2,12 @@
 
 A template can only read plain data. What it may contain is an allow-list of syntax, filters and
 methods, so that every construct is bounded: loops by a budget of rounds per rendering, text by
-the size of the output. There is no `set`, no macro and no inclusion, hence nothing that grows
-faster than the loop budget.
+its size, the whole by processor time. There is no `set`, no macro and no inclusion, hence nothing
+that grows faster than the loop budget.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,9 @@ from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps
 
 MAX_RENDERED_CHARACTERS = 1_000_000
 MAX_LOOP_ROUNDS = 10_000
+MAX_SECONDS = 2.0
+"""Processor time of the rendering thread, so that a busy machine refuses no honest template."""
+MAX_NODES = 5_000
 
 FILTERS_ALLOWED = frozenset(
     "abs capitalize d default first float int items join last length list lower max min reverse "
@@ -43,10 +47,19 @@ _ROUNDS = "__celeriac_rounds"
 
 
 class _Budget:
-    """Counts the loop rounds of one rendering."""
+    """Counts the loop rounds of one rendering, and its time."""
 
     def __init__(self) -> None:
         self.left = MAX_LOOP_ROUNDS
+        self._until = time.thread_time() + MAX_SECONDS
+
+    def check_time(self) -> None:
+        if time.thread_time() > self._until:
+            raise TemplateRenderError(
+                f"The template works for more than {MAX_SECONDS:g} s; shorten its loops or the "
+                "values given to it.",
+                field="prompt",
+            )
 
     def spend(self, items: Iterable[Any]) -> Iterator[Any]:
         for item in items:
@@ -57,6 +70,7 @@ class _Budget:
                     "shorten its loops or the lists given to it.",
                     field="prompt",
                 )
+            self.check_time()
             yield item
 
 
@@ -69,35 +83,86 @@ def _bounded(context: Context, items: Any) -> Any:
 
 def _join(items: Iterable[Any], separator: str = "") -> str:
     parts = [str(item) for item in items]
-    size = sum(map(len, parts)) + len(separator) * len(parts)
-    if size > MAX_RENDERED_CHARACTERS:
-        raise TemplateRenderError("A joined text in the template is too long.", field="prompt")
+    _check_size(sum(map(len, parts)) + len(separator) * len(parts))
     return str(separator).join(parts)
+
+
+def _check_size(characters: int) -> None:
+    if characters > MAX_RENDERED_CHARACTERS:
+        raise TemplateRenderError(
+            f"A text in the template is over {MAX_RENDERED_CHARACTERS} characters.", field="prompt"
+        )
+
+
+def _range(*bounds: int) -> range:
+    numbers = range(*bounds)
+    if len(numbers) > MAX_LOOP_ROUNDS:
+        raise TemplateRenderError(
+            f"A range in the template has more than {MAX_LOOP_ROUNDS} numbers.", field="prompt"
+        )
+    return numbers
+
+
+def _timed(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that begins only while there is time left."""
+
+    @pass_context
+    def call(context: Context, *args: Any, **kwargs: Any) -> Any:
+        context[_ROUNDS].check_time()
+        return filter_(context, *args, **kwargs)
+
+    return call
+
+
+def _of_jinja(name: str) -> Callable[..., Any]:
+    def call(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return _PLAIN.call_filter(name, value, args, kwargs, context=context)
+
+    return call
+
+
+def _ours(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _, *args, **kwargs: function(*args, **kwargs)
+
+
+_PLAIN = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+"""Runs Jinja's own filters, some of which want an environment."""
 
 
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "%"})
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        for value in (left, right):
+            if isinstance(value, StrictUndefined):
+                str(value)  # raises, and names the variable
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         texts = isinstance(left, str) and isinstance(right, str) and operator == "+"
         if not (numbers or texts):
             raise TemplateRenderError(
                 f"The template uses {operator!r} on values that are not numbers.", field="prompt"
             )
+        if texts:
+            _check_size(len(left) + len(right))
         return super().call_binop(context, operator, left, right)
 
 
 def _environment() -> _Environment:
     environment = _Environment(undefined=StrictUndefined, autoescape=False)
-    environment.globals = {"range": environment.globals["range"]}
-    environment.filters = {name: FILTERS[name] for name in FILTERS_ALLOWED if name in FILTERS}
-    environment.filters |= {"bounded": _bounded, "join": _join, "tojson": dumps}
+    environment.globals = {"range": _range}
+    filters = {name: _of_jinja(name) for name in FILTERS_ALLOWED if name in FILTERS}
+    filters |= {"join": _ours(_join), "tojson": _ours(dumps)}
+    environment.filters = {name: _timed(call) for name, call in filters.items()}
+    environment.filters["bounded"] = _bounded
     environment.tests = {n: t for n, t in environment.tests.items() if n in _TESTS_ALLOWED}
     return environment
 
 
 _ENVIRONMENT = _environment()
+_RENDER_ERRORS = (
+    TemplateError, TypeError, ValueError, ArithmeticError, LookupError,
+    AssertionError,  # how Jinja's truncate refuses its arguments
+)  # fmt: skip
 
 
 class Prompt:
@@ -129,12 +194,14 @@ class Prompt:
         """Return the prompt for `variables`.
 
         Raises TemplateRenderError for a missing variable, a value that an operation can't take,
-        more than 10,000 loop rounds or more than 1,000,000 characters.
+        more than 10,000 loop rounds, 1,000,000 characters or two seconds of work.
         """
         pieces: list[str] = []
         size = 0
+        budget = _Budget()
         try:
-            for piece in self._template.generate({**variables, _ROUNDS: _Budget()}):
+            for piece in self._template.generate({**variables, _ROUNDS: budget}):
+                budget.check_time()
                 size += len(piece)
                 if size > MAX_RENDERED_CHARACTERS:
                     raise TemplateRenderError(
@@ -142,7 +209,7 @@ class Prompt:
                         field="prompt",
                     )
                 pieces.append(piece)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        except _RENDER_ERRORS as error:
             raise TemplateRenderError(
                 f"The prompt template can't be rendered: {error}", field="variables"
             ) from error
@@ -150,7 +217,9 @@ class Prompt:
 
 
 def _check(tree: nodes.Template) -> None:
-    for node in _walk(tree):
+    for number, node in enumerate(_walk(tree)):
+        if number >= MAX_NODES:
+            _refuse(node, f"it has more than {MAX_NODES} parts; shorten it")
         if not isinstance(node, _SYNTAX_ALLOWED):
             _refuse(node, f"{type(node).__name__.lower()!r} is not part of prompt templates")
         if isinstance(node, nodes.For) and node.recursive:
@@ -162,7 +231,7 @@ def _check(tree: nodes.Template) -> None:
             _refuse(node, f"there is no test {node.name!r}")
         if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
             _refuse(node, f"the name {node.attr!r} is private")
-        if isinstance(node, nodes.Name) and node.name.startswith("__"):
+        if isinstance(node, nodes.Name) and (node.name.startswith("__") or node.name == "self"):
             _refuse(node, f"the name {node.name!r} is private")
         if isinstance(node, nodes.Call):
             _check_call(node)
