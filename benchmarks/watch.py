@@ -9,7 +9,7 @@ from celeriac.db.engine import Database
 
 _LIVE = text(
     "SELECT EXISTS (SELECT FROM executions"
-    " WHERE status IN ('pending', 'queued', 'running', 'waiting'))"
+    " WHERE status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL)"
 )
 _TRANSACTIONS = text(
     "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"

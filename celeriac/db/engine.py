@@ -11,6 +11,17 @@ from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.jsontypes import dumps, loads
 from celeriac.kit.urls import psycopg_url, without_password
 
+_OPTIONS = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "timezone": "UTC",
+        "lock_timeout": 10_000,
+        "statement_timeout": 60_000,
+        # Plans are kept. One made while a table was small must not read the whole of it later.
+        "enable_seqscan": "off",
+    }.items()
+)
+
 
 class Database:
     """A pool of connections to one database.
@@ -35,7 +46,7 @@ class Database:
             connect_args={
                 "application_name": application,
                 "connect_timeout": 5,
-                "options": "-c timezone=UTC -c lock_timeout=10000 -c statement_timeout=60000",
+                "options": _OPTIONS,
                 # a server that vanished without a word is noticed within half a minute
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,

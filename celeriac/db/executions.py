@@ -100,9 +100,11 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
         if value is not None:
             query = query.where(table.c[name] == value)
     if wanted.statuses:
-        # written out, not bound: only so can the planner see that a partial index fits
+        # written out, not bound, and as the index says it: so the planner sees that it fits
         values = [literal(status.value, literal_execute=True) for status in wanted.statuses]
         query = query.where(table.c.status.in_(values))
+        if not any(status.terminal for status in wanted.statuses):
+            query = query.where(table.c.completed_at.is_(None))
     # ids are ordered by time, so the index on them bounds what must be read
     if wanted.created_after is not None:
         query = query.where(

@@ -8,7 +8,7 @@ _WAITING = text("""
 SELECT queue, count(*), count(*) FILTER (
     WHERE queued_at < now() - make_interval(secs => :older_than))
 FROM executions
-WHERE status = 'queued'
+WHERE status = 'queued' AND queued_at IS NOT NULL
 GROUP BY queue
 HAVING bool_or(queued_at < now() - make_interval(secs => :older_than))
 """)

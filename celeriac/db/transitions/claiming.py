@@ -63,7 +63,8 @@ _CLAIMED = guarded(
     """
 SELECT id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count,
        celery_task_id, request_id, queue
-FROM executions WHERE status = {claim_to} AND lease_token = :token
+FROM executions
+WHERE status = {claim_to} AND lease_until IS NOT NULL AND lease_token = :token
 """,
     claim=Transition.CLAIM,
 )

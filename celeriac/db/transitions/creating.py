@@ -18,7 +18,8 @@ _CREATE = guarded(
 WITH plan AS (
     SELECT t.id,
            CASE WHEN :window > (SELECT count(*) FROM (
-                    SELECT FROM executions WHERE status = {queue_to} AND queue = :queue
+                    SELECT FROM executions
+                    WHERE status = {queue_to} AND queue = :queue AND queued_at IS NOT NULL
                     LIMIT :window) AS sent)
                 THEN {queue_to} ELSE 'pending' END AS status
     FROM tasks t JOIN agents a ON a.id = t.agent_id

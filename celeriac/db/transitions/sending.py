@@ -36,7 +36,8 @@ WITH RECURSIVE names AS (
         WHERE e.status IN ({queue_from}) AND e.queue = names.queue AND e.available_at <= now()
         ORDER BY e.priority DESC, e.available_at
         LIMIT greatest(0, :window - (SELECT count(*) FROM (
-            SELECT FROM executions s WHERE s.status = {queue_to} AND s.queue = names.queue
+            SELECT FROM executions s
+            WHERE s.status = {queue_to} AND s.queue = names.queue AND s.queued_at IS NOT NULL
             LIMIT :window) AS sent))
         FOR UPDATE SKIP LOCKED
     ) AS picked

@@ -139,14 +139,16 @@ def upgrade() -> None:
         "executions",
         ["lease_until"],
         unique=False,
-        postgresql_where=sa.text("status = 'running'"),
+        postgresql_where=sa.text("status = 'running' AND lease_until IS NOT NULL"),
     )
     op.create_index(
         "ix_executions_live",
         "executions",
         ["owner_id", "id"],
         unique=False,
-        postgresql_where=sa.text("status IN ('pending', 'queued', 'running', 'waiting')"),
+        postgresql_where=sa.text(
+            "status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL"
+        ),
     )
     op.create_index("ix_executions_owner", "executions", ["owner_id", "id"], unique=False)
     op.create_index(
@@ -154,7 +156,7 @@ def upgrade() -> None:
         "executions",
         ["queue", "queued_at"],
         unique=False,
-        postgresql_where=sa.text("status = 'queued'"),
+        postgresql_where=sa.text("status = 'queued' AND queued_at IS NOT NULL"),
     )
     op.create_index("ix_executions_task", "executions", ["task_id", "id"], unique=False)
     op.create_index(
@@ -381,18 +383,22 @@ def downgrade() -> None:
     )
     op.drop_index("ix_executions_task", table_name="executions")
     op.drop_index(
-        "ix_executions_sent", table_name="executions", postgresql_where=sa.text("status = 'queued'")
+        "ix_executions_sent",
+        table_name="executions",
+        postgresql_where=sa.text("status = 'queued' AND queued_at IS NOT NULL"),
     )
     op.drop_index("ix_executions_owner", table_name="executions")
     op.drop_index(
         "ix_executions_live",
         table_name="executions",
-        postgresql_where=sa.text("status IN ('pending', 'queued', 'running', 'waiting')"),
+        postgresql_where=sa.text(
+            "status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL"
+        ),
     )
     op.drop_index(
         "ix_executions_leased",
         table_name="executions",
-        postgresql_where=sa.text("status = 'running'"),
+        postgresql_where=sa.text("status = 'running' AND lease_until IS NOT NULL"),
     )
     op.drop_index(
         "ix_executions_due", table_name="executions", postgresql_where=sa.text("status = 'pending'")

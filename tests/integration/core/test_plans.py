@@ -1,0 +1,137 @@
+"""Plans are made once and kept: they must be right whatever the table held when they were made.
+
+A nearly empty index, or a small table, looks cheap to read as a whole. Ten thousand rows later, the
+connections still do as they planned.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Connection, event, text
+
+from celeriac.db import executions, leases, queues, transitions
+from celeriac.db.engine import Database
+from celeriac.db.executions import ExecutionFilter
+from celeriac.db.transitions import Turn
+from celeriac.domain.execution import Lease, Message
+from celeriac.domain.outcome import Completed, HandedBack
+from celeriac.domain.states import Status
+from tests.support.core import Core
+
+Work = Callable[[Connection], object]
+
+LEASE = Lease(uuid4(), 1, uuid4())
+MESSAGE = Message(uuid4(), 0)
+TURN = Turn("task_execution", "w", 30.0, "celery-task")
+LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
+
+BY_ID = {"pk_executions"}
+STATEMENTS: dict[str, tuple[Work, set[str]]] = {
+    "claim": (
+        lambda c: transitions.claim(c, MESSAGE, token=uuid4(), worker="w", lease_seconds=30.0),
+        BY_ID,
+    ),
+    "complete": (lambda c: transitions.finish(c, LEASE, Completed(None)), BY_ID),
+    "hand back": (lambda c: transitions.finish(c, LEASE, HandedBack()), BY_ID),
+    "complete and take the next": (
+        lambda c: transitions.finish(c, LEASE, Completed(None), TURN),
+        BY_ID | {"ix_executions_due"},
+    ),
+    "cancel": (lambda c: transitions.request_cancel(c, [uuid4()], "someone"), BY_ID),
+    "renew leases": (lambda c: leases.renew(c, [LEASE], lease_seconds=30.0), BY_ID),
+    "queue what is due": (
+        lambda c: transitions.queue_due(c, window=16),
+        BY_ID | {"ix_executions_due", "ix_executions_sent"},
+    ),
+    "take back what was not sent": (
+        lambda c: transitions.unqueue(c, ["celery-task"], delay=2.0, reason="broker_unavailable"),
+        {"ix_executions_celery_task"},
+    ),
+    "find lost messages": (lambda c: queues.waiting(c, older_than=15.0), {"ix_executions_sent"}),
+    "send again": (
+        lambda c: transitions.resend(c, "task_execution", older_than=15.0, limit=100),
+        BY_ID | {"ix_executions_sent"},
+    ),
+    "rescue": (
+        lambda c: transitions.rescue_expired(c, limit=100, base_delay=2.0, grace=0.0),
+        BY_ID | {"ix_executions_leased"},
+    ),
+    "list what is live": (
+        lambda c: executions.find(c, LIVE, before=None, limit=50),
+        {"ix_executions_live"},
+    ),
+}
+
+
+@pytest.fixture(params=[20, 2000], ids=["small", "grown"])
+def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
+    """A database with so many ended executions and none that is live, as the planner knows."""
+    core = Core(database)
+    core.pending_many([{}] * request.param)
+    with database.statement() as connection:
+        connection.execute(text("UPDATE executions SET status = 'completed', completed_at = now()"))
+        connection.execute(text("VACUUM ANALYZE executions"))
+    return database
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_kept_plan_reads_by_the_right_index(analysed: Database, name: str) -> None:
+    work, wanted = STATEMENTS[name]
+
+    assert indexes(analysed, work) == wanted
+
+
+def test_a_new_execution_counts_what_its_queue_has_out(analysed: Database) -> None:
+    core = Core(analysed)
+
+    assert indexes(analysed, lambda _: core.queued()) == {"ix_executions_sent"}
+
+
+def indexes(database: Database, work: Work) -> set[str]:
+    """Return what the generic plans of the statements of `work` read the executions by."""
+    statements: list[str] = []
+
+    def executed(_c: object, _k: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", executed)
+    try:
+        with database.statement() as connection:
+            work(connection)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", executed)
+    plans = [plan(database, each) for each in statements if "executions" in each]
+    assert plans, "no statement on executions was seen"
+    found = {name for each in plans for name in re.findall(_READS, each)}
+    return {"pk_executions" if name in _AS_GOOD else name for name in found}
+
+
+_READS = (
+    r"(?:Scan using |Scan Backward using |Bitmap Index Scan on |Seq Scan on )(\w*executions\w*)"
+)
+
+_AS_GOOD = {"ix_executions_task", "ix_executions_owner"}
+"""PostgreSQL 18 may find an id by (task_id, id) as well, skipping over tasks while they are few."""
+
+
+def plan(database: Database, statement: str) -> str:
+    """Return the generic plan of a statement as it is sent to the driver."""
+    names: list[str] = []
+
+    def numbered(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    with database.statement() as connection:
+        explain = "EXPLAIN (GENERIC_PLAN) " + re.sub(r"%\((\w+)\)s", numbered, statement)
+        driver: Any = connection.connection.driver_connection
+        # psycopg would prepare it, as often as it is asked, and miss the parameters
+        return "\n".join(row[0] for row in driver.execute(explain, prepare=False))
+
+
+def test_the_statements_are_seen_as_they_are(database: Database) -> None:
+    assert indexes(database, lambda c: executions.get(c, UUID(int=1), owner=None)) == BY_ID
