@@ -161,15 +161,18 @@ class CoreWorld(RuleBasedStateMachine):
         self.forgetful.losses = losses
         taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "address") if turn else None
         finished = Finish(self.forgetful, self.core.live)(claim, outcome, None, taking)
-        if holds:
-            assert finished.status is wanted
-        else:
-            changed = self.core.get(row.id)
-            assert (changed.status, changed.event_seq) == (row.status, row.event_seq)
+        taken = None
         if finished.claim is not None:
             taken = self.rows[finished.claim.lease.execution_id]
             assert taken.status is Status.PENDING
-            assert taken.id != row.id
             self.held.append(finished.claim)
+        if holds:
+            assert finished.status is wanted
+            assert taken is None or taken.id != row.id
+        elif taken is None or taken.id != row.id:
+            # whoever lost it may take it anew, under a new token, once it is pending again
+            assert finished.status is None or finished.again
+            changed = self.core.get(row.id)
+            assert (changed.status, changed.event_seq) == (row.status, row.event_seq)
         if claim not in self.ghosts:
             self.ghosts.append(claim)

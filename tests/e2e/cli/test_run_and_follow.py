@@ -157,12 +157,15 @@ def test_logs_shows_the_lines_of_all_services(commands: CommandLine) -> None:
 @pytest.mark.requirement("A18")
 def test_logs_follows_what_is_written_from_now_on(commands: CommandLine) -> None:
     following = commands.start("following", "logs", "--follow", "-n", "0", "--json")
+    ids: list[str] = []
+
+    def logged() -> bool:
+        # it may not yet follow when the first of them runs, and shows each a moment after its end
+        ids.append(str(commands.ask("run", "noop")["id"]))
+        shown = following.output()
+        return any(known in shown for known in ids)
+
     try:
-
-        def logged() -> bool:
-            done = commands.ask("run", "noop")
-            return str(done["id"]) in following.output()
-
         wait_until(logged, "the follower shows a new execution", within=60)
     finally:
         following.close()
