@@ -2,7 +2,7 @@
 
 import asyncio
 
-from celeriac.agents.functions import agent
+from celeriac.agents.python.functions import agent
 
 
 @agent("benchmark-noop")

@@ -3,12 +3,12 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from celeriac.agents.functions import agent
+from celeriac.agents.python.functions import agent
 from celeriac.version import __version__
 
 if TYPE_CHECKING:
-    from celeriac.agents.child_context import ChildContext
-    from celeriac.agents.context import AgentContext
+    from celeriac.agents.python.child_context import ChildContext
+    from celeriac.agents.python.context import AgentContext
     from celeriac.client import Client, ClientError
     from celeriac.domain.errors import PermanentError, RetryableError, SoftTimeLimit
 
@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 _LAZY = {
-    "AgentContext": "celeriac.agents.context",
-    "ChildContext": "celeriac.agents.child_context",
+    "AgentContext": "celeriac.agents.python.context",
+    "ChildContext": "celeriac.agents.python.child_context",
     "Client": "celeriac.client",
     "ClientError": "celeriac.client",
     "PermanentError": "celeriac.domain.errors",

@@ -65,14 +65,14 @@ class Registry:
     def _make(self, name: RunnerName) -> Runner:
         match name:
             case RunnerName.LLM:
-                from celeriac.agents.llm import LlmRunner
+                from celeriac.agents.llm.runner import LlmRunner
 
                 self._prices.warm()
                 llm = LlmRunner(self._providers, self._prices)
                 self._closers.append(llm.aclose)
                 return llm
             case RunnerName.PYTHON:
-                from celeriac.agents.python import PythonRunner
+                from celeriac.agents.python.runner import PythonRunner
 
                 return PythonRunner(modules=self._agent_modules, environment=self._environment)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.python import PythonRunner
+from celeriac.agents.python.runner import PythonRunner
 from tests.support.run_context import RecordingContext
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.python import PythonRunner
+from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import ChildCrashedError, MemoryLimitError
 from celeriac.domain.task import Limits
 from celeriac.kit.process import identify, still_running

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child import ChildCommand, ChildProcess
-from celeriac.agents.child_protocol import (
+from celeriac.agents.child.process import ChildCommand, ChildProcess
+from celeriac.agents.child.protocol import (
     MAX_LINE_BYTES,
     ChildMessage,
     LogMessage,
     ProgressMessage,
     ResultMessage,
 )
-from celeriac.agents.child_run import run_in_child
+from celeriac.agents.child.run import run_in_child
 from celeriac.domain.errors import ChildCrashedError, ChildProtocolError
 from celeriac.kit.process import ResourceLimits, identify, still_running
 from tests.support.run_context import RecordingContext, python_job
@@ -139,7 +139,7 @@ async def test_the_last_lines_of_stderr_are_kept(tmp_path: Path) -> None:
 WORKER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from celeriac.agents.child import ChildCommand, ChildProcess
+from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.kit.process import ResourceLimits
 
 async def main():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from celeriac.agents.python import PythonRunner
+from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import (
     OutputInvalidError,
     PermanentError,

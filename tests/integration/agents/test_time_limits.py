@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents import child_main
-from celeriac.agents.child import ChildCommand, ChildProcess
-from celeriac.agents.child_protocol import ErrorMessage
-from celeriac.agents.child_run import describe_job
-from celeriac.agents.python import PythonRunner
+from celeriac.agents.child.process import ChildCommand, ChildProcess
+from celeriac.agents.child.protocol import ErrorMessage
+from celeriac.agents.child.run import describe_job
+from celeriac.agents.python import child_main
+from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import HardTimeLimitError, SoftTimeLimit
 from celeriac.domain.events import EventType
 from celeriac.domain.outcome import Completed

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.llm import LlmRunner
+from celeriac.agents.llm.runner import LlmRunner
+from celeriac.agents.llm.watchdog import Patience
 from celeriac.agents.pricing import Price, Prices
 from celeriac.agents.providers import Provider, Providers
-from celeriac.agents.watchdog import Patience
 from celeriac.embedded.ports import reserve_port
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer

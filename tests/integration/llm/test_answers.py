@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS
-from celeriac.agents.llm import LlmRunner
+from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.jsontypes import JsonObject

@@ -4,8 +4,8 @@ import traceback
 
 import pytest
 
-from celeriac.agents.clients import MAX_RETRIES
-from celeriac.agents.llm import LlmRunner
+from celeriac.agents.llm.clients import MAX_RETRIES
+from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     ContentFilteredError,

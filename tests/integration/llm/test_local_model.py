@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.agents.llm import LlmRunner
+from celeriac.agents.llm.runner import LlmRunner
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
 from celeriac.api.schemas.catalog import NewAgent, NewTask

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from celeriac.agents.llm import LlmRunner
+from celeriac.agents.llm.runner import LlmRunner
+from celeriac.agents.llm.watchdog import Patience
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Provider, Providers
-from celeriac.agents.watchdog import Patience
 from celeriac.domain.errors import ProviderError
 from celeriac.domain.task import Limits
 from tests.support.llm_jobs import llm_job

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.agents.callables import find_function
+from celeriac.agents.python.callables import find_function
 from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
 from tests.support.run_context import FUNCTIONS
 

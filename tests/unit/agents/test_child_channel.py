@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from celeriac.agents.child_channel import Channel, Interrupts
+from celeriac.agents.python.child_channel import Channel, Interrupts
 
 
 @dataclass

@@ -4,10 +4,10 @@ import signal
 
 import pytest
 
-from celeriac.agents.child_environment import child_environment
-from celeriac.agents.child_errors import crash_of, error_of
-from celeriac.agents.child_protocol import ErrorReport, UsageMessage, parse_line
-from celeriac.agents.lines import MAX_LINE, LineSplitter
+from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.errors import crash_of, error_of
+from celeriac.agents.child.lines import MAX_LINE, LineSplitter
+from celeriac.agents.child.protocol import ErrorReport, UsageMessage, parse_line
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     MemoryLimitError,

@@ -3,7 +3,7 @@
 import pytest
 
 import celeriac
-from celeriac.agents.functions import function_path, is_registered, registered_agents
+from celeriac.agents.python.functions import function_path, is_registered, registered_agents
 from tests.support import agent_functions
 from tests.support.run_context import FUNCTIONS
 

@@ -9,11 +9,11 @@ from pydantic_ai import ModelRetry, UsageLimitExceeded
 
 from celeriac.adapters.memory import MemoryRunContext
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
-from celeriac.agents.deltas import Deltas
-from celeriac.agents.model_errors import translated
+from celeriac.agents.llm.deltas import Deltas
+from celeriac.agents.llm.model_errors import translated
+from celeriac.agents.llm.structured import StructuredOutput
+from celeriac.agents.llm.watchdog import Patience, Watchdog
 from celeriac.agents.providers import Choice, Provider
-from celeriac.agents.structured import StructuredOutput
-from celeriac.agents.watchdog import Patience, Watchdog
 from celeriac.domain.errors import AgentMisconfiguredError, ModelCallLimitError, ProviderError
 from celeriac.domain.events import EventType
 from celeriac.domain.task import Limits

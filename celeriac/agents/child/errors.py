@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Mapping, Sequence
 
-from celeriac.agents.child_protocol import ErrorReport
+from celeriac.agents.child.protocol import ErrorReport
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     CeleriacError,

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, BinaryIO
 
-from celeriac.agents import callables
-from celeriac.agents.child_channel import Channel, ChannelHandler, Interrupts
-from celeriac.agents.child_context import ChildContext
-from celeriac.agents.results import encode_result
+from celeriac.agents.python import callables
+from celeriac.agents.python.child_channel import Channel, ChannelHandler, Interrupts
+from celeriac.agents.python.child_context import ChildContext
+from celeriac.agents.python.results import encode_result
 from celeriac.domain.errors import (
     CeleriacError,
     ChildCrashedError,

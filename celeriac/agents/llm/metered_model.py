@@ -14,10 +14,10 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
 from celeriac.agents.base import clip, emit_message
-from celeriac.agents.model_errors import content_filtered
+from celeriac.agents.llm.model_errors import content_filtered
+from celeriac.agents.llm.watchdog import Watchdog
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice
-from celeriac.agents.watchdog import Watchdog
 from celeriac.domain.errors import OutputInvalidError
 from celeriac.domain.usage import ModelCall
 from celeriac.logs.events import Step

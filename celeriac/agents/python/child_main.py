@@ -1,4 +1,4 @@
-"""The program of a child process that runs a plain Python function (`celeriac.agents.python`).
+"""The program of a child process that runs a plain Python function (see `runner`).
 
 Run by its path, with `python -P`. Before anything of the user's is imported it takes stdin and
 stdout for the protocol: `print` then writes to stderr, which becomes log lines.
@@ -28,8 +28,8 @@ def main() -> int:
     start = json.loads(line)
     sys.path[:] = start["python"]["sys_path"]
 
-    from celeriac.agents.child_channel import Channel
-    from celeriac.agents.child_work import work
+    from celeriac.agents.python.child_channel import Channel
+    from celeriac.agents.python.child_work import work
 
     return work(start, commands, Channel(answers))
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import IO, Self
 from uuid import uuid4
 
-from celeriac.agents.child_protocol import (
+from celeriac.agents.child.lines import LineSplitter
+from celeriac.agents.child.protocol import (
     MAX_LINE_BYTES,
     ChildMessage,
     LogMessage,
     encode_line,
     parse_line,
 )
-from celeriac.agents.lines import LineSplitter
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.process import (

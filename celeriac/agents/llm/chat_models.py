@@ -7,7 +7,7 @@ from pydantic_ai.providers import Provider as AiProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from celeriac.agents.clients import Clients
+from celeriac.agents.llm.clients import Clients
 from celeriac.agents.providers import OPENAI, Choice, Provider
 
 _WHOLE_STREAMS = OpenAIModelProfile(

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from celeriac.agents import child_main
-from celeriac.agents.callables import AgentFunction, find_function
-from celeriac.agents.child import ChildCommand
-from celeriac.agents.child_environment import child_environment
-from celeriac.agents.child_run import run_in_child
-from celeriac.agents.context import AgentContext
-from celeriac.agents.results import encode_result
+from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.process import ChildCommand
+from celeriac.agents.child.run import run_in_child
+from celeriac.agents.python import child_main
+from celeriac.agents.python.callables import AgentFunction, find_function
+from celeriac.agents.python.context import AgentContext
+from celeriac.agents.python.results import encode_result
 from celeriac.domain.agent import PythonAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, OutputInvalidError, PermanentError
 from celeriac.domain.outcome import Completed

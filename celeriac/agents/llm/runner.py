@@ -24,15 +24,15 @@ from pydantic_ai.output import OutputSpec
 from pydantic_ai.settings import ModelSettings
 
 from celeriac.agents.base import clip
-from celeriac.agents.chat_models import ChatModels
-from celeriac.agents.clients import Clients
-from celeriac.agents.deltas import Deltas, Kind
-from celeriac.agents.metered_model import MAX_SHOWN_ANSWER, MeteredModel
-from celeriac.agents.model_errors import translated
+from celeriac.agents.llm.chat_models import ChatModels
+from celeriac.agents.llm.clients import Clients
+from celeriac.agents.llm.deltas import Deltas, Kind
+from celeriac.agents.llm.metered_model import MAX_SHOWN_ANSWER, MeteredModel
+from celeriac.agents.llm.model_errors import translated
+from celeriac.agents.llm.structured import StructuredOutput
+from celeriac.agents.llm.watchdog import Patience, Watchdog
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
-from celeriac.agents.structured import StructuredOutput
-from celeriac.agents.watchdog import Patience, Watchdog
 from celeriac.domain.agent import LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, OutputInvalidError, ProviderError
 from celeriac.domain.outcome import Completed

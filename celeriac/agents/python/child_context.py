@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from celeriac.agents.child_channel import Channel
+from celeriac.agents.python.child_channel import Channel
 
 LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
 
@@ -13,7 +13,7 @@ LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
 class ChildContext:
     """What a plain function may do besides its own work: its parameter `ctx`.
 
-    Has the names of `celeriac.agents.context.AgentContext`, without `await`.
+    Has the names of `celeriac.agents.python.context.AgentContext`, without `await`.
     """
 
     def __init__(self, channel: Channel, job: Mapping[str, Any]) -> None:

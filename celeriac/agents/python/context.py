@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from celeriac.agents.child_context import LOG_LEVELS
-from celeriac.agents.log_relay import LogRelay
+from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.python.child_context import LOG_LEVELS
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.jsontypes import JsonObject

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import time
 
-from celeriac.agents.child import ChildCommand, ChildProcess
-from celeriac.agents.child_errors import crash_of, error_of
-from celeriac.agents.child_protocol import (
+from celeriac.agents.child.errors import crash_of, error_of
+from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.child.process import ChildCommand, ChildProcess
+from celeriac.agents.child.protocol import (
     ChildMessage,
     DeltaMessage,
     ErrorMessage,
@@ -16,7 +17,6 @@ from celeriac.agents.child_protocol import (
     ResultMessage,
     UsageMessage,
 )
-from celeriac.agents.log_relay import LogRelay
 from celeriac.domain.errors import ChildCrashedError, ChildProtocolError, HardTimeLimitError
 from celeriac.domain.events import EventType
 from celeriac.kit.jsontypes import JsonObject, JsonValue

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from celeriac.agents.functions import is_registered
+from celeriac.agents.python.functions import is_registered
 from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
 from celeriac.kit.jsontypes import JsonObject
 

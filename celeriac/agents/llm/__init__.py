@@ -1,0 +1,1 @@
+"""The `llm` runner: language models behind OpenAI-compatible endpoints."""

@@ -1,0 +1,1 @@
+"""The `python` runner: users' functions, on the loop or in a child process."""
