@@ -10,13 +10,14 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from celeriac.domain.agent import AgentSpec, RunnerName
+from celeriac.domain.approval import Answer, Question
 from celeriac.domain.errors import AgentMisconfiguredError, BrokerUnavailableError
 from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Completed
-from celeriac.domain.usage import ModelCall
+from celeriac.domain.outcome import Completed, Parked
+from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import Envelope, Job, RunContext, Runner
 
@@ -98,7 +99,15 @@ class MemoryRunContext:
         self.correlation: Mapping[str, str] = {"execution_id": execution_id}
         self.events: list[tuple[EventType, JsonObject]] = []
         self.deltas: list[JsonObject] = []
+        self.planned: list[PlannedCall] = []
+        self.denial: Exception | None = None
         self.calls: list[ModelCall] = []
+        self.tickets: list[Ticket | None] = []
+        self.questions: list[Question] = []
+        self.given: dict[str, Answer] = {}
+        self.session_id = uuid4()
+        self.external_id: str | None = None
+        self.state: JsonValue = None
         self.steps: list[tuple[float, float | None, str]] = []
         self._workdir = workdir
         self._execution_id = execution_id
@@ -121,9 +130,34 @@ class MemoryRunContext:
         """Keep a piece of streaming output."""
         self.deltas.append(data)
 
-    async def charge(self, call: ModelCall) -> None:
-        """Keep a model call."""
+    async def admit(self, call: PlannedCall) -> Ticket | None:
+        """Keep what was asked for; raise `denial` where one is set."""
+        self.planned.append(call)
+        if self.denial is not None:
+            raise self.denial
+        return None
+
+    async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
+        """Keep a model call, and the ticket that it had."""
+        self.tickets.append(ticket)
         self.calls.append(call)
+
+    async def ask(self, question: Question) -> Answer:
+        """Keep a question; return its answer in `given`, which must be there."""
+        self.questions.append(question)
+        return self.given[question.key]
+
+    async def answers(self) -> Mapping[str, Answer]:
+        """Return `given`."""
+        return self.given
+
+    async def save_session(
+        self, *, external_id: str | None = None, state: JsonValue = None
+    ) -> UUID:
+        """Keep what is needed to go on."""
+        self.external_id = external_id or self.external_id
+        self.state = self.state if state is None else state
+        return self.session_id
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Keep how far the work is."""
@@ -134,14 +168,16 @@ class MemoryRunner:
     """A `Runner` of any kind of agent: awaits a function and returns its value."""
 
     name: ClassVar[str] = "memory"
+    resumable: ClassVar[bool] = True
 
-    def __init__(self, work: Callable[[Job, RunContext], Awaitable[JsonValue]]) -> None:
+    def __init__(self, work: Callable[[Job, RunContext], Awaitable[JsonValue | Parked]]) -> None:
         """Do `work` for each job."""
         self._work = work
 
-    async def run(self, job: Job, context: RunContext) -> Completed:
-        """Do the work."""
-        return Completed(await self._work(job, context))
+    async def run(self, job: Job, context: RunContext) -> Completed | Parked:
+        """Do the work; a `Parked` that it returns parks the attempt."""
+        done = await self._work(job, context)
+        return done if isinstance(done, Parked) else Completed(done)
 
 
 class MemoryRunners:

@@ -6,10 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
 from celeriac.domain.agent import AgentSpec, RunnerName
+from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Runner
 
 _CLOSE_SECONDS = 5.0
+
+WARMED = (RunnerName.LLM, RunnerName.PYTHON)
+"""Runners that every worker has; the others are made when the first agent asks for them."""
 
 
 class Registry:
@@ -39,7 +43,7 @@ class Registry:
         """Return the runner of `agent`; the first call for a kind may take a second or two."""
         return self._of(agent.runner)
 
-    def warm(self, names: Sequence[RunnerName] = tuple(RunnerName)) -> threading.Thread:
+    def warm(self, names: Sequence[RunnerName] = WARMED) -> threading.Thread:
         """Make runners in the background, so that their first executions need not wait."""
         thread = threading.Thread(
             target=lambda: [self._of(name) for name in names], name="warm-runners", daemon=True
@@ -75,6 +79,8 @@ class Registry:
                 from celeriac.agents.python.runner import PythonRunner
 
                 return PythonRunner(modules=self._agent_modules, environment=self._environment)
+            case RunnerName.COMMAND | RunnerName.CLAUDE | RunnerName.CREWAI:
+                raise AgentMisconfiguredError(f"There is no runner {name} yet.", field="runner")
 
     async def _aclose(self) -> None:
         for close in self._closers:

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Row, Select, func, literal, select
 from celeriac.db.models import executions as table
 from celeriac.db.models import tasks
 from celeriac.domain.execution import Execution, TriggerType
+from celeriac.domain.options import run_options
+from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7_at
 
@@ -124,5 +126,8 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
     duration = values["duration_seconds"]
     values["status"] = Status(values["status"])
     values["trigger_type"] = TriggerType(values["trigger_type"])
+    values["options"] = run_options(values["options"])
+    waiting_for = values["waiting_for"]
+    values["waiting_for"] = None if waiting_for is None else WaitingFor(waiting_for)
     values["duration_seconds"] = None if duration is None else float(duration)
     return Execution(**values)

@@ -211,6 +211,24 @@ class ModelCallLimitError(PermanentError):
     code = "model_call_limit"
 
 
+class BudgetSpentError(PermanentError):
+    """A model call would go beyond a budget; the message names it."""
+
+    code = "budget_spent"
+
+
+class ApprovalExpiredError(PermanentError):
+    """Nobody answered the agent's question in time, and its policy is to fail then."""
+
+    code = "approval_expired"
+
+
+class SessionUnavailableError(PermanentError):
+    """The session to go on with is gone, or belongs to another kind of agent."""
+
+    code = "session_unavailable"
+
+
 class OutputInvalidError(RetryableError):
     """The agent's answer doesn't fit the task's output schema."""
 

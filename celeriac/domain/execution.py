@@ -6,6 +6,8 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
+from celeriac.domain.options import RunOptions
+from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 
@@ -65,6 +67,8 @@ class Claim:
     celery_task_id: str
     request_id: str | None
     queue: str
+    session_id: UUID | None
+    options: RunOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class Execution:
     origin_id: UUID | None
     batch_id: UUID | None
     session_id: UUID | None
+    options: RunOptions
     request_id: str | None
     created_at: datetime
     available_at: datetime
@@ -105,6 +110,8 @@ class Execution:
     lease_until: datetime | None
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
+    waiting_for: WaitingFor | None
+    waiting_until: datetime | None
     event_seq: int
     message_count: int
     tool_call_count: int

@@ -1,7 +1,9 @@
 """What an attempt came to: the words between a runner, the pipeline and the database."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from celeriac.domain.approval import Question
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 
 
@@ -49,5 +51,40 @@ class HandedBack:
     """The worker shuts down and returns the execution; counts neither as retry nor as crash."""
 
 
-Outcome = Completed | Retry | Failed | Stopped | HandedBack
+class WaitingFor(StrEnum):
+    """What a parked execution waits for."""
+
+    APPROVAL = "approval"
+    BUDGET = "budget"
+    PROVIDER_LIMIT = "provider_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The attempt ends here and holds no worker; another one goes on from the session.
+
+    It goes on once all `questions` are answered or, where there are none, after `seconds`.
+    """
+
+    reason: WaitingFor
+    note: str
+    """Why, in a sentence for people."""
+    questions: tuple[Question, ...] = ()
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would wait for ever."""
+        if not self.questions and self.seconds is None:
+            raise ValueError("a parked execution needs a question or a time")
+
+
+class MustWaitError(Exception):
+    """Raised inside an agent where its attempt must be parked; holds the outcome."""
+
+    def __init__(self, parked: Parked) -> None:
+        super().__init__(parked.note)
+        self.parked = parked
+
+
+Outcome = Completed | Retry | Failed | Stopped | HandedBack | Parked
 """Every way an attempt can end while its worker still holds the lease."""

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from celeriac.domain.agent import Strict
+from celeriac.domain.budget import Budget
 from celeriac.domain.retry import RetryPolicy
 
 QueueName = Annotated[
@@ -91,6 +92,8 @@ class TaskSpec(Strict):
     max_crashes: int = Field(default=3, ge=1, le=20)
     """After so many lost workers the execution is failed with `worker_lost`."""
     queue: QueueName = DEFAULT_QUEUE
+    budget: Budget | None = None
+    """What the model calls of one execution may cost together."""
     priority: PriorityLabel = Field(
         default=Priority.NORMAL, json_schema_extra={"default": Priority.NORMAL.label}
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from uuid import UUID
 
 MAX_COUNT = 2**31 - 1
 MAX_COST = Decimal(10**9)
@@ -32,3 +33,24 @@ class ModelCall:
                 raise ValueError(f"{name} must be between 0 and {MAX_COUNT}")
         if self.cost is not None and not 0 <= self.cost < MAX_COST:
             raise ValueError(f"cost must be between 0 and {MAX_COST}")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """A model call that is about to be made: the most that it can use.
+
+    `cost` is in US dollars, None where no price is known. Limits and budgets are asked with it.
+    """
+
+    provider: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Leave for one model call: what is reserved for it until it is charged."""
+
+    id: UUID

@@ -21,6 +21,10 @@ class Step(StrEnum):
     EXECUTION_CANCELLED = "execution.cancelled"
     EXECUTION_RETRY_SCHEDULED = "execution.retry_scheduled"
     EXECUTION_HANDED_BACK = "execution.handed_back"
+    EXECUTION_PARKED = "execution.parked"
+    EXECUTION_RESUMED = "execution.resumed"
+    APPROVAL_ASKED = "approval.asked"
+    APPROVAL_ANSWERED = "approval.answered"
     EXECUTION_WORKER_LOST = "execution.worker_lost"
     EXECUTION_LEASE_LOST = "execution.lease_lost"
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from uuid import UUID
 
 from celeriac.db.leases import Notes
+from celeriac.domain.approval import Answer, Question
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Lease
-from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject, storable, storable_text
+from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.kit.jsontypes import JsonObject, JsonValue, storable, storable_text
+from celeriac.services.backing import Backed, Backing
+from celeriac.services.ports import Job, Runner
 
 _MAX_UNSTORED = 1000
 """Events that may wait to be stored before their agent is slowed down."""
@@ -57,6 +60,7 @@ class Attempt:
         self._on_delta = on_delta
         self._lock = threading.Lock()
         self._cancel: Callable[[], object] | None = None
+        self._backed: Backed
 
     @property
     def workdir(self) -> Path:
@@ -83,8 +87,35 @@ class Attempt:
         """Show streaming output to those who watch."""
         self._on_delta(self.lease.execution_id, data)
 
-    async def charge(self, call: ModelCall) -> None:
-        """Record a model call and its event."""
+    def back(self, backing: Backing, job: Job, runner: Runner) -> None:
+        """Give the attempt its services, before its runner is started."""
+        self._backed = Backed(backing, self.lease, job, runner)
+
+    async def admit(self, call: PlannedCall) -> Ticket | None:
+        """Ask leave for a model call; see `RunContext.admit`."""
+        self._check_lease()
+        return await self._backed.admit(call)
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask a person and wait; see `RunContext.ask`."""
+        self._check_lease()
+        return await self._backed.ask(question)
+
+    async def answers(self) -> Mapping[str, Answer]:
+        """Return the answers there are; see `RunContext.answers`."""
+        return await self._backed.answers()
+
+    async def save_session(
+        self, *, external_id: str | None = None, state: JsonValue = None
+    ) -> UUID:
+        """Store what is needed to go on; see `RunContext.save_session`."""
+        self._check_lease()
+        return await self._backed.save_session(external_id=external_id, state=state)
+
+    async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
+        """Record a model call and its event; settle what was reserved for it."""
+        if ticket is not None:
+            await self._backed.settle(ticket, call)
         reason = call.finish_reason
         call = replace(
             call,

@@ -17,7 +17,16 @@ import structlog
 from celeriac.db.transitions import Turn
 from celeriac.domain.errors import HardTimeLimitError, RetryableError, SoftTimeLimit
 from celeriac.domain.execution import Claim, Message
-from celeriac.domain.outcome import Completed, Failed, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.outcome import (
+    Completed,
+    Failed,
+    HandedBack,
+    MustWaitError,
+    Outcome,
+    Parked,
+    Retry,
+    Stopped,
+)
 from celeriac.domain.plan import Plan
 from celeriac.domain.prompt import compiled
 from celeriac.domain.states import Status
@@ -25,6 +34,7 @@ from celeriac.kit.loop import LeftBehindError, LoopThread, Running
 from celeriac.logs import Step, bound
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
+from celeriac.services.backing import Backing
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.failures import outcome_of
 from celeriac.services.finish import Finish
@@ -51,6 +61,7 @@ class Parts:
     runners: Runners
     active: ActiveAttempts
     notebook: Notebook
+    backing: Backing
     live: LiveEvents
     loop: LoopThread
     workdirs: Path
@@ -130,6 +141,8 @@ class Execute:
             variables=claim.variables,
             output_schema=plan.task.output_schema,
             limits=plan.task.limits,
+            options=claim.options,
+            session=self._parts.backing.conversations.of(claim),
         )
 
     def _run(self, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:
@@ -137,12 +150,13 @@ class Execute:
         try:
             job = self._prepare(claim, plan)
             runner = self._parts.runners.get(job.agent)
+            attempt.back(self._parts.backing, job, runner)
             running = self._parts.loop.start(_within_soft_limit(runner.run(job, attempt), job))
             return self._wait(attempt, running)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - agents raise anything
             return _ending(error, attempt, claim, plan)
 
-    def _wait(self, attempt: Attempt, running: Running[Completed]) -> Completed:
+    def _wait(self, attempt: Attempt, running: Running[Completed | Parked]) -> Completed | Parked:
         attempt.on_stop(lambda: running.cancel(_WIND_UP_SECONDS))
         if not running.wait(attempt.seconds_left):
             attempt.stop(StopReason.HARD_LIMIT)
@@ -153,7 +167,7 @@ class Execute:
         return running.result()
 
 
-async def _within_soft_limit(work: Awaitable[Completed], job: Job) -> Completed:
+async def _within_soft_limit(work: Awaitable[Completed | Parked], job: Job) -> Completed | Parked:
     limit = job.limits.soft_seconds
     scope = asyncio.timeout(limit)
     try:
@@ -179,6 +193,8 @@ def _ending(error: BaseException, attempt: Attempt, claim: Claim, plan: Plan) ->
         case StopReason.HARD_LIMIT:
             limit = plan.task.limits.hard_seconds
             error = HardTimeLimitError(f"The attempt was stopped at its hard limit of {limit:g} s.")
+        case None if isinstance(error, MustWaitError):
+            return error.parked
         case None if isinstance(error, asyncio.CancelledError):
             error = RetryableError("The agent cancelled itself.")
     return outcome_of(
@@ -193,6 +209,7 @@ def _correlation(claim: Claim) -> dict[str, str]:
         "task_id": str(claim.task_id),
         "execution_id": str(claim.lease.execution_id),
         "celery_task_id": claim.celery_task_id,
+        "session_id": str(claim.session_id) if claim.session_id else None,
     }
     return {name: value for name, value in ids.items() if value}
 
@@ -220,6 +237,10 @@ def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: floa
             error_code=outcome.failure.code,
             error=outcome.failure.message,
             traceback=outcome.failure.details.get("traceback"),
+        )
+    elif isinstance(outcome, Parked):
+        logger.info(
+            Step.EXECUTION_PARKED, attempt=attempt, waiting_for=outcome.reason, note=outcome.note
         )
     else:
         step = _STEPS.get(status, Step.EXECUTION_HANDED_BACK)

@@ -10,7 +10,7 @@ from celeriac.db.leases import Notes
 from celeriac.db.transitions import Finished, Turn
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Failed, Failure, Outcome
+from celeriac.domain.outcome import Failed, Failure, Outcome, Parked
 from celeriac.services.patience import patiently
 from celeriac.services.ports import LiveEvents
 
@@ -51,7 +51,7 @@ class Finish:
     def _once(
         self, claim: Claim, outcome: Outcome, notes: Notes | None, turn: Turn | None
     ) -> Finished:
-        if not notes and not isinstance(outcome, Failed):
+        if not notes and not isinstance(outcome, Failed | Parked):
             with self._database.statement() as connection:
                 return transitions.finish(connection, claim.lease, outcome, turn)
         with self._database.transaction() as connection:

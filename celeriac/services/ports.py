@@ -7,12 +7,15 @@ from typing import ClassVar, Protocol
 from uuid import UUID
 
 from celeriac.domain.agent import AgentSpec
+from celeriac.domain.approval import Answer, Question
 from celeriac.domain.events import EventType
 from celeriac.domain.execution import Message
-from celeriac.domain.outcome import Completed
+from celeriac.domain.options import NO_OPTIONS, RunOptions
+from celeriac.domain.outcome import Completed, Parked
+from celeriac.domain.session import Session
 from celeriac.domain.task import Limits
-from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.kit.jsontypes import JsonObject, JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,15 @@ class Job:
     variables: JsonObject
     output_schema: JsonObject | None
     limits: Limits
+    options: RunOptions = NO_OPTIONS
+    session: Session | None = None
+    """The session to go on with: an earlier execution's, or this one's own after it was parked."""
+
+    @property
+    def forks(self) -> bool:
+        """Whether the session is another's that must stay as it is: work in a copy of it."""
+        own = self.session is None or self.session.execution_id == self.execution_id
+        return self.options.fork_session and not own
 
 
 class RunContext(Protocol):
@@ -112,8 +124,40 @@ class RunContext(Protocol):
         """Show a piece of streaming output to those who watch; never stored."""
         ...
 
-    async def charge(self, call: ModelCall) -> None:
+    async def admit(self, call: PlannedCall) -> Ticket | None:
+        """Ask leave for a model call, of the provider's limits and of all budgets; may wait.
+
+        The ticket, if there is one, must be given to `charge` when the call has ended, however it
+        did. Raises MustWaitError where the attempt is to be parked, and BudgetSpentError.
+        """
+        ...
+
+    async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
         """Record a model call with its tokens, latency and cost."""
+        ...
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask a person and wait here for the answer; the attempt keeps its slot meanwhile.
+
+        For agents that can't be parked; the others return `Parked` with their questions. A
+        question that was answered before, in this attempt or an earlier one, is not asked again.
+        Raises ApprovalExpiredError.
+        """
+        ...
+
+    async def answers(self) -> Mapping[str, Answer]:
+        """Return the answers that this execution's questions have, by the questions' keys."""
+        ...
+
+    async def save_session(
+        self, *, external_id: str | None = None, state: JsonValue = None
+    ) -> UUID:
+        """Store what another attempt or execution needs to go on; return the session's id.
+
+        Makes the session on first use; None keeps what is stored. A session that the job came
+        with is written to, but one that is to be forked is left alone and named as the parent of
+        a new one. Raises LeaseLostError.
+        """
         ...
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
@@ -130,9 +174,15 @@ class Runner(Protocol):
     """
 
     name: ClassVar[str]
+    resumable: ClassVar[bool]
+    """Whether an attempt can be parked and another one go on from its session."""
 
-    async def run(self, job: Job, context: RunContext) -> Completed:
-        """Do the work and return its result."""
+    async def run(self, job: Job, context: RunContext) -> Completed | Parked:
+        """Do the work and return its result, or that it waits with its session saved.
+
+        A MustWaitError of the context may be let through once the session is saved; one that
+        can't be resumed never meets it.
+        """
         ...
 
 

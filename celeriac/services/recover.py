@@ -61,6 +61,15 @@ class Recover:
         self._live.changed([item.execution_id for item in rescued])
         return len(rescued)
 
+    def waited_enough(self, limit: int) -> int:
+        """Let parked executions go on whose time of waiting is over; return how many."""
+        with self._database.statement() as connection:
+            ids = transitions.resume_due(connection, limit=limit)
+        for execution_id in ids:
+            logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
+        self._live.changed(ids)
+        return len(ids)
+
     def lost_messages(self, *, older_than: float, limit: int) -> int:
         """Put back to `pending` what is queued although the broker has no message for it.
 

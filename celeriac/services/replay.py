@@ -43,6 +43,7 @@ class Replay:
             queue=origin.queue,
             trigger_type=origin.trigger_type,
             origin_id=origin.id,
+            options=origin.options.model_copy(update={"fork_session": False}),
             idempotency=idempotency,
         )
         return self._submit.one(actor, request)

@@ -16,6 +16,7 @@ from celeriac.domain.errors import (
     NotFoundError,
 )
 from celeriac.domain.execution import Cause, TriggerType
+from celeriac.domain.options import NO_OPTIONS, RunOptions
 from celeriac.domain.plan import Plan
 from celeriac.domain.prompt import compiled
 from celeriac.domain.schema import check_variables
@@ -51,6 +52,9 @@ class Request:
     trigger_type: TriggerType = TriggerType.MANUAL
     execution_mode: str = "async"
     origin_id: UUID | None = None
+    session_id: UUID | None = None
+    """An earlier session to go on with."""
+    options: RunOptions = NO_OPTIONS
     idempotency: Idempotency | None = None
 
 
@@ -219,4 +223,6 @@ def _new_executions(
         delay_seconds=request.delay_seconds,
         origin_id=request.origin_id,
         batch_id=batch_id,
+        session_id=request.session_id,
+        options=request.options,
     )

@@ -33,7 +33,8 @@ AGENT: dict[str, Any] = {
     "spec": {
         "runner": "llm", "model": "local/smollm2",
         "instructions": "You answer in one short paragraph.", "temperature": None,
-        "max_output_tokens": None, "max_model_calls": 20,
+        "max_output_tokens": None, "max_model_calls": 20, "mcp_servers": [], "may_ask": False,
+        "approvals": {"expires_seconds": 86400.0, "on_expiry": "deny"}, "keep_session": False,
     },
     "created_at": _AT, "updated_at": _AT, "_links": {"self": f"/api/v1/agents/{_AGENT}"},
 }  # fmt: skip
@@ -52,7 +53,7 @@ TASK: dict[str, Any] = {
             "max_retries": 3, "base_seconds": 2.0, "factor": 2.0, "max_seconds": 300.0,
             "jitter": 0.1,
         },
-        "max_crashes": 3, "queue": "task_execution", "priority": "normal",
+        "max_crashes": 3, "queue": "task_execution", "budget": None, "priority": "normal",
     },
     "created_at": _AT, "updated_at": _AT,
     "_links": {
@@ -91,7 +92,11 @@ EXECUTION: dict[str, Any] = {
     "worker_hostname": "celery@shop-1/4711", "origin_id": None, "batch_id": None,
     "session_id": None, "request_id": "shop-42", "created_at": _AT, "available_at": _AT,
     "queued_at": _AT, "started_at": _AT, "completed_at": _LATER, "duration_seconds": 2.515,
-    "cancel_requested_at": None, "cancel_requested_by": None, "event_count": 7,
+    "cancel_requested_at": None, "cancel_requested_by": None, "waiting_for": None,
+    "waiting_until": None, "event_count": 7,
+    "options": {
+        "fork_session": False, "budget": None, "record": False, "cassette_id": None,
+    },
     "message_count": 2, "tool_call_count": 0, "model_call_count": 1, "input_tokens": 48,
     "output_tokens": 21, "cost": 0.0, "progress": None,
     "_links": _LINKS | {"cancel": None, "retry": f"{_PATH}/retry", "report": f"{_PATH}/report"},

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from celeriac.domain.events import EventType
 from celeriac.domain.execution import TriggerType
+from celeriac.domain.options import RunOptions
+from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.wire import examples
 from celeriac.wire.base import Links, Wire, example
@@ -59,6 +61,11 @@ class Execution(Wire):
     duration_seconds: float | None = Field(description="From start to completion.")
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
+    waiting_for: WaitingFor | None = Field(
+        description="What a waiting execution waits for: approval, budget or provider_limit."
+    )
+    waiting_until: datetime | None = Field(description="When it goes on by itself.")
+    options: RunOptions = Field(description="What its caller wished for this run.")
     event_count: int = Field(description="Number of the latest event.")
     message_count: int
     tool_call_count: int

@@ -10,12 +10,16 @@ from celeriac.agents.pricing import Prices
 from celeriac.agents.registry import Registry
 from celeriac.kit.loop import LoopThread
 from celeriac.services.active import ActiveAttempts
+from celeriac.services.admission import Admission
 from celeriac.services.attempt import StopReason
+from celeriac.services.backing import Backing
 from celeriac.services.claim import ClaimAttempt
+from celeriac.services.conversations import Conversations
 from celeriac.services.execute import Execute, Parts
 from celeriac.services.finish import Finish
 from celeriac.services.heartbeat import Heartbeat
 from celeriac.services.notebook import Notebook
+from celeriac.services.questions import Questions
 from celeriac.wiring.container import Container
 from celeriac.wiring.options import providers
 
@@ -61,6 +65,11 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         runners=runners,
         active=active,
         notebook=notebook,
+        backing=Backing(
+            admission=Admission(),
+            conversations=Conversations(container.database),
+            questions=Questions(container.database),
+        ),
         live=container.live,
         loop=loop,
         workdirs=settings.home / "work",

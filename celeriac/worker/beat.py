@@ -80,6 +80,9 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
     def resend() -> int:
         return container.recover.lost_messages(older_than=options.resend_seconds, limit=limit)
 
+    def resume() -> int:
+        return container.recover.waited_enough(limit)
+
     def dispatch() -> int:
         until = time.monotonic() + options.interval_seconds
         total = 0
@@ -96,6 +99,7 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
     return [
         Chore("rescue_lost_workers", options.interval_seconds, rescue),
         Chore("resend_lost_messages", 2.0, resend),
+        Chore("resume_waiting", options.interval_seconds, resume),
         Chore("dispatch_due", options.interval_seconds, dispatch),
         Chore("forget_gone_workers", 3600.0, tidy_workers),
     ]

@@ -1,47 +1,25 @@
 """A RunContext that remembers what a runner told it."""
 
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from celeriac.adapters.memory import MemoryRunContext
 from celeriac.domain.agent import PythonAgent
 from celeriac.domain.events import EventType
 from celeriac.domain.task import Limits
-from celeriac.domain.usage import ModelCall
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.services.ports import Job
 
 FUNCTIONS = "tests.support.agent_functions"
 
 
-class RecordingContext:
-    """Keeps everything in lists; `hard_seconds` from now is the deadline."""
+class RecordingContext(MemoryRunContext):
+    """Stands in for an attempt of the execution `e-1`; `hard_seconds` from now is the deadline."""
 
     def __init__(self, workdir: Path, *, hard_seconds: float = 60.0) -> None:
-        self.workdir = workdir
-        self.deadline = time.monotonic() + hard_seconds
-        self.correlation: Mapping[str, str] = {"execution_id": "e-1", "request_id": "r-1"}
-        self.events: list[tuple[EventType, JsonObject]] = []
-        self.deltas: list[JsonObject] = []
-        self.calls: list[ModelCall] = []
-        self.steps: list[tuple[float, float | None, str]] = []
-
-    def idempotency_key(self, step: str) -> str:
-        return f"e-1:{step}"
-
-    async def emit(self, kind: EventType, data: JsonObject) -> None:
-        self.events.append((kind, data))
-
-    def delta(self, data: JsonObject) -> None:
-        self.deltas.append(data)
-
-    async def charge(self, call: ModelCall) -> None:
-        self.calls.append(call)
-
-    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        self.steps.append((done, total, note))
+        super().__init__(workdir, hard_seconds=hard_seconds, execution_id="e-1")
+        self.correlation = {"execution_id": "e-1", "request_id": "r-1"}
 
     def logged(self) -> list[JsonObject]:
         """The log lines among the events."""

@@ -52,6 +52,7 @@ class LlmRunner:
     """Runs agents of the kind `llm`; one for a process, on one event loop."""
 
     name: ClassVar[str] = RunnerName.LLM
+    resumable: ClassVar[bool] = True
 
     def __init__(
         self, providers: Providers, prices: Prices, *, patience: Patience | None = None

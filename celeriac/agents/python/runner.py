@@ -39,6 +39,7 @@ class PythonRunner:
     """
 
     name: ClassVar[str] = RunnerName.PYTHON
+    resumable: ClassVar[bool] = False
 
     def __init__(self, *, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         self._modules = tuple(modules)

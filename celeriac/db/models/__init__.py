@@ -4,18 +4,21 @@ from celeriac.db.models.accounts import api_keys, audit_logs, users
 from celeriac.db.models.base import metadata
 from celeriac.db.models.catalog import agent_versions, agents, task_versions, tasks
 from celeriac.db.models.executions import events, executions, idempotency_keys, model_calls
+from celeriac.db.models.sessions import approvals, sessions
 from celeriac.db.models.workers import workers
 
 __all__ = [
     "agent_versions",
     "agents",
     "api_keys",
+    "approvals",
     "audit_logs",
     "events",
     "executions",
     "idempotency_keys",
     "metadata",
     "model_calls",
+    "sessions",
     "task_versions",
     "tasks",
     "users",

@@ -40,6 +40,7 @@ executions = Table(
     Column("origin_id", Uuid),
     Column("batch_id", Uuid),
     Column("session_id", Uuid),
+    Column("options", JSONB),
     Column("request_id", Text),
     # when
     moment("created_at", now=True),
@@ -59,6 +60,8 @@ executions = Table(
     moment("lease_until"),
     moment("cancel_requested_at"),
     Column("cancel_requested_by", Text),
+    Column("waiting_for", Text),
+    moment("waiting_until"),
     # what came of it
     Column("result", JSONB),
     Column("error_code", Text),
@@ -95,6 +98,9 @@ executions = Table(
     Index("ix_executions_live", "owner_id", "id",
           postgresql_where=text(
               "status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL")),
+    Index("ix_executions_parked", "waiting_until",
+          postgresql_where=text("status = 'waiting' AND waiting_until IS NOT NULL")),
+    Index("ix_executions_session", "session_id", postgresql_where=text("session_id IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
 )  # fmt: skip
 

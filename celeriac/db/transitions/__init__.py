@@ -10,6 +10,13 @@ from celeriac.db.transitions.cancelling import request_cancel
 from celeriac.db.transitions.claiming import Turn, claim, claimed
 from celeriac.db.transitions.creating import Created, NewExecutions, create
 from celeriac.db.transitions.finishing import Finished, finish
+from celeriac.db.transitions.parking import (
+    expire,
+    park,
+    question_columns,
+    resume_answered,
+    resume_due,
+)
 from celeriac.db.transitions.rescuing import Rescued, rescue_expired
 from celeriac.db.transitions.sending import Sendable, queue_due, resend, unqueue
 
@@ -23,10 +30,15 @@ __all__ = [
     "claim",
     "claimed",
     "create",
+    "expire",
     "finish",
+    "park",
+    "question_columns",
     "queue_due",
     "request_cancel",
     "rescue_expired",
     "resend",
+    "resume_answered",
+    "resume_due",
     "unqueue",
 ]

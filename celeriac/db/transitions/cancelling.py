@@ -20,7 +20,8 @@ WITH target AS (
     UPDATE executions e
     SET status = CASE WHEN target.status IN ({cancel_from}) THEN {cancel_to} ELSE e.status END,
         completed_at = CASE WHEN target.status IN ({cancel_from}) THEN now() END,
-        cancel_requested_at = now(), cancel_requested_by = :by, event_seq = event_seq + 1
+        cancel_requested_at = now(), cancel_requested_by = :by,
+        waiting_for = NULL, waiting_until = NULL, event_seq = event_seq + 1
     FROM target WHERE e.id = target.id
     RETURNING e.id, e.status, e.event_seq, e.attempt
 ), logged AS (

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
 from celeriac.domain.execution import Claim, Lease, Message
+from celeriac.domain.options import run_options
 from celeriac.domain.states import Transition
 
 _CLAIM = guarded(
@@ -21,14 +22,15 @@ WITH claimed AS (
         attempt_started_at = now(), event_seq = event_seq + 1
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
     RETURNING id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
-              variables, retry_count, celery_task_id, request_id, queue
+              variables, retry_count, celery_task_id, request_id, queue, session_id, options
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM claimed
 )
 SELECT attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count,
-       celery_task_id, request_id, queue, set_config('synchronous_commit', 'off', true)
+       celery_task_id, request_id, queue, session_id, options,
+       set_config('synchronous_commit', 'off', true)
 FROM claimed
 """,
     claim=Transition.CLAIM,
@@ -56,13 +58,13 @@ def claim(
     ).one_or_none()
     if row is None:
         return None
-    return Claim(Lease(message.execution_id, row[0], token), *row[1:10])
+    return claim_of((message.execution_id, *row[:12]), token)
 
 
 _CLAIMED = guarded(
     """
 SELECT id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count,
-       celery_task_id, request_id, queue
+       celery_task_id, request_id, queue, session_id, options
 FROM executions
 WHERE status = {claim_to} AND lease_until IS NOT NULL AND lease_token = :token
 """,
@@ -95,7 +97,7 @@ TAKE = """
         event_seq = event_seq + 2
     FROM turn WHERE e.id = turn.id
     RETURNING e.id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
-              variables, retry_count, celery_task_id, request_id, queue
+              variables, retry_count, celery_task_id, request_id, queue, session_id, options
 ), took AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq - 1, 'queued', attempt - 1,
@@ -111,7 +113,7 @@ one step; with both events, as if a message had come and gone in between."""
 
 TAKEN = (
     "id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count, "
-    "celery_task_id, request_id, queue"
+    "celery_task_id, request_id, queue, session_id, options"
 )
 """The columns of `taken` that `claim_of` reads."""
 
@@ -141,4 +143,5 @@ def claim_of(columns: Sequence[Any], token: UUID) -> Claim | None:
     """Make a claim of the columns `TAKEN`, or None where nothing was taken."""
     if columns[0] is None:
         return None
-    return Claim(Lease(columns[0], columns[1], token), *columns[2:])
+    values = [*columns[2:12], run_options(columns[12])]
+    return Claim(Lease(columns[0], columns[1], token), *values)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from celeriac.db.transitions.guards import guarded
 from celeriac.domain.accounts import Actor
 from celeriac.domain.execution import TriggerType
+from celeriac.domain.options import NO_OPTIONS, RunOptions, stored_options
 from celeriac.domain.states import Transition
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject, dumps, storable
@@ -29,10 +30,11 @@ WITH plan AS (
     INSERT INTO executions (
         id, owner_id, task_id, task_version_id, agent_version_id, status, trigger_type,
         execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
-        available_at, max_crashes, queued_at, celery_task_id, event_seq)
+        session_id, options, available_at, max_crashes, queued_at, celery_task_id, event_seq)
     SELECT i.id, :owner_id, plan.id, :task_version_id, :agent_version_id, plan.status,
            :trigger_type, :execution_mode, :priority, :queue, i.variables::jsonb, :origin_id,
-           :batch_id, :request_id, now() + make_interval(secs => :delay_seconds), :max_crashes,
+           :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
+           now() + make_interval(secs => :delay_seconds), :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN gen_random_uuid()::text END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
@@ -76,6 +78,8 @@ class NewExecutions:
     delay_seconds: float = 0.0
     origin_id: UUID | None = None
     batch_id: UUID | None = None
+    session_id: UUID | None = None
+    options: RunOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ def create(
         "origin_id": new.origin_id,
         "batch_id": new.batch_id,
         "request_id": actor.request_id,
+        "session_id": new.session_id,
+        "options": stored_options(new.options),
         "delay_seconds": new.delay_seconds,
         "max_crashes": new.max_crashes,
         "event": dumps({"trigger_type": new.trigger_type, "by": actor.name}),

@@ -6,9 +6,18 @@ from sqlalchemy import Connection, TextClause, text
 
 from celeriac.db.transitions.claiming import TAKE, TAKEN, Turn, claim_of
 from celeriac.db.transitions.guards import guarded
+from celeriac.db.transitions.parking import park, resume_answered
 from celeriac.domain.events import EventType
 from celeriac.domain.execution import Claim, Lease
-from celeriac.domain.outcome import Completed, Failed, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.outcome import (
+    Completed,
+    Failed,
+    HandedBack,
+    Outcome,
+    Parked,
+    Retry,
+    Stopped,
+)
 from celeriac.domain.states import Status, Transition
 from celeriac.kit.jsontypes import JsonObject, storable
 
@@ -90,6 +99,8 @@ def finish(
     its own writing and returns the same status. A retry or hand-back of an execution whose
     cancellation was asked for cancels it.
     """
+    if isinstance(outcome, Parked):
+        return _parked(connection, lease, outcome)
     (alone, with_turn), values = _finishing(outcome)
     parameters = {
         "id": lease.execution_id, "attempt": lease.attempt, "token": lease.token, **values
@@ -107,6 +118,17 @@ def finish(
     return Finished(known, claim, again=known is not None)
 
 
+def _parked(connection: Connection, lease: Lease, outcome: Parked) -> Finished:
+    """Park; an execution all of whose questions are answered already goes on at once."""
+    status = park(connection, lease, outcome)
+    if status is None:
+        known = _as_finished(connection, lease)
+        return Finished(known, again=known is not None)
+    if outcome.questions:
+        resume_answered(connection, [lease.execution_id])
+    return Finished(status)
+
+
 _AS_FINISHED = text(
     "SELECT status FROM executions WHERE id = :id AND attempt = :attempt AND lease_token = :token"
     " AND lease_until IS NULL"
@@ -119,7 +141,9 @@ def _as_finished(connection: Connection, lease: Lease) -> Status | None:
     return None if status is None else Status(status)
 
 
-def _finishing(outcome: Outcome) -> tuple[tuple[TextClause, TextClause], JsonObject]:
+def _finishing(
+    outcome: Completed | Failed | Stopped | Retry | HandedBack,
+) -> tuple[tuple[TextClause, TextClause], JsonObject]:
     nothing = {"result": None, "code": None, "message": None, "details": None}
     match outcome:
         case Completed(result):

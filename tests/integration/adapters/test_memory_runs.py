@@ -8,6 +8,7 @@ from celeriac.adapters.memory import MemoryRunContext, MemoryRunner, MemoryRunne
 from celeriac.domain.agent import LlmAgent, PythonAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.events import EventType
+from celeriac.domain.outcome import Completed
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.jsontypes import JsonValue
 from celeriac.services.ports import Job, RunContext, Runners
@@ -30,7 +31,7 @@ async def test_a_run_in_memory_keeps_what_was_told(tmp_path: Path) -> None:
 
     outcome = await runners.get(job.agent).run(job, context)
 
-    assert outcome.result == {"key": "e-1:mail", "workdir": True}
+    assert outcome == Completed({"key": "e-1:mail", "workdir": True})
     assert context.events == [(EventType.CUSTOM, {"prompt": "Do it."})]
     assert context.deltas == [{"text": "so"}]
     assert [call.output_tokens for call in context.calls] == [2]

@@ -10,6 +10,7 @@ from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Provider, Providers
 from celeriac.agents.registry import Registry
 from celeriac.domain.agent import LlmAgent, PythonAgent
+from celeriac.domain.outcome import Completed
 from celeriac.kit.loop import LoopThread
 from tests.support.llm_jobs import llm_job
 from tests.support.model_server import ModelServer
@@ -83,7 +84,7 @@ def test_closing_closes_the_connections_on_their_loop(
         for _ in range(2):
             running = loop.start(made.get(LLM).run(llm_job("plain"), context))
             running.wait(20)
-            assert running.result().result == "Hello there, friend."
+            assert running.result() == Completed("Hello there, friend.")
             made.close(loop)
         wait_until(lambda: len(model_server.received) == 2, "a closed registry may be used again")
     finally:

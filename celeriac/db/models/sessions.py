@@ -1,0 +1,72 @@
+"""Conversations of executions, and the questions that agents ask in them."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from celeriac.db.models.base import identifier, metadata, moment, one_of
+from celeriac.domain.agent import OnExpiry
+from celeriac.domain.approval import ApprovalStatus, QuestionKind
+from celeriac.domain.session import SessionStatus
+
+sessions = Table(
+    "sessions",
+    metadata,
+    identifier(),
+    Column("owner_id", Uuid, nullable=False),
+    Column("execution_id", Uuid, nullable=False, index=True),
+    Column("runner", Text, nullable=False),
+    Column("parent_id", Uuid),
+    Column("external_id", Text),
+    Column("state", JSONB),
+    Column("status", Text, nullable=False),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    moment("created_at", now=True),
+    moment("updated_at", now=True),
+    one_of("status", SessionStatus),
+    Index(None, "owner_id", "id"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    identifier(),
+    Column("execution_id", Uuid, nullable=False),
+    Column("task_id", Uuid, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("tool", Text),
+    Column("arguments", JSONB, nullable=False),
+    Column("schema", JSONB),
+    Column("status", Text, nullable=False, server_default=ApprovalStatus.OPEN.value),
+    Column("on_expiry", Text, nullable=False),
+    Column("default", JSONB),
+    moment("created_at", now=True),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("approved", Boolean),
+    Column("value", JSONB),
+    Column("note", Text),
+    moment("answered_at"),
+    Column("answered_by", Text),
+    moment("notified_at"),
+    one_of("status", ApprovalStatus),
+    one_of("kind", QuestionKind),
+    one_of("on_expiry", OnExpiry),
+    UniqueConstraint("execution_id", "key"),
+    Index(None, "owner_id", "id"),
+    Index("ix_approvals_open", "expires_at", postgresql_where=text("status = 'open'")),
+)

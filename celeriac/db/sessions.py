@@ -1,0 +1,110 @@
+"""Sessions: conversations that can be gone on with."""
+
+from dataclasses import fields
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, select, text
+
+from celeriac.db.models import sessions as table
+from celeriac.domain.execution import Lease
+from celeriac.domain.session import Session, SessionStatus
+from celeriac.kit.ids import uuid7
+from celeriac.kit.jsontypes import JsonValue, storable
+
+_SELECT = select(*(table.c[field.name] for field in fields(Session)))
+
+
+def get(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Session | None:
+    """Return a session, or None where there is none or it isn't `owner`'s (None: anybody's)."""
+    query = _SELECT.where(table.c.id == session_id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else session_of(row)
+
+
+def find(
+    connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
+) -> list[Session]:
+    """Return up to `limit` sessions with smaller ids than `before`, the newest first."""
+    query = _SELECT.order_by(table.c.id.desc()).limit(limit)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    return [session_of(row) for row in connection.execute(query)]
+
+
+_BEGIN = text("""
+WITH held AS (
+    UPDATE executions SET session_id = :id
+    WHERE id = :execution_id AND attempt = :attempt AND lease_token = :token
+      AND lease_until IS NOT NULL
+    RETURNING owner_id
+)
+INSERT INTO sessions (id, owner_id, execution_id, runner, parent_id, status)
+SELECT :id, owner_id, :execution_id, :runner, :parent_id, :status FROM held
+RETURNING id
+""")
+
+
+def begin(
+    connection: Connection, lease: Lease, *, runner: str, parent_id: UUID | None
+) -> UUID | None:
+    """Make a session for the execution of `lease`; return its id, or None for a lost lease."""
+    row = connection.execute(
+        _BEGIN,
+        {
+            "id": uuid7(),
+            "execution_id": lease.execution_id,
+            "attempt": lease.attempt,
+            "token": lease.token,
+            "runner": runner,
+            "parent_id": parent_id,
+            "status": SessionStatus.ACTIVE,
+        },
+    ).one_or_none()
+    return None if row is None else row[0]
+
+
+_SAVE = text("""
+UPDATE sessions s
+SET external_id = coalesce(CAST(:external_id AS text), s.external_id),
+    state = coalesce(CAST(:state AS jsonb), s.state), status = :status, updated_at = now()
+FROM executions e
+WHERE s.id = :id AND e.id = :execution_id AND e.session_id = s.id AND e.attempt = :attempt
+  AND e.lease_token = :token AND e.lease_until IS NOT NULL
+RETURNING s.id
+""")
+
+
+def save(
+    connection: Connection,
+    lease: Lease,
+    session_id: UUID,
+    *,
+    external_id: str | None,
+    state: JsonValue,
+    status: SessionStatus,
+) -> bool:
+    """Write what is needed to go on; None keeps what there is. False for a lost lease."""
+    row = connection.execute(
+        _SAVE,
+        {
+            "id": session_id,
+            "execution_id": lease.execution_id,
+            "attempt": lease.attempt,
+            "token": lease.token,
+            "external_id": external_id,
+            "state": None if state is None else storable(state),
+            "status": status,
+        },
+    ).one_or_none()
+    return row is not None
+
+
+def session_of(row: Row[tuple[object, ...]]) -> Session:
+    """Read a row of all columns of a `Session`."""
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    values["status"] = SessionStatus(values["status"])
+    return Session(**values)

@@ -1,0 +1,170 @@
+"""running → waiting → pending: an execution that waits without a worker, and how it goes on."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from celeriac.db.transitions.guards import guarded
+from celeriac.domain.approval import Question
+from celeriac.domain.execution import Lease
+from celeriac.domain.outcome import Parked
+from celeriac.domain.states import Status, Transition
+from celeriac.kit.ids import uuid7
+from celeriac.kit.jsontypes import storable, storable_text
+
+_PARK = guarded(
+    """
+WITH done AS (
+    UPDATE executions
+    SET status = CASE WHEN cancel_requested_at IS NULL THEN {park_to} ELSE {stop_to} END,
+        completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
+        waiting_for = :reason,
+        waiting_until = now() + make_interval(secs => CAST(:seconds AS double precision)),
+        lease_until = NULL, event_seq = event_seq + 1
+    WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token
+    RETURNING id, event_seq, attempt, status, task_id, owner_id
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE 'waiting' END, attempt,
+           CAST(:data AS jsonb)
+    FROM done
+), asked AS (
+    INSERT INTO approvals (id, execution_id, task_id, owner_id, attempt, key, kind, title, tool,
+                           arguments, schema, on_expiry, "default", expires_at)
+    SELECT q.id, done.id, done.task_id, done.owner_id, done.attempt, q.key, q.kind, q.title,
+           q.tool, q.arguments::jsonb, q.schema::jsonb, q.on_expiry, q.default_value::jsonb,
+           now() + make_interval(secs => q.expires)
+    FROM done,
+         unnest(CAST(:question_ids AS uuid[]), CAST(:keys AS text[]), CAST(:kinds AS text[]),
+                CAST(:titles AS text[]), CAST(:tools AS text[]), CAST(:arguments AS text[]),
+                CAST(:schemas AS text[]), CAST(:on_expiries AS text[]),
+                CAST(:defaults AS text[]), CAST(:expiries AS double precision[]))
+         AS q (id, key, kind, title, tool, arguments, schema, on_expiry, default_value, expires)
+    WHERE done.status = {park_to}
+    ON CONFLICT (execution_id, key) DO NOTHING
+)
+SELECT status FROM done
+""",
+    park=Transition.PARK,
+    stop=Transition.STOP,
+)
+
+
+def park(connection: Connection, lease: Lease, parked: Parked) -> Status | None:
+    """Let go of an execution that waits, and store its questions; all in one statement.
+
+    Returns None where the lease is no longer ours: nothing was written. One whose cancellation was
+    asked for is cancelled instead. A question whose key is known already is not asked again: if all
+    are answered by then, `resume_answered` takes it on at its next look.
+    """
+    event = {"reason": parked.reason, "note": storable_text(parked.note)}
+    if parked.seconds is not None:
+        event["seconds"] = str(round(parked.seconds, 3))
+    row = connection.execute(
+        _PARK,
+        {
+            "id": lease.execution_id,
+            "attempt": lease.attempt,
+            "token": lease.token,
+            "reason": parked.reason,
+            "seconds": parked.seconds,
+            "data": storable(event),
+            **question_columns(parked.questions),
+        },
+    ).one_or_none()
+    return None if row is None else Status(row[0])
+
+
+def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]]:
+    """Return questions as the arrays that the statements which store them unnest."""
+    return {
+        "question_ids": [uuid7() for _ in questions],
+        "keys": [storable_text(q.key) for q in questions],
+        "kinds": [q.kind for q in questions],
+        "titles": [storable_text(q.title) for q in questions],
+        "tools": [None if q.tool is None else storable_text(q.tool) for q in questions],
+        "arguments": [storable(q.arguments) for q in questions],
+        "schemas": [None if q.schema is None else storable(q.schema) for q in questions],
+        "on_expiries": [q.on_expiry for q in questions],
+        "defaults": [storable(q.default) for q in questions],
+        "expiries": [q.expires_seconds for q in questions],
+    }
+
+
+_RESUMING = """
+, moved AS (
+    UPDATE executions e
+    SET status = {resume_to}, available_at = now(), waiting_for = NULL, waiting_until = NULL,
+        event_seq = event_seq + 1
+    FROM ready WHERE e.id = ready.id AND e.status IN ({resume_from})
+    RETURNING e.id, e.event_seq, e.attempt
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'resumed', attempt, '{{}}'::jsonb FROM moved
+RETURNING execution_id
+"""
+
+_RESUME_DUE = guarded(
+    """
+WITH ready AS (
+    SELECT id FROM executions
+    WHERE status IN ({resume_from}) AND waiting_until IS NOT NULL AND waiting_until <= now()
+    ORDER BY waiting_until
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+)"""
+    + _RESUMING,
+    resume=Transition.RESUME,
+)
+
+
+def resume_due(connection: Connection, *, limit: int) -> list[UUID]:
+    """Make executions `pending` again whose time of waiting is over; return which."""
+    return [row[0] for row in connection.execute(_RESUME_DUE, {"limit": limit})]
+
+
+_RESUME_ANSWERED = guarded(
+    """
+WITH ready AS (
+    SELECT id FROM executions e
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({resume_from}) AND waiting_until IS NULL
+      AND NOT EXISTS (SELECT FROM approvals a WHERE a.execution_id = e.id AND a.status = 'open')
+    ORDER BY id
+    FOR UPDATE
+)"""
+    + _RESUMING,
+    resume=Transition.RESUME,
+)
+
+
+def resume_answered(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Make those executions `pending` again that wait for no open question; return which."""
+    return [row[0] for row in connection.execute(_RESUME_ANSWERED, {"ids": list(execution_ids)})]
+
+
+_EXPIRE = guarded(
+    """
+WITH moved AS (
+    UPDATE executions
+    SET status = {expire_to}, completed_at = now(), waiting_for = NULL, waiting_until = NULL,
+        event_seq = event_seq + 1, error_code = :code, error_message = :message,
+        error_details = jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt,
+                                           'traceback', NULL)
+    WHERE id = :id AND status IN ({expire_from})
+    RETURNING id, event_seq, attempt
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'failed', attempt,
+       jsonb_build_object('code', CAST(:code AS text), 'message', CAST(:message AS text))
+FROM moved
+RETURNING execution_id
+""",
+    expire=Transition.EXPIRE,
+)
+
+
+def expire(connection: Connection, execution_id: UUID, *, code: str, message: str) -> bool:
+    """Fail a waiting execution; False where it doesn't wait any more."""
+    parameters = {"id": execution_id, "code": code, "message": storable_text(message)}
+    return connection.execute(_EXPIRE, parameters).one_or_none() is not None

@@ -1,0 +1,92 @@
+"""Approvals: questions that agents ask people, and the answers."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from celeriac.domain.agent.tools import OnExpiry
+from celeriac.kit.jsontypes import JsonObject, JsonValue
+
+
+class QuestionKind(StrEnum):
+    """What an agent asks for."""
+
+    TOOL = "tool"
+    """May this tool be called with these arguments?"""
+    QUESTION = "question"
+    """A free question; the answer is a text."""
+    FORM = "form"
+    """A question whose answer fits a JSON schema."""
+    BUDGET = "budget"
+    """A budget is spent; may the execution go on?"""
+
+
+class ApprovalStatus(StrEnum):
+    """Where a question stands."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    EXPIRED = "expired"
+    """Nobody answered in time; the answer is the one that its `on_expiry` says."""
+    WITHDRAWN = "withdrawn"
+    """The execution ended before an answer came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question before it is stored; `key` is unique within its execution.
+
+    Asked again under the same key, it is the same question: no second row, no second answer.
+    """
+
+    key: str
+    kind: QuestionKind
+    title: str
+    """What is asked, in a sentence that a person can answer."""
+    tool: str | None = None
+    arguments: JsonObject = field(default_factory=dict)
+    schema: JsonObject | None = None
+    """JSON schema of the answer's value, for a form."""
+    expires_seconds: float = 86_400.0
+    on_expiry: OnExpiry = OnExpiry.DENY
+    default: JsonValue = None
+    """The value of the answer that an expiry gives, where it approves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person, or an expiry, answered."""
+
+    approved: bool
+    value: JsonValue = None
+    """The text or the form's value; for a tool, its arguments where the person changed them."""
+    note: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A stored question with its answer, as read by the API."""
+
+    id: UUID
+    execution_id: UUID
+    task_id: UUID
+    owner_id: UUID
+    attempt: int
+    key: str
+    kind: QuestionKind
+    title: str
+    tool: str | None
+    arguments: JsonObject
+    schema: JsonObject | None
+    status: ApprovalStatus
+    on_expiry: OnExpiry
+    default: JsonValue
+    created_at: datetime
+    expires_at: datetime
+    approved: bool | None
+    value: JsonValue
+    note: str | None
+    answered_at: datetime | None
+    answered_by: str | None

@@ -1,0 +1,35 @@
+"""Options of one run, beside its task's own: stored with the execution."""
+
+from uuid import UUID
+
+from pydantic import Field
+
+from celeriac.domain.agent.base import Strict
+from celeriac.domain.budget import Budget
+from celeriac.kit.jsontypes import JsonObject
+
+
+class RunOptions(Strict):
+    """What a caller wishes for one execution; the defaults wish for nothing."""
+
+    fork_session: bool = False
+    """Goes on with a copy of the session, which stays as it is."""
+    budget: Budget | None = None
+    """For this execution, instead of its task's."""
+    record: bool = False
+    """Saves the model traffic as a cassette."""
+    cassette_id: UUID | None = Field(default=None, strict=False)
+    """Answers model requests from this cassette instead of from providers."""
+
+
+NO_OPTIONS = RunOptions()
+
+
+def run_options(stored: JsonObject | None) -> RunOptions:
+    """Read an execution's stored options; None stands for no wishes."""
+    return NO_OPTIONS if stored is None else RunOptions.model_validate(stored)
+
+
+def stored_options(options: RunOptions) -> str | None:
+    """Return options as they are stored: as JSON text, or None for no wishes."""
+    return None if options == NO_OPTIONS else options.model_dump_json(exclude_defaults=True)

@@ -1,0 +1,83 @@
+"""What stands behind a running attempt: its session, its questions, its leave to call models."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from celeriac.domain.approval import Answer, Question
+from celeriac.domain.execution import Lease
+from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.kit.jsontypes import JsonValue
+from celeriac.logs import Step
+from celeriac.services.admission import Admission
+from celeriac.services.conversations import Conversations
+from celeriac.services.ports import Job, Runner
+from celeriac.services.questions import Questions
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """The services that all attempts of a process share."""
+
+    admission: Admission
+    conversations: Conversations
+    questions: Questions
+
+
+class Backed:
+    """Those services, for one attempt; called on the event loop, working in threads."""
+
+    def __init__(self, backing: Backing, lease: Lease, job: Job, runner: Runner) -> None:
+        """Serve the attempt of `lease`, which does `job` with `runner`."""
+        self._backing = backing
+        self._lease = lease
+        self._job = job
+        self._runner = runner
+        self._parent_id = job.session.id if job.session and job.forks else None
+        self._session_id = job.session.id if job.session and not job.forks else None
+        self._saving = asyncio.Lock()
+
+    async def admit(self, call: PlannedCall) -> Ticket | None:
+        """Ask leave for a model call."""
+        return await self._backing.admission.admit(
+            self._lease, self._job, call, may_park=self._runner.resumable
+        )
+
+    async def settle(self, ticket: Ticket, call: ModelCall) -> None:
+        """Put what a call used in the place of what was reserved for it."""
+        await asyncio.to_thread(self._backing.admission.settle, ticket, call)
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask a person and wait for the answer."""
+        return await self._backing.questions.ask(self._lease, question)
+
+    async def answers(self) -> Mapping[str, Answer]:
+        """Return the answers there are."""
+        return await asyncio.to_thread(self._backing.questions.answers, self._lease.execution_id)
+
+    async def save_session(self, *, external_id: str | None, state: JsonValue) -> UUID:
+        """Store what is needed to go on; make the session on first use."""
+        conversations = self._backing.conversations
+        async with self._saving:
+            if self._session_id is None:
+                self._session_id = await asyncio.to_thread(
+                    conversations.begin,
+                    self._lease,
+                    runner=self._runner.name,
+                    parent_id=self._parent_id,
+                )
+                logger.info(Step.SESSION_CREATED, session_id=self._session_id)
+            if external_id is not None or state is not None:
+                await asyncio.to_thread(
+                    conversations.save,
+                    self._lease,
+                    self._session_id,
+                    external_id=external_id,
+                    state=state,
+                )
+        return self._session_id
