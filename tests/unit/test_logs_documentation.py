@@ -25,7 +25,7 @@ def test_every_event_is_described(event: str) -> None:
 
 
 def test_every_event_described_exists() -> None:
-    prefixes = "execution|session|agent|message|tool|report|celery|logs"
+    prefixes = "approval|execution|session|agent|message|tool|report|celery|logs"
     described = set(re.findall(rf"`((?:{prefixes})\.[a-z_]+)`", PAGE))
     assert described - {"celeriac.logs"} == {*Step, *CeleryEvent, *Own}
 

@@ -15,6 +15,7 @@ from celeriac.embedded.home import Home
 from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.terminal import Terminal
+from tests.support.waiting import wait_until
 
 DATABASE = "postgresql://user:word@db.example/app"
 REDIS = "redis://:word@cache.example:6380/0"
@@ -118,12 +119,16 @@ def test_one_more_ctrl_c_kills_what_is_still_stopping(
         ready=lambda: None if "up" in home.log_file("worker").read_text() else "not up",
         stop_grace=600,
     )
-    ctrl_c = [threading.Timer(after, os.kill, [os.getpid(), signal.SIGINT]) for after in (0.3, 0.6)]
+
+    def press_ctrl_c_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: "stopping worker" in shown.getvalue(), "it is stopping the worker")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    person = threading.Thread(target=press_ctrl_c_twice)
     with Stack(options, terminal) as stack:
         stack.supervisor.start([stubborn])
-        for timer in ctrl_c:
-            timer.start()
+        person.start()
         stack.supervisor.run()
-    for timer in ctrl_c:
-        timer.join()
+    person.join()
     assert "killing worker" in shown.getvalue()
