@@ -18,8 +18,8 @@ import json
 from celeriac.celery import app
 from celeriac.worker.tasks import health_check, ping
 first, second = ping.delay(), health_check.apply_async()
-print(json.dumps({"id": first.id, "pong": first.get(timeout=20), "state": first.state,
-                  "health": second.get(timeout=20)}))
+print(json.dumps({"id": first.id, "pong": first.get(timeout=60), "state": first.state,
+                  "health": second.get(timeout=60)}))
 """
 _FROM_A_THREAD = """
 import json
@@ -28,13 +28,13 @@ import celeriac.celery
 from celeriac.worker.tasks import ping
 with ThreadPoolExecutor(1) as pool:
     result = pool.submit(ping.delay).result()
-print(json.dumps({"pong": result.get(timeout=20)}))
+print(json.dumps({"pong": result.get(timeout=60)}))
 """
 _BY_NAME = """
 import json
 from celeriac.celery import app
 result = app.send_task("plain.echo", args=[{"sum": 3}], expires=60)
-print(json.dumps({"value": result.get(timeout=20), "id": result.id}))
+print(json.dumps({"value": result.get(timeout=60), "id": result.id}))
 """
 _END_BADLY = """
 import json

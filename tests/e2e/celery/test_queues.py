@@ -20,7 +20,7 @@ _SEND = """
 import json
 from celeriac.celery import app
 sent = {{queue: app.send_task("plain.where", queue=queue) for queue in {queues}}}
-print(json.dumps({{queue: result.get(timeout=20) for queue, result in sent.items()}}))
+print(json.dumps({{queue: result.get(timeout=60) for queue, result in sent.items()}}))
 """
 
 

@@ -13,7 +13,7 @@ _PING = """
 import json
 from celeriac.celery import app
 result = app.send_task("celeriac.tasks.monitoring.ping")
-result.get(timeout=20)
+result.get(timeout=60)
 print(json.dumps({"id": result.id}))
 """
 

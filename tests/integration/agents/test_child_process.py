@@ -161,7 +161,7 @@ def test_children_die_with_their_worker(tmp_path: Path, number: signal.Signals) 
     family = [identify(int(pid)) for pid in note.read_text().split()]
 
     worker.send_signal(number)
-    worker.wait(timeout=20)
+    worker.wait(timeout=60)
 
     assert all(family)
     wait_until(

@@ -39,7 +39,7 @@ def test_from_nothing_to_a_result(client: Client, container: Container) -> None:
     assert accepted.status == "queued"
     claimed = claim(container, accepted.execution_id)
     finish(container, claimed, Completed({"summary": "1"}))
-    done = client.executions.wait(accepted.execution_id, timeout=20)
+    done = client.executions.wait(accepted.execution_id, timeout=60)
     assert (done.status, done.result) == ("completed", {"summary": "1"})
     assert [event.type for event in client.executions.events(done.id)] == [
         "created", "queued", "started", "completed",

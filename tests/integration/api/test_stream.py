@@ -27,7 +27,7 @@ def _connected(container: Container) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {token}"}
     with (
         serving(create_app(container)) as url,
-        httpx.Client(base_url=url, headers=headers, timeout=20) as http,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as http,
     ):
         yield http
 

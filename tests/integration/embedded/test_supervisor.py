@@ -66,7 +66,7 @@ def test_each_starts_when_the_one_before_it_is_ready(supervisor: Supervisor, not
     supervisor.start(
         [
             script("first", first, ready=says(notes, "first-ready")),
-            script("second", second, ready=says(notes, "in-order"), ready_within=10),
+            script("second", second, ready=says(notes, "in-order"), ready_within=60),
         ]
     )
     assert [process.spec.name for process in supervisor.processes] == ["first", "second"]

@@ -51,7 +51,7 @@ def family(tmp_path: Path) -> Iterator[list[ProcessIdentity]]:
         yield [each for each in found if each is not None]
     finally:
         terminate_group(process.pid, 0, marker=MARKER)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 def test_members_are_found_in_their_own_sessions_too(family: list[ProcessIdentity]) -> None:
@@ -93,7 +93,7 @@ def test_a_stopped_process_gets_its_chance_to_end(tmp_path: Path) -> None:
     terminate_group(process.pid, 10)
 
     assert (tmp_path / "said").exists()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_a_recycled_pid_is_never_hit() -> None:
@@ -109,12 +109,12 @@ def test_a_recycled_pid_is_never_hit() -> None:
     assert process.poll() is None, "the process that has the pid now lives on"
 
     terminate_group(present, 0)
-    assert process.wait(timeout=20) == -signal.SIGKILL
+    assert process.wait(timeout=60) == -signal.SIGKILL
 
 
 def test_ending_what_has_gone_does_nothing() -> None:
     process = launch(["true"])
-    process.wait(timeout=20)
+    process.wait(timeout=60)
 
     assert terminate_group(process.pid, 1) == frozenset()
 
@@ -128,7 +128,7 @@ def test_a_child_leads_its_session_and_writes_no_core() -> None:
     )
     process = launch([sys.executable, "-c", script], limits=ResourceLimits(memory=2**28))
 
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_signals_that_we_ignore_work_in_a_child() -> None:
@@ -144,7 +144,7 @@ def test_signals_that_we_ignore_work_in_a_child() -> None:
 
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(timeout=20) == -signal.SIGINT
+    assert process.wait(timeout=60) == -signal.SIGINT
 
 
 def test_processor_time_is_limited() -> None:
@@ -155,7 +155,7 @@ def test_processor_time_is_limited() -> None:
 
 def test_a_program_that_cannot_be_run_says_so() -> None:
     process = launch(["no-such-program"], stderr=subprocess.PIPE)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == CANNOT_EXECUTE
     assert stderr == b"cannot run no-such-program: No such file or directory\n"
@@ -175,6 +175,6 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     assert child is not None
 
     parent.kill()
-    parent.wait(timeout=20)
+    parent.wait(timeout=60)
 
     wait_until(lambda: not still_running(child), "the child has died too")
