@@ -39,7 +39,7 @@ SHORT_TIMES = {
 }
 """What takes minutes in production takes seconds here."""
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 _SERVES = "Uvicorn running on "
 
 
