@@ -1,0 +1,152 @@
+"""The settings as a whole, and how faults in them are told."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.urls import with_database
+from celeriac.settings.celery import CelerySettings
+from celeriac.settings.models import ProviderSettings
+from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
+from celeriac.settings.readers import Names, checked_url, read_json
+
+_SECRET_CHARACTERS = 32
+_MISSING = (
+    "{} is not set. Set it to your server, or start the embedded servers with `celeriac up`, "
+    "which tells the other commands in this directory where they are."
+)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside, checked once at start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CELERIAC_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    home: Path = Path(".celeriac")
+    database_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL")
+    )
+    redis_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("REDIS_URL", "CELERIAC_REDIS_URL")
+    )
+    celery_broker_url: str | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
+    celery_result_backend: str | None = Field(
+        default=None, validation_alias="CELERY_RESULT_BACKEND"
+    )
+    local_model_url: str | None = None
+    """Base URL of the embedded model server; set by `celeriac up` for its children."""
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL"
+    )
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    providers: Annotated[dict[str, ProviderSettings], NoDecode, BeforeValidator(read_json)] = {}
+    """More OpenAI-compatible providers by name; JSON: {"vllm": {"base_url": …, "api_key": …}}."""
+    prices_file: Path | None = None
+    """Own prices of models, JSON: {"vllm/qwen3-8b": {"input": 0.05, "output": 0.2}}, in US dollars
+    per million tokens. They come before the published ones."""
+    secret_key: SecretStr | None = None
+    """Keys the hashes of API keys; at least 32 characters. `celeriac up` makes one in its home."""
+    enable_async_task_execution: bool = True
+    """Off makes `sync` the default execution mode (REQUIREMENTS A2)."""
+    agent_modules: Names = ()
+    """Python packages whose functions agents of the `python` runner may name without `@agent`;
+    separated by commas."""
+    log_level: str = "INFO"
+    log_dir: Path | None = None
+    """Default: `logs` in the home."""
+    log_console: Literal["auto", "json", "pretty", "off"] = "auto"
+    """What the console shows beside the files; `auto` is pretty on a terminal, JSON elsewhere."""
+    log_execution_files: bool = True
+    """Off spares the log file per execution; `celeriac timeline` then searches all lines."""
+
+    celery: CelerySettings = Field(default_factory=CelerySettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    keeper: KeeperSettings = Field(default_factory=KeeperSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SECRET_CHARACTERS:
+            raise ValueError(f"must have at least {_SECRET_CHARACTERS} characters")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str | None) -> str | None:
+        return checked_url(value, ("postgresql", "postgres", "postgresql+psycopg"))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        return checked_url(value, ("redis", "rediss"))
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment; raises ConfigurationError naming each wrong variable."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{_variable(error.title, fault['loc'])}"
+                f"{fault['msg'].removeprefix('Value error, ')}"
+                for fault in error.errors()
+            )
+            raise ConfigurationError(f"The configuration is wrong: {faults}.") from error
+
+    @property
+    def logs(self) -> Path:
+        """Where log files go."""
+        return self.log_dir or self.home / "logs"
+
+    def broker_url(self) -> str:
+        """The broker: CELERY_BROKER_URL, or database 1 of REDIS_URL (REQUIREMENTS A22)."""
+        return self.celery_broker_url or with_database(self.require_redis(), 1)
+
+    def result_backend(self) -> str:
+        """Celery's results: CELERY_RESULT_BACKEND, or database 2 of REDIS_URL."""
+        return self.celery_result_backend or with_database(self.require_redis(), 2)
+
+    def require_redis(self) -> str:
+        """The application's Redis; raises ConfigurationError where none is set."""
+        if self.redis_url is None:
+            raise ConfigurationError(_MISSING.format("REDIS_URL"))
+        return self.redis_url
+
+    def require_database(self) -> str:
+        """The database; raises ConfigurationError where none is set."""
+        if self.database_url is None:
+            raise ConfigurationError(_MISSING.format("DATABASE_URL"))
+        return self.database_url
+
+
+GROUPS = (Settings, CelerySettings, WorkerSettings, KeeperSettings, ApiSettings)
+"""All classes whose fields are variables of the environment."""
+
+_PREFIXES = {group.__name__: group.model_config["env_prefix"] for group in GROUPS}
+
+
+def _variable(group: str, place: Sequence[int | str]) -> str:
+    """Return the variable that a fault lies in, and where within its value; or nothing."""
+    if not place:
+        return ""
+    field, *within = map(str, place)
+    # a field with a name of its own is told by that name
+    name = field if field.isupper() else f"{_PREFIXES[group]}{field}".upper()
+    return f"{'.'.join((name, *within))}: "
