@@ -15,9 +15,10 @@ from celeriac.adapters.memory import MemoryLiveEvents, MemoryTaskQueue
 from celeriac.db import events, executions, transitions
 from celeriac.db.engine import Database
 from celeriac.db.transitions import Finished
+from celeriac.domain.approval import Question, QuestionKind
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Claim, Execution, Lease, Message
-from celeriac.domain.outcome import Outcome
+from celeriac.domain.outcome import Outcome, Parked, WaitingFor
 from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
 from celeriac.kit.jsontypes import JsonObject
@@ -34,12 +35,18 @@ from tests.support.consistency import assert_consistent
 LEASE_SECONDS = 30.0
 RESEND_SECONDS = 15.0
 LIMIT = 100
+ASKING = Parked(
+    WaitingFor.APPROVAL,
+    "The agent asks a person.",
+    questions=(Question(key="mail", kind=QuestionKind.TOOL, title="May it be sent?"),),
+)
 
 _SHIFT = text("""
 UPDATE executions
 SET lease_until = lease_until - make_interval(secs => :seconds),
     available_at = available_at - make_interval(secs => :seconds),
-    queued_at = queued_at - make_interval(secs => :seconds)
+    queued_at = queued_at - make_interval(secs => :seconds),
+    waiting_until = waiting_until - make_interval(secs => :seconds)
 """)
 
 
@@ -100,10 +107,24 @@ class Core:
         return self.finish(claim, outcome, None, None)
 
     def waiting(self) -> UUID:
-        """Submit one execution and park it, as later releases will."""
-        execution_id = self.pending()
-        self.execute("UPDATE executions SET status = 'waiting' WHERE id = :id", id=execution_id)
-        return execution_id
+        """Submit one execution whose first attempt asks a person."""
+        claim = self.running()
+        self.end(claim, ASKING)
+        return claim.lease.execution_id
+
+    def answer(self, execution_id: UUID) -> list[UUID]:
+        """Answer all open questions of an execution; return what goes on by that."""
+        self.execute(
+            "UPDATE approvals SET status = 'answered', approved = true, answered_at = now()"
+            " WHERE execution_id = :id AND status = 'open'",
+            id=execution_id,
+        )
+        with self.database.statement() as connection:
+            return transitions.resume_answered(connection, [execution_id])
+
+    def resume(self) -> int:
+        """Do what the keeper does about those that have waited long enough."""
+        return self.recover.waited_enough(LIMIT)
 
     def rescue(self) -> int:
         """Do what the keeper does about lost workers."""

@@ -11,12 +11,22 @@ from celeriac.adapters.memory import MemoryTaskQueue
 from celeriac.db.engine import Database
 from celeriac.db.transitions import Turn
 from celeriac.domain.execution import Claim, Message
-from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
+from celeriac.domain.outcome import (
+    Completed,
+    Failed,
+    Failure,
+    HandedBack,
+    Outcome,
+    Parked,
+    Retry,
+    Stopped,
+    WaitingFor,
+)
 from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
 from celeriac.services.finish import Finish
 from celeriac.services.ports import Envelope
-from tests.support.core import LEASE_SECONDS, Core
+from tests.support.core import ASKING, LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
 
 SPEC = TaskSpec(max_crashes=2)
@@ -29,12 +39,15 @@ OUTCOMES: dict[str, tuple[Outcome, Status]] = {
     "retry later": (Retry(FAILURE, 15.0), Status.PENDING),
     "hand back": (HandedBack(), Status.PENDING),
     "stop": (Stopped(), Status.CANCELLED),
+    "park": (Parked(WaitingFor.PROVIDER_LIMIT, "429", seconds=15.0), Status.WAITING),
+    "ask": (ASKING, Status.WAITING),
 }
 """Every way an attempt can end, and the status that it should then have."""
 
 _ROWS = text(
     "SELECT id, status, attempt, lease_token, lease_until < now() AS expired, crash_count,"
-    " retry_count, cancel_requested_at IS NOT NULL AS cancelling, event_seq FROM executions"
+    " retry_count, cancel_requested_at IS NOT NULL AS cancelling, event_seq,"
+    " waiting_until IS NOT NULL AS timed, waiting_until < now() AS over FROM executions"
 )
 
 
@@ -48,6 +61,8 @@ class Row(NamedTuple):
     retry_count: int
     cancelling: bool
     event_seq: int
+    timed: bool
+    over: bool | None
 
 
 class RecordingQueue(MemoryTaskQueue):
@@ -75,7 +90,9 @@ class CoreWorld(RuleBasedStateMachine):
     def __init__(self, database: Database, forgetful: ForgetfulDatabase) -> None:
         super().__init__()
         with database.transaction() as connection:
-            connection.execute(text("TRUNCATE executions, events, idempotency_keys, audit_logs"))
+            connection.execute(
+                text("TRUNCATE executions, events, idempotency_keys, audit_logs, approvals")
+            )
         self.queue = RecordingQueue()
         self.core = Core(database, SPEC, self.queue)
         self.forgetful = forgetful
@@ -114,6 +131,9 @@ class CoreWorld(RuleBasedStateMachine):
             self.core.start_afresh()
             self.core.rescue()
             self.core.resend()
+            self.core.resume()
+            for row in self.live():
+                self.core.answer(row.id)
             self.core.pass_time(60.0)
             while self.core.dispatch.due():
                 while (envelope := self.queue.take(DEFAULT_QUEUE)) is not None:
@@ -130,6 +150,9 @@ class CoreWorld(RuleBasedStateMachine):
 
     def live(self) -> list[Row]:
         return [row for row in self.rows.values() if not row.status.terminal]
+
+    def waiting(self) -> list[Row]:
+        return sorted(row for row in self.rows.values() if row.status is Status.WAITING)
 
     def some_claims(self, picks: list[int]) -> list[Claim]:
         """Pick claims; of one execution at most one, as a worker process has."""
@@ -156,7 +179,7 @@ class CoreWorld(RuleBasedStateMachine):
     def end(self, claim: Claim, name: str, *, turn: bool, losses: int) -> None:
         outcome, wanted = OUTCOMES[name]
         row, holds = self.rows[claim.lease.execution_id], self.holds(claim)
-        if row.cancelling and wanted is Status.PENDING:
+        if row.cancelling and wanted in {Status.PENDING, Status.WAITING}:
             wanted = Status.CANCELLED
         self.forgetful.losses = losses
         taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "address") if turn else None
@@ -167,7 +190,8 @@ class CoreWorld(RuleBasedStateMachine):
             assert taken.status is Status.PENDING
             self.held.append(finished.claim)
         if holds:
-            assert finished.status is wanted
+            at_once = finished.again and outcome is ASKING and finished.status is Status.PENDING
+            assert finished.status is wanted or at_once, "only what was answered before goes on"
             assert taken is None or taken.id != row.id
         elif taken is None or taken.id != row.id:
             # whoever lost it may take it anew, under a new token, once it is pending again

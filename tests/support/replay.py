@@ -13,6 +13,8 @@ _TRANSITIONS = {
     EventType.FAILED: Transition.FAIL,
     EventType.RETRY_SCHEDULED: Transition.RETRY,
     EventType.HANDED_BACK: Transition.HAND_BACK,
+    EventType.WAITING: Transition.PARK,
+    EventType.RESUMED: Transition.RESUME,
 }
 _AFTER_LOSS = {
     EventType.RETRY_SCHEDULED: Transition.LOSE,
@@ -45,4 +47,6 @@ def _transition(kind: EventType, status: Status) -> Transition | None:
     """Return the transition that an event tells of; None for those that change no status."""
     if kind is EventType.CANCELLED:
         return Transition.STOP if status is Status.RUNNING else Transition.CANCEL
+    if kind is EventType.FAILED and status is Status.WAITING:
+        return Transition.EXPIRE
     return _TRANSITIONS.get(kind)

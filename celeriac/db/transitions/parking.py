@@ -19,8 +19,9 @@ WITH done AS (
     UPDATE executions
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {park_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
-        waiting_for = :reason,
-        waiting_until = now() + make_interval(secs => CAST(:seconds AS double precision)),
+        waiting_for = CASE WHEN cancel_requested_at IS NULL THEN :reason END,
+        waiting_until = CASE WHEN cancel_requested_at IS NULL THEN
+            now() + make_interval(secs => CAST(:seconds AS double precision)) END,
         lease_until = NULL, event_seq = event_seq + 1
     WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token
     RETURNING id, event_seq, attempt, status, task_id, owner_id

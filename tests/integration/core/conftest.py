@@ -25,7 +25,10 @@ def database(shared_database: Database) -> Database:
     """The module's database, emptied of all that executions leave."""
     with shared_database.transaction() as connection:
         connection.execute(
-            text("TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs")
+            text(
+                "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
+                " sessions, approvals"
+            )
         )
     return shared_database
 

@@ -161,7 +161,20 @@ class CoreMachine(CoreWorld):
         held = [claim.lease.execution_id for claim in claims if self.holds(claim)]
         assert kept == {key: self.rows[key].cancelling for key in held}
 
-    # keepers and time
+    # people, keepers and time
+
+    @precondition(lambda self: self.waiting())
+    @rule(pick=index)
+    def answer(self, pick: int) -> None:
+        waiting = self.waiting()
+        row = waiting[pick % len(waiting)]
+        resumed = self.core.answer(row.id)
+        assert resumed == ([] if row.timed else [row.id])
+
+    @precondition(lambda self: self.waiting())
+    @rule()
+    def resume(self) -> None:
+        assert self.core.resume() == len([row for row in self.waiting() if row.over])
 
     @rule()
     def dispatch(self) -> None:
