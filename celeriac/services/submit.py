@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
 
 from celeriac.db import idempotency, transitions
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor
+from celeriac.domain.agent import CrewaiAgent
 from celeriac.domain.errors import (
     ConflictError,
     IdempotencyMismatchError,
@@ -24,6 +26,7 @@ from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.logs import Step
+from celeriac.services.continuing import continue_session
 from celeriac.services.dispatch import Dispatch
 from celeriac.services.plans import Plans
 
@@ -53,7 +56,7 @@ class Request:
     execution_mode: str = "async"
     origin_id: UUID | None = None
     session_id: UUID | None = None
-    """An earlier session to go on with."""
+    """An earlier session to go on with, or with `options.fork_session` to go on with a copy of."""
     options: RunOptions = NO_OPTIONS
     idempotency: Idempotency | None = None
 
@@ -66,6 +69,7 @@ class Submitted:
     status: Status
     celery_task_id: str | None
     created: bool = True
+    session_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +106,9 @@ class Submit:
     def one(self, actor: Actor, request: Request) -> Submitted:
         """Accept one execution and, where it is due, send it.
 
-        Raises NotFoundError, TaskInactiveError, VariablesInvalidError, TemplateRenderError or
-        IdempotencyMismatchError with nothing stored. Once it is stored nothing is raised: if the
+        Raises NotFoundError, TaskInactiveError, VariablesInvalidError, TemplateRenderError,
+        IdempotencyMismatchError, or SessionInUseError and SessionDeletedError for the session to go
+        on with; nothing is stored then. Once it is stored nothing is raised: if the
         broker doesn't answer, the execution is returned as `pending` and the keeper sends it.
         """
         execution_id = uuid7()
@@ -116,9 +121,8 @@ class Submit:
         sent = stored.celery_task_id is not None and self._dispatch.born_queued(
             execution_id, stored.celery_task_id, stored.queue, stored.priority, cause
         )
-        if not sent:
-            return Submitted(execution_id, Status.PENDING, None)
-        return Submitted(execution_id, Status.QUEUED, stored.celery_task_id)
+        status, address = (Status.QUEUED, stored.celery_task_id) if sent else (Status.PENDING, None)
+        return Submitted(execution_id, status, address, session_id=request.session_id)
 
     def many(
         self, actor: Actor, request: Request, variables: Sequence[JsonObject]
@@ -129,6 +133,11 @@ class Submit:
         """
         if not variables:
             raise InvalidInputError("items is empty; give at least one.", field="items")
+        if request.session_id is not None and not request.options.fork_session:
+            raise InvalidInputError(
+                "Only one execution at a time goes on with a session; let each fork it.",
+                field="fork_session",
+            )
         batch_id = uuid7()
         ids = [uuid7() for _ in variables]
         stored = self._store(actor, request, ids, variables, batch_id=batch_id)
@@ -151,39 +160,64 @@ class Submit:
             plan = self._plans.current(request.task_id, fresh=attempt > 0)
             _check(actor, plan, variables, batch=batch_id is not None)
             new = _new_executions(plan, request, ids, variables, batch_id)
-            if request.idempotency is not None:
-                earlier, created = self._store_once(actor, new, request.idempotency, window)
-                if earlier is not None:
-                    return _Stored(new.queue, new.priority, earlier=earlier)
-            else:
+            if request.idempotency is None and request.session_id is None:
                 with self._database.statement() as connection:
                     created = transitions.create(connection, new, actor, window=window)
+            else:
+                earlier, created = self._store_checked(actor, plan, new, request, window)
+                if earlier is not None:
+                    return _Stored(new.queue, new.priority, earlier=earlier)
             if created is not None:
                 return _Stored(new.queue, new.priority, created.celery_task_id)
         raise ConflictError("The task is being changed; send the request again.")
 
-    def _store_once(
-        self, actor: Actor, new: transitions.NewExecutions, once: Idempotency, window: int
+    def _store_checked(
+        self,
+        actor: Actor,
+        plan: Plan,
+        new: transitions.NewExecutions,
+        request: Request,
+        window: int,
     ) -> tuple[UUID | None, transitions.Created | None]:
+        """Store what depends on another row: on an idempotency key, on a session to go on with."""
         with self._database.transaction() as connection:
-            earlier = idempotency.remember(
-                connection,
-                owner_id=actor.user_id,
-                key=once.key,
-                fingerprint=once.fingerprint,
-                resource_type="batch" if new.batch_id else "execution",
-                resource_id=new.batch_id or new.ids[0],
-            )
-            if earlier is None:
-                created = transitions.create(connection, new, actor, window=window)
-                if created is None:
-                    connection.rollback()
-                return None, created
-        if earlier.fingerprint != once.fingerprint:
-            raise IdempotencyMismatchError(
-                "This Idempotency-Key was used before with another request; use a new key."
-            )
-        return earlier.resource_id, None
+            if request.idempotency is not None:
+                earlier = _remembered(connection, actor, new, request.idempotency)
+                if earlier is not None:
+                    return earlier, None
+            if request.session_id is not None:
+                continue_session(
+                    connection,
+                    actor,
+                    request.session_id,
+                    runner=plan.agent.runner,
+                    fork=request.options.fork_session,
+                )
+            created = transitions.create(connection, new, actor, window=window)
+            if created is None:
+                connection.rollback()
+            return None, created
+
+
+def _remembered(
+    connection: Connection, actor: Actor, new: transitions.NewExecutions, once: Idempotency
+) -> UUID | None:
+    """Return what an earlier request with this key has made, or None now that it is ours."""
+    earlier = idempotency.remember(
+        connection,
+        owner_id=actor.user_id,
+        key=once.key,
+        fingerprint=once.fingerprint,
+        resource_type="batch" if new.batch_id else "execution",
+        resource_id=new.batch_id or new.ids[0],
+    )
+    if earlier is None:
+        return None
+    if earlier.fingerprint != once.fingerprint:
+        raise IdempotencyMismatchError(
+            "This Idempotency-Key was used before with another request; use a new key."
+        )
+    return earlier.resource_id
 
 
 def _check(actor: Actor, plan: Plan, variables: Sequence[JsonObject], *, batch: bool) -> None:
@@ -193,7 +227,9 @@ def _check(actor: Actor, plan: Plan, variables: Sequence[JsonObject], *, batch: 
     for index, values in enumerate(variables):
         try:
             check_variables(plan.task.variables_schema, values)
-            prompt.render(values)
+            text = prompt.render(values)
+            if isinstance(plan.agent, CrewaiAgent):
+                plan.agent.crew.render(values, text)
         except InvalidInputError as error:
             if not batch:
                 raise

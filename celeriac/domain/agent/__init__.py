@@ -7,6 +7,8 @@ from pydantic import Field
 from celeriac.domain.agent.base import Name, RunnerName, Strict, VariableNames, Word
 from celeriac.domain.agent.claude import ClaudeAgent, Permission
 from celeriac.domain.agent.command import CommandAgent
+from celeriac.domain.agent.crew import CrewGraph
+from celeriac.domain.agent.crewai import CrewaiAgent
 from celeriac.domain.agent.llm import LlmAgent
 from celeriac.domain.agent.python import FunctionPath, PythonAgent
 from celeriac.domain.agent.tools import (
@@ -18,7 +20,7 @@ from celeriac.domain.agent.tools import (
 )
 
 AgentSpec = Annotated[
-    LlmAgent | PythonAgent | CommandAgent | ClaudeAgent, Field(discriminator="runner")
+    LlmAgent | PythonAgent | CommandAgent | ClaudeAgent | CrewaiAgent, Field(discriminator="runner")
 ]
 """What an agent is; the `runner` field tells which kind."""
 
@@ -27,6 +29,8 @@ __all__ = [
     "ApprovalPolicy",
     "ClaudeAgent",
     "CommandAgent",
+    "CrewGraph",
+    "CrewaiAgent",
     "FunctionPath",
     "LlmAgent",
     "McpServer",

@@ -1,0 +1,205 @@
+"""What can be wrong with a crew's graph; each fault names its node and the cure."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from celeriac.domain.agent.crew.nodes import CrewAgent, CrewTask, Process
+from celeriac.domain.agent.crew.texts import texts_of
+from celeriac.domain.errors import SchemaInvalidError, TemplateInvalidError
+from celeriac.domain.prompt import compiled
+from celeriac.domain.schema import check_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong; `node` is its place, as `tasks.write`, or empty for the whole."""
+
+    node: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.message}" if self.node else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A crew's parts before anybody has held them against each other."""
+
+    agents: Sequence[CrewAgent]
+    tasks: Sequence[CrewTask]
+    process: Process
+    manager_agent: str | None
+    manager_model: str | None
+
+
+def faults_of(shape: Shape) -> list[Fault]:
+    """Return everything that is wrong with a graph, in the order of its nodes; none: it runs.
+
+    What follows from another fault is left out: edges are judged once all ids are good, and who
+    can be reached once there is no cycle.
+    """
+    found = [*_emptiness(shape), *_doubles(shape), *_texts(shape), *_schemas(shape)]
+    found += [*_manager(shape), *_assignments(shape)]
+    edges = [*_unknown_context(shape.tasks)]
+    if not edges:
+        cycle = _cycle(shape.tasks)
+        edges = [cycle] if cycle else [*_forward(shape.tasks), *_unreachable(shape.tasks)]
+    found += edges
+    return found or [*_unused(shape)]
+
+
+def _emptiness(shape: Shape) -> Iterator[Fault]:
+    for name, nodes in (("agents", shape.agents), ("tasks", shape.tasks)):
+        if not nodes:
+            yield Fault(name, f"the crew has no {name}; give it at least one")
+
+
+def _doubles(shape: Shape) -> Iterator[Fault]:
+    for name, nodes in (("agents", shape.agents), ("tasks", shape.tasks)):
+        for node, count in Counter(node.id for node in nodes).items():
+            if count > 1:
+                yield Fault(f"{name}.{node}", f"{count} {name} have this id; give each its own")
+
+
+def _texts(shape: Shape) -> Iterator[Fault]:
+    for place, text in texts_of(shape.agents, shape.tasks):
+        try:
+            compiled(text)
+        except TemplateInvalidError as error:
+            yield Fault(place, error.message)
+
+
+def _schemas(shape: Shape) -> Iterator[Fault]:
+    for task in shape.tasks:
+        if task.output_schema is not None:
+            try:
+                check_schema(task.output_schema, field="output_schema")
+            except SchemaInvalidError as error:
+                yield Fault(f"tasks.{task.id}", error.message)
+
+
+def _manager(shape: Shape) -> Iterator[Fault]:
+    given = [name for name in (shape.manager_agent, shape.manager_model) if name is not None]
+    if shape.process is Process.SEQUENTIAL:
+        if given:
+            yield Fault(
+                "", "a sequential crew has no manager; leave it out or set process to hierarchical"
+            )
+        return
+    if len(given) != 1:
+        yield Fault("", "a hierarchical crew needs a manager_model or a manager_agent, not both")
+    if shape.manager_agent is None:
+        return
+    manager = {agent.id: agent for agent in shape.agents}.get(shape.manager_agent)
+    if manager is None:
+        yield _unknown("", "manager_agent", shape.manager_agent, "agent", shape.agents)
+    elif manager.tools:
+        yield Fault(f"agents.{manager.id}", "a manager has no tools; give them to other agents")
+    elif len(shape.agents) == 1:
+        yield Fault(f"agents.{manager.id}", "a manager needs other agents to delegate to; add one")
+
+
+def _assignments(shape: Shape) -> Iterator[Fault]:
+    known = {agent.id for agent in shape.agents}
+    for task in shape.tasks:
+        node = f"tasks.{task.id}"
+        if task.agent is None:
+            if shape.process is Process.SEQUENTIAL:
+                yield Fault(node, f"the task has no agent; name one of {_names(shape.agents)}")
+        elif task.agent not in known:
+            yield _unknown(node, "agent", task.agent, "agent", shape.agents)
+        elif task.agent == shape.manager_agent:
+            yield Fault(node, f"{task.agent!r} is the manager; name another agent, or none")
+
+
+def _unknown_context(tasks: Sequence[CrewTask]) -> Iterator[Fault]:
+    known = {task.id for task in tasks}
+    for task in tasks:
+        for source in task.context:
+            if source not in known:
+                yield _unknown(f"tasks.{task.id}", "context", source, "task", tasks)
+
+
+def _cycle(tasks: Sequence[CrewTask]) -> Fault | None:
+    """Return the first cycle, by the path along which outputs would have to flow."""
+    context = {task.id: task.context for task in tasks}
+    done: set[str] = set()
+    for start, sources in context.items():
+        path = [start]
+        branches = [iter(sources)]
+        while branches:
+            source = next(branches[-1], None)
+            if source is None:
+                branches.pop()
+                done.add(path.pop())
+            elif source in path:
+                ring = [*path[path.index(source) :], source]
+                return Fault(
+                    f"tasks.{source}",
+                    f"the tasks wait for each other: {' needs '.join(map(repr, ring))}; "
+                    "take one of these out of the other's context",
+                )
+            elif source not in done:
+                path.append(source)
+                branches.append(iter(context[source]))
+    return None
+
+
+def _forward(tasks: Sequence[CrewTask]) -> Iterator[Fault]:
+    place = {task.id: index for index, task in enumerate(tasks)}
+    for index, task in enumerate(tasks):
+        for source in task.context:
+            if place[source] > index:
+                yield Fault(
+                    f"tasks.{task.id}",
+                    f"its context {source!r} comes later in the list, and tasks run in its order; "
+                    f"move {source!r} before {task.id!r}",
+                )
+
+
+def _unreachable(tasks: Sequence[CrewTask]) -> Iterator[Fault]:
+    """Yield tasks whose output reaches the last task, which gives the result, by no path."""
+    context: Mapping[str, Iterable[str]] = {task.id: task.context for task in tasks}
+    left = [task.id for task in tasks[-1:]]
+    reached: set[str] = set()
+    while left:
+        task_id = left.pop()
+        if task_id not in reached:
+            reached.add(task_id)
+            left.extend(context[task_id])
+    for task in tasks:
+        if task.id not in reached:
+            yield Fault(
+                f"tasks.{task.id}",
+                f"the task is unreachable: its output gets to the last task, {tasks[-1].id!r}, by "
+                f"no path; add {task.id!r} to the context of a later task, or remove it",
+            )
+
+
+def _unused(shape: Shape) -> Iterator[Fault]:
+    """Yield agents that no task names and to whom nobody can delegate."""
+    named = {task.agent for task in shape.tasks} | {shape.manager_agent}
+    chosen = shape.process is Process.HIERARCHICAL and None in {task.agent for task in shape.tasks}
+    helpers = any(agent.allow_delegation for agent in shape.agents if agent.id in named)
+    if chosen or (helpers and shape.process is Process.SEQUENTIAL):
+        return
+    for agent in shape.agents:
+        if agent.id not in named:
+            yield Fault(
+                f"agents.{agent.id}",
+                "no task names this agent and nobody delegates to it; name it in a task, or "
+                "remove it",
+            )
+
+
+def _unknown(
+    node: str, field: str, name: str, kind: str, nodes: Sequence[CrewAgent | CrewTask]
+) -> Fault:
+    return Fault(
+        node, f"{field} names {name!r}, but the crew has no such {kind}; it has {_names(nodes)}"
+    )
+
+
+def _names(nodes: Sequence[CrewAgent | CrewTask]) -> str:
+    return ", ".join(repr(node.id) for node in nodes) or "none"

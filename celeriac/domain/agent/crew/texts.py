@@ -1,0 +1,40 @@
+"""The texts of a crew, which are templates (`celeriac.domain.prompt`)."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from celeriac.domain.agent.crew.nodes import CrewAgent, CrewTask
+from celeriac.domain.errors import TemplateRenderError
+from celeriac.domain.prompt import compiled
+from celeriac.kit.jsontypes import JsonObject
+
+AGENT_TEXTS = ("role", "goal", "backstory")
+TASK_TEXTS = ("description", "expected_output")
+
+Node = TypeVar("Node", CrewAgent, CrewTask)
+
+
+def texts_of(agents: Sequence[CrewAgent], tasks: Sequence[CrewTask]) -> Iterator[tuple[str, str]]:
+    """Yield every text with its place, as `tasks.write.description`."""
+    for agent in agents:
+        for name in AGENT_TEXTS:
+            yield f"agents.{agent.id}.{name}", getattr(agent, name)
+    for task in tasks:
+        for name in TASK_TEXTS:
+            yield f"tasks.{task.id}.{name}", getattr(task, name)
+
+
+def rendered(node: Node, variables: JsonObject) -> Node:
+    """Return `node` with its texts rendered; raises TemplateRenderError naming the text."""
+    kind, names = ("agents", AGENT_TEXTS) if isinstance(node, CrewAgent) else ("tasks", TASK_TEXTS)
+    texts = {}
+    for name in names:
+        try:
+            texts[name] = compiled(getattr(node, name)).render(variables)
+        except TemplateRenderError as error:
+            raise TemplateRenderError(
+                f"The crew's {kind}.{node.id}.{name}: {error.message}",
+                field="variables",
+                node=f"{kind}.{node.id}",
+            ) from error
+    return node.model_copy(update=texts)
