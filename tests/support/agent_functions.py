@@ -207,3 +207,30 @@ def _start_family(note: Path) -> None:
     partial = note.with_suffix(".part")
     partial.write_text(" ".join(map(str, pids)))
     partial.rename(note)
+
+
+@celeriac.agent("ask-on-loop")
+async def ask_on_loop(ctx: "AgentContext", mail: str) -> dict[str, Any]:
+    sent = await ctx.approve("send_mail", {"to": mail})
+    why = await ctx.ask("Why?", key="why", on_expiry="approve", default="no reason")
+    return {"approved": sent.approved, "to": sent.value, "why": why.value}
+
+
+@celeriac.agent("ask-in-child")
+def ask_in_child(ctx: ChildContext, mail: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    other = threading.Thread(target=lambda: found.update(why=ctx.ask("Why?", key="why").value))
+    other.start()
+    ctx.progress(1, 2)
+    sent = ctx.approve("send_mail", {"to": mail})
+    other.join()
+    return {"approved": sent.approved, "to": sent.value, **found}
+
+
+@celeriac.agent("ask-for-ever")
+def ask_for_ever(ctx: ChildContext) -> str:
+    try:
+        ctx.ask("Is anybody there?", key="nobody")
+    except SoftTimeLimit:
+        return "nobody was there"
+    return "somebody was there"

@@ -1,8 +1,8 @@
 """What a child process and its worker say to each other: JSON lines over stdio.
 
-The worker writes `start` first and later, perhaps, `soft_limit` or `cancel` to the child's stdin.
-The child writes any number of messages to its stdout and ends with one `result` or `error`; what
-follows that is not read. What it writes to stderr becomes log lines.
+The worker writes `start` first and later, perhaps, `answer`, `soft_limit` or `cancel` to the
+child's stdin. The child writes any number of messages to its stdout and ends with one `result` or
+`error`; what follows that is not read. What it writes to stderr becomes log lines.
 """
 
 from decimal import Decimal
@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from celeriac.domain.agent.tools import ApprovalPolicy, OnExpiry
+from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
@@ -72,6 +74,52 @@ class UsageMessage(_Message):
         return ModelCall(**self.model_dump(exclude={"type"}))
 
 
+class AskMessage(_Message):
+    """A question to a person; its answer comes as a line with the same `key`.
+
+    Asked again under the same key, in this attempt or a later one, it is the same question. What
+    is left out of the last three comes from the agent's `approvals`.
+    """
+
+    type: Literal["ask"] = "ask"
+    key: str = Field(min_length=1, max_length=200)
+    kind: Literal[QuestionKind.TOOL, QuestionKind.QUESTION, QuestionKind.FORM]
+    title: str = Field(min_length=1)
+    tool: str | None = None
+    arguments: dict[str, Any] = {}
+    answer_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    """JSON schema of the value that a form is answered with."""
+    expires_seconds: Annotated[float, Field(ge=1, le=31_536_000)] | None = None
+    on_expiry: OnExpiry | None = None
+    default: Any = None
+
+    def question(self, policy: ApprovalPolicy) -> Question:
+        """Return what is to be asked."""
+        return Question(
+            key=self.key,
+            kind=self.kind,
+            title=self.title,
+            tool=self.tool,
+            arguments=self.arguments,
+            schema=self.answer_schema,
+            expires_seconds=self.expires_seconds or policy.expires_seconds,
+            on_expiry=self.on_expiry or policy.on_expiry,
+            default=self.default,
+        )
+
+
+def answer_message(key: str, answer: Answer) -> JsonObject:
+    """Return the line that tells a child the answer to its question."""
+    return {
+        "type": "answer",
+        "key": key,
+        "approved": answer.approved,
+        "value": answer.value,
+        "note": answer.note,
+        "by": answer.by,
+    }
+
+
 class LogMessage(_Message):
     """A log line: of the child's own logging, or (`logger="stderr"`) what it printed."""
 
@@ -114,6 +162,7 @@ ChildMessage = Annotated[
     | ProgressMessage
     | DeltaMessage
     | UsageMessage
+    | AskMessage
     | LogMessage
     | ResultMessage
     | ErrorMessage,

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import time
 
+from celeriac.agents.child.asking import Asking
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import (
+    AskMessage,
     ChildMessage,
     DeltaMessage,
     ErrorMessage,
@@ -35,8 +37,9 @@ async def run_in_child(
 
     The `start` message holds the job and `extra`. At the soft limit (a cancellation at or after
     that time) the child is told, and has until the hard limit to end with a result or an error.
+    A question that the child asks is answered by a message; nothing else of it stops meanwhile.
     Raises what the child reports, ChildCrashedError, ChildProtocolError, HardTimeLimitError, and
-    what the context raises.
+    what the context raises: ApprovalExpiredError for a question among it.
     """
     async with ChildProcess.spawn(command) as child:
         child.send({"type": "start", "job": describe_job(job, context), **extra})
@@ -55,6 +58,7 @@ def describe_job(job: Job, context: RunContext) -> JsonObject:
         "output_schema": job.output_schema,
         "limits": job.limits.model_dump(mode="json"),
         "workdir": str(context.workdir),
+        "seconds_left": max(context.deadline - time.monotonic(), 0.0),
         "deadline": context.deadline,
         "correlation": dict(context.correlation),
         "idempotency_prefix": context.idempotency_key(""),
@@ -69,6 +73,7 @@ class _Supervision:
         self._job = job
         self._context = context
         self._logs = LogRelay(context)
+        self._asking = Asking(child, context, job.agent.approvals)
         limits = job.limits
         self._soft_deadline = context.deadline - (limits.hard_seconds - limits.soft_seconds)
         self._soft_told = False
@@ -96,7 +101,7 @@ class _Supervision:
     async def _follow(self) -> JsonValue:
         hard_limit = asyncio.timeout(max(self._context.deadline - time.monotonic(), 0))
         try:
-            async with hard_limit:
+            async with hard_limit, self._asking:
                 last = await self._until_last()
         except TimeoutError:
             if not hard_limit.expired():
@@ -115,7 +120,7 @@ class _Supervision:
 
     async def _until_last(self) -> ResultMessage | ErrorMessage | None:
         """Relay messages up to the one that ends the work; None where the child ends without."""
-        while (message := await self._child.next_message()) is not None:
+        while (message := await self._asking.next_message()) is not None:
             if isinstance(message, (ResultMessage, ErrorMessage)):
                 return message
             await self._relay(message)
@@ -146,6 +151,8 @@ class _Supervision:
                 await context.progress(message.done, message.total, message.note)
             case UsageMessage():
                 await context.charge(message.model_call())
+            case AskMessage():
+                self._asking.ask(message)
             case DeltaMessage():
                 context.delta(message.data)
             case LogMessage():

@@ -3,9 +3,14 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celeriac.agents.python.child_channel import Channel
+from celeriac.agents.python.child_questions import ChildQuestions
+from celeriac.agents.python.questions import approve_message, ask_message
+
+if TYPE_CHECKING:
+    from celeriac.domain.approval import Answer
 
 LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
 
@@ -16,8 +21,9 @@ class ChildContext:
     Has the names of `celeriac.agents.python.context.AgentContext`, without `await`.
     """
 
-    def __init__(self, channel: Channel, job: Mapping[str, Any]) -> None:
+    def __init__(self, channel: Channel, questions: ChildQuestions, job: Mapping[str, Any]) -> None:
         self._channel = channel
+        self._questions = questions
         self._job = job
 
     @property
@@ -97,3 +103,53 @@ class ChildContext:
                 "finish_reason": finish_reason,
             }
         )
+
+    def ask(
+        self,
+        title: str,
+        *,
+        key: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        expires_seconds: float | None = None,
+        on_expiry: str | None = None,
+        default: Any = None,
+    ) -> "Answer":
+        """Ask a person and wait for the answer; see `AgentContext.ask`."""
+        return self._ask(
+            ask_message(
+                title,
+                key=key,
+                schema=schema,
+                expires_seconds=expires_seconds,
+                on_expiry=on_expiry,
+                default=default,
+            )
+        )
+
+    def approve(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        title: str | None = None,
+        expires_seconds: float | None = None,
+        on_expiry: str | None = None,
+    ) -> "Answer":
+        """Ask whether a tool may be called, and wait; see `AgentContext.approve`."""
+        return self._ask(
+            approve_message(
+                tool,
+                arguments,
+                key=key,
+                title=title,
+                expires_seconds=expires_seconds,
+                on_expiry=on_expiry,
+            )
+        )
+
+    def _ask(self, message: Mapping[str, Any]) -> "Answer":
+        from celeriac.domain.approval import Answer  # slow to import, and few functions ask
+
+        answer = self._questions.ask(message)
+        return Answer(answer["approved"], answer["value"], answer["note"], answer["by"])

@@ -1,5 +1,6 @@
 """Inside the child process: call the user's function and tell the worker what came of it."""
 
+import json
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 from celeriac.agents.python import callables
 from celeriac.agents.python.child_channel import Channel, ChannelHandler, Interrupts
 from celeriac.agents.python.child_context import ChildContext
+from celeriac.agents.python.child_questions import ChildQuestions
 from celeriac.agents.python.results import encode_result
 from celeriac.domain.errors import (
     CeleriacError,
@@ -43,10 +45,14 @@ def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
     )
     limit = _SoftLimit(channel.interrupts)
     stop = _Stop(channel.interrupts)
-    threading.Thread(target=_listen, args=(commands, limit), name="worker", daemon=True).start()
+    questions = ChildQuestions(channel)
+    listener = threading.Thread(
+        target=_listen, args=(commands, limit, questions), name="worker", daemon=True
+    )
+    listener.start()
     try:
         with limit:
-            text = _call(start, channel)
+            text = _call(start, ChildContext(channel, questions, start["job"]))
     except BaseException as error:
         if os.getpid() != owner or stop.requested:
             raise  # a fork's own end, or ours by the worker's wish: not for us to report
@@ -56,10 +62,10 @@ def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
     return 0
 
 
-def _call(start: Mapping[str, Any], channel: Channel) -> str:
+def _call(start: Mapping[str, Any], context: ChildContext) -> str:
     job, python = start["job"], start["python"]
     function = callables.find_function(python["function"], python["allowed_modules"])
-    arguments = function.arguments(job["variables"], ChildContext(channel, job))
+    arguments = function.arguments(job["variables"], context)
     return encode_result(function.call(**arguments), function.path)
 
 
@@ -113,11 +119,14 @@ class _Stop:
             self._interrupts.raise_here(SystemExit(_TERMINATED))
 
 
-def _listen(commands: BinaryIO, limit: _SoftLimit) -> None:
-    """Wait for the soft limit; a cancellation comes as SIGTERM right after its message."""
+def _listen(commands: BinaryIO, limit: _SoftLimit, questions: ChildQuestions) -> None:
+    """Take the worker's messages; a cancellation comes as SIGTERM right after its own."""
     for line in commands:
-        if b'"soft_limit"' in line:
+        message = json.loads(line)
+        if message["type"] == "soft_limit":
             limit.reach()
+        elif message["type"] == "answer":
+            questions.answered(message)
 
 
 def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:

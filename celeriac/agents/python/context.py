@@ -5,11 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.child.protocol import AskMessage
 from celeriac.agents.python.child_context import LOG_LEVELS
+from celeriac.agents.python.questions import approve_message, ask_message
+from celeriac.domain.approval import Answer
+from celeriac.domain.errors import InvalidInputError
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import Job, RunContext
 
 
@@ -98,3 +104,68 @@ class AgentContext:
                 finish_reason=finish_reason,
             )
         )
+
+    async def ask(
+        self,
+        title: str,
+        *,
+        key: str | None = None,
+        schema: JsonObject | None = None,
+        expires_seconds: float | None = None,
+        on_expiry: str | None = None,
+        default: JsonValue = None,
+    ) -> Answer:
+        """Ask a person and wait here for the answer; the time counts towards the task's limits.
+
+        The answer's `value` is a text or, with a JSON `schema`, what fits it. Asked again under
+        the same `key`, in a later attempt too, it is the same question with the same answer; the
+        key is made of the question where none is given. `on_expiry` (deny, approve, fail) and
+        `expires_seconds` are the agent's unless given; `default` is the value of an expiry that
+        approves. Raises ApprovalExpiredError, InvalidInputError.
+        """
+        return await self._ask(
+            ask_message(
+                title,
+                key=key,
+                schema=schema,
+                expires_seconds=expires_seconds,
+                on_expiry=on_expiry,
+                default=default,
+            )
+        )
+
+    async def approve(
+        self,
+        tool: str,
+        arguments: JsonObject | None = None,
+        *,
+        key: str | None = None,
+        title: str | None = None,
+        expires_seconds: float | None = None,
+        on_expiry: str | None = None,
+    ) -> Answer:
+        """Ask a person whether `tool` may be called with `arguments`, and wait for the answer.
+
+        Its `value` holds other arguments where the person changed them, else None. See `ask`.
+        """
+        return await self._ask(
+            approve_message(
+                tool,
+                arguments,
+                key=key,
+                title=title,
+                expires_seconds=expires_seconds,
+                on_expiry=on_expiry,
+            )
+        )
+
+    async def _ask(self, message: JsonObject) -> Answer:
+        try:
+            asked = AskMessage.model_validate(message)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in fault["loc"])
+            raise InvalidInputError(
+                f"This can't be asked: {field}: {fault['msg']}.", field=field
+            ) from None
+        return await self._context.ask(asked.question(self._job.agent.approvals))

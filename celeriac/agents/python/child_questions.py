@@ -1,0 +1,33 @@
+"""Inside the child process: questions to people, and the threads that wait for the answers."""
+
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from celeriac.agents.python.child_channel import Channel
+
+
+class ChildQuestions:
+    """Sends questions to the worker and hands its answers to who waits for them."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[queue.SimpleQueue[Mapping[str, Any]]]] = defaultdict(list)
+
+    def ask(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send an `ask` message and return its `answer` message; signals interrupt the waiting."""
+        answers: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+        with self._lock:
+            self._waiting[message["key"]].append(answers)
+        self._channel.send(message)
+        return answers.get()
+
+    def answered(self, message: Mapping[str, Any]) -> None:
+        """Take an `answer` message of the worker; whoever asked under its key gets it."""
+        with self._lock:
+            waiting = self._waiting.pop(message["key"], [])
+        for answers in waiting:
+            answers.put(message)
