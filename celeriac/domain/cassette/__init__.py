@@ -1,0 +1,41 @@
+"""Cassettes: the recorded model traffic of an execution, and how requests find their answers in it.
+
+The format, its rules and its limits are described in docs/cassettes.md.
+"""
+
+from celeriac.domain.cassette.bodies import Body, JsonEvent, read_body, write_body
+from celeriac.domain.cassette.format import (
+    MAX_BYTES,
+    MAX_INTERACTIONS,
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    Cassette,
+    Header,
+    Interaction,
+    Request,
+    Response,
+)
+from celeriac.domain.cassette.matching import Player
+from celeriac.domain.cassette.parsing import dump, dump_line, parse
+from celeriac.domain.cassette.summary import CassetteSummary
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_INTERACTIONS",
+    "REQUEST_HEADERS",
+    "RESPONSE_HEADERS",
+    "Body",
+    "Cassette",
+    "CassetteSummary",
+    "Header",
+    "Interaction",
+    "JsonEvent",
+    "Player",
+    "Request",
+    "Response",
+    "dump",
+    "dump_line",
+    "parse",
+    "read_body",
+    "write_body",
+]

@@ -1,0 +1,155 @@
+"""Errors of whoever asks for something, and of what is asked."""
+
+from celeriac.domain.errors.base import CeleriacError
+from celeriac.kit.jsontypes import JsonValue
+
+
+class InvalidInputError(CeleriacError):
+    """What was sent can't be accepted; `field` names the place and the message the cure."""
+
+    code = "invalid_input"
+
+    def __init__(self, message: str, *, field: str | None = None, **details: JsonValue) -> None:
+        super().__init__(message, **({"field": field} if field else {}), **details)
+        self.field = field
+
+
+class MalformedJsonError(InvalidInputError):
+    """A text is not JSON at all."""
+
+    code = "malformed_json"
+
+
+class VariablesInvalidError(InvalidInputError):
+    """The variables of an execution don't fit the task's schema."""
+
+    code = "variables_invalid"
+
+
+class TemplateInvalidError(InvalidInputError):
+    """A prompt template doesn't parse, uses what is forbidden, or names unknown variables."""
+
+    code = "template_invalid"
+
+
+class TemplateRenderError(InvalidInputError):
+    """A prompt template failed, or grew past its limits, with the given variables."""
+
+    code = "template_render_failed"
+
+
+class SchemaInvalidError(InvalidInputError):
+    """A JSON schema is not a valid schema."""
+
+    code = "schema_invalid"
+
+
+class CursorInvalidError(InvalidInputError):
+    """A page cursor was not made by this endpoint."""
+
+    code = "cursor_invalid"
+
+
+class CassetteInvalidError(InvalidInputError):
+    """A text is no cassette (docs/cassettes.md); `field` names the line."""
+
+    code = "cassette_invalid"
+
+
+class TooLargeError(InvalidInputError):
+    """A value is over its documented size limit."""
+
+    code = "too_large"
+
+
+class NotFoundError(CeleriacError):
+    """There is no such resource, or it is someone else's (which answers the same)."""
+
+    code = "not_found"
+
+    def __init__(self, resource: str, identifier: object) -> None:
+        super().__init__(f"There is no {resource} {identifier}.", resource=resource)
+
+
+class ConflictError(CeleriacError):
+    """The present state of the resource forbids the request."""
+
+    code = "conflict"
+
+
+class TaskInactiveError(ConflictError):
+    """The task is switched off and takes no new executions."""
+
+    code = "task_inactive"
+
+
+class NameTakenError(ConflictError):
+    """Another resource of the same owner has this name."""
+
+    code = "name_taken"
+
+
+class SessionInUseError(ConflictError):
+    """An execution works in the session, or waits to."""
+
+    code = "session_in_use"
+
+
+class SessionDeletedError(ConflictError):
+    """The session was deleted; nothing can go on with it."""
+
+    code = "session_deleted"
+
+
+class IllegalTransitionError(ConflictError):
+    """The state machine has no such transition (docs/states.md)."""
+
+    code = "illegal_transition"
+
+
+class IdempotencyMismatchError(CeleriacError):
+    """The Idempotency-Key was used before with another request body."""
+
+    code = "idempotency_mismatch"
+
+
+class UnauthenticatedError(CeleriacError):
+    """There is no key, or it is unknown, revoked or expired."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(CeleriacError):
+    """The caller is known and may not do this."""
+
+    code = "forbidden"
+
+
+class UnavailableError(CeleriacError):
+    """A server that Celeriac needs doesn't answer; trying again later may help."""
+
+    code = "unavailable"
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """PostgreSQL doesn't answer."""
+
+    code = "database_unavailable"
+
+
+class BrokerUnavailableError(UnavailableError):
+    """The message broker doesn't answer; what was accepted is stored and will be sent later."""
+
+    code = "broker_unavailable"
+
+
+class ConfigurationError(CeleriacError):
+    """A setting is missing or wrong; the message names it."""
+
+    code = "configuration_invalid"
+
+
+class LeaseLostError(CeleriacError):
+    """This worker no longer owns the attempt: whatever it would write is refused."""
+
+    code = "lease_lost"
