@@ -36,7 +36,7 @@ $(READY): requirements.lock pyproject.toml
 .PHONY: lock
 lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newer versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-		--extra dev --extra local-model --extra flower \
+		--extra dev --extra local-model --extra flower --extra claude \
 		--generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements.lock
 
 .PHONY: clean
