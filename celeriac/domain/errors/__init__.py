@@ -28,6 +28,7 @@ from celeriac.domain.errors.failures import (
     SessionUnavailableError,
     SoftTimeLimit,
     TimeLimitError,
+    ToolServerError,
     WorkerLostError,
 )
 from celeriac.domain.errors.refusals import (
@@ -101,6 +102,7 @@ __all__ = [
     "TemplateRenderError",
     "TimeLimitError",
     "TooLargeError",
+    "ToolServerError",
     "UnauthenticatedError",
     "UnavailableError",
     "VariablesInvalidError",

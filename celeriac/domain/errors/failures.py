@@ -89,6 +89,12 @@ class CassetteUnavailableError(PermanentError):
     code = "cassette_unavailable"
 
 
+class ToolServerError(RetryableError):
+    """An MCP server can't be started or reached, broke off, or speaks no MCP; it is named."""
+
+    code = "tool_server_failed"
+
+
 class OutputInvalidError(RetryableError):
     """The agent's answer doesn't fit the task's output schema."""
 
