@@ -8,19 +8,23 @@ not on the public internet is refused, unless it is allowed by configuration.
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Self, cast
+from ipaddress import ip_address
+from typing import cast
 
 import httpcore2
 import httpx2
 
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
-_IPV4_COMPATIBLE = IPv6Network("::/96")  # RFC 4291, deprecated
-_LOW_32_BITS = 0xFFFFFFFF
-_CONNECT_SECONDS = 5.0
+from celeriac.kit.addresses import Address, OutboundGuard
 
-Address = IPv4Address | IPv6Address
+__all__ = [
+    "AnswerTooLargeError",
+    "GuardedTransport",
+    "OutboundGuard",
+    "OutboundRefusedError",
+    "guarded_client",
+]
+
+_CONNECT_SECONDS = 5.0
 
 
 class OutboundRefusedError(httpx2.ConnectError):
@@ -29,57 +33,6 @@ class OutboundRefusedError(httpx2.ConnectError):
 
 class AnswerTooLargeError(httpx2.ReadError):
     """A server answered with more than is read."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutboundGuard:
-    """Which addresses outbound requests may reach."""
-
-    allow_private: bool = False
-    """Lets requests reach everything, this machine among it."""
-    hosts: frozenset[str] = frozenset()
-    """Names that may resolve to addresses that are not public."""
-    networks: tuple[str, ...] = ()
-    """Networks (CIDR) that may be reached although they are not public."""
-
-    @classmethod
-    def of(cls, *, allow_private: bool, allowed: Iterable[str]) -> Self:
-        """Tell names from networks in `allowed`. Raises ValueError for a malformed network."""
-        hosts, networks = set(), []
-        for entry in allowed:
-            try:
-                networks.append(str(ip_network(entry)))
-            except ValueError:
-                if "/" in entry or ":" in entry:
-                    raise
-                hosts.add(entry.lower().rstrip("."))
-        return cls(allow_private=allow_private, hosts=frozenset(hosts), networks=tuple(networks))
-
-    def allows(self, host: str, address: Address) -> bool:
-        """Whether a request to `host`, resolved to `address`, may go there."""
-        if self.allow_private or is_public(address) or host.lower().rstrip(".") in self.hosts:
-            return True
-        return any(address in ip_network(network) for network in self.networks)
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet; one that carries an IPv4 one is judged by it.
-
-    RFC 6890 and the registries that it began; the embeddings are those of RFC 4291, 3056 and 6052.
-    """
-    if isinstance(address, IPv6Address):
-        embedded = _embedded(address)
-        if embedded is not None:
-            return is_public(embedded)
-        if address.is_site_local or address.teredo is not None:
-            return False
-    return address.is_global and not address.is_multicast
-
-
-def _embedded(address: IPv6Address) -> IPv4Address | None:
-    if address in _NAT64 or address in _IPV4_COMPATIBLE:
-        return IPv4Address(int(address) & _LOW_32_BITS)
-    return address.ipv4_mapped or address.sixtofour
 
 
 def guarded_client(

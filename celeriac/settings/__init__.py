@@ -6,14 +6,17 @@ honoured as they are; everything else is `CELERIAC_…`. Documented in docs/conf
 
 from celeriac.settings.celery import CelerySettings
 from celeriac.settings.models import ProviderSettings
+from celeriac.settings.outside import ApprovalSettings, OutboundSettings
 from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
 from celeriac.settings.whole import GROUPS, Settings
 
 __all__ = [
     "GROUPS",
     "ApiSettings",
+    "ApprovalSettings",
     "CelerySettings",
     "KeeperSettings",
+    "OutboundSettings",
     "ProviderSettings",
     "Settings",
     "WorkerSettings",

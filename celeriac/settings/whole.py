@@ -18,6 +18,7 @@ from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.urls import with_database
 from celeriac.settings.celery import CelerySettings
 from celeriac.settings.models import ProviderSettings
+from celeriac.settings.outside import ApprovalSettings, OutboundSettings
 from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
 from celeriac.settings.readers import Names, checked_url, read_json
 
@@ -67,6 +68,8 @@ class Settings(BaseSettings):
     agent_modules: Names = ()
     """Python packages whose functions agents of the `python` runner may name without `@agent`;
     separated by commas."""
+    public_url: str | None = None
+    """Where people reach the API with a browser; links that answer questions begin with it."""
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
@@ -79,6 +82,8 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     keeper: KeeperSettings = Field(default_factory=KeeperSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
+    outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    approvals: ApprovalSettings = Field(default_factory=ApprovalSettings)
 
     @field_validator("secret_key")
     @classmethod
@@ -96,6 +101,12 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis(cls, value: str | None) -> str | None:
         return checked_url(value, ("redis", "rediss"))
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        checked = checked_url(value, ("https", "http"))
+        return None if checked is None else checked.rstrip("/")
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -136,7 +147,15 @@ class Settings(BaseSettings):
         return self.database_url
 
 
-GROUPS = (Settings, CelerySettings, WorkerSettings, KeeperSettings, ApiSettings)
+GROUPS = (
+    Settings,
+    CelerySettings,
+    WorkerSettings,
+    KeeperSettings,
+    ApiSettings,
+    OutboundSettings,
+    ApprovalSettings,
+)
 """All classes whose fields are variables of the environment."""
 
 _PREFIXES = {group.__name__: group.model_config["env_prefix"] for group in GROUPS}

@@ -4,7 +4,8 @@ from ipaddress import ip_address
 import httpx2
 import pytest
 
-from celeriac.kit.outbound import OutboundGuard, OutboundRefusedError, guarded_client, is_public
+from celeriac.kit.addresses import OutboundGuard, is_public
+from celeriac.kit.outbound import OutboundRefusedError, guarded_client
 
 NOWHERE_ELSE = OutboundGuard()
 
