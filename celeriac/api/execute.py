@@ -19,6 +19,8 @@ from celeriac.api.tasks import TaskPath
 from celeriac.api.waiting import longest_wait, until_terminal
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError
+from celeriac.domain.execution import Execution
+from celeriac.domain.options import NO_OPTIONS
 from celeriac.logs import Step
 from celeriac.services.dispatch import Dispatch
 from celeriac.services.submit import Idempotency, Submitted, SubmittedBatch
@@ -77,7 +79,7 @@ async def execute(
         if ended is not None and ended.status.terminal:
             return answer(views.execution(ended), status=200, headers=headers)
     if not submitted.created:
-        submitted = await run_in_threadpool(_as_it_is, desk, actor, submitted.execution_id)
+        submitted = await run_in_threadpool(_found, desk, actor, submitted.execution_id)
     return answer(accepted(task_id, submitted, mode), status=202, headers=headers)
 
 
@@ -141,15 +143,20 @@ def accepted(task_id: UUID, submitted: Submitted, mode: str) -> wire.Accepted:
         status=submitted.status,
         execution_mode=mode,
         celery_task_id=submitted.celery_task_id,
-        session_id=None,
-        links=links.accepted(submitted.execution_id, task_id, submitted.celery_task_id),
+        session_id=submitted.session_id,
+        links=links.accepted(
+            submitted.execution_id, task_id, submitted.celery_task_id, submitted.session_id
+        ),
     )
 
 
 def _work(task_id: UUID, body: When, mode: Mode, once: Idempotency | None) -> Work:
+    one = body if isinstance(body, Execute) else None
     return Work(
         task_id=task_id,
-        variables=body.variables if isinstance(body, Execute) else {},
+        variables=one.variables if one else {},
+        session_id=one.session_id if one else None,
+        options=one.options() if one else NO_OPTIONS,
         priority=None if body.priority is None else int(body.priority),
         queue=body.queue,
         delay_seconds=body.delay(),
@@ -162,9 +169,15 @@ def _default_mode(shared: Container) -> Mode:
     return Mode.ASYNC if shared.settings.enable_async_task_execution else Mode.SYNC
 
 
-def _as_it_is(desk: Desk, actor: Actor, execution_id: UUID) -> Submitted:
-    row = desk.queries.execution(actor, execution_id)
-    return Submitted(row.id, row.status, row.celery_task_id, created=False)
+def as_it_is(row: Execution) -> Submitted:
+    """Return an execution that an earlier request has made, as it stands."""
+    return Submitted(
+        row.id, row.status, row.celery_task_id, created=False, session_id=row.session_id
+    )
+
+
+def _found(desk: Desk, actor: Actor, execution_id: UUID) -> Submitted:
+    return as_it_is(desk.queries.execution(actor, execution_id))
 
 
 def _send_due(dispatch: Dispatch) -> None:

@@ -19,7 +19,7 @@ from celeriac.api.deps import (
     Operator,
     Shared,
 )
-from celeriac.api.execute import accepted
+from celeriac.api.execute import accepted, as_it_is
 from celeriac.api.idempotency import REPLAYED, idempotency
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.catalog import Reference
@@ -30,7 +30,6 @@ from celeriac.db.executions import ExecutionFilter
 from celeriac.domain.execution import TriggerType
 from celeriac.domain.states import Status
 from celeriac.services.report import ReportFormat
-from celeriac.services.submit import Submitted
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
@@ -131,7 +130,7 @@ def retry(
     row = desk.queries.execution(actor, submitted.execution_id)
     headers = {}
     if not submitted.created:
-        submitted = Submitted(row.id, row.status, row.celery_task_id, created=False)
+        submitted = as_it_is(row)
         headers[REPLAYED] = "true"
     return answer(accepted(row.task_id, submitted, Mode.ASYNC), status=202, headers=headers)
 

@@ -25,13 +25,15 @@ def task(task_id: UUID, agent_id: UUID) -> Links:
     }
 
 
-def accepted(execution_id: UUID, task_id: UUID, celery_task_id: str | None) -> Links:
+def accepted(
+    execution_id: UUID, task_id: UUID, celery_task_id: str | None, session_id: UUID | None
+) -> Links:
     """Return the links of an execution that was just taken on."""
     path = f"{PREFIX}/task-executions/{execution_id}"
     return {
         "self": path,
         "task": f"{PREFIX}/tasks/{task_id}",
-        "session": None,
+        "session": None if session_id is None else f"{PREFIX}/sessions/{session_id}",
         "celery_task": celery_task_id and f"{PREFIX}/admin/celery-tasks/{celery_task_id}",
         "events": f"{path}/events",
         "stream": f"{path}/stream",
@@ -42,9 +44,8 @@ def accepted(execution_id: UUID, task_id: UUID, celery_task_id: str | None) -> L
 def execution(row: Execution) -> Links:
     """Return the links of an execution as it stands."""
     path = f"{PREFIX}/task-executions/{row.id}"
-    links = accepted(row.id, row.task_id, row.celery_task_id)
-    if row.session_id is not None:
-        links["session"] = f"{PREFIX}/sessions/{row.session_id}"
+    links = accepted(row.id, row.task_id, row.celery_task_id, row.session_id)
+    links["files"] = f"{path}/files"
     if row.status.terminal:
         links["cancel"] = None
     links["retry"] = f"{path}/retry" if row.status.terminal else None

@@ -8,6 +8,15 @@ from celeriac.cli.exits import UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome
 from celeriac.cli.session import Session, connected
 from celeriac.cli.variables import gather
+from celeriac.cli.wishes import (
+    AskBeyond,
+    BudgetCost,
+    BudgetTokens,
+    Fork,
+    Record,
+    SessionOption,
+    wishes,
+)
 
 if TYPE_CHECKING:
     from celeriac.wire import Execution
@@ -70,6 +79,12 @@ def run(
             rich_help_panel=_HOW,
         ),
     ] = None,
+    from_session: SessionOption = None,
+    fork: Fork = False,
+    budget_cost: BudgetCost = None,
+    budget_tokens: BudgetTokens = None,
+    ask: AskBeyond = False,
+    record: Record = False,
 ) -> None:
     """Run a task, follow it, and print its result.
 
@@ -82,8 +97,19 @@ def run(
       cat article.txt | celeriac run summarise --input text=-
       celeriac run score --var lead:='{"id": 7}' --var limit:=10 --json
       celeriac run nightly --vars-file night.json --detach
+      celeriac run review --session 0199f3a2-… --fork --budget-cost 0.50
     """
     variables = gather(var, vars_file, input_)
+    wished = wishes(
+        priority=priority,
+        queue=queue,
+        session=from_session,
+        fork=fork,
+        cost=budget_cost,
+        tokens=budget_tokens,
+        ask=ask,
+        record=record,
+    )
     executions = session.client.executions
     if sync:
         if not wait or timeout is not None or delay is not None or key is not None:
@@ -91,11 +117,11 @@ def run(
                 "--sync waits for the answer of one request; it can't be combined with --detach, "
                 "--timeout, --delay or --idempotency-key."
             )
-        ended = executions.run_sync(task, variables, priority=priority, queue=queue)
+        ended = executions.run_sync(task, variables, **wished)
         show_outcome(session, ended)
         return
     accepted = executions.execute(
-        task, variables, priority=priority, queue=queue, delay_seconds=delay, idempotency_key=key
+        task, variables, delay_seconds=delay, idempotency_key=key, **wished
     )
     if not wait:
         if session.output.as_json:

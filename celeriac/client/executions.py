@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID, uuid4
 
 from celeriac import wire
@@ -11,6 +11,7 @@ from celeriac.client.errors import WaitTimeoutError
 from celeriac.client.resources import given, pages
 from celeriac.client.stream import Delta, Stream
 from celeriac.client.transport import API, Transport, segment
+from celeriac.client.wishes import Wishes, wished
 
 _PATH = f"{API}/task-executions"
 _OK = 200
@@ -30,23 +31,23 @@ class Executions:
         task: str | UUID,
         variables: Mapping[str, Any] | None = None,
         *,
-        priority: str | None = None,
-        queue: str | None = None,
         delay_seconds: float | None = None,
         available_at: datetime | None = None,
         idempotency_key: str | None = None,
+        **wishes: Unpack[Wishes],
     ) -> wire.Accepted:
         """Run a task in the background; return as soon as the execution is stored.
 
-        Without a key of the caller's one is made up, so that a repeated request runs it once.
+        `wishes`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
+        `cassette_id`. Without a key of the caller's one is made up, so that a repeated request runs
+        it once.
         """
         body = given(
             variables=dict(variables or {}),
             execution_mode="async",
-            priority=priority,
-            queue=queue,
             delay_seconds=delay_seconds,
             available_at=None if available_at is None else available_at.isoformat(),
+            **wished(wishes),
         )
         path = f"{API}/tasks/{segment(task)}/execute"
         return self._transport.create_work(wire.Accepted, path, body, idempotency_key)
@@ -57,31 +58,23 @@ class Executions:
         variables: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
-        priority: str | None = None,
-        queue: str | None = None,
+        **wishes: Unpack[Wishes],
     ) -> wire.Execution:
         """Run a task and wait for its end; the same as `execute` and `wait`."""
-        accepted = self.execute(task, variables, priority=priority, queue=queue)
+        accepted = self.execute(task, variables, **wishes)
         return self.wait(accepted.execution_id, timeout=timeout)
 
     def run_sync(
         self,
         task: str | UUID,
         variables: Mapping[str, Any] | None = None,
-        *,
-        priority: str | None = None,
-        queue: str | None = None,
+        **wishes: Unpack[Wishes],
     ) -> wire.Execution:
         """Run a task in one request, which the server answers when the execution has ended.
 
         The server bounds it by the task's time limits; what hasn't ended by then is waited for.
         """
-        body = given(
-            variables=dict(variables or {}),
-            execution_mode="sync",
-            priority=priority,
-            queue=queue,
-        )
+        body = given(variables=dict(variables or {}), execution_mode="sync", **wished(wishes))
         response = self._transport.send(
             "POST",
             f"{API}/tasks/{segment(task)}/execute",

@@ -1,10 +1,12 @@
 """Sessions: conversations that can be gone on with."""
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, Row, null, or_, select, text, update
 
+from celeriac.db.models import executions
 from celeriac.db.models import sessions as table
 from celeriac.domain.execution import Lease
 from celeriac.domain.session import Session, SessionStatus
@@ -12,6 +14,17 @@ from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonValue, storable
 
 _SELECT = select(*(table.c[field.name] for field in fields(Session)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Which sessions to list; None means: all."""
+
+    owner_id: UUID | None = None
+    execution_id: UUID | None = None
+    """The sessions that this execution began or works in."""
+    runner: str | None = None
+    status: SessionStatus | None = None
 
 
 def get(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Session | None:
@@ -23,13 +36,29 @@ def get(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Sess
     return None if row is None else session_of(row)
 
 
+def lock(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Session | None:
+    """Like `get`, and keep the row from others to the end of the transaction."""
+    query = _SELECT.where(table.c.id == session_id).with_for_update()
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else session_of(row)
+
+
 def find(
-    connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
+    connection: Connection, wanted: SessionFilter, *, before: UUID | None, limit: int
 ) -> list[Session]:
     """Return up to `limit` sessions with smaller ids than `before`, the newest first."""
     query = _SELECT.order_by(table.c.id.desc()).limit(limit)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
+    for name in ("owner_id", "runner", "status"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(table.c[name] == value)
+    if wanted.execution_id is not None:
+        own = select(executions.c.session_id).where(executions.c.id == wanted.execution_id)
+        query = query.where(
+            or_(table.c.execution_id == wanted.execution_id, table.c.id == own.scalar_subquery())
+        )
     if before is not None:
         query = query.where(table.c.id < before)
     return [session_of(row) for row in connection.execute(query)]
@@ -101,6 +130,43 @@ def save(
         },
     ).one_or_none()
     return row is not None
+
+
+_USED_BY = text("""
+SELECT e.id FROM executions e JOIN sessions s ON s.id = e.session_id
+WHERE e.session_id = :id AND e.status IN ('pending', 'queued', 'running', 'waiting')
+  AND (s.execution_id = e.id OR e.options ->> 'fork_session' IS DISTINCT FROM 'true')
+ORDER BY e.id
+LIMIT 1
+""")
+
+
+def used_by(connection: Connection, session_id: UUID) -> UUID | None:
+    """Return an execution that works in the session or will; with a lock on it, none joins."""
+    return connection.execute(_USED_BY, {"id": session_id}).scalar_one_or_none()
+
+
+def take(connection: Connection, session_id: UUID) -> None:
+    """Mark a session as worked in again; its last error is over."""
+    values = {"status": SessionStatus.ACTIVE, "error_code": None, "error_message": None}
+    connection.execute(
+        update(table).where(table.c.id == session_id).values(**values, updated_at=text("now()"))
+    )
+
+
+def delete(connection: Connection, session_id: UUID) -> None:
+    """Mark a session as deleted and forget its state; its files are to follow."""
+    values = {"status": SessionStatus.DELETED, "state": null(), "updated_at": text("now()")}
+    connection.execute(update(table).where(table.c.id == session_id).values(**values))
+
+
+def files_removed(connection: Connection, session_ids: Sequence[UUID]) -> None:
+    """Note that nothing is left of deleted sessions' files."""
+    connection.execute(
+        update(table)
+        .where(table.c.id.in_(session_ids), table.c.status == SessionStatus.DELETED)
+        .values(files_removed_at=text("now()"))
+    )
 
 
 def session_of(row: Row[tuple[object, ...]]) -> Session:

@@ -55,6 +55,8 @@ class Attempt:
         self.correlation = correlation
         self.stop_reason: StopReason | None = None
         self.told = False
+        self.has_session = False
+        """Whether a session was made or written to; said before it is certain."""
         self._notes = Notes(lease)
         self._workdir = workdir
         self._on_delta = on_delta
@@ -110,6 +112,7 @@ class Attempt:
     ) -> UUID:
         """Store what is needed to go on; see `RunContext.save_session`."""
         self._check_lease()
+        self.has_session = True
         return await self._backed.save_session(external_id=external_id, state=state)
 
     async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:

@@ -117,7 +117,9 @@ class Execute:
                 logger.warning(Step.EXECUTION_LEASE_LOST, attempt=claim.lease.attempt)
                 return None
             notes = self._parts.notebook.last_page(attempt)
-            finished = self._parts.finish(claim, outcome, notes, turn(claim.queue))
+            finished = self._parts.finish(
+                claim, outcome, notes, turn(claim.queue), has_session=attempt.has_session
+            )
         _report(claim, outcome, finished.status, time.monotonic() - began)
         return finished.claim
 

@@ -1,6 +1,6 @@
 """Finish: write how an attempt ended, once, and only while its lease is ours."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -27,50 +27,71 @@ class Finish:
         self._live = live
 
     def __call__(
-        self, claim: Claim, outcome: Outcome, notes: Notes | None, turn: Turn | None
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        notes: Notes | None,
+        turn: Turn | None,
+        *,
+        has_session: bool = False,
     ) -> Finished:
         """Store `outcome` and the last notes; on `turn`, claim the next pending execution.
 
-        All in one transaction. The status is None where the lease was lost: nothing was written.
+        All in one transaction, with the end of the execution's session; `has_session` tells of one
+        that the attempt has made. The status is None where the lease was lost: nothing was written.
         Raises DatabaseUnavailableError after ten minutes without the database; the keeper then
         deals with the expired lease. What a try wrote and claimed whose answer got lost is found
         again.
         """
+        ending = _Ending(claim, outcome, notes, has_session or claim.session_id is not None)
         try:
-            finished = self._once(claim, outcome, notes, turn)
+            finished = self._once(ending, turn)
         except DatabaseUnavailableError:
-            finished = patiently(
-                lambda: self._again(claim, outcome, notes, turn), seconds=_PATIENCE_SECONDS
-            )
+            finished = patiently(lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS)
         changed = [claim.lease.execution_id] if finished.status is not None else []
         if finished.claim is not None:
             changed.append(finished.claim.lease.execution_id)
         self._live.changed(changed)
         return finished
 
-    def _once(
-        self, claim: Claim, outcome: Outcome, notes: Notes | None, turn: Turn | None
-    ) -> Finished:
-        if not notes and not isinstance(outcome, Failed | Parked):
+    def _once(self, ending: "_Ending", turn: Turn | None) -> Finished:
+        claim, outcome = ending.claim, ending.outcome
+        if ending.is_one_statement:
             with self._database.statement() as connection:
                 return transitions.finish(connection, claim.lease, outcome, turn)
         with self._database.transaction() as connection:
-            if notes:
-                leases.record(connection, [notes])
+            if ending.notes:
+                leases.record(connection, [ending.notes])
             finished = transitions.finish(connection, claim.lease, outcome, turn)
-            if isinstance(outcome, Failed) and finished.status and not finished.again:
-                _audit(connection, claim, outcome.failure)
+            if finished.status is not None and not finished.again:
+                if ending.has_session and finished.status.terminal:
+                    transitions.settle_session(connection, claim.lease.execution_id)
+                if isinstance(outcome, Failed):
+                    _audit(connection, claim, outcome.failure)
             return finished
 
-    def _again(
-        self, claim: Claim, outcome: Outcome, notes: Notes | None, turn: Turn | None
-    ) -> Finished:
+    def _again(self, ending: "_Ending", turn: Turn | None) -> Finished:
         taken = None
         if turn is not None:
             with self._database.statement() as connection:
                 taken = transitions.claimed(connection, turn.token)
         # No turn now: what the lost try has put back could be what it takes.
-        return replace(self._once(claim, outcome, notes, None), claim=taken)
+        return replace(self._once(ending, None), claim=taken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What there is to be written."""
+
+    claim: Claim
+    outcome: Outcome
+    notes: Notes | None
+    has_session: bool
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether nothing is to be written besides the outcome: so most executions end."""
+        return not (self.notes or self.has_session or isinstance(self.outcome, Failed | Parked))
 
 
 def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:

@@ -3,11 +3,14 @@
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
+from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 
 from celeriac.api.schemas.moments import Moment
 from celeriac.domain.agent import Strict
+from celeriac.domain.budget import Budget
+from celeriac.domain.options import RunOptions
 from celeriac.domain.task import PriorityLabel, QueueName
 
 _LONGEST_DELAY = 366 * 86_400
@@ -61,6 +64,38 @@ class Execute(When):
         default=None,
         description="async (as a rule the default) answers at once, sync when it has ended.",
     )
+    session_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        default=None,
+        description="An earlier session, of the same kind of agent, to go on with.",
+    )
+    fork_session: bool = Field(
+        default=False,
+        description="Go on with a copy of the session, which stays as it is; also while it is in "
+        "use.",
+    )
+    budget: Budget | None = Field(
+        default=None, description="For this execution, instead of its task's."
+    )
+    record: bool = Field(default=False, description="Save its model traffic as a cassette.")
+    cassette_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        default=None,
+        description="Answer its model requests from this cassette instead of from providers.",
+    )
+
+    @model_validator(mode="after")
+    def _forks_something(self) -> Self:
+        if self.fork_session and self.session_id is None:
+            raise ValueError("fork_session needs the session_id of what to fork")
+        return self
+
+    def options(self) -> RunOptions:
+        """Return what the caller wishes for this run."""
+        return RunOptions(
+            fork_session=self.fork_session,
+            budget=self.budget,
+            record=self.record,
+            cassette_id=self.cassette_id,
+        )
 
 
 class ExecuteBatch(When):

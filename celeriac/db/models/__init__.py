@@ -2,8 +2,16 @@
 
 from celeriac.db.models.accounts import api_keys, audit_logs, users
 from celeriac.db.models.base import metadata
+from celeriac.db.models.budgets import (
+    budget_reservations,
+    budget_windows,
+    budgets,
+    usage_days,
+)
+from celeriac.db.models.cassettes import cassettes
 from celeriac.db.models.catalog import agent_versions, agents, task_versions, tasks
 from celeriac.db.models.executions import events, executions, idempotency_keys, model_calls
+from celeriac.db.models.reports import reports
 from celeriac.db.models.sessions import approvals, sessions
 from celeriac.db.models.workers import workers
 
@@ -13,14 +21,20 @@ __all__ = [
     "api_keys",
     "approvals",
     "audit_logs",
+    "budget_reservations",
+    "budget_windows",
+    "budgets",
+    "cassettes",
     "events",
     "executions",
     "idempotency_keys",
     "metadata",
     "model_calls",
+    "reports",
     "sessions",
     "task_versions",
     "tasks",
+    "usage_days",
     "users",
     "workers",
 ]

@@ -34,8 +34,15 @@ sessions = Table(
     Column("error_message", Text),
     moment("created_at", now=True),
     moment("updated_at", now=True),
+    moment("files_removed_at"),
     one_of("status", SessionStatus),
     Index(None, "owner_id", "id"),
+    Index(
+        "ix_sessions_doomed",
+        "id",
+        postgresql_where=text("status = 'deleted' AND files_removed_at IS NULL"),
+    ),
+    Index("ix_sessions_idle", "updated_at", postgresql_where=text("status IN ('ended', 'failed')")),
 )
 
 approvals = Table(
@@ -69,4 +76,9 @@ approvals = Table(
     UniqueConstraint("execution_id", "key"),
     Index(None, "owner_id", "id"),
     Index("ix_approvals_open", "expires_at", postgresql_where=text("status = 'open'")),
+    Index(
+        "ix_approvals_budget",
+        "key",
+        postgresql_where=text("kind = 'budget' AND status = 'open'"),
+    ),
 )

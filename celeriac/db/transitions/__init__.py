@@ -19,6 +19,7 @@ from celeriac.db.transitions.parking import (
 )
 from celeriac.db.transitions.rescuing import Rescued, rescue_expired
 from celeriac.db.transitions.sending import Sendable, queue_due, resend, unqueue
+from celeriac.db.transitions.settling import settle_session
 
 __all__ = [
     "Created",
@@ -40,5 +41,6 @@ __all__ = [
     "resend",
     "resume_answered",
     "resume_due",
+    "settle_session",
     "unqueue",
 ]

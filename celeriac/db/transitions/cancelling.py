@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
+from celeriac.db.transitions.settling import SETTLED, SETTLED_COLUMNS
 from celeriac.domain.states import Status, Transition
 
 _CANCEL = guarded(
@@ -23,13 +24,17 @@ WITH target AS (
         cancel_requested_at = now(), cancel_requested_by = :by,
         waiting_for = NULL, waiting_until = NULL, event_seq = event_seq + 1
     FROM target WHERE e.id = target.id
-    RETURNING e.id, e.status, e.event_seq, e.attempt
+    RETURNING e.id, e.status, e.event_seq, e.attempt, """
+    + SETTLED_COLUMNS
+    + """
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {cancel_to} THEN 'cancelled' ELSE 'cancel_requested' END,
            attempt, jsonb_build_object('by', CAST(:by AS text))
     FROM moved
-)
+)"""
+    + SETTLED
+    + """
 SELECT id, status FROM moved
 """,
     cancel=Transition.CANCEL,

@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
+from celeriac.db.transitions.settling import SETTLED, SETTLED_COLUMNS
 from celeriac.domain.approval import Question
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import Parked
@@ -147,14 +148,18 @@ def resume_answered(connection: Connection, execution_ids: Sequence[UUID]) -> li
 _EXPIRE = guarded(
     """
 WITH moved AS (
-    UPDATE executions
+    UPDATE executions e
     SET status = {expire_to}, completed_at = now(), waiting_for = NULL, waiting_until = NULL,
         event_seq = event_seq + 1, error_code = :code, error_message = :message,
         error_details = jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt,
                                            'traceback', NULL)
     WHERE id = :id AND status IN ({expire_from})
-    RETURNING id, event_seq, attempt
-)
+    RETURNING e.id, e.status, e.event_seq, e.attempt, """
+    + SETTLED_COLUMNS
+    + """
+)"""
+    + SETTLED
+    + """
 INSERT INTO events (execution_id, seq, type, attempt, data)
 SELECT id, event_seq, 'failed', attempt,
        jsonb_build_object('code', CAST(:code AS text), 'message', CAST(:message AS text))

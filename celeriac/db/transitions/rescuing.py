@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
+from celeriac.db.transitions.settling import SETTLED, SETTLED_COLUMNS
 from celeriac.domain.execution import Cause
 from celeriac.domain.states import Status, Transition
 
@@ -36,7 +37,9 @@ WITH lost AS (
         event_seq = event_seq + 2
     FROM lost WHERE e.id = lost.id
     RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
-              e.error_message, e.request_id, e.owner_id, e.task_id
+              e.request_id, e.owner_id, e.task_id, """
+    + SETTLED_COLUMNS
+    + """
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq - 1, 'worker_lost', attempt,
@@ -48,7 +51,9 @@ WITH lost AS (
                        ELSE 'retry_scheduled' END,
            attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
     FROM moved
-)
+)"""
+    + SETTLED
+    + """
 SELECT id, status, attempt, crash_count, worker_hostname, error_message, request_id, owner_id,
        task_id
 FROM moved
