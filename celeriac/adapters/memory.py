@@ -14,7 +14,12 @@ from uuid import UUID, uuid4
 
 from celeriac.domain.agent import AgentSpec, RunnerName
 from celeriac.domain.approval import Answer, Question
-from celeriac.domain.errors import AgentMisconfiguredError, BrokerUnavailableError
+from celeriac.domain.cassette import Cassette, Header, Interaction
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    BrokerUnavailableError,
+    CassetteUnavailableError,
+)
 from celeriac.domain.events import EventType
 from celeriac.domain.outcome import Completed, Parked
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
@@ -109,6 +114,8 @@ class MemoryRunContext:
         self.external_id: str | None = None
         self.state: JsonValue = None
         self.steps: list[tuple[float, float | None, str]] = []
+        self.played: Cassette | None = None
+        self.recorded = Cassette(Header(celeriac_cassette=1))
         self._workdir = workdir
         self._execution_id = execution_id
 
@@ -158,6 +165,17 @@ class MemoryRunContext:
         self.external_id = external_id or self.external_id
         self.state = self.state if state is None else state
         return self.session_id
+
+    async def cassette(self) -> Cassette:
+        """Return `played`, which must be set."""
+        if self.played is None:
+            raise CassetteUnavailableError("This context in memory was given no cassette.")
+        return self.played
+
+    async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
+        """Keep what was recorded, within the limits of cassettes."""
+        self.recorded = self.recorded.extended(interactions, complete=complete)
+        return self.recorded.header.complete
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Keep how far the work is."""

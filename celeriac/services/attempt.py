@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from celeriac.db.leases import Notes
 from celeriac.domain.approval import Answer, Question
+from celeriac.domain.cassette import Cassette, Interaction
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Lease
@@ -119,6 +120,8 @@ class Attempt:
         """Record a model call and its event; settle what was reserved for it."""
         if ticket is not None:
             await self._backed.settle(ticket, call)
+        if self._backed.plays_cassette:
+            call = call.played()
         reason = call.finish_reason
         call = replace(
             call,
@@ -147,6 +150,15 @@ class Attempt:
             notes.events.append(event)
 
         self._note(add)
+
+    async def cassette(self) -> Cassette:
+        """Return the cassette to play; see `RunContext.cassette`."""
+        return await self._backed.cassette()
+
+    async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
+        """Add to the execution's cassette; see `RunContext.record`."""
+        self._check_lease()
+        return await self._backed.record(interactions, complete=complete)
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the work is. Raises TypeError or ValueError, here and not later."""

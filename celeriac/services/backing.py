@@ -1,13 +1,15 @@
 """What stands behind a running attempt: its session, its questions, its leave to call models."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 
 from celeriac.domain.approval import Answer, Question
+from celeriac.domain.cassette import Cassette, Interaction
+from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.execution import Lease
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonValue
@@ -16,6 +18,7 @@ from celeriac.services.admission import Admission
 from celeriac.services.conversations import Conversations
 from celeriac.services.ports import Job, Runner
 from celeriac.services.questions import Questions
+from celeriac.services.tapes import Tapes
 
 logger = structlog.get_logger(__name__)
 
@@ -27,6 +30,7 @@ class Backing:
     admission: Admission
     conversations: Conversations
     questions: Questions
+    tapes: Tapes
 
 
 class Backed:
@@ -42,8 +46,15 @@ class Backed:
         self._session_id = job.session.id if job.session and not job.forks else None
         self._saving = asyncio.Lock()
 
+    @property
+    def plays_cassette(self) -> bool:
+        """Whether model requests are answered from a cassette: nothing is asked of a provider."""
+        return self._job.options.cassette_id is not None
+
     async def admit(self, call: PlannedCall) -> Ticket | None:
-        """Ask leave for a model call."""
+        """Ask leave for a model call; what a cassette answers needs none."""
+        if self.plays_cassette:
+            return None
         return await self._backing.admission.admit(
             self._lease, self._job, call, may_park=self._runner.resumable
         )
@@ -59,6 +70,20 @@ class Backed:
     async def answers(self) -> Mapping[str, Answer]:
         """Return the answers there are."""
         return await asyncio.to_thread(self._backing.questions.answers, self._lease.execution_id)
+
+    async def cassette(self) -> Cassette:
+        """Return the cassette to play."""
+        cassette_id = self._job.options.cassette_id
+        if cassette_id is None:
+            raise CassetteUnavailableError("The options of the execution name no cassette.")
+        return await asyncio.to_thread(self._backing.tapes.load, cassette_id)
+
+    async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
+        """Add to the execution's cassette."""
+        add = self._backing.tapes.add
+        return await asyncio.to_thread(
+            add, self._lease, self._job, interactions, complete=complete
+        )
 
     async def save_session(self, *, external_id: str | None, state: JsonValue) -> UUID:
         """Store what is needed to go on; make the session on first use."""

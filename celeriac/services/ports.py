@@ -8,6 +8,7 @@ from uuid import UUID
 
 from celeriac.domain.agent import AgentSpec
 from celeriac.domain.approval import Answer, Question
+from celeriac.domain.cassette import Cassette, Interaction
 from celeriac.domain.events import EventType
 from celeriac.domain.execution import Message
 from celeriac.domain.options import NO_OPTIONS, RunOptions
@@ -157,6 +158,18 @@ class RunContext(Protocol):
         Makes the session on first use; None keeps what is stored. A session that the job came
         with is written to, but one that is to be forked is left alone and named as the parent of
         a new one. Raises LeaseLostError.
+        """
+        ...
+
+    async def cassette(self) -> Cassette:
+        """Return the cassette that the job's options name. Raises CassetteUnavailableError."""
+        ...
+
+    async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
+        """Add recorded model traffic to the execution's cassette; return whether all is kept.
+
+        `complete` says whether it is all that there was. What is over the size limit is dropped,
+        and so is all that comes after it. Raises LeaseLostError.
         """
         ...
 

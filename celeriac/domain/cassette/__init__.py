@@ -14,9 +14,10 @@ from celeriac.domain.cassette.format import (
     Interaction,
     Request,
     Response,
+    dump_line,
 )
 from celeriac.domain.cassette.matching import Player
-from celeriac.domain.cassette.parsing import dump, dump_line, parse
+from celeriac.domain.cassette.parsing import dump, parse
 from celeriac.domain.cassette.summary import CassetteSummary
 
 __all__ = [

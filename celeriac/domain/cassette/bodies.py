@@ -4,7 +4,7 @@ import re
 from base64 import b64decode, b64encode
 from typing import Annotated, Self
 
-from pydantic import Base64Str, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from celeriac.domain.agent.base import Strict
 from celeriac.kit.jsontypes import JsonValue, dumps, loads
@@ -15,6 +15,14 @@ _EVENT = re.compile(r"(?:event: (?P<event>[\w.-]{1,100})\n)?data: (?P<data>\{[^\
 """An event whose data is one JSON object, as model providers write them."""
 
 _EVENT_END = re.compile(r"(?<=\n\n)|(?<=\r\n\r\n)")
+
+
+def _decodes(text: str) -> str:
+    b64decode(text, validate=True)
+    return text
+
+
+_Base64 = Annotated[str, AfterValidator(_decodes)]
 
 
 class JsonEvent(Strict):
@@ -36,7 +44,7 @@ class Body(Strict):
     stream: Annotated[tuple[StreamItem, ...], Field(strict=False)] | None = None
     """Server-sent events."""
     text: str | None = None
-    base64: Base64Str | None = None
+    base64: _Base64 | None = None
     """Bytes that are no text."""
 
     @model_validator(mode="after")

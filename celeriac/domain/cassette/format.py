@@ -1,6 +1,6 @@
 """The format of cassettes: a header, and one recorded request with its answer a line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from celeriac.domain.agent.base import Strict
 from celeriac.domain.cassette.bodies import Body
+from celeriac.kit.jsontypes import dumps
 
 MAX_BYTES = 32 * 1024 * 1024
 """The size of a cassette as text, in bytes."""
@@ -87,3 +88,30 @@ class Cassette:
 
     header: Header
     interactions: tuple[Interaction, ...] = ()
+
+    def extended(self, more: Sequence[Interaction], *, complete: bool) -> "Cassette":
+        """Return the cassette with `more` behind what it has, as far as the limits allow.
+
+        `complete` says whether `more` is all that there was. Behind a gap nothing is added.
+        """
+        if not self.header.complete:
+            return self
+        cut = self.header.model_copy(update={"complete": False})
+        size = _size(cut) + sum(map(_size, self.interactions))
+        kept = list(self.interactions)
+        for each in more:
+            size += _size(each)
+            if size > MAX_BYTES or len(kept) >= MAX_INTERACTIONS:
+                complete = False
+                break
+            kept.append(each)
+        return Cassette(self.header if complete else cut, tuple(kept))
+
+
+def dump_line(line: Header | Interaction) -> str:
+    """Return one line of a cassette with its end; what has its default is left out."""
+    return dumps(line.model_dump(mode="json", exclude_defaults=True)) + "\n"
+
+
+def _size(line: Header | Interaction) -> int:
+    return len(dump_line(line).encode())

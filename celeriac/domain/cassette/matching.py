@@ -82,7 +82,7 @@ class Player:
         )
 
     def _differing(self, what: str, request: Request) -> Iterator[list[str]]:
-        """Yield where recorded requests of the same kind differ; those with unused answers first."""
+        """Yield where recorded requests of the same kind differ, those still unanswered first."""
         now = relevant(request, masked)
         same_kind = [
             (index not in self._unused, index)

@@ -12,9 +12,10 @@ from celeriac.domain.cassette.format import (
     Cassette,
     Header,
     Interaction,
+    dump_line,
 )
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
-from celeriac.kit.jsontypes import JsonValue, dumps, loads
+from celeriac.kit.jsontypes import JsonValue, loads
 
 MAX_DEPTH = 100
 
@@ -25,13 +26,7 @@ _CURE = "Record it anew (`celeriac run TASK --record FILE`), or mend that line b
 
 def dump(cassette: Cassette) -> str:
     """Return the text of a cassette."""
-    lines = [dump_line(cassette.header), *map(dump_line, cassette.interactions)]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def dump_line(line: Header | Interaction) -> str:
-    """Return one line of a cassette, without its end; what has its default is left out."""
-    return dumps(line.model_dump(mode="json", exclude_defaults=True))
+    return dump_line(cassette.header) + "".join(map(dump_line, cassette.interactions))
 
 
 def parse(content: str | bytes) -> Cassette:
