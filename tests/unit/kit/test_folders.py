@@ -1,0 +1,181 @@
+"""Folders: everything inside can be read, nothing outside, whatever lies in between."""
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celeriac.kit.folders import Folder
+from celeriac.kit.removal import remove_if_empty, remove_tree
+
+SECRET = b"not for you"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A base with a secret beside an untrusted directory `inner`."""
+    (tmp_path / "secret").write_bytes(SECRET)
+    (tmp_path / "inner").mkdir()
+    return tmp_path
+
+
+def listed(folder: Folder) -> list[str]:
+    return [entry.path for entry in folder.files(limit=1000).files]
+
+
+def read(folder: Folder, path: str) -> bytes:
+    return b"".join(folder.open(path).chunks())
+
+
+def test_files_of_all_levels_are_listed_and_read(base: Path) -> None:
+    inner = base / "inner"
+    for path in ("b.txt", "a/one.txt", "a/b/two.txt", "a.txt", "ünï cøde"):
+        (inner / path).parent.mkdir(parents=True, exist_ok=True)
+        (inner / path).write_text(path)
+    folder = Folder(base, "inner")
+    found = folder.files(limit=10)
+    paths = [entry.path for entry in found.files]
+    assert paths == ["a/b/two.txt", "a/one.txt", "a.txt", "b.txt", "ünï cøde"]
+    assert (found.skipped, found.more) == (0, False)
+    for entry in found.files:
+        assert read(folder, entry.path) == entry.path.encode()
+        assert entry.size == len(entry.path.encode())
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), max_size=20))
+def test_pages_hold_each_file_once(paths: list[list[str]]) -> None:
+    # `x` is the name of every file, so that no name is a file and a directory
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        for parts in paths:
+            target = Path(place, *parts)
+            target.mkdir(parents=True, exist_ok=True)
+            (target / "x").touch()
+        folder = Folder(Path(place))
+        whole = listed(folder)
+        assert len(whole) == len({"/".join(parts) for parts in paths})
+        found: list[str] = []
+        after = None
+        while True:
+            page = folder.files(after=after, limit=2)
+            found += [entry.path for entry in page.files]
+            if not page.more:
+                break
+            after = found[-1]
+        assert found == whole
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../secret", "/etc/passwd", "a/../../secret", "", ".", "./a", "a//b", "a/", "/", "a\0b",
+     "x" * 5000],
+)  # fmt: skip
+def test_paths_that_are_not_plain_are_refused(base: Path, path: str) -> None:
+    with pytest.raises(ValueError, match="relative path"):
+        Folder(base, "inner").open(path)
+
+
+def test_links_pipes_sockets_and_devices_are_neither_listed_nor_read(base: Path) -> None:
+    inner = base / "inner"
+    (inner / "file_link").symlink_to(base / "secret")
+    (inner / "folder_link").symlink_to(base)
+    (inner / "loop").symlink_to("loop")
+    os.mkfifo(inner / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(inner / "socket"))
+    (inner / "folder").mkdir()
+    folder = Folder(base, "inner")
+    found = folder.files(limit=10)
+    assert (found.files, found.skipped) == ([], 5)
+    for path in ("file_link", "folder_link/secret", "loop", "pipe", "socket", "folder", "none"):
+        with pytest.raises(OSError):  # noqa: PT011 - the system's own word, whichever it is
+            folder.open(path)
+
+
+def test_the_directory_itself_may_not_be_a_link(base: Path) -> None:
+    (base / "sly").symlink_to(base)
+    with pytest.raises(OSError):  # noqa: PT011
+        Folder(base, "sly").files(limit=1)
+    assert not Folder(base, "sly").exists()
+    assert Folder(base, "inner").exists()
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere(base: Path) -> None:
+    """One swaps a directory for a link to outside and back, as fast as it goes."""
+    inner = base / "inner"
+    outside = base / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(SECRET)
+    (inner / "real").mkdir()
+    (inner / "real" / "file").write_bytes(b"fine")
+    (inner / "link").symlink_to(outside)
+    (inner / "real").rename(inner / "now")
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            (inner / "now").rename(inner / "real")
+            (inner / "link").rename(inner / "now")
+            (inner / "now").rename(inner / "link")
+            (inner / "real").rename(inner / "now")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    folder = Folder(base, "inner")
+    contents = set()
+    try:
+        for _ in range(3000):
+            try:
+                contents.add(read(folder, "now/file"))
+            except OSError:
+                contents.add(b"refused")
+            assert "outside" not in "".join(listed(folder))
+    finally:
+        done.set()
+        swapping.join()
+    assert SECRET not in contents
+    assert b"fine" in contents
+
+
+def test_a_file_that_grows_is_read_as_it_was(base: Path) -> None:
+    (base / "inner" / "log").write_bytes(b"1234")
+    opened = Folder(base, "inner").open("log")
+    with (base / "inner" / "log").open("ab") as more:
+        more.write(b"5678")
+    assert (opened.size, b"".join(opened.chunks())) == (4, b"1234")
+
+
+def test_names_that_are_no_text_and_what_is_too_deep_are_passed_over(base: Path) -> None:
+    (base / "inner" / os.fsdecode(b"\xff")).touch()
+    deep = base / "inner"
+    for _ in range(40):
+        deep /= "d"
+        deep.mkdir()
+    found = Folder(base, "inner").files(limit=10)
+    assert (found.files, found.skipped) == ([], 2)
+
+
+def test_removal_takes_everything_and_follows_nothing(base: Path) -> None:
+    inner = base / "inner"
+    (inner / "link").symlink_to(base)
+    closed = inner / "closed" / "deeper"
+    closed.mkdir(parents=True)
+    (closed / "file").touch()
+    closed.chmod(0)
+    closed.parent.chmod(0o500)
+    assert not remove_if_empty(inner)
+    assert remove_tree(inner)
+    assert not inner.exists()
+    assert (base / "secret").read_bytes() == SECRET
+    (base / "sly").symlink_to(base)
+    assert remove_tree(base / "sly")
+    assert (base / "secret").exists()
+    assert remove_tree(base / "none")
+    (base / "empty").mkdir()
+    assert remove_if_empty(base / "empty")
+    assert remove_if_empty(base / "empty")
