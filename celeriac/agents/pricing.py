@@ -23,11 +23,13 @@ _FREE = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a call used, in tokens; `cached` are part of `input`."""
+    """What a call used, in tokens; `cached` and `cache_written` are part of `input`."""
 
     input: int
     output: int
     cached: int = 0
+    cache_written: int = 0
+    """Put into the provider's cache by this call; some charge more for them."""
 
 
 class Price(BaseModel):
@@ -39,13 +41,17 @@ class Price(BaseModel):
     output: Dollars
     cached_input: Dollars | None = None
     """For input tokens that the provider had cached; None: they cost what others do."""
+    cache_write: Dollars | None = None
+    """For input tokens that the provider puts into its cache; None: they cost what others do."""
 
     def of(self, tokens: Tokens) -> Decimal:
         """Return what `tokens` cost, in US dollars."""
         cached_price = self.input if self.cached_input is None else self.cached_input
+        write_price = self.input if self.cache_write is None else self.cache_write
         return (
-            self.input * (tokens.input - tokens.cached)
+            self.input * (tokens.input - tokens.cached - tokens.cache_written)
             + cached_price * tokens.cached
+            + write_price * tokens.cache_written
             + self.output * tokens.output
         ) / _PER
 
@@ -101,7 +107,10 @@ def _published(choice: Choice, tokens: Tokens) -> Decimal | None:
     from genai_prices import Usage, calc_price
 
     usage = Usage(
-        input_tokens=tokens.input, cache_read_tokens=tokens.cached, output_tokens=tokens.output
+        input_tokens=tokens.input,
+        cache_read_tokens=tokens.cached,
+        cache_write_tokens=tokens.cache_written,
+        output_tokens=tokens.output,
     )
     try:
         # By address, not by our name for the provider: a gateway may charge what it likes.
