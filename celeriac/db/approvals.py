@@ -1,39 +1,56 @@
-"""Questions of agents, and their answers."""
+"""Questions of agents: asked by running attempts, read by them and by people."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Row, select, text
 
 from celeriac.db.models import approvals as table
-from celeriac.db.transitions import question_columns
-from celeriac.domain.approval import Answer, ApprovalStatus, Question
+from celeriac.db.transitions.asking import ASKED, FRESH, FRESH_COUNT, question_columns
+from celeriac.domain.agent.tools import OnExpiry
+from celeriac.domain.approval import Answer, Approval, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.execution import Lease
 
-_ASK = text("""
-WITH held AS (
-    SELECT id, task_id, owner_id, attempt FROM executions
+_SELECT = select(*(table.c[field.name] for field in fields(Approval)))
+_ANSWER = (table.c.approved, table.c.value, table.c.note, table.c.answered_by)
+
+_ASK = text(
+    "WITH "  # noqa: S608 - put together from constants
+    + FRESH
+    + """
+, done AS (
+    UPDATE executions
+    SET event_seq = event_seq + """
+    + FRESH_COUNT
+    + """
     WHERE id = :id AND attempt = :attempt AND lease_token = :token AND lease_until IS NOT NULL
-    FOR UPDATE
-), asked AS (
-    INSERT INTO approvals (id, execution_id, task_id, owner_id, attempt, key, kind, title, tool,
-                           arguments, schema, on_expiry, "default", expires_at)
-    SELECT q.id, held.id, held.task_id, held.owner_id, held.attempt, q.key, q.kind, q.title,
-           q.tool, q.arguments::jsonb, q.schema::jsonb, q.on_expiry, q.default_value::jsonb,
-           now() + make_interval(secs => q.expires)
-    FROM held,
-         unnest(CAST(:question_ids AS uuid[]), CAST(:keys AS text[]), CAST(:kinds AS text[]),
-                CAST(:titles AS text[]), CAST(:tools AS text[]), CAST(:arguments AS text[]),
-                CAST(:schemas AS text[]), CAST(:on_expiries AS text[]),
-                CAST(:defaults AS text[]), CAST(:expiries AS double precision[]))
-         AS q (id, key, kind, title, tool, arguments, schema, on_expiry, default_value, expires)
-    ON CONFLICT (execution_id, key) DO NOTHING
+    RETURNING id, attempt, task_id, owner_id, true AS asks, event_seq - """
+    + FRESH_COUNT
+    + """ AS first_number
+)"""
+    + ASKED
+    + """
+SELECT EXISTS (SELECT FROM fresh) AS fresh,
+       coalesce((SELECT id FROM fresh),
+                (SELECT a.id FROM approvals a
+                 WHERE a.execution_id = :id AND a.key = CAST(:keys AS text[])[1])) AS id
+FROM done
+"""
 )
-SELECT id FROM held
-""")
 
 
-def ask(connection: Connection, lease: Lease, question: Question) -> bool:
-    """Store a question, unless it is known; False for a lost lease."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question in the database; `fresh` where it was not there before."""
+
+    id: UUID
+    fresh: bool
+
+
+def ask(connection: Connection, lease: Lease, question: Question) -> Asked | None:
+    """Store a question with its event, unless it is known; None for a lost lease."""
     row = connection.execute(
         _ASK,
         {
@@ -43,16 +60,82 @@ def ask(connection: Connection, lease: Lease, question: Question) -> bool:
             **question_columns([question]),
         },
     ).one_or_none()
-    return row is not None
+    return None if row is None else Asked(row.id, row.fresh)
 
 
 def answers(connection: Connection, execution_id: UUID) -> dict[str, Answer]:
     """Return the answers to an execution's questions, by key."""
-    query = select(table).where(
+    query = select(table.c.key, *_ANSWER).where(
         table.c.execution_id == execution_id,
         table.c.status.in_([ApprovalStatus.ANSWERED, ApprovalStatus.EXPIRED]),
     )
+    return {row.key: _answer(row) for row in connection.execute(query)}
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A question that is no longer open, and its answer if it has one."""
+
+    status: ApprovalStatus
+    on_expiry: OnExpiry
+    title: str
+    answer: Answer
+
+
+def closed(connection: Connection, approval_ids: Sequence[UUID]) -> dict[UUID, Closed]:
+    """Return those of the questions that are no longer open."""
+    query = select(table.c.id, table.c.status, table.c.on_expiry, table.c.title, *_ANSWER).where(
+        table.c.id.in_(approval_ids), table.c.status != ApprovalStatus.OPEN
+    )
     return {
-        row.key: Answer(row.approved, row.value, row.note or "", row.answered_by or "")
+        row.id: Closed(ApprovalStatus(row.status), OnExpiry(row.on_expiry), row.title, _answer(row))
         for row in connection.execute(query)
     }
+
+
+def get(connection: Connection, approval_id: UUID, *, owner: UUID | None) -> Approval | None:
+    """Return a question, or None where there is none or it isn't `owner`'s (None: anybody's)."""
+    query = _SELECT.where(table.c.id == approval_id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _approval(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalFilter:
+    """Which questions to list; empty and None mean: all."""
+
+    owner_id: UUID | None = None
+    statuses: Sequence[ApprovalStatus] = ()
+    execution_id: UUID | None = None
+
+
+def find(
+    connection: Connection, wanted: ApprovalFilter, *, before: UUID | None, limit: int
+) -> list[Approval]:
+    """Return up to `limit` questions with smaller ids than `before`, the newest first."""
+    query = _SELECT.order_by(table.c.id.desc()).limit(limit)
+    if wanted.owner_id is not None:
+        query = query.where(table.c.owner_id == wanted.owner_id)
+    if wanted.execution_id is not None:
+        query = query.where(table.c.execution_id == wanted.execution_id)
+    if list(wanted.statuses) == [ApprovalStatus.OPEN]:
+        query = query.where(text("status = 'open'"))  # as its index says it
+    elif wanted.statuses:
+        query = query.where(table.c.status.in_(wanted.statuses))
+    if before is not None:
+        query = query.where(table.c.id < before)
+    return [_approval(row) for row in connection.execute(query)]
+
+
+def _answer(row: Row[*tuple[Any, ...]]) -> Answer:
+    return Answer(bool(row.approved), row.value, row.note or "", row.answered_by or "")
+
+
+def _approval(row: Row[*tuple[Any, ...]]) -> Approval:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    values["kind"] = QuestionKind(values["kind"])
+    values["status"] = ApprovalStatus(values["status"])
+    values["on_expiry"] = OnExpiry(values["on_expiry"])
+    return Approval(**values)

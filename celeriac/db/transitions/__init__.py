@@ -13,7 +13,6 @@ from celeriac.db.transitions.finishing import Finished, finish
 from celeriac.db.transitions.parking import (
     expire,
     park,
-    question_columns,
     resume_answered,
     resume_due,
 )
@@ -34,7 +33,6 @@ __all__ = [
     "expire",
     "finish",
     "park",
-    "question_columns",
     "queue_due",
     "request_cancel",
     "rescue_expired",

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from celeriac.db.transitions.asking import WITHDRAWN
 from celeriac.db.transitions.guards import guarded
 from celeriac.db.transitions.settling import SETTLED, SETTLED_COLUMNS
 from celeriac.domain.states import Status, Transition
@@ -34,6 +35,7 @@ WITH target AS (
     FROM moved
 )"""
     + SETTLED
+    + WITHDRAWN
     + """
 SELECT id, status FROM moved
 """,

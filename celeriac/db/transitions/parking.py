@@ -1,51 +1,52 @@
 """running → waiting → pending: an execution that waits without a worker, and how it goes on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from celeriac.db.transitions.asking import (
+    ASKED,
+    FRESH,
+    FRESH_COUNT,
+    WITHDRAWN,
+    question_columns,
+)
 from celeriac.db.transitions.guards import guarded
 from celeriac.db.transitions.settling import SETTLED, SETTLED_COLUMNS
-from celeriac.domain.approval import Question
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import Parked
 from celeriac.domain.states import Status, Transition
-from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import storable, storable_text
 
 _PARK = guarded(
-    """
-WITH done AS (
+    "WITH "
+    + FRESH
+    + """
+, done AS (
     UPDATE executions
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {park_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
         waiting_for = CASE WHEN cancel_requested_at IS NULL THEN :reason END,
         waiting_until = CASE WHEN cancel_requested_at IS NULL THEN
             now() + make_interval(secs => CAST(:seconds AS double precision)) END,
-        lease_until = NULL, event_seq = event_seq + 1
+        lease_until = NULL,
+        event_seq = event_seq + 1 + CASE WHEN cancel_requested_at IS NULL THEN """
+    + FRESH_COUNT
+    + """ ELSE 0 END
     WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token
-    RETURNING id, event_seq, attempt, status, task_id, owner_id
+    RETURNING id, event_seq, attempt, status, task_id, owner_id,
+              status = {park_to} AS asks, event_seq - 1 - """
+    + FRESH_COUNT
+    + """ AS first_number
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE 'waiting' END, attempt,
            CAST(:data AS jsonb)
     FROM done
-), asked AS (
-    INSERT INTO approvals (id, execution_id, task_id, owner_id, attempt, key, kind, title, tool,
-                           arguments, schema, on_expiry, "default", expires_at)
-    SELECT q.id, done.id, done.task_id, done.owner_id, done.attempt, q.key, q.kind, q.title,
-           q.tool, q.arguments::jsonb, q.schema::jsonb, q.on_expiry, q.default_value::jsonb,
-           now() + make_interval(secs => q.expires)
-    FROM done,
-         unnest(CAST(:question_ids AS uuid[]), CAST(:keys AS text[]), CAST(:kinds AS text[]),
-                CAST(:titles AS text[]), CAST(:tools AS text[]), CAST(:arguments AS text[]),
-                CAST(:schemas AS text[]), CAST(:on_expiries AS text[]),
-                CAST(:defaults AS text[]), CAST(:expiries AS double precision[]))
-         AS q (id, key, kind, title, tool, arguments, schema, on_expiry, default_value, expires)
-    WHERE done.status = {park_to}
-    ON CONFLICT (execution_id, key) DO NOTHING
-)
+)"""
+    + ASKED
+    + """
 SELECT status FROM done
 """,
     park=Transition.PARK,
@@ -57,8 +58,8 @@ def park(connection: Connection, lease: Lease, parked: Parked) -> Status | None:
     """Let go of an execution that waits, and store its questions; all in one statement.
 
     Returns None where the lease is no longer ours: nothing was written. One whose cancellation was
-    asked for is cancelled instead. A question whose key is known already is not asked again: if all
-    are answered by then, `resume_answered` takes it on at its next look.
+    asked for is cancelled instead. A question whose key is known already is not asked again: the
+    caller lets an execution go on at once all of whose questions are answered.
     """
     event = {"reason": parked.reason, "note": storable_text(parked.note)}
     if parked.seconds is not None:
@@ -76,22 +77,6 @@ def park(connection: Connection, lease: Lease, parked: Parked) -> Status | None:
         },
     ).one_or_none()
     return None if row is None else Status(row[0])
-
-
-def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]]:
-    """Return questions as the arrays that the statements which store them unnest."""
-    return {
-        "question_ids": [uuid7() for _ in questions],
-        "keys": [storable_text(q.key) for q in questions],
-        "kinds": [q.kind for q in questions],
-        "titles": [storable_text(q.title) for q in questions],
-        "tools": [None if q.tool is None else storable_text(q.tool) for q in questions],
-        "arguments": [storable(q.arguments) for q in questions],
-        "schemas": [None if q.schema is None else storable(q.schema) for q in questions],
-        "on_expiries": [q.on_expiry for q in questions],
-        "defaults": [storable(q.default) for q in questions],
-        "expiries": [q.expires_seconds for q in questions],
-    }
 
 
 _RESUMING = """
@@ -159,6 +144,7 @@ WITH moved AS (
     + """
 )"""
     + SETTLED
+    + WITHDRAWN
     + """
 INSERT INTO events (execution_id, seq, type, attempt, data)
 SELECT id, event_seq, 'failed', attempt,

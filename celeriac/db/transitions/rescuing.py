@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from celeriac.db.transitions.asking import WITHDRAWN
 from celeriac.db.transitions.guards import guarded
 from celeriac.db.transitions.settling import SETTLED, SETTLED_COLUMNS
 from celeriac.domain.execution import Cause
@@ -53,6 +54,7 @@ WITH lost AS (
     FROM moved
 )"""
     + SETTLED
+    + WITHDRAWN
     + """
 SELECT id, status, attempt, crash_count, worker_hostname, error_message, request_id, owner_id,
        task_id
