@@ -15,16 +15,31 @@ from celeriac.api import (
     docs,
     execute,
     executions,
+    files,
     health,
     links,
     openapi,
     problems,
+    sessions,
     tasks,
     users,
 )
 from celeriac.api.middleware import BodyLimit, RequestContext
 from celeriac.version import __version__
 from celeriac.wiring import Container, build_desk
+
+_RESOURCES = (
+    agents,
+    tasks,
+    execute,
+    executions,
+    sessions,
+    files,
+    celery_tasks,
+    api_keys,
+    users,
+    audit,
+)
 
 
 def create_app(container: Container) -> FastAPI:
@@ -65,7 +80,7 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
         lifespan=lifespan,
     )
     version_1 = APIRouter(prefix=links.PREFIX)
-    for module in (agents, tasks, execute, executions, celery_tasks, api_keys, users, audit):
+    for module in _RESOURCES:
         version_1.include_router(module.router)
     version_1.include_router(users.own_router)
     app.include_router(version_1)

@@ -55,6 +55,7 @@ def find(
     task: Annotated[Reference | None, Query(description="A task's id or name.")] = None,
     batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
     origin_id: Annotated[UUID | None, Query(description="Repeats of this execution.")] = None,
+    session_id: Annotated[UUID | None, Query(description="Those that worked in it.")] = None,
     trigger_type: Annotated[TriggerType | None, Query(description="Started by.")] = None,
     created_after: Annotated[
         Moment | None, Query(description="Created at or after this time.")
@@ -69,6 +70,7 @@ def find(
         task_id=None if task is None else desk.tasks.resolve(actor, task),
         batch_id=batch_id,
         origin_id=origin_id,
+        session_id=session_id,
         trigger_type=trigger_type,
         created_after=created_after,
         created_before=created_before,

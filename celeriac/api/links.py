@@ -57,6 +57,18 @@ def execution(row: Execution) -> Links:
     return links
 
 
+def session(session_id: UUID, execution_id: UUID, parent_id: UUID | None) -> Links:
+    """Return the links of a session."""
+    path = f"{PREFIX}/sessions/{session_id}"
+    return {
+        "self": path,
+        "execution": f"{PREFIX}/task-executions/{execution_id}",
+        "executions": f"{PREFIX}/task-executions?session_id={session_id}",
+        "files": f"{path}/files",
+        "parent": None if parent_id is None else f"{PREFIX}/sessions/{parent_id}",
+    }
+
+
 def batch(batch_id: UUID, task_id: UUID) -> Links:
     """Return the links of a batch."""
     return {

@@ -9,6 +9,7 @@ from celeriac.domain import catalog
 from celeriac.domain.celery_states import SIMPLE
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Execution
+from celeriac.domain.session import Session
 from celeriac.domain.task import Priority
 from celeriac.services.celery_tasks import CeleryTaskState
 
@@ -41,6 +42,15 @@ def execution(row: Execution) -> wire.Execution:
         "links": links.execution(row),
     }
     return wire.Execution(**values)
+
+
+def session(found: Session) -> wire.Session:
+    """Return a session as answers show it; its state stays inside."""
+    values = _values(found)
+    del values["state"]
+    return wire.Session(
+        **values, links=links.session(found.id, found.execution_id, found.parent_id)
+    )
 
 
 def event(found: Event) -> wire.Event:

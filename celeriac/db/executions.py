@@ -42,6 +42,7 @@ class ExecutionFilter:
     task_id: UUID | None = None
     batch_id: UUID | None = None
     origin_id: UUID | None = None
+    session_id: UUID | None = None
     trigger_type: TriggerType | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -97,7 +98,7 @@ def find(
 
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
-    for name in ("owner_id", "task_id", "batch_id", "origin_id", "trigger_type"):
+    for name in ("owner_id", "task_id", "batch_id", "origin_id", "session_id", "trigger_type"):
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(table.c[name] == value)

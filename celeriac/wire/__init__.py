@@ -7,6 +7,7 @@ from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
 from celeriac.wire.executions import Accepted, AcceptedBatch, Event, Events, Execution, Progress
 from celeriac.wire.health import CeleryHealth, Health, ReadyHealth, Worker
+from celeriac.wire.sessions import File, Files, Session
 
 __all__ = [
     "Accepted",
@@ -21,6 +22,8 @@ __all__ = [
     "Event",
     "Events",
     "Execution",
+    "File",
+    "Files",
     "Health",
     "Links",
     "NewApiKey",
@@ -29,6 +32,7 @@ __all__ = [
     "ProblemField",
     "Progress",
     "ReadyHealth",
+    "Session",
     "Task",
     "User",
     "Wire",

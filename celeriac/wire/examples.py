@@ -8,6 +8,7 @@ _AGENT = "0199f3a2-0002-7000-8000-000000000002"
 _TASK = "0199f3a2-0003-7000-8000-000000000003"
 _BATCH = "0199f3a2-0004-7000-8000-000000000004"
 _KEY = "0199f3a2-0005-7000-8000-000000000005"
+_SESSION = "0199f3a2-0006-7000-8000-000000000006"
 _CELERY = "7c0a2f1e-5d86-4a3b-9c11-2f6f3a9d4e55"
 _PATH = f"/api/v1/task-executions/{_ID}"
 _AT = "2026-11-22T09:30:00.125000Z"
@@ -99,7 +100,32 @@ EXECUTION: dict[str, Any] = {
     },
     "message_count": 2, "tool_call_count": 0, "model_call_count": 1, "input_tokens": 48,
     "output_tokens": 21, "cost": 0.0, "progress": None,
-    "_links": _LINKS | {"cancel": None, "retry": f"{_PATH}/retry", "report": f"{_PATH}/report"},
+    "_links": _LINKS
+    | {
+        "files": f"{_PATH}/files", "cancel": None, "retry": f"{_PATH}/retry",
+        "report": f"{_PATH}/report",
+    },
+}  # fmt: skip
+
+SESSION: dict[str, Any] = {
+    "id": _SESSION, "owner_id": _OWNER, "execution_id": _ID, "runner": "claude",
+    "parent_id": None, "external_id": "5a1c1f6e-0d52-4b63-8a40-3a1d6f1d0b2e", "status": "ended",
+    "error_code": None, "error_message": None, "created_at": _AT, "updated_at": _LATER,
+    "_links": {
+        "self": f"/api/v1/sessions/{_SESSION}", "execution": _PATH, "parent": None,
+        "executions": f"/api/v1/task-executions?session_id={_SESSION}",
+        "files": f"/api/v1/sessions/{_SESSION}/files",
+    },
+}  # fmt: skip
+
+FILES: dict[str, Any] = {
+    "items": [
+        {
+            "path": "notes/summary.md", "size": 1834, "modified_at": _LATER,
+            "_links": {"self": f"/api/v1/sessions/{_SESSION}/files/notes/summary.md"},
+        }
+    ],
+    "next_after": None, "skipped": 0,
 }  # fmt: skip
 
 EVENT: dict[str, Any] = {

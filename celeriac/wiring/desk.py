@@ -7,14 +7,16 @@ from celeriac.adapters.celery_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_health import RedisPing
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
+from celeriac.services.artifacts import Artifacts
 from celeriac.services.authenticate import Authenticate
 from celeriac.services.celery_tasks import CeleryTasks
 from celeriac.services.health import HealthChecks
 from celeriac.services.queries import Queries
 from celeriac.services.report import Reports
+from celeriac.services.sessions import Sessions
 from celeriac.services.tasks import Tasks
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import celery_options, secret_key
+from celeriac.wiring.options import celery_options, places, secret_key
 
 _MISSED_HEARTBEATS = 3
 """After so many a worker counts as gone."""
@@ -29,6 +31,8 @@ class Desk:
     agents: Agents
     tasks: Tasks
     queries: Queries
+    sessions: Sessions
+    artifacts: Artifacts
     reports: Reports
     celery_tasks: CeleryTasks
     health: HealthChecks
@@ -51,6 +55,7 @@ def build_desk(container: Container) -> Desk:
     """
     settings = container.settings
     queries = Queries(container.database)
+    sessions = Sessions(container.database, places(settings))
     redis_ping = RedisPing(settings.require_redis())
     celery = CeleryPlainTasks(celery_options(settings, publisher=True))
     return Desk(
@@ -59,6 +64,8 @@ def build_desk(container: Container) -> Desk:
         agents=Agents(container.database),
         tasks=Tasks(container.database),
         queries=queries,
+        sessions=sessions,
+        artifacts=Artifacts(queries, sessions, places(settings)),
         reports=Reports(queries),
         celery_tasks=CeleryTasks(
             container.database,

@@ -10,6 +10,7 @@ from celeriac.domain.errors import ConfigurationError
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.home import Home
 from celeriac.logs import LogOptions, Service
+from celeriac.services.places import Places
 from celeriac.settings import Settings
 
 SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
@@ -63,6 +64,13 @@ def log_options(settings: Settings, service: Service) -> LogOptions:
         directory=settings.logs,
         console=settings.log_console,
         execution_files=settings.log_execution_files,
+    )
+
+
+def places(settings: Settings) -> Places:
+    """Return where executions and sessions leave files."""
+    return Places(
+        sessions=settings.home / "sessions", workdirs=settings.home / "work", logs=settings.logs
     )
 
 

@@ -71,6 +71,21 @@ class NotFoundError(CeleriacError):
         super().__init__(f"There is no {resource} {identifier}.", resource=resource)
 
 
+class FilesNotHereError(NotFoundError):
+    """The files of something that exists are not on this machine, or there are none."""
+
+    code = "files_not_here"
+
+    def __init__(self, resource: str, identifier: object) -> None:
+        super().__init__(resource, identifier)
+        self.message = (
+            f"There are no files of the {resource} {identifier} on the API's machine. Its agent "
+            "made none, they were removed, or its worker keeps them elsewhere: let workers and API "
+            "share one CELERIAC_HOME."
+        )
+        self.args = (self.message,)
+
+
 class ConflictError(CeleriacError):
     """The present state of the resource forbids the request."""
 
