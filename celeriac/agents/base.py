@@ -1,8 +1,11 @@
-"""What all runners share: how a conversation enters an execution's log."""
+"""What runners share: how a conversation enters an execution's log, what a result must be."""
 
 from typing import Literal
 
+from celeriac.domain.errors import OutputInvalidError
 from celeriac.domain.events import EventType
+from celeriac.domain.schema import violations
+from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import RunContext
 
 MAX_MESSAGE_CHARACTERS = 20_000
@@ -21,6 +24,15 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
     if len(content) > MAX_MESSAGE_CHARACTERS:
         data["clipped"] = len(content) - MAX_MESSAGE_CHARACTERS
     await context.emit(EventType.MESSAGE, data)
+
+
+def check_output(result: JsonValue, schema: JsonObject | None, source: str) -> None:
+    """Accept a result or raise OutputInvalidError, which names `source` and each fault."""
+    if schema is not None and (faults := violations(schema, result)):
+        raise OutputInvalidError(
+            f"The result of {source} doesn't fit the task's output schema: {'; '.join(faults)}.",
+            faults=faults,
+        )
 
 
 def clip(text: str, characters: int) -> str:

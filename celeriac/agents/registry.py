@@ -19,8 +19,8 @@ WARMED = (RunnerName.LLM, RunnerName.PYTHON)
 class Registry:
     """Makes each runner once per process. Safe to share between threads.
 
-    `agent_modules` are the packages whose functions agents may name, `environment` is what the
-    worker has: a child process sees a part of it.
+    `agent_modules` are the packages whose functions agents may name, `commands` the programs that
+    they may; `environment` is what the worker has: a child process sees a part of it.
     """
 
     def __init__(
@@ -29,11 +29,13 @@ class Registry:
         providers: Providers,
         prices: Prices,
         agent_modules: Sequence[str],
+        commands: Mapping[str, Sequence[str]],
         environment: Mapping[str, str],
     ) -> None:
         self._providers = providers
         self._prices = prices
         self._agent_modules = agent_modules
+        self._commands = commands
         self._environment = environment
         self._making = threading.Lock()
         self._runners: dict[RunnerName, Runner] = {}
@@ -79,7 +81,11 @@ class Registry:
                 from celeriac.agents.python.runner import PythonRunner
 
                 return PythonRunner(modules=self._agent_modules, environment=self._environment)
-            case RunnerName.COMMAND | RunnerName.CLAUDE | RunnerName.CREWAI:
+            case RunnerName.COMMAND:
+                from celeriac.agents.command.runner import CommandRunner
+
+                return CommandRunner(commands=self._commands, environment=self._environment)
+            case RunnerName.CLAUDE | RunnerName.CREWAI:
                 raise AgentMisconfiguredError(f"There is no runner {name} yet.", field="runner")
 
     async def _aclose(self) -> None:

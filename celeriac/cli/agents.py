@@ -23,6 +23,10 @@ Function = Annotated[
     str | None,
     typer.Option(metavar="MODULE:FUNCTION", help="A Python function that the workers can import."),
 ]
+Command = Annotated[
+    str | None,
+    typer.Option(metavar="COMMAND", help="A program of the workers' CELERIAC_COMMANDS."),
+]
 Instructions = Annotated[str | None, typer.Option(help="What the model is told in every run.")]
 InstructionsFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="The instructions from a file; - for stdin.")
@@ -33,7 +37,7 @@ _SHORT = 60
 
 def build_app() -> typer.Typer:
     """Return the group `agents`."""
-    app = typer.Typer(name="agents", help="Who does the work: language models and functions.")
+    app = typer.Typer(name="agents", help="Who does the work: models, functions, programs.")
     app.command("list")(list_agents)
     for command in (show, create, update):
         app.command()(command)
@@ -76,27 +80,32 @@ def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among your agents.")],
     model: Model = None,
     function: Function = None,
+    command: Command = None,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
     description: Description = None,
     spec: SpecFile = None,
     assignments: Assignments = [],  # noqa: B006 - Typer copies it
 ) -> None:
-    """Make an agent: a language model, or a Python function of yours.
+    """Make an agent: a language model, a Python function of yours, or a program.
 
     Examples:
       celeriac agents create writer --model local/smollm2
       celeriac agents create careful --model openai/gpt-5-mini
         --instructions "You answer in one sentence." --set temperature:=0
       celeriac agents create scorer --function shop.agents:score_lead
+      celeriac agents create counter --command word-count
+        --set arguments:='["--language", "en"]'
     """
     made = begin_spec(spec)
-    _fill(made, model, function, text_argument(instructions, instructions_file, "--instructions"))
+    _fill(made, model=model, function=function, command=command)
+    put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
     assign(made, assignments)
     if "runner" not in made:
         raise UsageProblemError(
             "It is not said what the agent is.",
-            cure="Give --model for a language model, --function for a Python function, or --spec.",
+            cure="Give --model for a language model, --function for a Python function, "
+            "--command for a program, or --spec.",
         )
     _show(session, session.client.agents.create(name, made, description=description or ""))
 
@@ -108,6 +117,7 @@ def update(
     agent: AgentName,
     model: Model = None,
     function: Function = None,
+    command: Command = None,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
     description: Description = None,
@@ -125,26 +135,29 @@ def update(
     """
     current = session.client.agents.get(agent).spec.model_dump(mode="json")
     made = begin_spec(spec, current)
-    _fill(made, model, function, text_argument(instructions, instructions_file, "--instructions"))
+    _fill(made, model=model, function=function, command=command)
+    put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
     assign(made, assignments)
     _show(session, session.client.agents.change(agent, spec=made, description=description))
 
 
-def _fill(
-    spec: dict[str, Any], model: str | None, function: str | None, instructions: str | None
-) -> None:
-    if model is not None and function is not None:
-        raise UsageProblemError("An agent is a --model or a --function, not both.")
-    if model is not None:
-        put(spec, runner="llm", model=model)
-    if function is not None:
-        put(spec, runner="python", function=function)
-    put(spec, instructions=instructions)
+_RUNNERS = {"model": "llm", "function": "python", "command": "command"}
+"""Which runner an option stands for, which is also the field of its specification."""
+
+
+def _fill(spec: dict[str, Any], **options: str | None) -> None:
+    """Put what an agent is into `spec`; raises UsageProblemError where it would be two things."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if len(given) > 1:
+        names = " or ".join(f"--{name}" for name in given)
+        raise UsageProblemError(f"An agent is {names}, not several of them.")
+    for name, value in given.items():
+        put(spec, runner=_RUNNERS[name], **{name: value})
 
 
 def _who(agent: "Agent") -> str:
     spec = agent.spec
-    return str(getattr(spec, "model", None) or getattr(spec, "function", ""))
+    return str(next((getattr(spec, name) for name in _RUNNERS if hasattr(spec, name)), "") or "")
 
 
 def _show(session: Session, agent: "Agent") -> None:

@@ -82,9 +82,7 @@ class Attempt:
         """
         event = NewEvent(kind, storable(data))
         self._note(lambda notes: notes.events.append(event))
-        while len(self._notes.events) >= _MAX_UNSTORED:
-            self._check_lease()
-            await asyncio.sleep(_PATIENCE)
+        await self._wait_for_room()
 
     def delta(self, data: JsonObject) -> None:
         """Show streaming output to those who watch."""
@@ -150,6 +148,7 @@ class Attempt:
             notes.events.append(event)
 
         self._note(add)
+        await self._wait_for_room()
 
     async def cassette(self) -> Cassette:
         """Return the cassette to play; see `RunContext.cassette`."""
@@ -174,6 +173,7 @@ class Attempt:
             notes.events.append(event)
 
         self._note(add)
+        await self._wait_for_room()
 
     def take_notes(self) -> Notes:
         """Return what is not stored yet and forget it; the caller stores it or gives it back."""
@@ -216,6 +216,12 @@ class Attempt:
     def seconds_left(self) -> float:
         """Seconds until the hard limit."""
         return self.deadline - time.monotonic()
+
+    async def _wait_for_room(self) -> None:
+        """Slow down an agent that tells more than can be stored."""
+        while len(self._notes.events) >= _MAX_UNSTORED:
+            self._check_lease()
+            await asyncio.sleep(_PATIENCE)
 
     def _note(self, add: Callable[[Notes], None]) -> None:
         self._check_lease()

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.urls import with_database
 from celeriac.settings.celery import CelerySettings
+from celeriac.settings.commands import Commands
 from celeriac.settings.models import ProviderSettings
 from celeriac.settings.outside import ApprovalSettings, OutboundSettings
 from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
@@ -68,6 +69,9 @@ class Settings(BaseSettings):
     agent_modules: Names = ()
     """Python packages whose functions agents of the `python` runner may name without `@agent`;
     separated by commas."""
+    commands: Commands = {}
+    """Programs that agents of the `command` runner may name; JSON: {"word-count":
+    ["/opt/tools/word-count", "--json"]}."""
     public_url: str | None = None
     """Where people reach the API with a browser; links that answer questions begin with it."""
     log_level: str = "INFO"

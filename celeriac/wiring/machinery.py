@@ -20,6 +20,7 @@ from celeriac.services.finish import Finish
 from celeriac.services.heartbeat import Heartbeat
 from celeriac.services.notebook import Notebook
 from celeriac.services.questions import Questions
+from celeriac.services.tapes import Tapes
 from celeriac.wiring.container import Container
 from celeriac.wiring.options import providers
 
@@ -53,6 +54,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         providers=providers(settings),
         prices=Prices.load(settings.prices_file),
         agent_modules=settings.agent_modules,
+        commands=settings.commands,
         environment=os.environ,
     )
     if settings.worker.warm_runners:
@@ -69,6 +71,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
             admission=Admission(),
             conversations=Conversations(container.database),
             questions=Questions(container.database),
+            tapes=Tapes(container.database),
         ),
         live=container.live,
         loop=loop,

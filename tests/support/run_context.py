@@ -1,11 +1,12 @@
 """A RunContext that remembers what a runner told it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from celeriac.adapters.memory import MemoryRunContext
-from celeriac.domain.agent import PythonAgent
+from celeriac.domain.agent import AgentSpec, CommandAgent, PythonAgent
 from celeriac.domain.events import EventType
 from celeriac.domain.task import Limits
 from celeriac.kit.jsontypes import JsonObject
@@ -36,12 +37,38 @@ def python_job(
 ) -> Job:
     """Return a job for a function of `tests.support.agent_functions`, or any `module:function`."""
     path = function if ":" in function else f"{FUNCTIONS}:{function}"
+    agent = PythonAgent(function=path, environment=environment)
+    return _job(agent, limits=limits, output_schema=output_schema, variables=variables)
+
+
+def command_job(
+    command: str,
+    *arguments: str,
+    prompt: str = "Do it.",
+    limits: Limits | None = None,
+    output_schema: JsonObject | None = None,
+    environment: tuple[str, ...] = (),
+    **variables: Any,
+) -> Job:
+    """Return a job for a program of the runner's commands."""
+    agent = CommandAgent(command=command, arguments=arguments, environment=environment)
+    job = _job(agent, limits=limits, output_schema=output_schema, variables=variables)
+    return replace(job, prompt=prompt)
+
+
+def _job(
+    agent: AgentSpec,
+    *,
+    limits: Limits | None,
+    output_schema: JsonObject | None,
+    variables: JsonObject,
+) -> Job:
     return Job(
         execution_id=uuid4(),
         attempt=1,
         task_name="test",
         agent_name="tester",
-        agent=PythonAgent(function=path, environment=environment),
+        agent=agent,
         prompt="Do it.",
         variables=variables,
         output_schema=output_schema,

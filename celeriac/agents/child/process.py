@@ -40,6 +40,9 @@ _READ_BYTES = 65_536
 _STDERR_LINES = 100
 _QUEUED_MESSAGES = 100
 _PIPE_GRACE_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 1.0
+"""How long stderr is still read once stdout has ended."""
+
 _REAP_SECONDS = 5.0
 
 
@@ -193,8 +196,15 @@ class ChildProcess:
                 reader.feed_eof()
 
     async def _read(self, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
-        await asyncio.gather(self._read_messages(stdout), self._read_stderr(stderr))
-        await self._queue.put(None)
+        last_words = asyncio.create_task(self._read_stderr(stderr))
+        try:
+            await self._read_messages(stdout)
+            # One that closed its stdout and lives on can say nothing more that counts.
+            await asyncio.wait((last_words,), timeout=_LAST_WORDS_SECONDS)
+            await self._queue.put(None)
+            await last_words
+        finally:
+            last_words.cancel()
 
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
         while True:

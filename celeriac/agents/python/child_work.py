@@ -14,7 +14,7 @@ from celeriac.agents.python import callables
 from celeriac.agents.python.child_channel import Channel, ChannelHandler, Interrupts
 from celeriac.agents.python.child_context import ChildContext
 from celeriac.agents.python.child_questions import ChildQuestions
-from celeriac.agents.python.results import encode_result
+from celeriac.agents.results import encode_result
 from celeriac.domain.errors import (
     CeleriacError,
     ChildCrashedError,

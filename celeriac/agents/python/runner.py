@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from celeriac.agents.base import check_output
 from celeriac.agents.child.environment import child_environment
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.python import child_main
 from celeriac.agents.python.callables import AgentFunction, find_function
 from celeriac.agents.python.context import AgentContext
-from celeriac.agents.python.results import encode_result
+from celeriac.agents.results import encode_result
 from celeriac.domain.agent import PythonAgent, RunnerName
-from celeriac.domain.errors import AgentMisconfiguredError, OutputInvalidError, PermanentError
+from celeriac.domain.errors import AgentMisconfiguredError, PermanentError
 from celeriac.domain.outcome import Completed
-from celeriac.domain.schema import violations
 from celeriac.kit.jsontypes import JsonValue, loads
 from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
@@ -62,12 +62,7 @@ class PythonRunner:
             result = await _run_on_loop(function, job, context)
         else:
             result = await self._run_in_child(job.agent, job, context)
-        if job.output_schema is not None and (faults := violations(job.output_schema, result)):
-            raise OutputInvalidError(
-                f"The result of {function.path} doesn't fit the task's output schema: "
-                f"{'; '.join(faults)}.",
-                faults=faults,
-            )
+        check_output(result, job.output_schema, function.path)
         return Completed(result)
 
     async def _find(self, path: str) -> AgentFunction:

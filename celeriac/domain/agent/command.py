@@ -15,7 +15,7 @@ class CommandAgent(Strict):
     command: Word = Field(examples=["word-count"])
     """The name of a program in the workers' `CELERIAC_COMMANDS`."""
     arguments: Annotated[
-        tuple[Annotated[str, StringConstraints(max_length=10_000)], ...],
+        tuple[Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=10_000)], ...],
         Field(strict=False, max_length=100),
     ] = ()
     """Put behind those that the administrator set."""

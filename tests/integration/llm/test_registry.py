@@ -26,7 +26,9 @@ from celeriac.agents.providers import Providers
 from celeriac.agents.registry import Registry
 from celeriac.domain.agent import LlmAgent, PythonAgent
 
-registry = Registry(providers=Providers([]), prices=Prices(), agent_modules=(), environment={})
+registry = Registry(
+    providers=Providers([]), prices=Prices(), agent_modules=(), commands={}, environment={}
+)
 loaded = lambda: [name for name in ("pydantic_ai", "openai", "genai_prices") if name in sys.modules]
 before = loaded()
 registry.get(PythonAgent(function="shop.agents:score"))
@@ -38,7 +40,9 @@ print(json.dumps([before, between, loaded()]))
 
 def registry(base_url: str) -> Registry:
     providers = Providers([Provider(name="test", base_url=base_url)])
-    return Registry(providers=providers, prices=Prices(), agent_modules=(), environment={})
+    return Registry(
+        providers=providers, prices=Prices(), agent_modules=(), commands={}, environment={}
+    )
 
 
 def test_the_model_library_is_loaded_for_the_first_llm_agent_and_not_before(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.agents.python.results import MAX_RESULT_BYTES, encode_result
+from celeriac.agents.results import MAX_RESULT_BYTES, encode_result
 from celeriac.domain.errors import PermanentError
 from tests.support.agent_functions import Lead
 

@@ -1,4 +1,4 @@
-"""What a user's function returns, as JSON; the same rules on the worker and in a child process."""
+"""What a user's code returns, as JSON; the same rules on the worker and in a child process."""
 
 import dataclasses
 import json
@@ -13,11 +13,11 @@ from celeriac.domain.errors import PermanentError
 MAX_RESULT_BYTES = 8_000_000
 
 
-def encode_result(value: object, function: str) -> str:
+def encode_result(value: object, source: str) -> str:
     """Return `value` as JSON text.
 
     Besides JSON's own types it may hold pydantic models, dataclasses, UUIDs, dates, times,
-    decimals and paths. Raises PermanentError naming `function` for anything else, NaN and
+    decimals and paths. Raises PermanentError naming `source` for anything else, NaN and
     infinity included, and for more than `MAX_RESULT_BYTES`.
     """
     try:
@@ -25,12 +25,12 @@ def encode_result(value: object, function: str) -> str:
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise PermanentError(
-            f"{function} returned a value that JSON can't hold: {error}. Return plain values, "
+            f"{source} returned a value that JSON can't hold: {error}. Return plain values, "
             "pydantic models or dataclasses."
         ) from error
     if size > MAX_RESULT_BYTES:
         raise PermanentError(
-            f"{function} returned {size:,} bytes of JSON; the limit is {MAX_RESULT_BYTES:,}. "
+            f"{source} returned {size:,} bytes of JSON; the limit is {MAX_RESULT_BYTES:,}. "
             "Store large results elsewhere and return where they are."
         )
     return text

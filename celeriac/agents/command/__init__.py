@@ -1,0 +1,1 @@
+"""The `command` runner: programs in any language, in a child process."""

@@ -1,0 +1,89 @@
+"""The `command` runner: any program that speaks our JSON lines (docs/command-agents.md)."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from celeriac.agents.base import check_output
+from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.process import ChildCommand
+from celeriac.agents.child.run import run_in_child
+from celeriac.agents.results import encode_result
+from celeriac.domain.agent import CommandAgent, RunnerName
+from celeriac.domain.errors import AgentMisconfiguredError
+from celeriac.domain.outcome import Completed
+from celeriac.kit.jsontypes import loads
+from celeriac.kit.process import ResourceLimits
+from celeriac.services.ports import Job, RunContext
+
+_MEGABYTE = 1024 * 1024
+_SETTING = "CELERIAC_COMMANDS"
+
+
+class CommandRunner:
+    """Runs programs that an administrator allowed.
+
+    `commands` are those: program and first arguments by name. `environment` is the worker's own,
+    of which a program sees only what `child_environment` lets through.
+    """
+
+    name: ClassVar[str] = RunnerName.COMMAND
+    resumable: ClassVar[bool] = False
+
+    def __init__(
+        self, *, commands: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+    ) -> None:
+        self._commands = commands
+        self._environment = environment
+
+    async def run(self, job: Job, context: RunContext) -> Completed:
+        """Run the program and return the value of its `result` message.
+
+        Raises AgentMisconfiguredError where there is no such command or its program can't be
+        run, OutputInvalidError for a result that doesn't fit the output schema, PermanentError
+        for one that is too large, and what `run_in_child` does.
+        """
+        agent = job.agent
+        if not isinstance(agent, CommandAgent):
+            raise AgentMisconfiguredError(
+                f"The agent {job.agent_name} is no command agent.", field="runner"
+            )
+        environment = child_environment(self._environment, agent.environment)
+        command = ChildCommand(
+            arguments=(*self._line(agent.command, environment), *agent.arguments),
+            environment=environment,
+            workdir=context.workdir,
+            limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+        )
+        value = await run_in_child(command, job, context, {})
+        result = loads(encode_result(value, f"The command {agent.command}"))
+        check_output(result, job.output_schema, f"the command {agent.command}")
+        return Completed(result)
+
+    def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+        """Return program and first arguments of a command; the program as an absolute path."""
+        if name not in self._commands:
+            known = ", ".join(sorted(self._commands)) or "none"
+            raise AgentMisconfiguredError(
+                f"There is no command {name!r} on this worker; {_SETTING} has: {known}.",
+                field="command",
+            )
+        program, *arguments = self._commands[name]
+        found = shutil.which(program, path=environment.get("PATH", ""))
+        if found is None or not Path(found).is_absolute():
+            raise AgentMisconfiguredError(
+                f"The program of the command {name!r} can't be run on this worker: {program} "
+                f"{_why_not(program)}. Install it there, or correct {_SETTING}.",
+                field="command",
+            )
+        return (found, *arguments)
+
+
+def _why_not(program: str) -> str:
+    path = Path(program)
+    if not path.is_absolute():
+        return "is not found in an absolute directory of PATH"
+    if path.is_dir():
+        return "is a directory"
+    return "is not executable" if path.exists() else "does not exist"
