@@ -21,6 +21,11 @@ class RunOptions(Strict):
     cassette_id: UUID | None = Field(default=None, strict=False)
     """Answers model requests from this cassette instead of from providers."""
 
+    @property
+    def wishes_tape(self) -> bool:
+        """Whether the model traffic is to be recorded or answered from a cassette."""
+        return self.record or self.cassette_id is not None
+
 
 NO_OPTIONS = RunOptions()
 

@@ -11,13 +11,23 @@ from celeriac.db import cassettes
 from celeriac.db.cassettes import Contents
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.agent import RunnerName
 from celeriac.domain.cassette import MAX_BYTES, Cassette, CassetteSummary, dump, parse
-from celeriac.domain.errors import CassetteInvalidError, NotFoundError, TooLargeError
+from celeriac.domain.errors import (
+    CassetteInvalidError,
+    InvalidInputError,
+    NotFoundError,
+    TooLargeError,
+)
+from celeriac.domain.options import RunOptions
 from celeriac.domain.paging import Page, read_cursor
 
 logger = structlog.get_logger(__name__)
 
 _KIND = "cassettes"
+
+TAPED = frozenset({RunnerName.LLM, RunnerName.CLAUDE, RunnerName.CREWAI})
+"""The kinds of agents whose model calls go through Celeriac."""
 
 
 class Cassettes:
@@ -78,6 +88,31 @@ def visible(connection: Connection, actor: Actor, cassette_id: UUID) -> Cassette
     if found is None:
         raise NotFoundError("cassette", cassette_id)
     return found
+
+
+def check_traffic(
+    connection: Connection, actor: Actor, options: RunOptions, runner: RunnerName
+) -> None:
+    """Accept what `options` wish for the model traffic of a run, or raise.
+
+    Raises NotFoundError for a cassette that the actor can't see, and InvalidInputError where there
+    is nothing to record.
+    """
+    wished = "cassette_id" if options.cassette_id is not None else "record"
+    if runner not in TAPED:
+        raise InvalidInputError(
+            f"An agent of the kind {runner} makes no model calls that Celeriac sees; leave "
+            f"{wished} out.",
+            field=wished,
+        )
+    if options.cassette_id is None:
+        return
+    if options.record:
+        raise InvalidInputError(
+            "What a cassette answers can't be recorded again; leave record or cassette_id out.",
+            field="record",
+        )
+    visible(connection, actor, options.cassette_id)
 
 
 def packed(cassette: Cassette) -> Contents:

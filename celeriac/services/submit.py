@@ -26,6 +26,7 @@ from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.logs import Step
+from celeriac.services.cassettes import check_traffic
 from celeriac.services.continuing import continue_session
 from celeriac.services.dispatch import Dispatch
 from celeriac.services.plans import Plans
@@ -160,7 +161,7 @@ class Submit:
             plan = self._plans.current(request.task_id, fresh=attempt > 0)
             _check(actor, plan, variables, batch=batch_id is not None)
             new = _new_executions(plan, request, ids, variables, batch_id)
-            if request.idempotency is None and request.session_id is None:
+            if _depends_on_nothing(request):
                 with self._database.statement() as connection:
                     created = transitions.create(connection, new, actor, window=window)
             else:
@@ -179,7 +180,7 @@ class Submit:
         request: Request,
         window: int,
     ) -> tuple[UUID | None, transitions.Created | None]:
-        """Store what depends on another row: on an idempotency key, on a session to go on with."""
+        """Store what depends on another row: on an idempotency key, a session, a cassette."""
         with self._database.transaction() as connection:
             if request.idempotency is not None:
                 earlier = _remembered(connection, actor, new, request.idempotency)
@@ -193,10 +194,21 @@ class Submit:
                     runner=plan.agent.runner,
                     fork=request.options.fork_session,
                 )
+            if request.options.wishes_tape:
+                check_traffic(connection, actor, request.options, plan.agent.runner)
             created = transitions.create(connection, new, actor, window=window)
             if created is None:
                 connection.rollback()
             return None, created
+
+
+def _depends_on_nothing(request: Request) -> bool:
+    """Whether one statement may store it, with nothing to look up before."""
+    return (
+        request.idempotency is None
+        and request.session_id is None
+        and not request.options.wishes_tape
+    )
 
 
 def _remembered(
