@@ -60,7 +60,10 @@ def _of_provider(error: ai.ModelAPIError, choice: Choice) -> ExecutionError:
     status = error.status_code if isinstance(error, ai.ModelHTTPError) else None
     if isinstance(error, ai.ModelRateLimitError):
         return ProviderRateLimitedError(
-            f"{choice} asks to slow down: {said}", retry_after=error.retry_after
+            f"{choice} asks to slow down: {said}",
+            retry_after=error.retry_after,
+            provider=choice.provider.name,
+            model=choice.model,
         )
     advice = _advice(error, choice)
     if advice is not None or _is_final(status):

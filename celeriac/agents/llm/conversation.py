@@ -1,0 +1,175 @@
+"""The conversation of a run: what it goes on from, and what another attempt needs of it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_ai import ModelMessagesTypeAdapter
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    ToolReturnPart,
+    repair_messages,
+)
+
+from celeriac.agents.mcp.calls import Steps
+from celeriac.agents.mcp.results import clean
+from celeriac.domain.agent import RunnerName
+from celeriac.domain.errors import SessionUnavailableError
+from celeriac.domain.session import Session
+from celeriac.kit.jsontypes import JsonValue, dumps
+from celeriac.services.ports import Job, RunContext
+
+
+PendingKind = Literal["approval", "question"]
+
+
+class Pending(BaseModel):
+    """A call that waits for a person."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    """The question's key."""
+    call_id: str
+    kind: PendingKind
+
+
+class Turn(BaseModel):
+    """An execution's part of a conversation, from its prompt on, while it is not finished."""
+
+    model_config = ConfigDict(frozen=True)
+
+    execution_id: str
+    responses_before: int = 0
+    """How many answers of the model the conversation had when the turn began."""
+    steps: dict[str, int] = {}
+    pending: tuple[Pending, ...] = ()
+
+
+class State(BaseModel):
+    """What a session holds, as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: Literal[1] = 1
+    messages: list[JsonValue] = []
+    turn: Turn | None = None
+    """None: the last turn was finished, and a new one may begin."""
+
+
+class Conversation:
+    """One attempt's view of its conversation; saved where what happened must not be repeated."""
+
+    def __init__(self, job: Job, context: RunContext) -> None:
+        """Go on with the job's session, or begin.
+
+        Raises SessionUnavailableError where the session can't be gone on with.
+        """
+        self._context = context
+        self._job = job
+        state = _state(job)
+        turn = None if state is None else state.turn
+        self.history = [] if state is None else _messages(state, job)
+        if turn is not None and turn.execution_id == str(job.execution_id):
+            self._turn = turn
+            self.prompt: str | None = None
+        else:
+            # what another execution left undone stays undone
+            self.history = repair_messages(self.history)
+            self._turn = Turn(
+                execution_id=str(job.execution_id), responses_before=_responses(self.history)
+            )
+            self.prompt = job.prompt
+        self.pending = self._turn.pending
+        self.steps = Steps(self._turn.steps)
+        self._latest: Sequence[ModelMessage] = self.history
+        self._saved = False
+
+    @property
+    def requests(self) -> int:
+        """How many answers of the model the turn has, from earlier attempts."""
+        return _responses(self.history) - self._turn.responses_before
+
+    async def reached(self, messages: Sequence[ModelMessage]) -> None:
+        """Note that the model is asked with `messages`; what tools did by then is saved."""
+        self._latest = list(messages)
+        if _brings_results(messages[-1]):
+            await self.save()
+
+    async def save(
+        self,
+        messages: Sequence[ModelMessage] | None = None,
+        *,
+        pending: Sequence[Pending] = (),
+    ) -> None:
+        """Save the turn as it stands, or as `messages` say, for another attempt to go on with."""
+        turn = self._turn.model_copy(update={"steps": self.steps.counts, "pending": tuple(pending)})
+        await self._store(self._latest if messages is None else messages, turn)
+
+    async def finish(self, messages: Sequence[ModelMessage], *, keep: bool) -> None:
+        """End the turn: save the conversation where it is wanted, else forget what was saved."""
+        session = self._job.session
+        given = session is not None and (
+            session.execution_id != self._job.execution_id or session.parent_id is not None
+        )
+        if keep or given:
+            await self._store(messages, None)
+        elif session is not None or self._saved:
+            await self._store([], None)
+
+    async def _store(self, messages: Sequence[ModelMessage], turn: Turn | None) -> None:
+        written = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")
+        state = State(messages=clean(written), turn=turn)
+        await self._context.save_session(state=state.model_dump(mode="json"))
+        self._saved = True
+
+
+def _state(job: Job) -> State | None:
+    session = job.session
+    if session is None:
+        return None
+    if session.runner != RunnerName.LLM:
+        raise SessionUnavailableError(
+            f"The session {session.id} is one of a {session.runner} agent; an llm agent can't go "
+            "on with it.",
+            session_id=str(session.id),
+        )
+    if session.state is None and session.execution_id == job.execution_id:
+        return None
+    try:
+        state = State.model_validate(session.state)
+    except ValidationError as error:
+        raise _unreadable(session) from error
+    if not state.messages and session.execution_id != job.execution_id:
+        raise SessionUnavailableError(
+            f"The session {session.id} holds no conversation: its agent has keep_session off.",
+            session_id=str(session.id),
+        )
+    return state
+
+
+def _messages(state: State, job: Job) -> list[ModelMessage]:
+    try:
+        return ModelMessagesTypeAdapter.validate_json(dumps(state.messages))
+    except ValidationError as error:
+        assert job.session is not None
+        raise _unreadable(job.session) from error
+
+
+def _unreadable(session: Session) -> SessionUnavailableError:
+    return SessionUnavailableError(
+        f"The session {session.id} was saved by another release and can't be read by this one.",
+        session_id=str(session.id),
+    )
+
+
+def _responses(messages: Sequence[ModelMessage]) -> int:
+    return sum(isinstance(message, ModelResponse) for message in messages)
+
+
+def _brings_results(message: ModelMessage) -> bool:
+    return isinstance(message, ModelRequest) and any(
+        isinstance(part, ToolReturnPart) for part in message.parts
+    )

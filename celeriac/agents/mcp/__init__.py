@@ -1,0 +1,1 @@
+"""Tools that agents reach over the Model Context Protocol."""

@@ -1,0 +1,68 @@
+"""What tools answer, made fit for a model and for storage, whatever it is."""
+
+import re
+from typing import Any
+
+from mcp_types import (
+    AudioContent,
+    CallToolResult,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
+
+from celeriac.kit.jsontypes import dumps, storable_text
+
+MAX_RESULT_CHARACTERS = 50_000
+"""How much of one result a model gets to see."""
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Control characters but tab and line ends: terminals obey them, and jsonb has no NUL."""
+
+
+def text_of(result: CallToolResult) -> str:
+    """Return a tool's answer as text; what is no text is named and measured, not shown."""
+    parts = [_block(block) for block in result.content]
+    if not parts and result.structured_content is not None:
+        parts.append(dumps(clean(result.structured_content)))
+    return readable("\n".join(parts))
+
+
+def readable(text: str) -> str:
+    """Return `text` without control characters, cut to what a model gets to see."""
+    text = _CONTROLS.sub("\ufffd", storable_text(text[: MAX_RESULT_CHARACTERS + 1]))
+    if len(text) <= MAX_RESULT_CHARACTERS:
+        return text
+    return f"{text[:MAX_RESULT_CHARACTERS]}\n[cut off: the result is longer than this]"
+
+
+def clean(value: Any) -> Any:
+    """Return a JSON value whose texts, keys among them, hold nothing that can't be stored."""
+    match value:
+        case str():
+            return storable_text(value)
+        case dict():
+            return {storable_text(str(key)): clean(each) for key, each in value.items()}
+        case list() | tuple():
+            return [clean(each) for each in value]
+        case int() if not -(2**63) <= value < 2**64:
+            return float(value) if abs(value) < 10**300 else str(value)[:100]
+        case _:
+            return value
+
+
+def _block(block: ContentBlock) -> str:
+    match block:
+        case TextContent():
+            return block.text
+        case ImageContent() | AudioContent():
+            return f"[{block.type} {block.mime_type}, {len(block.data)} characters of base64]"
+        case EmbeddedResource(resource=TextResourceContents() as resource):
+            return resource.text
+        case EmbeddedResource(resource=resource):
+            return f"[resource {resource.uri}]"
+        case ResourceLink():
+            return f"[resource {block.name}: {block.uri}]"

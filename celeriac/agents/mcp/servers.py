@@ -1,0 +1,126 @@
+"""MCP servers: which there are, and what an agent's entry for one means."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from celeriac.agents.child.environment import child_environment
+from celeriac.domain.agent import McpServer
+from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
+from celeriac.kit.outbound import OutboundGuard
+
+_EVERYWHERE = OutboundGuard(allow_private=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StdioServer:
+    """A program that speaks MCP over its stdin and stdout; started for each run.
+
+    `environment` is all that it sees. It holds secrets and shows in no repr.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpServer:
+    """A server behind a streamable HTTP endpoint, reached as far as `guard` allows."""
+
+    url: str
+    guard: OutboundGuard
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+Endpoint = StdioServer | HttpServer
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An agent's entry for a server, the server itself, and where the entry stands."""
+
+    entry: McpServer
+    endpoint: Endpoint
+    field: str
+
+
+class ToolServers:
+    """The servers that agents of this worker may use."""
+
+    def __init__(
+        self, configured: Mapping[str, Endpoint] | None = None, *, guard: OutboundGuard
+    ) -> None:
+        """Know those that an administrator configured; `guard` bounds the agents' own addresses."""
+        self._configured = dict(configured or {})
+        self._guard = guard
+
+    @classmethod
+    def configured(
+        cls,
+        *,
+        programs: Mapping[str, tuple[Sequence[str], Sequence[str]]],
+        addresses: Mapping[str, tuple[str, Mapping[str, str]]],
+        environment: Mapping[str, str],
+        guard: OutboundGuard,
+    ) -> Self:
+        """Return the servers of plain settings.
+
+        `programs` maps names to a command and the names of the variables that it sees; `addresses`
+        to a URL and, by the headers' names, the variables that hold their values. Raises
+        ConfigurationError for a header whose variable isn't set.
+        """
+        endpoints: dict[str, Endpoint] = {
+            name: StdioServer(
+                tuple(command),
+                {
+                    **child_environment(environment),
+                    # an administrator may name any variable, Celeriac's own among them
+                    **{each: environment[each] for each in variables if each in environment},
+                },
+            )
+            for name, (command, variables) in programs.items()
+        }
+        for name, (url, headers) in addresses.items():
+            values = _header_values(name, headers, environment)
+            endpoints[name] = HttpServer(url, _EVERYWHERE, values)
+        return cls(endpoints, guard=guard)
+
+    def choose(self, entries: Sequence[McpServer]) -> list[Chosen]:
+        """Return what an agent's entries mean; raises AgentMisconfiguredError naming the field."""
+        chosen: list[Chosen] = []
+        for number, entry in enumerate(entries):
+            place = f"mcp_servers.{number}"
+            if any(entry.name == other.entry.name for other in chosen):
+                raise AgentMisconfiguredError(
+                    f"The agent has two MCP servers named {entry.name!r}; each needs a name of "
+                    "its own.",
+                    field=f"{place}.name",
+                )
+            chosen.append(Chosen(entry, self._endpoint(entry, place), place))
+        return chosen
+
+    def _endpoint(self, entry: McpServer, place: str) -> Endpoint:
+        if entry.url is not None:
+            return HttpServer(entry.url, self._guard)
+        endpoint = self._configured.get(entry.name)
+        if endpoint is None:
+            known = ", ".join(sorted(self._configured)) or "none"
+            raise AgentMisconfiguredError(
+                f"The agent's MCP server {entry.name!r} isn't configured for this worker (known: "
+                f"{known}). Add it to CELERIAC_MCP_SERVERS and restart the workers, or give the "
+                "agent its url.",
+                field=f"{place}.name",
+            )
+        return endpoint
+
+
+def _header_values(
+    name: str, headers: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, str]:
+    missing = sorted(variable for variable in headers.values() if variable not in environment)
+    if missing:
+        raise ConfigurationError(
+            f"CELERIAC_MCP_SERVERS: the headers of {name!r} come from {', '.join(missing)}, which "
+            "isn't set."
+        )
+    return {header: environment[variable] for header, variable in headers.items()}
