@@ -50,6 +50,8 @@ def execution(row: Execution) -> Links:
         links["cancel"] = None
     links["retry"] = f"{path}/retry" if row.status.terminal else None
     links["report"] = f"{path}/report" if row.status.terminal else None
+    if row.options.record:
+        links["cassette"] = f"{PREFIX}/cassettes/{row.id}"
     if row.origin_id is not None:
         links["origin"] = f"{PREFIX}/task-executions/{row.origin_id}"
     if row.batch_id is not None:
@@ -66,6 +68,16 @@ def session(session_id: UUID, execution_id: UUID, parent_id: UUID | None) -> Lin
         "executions": f"{PREFIX}/task-executions?session_id={session_id}",
         "files": f"{path}/files",
         "parent": None if parent_id is None else f"{PREFIX}/sessions/{parent_id}",
+    }
+
+
+def cassette(cassette_id: UUID, execution_id: UUID | None) -> Links:
+    """Return the links of a cassette."""
+    path = f"{PREFIX}/cassettes/{cassette_id}"
+    return {
+        "self": path,
+        "content": f"{path}/content",
+        "execution": f"{PREFIX}/task-executions/{execution_id}" if execution_id else None,
     }
 
 

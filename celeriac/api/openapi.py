@@ -23,6 +23,7 @@ TAGS = [
     {"name": "tasks", "description": "Named, reusable pieces of work."},
     {"name": "executions", "description": "Runs of tasks: start, follow, cancel, repeat."},
     {"name": "sessions", "description": "Conversations that later runs can go on with."},
+    {"name": "cassettes", "description": "Recorded model traffic, to run agents without models."},
     {"name": "celery tasks", "description": "The Celery tasks behind executions, and plain ones."},
     {"name": "accounts", "description": "Users and API keys."},
     {"name": "audit", "description": "Who did what."},

@@ -6,6 +6,7 @@ from typing import Any
 from celeriac import wire
 from celeriac.api import links
 from celeriac.domain import catalog
+from celeriac.domain.cassette import CassetteSummary
 from celeriac.domain.celery_states import SIMPLE
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Execution
@@ -51,6 +52,11 @@ def session(found: Session) -> wire.Session:
     return wire.Session(
         **values, links=links.session(found.id, found.execution_id, found.parent_id)
     )
+
+
+def cassette(found: CassetteSummary) -> wire.Cassette:
+    """Return a cassette as answers show it."""
+    return wire.Cassette(**_values(found), links=links.cassette(found.id, found.execution_id))
 
 
 def event(found: Event) -> wire.Event:

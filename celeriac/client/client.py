@@ -7,9 +7,11 @@ from typing import Self, TypeVar
 import httpx
 
 from celeriac import wire
+from celeriac.client.cassettes import Cassettes
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
 from celeriac.client.resources import Agents, CeleryTasks, Keys, Tasks, Users
+from celeriac.client.sessions import Sessions
 from celeriac.client.transport import Transport
 from celeriac.version import __version__
 
@@ -52,6 +54,8 @@ class Client:
         self.agents = Agents(self._transport)
         self.tasks = Tasks(self._transport)
         self.executions = Executions(self._transport)
+        self.sessions = Sessions(self._transport)
+        self.cassettes = Cassettes(self._transport)
         self.celery_tasks = CeleryTasks(self._transport)
         self.keys = Keys(self._transport)
         self.users = Users(self._transport)

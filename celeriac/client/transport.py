@@ -61,6 +61,7 @@ class Transport:
         path: str,
         *,
         body: Any = None,
+        content: bytes | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         accept: Collection[int] = (),
@@ -68,14 +69,15 @@ class Transport:
     ) -> httpx.Response:
         """Return the answer of 2xx, or of a status in `accept`; raises ClientError.
 
-        `answer_within` seconds replace the client's own bound for this request.
+        `body` is sent as JSON, `content` as it is. `answer_within` seconds replace the client's
+        own bound for this request.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
         timeout = self.http.timeout
         if answer_within is not None:
             timeout = httpx.Timeout(answer_within, connect=timeout.connect)
         request = self.http.build_request(
-            method, path, json=body, params=given, headers=headers, timeout=timeout
+            method, path, json=body, content=content, params=given, headers=headers, timeout=timeout
         )
         repeatable = method == "GET" or "Idempotency-Key" in request.headers
         pauses = iter(_PAUSES if repeatable else ())

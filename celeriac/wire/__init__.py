@@ -3,6 +3,7 @@
 from celeriac.wire.accounts import ApiKey, NewApiKey, User
 from celeriac.wire.audit import AuditEntry
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
+from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
 from celeriac.wire.executions import Accepted, AcceptedBatch, Event, Events, Execution, Progress
@@ -16,6 +17,7 @@ __all__ = [
     "AgentReference",
     "ApiKey",
     "AuditEntry",
+    "Cassette",
     "CeleryHealth",
     "CeleryTask",
     "CeleryTaskError",

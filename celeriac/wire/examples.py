@@ -128,6 +128,15 @@ FILES: dict[str, Any] = {
     "next_after": None, "skipped": 0,
 }  # fmt: skip
 
+CASSETTE: dict[str, Any] = {
+    "id": _ID, "owner_id": _OWNER, "name": "summarise", "execution_id": _ID, "interactions": 3,
+    "size": 18452, "complete": True, "created_at": _LATER,
+    "_links": {
+        "self": f"/api/v1/cassettes/{_ID}", "content": f"/api/v1/cassettes/{_ID}/content",
+        "execution": _PATH,
+    },
+}  # fmt: skip
+
 EVENT: dict[str, Any] = {
     "seq": 3, "type": "started", "at": _AT, "attempt": 1, "data": {"worker": "celery@shop-1/4711"},
 }  # fmt: skip

@@ -9,6 +9,7 @@ from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
 from celeriac.services.artifacts import Artifacts
 from celeriac.services.authenticate import Authenticate
+from celeriac.services.cassettes import Cassettes
 from celeriac.services.celery_tasks import CeleryTasks
 from celeriac.services.health import HealthChecks
 from celeriac.services.queries import Queries
@@ -32,6 +33,7 @@ class Desk:
     tasks: Tasks
     queries: Queries
     sessions: Sessions
+    cassettes: Cassettes
     artifacts: Artifacts
     reports: Reports
     celery_tasks: CeleryTasks
@@ -65,6 +67,7 @@ def build_desk(container: Container) -> Desk:
         tasks=Tasks(container.database),
         queries=queries,
         sessions=sessions,
+        cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
         reports=Reports(queries),
         celery_tasks=CeleryTasks(
