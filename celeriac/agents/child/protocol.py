@@ -56,10 +56,25 @@ class DeltaMessage(_Message):
     data: dict[str, Any]
 
 
+class AdmitMessage(_Message):
+    """The child asks leave for a model call, and waits for `admitted` before it makes it."""
+
+    type: Literal["admit"] = "admit"
+    id: str
+    """Names the request; the `usage` of the call gives it as `admission`."""
+    provider: str
+    model: str
+    input_tokens: Count
+    """The most that the call can use, as well as the child can tell; the output's too."""
+    output_tokens: Count
+
+
 class UsageMessage(_Message):
     """One model call that the child has made."""
 
     type: Literal["usage"] = "usage"
+    admission: str | None = None
+    """The `id` of the `admit` that came before the call, where there was one."""
     provider: str
     model: str
     input_tokens: Count
@@ -71,7 +86,7 @@ class UsageMessage(_Message):
 
     def model_call(self) -> ModelCall:
         """Return what is to be charged."""
-        return ModelCall(**self.model_dump(exclude={"type"}))
+        return ModelCall(**self.model_dump(exclude={"type", "admission"}))
 
 
 class AskMessage(_Message):
@@ -161,6 +176,7 @@ ChildMessage = Annotated[
     EventMessage
     | ProgressMessage
     | DeltaMessage
+    | AdmitMessage
     | UsageMessage
     | AskMessage
     | LogMessage

@@ -7,8 +7,10 @@ import time
 from celeriac.agents.child.asking import Asking
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import (
+    AdmitMessage,
     AskMessage,
     ChildMessage,
     DeltaMessage,
@@ -31,19 +33,29 @@ _CLOCK_SLACK = 0.01
 
 
 async def run_in_child(
-    command: ChildCommand, job: Job, context: RunContext, extra: JsonObject
+    command: ChildCommand,
+    job: Job,
+    context: RunContext,
+    extra: JsonObject,
+    *,
+    price: Price = unpriced,
 ) -> JsonValue:
     """Run `job` as `command` and return its result; nothing of the child is left then.
 
-    The `start` message holds the job and `extra`. At the soft limit (a cancellation at or after
-    that time) the child is told, and has until the hard limit to end with a result or an error.
-    A question that the child asks is answered by a message; nothing else of it stops meanwhile.
+    The `start` message holds the job and `extra`; `price` is asked for model calls whose cost the
+    child doesn't tell. At the soft limit (a cancellation at or after that time) the child is told,
+    and has until the hard limit to end with a result or an error. A question that the child asks
+    is answered by a message; nothing else of it stops meanwhile.
     Raises what the child reports, ChildCrashedError, ChildProtocolError, HardTimeLimitError, and
     what the context raises: ApprovalExpiredError for a question among it.
     """
-    async with ChildProcess.spawn(command) as child:
-        child.send({"type": "start", "job": describe_job(job, context), **extra})
-        return await _Supervision(child, job, context).result()
+    calls = ModelCalls(context, price)
+    try:
+        async with ChildProcess.spawn(command) as child:
+            child.send({"type": "start", "job": describe_job(job, context), **extra})
+            return await _Supervision(child, job, context, calls).result()
+    finally:
+        await calls.close()
 
 
 def describe_job(job: Job, context: RunContext) -> JsonObject:
@@ -68,8 +80,11 @@ def describe_job(job: Job, context: RunContext) -> JsonObject:
 class _Supervision:
     """Follows one child from its start to its result."""
 
-    def __init__(self, child: ChildProcess, job: Job, context: RunContext) -> None:
+    def __init__(
+        self, child: ChildProcess, job: Job, context: RunContext, calls: ModelCalls
+    ) -> None:
         self._child = child
+        self._calls = calls
         self._job = job
         self._context = context
         self._logs = LogRelay(context)
@@ -149,8 +164,10 @@ class _Supervision:
                 await context.emit(EventType(message.kind), message.data)
             case ProgressMessage():
                 await context.progress(message.done, message.total, message.note)
+            case AdmitMessage():
+                self._child.send(await self._calls.admit(message))
             case UsageMessage():
-                await context.charge(message.model_call())
+                await self._calls.charge(message)
             case AskMessage():
                 self._asking.ask(message)
             case DeltaMessage():

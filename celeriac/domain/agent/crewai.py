@@ -6,6 +6,7 @@ from pydantic import Field
 
 from celeriac.domain.agent.base import RunnerName, Strict
 from celeriac.domain.agent.crew import CrewGraph
+from celeriac.domain.agent.tools import ApprovalPolicy
 
 
 class CrewaiAgent(Strict):
@@ -15,3 +16,4 @@ class CrewaiAgent(Strict):
     crew: CrewGraph
     max_model_calls: int = Field(default=200, ge=1, le=10_000)
     """Ends crews that go in circles; counts the requests of all its agents."""
+    approvals: ApprovalPolicy = ApprovalPolicy()

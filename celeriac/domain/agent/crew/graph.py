@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from celeriac.domain.agent.base import Strict, Word
 from celeriac.domain.agent.crew.faults import Fault, Shape, faults_of
 from celeriac.domain.agent.crew.nodes import CrewAgent, CrewTask, ModelName, Process
-from celeriac.domain.agent.crew.texts import rendered, texts_of
+from celeriac.domain.agent.crew.texts import rendered_agent, rendered_task, texts_of
 from celeriac.domain.prompt import compiled
 from celeriac.kit.jsontypes import JsonObject
 
@@ -62,7 +62,7 @@ class CrewGraph(Strict):
         known = {PROMPT: prompt, **variables}
         return self.model_copy(
             update={
-                "agents": tuple(rendered(agent, known) for agent in self.agents),
-                "tasks": tuple(rendered(task, known) for task in self.tasks),
+                "agents": tuple(rendered_agent(agent, known) for agent in self.agents),
+                "tasks": tuple(rendered_task(task, known) for task in self.tasks),
             }
         )

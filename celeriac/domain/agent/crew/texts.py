@@ -24,9 +24,17 @@ def texts_of(agents: Sequence[CrewAgent], tasks: Sequence[CrewTask]) -> Iterator
             yield f"tasks.{task.id}.{name}", getattr(task, name)
 
 
-def rendered(node: Node, variables: JsonObject) -> Node:
-    """Return `node` with its texts rendered; raises TemplateRenderError naming the text."""
-    kind, names = ("agents", AGENT_TEXTS) if isinstance(node, CrewAgent) else ("tasks", TASK_TEXTS)
+def rendered_agent(agent: CrewAgent, variables: JsonObject) -> CrewAgent:
+    """Return `agent` with its texts rendered; raises TemplateRenderError naming the text."""
+    return _rendered(agent, "agents", AGENT_TEXTS, variables)
+
+
+def rendered_task(task: CrewTask, variables: JsonObject) -> CrewTask:
+    """Return `task` with its texts rendered; raises TemplateRenderError naming the text."""
+    return _rendered(task, "tasks", TASK_TEXTS, variables)
+
+
+def _rendered(node: Node, kind: str, names: Sequence[str], variables: JsonObject) -> Node:
     texts = {}
     for name in names:
         try:
