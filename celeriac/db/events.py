@@ -2,10 +2,11 @@
 
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from celeriac.db.models import events as table
 from celeriac.domain.events import Event, EventType
+from celeriac.domain.outcome import WaitingFor
 
 
 def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> list[Event]:
@@ -27,3 +28,20 @@ def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> l
         Event(row.execution_id, row.seq, EventType(row.type), row.at, row.attempt, row.data)
         for row in connection.execute(query)
     ]
+
+
+def parks_since_last_call(connection: Connection, execution_id: UUID, *, reason: WaitingFor) -> int:
+    """Return how often an execution was parked for `reason` since its last model call."""
+    mine = table.c.execution_id == execution_id
+    last = (
+        select(func.coalesce(func.max(table.c.seq), 0))
+        .where(mine, table.c.type == EventType.MODEL_CALL)
+        .scalar_subquery()
+    )
+    query = select(func.count()).where(
+        mine,
+        table.c.seq > last,
+        table.c.type == EventType.WAITING,
+        table.c.data["reason"].astext == reason,
+    )
+    return connection.execute(query).scalar_one()

@@ -83,18 +83,15 @@ WITH notes AS (
         progress_note = coalesce(n.note, progress_note)
     FROM held JOIN notes n USING (id)
     WHERE e.id = held.id
-    RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before
+    RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.owner_id, e.task_id
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT v.id, moved.before + v.place, v.type, moved.attempt, v.data::jsonb
     FROM unnest(CAST(:event_ids AS uuid[]), CAST(:places AS int[]), CAST(:types AS text[]),
                 CAST(:data AS text[])) AS v (id, place, type, data)
     JOIN moved ON moved.id = v.id
-), charged AS (
-    INSERT INTO model_calls (id, execution_id, attempt, provider, model, input_tokens,
-                             output_tokens, cached_tokens, latency_ms, finish_reason, cost)
-    SELECT c.id, c.execution_id, moved.attempt, c.provider, c.model, c.input_tokens,
-           c.output_tokens, c.cached_tokens, c.latency_ms, c.finish_reason, c.cost
+), calls AS (
+    SELECT c.*, moved.attempt, moved.owner_id, moved.task_id
     FROM unnest(CAST(:call_ids AS uuid[]), CAST(:called_ids AS uuid[]),
                 CAST(:providers AS text[]), CAST(:models AS text[]),
                 CAST(:call_input AS int[]), CAST(:call_output AS int[]),
@@ -103,6 +100,28 @@ WITH notes AS (
          AS c (id, execution_id, provider, model, input_tokens, output_tokens, cached_tokens,
                latency_ms, finish_reason, cost)
     JOIN moved ON moved.id = c.execution_id
+), charged AS (
+    INSERT INTO model_calls (id, execution_id, attempt, provider, model, input_tokens,
+                             output_tokens, cached_tokens, latency_ms, finish_reason, cost)
+    SELECT id, execution_id, attempt, provider, model, input_tokens, output_tokens, cached_tokens,
+           latency_ms, finish_reason, cost
+    FROM calls
+), totalled AS (
+    -- in the order of their keys, as every writer of totals locks them
+    INSERT INTO usage_days AS u (owner_id, day, task_id, provider, model, calls, unpriced_calls,
+                                 input_tokens, output_tokens, cached_tokens, cost)
+    SELECT owner_id, CAST(now() AT TIME ZONE 'UTC' AS date), task_id, provider, model, count(*),
+           count(*) FILTER (WHERE cost IS NULL), sum(input_tokens), sum(output_tokens),
+           sum(cached_tokens), coalesce(sum(cost), 0)
+    FROM calls
+    GROUP BY owner_id, task_id, provider, model
+    ORDER BY owner_id, task_id, provider, model
+    ON CONFLICT (owner_id, day, task_id, provider, model) DO UPDATE
+    SET calls = u.calls + excluded.calls,
+        unpriced_calls = u.unpriced_calls + excluded.unpriced_calls,
+        input_tokens = u.input_tokens + excluded.input_tokens,
+        output_tokens = u.output_tokens + excluded.output_tokens,
+        cached_tokens = u.cached_tokens + excluded.cached_tokens, cost = u.cost + excluded.cost
 )
 SELECT id FROM moved
 """)

@@ -1,8 +1,11 @@
 """Budgets: how much model calls may cost, in money and in tokens."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Self
+from uuid import UUID
 
 from pydantic import Field, PlainSerializer, model_validator
 
@@ -39,3 +42,101 @@ class Budget(Strict):
         if self.max_cost is None and self.max_tokens is None:
             raise ValueError("set max_cost, max_tokens or both; a budget must bound something")
         return self
+
+
+class BudgetScope(StrEnum):
+    """Whose model calls a budget bounds together."""
+
+    EXECUTION = "execution"
+    TASK = "task"
+    USER = "user"
+
+
+class Period(StrEnum):
+    """After what time a budget begins anew, at midnight UTC by the database's clock."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBudget:
+    """The budget of a task or a user, as a row; `subject_id` is the task's or the user's id."""
+
+    id: UUID
+    scope: BudgetScope
+    subject_id: UUID
+    subject_name: str
+    owner_id: UUID
+    """Whose it is: the task's owner, or the user."""
+    period: Period
+    budget: Budget
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a budget is used in its present window: a day, a month, or one execution.
+
+    `max_cost` and `max_tokens` are the limits of this window: what people allowed in addition, in
+    answer to questions, is part of them; `raised` counts these answers. What calls under way have
+    reserved is not yet spent.
+    """
+
+    budget_id: UUID
+    """The budget's id; for an execution's own, the execution's."""
+    scope: BudgetScope
+    subject_id: UUID
+    window: str
+    """`2026-11-22`, `2026-11`, or `run` for an execution's own."""
+    on_budget: OnBudget
+    max_cost: Decimal | None
+    max_tokens: int | None
+    spent_cost: Decimal
+    spent_tokens: int
+    reserved_cost: Decimal
+    reserved_tokens: int
+    raised: int
+
+    @property
+    def spent_out(self) -> bool:
+        """Whether what is spent leaves room for nothing."""
+        return (self.max_cost is not None and self.spent_cost >= self.max_cost) or (
+            self.max_tokens is not None and self.spent_tokens >= self.max_tokens
+        )
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more is spent than the limits allow."""
+        return self.overshoot_cost > 0 or self.overshoot_tokens > 0
+
+    @property
+    def overshoot_cost(self) -> Decimal:
+        """Dollars spent beyond the limit: at most what the last call cost."""
+        if self.max_cost is None:
+            return Decimal(0)
+        return max(self.spent_cost - self.max_cost, Decimal(0))
+
+    @property
+    def overshoot_tokens(self) -> int:
+        """Tokens spent beyond the limit: at most those of the last call."""
+        return 0 if self.max_tokens is None else max(self.spent_tokens - self.max_tokens, 0)
+
+    def describe(self) -> str:
+        """Return the budget and its use in a phrase, for errors and questions."""
+        whose = f"{self.scope}'s budget"
+        window = "" if self.scope is BudgetScope.EXECUTION else f" of {self.window}"
+        parts = []
+        if self.max_cost is not None:
+            parts.append(f"${self.spent_cost.normalize():f} of ${self.max_cost.normalize():f}")
+        if self.max_tokens is not None:
+            parts.append(f"{self.spent_tokens:,} of {self.max_tokens:,} tokens")
+        return f"the {whose}{window} is spent: {' and '.join(parts)}"
+
+
+class Extension(Strict):
+    """What a person allows in addition, as the value of their answer; nothing: as much again."""
+
+    cost: Money | None = None
+    tokens: int | None = Field(default=None, ge=0, le=10**15)

@@ -1,11 +1,16 @@
 """Metering of model calls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from uuid import UUID
 
+from celeriac.domain.rate import Taken
+
 MAX_COUNT = 2**31 - 1
 MAX_COST = Decimal(10**9)
+
+CASSETTE = "cassette"
+"""Stands before the provider's name where no provider was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,10 @@ class ModelCall:
         if self.cost is not None and not 0 <= self.cost < MAX_COST:
             raise ValueError(f"cost must be between 0 and {MAX_COST}")
 
+    def played(self) -> "ModelCall":
+        """Return the call as one that a cassette answered: it cost nothing, and says so."""
+        return replace(self, provider=f"{CASSETTE}/{self.provider}", cost=Decimal(0))
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedCall:
@@ -54,3 +63,7 @@ class Ticket:
     """Leave for one model call: what is reserved for it until it is charged."""
 
     id: UUID
+    reserved: bool = True
+    """Whether budgets hold a reservation under this id."""
+    taken: Taken | None = None
+    """What it took from the provider's limits."""

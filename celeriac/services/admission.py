@@ -1,18 +1,57 @@
 """Admission: leave for a model call, of the provider's limits and of all budgets."""
 
+import asyncio
+from uuid import uuid4
+
+from celeriac.domain.errors import ProviderRateLimitedError
 from celeriac.domain.execution import Lease
+from celeriac.domain.outcome import Parked
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.services.budget_book import BudgetBook
 from celeriac.services.ports import Job
+from celeriac.services.provider_limits import ProviderLimits
 
 
 class Admission:
-    """Says whether a model call may be made now."""
+    """Says whether a model call may be made now, and books what it used."""
+
+    def __init__(self, limits: ProviderLimits, book: BudgetBook) -> None:
+        """Ask `limits` first: who waits for a provider holds nothing of a budget meanwhile."""
+        self._limits = limits
+        self._book = book
 
     async def admit(
         self, lease: Lease, job: Job, call: PlannedCall, *, may_park: bool
     ) -> Ticket | None:
-        """Give leave for a model call, at once or after a moment; see `RunContext.admit`."""
-        return None
+        """Give leave for a model call, at once or after a moment; see `RunContext.admit`.
 
-    def settle(self, ticket: Ticket, call: ModelCall) -> None:
-        """Put what a call used in the place of what was reserved for it."""
+        None where neither a limit nor a budget applies: the call was asked for nothing.
+        """
+        taken = await self._limits.take(call, may_park=may_park)
+        try:
+            reserved = await self._book.reserve(lease, job, call, may_park=may_park)
+        except BaseException:
+            if taken is not None:
+                await asyncio.to_thread(self._limits.give_back, taken)
+            raise
+        if taken is None and reserved is None:
+            return None
+        return Ticket(reserved or uuid4(), reserved=reserved is not None, taken=taken)
+
+    async def charge(self, lease: Lease, job: Job, call: ModelCall, ticket: Ticket | None) -> None:
+        """Put what a call used in the place of what was reserved for it.
+
+        One that was not reserved for is booked after the fact; raises BudgetSpentError where it
+        exceeds a budget.
+        """
+        if ticket is not None and ticket.taken is not None:
+            tokens = call.input_tokens + call.output_tokens
+            await asyncio.to_thread(self._limits.correct, ticket.taken, tokens)
+        if ticket is not None and ticket.reserved:
+            await self._book.settle(job, ticket.id, call)
+        else:
+            await self._book.spend(lease, job, call)
+
+    def sent_away(self, lease: Lease, error: ProviderRateLimitedError) -> Parked | None:
+        """Return how an execution waits whose provider asks to slow down; see ProviderLimits."""
+        return self._limits.sent_away(lease.execution_id, error)

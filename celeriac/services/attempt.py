@@ -115,9 +115,7 @@ class Attempt:
         return await self._backed.save_session(external_id=external_id, state=state)
 
     async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
-        """Record a model call and its event; settle what was reserved for it."""
-        if ticket is not None:
-            await self._backed.settle(ticket, call)
+        """Record a model call and its event, and book it; see `RunContext.charge`."""
         if self._backed.plays_cassette:
             call = call.played()
         reason = call.finish_reason
@@ -147,7 +145,10 @@ class Attempt:
             notes.calls.append(call)
             notes.events.append(event)
 
-        self._note(add)
+        try:
+            await self._backed.charge(call, ticket)
+        finally:
+            self._note(add)  # it was made, whatever the budgets say of it
         await self._wait_for_room()
 
     async def cassette(self) -> Cassette:

@@ -15,7 +15,12 @@ from pathlib import Path
 import structlog
 
 from celeriac.db.transitions import Turn
-from celeriac.domain.errors import HardTimeLimitError, RetryableError, SoftTimeLimit
+from celeriac.domain.errors import (
+    HardTimeLimitError,
+    ProviderRateLimitedError,
+    RetryableError,
+    SoftTimeLimit,
+)
 from celeriac.domain.execution import Claim, Message
 from celeriac.domain.outcome import (
     Completed,
@@ -144,6 +149,9 @@ class Execute:
             output_schema=plan.task.output_schema,
             limits=plan.task.limits,
             options=claim.options,
+            owner_id=claim.owner_id,
+            task_id=claim.task_id,
+            budget=claim.options.budget or plan.task.budget,
             session=self._parts.backing.conversations.of(claim),
         )
 
@@ -155,8 +163,19 @@ class Execute:
             attempt.back(self._parts.backing, job, runner)
             running = self._parts.loop.start(_within_soft_limit(runner.run(job, attempt), job))
             return self._wait(attempt, running)
+        except ProviderRateLimitedError as error:
+            return self._sent_away(error, attempt, claim, plan)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - agents raise anything
             return _ending(error, attempt, claim, plan)
+
+    def _sent_away(
+        self, error: ProviderRateLimitedError, attempt: Attempt, claim: Claim, plan: Plan
+    ) -> Outcome | None:
+        """Tell what an attempt came to whose provider asks to slow down."""
+        parked = self._parts.backing.admission.sent_away(claim.lease, error)
+        if parked is None or not self._parts.runners.get(plan.agent).resumable:
+            return _ending(error, attempt, claim, plan)
+        return _ending(MustWaitError(parked), attempt, claim, plan)
 
     def _wait(self, attempt: Attempt, running: Running[Completed | Parked]) -> Completed | Parked:
         attempt.on_stop(lambda: running.cancel(_WIND_UP_SECONDS))

@@ -8,11 +8,13 @@ from uuid import UUID
 
 from celeriac.domain.agent import AgentSpec
 from celeriac.domain.approval import Answer, Question
+from celeriac.domain.budget import Budget
 from celeriac.domain.cassette import Cassette, Interaction
 from celeriac.domain.events import EventType
 from celeriac.domain.execution import Message
 from celeriac.domain.options import NO_OPTIONS, RunOptions
 from celeriac.domain.outcome import Completed, Parked
+from celeriac.domain.rate import Demand, Refused, Taken
 from celeriac.domain.session import Session
 from celeriac.domain.task import Limits
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
@@ -68,6 +70,34 @@ class LiveEvents(Protocol):
         ...
 
 
+class RateLimiter(Protocol):
+    """Holds rates that all workers share, and the bans that providers speak.
+
+    Best effort: without its server every call is let through, after a bounded time (about half a
+    second, and then at once for a few seconds). No method raises for an unreachable server.
+    """
+
+    def take(self, demands: Sequence[Demand], *, name: str, line: bool) -> Taken | Refused:
+        """Take what a call of `name` (`provider/model`) demands, from all its rates or from none.
+
+        No window of a minute, wherever it begins, holds more than a rate allows. With `line` one
+        that is refused is given a place: as many seconds as those before it will need.
+        """
+        ...
+
+    def correct(self, taken: Taken, tokens: int) -> None:
+        """Put the tokens that a call used in the place of those it was thought to need."""
+        ...
+
+    def give_back(self, taken: Taken) -> None:
+        """Take back a call that was not made."""
+        ...
+
+    def hold_back(self, name: str, seconds: float) -> None:
+        """Refuse all calls of `name` (`provider/model`) for so long; never shortens a ban."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One attempt's work, complete: a runner needs no database."""
@@ -82,6 +112,10 @@ class Job:
     output_schema: JsonObject | None
     limits: Limits
     options: RunOptions = NO_OPTIONS
+    owner_id: UUID | None = None
+    task_id: UUID | None = None
+    budget: Budget | None = None
+    """What this execution's model calls may cost together: the caller's wish, or the task's."""
     session: Session | None = None
     """The session to go on with: an earlier execution's, or this one's own after it was parked."""
 
@@ -134,7 +168,11 @@ class RunContext(Protocol):
         ...
 
     async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
-        """Record a model call with its tokens, latency and cost."""
+        """Record a model call with its tokens, latency and cost, and settle its ticket.
+
+        A call that was made without asking leave is booked all the same; raises BudgetSpentError
+        where it exceeds a budget.
+        """
         ...
 
     async def ask(self, question: Question) -> Answer:

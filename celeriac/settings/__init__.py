@@ -5,7 +5,7 @@ honoured as they are; everything else is `CELERIAC_…`. Documented in docs/conf
 """
 
 from celeriac.settings.celery import CelerySettings
-from celeriac.settings.models import ProviderSettings
+from celeriac.settings.models import ProviderLimit, ProviderSettings
 from celeriac.settings.outside import ApprovalSettings, OutboundSettings
 from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
 from celeriac.settings.whole import GROUPS, Settings
@@ -17,6 +17,7 @@ __all__ = [
     "CelerySettings",
     "KeeperSettings",
     "OutboundSettings",
+    "ProviderLimit",
     "ProviderSettings",
     "Settings",
     "WorkerSettings",

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from celery.beat import Scheduler
 
-from celeriac.db import workers
+from celeriac.db import budgets, workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.settings import KeeperSettings
 from celeriac.wiring import Container, build
@@ -83,6 +83,10 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
     def resume() -> int:
         return container.recover.waited_enough(limit)
 
+    def release() -> int:
+        with container.database.statement() as connection:
+            return budgets.release_leaked(connection, limit=limit)
+
     def dispatch() -> int:
         until = time.monotonic() + options.interval_seconds
         total = 0
@@ -100,6 +104,7 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
         Chore("rescue_lost_workers", options.interval_seconds, rescue),
         Chore("resend_lost_messages", 2.0, resend),
         Chore("resume_waiting", options.interval_seconds, resume),
+        Chore("release_reservations", 2.0, release),
         Chore("dispatch_due", options.interval_seconds, dispatch),
         Chore("forget_gone_workers", 3600.0, tidy_workers),
     ]

@@ -159,6 +159,11 @@ class Core:
         with self.database.transaction() as connection:
             connection.execute(statement, parameters)
 
+    def count(self, table: str) -> int:
+        """Return how many rows a table has."""
+        with self.database.statement() as connection:
+            return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.database.statement() as connection:

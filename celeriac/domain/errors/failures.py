@@ -32,13 +32,25 @@ class ProviderError(RetryableError):
 
 
 class ProviderRateLimitedError(ProviderError):
-    """The provider asks to slow down; `retry_after` is its wish in seconds, where it gave one."""
+    """The provider asks to slow down; `retry_after` is its wish in seconds, where it gave one.
+
+    `provider` and `model` say which calls are to wait, where that is known.
+    """
 
     code = "provider_rate_limited"
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        provider: str | None = None,
+        model: str | None = None,
+    ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.retry_after = retry_after
+        self.provider = provider
+        self.model = model
 
 
 class ProviderRefusedError(PermanentError):

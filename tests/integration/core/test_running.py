@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from celeriac.adapters.memory import MemoryRunner
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.events import EventType
 from celeriac.domain.execution import Claim
@@ -18,9 +19,15 @@ from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.heartbeat import Heartbeat
 from celeriac.services.notebook import Notebook
+from celeriac.services.ports import Job, RunContext
 from tests.integration.core.test_transitions import FAILURE
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.spending import backing_of, job_of
+
+
+async def nothing(_job: Job, _context: RunContext) -> None:
+    """Do nothing."""
 
 
 class Process:
@@ -43,6 +50,7 @@ class Process:
             correlation={},
             on_delta=self.core.live.delta,
         )
+        attempt.back(backing_of(self.core.database), job_of(claim), MemoryRunner(nothing))
         attempt.on_stop(lambda: self.stops.append(claim.lease.token))
         return attempt
 

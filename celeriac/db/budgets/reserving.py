@@ -1,0 +1,129 @@
+"""What is reserved and spent of budgets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from celeriac.db.budgets import statements
+from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Standing
+from celeriac.domain.execution import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Who pays for a call: an execution with the budget it has of its own, its task, its user."""
+
+    execution_id: UUID
+    task_id: UUID | None
+    owner_id: UUID | None
+    own: Budget | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reserving:
+    """What came of an attempt to reserve, or to spend, and how the budgets stand.
+
+    `complete` is False where a budget's window hasn't begun: nothing was done. `held` is False
+    where the lease is lost. `admitted` with no standings: no budget applies.
+    """
+
+    complete: bool
+    admitted: bool
+    held: bool
+    standings: tuple[Standing, ...]
+
+
+def reserve(
+    connection: Connection,
+    lease: Lease,
+    payer: Payer,
+    *,
+    ticket: UUID,
+    cost: Decimal | None,
+    tokens: int,
+) -> Reserving:
+    """Reserve for a call in all budgets that apply, or in none; one statement.
+
+    A call is admitted where each budget has something left and either holds it, with all that is
+    spent and reserved, or has no other call under way. `cost` is None where no price is known,
+    which no budget of money admits.
+    """
+    parameters = {
+        **_payer(payer),
+        "attempt": lease.attempt,
+        "token": lease.token,
+        "ticket": ticket,
+        "cost": cost,
+        "tokens": tokens,
+    }
+    return _reserving(connection.execute(statements.RESERVE, parameters).all())
+
+
+def spend(connection: Connection, payer: Payer, *, cost: Decimal, tokens: int) -> Reserving:
+    """Add what a call used that nothing was reserved for; returns how the budgets stand then."""
+    parameters = {**_payer(payer), "cost": cost, "tokens": tokens}
+    return _reserving(connection.execute(statements.SPEND, parameters).all())
+
+
+def begin_windows(connection: Connection, payer: Payer) -> None:
+    """Begin the present windows of all budgets that apply, with what was used in them so far."""
+    connection.execute(statements.BEGIN_WINDOWS, _payer(payer))
+
+
+def subjects(connection: Connection) -> frozenset[UUID]:
+    """Return the ids of all tasks and users that have budgets."""
+    return frozenset(connection.execute(statements.SUBJECTS).scalars())
+
+
+def settle(connection: Connection, ticket: UUID, *, cost: Decimal, tokens: int) -> bool:
+    """Put what a call used in the place of its reservation; False where there is none any more."""
+    parameters = {"ticket": ticket, "cost": cost, "tokens": tokens}
+    return bool(connection.execute(statements.SETTLE, parameters).all())
+
+
+def release_leaked(connection: Connection, *, limit: int) -> int:
+    """Release up to `limit` reservations of attempts that don't run any more.
+
+    Returns in how many windows. What such a call has used is not known: nothing is spent.
+    """
+    parameters = {"limit": limit, "cost": Decimal(0), "tokens": 0}
+    return len(connection.execute(statements.RELEASE, parameters).all())
+
+
+def raise_limits(connection: Connection, standing: Standing, *, cost: Decimal, tokens: int) -> bool:
+    """Raise a window's limits; False where that was done since `standing` was read."""
+    parameters = {
+        "budget_id": standing.budget_id,
+        "window": standing.window,
+        "raised": standing.raised,
+        "cost": cost,
+        "tokens": tokens,
+    }
+    return bool(connection.execute(statements.RAISE, parameters).all())
+
+
+def _payer(payer: Payer) -> dict[str, object]:
+    own = payer.own
+    return {
+        "execution_id": payer.execution_id,
+        "task_id": payer.task_id,
+        "owner_id": payer.owner_id,
+        "own_cost": own.max_cost if own else None,
+        "own_tokens": own.max_tokens if own else None,
+        "own_on_budget": own.on_budget if own else None,
+    }
+
+
+def _reserving(rows: Sequence[Any]) -> Reserving:
+    complete, fits, held = rows[0][0], rows[0][1], rows[0][2]
+    standings = tuple(standing(tuple(row)[3:]) for row in rows if row[3] is not None)
+    return Reserving(complete, complete and fits and held, held, standings)
+
+
+def standing(row: Sequence[Any]) -> Standing:
+    """Return how a budget stands, from the columns of `Standing` in their order."""
+    return Standing(row[0], BudgetScope(row[1]), row[2], row[3], OnBudget(row[4]), *row[5:])

@@ -1,0 +1,169 @@
+"""The guarded statements that hold budgets (docs/adr/0008-budgets.md).
+
+Every one locks windows in the order of their keys, so that none waits for another in a ring. A
+window that doesn't exist yet begins with what was used since its start, by the totals of usage.
+"""
+
+from sqlalchemy import text
+
+_APPLYING = """
+WITH applying AS (
+    SELECT b.id, b.scope, b.subject_id, b.max_cost, b.max_tokens, b.on_budget,
+           to_char(now() AT TIME ZONE 'UTC',
+                   CASE b.period WHEN 'day' THEN 'YYYY-MM-DD' ELSE 'YYYY-MM' END) AS window_key,
+           CAST(date_trunc(b.period, now() AT TIME ZONE 'UTC') AS date) AS since
+    FROM budgets b
+    WHERE b.subject_id IN (CAST(:owner_id AS uuid), CAST(:task_id AS uuid))
+    UNION ALL
+    SELECT CAST(:execution_id AS uuid), 'execution', CAST(:execution_id AS uuid),
+           CAST(:own_cost AS numeric), CAST(:own_tokens AS bigint), CAST(:own_on_budget AS text),
+           'run', NULL
+    WHERE CAST(:own_on_budget AS text) IS NOT NULL
+)"""
+
+_LOCKED = """, standing AS MATERIALIZED (
+    SELECT a.id, a.scope, a.subject_id, a.window_key, a.on_budget,
+           a.max_cost + w.extra_cost AS max_cost, a.max_tokens + w.extra_tokens AS max_tokens,
+           w.spent_cost, w.spent_tokens, w.reserved_cost, w.reserved_tokens, w.raised
+    FROM applying a
+    JOIN budget_windows w ON w.budget_id = a.id AND w.window_key = a.window_key
+    ORDER BY w.budget_id, w.window_key
+    FOR UPDATE OF w
+)"""
+
+RESERVE = text(
+    _APPLYING
+    + _LOCKED
+    + """
+, verdict AS (
+    SELECT count(*) = (SELECT count(*) FROM applying) AS complete,
+           coalesce(bool_and(
+               -- something is left ...
+               (s.max_cost IS NULL OR s.spent_cost < s.max_cost)
+               AND (s.max_tokens IS NULL OR s.spent_tokens < s.max_tokens)
+               -- ... a price is known where money is bounded ...
+               AND (s.max_cost IS NULL OR CAST(:cost AS numeric) IS NOT NULL)
+               -- ... and the call fits, or is the only one under way
+               AND (s.reserved_tokens = 0 AND s.reserved_cost = 0
+                    OR (s.max_cost IS NULL
+                        OR s.spent_cost + s.reserved_cost + CAST(:cost AS numeric) <= s.max_cost)
+                       AND (s.max_tokens IS NULL
+                            OR s.spent_tokens + s.reserved_tokens + :tokens <= s.max_tokens))
+           ), true) AS fits
+    FROM standing s
+), holder AS (
+    SELECT e.id FROM executions e
+    WHERE e.id = :execution_id AND e.attempt = :attempt AND e.lease_token = :token
+      AND e.lease_until IS NOT NULL
+), taken AS (
+    UPDATE budget_windows w
+    SET reserved_cost = w.reserved_cost + coalesce(CAST(:cost AS numeric), 0),
+        reserved_tokens = w.reserved_tokens + :tokens
+    FROM standing s, verdict v, holder
+    WHERE v.complete AND v.fits AND w.budget_id = s.id AND w.window_key = s.window_key
+    RETURNING w.budget_id, w.window_key
+), noted AS (
+    INSERT INTO budget_reservations (id, budget_id, window_key, execution_id, attempt, cost, tokens)
+    SELECT :ticket, t.budget_id, t.window_key, :execution_id, :attempt,
+           coalesce(CAST(:cost AS numeric), 0), :tokens
+    FROM taken t
+)
+SELECT v.complete, v.fits, EXISTS (SELECT FROM holder), s.id, s.scope, s.subject_id,
+       s.window_key, s.on_budget, s.max_cost, s.max_tokens, s.spent_cost, s.spent_tokens,
+       s.reserved_cost, s.reserved_tokens, s.raised
+FROM verdict v LEFT JOIN standing s ON true
+"""
+)
+
+BEGIN_WINDOWS = text(
+    _APPLYING
+    + """
+INSERT INTO budget_windows (budget_id, window_key, spent_cost, spent_tokens)
+SELECT a.id, a.window_key, coalesce(sum(u.cost), 0), coalesce(sum(u.tokens), 0)
+FROM applying a
+LEFT JOIN LATERAL (
+    SELECT d.cost, d.input_tokens + d.output_tokens AS tokens FROM usage_days d
+    WHERE a.scope = 'user' AND d.owner_id = a.subject_id AND d.day >= a.since
+    UNION ALL
+    SELECT d.cost, d.input_tokens + d.output_tokens FROM usage_days d
+    WHERE a.scope = 'task' AND d.task_id = a.subject_id AND d.day >= a.since
+) u ON true
+GROUP BY a.id, a.window_key
+ORDER BY a.id, a.window_key
+ON CONFLICT DO NOTHING
+"""
+)
+
+SPEND = text(
+    _APPLYING
+    + _LOCKED
+    + """
+, verdict AS (
+    SELECT count(*) = (SELECT count(*) FROM applying) AS complete FROM standing
+), added AS (
+    UPDATE budget_windows w
+    SET spent_cost = w.spent_cost + :cost, spent_tokens = w.spent_tokens + :tokens
+    FROM standing s, verdict v
+    WHERE v.complete AND w.budget_id = s.id AND w.window_key = s.window_key
+)
+SELECT v.complete, true, true, s.id, s.scope, s.subject_id, s.window_key, s.on_budget, s.max_cost,
+       s.max_tokens, s.spent_cost + :cost, s.spent_tokens + :tokens, s.reserved_cost,
+       s.reserved_tokens, s.raised
+FROM verdict v LEFT JOIN standing s ON true
+"""
+)
+
+_MOVED = """
+, locked AS MATERIALIZED (
+    SELECT w.budget_id, w.window_key, g.cost, g.tokens
+    FROM budget_windows w JOIN gone g USING (budget_id, window_key)
+    ORDER BY w.budget_id, w.window_key
+    FOR UPDATE OF w
+)
+UPDATE budget_windows w
+SET reserved_cost = w.reserved_cost - l.cost, reserved_tokens = w.reserved_tokens - l.tokens,
+    spent_cost = w.spent_cost + :cost, spent_tokens = w.spent_tokens + :tokens
+FROM locked l
+WHERE w.budget_id = l.budget_id AND w.window_key = l.window_key
+RETURNING w.budget_id
+"""
+
+SETTLE = text(
+    """
+WITH gone AS (
+    DELETE FROM budget_reservations WHERE id = :ticket
+    RETURNING budget_id, window_key, cost, tokens
+)"""
+    + _MOVED
+)
+
+RELEASE = text(
+    """
+WITH leaked AS (
+    SELECT r.id, r.budget_id FROM budget_reservations r
+    WHERE NOT EXISTS (
+        SELECT FROM executions e
+        WHERE e.id = r.execution_id AND e.attempt = r.attempt AND e.status = 'running'
+    )
+    ORDER BY r.id
+    LIMIT :limit
+    FOR UPDATE OF r SKIP LOCKED
+), taken AS (
+    DELETE FROM budget_reservations r USING leaked l
+    WHERE r.id = l.id AND r.budget_id = l.budget_id
+    RETURNING r.budget_id, r.window_key, r.cost, r.tokens
+), gone AS (
+    SELECT budget_id, window_key, sum(cost) AS cost, sum(tokens) AS tokens FROM taken
+    GROUP BY budget_id, window_key
+)"""
+    + _MOVED
+)
+
+RAISE = text("""
+UPDATE budget_windows
+SET extra_cost = extra_cost + :cost, extra_tokens = extra_tokens + :tokens, raised = raised + 1
+WHERE budget_id = :budget_id AND window_key = :window AND raised = :raised
+RETURNING budget_id
+""")
+
+SUBJECTS = text("SELECT DISTINCT subject_id FROM budgets")

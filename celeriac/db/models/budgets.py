@@ -1,0 +1,85 @@
+"""Budgets, what is spent and reserved of them, and totals of usage by day."""
+
+from sqlalchemy import Column, Date, Index, Integer, Numeric, Table, Text, UniqueConstraint, Uuid
+from sqlalchemy.dialects.postgresql import BIGINT
+
+from celeriac.db.models.base import identifier, metadata, moment, one_of
+from celeriac.domain.budget import OnBudget, Period
+
+
+def _dollars(name: str, *, required: bool = True) -> Column[object]:
+    if required:
+        return Column(name, Numeric(24, 9), nullable=False, server_default="0")
+    return Column(name, Numeric(24, 9))
+
+
+def _count(name: str) -> Column[object]:
+    return Column(name, BIGINT, nullable=False, server_default="0")
+
+
+budgets = Table(
+    "budgets",
+    metadata,
+    identifier(),
+    Column("scope", Text, nullable=False),
+    Column("subject_id", Uuid, nullable=False),
+    Column("period", Text, nullable=False),
+    _dollars("max_cost", required=False),
+    Column("max_tokens", BIGINT),
+    Column("on_budget", Text, nullable=False),
+    moment("created_at", now=True),
+    moment("updated_at", now=True),
+    one_of("period", Period),
+    one_of("on_budget", OnBudget),
+    UniqueConstraint("subject_id", "period"),
+)
+"""Of tasks and users. An execution's own budget is in its task or its options."""
+
+budget_windows = Table(
+    "budget_windows",
+    metadata,
+    Column("budget_id", Uuid, primary_key=True),
+    Column("window_key", Text, primary_key=True),
+    _dollars("spent_cost"),
+    _count("spent_tokens"),
+    _dollars("reserved_cost"),
+    _count("reserved_tokens"),
+    _dollars("extra_cost"),
+    _count("extra_tokens"),
+    Column("raised", Integer, nullable=False, server_default="0"),
+    postgresql_with={"fillfactor": "50"},
+)
+"""One row per budget and day, month or execution; the row that all reservations lock."""
+
+budget_reservations = Table(
+    "budget_reservations",
+    metadata,
+    identifier(),
+    Column("budget_id", Uuid, primary_key=True),
+    Column("window_key", Text, nullable=False),
+    Column("execution_id", Uuid, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cost", Numeric(24, 9), nullable=False),
+    Column("tokens", BIGINT, nullable=False),
+    moment("created_at", now=True),
+)
+"""What calls under way may use; the attempt tells the keeper which were left behind."""
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("owner_id", Uuid, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("task_id", Uuid, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    _count("calls"),
+    _count("unpriced_calls"),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cached_tokens"),
+    _dollars("cost"),
+    Index(None, "task_id", "day"),
+    Index(None, "day"),
+)
+"""Totals that grow with each model call; days are UTC. Kept when executions are deleted."""

@@ -1,0 +1,237 @@
+"""The budget book of a process: reserves for model calls, settles them, and asks for more."""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import structlog
+
+from celeriac.db import budgets
+from celeriac.db.budgets import Payer, Reserving
+from celeriac.db.engine import Database
+from celeriac.domain.approval import Answer
+from celeriac.domain.budget import OnBudget, Standing
+from celeriac.domain.errors import DatabaseUnavailableError, LeaseLostError
+from celeriac.domain.execution import Lease
+from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
+from celeriac.domain.usage import ModelCall, PlannedCall
+from celeriac.services.budget_words import (
+    check_price,
+    extension_of,
+    parked_behind,
+    question_about,
+    sentence,
+    spent_error,
+)
+from celeriac.services.patience import patiently
+from celeriac.services.ports import Job
+from celeriac.services.questions import Questions
+
+logger = structlog.get_logger(__name__)
+
+KNOWN_SECONDS = 5.0
+"""After so long at most, every worker heeds a budget that was newly set."""
+
+_IN_PLACE_SECONDS = 2.0
+_LOOK_SECONDS = (0.1, 0.3)
+_BUSY_SECONDS = (3.0, 9.0)
+"""How long an execution is parked when only calls under way hold what is left."""
+
+_PATIENCE_SECONDS = 60.0
+_NOTHING = Decimal(0)
+
+
+class BudgetBook:
+    """Holds the budgets of executions, tasks and users. Safe to share between threads.
+
+    Which tasks and users have budgets is read once in five seconds for the whole process: an
+    execution without any pays nothing.
+    """
+
+    def __init__(self, database: Database, questions: Questions) -> None:
+        """Keep the book in `database`; ask people through `questions`."""
+        self._database = database
+        self._questions = questions
+        self._subjects = _Subjects(database)
+
+    async def reserve(
+        self, lease: Lease, job: Job, call: PlannedCall, *, may_park: bool
+    ) -> UUID | None:
+        """Reserve for a call in all budgets that apply; None where none does.
+
+        Waits while other calls under way hold what is left. Raises BudgetSpentError,
+        MustWaitError where the attempt may be parked, AgentMisconfiguredError for a call without
+        a price under a budget of money, and LeaseLostError.
+        """
+        if not await self._applies(job):
+            return None
+        until = time.monotonic() + _IN_PLACE_SECONDS
+        while True:
+            ticket, found = await asyncio.to_thread(self._reserve, lease, job, call)
+            if not found.held:
+                raise LeaseLostError("This worker no longer owns the attempt.")
+            if not found.standings:
+                return None
+            if found.admitted:
+                return ticket
+            check_price(call, found.standings)
+            spent = [each for each in found.standings if each.spent_out]
+            if spent:
+                await self._ask_for_more(lease, job, spent, may_park=may_park)
+                continue
+            if may_park and time.monotonic() > until:
+                raise MustWaitError(parked_behind(found.standings, random.uniform(*_BUSY_SECONDS)))
+            await asyncio.sleep(random.uniform(*_LOOK_SECONDS))
+
+    async def settle(self, job: Job, ticket: UUID, call: ModelCall) -> None:
+        """Put what a call used in the place of its reservation."""
+        await asyncio.to_thread(self._settle, job, ticket, call)
+
+    async def spend(self, lease: Lease, job: Job, call: ModelCall) -> None:
+        """Book a call that nothing was reserved for, after it was made.
+
+        Raises BudgetSpentError where that exceeds a budget and nobody allows more.
+        """
+        if not await self._applies(job):
+            return
+        found = await asyncio.to_thread(self._spend, job, call)
+        exceeded = [each for each in found.standings if each.exceeded]
+        if exceeded:
+            await self._ask_for_more(lease, job, exceeded, may_park=False)
+
+    async def _applies(self, job: Job) -> bool:
+        if job.budget is not None:
+            return True
+        if not self._subjects.fresh:
+            await asyncio.to_thread(self._subjects.read)
+        return self._subjects.include(job.owner_id, job.task_id)
+
+    def _reserve(self, lease: Lease, job: Job, call: PlannedCall) -> tuple[UUID, Reserving]:
+        payer, tokens = _payer(job), call.input_tokens + call.output_tokens
+
+        def reserve() -> tuple[UUID, Reserving]:
+            ticket = uuid4()  # one whose answer got lost is the keeper's to release
+            with self._database.statement() as connection:
+                return ticket, _with_windows(
+                    lambda: budgets.reserve(
+                        connection, lease, payer, ticket=ticket, cost=call.cost, tokens=tokens
+                    ),
+                    lambda: budgets.begin_windows(connection, payer),
+                )
+
+        return patiently(reserve, seconds=_PATIENCE_SECONDS)
+
+    def _spend(self, job: Job, call: ModelCall) -> Reserving:
+        payer, cost, tokens = _payer(job), call.cost or _NOTHING, _tokens(call)
+
+        def spend() -> Reserving:
+            with self._database.statement() as connection:
+                return _with_windows(
+                    lambda: budgets.spend(connection, payer, cost=cost, tokens=tokens),
+                    lambda: budgets.begin_windows(connection, payer),
+                )
+
+        # one whose answer got lost may be booked twice: rather that than not at all
+        return patiently(spend, seconds=_PATIENCE_SECONDS)
+
+    def _settle(self, job: Job, ticket: UUID, call: ModelCall) -> None:
+        cost, tokens = call.cost or _NOTHING, _tokens(call)
+
+        def settle() -> bool:
+            with self._database.statement() as connection:
+                return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
+
+        try:
+            settled = settle()
+        except DatabaseUnavailableError:
+            # a try whose answer got lost may have done it: what it finds gone is not spent again
+            patiently(settle, seconds=_PATIENCE_SECONDS)
+            return
+        if not settled and (cost or tokens):
+            self._spend(job, call)  # released meanwhile, as a lost attempt's; spent all the same
+
+    async def _ask_for_more(
+        self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool
+    ) -> None:
+        """Return once the limits are raised; else raise what ends or parks the attempt."""
+        for each in spent:
+            if each.on_budget is OnBudget.STOP:
+                raise spent_error(each)
+        answers = await asyncio.to_thread(self._questions.answers, lease.execution_id)
+        questions = {each: question_about(each, job) for each in spent}
+        for each, question in list(questions.items()):
+            if question.key in answers:
+                await self._heed(each, answers[question.key])
+                del questions[each]
+        if questions and may_park:
+            note = "; ".join(each.describe() for each in questions)
+            raise MustWaitError(
+                Parked(WaitingFor.BUDGET, sentence(note), questions=tuple(questions.values()))
+            )
+        for each, question in questions.items():
+            await self._heed(each, await self._questions.ask(lease, question))
+
+    async def _heed(self, standing: Standing, answer: Answer) -> None:
+        if not answer.approved:
+            raise spent_error(standing, f"More was refused by {answer.by or 'nobody in time'}.")
+        cost, tokens = extension_of(standing, answer)
+        await asyncio.to_thread(self._raise_limits, standing, cost, tokens, answer.by)
+
+    def _raise_limits(self, standing: Standing, cost: Decimal, tokens: int, by: str) -> None:
+        """Raise a window's limits; once, however many executions asked about it."""
+        with self._database.statement() as connection:
+            raised = budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
+        if raised:
+            logger.info(
+                "budget.raised",
+                budget_id=standing.budget_id,
+                window=standing.window,
+                by=by,
+                cost=str(cost),
+                tokens=tokens,
+            )
+
+
+class _Subjects:
+    """Who has budgets, as of a few seconds ago."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._read_at = -KNOWN_SECONDS
+        self._ids: frozenset[UUID] = frozenset()
+
+    @property
+    def fresh(self) -> bool:
+        return time.monotonic() - self._read_at < KNOWN_SECONDS
+
+    def include(self, *ids: UUID | None) -> bool:
+        return not self._ids.isdisjoint(ids)
+
+    def read(self) -> None:
+        with self._lock:
+            if self.fresh:
+                return
+            began = time.monotonic()
+            with self._database.statement() as connection:
+                self._ids = budgets.subjects(connection)
+            self._read_at = began
+
+
+def _with_windows(work: Callable[[], Reserving], begin: Callable[[], None]) -> Reserving:
+    """Do `work`, after the windows were begun where one was missing: at each day's first call."""
+    while not (found := work()).complete:
+        begin()
+    return found
+
+
+def _payer(job: Job) -> Payer:
+    return Payer(job.execution_id, job.task_id, job.owner_id, job.budget)
+
+
+def _tokens(call: ModelCall) -> int:
+    return call.input_tokens + call.output_tokens

@@ -1,0 +1,157 @@
+"""Reservations and settlements, on the real database."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from celeriac.domain.budget import Budget, OnBudget
+from celeriac.domain.errors import AgentMisconfiguredError, BudgetSpentError, LeaseLostError
+from celeriac.domain.outcome import Completed, MustWaitError, WaitingFor
+from celeriac.domain.usage import Ticket
+from tests.support.core import Core
+from tests.support.spending import Spending, made, planned
+
+pytestmark = pytest.mark.anyio
+
+TEN_TOKENS = Budget(max_tokens=10)
+
+
+async def test_without_a_budget_nothing_is_reserved(core: Core, spending: Spending) -> None:
+    claim = core.running()
+
+    ticket = await spending.admit(claim, planned())
+    await spending.charge(claim, made(), ticket)
+
+    assert ticket is None
+    assert core.count("budget_windows") == 0
+
+
+async def test_what_is_reserved_is_settled_with_what_was_used(
+    core: Core, spending: Spending
+) -> None:
+    claim, budget = core.running(), Budget(max_tokens=100, max_cost=Decimal(1))
+    own = claim.lease.execution_id
+
+    ticket = await spending.admit(claim, planned(40, "0.04"), budget=budget)
+    assert spending.window(own) == (0, 0, Decimal("0.04"), 40)
+    await spending.charge(claim, made(25, "0.02"), ticket, budget=budget)
+
+    assert spending.window(own) == (Decimal("0.02"), 25, 0, 0)
+    assert core.count("budget_reservations") == 0
+
+
+async def test_a_spent_budget_stops_the_next_call(core: Core, spending: Spending) -> None:
+    claim = core.running()
+    ticket = await spending.admit(claim, planned(10), budget=TEN_TOKENS)
+    await spending.charge(claim, made(10), ticket, budget=TEN_TOKENS)
+
+    with pytest.raises(BudgetSpentError, match=r"10 of 10 tokens") as caught:
+        await spending.admit(claim, planned(1), budget=TEN_TOKENS)
+
+    assert caught.value.details["spent_tokens"] == 10
+
+
+async def test_a_call_beyond_the_rest_is_let_through_only_alone(
+    core: Core, spending: Spending
+) -> None:
+    claim = core.running()
+    first = await spending.admit(claim, planned(1_000), budget=TEN_TOKENS)
+
+    with pytest.raises(MustWaitError) as caught:
+        await spending.admit(claim, planned(1), budget=TEN_TOKENS)
+    assert caught.value.parked.reason is WaitingFor.BUDGET
+    assert caught.value.parked.seconds is not None, "it comes back by itself"
+
+    await spending.charge(claim, made(8), first, budget=TEN_TOKENS)
+    assert await spending.admit(claim, planned(1_000), budget=TEN_TOKENS) is not None
+
+
+async def test_who_can_not_be_parked_waits_for_the_others(core: Core, spending: Spending) -> None:
+    claim = core.running()
+    first = await spending.admit(claim, planned(10), budget=TEN_TOKENS)
+    second = asyncio.create_task(spending.admit(claim, planned(5), budget=TEN_TOKENS, park=False))
+    await asyncio.sleep(0)
+
+    await spending.charge(claim, made(5), first, budget=TEN_TOKENS)
+
+    assert isinstance(await second, Ticket)
+
+
+async def test_many_at_once_reserve_no_more_than_there_is(core: Core, spending: Spending) -> None:
+    budget = Budget(max_tokens=105, max_cost=Decimal(100))
+    claim = core.running()
+
+    async def ask() -> Ticket | None:
+        try:
+            return await spending.admit(claim, planned(10), budget=budget)
+        except MustWaitError:
+            return None
+
+    tickets = await asyncio.gather(*(ask() for _ in range(20)))
+
+    assert sum(ticket is not None for ticket in tickets) == 10
+    assert spending.window(claim.lease.execution_id)[3] == 100
+
+
+async def test_money_can_not_hold_a_model_without_a_price(core: Core, spending: Spending) -> None:
+    with pytest.raises(AgentMisconfiguredError, match="CELERIAC_PRICES_FILE"):
+        await spending.admit(core.running(), planned(cost=None), budget=Budget(max_cost=Decimal(1)))
+
+
+async def test_a_lost_lease_reserves_nothing(core: Core, spending: Spending) -> None:
+    claim = core.running()
+    core.end(claim, Completed(None))
+
+    with pytest.raises(LeaseLostError):
+        await spending.admit(claim, planned(), budget=TEN_TOKENS)
+    assert core.count("budget_reservations") == 0
+
+
+async def test_reservations_of_lost_attempts_are_released_once(
+    core: Core, spending: Spending
+) -> None:
+    lost, running = core.running(), core.running()
+    ticket = await spending.admit(lost, planned(4), budget=TEN_TOKENS)
+    await spending.admit(running, planned(3), budget=TEN_TOKENS)
+    core.pass_time(3600)
+    core.execute(
+        "UPDATE executions SET lease_until = now() + interval '1 hour' WHERE id = :id",
+        id=running.lease.execution_id,
+    )
+    core.rescue()
+
+    assert spending.release() == 1
+    assert spending.release() == 0
+    assert spending.window(lost.lease.execution_id) == (0, 0, 0, 0)
+    assert spending.window(running.lease.execution_id)[3] == 3
+
+    await spending.charge(lost, made(7), ticket, budget=TEN_TOKENS)
+    assert spending.window(lost.lease.execution_id)[:2] == (Decimal("0.01"), 7), (
+        "what it used all the same is spent"
+    )
+
+
+async def test_a_charge_that_was_not_asked_for_ends_the_run_beyond_the_budget(
+    core: Core, spending: Spending
+) -> None:
+    claim = core.running()
+    await spending.charge(claim, made(10), None, budget=TEN_TOKENS)
+
+    with pytest.raises(BudgetSpentError):
+        await spending.charge(claim, made(5), None, budget=TEN_TOKENS)
+
+    assert spending.window(claim.lease.execution_id)[1] == 15, "the overshoot is booked"
+
+
+async def test_one_that_asks_waits_for_a_person(core: Core, spending: Spending) -> None:
+    budget = Budget(max_tokens=10, on_budget=OnBudget.ASK)
+    claim = core.running()
+    await spending.charge(claim, made(10), None, budget=budget)
+
+    with pytest.raises(MustWaitError) as caught:
+        await spending.admit(claim, planned(), budget=budget)
+
+    (question,) = caught.value.parked.questions
+    assert question.key == f"budget:{claim.lease.execution_id}:run:0"
+    assert "10 of 10 tokens" in question.title

@@ -1,0 +1,113 @@
+"""Budgets under test: calls that are admitted and charged as an attempt's are."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import text
+
+from celeriac.adapters.memory_rates import MemoryRateLimiter
+from celeriac.db import budgets
+from celeriac.db.engine import Database
+from celeriac.domain.agent import LlmAgent
+from celeriac.domain.budget import Budget
+from celeriac.domain.execution import Claim
+from celeriac.domain.rate import Rate
+from celeriac.domain.task import Limits
+from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.services.admission import Admission
+from celeriac.services.backing import Backing
+from celeriac.services.budget_book import BudgetBook
+from celeriac.services.conversations import Conversations
+from celeriac.services.ports import Job, RateLimiter
+from celeriac.services.provider_limits import ProviderLimits
+from celeriac.services.questions import Questions
+from celeriac.services.tapes import Tapes
+from tests.support.core import Core
+
+
+def admission_of(
+    database: Database,
+    rates: Mapping[str, Rate] | None = None,
+    limiter: RateLimiter | None = None,
+) -> Admission:
+    """Return a process's admission; the limiter is in memory unless given."""
+    limits = ProviderLimits(limiter or MemoryRateLimiter(), rates or {}, database)
+    return Admission(limits, BudgetBook(database, Questions(database)))
+
+
+def backing_of(database: Database) -> Backing:
+    """Return what stands behind the attempts of a process."""
+    return Backing(
+        admission=admission_of(database),
+        conversations=Conversations(database),
+        questions=Questions(database),
+        tapes=Tapes(database),
+    )
+
+
+def job_of(claim: Claim, budget: Budget | None = None) -> Job:
+    """Return a job of the claimed attempt, whose budget is that of its options or `budget`."""
+    return Job(
+        execution_id=claim.lease.execution_id,
+        attempt=claim.lease.attempt,
+        task_name="test",
+        agent_name="tester",
+        agent=LlmAgent(model="test/model"),
+        prompt="Do it.",
+        variables={},
+        output_schema=None,
+        limits=Limits(),
+        owner_id=claim.owner_id,
+        task_id=claim.task_id,
+        budget=claim.options.budget or budget,
+    )
+
+
+def planned(tokens: int = 10, cost: str | None = "0.01") -> PlannedCall:
+    """Return a call that is about to be made."""
+    return PlannedCall("test", "model", tokens, 0, None if cost is None else Decimal(cost))
+
+
+def made(tokens: int = 10, cost: str | None = "0.01") -> ModelCall:
+    """Return a call that was made."""
+    return ModelCall("test", "model", tokens, 0, cost=None if cost is None else Decimal(cost))
+
+
+class Spending:
+    """A process that spends, and what the database has of it."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.admission = admission_of(core.database)
+
+    def another_process(self) -> "Spending":
+        """Return one that knows nothing yet."""
+        return Spending(self.core)
+
+    async def admit(
+        self, claim: Claim, call: PlannedCall, *, budget: Budget | None = None, park: bool = True
+    ) -> Ticket | None:
+        """Ask leave for a call."""
+        return await self.admission.admit(claim.lease, job_of(claim, budget), call, may_park=park)
+
+    async def charge(
+        self, claim: Claim, call: ModelCall, ticket: Ticket | None, *, budget: Budget | None = None
+    ) -> None:
+        """Charge a call."""
+        await self.admission.charge(claim.lease, job_of(claim, budget), call, ticket)
+
+    def release(self) -> int:
+        """Do what the keeper does about reservations that were left behind."""
+        with self.core.database.statement() as connection:
+            return budgets.release_leaked(connection, limit=100)
+
+    def window(self, budget_id: UUID) -> tuple[Decimal, int, Decimal, int]:
+        """Return what is spent and reserved: money and tokens of both."""
+        query = text(
+            "SELECT spent_cost, spent_tokens, reserved_cost, reserved_tokens"
+            " FROM budget_windows WHERE budget_id = :id"
+        )
+        with self.core.database.statement() as connection:
+            row = connection.execute(query, {"id": budget_id}).one()
+        return row[0], row[1], row[2], row[3]
