@@ -1,5 +1,6 @@
 """`celeriac run`: run a task and wait for its result."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,6 +8,13 @@ import typer
 from celeriac.cli.exits import UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome
 from celeriac.cli.session import Session, connected
+from celeriac.cli.taping import (
+    RecordTo,
+    Replay,
+    cassette_id,
+    check_recording,
+    save_recording,
+)
 from celeriac.cli.variables import gather
 from celeriac.cli.wishes import (
     AskBeyond,
@@ -85,6 +93,8 @@ def run(
     budget_tokens: BudgetTokens = None,
     ask: AskBeyond = False,
     record: Record = False,
+    record_to: RecordTo = None,
+    replay: Replay = None,
 ) -> None:
     """Run a task, follow it, and print its result.
 
@@ -98,6 +108,8 @@ def run(
       celeriac run score --var lead:='{"id": 7}' --var limit:=10 --json
       celeriac run nightly --vars-file night.json --detach
       celeriac run review --session 0199f3a2-… --fork --budget-cost 0.50
+      celeriac run qualify --var lead=ACME --record-to qualify.jsonl
+      celeriac run qualify --var lead=ACME --replay qualify.jsonl
     """
     variables = gather(var, vars_file, input_)
     wished = wishes(
@@ -108,8 +120,11 @@ def run(
         cost=budget_cost,
         tokens=budget_tokens,
         ask=ask,
-        record=record,
+        record=record or record_to is not None,
     )
+    check_recording(record_to, replay, record=record, wait=wait)
+    if replay is not None:
+        wished["cassette_id"] = cassette_id(session, replay)
     executions = session.client.executions
     if sync:
         if not wait or timeout is not None or delay is not None or key is not None:
@@ -117,8 +132,7 @@ def run(
                 "--sync waits for the answer of one request; it can't be combined with --detach, "
                 "--timeout, --delay or --idempotency-key."
             )
-        ended = executions.run_sync(task, variables, **wished)
-        show_outcome(session, ended)
+        _show_end(session, executions.run_sync(task, variables, **wished), record_to)
         return
     accepted = executions.execute(
         task, variables, delay_seconds=delay, idempotency_key=key, **wished
@@ -131,4 +145,10 @@ def run(
             session.output.say(f"`celeriac monitor {accepted.execution_id}` follows it.")
         return
     begun: Execution = executions.get(accepted.execution_id)
-    show_outcome(session, follow(session, begun, timeout=timeout))
+    _show_end(session, follow(session, begun, timeout=timeout), record_to)
+
+
+def _show_end(session: Session, ended: "Execution", record_to: Path | None) -> None:
+    if record_to is not None:
+        save_recording(session, ended, record_to)
+    show_outcome(session, ended)
