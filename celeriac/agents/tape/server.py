@@ -89,14 +89,17 @@ class LoopbackServer:
         traceback: TracebackType | None,
     ) -> None:
         self._server.close()
-        for task in self._connections:
+        connections = list(self._connections)
+        for task in connections:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await _Connection(reader, writer, self._handle).serve()
         except (ConnectionError, h11.ProtocolError):
@@ -104,7 +107,6 @@ class LoopbackServer:
         except Exception as error:  # noqa: BLE001 - raised again where the server ends
             self.fault = error
         finally:
-            self._connections.discard(task)
             writer.close()
 
 

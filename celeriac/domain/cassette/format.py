@@ -110,7 +110,13 @@ class Cassette:
 
 def dump_line(line: Header | Interaction) -> str:
     """Return one line of a cassette with its end; what has its default is left out."""
-    return dumps(line.model_dump(mode="json", exclude_defaults=True)) + "\n"
+    values = line.model_dump(mode="json", exclude_defaults=True)
+    for name in ("request", "response"):
+        message = values.get(name, {})
+        for form in Body.model_fields:
+            if form in message:
+                message[form] = message.pop(form)  # behind what is short
+    return dumps(values) + "\n"
 
 
 def _size(line: Header | Interaction) -> int:
