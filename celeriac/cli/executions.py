@@ -2,12 +2,14 @@
 
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from celeriac.cli.exits import CommandError
+from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.follow.following import event_line, follow, show_outcome, summary
 from celeriac.cli.formatting import duration, moment, money, plain, short, tokens
 from celeriac.cli.monitor import ExecutionId
@@ -25,7 +27,7 @@ def build_app() -> typer.Typer:
     """Return the group `executions`."""
     app = typer.Typer(name="executions", help="Runs of tasks: look at them, end them, repeat them.")
     app.command("list")(list_executions)
-    for command in (show, result, events, report, cancel, retry):
+    for command in (show, result, events, report, files, download, cancel, retry):
         app.command()(command)
     return app
 
@@ -140,6 +142,24 @@ def report(
         session.output.json({"format": "html" if html else "markdown", "report": text})
     else:
         session.output.raw(text)
+
+
+@connected
+def files(session: Session, execution: ExecutionId) -> None:
+    """List the files that its agent left in the execution's own directory."""
+    show_files(session, session.client.executions.files(execution))
+
+
+@connected
+def download(
+    session: Session,
+    execution: ExecutionId,
+    paths: Paths = [],  # noqa: B006 - Typer copies it
+    to: Into = Path(),
+    overwrite: Overwrite = False,
+) -> None:
+    """Download files that its agent left, all or those that are named."""
+    fetch_files(session, session.client.executions.files(execution), paths, to, overwrite=overwrite)
 
 
 @connected

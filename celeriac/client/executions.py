@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
+from celeriac.client.files import Files
 from celeriac.client.resources import given, pages
 from celeriac.client.stream import Delta, Stream
 from celeriac.client.transport import API, Transport, segment
@@ -183,6 +184,10 @@ class Executions:
         for _ in self.stream(execution_id, timeout=timeout):
             pass
         return self.get(execution_id)
+
+    def files(self, execution_id: str | UUID) -> Files:
+        """Return the files of its own directory: `.list()`, `.download(path, target)`."""
+        return Files(self._transport, f"{_PATH}/{segment(execution_id)}")
 
     def report(self, execution_id: str | UUID, *, format: str = "markdown") -> str:  # noqa: A002
         """Return the report of one that has ended, as `markdown` or `html`."""

@@ -1,6 +1,7 @@
 """The parts wired to real servers (their fixtures: tests.support.fixtures)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -12,13 +13,14 @@ from tests.support.servers import PostgresServer, ValkeyServer
 
 @pytest.fixture
 def settings(
-    postgres_server: PostgresServer, valkey_server: ValkeyServer, migrated: str
+    postgres_server: PostgresServer, valkey_server: ValkeyServer, migrated: str, tmp_path: Path
 ) -> Iterator[Settings]:
-    """Settings that name a fresh, migrated database and an empty Valkey."""
+    """Settings that name a fresh, migrated database, an empty Valkey and a home of their own."""
     name = postgres_server.fresh_database(migrated)
     valkey_server.flush()
     yield Settings.load().model_copy(
         update={
+            "home": tmp_path,
             "database_url": postgres_server.url(name),
             "redis_url": valkey_server.url(0),
             "celery_broker_url": None,

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from celeriac.db import leases
+from celeriac.db import leases, sessions
 from celeriac.db.leases import Notes
 from celeriac.domain.events import NewEvent
 from celeriac.domain.execution import Claim, Message
 from celeriac.domain.outcome import Outcome
+from celeriac.domain.session import SessionStatus
 from celeriac.domain.states import Status
 from celeriac.domain.usage import ModelCall
 from celeriac.services.claim import ClaimAttempt
@@ -39,8 +40,23 @@ def tell(
     container.live.changed([claimed.lease.execution_id])
 
 
-def finish(container: Container, claimed: Claim, outcome: Outcome) -> Status:
+def begin_session(container: Container, claimed: Claim, *, runner: str = "llm") -> UUID:
+    """Make a session for a running attempt, as its runner does."""
+    with container.database.statement() as connection:
+        made = sessions.begin(connection, claimed.lease, runner=runner, parent_id=None)
+        assert made is not None, "the lease must be held"
+        assert sessions.save(
+            connection, claimed.lease, made, external_id="x-1", state={"secret": "state"},
+            status=SessionStatus.ACTIVE,
+        )  # fmt: skip
+    return made
+
+
+def finish(
+    container: Container, claimed: Claim, outcome: Outcome, *, has_session: bool = False
+) -> Status:
     """Write how the attempt ended."""
-    status = Finish(container.database, container.live)(claimed, outcome, None, None).status
+    finishing = Finish(container.database, container.live)
+    status = finishing(claimed, outcome, None, None, has_session=has_session).status
     assert status is not None, "the lease must be held"
     return status

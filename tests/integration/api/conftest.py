@@ -6,9 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from celeriac.api.app import create_app
+from celeriac.client import Client
 from celeriac.domain.accounts import Role
-from celeriac.wiring import Container
+from celeriac.wiring import Container, build_accounts
 from tests.support.api import AGENT, TASK, Asker
+from tests.support.http_server import serving
 
 
 @pytest.fixture
@@ -44,3 +46,20 @@ def ada(person: Callable[..., Asker]) -> Asker:
     assert asker.post("/api/v1/agents", json=AGENT).status_code == 201
     assert asker.post("/api/v1/tasks", json=TASK).status_code == 201
     return asker
+
+
+@pytest.fixture
+def api_url(container: Container) -> Iterator[str]:
+    """The application behind a real socket."""
+    with serving(create_app(container)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(api_url: str, container: Container) -> Iterator[Client]:
+    """The Python client of an administrator who has the same agent and task."""
+    token = build_accounts(container).bootstrap_admin().token
+    with Client(api_url, api_key=token) as client:
+        client.agents.create(AGENT["name"], AGENT["spec"])
+        client.tasks.create(TASK["name"], TASK["agent"], TASK["spec"])
+        yield client

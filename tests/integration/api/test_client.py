@@ -1,6 +1,5 @@
 """The Python client against the real API over real sockets."""
 
-from collections.abc import Iterator
 from threading import Thread
 from uuid import uuid4
 
@@ -17,21 +16,6 @@ from tests.support.api import AGENT, TASK
 from tests.support.http_server import serving
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish
-
-
-@pytest.fixture
-def api_url(container: Container) -> Iterator[str]:
-    with serving(create_app(container)) as url:
-        yield url
-
-
-@pytest.fixture
-def client(api_url: str, container: Container) -> Iterator[Client]:
-    token = build_accounts(container).bootstrap_admin().token
-    with Client(api_url, api_key=token) as client:
-        client.agents.create(AGENT["name"], AGENT["spec"])
-        client.tasks.create(TASK["name"], TASK["agent"], TASK["spec"])
-        yield client
 
 
 def test_from_nothing_to_a_result(client: Client, container: Container) -> None:

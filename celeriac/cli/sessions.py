@@ -1,0 +1,135 @@
+"""`celeriac sessions`: conversations that later runs can go on with."""
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
+from celeriac.cli.formatting import moment, short
+from celeriac.cli.options import Limit
+from celeriac.cli.session import Session, connected
+from celeriac.domain.agent import RunnerName
+from celeriac.domain.session import SessionStatus
+
+if TYPE_CHECKING:
+    from celeriac import wire
+
+_SHORT = 60
+
+SessionId = Annotated[UUID, typer.Argument(help="The session's id.", metavar="SESSION")]
+
+
+def build_app() -> typer.Typer:
+    """Return the group `sessions`."""
+    app = typer.Typer(
+        name="sessions", help="Conversations of executions: look at them, take their files."
+    )
+    app.command("list")(list_sessions)
+    for command in (show, files, download, delete):
+        app.command()(command)
+    return app
+
+
+@connected
+def list_sessions(
+    session: Session,
+    *,
+    limit: Limit = 20,
+    execution: Annotated[
+        UUID | None, typer.Option(help="Only those that this execution began or worked in.")
+    ] = None,
+    runner: Annotated[RunnerName | None, typer.Option(help="Only of this kind of agent.")] = None,
+    status: Annotated[
+        SessionStatus | None, typer.Option("--status", "-s", help="Only those that stand so.")
+    ] = None,
+) -> None:
+    """List sessions, the newest first.
+
+    Examples:
+      celeriac sessions list --status failed
+      celeriac run review --session 0199f3a2-…
+    """
+    pages = session.client.sessions.list(execution_id=execution, runner=runner, status=status)
+    found = list(islice(pages, limit))
+    if session.output.as_json:
+        session.output.json(found)
+        return
+    session.output.table(
+        ("ID", "RUNNER", "STATUS", "EXECUTION", "CREATED", "CHANGED", "ERROR"),
+        (
+            (
+                str(each.id),
+                each.runner,
+                each.status.value,
+                str(each.execution_id),
+                moment(each.created_at),
+                moment(each.updated_at),
+                short(each.error_code or "", _SHORT),
+            )
+            for each in found
+        ),
+    )
+
+
+@connected
+def show(session: Session, session_id: SessionId) -> None:
+    """Show everything about a session."""
+    found = session.client.sessions.get(session_id)
+    if session.output.as_json:
+        session.output.json(found)
+    else:
+        session.output.fields(_facts(found))
+
+
+@connected
+def files(session: Session, session_id: SessionId) -> None:
+    """List the files that its agent works on."""
+    show_files(session, session.client.sessions.files(session_id))
+
+
+@connected
+def download(
+    session: Session,
+    session_id: SessionId,
+    paths: Paths = [],  # noqa: B006 - Typer copies it
+    to: Into = Path(),
+    overwrite: Overwrite = False,
+) -> None:
+    """Download files of a session, all or those that are named.
+
+    Examples:
+      celeriac sessions download 0199f3a2-… --to review
+      celeriac sessions download 0199f3a2-… notes/summary.md
+    """
+    fetch_files(session, session.client.sessions.files(session_id), paths, to, overwrite=overwrite)
+
+
+@connected
+def delete(session: Session, session_id: SessionId) -> None:
+    """Remove its files and what is needed to go on with it; there is no way back.
+
+    Not possible while an execution works in it or waits to.
+    """
+    session.client.sessions.delete(session_id)
+    if session.output.as_json:
+        session.output.json({"id": str(session_id), "status": SessionStatus.DELETED.value})
+    else:
+        session.output.raw(f"deleted · {session_id}")
+
+
+def _facts(found: "wire.Session") -> dict[str, str]:
+    facts = {
+        "id": str(found.id),
+        "status": found.status.value,
+        "runner": found.runner,
+        "begun by": str(found.execution_id),
+        "forked from": str(found.parent_id or ""),
+        "id in its SDK": found.external_id or "",
+        "created": moment(found.created_at),
+        "changed": moment(found.updated_at),
+        "error": f"{found.error_code}: {found.error_message}" if found.error_code else "",
+    }
+    return {name: value for name, value in facts.items() if value}
