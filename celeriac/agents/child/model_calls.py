@@ -5,12 +5,13 @@ from dataclasses import replace
 from decimal import Decimal
 
 from celeriac.agents.child.protocol import AdmitMessage, UsageMessage
+from celeriac.agents.pricing import Tokens
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.services.ports import RunContext
 
-Price = Callable[[str, str, int, int, int], Decimal | None]
-"""What a call costs in US dollars: provider, model, tokens in, out, and cached of those in."""
+Price = Callable[[str, str, Tokens], Decimal | None]
+"""What a call of a provider's model costs in US dollars; None where no price is known."""
 
 UNFINISHED = "unfinished"
 """The finish reason of a call that was under way when its process ended."""
@@ -31,14 +32,13 @@ class ModelCalls:
 
     async def admit(self, message: AdmitMessage) -> JsonObject:
         """Wait for leave and return the reply; raises what `RunContext.admit` does."""
+        most = Tokens(input=message.input_tokens, output=message.output_tokens)
         planned = PlannedCall(
             provider=message.provider,
             model=message.model,
-            input_tokens=message.input_tokens,
-            output_tokens=message.output_tokens,
-            cost=self._price(
-                message.provider, message.model, message.input_tokens, message.output_tokens, 0
-            ),
+            input_tokens=most.input,
+            output_tokens=most.output,
+            cost=self._price(message.provider, message.model, most),
         )
         self._under_way[message.id] = planned, await self._context.admit(planned)
         return {"type": "admitted", "id": message.id}
@@ -46,15 +46,9 @@ class ModelCalls:
     async def charge(self, message: UsageMessage) -> None:
         """Record a call that has ended; where it was admitted its reservation is settled."""
         call = message.model_call()
-        if call.cost is None and call.input_tokens + call.output_tokens > 0:
-            cost = self._price(
-                call.provider,
-                call.model,
-                call.input_tokens,
-                call.output_tokens,
-                call.cached_tokens,
-            )
-            call = replace(call, cost=cost)
+        used = Tokens(call.input_tokens, call.output_tokens, call.cached_tokens)
+        if call.cost is None and used.input + used.output > 0:
+            call = replace(call, cost=self._price(call.provider, call.model, used))
         _, ticket = self._under_way.pop(message.admission or "", (None, None))
         await self._context.charge(call, ticket)
 

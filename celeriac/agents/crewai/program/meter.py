@@ -1,0 +1,215 @@
+"""Every request to a model, at the door: asked leave for, counted, timed, its failures told apart.
+
+It sits below CrewAI, in the HTTP client: whatever CrewAI does above, each request is one row.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from .channel import Channel
+from .failures import CrewStopError, clip
+from .progress import Progress
+
+SHOWN = 500
+_PASSING = frozenset({408, 409, 425})
+_TOO_MANY = 429
+_UNAUTHORIZED = frozenset({401, 403})
+_NOT_FOUND = 404
+_SERVER_ERRORS = 500
+_CHARACTERS_PER_TOKEN = 3
+"""Fewer than in most texts, so that an estimate is rather too high."""
+_USUAL_OUTPUT = 4_096
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a provider, as the worker describes it."""
+
+    provider: str
+    name: str
+    base_url: str
+    api_key: str | None = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.name}"
+
+
+@dataclass
+class Allowance:
+    """How many requests the whole crew may still make."""
+
+    limit: int
+    used: int = 0
+
+    def take(self, model: Model) -> None:
+        """Count one more request; raises CrewStopError where there is none left."""
+        if self.used >= self.limit:
+            raise CrewStopError(
+                "model_call_limit",
+                f"The crew would need more than max_model_calls={self.limit} calls; the next one "
+                f"of {model}. Raise the limit, or make the tasks simpler.",
+                max_model_calls=self.limit,
+            )
+        self.used += 1
+
+
+class MeteredClient(httpx.Client):
+    """The HTTP client of one agent's model."""
+
+    def __init__(
+        self, model: Model, agent: str, allowance: Allowance, channel: Channel, progress: Progress
+    ) -> None:
+        super().__init__(follow_redirects=True)
+        self._model = model
+        self._agent = agent
+        self._allowance = allowance
+        self._channel = channel
+        self._progress = progress
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send one request and read its whole answer; raises CrewStopError where it fails."""
+        body = json.loads(request.read())
+        self._progress.at_work(self._agent)
+        self._allowance.take(self._model)
+        admission = self._admit(body)
+        self._log_prompt(body)
+        began = time.monotonic()
+        answer: Mapping[str, Any] = {}
+        try:
+            response = super().send(request, **options)
+            response.read()
+            answer = _parsed(response)
+        except httpx.HTTPError as error:
+            raise self._failed(f"{error.__class__.__name__}: {error}") from error
+        finally:
+            self._charge(admission, answer, began)
+        if response.is_error:
+            raise self._refused(response, answer)
+        if not answer.get("choices"):
+            said = clip(_message(answer) or response.text, SHOWN)
+            raise self._failed(f"the answer holds no choices: {said}")
+        text = answer["choices"][0].get("message", {}).get("content")
+        if text:
+            self._progress.message("assistant", str(text))
+        return response
+
+    def _admit(self, body: Mapping[str, Any]) -> str:
+        told = json.dumps(body.get("messages", ()), ensure_ascii=False)
+        told += json.dumps(body.get("tools", ()), ensure_ascii=False)
+        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or _USUAL_OUTPUT
+        reply = self._channel.ask(
+            {
+                "type": "admit",
+                "provider": self._model.provider,
+                "model": self._model.name,
+                "input_tokens": len(told) // _CHARACTERS_PER_TOKEN + 1,
+                "output_tokens": int(wanted),
+            }
+        )
+        return str(reply["id"])
+
+    def _charge(self, admission: str, answer: Mapping[str, Any], began: float) -> None:
+        usage = answer.get("usage") or {}
+        choices = answer.get("choices") or [{}]
+        details = usage.get("prompt_tokens_details") or {}
+        tokens = _count(usage.get("prompt_tokens"))
+        self._channel.send(
+            {
+                "type": "usage",
+                "admission": admission,
+                "provider": self._model.provider,
+                "model": self._model.name,
+                "input_tokens": tokens,
+                "output_tokens": _count(usage.get("completion_tokens")),
+                "cached_tokens": min(_count(details.get("cached_tokens")), tokens),
+                "latency_ms": round((time.monotonic() - began) * 1000),
+                "finish_reason": choices[0].get("finish_reason") or "unfinished",
+            }
+        )
+
+    def _log_prompt(self, body: Mapping[str, Any]) -> None:
+        messages = body.get("messages") or [{}]
+        content = messages[-1].get("content")
+        if messages[-1].get("role") == "user" and isinstance(content, str):
+            self._progress.message("user", content)
+
+    def _failed(self, said: str) -> CrewStopError:
+        return CrewStopError(
+            "provider_error", f"{self._model} failed: {self._without_key(said)}", retryable=True
+        )
+
+    def _refused(self, response: httpx.Response, answer: Mapping[str, Any]) -> CrewStopError:
+        status = response.status_code
+        said = f"HTTP {status}"
+        message = self._without_key(clip(_message(answer), SHOWN))
+        said += f", {message}" if message else ""
+        quota = "insufficient_quota" in json.dumps(answer)
+        if status == _TOO_MANY and not quota:
+            return CrewStopError(
+                "provider_rate_limited",
+                f"{self._model} asks to slow down: {said}",
+                retryable=True,
+                retry_after=_retry_after(response),
+            )
+        if status >= _SERVER_ERRORS or status in _PASSING:
+            return CrewStopError(
+                "provider_error", f"{self._model} failed: {said}", retryable=True, status=status
+            )
+        return CrewStopError(
+            "provider_refused",
+            f"{self._model} refuses the request: {said}. {self._advice(status, quota=quota)}",
+            status=status,
+        )
+
+    def _advice(self, status: int, *, quota: bool) -> str:
+        provider = self._model.provider
+        if quota:
+            return f"Check the credits and spending limits of the account at {provider!r}."
+        if status in _UNAUTHORIZED:
+            return f"Check the API key of the provider {provider!r} and what it may use."
+        if status == _NOT_FOUND:
+            return (
+                f"Check the model name {self._model.name!r} and the base URL of the provider "
+                f"{provider!r}."
+            )
+        return "Check the agent's settings and its texts against what the model can take."
+
+    def _without_key(self, text: str) -> str:
+        key = self._model.api_key
+        return text.replace(key, "***") if key else text
+
+
+def _parsed(response: httpx.Response) -> Mapping[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {"error": response.text}
+    return answer if isinstance(answer, dict) else {"error": answer}
+
+
+def _message(body: Any) -> str:
+    """Find the text in an error body: OpenAI's `message`, or that of a nested `error`."""
+    if isinstance(body, str):
+        return body.strip()
+    if not isinstance(body, dict):
+        return ""
+    inner = body.get("message") or body.get("error") or body.get("detail")
+    return inner.strip() if isinstance(inner, str) else _message(inner)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(response.headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    return None

@@ -1,0 +1,82 @@
+"""Where the crew is: which task, which agent; told to the worker as it changes."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .channel import Channel
+
+MAX_TEXT = 20_000
+
+
+class Progress:
+    """Follows the crew through its tasks, which run one after the other."""
+
+    def __init__(self, channel: Channel, total: int) -> None:
+        self._channel = channel
+        self._total = total
+        self._done = 0
+        self._task: str | None = None
+        self._agent: str | None = None
+        self._began = 0.0
+        self._last_prompt = ""
+
+    @property
+    def place(self) -> dict[str, str]:
+        """The node and the agent at work now, for errors and events."""
+        place = {"node": f"tasks.{self._task}"} if self._task else {}
+        return {**place, "agent": self._agent} if self._agent else place
+
+    def begin(self, task: str, agent: str) -> None:
+        """A task begins."""
+        self._task, self._began = task, time.monotonic()
+        self.event("crew_task_started", {"task": task, "agent": agent, "number": self._done + 1})
+        self._agent = None
+        self.at_work(agent)
+
+    def end(self, output: str) -> None:
+        """The task has ended with `output`."""
+        data = {"task": self._task, "agent": self._agent, **_clipped("output", output)}
+        data["seconds"] = round(time.monotonic() - self._began, 3)
+        self.event("crew_task_completed", data)
+        self._done += 1
+        self._tell("" if self._done < self._total else "done")
+
+    def at_work(self, agent: str) -> None:
+        """An agent works now: the task's own, the manager, or one that it was delegated to."""
+        if agent != self._agent:
+            self._agent = agent
+            self._tell(f"{self._task}: {agent}")
+
+    def message(self, role: str, content: str) -> None:
+        """Log what is said to a model, once, and what it answers."""
+        if role == "user":
+            if content == self._last_prompt:
+                return
+            self._last_prompt = content
+        self._channel.send(
+            {
+                "type": "event",
+                "kind": "message",
+                "data": {"role": role, **_clipped("content", content), **self.place},
+            }
+        )
+
+    def tool(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Log a `tool_call` or a `tool_result`."""
+        self._channel.send({"type": "event", "kind": kind, "data": {**data, **self.place}})
+
+    def event(self, name: str, data: Mapping[str, Any]) -> None:
+        """Log an event of the crew's own."""
+        self._channel.send({"type": "event", "data": {"name": name, "data": dict(data)}})
+
+    def _tell(self, note: str) -> None:
+        self._channel.send(
+            {"type": "progress", "done": self._done, "total": self._total, "note": note}
+        )
+
+
+def _clipped(name: str, text: str) -> dict[str, Any]:
+    if len(text) <= MAX_TEXT:
+        return {name: text}
+    return {name: text[:MAX_TEXT], "clipped": len(text) - MAX_TEXT}

@@ -1,0 +1,161 @@
+"""From a crew's graph, as the worker sends it, to a real CrewAI crew."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crewai import Agent, Crew, Process, Task, TaskOutput
+from crewai.llms.providers.openai.completion import OpenAICompletion
+from crewai.mcp import MCPServerHTTP, MCPServerStdio
+from openai import OpenAI
+from pydantic import PrivateAttr
+
+from .channel import Channel
+from .meter import Allowance, MeteredClient, Model
+from .outputs import REPAIRS, guardrail, instruction
+from .progress import Progress
+
+MANAGER = "manager"
+"""The name of CrewAI's own manager, in events."""
+
+_ANY_KEY = "none"
+"""What the client of an endpoint without a key sends, since it must send one."""
+_OPENAI_HOST = "api.openai.com"
+_NO_LIMIT = 10_000_000
+
+
+class NodeLLM(OpenAICompletion):
+    """One agent's model: CrewAI's own client of OpenAI-compatible servers, over a metered door."""
+
+    _http: MeteredClient | None = PrivateAttr(default=None)
+
+    def attach(self, http: MeteredClient) -> None:
+        """Send all requests through `http`."""
+        self._http = http
+        self._client = self._build_sync_client()
+
+    def get_context_window_size(self) -> int:
+        """Return no bound: the provider says what is too long, no table of foreign names."""
+        return _NO_LIMIT
+
+    def get_input_tokens_count(self, messages: Any, tools: Any = None, *_: Any, **__: Any) -> int:
+        """Estimate, where the base would ask OpenAI over the network."""
+        return len(str(messages)) // 4 + len(str(tools or "")) // 4
+
+    def _build_sync_client(self) -> Any:
+        parameters = self._get_client_params()
+        parameters["http_client"] = self._http
+        return OpenAI(**parameters) if self._http else None
+
+    def _build_async_client(self) -> Any:
+        raise ValueError("a crew's models are called synchronously")
+
+
+class NodeTask(Task):
+    """A task that tells where the crew is."""
+
+    node: str
+    worker: str
+    _progress: Progress = PrivateAttr()
+
+    def follow(self, progress: Progress) -> None:
+        """Tell `progress` of the beginning and the end."""
+        self._progress = progress
+
+    def execute_sync(self, *args: Any, **kwargs: Any) -> TaskOutput:
+        """Do the task; see `Task.execute_sync`."""
+        self._progress.begin(self.node, self.worker)
+        output = super().execute_sync(*args, **kwargs)
+        self._progress.end(output.raw)
+        return output
+
+
+class Translation:
+    """Makes the crew of one start message."""
+
+    def __init__(self, crew: Mapping[str, Any], channel: Channel, progress: Progress) -> None:
+        self._graph: Mapping[str, Any] = crew["graph"]
+        self._crew = crew
+        self._channel = channel
+        self._progress = progress
+        self._allowance = Allowance(crew["max_model_calls"])
+        self._manager = self._graph["manager_agent"]
+
+    def crew(self) -> Crew:
+        """Return the crew, ready to be kicked off."""
+        agents = {node["id"]: self._agent(node) for node in self._graph["agents"]}
+        tasks: dict[str, NodeTask] = {}
+        for node in self._graph["tasks"]:
+            tasks[node["id"]] = self._task(node, agents, tasks)
+        manager = agents.pop(self._manager, None)
+        model = self._graph["manager_model"]
+        return Crew(
+            agents=list(agents.values()),
+            tasks=list(tasks.values()),
+            process=Process(self._graph["process"]),
+            manager_agent=manager,
+            manager_llm=self._llm(MANAGER, {"model": model}) if model else None,
+            verbose=False,
+            memory=False,
+            cache=False,
+            tracing=False,
+            share_crew=False,
+        )
+
+    def _agent(self, node: Mapping[str, Any]) -> Agent:
+        return Agent(
+            role=node["role"],
+            goal=node["goal"],
+            backstory=node["backstory"],
+            llm=self._llm(node["id"], node),
+            max_iter=node["max_iterations"],
+            max_retry_limit=0,
+            allow_delegation=node["allow_delegation"] or node["id"] == self._manager,
+            mcps=[_mcp_server(self._crew["mcp"][name]) for name in node["tools"]] or None,
+            verbose=False,
+        )
+
+    def _llm(self, agent: str, node: Mapping[str, Any]) -> NodeLLM:
+        model = Model(**self._crew["models"][node["model"]])
+        longest = "max_completion_tokens" if _OPENAI_HOST in model.base_url else "max_tokens"
+        llm = NodeLLM(
+            model=model.name,
+            base_url=model.base_url,
+            api_key=model.api_key or _ANY_KEY,
+            custom_openai=True,
+            max_retries=0,
+            timeout=self._crew["timeout_seconds"],
+            temperature=node.get("temperature"),
+            stream=False,
+            **{longest: node.get("max_output_tokens")},
+        )
+        llm.attach(MeteredClient(model, agent, self._allowance, self._channel, self._progress))
+        return llm
+
+    def _task(
+        self,
+        node: Mapping[str, Any],
+        agents: Mapping[str, Agent],
+        earlier: Mapping[str, NodeTask],
+    ) -> NodeTask:
+        managed = self._graph["process"] == Process.hierarchical.value
+        schema = node["output_schema"]
+        task = NodeTask(
+            node=node["id"],
+            worker=(self._manager or MANAGER) if managed else node["agent"],
+            name=node["id"],
+            description=node["description"],
+            expected_output=node["expected_output"] + (instruction(schema) if schema else ""),
+            agent=agents[node["agent"]] if node["agent"] else None,
+            context=[earlier[source] for source in node["context"]],
+            guardrail=guardrail(node["id"], schema) if schema else None,
+            guardrail_max_retries=REPAIRS,
+        )
+        task.follow(self._progress)
+        return task
+
+
+def _mcp_server(server: Mapping[str, Any]) -> MCPServerHTTP | MCPServerStdio:
+    if "url" in server:
+        return MCPServerHTTP(url=server["url"], headers=server.get("headers"))
+    command, *arguments = server["command"]
+    return MCPServerStdio(command=command, args=arguments, env=server["environment"])

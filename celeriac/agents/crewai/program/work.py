@@ -1,0 +1,82 @@
+"""Run the crew and tell the worker what came of it."""
+
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .channel import Channel
+from .failures import CrewStopError, report
+from .progress import Progress
+
+_FAILED = 1
+
+
+def work(start: Mapping[str, Any], channel: Channel) -> int:
+    """Run the crew that the `start` message holds; returns the process's exit code.
+
+    Exactly one `result` or `error` is sent, unless the process is killed.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    crew = start["crew"]
+    progress = Progress(channel, len(crew["graph"]["tasks"]))
+    channel.listen(lambda: _end_at_soft_limit(channel, progress))
+    try:
+        value = _run(crew, channel, progress)
+    except BaseException as error:  # noqa: BLE001 - told to the worker, whatever it is
+        channel.close_with(report(_described(error, start), progress.place))
+        return _FAILED
+    channel.close_with({"type": "result", "value": value})
+    return 0
+
+
+def _run(crew: Mapping[str, Any], channel: Channel, progress: Progress) -> Any:
+    import crewai
+
+    # CrewAI's telemetry takes these even where it is off; a cancelled crew must end at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    from .outputs import json_of
+    from .tools import log_tools
+    from .translate import Translation
+
+    log_tools(progress)
+    graph = crew["graph"]
+    translated = Translation(crew, channel, progress).crew()
+    progress.event(
+        "crew_started",
+        {
+            "process": graph["process"],
+            "tasks": [task["id"] for task in graph["tasks"]],
+            "agents": {agent["id"]: agent["model"] for agent in graph["agents"]},
+            "crewai": crewai.__version__,
+        },
+    )
+    began = time.monotonic()
+    output = translated.kickoff()
+    progress.event("crew_completed", {"seconds": round(time.monotonic() - began, 3)})
+    return json_of(output.raw) if graph["tasks"][-1]["output_schema"] else output.raw
+
+
+def _described(error: BaseException, start: Mapping[str, Any]) -> BaseException:
+    if isinstance(error, MemoryError):
+        # The hard limit lies a little higher, to report with (`celeriac.kit.guard`).
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        stop = CrewStopError(
+            "memory_limit", f"memory limit of {start['crew']['memory_mb']} MB exceeded"
+        )
+        stop.__cause__ = error
+        return stop
+    return error
+
+
+def _end_at_soft_limit(channel: Channel, progress: Progress) -> None:
+    """Report the limit and end; a crew has no code of its own that could wind up."""
+    limit = CrewStopError(
+        "soft_time_limit", "The crew ran past its soft time limit.", retryable=True
+    )
+    if channel.close_with(report(limit, progress.place)):
+        os._exit(_FAILED)

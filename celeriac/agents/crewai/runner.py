@@ -1,0 +1,174 @@
+"""The `crewai` runner: a crew's graph as a real CrewAI crew, in a child process.
+
+The child is run by the Python of CrewAI's own virtual environment (`venv`), which has no Celeriac.
+It gets the rendered graph and the providers' keys over stdin, never by its arguments or
+environment. Only killing its process stops a crew that waits for a model, which is what a
+cancellation does.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import ClassVar
+
+import structlog
+
+from celeriac.agents.base import check_output
+from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.process import ChildCommand
+from celeriac.agents.child.run import run_in_child
+from celeriac.agents.crewai import child_main
+from celeriac.agents.crewai.venv import CrewVenv, State
+from celeriac.agents.pricing import Prices, Tokens
+from celeriac.agents.providers import Choice, Providers
+from celeriac.domain.agent import CrewaiAgent, CrewGraph, RunnerName
+from celeriac.domain.errors import AgentMisconfiguredError
+from celeriac.domain.outcome import Completed
+from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.process import ResourceLimits
+from celeriac.logs.events import Step
+from celeriac.services.ports import Job, RunContext
+
+logger = structlog.get_logger(__name__)
+
+_MEGABYTE = 1024 * 1024
+_PRIVATE = ".crewai"
+_FOREIGN = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
+_QUIET = {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "CREWAI_DISABLE_VERSION_CHECK": "true",
+    "OTEL_SDK_DISABLED": "true",
+}
+
+
+class CrewaiRunner:
+    """Runs agents of the kind `crewai`."""
+
+    name: ClassVar[str] = RunnerName.CREWAI
+    resumable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        venv: CrewVenv,
+        providers: Providers,
+        prices: Prices,
+        environment: Mapping[str, str],
+    ) -> None:
+        """Use the CrewAI in `venv`; of the worker's `environment` children see a part."""
+        self._venv = venv
+        self._providers = providers
+        self._prices = prices
+        self._environment = environment
+
+    async def run(self, job: Job, context: RunContext) -> Completed:
+        """Run the crew and return the last task's output: text, or a value that fits its schema.
+
+        Raises AgentMisconfiguredError before anything runs, OutputInvalidError,
+        ModelCallLimitError, the errors of providers, and what `run_in_child` does. What fails
+        inside the crew has the `node` in its details.
+        """
+        if not isinstance(job.agent, CrewaiAgent):
+            raise AgentMisconfiguredError(
+                f"The agent {job.agent_name} is no crewai agent.", field="runner"
+            )
+        crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
+        choices = self._choices(crew)
+        if self._venv.state() is not State.READY:
+            raise AgentMisconfiguredError(self._venv.describe(), field="runner")
+        logger.info(
+            Step.AGENT_SET_UP,
+            runner=self.name,
+            process=crew.process.value,
+            tasks=len(crew.tasks),
+            agents=len(crew.agents),
+        )
+        private = context.workdir / _PRIVATE
+        try:
+            result = await run_in_child(
+                self._command(job, context.workdir, private),
+                job,
+                context,
+                {"crew": self._described(job, job.agent, crew, choices)},
+                price=lambda provider, model, tokens: self._cost(
+                    choices.get(f"{provider}/{model}"), tokens
+                ),
+            )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
+        check_output(result, job.output_schema, f"the crew {job.agent_name}")
+        return Completed(result)
+
+    def _choices(self, crew: CrewGraph) -> dict[str, Choice]:
+        """Find every model that the crew names; an error says which node names it."""
+        named = {agent.model: f"agents.{agent.id}" for agent in reversed(crew.agents)}
+        if crew.manager_model is not None:
+            named.setdefault(crew.manager_model, "manager_model")
+        choices = {}
+        for model, node in named.items():
+            try:
+                choices[model] = self._providers.choose(model)
+            except AgentMisconfiguredError as error:
+                raise AgentMisconfiguredError(
+                    f"The crew's {node}: {error.message}", field="crew", node=node
+                ) from error
+        for agent in crew.agents:
+            if agent.tools:
+                raise AgentMisconfiguredError(
+                    f"The crew's agents.{agent.id}: there is no MCP server {agent.tools[0]!r}.",
+                    field="crew",
+                    node=f"agents.{agent.id}",
+                )
+        return choices
+
+    def _described(
+        self, job: Job, agent: CrewaiAgent, crew: CrewGraph, choices: Mapping[str, Choice]
+    ) -> JsonObject:
+        return {
+            "graph": crew.model_dump(mode="json"),
+            "models": {
+                name: {
+                    "provider": choice.provider.name,
+                    "name": choice.model,
+                    "base_url": choice.provider.base_url,
+                    "api_key": choice.provider.api_key,
+                }
+                for name, choice in choices.items()
+            },
+            "mcp": {},
+            "max_model_calls": agent.max_model_calls,
+            "memory_mb": job.limits.memory_mb,
+            "timeout_seconds": job.limits.soft_seconds,
+        }
+
+    def _command(self, job: Job, workdir: Path, private: Path) -> ChildCommand:
+        home = private / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        passed_on = child_environment(self._environment)
+        kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
+        return ChildCommand(
+            arguments=(str(self._venv.python), "-P", child_main.__file__),
+            environment={
+                **kept,
+                **_QUIET,
+                "HOME": str(home),
+                "CREWAI_STORAGE_DIR": str(private / "storage"),
+            },
+            workdir=workdir,
+            limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+        )
+
+    def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:
+        return self._prices.cost(choice, tokens) if choice else None
+
+
+def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:
+    """Have the last task answer as the execution's own schema wants, where it has none."""
+    *others, last = crew.tasks
+    if schema is None or last.output_schema is not None:
+        return crew
+    last = last.model_copy(update={"output_schema": schema})
+    return crew.model_copy(update={"tasks": (*others, last)})

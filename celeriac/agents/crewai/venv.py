@@ -1,0 +1,92 @@
+"""CrewAI's own virtual environment: where it is, and whether it is what this release needs.
+
+CrewAI pins libraries that Celeriac needs in other versions, so the two share no environment. What
+belongs into it is pinned and hashed in `requirements.lock`, beside this file.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+
+LOCK = Path(__file__).with_name("requirements.lock")
+STAMP = "celeriac-crewai.json"
+"""Written last into the environment: without it, it is half built."""
+
+INSTALL_HINT = "Run `celeriac crews install` on every machine that has workers."
+
+
+class State(StrEnum):
+    """What there is at the environment's place."""
+
+    READY = "ready"
+    MISSING = "missing"
+    UNFINISHED = "unfinished"
+    """Its installation was broken off."""
+    OUTDATED = "outdated"
+    """Installed from another release's lock."""
+    BROKEN = "broken"
+    """Its Python is gone: it was moved, or the Python that it was made with was removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrewVenv:
+    """The environment at `root`."""
+
+    root: Path
+
+    @property
+    def python(self) -> Path:
+        """Its Python."""
+        return self.root / "bin" / "python"
+
+    @property
+    def stamp(self) -> Path:
+        """The file that says what was installed."""
+        return self.root / STAMP
+
+    def state(self) -> State:
+        """Return what is there; reads a small file."""
+        if not self.root.exists():
+            return State.MISSING
+        try:
+            stamped = json.loads(self.stamp.read_bytes())
+        except (OSError, ValueError):
+            return State.UNFINISHED
+        if not isinstance(stamped, dict) or stamped.get("lock") != lock_hash():
+            return State.OUTDATED
+        return State.READY if self.python.exists() else State.BROKEN
+
+    def describe(self) -> str:
+        """Return in a sentence what is there, and the cure where it can't be used."""
+        match self.state():
+            case State.READY:
+                return f"CrewAI {crewai_version()} is installed at {self.root}."
+            case State.MISSING:
+                return f"CrewAI is not installed at {self.root}. {INSTALL_HINT}"
+            case State.UNFINISHED:
+                return f"The installation of CrewAI at {self.root} is not finished. {INSTALL_HINT}"
+            case State.OUTDATED:
+                return (
+                    f"The CrewAI at {self.root} was installed by another release of Celeriac. "
+                    f"{INSTALL_HINT}"
+                )
+            case State.BROKEN:
+                return f"The Python of the CrewAI at {self.root} is gone. {INSTALL_HINT}"
+
+
+@lru_cache(maxsize=1)
+def lock_hash() -> str:
+    """Return the SHA-256 of the lock, in hexadecimal digits."""
+    return hashlib.sha256(LOCK.read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def crewai_version() -> str:
+    """Return the version of CrewAI that the lock names."""
+    found = re.search(r"^crewai==(\S+)", LOCK.read_text(), re.MULTILINE)
+    assert found is not None, "the lock is made for crewai"
+    return found[1]
