@@ -31,6 +31,7 @@ STATUS_OF: Mapping[type[CeleriacError], int] = {
     errors.UnauthenticatedError: 401,
     errors.ForbiddenError: 403,
     errors.NotFoundError: 404,
+    errors.LinkInvalidError: 404,
     errors.ConflictError: 409,
     errors.UnavailableError: 503,
 }

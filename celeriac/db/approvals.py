@@ -6,14 +6,21 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, select, text
+from sqlalchemy.exc import IntegrityError
 
 from celeriac.db.models import approvals as table
+from celeriac.db.models import tasks
 from celeriac.db.transitions.asking import ASKED, FRESH, FRESH_COUNT, question_columns
 from celeriac.domain.agent.tools import OnExpiry
 from celeriac.domain.approval import Answer, Approval, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.execution import Lease
 
-_SELECT = select(*(table.c[field.name] for field in fields(Approval)))
+_SELECT = select(
+    *(
+        (tasks.c.name if field.name == "task_name" else table.c[field.name]).label(field.name)
+        for field in fields(Approval)
+    )
+).join_from(table, tasks, tasks.c.id == table.c.task_id)
 _ANSWER = (table.c.approved, table.c.value, table.c.note, table.c.answered_by)
 
 _ASK = text(
@@ -50,16 +57,21 @@ class Asked:
 
 
 def ask(connection: Connection, lease: Lease, question: Question) -> Asked | None:
-    """Store a question with its event, unless it is known; None for a lost lease."""
-    row = connection.execute(
-        _ASK,
-        {
-            "id": lease.execution_id,
-            "attempt": lease.attempt,
-            "token": lease.token,
-            **question_columns([question]),
-        },
-    ).one_or_none()
+    """Store a question with its event, unless it is known; None for a lost lease.
+
+    One statement, for a connection without a transaction: where the attempt asks the same at the
+    same moment, it is repeated.
+    """
+    parameters = {
+        "id": lease.execution_id,
+        "attempt": lease.attempt,
+        "token": lease.token,
+        **question_columns([question]),
+    }
+    try:
+        row = connection.execute(_ASK, parameters).one_or_none()
+    except IntegrityError:
+        row = connection.execute(_ASK, parameters).one_or_none()  # by now it is known
     return None if row is None else Asked(row.id, row.fresh)
 
 
@@ -121,7 +133,7 @@ def find(
     if wanted.execution_id is not None:
         query = query.where(table.c.execution_id == wanted.execution_id)
     if list(wanted.statuses) == [ApprovalStatus.OPEN]:
-        query = query.where(text("status = 'open'"))  # as its index says it
+        query = query.where(text("approvals.status = 'open'"))  # as its index says it
     elif wanted.statuses:
         query = query.where(table.c.status.in_(wanted.statuses))
     if before is not None:

@@ -77,12 +77,34 @@ def failed(
     details: JsonObject,
 ) -> None:
     """Write that an execution has failed for good (REQUIREMENTS A17), as a program saw it."""
+    by_program(
+        connection,
+        actor,
+        "execution.fail",
+        "execution",
+        execution_id,
+        request_id=request_id,
+        details=details,
+    )
+
+
+def by_program(
+    connection: Connection,
+    actor: str,
+    action: str,
+    resource_type: str,
+    resource_id: UUID,
+    *,
+    request_id: str | None,
+    details: JsonObject,
+) -> None:
+    """Write what was done by no user's key; `actor` says by what. See `record`."""
     values = {
         "id": uuid7(),
         "actor": actor,
-        "action": "execution.fail",
-        "resource_type": "execution",
-        "resource_id": str(execution_id),
+        "action": action,
+        "resource_type": resource_type,
+        "resource_id": str(resource_id),
         "request_id": request_id,
         "details": dict(details),
     }

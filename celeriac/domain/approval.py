@@ -1,12 +1,17 @@
 """Approvals: questions that agents ask people, and the answers."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
 
 from celeriac.domain.agent.tools import OnExpiry
+from celeriac.domain.errors import InvalidInputError
+from celeriac.domain.schema import check_schema
 from celeriac.kit.jsontypes import JsonObject, JsonValue
+
+MAX_KEY = 500
+MAX_EXPIRES_SECONDS = 31_536_000
 
 
 class QuestionKind(StrEnum):
@@ -53,6 +58,22 @@ class Question:
     default: JsonValue = None
     """The value of the answer that an expiry gives, where it approves."""
 
+    def __post_init__(self) -> None:
+        """Refuse, in the agent that asks, what nobody could answer. Raises InvalidInputError."""
+        if not 0 < len(self.key) <= MAX_KEY:
+            raise InvalidInputError(
+                f"The key of a question has 1 to {MAX_KEY} characters.", field="key"
+            )
+        if not 0 < self.expires_seconds <= MAX_EXPIRES_SECONDS:
+            raise InvalidInputError(
+                f"expires_seconds must be between 0 and {MAX_EXPIRES_SECONDS}.",
+                field="expires_seconds",
+            )
+        if self.kind is QuestionKind.FORM and self.schema is None:
+            raise InvalidInputError("A form needs a JSON schema of its value.", field="schema")
+        if self.schema is not None:
+            check_schema(self.schema, field="schema")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -72,6 +93,7 @@ class Approval:
     id: UUID
     execution_id: UUID
     task_id: UUID
+    task_name: str
     owner_id: UUID
     attempt: int
     key: str
@@ -90,3 +112,9 @@ class Approval:
     note: str | None
     answered_at: datetime | None
     answered_by: str | None
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over, by this machine's clock where nobody has written it yet."""
+        late = self.status is ApprovalStatus.OPEN and datetime.now(UTC) >= self.expires_at
+        return late or self.status is ApprovalStatus.EXPIRED

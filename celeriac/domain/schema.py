@@ -1,5 +1,6 @@
 """JSON schemas of variables and results, held against values without any network."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import jsonschema_rs
@@ -41,24 +42,40 @@ def check_schema(schema: JsonObject, *, field: str) -> None:
         ) from error
 
 
-def violations(schema: JsonObject, value: JsonValue) -> list[str]:
-    """Return what is wrong with `value` under `schema`: at most ten sentences, none if it fits."""
-    found: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one place of a value; the place is a path as in `lead.size`."""
+
+    place: str
+    message: str
+
+
+def faults(schema: JsonObject, value: JsonValue) -> list[Fault]:
+    """Return at most ten faults of `value` under `schema`, none if it fits."""
+    found: list[Fault] = []
     for error in _compiled(dumps(schema)).iter_errors(value):
         place = ".".join(str(part) for part in error.instance_path)
-        found.append(f"{place}: {error.message}" if place else error.message)
+        found.append(Fault(place, error.message))
         if len(found) == _MAX_REPORTED:
             break
     return found
+
+
+def violations(schema: JsonObject, value: JsonValue) -> list[str]:
+    """Return what is wrong with `value` under `schema`: at most ten sentences, none if it fits."""
+    return [
+        f"{fault.place}: {fault.message}" if fault.place else fault.message
+        for fault in faults(schema, value)
+    ]
 
 
 def check_variables(schema: JsonObject, variables: JsonObject) -> None:
     """Accept the variables of an execution or raise VariablesInvalidError naming each fault."""
     if not schema or _compiled(dumps(schema)).is_valid(variables):
         return
-    faults = violations(schema, variables)
+    found = violations(schema, variables)
     raise VariablesInvalidError(
-        f"The variables don't fit the task's schema: {'; '.join(faults)}.",
+        f"The variables don't fit the task's schema: {'; '.join(found)}.",
         field="variables",
-        faults=faults,
+        faults=found,
     )

@@ -1,30 +1,38 @@
 """Questions of running attempts to people, and the answers."""
 
 import asyncio
+import threading
+from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import Future
 from uuid import UUID
 
 import structlog
 
 from celeriac.db import approvals
+from celeriac.db.approvals import Closed
 from celeriac.db.engine import Database
-from celeriac.domain.approval import Answer, Question
-from celeriac.domain.errors import LeaseLostError
+from celeriac.domain.agent.tools import OnExpiry
+from celeriac.domain.approval import Answer, ApprovalStatus, Question
+from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.logs import Step
+from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 0.5
-"""How often an attempt that waits in its place looks for its answer."""
+"""How often a process looks for the answers that its attempts wait for in their places."""
 
 
 class Questions:
-    """Asks in the name of attempts."""
+    """Asks in the name of attempts. Safe to share between threads and loops."""
 
-    def __init__(self, database: Database) -> None:
-        """Work on `database`."""
+    def __init__(self, database: Database, live: LiveEvents) -> None:
+        """Store in `database`, tell `live`; a thread looks for answers while any is waited for."""
         self._database = database
+        self._live = live
+        self._watch = _Watch(database)
 
     def answers(self, execution_id: UUID) -> Mapping[str, Answer]:
         """Return the answers to an execution's questions, by key."""
@@ -32,17 +40,87 @@ class Questions:
             return approvals.answers(connection, execution_id)
 
     async def ask(self, lease: Lease, question: Question) -> Answer:
-        """Store a question and wait until it is answered; see `RunContext.ask`."""
-        await asyncio.to_thread(self._store, lease, question)
-        while True:
-            found = await asyncio.to_thread(self.answers, lease.execution_id)
-            if question.key in found:
-                return found[question.key]
-            await asyncio.sleep(_LOOK_SECONDS)
+        """Store a question and wait until it is answered; see `RunContext.ask`.
 
-    def _store(self, lease: Lease, question: Question) -> None:
+        Stopping the waiting leaves the question open: another attempt that asks under its key
+        waits for the same answer. Raises LeaseLostError, ApprovalExpiredError.
+        """
+        approval_id = await asyncio.to_thread(self._store, lease, question)
+        closing = self._watch.add(approval_id)
+        try:
+            return _answer(await asyncio.wrap_future(closing))
+        finally:
+            self._watch.drop(approval_id, closing)
+
+    def _store(self, lease: Lease, question: Question) -> UUID:
         with self._database.statement() as connection:
-            held = approvals.ask(connection, lease, question)
-        if not held:
+            asked = approvals.ask(connection, lease, question)
+        if asked is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
-        logger.info(Step.APPROVAL_ASKED, kind=question.kind, key=question.key)
+        if asked.fresh:
+            logger.info(Step.APPROVAL_ASKED, approval_id=asked.id, kind=question.kind)
+            self._live.changed([lease.execution_id])
+        return asked.id
+
+
+def _answer(closed: Closed) -> Answer:
+    if closed.status is ApprovalStatus.WITHDRAWN:
+        raise LeaseLostError("The execution has ended; nobody answers its questions any more.")
+    if closed.status is ApprovalStatus.EXPIRED and closed.on_expiry is OnExpiry.FAIL:
+        raise ApprovalExpiredError(f"Nobody answered in time: {closed.title}")
+    return closed.answer
+
+
+class _Watch:
+    """Waits for all open questions of a process in one thread, with one query for all of them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._waiting: dict[UUID, list[Future[Closed]]] = defaultdict(list)
+        self._thread: threading.Thread | None = None
+
+    def add(self, approval_id: UUID) -> Future[Closed]:
+        """Return what will hold the question's end."""
+        closing = Future[Closed]()
+        with self._lock:
+            self._waiting[approval_id].append(closing)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+                self._thread.start()
+        return closing
+
+    def drop(self, approval_id: UUID, closing: Future[Closed]) -> None:
+        """Wait no longer."""
+        with self._lock:
+            waiting = self._waiting.get(approval_id, [])
+            if closing in waiting:
+                waiting.remove(closing)
+            if not waiting:
+                self._waiting.pop(approval_id, None)
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while ids := self._ids():
+            for approval_id, closed in self._look(ids).items():
+                with self._lock:
+                    waiting = self._waiting.pop(approval_id, [])
+                for closing in waiting:
+                    if closing.set_running_or_notify_cancel():
+                        closing.set_result(closed)
+            pause.wait(_LOOK_SECONDS)
+
+    def _ids(self) -> list[UUID]:
+        """Return what is waited for; where that is nothing, the thread ends."""
+        with self._lock:
+            if not self._waiting:
+                self._thread = None
+            return list(self._waiting)
+
+    def _look(self, ids: list[UUID]) -> Mapping[UUID, Closed]:
+        try:
+            with self._database.statement() as connection:
+                return approvals.closed(connection, ids)
+        except DatabaseUnavailableError as error:
+            logger.warning("questions.database_unavailable", error=error.message)
+            return {}

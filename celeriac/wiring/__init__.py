@@ -3,6 +3,7 @@
 from celeriac.wiring.container import Container, build
 from celeriac.wiring.desk import Desk, build_accounts, build_desk
 from celeriac.wiring.machinery import Machinery, build_machinery
+from celeriac.wiring.notices import build_notices
 from celeriac.wiring.options import SECRET_KEY_NAME, celery_options, load_settings, log_options
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "build_accounts",
     "build_desk",
     "build_machinery",
+    "build_notices",
     "celery_options",
     "load_settings",
     "log_options",

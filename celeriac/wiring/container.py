@@ -10,6 +10,7 @@ from celeriac.adapters.redis_watch import Watcher
 from celeriac.db.engine import Database
 from celeriac.services.cancel import Cancel
 from celeriac.services.dispatch import Dispatch
+from celeriac.services.expire import Expire
 from celeriac.services.plans import Plans
 from celeriac.services.recover import Recover
 from celeriac.services.replay import Replay
@@ -33,6 +34,7 @@ class Container:
     cancel: Cancel
     replay: Replay
     recover: Recover
+    expire: Expire
 
     def close(self) -> None:
         """Send what is still to be told and close all connections."""
@@ -66,4 +68,5 @@ def build(settings: Settings, *, service: str, connections: int, app: Any = None
         cancel=Cancel(database, live),
         replay=Replay(database, submit),
         recover=Recover(database, queue, live, grace_seconds=settings.worker.lease_seconds),
+        expire=Expire(database, live),
     )

@@ -7,6 +7,8 @@ from celeriac.adapters.celery_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_health import RedisPing
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
+from celeriac.services.approval_links import ApprovalLinks
+from celeriac.services.approve import Approvals
 from celeriac.services.artifacts import Artifacts
 from celeriac.services.authenticate import Authenticate
 from celeriac.services.cassettes import Cassettes
@@ -32,6 +34,8 @@ class Desk:
     agents: Agents
     tasks: Tasks
     queries: Queries
+    approvals: Approvals
+    approval_links: ApprovalLinks
     sessions: Sessions
     cassettes: Cassettes
     artifacts: Artifacts
@@ -66,6 +70,8 @@ def build_desk(container: Container) -> Desk:
         agents=Agents(container.database),
         tasks=Tasks(container.database),
         queries=queries,
+        approvals=Approvals(container.database, container.live, container.dispatch),
+        approval_links=ApprovalLinks(secret_key(settings)),
         sessions=sessions,
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),

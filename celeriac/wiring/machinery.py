@@ -70,7 +70,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         backing=Backing(
             admission=Admission(),
             conversations=Conversations(container.database),
-            questions=Questions(container.database),
+            questions=Questions(container.database, container.live),
             tapes=Tapes(container.database),
         ),
         live=container.live,

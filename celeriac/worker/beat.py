@@ -14,11 +14,13 @@ from celery.beat import Scheduler
 from celeriac.db import budgets, workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.settings import KeeperSettings
-from celeriac.wiring import Container, build
+from celeriac.wiring import Container, build, build_notices
 
 logger = structlog.get_logger(__name__)
 
 _WORKERS_KEPT_SECONDS = 86_400.0
+_NOTICE_SECONDS = 2.0
+_WITHDRAW_SECONDS = 15.0
 
 
 @dataclass(slots=True)
@@ -74,21 +76,15 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
     """Return the keeper's chores in the order in which they are done."""
     limit = options.batch_size
 
-    def rescue() -> int:
-        return container.recover.lost_workers(limit)
-
-    def resend() -> int:
-        return container.recover.lost_messages(older_than=options.resend_seconds, limit=limit)
-
-    def resume() -> int:
-        return container.recover.waited_enough(limit)
+    interval = options.interval_seconds
+    recover, expire = container.recover, container.expire
 
     def release() -> int:
         with container.database.statement() as connection:
             return budgets.release_leaked(connection, limit=limit)
 
     def dispatch() -> int:
-        until = time.monotonic() + options.interval_seconds
+        until = time.monotonic() + interval
         total = 0
         while sent := container.dispatch.due():
             total += sent
@@ -100,11 +96,20 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
         with container.database.statement() as connection:
             return workers.forget(connection, older_than_seconds=_WORKERS_KEPT_SECONDS)
 
+    notices = build_notices(container)
+    telling = [Chore("notify_of_approvals", _NOTICE_SECONDS, notices)] if notices else []
     return [
-        Chore("rescue_lost_workers", options.interval_seconds, rescue),
-        Chore("resend_lost_messages", 2.0, resend),
-        Chore("resume_waiting", options.interval_seconds, resume),
+        Chore("rescue_lost_workers", interval, lambda: recover.lost_workers(limit)),
+        Chore(
+            "resend_lost_messages",
+            2.0,
+            lambda: recover.lost_messages(older_than=options.resend_seconds, limit=limit),
+        ),
+        Chore("resume_waiting", interval, lambda: recover.waited_enough(limit)),
         Chore("release_reservations", 2.0, release),
-        Chore("dispatch_due", options.interval_seconds, dispatch),
+        Chore("expire_approvals", interval, lambda: expire.overdue(limit)),
+        Chore("dispatch_due", interval, dispatch),
+        Chore("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.unneeded(limit)),
+        *telling,
         Chore("forget_gone_workers", 3600.0, tidy_workers),
     ]

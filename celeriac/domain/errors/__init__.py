@@ -32,6 +32,8 @@ from celeriac.domain.errors.failures import (
     WorkerLostError,
 )
 from celeriac.domain.errors.refusals import (
+    AnswerInvalidError,
+    ApprovalClosedError,
     BrokerUnavailableError,
     CassetteInvalidError,
     ConfigurationError,
@@ -44,6 +46,7 @@ from celeriac.domain.errors.refusals import (
     IllegalTransitionError,
     InvalidInputError,
     LeaseLostError,
+    LinkInvalidError,
     MalformedJsonError,
     NameTakenError,
     NotFoundError,
@@ -61,6 +64,8 @@ from celeriac.domain.errors.refusals import (
 
 __all__ = [
     "AgentMisconfiguredError",
+    "AnswerInvalidError",
+    "ApprovalClosedError",
     "ApprovalExpiredError",
     "BrokerUnavailableError",
     "BudgetSpentError",
@@ -83,6 +88,7 @@ __all__ = [
     "IllegalTransitionError",
     "InvalidInputError",
     "LeaseLostError",
+    "LinkInvalidError",
     "MalformedJsonError",
     "MemoryLimitError",
     "ModelCallLimitError",

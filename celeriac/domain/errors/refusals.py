@@ -92,6 +92,24 @@ class ConflictError(CeleriacError):
     code = "conflict"
 
 
+class AnswerInvalidError(InvalidInputError):
+    """An answer doesn't fit its question."""
+
+    code = "answer_invalid"
+
+
+class ApprovalClosedError(ConflictError):
+    """The question was answered otherwise, has expired, or is not needed any more."""
+
+    code = "approval_closed"
+
+
+class LinkInvalidError(CeleriacError):
+    """A link that answers a question was not made here, or its time is over."""
+
+    code = "link_invalid"
+
+
 class TaskInactiveError(ConflictError):
     """The task is switched off and takes no new executions."""
 

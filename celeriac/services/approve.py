@@ -1,0 +1,159 @@
+"""Approve: people read what agents ask, and answer it, each question once."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import answers, approvals, audit, transitions
+from celeriac.db.approvals import ApprovalFilter
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.answering import check_answer
+from celeriac.domain.approval import Answer, Approval, ApprovalStatus
+from celeriac.domain.errors import ApprovalClosedError, DatabaseUnavailableError, NotFoundError
+from celeriac.domain.paging import Page, read_cursor
+from celeriac.kit.jsontypes import loads, storable, storable_text
+from celeriac.logs import Step
+from celeriac.services.dispatch import Dispatch
+from celeriac.services.ports import LiveEvents
+
+logger = structlog.get_logger(__name__)
+
+_KIND = "approvals"
+BY_LINK = "approval link"
+"""Who answered where a signed link did it."""
+
+
+class Approvals:
+    """Questions to people, and their answers. Safe to share between threads."""
+
+    def __init__(self, database: Database, live: LiveEvents, dispatch: Dispatch) -> None:
+        """Work on `database`, tell `live`, send on what goes on through `dispatch`."""
+        self._database = database
+        self._live = live
+        self._dispatch = dispatch
+
+    def get(self, actor: Actor, approval_id: UUID) -> Approval:
+        """Return a question. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            return _get(connection, approval_id, actor.scope)
+
+    def find(
+        self, actor: Actor, wanted: ApprovalFilter, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[Approval]:
+        """Return a page of the questions that the actor may see. Raises CursorInvalidError."""
+        before = read_cursor(_KIND, cursor)
+        if actor.scope is not None:
+            wanted = replace(wanted, owner_id=actor.scope)
+        with self._database.statement() as connection:
+            found = approvals.find(connection, wanted, before=before, limit=limit + 1)
+        return Page.cut(found, limit=limit, kind=_KIND, key=lambda approval: approval.id)
+
+    def by_link(self, approval_id: UUID) -> Approval:
+        """Return the question that a signed link leads to. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            return _get(connection, approval_id, None)
+
+    def answer(self, actor: Actor, approval_id: UUID, given: Answer) -> Approval:
+        """Answer an open question; its execution goes on where it waits for nothing else.
+
+        The same answer again changes nothing. Raises ForbiddenError, NotFoundError,
+        AnswerInvalidError, TooLargeError, and ApprovalClosedError where it was answered otherwise,
+        has expired or is withdrawn.
+        """
+        actor.require(Role.OPERATOR)
+        given = replace(given, by=actor.name)
+        with self._database.transaction() as connection:
+            _get(connection, approval_id, actor.scope)
+            found, resumed = _answer(connection, approval_id, given)
+            if resumed is not None:
+                details = {"execution_id": str(found.execution_id), "approved": given.approved}
+                audit.record(
+                    connection, actor, "approval.answer", "approval", [approval_id], details=details
+                )
+        return self._told(found, resumed)
+
+    def answer_by_link(
+        self, approval_id: UUID, given: Answer, *, request_id: str | None
+    ) -> Approval:
+        """Answer for whoever holds a signed link to the question; see `answer`."""
+        given = replace(given, by=BY_LINK)
+        with self._database.transaction() as connection:
+            found, resumed = _answer(connection, approval_id, given)
+            if resumed is not None:
+                audit.by_program(
+                    connection,
+                    BY_LINK,
+                    "approval.answer",
+                    "approval",
+                    approval_id,
+                    request_id=request_id,
+                    details={
+                        "execution_id": str(found.execution_id),
+                        "approved": given.approved,
+                    },
+                )
+        return self._told(found, resumed)
+
+    def _told(self, found: Approval, resumed: list[UUID] | None) -> Approval:
+        """Tell of an answer that was written now, and send what goes on by it."""
+        if resumed is None:
+            return found
+        execution_id = found.execution_id
+        logger.info(
+            Step.APPROVAL_ANSWERED,
+            execution_id=execution_id,
+            approval_id=found.id,
+            approved=found.approved,
+            by=found.answered_by,
+        )
+        self._live.changed([execution_id])
+        if resumed:
+            logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
+            try:
+                self._dispatch.due()
+            except DatabaseUnavailableError as error:
+                # the answer is committed: the keeper sends it
+                logger.warning("approval.not_sent_yet", error=error.message)
+        return found
+
+
+def _answer(
+    connection: Connection, approval_id: UUID, given: Answer
+) -> tuple[Approval, list[UUID] | None]:
+    """Return the question as it is now, and what goes on; None where nothing was written."""
+    given = replace(given, note=storable_text(given.note), value=_stored(given.value))
+    asked = _get(connection, approval_id, None)
+    check_answer(asked.kind, asked.schema, given)
+    if answers.answer(connection, approval_id, given):
+        resumed = transitions.resume_answered(connection, [asked.execution_id])
+        return _get(connection, approval_id, None), resumed
+    found = _get(connection, approval_id, None)
+    same = (found.approved, found.value, found.note) == (given.approved, given.value, given.note)
+    if found.status is ApprovalStatus.ANSWERED and same:
+        return found, None
+    raise ApprovalClosedError(_why_closed(found), status=found.status.value)
+
+
+def _stored(value: object) -> object:
+    """Return a value as the database gives it back."""
+    return None if value is None else loads(storable(value))
+
+
+def _why_closed(found: Approval) -> str:
+    match found.status:
+        case ApprovalStatus.ANSWERED:
+            said = "approved" if found.approved else "refused"
+            return f"The question was answered already: {said} by {found.answered_by}."
+        case ApprovalStatus.OPEN | ApprovalStatus.EXPIRED if found.expired:
+            return "The question has expired; nobody answered it in time."
+    return "The question is not needed any more: its execution has ended."
+
+
+def _get(connection: Connection, approval_id: UUID, owner: UUID | None) -> Approval:
+    found = approvals.get(connection, approval_id, owner=owner)
+    if found is None:
+        raise NotFoundError("approval", approval_id)
+    return found
