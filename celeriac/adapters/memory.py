@@ -108,6 +108,7 @@ class MemoryRunContext:
         self.denial: Exception | None = None
         self.calls: list[ModelCall] = []
         self.tickets: list[Ticket | None] = []
+        self.released: list[Ticket] = []
         self.questions: list[Question] = []
         self.given: dict[str, Answer] = {}
         self.session_id = uuid4()
@@ -148,6 +149,10 @@ class MemoryRunContext:
         """Keep a model call, and the ticket that it had."""
         self.tickets.append(ticket)
         self.calls.append(call)
+
+    async def release(self, ticket: Ticket) -> None:
+        """Keep the ticket of a call that came to nothing."""
+        self.released.append(ticket)
 
     async def ask(self, question: Question) -> Answer:
         """Keep a question; return its answer in `given`, which must be there."""

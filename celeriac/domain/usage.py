@@ -30,6 +30,8 @@ class ModelCall:
     latency_ms: int = 0
     finish_reason: str | None = None
     cost: Decimal | None = None
+    booked: "PlannedCall | None" = None
+    """What budgets are charged where the provider did not say what was used: an estimate."""
 
     def __post_init__(self) -> None:
         """Refuse here, in the agent that told it, what the database would refuse later."""

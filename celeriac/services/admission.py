@@ -7,7 +7,7 @@ from celeriac.domain.errors import ProviderRateLimitedError
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import Parked
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
-from celeriac.services.budget_book import BudgetBook
+from celeriac.services.budget_book import NOTHING, BudgetBook, Used
 from celeriac.services.ports import Job
 from celeriac.services.provider_limits import ProviderLimits
 
@@ -44,14 +44,26 @@ class Admission:
         One that was not reserved for is booked after the fact; raises BudgetSpentError where it
         exceeds a budget.
         """
+        used = _used(call)
         if ticket is not None and ticket.taken is not None:
-            tokens = call.input_tokens + call.output_tokens
-            await asyncio.to_thread(self._limits.correct, ticket.taken, tokens)
+            await asyncio.to_thread(self._limits.correct, ticket.taken, used.tokens)
         if ticket is not None and ticket.reserved:
-            await self._book.settle(job, ticket.id, call)
+            await self._book.settle(job, ticket.id, used)
         else:
-            await self._book.spend(lease, job, call)
+            await self._book.spend(lease, job, used)
+
+    async def release(self, job: Job, ticket: Ticket) -> None:
+        """Give back what was reserved for a call that came to nothing."""
+        if ticket.taken is not None:
+            await asyncio.to_thread(self._limits.correct, ticket.taken, 0)
+        if ticket.reserved:
+            await self._book.settle(job, ticket.id, NOTHING)
 
     def sent_away(self, lease: Lease, error: ProviderRateLimitedError) -> Parked | None:
         """Return how an execution waits whose provider asks to slow down; see ProviderLimits."""
         return self._limits.sent_away(lease.execution_id, error)
+
+
+def _used(call: ModelCall) -> Used:
+    told = call.booked or call
+    return Used(told.cost, told.input_tokens + told.output_tokens)

@@ -97,6 +97,10 @@ class Attempt:
         self._check_lease()
         return await self._backed.admit(call)
 
+    async def release(self, ticket: Ticket) -> None:
+        """Give back leave for a model call; see `RunContext.release`."""
+        await self._backed.release(ticket)
+
     async def ask(self, question: Question) -> Answer:
         """Ask a person and wait; see `RunContext.ask`."""
         self._check_lease()

@@ -65,6 +65,10 @@ class Backed:
             return
         await self._backing.admission.charge(self._lease, self._job, call, ticket)
 
+    async def release(self, ticket: Ticket) -> None:
+        """Give back what was reserved for a call that came to nothing."""
+        await self._backing.admission.release(self._job, ticket)
+
     async def ask(self, question: Question) -> Answer:
         """Ask a person and wait for the answer."""
         return await self._backing.questions.ask(self._lease, question)

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -18,7 +19,7 @@ from celeriac.domain.budget import OnBudget, Standing
 from celeriac.domain.errors import DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
-from celeriac.domain.usage import ModelCall, PlannedCall
+from celeriac.domain.usage import PlannedCall
 from celeriac.services.budget_words import (
     check_price,
     extension_of,
@@ -42,7 +43,18 @@ _BUSY_SECONDS = (3.0, 9.0)
 """How long an execution is parked when only calls under way hold what is left."""
 
 _PATIENCE_SECONDS = 60.0
-_NOTHING = Decimal(0)
+_FREE = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a call used; `cost` is in US dollars, None where no price is known."""
+
+    cost: Decimal | None
+    tokens: int
+
+
+NOTHING = Used(_FREE, 0)
 
 
 class BudgetBook:
@@ -87,18 +99,18 @@ class BudgetBook:
                 raise MustWaitError(parked_behind(found.standings, random.uniform(*_BUSY_SECONDS)))
             await asyncio.sleep(random.uniform(*_LOOK_SECONDS))
 
-    async def settle(self, job: Job, ticket: UUID, call: ModelCall) -> None:
+    async def settle(self, job: Job, ticket: UUID, used: Used) -> None:
         """Put what a call used in the place of its reservation."""
-        await asyncio.to_thread(self._settle, job, ticket, call)
+        await asyncio.to_thread(self._settle, job, ticket, used)
 
-    async def spend(self, lease: Lease, job: Job, call: ModelCall) -> None:
+    async def spend(self, lease: Lease, job: Job, used: Used) -> None:
         """Book a call that nothing was reserved for, after it was made.
 
         Raises BudgetSpentError where that exceeds a budget and nobody allows more.
         """
         if not await self._applies(job):
             return
-        found = await asyncio.to_thread(self._spend, job, call)
+        found = await asyncio.to_thread(self._spend, job, used)
         exceeded = [each for each in found.standings if each.exceeded]
         if exceeded:
             await self._ask_for_more(lease, job, exceeded, may_park=False)
@@ -125,8 +137,8 @@ class BudgetBook:
 
         return patiently(reserve, seconds=_PATIENCE_SECONDS)
 
-    def _spend(self, job: Job, call: ModelCall) -> Reserving:
-        payer, cost, tokens = _payer(job), call.cost or _NOTHING, _tokens(call)
+    def _spend(self, job: Job, used: Used) -> Reserving:
+        payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
 
         def spend() -> Reserving:
             with self._database.statement() as connection:
@@ -138,8 +150,8 @@ class BudgetBook:
         # one whose answer got lost may be booked twice: rather that than not at all
         return patiently(spend, seconds=_PATIENCE_SECONDS)
 
-    def _settle(self, job: Job, ticket: UUID, call: ModelCall) -> None:
-        cost, tokens = call.cost or _NOTHING, _tokens(call)
+    def _settle(self, job: Job, ticket: UUID, used: Used) -> None:
+        cost, tokens = used.cost or _FREE, used.tokens
 
         def settle() -> bool:
             with self._database.statement() as connection:
@@ -152,7 +164,7 @@ class BudgetBook:
             patiently(settle, seconds=_PATIENCE_SECONDS)
             return
         if not settled and (cost or tokens):
-            self._spend(job, call)  # released meanwhile, as a lost attempt's; spent all the same
+            self._spend(job, used)  # released meanwhile, as a lost attempt's; spent all the same
 
     async def _ask_for_more(
         self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool
@@ -231,7 +243,3 @@ def _with_windows(work: Callable[[], Reserving], begin: Callable[[], None]) -> R
 
 def _payer(job: Job) -> Payer:
     return Payer(job.execution_id, job.task_id, job.owner_id, job.budget)
-
-
-def _tokens(call: ModelCall) -> int:
-    return call.input_tokens + call.output_tokens

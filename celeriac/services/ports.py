@@ -175,6 +175,10 @@ class RunContext(Protocol):
         """
         ...
 
+    async def release(self, ticket: Ticket) -> None:
+        """Give back the leave for a model call that came to nothing: it was refused, or failed."""
+        ...
+
     async def ask(self, question: Question) -> Answer:
         """Ask a person and wait here for the answer; the attempt keeps its slot meanwhile.
 

@@ -18,10 +18,11 @@ from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.urls import with_database
 from celeriac.settings.celery import CelerySettings
 from celeriac.settings.commands import Commands
-from celeriac.settings.models import ProviderSettings
+from celeriac.settings.models import ProviderLimit, ProviderSettings
 from celeriac.settings.outside import ApprovalSettings, OutboundSettings
 from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
 from celeriac.settings.readers import Names, checked_url, read_json
+from celeriac.settings.tools import McpServersSettings
 
 _SECRET_CHARACTERS = 32
 _MISSING = (
@@ -59,6 +60,8 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     providers: Annotated[dict[str, ProviderSettings], NoDecode, BeforeValidator(read_json)] = {}
     """More OpenAI-compatible providers by name; JSON: {"vllm": {"base_url": …, "api_key": …}}."""
+    provider_limits: Annotated[dict[str, ProviderLimit], NoDecode, BeforeValidator(read_json)] = {}
+    """Limits by `provider` or `provider/model`; JSON: {"openai": {"requests_per_minute": 60}}."""
     prices_file: Path | None = None
     """Own prices of models, JSON: {"vllm/qwen3-8b": {"input": 0.05, "output": 0.2}}, in US dollars
     per million tokens. They come before the published ones."""
@@ -74,6 +77,9 @@ class Settings(BaseSettings):
     ["/opt/tools/word-count", "--json"]}."""
     public_url: str | None = None
     """Where people reach the API with a browser; links that answer questions begin with it."""
+    mcp_servers: McpServersSettings = {}
+    """MCP servers that agents may name; JSON, or a file of it: {"files": {"command":
+    ["/opt/mcp/files"]}, "crm": {"url": …, "headers": {"Authorization": "CRM_AUTHORIZATION"}}}."""
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""

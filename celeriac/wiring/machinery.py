@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.agents.pricing import Prices
 from celeriac.agents.registry import Registry
@@ -13,16 +14,18 @@ from celeriac.services.active import ActiveAttempts
 from celeriac.services.admission import Admission
 from celeriac.services.attempt import StopReason
 from celeriac.services.backing import Backing
+from celeriac.services.budget_book import BudgetBook
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.conversations import Conversations
 from celeriac.services.execute import Execute, Parts
 from celeriac.services.finish import Finish
 from celeriac.services.heartbeat import Heartbeat
 from celeriac.services.notebook import Notebook
+from celeriac.services.provider_limits import ProviderLimits
 from celeriac.services.questions import Questions
 from celeriac.services.tapes import Tapes
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import providers
+from celeriac.wiring.options import providers, rates, tool_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Machinery:
     heartbeat: Heartbeat
     notebook: Notebook
     listener: CancelListener
+    limiter: RedisRateLimiter
     loop: LoopThread
     runners: Registry
 
@@ -42,6 +46,7 @@ class Machinery:
         self.listener.close()
         self.runners.close(self.loop)
         self.loop.close()
+        self.limiter.close()
 
 
 def build_machinery(container: Container, *, worker: str, closing: Callable[[], bool]) -> Machinery:
@@ -55,11 +60,14 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         prices=Prices.load(settings.prices_file),
         agent_modules=settings.agent_modules,
         commands=settings.commands,
+        tool_servers=tool_servers(settings, os.environ),
         environment=os.environ,
     )
     if settings.worker.warm_runners:
         runners.warm()
     lease_seconds = settings.worker.lease_seconds
+    limiter = RedisRateLimiter(settings.require_redis())
+    questions = Questions(container.database, container.live)
     parts = Parts(
         plans=container.plans,
         claim=ClaimAttempt(container.database, worker=worker, lease_seconds=lease_seconds),
@@ -68,9 +76,12 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         active=active,
         notebook=notebook,
         backing=Backing(
-            admission=Admission(),
+            admission=Admission(
+                ProviderLimits(limiter, rates(settings), container.database),
+                BudgetBook(container.database, questions),
+            ),
             conversations=Conversations(container.database),
-            questions=Questions(container.database, container.live),
+            questions=questions,
             tapes=Tapes(container.database),
         ),
         live=container.live,
@@ -88,6 +99,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         heartbeat=Heartbeat(container.database, active, lease_seconds=lease_seconds),
         notebook=notebook,
         listener=listener,
+        limiter=limiter,
         loop=loop,
         runners=runners,
     )

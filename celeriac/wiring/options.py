@@ -1,12 +1,15 @@
 """From settings to what each part is told of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from celeriac.adapters.celery_app import CeleryOptions
+from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.providers import Providers
 from celeriac.domain.errors import ConfigurationError
+from celeriac.domain.rate import Rate
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.home import Home
 from celeriac.logs import LogOptions, Service
@@ -84,6 +87,14 @@ def secret_key(settings: Settings) -> str:
     return settings.secret_key.get_secret_value()
 
 
+def rates(settings: Settings) -> dict[str, Rate]:
+    """Return the providers' limits, by `provider` or `provider/model`."""
+    return {
+        name: Rate(limit.requests_per_minute, limit.tokens_per_minute)
+        for name, limit in settings.provider_limits.items()
+    }
+
+
 def providers(settings: Settings) -> Providers:
     """Return the model providers that agents may name; ConfigurationError for a bad address."""
     key = settings.openai_api_key
@@ -95,4 +106,23 @@ def providers(settings: Settings) -> Providers:
             name: (provider.base_url, provider.api_key.get_secret_value())
             for name, provider in settings.providers.items()
         },
+    )
+
+
+def tool_servers(settings: Settings, environment: Mapping[str, str]) -> ToolServers:
+    """Return the MCP servers that agents may use; ConfigurationError for a variable not set."""
+    servers = settings.mcp_servers
+    return ToolServers.configured(
+        programs={
+            name: (server.command, server.environment)
+            for name, server in servers.items()
+            if server.command is not None
+        },
+        addresses={
+            name: (server.url, server.headers)
+            for name, server in servers.items()
+            if server.url is not None
+        },
+        environment=environment,
+        guard=settings.outbound.guard(),
     )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.adapters.memory_rates import MemoryRateLimiter
 from celeriac.db import budgets
 from celeriac.db.engine import Database
@@ -33,7 +34,7 @@ def admission_of(
 ) -> Admission:
     """Return a process's admission; the limiter is in memory unless given."""
     limits = ProviderLimits(limiter or MemoryRateLimiter(), rates or {}, database)
-    return Admission(limits, BudgetBook(database, Questions(database)))
+    return Admission(limits, BudgetBook(database, Questions(database, MemoryLiveEvents())))
 
 
 def backing_of(database: Database) -> Backing:
@@ -41,7 +42,7 @@ def backing_of(database: Database) -> Backing:
     return Backing(
         admission=admission_of(database),
         conversations=Conversations(database),
-        questions=Questions(database),
+        questions=Questions(database, MemoryLiveEvents()),
         tapes=Tapes(database),
     )
 
@@ -102,7 +103,7 @@ class Spending:
         with self.core.database.statement() as connection:
             return budgets.release_leaked(connection, limit=100)
 
-    def window(self, budget_id: UUID) -> tuple[Decimal, int, Decimal, int]:
+    def window(self, budget_id: UUID) -> tuple[Decimal | int, int, Decimal | int, int]:
         """Return what is spent and reserved: money and tokens of both."""
         query = text(
             "SELECT spent_cost, spent_tokens, reserved_cost, reserved_tokens"

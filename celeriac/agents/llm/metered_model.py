@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -14,12 +14,13 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
 from celeriac.agents.base import clip, emit_message
+from celeriac.agents.llm.estimate import estimate, tokens_of
 from celeriac.agents.llm.model_errors import content_filtered
 from celeriac.agents.llm.watchdog import Watchdog
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice
 from celeriac.domain.errors import OutputInvalidError
-from celeriac.domain.usage import ModelCall
+from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.logs.events import Step
 from celeriac.services.ports import RunContext
 
@@ -66,21 +67,40 @@ class MeteredModel(WrapperModel):
         run_context: AiContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
         """Ask the wrapped model, watched and metered; see `Model.request_stream`."""
+        planned = estimate(messages, model_settings, model_request_parameters)
+        ticket = await self._context.admit(self._planned(planned))
         await self._log_request(messages)
         began = time.monotonic()
         self._watchdog.asked()
         logger.info(
             Step.MESSAGE_SENT, provider=self._choice.provider.name, model=self._choice.model
         )
-        async with self.wrapped.request_stream(
-            messages, model_settings, model_request_parameters, run_context
-        ) as stream:
+        async with AsyncExitStack() as opened:
+            try:
+                stream = await opened.enter_async_context(
+                    self.wrapped.request_stream(
+                        messages, model_settings, model_request_parameters, run_context
+                    )
+                )
+            except BaseException:
+                if ticket is not None:
+                    await self._context.release(ticket)
+                raise
             try:
                 yield stream
             finally:
                 self._watchdog.rest()
-                await self._charge(stream.get(), began)
+                await self._charge(stream.get(), began, planned, ticket)
         await self._close(stream.get())
+
+    def _planned(self, tokens: Tokens) -> PlannedCall:
+        return PlannedCall(
+            provider=self._choice.provider.name,
+            model=self._choice.model,
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            cost=self._prices.cost(self._choice, tokens),
+        )
 
     async def _log_request(self, messages: list[ModelMessage]) -> None:
         """Log what is said to the model now: the prompt, later what its answer lacked."""
@@ -90,7 +110,9 @@ class MeteredModel(WrapperModel):
             elif isinstance(part, SystemPromptPart):
                 await emit_message(self._context, "system", part.content)
 
-    async def _charge(self, response: ModelResponse, began: float) -> None:
+    async def _charge(
+        self, response: ModelResponse, began: float, planned: Tokens, ticket: Ticket | None
+    ) -> None:
         usage = response.usage
         measured = _is_measured(usage)
         tokens = Tokens(
@@ -109,7 +131,9 @@ class MeteredModel(WrapperModel):
                 latency_ms=round((time.monotonic() - began) * 1000),
                 finish_reason=finished or _UNFINISHED,
                 cost=self._prices.cost(self._choice, tokens) if measured else None,
-            )
+                booked=None if measured else self._planned(_told(planned, response)),
+            ),
+            ticket,
         )
 
     async def _close(self, response: ModelResponse) -> None:
@@ -125,6 +149,12 @@ class MeteredModel(WrapperModel):
                 answer=clip(self.last_answer, MAX_SHOWN_ANSWER),
                 output_tokens=response.usage.output_tokens,
             )
+
+
+def _told(planned: Tokens, response: ModelResponse) -> Tokens:
+    """Return about what an answer has used whose provider doesn't say it."""
+    said = response.text or ""
+    return Tokens(input=planned.input, output=tokens_of(said))
 
 
 def _is_measured(usage: RequestUsage) -> bool:
