@@ -83,10 +83,16 @@ class Providers:
             ]
         )
 
-    def choose(self, name: str) -> Choice:
+    @property
+    def keys(self) -> list[str]:
+        """All API keys, to be kept out of what is written down."""
+        return [provider.api_key for provider in self._by_name.values() if provider.api_key]
+
+    def choose(self, name: str, *, reached: bool = True) -> Choice:
         """Return what `provider/model` names; the model's own name may hold slashes.
 
-        Raises AgentMisconfiguredError that says what is wrong with the agent's field `model`.
+        A provider that isn't to be `reached` needs no address and no key. Raises
+        AgentMisconfiguredError that says what is wrong with the agent's field `model`.
         """
         provider_name, _, model = name.partition("/")
         if not provider_name or not model:
@@ -96,6 +102,8 @@ class Providers:
                 field="model",
             )
         provider = self._by_name.get(provider_name)
+        if not reached:
+            return Choice(provider or Provider(name=provider_name, base_url=""), model)
         if provider is None:
             raise AgentMisconfiguredError(
                 f"The agent's model {name!r} names the provider {provider_name!r}, which isn't "

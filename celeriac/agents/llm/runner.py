@@ -10,17 +10,17 @@ from typing import ClassVar
 
 import pydantic_ai
 import structlog
+from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
 from celeriac.agents.child.log_relay import LogRelay
-from celeriac.agents.llm.chat_models import ChatModels
 from celeriac.agents.llm.checkpoints import CheckpointModel
-from celeriac.agents.llm.clients import Clients
 from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.deferral import parked, results_of
 from celeriac.agents.llm.deltas import Deltas
 from celeriac.agents.llm.metered_model import MeteredModel
 from celeriac.agents.llm.person import person_tools
+from celeriac.agents.llm.reach import Reach
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.llm.turn import TOOL_RETRIES, Turn
 from celeriac.agents.llm.watchdog import Patience, Watchdog
@@ -28,11 +28,11 @@ from celeriac.agents.mcp.calls import Calls
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.mcp.toolset import connected
 from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Providers
+from celeriac.agents.providers import Choice, Providers
 from celeriac.domain.agent import LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedError
 from celeriac.domain.outcome import Completed, MustWaitError, Parked
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.addresses import OutboundGuard
 from celeriac.logs.events import Step
 from celeriac.services.ports import Job, RunContext
 
@@ -54,11 +54,10 @@ class LlmRunner:
         patience: Patience | None = None,
     ) -> None:
         """Reach the models of `providers`, and tools of `servers`; connections come with runs."""
-        self._providers = providers
         self._prices = prices
         self._servers = servers or ToolServers(guard=OutboundGuard())
         self._patience = patience or Patience()
-        self._models = ChatModels(Clients(silence_seconds=self._patience.first))
+        self._reach = Reach(providers, silence_seconds=self._patience.first)
         pydantic_ai.BANNER_ENABLED = False  # its greeting has no place in a worker's log
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
@@ -82,10 +81,15 @@ class LlmRunner:
                     agent=job.agent_name,
                     policy=spec.approvals,
                 )
-        turn = self._turn(spec, job, context, conversation)
         output = StructuredOutput(job.output_schema) if job.output_schema else None
         try:
-            async with self._toolsets(spec, context, conversation) as toolsets:
+            async with (
+                self._reach.model(spec.model, job, context) as (choice, model),
+                self._toolsets(spec, context, conversation) as toolsets,
+            ):
+                turn = self._turn(
+                    spec, job, context, conversation=conversation, choice=choice, model=model
+                )
                 return await turn.run(output, toolsets, answers)
         except (MustWaitError, ProviderRateLimitedError):
             await conversation.save()
@@ -93,15 +97,21 @@ class LlmRunner:
 
     async def aclose(self) -> None:
         """Close the connections; called on the loop once nothing runs any more."""
-        await self._models.aclose()
+        await self._reach.aclose()
 
     def _turn(
-        self, spec: LlmAgent, job: Job, context: RunContext, conversation: Conversation
+        self,
+        spec: LlmAgent,
+        job: Job,
+        context: RunContext,
+        *,
+        conversation: Conversation,
+        choice: Choice,
+        model: Model,
     ) -> Turn:
-        choice = self._providers.choose(spec.model)
         watchdog = Watchdog(self._patience.within(job.limits), choice)
         metered = MeteredModel(
-            self._models.of(choice),
+            model,
             choice=choice,
             context=context,
             watchdog=watchdog,
