@@ -15,6 +15,7 @@ from celeriac.cli.doctor import doctor
 from celeriac.cli.exits import ErrorReport, ExitCode, exit_code_of, report_of
 from celeriac.cli.formatting import printable
 from celeriac.cli.logs import logs
+from celeriac.cli.mcp import mcp
 from celeriac.cli.monitor import monitor
 from celeriac.cli.run import run as run_task
 from celeriac.cli.timeline import timeline
@@ -81,7 +82,7 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
         context_settings=_MANNERS,
     )
     _add_root(app, manner or _Manner())
-    for start in (up, demo, services.api):
+    for start in (up, demo, services.api, mcp):
         app.command(rich_help_panel=_START)(start)
     for hand_over in (services.worker, services.beat):
         app.command(rich_help_panel=_START, context_settings=_PASS_ON)(hand_over)

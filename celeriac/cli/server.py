@@ -24,6 +24,12 @@ def key_file(home: Home) -> Path:
     return home.secrets / ADMIN_KEY_NAME
 
 
+def find_address(home: Path | None, api_url: str | None) -> str:
+    """Return the address of the server to ask; raises CommandError where none is known."""
+    place = Home.at(home)
+    return _address(place, api_url, _own_address(place))
+
+
 def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> Server:
     """Return the server to ask.
 
@@ -31,16 +37,8 @@ def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> 
     no key, is known.
     """
     place = Home.at(home)
-    stack = find_running_stack(place)
-    own_url = stack.api_url if stack else None
-    url = api_url or own_url
-    if url is None:
-        raise CommandError(
-            f"No server is known: no stack runs in {place.root}, and CELERIAC_API_URL is not set.",
-            cure="Start one with `celeriac up`, or name one with --api-url or CELERIAC_API_URL.",
-            exit_code=ExitCode.UNAVAILABLE,
-            problem="no_server",
-        )
+    own_url = _own_address(place)
+    url = _address(place, api_url, own_url)
     if api_key is None and url.rstrip("/") == (own_url or "").rstrip("/"):
         api_key = _own_key(place)
     if api_key is None:
@@ -51,6 +49,23 @@ def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> 
             problem="no_api_key",
         )
     return Server(url, api_key)
+
+
+def _own_address(home: Home) -> str | None:
+    stack = find_running_stack(home)
+    return stack.api_url if stack else None
+
+
+def _address(home: Home, api_url: str | None, own_url: str | None) -> str:
+    url = api_url or own_url
+    if url is None:
+        raise CommandError(
+            f"No server is known: no stack runs in {home.root}, and CELERIAC_API_URL is not set.",
+            cure="Start one with `celeriac up`, or name one with --api-url or CELERIAC_API_URL.",
+            exit_code=ExitCode.UNAVAILABLE,
+            problem="no_server",
+        )
+    return url
 
 
 def _own_key(home: Home) -> str | None:

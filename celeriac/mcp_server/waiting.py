@@ -1,0 +1,99 @@
+"""The tool that waits, for a bounded time, and tells how it goes."""
+
+import asyncio
+import time
+from typing import Annotated
+from uuid import UUID
+
+from mcp.server.mcpserver.tools import Tool
+from pydantic import Field
+
+from celeriac import wire
+from celeriac.client import Client
+from celeriac.domain.events import EventType
+from celeriac.domain.outcome import WaitingFor
+from celeriac.mcp_server.access import Access, ToolContext
+from celeriac.mcp_server.parameters import ExecutionId
+from celeriac.mcp_server.toolbox import READS, make_tool
+from celeriac.mcp_server.views import ExecutionState
+
+MAX_SECONDS = 600.0
+_DEFAULT_SECONDS = 30.0
+_FIRST_LOOK_SECONDS = 0.1
+_LONGEST_LOOK_SECONDS = 1.0
+
+
+def waiting_tools(access: Access) -> list[Tool]:
+    """Return wait_for_execution."""
+
+    async def wait_for_execution(
+        ctx: ToolContext,
+        *,
+        execution_id: ExecutionId,
+        timeout_seconds: Annotated[
+            float, Field(ge=0, le=MAX_SECONDS, description="How long to wait at most.")
+        ] = _DEFAULT_SECONDS,
+        stop_at_question: Annotated[
+            bool, Field(description="Return as soon as it waits for a person's approval.")
+        ] = True,
+    ) -> ExecutionState:
+        """Wait until an execution has ended, and return how it stands then.
+
+        When the time is over it is returned as it stands, with `ended` false: it goes on by
+        itself, and you may wait again. Progress is told meanwhile.
+        """
+        with access.client(ctx) as client:
+            watch = _Watch(client, execution_id, ctx)
+            execution = await watch.until_end(timeout_seconds, stop_at_question=stop_at_question)
+        return ExecutionState.of(execution)
+
+    return [make_tool(wait_for_execution, "Wait for an execution", READS)]
+
+
+class _Watch:
+    """Looks at one execution again and again; a cancellation ends it between two looks."""
+
+    def __init__(self, client: Client, execution_id: UUID, context: ToolContext) -> None:
+        self._client = client
+        self._id = execution_id
+        self._context = context
+        self._seen = 0
+
+    async def until_end(self, seconds: float, *, stop_at_question: bool) -> wire.Execution:
+        deadline = time.monotonic() + seconds
+        execution = await self._look()
+        self._seen = execution.event_count
+        await self._tell(execution)
+        pause = _FIRST_LOOK_SECONDS
+        while not execution.status.terminal and time.monotonic() < deadline:
+            if stop_at_question and execution.waiting_for is WaitingFor.APPROVAL:
+                return execution
+            await asyncio.sleep(min(pause, max(deadline - time.monotonic(), 0)))
+            pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+            if await self._has_news():
+                execution = await self._look()
+                await self._tell(execution)
+        return execution
+
+    async def _look(self) -> wire.Execution:
+        return await asyncio.to_thread(self._client.executions.get, self._id)
+
+    async def _has_news(self) -> bool:
+        """Whether there are new events: small to ask for, where a whole row may be large."""
+        news = await asyncio.to_thread(
+            lambda: list(self._client.executions.events(self._id, after=self._seen))
+        )
+        if news:
+            self._seen = news[-1].seq
+        return any(each.type is not EventType.LOG for each in news)
+
+    async def _tell(self, execution: wire.Execution) -> None:
+        told = execution.progress
+        message = execution.status.value
+        if execution.waiting_for is not None:
+            message += f" for {execution.waiting_for.value}"
+        if told is not None:
+            of = "" if told.total is None else f" of {told.total:g}"
+            message += f", {told.done:g}{of}" + (f": {told.note}" if told.note else "")
+        # the number of events is what always grows; the work's own figures need not
+        await self._context.report_progress(self._seen, None, message)
