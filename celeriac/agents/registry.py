@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
+from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
 from celeriac.domain.agent import AgentSpec, RunnerName
@@ -20,7 +22,8 @@ class Registry:
     """Makes each runner once per process. Safe to share between threads.
 
     `agent_modules` are the packages whose functions agents may name, `commands` the programs that
-    they may; `environment` is what the worker has: a child process sees a part of it.
+    they may; `crewai_venv` is CrewAI's own environment. `environment` is what the worker has: a
+    child process sees a part of it.
     """
 
     def __init__(
@@ -30,12 +33,16 @@ class Registry:
         prices: Prices,
         agent_modules: Sequence[str],
         commands: Mapping[str, Sequence[str]],
+        tool_servers: ToolServers,
+        crewai_venv: Path,
         environment: Mapping[str, str],
     ) -> None:
         self._providers = providers
         self._prices = prices
         self._agent_modules = agent_modules
         self._commands = commands
+        self._tool_servers = tool_servers
+        self._crewai_venv = crewai_venv
         self._environment = environment
         self._making = threading.Lock()
         self._runners: dict[RunnerName, Runner] = {}
@@ -74,7 +81,7 @@ class Registry:
                 from celeriac.agents.llm.runner import LlmRunner
 
                 self._prices.warm()
-                llm = LlmRunner(self._providers, self._prices)
+                llm = LlmRunner(self._providers, self._prices, servers=self._tool_servers)
                 self._closers.append(llm.aclose)
                 return llm
             case RunnerName.PYTHON:
@@ -85,7 +92,19 @@ class Registry:
                 from celeriac.agents.command.runner import CommandRunner
 
                 return CommandRunner(commands=self._commands, environment=self._environment)
-            case RunnerName.CLAUDE | RunnerName.CREWAI:
+            case RunnerName.CREWAI:
+                from celeriac.agents.crewai.runner import CrewaiRunner
+                from celeriac.agents.crewai.venv import CrewVenv
+
+                self._prices.warm()
+                return CrewaiRunner(
+                    venv=CrewVenv(self._crewai_venv.absolute()),
+                    providers=self._providers,
+                    prices=self._prices,
+                    servers=self._tool_servers,
+                    environment=self._environment,
+                )
+            case RunnerName.CLAUDE:
                 raise AgentMisconfiguredError(f"There is no runner {name} yet.", field="runner")
 
     async def _aclose(self) -> None:

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     mcp_servers: McpServersSettings = {}
     """MCP servers that agents may name; JSON, or a file of it: {"files": {"command":
     ["/opt/mcp/files"]}, "crm": {"url": …, "headers": {"Authorization": "CRM_AUTHORIZATION"}}}."""
+    crewai_venv: Path | None = None
+    """CrewAI's own virtual environment; `celeriac crews install` builds it. Default: `crewai` in
+    the home."""
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
@@ -135,6 +138,11 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         """Where log files go."""
         return self.log_dir or self.home / "logs"
+
+    @property
+    def crewai(self) -> Path:
+        """Where CrewAI's virtual environment is."""
+        return self.crewai_venv or self.home / "crewai"
 
     def broker_url(self) -> str:
         """The broker: CELERY_BROKER_URL, or database 1 of REDIS_URL (REQUIREMENTS A22)."""

@@ -61,6 +61,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         agent_modules=settings.agent_modules,
         commands=settings.commands,
         tool_servers=tool_servers(settings, os.environ),
+        crewai_venv=settings.crewai,
         environment=os.environ,
     )
     if settings.worker.warm_runners:

@@ -20,7 +20,9 @@ from celeriac.agents.child.environment import child_environment
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
+from celeriac.agents.crewai.tool_servers import tool_servers_of
 from celeriac.agents.crewai.venv import CrewVenv, State
+from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice, Providers
 from celeriac.domain.agent import CrewaiAgent, CrewGraph, RunnerName
@@ -56,12 +58,17 @@ class CrewaiRunner:
         venv: CrewVenv,
         providers: Providers,
         prices: Prices,
+        servers: ToolServers,
         environment: Mapping[str, str],
     ) -> None:
-        """Use the CrewAI in `venv`; of the worker's `environment` children see a part."""
+        """Use the CrewAI in `venv`, and for tools the `servers` that an administrator configured.
+
+        Of the worker's `environment` children see a part.
+        """
         self._venv = venv
         self._providers = providers
         self._prices = prices
+        self._servers = servers
         self._environment = environment
 
     async def run(self, job: Job, context: RunContext) -> Completed:
@@ -77,6 +84,7 @@ class CrewaiRunner:
             )
         crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
         choices = self._choices(crew)
+        tools = tool_servers_of(crew, self._servers)
         if self._venv.state() is not State.READY:
             raise AgentMisconfiguredError(self._venv.describe(), field="runner")
         logger.info(
@@ -92,7 +100,7 @@ class CrewaiRunner:
                 self._command(job, context.workdir, private),
                 job,
                 context,
-                {"crew": self._described(job, job.agent, crew, choices)},
+                {"crew": _described(job, job.agent, crew, choices, tools)},
                 price=lambda provider, model, tokens: self._cost(
                     choices.get(f"{provider}/{model}"), tokens
                 ),
@@ -115,34 +123,7 @@ class CrewaiRunner:
                 raise AgentMisconfiguredError(
                     f"The crew's {node}: {error.message}", field="crew", node=node
                 ) from error
-        for agent in crew.agents:
-            if agent.tools:
-                raise AgentMisconfiguredError(
-                    f"The crew's agents.{agent.id}: there is no MCP server {agent.tools[0]!r}.",
-                    field="crew",
-                    node=f"agents.{agent.id}",
-                )
         return choices
-
-    def _described(
-        self, job: Job, agent: CrewaiAgent, crew: CrewGraph, choices: Mapping[str, Choice]
-    ) -> JsonObject:
-        return {
-            "graph": crew.model_dump(mode="json"),
-            "models": {
-                name: {
-                    "provider": choice.provider.name,
-                    "name": choice.model,
-                    "base_url": choice.provider.base_url,
-                    "api_key": choice.provider.api_key,
-                }
-                for name, choice in choices.items()
-            },
-            "mcp": {},
-            "max_model_calls": agent.max_model_calls,
-            "memory_mb": job.limits.memory_mb,
-            "timeout_seconds": job.limits.soft_seconds,
-        }
 
     def _command(self, job: Job, workdir: Path, private: Path) -> ChildCommand:
         home = private / "home"
@@ -163,6 +144,32 @@ class CrewaiRunner:
 
     def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:
         return self._prices.cost(choice, tokens) if choice else None
+
+
+def _described(
+    job: Job,
+    agent: CrewaiAgent,
+    crew: CrewGraph,
+    choices: Mapping[str, Choice],
+    tools: JsonObject,
+) -> JsonObject:
+    """Return what the child is told; it holds keys, and goes over its stdin alone."""
+    return {
+        "graph": crew.model_dump(mode="json"),
+        "models": {
+            name: {
+                "provider": choice.provider.name,
+                "name": choice.model,
+                "base_url": choice.provider.base_url,
+                "api_key": choice.provider.api_key,
+            }
+            for name, choice in choices.items()
+        },
+        "mcp": tools,
+        "max_model_calls": agent.max_model_calls,
+        "memory_mb": job.limits.memory_mb,
+        "timeout_seconds": job.limits.soft_seconds,
+    }
 
 
 def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:

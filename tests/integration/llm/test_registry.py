@@ -6,11 +6,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Provider, Providers
 from celeriac.agents.registry import Registry
 from celeriac.domain.agent import LlmAgent, PythonAgent
 from celeriac.domain.outcome import Completed
+from celeriac.kit.addresses import OutboundGuard
 from celeriac.kit.loop import LoopThread
 from tests.support.llm_jobs import llm_job
 from tests.support.model_server import ModelServer
@@ -21,15 +23,20 @@ LLM = LlmAgent(model="test/model")
 
 _LOADED = """
 import json, sys
+from pathlib import Path
+from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
 from celeriac.agents.registry import Registry
 from celeriac.domain.agent import LlmAgent, PythonAgent
+from celeriac.kit.addresses import OutboundGuard
 
 registry = Registry(
-    providers=Providers([]), prices=Prices(), agent_modules=(), commands={}, environment={}
+    providers=Providers([]), prices=Prices(), agent_modules=(), commands={},
+    tool_servers=ToolServers(guard=OutboundGuard()), crewai_venv=Path("crewai"), environment={},
 )
-loaded = lambda: [name for name in ("pydantic_ai", "openai", "genai_prices") if name in sys.modules]
+sdks = ("pydantic_ai", "openai", "genai_prices", "mcp")
+loaded = lambda: [name for name in sdks if name in sys.modules]
 before = loaded()
 registry.get(PythonAgent(function="shop.agents:score"))
 between = loaded()
@@ -41,7 +48,13 @@ print(json.dumps([before, between, loaded()]))
 def registry(base_url: str) -> Registry:
     providers = Providers([Provider(name="test", base_url=base_url)])
     return Registry(
-        providers=providers, prices=Prices(), agent_modules=(), commands={}, environment={}
+        providers=providers,
+        prices=Prices(),
+        agent_modules=(),
+        commands={},
+        tool_servers=ToolServers(guard=OutboundGuard()),
+        crewai_venv=Path("crewai"),
+        environment={},
     )
 
 
@@ -58,7 +71,7 @@ def test_the_model_library_is_loaded_for_the_first_llm_agent_and_not_before(tmp_
     assert child.returncode == 0, child.stderr
     before, between, after = json.loads(child.stdout)
     assert (before, between) == ([], [])
-    assert set(after) == {"pydantic_ai", "openai", "genai_prices"}
+    assert set(after) == {"pydantic_ai", "openai", "genai_prices", "mcp"}
 
 
 def test_a_runner_is_made_once_however_many_ask(model_server: ModelServer) -> None:

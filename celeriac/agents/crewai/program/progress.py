@@ -36,7 +36,7 @@ class Progress:
 
     def end(self, output: str) -> None:
         """The task has ended with `output`."""
-        data = {"task": self._task, "agent": self._agent, **_clipped("output", output)}
+        data = {"task": self._task, "agent": self._agent, **clipped("output", output)}
         data["seconds"] = round(time.monotonic() - self._began, 3)
         self.event("crew_task_completed", data)
         self._done += 1
@@ -54,21 +54,15 @@ class Progress:
             if content == self._last_prompt:
                 return
             self._last_prompt = content
-        self._channel.send(
-            {
-                "type": "event",
-                "kind": "message",
-                "data": {"role": role, **_clipped("content", content), **self.place},
-            }
-        )
-
-    def tool(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Log a `tool_call` or a `tool_result`."""
-        self._channel.send({"type": "event", "kind": kind, "data": {**data, **self.place}})
+        self.event_of("message", {"role": role, **clipped("content", content), **self.place})
 
     def event(self, name: str, data: Mapping[str, Any]) -> None:
         """Log an event of the crew's own."""
-        self._channel.send({"type": "event", "data": {"name": name, "data": dict(data)}})
+        self.event_of("custom", {"name": name, "data": dict(data)})
+
+    def event_of(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Log an event of one of Celeriac's types."""
+        self._channel.send({"type": "event", "kind": kind, "data": dict(data)})
 
     def _tell(self, note: str) -> None:
         self._channel.send(
@@ -76,7 +70,8 @@ class Progress:
         )
 
 
-def _clipped(name: str, text: str) -> dict[str, Any]:
+def clipped(name: str, text: str) -> dict[str, Any]:
+    """Return a text under its name and, in `clipped`, how many characters were cut off."""
     if len(text) <= MAX_TEXT:
         return {name: text}
     return {name: text[:MAX_TEXT], "clipped": len(text) - MAX_TEXT}

@@ -3,7 +3,9 @@
 import json
 import threading
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
 
 from crewai.hooks import (
     ToolCallHookContext,
@@ -12,27 +14,32 @@ from crewai.hooks import (
 )
 
 from .failures import clip
-from .progress import MAX_TEXT, Progress
+from .progress import MAX_TEXT, Progress, clipped
 
 
 def log_tools(progress: Progress) -> None:
     """Log every tool call of this process as `tool_call` and `tool_result`."""
-    began = threading.local()
+    under_way = _UnderWay()
+    numbers = count(1)
 
     def before(context: ToolCallHookContext) -> None:
-        began.at = time.monotonic()
-        progress.tool(
-            "tool_call", {"tool": context.tool_name, "arguments": _plain(context.tool_input)}
-        )
+        call = _Call(f"call-{next(numbers)}", time.monotonic(), progress.place)
+        under_way.calls.append(call)
+        text = json.dumps(context.tool_input, default=str, ensure_ascii=False)
+        arguments = json.loads(text) if len(text) <= MAX_TEXT else clip(text, MAX_TEXT)
+        named = {"id": call.id, "tool": context.tool_name}
+        progress.event_of("tool_call", {**named, "arguments": arguments, **call.place})
 
     def after(context: ToolCallHookContext) -> None:
-        seconds = time.monotonic() - getattr(began, "at", time.monotonic())
-        progress.tool(
+        call = under_way.calls.pop()
+        progress.event_of(
             "tool_result",
             {
+                "id": call.id,
                 "tool": context.tool_name,
-                "result": clip(str(context.tool_result), MAX_TEXT),
-                "seconds": round(seconds, 3),
+                "ms": round((time.monotonic() - call.began) * 1000),
+                **clipped("content", str(context.tool_result)),
+                **call.place,
             },
         )
 
@@ -40,6 +47,15 @@ def log_tools(progress: Progress) -> None:
     register_after_tool_call_hook(after)
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it; models make arguments of any kind."""
-    return json.loads(json.dumps(value, default=str))
+@dataclass(frozen=True)
+class _Call:
+    id: str
+    began: float
+    place: Mapping[str, str]
+
+
+class _UnderWay(threading.local):
+    """Tool calls of one thread that have not ended: a delegation holds calls of its own."""
+
+    def __init__(self) -> None:
+        self.calls: list[_Call] = []
