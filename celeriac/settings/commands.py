@@ -17,9 +17,13 @@ def _is_found_anywhere(line: tuple[str, ...]) -> tuple[str, ...]:
     return line
 
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", max_length=100)]
+ProgramName = Annotated[
+    str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", max_length=100)
+]
 _Argument = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-_Line = Annotated[tuple[_Argument, ...], Field(min_length=1), AfterValidator(_is_found_anywhere)]
+CommandLine = Annotated[
+    tuple[_Argument, ...], Field(min_length=1), AfterValidator(_is_found_anywhere)
+]
 
-Commands = Annotated[dict[_Name, _Line], NoDecode, BeforeValidator(read_json)]
+Commands = Annotated[dict[ProgramName, CommandLine], NoDecode, BeforeValidator(read_json)]
 """Programs with their first arguments, by the names that agents use."""

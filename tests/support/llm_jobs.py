@@ -1,10 +1,15 @@
 """Jobs for the llm runner."""
 
-from uuid import uuid4
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
 
 from celeriac.domain.agent import LlmAgent
+from celeriac.domain.outcome import Completed, Parked
+from celeriac.domain.session import Session, SessionStatus
 from celeriac.domain.task import Limits
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import Job
 
 TICKET_SCHEMA: JsonObject = {
@@ -28,8 +33,9 @@ def llm_job(
     max_output_tokens: int | None = None,
     max_model_calls: int = 20,
     limits: Limits | None = None,
+    **agent: Any,
 ) -> Job:
-    """Return a job of one attempt."""
+    """Return a job of one attempt; `agent` are more fields of its agent."""
     return Job(
         execution_id=uuid4(),
         attempt=1,
@@ -41,9 +47,46 @@ def llm_job(
             temperature=temperature,
             max_output_tokens=max_output_tokens,
             max_model_calls=max_model_calls,
+            **agent,
         ),
         prompt=prompt,
         variables={},
         output_schema=schema,
         limits=limits or Limits(soft_seconds=50, hard_seconds=60),
+    )
+
+
+def result_of(outcome: Completed | Parked) -> JsonValue:
+    """Return the result of an attempt that must have completed."""
+    assert isinstance(outcome, Completed), outcome
+    return outcome.result
+
+
+def parked_of(outcome: Completed | Parked) -> Parked:
+    """Return what an attempt waits for that must have been parked."""
+    assert isinstance(outcome, Parked), outcome
+    return outcome
+
+
+def next_attempt(job: Job, state: JsonValue) -> Job:
+    """Return the attempt after `job`, which has saved `state` in a session of its own."""
+    return replace(job, attempt=job.attempt + 1, session=session(state, by=job.execution_id))
+
+
+def session(state: JsonValue, *, by: UUID, runner: str = "llm") -> Session:
+    """Return the session that an execution has begun."""
+    now = datetime.now(UTC)
+    return Session(
+        id=uuid4(),
+        owner_id=uuid4(),
+        execution_id=by,
+        runner=runner,
+        parent_id=None,
+        external_id=None,
+        state=state,
+        status=SessionStatus.ACTIVE,
+        error_code=None,
+        error_message=None,
+        created_at=now,
+        updated_at=now,
     )

@@ -215,3 +215,55 @@ def slow(exchange: Exchange) -> None:
         time.sleep(0.1)
         exchange.say(word + " ")
     exchange.stop()
+
+
+@scene
+def use(exchange: Exchange) -> None:
+    """`use server__tool {…} / server__tool {…}`: call these, one answer each; then repeat them."""
+    calls = exchange.received.prompt.removeprefix("use ").split(" / ")
+    answered = exchange.received.answered
+    if len(answered) < len(calls):
+        name, _, arguments = calls[len(answered)].partition(" ")
+        exchange.calls((name, arguments))
+    else:
+        exchange.answer("; ".join(answered))
+
+
+@scene
+def both(exchange: Exchange) -> None:
+    """`both server__tool {…} / …`: call these in one answer; then repeat what they answered."""
+    prompt = exchange.received.prompt.removeprefix("both ")
+    calls = [call.partition(" ")[::2] for call in prompt.split(" / ")]
+    if exchange.received.answered:
+        exchange.answer("; ".join(exchange.received.answered))
+    else:
+        exchange.calls(*calls)
+
+
+@scene
+def ticket(exchange: Exchange) -> None:
+    """Ask a person for the category, then answer with a ticket of it."""
+    answered = exchange.received.answered
+    if not answered:
+        exchange.calls(("ask_person", {"question": "Which category?"}))
+    else:
+        exchange.answer(json.dumps({**TICKET, "category": answered[0]}))
+
+
+@scene
+def remember(exchange: Exchange) -> None:
+    """Answer with all that users have said so far."""
+    said = [each["content"] for each in exchange.received.body["messages"]]
+    exchange.answer(" | ".join(str(text) for text in said))
+
+
+@scene
+def interrupted(exchange: Exchange) -> None:
+    """Use a tool; be overrun when its answer comes for the first time, then repeat it."""
+    answered = exchange.received.answered
+    if not answered:
+        exchange.calls(("tools__note", {"text": "once"}))
+    elif exchange.tries == 1:
+        exchange.error(429, {"message": "Slow down"}, retry_after="17")
+    else:
+        exchange.answer(answered[0])

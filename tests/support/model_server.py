@@ -35,6 +35,17 @@ class Received:
         return str(users[-1]["content"])
 
     @property
+    def answered(self) -> list[str]:
+        """What tools answered since the last user message, oldest first."""
+        answers: list[str] = []
+        for message in self.body["messages"]:
+            if message["role"] == "tool":
+                answers.append(str(message["content"]))
+            elif message["role"] == "user":
+                answers.clear()
+        return answers
+
+    @property
     def scene(self) -> str:
         """The first word that a user said."""
         users = [each for each in self.body["messages"] if each["role"] == "user"]
@@ -86,6 +97,7 @@ class Exchange:
         self.received = received
         self.tries = tries
         """How many requests with the same conversation have come, this one included."""
+        self._calls = 0
         self._handler = handler
         self._server = handler.server.model_server
 
@@ -110,6 +122,24 @@ class Exchange:
     def say(self, text: str, *, field: str = "content") -> None:
         """Stream a piece of the answer."""
         self.chunk(choices=[{"index": 0, "delta": {field: text}, "finish_reason": None}])
+
+    def call(self, name: str, arguments: object, *, call_id: str = "call_1") -> None:
+        """Stream a call of a tool, its arguments in two pieces; a text stands as it is."""
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        function = {"name": name, "arguments": text[:3]}
+        first = {"index": 0, "id": call_id, "type": "function", "function": function}
+        rest = {"index": 0, "function": {"arguments": text[3:]}}
+        for piece in (first, rest):
+            delta = {"tool_calls": [piece | {"index": self._calls}]}
+            self.chunk(choices=[{"index": 0, "delta": delta, "finish_reason": None}])
+        self._calls += 1
+
+    def calls(self, *calls: tuple[str, object]) -> None:
+        """Stream a whole answer that is calls of tools, with their names and arguments."""
+        self.begin()
+        for number, (name, arguments) in enumerate(calls, start=1):
+            self.call(name, arguments, call_id=f"call_{number}")
+        self.stop("tool_calls")
 
     def stop(self, reason: str = "stop", *, usage: object = None) -> None:
         """Give the finish reason, then the usage (10 in, 5 out unless given), then end."""

@@ -13,7 +13,7 @@ from mcp_types import RequestParamsMeta
 
 from celeriac.agents.base import clip
 from celeriac.agents.mcp.connection import Connection
-from celeriac.agents.mcp.results import readable, text_of
+from celeriac.agents.mcp.results import readable, text_of, told
 from celeriac.domain.errors import ToolServerError
 from celeriac.domain.events import EventType
 from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps
@@ -99,7 +99,7 @@ class Calls:
             seconds = connection.chosen.entry.timeout_seconds
             return Answered(f"The tool did not answer within {seconds:g} seconds.", failed=True)
         except (MCPError, ValueError, RuntimeError) as error:
-            return Answered(readable(f"The tool failed: {error}"), failed=True)
+            return Answered(f"The tool failed: {told(error)}.", failed=True)
         return Answered(text_of(result), failed=result.is_error)
 
     async def _record(self, names: Mapping[str, str], answered: Answered, began: float) -> None:

@@ -18,8 +18,8 @@ from mcp_types import (
     Tool,
 )
 
-from celeriac.agents.base import clip
 from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.mcp.results import told
 from celeriac.agents.mcp.servers import Chosen, HttpServer, StdioServer
 from celeriac.agents.mcp.stdio import MAX_MESSAGE_BYTES, LastWords, stdio_streams
 from celeriac.domain.errors import AgentMisconfiguredError, ExecutionError, ToolServerError
@@ -35,7 +35,6 @@ MAX_PAGES = 20
 """Pages of a server's list of tools that are read."""
 
 _CLOSE_SECONDS = 0.5
-_SHOWN = 500
 
 
 class Connection:
@@ -72,7 +71,7 @@ class Connection:
         except TimeoutError as error:
             raise self._failed(f"isn't ready after {START_SECONDS:g} seconds") from error
         except (MCPError, ValueError, RuntimeError) as error:
-            raise self._failed(f"can't be used: {_told(error)}") from error
+            raise self._failed(f"can't be used: {told(error)}") from error
 
     async def call(
         self, tool: str, arguments: Mapping[str, Any], *, meta: RequestParamsMeta
@@ -88,10 +87,10 @@ class Connection:
                 return await self._while_alive(client.call_tool(tool, dict(arguments), meta=meta))
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
-                raise self._failed(f"broke off: {_told(error)}") from error
+                raise await self._closed() from error
             raise
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            raise self._failed("broke off") from error
+            raise await self._closed() from error
 
     async def aclose(self) -> None:
         """Hang up within a second; a program and all that it started is gone then."""
@@ -144,6 +143,12 @@ class Connection:
             if task is not self._ready:
                 task.cancel()
 
+    async def _closed(self) -> ExecutionError:
+        """Return the error for a connection that is closed; its task may know why in a moment."""
+        assert self._life is not None
+        await asyncio.wait([self._life], timeout=_CLOSE_SECONDS)
+        return self._broken() if self._life.done() else self._failed("broke off")
+
     def _broken(self) -> ExecutionError:
         assert self._life is not None
         error = None if self._life.cancelled() else self._life.exception()
@@ -155,9 +160,11 @@ class Connection:
                 f"The agent's MCP server {self.name!r} can't be reached: {cause}",
                 field=f"{self.chosen.field}.url",
             )
+        if self._ready.done():
+            return self._failed(f"broke off: {told(cause)}")
         if isinstance(cause, httpx2.HTTPError | OSError):
-            return self._failed(f"can't be reached: {_told(cause)}")
-        return self._failed(f"can't be used: {_told(cause)}")
+            return self._failed(f"can't be reached: {told(cause)}")
+        return self._failed(f"can't be used: {told(cause)}")
 
     def _failed(self, what: str) -> ToolServerError:
         words = str(self._words)
@@ -188,7 +195,3 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _told(error: BaseException) -> str:
-    return clip(" ".join(str(error).split()) or type(error).__name__, _SHOWN).rstrip(".")

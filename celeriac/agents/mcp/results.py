@@ -13,12 +13,15 @@ from mcp_types import (
     TextContent,
     TextResourceContents,
 )
+from pydantic import ValidationError
 
+from celeriac.agents.base import clip
 from celeriac.kit.jsontypes import dumps, storable_text
 
 MAX_RESULT_CHARACTERS = 50_000
 """How much of one result a model gets to see."""
 
+_SHOWN = 500
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters but tab and line ends: terminals obey them, and jsonb has no NUL."""
 
@@ -37,6 +40,16 @@ def readable(text: str) -> str:
     if len(text) <= MAX_RESULT_CHARACTERS:
         return text
     return f"{text[:MAX_RESULT_CHARACTERS]}\n[cut off: the result is longer than this]"
+
+
+def told(error: BaseException) -> str:
+    """Return in a line what went wrong with a server or a tool."""
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        return clip(readable(f"what it sends is no MCP ({place}: {fault['msg']})"), _SHOWN)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return clip(readable(text), _SHOWN).rstrip(".")
 
 
 def clean(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Self
 from celeriac.agents.child.environment import child_environment
 from celeriac.domain.agent import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.addresses import OutboundGuard
 
 _EVERYWHERE = OutboundGuard(allow_private=True)
 

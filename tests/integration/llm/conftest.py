@@ -1,6 +1,7 @@
 """The llm runner on the real SDK against a scripted server on the loopback."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,12 +9,21 @@ import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.agents.llm.watchdog import Patience
+from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
 from celeriac.agents.pricing import Price, Prices
 from celeriac.agents.providers import Provider, Providers
 from celeriac.embedded.ports import reserve_port
+from celeriac.kit.addresses import OutboundGuard
+from tests.support import mcp_rogue, mcp_tools
+from tests.support.http_server import serving
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext
+
+ROGUE = Path(mcp_rogue.__file__)
+MANNERS = "silent exits stubborn unlisted schemas many garbage flood".split()
+PROGRAM_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROGUE.parents[2])}
+OPEN = OutboundGuard(allow_private=True)
 
 _KEPT = frozenset({"PATH", "LANG", "LC_ALL", "PYTEST_CURRENT_TEST", "PYTEST_VERSION"})
 
@@ -40,8 +50,30 @@ def model_server(scripted_server: ModelServer) -> ModelServer:
     return scripted_server
 
 
+@pytest.fixture(scope="session")
+def tools_url() -> Iterator[str]:
+    """The address of the tools over streamable HTTP."""
+    with serving(mcp_tools.server.streamable_http_app()) as url:
+        yield f"{url}/mcp"
+
+
 @pytest.fixture
-async def runner(model_server: ModelServer) -> AsyncIterator[LlmRunner]:
+def tool_servers() -> ToolServers:
+    """The server `tools`, those that misbehave, and none of agents' own on this machine."""
+    programs = {"tools": ("-m", "tests.support.mcp_tools"), "nowhere": ("/no/such/program",)}
+    programs |= {manner: (str(ROGUE), manner) for manner in MANNERS}
+    return ToolServers(
+        {
+            name: StdioServer((sys.executable, *arguments), PROGRAM_ENVIRONMENT)
+            for name, arguments in programs.items()
+        }
+        | {"away": HttpServer(f"http://127.0.0.1:{reserve_port()}/mcp", OPEN)},
+        guard=OutboundGuard(),
+    )
+
+
+@pytest.fixture
+async def runner(model_server: ModelServer, tool_servers: ToolServers) -> AsyncIterator[LlmRunner]:
     """A runner for which `test` and `openai` are the scripted server, and `away` is nobody."""
     addresses = {
         "test": model_server.base_url,
@@ -54,7 +86,8 @@ async def runner(model_server: ModelServer) -> AsyncIterator[LlmRunner]:
     prices = Prices(
         {"test/priced": Price.model_validate({"input": "2", "cached_input": "0.5", "output": "10"})}
     )
-    runner = LlmRunner(providers, prices, patience=Patience(first=10.0, between=5.0))
+    patience = Patience(first=10.0, between=5.0)
+    runner = LlmRunner(providers, prices, servers=tool_servers, patience=patience)
     yield runner
     await runner.aclose()
 

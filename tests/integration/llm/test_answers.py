@@ -9,7 +9,7 @@ from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.jsontypes import JsonObject
-from tests.support.llm_jobs import TICKET_SCHEMA, llm_job
+from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, result_of
 from tests.support.model_scenes import KEY, TICKET
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext
@@ -27,8 +27,8 @@ async def test_a_text_is_streamed_logged_and_metered(
 ) -> None:
     outcome = await runner.run(llm_job("plain please", model="test/some/model"), context)
 
-    assert outcome.result == "Hello there, friend."
-    assert "".join(delta["text"] for delta in context.deltas) == outcome.result
+    assert result_of(outcome) == "Hello there, friend."
+    assert "".join(delta["text"] for delta in context.deltas) == result_of(outcome)
     assert messages(context) == [
         {"role": "user", "content": "plain please"},
         {"role": "assistant", "content": "Hello there, friend."},
@@ -85,7 +85,7 @@ async def test_a_call_without_usage_has_no_cost(
 ) -> None:
     outcome = await runner.run(llm_job("unmetered", model="test/priced"), context)
 
-    assert outcome.result == "Who counts?"
+    assert result_of(outcome) == "Who counts?"
     (call,) = context.calls
     assert (call.input_tokens, call.output_tokens, call.cost) == (0, 0, None)
 
@@ -104,7 +104,7 @@ async def test_thinking_is_shown_apart_and_is_no_answer(
 ) -> None:
     outcome = await runner.run(llm_job("thinking"), context)
 
-    assert outcome.result == "Fine."
+    assert result_of(outcome) == "Fine."
     assert context.deltas == [{"thinking": "Let me see."}, {"text": "Fine."}]
 
 
@@ -113,7 +113,7 @@ async def test_a_text_cut_off_by_the_token_limit_is_still_an_answer(
 ) -> None:
     outcome = await runner.run(llm_job("cut", max_output_tokens=5), context)
 
-    assert outcome.result == "Once upon a"
+    assert result_of(outcome) == "Once upon a"
     assert context.calls[0].finish_reason == "length"
 
 
@@ -135,7 +135,7 @@ async def test_structured_output_is_asked_for_by_schema_and_checked(
 ) -> None:
     outcome = await runner.run(llm_job("structured", schema=TICKET_SCHEMA), context)
 
-    assert outcome.result == TICKET
+    assert result_of(outcome) == TICKET
     asked = model_server.received[0].body["response_format"]
     assert asked["type"] == "json_schema"
     schema = asked["json_schema"]["schema"]
@@ -153,7 +153,7 @@ async def test_a_schema_that_is_no_object_is_wrapped_and_unwrapped(
 
     outcome = await runner.run(llm_job("several", schema=schema), context)
 
-    assert outcome.result == ["red", "green"]
+    assert result_of(outcome) == ["red", "green"]
     asked = model_server.received[0].body["response_format"]["json_schema"]["schema"]
     assert asked["type"] == "object"
 
@@ -163,7 +163,7 @@ async def test_a_wrong_answer_is_repaired_once_and_both_calls_are_charged(
 ) -> None:
     outcome = await runner.run(llm_job("repaired", schema=TICKET_SCHEMA), context)
 
-    assert outcome.result == TICKET
+    assert result_of(outcome) == TICKET
     assert len(context.calls) == len(model_server.received) == 2
     said = [message for message in messages(context) if message["role"] != "system"]
     assert [message["role"] for message in said] == ["user", "assistant", "user", "assistant"]

@@ -21,6 +21,7 @@ from celeriac.embedded.home import Home
 from celeriac.embedded.model import LocalModel
 from celeriac.embedded.process import ManagedProcess
 from celeriac.services.ports import Job
+from tests.support.llm_jobs import result_of
 from tests.support.run_context import RecordingContext
 from tests.support.waiting import wait_until
 
@@ -89,9 +90,9 @@ async def test_a_text_is_streamed_with_its_usage(
 ) -> None:
     outcome = await runner.run(demo_job("demo-summary"), context)
 
-    assert len(outcome.result) > 20, outcome.result
+    assert len(result_of(outcome)) > 20, result_of(outcome)
     assert len(context.deltas) > 1, "the answer comes in pieces"
-    assert "".join(delta["text"] for delta in context.deltas) == outcome.result
+    assert "".join(delta["text"] for delta in context.deltas) == result_of(outcome)
     (call,) = context.calls
     assert call.input_tokens > 150
     assert 5 < call.output_tokens <= 80
@@ -106,7 +107,7 @@ async def test_structured_output_fits_its_schema_at_the_first_try(
 
     outcome = await runner.run(job, context)
 
-    assert violations(job.output_schema or {}, outcome.result) == []
+    assert violations(job.output_schema or {}, result_of(outcome)) == []
     assert [call.finish_reason for call in context.calls] == ["stop"]
 
 

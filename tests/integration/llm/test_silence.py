@@ -11,7 +11,7 @@ from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Provider, Providers
 from celeriac.domain.errors import ProviderError
 from celeriac.domain.task import Limits
-from tests.support.llm_jobs import llm_job
+from tests.support.llm_jobs import llm_job, result_of
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext
 from tests.support.waiting import wait_until
@@ -53,7 +53,7 @@ async def test_a_model_that_falls_silent_is_left(
 async def test_a_slow_model_is_not_silent(impatient: LlmRunner, context: RecordingContext) -> None:
     outcome = await impatient.run(llm_job("slow"), context)
 
-    assert outcome.result == "each word comes in its own good time "
+    assert result_of(outcome) == "each word comes in its own good time "
 
 
 async def test_silence_is_noticed_before_the_soft_limit(
@@ -94,5 +94,5 @@ async def test_runs_share_one_connection_pool(
         *(runner.run(llm_job(f"plain {number}"), context) for number in range(50))
     )
 
-    assert {outcome.result for outcome in outcomes} == {"Hello there, friend."}
+    assert {result_of(outcome) for outcome in outcomes} == {"Hello there, friend."}
     assert len(model_server.received) == len(context.calls) == 50
