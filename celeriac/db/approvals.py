@@ -42,7 +42,7 @@ _ASK = text(
 SELECT EXISTS (SELECT FROM fresh) AS fresh,
        coalesce((SELECT id FROM fresh),
                 (SELECT a.id FROM approvals a
-                 WHERE a.execution_id = :id AND a.key = CAST(:keys AS text[])[1])) AS id
+                 WHERE a.execution_id = :id AND a.key = (CAST(:keys AS text[]))[1])) AS id
 FROM done
 """
 )

@@ -1,0 +1,146 @@
+"""Questions of attempts: stored once, numbered without a gap, clipped where they are shown."""
+
+import pytest
+
+from celeriac.domain.approval import ApprovalStatus
+from celeriac.domain.errors import ApprovalExpiredError, LeaseLostError
+from celeriac.domain.outcome import HandedBack, Parked, WaitingFor
+from celeriac.domain.states import Status
+from tests.support.asking import NO, YES, Asking, a_question
+from tests.support.core import Core
+
+
+@pytest.fixture
+def asking(core: Core) -> Asking:
+    return Asking(core)
+
+
+def test_a_parked_attempts_questions_come_with_an_event_each(asking: Asking) -> None:
+    execution_id = asking.parked(a_question("a"), a_question("b"), a_question("a", title="Again?"))
+
+    assert [(each.key, each.title) for each in asking.of(execution_id)] == [
+        ("a", "May it be sent?"),
+        ("b", "May it be sent?"),
+    ]
+    kinds = asking.core.event_types(execution_id)
+    assert kinds[-3:] == ["approval_asked", "approval_asked", "waiting"]
+    told = asking.core.events(execution_id)[-3].data
+    assert told["approval_id"] == str(asking.of(execution_id)[0].id)
+    asking.core.assert_consistent()
+
+
+def test_an_attempt_that_was_cancelled_meanwhile_asks_nothing(asking: Asking) -> None:
+    claim = asking.core.running()
+    asking.core.cancel(asking.core.actor, [claim.lease.execution_id])
+
+    ended = asking.core.end(claim, Parked(WaitingFor.APPROVAL, "asks", questions=(a_question(),)))
+
+    assert ended.status is Status.CANCELLED
+    assert asking.of(claim.lease.execution_id) == []
+    asking.core.assert_consistent()
+
+
+def test_a_known_question_is_not_asked_again_and_its_answer_lets_it_go_on(asking: Asking) -> None:
+    execution_id = asking.parked()
+    asking.answer(execution_id)
+    again = asking.core.claim(asking.core.message(execution_id))
+    assert again is not None, "the answer has sent it to the workers"
+
+    asking.core.end(again, Parked(WaitingFor.APPROVAL, "asks", questions=(a_question(),)))
+
+    assert asking.core.status(execution_id) is Status.PENDING, "all is answered: it goes on"
+    assert asking.core.event_types(execution_id).count("approval_asked") == 1
+    asking.core.assert_consistent()
+
+
+def test_an_attempt_waits_in_its_place_for_the_answer(asking: Asking) -> None:
+    claim = asking.core.running()
+    waiting = asking.ask_in_place(claim.lease, a_question())
+    same = asking.ask_in_place(claim.lease, a_question())
+
+    asking.answer(claim.lease.execution_id, NO)
+
+    for each in (waiting, same):
+        assert (each.result().approved, each.result().note) == (False, "better not")
+    assert asking.core.status(claim.lease.execution_id) is Status.RUNNING
+    kinds = asking.core.event_types(claim.lease.execution_id)
+    assert kinds[-2:] == ["approval_asked", "approval_answered"]
+    asking.core.assert_consistent()
+
+
+def test_another_attempt_asks_under_the_same_key_and_gets_the_same_answer(asking: Asking) -> None:
+    claim = asking.core.running()
+    asking.ask_in_place(claim.lease, a_question())
+    asking.core.end(claim, HandedBack())
+    asking.answer(claim.lease.execution_id)
+    asking.core.dispatch.due()
+    again = asking.core.claim(asking.core.message(claim.lease.execution_id))
+    assert again is not None
+
+    answer = asking.ask_in_place(again.lease, a_question()).result()
+
+    assert answer.approved
+    assert len(asking.of(claim.lease.execution_id)) == 1
+    asking.core.assert_consistent()
+
+
+def test_who_lost_the_lease_asks_nothing(asking: Asking) -> None:
+    claim = asking.core.running()
+    asking.core.end(claim, HandedBack())
+
+    with pytest.raises(LeaseLostError):
+        asking.ask_in_place(claim.lease, a_question()).result()
+
+    assert asking.of(claim.lease.execution_id) == []
+
+
+def test_a_question_in_place_whose_expiry_fails_raises(asking: Asking) -> None:
+    claim = asking.core.running()
+    waiting = asking.ask_in_place(claim.lease, a_question(on_expiry="fail", expires_seconds=60))
+    asking.pass_time(61)
+
+    assert asking.expire.overdue(10) == 1
+
+    with pytest.raises(ApprovalExpiredError, match="May it be sent"):
+        waiting.result()
+    assert asking.core.status(claim.lease.execution_id) is Status.RUNNING, "its worker ends it"
+    asking.core.assert_consistent()
+
+
+def test_hostile_texts_are_stored_and_large_ones_are_clipped(asking: Asking) -> None:
+    question = a_question(
+        "nul\x00\ud800",
+        title="t" * 5_000 + "\x00",
+        arguments={"text": "x" * 500_000, "nul": "\x00", "deep": [{"a": "y" * 3_000}]},
+    )
+
+    found = asking.only(asking.parked(question))
+
+    assert found.key == "nul\ufffd?"
+    assert found.title.startswith("tttt")
+    assert found.title.endswith("(3,001 characters more)")
+    assert found.arguments["text"].endswith("(498,000 characters more)")
+    assert found.arguments["nul"] == "\ufffd"
+    asking.core.assert_consistent()
+
+
+def test_what_an_ended_execution_asked_is_withdrawn(asking: Asking) -> None:
+    cancelled = asking.parked()
+    asking.core.cancel(asking.core.actor, [cancelled])
+    claim = asking.core.running()
+    in_place = asking.ask_in_place(claim.lease, a_question())
+    asking.core.cancel(asking.core.actor, [claim.lease.execution_id])
+    left_open = asking.parked()
+
+    assert asking.status(cancelled) is ApprovalStatus.WITHDRAWN, "with the cancellation"
+    assert asking.expire.unneeded(10) == 0, "it still runs"
+    asking.core.execute(
+        "UPDATE executions SET status = 'cancelled', completed_at = now(), lease_until = NULL,"
+        " event_seq = event_seq + 1 WHERE status = 'running'"
+    )
+
+    assert asking.expire.unneeded(10) == 1
+    with pytest.raises(LeaseLostError):
+        in_place.result()
+    assert asking.status(left_open) is ApprovalStatus.OPEN
+    assert asking.answer(left_open, YES).status is ApprovalStatus.ANSWERED
