@@ -60,22 +60,6 @@ class Period(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredBudget:
-    """The budget of a task or a user, as a row; `subject_id` is the task's or the user's id."""
-
-    id: UUID
-    scope: BudgetScope
-    subject_id: UUID
-    subject_name: str
-    owner_id: UUID
-    """Whose it is: the task's owner, or the user."""
-    period: Period
-    budget: Budget
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Standing:
     """How far a budget is used in its present window: a day, a month, or one execution.
 
@@ -133,6 +117,23 @@ class Standing:
         if self.max_tokens is not None:
             parts.append(f"{self.spent_tokens:,} of {self.max_tokens:,} tokens")
         return f"the {whose}{window} is spent: {' and '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBudget:
+    """The budget of a task or a user, as a row; `subject_id` is the task's or the user's id."""
+
+    id: UUID
+    scope: BudgetScope
+    subject_id: UUID
+    subject_name: str
+    owner_id: UUID
+    """Whose it is: the task's owner, or the user."""
+    period: Period
+    budget: Budget
+    created_at: datetime
+    updated_at: datetime
+    standing: Standing
 
 
 class Extension(Strict):

@@ -1,7 +1,9 @@
 """Metering of model calls."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from uuid import UUID
 
 from celeriac.domain.rate import Taken
@@ -69,3 +71,47 @@ class Ticket:
     """Whether budgets hold a reservation under this id."""
     taken: Taken | None = None
     """What it took from the provider's limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeCall:
+    """A model call as it is stored."""
+
+    id: UUID
+    attempt: int
+    at: datetime
+    provider: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    latency_ms: int
+    finish_reason: str | None
+    cost: Decimal | None
+
+
+class UsageBy(StrEnum):
+    """What usage is added up by."""
+
+    TASK = "task"
+    USER = "user"
+    DAY = "day"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTotal:
+    """What the model calls of a task, a user, a day or a model used together.
+
+    `key` is an id, `2026-11-22`, or `provider/model`; `unpriced_calls` are those whose price was
+    not known, which the cost leaves out.
+    """
+
+    key: str
+    name: str | None
+    calls: int
+    unpriced_calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cost: Decimal

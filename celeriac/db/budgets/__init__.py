@@ -11,15 +11,21 @@ from celeriac.db.budgets.reserving import (
     spend,
     subjects,
 )
+from celeriac.db.budgets.stored import find, get, put, remove, standings
 
 __all__ = [
     "Payer",
     "Reserving",
     "begin_windows",
+    "find",
+    "get",
+    "put",
     "raise_limits",
     "release_leaked",
+    "remove",
     "reserve",
     "settle",
     "spend",
+    "standings",
     "subjects",
 ]

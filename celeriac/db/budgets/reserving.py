@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -17,10 +17,15 @@ from celeriac.domain.execution import Lease
 class Payer:
     """Who pays for a call: an execution with the budget it has of its own, its task, its user."""
 
-    execution_id: UUID
+    execution_id: UUID | None
     task_id: UUID | None
     owner_id: UUID | None
     own: Budget | None
+
+    @classmethod
+    def of_subject(cls, subject_id: UUID) -> Self:
+        """Return one that has the budgets of a task, or of a user, alone."""
+        return cls(None, subject_id, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def reserve(
     which no budget of money admits.
     """
     parameters = {
-        **_payer(payer),
+        **payer_columns(payer),
         "attempt": lease.attempt,
         "token": lease.token,
         "ticket": ticket,
@@ -65,13 +70,13 @@ def reserve(
 
 def spend(connection: Connection, payer: Payer, *, cost: Decimal, tokens: int) -> Reserving:
     """Add what a call used that nothing was reserved for; returns how the budgets stand then."""
-    parameters = {**_payer(payer), "cost": cost, "tokens": tokens}
+    parameters = {**payer_columns(payer), "cost": cost, "tokens": tokens}
     return _reserving(connection.execute(statements.SPEND, parameters).all())
 
 
 def begin_windows(connection: Connection, payer: Payer) -> None:
     """Begin the present windows of all budgets that apply, with what was used in them so far."""
-    connection.execute(statements.BEGIN_WINDOWS, _payer(payer))
+    connection.execute(statements.BEGIN_WINDOWS, payer_columns(payer))
 
 
 def subjects(connection: Connection) -> frozenset[UUID]:
@@ -106,7 +111,8 @@ def raise_limits(connection: Connection, standing: Standing, *, cost: Decimal, t
     return bool(connection.execute(statements.RAISE, parameters).all())
 
 
-def _payer(payer: Payer) -> dict[str, object]:
+def payer_columns(payer: Payer) -> dict[str, object]:
+    """Return what the statements ask of who pays."""
     own = payer.own
     return {
         "execution_id": payer.execution_id,
@@ -120,10 +126,10 @@ def _payer(payer: Payer) -> dict[str, object]:
 
 def _reserving(rows: Sequence[Any]) -> Reserving:
     complete, fits, held = rows[0][0], rows[0][1], rows[0][2]
-    standings = tuple(standing(tuple(row)[3:]) for row in rows if row[3] is not None)
+    standings = tuple(standing_of(tuple(row)[3:]) for row in rows if row[3] is not None)
     return Reserving(complete, complete and fits and held, held, standings)
 
 
-def standing(row: Sequence[Any]) -> Standing:
+def standing_of(row: Sequence[Any]) -> Standing:
     """Return how a budget stands, from the columns of `Standing` in their order."""
     return Standing(row[0], BudgetScope(row[1]), row[2], row[3], OnBudget(row[4]), *row[5:])

@@ -6,11 +6,16 @@ window that doesn't exist yet begins with what was used since its start, by the 
 
 from sqlalchemy import text
 
-_APPLYING = """
+_WINDOW_KEY = """to_char(now() AT TIME ZONE 'UTC',
+                   CASE b.period WHEN 'day' THEN 'YYYY-MM-DD' ELSE 'YYYY-MM' END)"""
+
+_APPLYING = (
+    """
 WITH applying AS (
     SELECT b.id, b.scope, b.subject_id, b.max_cost, b.max_tokens, b.on_budget,
-           to_char(now() AT TIME ZONE 'UTC',
-                   CASE b.period WHEN 'day' THEN 'YYYY-MM-DD' ELSE 'YYYY-MM' END) AS window_key,
+           """
+    + _WINDOW_KEY
+    + """ AS window_key,
            CAST(date_trunc(b.period, now() AT TIME ZONE 'UTC') AS date) AS since
     FROM budgets b
     WHERE b.subject_id IN (CAST(:owner_id AS uuid), CAST(:task_id AS uuid))
@@ -20,6 +25,7 @@ WITH applying AS (
            'run', NULL
     WHERE CAST(:own_on_budget AS text) IS NOT NULL
 )"""
+)
 
 _LOCKED = """, standing AS MATERIALIZED (
     SELECT a.id, a.scope, a.subject_id, a.window_key, a.on_budget,
@@ -167,3 +173,60 @@ RETURNING budget_id
 """)
 
 SUBJECTS = text("SELECT DISTINCT subject_id FROM budgets")
+
+_UNUSED = """coalesce(w.spent_cost, 0), coalesce(w.spent_tokens, 0), coalesce(w.reserved_cost, 0),
+       coalesce(w.reserved_tokens, 0), coalesce(w.raised, 0)"""
+
+STANDINGS = text(
+    _APPLYING
+    + """
+SELECT a.id, a.scope, a.subject_id, a.window_key, a.on_budget,
+       a.max_cost + coalesce(w.extra_cost, 0), a.max_tokens + coalesce(w.extra_tokens, 0),
+       """
+    + _UNUSED
+    + """
+FROM applying a
+LEFT JOIN budget_windows w ON w.budget_id = a.id AND w.window_key = a.window_key
+ORDER BY a.scope, a.window_key
+"""
+)
+
+FIND = text(
+    """
+SELECT b.id, b.scope, b.subject_id, """
+    + _WINDOW_KEY
+    + """, b.on_budget,
+       b.max_cost + coalesce(w.extra_cost, 0), b.max_tokens + coalesce(w.extra_tokens, 0),
+       """
+    + _UNUSED
+    + """,
+       coalesce(t.name, u.name) AS subject_name, b.owner_id, b.period, b.max_cost, b.max_tokens,
+       b.created_at, b.updated_at
+FROM budgets b
+LEFT JOIN tasks t ON b.scope = 'task' AND t.id = b.subject_id
+LEFT JOIN users u ON b.scope = 'user' AND u.id = b.subject_id
+LEFT JOIN budget_windows w ON w.budget_id = b.id AND w.window_key = """
+    + _WINDOW_KEY
+    + """
+WHERE (CAST(:owner_id AS uuid) IS NULL OR b.owner_id = :owner_id)
+  AND (CAST(:id AS uuid) IS NULL OR b.id = :id)
+  AND (CAST(:subject_id AS uuid) IS NULL OR b.subject_id = :subject_id)
+  AND (CAST(:before AS uuid) IS NULL OR b.id < :before)
+ORDER BY b.id DESC
+LIMIT :limit
+"""
+)
+
+SET = text("""
+INSERT INTO budgets AS b (id, scope, subject_id, owner_id, period, max_cost, max_tokens, on_budget)
+VALUES (:id, :scope, :subject_id, :owner_id, :period, :max_cost, :max_tokens, :on_budget)
+ON CONFLICT (subject_id, period) DO UPDATE
+SET max_cost = excluded.max_cost, max_tokens = excluded.max_tokens,
+    on_budget = excluded.on_budget, updated_at = now()
+RETURNING b.id
+""")
+
+REMOVE = text("""
+WITH gone AS (DELETE FROM budgets WHERE id = :id RETURNING id)
+DELETE FROM budget_windows w USING gone WHERE w.budget_id = gone.id
+""")

@@ -23,6 +23,7 @@ budgets = Table(
     identifier(),
     Column("scope", Text, nullable=False),
     Column("subject_id", Uuid, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
     Column("period", Text, nullable=False),
     _dollars("max_cost", required=False),
     Column("max_tokens", BIGINT),
@@ -32,6 +33,7 @@ budgets = Table(
     one_of("period", Period),
     one_of("on_budget", OnBudget),
     UniqueConstraint("subject_id", "period"),
+    Index(None, "owner_id", "id"),
 )
 """Of tasks and users. An execution's own budget is in its task or its options."""
 

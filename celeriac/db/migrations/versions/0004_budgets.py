@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("subject_id", sa.Uuid(), nullable=False),
+        sa.Column("owner_id", sa.Uuid(), nullable=False),
         sa.Column("period", sa.Text(), nullable=False),
         sa.Column("max_cost", sa.Numeric(precision=24, scale=9), nullable=True),
         sa.Column("max_tokens", sa.BIGINT(), nullable=True),
@@ -74,6 +75,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_budgets")),
         sa.UniqueConstraint("subject_id", "period", name=op.f("uq_budgets_subject_id_period")),
     )
+    op.create_index(op.f("ix_budgets_owner_id_id"), "budgets", ["owner_id", "id"], unique=False)
     op.create_table(
         "usage_days",
         sa.Column("owner_id", sa.Uuid(), nullable=False),
@@ -114,6 +116,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_usage_days_task_id_day"), table_name="usage_days")
     op.drop_index(op.f("ix_usage_days_day"), table_name="usage_days")
     op.drop_table("usage_days")
+    op.drop_index(op.f("ix_budgets_owner_id_id"), table_name="budgets")
     op.drop_table("budgets")
     op.drop_table("budget_windows")
     op.drop_table("budget_reservations")

@@ -1,0 +1,108 @@
+"""What model calls used: each call of an execution, and totals by day."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select
+from sqlalchemy.dialects.postgresql import BIGINT
+
+from celeriac.db.models import model_calls, tasks, usage_days, users
+from celeriac.domain.usage import MadeCall, UsageBy, UsageTotal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFilter:
+    """Which usage to add up; days are UTC and both included, None means: all."""
+
+    since: date
+    until: date
+    owner_id: UUID | None = None
+    task_id: UUID | None = None
+
+
+def totals(
+    connection: Connection, by: UsageBy, wanted: UsageFilter, *, limit: int
+) -> list[UsageTotal]:
+    """Return up to `limit` totals: the newest days first, of all else the dearest first."""
+    days, cost = usage_days.c, func.sum(usage_days.c.cost)
+    key, name = _grouping(by)
+    query: Select[Any] = (
+        select(
+            cast(key, Text),
+            name,
+            _sum(days.calls),
+            _sum(days.unpriced_calls),
+            _sum(days.input_tokens),
+            _sum(days.output_tokens),
+            _sum(days.cached_tokens),
+            cost,
+        )
+        .select_from(_joined(by))
+        .where(days.day.between(wanted.since, wanted.until))
+        .group_by(key, name)
+        .limit(limit)
+    )
+    if wanted.owner_id is not None:
+        query = query.where(days.owner_id == wanted.owner_id)
+    if wanted.task_id is not None:
+        query = query.where(days.task_id == wanted.task_id)
+    if by is UsageBy.DAY:
+        query = query.order_by(key.desc())
+    else:
+        query = query.order_by(cost.desc(), _sum(days.input_tokens + days.output_tokens).desc())
+    return [UsageTotal(*row) for row in connection.execute(query)]
+
+
+def calls(
+    connection: Connection, execution_id: UUID, *, after: UUID | None, limit: int
+) -> list[MadeCall]:
+    """Return up to `limit` model calls of an execution after the call `after`, the oldest first."""
+    columns = model_calls.c
+    query = select(
+        columns.id,
+        columns.attempt,
+        columns.at,
+        columns.provider,
+        columns.model,
+        columns.input_tokens,
+        columns.output_tokens,
+        columns.cached_tokens,
+        columns.latency_ms,
+        columns.finish_reason,
+        columns.cost,
+    ).where(columns.execution_id == execution_id)
+    if after is not None:
+        query = query.where(columns.id > after)
+    rows = connection.execute(query.order_by(columns.id).limit(limit))
+    return [MadeCall(*row) for row in rows]
+
+
+def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    return cast(func.sum(column), BIGINT)
+
+
+def _grouping(by: UsageBy) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Return what a total is for: its key, and its name for people."""
+    days = usage_days.c
+    match by:
+        case UsageBy.TASK:
+            return days.task_id, tasks.c.name
+        case UsageBy.USER:
+            return days.owner_id, users.c.name
+        case UsageBy.DAY:
+            return days.day, cast(days.day, Text)
+        case UsageBy.MODEL:
+            model = days.provider + "/" + days.model
+            return model, model
+
+
+def _joined(by: UsageBy) -> Any:
+    match by:
+        case UsageBy.TASK:
+            return usage_days.outerjoin(tasks, tasks.c.id == usage_days.c.task_id)
+        case UsageBy.USER:
+            return usage_days.outerjoin(users, users.c.id == usage_days.c.owner_id)
+        case _:
+            return usage_days
