@@ -1,0 +1,1 @@
+"""The `claude` runner: Claude Code through the Claude Agent SDK."""

@@ -1,0 +1,204 @@
+"""One attempt of a claude agent, from its first prompt to its outcome."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx2
+from claude_agent_sdk import (
+    AssistantMessage,
+    ClaudeSDKError,
+    ResultMessage,
+    SystemMessage,
+    UserMessage,
+)
+
+from celeriac.agents.base import emit_message
+from celeriac.agents.claude.calls import Calls
+from celeriac.agents.claude.continuation import Continuation, Next, state_of
+from celeriac.agents.claude.conversation import Conversation, Inbox, SilenceError
+from celeriac.agents.claude.directories import SessionDirectories
+from celeriac.agents.claude.environment import cli_environment
+from celeriac.agents.claude.failures import failure_of, failure_of_sdk
+from celeriac.agents.claude.gateway import Gateway
+from celeriac.agents.claude.options import sdk_options
+from celeriac.agents.claude.permissions import Permissions
+from celeriac.agents.claude.policy import Policy
+from celeriac.agents.claude.process import CliProcess
+from celeriac.agents.claude.structured import StructuredOutput
+from celeriac.agents.claude.tool_servers import check_servers, server_configs
+from celeriac.agents.claude.transcript import Transcript
+from celeriac.agents.claude.upstream import Upstream
+from celeriac.agents.mcp.servers import Chosen
+from celeriac.agents.pricing import Prices
+from celeriac.domain.agent import ClaudeAgent
+from celeriac.domain.errors import ProviderError, ToolServerError
+from celeriac.domain.outcome import Completed, MustWaitError, Parked, WaitingFor
+from celeriac.kit.jsontypes import JsonObject
+from celeriac.logs import Step, get_logger
+from celeriac.services.ports import Job, RunContext
+
+_log = get_logger(__name__)
+
+_STDERR_LINES = 50
+_TIMES = httpx2.Timeout(600.0, connect=10.0)
+"""Silence is noticed by `idle_seconds` long before."""
+
+_DEFERRED = "tool_deferred"
+_DEFERRED_LOST = "tool_deferred_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where an attempt works, and with what."""
+
+    directories: SessionDirectories
+    upstream: Upstream
+    prices: Prices
+    servers: Sequence[Chosen]
+    environment: Mapping[str, str] = field(repr=False)
+
+
+class Attempt:
+    """Talks with Claude Code until there is an outcome."""
+
+    def __init__(
+        self,
+        job: Job,
+        spec: ClaudeAgent,
+        context: RunContext,
+        start: Continuation,
+        setting: Setting,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._context = context
+        self._start = start
+        self._setting = setting
+        self._output = StructuredOutput(job.output_schema) if job.output_schema else None
+        self._inbox = Inbox()
+        self._transcript = Transcript(context, start.calls)
+        self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._conversation_id: str | None = None
+        """Claude Code's id of the conversation, once there is one worth going on with."""
+
+    async def run(self) -> Completed | Parked:
+        """Raises what `ClaudeRunner.run` does."""
+        async with httpx2.AsyncClient(timeout=_TIMES) as client:
+            calls = Calls(
+                self._setting.upstream,
+                client,
+                prices=self._setting.prices,
+                context=self._context,
+                on_stop=self._inbox.put,
+            )
+            try:
+                return await self._outcome(calls)
+            except (MustWaitError, ProviderError):
+                # What was said so far is paid for: the next attempt goes on from it.
+                await self._keep(Next.GO_ON)
+                raise
+
+    async def _outcome(self, calls: Calls) -> Completed | Parked:
+        async with Gateway.serving(calls, self._setting.servers) as gateway:
+            permissions = await self._permissions(calls)
+            try:
+                async with self._connected(gateway, permissions) as conversation:
+                    result = await self._listen(conversation)
+            except SilenceError:
+                raise ProviderError(
+                    f"Claude Code said nothing for {self._spec.idle_seconds:g} seconds."
+                ) from None
+            except ClaudeSDKError as error:
+                raise failure_of_sdk(error, calls.failure, list(self._last_words)) from error
+            finally:
+                self._transcript.flush()
+        if result.stop_reason == _DEFERRED and permissions.pending is not None:
+            await self._keep(Next.OPEN_CALL, self._transcript.open_calls)
+            question = permissions.pending
+            return Parked(WaitingFor.APPROVAL, question.title, questions=(question,))
+        if result.stop_reason == _DEFERRED_LOST:
+            raise ToolServerError(
+                "The tool whose call was approved is not there any more; its MCP server is gone."
+            )
+        failure = failure_of(result, calls.failure, self._spec)
+        if failure is not None:
+            raise failure
+        await self._keep(Next.BEGIN)
+        return Completed(self._output.value(result) if self._output else result.result or "")
+
+    async def _permissions(self, calls: Calls) -> Permissions:
+        return Permissions(
+            Policy(self._spec, self._setting.directories.work),
+            spec=self._spec,
+            agent_name=self._job.agent_name,
+            context=self._context,
+            calls=calls,
+            answers=await self._context.answers(),
+            on_stop=self._inbox.put,
+        )
+
+    @asynccontextmanager
+    async def _connected(
+        self, gateway: Gateway, permissions: Permissions
+    ) -> AsyncIterator[Conversation]:
+        environment = cli_environment(
+            self._setting.environment,
+            self._spec.environment,
+            home=self._setting.directories.config,
+            base_url=gateway.base_url,
+            api_key=gateway.key,
+        )
+        async with CliProcess.prepared(environment) as process:
+            options = sdk_options(
+                self._spec,
+                self._start,
+                workdir=self._setting.directories.work,
+                process=process,
+                permissions=permissions,
+                servers=server_configs(self._setting.servers, gateway.base_url, gateway.key),
+                output=self._output,
+                on_stderr=self._last_words.append,
+            )
+            async with Conversation.open(options, self._inbox, process.end) as conversation:
+                process.forget_files()
+                yield conversation
+
+    async def _listen(self, conversation: Conversation) -> ResultMessage:
+        """Record what is said up to the result."""
+        if self._start.prompt is not None:
+            await emit_message(self._context, "user", self._start.prompt)
+            await conversation.say(self._start.prompt)
+            _log.info(Step.MESSAGE_SENT, model=self._spec.model)
+        async for message in conversation.messages(
+            self._spec.idle_seconds, excused=lambda: self._transcript.tool_is_running
+        ):
+            match message:
+                case ResultMessage():
+                    self._conversation_id = self._conversation_id and message.session_id
+                    return message
+                case SystemMessage():
+                    check_servers(message)
+                case AssistantMessage(error=None, session_id=conversation_id):
+                    await self._note(conversation_id)
+                case AssistantMessage():
+                    continue  # Claude Code's own words about a failed call; the result tells it
+                case UserMessage():
+                    await self._note(self._start.resume)
+            await self._transcript.record(message)
+        raise ClaudeSDKError("Claude Code ended without a result.")
+
+    async def _note(self, conversation_id: str | None) -> None:
+        """Store, once, that there is a conversation; a crash from here on begins it anew."""
+        if self._conversation_id is None and conversation_id is not None:
+            self._conversation_id = conversation_id
+            await self._keep(Next.BEGIN)
+
+    async def _keep(self, following: Next, calls: JsonObject | None = None) -> None:
+        """Store what the next attempt does with the conversation, where there is one."""
+        if self._conversation_id is not None:
+            await self._context.save_session(
+                external_id=self._conversation_id,
+                state=state_of(self._job, following, calls or {}),
+            )

@@ -1,0 +1,137 @@
+"""One conversation with Claude Code: started, listened to, watched, and ended for certain."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
+
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ClaudeSDKClient,
+    ClaudeSDKError,
+    Message,
+    ResultMessage,
+)
+
+from celeriac.kit.shielding import despite_cancellation
+
+_START_SECONDS = 60.0
+_INTERRUPT_SECONDS = 1.0
+_DRAIN_SECONDS = 1.0
+"""How long an interrupted conversation may take to write down where it stopped."""
+
+_DISCONNECT_SECONDS = 1.0
+
+
+Kill = Callable[[], Coroutine[Any, Any, None]]
+
+
+class SilenceError(Exception):
+    """Claude Code said nothing for too long."""
+
+
+class Conversation:
+    """A connected client, with all that happens to it in one line: messages, ends, reasons to stop.
+
+    Belongs to an event loop; made by `open`.
+    """
+
+    def __init__(self, client: ClaudeSDKClient, inbox: "Inbox") -> None:
+        self._client = client
+        self._inbox = inbox
+        self._ended = False
+        self._reader = asyncio.create_task(self._read(), name="read Claude Code")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, options: ClaudeAgentOptions, inbox: "Inbox", kill: Kill
+    ) -> AsyncIterator[Self]:
+        """Connect, and give the conversation to the block.
+
+        At its end, however that comes, the conversation is interrupted where it still goes on, and
+        written down; then Claude Code is told to leave, and `kill` ends what is left of it. Raises
+        what the SDK raises.
+        """
+        client = ClaudeSDKClient(options)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await client.connect()
+        except BaseException:
+            await despite_cancellation(kill())
+            raise
+        conversation = cls(client, inbox)
+        try:
+            yield conversation
+        finally:
+            await despite_cancellation(conversation._end(kill))
+
+    async def say(self, prompt: str) -> None:
+        """Send a prompt."""
+        await self._client.query(prompt)
+
+    async def messages(
+        self, idle_seconds: float, *, excused: Callable[[], bool]
+    ) -> AsyncIterator[Message]:
+        """Yield messages up to and including the result.
+
+        Raises SilenceError after `idle_seconds` without one, unless `excused` says that nothing
+        is due; what was put into the inbox as a reason to stop; and what the SDK raises.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(idle_seconds):
+                    item = await self._inbox.get()
+            except TimeoutError:
+                if excused():
+                    continue
+                raise SilenceError from None
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, ResultMessage):
+                self._ended = True
+                yield item
+                return
+            yield item
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._client.receive_messages():
+                self._inbox.put(message)
+        except Exception as error:  # noqa: BLE001 - raised where messages are awaited
+            self._inbox.put(error)
+        else:
+            self._inbox.put(ClaudeSDKError("Claude Code ended without a result."))
+
+    async def _end(self, kill: Kill) -> None:
+        """Interrupt, drain, disconnect, kill what is left; bounded in every step."""
+        if not self._ended and not self._reader.done():
+            with suppress(Exception):  # it is ended in any case
+                async with asyncio.timeout(_INTERRUPT_SECONDS):
+                    await self._client.interrupt()
+            with suppress(Exception):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    while not isinstance(await self._inbox.get(), ResultMessage | Exception):
+                        pass
+        leaving = asyncio.create_task(self._client.disconnect(), name="leave Claude Code")
+        await asyncio.wait({leaving}, timeout=_DISCONNECT_SECONDS)
+        await kill()
+        await asyncio.wait({leaving}, timeout=_DISCONNECT_SECONDS)
+        for task in (leaving, self._reader):
+            task.cancel()
+        await asyncio.gather(leaving, self._reader, return_exceptions=True)
+
+
+class Inbox:
+    """What a conversation hears, in order: messages, and reasons to stop."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Message | Exception] = asyncio.Queue()
+
+    def put(self, item: Message | Exception) -> None:
+        """Add an item; an exception is raised to whoever awaits messages."""
+        self._queue.put_nowait(item)
+
+    async def get(self) -> Message | Exception:
+        """Return the next item, waiting for it."""
+        return await self._queue.get()

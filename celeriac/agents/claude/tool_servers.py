@@ -1,0 +1,53 @@
+"""MCP servers as Claude Code is told of them.
+
+Those over HTTP it reaches through the gateway, which goes only where the guard lets it, and which
+adds the headers that hold secrets.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from claude_agent_sdk import SystemMessage
+
+from celeriac.agents.claude.policy import server_key
+from celeriac.agents.mcp.servers import Chosen, StdioServer
+from celeriac.domain.errors import ToolServerError
+
+_SOUND = frozenset({"connected", "pending"})
+
+
+def server_configs(chosen: Sequence[Chosen], gateway_url: str, key: str) -> dict[str, Any]:
+    """Return Claude Code's configuration of MCP servers, by name."""
+    configs: dict[str, Any] = {}
+    for number, each in enumerate(chosen):
+        milliseconds = round(each.entry.timeout_seconds * 1000)
+        if isinstance(each.endpoint, StdioServer):
+            program, *arguments = each.endpoint.command
+            config: dict[str, Any] = {
+                "type": "stdio",
+                "command": program,
+                "args": arguments,
+                "env": dict(each.endpoint.environment),
+            }
+        else:
+            config = {
+                "type": "http",
+                "url": f"{gateway_url}/mcp/{number}",
+                "headers": {"x-api-key": key},
+            }
+        configs[server_key(each.entry.name)] = {**config, "timeout": milliseconds}
+    return configs
+
+
+def check_servers(message: SystemMessage) -> None:
+    """Accept Claude Code's first message, or raise ToolServerError naming the servers it lost."""
+    if message.subtype != "init":
+        return
+    servers = message.data.get("mcp_servers") or []
+    lost = [each["name"] for each in servers if each.get("status") not in _SOUND]
+    if lost:
+        raise ToolServerError(
+            f"Claude Code can't reach the agent's MCP server {', '.join(lost)}. Look into the "
+            "worker's log, and check the server's command or url.",
+            servers=lost,
+        )

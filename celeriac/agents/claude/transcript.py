@@ -1,0 +1,147 @@
+"""From Claude Code's messages to the events of an execution."""
+
+import time
+from dataclasses import dataclass
+
+from claude_agent_sdk import (
+    AssistantMessage,
+    Message,
+    StreamEvent,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserMessage,
+)
+
+from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
+from celeriac.agents.llm.deltas import Deltas
+from celeriac.agents.mcp.results import clean
+from celeriac.domain.events import EventType
+from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps, storable_text
+from celeriac.logs import Step, get_logger
+from celeriac.services.ports import RunContext
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenCall:
+    tool: str
+    began: float
+
+
+class Transcript:
+    """Records one attempt's conversation, and shows it as it is written."""
+
+    def __init__(self, context: RunContext, earlier_calls: JsonObject) -> None:
+        """Write to `context`; `earlier_calls` maps ids of calls of earlier attempts to tools."""
+        self._context = context
+        self._deltas = Deltas(context)
+        self._open: dict[str, _OpenCall] = {}
+        self._earlier = dict(earlier_calls)
+
+    @property
+    def tool_is_running(self) -> bool:
+        """Whether a tool was called that has not answered."""
+        return bool(self._open)
+
+    @property
+    def open_calls(self) -> dict[str, str]:
+        """The tools that were called and have not answered, by the ids of the calls."""
+        return {call_id: call.tool for call_id, call in self._open.items()}
+
+    async def record(self, message: Message) -> None:
+        """Take a message; those that say nothing of the conversation are passed over."""
+        match message:
+            case StreamEvent():
+                self._show(message)
+            case AssistantMessage():
+                self.flush()
+                for block in message.content:
+                    await self._assistant(block)
+            case UserMessage(content=str() as text):
+                await emit_message(self._context, "user", storable_text(text))
+            case UserMessage(content=blocks):
+                for each in blocks:
+                    await self._user(each)
+
+    def flush(self) -> None:
+        """Show what was held back."""
+        self._deltas.flush()
+
+    def _show(self, message: StreamEvent) -> None:
+        if message.parent_tool_use_id is not None:
+            return  # a helper's words are in its result
+        match message.event:
+            case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}:
+                self._deltas.add("text", text)
+            case {
+                "type": "content_block_delta",
+                "delta": {"type": "thinking_delta", "thinking": text},
+            }:
+                self._deltas.add("thinking", text)
+
+    async def _assistant(self, block: object) -> None:
+        match block:
+            case TextBlock(text=text) if text:
+                await emit_message(self._context, "assistant", storable_text(text))
+            case ThinkingBlock(thinking=text) if text:
+                await self._context.emit(
+                    EventType.MESSAGE,
+                    {"role": "assistant", "thinking": True, **_clipped(storable_text(text))},
+                )
+            case ToolUseBlock(id=call_id, name=tool, input=arguments):
+                self._open[call_id] = _OpenCall(tool, time.monotonic())
+                kept = clean(arguments)
+                text = dumps(kept)
+                long = len(text) > MAX_MESSAGE_CHARACTERS
+                await self._context.emit(
+                    EventType.TOOL_CALL,
+                    {
+                        "id": storable_text(call_id),
+                        "tool": storable_text(tool),
+                        "arguments": clip(text, MAX_MESSAGE_CHARACTERS) if long else kept,
+                    },
+                )
+
+    async def _user(self, block: object) -> None:
+        match block:
+            case TextBlock(text=text):
+                await emit_message(self._context, "user", storable_text(text))
+            case ToolResultBlock():
+                await self._result(block)
+
+    async def _result(self, block: ToolResultBlock) -> None:
+        call = self._open.pop(block.tool_use_id, None)
+        tool = call.tool if call else str(self._earlier.get(block.tool_use_id, "unknown"))
+        ms = round((time.monotonic() - call.began) * 1000) if call else None
+        failed = bool(block.is_error)
+        _log.info(Step.TOOL_EXECUTED, tool=tool, ms=ms, failed=failed)
+        await self._context.emit(
+            EventType.TOOL_RESULT,
+            {
+                "id": storable_text(block.tool_use_id),
+                "tool": storable_text(tool),
+                "ms": ms,
+                "failed": failed,
+                **_clipped(storable_text(_text_of(block.content))),
+            },
+        )
+
+
+def _clipped(text: str) -> dict[str, JsonValue]:
+    data: dict[str, JsonValue] = {"content": text[:MAX_MESSAGE_CHARACTERS]}
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        data["clipped"] = len(text) - MAX_MESSAGE_CHARACTERS
+    return data
+
+
+def _text_of(content: str | list[dict[str, JsonValue]] | None) -> str:
+    """Return a tool's result as text; what is no text is named, not shown."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(
+        str(block.get("text", "")) if block.get("type") == "text" else f"[{block.get('type')}]"
+        for block in content
+    )

@@ -1,0 +1,71 @@
+"""The claude runner on the real SDK and Claude Code, against a scripted server on the loopback."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.claude.runner import ClaudeRunner
+from celeriac.agents.claude.upstream import Upstream
+from celeriac.agents.mcp.servers import StdioServer, ToolServers
+from celeriac.agents.pricing import Price, Prices
+from celeriac.kit.outbound import OutboundGuard
+from tests.support.anthropic_scenes import KEY, SCENES
+from tests.support.anthropic_server import AnthropicServer
+from tests.support.claude_jobs import MODEL
+from tests.support.run_context import RecordingContext
+
+WORKER_SECRET = "a secret of the worker"
+_KEPT = frozenset({"PATH", "LANG", "LC_ALL", "PYTEST_CURRENT_TEST", "PYTEST_VERSION"})
+
+
+@pytest.fixture(autouse=True)
+def scrubbed_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep real keys, addresses and homes away from Claude Code."""
+    for name in set(os.environ) - _KEPT:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-of-nobody")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("DATABASE_URL", WORKER_SECRET)
+    monkeypatch.setenv("SHOP_TOKEN", "for the shop")
+
+
+@pytest.fixture(scope="session")
+def scripted_anthropic() -> Iterator[AnthropicServer]:
+    with AnthropicServer(SCENES).running() as server:
+        yield server
+
+
+@pytest.fixture
+def anthropic(scripted_anthropic: AnthropicServer) -> AnthropicServer:
+    """The scripted server, which has not been asked anything yet."""
+    scripted_anthropic.forget()
+    return scripted_anthropic
+
+
+@pytest.fixture
+def runner(anthropic: AnthropicServer, tmp_path: Path) -> ClaudeRunner:
+    """A runner with a price for its model and two MCP servers: `sums`, and `dead`."""
+    program = Path(__file__).parents[2] / "support" / "sums_server.py"
+    prices = {"input": "2", "cached_input": "0.5", "cache_write": "4", "output": "10"}
+    return ClaudeRunner(
+        sessions_root=tmp_path / "sessions",
+        upstream=Upstream(anthropic.base_url, KEY),
+        prices=Prices({f"anthropic/{MODEL}": Price.model_validate(prices)}),
+        servers=ToolServers(
+            {
+                "sums": StdioServer((sys.executable, str(program))),
+                "dead": StdioServer((sys.executable, "-c", "raise SystemExit('no')")),
+            },
+            guard=OutboundGuard(),
+        ),
+        environment=os.environ,
+    )
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> RecordingContext:
+    return RecordingContext(tmp_path / "work")

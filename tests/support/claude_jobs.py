@@ -1,0 +1,58 @@
+"""Jobs for the claude runner, and the sessions that they go on with."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from celeriac.adapters.memory import MemoryRunContext
+from celeriac.domain.agent import ClaudeAgent
+from celeriac.domain.options import NO_OPTIONS, RunOptions
+from celeriac.domain.session import Session, SessionStatus
+from celeriac.domain.task import Limits
+from celeriac.kit.jsontypes import JsonObject
+from celeriac.services.ports import Job
+
+MODEL = "claude-test"
+
+
+def claude_job(
+    prompt: str,
+    *,
+    schema: JsonObject | None = None,
+    session: Session | None = None,
+    options: RunOptions = NO_OPTIONS,
+    execution_id: UUID | None = None,
+    **spec: Any,
+) -> Job:
+    """Return a job of one attempt; `spec` holds fields of the agent."""
+    return Job(
+        execution_id=execution_id or uuid4(),
+        attempt=1,
+        task_name="test",
+        agent_name="tester",
+        agent=ClaudeAgent(**{"model": MODEL, **spec}),
+        prompt=prompt,
+        variables={},
+        output_schema=schema,
+        limits=Limits(soft_seconds=50, hard_seconds=60),
+        options=options,
+        session=session,
+    )
+
+
+def session_of(context: MemoryRunContext, execution_id: UUID) -> Session:
+    """Return the session that an attempt of `execution_id` left in its context."""
+    return Session(
+        id=context.session_id,
+        owner_id=uuid4(),
+        execution_id=execution_id,
+        runner="claude",
+        parent_id=None,
+        external_id=context.external_id,
+        state=context.state,
+        status=SessionStatus.ACTIVE,
+        error_code=None,
+        error_message=None,
+        created_at=datetime.now(UTC),
+        updated_at=datetime.now(UTC),
+    )
