@@ -2,13 +2,14 @@
 
 from celeriac.agents.tape.requests import Words, request_of
 from celeriac.agents.tape.server import Answer, Incoming
-from celeriac.domain.cassette import Cassette, Player, Response, write_body
+from celeriac.domain.cassette import Cassette, Played, Player, write_body
 from celeriac.domain.errors import CassetteMismatchError
 from celeriac.kit.jsontypes import dumps
 
 _BAD_REQUEST = 400
-_AT_ONCE = {"retry-after": "0", "retry-after-ms": "1"}
-"""Recorded waits are not waited for again."""
+_FAILED = 400
+_AGAIN = {"retry-after": "0", "retry-after-ms": "1", "x-should-retry": "true"}
+_NEVER = {"x-should-retry": "false"}
 
 
 class Playback:
@@ -26,18 +27,16 @@ class Playback:
         self._words.learn(incoming)
         try:
             request = request_of(incoming, path, self._words)
-            response = self._player.answer(provider, request)
+            played = self._player.answer(provider, request)
         except CassetteMismatchError as error:
             self.mismatch = self.mismatch or error
             await _refuse(error, answer)
         else:
-            await self._play(response, answer)
+            await self._play(played, answer)
 
-    async def _play(self, response: Response, answer: Answer) -> None:
-        headers = {name: _AT_ONCE.get(name, value) for name, value in response.headers.items()}
-        if "retry-after" in headers:
-            headers |= _AT_ONCE
-        await answer.begin(response.status, list(headers.items()))
+    async def _play(self, played: Played, answer: Answer) -> None:
+        response = played.response
+        await answer.begin(response.status, list(_headers(played).items()))
         for chunk in write_body(response):
             await answer.piece(self._back(chunk))
         if response.broken:
@@ -50,6 +49,17 @@ class Playback:
             return self._words.back(chunk.decode()).encode()
         except UnicodeDecodeError:
             return chunk
+
+
+def _headers(played: Played) -> dict[str, str]:
+    """Return the headers to send: a client does after a failure what it did then, but at once."""
+    headers = dict(played.response.headers)
+    if played.response.status < _FAILED:
+        return headers
+    if "retry-after" in headers:
+        headers["retry-after"] = "0"
+    headers.pop("retry-after-ms", None)
+    return headers | (_AGAIN if played.again else _NEVER)
 
 
 async def _refuse(error: CassetteMismatchError, answer: Answer) -> None:

@@ -16,7 +16,7 @@ from celeriac.domain.cassette.format import (
     Response,
     dump_line,
 )
-from celeriac.domain.cassette.matching import Player
+from celeriac.domain.cassette.matching import Played, Player
 from celeriac.domain.cassette.parsing import dump, parse
 from celeriac.domain.cassette.summary import CassetteSummary
 
@@ -31,6 +31,7 @@ __all__ = [
     "Header",
     "Interaction",
     "JsonEvent",
+    "Played",
     "Player",
     "Request",
     "Response",

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from celeriac.domain.cassette.comparing import (
@@ -17,6 +18,15 @@ from celeriac.domain.errors import CassetteMismatchError
 _COMPARED = 200
 _SHOWN = 3
 _COUNTED = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A recorded answer."""
+
+    response: Response
+    again: bool
+    """Whether the same attempt made the same request once more, as after a failure."""
 
 
 class Player:
@@ -39,7 +49,7 @@ class Player:
             self._exact[fingerprint(each.provider, each.request, as_it_is)].append(index)
             self._alike[fingerprint(each.provider, each.request, masked)].append(index)
 
-    def answer(self, provider: str, request: Request) -> Response:
+    def answer(self, provider: str, request: Request) -> Played:
         """Return the answer to a request to `provider`.
 
         Raises CassetteMismatchError that says where the nearest recorded request differs.
@@ -49,13 +59,16 @@ class Player:
         for found in (exact, alike):
             unused = [index for index in found if index in self._unused]
             if unused:
-                chosen = min(unused, key=lambda index: (self._of_other_attempt(index), index))
-                self._unused.discard(chosen)
-                return self._cassette.interactions[chosen].response
+                return self._take(unused)
         raise CassetteMismatchError(self._complaint(provider, request, alike))
 
-    def _of_other_attempt(self, index: int) -> bool:
-        return self._cassette.interactions[index].attempt != self._attempt
+    def _take(self, unused: list[int]) -> Played:
+        recorded = self._cassette.interactions
+        chosen = min(unused, key=lambda index: (recorded[index].attempt != self._attempt, index))
+        self._unused.discard(chosen)
+        attempt = recorded[chosen].attempt
+        again = any(index > chosen and recorded[index].attempt == attempt for index in unused)
+        return Played(recorded[chosen].response, again)
 
     def _complaint(self, provider: str, request: Request, alike: list[int]) -> str:
         what = _kind(provider, request)

@@ -23,9 +23,7 @@ from celeriac.domain.errors import CassetteInvalidError, TooLargeError
 from tests.support.cassettes import cassette, recorded
 
 HEADER = '{"celeriac_cassette":1}'
-LINE = (
-    '{"provider":"test","request":{"method":"POST","path":"/x"},"response":{"status":200}}'
-)
+LINE = '{"provider":"test","request":{"method":"POST","path":"/x"},"response":{"status":200}}'
 
 
 def test_a_cassette_is_read_as_it_was_written() -> None:
@@ -104,7 +102,11 @@ def test_a_stream_comes_back_event_by_event() -> None:
         ),
         (HEADER + "\n" + LINE.replace("200", '200,"text":"a","body":1'), "line 2", "not several"),
         (HEADER + "\n" + LINE.replace("200", '200,"base64":"%%%"'), "line 2", "base64"),
-        (HEADER + "\n" + LINE.replace("200", f'200,"body":{"[" * 200}{"]" * 200}'), "line 2", "100"),
+        (
+            HEADER + "\n" + LINE.replace("200", f'200,"body":{"[" * 200}{"]" * 200}'),
+            "line 2",
+            "100",
+        ),
         (f"{HEADER}\n{'[' * 100_000}", "line 2", "not valid JSON"),
     ],
 )

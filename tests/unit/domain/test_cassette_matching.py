@@ -10,15 +10,19 @@ from tests.support.cassettes import asked, cassette, recorded
 
 
 def _said(player: Player, request: Request, *, provider: str = "test") -> str:
-    return str(player.answer(provider, request).body["said"])
+    return str(player.answer(provider, request).response.body["said"])
 
 
 def test_alike_requests_get_their_answers_in_order_and_others_in_any() -> None:
-    player = Player(
-        cassette(recorded("a", "1"), recorded("b", "2"), recorded("a", "3")), attempt=1
-    )
+    player = Player(cassette(recorded("a", "1"), recorded("b", "2"), recorded("a", "3")), attempt=1)
     said = [_said(player, asked(prompt)) for prompt in ("b", "a", "a")]
     assert said == ["2", "1", "3"]
+
+
+def test_it_is_told_whether_the_same_attempt_asked_again() -> None:
+    tape = cassette(recorded("a", "1"), recorded("a", "2"), recorded("a", "3", attempt=2))
+    player = Player(tape, attempt=1)
+    assert [player.answer("test", asked("a")).again for _ in range(3)] == [True, False, False]
 
 
 def test_an_answer_is_given_once() -> None:
