@@ -1,0 +1,106 @@
+"""A worker's machinery in the test's process, whose language model is scripted."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from celeriac.db import executions
+from celeriac.domain.agent import LlmAgent
+from celeriac.domain.execution import Execution, Message
+from celeriac.domain.options import NO_OPTIONS, RunOptions
+from celeriac.domain.states import Status
+from celeriac.domain.task import TaskSpec
+from celeriac.services.agents import Agents, NewAgent
+from celeriac.services.submit import Request
+from celeriac.services.tasks import NewTask, Tasks
+from celeriac.settings import ProviderSettings, Settings
+from celeriac.wiring import Container, Machinery, build, build_machinery
+from tests.support.catalog import make_actor
+from tests.support.model_server import ModelServer, Scene
+
+MODEL = "test/model"
+SLOTS = 50
+
+
+class ModelWorker:
+    """Runs executions of `llm` tasks in threads, with the real pipeline and servers."""
+
+    def __init__(self, container: Container, machinery: Machinery, server: ModelServer) -> None:
+        self.container = container
+        self.machinery = machinery
+        self.server = server
+        self.actor = make_actor(container.database)
+
+    def task(self, prompt: str, **spec: Any) -> UUID:
+        """Make a task of an agent that may answer with five tokens."""
+        name = f"t-{uuid4()}"
+        agent = LlmAgent(model=MODEL, max_output_tokens=5)
+        Agents(self.container.database).create(self.actor, NewAgent(name=name, spec=agent))
+        new = NewTask(name=name, agent=name, spec=TaskSpec(prompt=prompt, **spec))
+        return Tasks(self.container.database).create(self.actor, new).id
+
+    def submit(self, task: UUID, count: int, options: RunOptions = NO_OPTIONS) -> Sequence[UUID]:
+        """Submit executions of a task."""
+        request = Request(task_id=task, options=options)
+        return self.container.submit.many(self.actor, request, [{}] * count).execution_ids
+
+    def work(self) -> None:
+        """Send what is due, and run all that is queued at once."""
+        while self.container.dispatch.due():
+            pass
+        with self.container.database.statement() as connection:
+            query = text("SELECT id, attempt FROM executions WHERE status = 'queued'")
+            messages = [Message(*row) for row in connection.execute(query)]
+        with ThreadPoolExecutor(SLOTS) as slots:
+            list(slots.map(lambda each: self.machinery.execute(each, str(uuid4())), messages))
+
+    def pass_waiting(self) -> None:
+        """Let the time pass that parked executions wait for."""
+        with self.container.database.statement() as connection:
+            connection.execute(text("UPDATE executions SET waiting_until = now()"
+                                    " WHERE waiting_until IS NOT NULL"))  # fmt: skip
+        self.container.recover.waited_enough(1000)
+
+    def get(self, execution_id: UUID) -> Execution:
+        """Return an execution."""
+        with self.container.database.statement() as connection:
+            found = executions.get(connection, execution_id, owner=None)
+        assert found is not None, f"{execution_id} is lost"
+        return found
+
+    def by_status(self, ids: Sequence[UUID]) -> Mapping[Status, list[Execution]]:
+        """Return executions by their status."""
+        found: dict[Status, list[Execution]] = {status: [] for status in Status}
+        for each in map(self.get, ids):
+            found[each.status].append(each)
+        return found
+
+
+@contextmanager
+def model_worker(
+    settings: Settings, scenes: Mapping[str, Scene], **changes: Any
+) -> Iterator[ModelWorker]:
+    """Start a worker's machinery on `settings`, changed by `changes`, and end it at the end."""
+    with ModelServer(scenes).running() as server:
+        provider = {"test": ProviderSettings(base_url=server.base_url)}
+        settings = settings.model_copy(update={"providers": provider, **changes})
+        container = build(settings, service="test", connections=12)
+        machinery = build_machinery(container, worker="test@worker", closing=lambda: False)
+        try:
+            yield ModelWorker(container, machinery, server)
+        finally:
+            machinery.close()
+            container.close()
+
+
+def until(done: Callable[[], bool], work: Callable[[], object], *, rounds: int) -> None:
+    """Do `work` until `done`, at most so often."""
+    for _ in range(rounds):
+        if done():
+            return
+        work()
+    assert done(), f"not done after {rounds} rounds"
