@@ -1,19 +1,29 @@
 """One fleet for all of these tests: a worker of every queue, beat, and a user's own tasks."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 
+from celeriac.client import Client
+from celeriac.domain.agent import CommandAgent, PythonAgent
+from celeriac.kit.jsontypes import dumps
 from celeriac.services.accounts import Accounts
-from tests.support import plain_tasks
+from tests.support import fleet_agents, plain_tasks
 from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
 from tests.support.places import temporary_directory
-from tests.support.programs import Program
+from tests.support.programs import REPOSITORY, Program
 from tests.support.servers import PostgresServer, ValkeyServer, running_valkey
 
 _FLEET = pytest.StashKey[Fleet]()
 OWN_TASKS = ("-I", plain_tasks.MODULE)
+COMMANDS = {
+    "word-count": [str(REPOSITORY / "examples/command/word-count.sh")],
+    "family": ["sh", "-c", 'sleep 600 & setsid sleep 601 & echo $$ $! > "$1"; wait', "sh"],
+}
+"""Programs of the worker `w1`: an example, and one that starts processes and never ends."""
 
 
 @pytest.fixture(scope="package")
@@ -52,7 +62,7 @@ def beat(package_fleet: Fleet) -> Program:
 @pytest.fixture(scope="package")
 def worker(package_fleet: Fleet, beat: Program) -> Program:
     """The worker `w1`: threads, every queue of ours, and the plain tasks of a user."""
-    return package_fleet.worker("w1", options=OWN_TASKS)
+    return package_fleet.worker("w1", options=OWN_TASKS, CELERIAC_COMMANDS=dumps(COMMANDS))
 
 
 @pytest.fixture(scope="package")
@@ -63,6 +73,49 @@ def http(package_fleet: Fleet) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=address, headers=headers, timeout=30) as client:
         yield client
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user of the API, with keys of an operator and of a viewer, and a directory for files."""
+
+    name: str
+    key: str
+    viewer_key: str
+    directory: Path
+
+
+def make_person(http: httpx.Client, name: str, directory: Path) -> Person:
+    """Make a user and their keys."""
+    user = http.post("/api/v1/users", json={"name": name}).raise_for_status().json()
+
+    def key(role: str) -> str:
+        body = {"name": role, "role": role, "user_id": user["id"]}
+        made = http.post("/api/v1/api-keys", json=body).raise_for_status()
+        return str(made.json()["token"])
+
+    return Person(name, key("operator"), key("viewer"), directory)
+
+
+@pytest.fixture(scope="package")
+def ada(http: httpx.Client, package_fleet: Fleet) -> Person:
+    """A user with tasks: `note` and `hold` of `fleet_agents`, and two of programs."""
+    person = make_person(http, "ada", package_fleet.home)
+    with Client(str(http.base_url), person.key) as client:
+        for name, needs in (("note", ["diary"]), ("hold", ["diary", "gate"])):
+            spec = PythonAgent(function=f"{fleet_agents.__name__}:{name}")
+            client.agents.create(name, spec)
+            client.tasks.create(name, name, {"variables_schema": {"required": needs}})
+        for name in COMMANDS:
+            client.agents.create(name, CommandAgent(command=name))
+            client.tasks.create(name, name, {"prompt": "{{ text }}"})
+    return person
+
+
+@pytest.fixture(scope="package")
+def bob(http: httpx.Client, package_fleet: Fleet) -> Person:
+    """A user who has nothing."""
+    return make_person(http, "bob", package_fleet.home)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,97 @@
+"""`celeriac mcp --http`: one server for many people, each asking with a key of their own."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from celeriac.embedded.ports import reserve_port
+from tests.e2e.celery.conftest import Person
+from tests.support.fleet import Fleet
+from tests.support.mcp_clients import Mode, ask, over_http, refusal
+from tests.support.programs import Program
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def address(http: httpx.Client, package_fleet: Fleet) -> str:
+    """Where a server listens that has no key of its own."""
+    port = reserve_port()
+    arguments = ["-m", "celeriac", "mcp", "--http", "--port", str(port)]
+    program = package_fleet.program(
+        "mcp", arguments, CELERIAC_API_URL=str(http.base_url), CELERIAC_API_KEY="not to be used"
+    )
+    url = f"http://127.0.0.1:{port}/mcp"
+
+    def serves() -> bool:
+        assert program.exit_code is None, program.output()
+        try:
+            return httpx.get(url, trust_env=False).status_code == 401
+        except httpx.TransportError:
+            return False
+
+    wait_until(serves, "the MCP server answers")
+    return url
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_each_request_asks_with_its_own_key(
+    address: str, ada: Person, bob: Person, worker: Program, mode: Mode
+) -> None:
+    async with (
+        over_http(address, ada.key, mode=mode) as hers,
+        over_http(address, bob.key, mode=mode) as his,
+        over_http(address, ada.viewer_key, mode=mode) as watching,
+    ):
+        variables = {"diary": str(ada.directory / "http")}
+        accepted = await ask(hers, "execute_task", task="note", variables=variables)
+        execution = accepted["execution_id"]
+        done = await ask(hers, "wait_for_execution", execution_id=execution)
+        assert done["status"] == "completed"
+
+        assert (await ask(watching, "get_execution", execution_id=execution))["ended"]
+        assert "[forbidden]" in await refusal(watching, "execute_task", task="note")
+        assert "[not_found]" in await refusal(his, "get_execution", execution_id=execution)
+        assert (await ask(his, "list_executions"))["executions"] == []
+
+
+async def test_a_wrong_key_is_told_by_every_tool(address: str) -> None:
+    async with over_http(address, "cel_000000000000_wrong") as client:
+        assert "[unauthenticated]" in await refusal(client, "list_tasks")
+
+
+@pytest.mark.parametrize(
+    "header", [{}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}]
+)
+def test_without_a_key_nothing_is_answered(address: str, header: dict[str, str]) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    answer = httpx.post(address, json=body, headers=header, trust_env=False)
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert "Authorization: Bearer" in answer.json()["error_description"]
+
+
+def test_a_page_of_somebody_elses_can_not_reach_it(address: str, ada: Person) -> None:
+    """A browser that was led here by another name sends that name (DNS rebinding)."""
+    headers = {"Authorization": f"Bearer {ada.key}", "Host": "evil.example"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    answer = httpx.post(address, json=body, headers=headers, trust_env=False)
+
+    assert answer.status_code == 421
+
+
+def test_a_taken_port_is_told_before_anything_starts(
+    address: str, package_fleet: Fleet, tmp_path: Path
+) -> None:
+    port = address.removesuffix("/mcp").rpartition(":")[2]
+    program = package_fleet.program(
+        "mcp-2",
+        ["-m", "celeriac", "mcp", "--http", "--port", port],
+        CELERIAC_API_URL="http://127.0.0.1:9",
+    )
+
+    assert program.wait_end() == 1
+    assert f"Port {port} on 127.0.0.1 is taken" in program.output()
