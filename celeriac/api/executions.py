@@ -29,17 +29,11 @@ from celeriac.api.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
 from celeriac.db.executions import ExecutionFilter
 from celeriac.domain.execution import TriggerType
 from celeriac.domain.states import Status
-from celeriac.services.report import ReportFormat
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
 ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
 After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
-
-_MEDIA = {
-    ReportFormat.MARKDOWN: ("text/markdown; charset=utf-8", "md"),
-    ReportFormat.HTML: ("text/html; charset=utf-8", "html"),
-}
 
 
 @router.get(
@@ -182,38 +176,3 @@ async def follow(
     """
     begin = after if last_event_id is None else last_event_id
     return await stream(shared, desk, actor, execution_id, after=begin)
-
-
-@router.get(
-    "/{execution_id}/report",
-    operation_id="get_report",
-    summary="Download an execution's report",
-    response_class=Response,
-    responses=READING
-    | problems(404, 409)
-    | {
-        200: {
-            "description": "The report.",
-            "content": {
-                "text/markdown": {"schema": {"type": "string"}},
-                "text/html": {"schema": {"type": "string"}},
-            },
-        }
-    },
-)
-def report(
-    execution_id: ExecutionPath,
-    actor: Caller,
-    desk: AtDesk,
-    format: Annotated[  # noqa: A002 - the parameter's public name
-        ReportFormat, Query(description="markdown or html.")
-    ] = ReportFormat.MARKDOWN,
-) -> Response:
-    """Return what an execution did, for people: facts, result, conversation, timeline."""
-    made = desk.reports(actor, execution_id, format)
-    media, ending = _MEDIA[made.format]
-    headers = {
-        "Content-Disposition": f'attachment; filename="execution-{execution_id}.{ending}"',
-        "X-Content-Type-Options": "nosniff",
-    }
-    return Response(made.content, media_type=media, headers=headers)

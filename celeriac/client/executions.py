@@ -193,3 +193,7 @@ class Executions:
         """Return the report of one that has ended, as `markdown` or `html`."""
         path = f"{_PATH}/{segment(execution_id)}/report"
         return self._transport.send("GET", path, params={"format": format}).text
+
+    def reports(self, execution_id: str | UUID) -> Sequence[wire.Report]:
+        """Return which of its reports were made so far, with their sizes."""
+        return self._transport.get(wire.Reports, f"{_PATH}/{segment(execution_id)}/reports").items

@@ -17,6 +17,7 @@ from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Lease
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject, JsonValue, storable, storable_text
+from celeriac.kit.removal import remove_if_empty
 from celeriac.services.backing import Backed, Backing
 from celeriac.services.ports import Job, Runner
 
@@ -24,6 +25,9 @@ _MAX_UNSTORED = 1000
 """Events that may wait to be stored before their agent is slowed down."""
 
 _PATIENCE = 0.05
+
+
+_SPEECH = frozenset({EventType.MESSAGE, EventType.TOOL_CALL, EventType.TOOL_RESULT})
 
 
 class StopReason(StrEnum):
@@ -56,10 +60,13 @@ class Attempt:
         self.correlation = correlation
         self.stop_reason: StopReason | None = None
         self.told = False
+        self.spoke = False
+        """Whether there was a message, a tool call or a model call: something to report."""
         self.has_session = False
         """Whether a session was made or written to; said before it is certain."""
         self._notes = Notes(lease)
         self._workdir = workdir
+        self._has_workdir = False
         self._on_delta = on_delta
         self._lock = threading.Lock()
         self._cancel: Callable[[], object] | None = None
@@ -68,8 +75,14 @@ class Attempt:
     @property
     def workdir(self) -> Path:
         """The execution's own directory; made on first use."""
+        self._has_workdir = True
         self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._workdir
+
+    def tidy(self) -> None:
+        """Remove the execution's own directory, now that it has ended, where nothing is in it."""
+        if self._has_workdir:
+            remove_if_empty(self._workdir)
 
     def idempotency_key(self, step: str) -> str:
         """Return `execution_id:step`, the same in every attempt."""
@@ -81,6 +94,7 @@ class Attempt:
         Raises TypeError, here and not later, for data that JSON can't hold.
         """
         event = NewEvent(kind, storable(data))
+        self.spoke |= kind in _SPEECH
         self._note(lambda notes: notes.events.append(event))
         await self._wait_for_room()
 
@@ -152,6 +166,7 @@ class Attempt:
         try:
             await self._backed.charge(call, ticket)
         finally:
+            self.spoke = True
             self._note(add)  # it was made, whatever the budgets say of it
         await self._wait_for_room()
 

@@ -46,6 +46,7 @@ from celeriac.services.finish import Finish
 from celeriac.services.notebook import Notebook
 from celeriac.services.plans import Plans
 from celeriac.services.ports import Job, LiveEvents, Runners
+from celeriac.services.reporting import Reporting
 
 logger = structlog.get_logger(__name__)
 
@@ -67,6 +68,7 @@ class Parts:
     active: ActiveAttempts
     notebook: Notebook
     backing: Backing
+    reporting: Reporting
     live: LiveEvents
     loop: LoopThread
     workdirs: Path
@@ -126,6 +128,10 @@ class Execute:
                 claim, outcome, notes, turn(claim.queue), has_session=attempt.has_session
             )
         _report(claim, outcome, finished.status, time.monotonic() - began)
+        if finished.status is not None and finished.status.terminal:
+            attempt.tidy()
+            if attempt.spoke:
+                self._parts.reporting.later(claim.lease.execution_id, _correlation(claim))
         return finished.claim
 
     def _open(self, claim: Claim, plan: Plan) -> Attempt:

@@ -1,50 +1,33 @@
-"""Report: what an execution did, made from its row and its log whenever it is asked for."""
+"""Reports: what an execution did, made once it has ended and kept from then on."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from uuid import UUID
 
 import structlog
-from markdown_it import MarkdownIt
 
+from celeriac.db import approvals, events, executions, reports
+from celeriac.db.approvals import ApprovalFilter
+from celeriac.db.engine import Database
+from celeriac.db.reports import StoredReport
 from celeriac.domain import report
 from celeriac.domain.accounts import Actor
-from celeriac.domain.errors import ConflictError
+from celeriac.domain.errors import ConflictError, NotFoundError
+from celeriac.domain.execution import Execution
+from celeriac.domain.report import ReportFormat
 from celeriac.logs import Step
-from celeriac.services.queries import Queries
 
 logger = structlog.get_logger(__name__)
 
 _EVENTS = 10_000
-"""So many events at most are in a report; the log itself has all."""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Execution {execution_id}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto }}
-pre {{ background: #f4f4f2; padding: .75rem; overflow-x: auto; white-space: pre-wrap }}
-</style>
-</head>
-<body>
-{body}</body>
-</html>
-"""
-
-
-class ReportFormat(StrEnum):
-    """How a report is written."""
-
-    MARKDOWN = "markdown"
-    HTML = "html"
+_QUESTIONS = 1_000
+"""So many at most are in a report; the lists themselves have all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report ready to be downloaded; `size` counts its bytes."""
+    """A report ready to be downloaded."""
 
     execution_id: UUID
     format: ReportFormat
@@ -55,34 +38,93 @@ class Report:
         """The number of bytes."""
         return len(self.content)
 
+    @property
+    def sha256(self) -> str:
+        """The checksum of the content, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
 
 class Reports:
-    """Writes reports. Safe to share between threads."""
+    """Makes and keeps reports. Safe to share between threads."""
 
-    def __init__(self, queries: Queries) -> None:
-        """Read through `queries`."""
-        self._queries = queries
+    def __init__(self, database: Database) -> None:
+        """Read from and keep in `database`."""
+        self._database = database
 
     def __call__(self, actor: Actor, execution_id: UUID, wanted: ReportFormat) -> Report:
-        """Return the report of a finished execution.
+        """Return the report of a finished execution; the first demand makes it where none is.
 
-        The same execution gives the same bytes each time. Raises NotFoundError, and ConflictError
-        while the execution isn't finished.
+        It has the same bytes each time. Raises NotFoundError, and ConflictError while the
+        execution isn't finished.
         """
-        execution = self._queries.execution(actor, execution_id)
+        execution = self._finished(execution_id, owner=actor.scope)
+        return self._kept(execution_id, wanted) or self._make(execution, wanted)
+
+    def prepare(self, execution_id: UUID) -> None:
+        """Make the report of a finished execution, as a page too, before anybody asks for it."""
+        execution = self._finished(execution_id, owner=None)
+        markdown = self._markdown(execution)
+        self._keep(Report(execution_id, ReportFormat.MARKDOWN, markdown.encode()))
+        self._keep(Report(execution_id, ReportFormat.HTML, _page(execution_id, markdown)))
+
+    def made(self, actor: Actor, execution_id: UUID) -> Sequence[StoredReport]:
+        """Return which reports of an execution have been made so far. Raises NotFoundError."""
+        with self._database.statement() as connection:
+            if not executions.statuses(connection, [execution_id], owner=actor.scope):
+                raise NotFoundError("execution", execution_id)
+            return reports.find(connection, execution_id)
+
+    def _finished(self, execution_id: UUID, *, owner: UUID | None) -> Execution:
+        with self._database.statement() as connection:
+            execution = executions.get(connection, execution_id, owner=owner)
+        if execution is None:
+            raise NotFoundError("execution", execution_id)
         if not execution.status.terminal:
             raise ConflictError(
                 f"The execution is {execution.status}; its report is there when it has ended.",
                 status=execution.status.value,
             )
-        events = self._queries.events(actor, execution_id, limit=_EVENTS)
-        text = report.markdown(execution, events)
-        if wanted is ReportFormat.HTML:
-            # no raw HTML passes: what a model wrote must not run in a reader's browser
-            body = MarkdownIt("commonmark", {"html": False}).render(text)
-            text = _PAGE.format(execution_id=execution_id, body=body)
-        made = Report(execution_id, wanted, text.encode())
-        logger.info(
-            Step.REPORT_GENERATED, execution_id=execution_id, format=wanted.value, size=made.size
-        )
-        return made
+        return execution
+
+    def _kept(self, execution_id: UUID, wanted: ReportFormat) -> Report | None:
+        with self._database.statement() as connection:
+            content = reports.content(connection, execution_id, wanted)
+        return None if content is None else Report(execution_id, wanted, content)
+
+    def _make(self, execution: Execution, wanted: ReportFormat) -> Report:
+        if wanted is ReportFormat.MARKDOWN:
+            content = self._markdown(execution).encode()
+        else:
+            source = self._kept(execution.id, ReportFormat.MARKDOWN)
+            markdown = self._markdown(execution) if source is None else source.content.decode()
+            content = _page(execution.id, markdown)
+        made = Report(execution.id, wanted, content)
+        if self._keep(made):
+            return made
+        # somebody else was faster; what is kept is what counts
+        return self._kept(execution.id, wanted) or made
+
+    def _keep(self, made: Report) -> bool:
+        with self._database.statement() as connection:
+            new = reports.add(
+                connection, made.execution_id, made.format, made.content, sha256=made.sha256
+            )
+        if new:
+            logger.info(
+                Step.REPORT_GENERATED,
+                execution_id=made.execution_id,
+                format=made.format.value,
+                size=made.size,
+            )
+        return new
+
+    def _markdown(self, execution: Execution) -> str:
+        asked = ApprovalFilter(execution_id=execution.id)
+        with self._database.statement() as connection:
+            log = events.after(connection, execution.id, 0, _EVENTS)
+            questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS)
+        return report.markdown(execution, log, questions[::-1])
+
+
+def _page(execution_id: UUID, markdown: str) -> bytes:
+    return report.html(markdown, title=f"Execution {execution_id}").encode()

@@ -8,6 +8,7 @@ from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
 from celeriac.wire.executions import Accepted, AcceptedBatch, Event, Events, Execution, Progress
 from celeriac.wire.health import CeleryHealth, Health, ReadyHealth, Worker
+from celeriac.wire.reports import Report, Reports
 from celeriac.wire.sessions import File, Files, Session
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "ProblemField",
     "Progress",
     "ReadyHealth",
+    "Report",
+    "Reports",
     "Session",
     "Task",
     "User",

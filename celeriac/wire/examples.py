@@ -137,6 +137,16 @@ CASSETTE: dict[str, Any] = {
     },
 }  # fmt: skip
 
+REPORTS: dict[str, Any] = {
+    "items": [
+        {
+            "format": "markdown", "size": 4127, "created_at": _LATER,
+            "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+            "_links": {"self": f"{_PATH}/report?format=markdown"},
+        }
+    ],
+}  # fmt: skip
+
 EVENT: dict[str, Any] = {
     "seq": 3, "type": "started", "at": _AT, "attempt": 1, "data": {"worker": "celery@shop-1/4711"},
 }  # fmt: skip

@@ -75,7 +75,7 @@ def build_desk(container: Container) -> Desk:
         sessions=sessions,
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
-        reports=Reports(queries),
+        reports=Reports(container.database),
         celery_tasks=CeleryTasks(
             container.database,
             celery,

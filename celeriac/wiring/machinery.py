@@ -23,9 +23,11 @@ from celeriac.services.heartbeat import Heartbeat
 from celeriac.services.notebook import Notebook
 from celeriac.services.provider_limits import ProviderLimits
 from celeriac.services.questions import Questions
+from celeriac.services.report import Reports
+from celeriac.services.reporting import Reporting
 from celeriac.services.tapes import Tapes
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import providers, rates, tool_servers
+from celeriac.wiring.options import places, providers, rates, tool_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Machinery:
     heartbeat: Heartbeat
     notebook: Notebook
     listener: CancelListener
+    reporting: Reporting
     limiter: RedisRateLimiter
     loop: LoopThread
     runners: Registry
@@ -44,6 +47,7 @@ class Machinery:
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""
         self.listener.close()
+        self.reporting.close()
         self.runners.close(self.loop)
         self.loop.close()
         self.limiter.close()
@@ -69,6 +73,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
     lease_seconds = settings.worker.lease_seconds
     limiter = RedisRateLimiter(settings.require_redis())
     questions = Questions(container.database, container.live)
+    reporting = Reporting(Reports(container.database).prepare)
     parts = Parts(
         plans=container.plans,
         claim=ClaimAttempt(container.database, worker=worker, lease_seconds=lease_seconds),
@@ -85,9 +90,10 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
             questions=questions,
             tapes=Tapes(container.database),
         ),
+        reporting=reporting,
         live=container.live,
         loop=loop,
-        workdirs=settings.home / "work",
+        workdirs=places(settings).workdirs,
         worker=worker,
         lease_seconds=lease_seconds,
         closing=closing,
@@ -100,6 +106,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         heartbeat=Heartbeat(container.database, active, lease_seconds=lease_seconds),
         notebook=notebook,
         listener=listener,
+        reporting=reporting,
         limiter=limiter,
         loop=loop,
         runners=runners,

@@ -1,103 +1,87 @@
-"""The report of an execution, as Markdown. Whatever people or models wrote stays plain text."""
+"""A report as Markdown: the result first, then how it came to it."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
-import orjson
-
+from celeriac.domain.approval import Approval
 from celeriac.domain.events import Event, EventType
 from celeriac.domain.execution import Execution
+from celeriac.domain.report import text
+from celeriac.domain.report.conversation import conversation, model_calls, questions, tool_calls
 from celeriac.domain.task import Priority
-from celeriac.kit.jsontypes import JsonValue
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&])")
-_BACKTICKS = re.compile(r"`+")
+_MOST_STEPS = 2_000
 _SHORT = 200
 
 
-def markdown(execution: Execution, events: Sequence[Event]) -> str:
-    """Return the report of a finished execution with `events` as its log, in order."""
+def markdown(
+    execution: Execution, events: Sequence[Event], approvals: Sequence[Approval] = ()
+) -> str:
+    """Return the report of a finished execution.
+
+    `events` are its log from the beginning and in order, all of it or as much as is to be shown;
+    `approvals` the questions that it asked, the oldest first. The same gives the same text.
+    """
     sections = [
-        f"# {_inline(execution.task_name)}: {execution.status}",
-        "\n".join(_facts(execution)),
+        f"# {text.inline(execution.task_name)}: {execution.status}",
+        text.facts(_facts(execution)),
         *_result(execution),
-        *_conversation(events),
+        *questions(approvals),
+        *conversation(events),
+        *tool_calls(events),
+        *model_calls(events),
         "## Timeline",
-        "\n".join(_timeline(events)),
+        "\n".join(_timeline(events[:_MOST_STEPS])),
+        *_left_out(execution, min(len(events), _MOST_STEPS)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _facts(execution: Execution) -> Iterator[str]:
-    facts: list[tuple[str, object]] = [
-        ("Execution", execution.id),
-        ("Trigger", execution.trigger_type),
-        ("Priority", Priority(execution.priority).label),
-        ("Created", execution.created_at),
-        ("Started", execution.started_at),
-        ("Completed", execution.completed_at),
-        ("Duration", f"{execution.duration_seconds or 0.0:.1f} s"),
-        ("Attempts", execution.attempt),
-        ("Worker", execution.worker_hostname),
-        ("Messages", execution.message_count),
-        ("Tool calls", execution.tool_call_count),
-        ("Model calls", execution.model_call_count),
-        ("Tokens", f"{execution.input_tokens} in, {execution.output_tokens} out"),
-        ("Cost", f"{execution.cost:.4f} US dollars" if execution.cost else None),
-        ("Cancelled by", execution.cancel_requested_by),
-    ]
-    for name, value in facts:
-        if value is not None:
-            yield f"- **{name}**: {_inline(str(value))}"
+def _facts(execution: Execution) -> Iterator[tuple[str, object]]:
+    yield "Execution", execution.id
+    yield "Session", execution.session_id
+    yield "Repeats", execution.origin_id
+    yield "Trigger", execution.trigger_type
+    yield "Priority", Priority(execution.priority).label
+    yield "Created", execution.created_at
+    yield "Started", execution.started_at
+    yield "Completed", execution.completed_at
+    yield "Duration", f"{execution.duration_seconds or 0.0:.1f} s"
+    yield "Attempts", execution.attempt
+    yield "Worker", execution.worker_hostname
+    yield "Messages", execution.message_count
+    yield "Tool calls", execution.tool_call_count
+    yield "Model calls", execution.model_call_count
+    yield "Tokens", f"{execution.input_tokens} in, {execution.output_tokens} out"
+    yield "Cost", f"{execution.cost:.4f} US dollars" if execution.cost else None
+    budget = execution.options.budget
+    if budget is not None:
+        yield "Budget", budget.model_dump_json(exclude_none=True)
+    yield "Cancelled by", execution.cancel_requested_by
 
 
 def _result(execution: Execution) -> Iterator[str]:
-    yield "## Variables"
-    yield _block(execution.variables)
-    if execution.error_message:
-        yield "## Error"
-        yield f"**{_inline(execution.error_code or 'error')}**: {_inline(execution.error_message)}"
-        traceback = (execution.error_details or {}).get("traceback")
-        if traceback:
-            yield _fenced(str(traceback))
     if execution.result is not None:
         yield "## Result"
-        yield _block(execution.result)
-
-
-def _conversation(events: Iterable[Event]) -> Iterator[str]:
-    messages = [event for event in events if event.type is EventType.MESSAGE]
-    if messages:
-        yield "## Conversation"
-    for event in messages:
-        yield f"### {_inline(str(event.data.get('role', 'message')))}"
-        yield _fenced(str(event.data.get("content", "")))
+        yield text.block(execution.result)
+    if execution.error_message:
+        yield "## Error"
+        code = text.inline(execution.error_code or "error")
+        yield f"**{code}**: {text.inline(execution.error_message, 2_000)}"
+        traceback = (execution.error_details or {}).get("traceback")
+        if traceback:
+            yield text.fenced(str(traceback))
+    yield "## Variables"
+    yield text.block(execution.variables)
 
 
 def _timeline(events: Iterable[Event]) -> Iterator[str]:
     for event in events:
-        line = f"{event.seq}. {event.at:%H:%M:%S.%f} **{_inline(event.type)}**"
+        line = f"{event.seq}. {event.at:%H:%M:%S.%f} **{text.inline(event.type)}**"
         if event.data and event.type is not EventType.MESSAGE:
-            line += f" {_inline(_short(event.data))}"
+            line += f" {text.inline(text.short(event.data, _SHORT))}"
         yield line
 
 
-def _short(value: JsonValue) -> str:
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
-
-
-def _block(value: JsonValue) -> str:
-    if isinstance(value, str):
-        return _fenced(value)
-    return _fenced(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode(), language="json")
-
-
-def _fenced(text: str, language: str = "") -> str:
-    longest = max(map(len, _BACKTICKS.findall(text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _inline(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+def _left_out(execution: Execution, shown: int) -> Iterator[str]:
+    if execution.event_seq > shown:
+        yield f"*{execution.event_seq - shown:,} later events are left out here.*"

@@ -64,7 +64,8 @@ def test_the_examples_are_answers() -> None:
         "USER": wire.User, "API_KEY": wire.ApiKey, "NEW_API_KEY": wire.NewApiKey,
         "AGENT": wire.Agent, "TASK": wire.Task, "ACCEPTED": wire.Accepted,
         "ACCEPTED_BATCH": wire.AcceptedBatch, "EXECUTION": wire.Execution, "EVENT": wire.Event,
-        "EVENTS": wire.Events, "SESSION": wire.Session, "FILES": wire.Files, "CELERY_TASK": wire.CeleryTask,
+        "EVENTS": wire.Events, "SESSION": wire.Session, "REPORTS": wire.Reports,
+        "FILES": wire.Files, "CELERY_TASK": wire.CeleryTask,
         "AUDIT_ENTRY": wire.AuditEntry,
         "HEALTH": wire.Health, "READY_HEALTH": wire.ReadyHealth, "CELERY_HEALTH": wire.CeleryHealth,
     }  # fmt: skip

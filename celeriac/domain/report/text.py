@@ -1,0 +1,78 @@
+"""Words of others in a report: they stay plain text, whatever they hold, and of bearable length."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+import orjson
+
+from celeriac.kit.jsontypes import JsonValue
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&])")
+_BACKTICKS = re.compile(r"`+")
+_TURNS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
+"""Directional formatting of Unicode: it can make text read as what it isn't."""
+_LONGEST_BLOCK = 20_000
+_LONGEST_LINE = 500
+
+
+def inline(text: str, most: int = _LONGEST_LINE) -> str:
+    """Return `text` on one line, cut to `most` characters, with nothing that Markdown reads."""
+    line = _plain(" ".join(text[: 2 * most].split()))
+    if len(line) > most or len(text) > 2 * most:
+        line = line[: most - 1] + "…"
+    return _SPECIAL.sub(r"\\\1", line)
+
+
+def block(value: JsonValue) -> str:
+    """Return a JSON value as a block: a text as it is, everything else as indented JSON."""
+    if isinstance(value, str):
+        return fenced(value)
+    return fenced(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode(), language="json")
+
+
+def fenced(text: str, language: str = "") -> str:
+    """Return a text as a block of its own, which nothing in it can end; a long one is cut."""
+    cut = len(text) - _LONGEST_BLOCK
+    text = _plain(text[:_LONGEST_BLOCK])
+    longest = max(map(len, _BACKTICKS.findall(text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    shown = f"{fence}{language}\n{text}\n{fence}"
+    return shown if cut <= 0 else f"{shown}\n\n*{cut:,} more characters are left out here.*"
+
+
+def short(value: JsonValue, most: int) -> str:
+    """Return a JSON value as compact JSON, cut to `most` characters; not escaped yet."""
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table; cells are texts of others or plain values."""
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    lines += [f"| {' | '.join(inline(str(cell)) for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> str:
+    """Return names with their values as a list, without those whose value is None."""
+    return "\n".join(_facts(pairs))
+
+
+def _facts(pairs: Iterable[tuple[str, object]]) -> Iterator[str]:
+    for name, value in pairs:
+        if value is not None:
+            yield f"- **{name}**: {inline(str(value))}"
+
+
+def _plain(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n")
+    return "".join("\N{REPLACEMENT CHARACTER}" if _misleads(each) else each for each in text)
+
+
+def _misleads(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in _TURNS
