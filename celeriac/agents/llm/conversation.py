@@ -21,7 +21,6 @@ from celeriac.domain.session import Session
 from celeriac.kit.jsontypes import JsonValue, dumps
 from celeriac.services.ports import Job, RunContext
 
-
 PendingKind = Literal["approval", "question"]
 
 

@@ -138,7 +138,8 @@ class MeteredModel(WrapperModel):
 
     async def _close(self, response: ModelResponse) -> None:
         self.last_answer = response.text or ""
-        await emit_message(self._context, "assistant", self.last_answer)
+        if self.last_answer or not response.tool_calls:
+            await emit_message(self._context, "assistant", self.last_answer)
         if response.finish_reason == "content_filter":
             raise content_filtered(self._choice)
         unusable = self._structured or not self.last_answer.strip()

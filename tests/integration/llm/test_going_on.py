@@ -1,0 +1,207 @@
+"""Conversations that go on: after a wait, after a failure, in another execution."""
+
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from celeriac.agents.llm.runner import LlmRunner
+from celeriac.domain.agent import McpServer
+from celeriac.domain.errors import (
+    ModelCallLimitError,
+    ProviderRateLimitedError,
+    SessionUnavailableError,
+)
+from celeriac.domain.options import RunOptions
+from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
+from celeriac.domain.usage import PlannedCall, Ticket
+from celeriac.kit.jsontypes import JsonValue
+from tests.support.llm_jobs import llm_job, next_attempt, parked_of, result_of, session
+from tests.support.model_server import ModelServer
+from tests.support.run_context import RecordingContext
+
+pytestmark = pytest.mark.anyio
+
+TOOLS = (McpServer(name="tools"),)
+NOTE = 'tools__note {"text": "once"}'
+
+
+class Sparing(RecordingContext):
+    """Gives leave for some model calls, then none."""
+
+    def __init__(self, workdir: Path, *, leave: int) -> None:
+        super().__init__(workdir)
+        self.leave = leave
+
+    async def admit(self, call: PlannedCall) -> Ticket | None:
+        if len(self.planned) == self.leave:
+            self.denial = MustWaitError(
+                Parked(WaitingFor.PROVIDER_LIMIT, "The limit is used up.", seconds=5)
+            )
+        return await super().admit(call)
+
+
+def notes(context: RecordingContext) -> int:
+    return len((context.workdir / "notes").read_text().splitlines())
+
+
+@pytest.mark.parametrize("leave", [0, 1, 2])
+@pytest.mark.requirement("E6")
+async def test_a_run_that_must_wait_goes_on_and_repeats_no_call(
+    runner: LlmRunner, tmp_path: Path, model_server: ModelServer, leave: int
+) -> None:
+    context = Sparing(tmp_path, leave=leave)
+    job = llm_job(f"use {NOTE} / {NOTE}", mcp_servers=TOOLS)
+    with pytest.raises(MustWaitError):
+        await runner.run(job, context)
+    assert len(model_server.received) == leave
+
+    context.denial, context.leave = None, 100
+    outcome = await runner.run(next_attempt(job, context.state), context)
+
+    assert result_of(outcome) == "noted once; noted once"
+    assert len(model_server.received) == 3, "each answer was asked for once"
+    assert notes(context) == 2
+
+
+@pytest.mark.requirement("E6")
+async def test_a_providers_limit_loses_nothing_that_tools_did(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    job = llm_job("interrupted", mcp_servers=TOOLS)
+    with pytest.raises(ProviderRateLimitedError) as caught:
+        await runner.run(job, context)
+    assert caught.value.retry_after == 17
+
+    outcome = await runner.run(next_attempt(job, context.state), context)
+
+    assert result_of(outcome) == "noted once"
+    assert notes(context) == 1
+
+
+async def test_a_crash_after_a_tool_repeats_neither_the_tool_nor_its_key(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    states: list[JsonValue] = []
+    job = llm_job(f"use {NOTE} / {NOTE}", mcp_servers=TOOLS)
+    save = context.save_session
+
+    async def remember(*, external_id: str | None = None, state: JsonValue = None) -> object:
+        states.append(state)
+        return await save(external_id=external_id, state=state)
+
+    context.save_session = remember  # type: ignore[method-assign, assignment]
+    await runner.run(job, context)
+
+    outcome = await runner.run(next_attempt(job, states[0]), context)
+
+    assert result_of(outcome) == "noted once; noted once"
+    keys = [line.split()[1] for line in (context.workdir / "notes").read_text().splitlines()]
+    assert len(keys) == 3, "the first call was not repeated, the second was"
+    assert keys[1] == keys[2] != keys[0]
+
+
+async def test_the_limit_of_model_calls_holds_over_attempts(
+    runner: LlmRunner, tmp_path: Path
+) -> None:
+    context = Sparing(tmp_path, leave=1)
+    job = llm_job(f"use {NOTE} / {NOTE}", mcp_servers=TOOLS, max_model_calls=2)
+    with pytest.raises(MustWaitError):
+        await runner.run(job, context)
+
+    context.denial, context.leave = None, 100
+    with pytest.raises(ModelCallLimitError):
+        await runner.run(next_attempt(job, context.state), context)
+
+    assert len(context.calls) == 2
+
+
+async def test_nothing_is_saved_of_a_run_that_needs_no_session(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    await runner.run(llm_job("plain"), context)
+
+    assert context.state is None
+
+
+async def test_what_was_saved_on_the_way_is_forgotten_where_no_session_is_wanted(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    await runner.run(llm_job(f"use {NOTE}", mcp_servers=TOOLS), context)
+
+    assert context.state["messages"] == []
+
+
+@pytest.mark.requirement("A12")
+async def test_another_execution_goes_on_with_the_conversation(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    first = llm_job("remember me", keep_session=True)
+    await runner.run(first, context)
+    second = replace(llm_job("and you"), session=session(context.state, by=first.execution_id))
+
+    outcome = await runner.run(second, context)
+    third = replace(llm_job("too"), session=session(context.state, by=first.execution_id))
+
+    assert result_of(outcome) == "remember me | remember me | and you"
+    outcome = await runner.run(third, context)
+    assert result_of(outcome).endswith("and you | too"), "a session that is given is kept"
+
+
+async def test_a_fork_takes_the_conversation_with_it(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    first = llm_job("remember me", keep_session=True)
+    await runner.run(first, context)
+    job = replace(
+        llm_job("and you"),
+        session=session(context.state, by=first.execution_id),
+        options=RunOptions(fork_session=True),
+    )
+    assert job.forks
+
+    outcome = await runner.run(job, context)
+
+    assert result_of(outcome) == "remember me | remember me | and you"
+    assert len(context.state["messages"]) == 4, "the fork is kept"
+
+
+async def test_a_turn_that_another_execution_left_undone_is_closed(
+    runner: LlmRunner, context: RecordingContext, model_server: ModelServer
+) -> None:
+    prompt = 'use ask_person {"question": "Which?"}'
+    left = llm_job(prompt, may_ask=True)
+    first = parked_of(await runner.run(left, context))
+    job = replace(
+        llm_job(prompt, may_ask=True), session=session(context.state, by=left.execution_id)
+    )
+
+    second = parked_of(await runner.run(job, context))
+
+    assert first.questions[0].key != second.questions[0].key
+    roles = [message["role"] for message in model_server.received[-1].body["messages"]]
+    assert roles == ["user", "assistant", "tool", "user"], "the call that waited is closed"
+
+
+@pytest.mark.parametrize(
+    ("state", "runner_name", "message"),
+    [
+        ({"messages": []}, "llm", "holds no conversation: its agent has keep_session off"),
+        (None, "llm", "was saved by another release"),
+        ({"version": 9}, "llm", "was saved by another release"),
+        ({"messages": [{"kind": "novel"}]}, "llm", "was saved by another release"),
+        ({}, "claude", "is one of a claude agent; an llm agent can't go on with it"),
+    ],
+)
+async def test_a_session_that_cannot_be_gone_on_with_is_told(
+    runner: LlmRunner,
+    context: RecordingContext,
+    state: JsonValue,
+    runner_name: str,
+    message: str,
+) -> None:
+    job = replace(llm_job("plain"), session=session(state, by=uuid4(), runner=runner_name))
+
+    with pytest.raises(SessionUnavailableError, match=message):
+        await runner.run(job, context)
