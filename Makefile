@@ -33,6 +33,23 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# What crews run on; the tests run real ones.
+CREWAI := .venv-crewai
+CREWAI_READY := $(CREWAI)/celeriac-crewai.json
+
+.PHONY: crews
+crews: $(CREWAI_READY) ## Build .venv-crewai, CrewAI's own environment, from its lock (once)
+
+$(CREWAI_READY): celeriac/agents/crewai/requirements.lock | $(READY)
+	@$(BIN)/celeriac crews install --venv $(CREWAI)
+	@touch $@
+
+.PHONY: crews-lock
+crews-lock: $(READY) ## Resolve CrewAI's lock anew (VERSION=1.15.30)
+	@test -n "$(VERSION)" || { echo "Name the version: make crews-lock VERSION=1.15.30" >&2; exit 1; }
+	@echo "crewai==$(VERSION)" | $(BIN)/uv pip compile - --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet -o celeriac/agents/crewai/requirements.lock
+
 .PHONY: lock
 lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newer versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
@@ -41,7 +58,7 @@ lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newe
 
 .PHONY: clean
 clean: ## Remove the environment, caches and builds (never the data in .celeriac)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(CREWAI) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	find celeriac tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ## Check
@@ -68,7 +85,7 @@ docs: $(READY) ## Write docs/cli.md anew from the commands
 ## Test
 KINDS := unit integration e2e chaos contract
 .PHONY: test requirements $(addprefix test-,$(KINDS))
-test: $(READY) ## The whole suite: unit, integration, e2e, chaos, contract
+test: $(READY) $(CREWAI_READY) ## The whole suite: unit, integration, e2e, chaos, contract
 	$(PYTEST) $(addprefix tests/,$(KINDS))
 
 test-unit: ## Pure tests, seconds
@@ -76,6 +93,7 @@ test-integration: ## With real PostgreSQL and Valkey
 test-e2e: ## With real Celeriac processes
 test-chaos: ## With killed, frozen and flooded processes
 test-contract: ## The HTTP interface against its description
+test-integration test-e2e: $(CREWAI_READY)
 $(addprefix test-,$(KINDS)): test-%: $(READY)
 	$(PYTEST) tests/$*
 

@@ -10,6 +10,7 @@ from celeriac.cli.formatting import moment, plain, short
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.cli.specs import Assignments, SpecFile, assign, begin_spec, put, text_argument
+from celeriac.cli.variables import parse_object, read_text
 
 if TYPE_CHECKING:
     from celeriac.wire import Agent
@@ -26,6 +27,10 @@ Function = Annotated[
 Command = Annotated[
     str | None,
     typer.Option(metavar="COMMAND", help="A program of the workers' CELERIAC_COMMANDS."),
+]
+Crew = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A crew of agents: its graph as JSON; - for stdin."),
 ]
 Instructions = Annotated[str | None, typer.Option(help="What the model is told in every run.")]
 InstructionsFile = Annotated[
@@ -81,13 +86,14 @@ def create(
     model: Model = None,
     function: Function = None,
     command: Command = None,
+    crew: Crew = None,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
     description: Description = None,
     spec: SpecFile = None,
     assignments: Assignments = [],  # noqa: B006 - Typer copies it
 ) -> None:
-    """Make an agent: a language model, a Python function of yours, or a program.
+    """Make an agent: a language model, a Python function of yours, a program, or a crew.
 
     Examples:
       celeriac agents create writer --model local/smollm2
@@ -96,16 +102,17 @@ def create(
       celeriac agents create scorer --function shop.agents:score_lead
       celeriac agents create counter --command word-count
         --set arguments:='["--language", "en"]'
+      celeriac agents create newsroom --crew examples/crews/newsroom.json
     """
     made = begin_spec(spec)
-    _fill(made, model=model, function=function, command=command)
+    _fill(made, model=model, function=function, command=command, crew=_graph(crew))
     put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
     assign(made, assignments)
     if "runner" not in made:
         raise UsageProblemError(
             "It is not said what the agent is.",
             cure="Give --model for a language model, --function for a Python function, "
-            "--command for a program, or --spec.",
+            "--command for a program, --crew for a crew, or --spec.",
         )
     _show(session, session.client.agents.create(name, made, description=description or ""))
 
@@ -118,6 +125,7 @@ def update(
     model: Model = None,
     function: Function = None,
     command: Command = None,
+    crew: Crew = None,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
     description: Description = None,
@@ -135,17 +143,17 @@ def update(
     """
     current = session.client.agents.get(agent).spec.model_dump(mode="json")
     made = begin_spec(spec, current)
-    _fill(made, model=model, function=function, command=command)
+    _fill(made, model=model, function=function, command=command, crew=_graph(crew))
     put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
     assign(made, assignments)
     _show(session, session.client.agents.change(agent, spec=made, description=description))
 
 
-_RUNNERS = {"model": "llm", "function": "python", "command": "command"}
+_RUNNERS = {"model": "llm", "function": "python", "command": "command", "crew": "crewai"}
 """Which runner an option stands for, which is also the field of its specification."""
 
 
-def _fill(spec: dict[str, Any], **options: str | None) -> None:
+def _fill(spec: dict[str, Any], **options: Any) -> None:
     """Put what an agent is into `spec`; raises UsageProblemError where it would be two things."""
     given = {name: value for name, value in options.items() if value is not None}
     if len(given) > 1:
@@ -155,8 +163,16 @@ def _fill(spec: dict[str, Any], **options: str | None) -> None:
         put(spec, runner=_RUNNERS[name], **{name: value})
 
 
+def _graph(file: str | None) -> dict[str, Any] | None:
+    return None if file is None else parse_object(read_text(file), file)
+
+
 def _who(agent: "Agent") -> str:
+    from celeriac.domain.agent import CrewaiAgent
+
     spec = agent.spec
+    if isinstance(spec, CrewaiAgent):
+        return f"{len(spec.crew.tasks)} tasks, {spec.crew.process}"
     return str(next((getattr(spec, name) for name in _RUNNERS if hasattr(spec, name)), "") or "")
 
 

@@ -49,6 +49,7 @@ def doctor(
 
 
 def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
+    from celeriac.agents.crewai.venv import CrewVenv
     from celeriac.cli.checks import machine, servers, work
     from celeriac.cli.checks.finding import broken
     from celeriac.cli.local import read_settings
@@ -67,6 +68,7 @@ def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "I
     except CeleriacError as error:
         yield broken("configuration", error.message, None, ExitCode.USAGE)
         return
+    yield from machine.check_crewai(CrewVenv(settings.crewai.absolute()))
     yield from servers.check_database(settings)
     yield from servers.check_redis(settings)
     yield from servers.check_broker(settings)

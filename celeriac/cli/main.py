@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from celeriac.cli import agents, cassettes, database, executions, keys, services, sessions, tasks
+from celeriac.cli.crews import commands as crews
 from celeriac.cli.demo.command import demo
 from celeriac.cli.doctor import doctor
 from celeriac.cli.exits import ErrorReport, ExitCode, exit_code_of, report_of
@@ -90,7 +91,7 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
     app.command(name="run", rich_help_panel=_WORK)(run_task)
     for look in (monitor, timeline, logs):
         app.command(rich_help_panel=_WORK)(look)
-    for group in (tasks, agents, executions, sessions, cassettes, keys, database):
+    for group in (tasks, agents, crews, executions, sessions, cassettes, keys, database):
         app.add_typer(group.build_app(), rich_help_panel=_MANAGE)
     return app
 

@@ -21,7 +21,7 @@ from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
 from celeriac.agents.crewai.tool_servers import tool_servers_of
-from celeriac.agents.crewai.venv import CrewVenv, State
+from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice, Providers
@@ -38,12 +38,6 @@ logger = structlog.get_logger(__name__)
 _MEGABYTE = 1024 * 1024
 _PRIVATE = ".crewai"
 _FOREIGN = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
-_QUIET = {
-    "CREWAI_DISABLE_TELEMETRY": "true",
-    "CREWAI_TRACING_ENABLED": "false",
-    "CREWAI_DISABLE_VERSION_CHECK": "true",
-    "OTEL_SDK_DISABLED": "true",
-}
 
 
 class CrewaiRunner:
@@ -134,7 +128,7 @@ class CrewaiRunner:
             arguments=(str(self._venv.python), "-P", child_main.__file__),
             environment={
                 **kept,
-                **_QUIET,
+                **QUIET,
                 "HOME": str(home),
                 "CREWAI_STORAGE_DIR": str(private / "storage"),
             },

@@ -16,6 +16,14 @@ LOCK = Path(__file__).with_name("requirements.lock")
 STAMP = "celeriac-crewai.json"
 """Written last into the environment: without it, it is half built."""
 
+QUIET = {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "CREWAI_DISABLE_VERSION_CHECK": "true",
+    "OTEL_SDK_DISABLED": "true",
+}
+"""The environment variables without which CrewAI tells others what it does."""
+
 INSTALL_HINT = "Run `celeriac crews install` on every machine that has workers."
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from celeriac.agents.crewai.venv import CrewVenv, State, crewai_version
 from celeriac.cli.checks.finding import Finding, broken, doubtful, fine
 from celeriac.cli.exits import ExitCode
 from celeriac.cli.formatting import size
@@ -49,6 +50,17 @@ def check_packages() -> Iterator[Finding]:
             "not installed",
             "pip install 'celeriac[local-model]', or use another provider's models.",
         )
+
+
+def check_crewai(venv: CrewVenv) -> Iterator[Finding]:
+    """Yield whether workers of this machine can run crews, which is nobody's duty."""
+    state = venv.state()
+    if state is State.READY:
+        yield fine("CrewAI", f"{crewai_version()} at {venv.root}")
+    elif state is State.MISSING:
+        yield fine("CrewAI", "not installed; `celeriac crews install` does it")
+    else:
+        yield doubtful("CrewAI", f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
 
 
 def _fault(requirement: str) -> str | None:

@@ -1,0 +1,1 @@
+"""`celeriac crews`: CrewAI on this machine, and graphs of crews held against the rules."""
