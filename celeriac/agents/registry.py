@@ -4,6 +4,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
@@ -22,8 +23,9 @@ class Registry:
     """Makes each runner once per process. Safe to share between threads.
 
     `agent_modules` are the packages whose functions agents may name, `commands` the programs that
-    they may; `crewai_venv` is CrewAI's own environment. `environment` is what the worker has: a
-    child process sees a part of it.
+    they may; `crewai_venv` is CrewAI's own environment. Claude Code asks `anthropic` and keeps its
+    sessions under `sessions_root`. `environment` is what the worker has: a child process sees a
+    part of it.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class Registry:
         commands: Mapping[str, Sequence[str]],
         tool_servers: ToolServers,
         crewai_venv: Path,
+        anthropic: Upstream,
+        sessions_root: Path,
         environment: Mapping[str, str],
     ) -> None:
         self._providers = providers
@@ -43,6 +47,8 @@ class Registry:
         self._commands = commands
         self._tool_servers = tool_servers
         self._crewai_venv = crewai_venv
+        self._anthropic = anthropic
+        self._sessions_root = sessions_root
         self._environment = environment
         self._making = threading.Lock()
         self._runners: dict[RunnerName, Runner] = {}
@@ -105,7 +111,27 @@ class Registry:
                     environment=self._environment,
                 )
             case RunnerName.CLAUDE:
-                raise AgentMisconfiguredError(f"There is no runner {name} yet.", field="runner")
+                return self._make_claude()
+
+    def _make_claude(self) -> Runner:
+        try:
+            from celeriac.agents.claude.runner import ClaudeRunner
+        except ModuleNotFoundError as error:
+            if error.name != "claude_agent_sdk":
+                raise
+            raise AgentMisconfiguredError(
+                "The Claude Agent SDK isn't installed on this worker: pip install "
+                "'celeriac[claude]', and restart it.",
+                field="runner",
+            ) from error
+        self._prices.warm()
+        return ClaudeRunner(
+            sessions_root=self._sessions_root,
+            upstream=self._anthropic,
+            prices=self._prices,
+            servers=self._tool_servers,
+            environment=self._environment,
+        )
 
     async def _aclose(self) -> None:
         for close in self._closers:

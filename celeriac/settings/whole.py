@@ -58,6 +58,11 @@ class Settings(BaseSettings):
         default="https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL"
     )
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    anthropic_base_url: str = Field(
+        default="https://api.anthropic.com", validation_alias="ANTHROPIC_BASE_URL"
+    )
+    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
+    """For agents of the `claude` runner."""
     providers: Annotated[dict[str, ProviderSettings], NoDecode, BeforeValidator(read_json)] = {}
     """More OpenAI-compatible providers by name; JSON: {"vllm": {"base_url": …, "api_key": …}}."""
     provider_limits: Annotated[dict[str, ProviderLimit], NoDecode, BeforeValidator(read_json)] = {}

@@ -27,7 +27,7 @@ from celeriac.services.report import Reports
 from celeriac.services.reporting import Reporting
 from celeriac.services.tapes import Tapes
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import places, providers, rates, tool_servers
+from celeriac.wiring.options import anthropic, places, providers, rates, tool_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         commands=settings.commands,
         tool_servers=tool_servers(settings, os.environ),
         crewai_venv=settings.crewai,
+        anthropic=anthropic(settings),
+        sessions_root=places(settings).sessions,
         environment=os.environ,
     )
     if settings.worker.warm_runners:
@@ -84,7 +86,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         backing=Backing(
             admission=Admission(
                 ProviderLimits(limiter, rates(settings), container.database),
-                BudgetBook(container.database, questions),
+                BudgetBook(container.database, questions, container.live),
             ),
             conversations=Conversations(container.database),
             questions=questions,

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from celeriac.adapters.celery_app import CeleryOptions
+from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.providers import Providers
 from celeriac.domain.errors import ConfigurationError
@@ -107,6 +108,12 @@ def providers(settings: Settings) -> Providers:
             for name, provider in settings.providers.items()
         },
     )
+
+
+def anthropic(settings: Settings) -> Upstream:
+    """Return the Messages API that Claude Code asks; ConfigurationError for a bad address."""
+    key = settings.anthropic_api_key
+    return Upstream(settings.anthropic_base_url, key.get_secret_value() if key else None)
 
 
 def tool_servers(settings: Settings, environment: Mapping[str, str]) -> ToolServers:

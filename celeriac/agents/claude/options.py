@@ -9,6 +9,7 @@ from claude_agent_sdk import ClaudeAgentOptions
 
 from celeriac.agents.claude.continuation import Continuation
 from celeriac.agents.claude.permissions import Permissions
+from celeriac.agents.claude.policy import server_key
 from celeriac.agents.claude.process import CliProcess
 from celeriac.agents.claude.structured import StructuredOutput
 from celeriac.domain.agent import ClaudeAgent
@@ -17,12 +18,8 @@ from celeriac.kit.jsontypes import dumps
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
-_SETTINGS = dumps(
-    {
-        # Sessions are kept until Celeriac's own retention removes them.
-        "cleanupPeriodDays": 36_500,
-    }
-)
+_FOR_EVER_DAYS = 36_500
+"""Sessions are kept until Celeriac's own retention removes them."""
 
 
 def sdk_options(
@@ -47,7 +44,7 @@ def sdk_options(
         cli_path=process.program,
         env=dict(process.environment),
         setting_sources=[],
-        settings=_SETTINGS,
+        settings=_settings(spec),
         strict_mcp_config=True,
         mcp_servers=_file(process, "mcp.json", dumps({"mcpServers": servers})) if servers else {},
         model=spec.model,
@@ -72,6 +69,16 @@ def sdk_options(
         max_buffer_size=_MAX_MESSAGE_BYTES,
         stderr=on_stderr,
     )
+
+
+def _settings(spec: ClaudeAgent) -> str:
+    """Return Claude Code's settings: above all, that it may run nothing without asking us.
+
+    An open call is taken up before the hook is in force, and Claude Code by itself lets commands
+    run that only read; so does a hook that could not answer. A rule to ask stops both.
+    """
+    tools = [*spec.tools, *(f"mcp__{server_key(each.name)}" for each in spec.mcp_servers)]
+    return dumps({"cleanupPeriodDays": _FOR_EVER_DAYS, "permissions": {"ask": tools}})
 
 
 def _file(process: CliProcess, name: str, text: str) -> Path:

@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Provider, Providers
@@ -24,6 +25,7 @@ LLM = LlmAgent(model="test/model")
 _LOADED = """
 import json, sys
 from pathlib import Path
+from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
@@ -33,9 +35,10 @@ from celeriac.kit.addresses import OutboundGuard
 
 registry = Registry(
     providers=Providers([]), prices=Prices(), agent_modules=(), commands={},
-    tool_servers=ToolServers(guard=OutboundGuard()), crewai_venv=Path("crewai"), environment={},
+    tool_servers=ToolServers(guard=OutboundGuard()), crewai_venv=Path("crewai"),
+    anthropic=Upstream("http://127.0.0.1:1"), sessions_root=Path("sessions"), environment={},
 )
-sdks = ("pydantic_ai", "openai", "genai_prices", "mcp")
+sdks = ("claude_agent_sdk", "pydantic_ai", "openai", "genai_prices", "mcp")
 loaded = lambda: [name for name in sdks if name in sys.modules]
 before = loaded()
 registry.get(PythonAgent(function="shop.agents:score"))
@@ -54,6 +57,8 @@ def registry(base_url: str) -> Registry:
         commands={},
         tool_servers=ToolServers(guard=OutboundGuard()),
         crewai_venv=Path("crewai"),
+        anthropic=Upstream("http://127.0.0.1:1"),
+        sessions_root=Path("sessions"),
         environment={},
     )
 

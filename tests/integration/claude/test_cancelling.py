@@ -1,0 +1,48 @@
+"""However a run ends, nothing of it is left."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.claude.runner import ClaudeRunner
+from celeriac.domain.outcome import Completed
+from tests.support.claude_jobs import claude_job
+from tests.support.claude_processes import processes_of
+from tests.support.run_context import RecordingContext
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12", "C5")]
+
+DAEMON = "env -i PATH=$PATH setsid nohup sleep 500 >/dev/null 2>&1 &"
+"""A process that cuts every tie with its parents."""
+
+
+async def test_a_cancelled_run_leaves_no_process(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    command = f"{DAEMON} echo $! > started; sleep 400"
+    job = claude_job(f"[shell] |{command}|", allowed_tools=("Bash",))
+    started = tmp_path / "sessions" / str(context.session_id) / "work" / "started"
+
+    run = asyncio.create_task(runner.run(job, context))
+    await asyncio.to_thread(wait_until, started.exists, "the command runs")
+    assert any("sleep 400" in each for each in processes_of(tmp_path)), "the test sees processes"
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+    assert processes_of(tmp_path) == []
+    assert context.external_id is not None, "the conversation was written down"
+
+
+async def test_a_finished_run_leaves_no_process(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = claude_job(f"[shell] |{DAEMON} echo done|", allowed_tools=("Bash",))
+
+    outcome = await runner.run(job, context)
+
+    assert isinstance(outcome, Completed)
+    assert outcome.result.strip() == "done"
+    assert processes_of(tmp_path) == []

@@ -1,0 +1,130 @@
+"""Tool calls: judged by the agent's rules, then by a person, who need not hurry."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.claude.runner import ClaudeRunner
+from celeriac.domain.approval import Answer, Question, QuestionKind
+from celeriac.domain.events import EventType
+from celeriac.domain.outcome import Completed, Parked, WaitingFor
+from celeriac.kit.jsontypes import loads
+from celeriac.services.ports import Job
+from tests.support.anthropic_server import AnthropicServer
+from tests.support.claude_jobs import claude_job, session_of
+from tests.support.run_context import RecordingContext
+
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
+
+
+async def parked(runner: ClaudeRunner, context: RecordingContext, job: Job) -> Question:
+    """Run until a person is asked, and return the question."""
+    outcome = await runner.run(job, context)
+    assert isinstance(outcome, Parked)
+    assert outcome.reason is WaitingFor.APPROVAL
+    (question,) = outcome.questions
+    return question
+
+
+async def resumed(
+    runner: ClaudeRunner, context: RecordingContext, job: Job, key: str, answer: Answer
+) -> str:
+    """Run the attempt that follows `answer`, as another worker would; return its result."""
+    following = RecordingContext(context.workdir)
+    following.session_id = context.session_id
+    following.given = {key: answer}
+    again = replace(job, attempt=2, session=session_of(context, job.execution_id))
+    outcome = await runner.run(again, following)
+    assert isinstance(outcome, Completed)
+    context.events.extend(following.events)
+    return str(outcome.result)
+
+
+async def test_an_approved_call_is_made_once_by_the_attempt_that_follows(
+    runner: ClaudeRunner, context: RecordingContext, anthropic: AnthropicServer, tmp_path: Path
+) -> None:
+    job = claude_job("[shell] |echo ran >> runs.txt; cat runs.txt|", permission="ask")
+
+    question = await parked(runner, context, job)
+    assert question.kind is QuestionKind.TOOL
+    assert question.tool == "Bash"
+    assert question.arguments == {"command": "echo ran >> runs.txt; cat runs.txt"}
+    runs = tmp_path / "sessions" / str(context.session_id) / "work" / "runs.txt"
+    assert not runs.exists(), "nothing runs before the answer"
+    result = await resumed(runner, context, job, question.key, Answer(approved=True))
+
+    assert result.strip() == "ran"
+    assert runs.read_text() == "ran\n"
+    assert len(anthropic.received) == 2, "the question costs no model call"
+    (call,) = (data for kind, data in context.events if kind is EventType.TOOL_CALL)
+    (answered,) = (data for kind, data in context.events if kind is EventType.TOOL_RESULT)
+    assert (answered["id"], answered["tool"]) == (call["id"], "Bash")
+
+
+async def test_a_person_may_refuse_or_change_a_call(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    job = claude_job("[shell] |echo mine|", permission="ask")
+    question = await parked(runner, context, job)
+    no = Answer(approved=False, note="Not on a Sunday.")
+    assert "Not on a Sunday." in await resumed(runner, context, job, question.key, no)
+
+    other = RecordingContext(context.workdir)
+    job = claude_job("[shell] |echo mine|", permission="ask")
+    question = await parked(runner, other, job)
+    changed = Answer(approved=True, value={"command": "echo yours"})
+    assert (await resumed(runner, other, job, question.key, changed)).strip() == "yours"
+
+
+async def test_a_tool_of_a_server_waits_for_approval_although_it_is_allowed(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    job = claude_job(
+        "[tool] Add.",
+        mcp_servers=[{"name": "sums", "approve_tools": ["add"]}],
+        allowed_tools=("mcp__sums__add",),
+    )
+
+    question = await parked(runner, context, job)
+
+    assert "42" in await resumed(runner, context, job, question.key, Answer(approved=True))
+
+
+async def test_one_of_several_calls_is_asked_for_by_itself(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    job = claude_job("[pair] Both.", permission="ask")
+
+    question = await parked(runner, context, job)
+
+    assert question.arguments == {"command": "echo alone"}
+    result = await resumed(runner, context, job, question.key, Answer(approved=True))
+    assert result.strip() == "alone"
+
+
+async def test_file_tools_never_leave_the_working_directory(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    work = tmp_path / "sessions" / str(context.session_id) / "work"
+    work.mkdir(parents=True)
+    (work / "door").symlink_to("/etc")
+    job = claude_job("[escape]", allowed_tools=("*",), tools=("Read", "Write", "Glob", "Grep"))
+
+    outcome = await runner.run(job, context)
+
+    assert isinstance(outcome, Completed)
+    assert loads(outcome.result) == [True] * 6
+    told = [data["content"] for kind, data in context.events if kind is EventType.TOOL_RESULT]
+    assert all("working directory" in each for each in told), told
+    assert not os.access("/tmp/celeriac-escaped", os.F_OK)
+
+
+async def test_a_denial_beats_what_allows(runner: ClaudeRunner, context: RecordingContext) -> None:
+    job = claude_job("[shell] |echo no|", allowed_tools=("*",), denied_tools=("Ba*",))
+
+    outcome = await runner.run(job, context)
+
+    assert isinstance(outcome, Completed)
+    assert "may never use Bash" in outcome.result

@@ -1,0 +1,108 @@
+"""Sessions: gone on with, forked, taken up again after a wait."""
+
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from celeriac.agents.claude.runner import ClaudeRunner
+from celeriac.domain.errors import ProviderRateLimitedError, SessionUnavailableError
+from celeriac.domain.events import EventType
+from celeriac.domain.options import RunOptions
+from celeriac.domain.outcome import Completed, MustWaitError, Parked, WaitingFor
+from celeriac.domain.usage import PlannedCall, Ticket
+from tests.support.anthropic_server import AnthropicServer
+from tests.support.claude_jobs import claude_job, session_of
+from tests.support.run_context import RecordingContext
+
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
+
+
+def next_context(context: RecordingContext, *, session: bool) -> RecordingContext:
+    """A context for what comes after `context`, in the same session or in a new one."""
+    following = RecordingContext(context.workdir)
+    if session:
+        following.session_id = context.session_id
+        following.external_id, following.state = context.external_id, context.state
+    return following
+
+
+async def test_a_session_is_gone_on_with_and_a_fork_leaves_it_alone(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = claude_job("[plain] Hello.")
+    await runner.run(job, context)
+    earlier = session_of(context, job.execution_id)
+    place = tmp_path / "sessions"
+    (place / str(earlier.id) / "work" / "kept.txt").write_text("kept")
+
+    fork = next_context(context, session=False)
+    forked = claude_job(
+        "[remember] Who am I?", session=earlier, options=RunOptions(fork_session=True)
+    )
+    assert await runner.run(forked, fork) == Completed("We met.")
+    later = next_context(context, session=True)
+    assert await runner.run(claude_job("[remember] And now?", session=earlier), later) == Completed(
+        "We met."
+    )
+
+    assert (place / str(fork.session_id) / "work" / "kept.txt").read_text() == "kept"
+    assert fork.external_id not in {None, earlier.external_id}
+    assert later.external_id == earlier.external_id
+    assert len(later.calls) == 1, "only what this execution asked for is charged to it"
+
+
+async def test_a_session_without_its_files_is_told(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    context.external_id = str(uuid4())
+    gone = session_of(context, uuid4())
+
+    with pytest.raises(SessionUnavailableError, match="CELERIAC_HOME"):
+        await runner.run(claude_job("[plain]", session=gone), context)
+    with pytest.raises(SessionUnavailableError, match="llm"):
+        await runner.run(claude_job("[plain]", session=replace(gone, runner="llm")), context)
+
+
+class ThirdCallMustWait(RecordingContext):
+    """Gives leave for two calls."""
+
+    async def admit(self, call: PlannedCall) -> Ticket | None:
+        if len(self.planned) == 2:
+            raise MustWaitError(Parked(WaitingFor.PROVIDER_LIMIT, "Too many requests.", seconds=9))
+        return await super().admit(call)
+
+
+async def test_a_run_that_must_wait_goes_on_where_it_stopped(
+    runner: ClaudeRunner, anthropic: AnthropicServer, tmp_path: Path
+) -> None:
+    context = ThirdCallMustWait(tmp_path)
+    job = claude_job("[work] Note it.", allowed_tools=("Read", "Write"))
+
+    with pytest.raises(MustWaitError):
+        await runner.run(job, context)
+    assert len(anthropic.received) == 2
+    resumed = next_context(context, session=True)
+    outcome = await runner.run(
+        replace(job, attempt=2, session=session_of(context, job.execution_id)), resumed
+    )
+
+    assert isinstance(outcome, Completed)
+    assert "forty-two" in outcome.result
+    assert len(anthropic.received) == 3, "nothing was asked twice"
+    assert [kind for kind, _ in resumed.events if kind is EventType.TOOL_CALL] == []
+
+
+async def test_a_failed_attempt_is_begun_anew(
+    runner: ClaudeRunner, context: RecordingContext, anthropic: AnthropicServer
+) -> None:
+    job = claude_job("[limited]")
+    with pytest.raises(ProviderRateLimitedError):
+        await runner.run(job, context)
+
+    again = replace(job, attempt=2, prompt="[plain]", session=session_of(context, job.execution_id))
+    outcome = await runner.run(again, next_context(context, session=True))
+
+    assert outcome == Completed("Hello there.")
+    assert not anthropic.received[-1].said("[limited]")
