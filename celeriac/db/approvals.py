@@ -75,13 +75,34 @@ def ask(connection: Connection, lease: Lease, question: Question) -> Asked | Non
     return None if row is None else Asked(row.id, row.fresh)
 
 
-def answers(connection: Connection, execution_id: UUID) -> dict[str, Answer]:
-    """Return the answers to an execution's questions, by key."""
+def answers(
+    connection: Connection, execution_id: UUID, *, kind: QuestionKind | None = None
+) -> dict[str, Answer]:
+    """Return the answers to an execution's questions, of one kind or of all, by key."""
     query = select(table.c.key, *_ANSWER).where(
         table.c.execution_id == execution_id,
         table.c.status.in_([ApprovalStatus.ANSWERED, ApprovalStatus.EXPIRED]),
     )
+    if kind is not None:
+        query = query.where(table.c.kind == kind)
     return {row.key: _answer(row) for row in connection.execute(query)}
+
+
+_OPEN_ABOUT_BUDGET = text("""
+SELECT id, execution_id FROM approvals
+WHERE kind = 'budget' AND status = 'open' AND expires_at > now()
+  AND starts_with(key, :prefix)
+ORDER BY execution_id
+LIMIT :limit
+""")
+
+
+def open_about_budget(
+    connection: Connection, key_prefix: str, *, limit: int
+) -> list[tuple[UUID, UUID]]:
+    """Return open questions about a budget whose keys begin so: their ids and executions."""
+    rows = connection.execute(_OPEN_ABOUT_BUDGET, {"prefix": key_prefix, "limit": limit})
+    return [(row.id, row.execution_id) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

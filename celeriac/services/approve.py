@@ -11,8 +11,14 @@ from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.answering import check_answer
-from celeriac.domain.approval import Answer, Approval, ApprovalStatus
-from celeriac.domain.errors import ApprovalClosedError, DatabaseUnavailableError, NotFoundError
+from celeriac.domain.approval import Answer, Approval, ApprovalStatus, QuestionKind
+from celeriac.domain.budget import BudgetScope
+from celeriac.domain.errors import (
+    ApprovalClosedError,
+    DatabaseUnavailableError,
+    ForbiddenError,
+    NotFoundError,
+)
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.jsontypes import loads, storable, storable_text
 from celeriac.logs import Step
@@ -66,7 +72,7 @@ class Approvals:
         actor.require(Role.OPERATOR)
         given = replace(given, by=actor.name)
         with self._database.transaction() as connection:
-            _get(connection, approval_id, actor.scope)
+            _check_rank(_get(connection, approval_id, actor.scope), actor)
             found, resumed = _answer(connection, approval_id, given)
             if resumed is not None:
                 details = {"execution_id": str(found.execution_id), "approved": given.approved}
@@ -81,6 +87,7 @@ class Approvals:
         """Answer for whoever holds a signed link to the question; see `answer`."""
         given = replace(given, by=BY_LINK)
         with self._database.transaction() as connection:
+            _check_rank(_get(connection, approval_id, None), None)
             found, resumed = _answer(connection, approval_id, given)
             if resumed is not None:
                 audit.by_program(
@@ -118,6 +125,13 @@ class Approvals:
                 # the answer is committed: the keeper sends it
                 logger.warning("approval.not_sent_yet", error=error.message)
         return found
+
+
+def _check_rank(asked: Approval, actor: Actor | None) -> None:
+    """Raise ForbiddenError where a user would raise the limits that admins set them."""
+    users = asked.arguments.get("scope") == BudgetScope.USER
+    if asked.kind is QuestionKind.BUDGET and users and not (actor and actor.sees_all):
+        raise ForbiddenError("Only an admin answers questions about a user's budget.")
 
 
 def _answer(

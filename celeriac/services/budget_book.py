@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -14,12 +14,13 @@ import structlog
 from celeriac.db import budgets
 from celeriac.db.budgets import Payer, Reserving
 from celeriac.db.engine import Database
-from celeriac.domain.approval import Answer
+from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.budget import OnBudget, Standing
 from celeriac.domain.errors import DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.usage import PlannedCall
+from celeriac.services.budget_answers import answer_all
 from celeriac.services.budget_words import (
     check_price,
     extension_of,
@@ -29,7 +30,7 @@ from celeriac.services.budget_words import (
     spent_error,
 )
 from celeriac.services.patience import patiently
-from celeriac.services.ports import Job
+from celeriac.services.ports import Job, LiveEvents
 from celeriac.services.questions import Questions
 
 logger = structlog.get_logger(__name__)
@@ -64,10 +65,11 @@ class BudgetBook:
     execution without any pays nothing.
     """
 
-    def __init__(self, database: Database, questions: Questions) -> None:
-        """Keep the book in `database`; ask people through `questions`."""
+    def __init__(self, database: Database, questions: Questions, live: LiveEvents) -> None:
+        """Keep the book in `database`, ask people through `questions`, tell `live` of it."""
         self._database = database
         self._questions = questions
+        self._live = live
         self._subjects = _Subjects(database)
 
     async def reserve(
@@ -173,39 +175,56 @@ class BudgetBook:
         for each in spent:
             if each.on_budget is OnBudget.STOP:
                 raise spent_error(each)
-        answers = await asyncio.to_thread(self._questions.answers, lease.execution_id)
         questions = {each: question_about(each, job) for each in spent}
-        for each, question in list(questions.items()):
-            if question.key in answers:
-                await self._heed(each, answers[question.key])
-                del questions[each]
-        if questions and may_park:
-            note = "; ".join(each.describe() for each in questions)
+        open_ones = await self._heed_answers(lease, questions)
+        if open_ones and may_park:
+            note = "; ".join(each.describe() for each in open_ones)
             raise MustWaitError(
-                Parked(WaitingFor.BUDGET, sentence(note), questions=tuple(questions.values()))
+                Parked(WaitingFor.BUDGET, sentence(note), questions=tuple(open_ones.values()))
             )
-        for each, question in questions.items():
-            await self._heed(each, await self._questions.ask(lease, question))
+        for question in open_ones.values():
+            await self._questions.ask(lease, question)
+        for each in await self._heed_answers(lease, open_ones):
+            raise spent_error(each)  # another kind of question has taken the key
 
-    async def _heed(self, standing: Standing, answer: Answer) -> None:
+    async def _heed_answers(
+        self, lease: Lease, questions: Mapping[Standing, Question]
+    ) -> dict[Standing, Question]:
+        """Do what the answers say, and return the questions that have none."""
+        if not questions:
+            return {}
+        answers = await asyncio.to_thread(
+            self._questions.answers, lease.execution_id, kind=QuestionKind.BUDGET
+        )
+        for each, question in questions.items():
+            if question.key in answers:
+                await self._heed(each, question, answers[question.key])
+        return {each: asked for each, asked in questions.items() if asked.key not in answers}
+
+    async def _heed(self, standing: Standing, question: Question, answer: Answer) -> None:
         if not answer.approved:
             raise spent_error(standing, f"More was refused by {answer.by or 'nobody in time'}.")
         cost, tokens = extension_of(standing, answer)
-        await asyncio.to_thread(self._raise_limits, standing, cost, tokens, answer.by)
+        await asyncio.to_thread(self._raise, standing, question, cost, tokens, answer.by)
 
-    def _raise_limits(self, standing: Standing, cost: Decimal, tokens: int, by: str) -> None:
-        """Raise a window's limits; once, however many executions asked about it."""
+    def _raise(
+        self, standing: Standing, question: Question, cost: Decimal, tokens: int, by: str
+    ) -> None:
+        """Raise a window's limits, once for all who asked about it, and let these go on."""
         with self._database.statement() as connection:
             raised = budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
-        if raised:
-            logger.info(
-                "budget.raised",
-                budget_id=standing.budget_id,
-                window=standing.window,
-                by=by,
-                cost=str(cost),
-                tokens=tokens,
-            )
+        if not raised:
+            return
+        logger.info(
+            "budget.raised",
+            budget_id=standing.budget_id,
+            window=standing.window,
+            by=by,
+            cost=str(cost),
+            tokens=tokens,
+        )
+        note = "Answered with another execution's question about the same budget."
+        self._live.changed(answer_all(self._database, question.key, by=by, note=note))
 
 
 class _Subjects:

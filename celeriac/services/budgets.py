@@ -12,7 +12,9 @@ from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.budget import Budget, BudgetScope, Period, Standing, StoredBudget
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.paging import Page, read_cursor
+from celeriac.services.budget_answers import answer_all
 from celeriac.services.plans import Plans
+from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
 
@@ -22,17 +24,19 @@ _KIND = "budgets"
 class Budgets:
     """The budgets of tasks and users. Safe to share between threads."""
 
-    def __init__(self, database: Database, plans: Plans) -> None:
+    def __init__(self, database: Database, plans: Plans, live: LiveEvents) -> None:
         """Work on `database`; the budget of a single execution is in its plan."""
         self._database = database
         self._plans = plans
+        self._live = live
 
     def put(
         self, actor: Actor, scope: BudgetScope, subject_id: UUID, period: Period, budget: Budget
     ) -> StoredBudget:
         """Set the budget of a task or a user for a period, in the place of an earlier one.
 
-        What was used since the period began counts. Raises ForbiddenError: a user's budget is an
+        What was used since the period began counts. Executions that ask for more of it go on, and
+        are held by the new limits. Raises ForbiddenError: a user's budget is an
         admin's to set; NotFoundError.
         """
         actor.require(Role.ADMIN if scope is BudgetScope.USER else Role.OPERATOR)
@@ -51,6 +55,9 @@ class Budgets:
                        **budget.model_dump(mode="json")}  # fmt: skip
             audit.record(connection, actor, "budget.set", "budget", [budget_id], details=details)
             found = _found(connection, actor, budget_id)
+        note = "The budget was changed."
+        key_prefix = f"budget:{budget_id}:"
+        self._live.changed(answer_all(self._database, key_prefix, by=actor.name, note=note))
         logger.info("budget.set", budget_id=budget_id, scope=scope, subject_id=subject_id)
         return found
 

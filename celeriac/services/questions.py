@@ -13,7 +13,7 @@ from celeriac.db import approvals
 from celeriac.db.approvals import Closed
 from celeriac.db.engine import Database
 from celeriac.domain.agent.tools import OnExpiry
-from celeriac.domain.approval import Answer, ApprovalStatus, Question
+from celeriac.domain.approval import Answer, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.logs import Step
@@ -34,10 +34,12 @@ class Questions:
         self._live = live
         self._watch = _Watch(database)
 
-    def answers(self, execution_id: UUID) -> Mapping[str, Answer]:
-        """Return the answers to an execution's questions, by key."""
+    def answers(
+        self, execution_id: UUID, *, kind: QuestionKind | None = None
+    ) -> Mapping[str, Answer]:
+        """Return the answers to an execution's questions, of one kind or of all, by key."""
         with self._database.statement() as connection:
-            return approvals.answers(connection, execution_id)
+            return approvals.answers(connection, execution_id, kind=kind)
 
     async def ask(self, lease: Lease, question: Question) -> Answer:
         """Store a question and wait until it is answered; see `RunContext.ask`.

@@ -9,12 +9,17 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from celeriac.db import executions
+from celeriac.db.approvals import ApprovalFilter
+from celeriac.domain.accounts import Actor
 from celeriac.domain.agent import LlmAgent
+from celeriac.domain.approval import Answer, Approval, ApprovalStatus
 from celeriac.domain.execution import Execution, Message
 from celeriac.domain.options import NO_OPTIONS, RunOptions
 from celeriac.domain.states import Status
 from celeriac.domain.task import TaskSpec
 from celeriac.services.agents import Agents, NewAgent
+from celeriac.services.approve import Approvals
+from celeriac.services.budgets import Budgets
 from celeriac.services.submit import Request
 from celeriac.services.tasks import NewTask, Tasks
 from celeriac.settings import ProviderSettings, Settings
@@ -34,6 +39,8 @@ class ModelWorker:
         self.machinery = machinery
         self.server = server
         self.actor = make_actor(container.database)
+        self.budgets = Budgets(container.database, container.plans, container.live)
+        self.approvals = Approvals(container.database, container.live, container.dispatch)
 
     def task(self, prompt: str, **spec: Any) -> UUID:
         """Make a task of an agent that may answer with five tokens."""
@@ -64,6 +71,21 @@ class ModelWorker:
             connection.execute(text("UPDATE executions SET waiting_until = now()"
                                     " WHERE waiting_until IS NOT NULL"))  # fmt: skip
         self.container.recover.waited_enough(1000)
+
+    def go_on(self) -> None:
+        """Work, and let the time pass that others wait for."""
+        self.work()
+        self.pass_waiting()
+
+    def asking(self, ids: Sequence[UUID]) -> list[Approval]:
+        """Return the open questions of executions."""
+        wanted = ApprovalFilter(statuses=[ApprovalStatus.OPEN], owner_id=self.actor.user_id)
+        page = self.approvals.find(self.actor, wanted, limit=500)
+        return [each for each in page.items if each.execution_id in ids]
+
+    def answer(self, question: Approval, given: Answer, *, actor: Actor | None = None) -> None:
+        """Answer a question, as its owner unless told otherwise."""
+        self.approvals.answer(actor or self.actor, question.id, given)
 
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""

@@ -34,7 +34,8 @@ def admission_of(
 ) -> Admission:
     """Return a process's admission; the limiter is in memory unless given."""
     limits = ProviderLimits(limiter or MemoryRateLimiter(), rates or {}, database)
-    return Admission(limits, BudgetBook(database, Questions(database, MemoryLiveEvents())))
+    live = MemoryLiveEvents()
+    return Admission(limits, BudgetBook(database, Questions(database, live), live))
 
 
 def backing_of(database: Database) -> Backing:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.domain.accounts import Role
+from celeriac.domain.approval import Answer
 from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Period
-from celeriac.domain.options import RunOptions
+from celeriac.domain.errors import ForbiddenError
 from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
-from celeriac.services.budgets import Budgets
 from celeriac.settings import Settings
+from tests.support.catalog import make_actor
 from tests.support.model_server import Exchange
-from tests.support.model_worker import MODEL, ModelWorker, model_worker
+from tests.support.model_worker import MODEL, ModelWorker, model_worker, until
 
 CALL_TOKENS = 15
 CALL_COST = Decimal("0.02")
@@ -39,17 +41,13 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[ModelWorker]:
 @pytest.mark.requirement("E5")
 def test_fifty_at_once_spend_no_more_than_their_task_may(worker: ModelWorker) -> None:
     task = worker.task("greet me")
-    budgets = Budgets(worker.container.database, worker.container.plans)
+    budgets = worker.budgets
     stored = budgets.put(
         worker.actor, BudgetScope.TASK, task, Period.DAY, Budget.model_validate(TEN_CALLS)
     )
     ids = worker.submit(task, 50)
 
-    for _ in range(30):
-        worker.work()
-        worker.pass_waiting()
-        if all(worker.get(each).status.terminal for each in ids):
-            break
+    until(lambda: all(worker.get(each).status.terminal for each in ids), worker.go_on, rounds=30)
 
     found = worker.by_status(ids)
     standing = budgets.get(worker.actor, stored.id).standing
@@ -57,18 +55,64 @@ def test_fifty_at_once_spend_no_more_than_their_task_may(worker: ModelWorker) ->
     assert {each.error_code for each in found[Status.FAILED]} == {"budget_spent"}
     assert len(found[Status.FAILED]) == 40
     assert (standing.spent_tokens, standing.spent_cost) == (150, 10 * CALL_COST)
-    assert (standing.reserved_tokens, standing.reserved_cost) == (0, 0)
+    assert standing.reserved_tokens == standing.reserved_cost == 0
     assert not standing.exceeded
 
 
-def test_those_that_ask_are_parked_and_go_on_once_more_is_allowed(worker: ModelWorker) -> None:
+def test_those_that_ask_are_parked_and_one_answer_lets_all_go_on(worker: ModelWorker) -> None:
     task = worker.task("greet me")
-    budget = Budget(max_tokens=CALL_TOKENS, on_budget=OnBudget.ASK)
-    (first, second) = worker.submit(task, 2, RunOptions(budget=budget))
+    budgets = worker.budgets
+    limits = Budget(max_tokens=3 * CALL_TOKENS, on_budget=OnBudget.ASK)
+    stored = budgets.put(worker.actor, BudgetScope.TASK, task, Period.DAY, limits)
+    ids = worker.submit(task, 6)
 
+    until(lambda: len(worker.asking(ids)) == 3, worker.go_on, rounds=20)
+    assert len(worker.by_status(ids)[Status.COMPLETED]) == 3
+    (first, *_) = worker.asking(ids)
+    assert worker.get(first.execution_id).waiting_for is WaitingFor.BUDGET
+    worker.answer(first, Answer(approved=True, value={"tokens": 2 * CALL_TOKENS}))
+
+    until(lambda: len(worker.by_status(ids)[Status.COMPLETED]) == 5, worker.go_on, rounds=20)
+    until(lambda: len(worker.asking(ids)) == 1, worker.go_on, rounds=20)
+    (last,) = worker.asking(ids)
+    assert last.key != first.key, "a second breach is a question of its own"
+    worker.answer(last, Answer(approved=False))
     worker.work()
 
-    assert {worker.get(each).status for each in (first, second)} == {Status.COMPLETED}, (
-        "each has a budget of its own"
-    )
-    assert worker.get(first).waiting_for is not WaitingFor.BUDGET
+    (refused,) = worker.by_status(ids)[Status.FAILED]
+    assert refused.error_code == "budget_spent"
+    standing = budgets.get(worker.actor, stored.id).standing
+    assert (standing.spent_tokens, standing.max_tokens) == (5 * CALL_TOKENS, 5 * CALL_TOKENS)
+
+
+def test_a_larger_budget_lets_those_go_on_that_ask(worker: ModelWorker) -> None:
+    task = worker.task("greet me")
+    asking = Budget(max_tokens=CALL_TOKENS, on_budget=OnBudget.ASK)
+    worker.budgets.put(worker.actor, BudgetScope.TASK, task, Period.MONTH, asking)
+    ids = worker.submit(task, 3)
+    until(lambda: len(worker.asking(ids)) == 2, worker.go_on, rounds=20)
+
+    larger = asking.model_copy(update={"max_tokens": 2 * CALL_TOKENS})
+    stored = worker.budgets.put(worker.actor, BudgetScope.TASK, task, Period.MONTH, larger)
+
+    until(lambda: len(worker.by_status(ids)[Status.COMPLETED]) == 2, worker.go_on, rounds=20)
+    until(lambda: len(worker.asking(ids)) == 1, worker.go_on, rounds=20)
+    standing = worker.budgets.get(worker.actor, stored.id).standing
+    assert standing.max_tokens == 2 * CALL_TOKENS, "no more than was set"
+
+
+def test_only_an_admin_allows_more_of_a_users_budget(worker: ModelWorker) -> None:
+    admin = make_actor(worker.container.database, Role.ADMIN)
+    asking = Budget(max_tokens=CALL_TOKENS, on_budget=OnBudget.ASK)
+    with pytest.raises(ForbiddenError):
+        worker.budgets.put(worker.actor, BudgetScope.USER, worker.actor.user_id, Period.DAY, asking)
+    worker.budgets.put(admin, BudgetScope.USER, worker.actor.user_id, Period.DAY, asking)
+    ids = worker.submit(worker.task("greet me"), 2)
+    until(lambda: len(worker.asking(ids)) == 1, worker.go_on, rounds=20)
+    (question,) = worker.asking(ids)
+
+    with pytest.raises(ForbiddenError):
+        worker.answer(question, Answer(approved=True))
+    worker.answer(question, Answer(approved=True), actor=admin)
+
+    until(lambda: len(worker.by_status(ids)[Status.COMPLETED]) == 2, worker.go_on, rounds=20)

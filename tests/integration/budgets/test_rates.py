@@ -1,6 +1,6 @@
 """Rates that processes share: in memory and on a real server, with the same promises."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Protocol
 
@@ -58,9 +58,10 @@ def take(limiter: RateLimiter, *wanted: Demand, line: bool = False) -> Taken | R
 def test_all_processes_together_take_no_more_than_the_rate(limiters: Limiters) -> None:
     processes = [limiters() for _ in range(3)]
 
-    answers = together(
-        [lambda each=each: take(each, demand(requests=10)) for each in processes * 6]
-    )
+    def ask(limiter: RateLimiter) -> Callable[[], Taken | Refused]:
+        return lambda: take(limiter, demand(requests=10))
+
+    answers = together([ask(each) for each in processes * 6])
 
     assert sum(isinstance(each, Taken) for each in answers) == 10
     refused = [each.seconds for each in answers if isinstance(each, Refused)]
