@@ -3,13 +3,17 @@
 import logging
 from collections.abc import Mapping
 
+from celeriac.agents.base import clip
 from celeriac.domain.events import EventType
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.jsontypes import JsonValue, dumps
 from celeriac.logs import get_logger
 from celeriac.services.ports import RunContext
 
 MAX_LOG_EVENTS = 1_000
 """Lines of one attempt that become events; the log files get all of them."""
+
+MAX_LOG_CHARACTERS = 20_000
+"""How much of one line, and of its fields as JSON, is kept."""
 
 _NUMBERS = logging.getLevelNamesMapping()
 
@@ -34,9 +38,12 @@ class LogRelay:
 
         `source` is the logger's name in the agent, or `stderr`.
         """
+        message = clip(message, MAX_LOG_CHARACTERS)
         extra: dict[str, JsonValue] = {"source": source}
         if fields:
-            extra["fields"] = dict(fields)  # nested: their names must not meet ours
+            size = len(dumps(dict(fields)))
+            kept = dict(fields) if size <= MAX_LOG_CHARACTERS else {"clipped": size}
+            extra["fields"] = kept  # nested: their names must not meet ours
         self._log.log(_NUMBERS[level.upper()], message, **extra)
         self._count += 1
         if self._count > MAX_LOG_EVENTS:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
-from celeriac.agents.child.protocol import AdmitMessage, UsageMessage
+from celeriac.agents.child.protocol import AdmitMessage, ReleaseMessage, UsageMessage
 from celeriac.agents.pricing import Tokens
+from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.services.ports import RunContext
@@ -31,7 +32,15 @@ class ModelCalls:
         self._under_way: dict[str, tuple[PlannedCall, Ticket | None]] = {}
 
     async def admit(self, message: AdmitMessage) -> JsonObject:
-        """Wait for leave and return the reply; raises what `RunContext.admit` does."""
+        """Wait for leave and return the reply.
+
+        Raises ChildProtocolError for an id that is in use, and what `RunContext.admit` does.
+        """
+        if message.id in self._under_way:
+            raise ChildProtocolError(
+                f"The child process asked leave for a second model call {message.id!r} before it "
+                "told what the first has used. Give each an id of its own."
+            )
         most = Tokens(input=message.input_tokens, output=message.output_tokens)
         planned = PlannedCall(
             provider=message.provider,
@@ -43,13 +52,21 @@ class ModelCalls:
         self._under_way[message.id] = planned, await self._context.admit(planned)
         return {"type": "admitted", "id": message.id}
 
+    async def release(self, message: ReleaseMessage) -> None:
+        """Give back the leave for a call that came to nothing."""
+        _, ticket = self._under_way.pop(message.admission, (None, None))
+        if ticket is not None:
+            await self._context.release(ticket)
+
     async def charge(self, message: UsageMessage) -> None:
         """Record a call that has ended; where it was admitted its reservation is settled."""
         call = message.model_call()
+        planned, ticket = self._under_way.pop(message.admission or "", (None, None))
         used = Tokens(call.input_tokens, call.output_tokens, call.cached_tokens)
-        if call.cost is None and used.input + used.output > 0:
+        if used.input + used.output == 0:
+            call = replace(call, booked=planned)  # the provider didn't say
+        elif call.cost is None:
             call = replace(call, cost=self._price(call.provider, call.model, used))
-        _, ticket = self._under_way.pop(message.admission or "", (None, None))
         await self._context.charge(call, ticket)
 
     async def close(self) -> None:
@@ -62,5 +79,6 @@ class ModelCalls:
                 input_tokens=0,
                 output_tokens=0,
                 finish_reason=UNFINISHED,
+                booked=planned,
             )
             await self._context.charge(call, ticket)

@@ -14,15 +14,18 @@ from celeriac.domain.agent.tools import ApprovalPolicy, OnExpiry
 from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.events import EventType
-from celeriac.domain.usage import ModelCall
+from celeriac.domain.usage import MAX_COST, MAX_COUNT, ModelCall
 from celeriac.kit.jsontypes import JsonObject, dumps
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""The longest message either side may send, without its newline."""
+"""The longest message either side may send, without its newline: a job, or what it came to."""
+
+MAX_NOTE_BYTES = 256 * 1024
+"""The longest message on the way there: a thousand of them may wait to be stored."""
 
 _SHOWN = 200
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -69,6 +72,13 @@ class AdmitMessage(_Message):
     output_tokens: Count
 
 
+class ReleaseMessage(_Message):
+    """An admitted model call came to nothing: it was refused, or failed before it began."""
+
+    type: Literal["release"] = "release"
+    admission: str
+
+
 class UsageMessage(_Message):
     """One model call that the child has made."""
 
@@ -82,7 +92,7 @@ class UsageMessage(_Message):
     cached_tokens: Count = 0
     latency_ms: Count = 0
     finish_reason: str | None = None
-    cost: Decimal | None = None
+    cost: Annotated[Decimal, Field(ge=0, lt=MAX_COST)] | None = None
 
     def model_call(self) -> ModelCall:
         """Return what is to be charged."""
@@ -177,6 +187,7 @@ ChildMessage = Annotated[
     | ProgressMessage
     | DeltaMessage
     | AdmitMessage
+    | ReleaseMessage
     | UsageMessage
     | AskMessage
     | LogMessage
@@ -184,6 +195,9 @@ ChildMessage = Annotated[
     | ErrorMessage,
     Field(discriminator="type"),
 ]
+
+_LONG = (ResultMessage, ErrorMessage, LogMessage)
+"""What comes once, and what is cut where it is too long."""
 
 _ADAPTER: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
 
@@ -194,7 +208,7 @@ def parse_line(line: bytes) -> ChildMessage:
     Raises ChildProtocolError that says what is wrong and shows the start of the line.
     """
     try:
-        return _ADAPTER.validate_json(line)
+        message = _ADAPTER.validate_json(line)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in fault["loc"])
@@ -204,6 +218,13 @@ def parse_line(line: bytes) -> ChildMessage:
             f"({f'{place}: ' if place else ''}{fault['msg']}): {shown!r}. What is meant for "
             "people belongs on stderr."
         ) from None
+    if len(line) > MAX_NOTE_BYTES and not isinstance(message, _LONG):
+        raise ChildProtocolError(
+            f"The child process wrote a message of the type {message.type} with {len(line):,} "
+            f"bytes; it may have {MAX_NOTE_BYTES:,}. What is larger belongs in a file of the "
+            "working directory, or in the result."
+        )
+    return message
 
 
 def encode_line(message: JsonObject) -> bytes:

@@ -64,7 +64,7 @@ async def test_an_agent_starts_a_task_waits_and_reads_all_of_it(
 
     told: list[str] = []
 
-    async def note(_progress: float, _total: float | None, message: str | None) -> None:
+    async def note(progress: float, total: float | None, message: str | None) -> None:
         told.append(str(message))
 
     waited = await ada_client.call_tool(
@@ -99,7 +99,7 @@ async def test_a_wait_is_bounded_and_can_be_given_up_and_the_execution_goes_on(
 
     seen = asyncio.Event()
 
-    async def note(_progress: float, _total: float | None, _message: str | None) -> None:
+    async def note(progress: float, total: float | None, message: str | None) -> None:
         seen.set()
 
     waiting = asyncio.create_task(

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from celeriac.agents.child.log_relay import MAX_LOG_CHARACTERS
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.errors import ChildCrashedError, ChildProtocolError, HardTimeLimitError
 from celeriac.domain.task import Limits
@@ -58,6 +59,18 @@ def shell(script: str, limits: Limits | None = None) -> Job:
         ("head -c 100000 /dev/urandom", ChildProtocolError, "no message of the protocol"),
         ("cat /dev/zero", ChildProtocolError, "more than 16,777,216 bytes"),
         ("echo '[1]'; sleep 600", ChildProtocolError, "no message of the protocol"),
+        (
+            """printf '{"type": "event", "data": {"x": "'; head -c 300000 /dev/zero | tr '\\0' x
+            echo '"}}'""",
+            ChildProtocolError,
+            "type event with 300,0.. bytes; it may have 262,144",
+        ),
+        (
+            """echo '{"type": "usage", "provider": "p", "model": "m", "input_tokens": 1,
+            "output_tokens": 1, "cost": -5}' | tr -d '\\n'; echo""",
+            ChildProtocolError,
+            "usage.cost: Input should be greater than or equal to 0",
+        ),
         ("exit 0", ChildCrashedError, "exit code 0 and no result"),
         ("echo sorry >&2; exit 3", ChildCrashedError, "exit code 3 .*last words: sorry"),
         ("exec >&-; sleep 600", ChildCrashedError, "closed its stdout without a result"),
@@ -141,3 +154,14 @@ async def test_a_cancellation_ends_one_that_ignores_it(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_a_log_line_without_end_is_cut(
+    runner: CommandRunner, context: RecordingContext
+) -> None:
+    long = """printf '{"type": "log", "message": "'; head -c 300000 /dev/zero | tr '\\0' x
+    echo '", "fields": {"a": 1}}'"""
+    outcome = await runner.run(shell(f"{long}\n{ANSWER}"), context)
+
+    assert outcome.result == 1
+    assert [len(each["message"]) for each in context.logged()] == [MAX_LOG_CHARACTERS]
