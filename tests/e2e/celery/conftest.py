@@ -1,5 +1,6 @@
 """One fleet for all of these tests: a worker of every queue, beat, and a user's own tasks."""
 
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from celeriac.kit.jsontypes import dumps
 from celeriac.services.accounts import Accounts
 from tests.support import fleet_agents, plain_tasks
 from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
+from tests.support.model_scenes import KEY, SCENES
+from tests.support.model_server import ModelServer
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY, Program
 from tests.support.servers import PostgresServer, ValkeyServer, running_valkey
@@ -24,6 +27,8 @@ COMMANDS = {
     "family": ["sh", "-c", 'sleep 600 & setsid sleep 601 & echo $$ $! > "$1"; wait', "sh"],
 }
 """Programs of the worker `w1`: an example, and one that starts processes and never ends."""
+
+MCP_SERVERS = {"tools": {"command": [sys.executable, "-m", "tests.support.mcp_tools"]}}
 
 
 @pytest.fixture(scope="package")
@@ -60,9 +65,22 @@ def beat(package_fleet: Fleet) -> Program:
 
 
 @pytest.fixture(scope="package")
-def worker(package_fleet: Fleet, beat: Program) -> Program:
+def scripted() -> Iterator[ModelServer]:
+    """The model provider `scripted` of the worker `w1`."""
+    with ModelServer(SCENES).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def worker(package_fleet: Fleet, beat: Program, scripted: ModelServer) -> Program:
     """The worker `w1`: threads, every queue of ours, and the plain tasks of a user."""
-    return package_fleet.worker("w1", options=OWN_TASKS, CELERIAC_COMMANDS=dumps(COMMANDS))
+    return package_fleet.worker(
+        "w1",
+        options=OWN_TASKS,
+        CELERIAC_COMMANDS=dumps(COMMANDS),
+        CELERIAC_MCP_SERVERS=dumps(MCP_SERVERS),
+        CELERIAC_PROVIDERS=dumps({"scripted": {"base_url": scripted.base_url, "api_key": KEY}}),
+    )
 
 
 @pytest.fixture(scope="package")
