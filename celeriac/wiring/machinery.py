@@ -1,13 +1,11 @@
 """What runs executions in a worker process."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
-from celeriac.agents.pricing import Prices
 from celeriac.agents.registry import Registry
 from celeriac.kit.loop import LoopThread
 from celeriac.services.active import ActiveAttempts
@@ -27,7 +25,8 @@ from celeriac.services.report import Reports
 from celeriac.services.reporting import Reporting
 from celeriac.services.tapes import Tapes
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import anthropic, places, providers, rates, tool_servers
+from celeriac.wiring.options import places, rates
+from celeriac.wiring.runners import build_runners
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +58,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
     active = ActiveAttempts()
     notebook = Notebook(container.database, active, container.live)
     loop = LoopThread()
-    runners = Registry(
-        providers=providers(settings),
-        prices=Prices.load(settings.prices_file),
-        agent_modules=settings.agent_modules,
-        commands=settings.commands,
-        tool_servers=tool_servers(settings, os.environ),
-        crewai_venv=settings.crewai,
-        anthropic=anthropic(settings),
-        sessions_root=places(settings).sessions,
-        environment=os.environ,
-    )
+    runners = build_runners(settings)
     if settings.worker.warm_runners:
         runners.warm()
     lease_seconds = settings.worker.lease_seconds

@@ -1,0 +1,23 @@
+"""The runners of a process, as its settings have them."""
+
+import os
+
+from celeriac.agents.pricing import Prices
+from celeriac.agents.registry import Registry
+from celeriac.settings import Settings
+from celeriac.wiring.options import anthropic, places, providers, tool_servers
+
+
+def build_runners(settings: Settings) -> Registry:
+    """Return what finds the runner of an agent; none is made yet."""
+    return Registry(
+        providers=providers(settings),
+        prices=Prices.load(settings.prices_file),
+        agent_modules=settings.agent_modules,
+        commands=settings.commands,
+        tool_servers=tool_servers(settings, os.environ),
+        crewai_venv=settings.crewai,
+        anthropic=anthropic(settings),
+        sessions_root=places(settings).sessions,
+        environment=os.environ,
+    )
