@@ -18,6 +18,7 @@ from celeriac.agents.child.protocol import (
     EventMessage,
     LogMessage,
     ProgressMessage,
+    ReleaseMessage,
     ResultMessage,
     UsageMessage,
 )
@@ -166,6 +167,8 @@ class _Supervision:
                 await context.progress(message.done, message.total, message.note)
             case AdmitMessage():
                 self._child.send(await self._calls.admit(message))
+            case ReleaseMessage():
+                await self._calls.release(message)
             case UsageMessage():
                 await self._calls.charge(message)
             case AskMessage():

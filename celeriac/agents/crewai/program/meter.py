@@ -79,17 +79,17 @@ class MeteredClient(httpx.Client):
         admission = self._admit(body)
         self._log_prompt(body)
         began = time.monotonic()
-        answer: Mapping[str, Any] = {}
         try:
             response = super().send(request, **options)
             response.read()
-            answer = _parsed(response)
         except httpx.HTTPError as error:
-            raise self._failed(f"{error.__class__.__name__}: {error}") from error
-        finally:
-            self._charge(admission, answer, began)
+            self._release(admission)
+            raise self._failed(f"{type(error).__name__}: {error}") from error
+        answer = _parsed(response)
         if response.is_error:
+            self._release(admission)
             raise self._refused(response, answer)
+        self._charge(admission, answer, began)
         if not answer.get("choices"):
             said = clip(_message(answer) or response.text, SHOWN)
             raise self._failed(f"the answer holds no choices: {said}")
@@ -112,6 +112,9 @@ class MeteredClient(httpx.Client):
             }
         )
         return str(reply["id"])
+
+    def _release(self, admission: str) -> None:
+        self._channel.send({"type": "release", "admission": admission})
 
     def _charge(self, admission: str, answer: Mapping[str, Any], began: float) -> None:
         usage = answer.get("usage") or {}
