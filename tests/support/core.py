@@ -102,6 +102,13 @@ class Core:
         assert claim is not None, "nobody else can have it"
         return claim
 
+    def claim_again(self, claim: Claim) -> Claim:
+        """Send an execution that became pending again, and claim it."""
+        self.dispatch.due()
+        again = self.claim(self.message(claim.lease.execution_id))
+        assert again is not None, "nobody else can have it"
+        return again
+
     def end(self, claim: Claim, outcome: Outcome) -> Finished:
         """Finish an attempt."""
         return self.finish(claim, outcome, None, None)

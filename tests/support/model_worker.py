@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
@@ -102,21 +102,39 @@ class ModelWorker:
         return found
 
 
+class Workers(Protocol):
+    """Starts another worker on the same servers; its settings changed as told."""
+
+    def __call__(self, **changes: Any) -> ModelWorker: ...
+
+
+@contextmanager
+def model_workers(
+    settings: Settings, scenes: Mapping[str, Scene], **changes: Any
+) -> Iterator[Workers]:
+    """Serve a scripted model, and end all workers at the end."""
+    with ModelServer(scenes).running() as server, ExitStack() as stack:
+        provider = {"test": ProviderSettings(base_url=server.base_url)}
+        common = settings.model_copy(update={"providers": provider, **changes})
+
+        def start(**more: Any) -> ModelWorker:
+            changed = common.model_copy(update=more)
+            container = build(changed, service="test", connections=12)
+            stack.callback(container.close)
+            machinery = build_machinery(container, worker="test@worker", closing=lambda: False)
+            stack.callback(machinery.close)
+            return ModelWorker(container, machinery, server)
+
+        yield start
+
+
 @contextmanager
 def model_worker(
     settings: Settings, scenes: Mapping[str, Scene], **changes: Any
 ) -> Iterator[ModelWorker]:
-    """Start a worker's machinery on `settings`, changed by `changes`, and end it at the end."""
-    with ModelServer(scenes).running() as server:
-        provider = {"test": ProviderSettings(base_url=server.base_url)}
-        settings = settings.model_copy(update={"providers": provider, **changes})
-        container = build(settings, service="test", connections=12)
-        machinery = build_machinery(container, worker="test@worker", closing=lambda: False)
-        try:
-            yield ModelWorker(container, machinery, server)
-        finally:
-            machinery.close()
-            container.close()
+    """Start one worker's machinery on `settings`, changed by `changes`, and end it at the end."""
+    with model_workers(settings, scenes, **changes) as start:
+        yield start()
 
 
 def until(done: Callable[[], bool], work: Callable[[], object], *, rounds: int) -> None:
