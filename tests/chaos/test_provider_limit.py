@@ -1,0 +1,58 @@
+"""A provider's limit, held by three workers together."""
+
+import pytest
+
+from celeriac.domain.agent import LlmAgent
+from celeriac.domain.outcome import WaitingFor
+from celeriac.domain.states import Status
+from celeriac.domain.task import TaskSpec
+from celeriac.kit.jsontypes import dumps
+from celeriac.services.agents import Agents, NewAgent
+from celeriac.services.submit import Request
+from celeriac.services.tasks import NewTask, Tasks
+from tests.support.fleet import Fleet
+from tests.support.model_server import Exchange, ModelServer
+from tests.support.waiting import wait_until
+
+LIMIT = 60
+EXECUTIONS = 75
+
+
+def greet(exchange: Exchange) -> None:
+    exchange.answer("Hello")
+
+
+@pytest.mark.requirement("E6")
+def test_sixty_requests_a_minute_are_held_by_three_workers_and_block_no_slot(
+    fleet: Fleet,
+) -> None:
+    with ModelServer({"greet": greet}).running() as server:
+        environment = {
+            "CELERIAC_PROVIDERS": dumps({"test": {"base_url": server.base_url}}),
+            "CELERIAC_PROVIDER_LIMITS": dumps({"test": {"requests_per_minute": LIMIT}}),
+        }
+        for name in ("w1", "w2", "w3"):
+            fleet.worker(name, slots=4, **environment)
+        database = fleet.container.database
+        agent = LlmAgent(model="test/model", max_output_tokens=5)
+        Agents(database).create(fleet.actor, NewAgent(name="greeter", spec=agent))
+        new = NewTask(name="greet", agent="greeter", spec=TaskSpec(prompt="greet me"))
+        task = Tasks(database).create(fleet.actor, new).id
+
+        fleet.container.submit.many(fleet.actor, Request(task_id=task), [{}] * EXECUTIONS)
+        fleet.beat()
+        wait_until(
+            lambda: (
+                len(fleet.ids(Status.COMPLETED)) == LIMIT
+                and len(fleet.ids(Status.WAITING)) == EXECUTIONS - LIMIT
+            ),
+            f"{LIMIT} are done and the others wait",
+            within=50,
+        )
+        assert len(server.received) == LIMIT
+        reasons = {fleet.get(each).waiting_for for each in fleet.ids(Status.WAITING)}
+        assert reasons == {WaitingFor.PROVIDER_LIMIT}
+        others = [fleet.submit(fleet.task("noop")) for _ in range(12)]
+        fleet.wait_terminal(others)  # every slot is free for other work
+        fleet.assert_consistent()
+        assert len(server.received) == LIMIT
