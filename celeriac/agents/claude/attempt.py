@@ -29,9 +29,10 @@ from celeriac.agents.claude.process import CliProcess
 from celeriac.agents.claude.structured import StructuredOutput
 from celeriac.agents.claude.tool_servers import check_servers, server_configs
 from celeriac.agents.claude.transcript import Transcript
-from celeriac.agents.claude.upstream import Upstream
+from celeriac.agents.claude.upstream import ANTHROPIC, Upstream
 from celeriac.agents.mcp.servers import Chosen
 from celeriac.agents.pricing import Prices
+from celeriac.agents.tape.taping import taping
 from celeriac.domain.agent import ClaudeAgent
 from celeriac.domain.errors import ProviderError, ToolServerError
 from celeriac.domain.outcome import Completed, MustWaitError, Parked, WaitingFor
@@ -85,10 +86,19 @@ class Attempt:
 
     async def run(self) -> Completed | Parked:
         """Raises what `ClaudeRunner.run` does."""
-        async with httpx2.AsyncClient(timeout=_TIMES) as client:
+        upstream = self._setting.upstream
+        keys = [upstream.api_key] if upstream.api_key else []
+        workdir = self._setting.directories.work
+        async with (
+            httpx2.AsyncClient(timeout=_TIMES) as client,
+            taping(self._job, self._context, keys=keys, workdir=workdir) as tape,
+        ):
+            if not tape.plays:
+                upstream.check()
             calls = Calls(
-                self._setting.upstream,
+                upstream,
                 client,
+                address=tape.base_url(ANTHROPIC, upstream.base_url),
                 prices=self._setting.prices,
                 context=self._context,
                 on_stop=self._inbox.put,

@@ -1,6 +1,5 @@
 """Calls of the Messages API: admitted, forwarded, metered, charged."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,18 +7,18 @@ from decimal import Decimal
 
 import httpx2
 
-from celeriac.agents.claude.asgi import (
+from celeriac.agents.claude.http import (
     NO_RETRY,
-    Request,
-    Send,
     error_body,
+    forwarded_headers,
     refuse,
     respond,
     returned_headers,
 )
-from celeriac.agents.claude.metering import Answer
+from celeriac.agents.claude.metering import Reading
 from celeriac.agents.claude.upstream import ANTHROPIC, Upstream
 from celeriac.agents.pricing import Prices, Tokens
+from celeriac.agents.tape.server import Answer, Incoming
 from celeriac.domain.errors import CeleriacError
 from celeriac.domain.outcome import MustWaitError
 from celeriac.domain.usage import MAX_COUNT, ModelCall, PlannedCall, Ticket
@@ -28,7 +27,6 @@ from celeriac.kit.shielding import despite_cancellation
 from celeriac.services.ports import RunContext
 
 MESSAGES_PATH = "/v1/messages"
-COUNT_PATH = "/v1/messages/count_tokens"
 
 _BYTES_PER_TOKEN = 3
 """A cautious guess for what is about to be sent; the bill is measured, not guessed."""
@@ -57,7 +55,8 @@ class CallFailure:
 class Calls:
     """The calls of one attempt; belongs to its event loop.
 
-    What the context refuses goes to `on_stop`, and Claude Code is told no.
+    Requests go to `address`. Whatever goes wrong here, refusals of the context above all, goes to
+    `on_stop`, and Claude Code is told no.
     """
 
     def __init__(
@@ -65,81 +64,67 @@ class Calls:
         upstream: Upstream,
         client: httpx2.AsyncClient,
         *,
+        address: str,
         prices: Prices,
         context: RunContext,
         on_stop: Callable[[Exception], None],
     ) -> None:
         self.failure: CallFailure | None = None
         """Why the newest call failed, if it did."""
-        self.answered = 0
-        """How many calls were answered in full."""
-        self.waiting = 0
-        """How many calls wait for leave."""
         self._upstream = upstream
         self._client = client
+        self._address = address.rstrip("/")
         self._prices = prices
         self._context = context
         self._on_stop = on_stop
-        self._answers: list[Answer] = []
-        self._relays: set[asyncio.Task[None]] = set()
+        self._readings: list[Reading] = []
 
     async def alone(self, tool_call: str) -> bool:
         """Whether a tool call is the only one of its answer; waits until all of that is there."""
-        for answer in self._answers:
-            if tool_call in answer.tool_calls:
-                await answer.ended.wait()
-                return len(answer.tool_calls) == 1
+        for reading in self._readings:
+            if tool_call in reading.tool_calls:
+                await reading.ended.wait()
+                return len(reading.tool_calls) == 1
         return True
 
-    async def cut_off(self) -> None:
-        """End the calls that are still under way, and charge them."""
-        for relay in self._relays:
-            relay.cancel()
-        if self._relays:
-            await asyncio.wait(self._relays)
+    async def count(self, incoming: Incoming, query: str, answer: Answer) -> None:
+        """Answer a request to count tokens, which costs nothing."""
+        await self._forward(incoming, f"{MESSAGES_PATH}/count_tokens?{query}", answer, Reading())
 
-    async def relay(self, request: Request, send: Send) -> None:
-        """Answer a request with what the provider answers; ended by cancelling it."""
-        task = asyncio.current_task()
-        assert task is not None, "a coroutine runs in a task"
-        self._relays.add(task)
-        task.add_done_callback(self._relays.discard)
-        if request.path == COUNT_PATH:
-            await self._forward(request, Answer(), send)
-            return
+    async def message(self, incoming: Incoming, query: str, answer: Answer) -> None:
+        """Answer a request for a message; ended, and charged, by cancelling it."""
         try:
-            await self._message(request, send)
-        except (CeleriacError, MustWaitError) as error:
+            await self._message(incoming, f"{MESSAGES_PATH}?{query}", answer)
+        except ConnectionError:
+            raise  # Claude Code has gone
+        except Exception as error:  # noqa: BLE001 - raised by the attempt
             self._on_stop(error)
 
-    async def _message(self, request: Request, send: Send) -> None:
-        planned = self._plan(request)
-        self.waiting += 1
+    async def _message(self, incoming: Incoming, target: str, answer: Answer) -> None:
+        planned = self._plan(incoming)
         try:
             ticket = await self._context.admit(planned)
         except (CeleriacError, MustWaitError) as error:
-            await refuse(send, 403, "permission_error", str(error))
-            raise
-        finally:
-            self.waiting -= 1
-        answer, began, status = Answer(), time.monotonic(), None
-        self._answers.append(answer)
+            self._on_stop(error)
+            await refuse(answer, 403, "permission_error", str(error))
+            return
+        reading, began, status = Reading(), time.monotonic(), None
+        self._readings.append(reading)
         try:
-            status = await self._forward(request, answer, send)
+            status = await self._forward(incoming, target, answer, reading)
         finally:
-            answer.ended.set()
-            self.answered += answer.stop_reason is not None
+            reading.ended.set()
             await despite_cancellation(
-                self._charge(answer, planned, ticket, _milliseconds_since(began), status)
+                self._charge(reading, planned, ticket, _milliseconds_since(began), status)
             )
 
-    def _plan(self, request: Request) -> PlannedCall:
+    def _plan(self, incoming: Incoming) -> PlannedCall:
         """Say the most that a call can use: its size and its own limit of output."""
-        wish = _object(request.body)
+        wish = _object(incoming.body)
         model, limit = wish.get("model"), wish.get("max_tokens")
         name = model if isinstance(model, str) and model else "unknown"
         tokens = Tokens(
-            input=min(len(request.body) // _BYTES_PER_TOKEN + 1, MAX_COUNT),
+            input=min(len(incoming.body) // _BYTES_PER_TOKEN + 1, MAX_COUNT),
             output=min(limit, MAX_COUNT) if isinstance(limit, int) and limit > 0 else 0,
         )
         cost = self._prices.cost(self._upstream.choice(name), tokens)
@@ -147,16 +132,16 @@ class Calls:
 
     async def _charge(
         self,
-        answer: Answer,
+        reading: Reading,
         planned: PlannedCall,
         ticket: Ticket | None,
         latency_ms: int,
         status: int | None,
     ) -> None:
         refused = status is not None and status >= _ERRORS
-        model = answer.model or planned.model
-        tokens = answer.tokens
-        cost = self._prices.cost(self._upstream.choice(model), tokens) if answer.measured else None
+        model = reading.model or planned.model
+        tokens = reading.tokens
+        cost = self._prices.cost(self._upstream.choice(model), tokens) if reading.measured else None
         await self._context.charge(
             ModelCall(
                 provider=ANTHROPIC,
@@ -165,59 +150,51 @@ class Calls:
                 output_tokens=tokens.output,
                 cached_tokens=tokens.cached,
                 latency_ms=latency_ms,
-                finish_reason=f"http_{status}" if refused else answer.stop_reason or _UNFINISHED,
+                finish_reason=f"http_{status}" if refused else reading.stop_reason or _UNFINISHED,
                 cost=Decimal(0) if refused else cost,
             ),
             ticket,
         )
 
-    async def _forward(self, request: Request, answer: Answer, send: Send) -> int | None:
+    async def _forward(
+        self, incoming: Incoming, target: str, answer: Answer, reading: Reading
+    ) -> int | None:
         """Send a request on and its answer back; return the status, None where none came."""
-        headers = request.forwarded_headers()
+        headers = forwarded_headers(incoming)
         if self._upstream.api_key is not None:
-            headers["x-api-key"] = self._upstream.api_key
-        url = self._upstream.base_url.rstrip("/") + request.path
+            headers.append(("x-api-key", self._upstream.api_key))
         started = False
         try:
             async with self._client.stream(
-                "POST",
-                f"{url}?{request.query}" if request.query else url,
-                headers=headers,
-                content=request.body,
+                incoming.method, self._address + target, headers=headers, content=incoming.body
             ) as response:
                 if response.status_code >= _ERRORS:
-                    await self._pass_error(response, send)
+                    await self._pass_error(response, answer)
                     return response.status_code
                 started = True
-                await self._pass_answer(response, answer, send)
+                await self._pass_answer(response, answer, reading)
                 return response.status_code
         except httpx2.HTTPError as error:
-            await self._broken(error, send, started=started)
+            await self._broken(error, answer, started=started)
             return None
 
-    async def _pass_answer(self, response: httpx2.Response, answer: Answer, send: Send) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": returned_headers(response),
-            }
-        )
+    async def _pass_answer(
+        self, response: httpx2.Response, answer: Answer, reading: Reading
+    ) -> None:
+        await answer.begin(response.status_code, returned_headers(response))
         if "event-stream" in response.headers.get("content-type", ""):
             async for chunk in response.aiter_bytes():
-                answer.feed(chunk)
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+                reading.feed(chunk)
+                await answer.piece(chunk)
         else:
             body = await response.aread()
-            answer.take(body)
-            await send({"type": "http.response.body", "body": body})
-        if answer.stop_reason is None:
-            self.failure = CallFailure(None, "the answer broke off")
-        else:
-            self.failure = None
+            reading.take(body)
+            await answer.piece(body)
+        await answer.end()
+        whole = reading.stop_reason is not None
+        self.failure = None if whole else CallFailure(None, "the answer broke off")
 
-    async def _pass_error(self, response: httpx2.Response, send: Send) -> None:
+    async def _pass_error(self, response: httpx2.Response, answer: Answer) -> None:
         body = (await response.aread())[:_KEPT_ERROR]
         message = self._upstream.without_key(_message_of(body) or response.reason_phrase)
         retry_after = _seconds(response.headers.get("retry-after"))
@@ -225,17 +202,17 @@ class Calls:
         headers = returned_headers(response)
         if response.status_code == SLOW_DOWN and (retry_after or 0.0) > _LONGEST_RETRY_AFTER:
             headers = [*(each for each in headers if each[0] != NO_RETRY[0]), NO_RETRY]
-        await respond(send, response.status_code, headers, body)
+        await respond(answer, response.status_code, headers, body)
 
-    async def _broken(self, error: httpx2.HTTPError, send: Send, *, started: bool) -> None:
+    async def _broken(self, error: httpx2.HTTPError, answer: Answer, *, started: bool) -> None:
         message = f"the connection failed: {type(error).__name__} {error}".rstrip()
         self.failure = CallFailure(None, message)
         if started:
             # The Messages API's own way to say so in the middle of a stream.
-            event = b"event: error\ndata: " + error_body("api_error", message) + b"\n\n"
-            await send({"type": "http.response.body", "body": event})
+            await answer.piece(b"event: error\ndata: " + error_body("api_error", message) + b"\n\n")
+            await answer.end()
         else:
-            await refuse(send, 502, "api_error", message, final=False)
+            await refuse(answer, 502, "api_error", message, final=False)
 
 
 def _milliseconds_since(began: float) -> int:

@@ -15,8 +15,8 @@ _LOOKED_AT = 200
 """Bytes at the beginning of an event's data that tell its type."""
 
 
-class Answer:
-    """One answer: its usage, its stop reason, and the tool calls that it holds.
+class Reading:
+    """What is read of one answer: its usage, its stop reason, and the tool calls that it holds.
 
     Fed with the body, be it a stream of events or one JSON object. What can't be read is passed
     over: Claude Code judges the answer, this only counts.

@@ -59,7 +59,6 @@ class ClaudeRunner:
         ChildCrashedError or AgentMisconfiguredError, and what the context raises.
         """
         spec = _checked(job)
-        self._upstream.check()
         start = continuation_of(job)
         servers = self._servers.choose(spec.mcp_servers)
         directories = await self._directories(job, start, await context.save_session())

@@ -2,8 +2,9 @@
 
 import httpx2
 
-from celeriac.agents.claude.asgi import Request, Send, refuse, returned_headers
+from celeriac.agents.claude.http import forwarded_headers, refuse, returned_headers
 from celeriac.agents.mcp.servers import HttpServer
+from celeriac.agents.tape.server import Answer, Incoming
 from celeriac.kit.outbound import guarded_client
 
 _SILENCE_SECONDS = 3_600.0
@@ -25,32 +26,26 @@ class ToolRelay:
             headers=dict(server.headers),
         )
 
-    async def relay(self, request: Request, send: Send) -> None:
+    async def relay(self, incoming: Incoming, answer: Answer) -> None:
         """Answer a request with what the server answers; ended by cancelling it."""
         started = False
         try:
             async with self._client.stream(
-                request.method,
+                incoming.method,
                 self._server.url,
-                headers=request.forwarded_headers(),
-                content=request.body or None,
+                headers=forwarded_headers(incoming),
+                content=incoming.body or None,
             ) as response:
                 started = True
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": response.status_code,
-                        "headers": returned_headers(response),
-                    }
-                )
+                await answer.begin(response.status_code, returned_headers(response))
                 async for chunk in response.aiter_bytes():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+                    await answer.piece(chunk)
+                await answer.end()
         except httpx2.HTTPError as error:
-            if not started:
-                await refuse(send, 502, "api_error", f"The MCP server can't be reached: {error}")
+            if started:
+                answer.cut()
             else:
-                await send({"type": "http.response.body", "body": b""})
+                await refuse(answer, 502, "api_error", f"The MCP server can't be reached: {error}")
 
     async def aclose(self) -> None:
         """Close the connections."""
