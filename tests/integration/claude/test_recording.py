@@ -1,0 +1,45 @@
+"""Runs of Claude Code are recorded and replayed."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from celeriac.agents.claude.runner import ClaudeRunner
+from celeriac.agents.claude.upstream import Upstream
+from celeriac.agents.mcp.servers import ToolServers
+from celeriac.agents.pricing import Prices
+from celeriac.domain.options import RunOptions
+from celeriac.kit.addresses import OutboundGuard
+from tests.support.anthropic_scenes import KEY
+from tests.support.claude_jobs import claude_job
+from tests.support.run_context import RecordingContext
+
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
+
+
+async def test_a_recorded_run_is_played_without_a_provider(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    agent = {"allowed_tools": ("Read", "Write")}
+    recorded = await runner.run(
+        claude_job("[work] Note it.", options=RunOptions(record=True), **agent), context
+    )
+    assert KEY not in str(context.recorded)
+
+    nobody = ClaudeRunner(
+        sessions_root=tmp_path / "elsewhere",
+        upstream=Upstream("https://api.anthropic.com"),
+        prices=Prices(),
+        servers=ToolServers(guard=OutboundGuard()),
+        environment={"PATH": "/usr/bin:/bin"},
+    )
+    playing = RecordingContext(tmp_path)
+    playing.played = context.recorded
+    played = await nobody.run(
+        claude_job("[work] Note it.", options=RunOptions(cassette_id=uuid4()), **agent), playing
+    )
+
+    assert played == recorded
+    note = tmp_path / "elsewhere" / str(playing.session_id) / "work" / "note.txt"
+    assert note.read_text() == "forty-two\n"
