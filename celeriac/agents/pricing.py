@@ -4,7 +4,7 @@ Published prices come from `genai-prices`, whose data is dated and names its sou
 neither knows has no price: none is ever guessed from a similar name or another provider.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from celeriac.agents.providers import LOCAL, Choice
+from celeriac.agents.providers import LOCAL, Choice, Providers
 from celeriac.domain.errors import ConfigurationError
 
 Dollars = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
@@ -101,6 +101,22 @@ class Prices:
         if choice.provider.name == LOCAL:
             return _FREE
         return _published(choice, tokens)
+
+
+def price_by_name(
+    providers: Providers, prices: Prices
+) -> Callable[[str, str, Tokens], Decimal | None]:
+    """Return what prices a call by its provider's name and its model, for agents that tell these.
+
+    A provider needn't be configured: the user's own prices may know it.
+    """
+
+    def price(provider: str, model: str, tokens: Tokens) -> Decimal | None:
+        if not provider or not model:
+            return None
+        return prices.cost(providers.choose(f"{provider}/{model}", reached=False), tokens)
+
+    return price
 
 
 def _published(choice: Choice, tokens: Tokens) -> Decimal | None:

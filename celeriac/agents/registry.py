@@ -6,7 +6,7 @@ from pathlib import Path
 
 from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices
+from celeriac.agents.pricing import Prices, price_by_name
 from celeriac.agents.providers import Providers
 from celeriac.domain.agent import AgentSpec, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
@@ -43,6 +43,7 @@ class Registry:
     ) -> None:
         self._providers = providers
         self._prices = prices
+        self._price = price_by_name(providers, prices)
         self._agent_modules = agent_modules
         self._commands = commands
         self._tool_servers = tool_servers
@@ -93,11 +94,15 @@ class Registry:
             case RunnerName.PYTHON:
                 from celeriac.agents.python.runner import PythonRunner
 
-                return PythonRunner(modules=self._agent_modules, environment=self._environment)
+                return PythonRunner(
+                    modules=self._agent_modules, environment=self._environment, price=self._price
+                )
             case RunnerName.COMMAND:
                 from celeriac.agents.command.runner import CommandRunner
 
-                return CommandRunner(commands=self._commands, environment=self._environment)
+                return CommandRunner(
+                    commands=self._commands, environment=self._environment, price=self._price
+                )
             case RunnerName.CREWAI:
                 from celeriac.agents.crewai.runner import CrewaiRunner
                 from celeriac.agents.crewai.venv import CrewVenv

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from celeriac.agents.base import check_output
 from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.results import encode_result
@@ -25,17 +26,23 @@ class CommandRunner:
     """Runs programs that an administrator allowed.
 
     `commands` are those: program and first arguments by name. `environment` is the worker's own,
-    of which a program sees only what `child_environment` lets through.
+    of which a program sees only what `child_environment` lets through. `price` is asked for model
+    calls whose cost a program doesn't tell.
     """
 
     name: ClassVar[str] = RunnerName.COMMAND
     resumable: ClassVar[bool] = False
 
     def __init__(
-        self, *, commands: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+        self,
+        *,
+        commands: Mapping[str, Sequence[str]],
+        environment: Mapping[str, str],
+        price: Price = unpriced,
     ) -> None:
         self._commands = commands
         self._environment = environment
+        self._price = price
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the program and return the value of its `result` message.
@@ -56,7 +63,7 @@ class CommandRunner:
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
         )
-        value = await run_in_child(command, job, context, {})
+        value = await run_in_child(command, job, context, {}, price=self._price)
         result = loads(encode_result(value, f"The command {agent.command}"))
         check_output(result, job.output_schema, f"the command {agent.command}")
         return Completed(result)

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.protocol import AskMessage
+from celeriac.agents.pricing import Tokens
 from celeriac.agents.python.child_context import LOG_LEVELS
 from celeriac.agents.python.questions import approve_message, ask_message
 from celeriac.domain.approval import Answer
@@ -25,9 +27,10 @@ class AgentContext:
     Every method raises LeaseLostError once this worker no longer owns the attempt.
     """
 
-    def __init__(self, job: Job, context: RunContext) -> None:
+    def __init__(self, job: Job, context: RunContext, price: Price = unpriced) -> None:
         self._job = job
         self._context = context
+        self._price = price
         self._logs = LogRelay(context)
 
     @property
@@ -92,7 +95,8 @@ class AgentContext:
         latency_ms: int = 0,
         finish_reason: str | None = None,
     ) -> None:
-        """Record a model call that this function made."""
+        """Record a model call that this function made; its cost is found where it is known."""
+        tokens = Tokens(input_tokens, output_tokens, cached_tokens)
         await self._context.charge(
             ModelCall(
                 provider=provider,
@@ -102,6 +106,7 @@ class AgentContext:
                 cached_tokens=cached_tokens,
                 latency_ms=latency_ms,
                 finish_reason=finish_reason,
+                cost=self._price(provider, model, tokens),
             )
         )
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from celeriac.agents.base import check_output
 from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.python import child_main
@@ -35,15 +36,22 @@ class PythonRunner:
     """Runs functions offered with `@agent`, or of allowed packages.
 
     `modules` are those packages; `environment` is the worker's own, of which a child sees only
-    what `child_environment` lets through.
+    what `child_environment` lets through. `price` is asked for the model calls that functions tell.
     """
 
     name: ClassVar[str] = RunnerName.PYTHON
     resumable: ClassVar[bool] = False
 
-    def __init__(self, *, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        modules: Sequence[str],
+        environment: Mapping[str, str],
+        price: Price = unpriced,
+    ) -> None:
         self._modules = tuple(modules)
         self._environment = environment
+        self._price = price
         self._functions: dict[str, AgentFunction] = {}
 
     async def run(self, job: Job, context: RunContext) -> Completed:
@@ -59,7 +67,7 @@ class PythonRunner:
             )
         function = await self._find(job.agent.function)
         if function.is_coroutine:
-            result = await _run_on_loop(function, job, context)
+            result = await _run_on_loop(function, job, AgentContext(job, context, self._price))
         else:
             result = await self._run_in_child(job.agent, job, context)
         check_output(result, job.output_schema, function.path)
@@ -85,7 +93,7 @@ class PythonRunner:
             "allowed_modules": self._modules,
             "sys_path": _module_path(),
         }
-        return await run_in_child(command, job, context, {"python": python})
+        return await run_in_child(command, job, context, {"python": python}, price=self._price)
 
 
 def _module_path() -> list[str]:
@@ -93,8 +101,8 @@ def _module_path() -> list[str]:
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
-async def _run_on_loop(function: AgentFunction, job: Job, context: RunContext) -> JsonValue:
-    arguments = function.arguments(job.variables, AgentContext(job, context))
+async def _run_on_loop(function: AgentFunction, job: Job, context: AgentContext) -> JsonValue:
+    arguments = function.arguments(job.variables, context)
     try:
         value = await function.call(**arguments)
     except (SystemExit, KeyboardInterrupt) as error:

@@ -1,11 +1,14 @@
 """The `command` runner on real programs: what they are given, what comes back, what is refused."""
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.pricing import Price, Prices, price_by_name
+from celeriac.agents.providers import Providers
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     OutputInvalidError,
@@ -36,7 +39,9 @@ def runner(tmp_path: Path) -> CommandRunner:
         "text": [str(tmp_path / "plain-text")],
         "directory": [str(tmp_path)],
     }
-    return CommandRunner(commands=commands, environment=ENVIRONMENT)
+    own = Prices({"p/m": Price(input=Decimal(1_000_000), output=Decimal(0))})
+    price = price_by_name(Providers([]), own)
+    return CommandRunner(commands=commands, environment=ENVIRONMENT, price=price)
 
 
 async def test_a_program_is_given_its_job_and_answers_on_its_stdout(
@@ -68,6 +73,7 @@ async def test_a_program_is_given_its_job_and_answers_on_its_stdout(
     assert context.steps == [(1, 2, "half")]
     assert context.deltas == [{"text": "h"}]
     assert [(each.provider, each.output_tokens) for each in context.calls] == [("p", 4)]
+    assert context.calls[0].cost == 3, "by our own prices: the program told none"
     logged = {each["message"]: each for each in context.logged()}
     assert logged["hello"]["fields"] == {"a": 1}
     assert logged["for people"]["source"] == "stderr"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.pricing import Prices, Tokens
-from celeriac.agents.providers import Choice, Provider
+from celeriac.agents.pricing import Price, Prices, Tokens, price_by_name
+from celeriac.agents.providers import Choice, Provider, Providers
 from celeriac.domain.errors import ConfigurationError
 
 OPENAI = Provider(name="openai", base_url="https://api.openai.com/v1")
@@ -75,3 +75,13 @@ def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, text: str, says: str
 def test_a_missing_file_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         Prices.load(tmp_path / "prices.json")
+
+
+def test_calls_that_agents_tell_are_priced_by_name() -> None:
+    price = price_by_name(
+        Providers([]), Prices({"mill/flour": Price(input=Decimal(2), output=Decimal(4))})
+    )
+
+    assert price("mill", "flour", Tokens(1_000_000, 500_000)) == 4
+    assert price("mill", "bread", Tokens(1, 1)) is None
+    assert price("", "flour", Tokens(1, 1)) is None
