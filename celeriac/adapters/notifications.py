@@ -3,15 +3,13 @@
 import asyncio
 import hashlib
 import hmac
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 import httpx2
 import structlog
 
-from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.addresses import OutboundGuard
 from celeriac.kit.outbound import guarded_client
 from celeriac.services.notices import Notice
@@ -88,31 +86,3 @@ class Webhook:
                 status=answer.status_code,
             )
         return answer.is_success
-
-
-class InBackground:
-    """Does slow work beside its caller, one turn at a time."""
-
-    def __init__(self, work: Callable[[], int], *, name: str) -> None:
-        """Do `work` in a thread called `name`."""
-        self._work = work
-        self._name = name
-        self._thread: threading.Thread | None = None
-        self._done = 0
-
-    def __call__(self) -> int:
-        """Begin a turn unless one is under way; return how much the turn before it did."""
-        if self._thread is not None and self._thread.is_alive():
-            return 0
-        done, self._done = self._done, 0
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
-        return done
-
-    def _run(self) -> None:
-        try:
-            self._done = self._work()
-        except DatabaseUnavailableError as error:
-            logger.warning("keeper.database_unavailable", chore=self._name, error=error.message)
-        except Exception:
-            logger.exception("keeper.failed", chore=self._name)

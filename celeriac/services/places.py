@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 from celeriac.kit.folders import Folder
+from celeriac.logs import execution_file
 
 _WORK = "work"
 
@@ -26,6 +27,10 @@ class Places:
     def workdir(self, execution_id: UUID) -> Path:
         """Return an execution's working directory."""
         return self.workdirs / str(execution_id)
+
+    def log_file(self, execution_id: UUID) -> Path:
+        """Return an execution's log file."""
+        return execution_file(self.logs, str(execution_id))
 
     def session_files(self, session_id: UUID) -> Folder:
         """Return the files of a session's working directory."""

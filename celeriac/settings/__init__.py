@@ -8,6 +8,7 @@ from celeriac.settings.celery import CelerySettings
 from celeriac.settings.models import ProviderLimit, ProviderSettings
 from celeriac.settings.outside import ApprovalSettings, OutboundSettings
 from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
+from celeriac.settings.retention import RetentionSettings
 from celeriac.settings.whole import GROUPS, Settings
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OutboundSettings",
     "ProviderLimit",
     "ProviderSettings",
+    "RetentionSettings",
     "Settings",
     "WorkerSettings",
 ]

@@ -22,6 +22,7 @@ from celeriac.settings.models import ProviderLimit, ProviderSettings
 from celeriac.settings.outside import ApprovalSettings, OutboundSettings
 from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSettings
 from celeriac.settings.readers import Names, checked_url, read_json
+from celeriac.settings.retention import RetentionSettings
 from celeriac.settings.tools import McpServersSettings
 
 _SECRET_CHARACTERS = 32
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     approvals: ApprovalSettings = Field(default_factory=ApprovalSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
 
     @field_validator("secret_key")
     @classmethod
@@ -178,6 +180,7 @@ GROUPS = (
     ApiSettings,
     OutboundSettings,
     ApprovalSettings,
+    RetentionSettings,
 )
 """All classes whose fields are variables of the environment."""
 

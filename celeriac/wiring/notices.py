@@ -1,6 +1,7 @@
 """How people are told of questions, as the settings have it."""
 
-from celeriac.adapters.notifications import InBackground, Webhook
+from celeriac.adapters.background import InBackground
+from celeriac.adapters.notifications import Webhook
 from celeriac.services.approval_links import ApprovalLinks
 from celeriac.services.notices import Notices
 from celeriac.wiring.container import Container

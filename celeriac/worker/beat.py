@@ -14,10 +14,12 @@ from celery.beat import Scheduler
 from celeriac.db import budgets, workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.settings import KeeperSettings
-from celeriac.wiring import Container, build, build_notices
+from celeriac.wiring import Container, build, build_notices, build_retention
 
 logger = structlog.get_logger(__name__)
 
+_CONNECTIONS = 4
+"""One for the chores in their turns, the others for those on threads of their own."""
 _WORKERS_KEPT_SECONDS = 86_400.0
 _NOTICE_SECONDS = 2.0
 _WITHDRAW_SECONDS = 15.0
@@ -45,7 +47,7 @@ class Keeper(Scheduler):
     def setup_schedule(self) -> None:
         """Connect; called by Celery once, in the beat process."""
         settings = self.app.celeriac.settings
-        self._container = build(settings, service="beat", connections=2, app=self.app)
+        self._container = build(settings, service="beat", connections=_CONNECTIONS, app=self.app)
         self._chores = chores(self._container, settings.keeper)
 
     def tick(self, *_: Any, **__: Any) -> float:
@@ -112,4 +114,7 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
         Chore("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.unneeded(limit)),
         *telling,
         Chore("forget_gone_workers", 3600.0, tidy_workers),
+        Chore(
+            "retention", container.settings.retention.interval_seconds, build_retention(container)
+        ),
     ]

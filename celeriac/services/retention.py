@@ -1,0 +1,172 @@
+"""Retention: what is old enough goes, what lives never does.
+
+Files go before the rows that tell of them, and every step can be done twice: whatever interrupts
+it, the next round finds the rest. Any number of keepers may run it; one deletes rows at a time.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import retention, sessions
+from celeriac.db.engine import Database
+from celeriac.kit.removal import remove_tree
+from celeriac.services.leftovers import old_directories, old_error_files, old_logs
+from celeriac.services.places import Places
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """Days after which things go; 0 keeps them for ever."""
+
+    executions: float
+    sessions: float
+    files: float
+    logs: float
+    audit: float
+    idempotency_keys: float
+
+
+class Retention:
+    """Removes what is old enough."""
+
+    def __init__(
+        self, database: Database, places: Places, policy: RetentionPolicy, *, batch: int
+    ) -> None:
+        """Look after `database` and the files in `places`, `batch` rows or files at a time."""
+        self._database = database
+        self._places = places
+        self._policy = policy
+        self._batch = batch
+
+    def __call__(self) -> int:
+        """Remove all that is old enough by now; return how much that was."""
+        policy = self._policy
+        steps: list[tuple[str, Callable[[], int], float | bool]] = [
+            ("sessions", self._sessions, policy.sessions),
+            # those that people deleted go in any case
+            ("session_files", self._session_files, True),
+            ("executions", self._executions, policy.executions),
+            ("workdirs", self._workdirs, policy.files),
+            ("log_files", self._log_files, policy.logs),
+            ("session_rows", self._session_rows, policy.executions),
+            ("audit", self._audit, policy.audit),
+            ("idempotency_keys", self._idempotency_keys, policy.idempotency_keys),
+        ]
+        total = 0
+        for kind, step, wanted in steps:
+            count = self._repeated(step) if wanted else 0
+            total += count
+            if count:
+                logger.info("retention.removed", kind=kind, count=count)
+        return total
+
+    def _repeated(self, step: Callable[[], int]) -> int:
+        """Repeat a step while it finds a whole batch."""
+        total = 0
+        while count := step():
+            total += count
+            if count < self._batch:
+                break
+        return total
+
+    def _sessions(self) -> int:
+        with self._database.transaction() as connection:
+            doomed = retention.doom_idle_sessions(
+                connection, days=self._policy.sessions, limit=self._batch
+            )
+        return len(doomed)
+
+    def _session_files(self) -> int:
+        with self._database.statement() as connection:
+            doomed = retention.doomed_sessions(connection, limit=self._batch)
+        gone = [each for each in doomed if remove_tree(self._places.session(each))]
+        with self._database.statement() as connection:
+            sessions.files_removed(connection, gone)
+        for session_id in set(doomed) - set(gone):
+            logger.warning("retention.files_stay", session_id=session_id)
+        return len(gone)
+
+    def _executions(self) -> int:
+        with self._database.statement() as connection:
+            old = retention.old_executions(
+                connection, days=self._policy.executions, limit=self._batch
+            )
+        gone = [each for each in old if self._removed_files(each)]
+        if not gone:
+            return 0
+        return self._deleted(lambda connection: retention.delete_executions(connection, gone))
+
+    def _removed_files(self, execution_id: UUID) -> bool:
+        self._places.log_file(execution_id).unlink(missing_ok=True)
+        if remove_tree(self._places.workdir(execution_id)):
+            return True
+        logger.warning("retention.files_stay", execution_id=execution_id)
+        return False
+
+    def _session_rows(self) -> int:
+        return self._deleted(
+            lambda connection: retention.delete_sessions(
+                connection, days=self._policy.executions, limit=self._batch
+            )
+        )
+
+    def _audit(self) -> int:
+        return self._deleted(
+            lambda connection: retention.delete_audit(
+                connection, days=self._policy.audit, limit=self._batch
+            )
+        )
+
+    def _idempotency_keys(self) -> int:
+        return self._deleted(
+            lambda connection: retention.delete_idempotency_keys(
+                connection, days=self._policy.idempotency_keys, limit=self._batch
+            )
+        )
+
+    def _deleted(self, delete: Callable[[Connection], int]) -> int:
+        with self._database.transaction() as connection:
+            return delete(connection) if retention.alone(connection) else 0
+
+    def _workdirs(self) -> int:
+        """Remove the directories of executions that ended long ago, or that nobody knows."""
+        old = old_directories(self._places.workdirs, days=self._policy.files)
+        return self._swept(old, days=self._policy.files, remove=remove_tree)
+
+    def _log_files(self) -> int:
+        removed = self._swept(
+            old_logs(self._places.logs, days=self._policy.logs), days=0, remove=_unlink
+        )
+        for path in old_error_files(self._places.logs, days=self._policy.logs):
+            removed += _unlink(path)
+        return removed
+
+    def _swept(
+        self,
+        found: Iterator[tuple[UUID, Path]],
+        *,
+        days: float,
+        remove: Callable[[Path], bool],
+    ) -> int:
+        removed = 0
+        while batch := dict(islice(found, self._batch)):
+            with self._database.statement() as connection:
+                known = retention.standings(connection, list(batch), days=days)
+            for execution_id, path in batch.items():
+                standing = known.get(execution_id)
+                if standing is None or standing.old:
+                    removed += remove(path)
+        return removed
+
+
+def _unlink(path: Path) -> bool:
+    path.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,247 @@
+"""Retention: what is old enough goes with all its traces, what lives never does."""
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.db import leases, reports, sessions
+from celeriac.db.leases import Notes
+from celeriac.db.models import metadata
+from celeriac.db.retention import CHILDREN
+from celeriac.domain.events import EventType, NewEvent
+from celeriac.domain.options import RunOptions
+from celeriac.domain.outcome import Completed
+from celeriac.domain.report import ReportFormat
+from celeriac.domain.session import SessionStatus
+from celeriac.domain.usage import ModelCall
+from celeriac.kit import ids
+from celeriac.services.places import Places
+from celeriac.services.retention import Retention, RetentionPolicy
+from celeriac.services.submit import Idempotency, Request
+from tests.support.core import Core
+
+DAY = 86_400
+POLICY = RetentionPolicy(
+    executions=30, sessions=20, files=10, logs=10, audit=40, idempotency_keys=5
+)
+_KEPT_WITHOUT = frozenset({"sessions", "cassettes", "budget_reservations"})
+"""Tables that name an execution and outlive it."""
+
+_AGE = (
+    "UPDATE executions SET created_at = created_at - d, completed_at = completed_at - d",
+    "UPDATE sessions SET updated_at = updated_at - d, files_removed_at = files_removed_at - d",
+    "UPDATE audit_logs SET at = at - d",
+    "UPDATE idempotency_keys SET created_at = created_at - d",
+)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(sessions=tmp_path / "s", workdirs=tmp_path / "w", logs=tmp_path / "l")
+
+
+def retention(core: Core, places: Places, policy: RetentionPolicy = POLICY) -> int:
+    return Retention(core.database, places, policy, batch=2)()
+
+
+def completed(core: Core, places: Places) -> UUID:
+    """Return an execution that ended and left something everywhere."""
+    claim = core.running()
+    notes = Notes(
+        claim.lease, events=[NewEvent(EventType.MESSAGE)], calls=[ModelCall("p", "m", 1, 1)]
+    )
+    with core.database.statement() as connection:
+        assert leases.record(connection, [notes])
+    core.end(claim, Completed(1))
+    execution_id = claim.lease.execution_id
+    with core.database.statement() as connection:
+        assert reports.add(connection, execution_id, ReportFormat.HTML, b"x", sha256="x")
+    leave_files(places, execution_id)
+    return execution_id
+
+
+def leave_files(places: Places, execution_id: UUID) -> None:
+    places.workdir(execution_id).mkdir(parents=True)
+    (places.workdir(execution_id) / "out.txt").touch()
+    places.logs.mkdir(exist_ok=True)
+    places.log_file(execution_id).touch()
+
+
+def with_session(core: Core, places: Places) -> UUID:
+    """Return a session that an execution worked in, with its files."""
+    claim = core.running()
+    with core.database.statement() as connection:
+        made = sessions.begin(connection, claim.lease, runner="python", parent_id=None)
+    assert made is not None
+    core.finish(claim, Completed(1), None, None, has_session=True)
+    (places.session(made) / "work").mkdir(parents=True)
+    (places.session(made) / "work" / "a.txt").touch()
+    return made
+
+
+def pass_days(core: Core, places: Places, days: float) -> None:
+    """Let days pass for all rows and files; ids are from the past, too."""
+    for statement in _AGE:
+        core.execute(
+            statement.replace(" d", " make_interval(secs => :seconds)"), seconds=days * DAY
+        )
+    for root in (places.workdirs, places.logs):
+        for path in [*root.glob("*"), *root.glob("errors/*")]:
+            then = path.stat().st_mtime - days * DAY
+            os.utime(path, (then, then))
+
+
+@pytest.fixture(autouse=True)
+def _ids_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids hold the time at which they were made: here a year ago, as those of old rows do."""
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * DAY * 10**9)
+    monkeypatch.setattr(ids, "_sequence", type(ids._sequence)())  # it never goes backwards
+
+
+def count(core: Core, table: str, execution_id: UUID) -> int:
+    column = "id" if table == "executions" else "execution_id"
+    with core.database.statement() as connection:
+        query = text(f"SELECT count(*) FROM {table} WHERE {column} = :id")
+        return int(connection.execute(query, {"id": execution_id}).scalar_one())
+
+
+def session_status(core: Core, session_id: UUID) -> SessionStatus | None:
+    with core.database.statement() as connection:
+        found = sessions.get(connection, session_id, owner=None)
+    return None if found is None else found.status
+
+
+def test_every_table_that_names_an_execution_is_thought_of() -> None:
+    naming = {name for name, table in metadata.tables.items() if "execution_id" in table.c}
+    assert naming - _KEPT_WITHOUT == set(CHILDREN)
+
+
+def test_old_executions_go_with_all_their_traces(core: Core, places: Places) -> None:
+    old = [completed(core, places) for _ in range(5)]
+    pass_days(core, places, 20)
+    young = completed(core, places)
+    pass_days(core, places, 11)
+    retention(core, places)
+    for execution_id in old:
+        assert [count(core, table, execution_id) for table in ("executions", *CHILDREN)] == [0] * 5
+        assert not places.workdir(execution_id).exists()
+        assert not places.log_file(execution_id).exists()
+    assert core.get(young).result == 1
+    assert count(core, "events", young) > 0
+    core.assert_consistent()
+    assert retention(core, places) == 0, "nothing is left to do"
+
+
+def test_what_lives_is_never_touched(core: Core, places: Places) -> None:
+    live = [core.pending(), core.queued(), core.running().lease.execution_id, core.waiting()]
+    for execution_id in live:
+        leave_files(places, execution_id)
+    pass_days(core, places, 1000)
+    everything = RetentionPolicy(
+        executions=0.001, sessions=0.001, files=0.001, logs=0.001, audit=0.001,
+        idempotency_keys=0.001,
+    )  # fmt: skip
+    retention(core, places, everything)
+    for execution_id in live:
+        assert not core.get(execution_id).status.terminal
+        assert (places.workdir(execution_id) / "out.txt").exists()
+        assert places.log_file(execution_id).exists()
+
+
+def test_files_go_before_their_execution_does(core: Core, places: Places) -> None:
+    execution_id = completed(core, places)
+    nobody = uuid4()
+    leave_files(places, nobody)
+    (places.logs / "errors").mkdir()
+    errors = places.logs / "errors" / "task-errors-2026-01-01.log"
+    errors.touch()
+    for name in ("api.log", "task-execution-x.log"):
+        (places.logs / name).touch()
+    pass_days(core, places, 9)
+    assert retention(core, places) == 0
+    pass_days(core, places, 2)
+    retention(core, places)
+    assert list(places.workdirs.iterdir()) == []
+    assert sorted(path.name for path in places.logs.iterdir()) == [
+        "api.log", "errors", "task-execution-x.log",
+    ]  # fmt: skip
+    assert not errors.exists()
+    assert core.get(execution_id).result == 1
+
+
+def test_idle_sessions_go_and_those_in_use_stay(core: Core, places: Places) -> None:
+    idle, used, forked = (with_session(core, places) for _ in range(3))
+    core.submit.one(core.actor, Request(task_id=core.task, session_id=used))
+    fork = RunOptions(fork_session=True)
+    core.submit.one(core.actor, Request(task_id=core.task, session_id=forked, options=fork))
+    pass_days(core, places, 19)
+    assert retention(core, places) == 0
+    pass_days(core, places, 2)
+    retention(core, places)
+    assert session_status(core, idle) is SessionStatus.DELETED
+    assert not places.session(idle).exists()
+    assert session_status(core, used) is SessionStatus.ACTIVE
+    assert session_status(core, forked) is SessionStatus.ENDED, "somebody is about to fork it"
+    for kept in (used, forked):
+        assert (places.session(kept) / "work" / "a.txt").exists()
+    for _ in range(2):  # the executions first, then the row that nothing names any more
+        pass_days(core, places, 31)
+        retention(core, places)
+    assert session_status(core, idle) is None
+
+
+def test_an_interrupted_removal_is_taken_up_again(core: Core, places: Places) -> None:
+    session_id = with_session(core, places)
+    with core.database.transaction() as connection:
+        sessions.delete(connection, session_id)  # and then the machine went away
+    retention(core, places)
+    assert not places.session(session_id).exists()
+    assert retention(core, places) == 0
+
+
+def test_zero_keeps_everything(core: Core, places: Places) -> None:
+    execution_id = completed(core, places)
+    session_id = with_session(core, places)
+    pass_days(core, places, 10_000)
+    for_ever = RetentionPolicy(
+        executions=0, sessions=0, files=0, logs=0, audit=0, idempotency_keys=0
+    )
+    assert retention(core, places, for_ever) == 0
+    assert places.log_file(execution_id).exists()
+    assert (places.workdir(execution_id) / "out.txt").exists()
+    assert session_status(core, session_id) is SessionStatus.ENDED
+
+
+def test_the_audit_trail_and_idempotency_keys_go_in_their_time(core: Core, places: Places) -> None:
+    request = Request(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
+    first = core.submit.one(core.actor, request).execution_id
+    pass_days(core, places, 4)
+    retention(core, places)
+    assert core.submit.one(core.actor, request).execution_id == first
+    pass_days(core, places, 2)
+    assert retention(core, places) == 1
+    assert core.submit.one(core.actor, request).execution_id != first
+    entries = "SELECT count(*) FROM audit_logs"
+    pass_days(core, places, 35)
+    with core.database.statement() as connection:
+        before = connection.execute(text(entries)).scalar_one()
+        assert before > 0
+    retention(core, places, replace(POLICY, idempotency_keys=0))
+    with core.database.statement() as connection:
+        assert connection.execute(text(entries)).scalar_one() < before
+
+
+def test_only_one_keeper_deletes_rows_at_a_time(core: Core, places: Places) -> None:
+    execution_id = completed(core, places)
+    pass_days(core, places, 31)
+    with core.database.transaction() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(4242421)"))
+        retention(core, places)
+        assert count(core, "executions", execution_id) == 1
+    assert retention(core, places) > 0
