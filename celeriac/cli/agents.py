@@ -10,6 +10,7 @@ from celeriac.cli.formatting import moment, plain, short
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.cli.specs import Assignments, SpecFile, assign, begin_spec, put, text_argument
+from celeriac.cli.tool_servers import Allowed, Approved, Servers, put_servers
 from celeriac.cli.variables import parse_object, read_text
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def create(
     crew: Crew = None,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
+    mcp: Servers = [],  # noqa: B006 - Typer copies it
+    allow_tool: Allowed = [],  # noqa: B006
+    approve_tool: Approved = [],  # noqa: B006
     description: Description = None,
     spec: SpecFile = None,
     assignments: Assignments = [],  # noqa: B006 - Typer copies it
@@ -99,6 +103,8 @@ def create(
       celeriac agents create writer --model local/smollm2
       celeriac agents create careful --model openai/gpt-5-mini
         --instructions "You answer in one sentence." --set temperature:=0
+      celeriac agents create clerk --model openai/gpt-5-mini --mcp crm
+        --allow-tool 'crm:read_*' --approve-tool crm:send_mail
       celeriac agents create scorer --function shop.agents:score_lead
       celeriac agents create counter --command word-count
         --set arguments:='["--language", "en"]'
@@ -107,6 +113,7 @@ def create(
     made = begin_spec(spec)
     _fill(made, model=model, function=function, command=command, crew=_graph(crew))
     put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
+    put_servers(made, mcp, allow_tool, approve_tool)
     assign(made, assignments)
     if "runner" not in made:
         raise UsageProblemError(
@@ -128,6 +135,9 @@ def update(
     crew: Crew = None,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
+    mcp: Servers = [],  # noqa: B006 - Typer copies it
+    allow_tool: Allowed = [],  # noqa: B006
+    approve_tool: Approved = [],  # noqa: B006
     description: Description = None,
     spec: SpecFile = None,
     assignments: Assignments = [],  # noqa: B006 - Typer copies it
@@ -145,6 +155,7 @@ def update(
     made = begin_spec(spec, current)
     _fill(made, model=model, function=function, command=command, crew=_graph(crew))
     put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
+    put_servers(made, mcp, allow_tool, approve_tool)
     assign(made, assignments)
     _show(session, session.client.agents.change(agent, spec=made, description=description))
 

@@ -11,8 +11,7 @@ from celeriac.settings.readers import read_json
 
 def _is_found_anywhere(line: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse a program that would be looked for in the working directory of an execution."""
-    program = PurePath(line[0])
-    if len(program.parts) != 1 and not program.is_absolute():
+    if "/" in line[0] and not PurePath(line[0]).is_absolute():  # `./x` too, which has one part
         raise ValueError(f"{line[0]!r} must be an absolute path, or a name to be looked up on PATH")
     return line
 
