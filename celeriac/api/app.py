@@ -10,6 +10,8 @@ from starlette.types import Lifespan
 from celeriac.api import (
     agents,
     api_keys,
+    approval_links,
+    approvals,
     audit,
     cassettes,
     celery_tasks,
@@ -39,6 +41,8 @@ _RESOURCES = (
     sessions,
     files,
     cassettes,
+    approval_links,
+    approvals,
     celery_tasks,
     api_keys,
     users,

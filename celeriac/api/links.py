@@ -2,10 +2,18 @@
 
 from uuid import UUID
 
+from celeriac.domain.approval import Approval, ApprovalStatus
 from celeriac.domain.execution import Execution
 from celeriac.wire import Links
 
 PREFIX = "/api/v1"
+_SIGNED = f"{PREFIX}/approvals/links/"
+
+
+def shown_path(path: str) -> str:
+    """Return a request's path fit for logs: a signed link is a secret."""
+    begin, found, _ = path.partition(_SIGNED)
+    return f"{begin}{found}***" if found else path
 
 
 def agent(agent_id: UUID) -> Links:
@@ -46,6 +54,7 @@ def execution(row: Execution) -> Links:
     path = f"{PREFIX}/task-executions/{row.id}"
     links = accepted(row.id, row.task_id, row.celery_task_id, row.session_id)
     links["files"] = f"{path}/files"
+    links["approvals"] = f"{PREFIX}/approvals?execution_id={row.id}"
     if row.status.terminal:
         links["cancel"] = None
     links["retry"] = f"{path}/retry" if row.status.terminal else None
@@ -78,6 +87,18 @@ def cassette(cassette_id: UUID, execution_id: UUID | None) -> Links:
         "self": path,
         "content": f"{path}/content",
         "execution": f"{PREFIX}/task-executions/{execution_id}" if execution_id else None,
+    }
+
+
+def approval(found: Approval) -> Links:
+    """Return the links of a question."""
+    path = f"{PREFIX}/approvals/{found.id}"
+    open_now = found.status is ApprovalStatus.OPEN
+    return {
+        "self": path,
+        "answer": f"{path}/answer" if open_now else None,
+        "execution": f"{PREFIX}/task-executions/{found.execution_id}",
+        "task": f"{PREFIX}/tasks/{found.task_id}",
     }
 
 

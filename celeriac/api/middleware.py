@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celeriac import logs
 from celeriac.api import problems
+from celeriac.api.links import shown_path
 from celeriac.domain.errors import TooLargeError
 from celeriac.kit.ids import uuid7
 
@@ -63,7 +64,7 @@ class RequestContext:
 def _log(scope: Scope, status: int, seconds: float) -> None:
     values: dict[str, Any] = {
         "method": scope["method"],
-        "path": scope["path"],
+        "path": shown_path(scope["path"]),
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
     }

@@ -24,6 +24,7 @@ TAGS = [
     {"name": "executions", "description": "Runs of tasks: start, follow, cancel, repeat."},
     {"name": "sessions", "description": "Conversations that later runs can go on with."},
     {"name": "cassettes", "description": "Recorded model traffic, to run agents without models."},
+    {"name": "approvals", "description": "What agents ask people, and the answers."},
     {"name": "celery tasks", "description": "The Celery tasks behind executions, and plain ones."},
     {"name": "accounts", "description": "Users and API keys."},
     {"name": "audit", "description": "Who did what."},

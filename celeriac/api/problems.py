@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from celeriac.api.faults import faults
+from celeriac.api.links import shown_path
 from celeriac.domain import errors
 from celeriac.domain.errors import CeleriacError
 from celeriac.kit.jsontypes import JsonObject, dumps
@@ -104,7 +105,7 @@ def of_error(request: Request, error: CeleriacError) -> Response:
 
 def internal(request: Request, error: Exception) -> Response:
     """Return the problem of an error that nobody foresaw; its traceback goes to the log only."""
-    logger.error("api.internal_error", path=request.url.path, exc_info=error)
+    logger.error("api.internal_error", path=shown_path(request.url.path), exc_info=error)
     return problem(
         request,
         status=500,

@@ -6,6 +6,7 @@ from typing import Any
 from celeriac import wire
 from celeriac.api import links
 from celeriac.domain import catalog
+from celeriac.domain.approval import Approval
 from celeriac.domain.cassette import CassetteSummary
 from celeriac.domain.celery_states import SIMPLE
 from celeriac.domain.events import Event
@@ -57,6 +58,16 @@ def session(found: Session) -> wire.Session:
 def cassette(found: CassetteSummary) -> wire.Cassette:
     """Return a cassette as answers show it."""
     return wire.Cassette(**_values(found), links=links.cassette(found.id, found.execution_id))
+
+
+def approval(found: Approval) -> wire.Approval:
+    """Return a question as answers show it."""
+    return wire.Approval(**_values(found), links=links.approval(found))
+
+
+def linked_approval(found: Approval) -> wire.LinkedApproval:
+    """Return a question as whoever holds a link to it is shown it."""
+    return wire.LinkedApproval.model_validate(found, from_attributes=True)
 
 
 def event(found: Event) -> wire.Event:

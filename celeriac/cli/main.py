@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from celeriac.cli import agents, cassettes, database, executions, keys, services, sessions, tasks
+from celeriac.cli import (
+    agents,
+    approvals,
+    cassettes,
+    database,
+    executions,
+    keys,
+    services,
+    sessions,
+    tasks,
+)
 from celeriac.cli.crews import commands as crews
 from celeriac.cli.demo.command import demo
 from celeriac.cli.doctor import doctor
@@ -91,10 +101,12 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
     app.command(name="run", rich_help_panel=_WORK)(run_task)
     for look in (monitor, timeline, logs):
         app.command(rich_help_panel=_WORK)(look)
-    for group in (tasks, agents, crews, executions, sessions, cassettes, keys, database):
+    for group in _GROUPS:
         app.add_typer(group.build_app(), rich_help_panel=_MANAGE)
     return app
 
+
+_GROUPS = (tasks, agents, crews, executions, approvals, sessions, cassettes, keys, database)
 
 _START_HERE = """New here? Try these, in this order:
   celeriac demo      everything at work for a minute, on your machine alone

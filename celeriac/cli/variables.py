@@ -29,17 +29,20 @@ def gather(pairs: Sequence[str], files: Sequence[str], inputs: Sequence[str]) ->
     return variables
 
 
-def parse_pair(pair: str) -> tuple[str, Any]:
-    """Return name and value of `name=text` or `name:=JSON`. Raises UsageProblemError."""
+def parse_pair(pair: str, *, option: str = "--var", what: str = "variable") -> tuple[str, Any]:
+    """Return name and value of `name=text` or `name:=JSON`, given to `option`.
+
+    Raises UsageProblemError.
+    """
     name, separator, text = pair.partition("=")
     as_json = name.endswith(":")
     name = name.removesuffix(":")
     if not separator or not name:
         raise UsageProblemError(
-            f"--var {pair!r} is no variable.",
-            cure="Write --var name=text, or --var name:=JSON for numbers, lists and objects.",
+            f"{option} {pair!r} is no {what}.",
+            cure=f"Write {option} name=text, or {option} name:=JSON for numbers, lists, objects.",
         )
-    return name, parse_json(text, f"--var {name}") if as_json else text
+    return name, parse_json(text, f"{option} {name}") if as_json else text
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 import httpx
 
 from celeriac import wire
+from celeriac.client.approvals import Approvals
 from celeriac.client.cassettes import Cassettes
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
@@ -55,6 +56,7 @@ class Client:
         self.tasks = Tasks(self._transport)
         self.executions = Executions(self._transport)
         self.sessions = Sessions(self._transport)
+        self.approvals = Approvals(self._transport)
         self.cassettes = Cassettes(self._transport)
         self.celery_tasks = CeleryTasks(self._transport)
         self.keys = Keys(self._transport)

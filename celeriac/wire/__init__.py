@@ -1,6 +1,7 @@
 """What travels over HTTP in answers: written by the API, read by the client, said once."""
 
 from celeriac.wire.accounts import ApiKey, NewApiKey, User
+from celeriac.wire.approvals import Approval, LinkedApproval
 from celeriac.wire.audit import AuditEntry
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
 from celeriac.wire.cassettes import Cassette
@@ -17,6 +18,7 @@ __all__ = [
     "Agent",
     "AgentReference",
     "ApiKey",
+    "Approval",
     "AuditEntry",
     "Cassette",
     "CeleryHealth",
@@ -28,6 +30,7 @@ __all__ = [
     "File",
     "Files",
     "Health",
+    "LinkedApproval",
     "Links",
     "NewApiKey",
     "Page",

@@ -103,7 +103,7 @@ EXECUTION: dict[str, Any] = {
     "_links": _LINKS
     | {
         "files": f"{_PATH}/files", "cancel": None, "retry": f"{_PATH}/retry",
-        "report": f"{_PATH}/report",
+        "report": f"{_PATH}/report", "approvals": f"/api/v1/approvals?execution_id={_ID}",
     },
 }  # fmt: skip
 
@@ -180,4 +180,25 @@ CELERY_HEALTH: dict[str, Any] = {
             "started_at": _AT, "seen_at": _LATER,
         }
     ],
+}  # fmt: skip
+
+_APPROVAL = "0199f3a2-0007-7000-8000-000000000007"
+
+LINKED_APPROVAL: dict[str, Any] = {
+    "id": _APPROVAL, "task_name": "write-offer", "kind": "tool",
+    "title": "May the agent seller call send_mail?", "tool": "send_mail",
+    "arguments": {"to": "ada@example.com", "subject": "Our offer"}, "schema": None,
+    "status": "open", "expires_at": "2026-11-23T09:30:00.125000Z", "approved": None,
+    "answered_at": None,
+}  # fmt: skip
+
+APPROVAL: dict[str, Any] = LINKED_APPROVAL | {
+    "execution_id": _ID, "task_id": _TASK, "owner_id": _OWNER, "attempt": 1, "key": "2:call_1",
+    "status": "answered", "on_expiry": "deny", "default": None, "created_at": _AT,
+    "approved": True, "value": {"to": "ada@example.com", "subject": "Your offer"},
+    "note": "Friendlier so.", "answered_at": _LATER, "answered_by": "ada",
+    "_links": {
+        "self": f"/api/v1/approvals/{_APPROVAL}", "answer": None, "execution": _PATH,
+        "task": f"/api/v1/tasks/{_TASK}",
+    },
 }  # fmt: skip

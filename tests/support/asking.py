@@ -15,8 +15,10 @@ from celeriac.domain.outcome import Parked, WaitingFor
 from celeriac.services.approve import Approvals
 from celeriac.services.expire import Expire
 from celeriac.services.questions import Questions
+from celeriac.wiring import Container
 from tests.support.core import Core
 from tests.support.waiting import wait_until
+from tests.support.working import claim, finish
 
 YES = Answer(approved=True)
 NO = Answer(approved=False, note="better not")
@@ -133,3 +135,10 @@ class InPlace:
             self._answer = self._ask()
         except Exception as error:  # noqa: BLE001 - handed to the test
             self._error = error
+
+
+def park(container: Container, execution_id: UUID | str, *questions: Question) -> None:
+    """Have a queued execution's first attempt ask, as its worker does."""
+    asked = questions or (a_question(),)
+    parked = Parked(WaitingFor.APPROVAL, "It asks.", questions=asked)
+    finish(container, claim(container, execution_id), parked)

@@ -1,0 +1,179 @@
+"""Signed links to single questions: shown by GET, which changes nothing, answered by POST."""
+
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Request
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from celeriac.api import views
+from celeriac.api.answers import answer, problems
+from celeriac.api.approval_form import answer_of
+from celeriac.api.approval_page import closed_page, message_page, question_page
+from celeriac.api.deps import AtDesk
+from celeriac.api.json_route import JsonRoute, parse
+from celeriac.api.schemas.approvals import AnswerRequest
+from celeriac.domain.approval import Answer, Approval, ApprovalStatus
+from celeriac.domain.errors import (
+    ApprovalClosedError,
+    InvalidInputError,
+    LinkInvalidError,
+    NotFoundError,
+)
+from celeriac.wire import LinkedApproval
+from celeriac.wiring import Desk
+
+router = APIRouter(prefix="/approvals/links", tags=["approvals"], route_class=JsonRoute)
+
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FIELDS = 200
+
+Token = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="The link's token, from the notice of the question.",
+    ),
+]
+
+_PAGE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The question, as a page or as JSON.",
+        "model": LinkedApproval,
+        "content": {"text/html": {"schema": {"type": "string"}}},
+    }
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": AnswerRequest.model_json_schema()},
+            _FORM: {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "decision": {"type": "string", "enum": ["approve", "refuse"]},
+                        "note": {"type": "string"},
+                    },
+                    "required": ["decision"],
+                }
+            },
+        },
+    }
+}
+
+
+@router.get(
+    "/{token}",
+    operation_id="show_linked_approval",
+    summary="Show the question behind a link",
+    response_class=Response,
+    responses=_PAGE | problems(404, 422, 503),
+)
+def show(request: Request, token: Token, desk: AtDesk) -> Response:
+    """Show a question to whoever holds a signed link to it; needs no key and changes nothing.
+
+    A page with a form or, for those who accept `application/json`, JSON. After the question is
+    answered the page says so; after it has expired there is nothing any more.
+    """
+    try:
+        found = desk.approvals.by_link(desk.approval_links.read(token))
+    except (LinkInvalidError, NotFoundError) as error:
+        return _nothing(request, error)
+    return _shown(request, found)
+
+
+@router.post(
+    "/{token}",
+    operation_id="answer_linked_approval",
+    summary="Answer the question behind a link",
+    response_class=Response,
+    responses=_PAGE | problems(400, 404, 409, 413, 422, 503),
+    openapi_extra=_BODY,
+)
+async def respond(request: Request, token: Token, desk: AtDesk) -> Response:
+    """Answer a question, once, for whoever holds a signed link to it; needs no key."""
+    return await run_in_threadpool(_respond, request, token, desk, await request.body())
+
+
+def _respond(request: Request, token: str, desk: Desk, body: bytes) -> Response:
+    try:
+        approval_id = desk.approval_links.read(token)
+        asked = desk.approvals.by_link(approval_id)
+    except (LinkInvalidError, NotFoundError) as error:
+        return _nothing(request, error)
+    if not _is_form(request):
+        return _json(_answered(request, desk, approval_id, _request(body)))
+    return _respond_to_form(request, desk, asked, _sent(body))
+
+
+def _respond_to_form(
+    request: Request, desk: Desk, asked: Approval, sent: dict[str, str]
+) -> Response:
+    try:
+        found = _answered(request, desk, asked.id, answer_of(asked, sent))
+    except ApprovalClosedError as error:
+        return message_page(error.message, status=409)
+    except InvalidInputError as error:
+        return question_page(asked, fault=error.message, given=sent)
+    return closed_page(found, now=True)
+
+
+def _answered(request: Request, desk: Desk, approval_id: UUID, given: Answer) -> Approval:
+    request_id = request.state.request_id
+    return desk.approvals.answer_by_link(approval_id, given, request_id=request_id)
+
+
+def _shown(request: Request, found: Approval) -> Response:
+    if _wants_json(request):
+        return _json(found)
+    if found.status is ApprovalStatus.OPEN and not found.expired:
+        return question_page(found)
+    return closed_page(found)
+
+
+def _json(found: Approval) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return answer(views.linked_approval(found), status=200, headers=headers)
+
+
+def _nothing(request: Request, error: LinkInvalidError | NotFoundError) -> Response:
+    """Say that the link leads nowhere, in the same words whatever the reason."""
+    if isinstance(error, NotFoundError):
+        error = LinkInvalidError("The question that this link led to is gone.")
+    if _wants_json(request):
+        raise error
+    return message_page(error.message, status=404)
+
+
+def _wants_json(request: Request) -> bool:
+    """Whether the caller is a program: browsers name HTML among what they take."""
+    accepted = request.headers.get("accept", "")
+    return "text/html" not in accepted and not _is_form(request)
+
+
+def _is_form(request: Request) -> bool:
+    media = request.headers.get("content-type", "")
+    return media.partition(";")[0].strip().lower() == _FORM
+
+
+def _request(body: bytes) -> Answer:
+    try:
+        return AnswerRequest.model_validate(parse(body)).answer()
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, fault["loc"])) or "body"
+        raise InvalidInputError(f"{field}: {fault['msg']}.", field=field) from error
+
+
+def _sent(body: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError as error:
+        raise InvalidInputError(f"The form can't be read: {error}.", field="body") from error
+    return dict(pairs)

@@ -1,0 +1,62 @@
+"""Approvals over HTTP: what agents ask people. Answering without a key is in `approval_links`."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+
+from celeriac import wire
+from celeriac.api import views
+from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.json_route import JsonRoute
+from celeriac.api.schemas.approvals import AnswerRequest
+from celeriac.db.approvals import ApprovalFilter
+from celeriac.domain.approval import ApprovalStatus
+
+router = APIRouter(prefix="/approvals", tags=["approvals"], route_class=JsonRoute)
+
+ApprovalPath = Annotated[UUID, Path(description="The question's id.")]
+
+
+@router.get("", operation_id="list_approvals", summary="List questions", responses=READING)
+def find(
+    actor: Caller,
+    desk: AtDesk,
+    status: Annotated[list[ApprovalStatus], Query(description="One or several.")] = [],  # noqa: B006
+    execution_id: Annotated[UUID | None, Query(description="Of this execution.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> wire.Page[wire.Approval]:
+    """Return what your executions ask, the newest first; an admin sees everybody's."""
+    wanted = ApprovalFilter(statuses=status, execution_id=execution_id)
+    page = desk.approvals.find(actor, wanted, cursor=cursor, limit=limit)
+    return wire.Page(items=list(map(views.approval, page.items)), next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/{approval_id}",
+    operation_id="get_approval",
+    summary="Get a question",
+    responses=READING | problems(404),
+)
+def get(approval_id: ApprovalPath, actor: Caller, desk: AtDesk) -> wire.Approval:
+    """Return a question as it stands."""
+    return views.approval(desk.approvals.get(actor, approval_id))
+
+
+@router.post(
+    "/{approval_id}/answer",
+    operation_id="answer_approval",
+    summary="Answer a question",
+    responses=WRITING | problems(404, 409),
+)
+def answer(
+    approval_id: ApprovalPath, body: AnswerRequest, actor: Operator, desk: AtDesk
+) -> wire.Approval:
+    """Answer an open question; its execution goes on once nothing else is open.
+
+    The same answer again answers the same; another one, or an answer that comes too late, is
+    refused with `approval_closed`.
+    """
+    return views.approval(desk.approvals.answer(actor, approval_id, body.answer()))

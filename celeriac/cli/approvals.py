@@ -1,0 +1,189 @@
+"""`celeriac approvals`: what agents ask people."""
+
+import sys
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.formatting import moment, plain, short
+from celeriac.cli.options import Limit
+from celeriac.cli.session import Session, connected
+from celeriac.cli.variables import parse_json, parse_pair
+from celeriac.domain.approval import ApprovalStatus, QuestionKind
+
+if TYPE_CHECKING:
+    from celeriac.wire import Approval
+
+ApprovalId = Annotated[
+    UUID, typer.Argument(metavar="APPROVAL", help="The question's id, from `approvals list`.")
+]
+
+_SHORT = 60
+
+
+def build_app() -> typer.Typer:
+    """Return the group `approvals`."""
+    app = typer.Typer(name="approvals", help="Questions of agents to people: read and answer them.")
+    app.command("list")(list_approvals)
+    for command in (show, answer):
+        app.command()(command)
+    return app
+
+
+@connected
+def list_approvals(
+    session: Session,
+    *,
+    limit: Limit = 20,
+    status: Annotated[
+        list[ApprovalStatus],
+        typer.Option("--status", "-s", help="Only those that stand so; open ones if not given."),
+    ] = [],  # noqa: B006 - Typer copies it
+    every: Annotated[bool, typer.Option("--all", help="However they stand.")] = False,
+    execution: Annotated[UUID | None, typer.Option(help="Only of this execution.")] = None,
+) -> None:
+    """List what agents ask, the newest first: what waits for an answer.
+
+    Examples:
+      celeriac approvals list
+      celeriac approvals list --all --execution 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+    """
+    wanted = [] if every else status or [ApprovalStatus.OPEN]
+    pages = session.client.approvals.list(
+        status=[each.value for each in wanted] or None, execution_id=execution
+    )
+    found = list(islice(pages, limit))
+    if session.output.as_json:
+        session.output.json(found)
+        return
+    session.output.table(
+        ("ID", "STATUS", "TASK", "KIND", "QUESTION", "ASKED", "EXPIRES"),
+        (
+            (
+                str(each.id),
+                each.status.value,
+                each.task_name,
+                each.kind.value,
+                short(each.title, _SHORT),
+                moment(each.created_at),
+                moment(each.expires_at),
+            )
+            for each in found
+        ),
+    )
+
+
+@connected
+def show(session: Session, approval: ApprovalId) -> None:
+    """Show everything about a question."""
+    found = session.client.approvals.get(approval)
+    if session.output.as_json:
+        session.output.json(found)
+    else:
+        session.output.fields(facts(found))
+
+
+@connected
+def answer(
+    session: Session,
+    approval: ApprovalId,
+    *,
+    approve: Annotated[
+        bool | None, typer.Option("--approve/--refuse", help="Yes or no; asked for if not given.")
+    ] = None,
+    value: Annotated[
+        str | None,
+        typer.Option(help="The answer: a text to a free question, else JSON; approves."),
+    ] = None,
+    fields: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="NAME=TEXT", help="A field of a form, or NAME:=JSON; may be repeated."
+        ),
+    ] = [],  # noqa: B006 - Typer copies it
+    note: Annotated[str, typer.Option(help="What the agent is told beside it.")] = "",
+) -> None:
+    """Answer a question; its execution goes on.
+
+    On a terminal, without options, it is shown and answered step by step.
+
+    Examples:
+      celeriac approvals answer 0199f3a2-0007-7000-8000-000000000007
+      celeriac approvals answer 0199f3a2-… --approve --note "Fine by me"
+      celeriac approvals answer 0199f3a2-… --set colour=red --set size:=3
+    """
+    asked = session.client.approvals.get(approval)
+    if approve is None and value is None and not fields:
+        _check_terminal(session)
+        from celeriac.cli.asking import answer_step_by_step
+
+        answered = answer_step_by_step(session, asked, note)
+    else:
+        approved = approve is not False
+        answered = session.client.approvals.answer(
+            approval, approved=approved, value=_value(asked, value, fields), note=note
+        )
+    if session.output.as_json:
+        session.output.json(answered)
+    else:
+        said = "approved" if answered.approved else "refused"
+        session.output.raw(f"{said} · {answered.id}")
+        session.output.say(f"`celeriac monitor {answered.execution_id}` follows what it does now.")
+
+
+def facts(asked: "Approval") -> dict[str, str]:
+    """Return a question as names and values, without those that are empty."""
+    values = {
+        "id": str(asked.id),
+        "question": asked.title,
+        "status": asked.status.value,
+        "kind": asked.kind.value,
+        "task": asked.task_name,
+        "execution": str(asked.execution_id),
+        "tool": asked.tool or "",
+        "arguments": plain(asked.arguments) if asked.arguments else "",
+        "form": "" if asked.answer_schema is None else plain(asked.answer_schema),
+        "asked": moment(asked.created_at),
+        "expires": f"{moment(asked.expires_at)} (then: {asked.on_expiry.value})",
+        "approved": "" if asked.approved is None else "yes" if asked.approved else "no",
+        "answer": "" if asked.value is None else plain(asked.value),
+        "note": asked.note or "",
+        "answered": moment(asked.answered_at) if asked.answered_at else "",
+        "answered by": asked.answered_by or "",
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _value(asked: "Approval", value: str | None, fields: list[str]) -> Any:
+    if fields:
+        if value is not None:
+            raise UsageProblemError("Give either --value or --set, not both.")
+        return dict(_field(asked, pair) for pair in fields)
+    if value is None or asked.kind is QuestionKind.QUESTION:
+        return value
+    return parse_json(value, "--value")
+
+
+def _field(asked: "Approval", pair: str) -> tuple[str, Any]:
+    """Return name and value of a form's field; numbers and choices needn't be written as JSON."""
+    from celeriac.domain.forms import form_fields
+
+    name, value = parse_pair(pair, option="--set", what="field")
+    known = {field.name: field for field in form_fields(asked.answer_schema or {})}
+    if name in known and isinstance(value, str) and not pair.startswith(f"{name}:="):
+        try:
+            value = known[name].chosen(value)
+        except ValueError as error:
+            raise UsageProblemError(f"--set {name}: this is no JSON: {error}.") from error
+    return name, value
+
+
+def _check_terminal(session: Session) -> None:
+    if session.output.as_json or not (sys.stdin.isatty() and session.output.err.is_terminal):
+        raise UsageProblemError(
+            "Say how to answer.",
+            cure="Give --approve or --refuse, and --value or --set where a value is needed.",
+        )

@@ -1,0 +1,209 @@
+"""Signed links: a page without a key that answers one question, once."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
+
+from celeriac.domain.approval import Question, QuestionKind
+from celeriac.services.approval_links import ApprovalLinks
+from celeriac.wiring import Container
+from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.asking import a_form, a_question, park
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(1)>{{ 7 * 7 }}'
+
+
+class Parsed(HTMLParser):
+    """What a browser makes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+class Linked:
+    """A question, and whoever holds a link to it."""
+
+    def __init__(self, client: TestClient, owner: Asker, approval_id: str, token: str) -> None:
+        self.client = client
+        self.owner = owner
+        self.id = approval_id
+        self.path = f"/api/v1/approvals/links/{token}"
+
+    def get(self, **headers: str) -> httpx2.Response:
+        return self.client.get(self.path, headers=BROWSER | headers)
+
+    def send(self, **fields: str) -> httpx2.Response:
+        return self.client.post(self.path, data=fields, headers=BROWSER)
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.owner.get(f"/api/v1/approvals/{self.id}").json())
+
+
+@pytest.fixture
+def linked(
+    ada: Asker, container: Container, app_client: TestClient
+) -> Callable[[Question], Linked]:
+    def make(question: Question) -> Linked:
+        accepted = ada.post(EXECUTE, json={"variables": {"text": "x"}}).json()
+        execution_id = accepted["execution_id"]
+        park(container, execution_id, question)
+        (found,) = ada.get(f"/api/v1/approvals?execution_id={execution_id}").json()["items"]
+        links: ApprovalLinks = app_client.app.state.desk.approval_links  # type: ignore[attr-defined]
+        token = links.token(UUID(found["id"]), datetime.fromisoformat(found["expires_at"]))
+        return Linked(app_client, ada, found["id"], token)
+
+    return make
+
+
+def test_looking_answers_nothing_and_answering_works_once(
+    linked: Callable[[Question], Linked],
+) -> None:
+    link = linked(a_question())
+
+    for _ in range(3):
+        page = link.get()
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert "May it be sent?" in page.text
+        assert "ada@example.com" in page.text
+    assert link.state()["status"] == "open", "previews of links answer nothing"
+
+    thanks = link.send(decision="approve", note="fine")
+
+    assert "approved" in thanks.text
+    state = link.state()
+    assert (state["approved"], state["note"], state["answered_by"]) == (
+        True, "fine", "approval link",
+    )  # fmt: skip
+    assert link.send(decision="refuse").status_code == 409
+    assert link.state()["approved"] is True
+    again = link.get()
+    assert "was approved" in again.text
+    assert "<form" not in again.text
+    trail = link.owner.get("/api/v1/task-executions/" + state["execution_id"] + "/events").json()
+    assert [e["data"]["by"] for e in trail["items"] if e["type"] == "approval_answered"] == [
+        "approval link"
+    ]
+
+
+def test_the_page_runs_and_loads_nothing_whatever_an_agent_wrote(
+    linked: Callable[[Question], Linked],
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {HOSTILE: {"type": "string", "title": HOSTILE, "description": HOSTILE}},
+    }
+    question = a_question(
+        kind=QuestionKind.FORM, title=HOSTILE, tool=HOSTILE, arguments={HOSTILE: HOSTILE},
+        schema=schema,
+    )  # fmt: skip
+
+    page = linked(question).get()
+
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+    assert page.headers["cache-control"] == "no-store"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    parsed = Parsed()
+    parsed.feed(page.text)
+    assert not parsed.tags & {"script", "img", "iframe", "link", "object", "a"}
+    assert parsed.attributes <= {
+        "lang", "charset", "name", "content", "class", "method", "autocomplete", "for", "id",
+        "value", "maxlength", "rows", "role",
+    }  # fmt: skip
+    assert HOSTILE in parsed.texts, "it is text, and never a template"
+
+
+def test_a_form_keeps_what_was_written_and_names_the_fault(
+    linked: Callable[[Question], Linked],
+) -> None:
+    link = linked(a_form())
+    fields = {"decision": "approve", "value.colour": '"red"', "value.size": "0"}
+
+    page = link.send(**fields)
+
+    assert page.status_code == 422
+    assert "value.size" in page.text
+    assert 'value="0"' in page.text
+    assert link.state()["status"] == "open"
+    assert link.send(**(fields | {"value.size": "3"})).status_code == 200
+    assert link.state()["value"] == {"colour": "red", "size": 3}
+
+
+def test_a_free_question_takes_a_text_or_a_refusal(linked: Callable[[Question], Linked]) -> None:
+    why = a_question(kind=QuestionKind.QUESTION, title="Why?", tool=None, arguments={})
+    answered, refused = linked(why), linked(why)
+
+    assert answered.send(decision="approve", value="").status_code == 422
+    assert answered.send(decision="approve", value="so\x00").status_code == 200
+    assert answered.state()["value"] == "so\ufffd"
+    assert refused.send(decision="refuse", note="busy").status_code == 200
+    assert (refused.state()["approved"], refused.state()["value"]) == (False, None)
+
+
+def test_programs_get_json(linked: Callable[[Question], Linked]) -> None:
+    link = linked(a_question())
+
+    shown = link.client.get(link.path, headers={"Accept": "application/json"})
+    assert (shown.json()["id"], shown.json()["status"]) == (link.id, "open")
+    answered = link.client.post(link.path, json={"approved": False, "note": "no"})
+
+    assert (answered.json()["status"], answered.json()["approved"]) == ("answered", False)
+    assert_problem(link.client.post(link.path, json={"approved": True}), 409, "approval_closed")
+    assert_problem(link.client.post(link.path, json={"yes": 1}), 422, "invalid_input")
+
+
+@pytest.mark.parametrize("change", ["cut", "other key", "expired", "flipped", "nonsense"])
+def test_no_other_token_leads_anywhere(
+    linked: Callable[[Question], Linked], container: Container, change: str
+) -> None:
+    link = linked(a_question())
+    token = link.path.rpartition("/")[2]
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    flipped = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
+    tokens = {
+        "cut": token[:-3],
+        "other key": ApprovalLinks("another secret " * 4).token(UUID(link.id), soon),
+        "expired": ApprovalLinks(
+            container.settings.secret_key.get_secret_value()  # type: ignore[union-attr]
+        ).token(UUID(link.id), datetime.now(UTC) - timedelta(seconds=1)),
+        "flipped": flipped,
+        "nonsense": "abc",
+    }
+    link.path = f"/api/v1/approvals/links/{tokens[change]}"
+
+    page = link.get()
+    assert (page.status_code, "not valid" in page.text) == (404, True)
+    assert link.send(decision="approve").status_code == 404
+    assert_problem(link.client.get(link.path), 404, "link_invalid")
+    assert link.state()["status"] == "open"
+
+
+def test_a_link_is_never_logged(linked: Callable[[Question], Linked]) -> None:
+    link = linked(a_question())
+
+    with capture_logs() as lines:
+        link.get()
+        link.send(decision="approve")
+
+    token = link.path.rpartition("/")[2]
+    assert lines
+    assert token not in str(lines)
