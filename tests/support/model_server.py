@@ -9,7 +9,7 @@ import select
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -103,7 +103,49 @@ class Exchange:
 
     def error(self, status: int, error: object, **headers: str) -> None:
         """Refuse the request with a JSON body; underscores in header names become hyphens."""
-        body = json.dumps({"error": error}).encode()
+        self._send(status, {"error": error}, headers)
+
+    def answer_with(self, body: object) -> None:
+        """Answer with any JSON, without streaming."""
+        self._send(200, body, {})
+
+    def complete(
+        self,
+        text: str | None,
+        *,
+        calls: Sequence[tuple[str, object]] = (),
+        reason: str | None = None,
+        usage: object = None,
+    ) -> None:
+        """Answer whole, without streaming: with a text, or with calls of tools."""
+        message: dict[str, object] = {"role": "assistant", "content": text}
+        if calls:
+            message["tool_calls"] = [
+                {
+                    "id": f"call_{number}",
+                    "type": "function",
+                    "function": {"name": name, "arguments": json.dumps(arguments)},
+                }
+                for number, (name, arguments) in enumerate(calls, start=1)
+            ]
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": reason or ("tool_calls" if calls else "stop"),
+        }
+        self.answer_with(
+            {
+                "id": "chatcmpl-1",
+                "object": "chat.completion",
+                "created": 1_700_000_000,
+                "model": self.received.body["model"],
+                "choices": [choice],
+                "usage": usage or tokens(10, 5),
+            }
+        )
+
+    def _send(self, status: int, answer: object, headers: Mapping[str, str]) -> None:
+        body = json.dumps(answer).encode()
         self._handler.send_response(status)
         self._handler.send_header("Content-Type", "application/json")
         self._handler.send_header("Content-Length", str(len(body)))

@@ -37,6 +37,8 @@ logger = structlog.get_logger(__name__)
 
 _MEGABYTE = 1024 * 1024
 _PRIVATE = ".crewai"
+MIN_MEMORY_MB = 400
+"""CrewAI takes 300 MB before its agents have said anything."""
 _FOREIGN = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 
 
@@ -79,6 +81,7 @@ class CrewaiRunner:
         crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
         choices = self._choices(crew)
         tools = tool_servers_of(crew, self._servers)
+        _require_memory(job.limits.memory_mb)
         if self._venv.state() is not State.READY:
             raise AgentMisconfiguredError(self._venv.describe(), field="runner")
         logger.info(
@@ -164,6 +167,15 @@ def _described(
         "memory_mb": job.limits.memory_mb,
         "timeout_seconds": job.limits.soft_seconds,
     }
+
+
+def _require_memory(memory_mb: int) -> None:
+    if memory_mb < MIN_MEMORY_MB:
+        raise AgentMisconfiguredError(
+            f"The task's limits.memory_mb is {memory_mb}, but a crew needs at least "
+            f"{MIN_MEMORY_MB}: CrewAI alone takes 300. Raise it; 1024 is the default.",
+            field="limits.memory_mb",
+        )
 
 
 def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:

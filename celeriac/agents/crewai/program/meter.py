@@ -93,9 +93,16 @@ class MeteredClient(httpx.Client):
         if not answer.get("choices"):
             said = clip(_message(answer) or response.text, SHOWN)
             raise self._failed(f"the answer holds no choices: {said}")
-        text = answer["choices"][0].get("message", {}).get("content")
+        choice = answer["choices"][0]
+        text = choice.get("message", {}).get("content")
         if text:
             self._progress.message("assistant", str(text))
+        if choice.get("finish_reason") == "content_filter":
+            raise CrewStopError(
+                "content_filtered",
+                f"The content filter of {self._model} stopped the answer. Change the crew's texts "
+                "or the input.",
+            )
         return response
 
     def _admit(self, body: Mapping[str, Any]) -> str:
