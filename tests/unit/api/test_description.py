@@ -67,7 +67,7 @@ def test_the_examples_are_answers() -> None:
         "AGENT": wire.Agent, "TASK": wire.Task, "ACCEPTED": wire.Accepted,
         "ACCEPTED_BATCH": wire.AcceptedBatch, "EXECUTION": wire.Execution, "EVENT": wire.Event,
         "EVENTS": wire.Events, "SESSION": wire.Session, "REPORTS": wire.Reports,
-        "FILES": wire.Files, "CELERY_TASK": wire.CeleryTask,
+        "FILES": wire.Files, "CASSETTE": wire.Cassette, "CELERY_TASK": wire.CeleryTask,
         "AUDIT_ENTRY": wire.AuditEntry, "APPROVAL": wire.Approval,
         "LINKED_APPROVAL": wire.LinkedApproval,
         "HEALTH": wire.Health, "READY_HEALTH": wire.ReadyHealth, "CELERY_HEALTH": wire.CeleryHealth,

@@ -1,0 +1,12 @@
+"""Tests of agents without servers and without models (docs/testing-agents.md).
+
+from celeriac.testing import run_agent
+
+def test_a_complaint_is_sorted():
+    run = run_agent("agent.json", "task.json", {"text": "Charged twice!"}, "charged.jsonl")
+    assert run.result["category"] == "billing"
+"""
+
+from celeriac.testing.running import AgentRun, run_agent
+
+__all__ = ["AgentRun", "run_agent"]

@@ -1,0 +1,209 @@
+"""Runs an agent in this process as a worker would, its model requests answered by a cassette."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from celeriac.adapters.memory import MemoryRunContext
+from celeriac.domain.agent import AgentSpec
+from celeriac.domain.approval import Answer, Question
+from celeriac.domain.cassette import Cassette, Header, dump
+from celeriac.domain.errors import ExecutionError, HardTimeLimitError, InvalidInputError
+from celeriac.domain.events import EventType
+from celeriac.domain.options import RunOptions
+from celeriac.domain.outcome import Completed, MustWaitError, Parked
+from celeriac.domain.prompt import compiled
+from celeriac.domain.schema import check_variables
+from celeriac.domain.session import Session, SessionStatus
+from celeriac.domain.task import TaskSpec
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.kit.loop import LoopThread
+from celeriac.services.ports import Job, Runner
+from celeriac.testing.specs import Spec, read_agent, read_cassette, read_task
+from celeriac.wiring import build_runners, load_settings
+
+_WIND_UP_SECONDS = 5.0
+
+Answers = Callable[[Question], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRun:
+    """What an agent did."""
+
+    result: JsonValue
+    messages: tuple[tuple[str, str], ...]
+    """What was said: the role and the text."""
+    tool_calls: tuple[JsonObject, ...]
+    """The events of its tool calls."""
+    calls: tuple[ModelCall, ...]
+    questions: tuple[Question, ...]
+    """What it has asked a person."""
+
+
+def run_agent(
+    agent: Spec,
+    task: Spec,
+    variables: JsonObject,
+    cassette: str | Path,
+    *,
+    record: bool = False,
+    answer: Answers | None = None,
+) -> AgentRun:
+    """Run a task of an agent on a cassette, or with `record` on its model, and write the cassette.
+
+    No server is needed. A replay asks no model and needs no key; tools run for real. `answer` is
+    asked what the agent asks a person. The task's retries are made where the recording has them,
+    without their delays. Raises what the execution would fail with: CassetteMismatchError where
+    the agent no longer asks what was recorded, and InvalidInputError for a wrong specification.
+    """
+    path = Path(cassette)
+    played = None if record else read_cassette(path)
+    with tempfile.TemporaryDirectory(prefix="celeriac-") as home:
+        bench = _Bench(Path(home), read_agent(agent), read_task(task), variables, answer)
+        try:
+            return bench.run(played)
+        finally:
+            if record:
+                path.write_text(dump(bench.recorded), "utf-8")
+
+
+class _Context(MemoryRunContext):
+    """A person answers at once, in whatever way the agent asks."""
+
+    def __init__(self, workdir: Path, hard_seconds: float, answer: Answers | None) -> None:
+        super().__init__(workdir, hard_seconds=hard_seconds)
+        self._answer = answer
+
+    def give(self, question: Question) -> None:
+        """Have the question answered, unless it was before."""
+        if question.key in self.given:
+            return
+        if self._answer is None:
+            raise InvalidInputError(
+                f"The agent asks: {question.title} Give run_agent an `answer` that says what a "
+                "person would.",
+                field="answer",
+            )
+        self.given[question.key] = self._answer(question)
+
+    async def ask(self, question: Question) -> Answer:
+        self.give(question)
+        return await super().ask(question)
+
+
+class _Bench:
+    """One execution: its attempts, one after the other."""
+
+    def __init__(
+        self,
+        home: Path,
+        agent: AgentSpec,
+        task: TaskSpec,
+        variables: JsonObject,
+        answer: Answers | None,
+    ) -> None:
+        check_variables(task.variables_schema, variables)
+        self._home = home
+        self._agent = agent
+        self._task = task
+        self._job = Job(
+            execution_id=uuid4(),
+            attempt=1,
+            task_name="test",
+            agent_name="test",
+            agent=agent,
+            prompt=compiled(task.prompt).render(variables),
+            variables=variables,
+            output_schema=task.output_schema,
+            limits=task.limits,
+        )
+        self._context = _Context(home / "work", task.limits.hard_seconds, answer)
+        self._context.recorded = Cassette(
+            Header(celeriac_cassette=1, runner=agent.runner, recorded_at=datetime.now(UTC))
+        )
+
+    @property
+    def recorded(self) -> Cassette:
+        """What was recorded so far."""
+        return self._context.recorded
+
+    def run(self, played: Cassette | None) -> AgentRun:
+        self._context.played = played
+        options = RunOptions(record=True) if played is None else RunOptions(cassette_id=uuid4())
+        self._job = replace(self._job, options=options)
+        attempts = 1 if played is None else max((i.attempt for i in played.interactions), default=1)
+        loop = LoopThread("agent-under-test")
+        runners = build_runners(load_settings(self._home))
+        try:
+            runner = runners.get(self._agent)
+            return self._told(self._result(loop, runner, attempts))
+        finally:
+            runners.close(loop)
+            loop.close()
+
+    def _result(self, loop: LoopThread, runner: Runner, attempts: int) -> JsonValue:
+        while True:
+            try:
+                outcome = self._attempt(loop, runner)
+            except ExecutionError as error:
+                if not error.retryable or self._job.attempt >= attempts:
+                    raise
+            else:
+                if isinstance(outcome, Completed):
+                    return outcome.result
+                for question in outcome.questions:
+                    self._context.give(question)
+                    self._context.questions.append(question)
+            self._job = replace(
+                self._job, attempt=self._job.attempt + 1, session=self._session(runner)
+            )
+
+    def _attempt(self, loop: LoopThread, runner: Runner) -> Completed | Parked:
+        running = loop.start(runner.run(self._job, self._context))
+        limit = self._task.limits.hard_seconds
+        if not running.wait(limit):
+            running.cancel(_WIND_UP_SECONDS)
+            running.wait(_WIND_UP_SECONDS + 1)
+            raise HardTimeLimitError(f"The attempt was stopped at its hard limit of {limit:g} s.")
+        try:
+            return running.result()
+        except MustWaitError as waiting:
+            return waiting.parked
+
+    def _session(self, runner: Runner) -> Session | None:
+        context, now = self._context, datetime.now(UTC)
+        if context.state is None and context.external_id is None:
+            return None
+        return Session(
+            id=context.session_id,
+            owner_id=uuid4(),
+            execution_id=self._job.execution_id,
+            runner=runner.name,
+            parent_id=None,
+            external_id=context.external_id,
+            state=context.state,
+            status=SessionStatus.ACTIVE,
+            error_code=None,
+            error_message=None,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _told(self, result: JsonValue) -> AgentRun:
+        events = self._context.events
+        return AgentRun(
+            result=result,
+            messages=tuple(
+                (str(data["role"]), str(data["content"]))
+                for kind, data in events
+                if kind is EventType.MESSAGE
+            ),
+            tool_calls=tuple(data for kind, data in events if kind is EventType.TOOL_CALL),
+            calls=tuple(self._context.calls),
+            questions=tuple(self._context.questions),
+        )

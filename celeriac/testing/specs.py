@@ -1,0 +1,62 @@
+"""What a test gives to be run: specifications and cassettes, from files or as they are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from celeriac.domain.agent import AgentSpec
+from celeriac.domain.cassette import Cassette, parse
+from celeriac.domain.errors import InvalidInputError
+from celeriac.domain.plan import agent_spec
+from celeriac.domain.task import TaskSpec
+from celeriac.kit.jsontypes import loads
+
+Spec = Mapping[str, Any] | str | Path
+"""A specification as a mapping, or the JSON file that holds it (`--spec FILE`)."""
+
+
+def read_agent(spec: Spec) -> AgentSpec:
+    """Return an agent's specification. Raises InvalidInputError."""
+    try:
+        return agent_spec(_read(spec, "agent"))
+    except ValidationError as error:
+        raise _wrong("agent", error) from error
+
+
+def read_task(spec: Spec) -> TaskSpec:
+    """Return a task's specification. Raises InvalidInputError."""
+    try:
+        return TaskSpec.model_validate(_read(spec, "task"))
+    except ValidationError as error:
+        raise _wrong("task", error) from error
+
+
+def read_cassette(path: Path) -> Cassette:
+    """Return the cassette of a file. Raises InvalidInputError."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InvalidInputError(
+            f"There is no cassette {path}. Record it: `celeriac run TASK --record-to {path}`, or "
+            "run_agent(…, record=True).",
+            field="cassette",
+        ) from error
+    return parse(content)
+
+
+def _read(spec: Spec, field: str) -> Mapping[str, Any]:
+    if isinstance(spec, Mapping):
+        return spec
+    try:
+        found: Mapping[str, Any] = loads(Path(spec).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{spec} holds no {field}: {error}", field=field) from error
+    return found
+
+
+def _wrong(field: str, error: ValidationError) -> InvalidInputError:
+    fault = error.errors(include_url=False)[0]
+    place = ".".join([field, *map(str, fault["loc"])])
+    return InvalidInputError(f"{place}: {fault['msg']}", field=place)
