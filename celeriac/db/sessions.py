@@ -135,15 +135,19 @@ def save(
 _USED_BY = text("""
 SELECT e.id FROM executions e JOIN sessions s ON s.id = e.session_id
 WHERE e.session_id = :id AND e.status IN ('pending', 'queued', 'running', 'waiting')
-  AND (s.execution_id = e.id OR e.options ->> 'fork_session' IS DISTINCT FROM 'true')
+  AND (:forks OR s.execution_id = e.id OR e.options ->> 'fork_session' IS DISTINCT FROM 'true')
 ORDER BY e.id
 LIMIT 1
 """)
 
 
-def used_by(connection: Connection, session_id: UUID) -> UUID | None:
-    """Return an execution that works in the session or will; with a lock on it, none joins."""
-    return connection.execute(_USED_BY, {"id": session_id}).scalar_one_or_none()
+def used_by(connection: Connection, session_id: UUID, *, forks: bool = False) -> UUID | None:
+    """Return an execution that works in the session or will, or with `forks` is to fork it.
+
+    With a lock on the session none joins meanwhile.
+    """
+    parameters = {"id": session_id, "forks": forks}
+    return connection.execute(_USED_BY, parameters).scalar_one_or_none()
 
 
 def take(connection: Connection, session_id: UUID) -> None:

@@ -52,7 +52,7 @@ class Sessions:
 
         Files that are not within this machine's reach are removed by the keeper. Deleting what is
         deleted changes nothing. Raises NotFoundError, and SessionInUseError while an execution
-        works in it or waits to.
+        works in it, waits to, or is to fork it.
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
@@ -61,11 +61,11 @@ class Sessions:
                 raise NotFoundError("session", session_id)
             if session.status is SessionStatus.DELETED:
                 return
-            user = sessions.used_by(connection, session_id)
+            user = sessions.used_by(connection, session_id, forks=True)
             if user is not None:
                 raise SessionInUseError(
-                    f"The execution {user} works in the session {session_id} or waits to; cancel "
-                    "it or wait for its end.",
+                    f"The execution {user} works in the session {session_id}, waits to, or is to "
+                    "fork it; cancel it or wait for its end.",
                     session_id=str(session_id),
                     execution_id=str(user),
                 )

@@ -32,7 +32,11 @@ The session that an execution was to fork, and has not forked yet, isn't its own
 """
 
 _ONE = text(
-    f"WITH moved AS (SELECT e.id, e.status, {SETTLED_COLUMNS} FROM executions e WHERE e.id = :id)"
+    # by itself: the plan must not begin with the sessions
+    f"""
+WITH moved AS MATERIALIZED (
+    SELECT e.id, e.status, {SETTLED_COLUMNS} FROM executions e WHERE e.id = :id)
+"""
     + _SETTLE
 )
 

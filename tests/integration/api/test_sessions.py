@@ -133,6 +133,11 @@ def test_deleting_takes_files_and_state(ada: Asker, admin: Asker, container: Con
     (directory / "work").mkdir(parents=True)
     (directory / "work" / "a.txt").write_text("a")
     ada.post(user["_links"]["cancel"])
+    wishes = {"session_id": session_id, "fork_session": True}
+    fork = ada.post(EXECUTE, json=BODY | wishes).json()
+    problem = assert_problem(ada.delete(path), 409, "session_in_use")
+    assert problem["details"]["execution_id"] == fork["execution_id"]
+    ada.post(fork["_links"]["cancel"])
     for _ in range(2):
         assert ada.delete(path).status_code == 204
     assert not directory.exists()
@@ -162,6 +167,7 @@ def test_the_client_does_all_of_it(client: Client, container: Container) -> None
     assert accepted.session_id == session_id
     assert [each.id for each in client.sessions.list(status="ended")] == [session_id]
     assert client.sessions.get(session_id).external_id == "x-1"
+    client.executions.cancel(accepted.execution_id)
     client.sessions.delete(session_id)
     assert client.sessions.get(session_id).status == "deleted"
     with pytest.raises(ClientError) as caught:

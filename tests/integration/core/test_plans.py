@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, event, text
 
-from celeriac.db import executions, leases, queues, transitions
+from celeriac.db import executions, leases, queues, retention, sessions, transitions
 from celeriac.db.engine import Database
 from celeriac.db.executions import ExecutionFilter
 from celeriac.db.transitions import Turn
@@ -59,6 +59,13 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: transitions.rescue_expired(c, limit=100, base_delay=2.0, grace=0.0),
         BY_ID | {"ix_executions_leased"},
     ),
+    "who works in a session": (
+        lambda c: sessions.used_by(c, uuid4(), forks=True),
+        {"ix_executions_session"},
+    ),
+    "end a session": (lambda c: transitions.settle_session(c, uuid4()), BY_ID),
+    "what ended long ago": (lambda c: retention.old_executions(c, days=90, limit=100), BY_ID),
+    "forget what ended": (lambda c: retention.delete_executions(c, [uuid4()]), BY_ID),
     "list what is live": (
         lambda c: executions.find(c, LIVE, before=None, limit=50),
         {"ix_executions_live"},
