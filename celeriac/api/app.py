@@ -13,6 +13,7 @@ from celeriac.api import (
     approval_links,
     approvals,
     audit,
+    budgets,
     cassettes,
     celery_tasks,
     docs,
@@ -26,6 +27,7 @@ from celeriac.api import (
     reports,
     sessions,
     tasks,
+    usage,
     users,
 )
 from celeriac.api.middleware import BodyLimit, RequestContext
@@ -41,6 +43,8 @@ _RESOURCES = (
     sessions,
     files,
     cassettes,
+    usage,
+    budgets,
     approval_links,
     approvals,
     celery_tasks,

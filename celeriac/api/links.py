@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from celeriac.domain.approval import Approval, ApprovalStatus
+from celeriac.domain.budget import BudgetScope, StoredBudget
 from celeriac.domain.execution import Execution
 from celeriac.wire import Links
 
@@ -54,6 +55,8 @@ def execution(row: Execution) -> Links:
     path = f"{PREFIX}/task-executions/{row.id}"
     links = accepted(row.id, row.task_id, row.celery_task_id, row.session_id)
     links["files"] = f"{path}/files"
+    links["model_calls"] = f"{path}/model-calls"
+    links["budgets"] = f"{path}/budgets"
     links["approvals"] = f"{PREFIX}/approvals?execution_id={row.id}"
     if row.status.terminal:
         links["cancel"] = None
@@ -88,6 +91,14 @@ def cassette(cassette_id: UUID, execution_id: UUID | None) -> Links:
         "content": f"{path}/content",
         "execution": f"{PREFIX}/task-executions/{execution_id}" if execution_id else None,
     }
+
+
+def budget(found: StoredBudget) -> Links:
+    """Return the links of a budget."""
+    links: Links = {"self": f"{PREFIX}/budgets/{found.id}"}
+    if found.scope is BudgetScope.TASK:
+        links["task"] = f"{PREFIX}/tasks/{found.subject_id}"
+    return links
 
 
 def approval(found: Approval) -> Links:

@@ -23,6 +23,8 @@ TAGS = [
     {"name": "tasks", "description": "Named, reusable pieces of work."},
     {"name": "executions", "description": "Runs of tasks: start, follow, cancel, repeat."},
     {"name": "sessions", "description": "Conversations that later runs can go on with."},
+    {"name": "usage", "description": "What model calls used and cost."},
+    {"name": "budgets", "description": "How much model calls may cost."},
     {"name": "cassettes", "description": "Recorded model traffic, to run agents without models."},
     {"name": "approvals", "description": "What agents ask people, and the answers."},
     {"name": "celery tasks", "description": "The Celery tasks behind executions, and plain ones."},

@@ -7,6 +7,7 @@ from celeriac import wire
 from celeriac.api import links
 from celeriac.domain import catalog
 from celeriac.domain.approval import Approval
+from celeriac.domain.budget import Standing, StoredBudget
 from celeriac.domain.cassette import CassetteSummary
 from celeriac.domain.celery_states import SIMPLE
 from celeriac.domain.events import Event
@@ -68,6 +69,24 @@ def approval(found: Approval) -> wire.Approval:
 def linked_approval(found: Approval) -> wire.LinkedApproval:
     """Return a question as whoever holds a link to it is shown it."""
     return wire.LinkedApproval.model_validate(found, from_attributes=True)
+
+
+def standing(found: Standing) -> wire.BudgetStanding:
+    """Return how a budget stands, as answers show it."""
+    return wire.BudgetStanding.model_validate(found)
+
+
+def budget(found: StoredBudget) -> wire.Budget:
+    """Return a budget as answers show it."""
+    values = _values(found)
+    limits = values.pop("budget")
+    values |= {
+        "max_cost": limits.max_cost,
+        "max_tokens": limits.max_tokens,
+        "on_budget": limits.on_budget,
+        "standing": standing(found.standing),
+    }
+    return wire.Budget(**values, links=links.budget(found))
 
 
 def event(found: Event) -> wire.Event:

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from celeriac.cli import (
     agents,
     approvals,
+    budgets,
     cassettes,
     database,
     executions,
@@ -31,6 +32,7 @@ from celeriac.cli.monitor import monitor
 from celeriac.cli.run import run as run_task
 from celeriac.cli.timeline import timeline
 from celeriac.cli.up import up
+from celeriac.cli.usage import usage
 from celeriac.domain.errors import CeleriacError
 from celeriac.version import __version__
 
@@ -99,14 +101,26 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
         app.command(rich_help_panel=_START, context_settings=_PASS_ON)(hand_over)
     app.command(rich_help_panel=_START)(doctor)
     app.command(name="run", rich_help_panel=_WORK)(run_task)
-    for look in (monitor, timeline, logs):
+    for look in (monitor, timeline, logs, usage):
         app.command(rich_help_panel=_WORK)(look)
     for group in _GROUPS:
         app.add_typer(group.build_app(), rich_help_panel=_MANAGE)
     return app
 
 
-_GROUPS = (tasks, agents, crews, executions, approvals, sessions, cassettes, keys, database)
+_GROUPS = (
+    tasks,
+    agents,
+    crews,
+    executions,
+    approvals,
+    budgets,
+    sessions,
+    cassettes,
+    keys,
+    database,
+)
+
 
 _START_HERE = """New here? Try these, in this order:
   celeriac demo      everything at work for a minute, on your machine alone

@@ -8,6 +8,7 @@ import httpx
 
 from celeriac import wire
 from celeriac.client.approvals import Approvals
+from celeriac.client.budgets import Budgets, Usage
 from celeriac.client.cassettes import Cassettes
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
@@ -56,8 +57,10 @@ class Client:
         self.tasks = Tasks(self._transport)
         self.executions = Executions(self._transport)
         self.sessions = Sessions(self._transport)
-        self.approvals = Approvals(self._transport)
         self.cassettes = Cassettes(self._transport)
+        self.approvals = Approvals(self._transport)
+        self.budgets = Budgets(self._transport)
+        self.usage = Usage(self._transport)
         self.celery_tasks = CeleryTasks(self._transport)
         self.keys = Keys(self._transport)
         self.users = Users(self._transport)

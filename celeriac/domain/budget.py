@@ -3,23 +3,24 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import Field, PlainSerializer, model_validator
 
 from celeriac.domain.agent.base import Strict
+from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 
-
-class OnBudget(StrEnum):
-    """What follows when a budget is spent."""
-
-    STOP = "stop"
-    """The execution fails at once with `budget_spent`."""
-    ASK = "ask"
-    """The execution is parked and a person is asked."""
-
+__all__ = [
+    "Budget",
+    "BudgetScope",
+    "Extension",
+    "Money",
+    "OnBudget",
+    "Period",
+    "Standing",
+    "StoredBudget",
+]
 
 Money = Annotated[
     Decimal,
@@ -42,21 +43,6 @@ class Budget(Strict):
         if self.max_cost is None and self.max_tokens is None:
             raise ValueError("set max_cost, max_tokens or both; a budget must bound something")
         return self
-
-
-class BudgetScope(StrEnum):
-    """Whose model calls a budget bounds together."""
-
-    EXECUTION = "execution"
-    TASK = "task"
-    USER = "user"
-
-
-class Period(StrEnum):
-    """After what time a budget begins anew, at midnight UTC by the database's clock."""
-
-    DAY = "day"
-    MONTH = "month"
 
 
 @dataclass(frozen=True, slots=True)

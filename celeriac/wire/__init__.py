@@ -4,6 +4,14 @@ from celeriac.wire.accounts import ApiKey, NewApiKey, User
 from celeriac.wire.approvals import Approval, LinkedApproval
 from celeriac.wire.audit import AuditEntry
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
+from celeriac.wire.budgets import (
+    Budget,
+    BudgetStanding,
+    BudgetStandings,
+    MadeCall,
+    UsageTotal,
+    UsageTotals,
+)
 from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
@@ -20,6 +28,9 @@ __all__ = [
     "ApiKey",
     "Approval",
     "AuditEntry",
+    "Budget",
+    "BudgetStanding",
+    "BudgetStandings",
     "Cassette",
     "CeleryHealth",
     "CeleryTask",
@@ -32,6 +43,7 @@ __all__ = [
     "Health",
     "LinkedApproval",
     "Links",
+    "MadeCall",
     "NewApiKey",
     "Page",
     "Problem",
@@ -42,6 +54,8 @@ __all__ = [
     "Reports",
     "Session",
     "Task",
+    "UsageTotal",
+    "UsageTotals",
     "User",
     "Wire",
     "Worker",

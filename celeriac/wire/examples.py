@@ -8,6 +8,7 @@ _AGENT = "0199f3a2-0002-7000-8000-000000000002"
 _TASK = "0199f3a2-0003-7000-8000-000000000003"
 _BATCH = "0199f3a2-0004-7000-8000-000000000004"
 _KEY = "0199f3a2-0005-7000-8000-000000000005"
+_BUDGET = "0199f3a2-0007-7000-8000-000000000007"
 _SESSION = "0199f3a2-0006-7000-8000-000000000006"
 _CELERY = "7c0a2f1e-5d86-4a3b-9c11-2f6f3a9d4e55"
 _PATH = f"/api/v1/task-executions/{_ID}"
@@ -103,6 +104,7 @@ EXECUTION: dict[str, Any] = {
     "_links": _LINKS
     | {
         "files": f"{_PATH}/files", "cancel": None, "retry": f"{_PATH}/retry",
+        "model_calls": f"{_PATH}/model-calls", "budgets": f"{_PATH}/budgets",
         "report": f"{_PATH}/report", "approvals": f"/api/v1/approvals?execution_id={_ID}",
     },
 }  # fmt: skip
@@ -143,6 +145,38 @@ REPORTS: dict[str, Any] = {
             "format": "markdown", "size": 4127, "created_at": _LATER,
             "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
             "_links": {"self": f"{_PATH}/report?format=markdown"},
+        }
+    ],
+}  # fmt: skip
+
+_STANDING: dict[str, Any] = {
+    "budget_id": _BUDGET, "scope": "task", "subject_id": _TASK, "window": "2026-11-22",
+    "on_budget": "ask", "max_cost": "5.000000000", "max_tokens": None,
+    "spent_cost": "1.204500000", "spent_tokens": 482113, "reserved_cost": "0.012000000",
+    "reserved_tokens": 4310, "overshoot_cost": "0", "overshoot_tokens": 0, "raised": 0,
+}  # fmt: skip
+
+BUDGET_STANDINGS: dict[str, Any] = {"items": [_STANDING]}
+
+BUDGET: dict[str, Any] = {
+    "id": _BUDGET, "scope": "task", "subject_id": _TASK, "subject_name": "summarise",
+    "owner_id": _OWNER, "period": "day", "max_cost": "5.000000000", "max_tokens": None,
+    "on_budget": "ask", "standing": _STANDING, "created_at": _AT, "updated_at": _AT,
+    "_links": {"self": f"/api/v1/budgets/{_BUDGET}", "task": f"/api/v1/tasks/{_TASK}"},
+}  # fmt: skip
+
+MADE_CALL: dict[str, Any] = {
+    "id": _KEY, "attempt": 1, "at": _LATER, "provider": "openai", "model": "gpt-5-mini",
+    "input_tokens": 812, "output_tokens": 96, "cached_tokens": 512, "latency_ms": 1840,
+    "finish_reason": "stop", "cost": "0.000279800",
+}  # fmt: skip
+
+USAGE_TOTALS: dict[str, Any] = {
+    "items": [
+        {
+            "key": "2026-11-22", "name": "2026-11-22", "calls": 1204, "unpriced_calls": 0,
+            "input_tokens": 981204, "output_tokens": 120331, "cached_tokens": 402110,
+            "cost": "0.412300000",
         }
     ],
 }  # fmt: skip

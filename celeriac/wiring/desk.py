@@ -11,6 +11,7 @@ from celeriac.services.approval_links import ApprovalLinks
 from celeriac.services.approve import Approvals
 from celeriac.services.artifacts import Artifacts
 from celeriac.services.authenticate import Authenticate
+from celeriac.services.budgets import Budgets
 from celeriac.services.cassettes import Cassettes
 from celeriac.services.celery_tasks import CeleryTasks
 from celeriac.services.health import HealthChecks
@@ -18,6 +19,7 @@ from celeriac.services.queries import Queries
 from celeriac.services.report import Reports
 from celeriac.services.sessions import Sessions
 from celeriac.services.tasks import Tasks
+from celeriac.services.usage import Usage
 from celeriac.wiring.container import Container
 from celeriac.wiring.options import celery_options, places, secret_key
 
@@ -40,6 +42,8 @@ class Desk:
     cassettes: Cassettes
     artifacts: Artifacts
     reports: Reports
+    budgets: Budgets
+    usage: Usage
     celery_tasks: CeleryTasks
     health: HealthChecks
     redis_ping: RedisPing
@@ -76,6 +80,8 @@ def build_desk(container: Container) -> Desk:
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
         reports=Reports(container.database),
+        budgets=Budgets(container.database, container.plans, container.live),
+        usage=Usage(container.database),
         celery_tasks=CeleryTasks(
             container.database,
             celery,

@@ -1,0 +1,77 @@
+"""Budgets over HTTP."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api import views
+from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.json_route import JsonRoute
+from celeriac.api.schemas.budgets import NewBudget
+from celeriac.api.schemas.catalog import Reference
+from celeriac.domain.budget import BudgetScope
+
+router = APIRouter(prefix="/budgets", tags=["budgets"], route_class=JsonRoute)
+
+BudgetPath = Annotated[UUID, Path(description="The budget's id.")]
+
+
+@router.post(
+    "", operation_id="set_budget", summary="Set a budget", responses=WRITING | problems(404)
+)
+def put(body: NewBudget, actor: Operator, desk: AtDesk) -> wire.Budget:
+    """Set the budget of a task or a user for a period, in the place of an earlier one.
+
+    What was used since the day or month began counts. Executions that ask for more of it go on.
+    """
+    if body.user_id is not None:
+        scope, subject_id = BudgetScope.USER, body.user_id
+    else:
+        scope, subject_id = BudgetScope.TASK, desk.tasks.resolve(actor, str(body.task))
+    return views.budget(desk.budgets.put(actor, scope, subject_id, body.period, body.budget()))
+
+
+@router.get(
+    "", operation_id="list_budgets", summary="List budgets", responses=READING | problems(404)
+)
+def find(
+    actor: Caller,
+    desk: AtDesk,
+    task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
+    user_id: Annotated[UUID | None, Query(description="Of this user.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> wire.Page[wire.Budget]:
+    """Return your budgets and those of your tasks, the newest first; an admin sees everybody's."""
+    subject_id = user_id if task is None else desk.tasks.resolve(actor, task)
+    page = desk.budgets.find(actor, subject_id=subject_id, cursor=cursor, limit=limit)
+    return wire.Page(items=list(map(views.budget, page.items)), next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/{budget_id}",
+    operation_id="get_budget",
+    summary="Get a budget",
+    responses=READING | problems(404),
+)
+def get(budget_id: BudgetPath, actor: Caller, desk: AtDesk) -> wire.Budget:
+    """Return a budget and how far it is used."""
+    return views.budget(desk.budgets.get(actor, budget_id))
+
+
+@router.delete(
+    "/{budget_id}",
+    status_code=204,
+    response_class=Response,
+    operation_id="remove_budget",
+    summary="Remove a budget",
+    responses=READING | problems(403, 404),
+)
+def remove(budget_id: BudgetPath, actor: Operator, desk: AtDesk) -> Response:
+    """Remove a budget: it bounds nothing any more. A user's is an admin's to remove."""
+    desk.budgets.remove(actor, budget_id)
+    return Response(status_code=204)
