@@ -35,6 +35,9 @@ _LONGEST_RETRY_AFTER = 5.0
 """Seconds that a call waits in its place when the provider asks to slow down; an attempt that is
 asked to wait longer ends, and gives its slot to another."""
 
+_LIKELY_OUTPUT = 4_096
+"""Tokens that an answer is thought to need at most."""
+
 _UNFINISHED = "unfinished"
 _ERRORS = 400
 SLOW_DOWN = 429
@@ -119,13 +122,17 @@ class Calls:
             )
 
     def _plan(self, incoming: Incoming) -> PlannedCall:
-        """Say the most that a call can use: its size and its own limit of output."""
+        """Say about the most that a call will use, from its size.
+
+        Claude Code leaves room for answers of many thousand tokens that hardly any of them needs;
+        to reserve it all would keep most of a budget idle.
+        """
         wish = _object(incoming.body)
         model, limit = wish.get("model"), wish.get("max_tokens")
         name = model if isinstance(model, str) and model else "unknown"
         tokens = Tokens(
             input=min(len(incoming.body) // _BYTES_PER_TOKEN + 1, MAX_COUNT),
-            output=min(limit, MAX_COUNT) if isinstance(limit, int) and limit > 0 else 0,
+            output=min(limit, _LIKELY_OUTPUT) if isinstance(limit, int) else _LIKELY_OUTPUT,
         )
         cost = self._prices.cost(self._upstream.choice(name), tokens)
         return PlannedCall(ANTHROPIC, name, tokens.input, tokens.output, cost)
@@ -139,6 +146,7 @@ class Calls:
         status: int | None,
     ) -> None:
         refused = status is not None and status >= _ERRORS
+        unfinished = reading.stop_reason is None and not refused
         model = reading.model or planned.model
         tokens = reading.tokens
         cost = self._prices.cost(self._upstream.choice(model), tokens) if reading.measured else None
@@ -152,6 +160,7 @@ class Calls:
                 latency_ms=latency_ms,
                 finish_reason=f"http_{status}" if refused else reading.stop_reason or _UNFINISHED,
                 cost=Decimal(0) if refused else cost,
+                booked=planned if unfinished else None,
             ),
             ticket,
         )

@@ -100,7 +100,7 @@ class Transcript:
                     EventType.TOOL_CALL,
                     {
                         "id": storable_text(call_id),
-                        "tool": storable_text(tool),
+                        **_name(tool),
                         "arguments": clip(text, MAX_MESSAGE_CHARACTERS) if long else kept,
                     },
                 )
@@ -122,12 +122,21 @@ class Transcript:
             EventType.TOOL_RESULT,
             {
                 "id": storable_text(block.tool_use_id),
-                "tool": storable_text(tool),
+                **_name(tool),
                 "ms": ms,
                 "failed": failed,
                 **_clipped(storable_text(_text_of(block.content))),
             },
         )
+
+
+def _name(tool: str) -> dict[str, JsonValue]:
+    """Return a tool's name, and its MCP server's where it has one, as all runners tell them."""
+    name = storable_text(tool)
+    if not name.startswith("mcp__"):
+        return {"tool": name}
+    _, server, own = (*name.split("__", 2), "")[:3]
+    return {"server": server, "tool": own}
 
 
 def _clipped(text: str) -> dict[str, JsonValue]:

@@ -12,7 +12,8 @@ from celeriac.client import Client
 from celeriac.domain.agent import CommandAgent, PythonAgent
 from celeriac.kit.jsontypes import dumps
 from celeriac.services.accounts import Accounts
-from tests.support import fleet_agents, plain_tasks
+from tests.support import anthropic_scenes, fleet_agents, plain_tasks
+from tests.support.anthropic_server import AnthropicServer
 from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
@@ -22,7 +23,12 @@ from tests.support.servers import PostgresServer, ValkeyServer, running_valkey
 
 _FLEET = pytest.StashKey[Fleet]()
 OWN_TASKS = ("-I", plain_tasks.MODULE)
+_ASK = """
+echo '{"type": "ask", "key": "colour", "kind": "question", "title": "Which colour?"}'
+read start; read answer; printf '{"type": "result", "value": %s}\\n' "$answer"
+"""
 COMMANDS = {
+    "ask": ["sh", "-c", _ASK],
     "word-count": [str(REPOSITORY / "examples/command/word-count.sh")],
     "family": ["sh", "-c", 'sleep 600 & setsid sleep 601 & echo $$ $! > "$1"; wait', "sh"],
 }
@@ -72,11 +78,22 @@ def scripted() -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="package")
-def worker(package_fleet: Fleet, beat: Program, scripted: ModelServer) -> Program:
+def anthropic() -> Iterator[AnthropicServer]:
+    """What Claude Code asks on the worker `w1`."""
+    with AnthropicServer(anthropic_scenes.SCENES).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def worker(
+    package_fleet: Fleet, beat: Program, scripted: ModelServer, anthropic: AnthropicServer
+) -> Program:
     """The worker `w1`: threads, every queue of ours, and the plain tasks of a user."""
     return package_fleet.worker(
         "w1",
         options=OWN_TASKS,
+        ANTHROPIC_BASE_URL=anthropic.base_url,
+        ANTHROPIC_API_KEY=anthropic_scenes.KEY,
         CELERIAC_COMMANDS=dumps(COMMANDS),
         CELERIAC_MCP_SERVERS=dumps(MCP_SERVERS),
         CELERIAC_PROVIDERS=dumps({"scripted": {"base_url": scripted.base_url, "api_key": KEY}}),

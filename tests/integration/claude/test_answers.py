@@ -128,5 +128,5 @@ async def test_tools_of_an_mcp_server_are_called(
     assert isinstance(outcome, Completed)
     assert "42" in outcome.result
     (result,) = told(context, EventType.TOOL_RESULT)
-    assert result["tool"] == "mcp__sums__add"
+    assert (result["server"], result["tool"]) == ("sums", "add")
     assert not result["failed"]
