@@ -9,6 +9,7 @@ cancellation does.
 import asyncio
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +26,7 @@ from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice, Providers
+from celeriac.agents.tape import Tape, taping
 from celeriac.domain.agent import CrewaiAgent, CrewGraph, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed
@@ -79,7 +81,7 @@ class CrewaiRunner:
                 f"The agent {job.agent_name} is no crewai agent.", field="runner"
             )
         crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
-        choices = self._choices(crew)
+        choices = self._choices(crew, reached=job.options.cassette_id is None)
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
         if self._venv.state() is not State.READY:
@@ -93,21 +95,24 @@ class CrewaiRunner:
         )
         private = context.workdir / _PRIVATE
         try:
-            result = await run_in_child(
-                self._command(job, context.workdir, private),
-                job,
-                context,
-                {"crew": _described(job, job.agent, crew, choices, tools)},
-                price=lambda provider, model, tokens: self._cost(
-                    choices.get(f"{provider}/{model}"), tokens
-                ),
-            )
+            async with taping(
+                job, context, keys=self._providers.keys, workdir=context.workdir
+            ) as tape:
+                result = await run_in_child(
+                    self._command(job, context.workdir, private),
+                    job,
+                    context,
+                    {"crew": _described(job, job.agent, crew, _over(tape, choices), tools)},
+                    price=lambda provider, model, tokens: self._cost(
+                        choices.get(f"{provider}/{model}"), tokens
+                    ),
+                )
         finally:
             await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
         check_output(result, job.output_schema, f"the crew {job.agent_name}")
         return Completed(result)
 
-    def _choices(self, crew: CrewGraph) -> dict[str, Choice]:
+    def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
         """Find every model that the crew names; an error says which node names it."""
         named = {agent.model: f"agents.{agent.id}" for agent in reversed(crew.agents)}
         if crew.manager_model is not None:
@@ -115,7 +120,7 @@ class CrewaiRunner:
         choices = {}
         for model, node in named.items():
             try:
-                choices[model] = self._providers.choose(model)
+                choices[model] = self._providers.choose(model, reached=reached)
             except AgentMisconfiguredError as error:
                 raise AgentMisconfiguredError(
                     f"The crew's {node}: {error.message}", field="crew", node=node
@@ -141,6 +146,14 @@ class CrewaiRunner:
 
     def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:
         return self._prices.cost(choice, tokens) if choice else None
+
+
+def _over(tape: Tape, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+    """Return the models as they are reached over the tape."""
+    return {
+        name: replace(choice, provider=tape.reached(choice.provider))
+        for name, choice in choices.items()
+    }
 
 
 def _described(

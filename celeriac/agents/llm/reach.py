@@ -9,7 +9,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from celeriac.agents.llm.chat_models import ChatModels
 from celeriac.agents.llm.clients import Clients
 from celeriac.agents.providers import Choice, Providers
-from celeriac.agents.tape import Tape, taping
+from celeriac.agents.tape import taping
 from celeriac.services.ports import Job, RunContext
 
 
@@ -38,7 +38,7 @@ class Reach:
                 return
             own = self._new_models()
             try:
-                yield choice, own.of(_over(tape, choice))
+                yield choice, own.of(replace(choice, provider=tape.reached(choice.provider)))
             finally:
                 await own.aclose()
 
@@ -48,9 +48,3 @@ class Reach:
 
     def _new_models(self) -> ChatModels:
         return ChatModels(Clients(silence_seconds=self._silence_seconds))
-
-
-def _over(tape: Tape, choice: Choice) -> Choice:
-    provider = choice.provider
-    base_url = tape.base_url(provider.name, provider.base_url)
-    return replace(choice, provider=replace(provider, base_url=base_url))

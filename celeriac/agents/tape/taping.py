@@ -3,10 +3,12 @@
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from celeriac.agents.providers import Provider
 from celeriac.agents.tape.playback import Playback
 from celeriac.agents.tape.recorder import Recorder
 from celeriac.agents.tape.requests import Words
@@ -36,6 +38,10 @@ class Tape:
         """Return the base URL at which to reach `provider` in place of `upstream`."""
         del provider
         return upstream
+
+    def reached(self, provider: Provider) -> Provider:
+        """Return `provider` as it is reached over the tape."""
+        return replace(provider, base_url=self.base_url(provider.name, provider.base_url))
 
 
 class _Running(Tape):
