@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.command_line import CommandLine, RunningUp, running_up
+from tests.support.crew_scenes import CREW_SCENES
+from tests.support.crews import VENV as CREWAI
+from tests.support.local_model import IS_INSTALLED, running_local_model
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
 from tests.support.places import temporary_directory
@@ -16,19 +19,32 @@ AGENTS = "tests.support.fleet_agents"
 @pytest.fixture(scope="package")
 def scripted() -> Iterator[ModelServer]:
     """The model provider `scripted` of the system."""
-    with ModelServer(SCENES).running() as server:
+    with ModelServer({**SCENES, **CREW_SCENES}).running() as server:
         yield server
 
 
 @pytest.fixture(scope="package")
-def commands(scripted: ModelServer) -> Iterator[CommandLine]:
+def local_model_url() -> Iterator[str | None]:
+    """The address of the small real model; None where its package isn't installed."""
+    if not IS_INSTALLED:
+        yield None
+        return
+    with running_local_model() as model:
+        yield model.base_url
+
+
+@pytest.fixture(scope="package")
+def commands(scripted: ModelServer, local_model_url: str | None) -> Iterator[CommandLine]:
     """A command line whose home runs the system `up`."""
-    provider = {"base_url": scripted.base_url, "api_key": KEY}
+    providers = {"scripted": {"base_url": scripted.base_url, "api_key": KEY}}
+    if local_model_url:
+        providers["local"] = {"base_url": local_model_url, "api_key": "none"}
     with temporary_directory() as directory:
         yield CommandLine(
             directory,
             CELERIAC_AGENT_MODULES=f'["{AGENTS}"]',
-            CELERIAC_PROVIDERS=json.dumps({"scripted": provider}),
+            CELERIAC_CREWAI_VENV=str(CREWAI.root),
+            CELERIAC_PROVIDERS=json.dumps(providers),
         )
 
 

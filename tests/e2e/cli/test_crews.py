@@ -1,0 +1,97 @@
+"""Crews from the command line, on a real worker: one with a real model, one that is cancelled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.command_line import CommandLine
+from tests.support.crews import crew, require_crewai, task
+from tests.support.local_model import IS_INSTALLED
+from tests.support.model_server import ModelServer
+from tests.support.programs import REPOSITORY
+from tests.support.waiting import wait_until
+
+EXAMPLE = REPOSITORY / "examples" / "crews" / "newsroom.json"
+
+pytestmark = pytest.mark.usefixtures("crewai", "up")
+
+
+@pytest.fixture(scope="module")
+def crewai() -> None:
+    """CrewAI's environment is there."""
+    require_crewai()
+
+
+def make(commands: CommandLine, name: str, graph: Path) -> None:
+    commands.ask("agents", "create", name, "--crew", str(graph))
+    commands.ask(
+        "tasks", "create", name, "--agent", name,
+        "--set", "limits.soft_seconds:=90", "--set", "limits.hard_seconds:=100",
+    )  # fmt: skip
+
+
+def events_of(commands: CommandLine, execution: str) -> list[dict[str, Any]]:
+    found = commands.ask("executions", "events", execution)
+    return list(found["items"] if isinstance(found, dict) else found)
+
+
+@pytest.mark.skipif(not IS_INSTALLED, reason="the extra local-model is not installed")
+@pytest.mark.requirement("C2", "C3", "C6")
+def test_the_example_runs_on_the_local_model(commands: CommandLine) -> None:
+    make(commands, "newsroom", EXAMPLE)
+    refused = commands.run("run", "newsroom")
+    assert (refused.code, "'topic' is undefined" in refused.err) == (2, True), refused.err
+
+    done = commands.ask("run", "newsroom", "--var", "topic=celeriac")
+
+    assert done["status"] == "completed", done
+    assert len(done["result"]) > 20
+    assert done["progress"] == {"done": 2, "total": 2, "note": "done"}
+    assert done["model_call_count"] >= 2
+    assert done["cost"] == 0
+    outputs = [
+        each["data"]["data"]["output"]
+        for each in events_of(commands, done["id"])
+        if each["data"].get("name") == "crew_task_completed"
+    ]
+    assert len(outputs) == 2
+    assert outputs[-1] == done["result"]
+
+
+@pytest.mark.requirement("C5", "C6")
+def test_a_running_crew_is_cancelled(
+    commands: CommandLine, scripted: ModelServer, tmp_path: Path
+) -> None:
+    graph = tmp_path / "waiting.json"
+    graph.write_text(json.dumps(crew(task("first", "silent"))).replace("test/", "scripted/"))
+    make(commands, "waiting", graph)
+    accepted = commands.ask("run", "waiting", "--detach")
+    execution = accepted.get("execution_id") or accepted["id"]
+    wait_until(lambda: scripted.asked("Current"), "the crew asks its model")
+    assert crews_of(execution), "the crew runs in a process of its own"
+
+    commands.run("executions", "cancel", execution)
+
+    wait_until(
+        lambda: commands.ask("executions", "show", execution)["status"] == "cancelled",
+        "the crew is cancelled",
+    )
+    done = commands.ask("executions", "show", execution)
+    assert done["cancel_requested_by"] == "admin"
+    assert not crews_of(execution), "nothing of it is left"
+    wait_until(lambda: "Current" in scripted.left, "the model is hung up on")
+
+
+def crews_of(execution: str) -> list[psutil.Process]:
+    """The processes that stand in an execution's directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if execution in process.cwd():
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
