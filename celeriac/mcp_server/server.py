@@ -5,6 +5,7 @@ from mcp.server.mcpserver import MCPServer
 
 from celeriac.client import Client
 from celeriac.mcp_server.access import Access, KeyOfRequest, OneKey
+from celeriac.mcp_server.approvals import approval_tools
 from celeriac.mcp_server.executions import execution_tools
 from celeriac.mcp_server.guard import RequireKey
 from celeriac.mcp_server.reading import reading_tools
@@ -32,6 +33,7 @@ def build_server(access: Access) -> MCPServer[None]:
             *execution_tools(access),
             *waiting_tools(access),
             *reading_tools(access),
+            *approval_tools(access),
         ],
         log_level="WARNING",
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
 from mcp.server.mcpserver.tools import Tool
@@ -11,7 +11,6 @@ from pydantic import Field
 from celeriac import wire
 from celeriac.client import Client
 from celeriac.domain.events import EventType
-from celeriac.domain.outcome import WaitingFor
 from celeriac.mcp_server.access import Access, ToolContext
 from celeriac.mcp_server.parameters import ExecutionId
 from celeriac.mcp_server.toolbox import READS, make_tool
@@ -21,6 +20,20 @@ MAX_SECONDS = 600.0
 _DEFAULT_SECONDS = 30.0
 _FIRST_LOOK_SECONDS = 0.1
 _LONGEST_LOOK_SECONDS = 1.0
+_SLOWER = 1.5
+_ABOUT_QUESTIONS = {EventType.APPROVAL_ASKED, EventType.APPROVAL_ANSWERED}
+
+
+class WaitedFor(ExecutionState):
+    """An execution after a wait."""
+
+    asks: bool = Field(description="Whether it asks a person something: see list_approvals.")
+
+    @classmethod
+    def after(cls, execution: wire.Execution, *, asks: bool) -> Self:
+        """Return `execution` as it stands after a wait."""
+        asks = asks and not execution.status.terminal
+        return cls(asks=asks, **ExecutionState.of(execution).model_dump())
 
 
 def waiting_tools(access: Access) -> list[Tool]:
@@ -34,9 +47,9 @@ def waiting_tools(access: Access) -> list[Tool]:
             float, Field(ge=0, le=MAX_SECONDS, description="How long to wait at most.")
         ] = _DEFAULT_SECONDS,
         stop_at_question: Annotated[
-            bool, Field(description="Return as soon as it waits for a person's approval.")
+            bool, Field(description="Return as soon as it asks a person something.")
         ] = True,
-    ) -> ExecutionState:
+    ) -> WaitedFor:
         """Wait until an execution has ended, and return how it stands then.
 
         When the time is over it is returned as it stands, with `ended` false: it goes on by
@@ -44,8 +57,7 @@ def waiting_tools(access: Access) -> list[Tool]:
         """
         with access.client(ctx) as client:
             watch = _Watch(client, execution_id, ctx)
-            execution = await watch.until_end(timeout_seconds, stop_at_question=stop_at_question)
-        return ExecutionState.of(execution)
+            return await watch.until_end(timeout_seconds, stop_at_question=stop_at_question)
 
     return [make_tool(wait_for_execution, "Wait for an execution", READS)]
 
@@ -58,25 +70,32 @@ class _Watch:
         self._id = execution_id
         self._context = context
         self._seen = 0
+        self._asked = False
 
-    async def until_end(self, seconds: float, *, stop_at_question: bool) -> wire.Execution:
+    async def until_end(self, seconds: float, *, stop_at_question: bool) -> WaitedFor:
+        """Return the execution once it has ended, asks a person, or the time is over."""
         deadline = time.monotonic() + seconds
         execution = await self._look()
         self._seen = execution.event_count
+        self._asked = not execution.status.terminal and await self._has_question()
         await self._tell(execution)
         pause = _FIRST_LOOK_SECONDS
         while not execution.status.terminal and time.monotonic() < deadline:
-            if stop_at_question and execution.waiting_for is WaitingFor.APPROVAL:
-                return execution
+            if stop_at_question and self._asked:
+                break
             await asyncio.sleep(min(pause, max(deadline - time.monotonic(), 0)))
-            pause = min(pause * 1.5, _LONGEST_LOOK_SECONDS)
+            pause = min(pause * _SLOWER, _LONGEST_LOOK_SECONDS)
             if await self._has_news():
                 execution = await self._look()
                 await self._tell(execution)
-        return execution
+        return WaitedFor.after(execution, asks=self._asked)
 
     async def _look(self) -> wire.Execution:
         return await asyncio.to_thread(self._client.executions.get, self._id)
+
+    async def _has_question(self) -> bool:
+        questions = self._client.approvals.list(status="open", execution_id=self._id)
+        return await asyncio.to_thread(next, questions, None) is not None
 
     async def _has_news(self) -> bool:
         """Whether there are new events: small to ask for, where a whole row may be large."""
@@ -85,7 +104,10 @@ class _Watch:
         )
         if news:
             self._seen = news[-1].seq
-        return any(each.type is not EventType.LOG for each in news)
+        kinds = {each.type for each in news}
+        if kinds & _ABOUT_QUESTIONS:
+            self._asked = await self._has_question()
+        return bool(kinds - {EventType.LOG})
 
     async def _tell(self, execution: wire.Execution) -> None:
         told = execution.progress

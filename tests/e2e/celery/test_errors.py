@@ -1,6 +1,6 @@
 """Where an execution's error is stored (A17): its row, the error log, the audit trail.
 
-Its session is the fourth place, once there are sessions.
+Its session is the fourth place, where it has one (test_sessions.py).
 """
 
 from datetime import UTC, datetime

@@ -18,8 +18,17 @@ from tests.support.programs import Program
 
 pytestmark = pytest.mark.anyio
 
-READING = {"list_tasks", "get_task", "list_executions", "get_execution", "wait_for_execution",
-           "list_events", "get_result", "get_report"}  # fmt: skip
+READING = {
+    "get_execution",
+    "get_report",
+    "get_result",
+    "get_task",
+    "list_approvals",
+    "list_events",
+    "list_executions",
+    "list_tasks",
+    "wait_for_execution",
+}
 
 
 @pytest.fixture
@@ -39,7 +48,7 @@ async def test_tools_say_what_they_take_answer_and_change(ada_client: Client) ->
         assert tool.input_schema["additionalProperties"] is False, name
         assert tool.output_schema, name
         assert tool.annotations is not None
-        assert tool.annotations.read_only_hint is (name in READING or name.startswith("list_"))
+        assert tool.annotations.read_only_hint is (name in READING)
     assert tools["cancel_execution"].annotations.destructive_hint is True  # type: ignore[union-attr]
     assert tools["execute_task"].input_schema["required"] == ["task"]
 
@@ -121,6 +130,29 @@ async def test_a_wait_is_bounded_and_can_be_given_up_and_the_execution_goes_on(
     await ask(ada_client, "cancel_execution", execution_id=execution)
     ended = await ask(ada_client, "wait_for_execution", execution_id=execution)
     assert (ended["status"], ended["cancel_requested_by"]) == ("cancelled", ada.name)
+
+
+async def test_a_question_ends_the_wait_and_its_answer_lets_the_execution_go_on(
+    ada_client: Client, worker: Program
+) -> None:
+    accepted = await ask(ada_client, "execute_task", task="ask", variables={"text": ""})
+    execution = accepted["execution_id"]
+
+    waited = await ask(ada_client, "wait_for_execution", execution_id=execution, timeout_seconds=60)
+    assert (waited["ended"], waited["asks"]) == (False, True)
+    listed = await ask(ada_client, "list_approvals", execution_id=execution)
+    (question,) = listed["approvals"]
+    assert (question["title"], question["kind"]) == ("Which colour?", "question")
+    answered = await ask(
+        ada_client, "answer_approval", approval_id=question["id"], approved=True, value="blue"
+    )
+    assert answered["status"] == "answered"
+
+    done = await ask(ada_client, "wait_for_execution", execution_id=execution, timeout_seconds=60)
+    assert (done["status"], done["asks"]) == ("completed", False)
+    assert done["result"]["value"] == "blue"
+    late = await refusal(ada_client, "answer_approval", approval_id=question["id"], approved=False)
+    assert "[approval_closed]" in late
 
 
 async def test_bad_input_is_told_with_its_code_and_cure(ada_client: Client) -> None:
