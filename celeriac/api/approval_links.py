@@ -41,11 +41,12 @@ Token = Annotated[
     ),
 ]
 
+_HTML: dict[str, Any] = {"text/html": {"schema": {"type": "string"}}}
 _PAGE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The question, as a page or as JSON.",
         "model": LinkedApproval,
-        "content": {"text/html": {"schema": {"type": "string"}}},
+        "content": _HTML,
     }
 }
 _BODY: dict[str, Any] = {
@@ -68,12 +69,17 @@ _BODY: dict[str, Any] = {
 }
 
 
+def _pages(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of problems that browsers are told as pages."""
+    return {status: said | {"content": _HTML} for status, said in problems(*statuses).items()}
+
+
 @router.get(
     "/{token}",
     operation_id="show_linked_approval",
     summary="Show the question behind a link",
     response_class=Response,
-    responses=_PAGE | problems(404, 422, 503),
+    responses=_PAGE | _pages(404) | problems(422, 503),
 )
 def show(request: Request, token: Token, desk: AtDesk) -> Response:
     """Show a question to whoever holds a signed link to it; needs no key and changes nothing.
@@ -93,7 +99,7 @@ def show(request: Request, token: Token, desk: AtDesk) -> Response:
     operation_id="answer_linked_approval",
     summary="Answer the question behind a link",
     response_class=Response,
-    responses=_PAGE | problems(400, 404, 409, 413, 422, 503),
+    responses=_PAGE | _pages(404, 409, 422) | problems(400, 413, 503),
     openapi_extra=_BODY,
 )
 async def respond(request: Request, token: Token, desk: AtDesk) -> Response:

@@ -15,6 +15,7 @@ from celeriac.kit.ids import uuid7
 from celeriac.settings import Settings
 from celeriac.wiring import Container, build, build_accounts
 from tests.support.api import AGENT, EXECUTE, TASK, Asker
+from tests.support.asking import a_form, park
 from tests.support.http_server import serving
 from tests.support.servers import PostgresServer, ValkeyServer
 from tests.support.working import claim, finish
@@ -68,10 +69,14 @@ def seeded(container: Container) -> Iterator[Seeded]:
         accepted = admin.post(EXECUTE, json={"variables": {"text": "a"}}).json()
         execution = accepted["execution_id"]
         finish(container, claim(container, execution), Completed({"summary": "a"}))
+        waiting = admin.post(EXECUTE, json={"variables": {"text": "b"}}).json()["execution_id"]
+        park(container, waiting, a_form())
+        (approval,) = admin.get(f"/api/v1/approvals?execution_id={waiting}").json()["items"]
         user = admin.get("/api/v1/me").json()["id"]
         ids = {
             "agent": agent,
             "task": task,
+            "approval_id": approval["id"],
             "execution_id": execution,
             "task_id": accepted["celery_task_id"],
             "user_id": user,
