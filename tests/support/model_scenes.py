@@ -262,8 +262,15 @@ def interrupted(exchange: Exchange) -> None:
     """Use a tool; be overrun when its answer comes for the first time, then repeat it."""
     answered = exchange.received.answered
     if not answered:
-        exchange.calls(("tools__note", {"text": "once"}))
+        exchange.calls(("desk__note", {"text": "once"}))
     elif exchange.tries == 1:
         exchange.error(429, {"message": "Slow down"}, retry_after="17")
     else:
         exchange.answer(answered[0])
+
+
+@scene
+def halves(exchange: Exchange) -> None:
+    """Repeat what the user said, in two pieces."""
+    said = exchange.received.prompt
+    exchange.answer(said[: len(said) // 2], said[len(said) // 2 :])

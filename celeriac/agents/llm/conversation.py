@@ -17,6 +17,7 @@ from celeriac.agents.mcp.calls import Steps
 from celeriac.agents.mcp.results import clean
 from celeriac.domain.agent import RunnerName
 from celeriac.domain.errors import SessionUnavailableError
+from celeriac.domain.outcome import Completed
 from celeriac.domain.session import Session
 from celeriac.kit.jsontypes import JsonValue, dumps
 from celeriac.services.ports import Job, RunContext
@@ -36,7 +37,7 @@ class Pending(BaseModel):
 
 
 class Turn(BaseModel):
-    """An execution's part of a conversation, from its prompt on, while it is not finished."""
+    """An execution's part of a conversation, from its prompt on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,6 +46,9 @@ class Turn(BaseModel):
     """How many answers of the model the conversation had when the turn began."""
     steps: dict[str, int] = {}
     pending: tuple[Pending, ...] = ()
+    finished: bool = False
+    result: JsonValue = None
+    """What the finished turn came to: its execution may not have been told of it."""
 
 
 class State(BaseModel):
@@ -55,7 +59,7 @@ class State(BaseModel):
     version: Literal[1] = 1
     messages: list[JsonValue] = []
     turn: Turn | None = None
-    """None: the last turn was finished, and a new one may begin."""
+    """The last one."""
 
 
 class Conversation:
@@ -82,8 +86,9 @@ class Conversation:
             )
             self.prompt = job.prompt
         self.pending = self._turn.pending
+        self.result = Completed(self._turn.result) if self._turn.finished else None
         self.steps = Steps(self._turn.steps)
-        self._latest: Sequence[ModelMessage] = self.history
+        self._latest: Sequence[ModelMessage] = ()
         self._saved = False
 
     @property
@@ -95,30 +100,39 @@ class Conversation:
         """Note that the model is asked with `messages`; what tools did by then is saved."""
         self._latest = list(messages)
         if _brings_results(messages[-1]):
-            await self.save()
+            await self._store(messages, self._turned())
 
-    async def save(
-        self,
-        messages: Sequence[ModelMessage] | None = None,
-        *,
-        pending: Sequence[Pending] = (),
+    async def leave(self) -> None:
+        """Save what the model was asked last, for another attempt to ask it that."""
+        if self._latest:
+            await self._store(self._latest, self._turned())
+
+    async def park(self, messages: Sequence[ModelMessage], pending: Sequence[Pending]) -> None:
+        """Save the turn with the calls that wait for a person."""
+        await self._store(messages, self._turned(pending))
+
+    async def finish(
+        self, messages: Sequence[ModelMessage], result: JsonValue, *, keep: bool
     ) -> None:
-        """Save the turn as it stands, or as `messages` say, for another attempt to go on with."""
-        turn = self._turn.model_copy(update={"steps": self.steps.counts, "pending": tuple(pending)})
-        await self._store(self._latest if messages is None else messages, turn)
+        """End the turn: save the conversation where it is wanted, else forget what was saved.
 
-    async def finish(self, messages: Sequence[ModelMessage], *, keep: bool) -> None:
-        """End the turn: save the conversation where it is wanted, else forget what was saved."""
+        The result stays with it: should the worker die now, another attempt repeats nothing.
+        """
         session = self._job.session
         given = session is not None and (
             session.execution_id != self._job.execution_id or session.parent_id is not None
         )
+        turn = self._turn.model_copy(update={"finished": True, "result": clean(result)})
         if keep or given:
-            await self._store(messages, None)
+            await self._store(messages, turn)
         elif session is not None or self._saved:
-            await self._store([], None)
+            await self._store([], turn)
 
-    async def _store(self, messages: Sequence[ModelMessage], turn: Turn | None) -> None:
+    def _turned(self, pending: Sequence[Pending] = ()) -> Turn:
+        changed = {"steps": self.steps.counts, "pending": tuple(pending)}
+        return self._turn.model_copy(update=changed)
+
+    async def _store(self, messages: Sequence[ModelMessage], turn: Turn) -> None:
         written = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")
         state = State(messages=clean(written), turn=turn)
         await self._context.save_session(state=state.model_dump(mode="json"))

@@ -71,6 +71,8 @@ class LlmRunner:
         """
         spec = _checked(job)
         conversation = Conversation(job, context)
+        if conversation.result is not None:
+            return conversation.result
         answers = None
         if conversation.pending:
             answers = results_of(conversation.pending, await context.answers())
@@ -92,7 +94,7 @@ class LlmRunner:
                 )
                 return await turn.run(output, toolsets, answers)
         except (MustWaitError, ProviderRateLimitedError):
-            await conversation.save()
+            await conversation.leave()
             raise
 
     async def aclose(self) -> None:

@@ -92,12 +92,13 @@ class Turn:
         messages = result.all_messages()
         if isinstance(result.output, DeferredToolRequests):
             pending = pending_of(result.output, messages)
-            await conversation.save(messages, pending=pending)
+            await conversation.park(messages, pending)
             return parked(
                 pending, messages, agent=self._job.agent_name, policy=self._spec.approvals
             )
-        await conversation.finish(messages, keep=self._spec.keep_session)
-        return Completed(result.output if output is None else output.value(result.output))
+        value = result.output if output is None else output.value(result.output)
+        await conversation.finish(messages, value, keep=self._spec.keep_session)
+        return Completed(value)
 
     async def _ask(
         self,

@@ -14,15 +14,15 @@ from celeriac.agents.pricing import Price, Prices
 from celeriac.agents.providers import Provider, Providers
 from celeriac.embedded.ports import reserve_port
 from celeriac.kit.addresses import OutboundGuard
-from tests.support import mcp_rogue, mcp_tools
+from tests.support import mcp_tools
 from tests.support.http_server import serving
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
+from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext
 
-ROGUE = Path(mcp_rogue.__file__)
 MANNERS = "silent exits stubborn unlisted schemas many garbage flood".split()
-PROGRAM_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROGUE.parents[2])}
+PROGRAM_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)}
 OPEN = OutboundGuard(allow_private=True)
 
 _KEPT = frozenset({"PATH", "LANG", "LC_ALL", "PYTEST_CURRENT_TEST", "PYTEST_VERSION"})
@@ -59,9 +59,13 @@ def tools_url() -> Iterator[str]:
 
 @pytest.fixture
 def tool_servers() -> ToolServers:
-    """The server `tools`, those that misbehave, and none of agents' own on this machine."""
-    programs = {"tools": ("-m", "tests.support.mcp_tools"), "nowhere": ("/no/such/program",)}
-    programs |= {manner: (str(ROGUE), manner) for manner in MANNERS}
+    """`tools`, `desk`, those that misbehave, and none of the agents' own on this machine."""
+    programs = {
+        "tools": ("-m", "tests.support.mcp_tools"),
+        "desk": ("-m", "tests.support.mcp_desk"),
+        "nowhere": ("/no/such/program",),
+        **{manner: ("-m", "tests.support.mcp_rogue", manner) for manner in MANNERS},
+    }
     return ToolServers(
         {
             name: StdioServer((sys.executable, *arguments), PROGRAM_ENVIRONMENT)

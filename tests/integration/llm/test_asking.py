@@ -22,12 +22,12 @@ from tests.support.run_context import RecordingContext
 
 pytestmark = pytest.mark.anyio
 
-NOTE = 'tools__note {"text": "mine"}'
+NOTE = 'desk__note {"text": "mine"}'
 
 
 def guarded(*patterns: str) -> dict[str, Any]:
     """The agent's fields for tools of which those that match wait for approval."""
-    return {"mcp_servers": (McpServer(name="tools", approve_tools=patterns),)}
+    return {"mcp_servers": (McpServer(name="desk", approve_tools=patterns),)}
 
 
 def notes(context: RecordingContext) -> list[str]:
@@ -47,9 +47,9 @@ async def test_a_call_that_needs_approval_parks_the_attempt_and_is_made_once_it_
 
     (question,) = parked.questions
     assert parked.reason is WaitingFor.APPROVAL
-    assert parked.note == "May the agent tester call tools__note?"
+    assert parked.note == "May the agent tester call desk__note?"
     assert (question.kind, question.key) == (QuestionKind.TOOL, "1:call_1")
-    assert (question.tool, question.arguments) == ("tools__note", {"text": "mine"})
+    assert (question.tool, question.arguments) == ("desk__note", {"text": "mine"})
     assert (question.expires_seconds, question.on_expiry) == (60, OnExpiry.FAIL)
     assert notes(context) == [], "nothing was called yet"
 
@@ -91,25 +91,25 @@ async def test_a_person_may_change_a_call_or_deny_it(
 async def test_calls_beside_one_that_waits_are_made_once(
     runner: LlmRunner, context: RecordingContext
 ) -> None:
-    job = llm_job(f'both {NOTE} / tools__wait {{"seconds": 0}}', **guarded("wait"))
+    job = llm_job(f"both {NOTE} / desk__ring {{}}", **guarded("ring"))
     (question,) = parked_of(await runner.run(job, context)).questions
-    assert question.tool == "tools__wait"
+    assert question.tool == "desk__ring"
 
     context.given = {question.key: Answer(approved=True)}
     outcome = await runner.run(next_attempt(job, context.state), context)
 
-    assert result_of(outcome) == "noted mine; at last"
+    assert result_of(outcome) == "noted mine; rang"
     assert notes(context) == ["mine"]
     calls = [data["tool"] for kind, data in context.events if kind is EventType.TOOL_CALL]
-    assert calls == ["note", "wait"]
+    assert calls == ["note", "ring"]
 
 
 async def test_an_attempt_that_lacks_an_answer_asks_the_same_again(
     runner: LlmRunner, context: RecordingContext, model_server: ModelServer
 ) -> None:
-    job = llm_job(f'both {NOTE} / tools__wait {{"seconds": 0}}', **guarded("*"))
+    job = llm_job(f"both {NOTE} / desk__ring {{}}", **guarded("*"))
     first = parked_of(await runner.run(job, context))
-    assert [question.tool for question in first.questions] == ["tools__note", "tools__wait"]
+    assert [question.tool for question in first.questions] == ["desk__note", "desk__ring"]
     assert first.note.endswith("And 1 more.")
 
     context.given = {first.questions[0].key: Answer(approved=True)}

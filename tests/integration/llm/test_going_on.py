@@ -23,8 +23,8 @@ from tests.support.run_context import RecordingContext
 
 pytestmark = pytest.mark.anyio
 
-TOOLS = (McpServer(name="tools"),)
-NOTE = 'tools__note {"text": "once"}'
+TOOLS = (McpServer(name="desk"),)
+NOTE = 'desk__note {"text": "once"}'
 
 
 class Sparing(RecordingContext):
@@ -131,6 +131,21 @@ async def test_what_was_saved_on_the_way_is_forgotten_where_no_session_is_wanted
     await runner.run(llm_job(f"use {NOTE}", mcp_servers=TOOLS), context)
 
     assert context.state["messages"] == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_finished_turn_whose_end_was_not_stored_is_not_repeated(
+    runner: LlmRunner, context: RecordingContext, model_server: ModelServer, keep: bool
+) -> None:
+    job = llm_job(f"use {NOTE}", mcp_servers=TOOLS, keep_session=keep)
+    first = await runner.run(job, context)
+    asked = len(model_server.received)
+
+    again = await runner.run(next_attempt(job, context.state), context)
+
+    assert again == first
+    assert len(model_server.received) == asked
+    assert notes(context) == 1
 
 
 @pytest.mark.requirement("A12")

@@ -1,6 +1,9 @@
 """MCP servers that aren't there, don't work, or don't want to end."""
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -11,7 +14,9 @@ from celeriac.agents.mcp import connection
 from celeriac.domain.agent import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ToolServerError
 from celeriac.domain.events import EventType
+from celeriac.kit.process import identify, still_running
 from tests.support.llm_jobs import llm_job
+from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext
 from tests.support.waiting import wait_until
 
@@ -35,7 +40,7 @@ def programs() -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("entry", "field", "message"),
     [
-        ({"name": "unknown"}, "mcp_servers.0.name", "'unknown' isn't configured .* away, exits"),
+        ({"name": "unknown"}, "mcp_servers.0.name", "'unknown' isn't configured .* away, desk"),
         (
             {"name": "schemas", "allowed_tools": ("god",)},
             "mcp_servers.0.allowed_tools",
@@ -169,3 +174,26 @@ async def test_a_run_that_is_cancelled_while_a_server_starts_leaves_nothing(
         await run
 
     assert programs() == []
+
+
+def test_no_server_outlives_a_worker_that_is_killed(tmp_path: Path) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.mcp_holder", str(tmp_path)], cwd=REPOSITORY
+    )
+
+    def family() -> list[psutil.Process]:
+        return psutil.Process(worker.pid).children(recursive=True)
+
+    wait_until(
+        lambda: any(each.name() == "sleep" for each in family()),
+        "the tool has started a child of its own",
+    )
+    left = [identify(each.pid) for each in family()]
+    assert len(left) >= 2
+
+    worker.kill()
+    worker.wait()
+
+    wait_until(
+        lambda: not any(each and still_running(each) for each in left), "the server is gone, too"
+    )

@@ -164,8 +164,8 @@ async def test_odd_offers_are_left_out_or_renamed(
 async def test_calls_carry_a_key_that_a_repeated_call_shares(
     runner: LlmRunner, context: RecordingContext
 ) -> None:
-    once = 'tools__note {"text": "a"}'
-    job = llm_job(f'use {once} / tools__note {{"text": "b"}} / {once}', **tools())
+    once = 'desk__note {"text": "a"}'
+    job = llm_job(f'use {once} / desk__note {{"text": "b"}} / {once}', **tools(name="desk"))
 
     await runner.run(job, context)
     await runner.run(next_attempt(job, None), context)
@@ -175,7 +175,7 @@ async def test_calls_carry_a_key_that_a_repeated_call_shares(
     assert texts == ("a", "b", "a", "a", "b", "a")
     assert keys[:3] == keys[3:], "an attempt that begins anew repeats the keys"
     assert len(set(keys[:3])) == 3, "calls that differ, or that are meant twice, have their own"
-    assert all(key.startswith("e-1:tools.note:") for key in keys)
+    assert all(key.startswith("e-1:desk.note:") for key in keys)
 
 
 async def test_a_long_call_is_not_the_models_silence(
