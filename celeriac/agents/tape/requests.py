@@ -8,10 +8,13 @@ from celeriac.agents.tape.server import Incoming
 from celeriac.domain.cassette import (
     REQUEST_HEADERS,
     RESPONSE_HEADERS,
+    JsonEvent,
     Request,
     Response,
+    joined,
     read_body,
 )
+from celeriac.kit.jsontypes import dumps, loads
 
 REMOVED = "[removed]"
 WORKDIR = "/celeriac/workdir"
@@ -73,8 +76,18 @@ def response_of(
 ) -> Response:
     """Return what is kept of an answer."""
     kept = _kept(headers, RESPONSE_HEADERS, words)
-    body = read_body(_scrubbed(content, words), kept.get("content-type", ""))
+    body = read_body(content, kept.get("content-type", ""))
+    if "stream" in body:
+        body["stream"] = tuple(_clean(item, words) for item in joined(body["stream"]))
+    else:
+        body = read_body(_scrubbed(content, words), kept.get("content-type", ""))
     return Response(status=status, headers=kept, broken=broken, **body)
+
+
+def _clean(item: JsonEvent | str, words: Words) -> JsonEvent | str:
+    if isinstance(item, str):
+        return words.out(item)
+    return item.model_copy(update={"data": loads(words.out(dumps(item.data)))})
 
 
 def _scrubbed(content: bytes, words: Words) -> bytes:

@@ -16,6 +16,7 @@ from celeriac.domain.cassette.format import (
     Response,
     dump_line,
 )
+from celeriac.domain.cassette.joining import joined
 from celeriac.domain.cassette.matching import Played, Player
 from celeriac.domain.cassette.parsing import dump, parse
 from celeriac.domain.cassette.summary import CassetteSummary
@@ -37,6 +38,7 @@ __all__ = [
     "Response",
     "dump",
     "dump_line",
+    "joined",
     "parse",
     "read_body",
     "write_body",

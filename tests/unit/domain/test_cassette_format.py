@@ -1,6 +1,7 @@
 """The text of cassettes: what is kept, and what is refused with which words."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,11 @@ from celeriac.domain.cassette import (
     Cassette,
     Header,
     Interaction,
+    JsonEvent,
     Request,
     Response,
     dump,
+    joined,
     parse,
     read_body,
     write_body,
@@ -71,6 +74,36 @@ def test_a_stream_comes_back_event_by_event() -> None:
     ]
     body = Response(status=200, **read_body(b"".join(events), "text/event-stream; charset=utf-8"))
     assert write_body(body) == events
+
+
+def _streamed(*events: dict[str, Any]) -> list[JsonEvent | str]:
+    return [JsonEvent(data=event) for event in events]
+
+
+def test_pieces_of_one_text_are_joined() -> None:
+    def piece(text: str, index: int = 0) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": index,
+                "delta": {"type": "text_delta", "text": text}}  # fmt: skip
+
+    def chunk(**delta: Any) -> dict[str, Any]:
+        return {"id": "1", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+    def call(arguments: str) -> dict[str, Any]:
+        return chunk(tool_calls=[{"index": 0, "function": {"arguments": arguments}}])
+
+    assert joined(_streamed(piece("ha"), piece("ha"), piece("ho", 1))) == tuple(
+        _streamed(piece("haha"), piece("ho", 1))
+    )
+    assert joined(
+        _streamed(call('{"a'), call('": 1}'), chunk(content="so"), chunk(content="!"))
+    ) == (tuple(_streamed(call('{"a": 1}'), chunk(content="so!"))))
+    role = chunk(role="assistant", content="")
+    assert joined(_streamed(role, chunk(content="x"))) == tuple(_streamed(role, chunk(content="x")))
+    stop = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    assert joined([*_streamed(stop, stop), "data: [DONE]\n\n", "x", "x"]) == (
+        *_streamed(stop, stop),
+        *("data: [DONE]\n\n", "x", "x"),
+    )
 
 
 @pytest.mark.parametrize(
