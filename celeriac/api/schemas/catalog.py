@@ -21,6 +21,43 @@ _AGENT: dict[str, Any] = {
         "instructions": "You answer in one short paragraph.",
     },
 }
+_CREW: dict[str, Any] = {
+    "name": "newsroom",
+    "spec": {
+        "runner": "crewai",
+        "crew": {
+            "agents": [
+                {
+                    "id": "researcher",
+                    "role": "Researcher",
+                    "goal": "Find what is worth knowing about {{ topic }}.",
+                    "model": "local/smollm2",
+                },
+                {
+                    "id": "writer",
+                    "role": "Writer",
+                    "goal": "Write so that everybody understands it.",
+                    "model": "local/smollm2",
+                },
+            ],
+            "tasks": [
+                {
+                    "id": "research",
+                    "description": "Name three facts about {{ topic }}.",
+                    "expected_output": "Three short sentences.",
+                    "agent": "researcher",
+                },
+                {
+                    "id": "article",
+                    "description": "Write a short text from these facts.",
+                    "expected_output": "One paragraph.",
+                    "agent": "writer",
+                    "context": ["research"],
+                },
+            ],
+        },
+    },
+}
 _TASK: dict[str, Any] = {
     "name": "summarise",
     "agent": "writer",
@@ -40,7 +77,7 @@ _TASK: dict[str, Any] = {
 class NewAgent(Strict):
     """An agent to make."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_AGENT]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_AGENT, _CREW]})
 
     name: Name = Field(description="Unique among your agents; it can't be changed later.")
     description: Description = ""
