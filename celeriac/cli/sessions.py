@@ -11,7 +11,6 @@ from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.formatting import moment, short
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
-from celeriac.domain.agent import RunnerName
 from celeriac.domain.session import SessionStatus
 
 if TYPE_CHECKING:
@@ -41,7 +40,9 @@ def list_sessions(
     execution: Annotated[
         UUID | None, typer.Option(help="Only those that this execution began or worked in.")
     ] = None,
-    runner: Annotated[RunnerName | None, typer.Option(help="Only of this kind of agent.")] = None,
+    runner: Annotated[
+        str | None, typer.Option(help="Only of this kind of agent: llm, claude and so on.")
+    ] = None,
     status: Annotated[
         SessionStatus | None, typer.Option("--status", "-s", help="Only those that stand so.")
     ] = None,

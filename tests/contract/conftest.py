@@ -18,7 +18,7 @@ from tests.support.api import AGENT, EXECUTE, TASK, Asker
 from tests.support.asking import a_form, park
 from tests.support.http_server import serving
 from tests.support.servers import PostgresServer, ValkeyServer
-from tests.support.working import claim, finish
+from tests.support.working import begin_session, claim, finish
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,16 @@ class Seeded:
 
 @pytest.fixture(scope="module")
 def container(
-    postgres_server: PostgresServer, valkey_server: ValkeyServer, migrated: str
+    postgres_server: PostgresServer,
+    valkey_server: ValkeyServer,
+    migrated: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Container]:
     """The shared parts on a database that the module's tests write to."""
     name = postgres_server.fresh_database(migrated)
     settings = Settings.load()
     update = {
+        "home": tmp_path_factory.mktemp("home"),
         "database_url": postgres_server.url(name),
         "redis_url": valkey_server.url(0),
         "celery_broker_url": None,
@@ -68,7 +72,12 @@ def seeded(container: Container) -> Iterator[Seeded]:
         task = admin.post("/api/v1/tasks", json=TASK).json()["id"]
         accepted = admin.post(EXECUTE, json={"variables": {"text": "a"}}).json()
         execution = accepted["execution_id"]
-        finish(container, claim(container, execution), Completed({"summary": "a"}))
+        claimed = claim(container, execution)
+        session = begin_session(container, claimed)
+        finish(container, claimed, Completed({"summary": "a"}), has_session=True)
+        for kept in (f"sessions/{session}/work", f"work/{execution}"):
+            (container.settings.home / kept).mkdir(parents=True)
+            (container.settings.home / kept / "a.txt").write_text("a")
         waiting = admin.post(EXECUTE, json={"variables": {"text": "b"}}).json()["execution_id"]
         park(container, waiting, a_form())
         (approval,) = admin.get(f"/api/v1/approvals?execution_id={waiting}").json()["items"]
@@ -78,6 +87,7 @@ def seeded(container: Container) -> Iterator[Seeded]:
             "task": task,
             "approval_id": approval["id"],
             "execution_id": execution,
+            "session_id": str(session),
             "task_id": accepted["celery_task_id"],
             "user_id": user,
         }

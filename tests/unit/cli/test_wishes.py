@@ -1,0 +1,43 @@
+"""Options of commands that run a task."""
+
+from typing import Any
+
+import pytest
+
+from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.wishes import wishes
+from celeriac.client.wishes import wished
+from celeriac.domain.budget import Budget, OnBudget
+
+NOTHING: dict[str, Any] = {
+    "priority": None, "queue": None, "session": None, "fork": False, "cost": None,
+    "tokens": None, "ask": False, "record": False,
+}  # fmt: skip
+
+
+def test_what_is_not_wished_for_is_not_sent() -> None:
+    assert wished(wishes(**NOTHING)) == {}
+
+
+def test_everything_that_is_wished_for_is_sent() -> None:
+    given = NOTHING | {
+        "priority": "high", "session": "0199", "fork": True, "cost": 0.1, "tokens": 9, "ask": True,
+        "record": True,
+    }  # fmt: skip
+    assert wished(wishes(**given)) == {
+        "priority": "high", "session_id": "0199", "fork_session": True, "record": True,
+        "budget": {"max_cost": "0.1", "max_tokens": 9, "on_budget": "ask"},
+    }  # fmt: skip
+
+
+def test_a_budget_may_be_given_as_such() -> None:
+    budget = Budget(max_tokens=5, on_budget=OnBudget.ASK)
+    assert wished({"budget": budget}) == {"budget": {"max_tokens": 5, "on_budget": "ask"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [({"fork": True}, "--session"), ({"ask": True}, "--budget-cost")]
+)
+def test_options_that_need_others_say_so(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(UsageProblemError, match=named):
+        wishes(**NOTHING | given)
