@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from celeriac.agents.providers import LOCAL, Choice, Providers
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.jsontypes import loads
 
 Dollars = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
@@ -56,27 +57,49 @@ class Price(BaseModel):
         ) / _PER
 
 
+class _PriceFile(BaseModel):
+    """The user's prices, under a version of the user's own choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Annotated[str, Field(min_length=1, max_length=100)]
+    prices: dict[str, Price]
+
+
 _PRICE_LIST: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])
 
 
 class Prices:
-    """A price table; safe to share."""
+    """A price table; safe to share.
 
-    def __init__(self, own: Mapping[str, Price] | None = None) -> None:
+    A name that ends with `*` is that of all models whose names begin so; a whole name comes before
+    it, and the longer beginning before the shorter.
+    """
+
+    def __init__(self, own: Mapping[str, Price] | None = None, *, version: str = "") -> None:
         """Prefer `own`, by `provider/model`, to what is published."""
-        self._own = own or {}
+        self.own = own or {}
+        self.version = version
+        """The version that the user's file names; empty where there is none."""
+        beginnings = [name[:-1] for name in self.own if name.endswith("*")]
+        self._beginnings = sorted(beginnings, key=len, reverse=True)
 
     @classmethod
     def load(cls, file: Path | None) -> Self:
         """Read the user's prices; None means that there are none.
 
-        The file is JSON: `{"vllm/qwen3-8b": {"input": 0.05, "cached_input": 0.01, "output": 0.2}}`,
-        in US dollars per million tokens. Raises ConfigurationError naming the fault.
+        The file is JSON: `{"version": "2026-11", "prices": {"vllm/qwen3-8b": {"input": 0.05,
+        "cached_input": 0.01, "output": 0.2}}}`, in US dollars per million tokens; the prices alone
+        will do. Raises ConfigurationError naming the fault.
         """
         if file is None:
             return cls()
         try:
-            return cls(_PRICE_LIST.validate_json(file.read_bytes()))
+            text = file.read_bytes()
+            if not _is_versioned(text):
+                return cls(_PRICE_LIST.validate_json(text))
+            whole = _PriceFile.model_validate_json(text)
+            return cls(whole.prices, version=whole.version)
         except OSError as error:
             reason = error.strerror or str(error)
         except ValidationError as error:
@@ -87,6 +110,13 @@ class Prices:
             f"CELERIAC_PRICES_FILE: the prices in {file} can't be read: {reason}."
         )
 
+    def own_price(self, name: str) -> Price | None:
+        """Return the user's price of a model, `provider/model`, if there is one."""
+        if name in self.own:
+            return self.own[name]
+        found = next((each for each in self._beginnings if name.startswith(each)), None)
+        return None if found is None else self.own[f"{found}*"]
+
     def warm(self) -> None:
         """Load the published table, so that no event loop waits a quarter of a second for it."""
         from genai_prices.data_snapshot import get_snapshot
@@ -95,12 +125,20 @@ class Prices:
 
     def cost(self, choice: Choice, tokens: Tokens) -> Decimal | None:
         """Return what a call cost in US dollars; None where no price is known."""
-        own = self._own.get(str(choice))
+        own = self.own_price(str(choice))
         if own is not None:
             return own.of(tokens)
         if choice.provider.name == LOCAL:
             return _FREE
         return _published(choice, tokens)
+
+
+def _is_versioned(text: bytes) -> bool:
+    try:
+        value = loads(text)
+    except ValueError:
+        return False  # what is wrong with it is told by who reads it
+    return isinstance(value, dict) and not {"version", "prices"}.isdisjoint(value)
 
 
 def price_by_name(

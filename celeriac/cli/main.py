@@ -29,6 +29,7 @@ from celeriac.cli.formatting import printable
 from celeriac.cli.logs import logs
 from celeriac.cli.mcp import mcp
 from celeriac.cli.monitor import monitor
+from celeriac.cli.prices import prices
 from celeriac.cli.run import run as run_task
 from celeriac.cli.timeline import timeline
 from celeriac.cli.up import up
@@ -101,7 +102,7 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
         app.command(rich_help_panel=_START, context_settings=_PASS_ON)(hand_over)
     app.command(rich_help_panel=_START)(doctor)
     app.command(name="run", rich_help_panel=_WORK)(run_task)
-    for look in (monitor, timeline, logs, usage):
+    for look in (monitor, timeline, logs, usage, prices):
         app.command(rich_help_panel=_WORK)(look)
     for group in _GROUPS:
         app.add_typer(group.build_app(), rich_help_panel=_MANAGE)

@@ -5,6 +5,7 @@ from celeriac.wiring.desk import Desk, build_accounts, build_desk
 from celeriac.wiring.machinery import Machinery, build_machinery
 from celeriac.wiring.notices import build_notices
 from celeriac.wiring.options import SECRET_KEY_NAME, celery_options, load_settings, log_options
+from celeriac.wiring.prices import load_prices, model_price
 from celeriac.wiring.retention import build_retention
 from celeriac.wiring.runners import build_runners
 
@@ -21,6 +22,8 @@ __all__ = [
     "build_retention",
     "build_runners",
     "celery_options",
+    "load_prices",
     "load_settings",
     "log_options",
+    "model_price",
 ]

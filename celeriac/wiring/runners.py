@@ -2,17 +2,17 @@
 
 import os
 
-from celeriac.agents.pricing import Prices
 from celeriac.agents.registry import Registry
 from celeriac.settings import Settings
 from celeriac.wiring.options import anthropic, places, providers, tool_servers
+from celeriac.wiring.prices import load_prices
 
 
 def build_runners(settings: Settings) -> Registry:
     """Return what finds the runner of an agent; none is made yet."""
     return Registry(
         providers=providers(settings),
-        prices=Prices.load(settings.prices_file),
+        prices=load_prices(settings),
         agent_modules=settings.agent_modules,
         commands=settings.commands,
         tool_servers=tool_servers(settings, os.environ),

@@ -56,9 +56,25 @@ def test_own_prices_come_first(tmp_path: Path) -> None:
     assert table.cost(Choice(LOCAL, "smollm2"), tokens) == Decimal("0.55")
 
 
+def test_the_file_has_a_version_and_beginnings_of_names(tmp_path: Path) -> None:
+    table = prices(
+        tmp_path,
+        '{"version": "2026-11", "prices": {"vllm/*": {"input": 1, "output": 1},'
+        ' "vllm/qwen*": {"input": 2, "output": 2}, "vllm/qwen3": {"input": 3, "output": 3}}}',
+    )
+
+    assert table.version == "2026-11"
+    names = ("vllm/qwen3", "vllm/qwen3-8b", "vllm/gemma", "other/qwen3")
+    found = [table.own_price(name) for name in names]
+    assert [each and each.input for each in found] == [3, 2, 1, None]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ('{"version": "1"}', "prices"),
+        ('{"prices": {}}', "version"),
+        ('{"version": "1", "prices": {"a/b": {"input": 1}}}', "output"),
         ('{"a/b": {"input": 1}}', "output"),
         ('{"a/b": {"input": -1, "output": 1}}', "greater than or equal to 0"),
         ('{"a/b": {"input": "NaN", "output": 1}}', "finite"),
