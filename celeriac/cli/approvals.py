@@ -12,7 +12,7 @@ from celeriac.cli.formatting import moment, plain, short
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.cli.variables import parse_json, parse_pair
-from celeriac.domain.approval import ApprovalStatus, QuestionKind
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
 
 if TYPE_CHECKING:
     from celeriac.wire import Approval

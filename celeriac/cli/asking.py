@@ -9,7 +9,7 @@ from celeriac.cli.exits import UsageProblemError
 from celeriac.cli.formatting import plain, printable
 from celeriac.cli.session import Session
 from celeriac.cli.variables import parse_json
-from celeriac.domain.approval import QuestionKind
+from celeriac.domain.approval_states import QuestionKind
 from celeriac.domain.forms import FormField, form_fields
 from celeriac.kit.jsontypes import dumps
 

@@ -2,40 +2,26 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from uuid import UUID
 
 from celeriac.domain.agent.tools import OnExpiry
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
 from celeriac.domain.errors import InvalidInputError
 from celeriac.domain.schema import check_schema
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 
+__all__ = [
+    "MAX_EXPIRES_SECONDS",
+    "MAX_KEY",
+    "Answer",
+    "Approval",
+    "ApprovalStatus",
+    "Question",
+    "QuestionKind",
+]
+
 MAX_KEY = 500
 MAX_EXPIRES_SECONDS = 31_536_000
-
-
-class QuestionKind(StrEnum):
-    """What an agent asks for."""
-
-    TOOL = "tool"
-    """May this tool be called with these arguments?"""
-    QUESTION = "question"
-    """A free question; the answer is a text."""
-    FORM = "form"
-    """A question whose answer fits a JSON schema."""
-    BUDGET = "budget"
-    """A budget is spent; may the execution go on?"""
-
-
-class ApprovalStatus(StrEnum):
-    """Where a question stands."""
-
-    OPEN = "open"
-    ANSWERED = "answered"
-    EXPIRED = "expired"
-    """Nobody answered in time; the answer is the one that its `on_expiry` says."""
-    WITHDRAWN = "withdrawn"
-    """The execution ended before an answer came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,20 @@ def _progress(data: Data) -> str:
     return f"{part} {data.get('note') or ''}".strip()
 
 
+def _waiting(data: Data) -> str:
+    return f"for {str(data.get('reason', '?')).replace('_', ' ')}: {data.get('note', '')}"
+
+
+def _asked(data: Data) -> str:
+    # the command first: a long title is cut
+    return f"celeriac approvals answer {data.get('approval_id', '?')}: {data.get('title', '')}"
+
+
+def _answered(data: Data) -> str:
+    said = "approved" if data.get("approved") else "refused"
+    return f"{said} by {data.get('by', '?')}"
+
+
 def _model_call(data: Data) -> str:
     read, written = data.get("input_tokens", 0), data.get("output_tokens", 0)
     seconds = data.get("latency_ms", 0) / 1000
@@ -58,6 +72,9 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.RETRY_SCHEDULED: _retry,
     EventType.HANDED_BACK: lambda _: "its worker shuts down",
     EventType.WORKER_LOST: lambda data: f"{data.get('worker')} no longer answers",
+    EventType.WAITING: _waiting,
+    EventType.APPROVAL_ASKED: _asked,
+    EventType.APPROVAL_ANSWERED: _answered,
     EventType.CANCEL_REQUESTED: lambda data: f"by {data.get('by', '?')}",
     EventType.PROGRESS: _progress,
     EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",

@@ -30,6 +30,7 @@ STYLES = {
 }
 _EVENTS = 8
 _LINES = 6
+_QUESTIONS = 3
 _TEXT_LINES = 8
 _BAR_WIDTH = 40
 _CLOCK_WIDTH = 12
@@ -40,6 +41,8 @@ _SERVICE_WIDTH = 6
 def render(view: "View", lines: Sequence["LogLine"]) -> RenderableType:
     """Return the whole screen: facts, progress, live text, last events, last log lines."""
     parts: list[RenderableType] = [_facts(view), _progress(view)]
+    if view.waits_for or view.questions:
+        parts.append(_waiting(view))
     if view.text and not view.ended:
         tail = "\n".join(view.text.splitlines()[-_TEXT_LINES:])
         parts.append(Panel(Text(printable(tail)), title="output", title_align="left"))
@@ -64,6 +67,15 @@ def _facts(view: "View") -> RenderableType:
     )
     worker = Text(f"worker {printable(view.worker or '-')}", style="dim")
     return Group(grid, worker)
+
+
+def _waiting(view: "View") -> RenderableType:
+    """What is waited for, and how a person answers what is asked."""
+    lines = [Text(printable(f"waits: {view.waits_for}"), style="bold magenta")]
+    for approval_id, title in list(view.questions.items())[:_QUESTIONS]:
+        lines.append(Text(printable(f"asks: {title}"), style="magenta"))
+        lines.append(Text(f"      celeriac approvals answer {printable(approval_id)}"))
+    return Group(*(lines if view.waits_for else lines[1:]))
 
 
 def _between(begin: datetime | None, end: datetime | None) -> float | None:

@@ -24,6 +24,8 @@ _STATUS_AFTER = {
     EventType.STARTED: Status.RUNNING,
     EventType.RETRY_SCHEDULED: Status.PENDING,
     EventType.HANDED_BACK: Status.PENDING,
+    EventType.WAITING: Status.WAITING,
+    EventType.RESUMED: Status.PENDING,
     EventType.COMPLETED: Status.COMPLETED,
     EventType.FAILED: Status.FAILED,
     EventType.CANCELLED: Status.CANCELLED,
@@ -49,6 +51,10 @@ class View:
     output_tokens: int = 0
     text: str = ""
     """Live output of the attempt that runs now; its beginning is cut off when it is very long."""
+    waits_for: str = ""
+    """Why it waits without a worker, in words."""
+    questions: dict[str, str] = field(default_factory=dict)
+    """Open questions to people: titles by ids."""
     events: "deque[Event]" = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
 
     @classmethod
@@ -66,6 +72,7 @@ class View:
         self.events.append(event)
         self.status = _STATUS_AFTER.get(event.type, self.status)
         self.attempt = max(self.attempt, event.attempt)
+        self._wait(event)
         if event.type is EventType.CREATED:
             self.created_at = event.at
         elif event.type is EventType.STARTED:
@@ -83,6 +90,18 @@ class View:
         piece = str(delta.data.get("text") or "")
         self.text = (self.text + piece)[-_LONGEST_TEXT:]
         return piece
+
+    def _wait(self, event: "Event") -> None:
+        if event.type is EventType.WAITING:
+            self.waits_for = str(event.data.get("note") or event.data.get("reason") or "")
+        elif event.type is EventType.APPROVAL_ASKED:
+            self.questions[str(event.data.get("approval_id"))] = str(event.data.get("title") or "")
+        elif event.type is EventType.APPROVAL_ANSWERED:
+            self.questions.pop(str(event.data.get("approval_id")), None)
+        if self.status is not Status.WAITING:
+            self.waits_for = ""
+        if self.ended:
+            self.questions.clear()
 
     def _start(self, event: "Event") -> None:
         self.worker = event.data.get("worker")

@@ -1,10 +1,14 @@
 """What a follower learns from an execution's events."""
 
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from uuid import uuid4
+
+from rich.console import Console
 
 from celeriac.cli.follow.describe import describe
 from celeriac.cli.follow.following import event_line
+from celeriac.cli.follow.screen import render
 from celeriac.cli.follow.view import KEPT_EVENTS, View
 from celeriac.client import Delta
 from celeriac.domain.events import EventType
@@ -47,6 +51,30 @@ def test_the_way_to_completion() -> None:
         BEGIN + timedelta(seconds=3),
         BEGIN + timedelta(seconds=7),
     )
+
+
+def test_what_it_waits_for_and_what_is_asked() -> None:
+    asked = _event(2, EventType.APPROVAL_ASKED, 1, approval_id="a-1", title="May I?\x1b[2J")
+    view = _view(
+        _event(1, EventType.STARTED, 1, worker="w"),
+        asked,
+        _event(3, EventType.WAITING, 1, reason="approval", note="The agent asks."),
+    )
+    assert (view.status, view.waits_for) == (Status.WAITING, "The agent asks.")
+    assert view.questions == {"a-1": "May I?\x1b[2J"}
+    assert describe(asked).startswith("celeriac approvals answer a-1: May I?")
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(render(view, []))
+    shown = console.export_text()
+    assert "waits: The agent asks." in shown
+    assert "celeriac approvals answer a-1" in shown
+    assert "\x1b[2J" not in shown, "a title commands no terminal"
+
+    view.apply(
+        _event(4, EventType.APPROVAL_ANSWERED, 1, approval_id="a-1", approved=True, by="ada")
+    )
+    view.apply(_event(5, EventType.RESUMED, 1))
+    assert (view.status, view.waits_for, view.questions) == (Status.PENDING, "", {})
 
 
 def test_another_attempt_begins_with_empty_progress_and_output() -> None:
