@@ -15,6 +15,8 @@ _EXAMPLES = 20
 _ACCEPTABLE = ["2xx", "401", "403", "404", "409", "413", "422"]
 """For requests that fit the schema: a cursor of nobody, a template that doesn't parse."""
 
+schemathesis.serializer.alias("application/jsonl", "text/plain")
+
 schema = schemathesis.openapi.from_dict(
     describe(),
     config=SchemathesisConfig.from_dict(
