@@ -104,9 +104,11 @@ def test_failures_are_told_apart(
     server: ModelServer, channel: Kept, prompt: str, failure: tuple[str, bool, str]
 ) -> None:
     code, retryable, words = failure
-    with client(server.base_url, channel) as metered:
-        with pytest.raises(CrewStopError, match=words) as raised:
-            ask(metered, server.base_url, prompt)
+    with (
+        client(server.base_url, channel) as metered,
+        pytest.raises(CrewStopError, match=words) as raised,
+    ):
+        ask(metered, server.base_url, prompt)
 
     assert (raised.value.code, raised.value.retryable) == (code, retryable)
     assert KEY not in json.dumps(raised.value.details) + raised.value.message
@@ -118,9 +120,11 @@ def test_failures_are_told_apart(
 
 def test_a_server_that_is_away_may_come_back(channel: Kept) -> None:
     address = f"http://127.0.0.1:{reserve_port()}/v1"
-    with client(address, channel) as metered:
-        with pytest.raises(CrewStopError, match="ConnectError") as raised:
-            ask(metered, address, "whole")
+    with (
+        client(address, channel) as metered,
+        pytest.raises(CrewStopError, match="ConnectError") as raised,
+    ):
+        ask(metered, address, "whole")
     assert raised.value.retryable
     assert channel.of("release")
 

@@ -1,0 +1,106 @@
+"""A child's model calls: leave, price, charge, and what becomes of those that don't end."""
+
+from decimal import Decimal
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from celeriac.agents.child.model_calls import ModelCalls
+from celeriac.agents.child.protocol import AdmitMessage, ReleaseMessage, UsageMessage
+from celeriac.agents.pricing import Tokens
+from celeriac.domain.errors import BudgetSpentError
+from celeriac.domain.usage import PlannedCall, Ticket
+from tests.support.run_context import RecordingContext
+
+pytestmark = pytest.mark.anyio
+
+ADMIT = AdmitMessage(id="1", provider="test", model="m", input_tokens=100, output_tokens=50)
+
+
+class Ticketing(RecordingContext):
+    """Gives a ticket for each call."""
+
+    async def admit(self, call: PlannedCall) -> Ticket | None:
+        await super().admit(call)
+        return Ticket(uuid4())
+
+
+def price(provider: str, model: str, tokens: Tokens) -> Decimal | None:
+    assert (provider, model) == ("test", "m")
+    return Decimal(tokens.input + 2 * tokens.output)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Ticketing:
+    return Ticketing(tmp_path)
+
+
+@pytest.fixture
+def calls(context: Ticketing) -> ModelCalls:
+    return ModelCalls(context, price)
+
+
+def usage(**more: object) -> UsageMessage:
+    fields = {"provider": "test", "model": "m", "input_tokens": 10, "output_tokens": 5, **more}
+    return UsageMessage.model_validate(fields)
+
+
+async def test_a_call_is_planned_at_its_most_and_charged_at_what_it_was(
+    context: Ticketing, calls: ModelCalls
+) -> None:
+    assert await calls.admit(ADMIT) == {"type": "admitted", "id": "1"}
+    assert context.planned[0].cost == 200
+
+    await calls.charge(usage(admission="1"))
+    await calls.close()
+
+    (call,) = context.calls
+    assert call.cost == 20
+    assert call.booked is None
+    assert context.tickets != [None], "what was reserved is settled"
+
+
+async def test_a_child_may_tell_what_a_call_cost_or_make_it_without_leave(
+    context: Ticketing, calls: ModelCalls
+) -> None:
+    await calls.charge(usage(cost="0.5"))
+    await calls.charge(usage())
+    assert [call.cost for call in context.calls] == [Decimal("0.5"), 20]
+    assert context.tickets == [None, None]
+
+
+async def test_a_call_whose_use_nobody_counted_is_booked_as_planned(
+    context: Ticketing, calls: ModelCalls
+) -> None:
+    await calls.admit(ADMIT)
+    await calls.charge(usage(admission="1", input_tokens=0, output_tokens=0))
+    assert context.calls[0].booked == context.planned[0]
+    assert context.calls[0].cost is None
+
+
+async def test_what_was_under_way_at_the_end_is_booked_as_planned(
+    context: Ticketing, calls: ModelCalls
+) -> None:
+    await calls.admit(ADMIT)
+    await calls.close()
+    (call,) = context.calls
+    assert (call.finish_reason, call.booked) == ("unfinished", context.planned[0])
+
+
+async def test_leave_for_a_call_that_failed_is_given_back(
+    context: Ticketing, calls: ModelCalls
+) -> None:
+    await calls.admit(ADMIT)
+    await calls.release(ReleaseMessage(admission="1"))
+    await calls.close()
+    assert len(context.released) == 1
+    assert not context.calls
+
+
+async def test_a_refusal_of_leave_ends_the_attempt(context: Ticketing, calls: ModelCalls) -> None:
+    context.denial = BudgetSpentError("spent")
+    with pytest.raises(BudgetSpentError):
+        await calls.admit(ADMIT)
+    await calls.close()
+    assert not context.calls
