@@ -91,6 +91,25 @@ def test_a_model_asks_a_person_and_goes_on_with_the_answer(client: Client) -> No
     assert (done.status, done.result) == (Status.COMPLETED, "Monday")
 
 
+@pytest.mark.requirement("A12")
+def test_a_later_execution_goes_on_with_the_conversation_or_with_a_copy(client: Client) -> None:
+    make(client, "remembering", keep_session=True)
+
+    def say(text: str, **session: Any) -> wire.Execution:
+        return client.executions.run("remembering", {"prompt": text}, timeout=60, **session)
+
+    first = say("remember me")
+    assert first.session_id is not None
+    fork = say("fork", session_id=first.session_id, fork_session=True)
+    second = say("again", session_id=first.session_id)
+
+    assert second.result == "remember me | remember me | again"
+    assert second.session_id == first.session_id
+    assert fork.result == "remember me | remember me | fork"
+    assert fork.session_id is not None
+    assert client.sessions.get(fork.session_id).parent_id == first.session_id
+
+
 @pytest.mark.requirement("C5")
 def test_a_run_that_is_cancelled_in_a_tool_leaves_no_process(
     client: Client, worker: Program
