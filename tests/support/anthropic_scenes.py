@@ -69,6 +69,16 @@ def pair(exchange: Exchange) -> None:
 
 
 @scene
+def stubborn(exchange: Exchange) -> None:
+    """Calls two tools at once, whatever it is told, until both have answered well."""
+    results = exchange.received.results
+    if results and not any(each.get("is_error") for each in results[-2:]):
+        exchange.text(json.dumps(results[-2:]))
+    else:
+        exchange.call(("Glob", {"pattern": "*"}), ("Bash", {"command": "echo asked in place"}))
+
+
+@scene
 def escape(exchange: Exchange) -> None:
     """Tries to leave the working directory in every way it knows."""
     if exchange.received.results:
@@ -86,11 +96,11 @@ def escape(exchange: Exchange) -> None:
 
 @scene
 def tool(exchange: Exchange) -> None:
-    """Adds two numbers with a tool of the MCP server `sums`."""
+    """Adds two numbers with a tool of the MCP server that the prompt has between bars."""
     if exchange.received.results:
         exchange.text(_words(exchange))
     else:
-        exchange.call(("mcp__sums__add", {"a": 40, "b": 2}))
+        exchange.call((f"mcp__{exchange.received.between_bars}__add", {"a": 40, "b": 2}))
 
 
 @scene

@@ -1,5 +1,6 @@
 """Jobs for the claude runner, and the sessions that they go on with."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,7 +10,7 @@ from celeriac.domain.agent import ClaudeAgent
 from celeriac.domain.options import NO_OPTIONS, RunOptions
 from celeriac.domain.session import Session, SessionStatus
 from celeriac.domain.task import Limits
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import Job
 
 MODEL = "claude-test"
@@ -42,14 +43,20 @@ def claude_job(
 
 def session_of(context: MemoryRunContext, execution_id: UUID) -> Session:
     """Return the session that an attempt of `execution_id` left in its context."""
+    left = stored_session(execution_id, context.external_id, context.state)
+    return replace(left, id=context.session_id)
+
+
+def stored_session(execution_id: UUID, external_id: str | None, state: JsonValue) -> Session:
+    """Return a session that `execution_id` began."""
     return Session(
-        id=context.session_id,
+        id=uuid4(),
         owner_id=uuid4(),
         execution_id=execution_id,
         runner="claude",
         parent_id=None,
-        external_id=context.external_id,
-        state=context.state,
+        external_id=external_id,
+        state=state,
         status=SessionStatus.ACTIVE,
         error_code=None,
         error_message=None,

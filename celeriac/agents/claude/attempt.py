@@ -1,8 +1,9 @@
 """One attempt of a claude agent, from its first prompt to its outcome."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx2
@@ -34,9 +35,10 @@ from celeriac.agents.mcp.servers import Chosen
 from celeriac.agents.pricing import Prices
 from celeriac.agents.tape.taping import taping
 from celeriac.domain.agent import ClaudeAgent
-from celeriac.domain.errors import ProviderError, ToolServerError
+from celeriac.domain.errors import CeleriacError, ProviderError, ToolServerError
 from celeriac.domain.outcome import Completed, MustWaitError, Parked, WaitingFor
 from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.shielding import despite_cancellation
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import Job, RunContext
 
@@ -109,6 +111,11 @@ class Attempt:
                 # What was said so far is paid for: the next attempt goes on from it.
                 await self._keep(Next.GO_ON)
                 raise
+            except asyncio.CancelledError:
+                # As at a worker's shutdown; whoever lost the attempt may not write.
+                with suppress(CeleriacError):
+                    await despite_cancellation(self._keep(Next.GO_ON))
+                raise
 
     async def _outcome(self, calls: Calls) -> Completed | Parked:
         async with Gateway.serving(calls, self._setting.servers) as gateway:
@@ -160,7 +167,8 @@ class Attempt:
             base_url=gateway.base_url,
             api_key=gateway.key,
         )
-        async with CliProcess.prepared(environment) as process:
+        place = self._setting.directories.work.parent
+        async with CliProcess.prepared(environment, place) as process:
             options = sdk_options(
                 self._spec,
                 self._start,

@@ -17,10 +17,10 @@ from celeriac.kit.shielding import despite_cancellation
 
 _START_SECONDS = 60.0
 _INTERRUPT_SECONDS = 1.0
-_DRAIN_SECONDS = 1.0
+_DRAIN_SECONDS = 0.8
 """How long an interrupted conversation may take to write down where it stopped."""
 
-_DISCONNECT_SECONDS = 1.0
+_DISCONNECT_SECONDS = 0.7
 
 
 Kill = Callable[[], Coroutine[Any, Any, None]]

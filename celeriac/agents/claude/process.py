@@ -26,7 +26,7 @@ from celeriac.kit.process import (
 from celeriac.kit.shielding import despite_cancellation
 
 _MARKER = "CELERIAC_CHILD"
-_GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 1.8
 """A little longer than the supervisor gives Claude Code."""
 
 _POLL_SECONDS = 0.02
@@ -58,12 +58,13 @@ class CliProcess:
 
     @classmethod
     @asynccontextmanager
-    async def prepared(cls, environment: Mapping[str, str]) -> AsyncIterator[Self]:
+    async def prepared(cls, environment: Mapping[str, str], place: Path) -> AsyncIterator[Self]:
         """Give the block a process to start; at its end nothing of that is left.
 
-        Raises AgentMisconfiguredError where there is no Claude Code to start.
+        Its files lie in a directory of `place`, from where programs can be run: many machines
+        forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start.
         """
-        with tempfile.TemporaryDirectory(prefix="celeriac-claude-") as name:
+        with tempfile.TemporaryDirectory(prefix="run-", dir=place) as name:
             process = cls(Path(name), environment)
             process.write_program()
             try:

@@ -22,13 +22,13 @@ from celeriac.kit.process import guarded_command, identify
 
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 1.0
 """How long Claude Code may take to end its tools when it is stopped."""
 
 _LEFTOVER_SECONDS = 0.3
 """How long what it left behind may take, once it has ended by itself."""
 
-_KILL_SECONDS = 1.0
+_KILL_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,15 +11,25 @@ from claude_agent_sdk import SystemMessage
 
 from celeriac.agents.claude.policy import server_key
 from celeriac.agents.mcp.servers import Chosen, StdioServer
-from celeriac.domain.errors import ToolServerError
+from celeriac.domain.errors import AgentMisconfiguredError, ToolServerError
 
 _SOUND = frozenset({"connected", "pending"})
 
 
 def server_configs(chosen: Sequence[Chosen], gateway_url: str, key: str) -> dict[str, Any]:
-    """Return Claude Code's configuration of MCP servers, by name."""
+    """Return Claude Code's configuration of MCP servers, by name.
+
+    Raises AgentMisconfiguredError for names that could not be told apart in those of tools.
+    """
     configs: dict[str, Any] = {}
     for number, each in enumerate(chosen):
+        name = server_key(each.entry.name)
+        if "__" in name or name in configs:
+            raise AgentMisconfiguredError(
+                f"Claude Code knows the MCP server {each.entry.name!r} as {name!r}, which must be "
+                "unique and hold no double underscore; give it another name.",
+                field=f"{each.field}.name",
+            )
         milliseconds = round(each.entry.timeout_seconds * 1000)
         if isinstance(each.endpoint, StdioServer):
             program, *arguments = each.endpoint.command
@@ -35,7 +45,7 @@ def server_configs(chosen: Sequence[Chosen], gateway_url: str, key: str) -> dict
                 "url": f"{gateway_url}/mcp/{number}",
                 "headers": {"x-api-key": key},
             }
-        configs[server_key(each.entry.name)] = {**config, "timeout": milliseconds}
+        configs[name] = {**config, "timeout": milliseconds}
     return configs
 
 

@@ -1,12 +1,20 @@
 """Agents of the kind `claude`."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from celeriac.domain.agent.base import RunnerName, Strict, VariableNames
 from celeriac.domain.agent.tools import ApprovalPolicy, McpServers, ToolPatterns
+
+ToolNames = Annotated[
+    tuple[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=200)], ...
+    ],
+    Field(strict=False, max_length=200),
+]
+"""Names of tools as they are: no patterns."""
 
 
 class Permission(StrEnum):
@@ -26,7 +34,7 @@ class ClaudeAgent(Strict):
     """None: what Claude Code takes by itself."""
     instructions: str = Field(default="", max_length=100_000)
     """Added to Claude Code's own system prompt."""
-    tools: ToolPatterns = ("Read", "Write", "Edit", "Glob", "Grep", "Bash")
+    tools: ToolNames = ("Read", "Write", "Edit", "Glob", "Grep", "Bash")
     """The built-in tools that exist for the agent."""
     allowed_tools: ToolPatterns = ("Read", "Glob", "Grep")
     """Tools, built in or `mcp__server__tool`, that run without asking."""

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mcp.server.mcpserver import MCPServer
 
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.claude.upstream import Upstream
-from celeriac.agents.mcp.servers import StdioServer, ToolServers
+from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
 from celeriac.agents.pricing import Price, Prices
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.addresses import OutboundGuard
+from tests.support import mcp_tools
 from tests.support.anthropic_scenes import KEY, SCENES
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import MODEL
+from tests.support.http_server import serving
 from tests.support.run_context import RecordingContext
 
 WORKER_SECRET = "a secret of the worker"
@@ -46,10 +49,23 @@ def anthropic(scripted_anthropic: AnthropicServer) -> AnthropicServer:
     return scripted_anthropic
 
 
+@pytest.fixture(scope="session")
+def web_tools() -> Iterator[str]:
+    """The address of an MCP server on the loopback, with one tool: `add`."""
+    server = MCPServer("web")
+
+    @server.tool()
+    def add(a: int, b: int) -> str:
+        """Add two numbers."""
+        return str(a + b)
+
+    with serving(server.streamable_http_app()) as url:
+        yield f"{url}/mcp"
+
+
 @pytest.fixture
-def runner(anthropic: AnthropicServer, tmp_path: Path) -> ClaudeRunner:
-    """A runner with a price for its model and two MCP servers: `sums`, and `dead`."""
-    program = Path(__file__).parents[2] / "support" / "sums_server.py"
+def runner(anthropic: AnthropicServer, web_tools: str, tmp_path: Path) -> ClaudeRunner:
+    """A runner with a price for its model and three MCP servers: `tools`, `web`, and `dead`."""
     prices = {"input": "2", "cached_input": "0.5", "cache_write": "4", "output": "10"}
     return ClaudeRunner(
         sessions_root=tmp_path / "sessions",
@@ -57,7 +73,8 @@ def runner(anthropic: AnthropicServer, tmp_path: Path) -> ClaudeRunner:
         prices=Prices({f"anthropic/{MODEL}": Price.model_validate(prices)}),
         servers=ToolServers(
             {
-                "sums": StdioServer((sys.executable, str(program))),
+                "tools": StdioServer((sys.executable, mcp_tools.__file__)),
+                "web": HttpServer(web_tools, OutboundGuard(allow_private=True)),
                 "dead": StdioServer((sys.executable, "-c", "raise SystemExit('no')")),
             },
             guard=OutboundGuard(),

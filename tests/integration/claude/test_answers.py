@@ -114,13 +114,14 @@ async def test_an_answer_under_a_schema_is_a_value(
     assert outcome == Completed([3, 4])
 
 
+@pytest.mark.parametrize("server", ["tools", "web"])
 async def test_tools_of_an_mcp_server_are_called(
-    runner: ClaudeRunner, context: RecordingContext
+    runner: ClaudeRunner, context: RecordingContext, server: str
 ) -> None:
     job = claude_job(
-        "[tool] Add.",
-        mcp_servers=[{"name": "sums", "allowed_tools": ["add"]}],
-        allowed_tools=("mcp__sums__*",),
+        f"[tool] Add with |{server}|.",
+        mcp_servers=[{"name": server, "allowed_tools": ["add"]}],
+        allowed_tools=(f"mcp__{server}__*",),
     )
 
     outcome = await runner.run(job, context)
@@ -128,5 +129,5 @@ async def test_tools_of_an_mcp_server_are_called(
     assert isinstance(outcome, Completed)
     assert "42" in outcome.result
     (result,) = told(context, EventType.TOOL_RESULT)
-    assert (result["server"], result["tool"]) == ("sums", "add")
+    assert (result["server"], result["tool"]) == (server, "add")
     assert not result["failed"]

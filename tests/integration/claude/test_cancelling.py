@@ -3,10 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import psutil
 import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.outcome import Completed
+from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job
 from tests.support.claude_processes import processes_of
 from tests.support.run_context import RecordingContext
@@ -35,6 +37,21 @@ async def test_a_cancelled_run_leaves_no_process(
 
     assert processes_of(tmp_path) == []
     assert context.external_id is not None, "the conversation was written down"
+
+
+async def test_a_frozen_claude_code_is_ended_too(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path, anthropic: AnthropicServer
+) -> None:
+    run = asyncio.create_task(runner.run(claude_job("[stalled]"), context))
+    await asyncio.to_thread(wait_until, lambda: anthropic.received, "it asks")
+    record = next((tmp_path / "sessions").glob("*/run-*/pid"))
+    for process in psutil.Process(int(record.read_text().split()[0])).children(recursive=True):
+        process.suspend()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+    assert processes_of(tmp_path) == []
 
 
 async def test_a_finished_run_leaves_no_process(

@@ -5,6 +5,7 @@ import pytest
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
+    BudgetSpentError,
     ModelCallLimitError,
     OutputInvalidError,
     ProviderError,
@@ -83,6 +84,29 @@ async def test_silence_ends_the_run_and_slowness_does_not(
     assert context.calls[0].finish_reason == "unfinished"
 
 
+async def test_a_running_tool_may_be_silent(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    job = claude_job("[shell] |sleep 2.5; echo rested|", idle_seconds=1, allowed_tools=("Bash",))
+
+    outcome = await runner.run(job, context)
+
+    assert isinstance(outcome, Completed)
+    assert outcome.result.strip() == "rested"
+
+
+async def test_a_spent_budget_stops_the_run_before_the_call(
+    runner: ClaudeRunner, context: RecordingContext, anthropic: AnthropicServer
+) -> None:
+    context.denial = BudgetSpentError("The budget of the task is spent.")
+
+    with pytest.raises(BudgetSpentError):
+        await runner.run(claude_job("[plain]"), context)
+
+    assert anthropic.received == []
+    assert context.calls == []
+
+
 async def test_a_text_where_a_value_was_asked_for_is_no_answer(
     runner: ClaudeRunner, context: RecordingContext
 ) -> None:
@@ -97,8 +121,9 @@ async def test_turns_are_bounded(runner: ClaudeRunner, context: RecordingContext
 
 
 async def test_a_dead_mcp_server_is_named(runner: ClaudeRunner, context: RecordingContext) -> None:
-    with pytest.raises(ToolServerError, match="dead"):
-        await runner.run(claude_job("[plain]", mcp_servers=[{"name": "dead"}]), context)
+    private = {"name": "private", "url": "http://127.0.0.1:9/mcp"}
+    with pytest.raises(ToolServerError, match="dead, private"):
+        await runner.run(claude_job("[plain]", mcp_servers=[{"name": "dead"}, private]), context)
 
 
 async def test_faults_of_the_configuration_start_nothing(
@@ -108,6 +133,10 @@ async def test_faults_of_the_configuration_start_nothing(
         await runner.run(claude_job("[plain]", mcp_servers=[{"name": "nobody"}]), context)
     with pytest.raises(AgentMisconfiguredError, match="Celeriac's own"):
         await runner.run(claude_job("[plain]", environment=("DATABASE_URL",)), context)
+    twins = [{"name": "a.b", "url": "https://x.example"}, {"name": "a b".replace(" ", "_"),
+              "url": "https://x.example"}]  # fmt: skip
+    with pytest.raises(AgentMisconfiguredError, match="a_b"):
+        await runner.run(claude_job("[plain]", mcp_servers=twins), context)
     with pytest.raises(AgentMisconfiguredError, match="prompt"):
         await runner.run(claude_job(" "), context)
 

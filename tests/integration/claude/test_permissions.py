@@ -82,9 +82,9 @@ async def test_a_tool_of_a_server_waits_for_approval_although_it_is_allowed(
     runner: ClaudeRunner, context: RecordingContext
 ) -> None:
     job = claude_job(
-        "[tool] Add.",
-        mcp_servers=[{"name": "sums", "approve_tools": ["add"]}],
-        allowed_tools=("mcp__sums__add",),
+        "[tool] Add with |tools|.",
+        mcp_servers=[{"name": "tools", "approve_tools": ["add"]}],
+        allowed_tools=("mcp__tools__add",),
     )
 
     question = await parked(runner, context, job)
@@ -102,6 +102,23 @@ async def test_one_of_several_calls_is_asked_for_by_itself(
     assert question.arguments == {"command": "echo alone"}
     result = await resumed(runner, context, job, question.key, Answer(approved=True))
     assert result.strip() == "alone"
+
+
+async def test_one_of_several_calls_that_are_made_again_is_asked_for_in_place(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    class Approving(RecordingContext):
+        async def ask(self, question: Question) -> Answer:
+            self.questions.append(question)
+            return Answer(approved=True)
+
+    approving = Approving(context.workdir)
+
+    outcome = await runner.run(claude_job("[stubborn]", permission="ask"), approving)
+
+    assert isinstance(outcome, Completed)
+    assert "asked in place" in outcome.result
+    assert [question.tool for question in approving.questions] == ["Bash"]
 
 
 async def test_file_tools_never_leave_the_working_directory(

@@ -1,6 +1,7 @@
 """Runs of Claude Code are recorded and replayed."""
 
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
 async def test_a_recorded_run_is_played_without_a_provider(
     runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
-    agent = {"allowed_tools": ("Read", "Write")}
+    agent: dict[str, Any] = {"allowed_tools": ("Read", "Write")}
     recorded = await runner.run(
         claude_job("[work] Note it.", options=RunOptions(record=True), **agent), context
     )

@@ -1,5 +1,6 @@
 """Sessions: gone on with, forked, taken up again after a wait."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +16,7 @@ from celeriac.domain.usage import PlannedCall, Ticket
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.run_context import RecordingContext
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
 
@@ -92,6 +94,24 @@ async def test_a_run_that_must_wait_goes_on_where_it_stopped(
     assert "forty-two" in outcome.result
     assert len(anthropic.received) == 3, "nothing was asked twice"
     assert [kind for kind, _ in resumed.events if kind is EventType.TOOL_CALL] == []
+
+
+async def test_a_run_that_was_handed_back_goes_on(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = claude_job("[shell] |echo begun >> begun; sleep 300|", allowed_tools=("Bash",))
+    begun = tmp_path / "sessions" / str(context.session_id) / "work" / "begun"
+    run = asyncio.create_task(runner.run(job, context))
+    await asyncio.to_thread(wait_until, begun.exists, "the command runs")
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+    again = replace(job, attempt=2, session=session_of(context, job.execution_id))
+    outcome = await runner.run(again, next_context(context, session=True))
+
+    assert isinstance(outcome, Completed), "it is told that its command was cut off, and ends"
+    assert begun.read_text() == "begun\n"
 
 
 async def test_a_failed_attempt_is_begun_anew(
