@@ -122,6 +122,20 @@ async def ignore_cancel(ctx: "AgentContext", diary: str, gate: str) -> str:
     return "ended by itself"
 
 
+@celeriac.agent("fleet ask")
+async def ask(ctx: "AgentContext", diary: str) -> str:
+    """Ask a person in its place, and return the answer."""
+    _write(diary, ctx)
+    return str((await ctx.ask("Which day?")).value)
+
+
+@celeriac.agent("fleet plain ask")
+def plain_ask(ctx: ChildContext, diary: str) -> str:
+    """As `ask`, in a child process."""
+    _write(diary, ctx)
+    return str(ctx.ask("Which day?").value)
+
+
 @celeriac.agent("fleet plain nap")
 def plain_nap(ctx: ChildContext, diary: str, seconds: float) -> dict[str, int]:
     _write(diary, ctx)

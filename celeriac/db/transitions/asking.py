@@ -6,7 +6,7 @@ from celeriac.domain.approval import Question
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject, JsonValue, storable, storable_text
 
-_LONGEST_TITLE = 2_000
+_LONGEST_TITLE = 4_000
 _LONGEST_TEXT = 2_000
 _LONGEST_ARGUMENTS = 200_000
 
