@@ -72,6 +72,13 @@ def test_a_running_crew_is_cancelled(
     execution = accepted.get("execution_id") or accepted["id"]
     wait_until(lambda: scripted.asked("Current"), "the crew asks its model")
     assert crews_of(execution), "the crew runs in a process of its own"
+    wait_until(
+        lambda: (
+            commands.ask("executions", "show", execution)["progress"]
+            == {"done": 0, "total": 1, "note": "first: planner"}
+        ),
+        "the progress names task and agent",
+    )
 
     commands.run("executions", "cancel", execution)
 
@@ -83,6 +90,25 @@ def test_a_running_crew_is_cancelled(
     assert done["cancel_requested_by"] == "admin"
     assert not crews_of(execution), "nothing of it is left"
     wait_until(lambda: "Current" in scripted.left, "the model is hung up on")
+
+
+@pytest.mark.requirement("C6")
+def test_the_error_of_a_crew_is_kept_with_its_node(commands: CommandLine, tmp_path: Path) -> None:
+    graph = tmp_path / "refused.json"
+    refused = crew(task("first", "plan"), task("second", "unauthorized", "first", agent="writer"))
+    graph.write_text(json.dumps(refused).replace("test/", "scripted/"))
+    make(commands, "refused", graph)
+
+    result = commands.run("run", "refused", "--json")
+
+    assert result.code == 1
+    (done,) = commands.ask("executions", "list", "--task", "refused")
+    assert (done["status"], done["error_code"]) == ("failed", "provider_refused")
+    details = done["error_details"]
+    assert (details["node"], details["agent"]) == ("tasks.second", "writer")
+    assert details["type"]
+    assert "Traceback" in details["traceback"]
+    assert done["progress"]["done"] == 1
 
 
 def crews_of(execution: str) -> list[psutil.Process]:
