@@ -5,7 +5,7 @@ from typing import Literal
 from celeriac.domain.errors import OutputInvalidError
 from celeriac.domain.events import EventType
 from celeriac.domain.schema import violations
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.kit.jsontypes import JsonObject, JsonValue, storable_text
 from celeriac.services.ports import RunContext
 
 MAX_MESSAGE_CHARACTERS = 20_000
@@ -20,7 +20,8 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
     Its event holds `role` and `content`, and `clipped`, the number of characters that were cut
     off, where there were any.
     """
-    data: dict[str, str | int] = {"role": role, "content": content[:MAX_MESSAGE_CHARACTERS]}
+    kept = storable_text(content[:MAX_MESSAGE_CHARACTERS])
+    data: dict[str, str | int] = {"role": role, "content": kept}
     if len(content) > MAX_MESSAGE_CHARACTERS:
         data["clipped"] = len(content) - MAX_MESSAGE_CHARACTERS
     await context.emit(EventType.MESSAGE, data)

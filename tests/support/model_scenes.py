@@ -52,6 +52,12 @@ def miscounted(exchange: Exchange) -> None:
 
 
 @scene
+def broken(exchange: Exchange) -> None:
+    """Half of a character beyond the first plane, and a NUL."""
+    exchange.answer("half \ud83d", " nul \x00")
+
+
+@scene
 def structured(exchange: Exchange) -> None:
     text = json.dumps(TICKET)
     exchange.answer(text[:20], text[20:])

@@ -122,7 +122,7 @@ class Conversation:
         given = session is not None and (
             session.execution_id != self._job.execution_id or session.parent_id is not None
         )
-        turn = self._turn.model_copy(update={"finished": True, "result": clean(result)})
+        turn = self._turn.model_copy(update={"finished": True, "result": result})
         if keep or given:
             await self._store(messages, turn)
         elif session is not None or self._saved:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Literal
 
+from celeriac.kit.jsontypes import storable_text
 from celeriac.services.ports import RunContext
 
 INTERVAL_SECONDS = 0.05
@@ -42,4 +43,4 @@ class Deltas:
         if self._pieces:
             text = "".join(self._pieces)
             self._pieces.clear()
-            self._context.delta({self._kind: text})
+            self._context.delta({self._kind: storable_text(text)})

@@ -37,6 +37,7 @@ from celeriac.agents.llm.metered_model import MAX_SHOWN_ANSWER, MeteredModel
 from celeriac.agents.llm.model_errors import translated
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.llm.watchdog import Watchdog
+from celeriac.agents.mcp.results import clean
 from celeriac.agents.providers import Choice
 from celeriac.domain.agent import LlmAgent
 from celeriac.domain.errors import OutputInvalidError, ProviderError
@@ -96,7 +97,7 @@ class Turn:
             return parked(
                 pending, messages, agent=self._job.agent_name, policy=self._spec.approvals
             )
-        value = result.output if output is None else output.value(result.output)
+        value = clean(result.output if output is None else output.value(result.output))
         await conversation.finish(messages, value, keep=self._spec.keep_session)
         return Completed(value)
 

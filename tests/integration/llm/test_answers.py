@@ -8,7 +8,7 @@ from celeriac.agents.base import MAX_MESSAGE_CHARACTERS
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.jsontypes import JsonObject, storable
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, result_of
 from tests.support.model_scenes import KEY, TICKET
 from tests.support.model_server import ModelServer
@@ -43,6 +43,17 @@ async def test_a_text_is_streamed_logged_and_metered(
         finish_reason="stop",
         cost=None,
     ), "a model without a price costs nothing that could be named"
+
+
+async def test_what_cannot_be_stored_is_mended(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    outcome = await runner.run(llm_job("broken", keep_session=True), context)
+
+    assert result_of(outcome) == "half ? nul �"
+    told = [data for _, data in context.events]
+    for value in (*told, *context.deltas, context.state, result_of(outcome)):
+        assert "\\u0000" not in storable(value)
 
 
 async def test_the_request_carries_what_the_agent_says(
