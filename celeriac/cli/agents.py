@@ -33,6 +33,9 @@ Crew = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="A crew of agents: its graph as JSON; - for stdin."),
 ]
+Claude = Annotated[
+    bool, typer.Option("--claude", help="Claude Code; --model then names one of Anthropic's.")
+]
 Instructions = Annotated[str | None, typer.Option(help="What the model is told in every run.")]
 InstructionsFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="The instructions from a file; - for stdin.")
@@ -88,6 +91,7 @@ def create(
     function: Function = None,
     command: Command = None,
     crew: Crew = None,
+    claude: Claude = False,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
     mcp: Servers = [],  # noqa: B006 - Typer copies it
@@ -97,7 +101,7 @@ def create(
     spec: SpecFile = None,
     assignments: Assignments = [],  # noqa: B006 - Typer copies it
 ) -> None:
-    """Make an agent: a language model, a Python function of yours, a program, or a crew.
+    """Make an agent: a language model, a function of yours, a program, a crew, Claude Code.
 
     Examples:
       celeriac agents create writer --model local/smollm2
@@ -109,9 +113,11 @@ def create(
       celeriac agents create counter --command word-count
         --set arguments:='["--language", "en"]'
       celeriac agents create newsroom --crew examples/crews/newsroom.json
+      celeriac agents create coder --claude --model claude-sonnet-4-5
+        --set permission=ask --set allowed_tools:='["Read", "Edit", "Grep"]'
     """
     made = begin_spec(spec)
-    _fill(made, model=model, function=function, command=command, crew=_graph(crew))
+    _fill(made, claude=claude, model=model, function=function, command=command, crew=_graph(crew))
     put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
     put_servers(made, mcp, allow_tool, approve_tool)
     assign(made, assignments)
@@ -119,7 +125,7 @@ def create(
         raise UsageProblemError(
             "It is not said what the agent is.",
             cure="Give --model for a language model, --function for a Python function, "
-            "--command for a program, --crew for a crew, or --spec.",
+            "--command for a program, --crew for a crew, --claude for Claude Code, or --spec.",
         )
     _show(session, session.client.agents.create(name, made, description=description or ""))
 
@@ -133,6 +139,7 @@ def update(
     function: Function = None,
     command: Command = None,
     crew: Crew = None,
+    claude: Claude = False,
     instructions: Instructions = None,
     instructions_file: InstructionsFile = None,
     mcp: Servers = [],  # noqa: B006 - Typer copies it
@@ -153,7 +160,7 @@ def update(
     """
     current = session.client.agents.get(agent).spec.model_dump(mode="json")
     made = begin_spec(spec, current)
-    _fill(made, model=model, function=function, command=command, crew=_graph(crew))
+    _fill(made, claude=claude, model=model, function=function, command=command, crew=_graph(crew))
     put(made, instructions=text_argument(instructions, instructions_file, "--instructions"))
     put_servers(made, mcp, allow_tool, approve_tool)
     assign(made, assignments)
@@ -164,9 +171,14 @@ _RUNNERS = {"model": "llm", "function": "python", "command": "command", "crew": 
 """Which runner an option stands for, which is also the field of its specification."""
 
 
-def _fill(spec: dict[str, Any], **options: Any) -> None:
+def _fill(spec: dict[str, Any], *, claude: bool, **options: Any) -> None:
     """Put what an agent is into `spec`; raises UsageProblemError where it would be two things."""
     given = {name: value for name, value in options.items() if value is not None}
+    if given.keys() <= {"model"} and (claude or spec.get("runner") == "claude"):
+        put(spec, runner="claude", **given)
+        return
+    if claude:
+        given = {"claude": True, **given}
     if len(given) > 1:
         names = " or ".join(f"--{name}" for name in given)
         raise UsageProblemError(f"An agent is {names}, not several of them.")

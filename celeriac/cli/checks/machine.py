@@ -17,6 +17,7 @@ from celeriac.embedded.endpoints import RunningStack
 from celeriac.embedded.errors import HomeUnusableError
 from celeriac.embedded.home import Home
 from celeriac.kit.process import identify
+from celeriac.settings import Settings
 from celeriac.version import __version__
 
 _OLDEST = (3, 11)
@@ -61,6 +62,19 @@ def check_crewai(venv: CrewVenv) -> Iterator[Finding]:
         yield fine("CrewAI", "not installed; `celeriac crews install` does it")
     else:
         yield doubtful("CrewAI", f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
+
+
+def check_claude(settings: Settings) -> Iterator[Finding]:
+    """Yield whether workers of this machine can run Claude Code, which is nobody's duty."""
+    if find_spec("claude_agent_sdk") is None:
+        yield fine("Claude Code", "not installed; pip install 'celeriac[claude]' does it")
+    elif settings.anthropic_api_key is None:
+        found = f"SDK {version('claude-agent-sdk')}"
+        yield fine("Claude Code", f"{found}; its agents need ANTHROPIC_API_KEY, which is not set")
+    else:
+        yield fine(
+            "Claude Code", f"SDK {version('claude-agent-sdk')}, asks {settings.anthropic_base_url}"
+        )
 
 
 def _fault(requirement: str) -> str | None:
