@@ -128,8 +128,8 @@ class CrewaiRunner:
         return choices
 
     def _command(self, job: Job, workdir: Path, private: Path) -> ChildCommand:
-        home = private / "home"
-        home.mkdir(parents=True, exist_ok=True)
+        for name in ("home", "tmp"):
+            (private / name).mkdir(parents=True, exist_ok=True)
         passed_on = child_environment(self._environment)
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
@@ -137,7 +137,8 @@ class CrewaiRunner:
             environment={
                 **kept,
                 **QUIET,
-                "HOME": str(home),
+                "HOME": str(private / "home"),
+                "TMPDIR": str(private / "tmp"),
                 "CREWAI_STORAGE_DIR": str(private / "storage"),
             },
             workdir=workdir,
