@@ -1,7 +1,7 @@
 """Reports: what an execution did, made once it has ended and kept from then on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,13 +14,15 @@ from celeriac.db.reports import StoredReport
 from celeriac.domain import report
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import ConflictError, NotFoundError
+from celeriac.domain.events import Event
 from celeriac.domain.execution import Execution
 from celeriac.domain.report import ReportFormat
 from celeriac.logs import Step
 
 logger = structlog.get_logger(__name__)
 
-_EVENTS = 10_000
+_PAGE = 200
+_EVENTS = 50_000
 _QUESTIONS = 1_000
 """So many at most are in a report; the lists themselves have all."""
 
@@ -121,9 +123,19 @@ class Reports:
     def _markdown(self, execution: Execution) -> str:
         asked = ApprovalFilter(execution_id=execution.id)
         with self._database.statement() as connection:
-            log = events.after(connection, execution.id, 0, _EVENTS)
             questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS)
-        return report.markdown(execution, log, questions[::-1])
+        return report.markdown(execution, self._log(execution.id), questions[::-1])
+
+    def _log(self, execution_id: UUID) -> Iterator[Event]:
+        """Yield the events a page at a time: together they may be larger than memory."""
+        seq = 0
+        while seq < _EVENTS:
+            with self._database.statement() as connection:
+                page = events.after(connection, execution_id, seq, _PAGE)
+            yield from page
+            if len(page) < _PAGE:
+                return
+            seq = page[-1].seq
 
 
 def _page(execution_id: UUID, markdown: str) -> bytes:

@@ -54,6 +54,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
+def bounded_table(
+    heads: Sequence[str], rows: Sequence[Sequence[object]], count: int
+) -> Iterator[str]:
+    """Yield a table of the first `rows` of `count`, and how many are left out."""
+    yield table(heads, rows)
+    if count > len(rows):
+        yield f"*{count - len(rows):,} more are in the events.*"
+
+
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
     """Return names with their values as a list, without those whose value is None."""
     return "\n".join(_facts(pairs))

@@ -6,7 +6,9 @@ from celeriac.domain.approval import Approval
 from celeriac.domain.events import Event, EventType
 from celeriac.domain.execution import Execution
 from celeriac.domain.report import text
-from celeriac.domain.report.conversation import conversation, model_calls, questions, tool_calls
+from celeriac.domain.report.calls import ModelCalls, ToolCalls
+from celeriac.domain.report.conversation import Conversation
+from celeriac.domain.report.questions import questions
 from celeriac.domain.task import Priority
 
 _MOST_STEPS = 2_000
@@ -14,24 +16,26 @@ _SHORT = 200
 
 
 def markdown(
-    execution: Execution, events: Sequence[Event], approvals: Sequence[Approval] = ()
+    execution: Execution, events: Iterable[Event], approvals: Sequence[Approval] = ()
 ) -> str:
     """Return the report of a finished execution.
 
     `events` are its log from the beginning and in order, all of it or as much as is to be shown;
-    `approvals` the questions that it asked, the oldest first. The same gives the same text.
+    they are read once and not kept. `approvals` are the questions that it asked, the oldest first.
+    The same gives the same text.
     """
+    timeline = _Timeline()
+    parts = (Conversation(), ToolCalls(), ModelCalls(), timeline)
+    for event in events:
+        for part in parts:
+            part.add(event)
     sections = [
         f"# {text.inline(execution.task_name)}: {execution.status}",
         text.facts(_facts(execution)),
         *_result(execution),
         *questions(approvals),
-        *conversation(events),
-        *tool_calls(events),
-        *model_calls(events),
-        "## Timeline",
-        "\n".join(_timeline(events[:_MOST_STEPS])),
-        *_left_out(execution, min(len(events), _MOST_STEPS)),
+        *(section for part in parts for section in part.sections()),
+        *_left_out(execution, timeline.steps),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -74,12 +78,25 @@ def _result(execution: Execution) -> Iterator[str]:
     yield text.block(execution.variables)
 
 
-def _timeline(events: Iterable[Event]) -> Iterator[str]:
-    for event in events:
+class _Timeline:
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, event: Event) -> None:
+        if len(self._lines) == _MOST_STEPS:
+            return
         line = f"{event.seq}. {event.at:%H:%M:%S.%f} **{text.inline(event.type)}**"
         if event.data and event.type is not EventType.MESSAGE:
             line += f" {text.inline(text.short(event.data, _SHORT))}"
-        yield line
+        self._lines.append(line)
+
+    def sections(self) -> Iterator[str]:
+        yield "## Timeline"
+        yield "\n".join(self._lines)
+
+    @property
+    def steps(self) -> int:
+        return len(self._lines)
 
 
 def _left_out(execution: Execution, shown: int) -> Iterator[str]:
