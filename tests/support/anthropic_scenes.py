@@ -69,6 +69,17 @@ def pair(exchange: Exchange) -> None:
 
 
 @scene
+def question(exchange: Exchange) -> None:
+    """Asks a person which day."""
+    if exchange.received.results:
+        exchange.text(_words(exchange))
+        return
+    days = [{"label": day, "description": f"On {day}."} for day in ("Monday", "Friday")]
+    asked = {"question": "Which day?", "header": "Day", "options": days, "multiSelect": False}
+    exchange.call(("AskUserQuestion", {"questions": [asked]}))
+
+
+@scene
 def stubborn(exchange: Exchange) -> None:
     """Calls two tools at once, whatever it is told, until both have answered well."""
     results = exchange.received.results

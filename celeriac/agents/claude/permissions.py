@@ -15,9 +15,9 @@ from claude_agent_sdk import (
 
 from celeriac.agents.claude.calls import Calls
 from celeriac.agents.claude.policy import Policy, Verdict
-from celeriac.agents.mcp.results import clean
+from celeriac.agents.claude.questions import changed_arguments, question_of, refusal_of
 from celeriac.domain.agent import ClaudeAgent
-from celeriac.domain.approval import Answer, Question, QuestionKind
+from celeriac.domain.approval import Answer, Question
 from celeriac.domain.errors import CeleriacError
 from celeriac.kit.jsontypes import dumps
 from celeriac.services.ports import RunContext
@@ -121,25 +121,22 @@ class Permissions:
         self, answer: Answer, tool: str, arguments: Mapping[str, Any]
     ) -> PermissionResultAllow | PermissionResultDeny:
         """Do what a person said; what the rules forbid stays forbidden."""
-        if not answer.approved:
-            note = f" They say: {answer.note}" if answer.note else ""
-            return PermissionResultDeny(message=f"A person refused this call.{note}")
-        changed = answer.value if isinstance(answer.value, dict) else None
-        refusal = self._policy.refusal(tool, arguments if changed is None else changed)
-        if refusal:
-            return PermissionResultDeny(message=refusal)
+        message = refusal_of(tool, answer)
+        if message:
+            return PermissionResultDeny(message=message)
+        changed = changed_arguments(tool, arguments, answer)
+        forbidden = self._policy.refusal(tool, arguments if changed is None else changed)
+        if forbidden:
+            return PermissionResultDeny(message=forbidden)
         return PermissionResultAllow(updated_input=changed)
 
     def _question(self, tool: str, arguments: Mapping[str, Any], call_id: str) -> Question:
-        policy = self._spec.approvals
-        return Question(
+        return question_of(
+            tool,
+            arguments,
             key=f"tool:{call_id}",
-            kind=QuestionKind.TOOL,
-            title=f"May the agent {self._agent_name} use {tool}?",
-            tool=tool,
-            arguments=clean(dict(arguments)),
-            expires_seconds=policy.expires_seconds,
-            on_expiry=policy.on_expiry,
+            agent_name=self._agent_name,
+            policy=self._spec.approvals,
         )
 
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from celeriac.agents.claude.questions import ASK_TOOL
 from celeriac.domain.agent import ClaudeAgent, McpServer, Permission
 
 Arguments = Mapping[str, Any]
@@ -101,6 +102,8 @@ class Policy:
         return ""
 
     def _needs_approval(self, tool: str) -> bool:
+        if tool == ASK_TOOL:
+            return True
         server, name = self._mcp_tool(tool)
         return server is not None and _matches(name, server.approve_tools)
 

@@ -10,6 +10,7 @@ from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.events import EventType
 from celeriac.domain.outcome import Completed, Parked, WaitingFor
+from celeriac.domain.schema import violations
 from celeriac.kit.jsontypes import loads
 from celeriac.services.ports import Job
 from tests.support.anthropic_server import AnthropicServer
@@ -76,6 +77,21 @@ async def test_a_person_may_refuse_or_change_a_call(
     question = await parked(runner, other, job)
     changed = Answer(approved=True, value={"command": "echo yours"})
     assert (await resumed(runner, other, job, question.key, changed)).strip() == "yours"
+
+
+async def test_an_agent_asks_a_person_and_goes_on_with_the_answer(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    job = claude_job("[question] Plan it.", tools=("AskUserQuestion",))
+
+    asked = await parked(runner, context, job)
+    assert (asked.kind, asked.title) == (QuestionKind.FORM, "Which day?")
+    assert asked.schema is not None
+    assert violations(asked.schema, {"Which day?": "Tuesday"}) == []
+    assert violations(asked.schema, {"Which year?": "1789"})
+
+    given = Answer(approved=True, value={"Which day?": "Tuesday"})
+    assert '"Which day?"="Tuesday"' in await resumed(runner, context, job, asked.key, given)
 
 
 async def test_a_tool_of_a_server_waits_for_approval_although_it_is_allowed(
