@@ -31,7 +31,10 @@ class CheckpointModel(WrapperModel):
         run_context: AiContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
         """Save what there is, then ask the wrapped model; see `Model.request_stream`."""
-        await self._conversation.reached(messages)
+        # The run's own messages: `messages` are worded for this model by now. Worded once more by
+        # the next attempt, the library's own words would pass for a user's.
+        own = messages if run_context is None else run_context.messages
+        await self._conversation.reached(own)
         async with self.wrapped.request_stream(
             messages, model_settings, model_request_parameters, run_context
         ) as stream:

@@ -17,7 +17,14 @@ from celeriac.domain.options import RunOptions
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.usage import PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonValue
-from tests.support.llm_jobs import llm_job, next_attempt, parked_of, result_of, session
+from tests.support.llm_jobs import (
+    TICKET_SCHEMA,
+    llm_job,
+    next_attempt,
+    parked_of,
+    result_of,
+    session,
+)
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext
 
@@ -78,6 +85,25 @@ async def test_a_providers_limit_loses_nothing_that_tools_did(
 
     assert result_of(outcome) == "noted once"
     assert notes(context) == 1
+
+
+@pytest.mark.requirement("E6")
+async def test_a_model_is_asked_the_same_after_a_wait(
+    runner: LlmRunner, tmp_path: Path, model_server: ModelServer
+) -> None:
+    """Above all what the library words itself, such as what was wrong with an answer."""
+    job = llm_job("repaired", schema=TICKET_SCHEMA)
+    await runner.run(job, RecordingContext(tmp_path / "at once"))
+    at_once = [received.body["messages"] for received in model_server.received]
+    model_server.forget()
+
+    context = Sparing(tmp_path, leave=1)
+    with pytest.raises(MustWaitError):
+        await runner.run(job, context)
+    context.denial, context.leave = None, 100
+    await runner.run(next_attempt(job, context.state), context)
+
+    assert [received.body["messages"] for received in model_server.received] == at_once
 
 
 async def test_a_crash_after_a_tool_repeats_neither_the_tool_nor_its_key(
