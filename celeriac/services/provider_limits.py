@@ -10,10 +10,11 @@ import structlog
 
 from celeriac.db import events
 from celeriac.db.engine import Database
-from celeriac.domain.errors import ProviderRateLimitedError
+from celeriac.domain.errors import DatabaseUnavailableError, ProviderRateLimitedError
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.rate import Rate, Refused, Taken, demands
 from celeriac.domain.usage import PlannedCall
+from celeriac.services.patience import patiently
 from celeriac.services.ports import RateLimiter
 
 logger = structlog.get_logger(__name__)
@@ -28,6 +29,7 @@ _IN_PLACE_SECONDS = 2.0
 _LONGEST_SECONDS = 600.0
 _LONGEST_BAN_SECONDS = 3600.0
 _FIRST_BACKOFF = 5.0
+_PATIENCE_SECONDS = 30.0
 _SPREAD = 0.1
 
 
@@ -81,10 +83,7 @@ class ProviderLimits:
         None where the execution was sent away too often already. Other workers hear of it through
         the limiter where a limit is set for the provider or the model, else by their own refusal.
         """
-        with self._database.statement() as connection:
-            parks = events.parks_since_last_call(
-                connection, execution_id, reason=WaitingFor.PROVIDER_LIMIT
-            )
+        parks = self._parks(execution_id)
         backoff = min(_FIRST_BACKOFF * 2**parks, _LONGEST_SECONDS)
         seconds = min(error.retry_after or backoff, _LONGEST_BAN_SECONDS)
         if error.provider and error.model:
@@ -92,6 +91,18 @@ class ProviderLimits:
         if parks >= MAX_PARKS:
             return None
         return Parked(WaitingFor.PROVIDER_LIMIT, error.message, seconds=_spread(seconds))
+
+    def _parks(self, execution_id: UUID) -> int:
+        def count() -> int:
+            with self._database.statement() as connection:
+                return events.parks_since_last_call(
+                    connection, execution_id, reason=WaitingFor.PROVIDER_LIMIT
+                )
+
+        try:
+            return patiently(count, seconds=_PATIENCE_SECONDS)
+        except DatabaseUnavailableError:
+            return 0  # the parking itself waits for the database, or is left to the keeper
 
     def _hold_back(self, provider: str, model: str, seconds: float) -> None:
         name = _name(provider, model)

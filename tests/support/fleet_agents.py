@@ -136,6 +136,20 @@ def plain_ask(ctx: ChildContext, diary: str) -> str:
     return str(ctx.ask("Which day?").value)
 
 
+@celeriac.agent("fleet form")
+async def form(ctx: "AgentContext") -> Any:
+    """Ask a person to fill a form, and return what they filled in."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "colour": {"enum": ["red", "green"]},
+            "size": {"type": "integer", "minimum": 1, "description": "In metres."},
+        },
+        "required": ["colour"],
+    }
+    return (await ctx.ask("Which one?", schema=schema)).value
+
+
 @celeriac.agent("fleet plain nap")
 def plain_nap(ctx: ChildContext, diary: str, seconds: float) -> dict[str, int]:
     _write(diary, ctx)
@@ -160,6 +174,23 @@ def plain_family(ctx: ChildContext, diary: str, pids: str) -> None:
             threading.Event().wait()
         except celeriac.SoftTimeLimit:
             continue
+
+
+@celeriac.agent("fleet spend")
+async def spend(ctx: "AgentContext", calls: int, tokens: int) -> int:
+    """Make so many model calls, of so many tokens each."""
+    for _ in range(calls):
+        await ctx.charge(provider="own", model="m", input_tokens=tokens, output_tokens=0)
+    return calls
+
+
+@celeriac.agent("fleet plain spend")
+def plain_spend(ctx: ChildContext, calls: int, tokens: int) -> int:
+    """As `spend`, in a child process, which takes its time after each call."""
+    for _ in range(calls):
+        ctx.charge(provider="own", model="m", input_tokens=tokens, output_tokens=0)
+        time.sleep(0.2)
+    return calls
 
 
 def _is_open(gate: str) -> bool:

@@ -1,0 +1,86 @@
+"""An execution's own budget, in the middle of its run."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celeriac.domain.approval import Answer
+from celeriac.domain.budget import Budget, OnBudget
+from celeriac.domain.options import RunOptions
+from celeriac.domain.outcome import WaitingFor
+from celeriac.domain.states import Status
+from celeriac.services.submit import Request
+from celeriac.settings import Settings
+from tests.support import fleet_agents
+from tests.support.catalog import make_task
+from tests.support.model_server import Exchange
+from tests.support.model_worker import ModelWorker, model_worker
+
+CALL_TOKENS = 15
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+def twice(exchange: Exchange) -> None:
+    """Answer wrongly first, and rightly when told so: two calls."""
+    first = len(exchange.received.body["messages"]) == 1
+    exchange.answer(json.dumps({"n": "one" if first else 1}))
+
+
+@pytest.fixture
+def worker(settings: Settings, tmp_path: Path) -> Iterator[ModelWorker]:
+    modules = (fleet_agents.__name__,)
+    with model_worker(settings, {"twice": twice}, home=tmp_path, agent_modules=modules) as made:
+        yield made
+
+
+def test_it_is_stopped_between_its_calls(worker: ModelWorker) -> None:
+    task = worker.task("twice", output_schema=SCHEMA, budget={"max_tokens": CALL_TOKENS - 1})
+    (execution,) = worker.submit(task, 1)
+
+    worker.work()
+
+    failed = worker.get(execution)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "budget_spent")
+    assert "15 of 14 tokens" in str(failed.error_message)
+    assert len(worker.server.received) == 1
+    (own,) = worker.budgets.of_execution(worker.actor, execution)
+    assert own.overshoot_tokens == 1, "no more than of the one call under way, and shown"
+    assert failed.input_tokens + failed.output_tokens == CALL_TOKENS
+
+
+def test_it_asks_and_goes_on_from_there(worker: ModelWorker) -> None:
+    asking = Budget(max_tokens=CALL_TOKENS, on_budget=OnBudget.ASK)
+    task = worker.task("twice", output_schema=SCHEMA)
+    (execution,) = worker.submit(task, 1, RunOptions(budget=asking))
+    worker.work()
+    assert worker.get(execution).waiting_for is WaitingFor.BUDGET
+
+    (question,) = worker.asking([execution])
+    worker.answer(question, Answer(approved=True))
+    worker.work()
+
+    done = worker.get(execution)
+    assert (done.status, done.result) == (Status.COMPLETED, {"n": 1})
+    (own,) = worker.budgets.of_execution(worker.actor, execution)
+    assert (own.max_tokens, own.raised) == (2 * CALL_TOKENS, 1)
+    assert own.spent_tokens == CALL_TOKENS * len(worker.server.received)
+
+
+@pytest.mark.parametrize("function", ["spend", "plain_spend"])
+def test_a_function_is_stopped_once_it_told_of_too_much(worker: ModelWorker, function: str) -> None:
+    task = make_task(worker.container.database, worker.actor, function)
+    options = RunOptions(budget=Budget(max_tokens=25))
+    request = Request(task_id=task, options=options, variables={"calls": 100, "tokens": 10})
+    (execution,) = worker.container.submit.many(
+        worker.actor, request, [request.variables]
+    ).execution_ids
+
+    worker.work()
+
+    failed = worker.get(execution)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "budget_spent")
+    assert failed.model_call_count == 3, "the call that went beyond is recorded, no other follows"
+    (own,) = worker.budgets.of_execution(worker.actor, execution)
+    assert (own.spent_tokens, own.overshoot_tokens) == (30, 5)
