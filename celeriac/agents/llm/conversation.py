@@ -13,8 +13,8 @@ from pydantic_ai.messages import (
     repair_messages,
 )
 
-from celeriac.agents.mcp.calls import Steps
 from celeriac.agents.mcp.results import clean
+from celeriac.agents.mcp.steps import Steps
 from celeriac.domain.agent import RunnerName
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.outcome import Completed

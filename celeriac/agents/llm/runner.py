@@ -4,8 +4,10 @@ Imports the model library, which takes more than a second: only `celeriac.agents
 this module, when the first agent of this kind is run.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import ClassVar
 
 import pydantic_ai
@@ -13,7 +15,6 @@ import structlog
 from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
-from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.llm.checkpoints import CheckpointModel
 from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.deferral import parked, results_of
@@ -24,9 +25,7 @@ from celeriac.agents.llm.reach import Reach
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.llm.turn import TOOL_RETRIES, Turn
 from celeriac.agents.llm.watchdog import Patience, Watchdog
-from celeriac.agents.mcp.calls import Calls
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.mcp.toolset import connected
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Choice, Providers
 from celeriac.domain.agent import LlmAgent, RunnerName
@@ -150,13 +149,12 @@ class LlmRunner:
         if not spec.mcp_servers:
             yield toolsets
             return
-        async with connected(
-            self._servers.choose(spec.mcp_servers),
-            Calls(context, conversation.steps),
-            workdir=context.workdir,
-            relay=LogRelay(context),
-            retries=TOOL_RETRIES,
-        ) as tools:
+        chosen = self._servers.choose(spec.mcp_servers)
+        # the SDK takes most of a second to import, which the loop does not have
+        await asyncio.to_thread(import_module, "celeriac.agents.mcp.toolset")
+        from celeriac.agents.mcp.toolset import connected
+
+        async with connected(chosen, context, conversation.steps, retries=TOOL_RETRIES) as tools:
             yield [*toolsets, *tools]
 
 

@@ -1,11 +1,8 @@
 """Calls of tools: keyed so that a repeated one can be told, recorded, bounded."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any
 
 import structlog
 from mcp import MCPError
@@ -13,7 +10,9 @@ from mcp_types import RequestParamsMeta
 
 from celeriac.agents.base import clip
 from celeriac.agents.mcp.connection import Connection
-from celeriac.agents.mcp.results import readable, text_of, told
+from celeriac.agents.mcp.contents import text_of
+from celeriac.agents.mcp.results import readable, told
+from celeriac.agents.mcp.steps import Steps
 from celeriac.domain.errors import ToolServerError
 from celeriac.domain.events import EventType
 from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps
@@ -27,29 +26,6 @@ MAX_EVENT_CHARACTERS = 20_000
 
 IDEMPOTENCY_KEY = "celeriac/idempotency-key"
 """Where a tool finds the key of a call, in the `_meta` of its request."""
-
-
-class Steps:
-    """Names each call of an execution by what is called with what, and for which time.
-
-    After a crash an agent may repeat a call, or make another instead: the same call gets the same
-    name, another one never does.
-    """
-
-    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
-        """Go on from the `counts` of an earlier attempt."""
-        self._counts = Counter(counts or {})
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What another attempt goes on from."""
-        return dict(self._counts)
-
-    def next(self, tool: str, arguments: JsonObject) -> str:
-        """Return the name of a call that is made now."""
-        digest = sha256(dumps([tool, _sorted(arguments)]).encode()).hexdigest()[:16]
-        self._counts[digest] += 1
-        return f"{tool}:{digest}:{self._counts[digest]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +102,3 @@ def _shortened(arguments: JsonObject) -> JsonValue:
     """Return arguments as the log keeps them: as they are or, where they are long, a text."""
     text = dumps(arguments)
     return arguments if len(text) <= MAX_EVENT_CHARACTERS else clip(text, MAX_EVENT_CHARACTERS)
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return sorted((key, _sorted(each)) for key, each in value.items())
-    return [_sorted(each) for each in value] if isinstance(value, list) else value

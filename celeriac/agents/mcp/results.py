@@ -1,22 +1,12 @@
-"""What tools answer, made fit for a model and for storage, whatever it is."""
+"""What tools and models say, made fit for a model, for storage and for people."""
 
 import re
 from typing import Any
 
-from mcp_types import (
-    AudioContent,
-    CallToolResult,
-    ContentBlock,
-    EmbeddedResource,
-    ImageContent,
-    ResourceLink,
-    TextContent,
-    TextResourceContents,
-)
 from pydantic import ValidationError
 
 from celeriac.agents.base import clip
-from celeriac.kit.jsontypes import dumps, storable_text
+from celeriac.kit.jsontypes import storable_text
 
 MAX_RESULT_CHARACTERS = 50_000
 """How much of one result a model gets to see."""
@@ -24,14 +14,6 @@ MAX_RESULT_CHARACTERS = 50_000
 _SHOWN = 500
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters but tab and line ends: terminals obey them, and jsonb has no NUL."""
-
-
-def text_of(result: CallToolResult) -> str:
-    """Return a tool's answer as text; what is no text is named and measured, not shown."""
-    parts = [_block(block) for block in result.content]
-    if not parts and result.structured_content is not None:
-        parts.append(dumps(clean(result.structured_content)))
-    return readable("\n".join(parts))
 
 
 def readable(text: str) -> str:
@@ -65,17 +47,3 @@ def clean(value: Any) -> Any:
             return float(value) if abs(value) < 10**300 else str(value)[:100]
         case _:
             return value
-
-
-def _block(block: ContentBlock) -> str:
-    match block:
-        case TextContent():
-            return block.text
-        case ImageContent() | AudioContent():
-            return f"[{block.type} {block.mime_type}, {len(block.data)} characters of base64]"
-        case EmbeddedResource(resource=TextResourceContents() as resource):
-            return resource.text
-        case EmbeddedResource(resource=resource):
-            return f"[resource {resource.uri}]"
-        case ResourceLink():
-            return f"[resource {block.name}: {block.uri}]"

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-from pydantic_ai import ApprovalRequired, RunContext, ToolDefinition, ToolFailed
+from pydantic_ai import ApprovalRequired, ToolDefinition, ToolFailed
+from pydantic_ai import RunContext as AiContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
@@ -16,7 +16,9 @@ from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.offers import Offer, offers_of
 from celeriac.agents.mcp.results import clean
 from celeriac.agents.mcp.servers import Chosen
+from celeriac.agents.mcp.steps import Steps
 from celeriac.domain.schema import violations
+from celeriac.services.ports import RunContext
 
 _ANY_OBJECT = SchemaValidator(
     core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
@@ -40,7 +42,7 @@ class ServerTools(AbstractToolset[None]):
         """The server's name."""
         return self._connection.name
 
-    async def get_tools(self, ctx: RunContext[None]) -> dict[str, ToolsetTool[None]]:  # noqa: ARG002
+    async def get_tools(self, ctx: AiContext[None]) -> dict[str, ToolsetTool[None]]:  # noqa: ARG002
         """Return the tools by the names that the model uses."""
         return self._tools
 
@@ -48,7 +50,7 @@ class ServerTools(AbstractToolset[None]):
         self,
         name: str,
         tool_args: dict[str, Any],
-        ctx: RunContext[None],
+        ctx: AiContext[None],
         tool: ToolsetTool[None],  # noqa: ARG002 - the signature of the library
     ) -> str:
         """Call a tool once its arguments are right and, where it needs that, it is approved.
@@ -84,14 +86,18 @@ class ServerTools(AbstractToolset[None]):
 
 @asynccontextmanager
 async def connected(
-    servers: Sequence[Chosen], calls: Calls, *, workdir: Path, relay: LogRelay, retries: int
+    servers: Sequence[Chosen], context: RunContext, steps: Steps, *, retries: int
 ) -> AsyncIterator[list[ServerTools]]:
-    """Connect to all `servers` at once, and give their tools to the block.
+    """Connect to all `servers` at once, and give the block their tools.
+
+    Calls are recorded in `context`, named by `steps`.
 
     At its end, within a second, nothing of them is left. Raises ToolServerError and
     AgentMisconfiguredError.
     """
-    connections = [Connection(each, workdir=workdir, relay=relay) for each in servers]
+    relay = LogRelay(context)
+    calls = Calls(context, steps)
+    connections = [Connection(each, workdir=context.workdir, relay=relay) for each in servers]
     try:
         yield await _opened(connections, calls, relay, retries)
     finally:

@@ -6,16 +6,18 @@ import pytest
 from mcp_types import (
     BlobResourceContents,
     CallToolResult,
+    ContentBlock,
     EmbeddedResource,
     ResourceLink,
     TextContent,
     TextResourceContents,
 )
 
-from celeriac.agents.mcp.calls import Steps
+from celeriac.agents.mcp.contents import text_of
 from celeriac.agents.mcp.offers import model_name
-from celeriac.agents.mcp.results import MAX_RESULT_CHARACTERS, clean, readable, text_of, told
+from celeriac.agents.mcp.results import MAX_RESULT_CHARACTERS, clean, readable, told
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
+from celeriac.agents.mcp.steps import Steps
 from celeriac.domain.agent import McpServer
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.addresses import OutboundGuard
@@ -63,7 +65,7 @@ def test_counting_goes_on_from_an_earlier_attempt() -> None:
 
 
 def test_all_kinds_of_content_become_text() -> None:
-    content = [
+    content: list[ContentBlock] = [
         TextContent(type="text", text="One."),
         ResourceLink(type="resource_link", name="log", uri="file:///log"),
         EmbeddedResource(
