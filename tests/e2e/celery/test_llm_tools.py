@@ -46,7 +46,7 @@ def data_of(client: Client, execution_id: UUID, kind: str) -> list[JsonObject]:
     return [each.data for each in client.executions.events(execution_id) if each.type == kind]
 
 
-@pytest.mark.requirement("A12", "A15")
+@pytest.mark.requirement("A5", "A15")
 def test_a_tool_is_called_once_a_person_has_approved_it(
     client: Client, fleet: Fleet, worker: Program
 ) -> None:
@@ -76,7 +76,6 @@ def test_a_tool_is_called_once_a_person_has_approved_it(
     assert all(isinstance(line["ms"], int) for line in steps)
 
 
-@pytest.mark.requirement("A12")
 def test_a_model_asks_a_person_and_goes_on_with_the_answer(client: Client) -> None:
     make(client, "asking", may_ask=True)
     accepted = client.executions.execute(
@@ -91,7 +90,6 @@ def test_a_model_asks_a_person_and_goes_on_with_the_answer(client: Client) -> No
     assert (done.status, done.result) == (Status.COMPLETED, "Monday")
 
 
-@pytest.mark.requirement("A12")
 def test_a_later_execution_goes_on_with_the_conversation_or_with_a_copy(client: Client) -> None:
     make(client, "remembering", keep_session=True)
 

@@ -36,7 +36,6 @@ def notes(context: RecordingContext) -> list[str]:
     return [line.split()[0] for line in place.read_text().splitlines()] if place.exists() else []
 
 
-@pytest.mark.requirement("A12")
 async def test_a_call_that_needs_approval_parks_the_attempt_and_is_made_once_it_is_given(
     runner: LlmRunner, context: RecordingContext, model_server: ModelServer
 ) -> None:

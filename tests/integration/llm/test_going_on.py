@@ -54,7 +54,6 @@ def notes(context: RecordingContext) -> int:
 
 
 @pytest.mark.parametrize("leave", [0, 1, 2])
-@pytest.mark.requirement("E6")
 async def test_a_run_that_must_wait_goes_on_and_repeats_no_call(
     runner: LlmRunner, tmp_path: Path, model_server: ModelServer, leave: int
 ) -> None:
@@ -72,7 +71,6 @@ async def test_a_run_that_must_wait_goes_on_and_repeats_no_call(
     assert notes(context) == 2
 
 
-@pytest.mark.requirement("E6")
 async def test_a_providers_limit_loses_nothing_that_tools_did(
     runner: LlmRunner, context: RecordingContext
 ) -> None:
@@ -87,7 +85,6 @@ async def test_a_providers_limit_loses_nothing_that_tools_did(
     assert notes(context) == 1
 
 
-@pytest.mark.requirement("E6")
 async def test_a_model_is_asked_the_same_after_a_wait(
     runner: LlmRunner, tmp_path: Path, model_server: ModelServer
 ) -> None:
@@ -174,7 +171,6 @@ async def test_a_finished_turn_whose_end_was_not_stored_is_not_repeated(
     assert notes(context) == 1
 
 
-@pytest.mark.requirement("A12")
 async def test_another_execution_goes_on_with_the_conversation(
     runner: LlmRunner, context: RecordingContext
 ) -> None:

@@ -38,7 +38,6 @@ def offered(server: ModelServer) -> list[str]:
     return sorted(tool["function"]["name"] for tool in server.received[-1].body.get("tools", []))
 
 
-@pytest.mark.requirement("A5")
 async def test_a_tool_is_called_and_its_answer_goes_back_to_the_model(
     runner: LlmRunner, context: RecordingContext, model_server: ModelServer
 ) -> None:
@@ -160,7 +159,6 @@ async def test_odd_offers_are_left_out_or_renamed(
     ]
 
 
-@pytest.mark.requirement("A12")
 async def test_calls_carry_a_key_that_a_repeated_call_shares(
     runner: LlmRunner, context: RecordingContext
 ) -> None:
