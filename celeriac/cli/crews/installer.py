@@ -84,13 +84,16 @@ def _require_room(place: Path) -> None:
 @contextmanager
 def _alone(venv: CrewVenv, tell: Tell) -> Iterator[None]:
     """Hold the place against other installations; the system lets go of it with the process."""
-    with venv.root.with_name(f".{venv.root.name}.lock").open("w") as file:
+    place = os.open(venv.root.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             tell("Waiting for another installation ...")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(place, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(place)
 
 
 def _install_packages(venv: CrewVenv, tell: Tell) -> None:
