@@ -3,6 +3,7 @@
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import event
 
 from celeriac.db import sessions
 from celeriac.domain.accounts import Role
@@ -66,6 +67,23 @@ def test_a_session_says_what_its_execution_failed_of(core: Core) -> None:
     assert session.status is SessionStatus.FAILED
     assert (session.error_code, session.error_message) == (FAILURE.code, FAILURE.message)
     core.assert_consistent()
+
+
+def test_an_execution_without_a_session_pays_nothing_for_them(core: Core) -> None:
+    statements: list[str] = []
+    claim = core.running()
+
+    def executed(_c: object, _k: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(core.database.engine, "before_cursor_execute", executed)
+    try:
+        core.end(claim, Completed(1))
+        core.queued()
+    finally:
+        event.remove(core.database.engine, "before_cursor_execute", executed)
+    assert not [each for each in statements if "sessions" in each]
+    assert len(statements) == 2, "the end is one statement, and so is a new execution"
 
 
 @pytest.mark.parametrize("outcome", [Completed(1), Stopped()])
