@@ -58,6 +58,18 @@ _FAULTS = {
         SELECT id FROM executions
         WHERE (status = 'waiting') <> (waiting_for IS NOT NULL)
            OR waiting_until IS NOT NULL AND status <> 'waiting'""",
+    "what a budget has reserved is not the sum of its reservations": """
+        SELECT w.budget_id FROM budget_windows w
+        LEFT JOIN budget_reservations r USING (budget_id, window_key)
+        GROUP BY w.budget_id, w.window_key
+        HAVING w.reserved_tokens <> coalesce(sum(r.tokens), 0)
+            OR w.reserved_cost <> coalesce(sum(r.cost), 0)""",
+    "usage by day has less than the model calls": """
+        SELECT e.task_id FROM model_calls c JOIN executions e ON e.id = c.execution_id
+        GROUP BY e.task_id
+        HAVING sum(c.input_tokens + c.output_tokens) > coalesce(
+            (SELECT sum(d.input_tokens + d.output_tokens) FROM usage_days d
+             WHERE d.task_id = e.task_id), 0)""",
     "more crashes than allowed": "SELECT id FROM executions WHERE crash_count > max_crashes",
 }
 

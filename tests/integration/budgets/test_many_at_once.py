@@ -16,6 +16,7 @@ from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.settings import Settings
 from tests.support.catalog import make_actor
+from tests.support.consistency import assert_consistent
 from tests.support.model_server import Exchange
 from tests.support.model_worker import MODEL, ModelWorker, model_worker, until
 
@@ -57,6 +58,7 @@ def test_fifty_at_once_spend_no_more_than_their_task_may(worker: ModelWorker) ->
     assert (standing.spent_tokens, standing.spent_cost) == (150, 10 * CALL_COST)
     assert standing.reserved_tokens == standing.reserved_cost == 0
     assert not standing.exceeded
+    assert_consistent(worker.container.database)
 
 
 def test_those_that_ask_are_parked_and_one_answer_lets_all_go_on(worker: ModelWorker) -> None:

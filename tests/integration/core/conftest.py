@@ -27,7 +27,7 @@ def database(shared_database: Database) -> Database:
         connection.execute(
             text(
                 "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
-                " sessions, approvals"
+                " sessions, approvals, usage_days"
             )
         )
     return shared_database
