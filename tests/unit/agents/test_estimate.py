@@ -33,7 +33,11 @@ def test_input_grows_with_all_that_is_sent() -> None:
     )
     short = estimate([asked("Hello")], None, NOTHING_ELSE).input
     instructed = estimate([asked("Hello", "i" * 300)], None, NOTHING_ELSE).input
-    talked: list[ModelMessage] = [asked("Hello"), ModelResponse(parts=[TextPart("t" * 300)]), asked("Go on")]
+    talked: list[ModelMessage] = [
+        asked("Hello"),
+        ModelResponse(parts=[TextPart("t" * 300)]),
+        asked("Go on"),
+    ]
     called = ModelResponse(parts=[ToolCallPart("search", {"q": "x" * 300})])
     with_tools = ModelRequestParameters(function_tools=[tool])
 
