@@ -280,3 +280,15 @@ def halves(exchange: Exchange) -> None:
     """Repeat what the user said, in two pieces."""
     said = exchange.received.prompt
     exchange.answer(said[: len(said) // 2], said[len(said) // 2 :])
+
+
+@scene
+def held(exchange: Exchange) -> None:
+    """Use a tool; say nothing when its answer comes for the first time, then repeat it."""
+    answered = exchange.received.answered
+    if not answered:
+        exchange.calls(("desk__note", {"text": "once"}))
+    elif exchange.tries == 1:
+        exchange.wait_for_leave()
+    else:
+        exchange.answer(answered[0])
