@@ -44,6 +44,8 @@ WITH gone AS (
         f", {table}_gone AS (DELETE FROM {table} WHERE execution_id IN (SELECT id FROM gone))"  # noqa: S608
         for table in CHILDREN
     )
+    # what was spent of its own budget has the execution's id
+    + ", budget_gone AS (DELETE FROM budget_windows WHERE budget_id IN (SELECT id FROM gone))"
     + " SELECT count(*) FROM gone"
 )
 

@@ -9,10 +9,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from celeriac.db import leases, reports, sessions
+from celeriac.db import budgets, leases, reports, sessions
+from celeriac.db.budgets import Payer
 from celeriac.db.leases import Notes
 from celeriac.db.models import metadata
 from celeriac.db.retention import CHILDREN
+from celeriac.domain.budget import Budget
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.options import RunOptions
 from celeriac.domain.outcome import Completed
@@ -26,6 +28,7 @@ from celeriac.services.submit import Idempotency, Request
 from tests.support.core import Core
 
 DAY = 86_400
+OWN = Budget(max_tokens=100)
 POLICY = RetentionPolicy(
     executions=30, sessions=20, files=10, logs=10, audit=40, idempotency_keys=5
 )
@@ -61,6 +64,7 @@ def completed(core: Core, places: Places) -> UUID:
     execution_id = claim.lease.execution_id
     with core.database.statement() as connection:
         assert reports.add(connection, execution_id, ReportFormat.HTML, b"x", sha256="x")
+        budgets.begin_windows(connection, Payer(execution_id, core.task, uuid4(), OWN))
     leave_files(places, execution_id)
     return execution_id
 
@@ -134,6 +138,7 @@ def test_old_executions_go_with_all_their_traces(core: Core, places: Places) -> 
         assert not places.log_file(execution_id).exists()
     assert core.get(young).result == 1
     assert count(core, "events", young) > 0
+    assert core.count("budget_windows") == 1, "that of the young one"
     core.assert_consistent()
     assert retention(core, places) == 0, "nothing is left to do"
 
