@@ -217,6 +217,7 @@ def _facts(execution: "Execution") -> dict[str, str]:
         "cancelled by": execution.cancel_requested_by or "",
         "repeats": str(execution.origin_id or ""),
         "batch": str(execution.batch_id or ""),
+        "session": str(execution.session_id or ""),
         "Celery task": execution.celery_task_id or "",
         "request": execution.request_id or "",
         "error": f"{execution.error_code}: {execution.error_message}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, null, or_, select, text, update
+from sqlalchemy import Connection, Row, null, select, text, update
 
 from celeriac.db.models import executions
 from celeriac.db.models import sessions as table
@@ -55,10 +55,9 @@ def find(
         if value is not None:
             query = query.where(table.c[name] == value)
     if wanted.execution_id is not None:
-        own = select(executions.c.session_id).where(executions.c.id == wanted.execution_id)
-        query = query.where(
-            or_(table.c.execution_id == wanted.execution_id, table.c.id == own.scalar_subquery())
-        )
+        begun = select(table.c.id).where(table.c.execution_id == wanted.execution_id)
+        gone_on = select(executions.c.session_id).where(executions.c.id == wanted.execution_id)
+        query = query.where(table.c.id.in_(begun.union(gone_on)))
     if before is not None:
         query = query.where(table.c.id < before)
     return [session_of(row) for row in connection.execute(query)]

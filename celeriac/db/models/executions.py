@@ -100,7 +100,8 @@ executions = Table(
               "status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL")),
     Index("ix_executions_parked", "waiting_until",
           postgresql_where=text("status = 'waiting' AND waiting_until IS NOT NULL")),
-    Index("ix_executions_session", "session_id", postgresql_where=text("session_id IS NOT NULL")),
+    Index("ix_executions_session", "session_id", "id",
+          postgresql_where=text("session_id IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
 )  # fmt: skip
 

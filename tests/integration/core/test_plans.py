@@ -15,6 +15,7 @@ from sqlalchemy import Connection, event, text
 from celeriac.db import executions, leases, queues, retention, sessions, transitions
 from celeriac.db.engine import Database
 from celeriac.db.executions import ExecutionFilter
+from celeriac.db.sessions import SessionFilter
 from celeriac.db.transitions import Turn
 from celeriac.domain.execution import Lease, Message
 from celeriac.domain.outcome import Completed, HandedBack
@@ -62,6 +63,14 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "who works in a session": (
         lambda c: sessions.used_by(c, uuid4(), forks=True),
         {"ix_executions_session"},
+    ),
+    "list what worked in a session": (
+        lambda c: executions.find(c, ExecutionFilter(session_id=uuid4()), before=None, limit=50),
+        {"ix_executions_session"},
+    ),
+    "list the sessions of an execution": (
+        lambda c: sessions.find(c, SessionFilter(execution_id=uuid4()), before=None, limit=50),
+        BY_ID,
     ),
     "end a session": (lambda c: transitions.settle_session(c, uuid4()), BY_ID),
     "what ended long ago": (lambda c: retention.old_executions(c, days=90, limit=100), BY_ID),

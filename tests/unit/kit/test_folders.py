@@ -160,6 +160,16 @@ def test_names_that_are_no_text_and_what_is_too_deep_are_passed_over(base: Path)
     assert (found.files, found.skipped) == ([], 2)
 
 
+def test_of_a_huge_directory_the_first_are_shown(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celeriac.kit.folders._MOST_IN_ONE", 3)
+    for number in range(10):
+        (base / "inner" / str(number)).touch()
+    found = Folder(base, "inner").files(limit=100)
+    assert (len(found.files), found.skipped) == (3, 7)
+
+
 def test_removal_takes_everything_and_follows_nothing(base: Path) -> None:
     inner = base / "inner"
     (inner / "link").symlink_to(base)

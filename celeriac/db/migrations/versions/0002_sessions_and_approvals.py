@@ -111,7 +111,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_executions_session",
         "executions",
-        ["session_id"],
+        ["session_id", "id"],
         unique=False,
         postgresql_where=sa.text("session_id IS NOT NULL"),
     )

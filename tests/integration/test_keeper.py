@@ -1,0 +1,43 @@
+"""The keeper's chores, as beat does them."""
+
+import threading
+from dataclasses import replace
+from uuid import UUID
+
+from sqlalchemy import text
+
+from celeriac.domain.outcome import Completed
+from celeriac.services.submit import Request
+from celeriac.settings import RetentionSettings
+from celeriac.wiring import Container
+from celeriac.worker.beat import chores
+from tests.support.catalog import make_actor, make_task
+from tests.support.waiting import wait_until
+from tests.support.working import claim, finish
+
+
+def test_the_keeper_removes_what_is_old_enough(container: Container) -> None:
+    """A few milliseconds are enough here."""
+    settings = container.settings.model_copy(
+        update={"retention": RetentionSettings(executions_days=1e-9)}
+    )
+    actor = make_actor(container.database)
+    task = make_task(container.database, actor)
+    kept, old = (container.submit.one(actor, Request(task_id=task)).execution_id for _ in "ab")
+    finish(container, claim(container, old), Completed(None))
+    workdir = settings.home / "work" / str(old)
+    workdir.mkdir(parents=True)
+    container = replace(container, settings=settings)
+    (chore,) = [each for each in chores(container, settings.keeper) if each.name == "retention"]
+    chore.work()
+
+    def left() -> list[UUID]:
+        with container.database.statement() as connection:
+            return list(connection.execute(text("SELECT id FROM executions")).scalars())
+
+    def rests() -> bool:
+        return all(thread.name != "retention" for thread in threading.enumerate())
+
+    wait_until(rests, "its thread has ended")
+    assert left() == [kept], "the old one is gone, the live one is there"
+    assert not workdir.exists()
