@@ -96,6 +96,30 @@ async def test_a_hierarchical_crew_has_its_manager_delegate(
 
 
 @pytest.mark.requirement("C2")
+async def test_an_agent_of_the_crew_may_manage_it_and_choose_who_works(
+    runner: CrewaiRunner, context: RecordingContext, model_server: ModelServer
+) -> None:
+    graph = {
+        "agents": [agent("chief", temperature=0.5), agent("planner", max_output_tokens=33)],
+        "tasks": [task("lead", "manage", agent=None)],
+        "process": "hierarchical",
+        "manager_agent": "chief",
+    }
+
+    outcome = await runner.run(crew_job(graph), context)
+
+    assert outcome.result == "It came back: Begin, then end."
+    assert [note for _, _, note in context.steps[:3]] == [
+        "lead: chief",
+        "lead: planner",
+        "lead: chief",
+    ]
+    asked = [(each.body.get("temperature"), each.body.get("max_tokens"))
+             for each in model_server.received]  # fmt: skip
+    assert asked == [(0.5, None), (None, 33), (0.5, None)]
+
+
+@pytest.mark.requirement("C2")
 async def test_an_output_that_must_fit_a_schema_is_sent_back_once(
     runner: CrewaiRunner, context: RecordingContext
 ) -> None:
