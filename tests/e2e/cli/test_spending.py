@@ -1,0 +1,48 @@
+"""`budgets`, `usage` and `prices` against a running system."""
+
+import pytest
+
+from tests.support.command_line import CommandLine
+
+pytestmark = pytest.mark.usefixtures("up")
+
+
+def test_budgets_are_set_shown_and_removed(commands: CommandLine) -> None:
+    commands.ask("tasks", "create", "bounded", "--agent", "noop")
+    done = commands.ask("run", "bounded")
+    made = commands.ask("budgets", "set", "day", "--task", "bounded", "--cost", "2.50")
+    assert (made["max_cost"], made["on_budget"]) == ("2.500000000", "stop")
+    changed = commands.ask(
+        "budgets", "set", "day", "--task", "bounded", "--tokens", "5000", "--when-spent", "ask"
+    )
+    assert (changed["id"], changed["max_cost"]) == (made["id"], None)
+    assert commands.ask("budgets", "show", made["id"]) == changed
+    assert commands.ask("budgets", "list", "--task", "bounded") == [changed]
+    assert "0 of 5,000" in commands.run("budgets", "list").out
+    assert "bounded" in commands.run("budgets", "show", made["id"]).out
+    (held,) = commands.ask("budgets", "of", done["id"])
+    assert held["budget_id"] == made["id"]
+    assert commands.run("budgets", "remove", made["id"]).code == 0
+    assert commands.run("budgets", "show", made["id"]).code == 3
+
+
+def test_a_budget_needs_a_limit_and_an_owner(commands: CommandLine) -> None:
+    assert "--cost" in commands.run("budgets", "set", "day", "--task", "noop").err
+    assert "--user" in commands.run("budgets", "set", "day", "--tokens", "1").err
+
+
+@pytest.mark.requirement("E5")
+def test_usage_is_added_up_and_prices_are_told(commands: CommandLine) -> None:
+    commands.ask("agents", "create", "counted", "--model", "scripted/small")
+    commands.ask("tasks", "create", "counted", "--agent", "counted", "--prompt", "plain words")
+    commands.ask("run", "counted")
+    (task,) = commands.ask("usage", "--by", "task", "--task", "counted")
+    assert (task["name"], task["calls"], task["input_tokens"]) == ("counted", 1, 10)
+    assert "scripted/small" in commands.run("usage", "--by", "model").out
+    assert commands.run("usage", "--since", "2026-01-31", "--until", "2026-01-01").code == 2
+
+    known = commands.run("prices", "openai/gpt-4o-mini").out.split()
+    assert known[-1] == "$0.6"
+    unknown = commands.run("prices", "nobody/knows")
+    assert unknown.code == 3
+    assert "CELERIAC_PRICES_FILE" in unknown.err
