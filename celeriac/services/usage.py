@@ -49,7 +49,7 @@ class Usage:
         Days are UTC; unless told otherwise they are the last thirty. Raises InvalidInputError.
         """
         until = until or datetime.now(UTC).date()
-        since = since or until - timedelta(days=_DAYS - 1)
+        since = since or until - min(timedelta(days=_DAYS - 1), until - date.min)
         if since > until:
             raise InvalidInputError("since lies after until; swap them.", field="since")
         owner = user_id if actor.sees_all else actor.user_id
