@@ -167,7 +167,7 @@ class Attempt:
             base_url=gateway.base_url,
             api_key=gateway.key,
         )
-        place = self._setting.directories.work.parent
+        place = self._setting.directories.place
         async with CliProcess.prepared(environment, place) as process:
             options = sdk_options(
                 self._spec,

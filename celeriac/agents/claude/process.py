@@ -16,6 +16,7 @@ from uuid import uuid4
 import claude_agent_sdk
 
 from celeriac.agents.claude import supervisor
+from celeriac.agents.claude.directories import RUN_PREFIX
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.process import (
     ProcessIdentity,
@@ -64,7 +65,7 @@ class CliProcess:
         Its files lie in a directory of `place`, from where programs can be run: many machines
         forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start.
         """
-        with tempfile.TemporaryDirectory(prefix="run-", dir=place) as name:
+        with tempfile.TemporaryDirectory(prefix=RUN_PREFIX, dir=place) as name:
             process = cls(Path(name), environment)
             process.write_program()
             try:

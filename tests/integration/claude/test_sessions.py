@@ -1,6 +1,7 @@
 """Sessions: gone on with, forked, taken up again after a wait."""
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -37,7 +38,10 @@ async def test_a_session_is_gone_on_with_and_a_fork_leaves_it_alone(
     await runner.run(job, context)
     earlier = session_of(context, job.execution_id)
     place = tmp_path / "sessions"
-    (place / str(earlier.id) / "work" / "kept.txt").write_text("kept")
+    work = place / str(earlier.id) / "work"
+    (work / "kept.txt").write_text("kept")
+    (work / "door").symlink_to("/etc")
+    os.mkfifo(work / "pipe")
 
     fork = next_context(context, session=False)
     forked = claude_job(
@@ -49,7 +53,10 @@ async def test_a_session_is_gone_on_with_and_a_fork_leaves_it_alone(
         "We met."
     )
 
-    assert (place / str(fork.session_id) / "work" / "kept.txt").read_text() == "kept"
+    copied = place / str(fork.session_id) / "work"
+    assert sorted(each.name for each in copied.iterdir()) == ["door", "kept.txt"]
+    assert (copied / "kept.txt").read_text() == "kept"
+    assert (copied / "door").is_symlink(), "a link is copied as a link"
     assert fork.external_id not in {None, earlier.external_id}
     assert later.external_id == earlier.external_id
     assert len(later.calls) == 1, "only what this execution asked for is charged to it"
