@@ -101,7 +101,7 @@ requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 
 ## Run
-.PHONY: demo bench up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
+.PHONY: demo bench bench-cancel up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
 demo: $(READY) ## Real agent tasks on a real small model, from nothing to results
 	$(BIN)/celeriac demo
 
@@ -110,6 +110,9 @@ up: $(READY) ## The whole stack in the foreground
 
 bench: $(READY) ## Benchmarks, as JSON
 	$(BIN)/python -m benchmarks
+
+bench-cancel: $(READY) ## How fast a running execution of each runner is cancelled, as JSON
+	$(BIN)/python -m benchmarks cancels
 
 run-api: $(READY) ## The HTTP API in the foreground
 	$(BIN)/celeriac api

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch, idle, machine, rate, throughput, waits
+from benchmarks import batch, cancels, idle, machine, rate, throughput, waits
 from benchmarks.figures import Figure
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.stage import Stage, stage
@@ -16,6 +16,7 @@ from benchmarks.stage import Stage, stage
 _ALONE: dict[str, Callable[[Stage, Scale], Figure]] = {
     "throughput": throughput.measure,
     "waits": waits.measure,
+    "cancels": cancels.measure,
 }
 """These bring their own workers."""
 
@@ -26,7 +27,7 @@ _OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
 }
 """These share an API and a worker."""
 
-NAMES = ("throughput", "rate", "idle", "batch", "waits")
+NAMES = ("throughput", "rate", "idle", "batch", "waits", "cancels")
 
 
 def main() -> None:

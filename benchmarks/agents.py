@@ -1,8 +1,13 @@
 """The agents that are measured: they do nothing, or next to nothing, or wait."""
 
 import asyncio
+import subprocess
+from typing import TYPE_CHECKING
 
 from celeriac.agents.python.functions import agent
+
+if TYPE_CHECKING:
+    from celeriac import AgentContext, ChildContext
 
 
 @agent("benchmark-noop")
@@ -21,3 +26,18 @@ async def wait(seconds: float) -> float:
     """Wait without holding anything up, as an agent waits for its model."""
     await asyncio.sleep(seconds)
     return seconds
+
+
+@agent("benchmark-work")
+async def work(ctx: "AgentContext") -> None:
+    """Tell that it has begun, and wait to be stopped."""
+    await ctx.progress(0)
+    await asyncio.Event().wait()
+
+
+@agent("benchmark-plain-work")
+def plain_work(ctx: "ChildContext") -> None:
+    """Do the same in a child process that has started another one."""
+    with subprocess.Popen(["/bin/sleep", "600"]) as child:
+        ctx.progress(0)
+        child.wait()

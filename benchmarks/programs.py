@@ -26,13 +26,20 @@ class Programs:
 
     @contextmanager
     def run(
-        self, name: str, *arguments: str, ready: ReadyCheck | None = None
+        self,
+        name: str,
+        *arguments: str,
+        ready: ReadyCheck | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Iterator[psutil.Process]:
-        """Run a Python module; raises ServerFailedError with its last lines if it doesn't start."""
+        """Run a Python module, with `environment` added to what all have.
+
+        Raises ServerFailedError with its last lines if it doesn't start.
+        """
         spec = ProcessSpec(
             name=name,
             argv=(sys.executable, "-m", *arguments),
-            env=self._environment,
+            env={**self._environment, **(environment or {})},
             cwd=_ROOT,
             ready=ready,
             stop_grace=_STOP_SECONDS,
@@ -48,9 +55,11 @@ class Programs:
             if ended:
                 raise program.failure("it ended while it was measured.")
 
-    def worker(self, *, pool: str, concurrency: int) -> AbstractContextManager[psutil.Process]:
+    def worker(
+        self, *, pool: str, concurrency: int, environment: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[psutil.Process]:
         """Run a worker of ours with all its queues."""
-        return self._celery_worker("ours", "celeriac", pool, concurrency)
+        return self._celery_worker("ours", "celeriac", pool, concurrency, environment)
 
     def bare_worker(self, *, pool: str, concurrency: int) -> AbstractContextManager[psutil.Process]:
         """Run a worker of bare Celery."""
@@ -68,11 +77,17 @@ class Programs:
             yield url
 
     def _celery_worker(
-        self, name: str, app: str, pool: str, concurrency: int
+        self,
+        name: str,
+        app: str,
+        pool: str,
+        concurrency: int,
+        environment: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[psutil.Process]:
         return self.run(
             f"{name}-{pool}", "celery", "-A", app, "worker", "-P", pool, "-c", str(concurrency),
             "-n", f"{name}-{pool}@%h", "--loglevel=info", "--without-gossip", "--without-mingle",
+            environment=environment,
         )  # fmt: skip
 
 

@@ -29,6 +29,10 @@ class Scale:
     """(e) Executions that wait at the same time."""
     wait_seconds: float
     """(e) How long each of them waits."""
+    cancels: int
+    """(f) Cancelled executions of each runner."""
+    heavy_cancels: int
+    """(f) The same, of those that take seconds each; none: they are left out."""
 
 
 FULL = Scale(
@@ -41,6 +45,8 @@ FULL = Scale(
     batch=10_000,
     waits=500,
     wait_seconds=5.0,
+    cancels=50,
+    heavy_cancels=20,
 )
 
 QUICK = Scale(
@@ -53,4 +59,6 @@ QUICK = Scale(
     batch=100,
     waits=20,
     wait_seconds=0.2,
+    cancels=2,
+    heavy_cancels=0,
 )

@@ -15,7 +15,7 @@ from benchmarks.programs import Programs
 from benchmarks.watch import Watch
 from celeriac.db import migrate
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import PythonAgent
+from celeriac.domain.agent import AgentSpec, PythonAgent
 from celeriac.domain.task import TaskSpec
 from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import Postgres
@@ -97,7 +97,12 @@ def stage() -> Iterator[Stage]:
             container=container,
             actor=actor,
             api_key=admin.token,
-            tasks={name: _task(container, actor, name) for name in ("noop", "length", "wait")},
+            tasks={
+                name: add_task(
+                    container, actor, name, PythonAgent(function=f"benchmarks.agents:{name}")
+                )
+                for name in ("noop", "length", "wait")
+            },
             programs=Programs(environment, home.logs),
             watch=watch,
             valkey=stack.enter_context(Redis.from_url(valkey.url(), decode_responses=True)),
@@ -118,9 +123,10 @@ def _only(environment: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _task(container: Container, actor: Actor, name: str) -> UUID:
-    spec = PythonAgent(function=f"benchmarks.agents:{name}")
-    Agents(container.database).create(actor, NewAgent(name=name, spec=spec))
-    return (
-        Tasks(container.database).create(actor, NewTask(name=name, agent=name, spec=TaskSpec())).id
-    )
+def add_task(
+    container: Container, actor: Actor, name: str, agent: AgentSpec, *, prompt: str = ""
+) -> UUID:
+    """Make an agent and a task of the same name; return the task's id."""
+    Agents(container.database).create(actor, NewAgent(name=name, spec=agent))
+    new = NewTask(name=name, agent=name, spec=TaskSpec(prompt=prompt))
+    return Tasks(container.database).create(actor, new).id

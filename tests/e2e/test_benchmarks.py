@@ -37,7 +37,7 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert document["quick"] is True
     assert {"processors", "python", "versions"} <= document["machine"].keys()
     figures = document["figures"]
-    assert list(figures) == ["throughput", "rate", "idle", "batch", "waits"]
+    assert list(figures) == ["throughput", "rate", "idle", "batch", "waits", "cancels"]
     targets = [target for figure in figures.values() for target in figure["targets"]]
     for target in targets:
         assert target.keys() == {"value", "goal", "measured", "met"}
@@ -55,6 +55,9 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert figures["idle"]["measured"]["created_to_started"]["samples"] == 5
     assert figures["batch"]["measured"]["items"] == 100
     assert figures["waits"]["measured"]["executions"] == 20
+    cancelled = figures["cancels"]["measured"]
+    assert {"llm", "python coroutine", "python function", "command"} <= cancelled.keys()
+    assert cancelled["llm"]["samples"] == 2
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
