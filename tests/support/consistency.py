@@ -70,6 +70,19 @@ _FAULTS = {
         HAVING sum(c.input_tokens + c.output_tokens) > coalesce(
             (SELECT sum(d.input_tokens + d.output_tokens) FROM usage_days d
              WHERE d.task_id = e.task_id), 0)""",
+    "questions and answers are not as often in the log": """
+        SELECT e.id FROM executions e
+        WHERE (SELECT count(*) FROM approvals a WHERE a.execution_id = e.id)
+              <> (SELECT count(*) FROM events v
+                  WHERE v.execution_id = e.id AND v.type = 'approval_asked')
+           OR (SELECT count(*) FROM approvals a
+               WHERE a.execution_id = e.id AND a.status IN ('answered', 'expired'))
+              <> (SELECT count(*) FROM events v
+                  WHERE v.execution_id = e.id AND v.type = 'approval_answered')""",
+    "a question has an answer that it should not have, or lacks one": """
+        SELECT id FROM approvals
+        WHERE (status IN ('answered', 'expired')) <> (approved IS NOT NULL)
+           OR (status IN ('answered', 'expired')) <> (answered_at IS NOT NULL)""",
     "more crashes than allowed": "SELECT id FROM executions WHERE crash_count > max_crashes",
 }
 

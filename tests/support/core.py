@@ -12,10 +12,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryLiveEvents, MemoryTaskQueue
-from celeriac.db import events, executions, transitions
+from celeriac.db import answers, approvals, events, executions, transitions
+from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
 from celeriac.db.transitions import Finished
-from celeriac.domain.approval import Question, QuestionKind
+from celeriac.domain.approval import Answer, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Claim, Execution, Lease, Message
 from celeriac.domain.outcome import Outcome, Parked, WaitingFor
@@ -25,6 +26,7 @@ from celeriac.kit.jsontypes import JsonObject
 from celeriac.services.cancel import Cancel
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.dispatch import Dispatch
+from celeriac.services.expire import Expire
 from celeriac.services.finish import Finish
 from celeriac.services.plans import Plans
 from celeriac.services.recover import Recover
@@ -47,6 +49,11 @@ SET lease_until = lease_until - make_interval(secs => :seconds),
     available_at = available_at - make_interval(secs => :seconds),
     queued_at = queued_at - make_interval(secs => :seconds),
     waiting_until = waiting_until - make_interval(secs => :seconds)
+""")
+
+_SHIFT_QUESTIONS = text("""
+UPDATE approvals SET expires_at = expires_at - make_interval(secs => :seconds)
+WHERE status = 'open'
 """)
 
 
@@ -121,13 +128,21 @@ class Core:
 
     def answer(self, execution_id: UUID) -> list[UUID]:
         """Answer all open questions of an execution; return what goes on by that."""
-        self.execute(
-            "UPDATE approvals SET status = 'answered', approved = true, answered_at = now()"
-            " WHERE execution_id = :id AND status = 'open'",
-            id=execution_id,
-        )
+        wanted = ApprovalFilter(execution_id=execution_id, statuses=[ApprovalStatus.OPEN])
         with self.database.statement() as connection:
-            return transitions.resume_answered(connection, [execution_id])
+            asked = approvals.find(connection, wanted, before=None, limit=LIMIT)
+        resumed = [self.answer_one(each.id, execution_id)[1] for each in asked]
+        return resumed[-1] if resumed else []
+
+    def answer_one(self, approval_id: UUID, execution_id: UUID) -> tuple[bool, list[UUID]]:
+        """Answer a question; return whether that was still possible, and what goes on by it."""
+        with self.database.transaction() as connection:
+            done = answers.answer(connection, approval_id, Answer(approved=True, by="ada"))
+            return done, transitions.resume_answered(connection, [execution_id])
+
+    def expire(self) -> int:
+        """Do what the keeper does about questions that nobody answers."""
+        return Expire(self.database, self.live).overdue(LIMIT)
 
     def resume(self) -> int:
         """Do what the keeper does about those that have waited long enough."""
@@ -151,6 +166,7 @@ class Core:
     def pass_time(self, seconds: float) -> None:
         """Let so much time pass for every execution."""
         self.execute(_SHIFT, seconds=seconds)
+        self.execute(_SHIFT_QUESTIONS, seconds=seconds)
 
     def unqueue(self, execution_id: UUID) -> list[UUID]:
         """Put a queued execution back, as after a failed publication."""

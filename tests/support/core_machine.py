@@ -10,6 +10,8 @@ from sqlalchemy import text
 from celeriac.adapters.memory import MemoryTaskQueue
 from celeriac.db.engine import Database
 from celeriac.db.transitions import Turn
+from celeriac.domain.agent import OnExpiry
+from celeriac.domain.approval import Question, QuestionKind
 from celeriac.domain.execution import Claim, Message
 from celeriac.domain.outcome import (
     Completed,
@@ -26,8 +28,31 @@ from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
 from celeriac.services.finish import Finish
 from celeriac.services.ports import Envelope
-from tests.support.core import ASKING, LEASE_SECONDS, Core
+from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
+
+EXPIRES_SECONDS = 50.0
+
+
+def a_question(key: str, on_expiry: OnExpiry = OnExpiry.DENY) -> Question:
+    """Return a question that soon runs out."""
+    return Question(
+        key=key,
+        kind=QuestionKind.TOOL,
+        title=f"May I {key}?",
+        expires_seconds=EXPIRES_SECONDS,
+        on_expiry=on_expiry,
+    )
+
+
+def asking(*questions: tuple[str, OnExpiry]) -> Parked:
+    """Return an attempt's wait for people."""
+    return Parked(
+        WaitingFor.APPROVAL,
+        "The agent asks.",
+        questions=tuple(a_question(key, on_expiry) for key, on_expiry in questions),
+    )
+
 
 SPEC = TaskSpec(max_crashes=2)
 ROUNDS_TO_THE_END = 12
@@ -40,7 +65,9 @@ OUTCOMES: dict[str, tuple[Outcome, Status]] = {
     "hand back": (HandedBack(), Status.PENDING),
     "stop": (Stopped(), Status.CANCELLED),
     "park": (Parked(WaitingFor.PROVIDER_LIMIT, "429", seconds=15.0), Status.WAITING),
-    "ask": (ASKING, Status.WAITING),
+    "ask": (asking(("mail", OnExpiry.DENY)), Status.WAITING),
+    "ask briefly": (asking(("mail", OnExpiry.DENY), ("pay", OnExpiry.APPROVE)), Status.WAITING),
+    "ask or fail": (asking(("pay", OnExpiry.FAIL)), Status.WAITING),
 }
 """Every way an attempt can end, and the status that it should then have."""
 
@@ -65,6 +92,15 @@ class Row(NamedTuple):
     over: bool | None
 
 
+class Asked(NamedTuple):
+    """An open question of an execution that has not ended."""
+
+    id: UUID
+    execution_id: UUID
+    on_expiry: OnExpiry
+    overdue: bool
+
+
 class RecordingQueue(MemoryTaskQueue):
     """Keeps every envelope that was ever sent, so that it can come again."""
 
@@ -75,6 +111,14 @@ class RecordingQueue(MemoryTaskQueue):
     def send(self, envelopes: Sequence[Envelope]) -> None:
         super().send(envelopes)
         self.sent.extend(envelopes)
+
+
+_OPEN = text(
+    "SELECT a.id, a.execution_id, a.on_expiry, a.expires_at <= now() FROM approvals a"
+    " JOIN executions e ON e.id = a.execution_id"
+    " WHERE a.status = 'open' AND e.status NOT IN ('completed', 'failed', 'cancelled')"
+    " ORDER BY a.id"
+)
 
 
 def read_rows(database: Database) -> dict[UUID, Row]:
@@ -132,8 +176,7 @@ class CoreWorld(RuleBasedStateMachine):
             self.core.rescue()
             self.core.resend()
             self.core.resume()
-            for row in self.live():
-                self.core.answer(row.id)
+            self.core.expire()
             self.core.pass_time(60.0)
             while self.core.dispatch.due():
                 while (envelope := self.queue.take(DEFAULT_QUEUE)) is not None:
@@ -153,6 +196,12 @@ class CoreWorld(RuleBasedStateMachine):
 
     def waiting(self) -> list[Row]:
         return sorted(row for row in self.rows.values() if row.status is Status.WAITING)
+
+    def asked(self) -> list[Asked]:
+        """What people are asked."""
+        with self.core.database.statement() as connection:
+            rows = connection.execute(_OPEN).all()
+        return [Asked(row[0], row[1], OnExpiry(row[2]), row[3]) for row in rows]
 
     def some_claims(self, picks: list[int]) -> list[Claim]:
         """Pick claims; of one execution at most one, as a worker process has."""
@@ -190,7 +239,8 @@ class CoreWorld(RuleBasedStateMachine):
             assert taken.status is Status.PENDING
             self.held.append(finished.claim)
         if holds:
-            at_once = finished.again and outcome is ASKING and finished.status is Status.PENDING
+            asks = isinstance(outcome, Parked) and outcome.questions
+            at_once = finished.again and asks and finished.status is Status.PENDING
             assert finished.status is wanted or at_once, "only what was answered before goes on"
             assert taken is None or taken.id != row.id
         elif taken is None or taken.id != row.id:
