@@ -1,6 +1,5 @@
 """Usage over HTTP: model calls, totals, and the budgets that an execution is held to."""
 
-from datetime import date
 from typing import Annotated
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from celeriac.api.answers import READING, problems
 from celeriac.api.deps import AtDesk, Caller, Cursor, Limit
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.catalog import Reference
+from celeriac.api.schemas.moments import Day
 from celeriac.domain.usage import UsageBy
 
 router = APIRouter(tags=["usage"], route_class=JsonRoute)
@@ -30,9 +30,9 @@ def totals(
     desk: AtDesk,
     by: Annotated[UsageBy, Query(description="What to add up by.")] = UsageBy.DAY,
     since: Annotated[
-        date | None, Query(description="First day, UTC; 30 days back if not given.")
+        Day | None, Query(description="First day, UTC; 30 days back if not given.")
     ] = None,
-    until: Annotated[date | None, Query(description="Last day, UTC; today if not given.")] = None,
+    until: Annotated[Day | None, Query(description="Last day, UTC; today if not given.")] = None,
     task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
     user_id: Annotated[UUID | None, Query(description="Of this user; for admins.")] = None,
     limit: Limit = 50,

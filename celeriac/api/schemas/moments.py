@@ -1,6 +1,7 @@
-"""Points in time, as requests write them."""
+"""Points in time and days, as requests write them."""
 
 import re
+from datetime import date
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
 )
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
 
 
@@ -23,6 +25,16 @@ def _in_our_time(value: AwareDatetime) -> AwareDatetime:
         raise ValueError(f"must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}")
     return value
 
+
+def _day_written(value: object) -> object:
+    # pydantic would take a number for seconds since 1970
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise ValueError("must be a day as in 2030-01-31")
+    return value
+
+
+Day = Annotated[date, Field(strict=False), BeforeValidator(_day_written)]
+"""A day, `2030-01-31`."""
 
 Moment = Annotated[
     AwareDatetime,
