@@ -62,8 +62,7 @@ async def test_silence_is_noticed_before_the_soft_limit(
     limits = Limits(soft_seconds=0.5, hard_seconds=60)
 
     with pytest.raises(ProviderError, match=r"said nothing for 0\.4 seconds"):
-        async with asyncio.timeout(limits.soft_seconds):
-            await runner.run(llm_job("stalled", limits=limits), context)
+        await runner.run(llm_job("stalled", limits=limits), context)
 
 
 @pytest.mark.parametrize("scene", ["silent", "stalled"])
