@@ -181,7 +181,7 @@ def slow(exchange: Exchange) -> None:
     exchange.begin()
     exchange.event("content_block_start", index=0, content_block={"type": "text", "text": ""})
     for word in "each word comes in its own good time":
-        time.sleep(0.05)
+        time.sleep(0.08)
         exchange.event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
     exchange.event("content_block_stop", index=0)
     exchange.end("end_turn")

@@ -75,9 +75,9 @@ async def test_a_stream_that_breaks_is_no_answer(
 async def test_silence_ends_the_run_and_slowness_does_not(
     runner: ClaudeRunner, context: RecordingContext, anthropic: AnthropicServer
 ) -> None:
-    with pytest.raises(ProviderError, match="said nothing for 1 seconds"):
-        await runner.run(claude_job("[stalled]", idle_seconds=1), context)
-    outcome = await runner.run(claude_job("[slow]", idle_seconds=1), context)
+    with pytest.raises(ProviderError, match="said nothing for 2 seconds"):
+        await runner.run(claude_job("[stalled]", idle_seconds=2), context)
+    outcome = await runner.run(claude_job("[slow]", idle_seconds=2), context)
 
     assert outcome == Completed("each word comes in its own good time")
     assert anthropic.left == ["stalled"]
@@ -87,7 +87,7 @@ async def test_silence_ends_the_run_and_slowness_does_not(
 async def test_a_running_tool_may_be_silent(
     runner: ClaudeRunner, context: RecordingContext
 ) -> None:
-    job = claude_job("[shell] |sleep 2.5; echo rested|", idle_seconds=1, allowed_tools=("Bash",))
+    job = claude_job("[shell] |sleep 3; echo rested|", idle_seconds=2, allowed_tools=("Bash",))
 
     outcome = await runner.run(job, context)
 
