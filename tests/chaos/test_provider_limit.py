@@ -27,12 +27,13 @@ def test_sixty_requests_a_minute_are_held_by_three_workers_and_block_no_slot(
     fleet: Fleet,
 ) -> None:
     with ModelServer({"greet": greet}).running() as server:
-        environment = {
-            "CELERIAC_PROVIDERS": dumps({"test": {"base_url": server.base_url}}),
-            "CELERIAC_PROVIDER_LIMITS": dumps({"test": {"requests_per_minute": LIMIT}}),
-        }
         for name in ("w1", "w2", "w3"):
-            fleet.worker(name, slots=4, **environment)
+            fleet.worker(
+                name,
+                slots=4,
+                CELERIAC_PROVIDERS=dumps({"test": {"base_url": server.base_url}}),
+                CELERIAC_PROVIDER_LIMITS=dumps({"test": {"requests_per_minute": LIMIT}}),
+            )
         database = fleet.container.database
         agent = LlmAgent(model="test/model", max_output_tokens=5)
         Agents(database).create(fleet.actor, NewAgent(name="greeter", spec=agent))
