@@ -19,6 +19,7 @@ from celeriac.api.schemas.approvals import AnswerRequest
 from celeriac.domain.approval import Answer, Approval, ApprovalStatus
 from celeriac.domain.errors import (
     ApprovalClosedError,
+    ForbiddenError,
     InvalidInputError,
     LinkInvalidError,
     NotFoundError,
@@ -99,7 +100,7 @@ def show(request: Request, token: Token, desk: AtDesk) -> Response:
     operation_id="answer_linked_approval",
     summary="Answer the question behind a link",
     response_class=Response,
-    responses=_PAGE | _pages(404, 409, 422) | problems(400, 413, 503),
+    responses=_PAGE | _pages(403, 404, 409, 422) | problems(400, 413, 503),
     openapi_extra=_BODY,
 )
 async def respond(request: Request, token: Token, desk: AtDesk) -> Response:
@@ -125,6 +126,8 @@ def _respond_to_form(
         found = _answered(request, desk, asked.id, answer_of(asked, sent))
     except ApprovalClosedError as error:
         return message_page(error.message, status=409)
+    except ForbiddenError as error:
+        return message_page(error.message, status=403)
     except InvalidInputError as error:
         return question_page(asked, fault=error.message, given=sent)
     return closed_page(found, now=True)

@@ -116,13 +116,15 @@ class Closed:
 
 
 def closed(connection: Connection, approval_ids: Sequence[UUID]) -> dict[UUID, Closed]:
-    """Return those of the questions that are no longer open."""
+    """Return those of the questions that are no longer open; a deleted one is withdrawn."""
     query = select(table.c.id, table.c.status, table.c.on_expiry, table.c.title, *_ANSWER).where(
-        table.c.id.in_(approval_ids), table.c.status != ApprovalStatus.OPEN
+        table.c.id.in_(approval_ids)
     )
+    found = {row.id: row for row in connection.execute(query)}
     return {
-        row.id: Closed(ApprovalStatus(row.status), OnExpiry(row.on_expiry), row.title, _answer(row))
-        for row in connection.execute(query)
+        approval_id: _closed(found[approval_id]) if approval_id in found else _GONE
+        for approval_id in approval_ids
+        if approval_id not in found or found[approval_id].status != ApprovalStatus.OPEN
     }
 
 
@@ -160,6 +162,13 @@ def find(
     if before is not None:
         query = query.where(table.c.id < before)
     return [_approval(row) for row in connection.execute(query)]
+
+
+_GONE = Closed(ApprovalStatus.WITHDRAWN, OnExpiry.DENY, "", Answer(approved=False))
+
+
+def _closed(row: Row[*tuple[Any, ...]]) -> Closed:
+    return Closed(ApprovalStatus(row.status), OnExpiry(row.on_expiry), row.title, _answer(row))
 
 
 def _answer(row: Row[*tuple[Any, ...]]) -> Answer:

@@ -46,7 +46,8 @@ def a_form(**more: Any) -> Question:
         "required": ["colour"],
         "additionalProperties": False,
     }
-    return Question(key="form", kind=QuestionKind.FORM, title="Which one?", schema=schema, **more)
+    values: dict[str, Any] = {"schema": schema}
+    return Question(key="form", kind=QuestionKind.FORM, title="Which one?", **(values | more))
 
 
 class Asking:

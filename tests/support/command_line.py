@@ -5,7 +5,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,29 @@ class CommandLine:
 
         `then` is called once, when `sight` is drawn.
         """
+
+        def call(_: int) -> None:
+            then()
+
+        return self._with_terminal(arguments, [(sight, call)])
+
+    def talk(self, *arguments: str, lines: Sequence[tuple[str, str]]) -> str:
+        """Run `celeriac ARGUMENTS` on a terminal, and type; return all that it drew.
+
+        `lines` are pairs of what is to be drawn first and the line that is typed then.
+        """
+
+        def typing(line: str) -> Callable[[int], None]:
+            def type_line(master: int) -> None:
+                os.write(master, f"{line}\n".encode())
+
+            return type_line
+
+        return self._with_terminal(arguments, [(sight, typing(line)) for sight, line in lines])
+
+    def _with_terminal(
+        self, arguments: Sequence[str], steps: Sequence[tuple[str, Callable[[int], None]]]
+    ) -> str:
         master, slave = pty.openpty()
         env = {**self.env, "TERM": "xterm", "COLUMNS": "120", "LINES": "50"}
         process = subprocess.Popen(
@@ -83,7 +106,7 @@ class CommandLine:
             stderr=slave,
         )
         os.close(slave)
-        drawn = _read_to_end(master, sight, then)
+        drawn = _read_to_end(master, steps)
         assert process.wait(_SECONDS) == 0, drawn
         return drawn
 
@@ -136,8 +159,8 @@ def running_up(commands: CommandLine, *options: str, name: str = "up") -> Iterat
         up.program.close()
 
 
-def _read_to_end(master: int, sight: str, then: Callable[[], object]) -> str:
-    drawn, seen = b"", False
+def _read_to_end(master: int, steps: Sequence[tuple[str, Callable[[int], None]]]) -> str:
+    drawn, seen, left = b"", 0, list(steps)
     with os.fdopen(master, "rb", buffering=0) as terminal:
         while True:
             try:
@@ -147,6 +170,7 @@ def _read_to_end(master: int, sight: str, then: Callable[[], object]) -> str:
             if not part:
                 return drawn.decode(errors="replace")
             drawn += part
-            if not seen and sight.encode() in drawn:
-                seen = True
-                then()
+            while left and (place := drawn.find(left[0][0].encode(), seen)) >= 0:
+                sight, then = left.pop(0)
+                seen = place + len(sight.encode())
+                then(master)

@@ -1,6 +1,7 @@
 """Conversations of executions, and the questions that agents ask in them."""
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     Column,
     DateTime,
@@ -57,8 +58,9 @@ approvals = Table(
     Column("kind", Text, nullable=False),
     Column("title", Text, nullable=False),
     Column("tool", Text),
-    Column("arguments", JSONB, nullable=False),
-    Column("schema", JSONB),
+    # read by people: the order of fields stays
+    Column("arguments", JSON, nullable=False),
+    Column("schema", JSON),
     Column("status", Text, nullable=False, server_default=ApprovalStatus.OPEN.value),
     Column("on_expiry", Text, nullable=False),
     Column("default", JSONB),

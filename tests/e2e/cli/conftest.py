@@ -50,9 +50,9 @@ def commands(scripted: ModelServer, local_model_url: str | None) -> Iterator[Com
 
 @pytest.fixture(scope="package")
 def up(commands: CommandLine) -> Iterator[RunningUp]:
-    """The system, with tasks of functions: `noop`, `nap`, `refuse`, `hold`."""
+    """The system, with tasks of functions: `noop`, `nap`, `refuse`, `hold`, `form`."""
     with running_up(commands) as running:
-        for name in ("noop", "nap", "refuse", "hold"):
+        for name in ("noop", "nap", "refuse", "hold", "form"):
             commands.ask("agents", "create", name, "--function", f"{AGENTS}:{name}")
             commands.ask("tasks", "create", name, "--agent", name)
         yield running

@@ -6,7 +6,7 @@ from celeriac.domain.approval import ApprovalStatus
 from celeriac.domain.errors import ApprovalExpiredError, LeaseLostError
 from celeriac.domain.outcome import HandedBack, Parked, WaitingFor
 from celeriac.domain.states import Status
-from tests.support.asking import NO, YES, Asking, a_question
+from tests.support.asking import NO, YES, Asking, a_form, a_question
 from tests.support.core import Core
 
 
@@ -122,6 +122,16 @@ def test_hostile_texts_are_stored_and_large_ones_are_clipped(asking: Asking) -> 
     assert found.arguments["text"].endswith("(498,000 characters more)")
     assert found.arguments["nul"] == "\ufffd"
     asking.core.assert_consistent()
+
+
+def test_a_forms_fields_keep_their_order(asking: Asking) -> None:
+    properties = {"colour": {"type": "string"}, "size": {"type": "integer"}, "a": {}}
+    schema = {"type": "object", "properties": properties}
+
+    found = asking.only(asking.parked(a_form(schema=schema, arguments=properties)))
+
+    assert found.schema is not None
+    assert list(found.schema["properties"]) == list(found.arguments) == ["colour", "size", "a"]
 
 
 def test_what_an_ended_execution_asked_is_withdrawn(asking: Asking) -> None:

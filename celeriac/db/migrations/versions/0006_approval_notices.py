@@ -1,7 +1,8 @@
-"""When people are told of questions, and indexes of open ones."""
+"""When people are told of questions, indexes of open ones, and forms in their own order."""
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0006"
 down_revision = "0005"
@@ -11,6 +12,8 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply."""
+    for name in ("arguments", "schema"):
+        op.alter_column("approvals", name, type_=sa.JSON(), postgresql_using=f"{name}::json")
     op.add_column(
         "approvals",
         sa.Column(
@@ -54,3 +57,7 @@ def downgrade() -> None:
     )
     op.drop_column("approvals", "notify_count")
     op.drop_column("approvals", "notify_at")
+    for name in ("arguments", "schema"):
+        op.alter_column(
+            "approvals", name, type_=postgresql.JSONB(), postgresql_using=f"{name}::jsonb"
+        )
