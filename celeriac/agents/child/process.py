@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -34,6 +34,7 @@ from celeriac.kit.process import (
     identify,
     terminate_group_async,
 )
+from celeriac.kit.shielding import despite_cancellation
 
 _MARKER = "CELERIAC_CHILD"
 _READ_BYTES = 65_536
@@ -106,7 +107,7 @@ class ChildProcess:
             yield child
         finally:
             try:
-                await _despite_cancellation(child._end())
+                await despite_cancellation(child._end())
             finally:
                 os.close(writer)  # should anything be left of the group, this kills it
 
@@ -286,17 +287,3 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Pope
         pass_fds=(lifeline,),
         start_new_session=True,
     )
-
-
-async def _despite_cancellation(work: Coroutine[object, object, None]) -> None:
-    """Do all of `work`, and only then let a cancellation through that came meanwhile."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
