@@ -6,11 +6,14 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from celeriac.db import executions
 from celeriac.domain.outcome import Completed
+from celeriac.domain.states import Status
 from celeriac.services.submit import Request
 from celeriac.settings import RetentionSettings
 from celeriac.wiring import Container
 from celeriac.worker.beat import chores
+from tests.support.asking import a_question, park
 from tests.support.catalog import make_actor, make_task
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish
@@ -41,3 +44,20 @@ def test_the_keeper_removes_what_is_old_enough(container: Container) -> None:
     wait_until(rests, "its thread has ended")
     assert left() == [kept], "the old one is gone, the live one is there"
     assert not workdir.exists()
+
+
+def test_the_keeper_answers_what_nobody_answered(container: Container) -> None:
+    actor = make_actor(container.database)
+    task = make_task(container.database, actor)
+    asking = container.submit.one(actor, Request(task_id=task)).execution_id
+    park(container, asking, a_question(on_expiry="fail", expires_seconds=0.001))
+
+    by_name = {each.name: each for each in chores(container, container.settings.keeper)}
+    wait_until(by_name["expire_approvals"].work, "its time is over")
+
+    with container.database.statement() as connection:
+        found = executions.get(connection, asking, owner=None)
+    assert found is not None
+    assert (found.status, found.error_code) == (Status.FAILED, "approval_expired")
+    assert "notify_of_approvals" not in by_name, "nobody is told without a webhook"
+    assert by_name["withdraw_approvals"].work() == 0

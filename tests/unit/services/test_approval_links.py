@@ -1,0 +1,51 @@
+"""Tokens of signed links, without a server."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celeriac.domain.errors import LinkInvalidError
+from celeriac.services.approval_links import ApprovalLinks
+
+LINKS = ApprovalLinks("a key of tests alone: 0123456789abcdef")
+SOON = datetime.now(UTC) + timedelta(days=1)
+
+
+def test_a_token_names_its_question_and_no_two_are_alike() -> None:
+    approval_id = uuid4()
+    tokens = {LINKS.token(approval_id, SOON) for _ in range(10)}
+
+    assert len(tokens) == 10
+    assert {LINKS.read(token) for token in tokens} == {approval_id}
+    assert all(len(token) < 100 for token in tokens)
+
+
+def test_it_ends_with_its_question() -> None:
+    with pytest.raises(LinkInvalidError):
+        LINKS.read(LINKS.token(uuid4(), datetime.now(UTC) - timedelta(seconds=1)))
+
+
+@given(st.text(max_size=120))
+def test_nothing_made_up_is_read(token: str) -> None:
+    with pytest.raises(LinkInvalidError):
+        LINKS.read(token)
+
+
+@given(place=st.integers(0, 63), bit=st.integers(0, 7))
+def test_no_bit_of_a_token_can_be_changed(place: int, bit: int) -> None:
+    from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+    token = LINKS.token(uuid4(), SOON)
+    raw = bytearray(urlsafe_b64decode(token + "=="))
+    raw[place] ^= 1 << bit
+    with pytest.raises(LinkInvalidError):
+        LINKS.read(urlsafe_b64encode(bytes(raw)).rstrip(b"=").decode())
+
+
+def test_another_installations_token_is_not_read() -> None:
+    other = ApprovalLinks("another key of tests alone: 0123456789")
+    with pytest.raises(LinkInvalidError):
+        LINKS.read(other.token(uuid4(), SOON))
