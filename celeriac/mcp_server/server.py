@@ -10,10 +10,14 @@ from celeriac.mcp_server.executions import execution_tools
 from celeriac.mcp_server.guard import RequireKey
 from celeriac.mcp_server.reading import reading_tools
 from celeriac.mcp_server.tasks import task_tools
+from celeriac.mcp_server.usage import usage_tools
 from celeriac.mcp_server.waiting import waiting_tools
 from celeriac.version import __version__
 
 PATH = "/mcp"
+_GRACE_SECONDS = 3
+"""How long calls under way may take to end once the process is told to stop."""
+
 _INSTRUCTIONS = """Celeriac runs AI agents in the background. A task is a named, reusable piece of
 work; an execution is one run of it. Find a task with list_tasks, look at its variables with
 get_task, start it with execute_task, and follow it with wait_for_execution. An execution that
@@ -34,6 +38,7 @@ def build_server(access: Access) -> MCPServer[None]:
             *waiting_tools(access),
             *reading_tools(access),
             *approval_tools(access),
+            *usage_tools(access),
         ],
         log_level="WARNING",
     )
@@ -56,4 +61,5 @@ def serve_http(base_url: str, *, host: str, port: int) -> None:
         port=port,
         log_level="warning",
         access_log=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )

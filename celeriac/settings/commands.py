@@ -11,7 +11,8 @@ from celeriac.settings.readers import read_json
 
 def _is_found_anywhere(line: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse a program that would be looked for in the working directory of an execution."""
-    if "/" in line[0] and not PurePath(line[0]).is_absolute():  # `./x` too, which has one part
+    is_path = "/" in line[0]  # `./x` too, which has one part
+    if not line[0] or (is_path and not PurePath(line[0]).is_absolute()):
         raise ValueError(f"{line[0]!r} must be an absolute path, or a name to be looked up on PATH")
     return line
 

@@ -75,6 +75,13 @@ def test_providers_are_json_and_take_nothing_from_elsewhere(
         ("CELERIAC_AGENT_MODULES", '["shop"', "CELERIAC_AGENT_MODULES: must be JSON"),
         ("CELERIAC_PROVIDERS", "vllm", "CELERIAC_PROVIDERS: must be JSON"),
         ("CELERIAC_PROVIDERS", '{"vllm": {}}', "CELERIAC_PROVIDERS.vllm.base_url: "),
+        ("CELERIAC_COMMANDS", "count", "CELERIAC_COMMANDS: must be JSON"),
+        ("CELERIAC_COMMANDS", '{"a b": ["x"]}', "CELERIAC_COMMANDS.a b.[key]: "),
+        ("CELERIAC_COMMANDS", '{"count": []}', "CELERIAC_COMMANDS.count: "),
+        ("CELERIAC_COMMANDS", '{"count": "x"}', "CELERIAC_COMMANDS.count: "),
+        ("CELERIAC_COMMANDS", '{"count": [""]}', "must be an absolute path, or a name"),
+        ("CELERIAC_COMMANDS", '{"count": ["./x"]}', "CELERIAC_COMMANDS.count: './x' must be an"),
+        ("CELERIAC_COMMANDS", '{"count": ["tools/x"]}', "'tools/x' must be an absolute path"),
         ("DATABASE_URL", "mysql://db", "DATABASE_URL: must begin with postgresql://"),
         ("REDIS_URL", "valkey://cache", "REDIS_URL: must begin with redis://"),
     ],
@@ -102,3 +109,8 @@ def test_servers_that_nobody_named_are_missed_when_they_are_needed() -> None:
         settings.require_database()
     with pytest.raises(ConfigurationError, match="REDIS_URL is not set"):
         settings.broker_url()
+
+
+def test_commands_are_programs_with_arguments_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERIAC_COMMANDS", '{"count": ["/opt/wc", "--json"], "up": ["upper"]}')
+    assert Settings.load().commands == {"count": ("/opt/wc", "--json"), "up": ("upper",)}

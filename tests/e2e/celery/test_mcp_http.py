@@ -1,5 +1,7 @@
 """`celeriac mcp --http`: one server for many people, each asking with a key of their own."""
 
+import asyncio
+import signal
 from pathlib import Path
 
 import httpx
@@ -15,13 +17,12 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def address(http: httpx.Client, package_fleet: Fleet) -> str:
-    """Where a server listens that has no key of its own."""
+def serve(fleet: Fleet, api: httpx.Client, name: str) -> tuple[Program, str]:
+    """Start a server that has no key of its own; return it with its address."""
     port = reserve_port()
     arguments = ["-m", "celeriac", "mcp", "--http", "--port", str(port)]
-    program = package_fleet.program(
-        "mcp", arguments, CELERIAC_API_URL=str(http.base_url), CELERIAC_API_KEY="not to be used"
+    program = fleet.program(
+        name, arguments, CELERIAC_API_URL=str(api.base_url), CELERIAC_API_KEY="not to be used"
     )
     url = f"http://127.0.0.1:{port}/mcp"
 
@@ -33,7 +34,13 @@ def address(http: httpx.Client, package_fleet: Fleet) -> str:
             return False
 
     wait_until(serves, "the MCP server answers")
-    return url
+    return program, url
+
+
+@pytest.fixture(scope="module")
+def address(http: httpx.Client, package_fleet: Fleet) -> str:
+    """Where a server listens."""
+    return serve(package_fleet, http, "mcp")[1]
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -95,3 +102,33 @@ def test_a_taken_port_is_told_before_anything_starts(
 
     assert program.wait_end() == 1
     assert f"Port {port} on 127.0.0.1 is taken" in program.output()
+
+
+async def test_a_server_that_is_told_to_stop_does_not_wait_for_waits(
+    http: httpx.Client, package_fleet: Fleet, ada: Person, worker: Program
+) -> None:
+    program, url = serve(package_fleet, http, "mcp-stopped")
+    variables = {"diary": str(ada.directory / "d2"), "gate": str(ada.directory / "gate2")}
+    async with over_http(url, ada.key) as client:
+        accepted = await ask(client, "execute_task", task="hold", variables=variables)
+        execution = accepted["execution_id"]
+        seen = asyncio.Event()
+
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            seen.set()
+
+        waiting = asyncio.create_task(
+            client.call_tool(
+                "wait_for_execution",
+                {"execution_id": execution, "timeout_seconds": 600},
+                progress_callback=note,
+            )
+        )
+        await seen.wait()
+        program.terminate()
+        ended = await asyncio.to_thread(program.wait_end)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    (ada.directory / "gate2").touch()
+    assert ended in {0, -signal.SIGTERM}, program.output()

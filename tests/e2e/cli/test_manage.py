@@ -24,6 +24,15 @@ def test_agents_are_made_shown_and_changed(commands: CommandLine) -> None:
     assert "local/smollm2" in commands.run("agents", "list").out
 
 
+def test_an_agent_may_be_a_program(commands: CommandLine) -> None:
+    made = commands.ask(
+        "agents", "create", "counter", "--command", "word-count", "--set", 'arguments:=["-l"]'
+    )
+    assert made["spec"]["runner"] == "command"
+    assert (made["spec"]["command"], made["spec"]["arguments"]) == ("word-count", ["-l"])
+    assert "word-count" in commands.run("agents", "list").out
+
+
 def test_an_agent_of_no_kind_is_refused(commands: CommandLine) -> None:
     result = commands.run("agents", "create", "nobody")
     assert result.code == 2
