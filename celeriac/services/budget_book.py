@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from celeriac.db import budgets
+from celeriac.db import budgets, events
 from celeriac.db.budgets import Payer, Reserving
 from celeriac.db.engine import Database
 from celeriac.domain.approval import Answer, Question, QuestionKind
@@ -40,8 +40,11 @@ KNOWN_SECONDS = 5.0
 
 _IN_PLACE_SECONDS = 2.0
 _LOOK_SECONDS = (0.1, 0.3)
-_BUSY_SECONDS = (3.0, 9.0)
-"""How long an execution is parked when only calls under way hold what is left."""
+_LATER_SECONDS = (0.5, 1.5)
+_BUSY_SECONDS = 3.0
+_LONGEST_BUSY_SECONDS = 120.0
+"""How long an execution is parked when only calls under way hold what is left: twice as long each
+time, for calls that take long."""
 
 _PATIENCE_SECONDS = 60.0
 _FREE = Decimal(0)
@@ -97,9 +100,11 @@ class BudgetBook:
             if spent:
                 await self._ask_for_more(lease, job, spent, may_park=may_park)
                 continue
-            if may_park and time.monotonic() > until:
-                raise MustWaitError(parked_behind(found.standings, random.uniform(*_BUSY_SECONDS)))
-            await asyncio.sleep(random.uniform(*_LOOK_SECONDS))
+            patient = time.monotonic() <= until
+            if may_park and not patient:
+                seconds = await asyncio.to_thread(self._seconds_behind_others, lease.execution_id)
+                raise MustWaitError(parked_behind(found.standings, seconds))
+            await asyncio.sleep(random.uniform(*(_LOOK_SECONDS if patient else _LATER_SECONDS)))
 
     async def settle(self, job: Job, ticket: UUID, used: Used) -> None:
         """Put what a call used in the place of its reservation."""
@@ -138,6 +143,12 @@ class BudgetBook:
                 )
 
         return patiently(reserve, seconds=_PATIENCE_SECONDS)
+
+    def _seconds_behind_others(self, execution_id: UUID) -> float:
+        with self._database.statement() as connection:
+            parks = events.parks_since_last_call(connection, execution_id, reason=WaitingFor.BUDGET)
+        seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
+        return seconds * random.uniform(1, 2)
 
     def _spend(self, job: Job, used: Used) -> Reserving:
         payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens

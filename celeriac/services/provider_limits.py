@@ -84,7 +84,7 @@ class ProviderLimits:
         the limiter where a limit is set for the provider or the model, else by their own refusal.
         """
         parks = self._parks(execution_id)
-        backoff = min(_FIRST_BACKOFF * 2**parks, _LONGEST_SECONDS)
+        backoff = min(_FIRST_BACKOFF * 2 ** min(parks, 10), _LONGEST_SECONDS)
         seconds = min(error.retry_after or backoff, _LONGEST_BAN_SECONDS)
         if error.provider and error.model:
             self._hold_back(error.provider, error.model, seconds)
