@@ -14,6 +14,9 @@ _PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
 
 
 def _errors(base: type[CeleriacError]) -> Iterator[type[CeleriacError]]:
+    """Yield the errors that may reach the API; those of commands have codes of their own."""
+    if base.__module__.startswith("celeriac.cli"):
+        return
     yield base
     for error in base.__subclasses__():
         yield from _errors(error)
