@@ -48,9 +48,9 @@ def mcp(
     from celeriac.cli.system.ports import choose_port
     from celeriac.mcp_server.server import PATH, serve_http
 
+    url = find_address(home, api_url)
     address = host or "127.0.0.1"
     chosen = choose_port(address, _PORT if port is None else port)
-    url = find_address(home, api_url)
     typer.echo(f"MCP at http://{address}:{chosen}{PATH}, for the API at {url}", err=True)
     serve_http(url, host=address, port=chosen)
 
