@@ -33,6 +33,7 @@ from celeriac.agents.claude.transcript import Transcript
 from celeriac.agents.claude.upstream import ANTHROPIC, Upstream
 from celeriac.agents.mcp.servers import Chosen
 from celeriac.agents.pricing import Prices
+from celeriac.agents.providers import Provider
 from celeriac.agents.tape.taping import taping
 from celeriac.domain.agent import ClaudeAgent
 from celeriac.domain.errors import CeleriacError, ProviderError, ToolServerError
@@ -92,8 +93,8 @@ class Attempt:
         keys = [upstream.api_key] if upstream.api_key else []
         workdir = self._setting.directories.work
         async with (
-            httpx2.AsyncClient(timeout=_TIMES) as client,
             taping(self._job, self._context, keys=keys, workdir=workdir) as tape,
+            _client(tape.base_url(ANTHROPIC, upstream.base_url)) as client,
         ):
             if not tape.plays:
                 upstream.check()
@@ -220,3 +221,9 @@ class Attempt:
                 external_id=self._conversation_id,
                 state=state_of(self._job, following, calls or {}),
             )
+
+
+def _client(address: str) -> httpx2.AsyncClient:
+    """Return a client that doesn't look for this machine's own servers behind a proxy."""
+    on_loopback = Provider(name=ANTHROPIC, base_url=address).on_loopback
+    return httpx2.AsyncClient(timeout=_TIMES, trust_env=not on_loopback)

@@ -20,8 +20,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
 
 
 async def test_a_recorded_run_is_played_without_a_provider(
-    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+    runner: ClaudeRunner,
+    context: RecordingContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # leads nowhere, least of all back here
     agent: dict[str, Any] = {"allowed_tools": ("Read", "Write")}
     recorded = await runner.run(
         claude_job("[work] Note it.", options=RunOptions(record=True), **agent), context
