@@ -87,7 +87,7 @@ def of_execution(
 ) -> wire.Files:
     """Return the regular files that its agent left in the execution's own directory.
 
-    Agents with a session work in the session's directory instead.
+    Agents of the kind claude work in the directory of their session instead.
     """
     found = desk.artifacts.of_execution(actor, execution_id, after=after, limit=limit)
     return _shown(found, f"{links.PREFIX}/task-executions/{execution_id}")

@@ -41,8 +41,17 @@ class Reporting:
             return
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
-                self._thread.start()
+                self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="reports", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # the system has no thread left; the next report tries again
+            logger.warning("report.left_for_later", error=str(error))
+        else:
+            self._thread = thread
 
     def close(self) -> None:
         """Finish what is begun and make no more."""

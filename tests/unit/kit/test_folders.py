@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 import threading
 from pathlib import Path
 
@@ -49,8 +50,6 @@ def test_files_of_all_levels_are_listed_and_read(base: Path) -> None:
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), max_size=20))
 def test_pages_hold_each_file_once(paths: list[list[str]]) -> None:
     # `x` is the name of every file, so that no name is a file and a directory
-    import tempfile
-
     with tempfile.TemporaryDirectory() as place:
         for parts in paths:
             target = Path(place, *parts)
@@ -78,6 +77,26 @@ def test_pages_hold_each_file_once(paths: list[list[str]]) -> None:
 def test_paths_that_are_not_plain_are_refused(base: Path, path: str) -> None:
     with pytest.raises(ValueError, match="relative path"):
         Folder(base, "inner").open(path)
+
+
+@given(st.text(alphabet="./\\ab \0\n", max_size=12))
+def test_no_path_reads_what_lies_outside(path: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        inner = Path(place, "a", "b", "inner")
+        inner.mkdir(parents=True)
+        (inner / "a").mkdir()
+        (inner / "b").write_bytes(b"inside")
+        (inner / "a" / "b").write_bytes(b"inside")
+        (inner / "a" / "a").symlink_to("../..")
+        for outside in (inner.parent, inner.parent.parent):
+            for name in (".a", "aa", "bb"):
+                (outside / name).write_bytes(SECRET)
+        (inner.parent / "a").write_bytes(SECRET)
+        try:
+            content = read(Folder(Path(place), "a", "b", "inner"), path)
+        except (OSError, ValueError):
+            return
+        assert content == b"inside"
 
 
 def test_links_pipes_sockets_and_devices_are_neither_listed_nor_read(base: Path) -> None:
