@@ -144,7 +144,9 @@ class _Connection:
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > MAX_REQUEST_BYTES:
-                    await Answer(self._http, self._writer).begin(_TOO_LARGE, [])
+                    refusal = Answer(self._http, self._writer)
+                    await refusal.begin(_TOO_LARGE, [("connection", "close")])
+                    await refusal.end()
                     return None
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 return Incoming(

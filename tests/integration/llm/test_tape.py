@@ -163,3 +163,13 @@ async def test_a_cassette_that_is_gone_is_said_before_anything_is_done(
     with pytest.raises(CassetteUnavailableError):
         async with _taped(context, RunOptions(cassette_id=uuid4())):
             pytest.fail("there is nothing to play")
+
+
+async def test_a_request_of_absurd_size_is_refused(
+    model_server: ModelServer, context: RecordingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celeriac.agents.tape.server.MAX_REQUEST_BYTES", 1000)
+    async with _taped(context, RECORD) as tape:
+        refused = await _ask(tape.base_url("test", model_server.base_url), "plain " * 1000)
+    assert refused.status_code == 413
+    assert model_server.received == []
