@@ -38,10 +38,7 @@ class Webhook:
     """Posts notices to one address, all of a batch at once, within ten seconds."""
 
     def __init__(self, url: str, secret: str, guard: OutboundGuard) -> None:
-        """Post to `url`, signed with `secret`, where `guard` lets it go.
-
-        The address must be `https://`, unless its host is not on the public internet.
-        """
+        """Post to `url`, signed with `secret`, where `guard` lets it go."""
         self._url = url
         self._secret = secret
         self._guard = guard

@@ -100,6 +100,11 @@ class Approval:
     answered_by: str | None
 
     @property
+    def needs_admin(self) -> bool:
+        """Whether only an admin may answer: what admins allowed a user to spend is at stake."""
+        return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") == "user"
+
+    @property
     def expired(self) -> bool:
         """Whether its time is over, by this machine's clock where nobody has written it yet."""
         late = self.status is ApprovalStatus.OPEN and datetime.now(UTC) >= self.expires_at

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
@@ -36,10 +36,21 @@ class OutboundGuard:
                 hosts.add(entry.lower().rstrip("."))
         return cls(allow_private=allow_private, hosts=frozenset(hosts), networks=tuple(networks))
 
+    def names(self, host: str) -> bool:
+        """Whether `host` itself is allowed, wherever it may be: by its name, or as an address."""
+        if self.allow_private or host.lower().rstrip(".") in self.hosts:
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        return self._covers(address)
+
     def allows(self, host: str, address: Address) -> bool:
         """Whether a request to `host`, resolved to `address`, may go there."""
-        if self.allow_private or is_public(address) or host.lower().rstrip(".") in self.hosts:
-            return True
+        return is_public(address) or self.names(host) or self._covers(address)
+
+    def _covers(self, address: Address) -> bool:
         return any(address in ip_network(network) for network in self.networks)
 
 

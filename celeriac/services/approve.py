@@ -11,8 +11,7 @@ from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.answering import check_answer
-from celeriac.domain.approval import Answer, Approval, ApprovalStatus, QuestionKind
-from celeriac.domain.budget import BudgetScope
+from celeriac.domain.approval import Answer, Approval, ApprovalStatus
 from celeriac.domain.errors import (
     ApprovalClosedError,
     DatabaseUnavailableError,
@@ -129,8 +128,7 @@ class Approvals:
 
 def _check_rank(asked: Approval, actor: Actor | None) -> None:
     """Raise ForbiddenError where a user would raise the limits that admins set them."""
-    users = asked.arguments.get("scope") == BudgetScope.USER
-    if asked.kind is QuestionKind.BUDGET and users and not (actor and actor.sees_all):
+    if asked.needs_admin and not (actor and actor.sees_all):
         raise ForbiddenError("Only an admin answers questions about a user's budget.")
 
 

@@ -269,6 +269,8 @@ def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: floa
         logger.info(
             Step.EXECUTION_PARKED, attempt=attempt, waiting_for=outcome.reason, note=outcome.note
         )
+        for question in outcome.questions:
+            logger.info(Step.APPROVAL_ASKED, kind=question.kind, key=question.key)
     else:
         step = _STEPS.get(status, Step.EXECUTION_HANDED_BACK)
         logger.info(step, attempt=attempt, duration_ms=ms)

@@ -90,5 +90,8 @@ class Notices:
         if self._public_url is None:
             return {}
         path = f"{self._public_url}/api/v1/approvals"
-        token = self._links.token(approval.id, approval.expires_at)
-        return {"answer": f"{path}/links/{token}", "approval": f"{path}/{approval.id}"}
+        links = {"approval": f"{path}/{approval.id}"}
+        if not approval.needs_admin:
+            token = self._links.token(approval.id, approval.expires_at)
+            links["answer"] = f"{path}/links/{token}"
+        return links

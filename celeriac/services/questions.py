@@ -60,7 +60,7 @@ class Questions:
         if asked is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
         if asked.fresh:
-            logger.info(Step.APPROVAL_ASKED, approval_id=asked.id, kind=question.kind)
+            logger.info(Step.APPROVAL_ASKED, kind=question.kind, key=question.key)
             self._live.changed([lease.execution_id])
         return asked.id
 

@@ -39,7 +39,7 @@ class ApprovalSettings(BaseSettings):
     )
 
     webhook: str | None = None
-    """Address that is told of each question, with a link that answers it."""
+    """Address that is told of each question, with a link that answers it; `http://` only inside."""
     webhook_secret: SecretStr | None = Field(default=None, min_length=16)
     """Keys the signature of what is sent there."""
 

@@ -4,14 +4,17 @@ import threading
 from dataclasses import replace
 from uuid import UUID
 
+import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from celeriac.db import executions
+from celeriac.domain.errors import ConfigurationError
 from celeriac.domain.outcome import Completed
 from celeriac.domain.states import Status
 from celeriac.services.submit import Request
-from celeriac.settings import RetentionSettings
-from celeriac.wiring import Container
+from celeriac.settings import ApprovalSettings, RetentionSettings, Settings
+from celeriac.wiring import Container, build_notices
 from celeriac.worker.beat import chores
 from tests.support.asking import a_question, park
 from tests.support.catalog import make_actor, make_task
@@ -61,3 +64,15 @@ def test_the_keeper_answers_what_nobody_answered(container: Container) -> None:
     assert (found.status, found.error_code) == (Status.FAILED, "approval_expired")
     assert "notify_of_approvals" not in by_name, "nobody is told without a webhook"
     assert by_name["withdraw_approvals"].work() == 0
+
+
+def test_links_are_sent_in_the_clear_to_no_webhook_outside(container: Container) -> None:
+    def settings(url: str) -> Settings:
+        approvals = ApprovalSettings(webhook=url, webhook_secret=SecretStr("s" * 16))
+        return container.settings.model_copy(
+            update={"approvals": approvals, "secret_key": SecretStr("k" * 32)}
+        )
+
+    with pytest.raises(ConfigurationError, match="must begin with https"):
+        build_notices(replace(container, settings=settings("http://hooks.example.com")))
+    assert build_notices(replace(container, settings=settings("https://hooks.example.com")))

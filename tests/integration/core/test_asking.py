@@ -1,13 +1,17 @@
 """Questions of attempts: stored once, numbered without a gap, clipped where they are shown."""
 
+import asyncio
+from functools import partial
+
 import pytest
 
 from celeriac.domain.approval import ApprovalStatus
 from celeriac.domain.errors import ApprovalExpiredError, LeaseLostError
 from celeriac.domain.outcome import HandedBack, Parked, WaitingFor
 from celeriac.domain.states import Status
-from tests.support.asking import NO, YES, Asking, a_form, a_question
+from tests.support.asking import NO, YES, Asking, InPlace, a_form, a_question
 from tests.support.core import Core
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -65,6 +69,19 @@ def test_an_attempt_waits_in_its_place_for_the_answer(asking: Asking) -> None:
     assert asking.core.status(claim.lease.execution_id) is Status.RUNNING
     kinds = asking.core.event_types(claim.lease.execution_id)
     assert kinds[-2:] == ["approval_asked", "approval_answered"]
+    asking.core.assert_consistent()
+
+
+def test_the_same_asked_many_times_at_once_is_one_question(asking: Asking) -> None:
+    claim = asking.core.running()
+    ask = partial(asking.questions.ask, claim.lease, a_question())
+    waiting = [InPlace(lambda: asyncio.run(ask())) for _ in range(6)]
+    wait_until(lambda: asking.of(claim.lease.execution_id), "it is stored")
+
+    asking.answer(claim.lease.execution_id)
+
+    assert [each.result().approved for each in waiting] == [True] * 6
+    assert asking.core.event_types(claim.lease.execution_id).count("approval_asked") == 1
     asking.core.assert_consistent()
 
 

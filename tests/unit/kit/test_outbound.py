@@ -55,6 +55,9 @@ def test_what_an_operator_allows_may_be_reached_and_nothing_beside_it() -> None:
     assert guard.allows("other", ip_address("192.168.0.7"))
     assert not guard.allows("other", ip_address("10.2.0.1"))
     assert not guard.allows("not-mcp.internal", ip_address("10.9.9.9"))
+    assert guard.names("10.1.2.3")
+    assert not guard.names("10.2.0.1")
+    assert not guard.names("example.com")
 
 
 @pytest.mark.parametrize("entry", ["10.1.2.3/8", "10.0.0.0/40", "fe80::zz"])
