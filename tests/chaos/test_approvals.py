@@ -3,7 +3,12 @@
 from collections.abc import Iterator
 from uuid import UUID
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from celeriac import wire
 from celeriac.client import Client
@@ -14,6 +19,7 @@ from celeriac.kit.jsontypes import dumps
 from celeriac.services.accounts import Accounts
 from tests.support.fixtures import migrated_database
 from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
+from tests.support.http_server import serving
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
 from tests.support.places import temporary_directory
@@ -47,6 +53,30 @@ def scripted() -> Iterator[ModelServer]:
         yield server
 
 
+class Hook:
+    """A webhook that keeps the links that it is sent, by their questions."""
+
+    def __init__(self) -> None:
+        self.links: dict[UUID, str] = {}
+        self.url = ""
+
+    def app(self) -> Starlette:
+        async def take(request: Request) -> Response:
+            told = await request.json()
+            self.links[UUID(told["approval"]["id"])] = told["links"]["answer"]
+            return Response(status_code=204)
+
+        return Starlette(routes=[Route("/", take, methods=["POST"])])
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    with serving(hook.app()) as url:
+        hook.url = url
+        yield hook
+
+
 def the_question(client: Client, execution_id: UUID) -> wire.Approval:
     """Wait until an execution asks, and return what."""
     wait_until(lambda: list(client.approvals.list(execution_id=execution_id)), "the execution asks")
@@ -56,7 +86,11 @@ def the_question(client: Client, execution_id: UUID) -> wire.Approval:
 
 @pytest.mark.requirement("A12")
 def test_asked_then_all_is_killed_and_answered_a_while_later(
-    fleet: Fleet, own_postgres: PostgresServer, valkey: ValkeyServer, scripted: ModelServer
+    fleet: Fleet,
+    own_postgres: PostgresServer,
+    valkey: ValkeyServer,
+    scripted: ModelServer,
+    hook: Hook,
 ) -> None:
     providers = dumps({"scripted": {"base_url": scripted.base_url, "api_key": KEY}})
     token = Accounts(fleet.container.database, SECRET_KEY).bootstrap_admin().token
@@ -80,17 +114,29 @@ def test_asked_then_all_is_killed_and_answered_a_while_later(
     own_postgres.kill()
     own_postgres.start()
     valkey.start()
-    fleet.beat("beat2")
+    address = fleet.address_of(fleet.api("api2"))
+    fleet.beat(
+        "beat2",
+        CELERIAC_PUBLIC_URL=address,
+        CELERIAC_APPROVALS_WEBHOOK=hook.url,
+        CELERIAC_APPROVALS_WEBHOOK_SECRET="shared with the receiver",
+        CELERIAC_OUTBOUND_ALLOW_HOSTS="127.0.0.1",
+    )
     fleet.worker("w2", CELERIAC_PROVIDERS=providers)
-    with Client(fleet.address_of(fleet.api("api2")), token) as client:
+    with Client(address, token) as client:
         wait_until(
             lambda: all(fleet.get(each).attempt == 2 for each in in_place),
             "those that asked in their places ask again",
         )
         for execution_id, approval_id in asked.items():
             assert the_question(client, execution_id).id == approval_id, "it is the same question"
-        for approval_id in asked.values():
-            client.approvals.answer(approval_id, approved=True, value="Monday")
+        wait_until(lambda: hook.links.keys() >= set(asked.values()), "people are told of all")
+        by_link = hook.links[asked[parked]]
+        form = {"decision": "approve", "value": "Monday"}
+        thanks = httpx.post(by_link, data=form, headers={"Accept": "text/html"}, timeout=30)
+        assert "Thank you" in thanks.text
+        for execution_id in in_place:
+            client.approvals.answer(asked[execution_id], approved=True, value="Monday")
         done = fleet.wait_terminal([parked, *in_place])
 
     assert {(each.status, each.result) for each in done} == {(Status.COMPLETED, "Monday")}
