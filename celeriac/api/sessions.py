@@ -60,7 +60,8 @@ def get(session_id: SessionPath, actor: Caller, desk: AtDesk) -> wire.Session:
 def delete(session_id: SessionPath, actor: Operator, desk: AtDesk) -> Response:
     """Forget what the agent needs to go on with it and remove its files.
 
-    Not possible while an execution works in it, waits to, or is to fork it. It stays in lists as `deleted`.
+    Not possible while an execution works in it, waits to, or is to fork it. It stays in lists as
+    `deleted`.
     """
     desk.sessions.delete(actor, session_id)
     return Response(status_code=204)

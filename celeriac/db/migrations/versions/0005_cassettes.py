@@ -30,9 +30,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_cassettes")),
     )
-    op.create_index(
-        op.f("ix_cassettes_owner_id_id"), "cassettes", ["owner_id", "id"], unique=False
-    )
+    op.create_index(op.f("ix_cassettes_owner_id_id"), "cassettes", ["owner_id", "id"], unique=False)
     op.create_index(
         "ix_cassettes_uploaded",
         "cassettes",
