@@ -87,9 +87,7 @@ class Backed:
     async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
         """Add to the execution's cassette."""
         add = self._backing.tapes.add
-        return await asyncio.to_thread(
-            add, self._lease, self._job, interactions, complete=complete
-        )
+        return await asyncio.to_thread(add, self._lease, self._job, interactions, complete=complete)
 
     async def save_session(self, *, external_id: str | None, state: JsonValue) -> UUID:
         """Store what is needed to go on; make the session on first use."""
