@@ -9,9 +9,9 @@ from markdown_it import MarkdownIt
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem }
 pre { background: #f4f4f2; padding: .75rem; overflow-x: auto; white-space: pre-wrap }
-table { border-collapse: collapse; font-size: .9em }
+table { border-collapse: collapse; font-size: .9em; margin: 1rem 0 }
 th, td { border: 1px solid #ddd; padding: .25rem .5rem; text-align: left; vertical-align: top }
-td { overflow-wrap: anywhere }
+td, li { overflow-wrap: anywhere }
 """
 _STYLE_HASH = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
