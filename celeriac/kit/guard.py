@@ -30,6 +30,10 @@ CANNOT_GUARD = 126
 CANNOT_EXECUTE = 127
 """Exit codes of the small program, the shell's own: it could not set up, or not run the other."""
 
+_NO_GUARD, _NO_PROGRAM = "cannot set up ", "cannot run "
+GUARD_FAULTS = (_NO_GUARD, _NO_PROGRAM)
+"""How its one line on stderr begins then."""
+
 
 def set_parent_death_signal(number: int, parent: int) -> None:
     """Have the kernel send this process the signal `number` when its parent goes.
@@ -147,12 +151,12 @@ def main(arguments: Sequence[str]) -> int:
             kill_group_at_hangup(int(pipe))
         limit_resources(memory=_optional(memory), cpu_seconds=_optional(cpu_seconds))
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"cannot set up {command[0]}: {error}\n")
+        sys.stderr.write(f"{_NO_GUARD}{command[0]}: {error}\n")
         return CANNOT_GUARD
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        sys.stderr.write(f"cannot run {command[0]}: {error.strerror}\n")
+        sys.stderr.write(f"{_NO_PROGRAM}{command[0]}: {error.strerror}\n")
     return CANNOT_EXECUTE
 
 

@@ -20,7 +20,7 @@ from celeriac.domain.errors import (
     SoftTimeLimit,
     VariablesInvalidError,
 )
-from celeriac.kit.guard import CANNOT_EXECUTE, CANNOT_GUARD
+from celeriac.kit.guard import CANNOT_EXECUTE, CANNOT_GUARD, GUARD_FAULTS
 from celeriac.kit.jsontypes import JsonValue
 
 _REPORTABLE: dict[str, type[CeleriacError]] = {
@@ -66,7 +66,7 @@ def error_of(report: ErrorReport) -> CeleriacError:
 def crash_of(returncode: int, stderr_tail: Sequence[str], *, memory_mb: int) -> ChildCrashedError:
     """Return the error of a child that ended without a result; `returncode` is Popen's."""
     details: dict[str, JsonValue] = {"exit_code": returncode, "stderr": "\n".join(stderr_tail)}
-    if returncode in (CANNOT_GUARD, CANNOT_EXECUTE):
+    if returncode in (CANNOT_GUARD, CANNOT_EXECUTE) and _never_ran(stderr_tail):
         message = "The child process could not be started"
     elif returncode >= 0:
         message = f"The child process ended by itself with exit code {returncode} and no result"
@@ -85,6 +85,11 @@ _HINTS: Mapping[int, str] = {
     signal.SIGKILL: ", not by Celeriac; the kernel does that when memory runs out",
     signal.SIGXCPU: ": it used up its processor time",
 }
+
+
+def _never_ran(stderr_tail: Sequence[str]) -> bool:
+    """Whether the guard said so: a shell has the same exit codes for what it can't run itself."""
+    return len(stderr_tail) == 1 and stderr_tail[0].startswith(GUARD_FAULTS)
 
 
 def _last_words(stderr_tail: Sequence[str]) -> str:

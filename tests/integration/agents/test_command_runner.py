@@ -11,6 +11,7 @@ from celeriac.agents.pricing import Price, Prices, price_by_name
 from celeriac.agents.providers import Providers
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
+    ChildCrashedError,
     OutputInvalidError,
     PermanentError,
     RetryableError,
@@ -122,6 +123,21 @@ async def test_a_program_that_can_not_be_run_is_told_by_its_setting(
 
     assert "CELERIAC_COMMANDS" in raised.value.message
     assert raised.value.details == {"field": "command"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("what is this", "Exec format error"), ("#!/no/such/interpreter\n", "No such file")],
+)
+async def test_a_file_that_is_no_program_is_told_by_the_systems_words(
+    context: RecordingContext, tmp_path: Path, text: str, message: str
+) -> None:
+    program = tmp_path / "tool"
+    program.write_text(text)
+    program.chmod(0o755)
+    runner = CommandRunner(commands={"tool": [str(program)]}, environment=ENVIRONMENT)
+    with pytest.raises(ChildCrashedError, match=f"could not be started.*cannot run .*{message}"):
+        await runner.run(command_job("tool"), context)
 
 
 async def test_an_agent_of_another_kind_is_refused(

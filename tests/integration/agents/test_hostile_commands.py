@@ -71,6 +71,7 @@ def shell(script: str, limits: Limits | None = None) -> Job:
             ChildProtocolError,
             "usage.cost: Input should be greater than or equal to 0",
         ),
+        ("no-such-tool", ChildCrashedError, "exit code 127 and no result.*no-such-tool: not found"),
         ("exit 0", ChildCrashedError, "exit code 0 and no result"),
         ("echo sorry >&2; exit 3", ChildCrashedError, "exit code 3 .*last words: sorry"),
         ("exec >&-; sleep 600", ChildCrashedError, "closed its stdout without a result"),
