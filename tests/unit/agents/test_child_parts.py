@@ -16,7 +16,7 @@ from celeriac.domain.errors import (
     RetryableError,
 )
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.guard import CANNOT_GUARD
+from celeriac.kit.guard import CANNOT_EXECUTE, CANNOT_GUARD
 
 
 def test_lines_are_cut_wherever_chunks_end() -> None:
@@ -84,7 +84,9 @@ def test_other_errors_keep_their_code_type_and_traceback(
     [
         (3, ["a", "b", ""], "ended by itself with exit code 3 and no result; its last words: b"),
         (0, [], "ended by itself with exit code 0 and no result."),
-        (CANNOT_GUARD, ["why"], "could not be started; its last words: why"),
+        (CANNOT_GUARD, ["cannot set up x: why"], "could not be started; its last words: cannot"),
+        (CANNOT_EXECUTE, ["cannot run x: why"], "could not be started; its last words: cannot"),
+        (CANNOT_EXECUTE, ["sh: x: not found"], "ended by itself with exit code 127 and no result"),
         (-signal.SIGKILL, [], "was killed by SIGKILL, not by Celeriac"),
         (-signal.SIGSEGV, [], "was killed by SIGSEGV (it had a memory limit of 64 MB)."),
         (-77, [], "was killed by signal 77."),
