@@ -3,12 +3,12 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
 from celeriac import wire
-from celeriac.api import views
+from celeriac.api import links, views
 from celeriac.api.answers import READING, WRITING, problems
-from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator, Shared
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.approvals import AnswerRequest
 from celeriac.db.approvals import ApprovalFilter
@@ -43,6 +43,26 @@ def find(
 def get(approval_id: ApprovalPath, actor: Caller, desk: AtDesk) -> wire.Approval:
     """Return a question as it stands."""
     return views.approval(desk.approvals.get(actor, approval_id))
+
+
+@router.post(
+    "/{approval_id}/link",
+    operation_id="link_approval",
+    summary="Make a link to a question",
+    responses=WRITING | problems(404, 409),
+)
+def link(
+    request: Request, approval_id: ApprovalPath, actor: Operator, desk: AtDesk, shared: Shared
+) -> wire.ApprovalLink:
+    """Make a signed link with which anybody can answer the question, once, without a key.
+
+    It works until the question expires. Its address begins with `CELERIAC_PUBLIC_URL` or, where
+    that is not set, as this request's did.
+    """
+    found = desk.approvals.to_link(actor, approval_id)
+    base = shared.settings.public_url or str(request.base_url).rstrip("/")
+    token = desk.approval_links.token(found.id, found.expires_at)
+    return wire.ApprovalLink(url=f"{base}{links.signed(token)}", expires_at=found.expires_at)
 
 
 @router.post(

@@ -17,6 +17,11 @@ def shown_path(path: str) -> str:
     return f"{begin}{found}***" if found else path
 
 
+def signed(token: str) -> str:
+    """Return the path of a signed link to a question."""
+    return f"{_SIGNED}{token}"
+
+
 def agent(agent_id: UUID) -> Links:
     """Return the links of an agent."""
     return {"self": f"{PREFIX}/agents/{agent_id}"}

@@ -28,7 +28,7 @@ def build_app() -> typer.Typer:
     """Return the group `approvals`."""
     app = typer.Typer(name="approvals", help="Questions of agents to people: read and answer them.")
     app.command("list")(list_approvals)
-    for command in (show, answer):
+    for command in (show, link, answer):
         app.command()(command)
     return app
 
@@ -84,6 +84,20 @@ def show(session: Session, approval: ApprovalId) -> None:
         session.output.json(found)
     else:
         session.output.fields(facts(found))
+
+
+@connected
+def link(session: Session, approval: ApprovalId) -> None:
+    """Make a link with which anybody can answer a question, once, without a key.
+
+    It works until the question expires. Send it only where those may read who may decide.
+    """
+    made = session.client.approvals.link(approval)
+    if session.output.as_json:
+        session.output.json(made)
+    else:
+        session.output.raw(made.url)
+        session.output.say(f"It works until {moment(made.expires_at)}.")
 
 
 @connected

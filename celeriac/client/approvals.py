@@ -35,6 +35,10 @@ class Approvals:
         """Return a question."""
         return self._transport.get(wire.Approval, f"{_PATH}/{segment(approval_id)}")
 
+    def link(self, approval_id: str | UUID) -> wire.ApprovalLink:
+        """Make a link with which anybody can answer an open question, once, without a key."""
+        return self._transport.post(wire.ApprovalLink, f"{_PATH}/{segment(approval_id)}/link", None)
+
     def answer(
         self, approval_id: str | UUID, *, approved: bool, value: Any = None, note: str = ""
     ) -> wire.Approval:

@@ -56,6 +56,21 @@ class Approvals:
             found = approvals.find(connection, wanted, before=before, limit=limit + 1)
         return Page.cut(found, limit=limit, kind=_KIND, key=lambda approval: approval.id)
 
+    def to_link(self, actor: Actor, approval_id: UUID) -> Approval:
+        """Return an open question that a signed link may be made for, and record that one is.
+
+        Raises NotFoundError, ForbiddenError for those who may not answer it themselves and for
+        questions that no link answers, and ApprovalClosedError.
+        """
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            found = _get(connection, approval_id, actor.scope)
+            _check_rank(found, None)
+            if found.status is not ApprovalStatus.OPEN or found.expired:
+                raise ApprovalClosedError(_why_closed(found), status=found.status.value)
+            audit.record(connection, actor, "approval.link", "approval", [approval_id])
+        return found
+
     def by_link(self, approval_id: UUID) -> Approval:
         """Return the question that a signed link leads to. Raises NotFoundError."""
         with self._database.statement() as connection:

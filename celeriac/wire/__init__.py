@@ -1,7 +1,7 @@
 """What travels over HTTP in answers: written by the API, read by the client, said once."""
 
 from celeriac.wire.accounts import ApiKey, NewApiKey, User
-from celeriac.wire.approvals import Approval, LinkedApproval
+from celeriac.wire.approvals import Approval, ApprovalLink, LinkedApproval
 from celeriac.wire.audit import AuditEntry
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
 from celeriac.wire.budgets import (
@@ -27,6 +27,7 @@ __all__ = [
     "AgentReference",
     "ApiKey",
     "Approval",
+    "ApprovalLink",
     "AuditEntry",
     "Budget",
     "BudgetStanding",

@@ -34,6 +34,15 @@ class LinkedApproval(Wire):
     answered_at: datetime | None
 
 
+class ApprovalLink(Wire):
+    """A link with which anybody answers one question, once."""
+
+    model_config = example(examples.APPROVAL_LINK)
+
+    url: str = Field(description="Keep it as secret as the answer is important.")
+    expires_at: datetime
+
+
 class Approval(LinkedApproval):
     """A question that an agent asks a person, and the answer if there is one."""
 

@@ -226,6 +226,11 @@ LINKED_APPROVAL: dict[str, Any] = {
     "answered_at": None,
 }  # fmt: skip
 
+APPROVAL_LINK: dict[str, Any] = {
+    "url": "https://celeriac.example.com/api/v1/approvals/links/AZnzogAHcACAAA",
+    "expires_at": "2026-11-23T09:30:00.125000Z",
+}  # fmt: skip
+
 APPROVAL: dict[str, Any] = LINKED_APPROVAL | {
     "execution_id": _ID, "task_id": _TASK, "owner_id": _OWNER, "attempt": 1, "key": "2:call_1",
     "status": "answered", "on_expiry": "deny", "default": None, "created_at": _AT,

@@ -66,9 +66,9 @@ def linked(
         execution_id = accepted["execution_id"]
         park(container, execution_id, question)
         (found,) = ada.get(f"/api/v1/approvals?execution_id={execution_id}").json()["items"]
-        links: ApprovalLinks = app_client.app.state.desk.approval_links  # type: ignore[attr-defined]
-        token = links.token(UUID(found["id"]), datetime.fromisoformat(found["expires_at"]))
-        return Linked(app_client, ada, found["id"], token)
+        made = ada.post(f"/api/v1/approvals/{found['id']}/link").json()
+        assert made["expires_at"] == found["expires_at"]
+        return Linked(app_client, ada, found["id"], made["url"].rpartition("/")[2])
 
     return make
 
@@ -157,6 +157,20 @@ def test_a_free_question_takes_a_text_or_a_refusal(linked: Callable[[Question], 
     assert answered.state()["value"] == "so\ufffd"
     assert refused.send(decision="refuse", note="busy").status_code == 200
     assert (refused.state()["approved"], refused.state()["value"]) == (False, None)
+
+
+def test_links_are_made_by_those_who_may_answer_and_for_what_is_open(
+    linked: Callable[[Question], Linked], person: Callable[..., Asker]
+) -> None:
+    link = linked(a_question())
+    path = f"/api/v1/approvals/{link.id}/link"
+    looking = link.owner.post("/api/v1/api-keys", json={"name": "look", "role": "viewer"}).json()
+    assert_problem(person("eve").post(path), 404, "not_found")
+    assert_problem(Asker(link.client, looking["token"]).post(path), 403, "forbidden")
+    link.send(decision="refuse")
+    assert_problem(link.owner.post(path), 409, "approval_closed")
+    trail = link.owner.get("/api/v1/audit-logs?action=approval.link").json()["items"]
+    assert [entry["resource_id"] for entry in trail] == [link.id]
 
 
 def test_programs_get_json(linked: Callable[[Question], Linked]) -> None:

@@ -68,7 +68,7 @@ def test_the_examples_are_answers() -> None:
         "ACCEPTED_BATCH": wire.AcceptedBatch, "EXECUTION": wire.Execution, "EVENT": wire.Event,
         "EVENTS": wire.Events, "SESSION": wire.Session, "REPORTS": wire.Reports,
         "FILES": wire.Files, "CASSETTE": wire.Cassette, "CELERY_TASK": wire.CeleryTask,
-        "AUDIT_ENTRY": wire.AuditEntry, "APPROVAL": wire.Approval,
+        "AUDIT_ENTRY": wire.AuditEntry, "APPROVAL": wire.Approval, "APPROVAL_LINK": wire.ApprovalLink,
         "LINKED_APPROVAL": wire.LinkedApproval,
         "BUDGET": wire.Budget, "BUDGET_STANDINGS": wire.BudgetStandings,
         "MADE_CALL": wire.MadeCall, "USAGE_TOTALS": wire.UsageTotals,
