@@ -95,7 +95,8 @@ async def test_an_agent_starts_a_task_waits_and_reads_all_of_it(
     assert report["next_offset"] == 100
     listed = await ask(ada_client, "list_executions", task="note", status=["completed"])
     assert execution in {each["id"] for each in listed["executions"]}
-    assert (await ask(ada_client, "get_usage", by="model"))["totals"] == [], "no model was asked"
+    usage = await ask(ada_client, "get_usage", by="model", task="note")
+    assert usage["totals"] == [], "no model was asked"
 
 
 async def test_a_wait_is_bounded_and_can_be_given_up_and_the_execution_goes_on(
