@@ -243,6 +243,9 @@ class CoreWorld(RuleBasedStateMachine):
             at_once = finished.again and asks and finished.status is Status.PENDING
             assert finished.status is wanted or at_once, "only what was answered before goes on"
             assert taken is None or taken.id != row.id
+            if asks and not row.cancelling:
+                waits = any(each.execution_id == row.id for each in self.asked())
+                assert self.core.status(row.id) is (Status.WAITING if waits else Status.PENDING)
         elif taken is None or taken.id != row.id:
             # whoever lost it may take it anew, under a new token, once it is pending again
             assert finished.status is None or finished.again

@@ -23,26 +23,23 @@ from hypothesis.stateful import (
 )
 
 from celeriac.adapters.memory import MemoryTaskQueue
-from celeriac.db import approvals, leases
+from celeriac.db import leases
 from celeriac.db.engine import Database
 from celeriac.db.leases import Notes
-from celeriac.domain.agent import OnExpiry
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE, Priority
 from celeriac.services.submit import Request
+from tests.support.asking_rules import AskingRules, index
 from tests.support.core import LEASE_SECONDS
-from tests.support.core_machine import OUTCOMES, SPEC, CoreWorld, a_question, read_rows
+from tests.support.core_machine import OUTCOMES, SPEC, read_rows
 from tests.support.forgetful import ForgetfulDatabase
 
 EXAMPLES, STEPS = 60, 100
 MOST_LIVE = 20
 
-index = st.integers(min_value=0, max_value=10_000)
-"""Picks one of what there is."""
 
-
-class CoreMachine(CoreWorld):
+class CoreMachine(AskingRules):
     """The rules; what they do it to, and what must hold, is in `CoreWorld`."""
 
     # those who submit
@@ -154,15 +151,6 @@ class CoreMachine(CoreWorld):
         assert stored == {claim.lease.execution_id for claim in claims if self.holds(claim)}
 
     @precondition(lambda self: self.held or self.ghosts)
-    @rule(pick=index, key=st.sampled_from(["mail", "pay"]))
-    def ask_in_its_place(self, pick: int, key: str) -> None:
-        claims = self.held + self.ghosts
-        claim = claims[pick % len(claims)]
-        with self.core.database.statement() as connection:
-            asked = approvals.ask(connection, claim.lease, a_question(key))
-        assert (asked is not None) == self.holds(claim)
-
-    @precondition(lambda self: self.held or self.ghosts)
     @rule(picks=st.lists(index, min_size=1, max_size=6))
     def beat(self, picks: list[int]) -> None:
         claims = self.some_claims(picks)
@@ -172,34 +160,6 @@ class CoreMachine(CoreWorld):
         assert kept == {key: self.rows[key].cancelling for key in held}
 
     # people, keepers and time
-
-    @precondition(lambda self: self.asked())
-    @rule(pick=index)
-    def answer(self, pick: int) -> None:
-        asked = self.asked()
-        one = asked[pick % len(asked)]
-        row = self.rows[one.execution_id]
-        done, resumed = self.core.answer_one(one.id, row.id)
-        assert done != one.overdue
-        left = [each for each in self.asked() if each.execution_id == row.id]
-        goes_on = row.status is Status.WAITING and not row.timed and not left
-        assert resumed == ([row.id] if goes_on else [])
-
-    @rule()
-    def expire(self) -> None:
-        overdue = [each for each in self.asked() if each.overdue]
-        assert self.core.expire() == len(overdue)
-        left = {each.execution_id for each in self.asked()}
-        for key in {each.execution_id for each in overdue}:
-            row, status = self.rows[key], self.core.status(key)
-            fails = any(e.on_expiry is OnExpiry.FAIL for e in overdue if e.execution_id == key)
-            if row.status is not Status.WAITING:
-                assert status is row.status, "who runs learns of it by itself"
-            elif fails:
-                assert status is Status.FAILED
-            else:
-                goes_on = not row.timed and key not in left
-                assert status is (Status.PENDING if goes_on else Status.WAITING)
 
     @precondition(lambda self: self.waiting())
     @rule()
