@@ -59,9 +59,11 @@ class Admission:
         if ticket.reserved:
             await self._book.settle(job, ticket.id, NOTHING)
 
-    def sent_away(self, lease: Lease, error: ProviderRateLimitedError) -> Parked | None:
+    def sent_away(
+        self, lease: Lease, error: ProviderRateLimitedError, *, played: bool = False
+    ) -> Parked | None:
         """Return how an execution waits whose provider asks to slow down; see ProviderLimits."""
-        return self._limits.sent_away(lease.execution_id, error)
+        return self._limits.sent_away(lease.execution_id, error, played=played)
 
 
 def _used(call: ModelCall) -> Used:

@@ -178,7 +178,8 @@ class Execute:
         self, error: ProviderRateLimitedError, attempt: Attempt, claim: Claim, plan: Plan
     ) -> Outcome | None:
         """Tell what an attempt came to whose provider asks to slow down."""
-        parked = self._parts.backing.admission.sent_away(claim.lease, error)
+        played = claim.options.cassette_id is not None
+        parked = self._parts.backing.admission.sent_away(claim.lease, error, played=played)
         if parked is None or not self._parts.runners.get(plan.agent).resumable:
             return _ending(error, attempt, claim, plan)
         return _ending(MustWaitError(parked), attempt, claim, plan)

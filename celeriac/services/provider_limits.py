@@ -77,20 +77,25 @@ class ProviderLimits:
         """Take back a call that was not made."""
         self._limiter.give_back(taken)
 
-    def sent_away(self, execution_id: UUID, error: ProviderRateLimitedError) -> Parked | None:
+    def sent_away(
+        self, execution_id: UUID, error: ProviderRateLimitedError, *, played: bool = False
+    ) -> Parked | None:
         """Hold back all calls of a model whose provider asks to slow down, and park this one.
 
+        Where a cassette `played` that, nobody is held back, and it goes on as soon as it is parked.
         None where the execution was sent away too often already. Other workers hear of it through
         the limiter where a limit is set for the provider or the model, else by their own refusal.
         """
         parks = self._parks(execution_id)
+        if played:
+            return _parked_by(error, 0.0) if parks < MAX_PARKS else None
         backoff = min(_FIRST_BACKOFF * 2 ** min(parks, 10), _LONGEST_SECONDS)
         seconds = min(error.retry_after or backoff, _LONGEST_BAN_SECONDS)
         if error.provider and error.model:
             self._hold_back(error.provider, error.model, seconds)
         if parks >= MAX_PARKS:
             return None
-        return Parked(WaitingFor.PROVIDER_LIMIT, error.message, seconds=_spread(seconds))
+        return _parked_by(error, seconds)
 
     def _parks(self, execution_id: UUID) -> int:
         def count() -> int:
@@ -121,6 +126,10 @@ class ProviderLimits:
 
 def _name(provider: str, model: str) -> str:
     return f"{provider}/{model}"
+
+
+def _parked_by(error: ProviderRateLimitedError, seconds: float) -> Parked:
+    return Parked(WaitingFor.PROVIDER_LIMIT, error.message, seconds=_spread(seconds))
 
 
 def _parked(name: str, seconds: float) -> Parked:
