@@ -2,7 +2,7 @@
 
 from celeriac.agents.tape.requests import Words, request_of
 from celeriac.agents.tape.server import Answer, Incoming
-from celeriac.domain.cassette import Cassette, Played, Player, write_body
+from celeriac.domain.cassette import Played, Player, write_body
 from celeriac.domain.errors import CassetteMismatchError
 from celeriac.kit.jsontypes import dumps
 
@@ -15,9 +15,9 @@ _NEVER = {"x-should-retry": "false"}
 class Playback:
     """Answers the requests of one attempt."""
 
-    def __init__(self, cassette: Cassette, words: Words, *, attempt: int) -> None:
-        """Play `cassette` to the attempt number `attempt`."""
-        self._player = Player(cassette, attempt=attempt)
+    def __init__(self, player: Player, words: Words) -> None:
+        """Answer what `player` has answers to."""
+        self._player = player
         self._words = words
         self.mismatch: CassetteMismatchError | None = None
         """The first request that had no answer."""

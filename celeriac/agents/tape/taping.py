@@ -1,5 +1,6 @@
 """Puts the tape between a runner and its providers for the time of one attempt."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from celeriac.agents.tape.playback import Playback
 from celeriac.agents.tape.recorder import Recorder
 from celeriac.agents.tape.requests import Words
 from celeriac.agents.tape.server import Answer, Incoming, LoopbackServer
+from celeriac.domain.cassette import Player
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.events import EventType
 from celeriac.kit.jsontypes import JsonObject
@@ -113,7 +115,10 @@ async def taping(
 
 @asynccontextmanager
 async def _playing(job: Job, context: RunContext, words: Words) -> AsyncIterator[Tape]:
-    playback = Playback(await context.cassette(), words, attempt=job.attempt)
+    cassette = await context.cassette()
+    # reading all requests of a long recording takes seconds
+    player = await asyncio.to_thread(Player, cassette, attempt=job.attempt)
+    playback = Playback(player, words)
     tape = _Playing(playback.handle)
     try:
         async with tape.server:
