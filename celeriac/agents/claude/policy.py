@@ -116,12 +116,12 @@ class Policy:
     def _is_inside(self, path: object) -> bool:
         """Whether `path`, links followed, lies in the working directory.
 
-        Of a pattern, the part before its first wildcard counts, and `..` may come nowhere.
+        Of a pattern, the part before its first wildcard counts, and `..` may come nowhere in it.
         """
         if not isinstance(path, str) or "\0" in path:
             return False
         fixed = _WILDCARD.split(path, maxsplit=1)[0]
-        if fixed != path and ".." in Path(path).parts:
+        if fixed != path and ".." in path:  # braces may hide it within a part: {..,x}/y
             return False
         if path.startswith("~"):
             return False

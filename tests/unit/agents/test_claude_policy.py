@@ -59,6 +59,7 @@ def test_calls_inside_the_working_directory_are_judged_by_the_rules(
         ("NotebookEdit", {"notebook_path": "../a.ipynb"}),
         ("Glob", {"pattern": "/etc/*"}),
         ("Glob", {"pattern": "src/*/../../../*"}),
+        ("Glob", {"pattern": "{..,src}/*"}),
         ("Glob", {"pattern": "out/*"}),
         ("Grep", {"pattern": "x", "path": ".."}),
     ],
