@@ -7,29 +7,18 @@ reminders of its own before and after what people say, so positions tell nothing
 
 import json
 import re
-import select
-import socket
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from tests.support.scripted_server import Answering, Request, ScriptedServer
 
 Scene = Callable[["Exchange"], None]
 
 _SCENE = re.compile(r"\[([a-z_]+)\]")
-_POLL_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A request as it came."""
-
-    path: str
-    headers: Mapping[str, str]
-    body: dict[str, Any]
+class Received(Request):
+    """A message that was asked for."""
 
     @property
     def scene(self) -> str:
@@ -74,54 +63,10 @@ class Received:
                 )
 
 
-class AnthropicServer:
-    """What tests see: the address, what was asked, and which streams the client has closed."""
-
-    def __init__(self, scenes: Mapping[str, Scene]) -> None:
-        self.received: list[Received] = []
-        self.left: list[str] = []
-        self.ending = threading.Event()
-        self.scenes = scenes
-        self.tries: Counter[str] = Counter()
-        self._http = _Server(self)
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
-
-    def asked(self, scene: str) -> list[Received]:
-        """The requests of one scene."""
-        return [each for each in self.received if each.scene == scene]
-
-    def forget(self) -> None:
-        """Begin anew: nothing was asked, nobody left."""
-        self.received.clear()
-        self.left.clear()
-        self.tries.clear()
-
-    @contextmanager
-    def running(self) -> Iterator["AnthropicServer"]:
-        thread = threading.Thread(target=self._http.serve_forever, args=(_POLL_SECONDS,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.ending.set()
-            self._http.shutdown()
-            thread.join()
-            self._http.server_close()
-
-
-class Exchange:
+class Exchange(Answering[Received]):
     """One request and its answer, as a scene writes it."""
 
-    def __init__(self, handler: "_Handler", received: Received, tries: int) -> None:
-        self.received = received
-        self.tries = tries
-        """How many requests with the same conversation have come, this one included."""
-        self._handler = handler
-        self._server = handler.server.anthropic_server
-        self._index = 0
+    _index = 0
 
     def text(self, *pieces: str, **usage: int) -> None:
         """Answer with a text, streamed in `pieces`."""
@@ -138,10 +83,7 @@ class Exchange:
 
     def begin(self, *, input_tokens: int = 100, **usage: int) -> None:
         """Start the event stream with its `message_start`."""
-        self._handler.send_response(200)
-        self._handler.send_header("Content-Type", "text/event-stream")
-        self._handler.send_header("Transfer-Encoding", "chunked")
-        self._handler.end_headers()
+        self.begin_stream()
         message = {
             "id": f"msg_{len(self._server.received):06}",
             "type": "message",
@@ -178,74 +120,18 @@ class Exchange:
         self.event("message_stop")
         self.finish()
 
-    def finish(self) -> None:
-        """End the stream in good form, whatever it holds."""
-        self._handler.wfile.write(b"0\r\n\r\n")
-
     def event(self, kind: str, **data: object) -> None:
         """Stream one event."""
         self.raw(f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode())
 
-    def raw(self, data: bytes) -> None:
-        """Stream bytes as they are."""
-        self._handler.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self._handler.wfile.flush()
-
     def error(self, status: int, kind: str, message: str, **headers: str) -> None:
         """Refuse the request; underscores in header names become hyphens."""
         error = {"type": "error", "error": {"type": kind, "message": message}}
-        self._send(status, json.dumps(error).encode(), headers)
-
-    def drop(self) -> None:
-        """Cut the connection off in the middle of the stream."""
-        self._handler.connection.shutdown(socket.SHUT_RDWR)
-
-    def wait_for_leave(self) -> None:
-        """Say nothing until the client has gone (kept in `left`), or the test ends."""
-        connection = self._handler.connection
-        while not self._server.ending.is_set():
-            if select.select([connection], [], [], _POLL_SECONDS)[0]:
-                if not connection.recv(1, socket.MSG_PEEK):
-                    self._server.left.append(self.received.scene)
-                return
-
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self._handler.send_response(status)
-        self._handler.send_header("Content-Type", "application/json")
-        self._handler.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self._handler.send_header(name.replace("_", "-"), value)
-        self._handler.end_headers()
-        self._handler.wfile.write(body)
+        self.send(status, error, headers)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
+class AnthropicServer(ScriptedServer[Received, Exchange]):
+    """The server; its scenes are functions of an `Exchange`."""
 
-    def __init__(self, server: AnthropicServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.anthropic_server = server
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def do_POST(self) -> None:
-        """Answer a request for a message."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        received = Received(self.path, headers, body)
-        server = self.server.anthropic_server
-        server.received.append(received)
-        conversation = json.dumps(body["messages"])
-        server.tries[conversation] += 1
-        try:
-            server.scenes[received.scene](Exchange(self, received, server.tries[conversation]))
-        except (BrokenPipeError, ConnectionResetError):
-            server.left.append(received.scene)
-        self.close_connection = True
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Stay silent."""
+    reads = Received
+    answers = Exchange

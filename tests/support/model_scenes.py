@@ -166,7 +166,7 @@ def malformed(exchange: Exchange) -> None:
     exchange.begin()
     exchange.say("So far")
     exchange.raw(b'data: {"choices": [{"delta"\n\n')
-    exchange.end()
+    exchange.finish()
 
 
 @scene
@@ -183,7 +183,7 @@ def inner(exchange: Exchange) -> None:
     exchange.begin()
     exchange.say("So far")
     exchange.raw(b'data: {"error": {"message": "GPU lost", "code": "server_error"}}\n\n')
-    exchange.end()
+    exchange.finish()
 
 
 @scene
@@ -191,7 +191,7 @@ def truncated(exchange: Exchange) -> None:
     exchange.begin()
     exchange.say("Half a sent")
     exchange.raw(b"data: [DONE]\n\n")
-    exchange.end()
+    exchange.finish()
 
 
 @scene

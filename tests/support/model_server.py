@@ -1,32 +1,19 @@
 """A scripted OpenAI-compatible server on the loopback: real HTTP, real streaming, no model.
 
 What it answers is decided by the first word of the last user message (`tests.support.model_scenes`
-holds the scenes), never by the order of requests; `Exchange.tries` counts requests that are alike.
+holds the scenes).
 """
 
 import json
-import select
-import socket
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Callable, Sequence
+
+from tests.support.scripted_server import Answering, Request, ScriptedServer
 
 Scene = Callable[["Exchange"], None]
 
-_POLL_SECONDS = 0.02
 
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A request as it came."""
-
-    path: str
-    headers: Mapping[str, str]
-    body: dict[str, Any]
+class Received(Request):
+    """A chat completion that was asked for."""
 
     @property
     def prompt(self) -> str:
@@ -52,62 +39,18 @@ class Received:
         return str(users[0]["content"]).split()[0]
 
 
-class ModelServer:
-    """What tests see: the address, what was asked, and which streams the client has closed."""
-
-    def __init__(self, scenes: Mapping[str, Scene]) -> None:
-        self.received: list[Received] = []
-        self.left: list[str] = []
-        self.ending = threading.Event()
-        self.scenes = scenes
-        self.tries: Counter[str] = Counter()
-        self._http = _Server(self)
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}/v1"
-
-    def asked(self, scene: str) -> list[Received]:
-        """The requests of one scene."""
-        return [each for each in self.received if each.scene == scene]
-
-    def forget(self) -> None:
-        """Begin anew: nothing was asked, nobody left."""
-        self.received.clear()
-        self.left.clear()
-        self.tries.clear()
-
-    @contextmanager
-    def running(self) -> Iterator["ModelServer"]:
-        thread = threading.Thread(target=self._http.serve_forever, args=(_POLL_SECONDS,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.ending.set()
-            self._http.shutdown()
-            thread.join()
-            self._http.server_close()
-
-
-class Exchange:
+class Exchange(Answering[Received]):
     """One request and its answer, as a scene writes it."""
 
-    def __init__(self, handler: "_Handler", received: Received, tries: int) -> None:
-        self.received = received
-        self.tries = tries
-        """How many requests with the same conversation have come, this one included."""
-        self._calls = 0
-        self._handler = handler
-        self._server = handler.server.model_server
+    _calls = 0
 
     def error(self, status: int, error: object, **headers: str) -> None:
         """Refuse the request with a JSON body; underscores in header names become hyphens."""
-        self._send(status, {"error": error}, headers)
+        self.send(status, {"error": error}, headers)
 
     def answer_with(self, body: object) -> None:
         """Answer with any JSON, without streaming."""
-        self._send(200, body, {})
+        self.send(200, body, {})
 
     def complete(
         self,
@@ -144,22 +87,9 @@ class Exchange:
             }
         )
 
-    def _send(self, status: int, answer: object, headers: Mapping[str, str]) -> None:
-        body = json.dumps(answer).encode()
-        self._handler.send_response(status)
-        self._handler.send_header("Content-Type", "application/json")
-        self._handler.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self._handler.send_header(name.replace("_", "-"), value)
-        self._handler.end_headers()
-        self._handler.wfile.write(body)
-
     def begin(self) -> None:
         """Start the event stream."""
-        self._handler.send_response(200)
-        self._handler.send_header("Content-Type", "text/event-stream")
-        self._handler.send_header("Transfer-Encoding", "chunked")
-        self._handler.end_headers()
+        self.begin_stream()
 
     def say(self, text: str, *, field: str = "content") -> None:
         """Stream a piece of the answer."""
@@ -189,7 +119,7 @@ class Exchange:
         if usage is not False:
             self.chunk(choices=[], usage=usage or tokens(10, 5))
         self.raw(b"data: [DONE]\n\n")
-        self.end()
+        self.finish()
 
     def answer(self, *pieces: str) -> None:
         """Stream a whole answer."""
@@ -209,28 +139,6 @@ class Exchange:
         }
         self.raw(f"data: {json.dumps(chunk)}\n\n".encode())
 
-    def raw(self, data: bytes) -> None:
-        """Stream bytes as they are."""
-        self._handler.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self._handler.wfile.flush()
-
-    def end(self) -> None:
-        """End the stream in good form."""
-        self._handler.wfile.write(b"0\r\n\r\n")
-
-    def drop(self) -> None:
-        """Cut the connection off in the middle of the stream."""
-        self._handler.connection.shutdown(socket.SHUT_RDWR)
-
-    def wait_for_leave(self) -> None:
-        """Say nothing until the client has gone (kept in `ModelServer.left`), or the test ends."""
-        connection = self._handler.connection
-        while not self._server.ending.is_set():
-            if select.select([connection], [], [], _POLL_SECONDS)[0]:
-                if not connection.recv(1, socket.MSG_PEEK):
-                    self._server.left.append(self.received.scene)
-                return
-
 
 def tokens(prompt: int, completion: int, *, cached: int = 0) -> dict[str, object]:
     """Return a usage object as OpenAI writes it."""
@@ -242,33 +150,12 @@ def tokens(prompt: int, completion: int, *, cached: int = 0) -> dict[str, object
     }
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
+class ModelServer(ScriptedServer[Received, Exchange]):
+    """The server; its scenes are functions of an `Exchange`."""
 
-    def __init__(self, model_server: ModelServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.model_server = model_server
+    reads = Received
+    answers = Exchange
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def do_POST(self) -> None:
-        """Answer a chat completion."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        received = Received(self.path, headers, body)
-        server = self.server.model_server
-        server.received.append(received)
-        conversation = json.dumps(body["messages"])
-        server.tries[conversation] += 1
-        try:
-            server.scenes[received.scene](Exchange(self, received, server.tries[conversation]))
-        except (BrokenPipeError, ConnectionResetError):
-            server.left.append(received.scene)
-        self.close_connection = True
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Stay silent."""
+    @property
+    def base_url(self) -> str:
+        return f"{super().base_url}/v1"
