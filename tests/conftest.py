@@ -1,5 +1,6 @@
 """What every test gets: markers by directory, the record of proven requirements."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,17 @@ pytest_plugins = ["tests.support.requirements", "tests.support.fixtures"]
 
 _TESTS = Path(__file__).parent
 _MARKED = frozenset({"integration", "e2e", "chaos", "contract"})
+
+
+_STOPPING = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def pytest_configure() -> None:
+    """Hear the signals that shells have their background jobs ignore; children inherit that."""
+    for number in _STOPPING:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            handler = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
