@@ -52,6 +52,7 @@ class Answering(Generic[R]):
         self._handler.send_response(status)
         self._handler.send_header("Content-Type", "application/json")
         self._handler.send_header("Content-Length", str(len(body)))
+        self._handler.send_header("Connection", "close")
         for name, value in headers.items():
             self._handler.send_header(name.replace("_", "-"), value)
         self._handler.end_headers()
@@ -62,6 +63,7 @@ class Answering(Generic[R]):
         self._handler.send_response(200)
         self._handler.send_header("Content-Type", "text/event-stream")
         self._handler.send_header("Transfer-Encoding", "chunked")
+        self._handler.send_header("Connection", "close")
         self._handler.end_headers()
 
     def raw(self, data: bytes) -> None:
