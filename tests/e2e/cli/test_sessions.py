@@ -14,10 +14,10 @@ def test_a_session_is_gone_on_with_looked_at_and_deleted(
     commands: CommandLine, tmp_path: Path
 ) -> None:
     commands.ask(
-        "agents", "create", "talker", "--model", "scripted/model", "--set", "keep_session:=true"
+        "agents", "create", "rememberer", "--model", "scripted/model", "--set", "keep_session:=true"
     )
-    commands.ask("tasks", "create", "talk", "--agent", "talker", "--prompt", "{{ prompt }}")
-    talk = ("run", "talk", "--var", "prompt=plain talk")
+    commands.ask("tasks", "create", "remember", "--agent", "rememberer", "--prompt", "{{ prompt }}")
+    talk = ("run", "remember", "--var", "prompt=plain talk")
     first = commands.ask(*talk)
     session_id = first["session_id"]
     again = commands.ask(*talk, "--session", session_id, "--budget-tokens", "100000")
