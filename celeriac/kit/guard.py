@@ -59,7 +59,9 @@ def kill_group_at_hangup(pipe: int) -> None:
 
     `pipe` is the read end of a pipe whose other end only the parent holds and never writes to;
     it must stay open here. Stronger than a parent-death signal: it reaches the group's other
-    processes too, and looks at the parent's process, not at one of its threads. Works by
+    processes too, and looks at the parent's process, not at one of its threads. It takes the place
+    of one: that signal comes once the forking thread is gone, perhaps before the parent's files
+    are closed, and a leader that died of it would hear no hangup for its group. Works by
     asynchronous I/O notification (fcntl(2), F_SETOWN with a group, F_SETSIG, O_ASYNC).
     """
     fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
@@ -146,9 +148,10 @@ def main(arguments: Sequence[str]) -> int:
         _restore_python_signals()
         if user:
             become_user(int(user), int(group))  # before the death signal, which it would clear
-        set_parent_death_signal(int(number), int(parent))
         if pipe:
             kill_group_at_hangup(int(pipe))
+        else:
+            set_parent_death_signal(int(number), int(parent))
         limit_resources(memory=_optional(memory), cpu_seconds=_optional(cpu_seconds))
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{_NO_GUARD}{command[0]}: {error}\n")

@@ -72,13 +72,14 @@ def guarded_command(
     become: UserIds | None = None,
     lifeline: int | None = None,
 ) -> list[str]:
-    """Return the arguments that start `command` under limits and with a parent-death signal.
+    """Return the arguments that start `command` under limits and that dies with its parent.
 
     `become` needs root; that user must be able to reach the program, but not this Python.
     For launchers of one's own, such as `asyncio.create_subprocess_exec`; give it
     `start_new_session=True`. The thread that starts it must outlive it (`guard`). Where the
     program can't be run, the exit code is 126 or 127 and stderr says why. `lifeline` is the read
-    end of a pipe, to be passed on, that ends the whole group (`guard.kill_group_at_hangup`).
+    end of a pipe, to be passed on, that ends the whole group; without one, a parent-death signal
+    ends the process alone (`guard`).
     """
     settings = (
         str(int(death_signal)),
