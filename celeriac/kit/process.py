@@ -40,6 +40,7 @@ __all__ = [
 _FIRST_POLL_SECONDS = 0.002
 _LONGEST_POLL_SECONDS = 0.05
 _KILL_SECONDS = 5.0
+_AGAIN_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: st
     identity = identify(leader) if isinstance(leader, int) else leader
     if identity is None:
         return frozenset()
-    known = find_members(identity, marker=marker)
+    known = yield from _found(identity, frozenset(), marker)
     if not known:
         return known
     if grace_seconds > 0:
@@ -172,12 +173,21 @@ def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: st
         _signal_all(known, signal.SIGCONT)  # a stopped process would not see its SIGTERM
         yield from _wait_gone(known, time.monotonic() + grace_seconds)
     deadline = time.monotonic() + _KILL_SECONDS
-    while (known := find_members(identity, known=known, marker=marker)) and (
-        time.monotonic() < deadline
-    ):
+    while (known := (yield from _found(identity, known, marker))) and time.monotonic() < deadline:
         _signal_all(known, signal.SIGKILL)
         yield from _wait_gone(known, deadline)
     return known
+
+
+def _found(
+    identity: ProcessIdentity, known: frozenset[ProcessIdentity], marker: str | None
+) -> _Steps:
+    """Look for members and, where none is seen, once more: amid an exec a process has no marker."""
+    found = find_members(identity, known=known, marker=marker)
+    if not found and marker is not None:
+        yield _AGAIN_SECONDS
+        found = find_members(identity, known=known, marker=marker)
+    return found
 
 
 def _signal_all(processes: Iterable[ProcessIdentity], number: int) -> None:
