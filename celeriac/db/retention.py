@@ -139,20 +139,6 @@ def standings(
     return {row[0]: Standing(row[1], row[2]) for row in rows}
 
 
-_DELETE_AUDIT = text("""
-DELETE FROM audit_logs WHERE id IN (
-    SELECT id FROM audit_logs
-    WHERE id < :bound AND at < now() - make_interval(secs => :seconds)
-    ORDER BY id LIMIT :limit)
-""")
-
-
-def delete_audit(connection: Connection, *, days: float, limit: int) -> int:
-    """Delete entries of the audit trail; return how many."""
-    parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
-    return connection.execute(_DELETE_AUDIT, parameters).rowcount
-
-
 _DELETE_KEYS = text("""
 DELETE FROM idempotency_keys WHERE (owner_id, key) IN (
     SELECT owner_id, key FROM idempotency_keys

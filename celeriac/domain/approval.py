@@ -98,6 +98,8 @@ class Approval:
     note: str | None
     answered_at: datetime | None
     answered_by: str | None
+    links_revoked: int
+    """How often the links to it were revoked."""
 
     @property
     def needs_admin(self) -> bool:

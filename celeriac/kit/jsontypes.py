@@ -24,6 +24,11 @@ def dumps(value: JsonValue) -> str:
     return orjson.dumps(value).decode()
 
 
+def canonical(value: JsonValue) -> bytes:
+    """Encode `value` as JSON with sorted keys: equal values give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
 def storable(value: JsonValue) -> str:
     """Encode `value` as JSON text that PostgreSQL's jsonb takes: U+0000 becomes U+FFFD.
 

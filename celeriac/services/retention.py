@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from celeriac.db import retention, sessions
 from celeriac.db.engine import Database
 from celeriac.kit.removal import remove_tree
+from celeriac.services.audit import AuditTrail
 from celeriac.services.leftovers import old_directories, old_error_files, old_logs
 from celeriac.services.places import Places
 
@@ -38,12 +39,22 @@ class Retention:
     """Removes what is old enough."""
 
     def __init__(
-        self, database: Database, places: Places, policy: RetentionPolicy, *, batch: int
+        self,
+        database: Database,
+        places: Places,
+        policy: RetentionPolicy,
+        audit_trail: AuditTrail | None,
+        *,
+        batch: int,
     ) -> None:
-        """Look after `database` and the files in `places`, `batch` rows or files at a time."""
+        """Look after `database` and the files in `places`, `batch` rows or files at a time.
+
+        Without an `audit_trail` its entries are kept for ever.
+        """
         self._database = database
         self._places = places
         self._policy = policy
+        self._audit_trail = audit_trail
         self._batch = batch
 
     def __call__(self) -> int:
@@ -119,11 +130,9 @@ class Retention:
         )
 
     def _audit(self) -> int:
-        return self._deleted(
-            lambda connection: retention.delete_audit(
-                connection, days=self._policy.audit, limit=self._batch
-            )
-        )
+        if self._audit_trail is None:
+            return 0
+        return self._audit_trail.expire(days=self._policy.audit, limit=self._batch)
 
     def _idempotency_keys(self) -> int:
         return self._deleted(

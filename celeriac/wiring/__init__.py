@@ -6,7 +6,7 @@ from celeriac.wiring.machinery import Machinery, build_machinery
 from celeriac.wiring.notices import build_notices
 from celeriac.wiring.options import SECRET_KEY_NAME, celery_options, load_settings, log_options
 from celeriac.wiring.prices import load_prices, model_price
-from celeriac.wiring.retention import build_retention
+from celeriac.wiring.retention import build_audit_trail, build_retention
 from celeriac.wiring.runners import build_runners
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Machinery",
     "build",
     "build_accounts",
+    "build_audit_trail",
     "build_desk",
     "build_machinery",
     "build_notices",

@@ -1,9 +1,17 @@
-"""How long things are kept, as the settings have it."""
+"""The audit trail and how long things are kept, as the settings have it."""
 
 from celeriac.adapters.background import InBackground
+from celeriac.services.audit import AuditTrail
 from celeriac.services.retention import Retention, RetentionPolicy
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import places
+from celeriac.wiring.options import places, secret_key
+
+
+def build_audit_trail(container: Container) -> AuditTrail | None:
+    """Return what seals the audit trail, or None where there is no secret key to seal with."""
+    if container.settings.secret_key is None:
+        return None
+    return AuditTrail(container.database, secret_key(container.settings))
 
 
 def build_retention(container: Container) -> InBackground:
@@ -19,6 +27,10 @@ def build_retention(container: Container) -> InBackground:
         idempotency_keys=wanted.idempotency_days,
     )
     retention = Retention(
-        container.database, places(settings), policy, batch=settings.keeper.batch_size
+        container.database,
+        places(settings),
+        policy,
+        build_audit_trail(container),
+        batch=settings.keeper.batch_size,
     )
     return InBackground(retention, name="retention")

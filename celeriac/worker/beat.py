@@ -14,7 +14,7 @@ from celery.beat import Scheduler
 from celeriac.db import budgets, workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.settings import KeeperSettings
-from celeriac.wiring import Container, build, build_notices, build_retention
+from celeriac.wiring import Container, build, build_audit_trail, build_notices, build_retention
 
 logger = structlog.get_logger(__name__)
 
@@ -22,6 +22,7 @@ _CONNECTIONS = 4
 """One for the chores in their turns, the others for those on threads of their own."""
 _WORKERS_KEPT_SECONDS = 86_400.0
 _NOTICE_SECONDS = 2.0
+_SEAL_SECONDS = 5.0
 _WITHDRAW_SECONDS = 15.0
 
 
@@ -100,6 +101,10 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
 
     notices = build_notices(container)
     telling = [Chore("notify_of_approvals", _NOTICE_SECONDS, notices)] if notices else []
+    trail = build_audit_trail(container)
+    sealing = [Chore("seal_audit_trail", _SEAL_SECONDS, trail.seal)] if trail else []
+    if trail is None:
+        logger.warning("audit.not_sealed", hint="set CELERIAC_SECRET_KEY for beat too")
     return [
         Chore("rescue_lost_workers", interval, lambda: recover.lost_workers(limit)),
         Chore(
@@ -113,6 +118,7 @@ def chores(container: Container, options: KeeperSettings) -> list[Chore]:
         Chore("dispatch_due", interval, dispatch),
         Chore("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.unneeded(limit)),
         *telling,
+        *sealing,
         Chore("forget_gone_workers", 3600.0, tidy_workers),
         Chore(
             "retention", container.settings.retention.interval_seconds, build_retention(container)

@@ -134,6 +134,7 @@ class CoreWorld(RuleBasedStateMachine):
     def __init__(self, database: Database, forgetful: ForgetfulDatabase) -> None:
         super().__init__()
         with database.transaction() as connection:
+            connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
             connection.execute(
                 text("TRUNCATE executions, events, idempotency_keys, audit_logs, approvals")
             )
