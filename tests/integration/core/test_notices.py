@@ -96,7 +96,7 @@ def test_a_question_is_told_once_signed_and_with_a_link(asking: Asking, receiver
     assert told["approval"]["title"] == "May I?\ufffd"
     address = urlsplit(told["links"]["answer"])
     assert (address.scheme, address.netloc) == ("https", "celeriac.example")
-    assert LINKS.read(address.path.rpartition("/")[2]) == approval.id
+    assert LINKS.read(address.path.rpartition("/")[2]).approval_id == approval.id
     at, _, digest = request.headers[SIGNATURE].removeprefix("t=").partition(",v1=")
     signed = hmac.new(SECRET.encode(), f"{at}.".encode() + body, hashlib.sha256)
     assert digest == signed.hexdigest()
