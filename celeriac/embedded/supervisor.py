@@ -107,7 +107,7 @@ class Supervisor:
     def _start_one(self, spec: ProcessSpec) -> None:
         log = self._home.log_file(spec.name)
         process = ManagedProcess(spec, log, self._record)
-        each = Supervised(process, self._policy, self._terminal.say, lambda: self.on_ready())
+        each = Supervised(process, self._policy, self._terminal.say, self._became_ready)
         self._followers[spec.name] = LogFollower(log)
         self._supervised[spec.name] = each
         each.start(time.monotonic())
@@ -117,6 +117,9 @@ class Supervisor:
             self._show_output()
             each.step(time.monotonic())
             time.sleep(_TICK_SECONDS)
+
+    def _became_ready(self) -> None:
+        self.on_ready()
 
     def _stop_one(self, each: Supervised) -> None:
         process = each.process
