@@ -59,21 +59,15 @@ def test_other_commands_find_the_running_stack_and_no_stopped_one(home: Path) ->
 
 def test_the_connection_file_names_the_process_that_runs_after_a_restart(home: Path) -> None:
     with running_stack(home) as program:
-        before = _published_pids(home)
+        before = _pids(home)
         os.kill(before["valkey"], signal.SIGKILL)
         wait_until(
-            lambda: _published_pids(home).get("valkey") not in (None, before["valkey"]),
+            lambda: _pids(home).get("valkey") not in (None, before["valkey"]),
             "the file names the new one",
         )
-        assert psutil.pid_exists(_published_pids(home)["valkey"])
-        assert _published_pids(home)["postgres"] == before["postgres"]
+        assert psutil.pid_exists(_pids(home)["valkey"])
+        assert _pids(home)["postgres"] == before["postgres"]
         _use(program)
-
-
-def _published_pids(home: Path) -> Mapping[str, int]:
-    found = find_running_stack(Home.at(home))
-    assert found is not None
-    return found.pids
 
 
 def test_a_second_start_in_the_same_home_is_refused_with_the_pid_of_the_first(home: Path) -> None:
