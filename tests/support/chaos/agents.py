@@ -31,17 +31,19 @@ async def noop(ctx: "AgentContext", token: str, diary: str) -> dict[str, Any]:
 
 
 @celeriac.agent("chaos plain")
-def plain(ctx: ChildContext, token: str, diary: str, times: int) -> dict[str, Any]:
+def plain(ctx: ChildContext, token: str, diary: str, times: int, pause: float) -> dict[str, Any]:
     """As `talk`, in a child process."""
     _begin(ctx, token, diary)
     for number in range(1, times + 1):
         ctx.emit("said", {"number": number})
-        time.sleep(0.05)
+        time.sleep(pause)
     return _done(ctx, token, diary)
 
 
 @celeriac.agent("chaos talk")
-async def talk(ctx: "AgentContext", token: str, diary: str, times: int) -> dict[str, Any]:
+async def talk(
+    ctx: "AgentContext", token: str, diary: str, times: int, pause: float
+) -> dict[str, Any]:
     """Emit events and record model calls, each `times` times."""
     _begin(ctx, token, diary)
     for number in range(1, times + 1):
@@ -53,7 +55,7 @@ async def talk(ctx: "AgentContext", token: str, diary: str, times: int) -> dict[
             input_tokens=CALL_TOKENS[0],
             output_tokens=CALL_TOKENS[1],
         )
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(pause)
     return _done(ctx, token, diary)
 
 

@@ -10,6 +10,7 @@ from celeriac.domain.budget import Budget
 from celeriac.domain.retry import RetryPolicy
 from celeriac.domain.task import TaskSpec
 from tests.support.chaos import agents
+from tests.support.chaos.plan import Submission
 from tests.support.model_server import Exchange, ModelServer, tokens
 
 MODEL = f"{agents.PROVIDER}/{agents.MODEL}"
@@ -65,13 +66,15 @@ def task_of(kind: str) -> str:
     return _name(kind)
 
 
-def variables_of(kind: str, token: str, diary: str, times: int) -> dict[str, Any]:
+def variables_of(work: Submission, token: str, diary: str) -> dict[str, Any]:
     """Return the variables of one execution."""
     variables: dict[str, Any] = {"token": token}
-    if kind not in ("think", "ask_parked"):
+    if work.kind not in ("think", "ask_parked"):
         variables["diary"] = diary
-    if kind in ("talk", "plain", "stumble"):
-        variables["times"] = times
+    if work.kind in ("talk", "plain", "stumble"):
+        variables["times"] = work.times
+    if work.kind in ("talk", "plain"):
+        variables["pause"] = work.pause
     return variables
 
 

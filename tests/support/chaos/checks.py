@@ -10,7 +10,7 @@ from tests.support.chaos.driver import Driver
 from tests.support.chaos.facts import TERMINAL, Facts
 from tests.support.chaos.faults import Happening
 from tests.support.chaos.findings import Finding, Harm
-from tests.support.chaos.plan import LEASE_SECONDS
+from tests.support.chaos.plan import LEASE_SECONDS, Submission
 from tests.support.chaos.system import Struck
 
 CALL_TOKENS = 15
@@ -133,7 +133,8 @@ def _forgotten(case: Case, begin: float, end: float) -> bool:
 def not_early(case: Case) -> Iterator[Finding]:
     """Delayed work doesn't start before its time."""
     for _, _, row in case.facts.submitted():
-        if row.started_at is not None and row.started_at < row.available_at and row.attempt == 1:
+        once = row.status == "completed" and row.attempt == 1  # a retry is due later than its start
+        if once and row.started_at < row.available_at:
             detail = f"{row.started_at} before {row.available_at}"
             yield case.found("started early", Harm.OTHER, row, detail)
 
@@ -210,7 +211,7 @@ def charged_once(case: Case) -> Iterator[Finding]:
             detail = f"attempt {row.attempt}: {last} of {wanted}"
             yield case.found("model call lost", Harm.LOST, row, detail)
         yield from _totals(case, row)
-        yield from _budget(case, row, made, kind)
+        yield from _budget(case, row, entry.work)
 
 
 def _totals(case: Case, row: Any) -> Iterator[Finding]:
@@ -231,16 +232,17 @@ def _totals(case: Case, row: Any) -> Iterator[Finding]:
             yield case.found("totals differ", harm, row, f"{what}: {total}, not {parts}")
 
 
-def _budget(case: Case, row: Any, made: int, kind: str) -> Iterator[Finding]:
+def _budget(case: Case, row: Any, work: Submission) -> Iterator[Finding]:
     """Where nothing was interrupted, its budget was charged for its calls and nothing else."""
     undisturbed = row.status == "completed" and row.crash_count == 0
     begun = Counter(each.attempt for each in case.facts.begun(row))
-    if kind not in ("talk", "think") or not undisturbed or row.attempt > 1 or begun[1] > 1:
+    if work.kind not in ("talk", "think") or not undisturbed or row.attempt > 1 or begun[1] > 1:
         return
-    spent = int(row.spent_tokens or 0)
-    if spent != made * CALL_TOKENS:
-        harm = Harm.DOUBLED if spent > made * CALL_TOKENS else Harm.LOST
-        detail = f"{spent} tokens spent, {made * CALL_TOKENS} used"
+    answered = case.model.answered[row.token] if work.kind == "think" else work.times
+    spent, used = int(row.spent_tokens or 0), answered * CALL_TOKENS
+    if spent != used:
+        harm = Harm.DOUBLED if spent > used else Harm.LOST
+        detail = f"{spent} tokens spent, {used} used"
         yield case.found("budget charged wrongly", harm, row, detail)
 
 

@@ -3,8 +3,8 @@
 import random
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ from tests.support.waiting import wait_until
 _PORT = 5432
 _SOCKET = f".s.PGSQL.{_PORT}"
 _SETTLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """A standby that has all that was answered; read-only until it is promoted."""
+
+    socket: Path
+    promote: Callable[[], None]
+    """Makes it the primary; the old one must be gone, or be unreachable for good."""
 
 
 class Cluster:
@@ -80,11 +89,8 @@ class Cluster:
         for process in self._processes():
             process.send_signal(signal.SIGCONT)
 
-    def make_standby(self) -> Callable[[], None]:
-        """Run a synchronous standby; return what makes it the primary once the old one is gone.
-
-        From here on, no commit that waits is answered before the standby has it.
-        """
+    def make_standby(self) -> "Standby":
+        """Run a synchronous standby: no commit that waits is answered before it has it."""
         standby = self._copy()
         server = RunningServer(standby.spec(), self._log)
         server.start()
@@ -101,7 +107,15 @@ class Cluster:
             self._postgres, self._server = standby, server
             assert self._ask("SELECT pg_promote(true, 30)"), "the standby was not promoted"
 
-        return promote
+        return Standby(standby.sockets / _SOCKET, promote)
+
+    def lock_rows(self, tables: Sequence[str]) -> Callable[[], None]:
+        """Lock all rows of some tables, as a forgotten transaction does; return what ends it."""
+        connection = self._connect()
+        connection.autocommit = False
+        for table in tables:
+            connection.execute(f"SELECT FROM {table} FOR UPDATE".encode())
+        return connection.close
 
     def retire(self) -> None:
         """Kill the primaries that were replaced and still run."""
@@ -153,7 +167,13 @@ class Cluster:
         wait_until(lambda: self._ask(query), what, within=30)
 
     def _ask(self, statement: str) -> Any:
-        with psycopg.connect(
+        with self._connect() as connection:
+            cursor = connection.execute(statement.encode())
+            row = cursor.fetchone() if cursor.description else None
+        return row and row[0]
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
             host=str(self._postgres.sockets),
             port=_PORT,
             user=ROLE,
@@ -161,10 +181,7 @@ class Cluster:
             dbname=DATABASE,
             connect_timeout=10,
             autocommit=True,
-        ) as connection:
-            cursor = connection.execute(statement.encode())
-            row = cursor.fetchone() if cursor.description else None
-        return row and row[0]
+        )
 
 
 def _title(process: psutil.Process) -> str:

@@ -12,8 +12,14 @@ from zlib import crc32
 import httpx
 
 from tests.support.chaos import agents
-from tests.support.chaos.catalog import BY_AGENT, BY_VERSION, release, task_of, task_spec
-from tests.support.chaos.catalog import variables_of as variables_of_kind
+from tests.support.chaos.catalog import (
+    BY_AGENT,
+    BY_VERSION,
+    release,
+    task_of,
+    task_spec,
+    variables_of,
+)
 from tests.support.chaos.plan import Submission
 
 API = "/api/v1"
@@ -188,9 +194,7 @@ class Driver:
 
     def _submit(self, http: httpx.Client, entry: Entry) -> None:
         work = entry.work
-        items = [
-            variables_of_kind(work.kind, token, self._diary, work.times) for token in work.tokens()
-        ]
+        items = [variables_of(work, token, self._diary) for token in work.tokens()]
         body: dict[str, Any] = {"items": items} if work.count > 1 else {"variables": items[0]}
         if work.delay:
             body["delay_seconds"] = work.delay

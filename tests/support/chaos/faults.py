@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import redis
 
 from celeriac.embedded.valkey import BROKER_DATABASE
+from tests.support.chaos.cluster import Standby
 from tests.support.chaos.driver import Driver
 from tests.support.chaos.plan import FAULTS, Fault
 from tests.support.chaos.system import System
@@ -79,26 +81,39 @@ def _freeze_postgres(fault: Fault, system: System, _: Driver) -> Steps:
 
 
 def _promote(fault: Fault, system: System, _: Driver) -> Steps:
-    """The primary goes, killed or frozen; the standby takes its place after a while."""
+    """The primary goes, killed or frozen; the standby takes its place after a while.
+
+    Until then clients reach nobody or, as by a name that changed too early, a read-only server.
+    """
     cluster, proxy = system.cluster, system.proxy
-    killed = Random(fault.seed).random() < 0.5
-    promote: list[Callable[[], None]] = []
+    chosen = Random(fault.seed)
+    killed, read_only = chosen.random() < 0.5, chosen.random() < 0.5
+    made: list[Standby] = []
 
     def lose_primary() -> None:
-        promote.append(cluster.make_standby())
+        standby = cluster.make_standby()
+        made.append(standby)
         if killed:
             cluster.kill()
         else:
             cluster.freeze()
-        proxy.lead_to(None)
+        proxy.lead_to(standby.socket if read_only else None)
 
     def take_over() -> None:
-        promote[0]()
+        made[0].promote()
         proxy.lead_to(cluster.socket)
         cluster.retire()
 
     yield 0.0, lose_primary
     yield fault.seconds, take_over
+
+
+def _lock_rows(fault: Fault, system: System, _: Driver) -> Steps:
+    """A forgotten transaction holds the rows that all usage is added to."""
+    held = ExitStack()
+    rows = ("usage_days", "budget_windows")
+    yield 0.0, lambda: held.callback(system.cluster.lock_rows(rows)) and None
+    yield fault.seconds, held.close
 
 
 def _cut(fault: Fault, system: System, _: Driver) -> Steps:
@@ -141,7 +156,9 @@ def _garbage(fault: Fault, system: System, _: Driver) -> Steps:
 
 
 def _deploy(fault: Fault, _: System, driver: Driver) -> Steps:
+    """Twice: what was submitted in between is still waiting at the second."""
     yield 0.0, lambda: driver.deploy(fault.target)
+    yield fault.seconds, lambda: driver.deploy(fault.target)
 
 
 def _broker(system: System) -> redis.Redis:
@@ -203,6 +220,7 @@ _STEPS: Mapping[str, Callable[[Fault, System, Driver], Steps]] = {
     "freeze_postgres": _freeze_postgres,
     "promote_replica": _promote,
     "cut_connections": _cut,
+    "lock_rows": _lock_rows,
     "lose_answers": _lose_answers,
     "kill_valkey": _kill_valkey,
     "freeze_valkey": _freeze_valkey,

@@ -8,6 +8,7 @@ LEASE_SECONDS = 4.0
 EXECUTIONS_PER_ROUND = 50
 _ROUND_SECONDS = 3.0
 _RECOVERY_SECONDS = 1.5
+_BETWEEN_DEPLOYS = 8
 _TWO_FAULTS = 0.25
 """The share of rounds with a second fault."""
 
@@ -45,6 +46,7 @@ FAULTS = {
     "freeze_postgres": FaultKind("postgres", ["postgres"], [SHORT, LONG]),
     "promote_replica": FaultKind("postgres", ["postgres"], [SHORT, LONG]),
     "cut_connections": FaultKind("postgres", ["proxy"], [SHORT]),
+    "lock_rows": FaultKind("postgres", ["postgres"], [SHORT, LONG]),
     "lose_answers": FaultKind(
         "postgres", ["usage", "submission", "budget", "any"], [(1.0, 4.0)]
     ),
@@ -52,8 +54,8 @@ FAULTS = {
     "freeze_valkey": FaultKind("valkey", ["valkey"], [SHORT, LONG]),
     "flush_broker": FaultKind("valkey", ["broker", "all"], [(0.0, 0.1)]),
     "garbage": FaultKind("valkey", ["broker"], [(0.0, 0.1)]),
-    "deploy_agent": FaultKind("catalog", ["release-by-version"], [(0.0, 0.1)]),
-    "deploy_task": FaultKind("catalog", ["release-by-agent"], [(0.0, 0.1)]),
+    "deploy_agent": FaultKind("catalog", ["release-by-version"], [(1.0, 2.5)]),
+    "deploy_task": FaultKind("catalog", ["release-by-agent"], [(1.0, 2.5)]),
 }  # fmt: skip
 """All faults; `tests.support.chaos.faults` carries them out."""
 
@@ -90,6 +92,8 @@ class Submission:
     """Whether the client repeats a request whose answer is lost."""
     times: int
     """How often the agent does what it does: emits, fails, charges."""
+    pause: float
+    """Seconds between one thing that it does and the next."""
     cancel_after: float
 
     def tokens(self) -> list[str]:
@@ -118,8 +122,8 @@ class Plan:
 
 
 _KINDS = {
-    "noop": 36,
-    "talk": 16,
+    "noop": 28,
+    "talk": 24,
     "plain": 5,
     "think": 9,
     "later": 8,
@@ -150,7 +154,9 @@ def make_plan(seed: int, executions: int, faults: Collection[str] = tuple(FAULTS
         share = round(left / (count - number))
         left -= share
         seconds = max([_ROUND_SECONDS, *(each.at + each.seconds for each in of_round)])
-        work = list(_work(chosen, f"{seed}-{number}", share, seconds))
+        between = list(_between_deploys(f"{seed}-{number}", of_round))
+        share -= sum(each.count for each in between)
+        work = [*between, *_work(chosen, f"{seed}-{number}", share, seconds)]
         rounds.append(Round(number, seconds + _RECOVERY_SECONDS, of_round, work))
     return Plan(seed=seed, executions=executions, faults=names, rounds=rounds)
 
@@ -187,6 +193,23 @@ def _fault(chosen: Random, name: str, number: int) -> Fault:
     )
 
 
+def _between_deploys(prefix: str, faults: Sequence[Fault]) -> Iterator[Submission]:
+    """Yield what is submitted between the two deploys of a fault, and runs after the second."""
+    for fault in faults:
+        if fault.area == "catalog":
+            yield Submission(
+                key=f"{prefix}-{fault.name}",
+                at=round(fault.at + fault.seconds / 2, 3),
+                kind=fault.target,
+                count=_BETWEEN_DEPLOYS,
+                delay=fault.seconds,
+                patient=True,
+                times=1,
+                pause=0.0,
+                cancel_after=0.0,
+            )
+
+
 def _work(chosen: Random, prefix: str, executions: int, seconds: float) -> Iterator[Submission]:
     kinds, weights = list(_KINDS), list(_KINDS.values())
     number = 0
@@ -203,6 +226,7 @@ def _work(chosen: Random, prefix: str, executions: int, seconds: float) -> Itera
             delay=round(delay, 3),
             patient=chosen.random() < 0.9,
             times=chosen.randint(2, 8) if kind == "talk" else chosen.randint(1, 2),
+            pause=round(chosen.uniform(0.05, 0.5), 3),
             cancel_after=round(chosen.uniform(0.1, 3.0), 3),
         )
         executions -= count

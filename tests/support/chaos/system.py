@@ -15,7 +15,7 @@ from celeriac.client import Client
 from celeriac.db import migrate
 from celeriac.db.engine import Database
 from celeriac.embedded.ports import reserve_port
-from celeriac.kit.jsontypes import dumps
+from celeriac.kit.jsontypes import dumps, loads
 from celeriac.services.accounts import Accounts
 from tests.support.chaos import agents
 from tests.support.chaos.catalog import LLM_QUEUE, PRICES, Model, make_catalog
@@ -39,6 +39,7 @@ _TIMES = {
 }
 _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
+_RESTART_SECONDS = 1.0
 _THREADS, _CHILDREN = 8, 2
 
 
@@ -81,6 +82,7 @@ class System:
         """Programs that ended though nobody had ended them: when, and which with its last words."""
         self.stubborn: list[tuple[float, str]] = []
         """Programs that did not end when they were asked to: when, and which."""
+        self._seen_dead: dict[tuple[str, int], float] = {}
         self._absent: set[str] = set()
         prices = fleet.home / "prices.json"
         prices.write_text(dumps(PRICES))
@@ -189,10 +191,13 @@ class System:
     def look_after(self) -> None:
         """Start again what has ended by itself, as a service manager would, and remember it."""
         for name, program in self.programs.items():
-            if program.exit_code is not None and name not in self._absent:
-                last = program.output().strip().splitlines()[-1:]
-                self.died.append((time.time(), f"{name} ({program.exit_code}): {last}"))
+            if program.exit_code is None or name in self._absent:
+                continue
+            if (name, program.pid) not in self._seen_dead:
+                self._seen_dead[name, program.pid] = time.monotonic()
+                self.died.append((time.time(), f"{name} ({program.exit_code}): {_why(program)}"))
                 self.note_killed([program.pid])
+            elif time.monotonic() - self._seen_dead[name, program.pid] > _RESTART_SECONDS:
                 program.restart()
 
     # the end
@@ -230,6 +235,15 @@ class System:
             except psutil.Error:
                 continue
         return found
+
+
+def _why(program: Program) -> str:
+    """Return the last words of a program: its last critical line, or its last line at all."""
+    lines = program.output().strip().splitlines() or [""]
+    for line in reversed(lines):
+        if line.startswith("{") and '"critical"' in line:
+            return str(loads(line).get("event"))
+    return lines[-1]
 
 
 def _serves(address: str) -> bool:
