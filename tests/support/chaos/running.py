@@ -3,7 +3,8 @@
 import heapq
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
@@ -47,11 +48,22 @@ class Outcome:
 
 def run(plan: Plan, *, minutes: float, say: Say = lambda _: None) -> Outcome:
     """Carry out `plan`, for at most `minutes` of faults, and check what came of it."""
+    with carried_out(plan, minutes=minutes, say=say) as (outcome, system, driver):
+        say("checking")
+        judge(outcome, system, driver)
+        return outcome
+
+
+@contextmanager
+def carried_out(
+    plan: Plan, *, minutes: float, say: Say = lambda _: None
+) -> Iterator[tuple[Outcome, System, Driver]]:
+    """Carry out `plan` and yield what is to be checked, while everything still runs."""
     with running_system() as system:
         driver = Driver(system.addresses, system.api_key, str(system.diary))
         try:
             driver.start()
-            return _Run(plan, system, driver, say).run(minutes * 60)
+            yield _Run(plan, system, driver, say).run(minutes * 60), system, driver
         finally:
             driver.stop()
 
@@ -68,7 +80,7 @@ class _Run:
         self._count = 0
 
     def run(self, seconds: float) -> Outcome:
-        """Run all rounds that `seconds` allow, wait for the end of all executions, and check."""
+        """Run all rounds that `seconds` allow, and wait for the end of all executions."""
         begun = time.time()
         done = 0
         for each in self._plan.rounds:
@@ -79,16 +91,14 @@ class _Run:
             done += 1
         faults_until = time.time()
         self._settle()
-        outcome = Outcome(
+        self._database.close()
+        return Outcome(
             plan=self._plan,
             rounds=done,
             seconds=faults_until - begun,
             happenings=self._happenings,
             entries=[entry for entry in self._driver.entries if entry.begun],
         )
-        self._say("checking")
-        judge(outcome, self._system, self._driver, self._renewed())
-        return outcome
 
     def _round(self, each: Round) -> None:
         begun = time.monotonic()

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -279,8 +279,9 @@ def running_system() -> Iterator[System]:
         cluster = Cluster(home)
         try:
             cluster.start()
-            with Database(cluster.url, connections=1).transaction() as connection:
-                migrate.upgrade(connection)
+            with closing(Database(cluster.url, connections=1)) as database:
+                with database.transaction() as connection:
+                    migrate.upgrade(connection)
             proxy.lead_to(cluster.socket)
             url = cluster.proxied_url(proxy.port)
             (home / "fleet").mkdir()

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import redis
@@ -54,17 +55,16 @@ _LEFT_BEHIND = {
 }
 
 
-def judge(outcome: "Outcome", system: System, driver: Driver, database: Database) -> None:
+def judge(outcome: "Outcome", system: System, driver: Driver) -> None:
     """Check everything; stops the programs. What is found goes into `outcome`."""
-    left = list(_left_behind(system, database))
-    driver.stop()
-    left += [Finding("left behind", Harm.OTHER, "processes", each) for each in system.stop()]
-    with database.statement() as connection:
-        facts = read_facts(connection, driver, system.diary)
-        case = Case(facts, driver, system.model, system.struck, outcome.happenings)
-        for check in CHECKS:
-            outcome.findings += check(case)
-        outcome.findings += _tables(connection, facts)
+    with closing(system.database()) as database:
+        left = list(_left_behind(system, database))
+        driver.stop()
+        left += [Finding("left behind", Harm.OTHER, "processes", each) for each in system.stop()]
+        with database.statement() as connection:
+            facts = read_facts(connection, driver, system.diary)
+            case = Case(facts, driver, system.model, system.struck, outcome.happenings)
+            outcome.findings += check_all(connection, case)
     outcome.findings += left
     outcome.findings += [
         Finding("program died, or would not end", Harm.OTHER, what.split()[0], what, (at - 5, at))
@@ -76,6 +76,13 @@ def judge(outcome: "Outcome", system: System, driver: Driver, database: Database
     ]
     outcome.lives = [facts.alive(row) for row in facts.rows.values()]
     outcome.counts = _counts(facts, system)
+
+
+def check_all(connection: Connection, case: Case) -> Iterator[Finding]:
+    """Yield what is wrong with executions and tables."""
+    for check in CHECKS:
+        yield from check(case)
+    yield from _tables(connection, case.facts)
 
 
 def _tables(connection: Connection, facts: Facts) -> Iterator[Finding]:
