@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, PriorityQueue, Queue
 from typing import Any
 from zlib import crc32
@@ -135,7 +136,7 @@ class Driver:
         for each in work:
             entry = Entry(each)
             self.entries.append(entry)
-            self._at(now + each.at, lambda http, entry=entry: self._submit(http, entry))
+            self._at(now + each.at, partial(self._submit, entry))
 
     def deploy(self, task: str) -> None:
         """Put the next release of a task in force, once an API answers; one after the other."""
@@ -192,7 +193,7 @@ class Driver:
             self._ended.wait(_PAUSE_SECONDS)
         return None
 
-    def _submit(self, http: httpx.Client, entry: Entry) -> None:
+    def _submit(self, entry: Entry, http: httpx.Client) -> None:
         work = entry.work
         items = [variables_of(work, token, self._diary) for token in work.tokens()]
         body: dict[str, Any] = {"items": items} if work.count > 1 else {"variables": items[0]}
@@ -221,10 +222,10 @@ class Driver:
             for each in ids:
                 self._at(
                     time.time() + work.cancel_after,
-                    lambda http, each=each: self._cancel(http, entry, each),
+                    partial(self._cancel, entry, each),
                 )
 
-    def _cancel(self, http: httpx.Client, entry: Entry, execution_id: str) -> None:
+    def _cancel(self, entry: Entry, execution_id: str, http: httpx.Client) -> None:
         path = f"/task-executions/{execution_id}/cancel"
         response = self._until_answered(http, "POST", path)
         if response is not None and response.is_success:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from tests.support.chaos.agents import BEGIN, END
 from tests.support.chaos.driver import Driver, Entry
 
-_LIFE_SECONDS = 10.0
+_LIFE_SECONDS = 5.0
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 _EXECUTIONS = text("""

@@ -112,7 +112,11 @@ def _lock_rows(fault: Fault, system: System, _: Driver) -> Steps:
     """A forgotten transaction holds the rows that all usage is added to."""
     held = ExitStack()
     rows = ("usage_days", "budget_windows")
-    yield 0.0, lambda: held.callback(system.cluster.lock_rows(rows)) and None
+
+    def lock() -> None:
+        held.callback(system.cluster.lock_rows(rows))
+
+    yield 0.0, lock
     yield fault.seconds, held.close
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from tests.support.chaos.faults import Happening
 from tests.support.chaos.findings import Finding, Harm
-from tests.support.chaos.plan import FAULTS, LEASE_SECONDS
+from tests.support.chaos.plan import FAULTS
 from tests.support.chaos.running import Outcome
 
 _HARMS = (Harm.LOST, Harm.DOUBLED, Harm.OTHER)
 _EXAMPLES = 3
+_RECOVERY_SECONDS = 1.0
 
 
 def rows_of(outcome: Outcome) -> list[dict[str, Any]]:
@@ -46,8 +47,8 @@ def _row(name: str, times: int, met: int, subjects: dict[Harm, set[str]]) -> dic
 
 
 def _window(each: Happening) -> tuple[float, float]:
-    """Return when a fault can harm: until a lease after its end, when all is well again."""
-    return each.begun, each.ended + LEASE_SECONDS
+    """Return when a fault can harm: until those that it struck have found each other again."""
+    return each.begun, each.ended + _RECOVERY_SECONDS
 
 
 def _meets(life: tuple[float, float], windows: Sequence[tuple[float, float]]) -> bool:

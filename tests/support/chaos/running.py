@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy import text
 
@@ -76,7 +77,7 @@ class _Run:
         self._say = say
         self._database = system.database()
         self._happenings: list[Happening] = []
-        self._steps: list[tuple[float, int, Step, Happening, bool]] = []
+        self._steps: list[tuple[float, int, Step, Happening | None, bool]] = []
         self._count = 0
 
     def run(self, seconds: float) -> Outcome:
@@ -106,7 +107,7 @@ class _Run:
         self._say(f"round {each.number + 1}/{len(self._plan.rounds)}: {names}")
         self._driver.offer(each.work)
         for fault in each.faults:
-            self._at(begun + fault.at, lambda fault=fault: self._begin(fault), None)  # type: ignore[misc]
+            self._at(begun + fault.at, partial(self._begin, fault), None)
         while time.monotonic() < begun + each.seconds or self._steps or self._driver.busy:
             self._tick()
             if not self._steps and time.monotonic() > begun + _ROUND_SECONDS:
@@ -128,7 +129,7 @@ class _Run:
     ) -> None:
         self._count += 1
         item = (due, self._count, step, happening, last)
-        heapq.heappush(self._steps, item)  # type: ignore[misc]
+        heapq.heappush(self._steps, item)
 
     def _tick(self) -> None:
         """Do the steps that are due, and start again what has ended by itself."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -107,7 +108,7 @@ class System:
         for name in BEATS:
             self._program(name, ["-m", "celery", "-A", "celeriac", "beat", "--loglevel=INFO"])
         for address in self.addresses:
-            wait_until(lambda a=address: _serves(a), f"{address} serves", within=_START_SECONDS)  # type: ignore[misc]
+            wait_until(partial(_serves, address), f"{address} serves", within=_START_SECONDS)
         for name in WORKER_NAMES:
             count = _CHILDREN if name in PREFORK_WORKERS else 1
             self.fleet.wait_ready(self.programs[name], count)
@@ -279,9 +280,11 @@ def running_system() -> Iterator[System]:
         cluster = Cluster(home)
         try:
             cluster.start()
-            with closing(Database(cluster.url, connections=1)) as database:
-                with database.transaction() as connection:
-                    migrate.upgrade(connection)
+            with (
+                closing(Database(cluster.url, connections=1)) as database,
+                database.transaction() as connection,
+            ):
+                migrate.upgrade(connection)
             proxy.lead_to(cluster.socket)
             url = cluster.proxied_url(proxy.port)
             (home / "fleet").mkdir()
