@@ -19,7 +19,7 @@ from tests.support.chaos.running import Outcome, carried_out, run
 from tests.support.chaos.system import System
 from tests.support.chaos.verdict import check_all
 
-SEED, EXECUTIONS = 2, 420
+SEED, EXECUTIONS = 2, 500
 
 
 @pytest.mark.timeout(420)
@@ -85,6 +85,8 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
         UPDATE executions
         SET agent_version_id = (SELECT current_version_id FROM agents WHERE name = 'release-3')
         WHERE id = {RELEASE}""",
+    ("log breaks the table of states", Harm.OTHER): f"""
+        DELETE FROM events WHERE execution_id = {NOOP} AND type = 'started'""",
     ("tables disagree", Harm.LOST): f"""
         DELETE FROM events WHERE execution_id = {NOOP} AND seq = 1""",
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from celeriac.domain.events import EventType
 from tests.support.chaos.catalog import Model, model_calls_of
 from tests.support.chaos.driver import Driver
 from tests.support.chaos.facts import TERMINAL, Facts
@@ -12,6 +13,7 @@ from tests.support.chaos.faults import Happening
 from tests.support.chaos.findings import Finding, Harm
 from tests.support.chaos.plan import LEASE_SECONDS, Submission
 from tests.support.chaos.system import Struck
+from tests.support.replay import replay
 
 CALL_TOKENS = 15
 _MARGIN_SECONDS = 1.5
@@ -263,6 +265,20 @@ def right_release(case: Case) -> Iterator[Finding]:
             yield case.found("wrong release", Harm.LOST, row, detail)
 
 
+def logs_lead_to_statuses(case: Case) -> Iterator[Finding]:
+    """Each log is a walk through the table of states, which ends where the row says."""
+    for _, _, row in case.facts.submitted():
+        log = [EventType(event.type) for event in case.facts.events[str(row.id)]]
+        try:
+            reached = str(replay(log))
+        except (AssertionError, IndexError) as error:
+            yield case.found("log breaks the table of states", Harm.OTHER, row, str(error))
+            continue
+        if reached != row.status:
+            detail = f"the row is {row.status}, its log says {reached}"
+            yield case.found("log breaks the table of states", Harm.OTHER, row, detail)
+
+
 CHECKS: Iterable[Callable[[Case], Iterator[Finding]]] = (
     accepted,
     stored_once,
@@ -274,4 +290,5 @@ CHECKS: Iterable[Callable[[Case], Iterator[Finding]]] = (
     told_once,
     charged_once,
     right_release,
+    logs_lead_to_statuses,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import psycopg
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from celeriac.embedded.cluster import DATABASE, ENVIRONMENT, ROLE
 from celeriac.embedded.home import Home
@@ -18,12 +19,14 @@ from celeriac.embedded.process import run_to_end
 from celeriac.embedded.runtime import RuntimeDirectory
 from celeriac.embedded.service_user import give_directory
 from celeriac.embedded.spec import ProcessSpec
+from tests.support.chaos.processes import children_of, signal_all, title_of
 from tests.support.servers import RunningServer
 from tests.support.waiting import wait_until
 
 _PORT = 5432
 _SOCKET = f".s.PGSQL.{_PORT}"
 _SETTLE_SECONDS = 1.0
+_CONNECT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +77,18 @@ class Cluster:
     def kill_backend(self, chosen: random.Random) -> None:
         """Kill one process that serves a client: the server then recovers as after a crash."""
         backends = [
-            each for each in self._processes() if _title(each).startswith(f"postgres: {ROLE} ")
+            each for each in self._processes() if title_of(each).startswith(f"postgres: {ROLE} ")
         ]
         if backends:
-            chosen.choice(backends).kill()
+            signal_all([chosen.choice(backends)], signal.SIGKILL)
 
     def freeze(self) -> None:
         """Stop all processes of the primary (SIGSTOP)."""
-        for process in self._processes():
-            process.send_signal(signal.SIGSTOP)
+        signal_all(self._processes(), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let them go on (SIGCONT)."""
-        for process in self._processes():
-            process.send_signal(signal.SIGCONT)
+        signal_all(self._processes(), signal.SIGCONT)
 
     def make_standby(self) -> "Standby":
         """Run a synchronous standby: no commit that waits is answered before it has it."""
@@ -159,8 +160,8 @@ class Cluster:
         return replace(primary, data=home.postgres, sockets=sockets, settings=settings)
 
     def _processes(self) -> list[psutil.Process]:
-        leader = psutil.Process(self._server.pid)
-        return [leader, *leader.children(recursive=True)]
+        leader = self._server.pid
+        return [psutil.Process(leader), *children_of(leader, recursive=True)]
 
     def _wait_for(self, condition: str, what: str) -> None:
         query = f"SELECT count(*) FROM pg_stat_replication WHERE {condition}"
@@ -173,7 +174,14 @@ class Cluster:
         return row and row[0]
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
+        """Connect, also to a server that is still recovering from the fault before."""
+        connect = retry(
+            retry=retry_if_exception_type(psycopg.OperationalError),
+            stop=stop_after_delay(_CONNECT_SECONDS),
+            wait=wait_fixed(0.1),
+            reraise=True,
+        )(psycopg.connect)
+        return connect(
             host=str(self._postgres.sockets),
             port=_PORT,
             user=ROLE,
@@ -182,10 +190,3 @@ class Cluster:
             connect_timeout=10,
             autocommit=True,
         )
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""

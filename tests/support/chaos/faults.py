@@ -1,5 +1,6 @@
 """How each fault is carried out: as steps, each at its time, all on the main thread."""
 
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from celeriac.embedded.valkey import BROKER_DATABASE
 from tests.support.chaos.cluster import Standby
 from tests.support.chaos.driver import Driver
 from tests.support.chaos.plan import FAULTS, Fault
+from tests.support.chaos.processes import signal_all
 from tests.support.chaos.system import System
 
 _LOST_ANSWERS = 6
@@ -49,7 +51,7 @@ def _kill_child(fault: Fault, system: System, _: Driver) -> Steps:
         if found := system.children(fault.target):
             child = Random(fault.seed).choice(sorted(found, key=lambda each: each.pid))
             system.note_killed([child.pid])
-            child.kill()
+            signal_all([child], signal.SIGKILL)
 
     yield 0.0, kill
 

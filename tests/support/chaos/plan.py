@@ -212,11 +212,11 @@ def _between_deploys(prefix: str, faults: Sequence[Fault]) -> Iterator[Submissio
 
 def _work(chosen: Random, prefix: str, executions: int, seconds: float) -> Iterator[Submission]:
     kinds, weights = list(_KINDS), list(_KINDS.values())
-    number = 0
+    number, largest = 0, max(3, min(20, executions // 3))
     while executions > 0:
         kind = chosen.choices(kinds, weights)[0]
         batch = chosen.random() < _BATCHES.get(kind, 0.0)
-        count = min(executions, chosen.randint(3, 20) if batch else 1)
+        count = min(executions, chosen.randint(3, largest) if batch else 1)
         delay = chosen.uniform(0.5, 5.0) if kind == "later" or "release" in kind else 0.0
         yield Submission(
             key=f"{prefix}-{number}",

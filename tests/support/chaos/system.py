@@ -23,6 +23,7 @@ from tests.support.chaos.catalog import LLM_QUEUE, PRICES, Model, make_catalog
 from tests.support.chaos.cluster import Cluster
 from tests.support.chaos.plan import APIS, BEATS, LEASE_SECONDS, PREFORK_WORKERS, THREAD_WORKERS
 from tests.support.chaos.plan import WORKERS as WORKER_NAMES
+from tests.support.chaos.processes import children_of, signal_all
 from tests.support.chaos.proxy import PostgresProxy
 from tests.support.fleet import API_FACTORY, SECRET_KEY, Fleet, running_fleet
 from tests.support.places import temporary_directory
@@ -158,17 +159,11 @@ class System:
 
     def tree(self, name: str) -> list[psutil.Process]:
         """Return what runs below a program."""
-        try:
-            return psutil.Process(self.programs[name].pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
+        return children_of(self.programs[name].pid, recursive=True)
 
     def children(self, name: str) -> list[psutil.Process]:
         """Return a program's own children."""
-        try:
-            return psutil.Process(self.programs[name].pid).children()
-        except psutil.NoSuchProcess:
-            return []
+        return children_of(self.programs[name].pid)
 
     def note_killed(self, pids: Sequence[int]) -> None:
         """Remember that these processes were ended."""
@@ -179,14 +174,12 @@ class System:
         if self.programs[name].exit_code is not None:
             return []
         stopped = [psutil.Process(self.programs[name].pid), *self.tree(name)]
-        for process in stopped:
-            _signal(process, signal.SIGSTOP)
+        signal_all(stopped, signal.SIGSTOP)
         return stopped
 
     def thaw(self, stopped: Sequence[psutil.Process], since: float) -> None:
         """Let them go on (SIGCONT)."""
-        for process in stopped:
-            _signal(process, signal.SIGCONT)
+        signal_all(stopped, signal.SIGCONT)
         self.struck.extend(Struck(process.pid, since, time.time()) for process in stopped)
 
     def look_after(self) -> None:
@@ -253,13 +246,6 @@ def _serves(address: str) -> bool:
     except httpx.TransportError:
         return False
     return answer.is_success
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.Error:
-        return
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tests.support.chaos.driver import Driver
 from tests.support.chaos.facts import TERMINAL, Facts, read_facts
 from tests.support.chaos.findings import Finding, Harm
 from tests.support.chaos.plan import PREFORK_WORKERS, THREAD_WORKERS
+from tests.support.chaos.processes import children_of
 from tests.support.chaos.system import System
 from tests.support.consistency import contradictions
 
@@ -126,7 +127,7 @@ def _remains(system: System, database: Database) -> dict[str, str]:
                 found[f"messages in {name!r}"] = str(client.llen(key))
     below = [child for name in THREAD_WORKERS for child in system.children(name)]
     for name in PREFORK_WORKERS:
-        below += [grand for child in system.children(name) for grand in child.children()]
+        below += [grand for child in system.children(name) for grand in children_of(child.pid)]
     if below:
         found["processes of agents"] = str([each.pid for each in below])
     return found
