@@ -13,6 +13,8 @@ from tests.support.chaos.plan import FAULTS, make_plan
 from tests.support.chaos.report import document, table
 from tests.support.chaos.running import run, to_stderr
 
+_INTERRUPTED = 130
+
 
 def main() -> int:
     """Return 1 where anything was lost, doubled or otherwise wrong."""
@@ -44,7 +46,11 @@ def main() -> int:
     # this process has parts of the product in it, whose log would stand between the rounds
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # everything is stopped on the way
-    outcome = run(plan, minutes=arguments.minutes, say=to_stderr)
+    try:
+        outcome = run(plan, minutes=arguments.minutes, say=to_stderr)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: everything was stopped, nothing was checked\n")
+        return _INTERRUPTED
     sys.stdout.write(table(outcome) + "\n")
     if arguments.json:
         arguments.json.write_text(json.dumps(document(outcome), indent=2) + "\n")
