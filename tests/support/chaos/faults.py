@@ -18,6 +18,7 @@ from tests.support.chaos.processes import signal_all
 from tests.support.chaos.system import System
 
 _LOST_ANSWERS = 6
+_GARBAGE_ITEMS = 10
 _GARBAGE_QUEUES = ("task_execution", "default", "workflows")
 
 Step = Callable[[], bool | None]
@@ -155,7 +156,7 @@ def _garbage(fault: Fault, system: System, _: Driver) -> Steps:
     def push() -> None:
         chosen = Random(fault.seed)
         with _broker(system) as client:
-            for item in chosen.sample(GARBAGE, 4):
+            for item in chosen.sample(GARBAGE, _GARBAGE_ITEMS):
                 client.lpush(chosen.choice(_GARBAGE_QUEUES), item)
 
     yield 0.0, push
