@@ -2,9 +2,11 @@
 
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Select, select
 
 from celeriac.db.models import agent_versions, agents, task_versions, tasks
+from celeriac.domain.options import unreadable
 from celeriac.domain.plan import Plan, agent_spec
 from celeriac.domain.task import TaskSpec
 
@@ -38,7 +40,8 @@ def of_versions(
 ) -> Plan | None:
     """Return the plan that an execution was submitted with, or None if there is none.
 
-    The versions are found by their own ids: the task may have another agent by now.
+    The versions are found by their own ids: the task may have another agent by now. Raises
+    SpecificationUnreadableError.
     """
     query = (
         _PLAN.join_from(task_versions, tasks, tasks.c.id == task_versions.c.task_id)
@@ -57,13 +60,17 @@ def _one(
 
 
 def _plan(row: Row[tuple[object, ...]]) -> Plan:
+    try:
+        task, agent = TaskSpec.model_validate(row.task_spec), agent_spec(row.agent_spec)
+    except ValidationError as error:
+        raise unreadable(f"task {row.name!r} or agent {row.agent_name!r}", error) from error
     return Plan(
         task_id=row.id,
         task_name=row.name,
         owner_id=row.owner_id,
         task_version_id=row.task_version_id,
-        task=TaskSpec.model_validate(row.task_spec),
+        task=task,
         agent_version_id=row.agent_version_id,
         agent_name=row.agent_name,
-        agent=agent_spec(row.agent_spec),
+        agent=agent,
     )
