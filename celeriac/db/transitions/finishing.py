@@ -19,7 +19,7 @@ from celeriac.domain.outcome import (
     Stopped,
 )
 from celeriac.domain.states import Status, Transition
-from celeriac.kit.jsontypes import JsonObject, storable
+from celeriac.kit.jsontypes import MAX_DEPTH, JsonObject, storable
 
 _END = """
 WITH done AS (
@@ -150,7 +150,7 @@ def _finishing(
     match outcome:
         case Completed(result):
             event = {"type": EventType.COMPLETED, "data": "{}"}
-            return _COMPLETE, nothing | event | {"result": storable(result)}
+            return _COMPLETE, nothing | event | {"result": storable(result, depth=MAX_DEPTH)}
         case Failed(failure):
             error = _error(failure.code, failure.message, failure.details)
             return _FAIL, nothing | error | {"type": EventType.FAILED}
