@@ -26,7 +26,7 @@ _OTHERS = {
 
 _SELECT = select(
     *(
-        _OTHERS.get(field.name, table.c.get(field.name)).label(field.name)
+        (_OTHERS[field.name] if field.name in _OTHERS else table.c[field.name]).label(field.name)
         for field in fields(Approval)
     )
 ).join_from(table, tasks, tasks.c.id == table.c.task_id)

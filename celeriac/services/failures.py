@@ -19,8 +19,8 @@ MAX_TRACEBACK = 20_000
 
 def failure_of(error: BaseException, *, attempt: int) -> Failure:
     """Describe `error` for storage: stable code, message, type, traceback and attempt."""
-    own = isinstance(error, ExecutionError | InvalidInputError | UnavailableError)
-    code = error.code if own else "agent_failed"
+    own = ExecutionError | InvalidInputError | UnavailableError
+    code = error.code if isinstance(error, own) else "agent_failed"
     details = _details(error)
     lines = "".join(traceback.format_exception(error))
     return Failure(

@@ -68,7 +68,7 @@ def repaired(value: Any) -> Any:
             return value
 
 
-def _number(number: float) -> float | str:
+def _number(number: Any) -> Any:
     if math.isfinite(number) if isinstance(number, float) else number in INT64:
         return number
     try:

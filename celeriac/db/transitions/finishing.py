@@ -161,11 +161,11 @@ def _finishing(
             step = {"type": EventType.RETRY_SCHEDULED, "delay": delay, "retries": 1}
             return _SEND_BACK, nothing | error | step
         case HandedBack(failure, delay):
-            event = {"type": EventType.HANDED_BACK, "data": "{}", "delay": delay, "retries": 0}
+            back = {"type": EventType.HANDED_BACK, "data": "{}", "delay": delay, "retries": 0}
             if failure is None:
-                return _SEND_BACK, nothing | event
+                return _SEND_BACK, {**nothing, **back}
             error = _error(failure.code, failure.message, failure.details, delay=round(delay, 3))
-            return _SEND_BACK, nothing | event | error
+            return _SEND_BACK, {**nothing, **back, **error}
 
 
 def _error(code: str, message: str, details: JsonObject, **more: float) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryRunner
-from celeriac.db import leases
+from celeriac.db import leases, usage
 from celeriac.domain.budget import Budget, BudgetScope, Period
 from celeriac.domain.execution import Claim
 from celeriac.domain.usage import Ticket
@@ -202,8 +202,9 @@ async def test_calls_that_were_not_asked_for_are_totalled_in_the_day_they_are_bo
     await attempt.charge(made(30))
     (batch,) = attempt.last_batches()
     with core.database.statement() as connection:
-        today = connection.execute(text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")).scalar()
-        batch.calls[0] = replace(batch.calls[0], day=(batch.calls[0].day or today) - timedelta(1))
+        today = usage.today(connection)
+        assert batch.calls[0].day == today
+        batch.calls[0] = replace(batch.calls[0], day=today - timedelta(days=1))
         leases.record(connection, [batch])
         day = connection.execute(text("SELECT day FROM usage_days")).scalar_one()
     assert day == today - timedelta(days=1)

@@ -109,9 +109,9 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
     assert (row.status, row.attempt) == (Status.COMPLETED, 1)
 
 
-AWAY = {
+AWAY: dict[str, Callable[[Worker], tuple[Any, str]]] = {
     "reading the plan": lambda worker: (worker.parts.plans, "of_versions"),
-    "reading the session": lambda worker: (Conversations, "of"),
+    "reading the session": lambda _: (Conversations, "of"),
 }
 
 

@@ -6,14 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from celeriac.db import approvals, leases
+from celeriac.db import approvals, leases, usage
 from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.leases import Notes
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.states import Status
 from celeriac.domain.usage import ModelCall, UsageBy
-from celeriac.services import usage
 from celeriac.services.submit import Request
 from celeriac.services.usage import Usage
 from tests.support.core import Core
@@ -92,7 +91,7 @@ def test_the_database_says_whether_a_question_has_expired(core: Core) -> None:
 
 def test_usage_ends_with_the_databases_day(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = Actor(core.actor.user_id, "admin", Role.ADMIN)
-    monkeypatch.setattr(usage.usage, "today", lambda _: datetime(2031, 1, 30, tzinfo=UTC).date())
+    monkeypatch.setattr(usage, "today", lambda _: datetime(2031, 1, 30, tzinfo=UTC).date())
     for day in ("2030-12-31", "2031-01-01", "2031-01-30", "2031-01-31"):
         core.execute(
             "INSERT INTO usage_days (owner_id, day, task_id, provider, model, calls)"

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from celeriac.api.json_route import MAX_DEPTH, parse
+from celeriac.api.json_route import parse
 from celeriac.domain.errors import InvalidInputError, MalformedJsonError
+from celeriac.kit.jsontypes import MAX_DEPTH
 
 
 def _nested(levels: int) -> bytes:

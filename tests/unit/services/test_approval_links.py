@@ -31,8 +31,9 @@ def test_it_ends_with_its_question() -> None:
 def test_it_ends_by_the_clock_that_its_question_ends_by() -> None:
     clock = [SOON.timestamp() - 1]
     links = ApprovalLinks("a key of tests alone: 0123456789abcdef", lambda: clock[0])
-    token = links.token(uuid4(), SOON)
-    assert links.read(token)
+    approval_id = uuid4()
+    token = links.token(approval_id, SOON)
+    assert links.read(token) == approval_id
     clock[0] = SOON.timestamp()
     with pytest.raises(LinkInvalidError):
         links.read(token)
