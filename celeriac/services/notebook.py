@@ -1,6 +1,8 @@
 """The notebook: carries what agents tell to the database, in batches and in order."""
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -30,37 +32,56 @@ class Notebook:
         """Store all notes there are; what can't be stored now stays for the next time."""
         with self._writing:
             attempts = {a.lease.execution_id: a for a in self._active.all() if a.told}
-            taken = [(attempt, attempt.take_notes()) for attempt in attempts.values()]
-            pages = [(attempt, notes) for attempt, notes in taken if notes]
+            pages = [
+                (attempt, batch)
+                for attempt in attempts.values()
+                if (batch := attempt.next_batch()) is not None
+            ]
             if pages:
                 self._store(pages)
 
-    def last_page(self, attempt: Attempt) -> Notes | None:
-        """Return the notes of an attempt that has ended, once all earlier ones are stored.
+    def last_page(self, attempt: Attempt) -> Sequence[Notes]:
+        """Return the batches of an attempt that has ended which are not known to be stored.
 
-        None where it has none: the common case costs nothing.
+        One that told nothing, the common case, costs nothing.
         """
         if not attempt.told:
-            return None
+            return ()
         with self._writing:
-            return attempt.take_notes()
+            return attempt.last_batches()
 
-    def _store(self, pages: list[tuple[Attempt, Notes]]) -> None:
+    def _store(self, pages: Sequence[tuple[Attempt, Notes]]) -> None:
         try:
             with self._database.statement() as connection:
-                stored = leases.record(connection, [notes for _, notes in pages])
+                stored = leases.record(connection, [batch for _, batch in pages])
         except DatabaseUnavailableError as error:
             logger.warning("notebook.database_unavailable", error=error.message)
-            for attempt, notes in pages:
-                attempt.give_back(notes)
             return
         except Exception:
-            # One page that the database refuses must not cost the others; that one is lost.
+            # One page that the database refuses must not cost the others.
             logger.exception("notebook.refused", pages=len(pages))
             for page in pages if len(pages) > 1 else []:
                 self._store([page])
+            if len(pages) == 1:
+                self._keep_bill(*pages[0])
             return
         for attempt, _ in pages:
-            if attempt.lease.execution_id not in stored:
+            if attempt.lease.execution_id in stored:
+                attempt.batch_stored()
+            else:
                 attempt.stop(StopReason.LEASE_LOST)
         self._live.changed(list(stored))
+
+    def _keep_bill(self, attempt: Attempt, refused: Notes) -> None:
+        """Store of a batch that the database refuses the model calls alone; the rest is lost."""
+        bill = bill_of(refused)
+        attempt.batch_refused(bill)
+        if bill is not None:
+            self._store([(attempt, bill)])
+
+
+def bill_of(refused: Notes) -> Notes | None:
+    """Return the batch without its events, where that leaves model calls that may be stored."""
+    if not refused.calls or not (refused.events or refused.progress):
+        return None
+    return replace(refused, events=[], progress=None)
