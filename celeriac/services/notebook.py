@@ -5,7 +5,7 @@ import threading
 import structlog
 
 from celeriac.db import leases
-from celeriac.db.engine import Database
+from celeriac.db.engine import Database, refuses
 from celeriac.db.leases import Notes
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.services.active import ActiveAttempts
@@ -50,15 +50,20 @@ class Notebook:
             with self._database.statement() as connection:
                 stored = leases.record(connection, [notes for _, notes in pages])
         except DatabaseUnavailableError as error:
-            logger.warning("notebook.database_unavailable", error=error.message)
+            logger.warning("notebook.database_unavailable", code=error.code, error=error.message)
             for attempt, notes in pages:
                 attempt.give_back(notes)
             return
-        except Exception:
-            # One page that the database refuses must not cost the others; that one is lost.
+        except Exception as error:
             logger.exception("notebook.refused", pages=len(pages))
-            for page in pages if len(pages) > 1 else []:
-                self._store([page])
+            if len(pages) > 1:
+                # One page that the database refuses must not cost the others.
+                for page in pages:
+                    self._store([page])
+            elif not refuses(error):
+                # It isn't the page's fault: the database may accept it later.
+                for attempt, notes in pages:
+                    attempt.give_back(notes)
             return
         for attempt, _ in pages:
             if attempt.lease.execution_id not in stored:
