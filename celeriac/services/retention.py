@@ -13,13 +13,15 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import retention, sessions
+from celeriac.db import retention, sessions, workers
 from celeriac.db.engine import Database
 from celeriac.kit.removal import remove_tree
 from celeriac.services.leftovers import old_directories, old_error_files, old_logs
 from celeriac.services.places import Places
 
 logger = structlog.get_logger(__name__)
+
+_WORKERS_KEPT_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Retention:
             ("session_rows", self._session_rows, policy.executions),
             ("audit", self._audit, policy.audit),
             ("idempotency_keys", self._idempotency_keys, policy.idempotency_keys),
+            ("workers", self._workers, True),
         ]
         total = 0
         for kind, step, wanted in steps:
@@ -131,6 +134,11 @@ class Retention:
                 connection, days=self._policy.idempotency_keys, limit=self._batch
             )
         )
+
+    def _workers(self) -> int:
+        """Forget worker processes that are long gone."""
+        with self._database.statement() as connection:
+            return workers.forget(connection, older_than_seconds=_WORKERS_KEPT_SECONDS)
 
     def _deleted(self, delete: Callable[[Connection], int]) -> int:
         with self._database.transaction() as connection:
