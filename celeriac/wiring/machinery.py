@@ -7,6 +7,7 @@ from uuid import UUID
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.agents.registry import Registry
+from celeriac.db.engine import Database
 from celeriac.kit.loop import LoopThread
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.admission import Admission
@@ -28,6 +29,9 @@ from celeriac.wiring.container import Container
 from celeriac.wiring.options import places, rates
 from celeriac.wiring.runners import build_runners
 
+_SHORTEST_STATEMENT = 1.0
+"""Seconds that a heartbeat may take at least, on a machine that is busy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
@@ -36,6 +40,7 @@ class Machinery:
     execute: Execute
     active: ActiveAttempts
     heartbeat: Heartbeat
+    heartbeat_database: Database
     notebook: Notebook
     listener: CancelListener
     reporting: Reporting
@@ -50,6 +55,7 @@ class Machinery:
         self.runners.close(self.loop)
         self.loop.close()
         self.limiter.close()
+        self.heartbeat_database.close()
 
 
 def build_machinery(container: Container, *, worker: str, closing: Callable[[], bool]) -> Machinery:
@@ -89,12 +95,20 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         lease_seconds=lease_seconds,
         closing=closing,
     )
+    heartbeat_database = Database(
+        settings.require_database(),
+        connections=1,
+        application="celeriac-heartbeat",
+        lock_seconds=lease_seconds / 10,
+        statement_seconds=max(lease_seconds / 4, _SHORTEST_STATEMENT),
+    )
     listener = CancelListener(settings.require_redis(), _canceller(active))
     listener.start()
     return Machinery(
         execute=Execute(parts),
         active=active,
-        heartbeat=Heartbeat(container.database, active, lease_seconds=lease_seconds),
+        heartbeat=Heartbeat(heartbeat_database, active, lease_seconds=lease_seconds),
+        heartbeat_database=heartbeat_database,
         notebook=notebook,
         listener=listener,
         reporting=reporting,
