@@ -8,7 +8,7 @@ from celeriac.wiring.keeper import (
     build_notices,
     build_retention,
 )
-from celeriac.wiring.machinery import Machinery, build_machinery
+from celeriac.wiring.machinery import Machinery, build_machinery, worker_lock_seconds
 from celeriac.wiring.options import SECRET_KEY_NAME, celery_options, load_settings, log_options
 from celeriac.wiring.prices import load_prices, model_price
 from celeriac.wiring.runners import build_runners
@@ -32,4 +32,5 @@ __all__ = [
     "load_settings",
     "log_options",
     "model_price",
+    "worker_lock_seconds",
 ]

@@ -16,13 +16,12 @@ import structlog
 from celery import Celery
 
 from celeriac.db import workers
-from celeriac.db.engine import LOCK_SECONDS
 from celeriac.domain.execution import Message
 from celeriac.kit.ids import uuid7
 from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
-from celeriac.wiring import build, build_machinery
+from celeriac.wiring import build, build_machinery, worker_lock_seconds
 
 logger = structlog.get_logger(__name__)
 
@@ -81,8 +80,7 @@ class WorkerProcess:
             service="worker",
             connections=settings.worker.database_connections,
             app=app,
-            # what waits for a lock may hold others, on rows of executions: not for a whole lease
-            lock_seconds=min(LOCK_SECONDS, settings.worker.lease_seconds / 4),
+            lock_seconds=worker_lock_seconds(settings),
         )
         self._machinery = build_machinery(
             self._container, worker=f"{hostname}/{os.getpid()}", closing=lambda: closing.begun
