@@ -1,6 +1,6 @@
 """A database whose answers get lost on their way, once it has done what it was asked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
@@ -32,18 +32,3 @@ class ForgetfulDatabase(Database):
         if self.losses > 0:
             self.losses -= 1
             raise DatabaseUnavailableError("the answer got lost")
-
-
-class HeldDatabase(Database):
-    """The database of another `Database`; a test can do something while a transaction begins."""
-
-    def __init__(self, original: Database) -> None:
-        super().__init__(original.engine.url.render_as_string(hide_password=False), connections=2)
-        self.on_begin: Callable[[], None] | None = None
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        with super().transaction() as connection:
-            if self.on_begin is not None:
-                self.on_begin()
-            yield connection

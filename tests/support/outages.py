@@ -1,10 +1,12 @@
 """Databases that can't be written to, or whose rows others hold."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Connection, make_url
+
+from celeriac.db.engine import Database
 
 
 def driver_url(url: URL | str) -> str:
@@ -43,3 +45,18 @@ def holding(url: URL | str, query: str) -> Iterator[None]:
         connection.execute(query.encode())
         yield
         connection.rollback()
+
+
+class HeldDatabase(Database):
+    """The database of another `Database`; a test can do something while a transaction begins."""
+
+    def __init__(self, original: Database) -> None:
+        super().__init__(original.engine.url.render_as_string(hide_password=False), connections=2)
+        self.on_begin: Callable[[], None] | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        with super().transaction() as connection:
+            if self.on_begin is not None:
+                self.on_begin()
+            yield connection

@@ -12,8 +12,7 @@ from celeriac.domain.outcome import Completed
 from celeriac.domain.states import Status
 from celeriac.services.recover import DatabaseView, Recover
 from tests.support.core import LEASE_SECONDS, LIMIT, Core
-from tests.support.forgetful import HeldDatabase
-from tests.support.outages import read_only
+from tests.support.outages import HeldDatabase, read_only
 from tests.support.together import together
 
 pytestmark = pytest.mark.requirement("A9")
