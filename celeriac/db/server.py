@@ -18,6 +18,14 @@ class DatabaseServer:
     max_connections: int
 
 
+_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
+
+
+def seconds_now(connection: Connection) -> float:
+    """Return the server's time, in seconds since 1970."""
+    return float(connection.execute(_NOW).scalar_one())
+
+
 def describe(connection: Connection) -> DatabaseServer:
     """Return what the server says of itself; `now` is its clock at that moment."""
     row = connection.execute(

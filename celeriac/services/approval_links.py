@@ -7,6 +7,7 @@ import struct
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64Error
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -26,8 +27,12 @@ class ApprovalLinks:
     which is answered once.
     """
 
-    def __init__(self, secret_key: str) -> None:
-        """Sign with a key that is derived from `secret_key`."""
+    def __init__(self, secret_key: str, now: Callable[[], float] = time.time) -> None:
+        """Sign with a key that is derived from `secret_key`; `now` is the clock of questions.
+
+        It returns the seconds since 1970.
+        """
+        self._now = now
         self._key = hmac.new(secret_key.encode(), _PURPOSE, hashlib.sha256).digest()
 
     def token(self, approval_id: UUID, expires_at: datetime) -> str:
@@ -47,7 +52,7 @@ class ApprovalLinks:
         if not (signed and hmac.compare_digest(mac, self._mac(content))):
             raise _invalid()
         approval_id, until, _ = _CONTENT.unpack(content)
-        if time.time() >= until:
+        if self._now() >= until:
             raise _invalid()
         return UUID(bytes=approval_id)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from uuid import UUID
 
 import structlog
@@ -59,11 +60,11 @@ class Backed:
             self._lease, self._job, call, may_park=self._runner.resumable
         )
 
-    async def charge(self, call: ModelCall, ticket: Ticket | None) -> None:
-        """Put what a call used in the place of what was reserved for it."""
+    async def charge(self, call: ModelCall, ticket: Ticket | None) -> date | None:
+        """Put what a call used in the place of what was reserved for it; see `Admission.charge`."""
         if self.plays_cassette:
-            return
-        await self._backing.admission.charge(self._lease, self._job, call, ticket)
+            return None
+        return await self._backing.admission.charge(self._lease, self._job, call, ticket)
 
     async def release(self, ticket: Ticket) -> None:
         """Give back what was reserved for a call that came to nothing."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -77,8 +78,10 @@ class BudgetBook:
 
     async def reserve(
         self, lease: Lease, job: Job, call: PlannedCall, *, may_park: bool
-    ) -> UUID | None:
+    ) -> tuple[UUID, date] | None:
         """Reserve for a call in all budgets that apply; None where none does.
+
+        Returns the reservation's ticket and the day (UTC) of its windows.
 
         Waits while other calls under way hold what is left. Raises BudgetSpentError,
         MustWaitError where the attempt may be parked, AgentMisconfiguredError for a call without
@@ -87,14 +90,15 @@ class BudgetBook:
         if not await self._applies(job):
             return None
         until = time.monotonic() + _IN_PLACE_SECONDS
+        ticket = uuid4()
         while True:
-            ticket, found = await asyncio.to_thread(self._reserve, lease, job, call)
+            found = await asyncio.to_thread(self._reserve, lease, job, call, ticket)
             if not found.held:
                 raise LeaseLostError("This worker no longer owns the attempt.")
             if not found.standings:
                 return None
             if found.admitted:
-                return ticket
+                return ticket, found.day
             check_price(call, found.standings)
             spent = [each for each in found.standings if each.spent_out]
             if spent:
@@ -106,21 +110,26 @@ class BudgetBook:
                 raise MustWaitError(parked_behind(found.standings, seconds))
             await asyncio.sleep(random.uniform(*(_LOOK_SECONDS if patient else _LATER_SECONDS)))
 
-    async def settle(self, job: Job, ticket: UUID, used: Used) -> None:
-        """Put what a call used in the place of its reservation."""
-        await asyncio.to_thread(self._settle, job, ticket, used)
+    async def settle(self, job: Job, ticket: UUID, used: Used) -> date | None:
+        """Put what a call used in the place of its reservation.
 
-    async def spend(self, lease: Lease, job: Job, used: Used) -> None:
+        Returns the day (UTC) of the windows where they are not those of the reservation.
+        """
+        return await asyncio.to_thread(self._settle, job, ticket, used)
+
+    async def spend(self, lease: Lease, job: Job, used: Used) -> date | None:
         """Book a call that nothing was reserved for, after it was made.
 
-        Raises BudgetSpentError where that exceeds a budget and nobody allows more.
+        Returns the day (UTC) of the windows, None where no budget applies. Raises BudgetSpentError
+        where that exceeds a budget and nobody allows more.
         """
         if not await self._applies(job):
-            return
-        found = await asyncio.to_thread(self._spend, job, used)
+            return None
+        found = await asyncio.to_thread(self._spend, job, used, uuid4())
         exceeded = [each for each in found.standings if each.exceeded]
         if exceeded:
             await self._ask_for_more(lease, job, exceeded, may_park=False)
+        return found.day
 
     async def _applies(self, job: Job) -> bool:
         if job.budget is not None:
@@ -129,13 +138,12 @@ class BudgetBook:
             await asyncio.to_thread(self._subjects.read)
         return self._subjects.include(job.owner_id, job.task_id)
 
-    def _reserve(self, lease: Lease, job: Job, call: PlannedCall) -> tuple[UUID, Reserving]:
+    def _reserve(self, lease: Lease, job: Job, call: PlannedCall, ticket: UUID) -> Reserving:
         payer, tokens = _payer(job), call.input_tokens + call.output_tokens
 
-        def reserve() -> tuple[UUID, Reserving]:
-            ticket = uuid4()  # one whose answer got lost is the keeper's to release
+        def reserve() -> Reserving:
             with self._database.statement() as connection:
-                return ticket, _with_windows(
+                return _with_windows(
                     lambda: budgets.reserve(
                         connection, lease, payer, ticket=ticket, cost=call.cost, tokens=tokens
                     ),
@@ -155,20 +163,26 @@ class BudgetBook:
         seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
         return seconds * random.uniform(1, 2)
 
-    def _spend(self, job: Job, used: Used) -> Reserving:
+    def _spend(self, job: Job, used: Used, ticket: UUID) -> Reserving:
         payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
 
         def spend() -> Reserving:
             with self._database.statement() as connection:
                 return _with_windows(
-                    lambda: budgets.spend(connection, payer, cost=cost, tokens=tokens),
+                    lambda: budgets.spend(
+                        connection,
+                        payer,
+                        ticket=ticket,
+                        attempt=job.attempt,
+                        cost=cost,
+                        tokens=tokens,
+                    ),
                     lambda: budgets.begin_windows(connection, payer),
                 )
 
-        # one whose answer got lost may be booked twice: rather that than not at all
         return patiently(spend, seconds=_PATIENCE_SECONDS)
 
-    def _settle(self, job: Job, ticket: UUID, used: Used) -> None:
+    def _settle(self, job: Job, ticket: UUID, used: Used) -> date | None:
         cost, tokens = used.cost or _FREE, used.tokens
 
         def settle() -> bool:
@@ -178,11 +192,12 @@ class BudgetBook:
         try:
             settled = settle()
         except DatabaseUnavailableError:
-            # a try whose answer got lost may have done it: what it finds gone is not spent again
+            # a try whose answer got lost has done it, where this one finds nothing
             patiently(settle, seconds=_PATIENCE_SECONDS)
-            return
-        if not settled and (cost or tokens):
-            self._spend(job, used)  # released meanwhile, as a lost attempt's; spent all the same
+            return None
+        if settled or not (cost or tokens):
+            return None
+        return self._spend(job, used, ticket).day  # released long ago; spent all the same
 
     async def _ask_for_more(
         self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool

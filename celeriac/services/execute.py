@@ -7,6 +7,7 @@ runs on the process's event loop.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ import structlog
 
 from celeriac.db.transitions import Turn
 from celeriac.domain.errors import (
+    DatabaseUnavailableError,
     HardTimeLimitError,
     ProviderRateLimitedError,
     RetryableError,
     SoftTimeLimit,
+    SpecificationUnreadableError,
 )
 from celeriac.domain.execution import Claim, Message
 from celeriac.domain.outcome import (
@@ -34,6 +37,7 @@ from celeriac.domain.outcome import (
 )
 from celeriac.domain.plan import Plan
 from celeriac.domain.prompt import compiled
+from celeriac.domain.retry import RetryPolicy
 from celeriac.domain.states import Status
 from celeriac.kit.loop import LeftBehindError, LoopThread, Running
 from celeriac.logs import Step, bound
@@ -41,9 +45,10 @@ from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.backing import Backing
 from celeriac.services.claim import ClaimAttempt
-from celeriac.services.failures import outcome_of
+from celeriac.services.failures import failure_of, outcome_of
 from celeriac.services.finish import Finish
 from celeriac.services.notebook import Notebook
+from celeriac.services.patience import patiently
 from celeriac.services.plans import Plans
 from celeriac.services.ports import Job, LiveEvents, Runners
 from celeriac.services.reporting import Reporting
@@ -52,6 +57,12 @@ logger = structlog.get_logger(__name__)
 
 _TURN_SECONDS = 1.0
 """How long a slot goes on by itself. Messages that wait in the broker wait so much longer."""
+
+_PATIENCE_SECONDS = 30.0
+"""How long an attempt waits for the database before it is begun; then it is handed back."""
+
+_LONGEST_BACK_SECONDS = 300.0
+"""How long an attempt waits at most that a worker could not begin: twice as long each time."""
 
 _WIND_UP_SECONDS = 5.0
 """How long a stopped agent may take to let go before it is left behind."""
@@ -116,10 +127,9 @@ class Execute:
         """Run one attempt to its end; return the next claim, if one was taken with it."""
         logger.info(Step.EXECUTION_PICKED_UP, attempt=claim.lease.attempt)
         began = time.monotonic()
-        plan = self._parts.plans.of_versions(claim.task_version_id, claim.agent_version_id)
-        attempt = self._open(claim, plan)
+        attempt = self._open(claim)
         with self._parts.active.running(attempt):
-            outcome = self._run(attempt, claim, plan)
+            outcome = self._outcome(attempt, claim)
             if outcome is None:
                 logger.warning(Step.EXECUTION_LEASE_LOST, attempt=claim.lease.attempt)
                 return None
@@ -127,21 +137,48 @@ class Execute:
             finished = self._parts.finish(
                 claim, outcome, notes, turn(claim.queue), has_session=attempt.has_session
             )
-        _report(claim, outcome, finished.status, time.monotonic() - began)
-        if finished.status is not None and finished.status.terminal:
-            attempt.tidy()
-            if attempt.spoke:
-                self._parts.reporting.later(claim.lease.execution_id, _correlation(claim))
+        try:
+            _report(claim, finished.instead or outcome, finished.status, time.monotonic() - began)
+            self._tidy(attempt, claim, finished.status)
+        except Exception:  # it is stored, and the next claim must not be lost
+            logger.exception("execution.not_tidied")
         return finished.claim
 
-    def _open(self, claim: Claim, plan: Plan) -> Attempt:
+    def _open(self, claim: Claim) -> Attempt:
         return Attempt(
             claim.lease,
             workdir=self._parts.workdirs / str(claim.lease.execution_id),
-            deadline=time.monotonic() + plan.task.limits.hard_seconds,
             correlation=_correlation(claim),
             on_delta=self._parts.live.delta,
         )
+
+    def _outcome(self, attempt: Attempt, claim: Claim) -> Outcome | None:
+        """Return what the attempt comes to, whatever fails; None means that the lease was lost.
+
+        Nothing but the death of this process may leave an attempt without an outcome: that counts
+        as a crash (docs/adr/0014).
+        """
+        plan = None
+        try:
+            plan = self._plan(claim)
+            attempt.deadline = time.monotonic() + plan.task.limits.hard_seconds
+            return self._run(attempt, claim, plan)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, an outcome is stored
+            return _fault(error, attempt, claim, plan)
+
+    def _plan(self, claim: Claim) -> Plan:
+        """Read what the attempt is to do; see `Plans.of_versions` for what is raised."""
+        _ = claim.options  # they are read here already, where an unreadable one is handed back
+        return patiently(
+            lambda: self._parts.plans.of_versions(claim.task_version_id, claim.agent_version_id),
+            seconds=_PATIENCE_SECONDS,
+        )
+
+    def _tidy(self, attempt: Attempt, claim: Claim, status: Status | None) -> None:
+        if status is not None and status.terminal:
+            attempt.tidy()
+            if attempt.spoke:
+                self._parts.reporting.later(claim.lease.execution_id, _correlation(claim))
 
     def _prepare(self, claim: Claim, plan: Plan) -> Job:
         return Job(
@@ -164,7 +201,7 @@ class Execute:
     def _run(self, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:
         """Run the agent to its outcome; None means that the lease was lost."""
         try:
-            job = self._prepare(claim, plan)
+            job = patiently(lambda: self._prepare(claim, plan), seconds=_PATIENCE_SECONDS)
             runner = self._parts.runners.get(job.agent)
             attempt.back(self._parts.backing, job, runner)
             running = self._parts.loop.start(_within_soft_limit(runner.run(job, attempt), job))
@@ -223,10 +260,38 @@ def _ending(error: BaseException, attempt: Attempt, claim: Claim, plan: Plan) ->
             error = HardTimeLimitError(f"The attempt was stopped at its hard limit of {limit:g} s.")
         case None if isinstance(error, MustWaitError):
             return error.parked
+        case None if isinstance(error, DatabaseUnavailableError):
+            return _handed_back(error, claim)
         case None if isinstance(error, asyncio.CancelledError):
             error = RetryableError("The agent cancelled itself.")
     return outcome_of(
         error, plan.task.retry, attempt=claim.lease.attempt, retry_count=claim.retry_count
+    )
+
+
+def _fault(
+    error: BaseException, attempt: Attempt, claim: Claim, plan: Plan | None
+) -> Outcome | None:
+    """Return what becomes of an attempt that could not be begun, or whose end raised."""
+    match attempt.stop_reason:
+        case StopReason.LEASE_LOST:
+            return None
+        case StopReason.CANCELLED:
+            return Stopped()
+        case StopReason.SHUTDOWN:
+            return HandedBack()
+    if isinstance(error, DatabaseUnavailableError | SpecificationUnreadableError):
+        return _handed_back(error, claim)
+    logger.error("execution.fault", exc_info=error)
+    policy = RetryPolicy() if plan is None else plan.task.retry
+    return outcome_of(error, policy, attempt=claim.lease.attempt, retry_count=claim.retry_count)
+
+
+def _handed_back(error: BaseException, claim: Claim) -> HandedBack:
+    """Give the attempt back, not at once, for a fault that is not its agent's."""
+    seconds = min(2.0 ** min(claim.lease.attempt, 10), _LONGEST_BACK_SECONDS)
+    return HandedBack(
+        failure_of(error, attempt=claim.lease.attempt), seconds * random.uniform(0.5, 1)
     )
 
 
@@ -265,6 +330,14 @@ def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: floa
             error_code=outcome.failure.code,
             error=outcome.failure.message,
             traceback=outcome.failure.details.get("traceback"),
+        )
+    elif isinstance(outcome, HandedBack) and outcome.failure is not None:
+        logger.warning(
+            Step.EXECUTION_HANDED_BACK,
+            attempt=attempt,
+            delay=round(outcome.delay, 3),
+            error_code=outcome.failure.code,
+            error=outcome.failure.message,
         )
     elif isinstance(outcome, Parked):
         logger.info(

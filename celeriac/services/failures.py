@@ -3,7 +3,12 @@
 import random
 import traceback
 
-from celeriac.domain.errors import ExecutionError, InvalidInputError, ProviderRateLimitedError
+from celeriac.domain.errors import (
+    ExecutionError,
+    InvalidInputError,
+    ProviderRateLimitedError,
+    UnavailableError,
+)
 from celeriac.domain.outcome import Failed, Failure, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
 from celeriac.kit.jsontypes import JsonValue, storable, storable_text
@@ -14,12 +19,13 @@ MAX_TRACEBACK = 20_000
 
 def failure_of(error: BaseException, *, attempt: int) -> Failure:
     """Describe `error` for storage: stable code, message, type, traceback and attempt."""
-    code = error.code if isinstance(error, ExecutionError | InvalidInputError) else "agent_failed"
+    own = isinstance(error, ExecutionError | InvalidInputError | UnavailableError)
+    code = error.code if own else "agent_failed"
     details = _details(error)
     lines = "".join(traceback.format_exception(error))
     return Failure(
         code=code,
-        message=storable_text(str(error) or type(error).__name__)[:MAX_MESSAGE],
+        message=storable_text(_text(error))[:MAX_MESSAGE],
         details={
             "traceback": storable_text(lines)[-MAX_TRACEBACK:],
             **details,
@@ -49,6 +55,14 @@ def outcome_of(
         details = {**failure.details, "gave_up": decision.reason}
         return Failed(Failure(failure.code, failure.message, details))
     return Retry(failure, decision.seconds)
+
+
+def _text(error: BaseException) -> str:
+    """Return the error's text, or its type where it has none: agents raise anything."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - the error's own method
+        return type(error).__name__
 
 
 def _retryable(error: BaseException) -> bool:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.adapters.celery_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_health import RedisPing
+from celeriac.db import server
+from celeriac.db.engine import Database
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
 from celeriac.services.approval_links import ApprovalLinks
@@ -75,7 +77,9 @@ def build_desk(container: Container) -> Desk:
         tasks=Tasks(container.database),
         queries=queries,
         approvals=Approvals(container.database, container.live, container.dispatch),
-        approval_links=ApprovalLinks(secret_key(settings)),
+        approval_links=ApprovalLinks(
+            secret_key(settings), lambda: _database_clock(container.database)
+        ),
         sessions=sessions,
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
@@ -95,3 +99,8 @@ def build_desk(container: Container) -> Desk:
         ),
         redis_ping=redis_ping,
     )
+
+
+def _database_clock(database: Database) -> float:
+    with database.statement() as connection:
+        return server.seconds_now(connection)

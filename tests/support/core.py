@@ -121,7 +121,7 @@ class Core:
 
     def end(self, claim: Claim, outcome: Outcome) -> Finished:
         """Finish an attempt."""
-        return self.finish(claim, outcome, None, None)
+        return self.finish(claim, outcome, (), None)
 
     def waiting(self) -> UUID:
         """Submit one execution whose first attempt asks a person."""

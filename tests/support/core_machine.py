@@ -232,7 +232,7 @@ class CoreWorld(RuleBasedStateMachine):
             wanted = Status.CANCELLED
         self.forgetful.losses = losses
         taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "address") if turn else None
-        finished = Finish(self.forgetful, self.core.live)(claim, outcome, None, taking)
+        finished = Finish(self.forgetful, self.core.live)(claim, outcome, (), taking)
         taken = None
         if finished.claim is not None:
             taken = self.rows[finished.claim.lease.execution_id]

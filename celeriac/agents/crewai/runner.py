@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import structlog
 
-from celeriac.agents.base import check_output
+from celeriac.agents.base import final_result
 from celeriac.agents.child.environment import child_environment
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
@@ -109,8 +109,7 @@ class CrewaiRunner:
                 )
         finally:
             await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
-        check_output(result, job.output_schema, f"the crew {job.agent_name}")
-        return Completed(result)
+        return Completed(final_result(result, job.output_schema, f"the crew {job.agent_name}"))
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
         """Find every model that the crew names; an error says which node names it."""

@@ -14,10 +14,11 @@ from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.mcp.calls import Calls
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.offers import Offer, offers_of
-from celeriac.agents.mcp.results import clean
+from celeriac.agents.mcp.results import clean, repaired
 from celeriac.agents.mcp.servers import Chosen
 from celeriac.agents.mcp.steps import Steps
 from celeriac.domain.schema import violations
+from celeriac.kit.jsontypes import BEYOND_64_BITS
 from celeriac.services.ports import RunContext
 
 _ANY_OBJECT = SchemaValidator(
@@ -60,6 +61,8 @@ class ServerTools(AbstractToolset[None]):
         offer = self._offers[name]
         arguments = clean(tool_args)
         faults = violations(offer.schema, arguments)
+        if arguments != repaired(tool_args):
+            faults.append(f"{BEYOND_64_BITS} or no number at all must be given as a text")
         if faults:
             raise ToolFailed(f"The arguments don't fit the tool: {'; '.join(faults)}.")
         if offer.needs_approval and not ctx.tool_call_approved:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from celeriac.agents.base import check_output
+from celeriac.agents.base import final_result
 from celeriac.agents.child.environment import child_environment
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
@@ -21,11 +21,10 @@ from celeriac.agents.child.run import run_in_child
 from celeriac.agents.python import child_main
 from celeriac.agents.python.callables import AgentFunction, find_function
 from celeriac.agents.python.context import AgentContext
-from celeriac.agents.results import encode_result
 from celeriac.domain.agent import PythonAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, PermanentError
 from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import JsonValue, loads
+from celeriac.kit.jsontypes import JsonValue
 from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
@@ -70,8 +69,7 @@ class PythonRunner:
             result = await _run_on_loop(function, job, AgentContext(job, context, self._price))
         else:
             result = await self._run_in_child(job.agent, job, context)
-        check_output(result, job.output_schema, function.path)
-        return Completed(result)
+        return Completed(final_result(result, job.output_schema, function.path))
 
     async def _find(self, path: str) -> AgentFunction:
         """Find a function once; importing its module may take long, so a thread does it."""
@@ -101,11 +99,10 @@ def _module_path() -> list[str]:
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
-async def _run_on_loop(function: AgentFunction, job: Job, context: AgentContext) -> JsonValue:
+async def _run_on_loop(function: AgentFunction, job: Job, context: AgentContext) -> object:
     arguments = function.arguments(job.variables, context)
     try:
-        value = await function.call(**arguments)
+        return await function.call(**arguments)
     except (SystemExit, KeyboardInterrupt) as error:
         # Let through, these would end the event loop of every other agent.
         raise PermanentError(f"{function.path} tried to end its process: {error!r}") from error
-    return loads(encode_result(value, function.path))

@@ -119,6 +119,18 @@ class AgentMisconfiguredError(PermanentError):
     code = "agent_misconfigured"
 
 
+class SpecificationUnreadableError(RetryableError):
+    """This release can't read a stored task, agent or option: a newer one has written it."""
+
+    code = "specification_unreadable"
+
+
+class ResultNotStorableError(PermanentError):
+    """The database refuses what an attempt came to."""
+
+    code = "result_not_storable"
+
+
 class TimeLimitError(ExecutionError):
     """The attempt ran past one of its time limits."""
 

@@ -63,7 +63,7 @@ def test_every_part_of_a_lease_counts(core: Core, kind: str) -> None:
 def test_a_robbed_worker_can_t_finish(core: Core, robbed: Claim, outcome: Outcome) -> None:
     before = core.snapshot(robbed.lease.execution_id)
     assert core.end(robbed, outcome).status is None
-    assert core.finish(robbed, outcome, notes(robbed.lease), None).status is None
+    assert core.finish(robbed, outcome, [notes(robbed.lease)], None).status is None
     assert core.snapshot(robbed.lease.execution_id) == before
 
 

@@ -84,7 +84,7 @@ def with_session(core: Core, places: Places) -> UUID:
     with core.database.statement() as connection:
         made = sessions.begin(connection, claim.lease, runner="python", parent_id=None)
     assert made is not None
-    core.finish(claim, Completed(1), None, None, has_session=True)
+    core.finish(claim, Completed(1), (), None, has_session=True)
     (places.session(made) / "work").mkdir(parents=True)
     (places.session(made) / "work" / "a.txt").touch()
     return made

@@ -49,7 +49,6 @@ class Process:
         attempt = Attempt(
             claim.lease,
             workdir=self.workdir,
-            deadline=0,
             correlation={},
             on_delta=self.core.live.delta,
         )
@@ -115,9 +114,9 @@ def test_notes_survive_a_database_that_is_away(core: Core, process: Process) -> 
         notebook.flush()
         emit(attempt, "b")
         notebook.flush()
+        notebook.flush()
     broken.close()
-    assert [name for name in told(core, claim) if name == "b"] == ["b"]
-    assert told(core, claim)[0] == "a"
+    assert told(core, claim) == ["a", "b"]
     core.assert_consistent()
 
 
@@ -128,6 +127,11 @@ async def _charge(*, input_tokens: int = 0, output_tokens: int = 0) -> None:
 UNSTORABLE: dict[str, Callable[[Attempt], Coroutine[Any, Any, None]]] = {
     "progress that is no number": lambda attempt: attempt.progress("much"),  # type: ignore[arg-type]
     "a total that is no number": lambda attempt: attempt.progress(1, "much"),  # type: ignore[arg-type]
+    "progress that is NaN": lambda attempt: attempt.progress(float("nan")),
+    "an infinite total": lambda attempt: attempt.progress(1, float("inf")),
+    "NaN": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": float("nan")}),
+    "an integer beyond 64 bits": lambda attempt: attempt.emit(EventType.CUSTOM, {"n": 2**63}),
+    "equal keys": lambda attempt: attempt.emit(EventType.CUSTOM, {"1": 1, 1: 2}),  # type: ignore[dict-item]
     "an object": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": object()}),
     "a lone surrogate": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": "\udce9"}),
     "too many tokens": lambda _: _charge(input_tokens=2**40),
@@ -142,7 +146,7 @@ def test_what_can_t_be_stored_is_refused_where_it_is_told(
     attempt = process.attempt(core.running())
     with pytest.raises((TypeError, ValueError)):
         asyncio.run(UNSTORABLE[what](attempt))
-    assert not attempt.take_notes()
+    assert attempt.next_batch() is None
 
 
 def test_odd_texts_are_stored(core: Core, process: Process) -> None:
@@ -150,7 +154,7 @@ def test_odd_texts_are_stored(core: Core, process: Process) -> None:
     attempt = process.attempt(claim)
 
     async def tell() -> None:
-        await attempt.progress(float("nan"), float("inf"), "nul \x00 and \udce9")
+        await attempt.progress(1, 2, "nul \x00 and \udce9")
         await attempt.charge(ModelCall("p\x00", "m\udce9", 1, 1, finish_reason="\x00"))
         await attempt.emit(EventType.CUSTOM, {"name": "\x00"})
 

@@ -45,6 +45,12 @@ def test_what_can_t_be_stored_is_refused(body: bytes) -> None:
         parse(body)
 
 
+@pytest.mark.parametrize("digits", [str(2**63), str(-(2**63) - 1), "1" + "0" * 400])
+def test_integers_beyond_64_bits_are_refused_in_the_words_for_results(digits: str) -> None:
+    with pytest.raises(InvalidInputError, match="an integer beyond 64 bits; send it as a text"):
+        parse(f'{{"variables": {{"n": {digits}}}}}'.encode())
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"NaN", b"1e999", b'"\\ud800"', b"\xff", b"{'a': 1}", _nested(100_000)]
 )
