@@ -167,6 +167,7 @@ def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, proces
             core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
         emit(attempt, "b")
         process.notebook.flush()
+        process.notebook.flush()
     assert told(core, claim) == ["a", "b"]
 
 
