@@ -177,7 +177,7 @@ def test_a_result_outlives_a_lock_that_is_held_for_long(core: Core, impatient: D
     with ThreadPoolExecutor(1) as thread, capture_logs() as logs:
         with core.database.transaction() as holder:
             holder.execute(text("SELECT id FROM executions FOR UPDATE"))
-            finishing = thread.submit(finish, claim, Completed(1), None, None)
+            finishing = thread.submit(finish, claim, Completed(1), (), None)
             wait_until(lambda: logs, "the lock time-out has passed")
         assert finishing.result(30).status is Status.COMPLETED
     assert logs[0]["code"] == "database_busy"
