@@ -91,7 +91,8 @@ def of_error(request: Request, error: CeleriacError) -> Response:
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnavailableError):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        if not isinstance(error, errors.DatabaseTimeoutError):  # it would take as long again
+            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         logger.warning("api.unavailable", code=error.code, error=error.message)
     return problem(
         request,

@@ -1,7 +1,7 @@
 """What a worker writes while it holds leases: renewals, and what its agents tell."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -13,32 +13,47 @@ from celeriac.domain.usage import ModelCall
 from celeriac.kit.ids import uuid7
 
 _RENEW = text("""
-WITH held AS (
-    SELECT e.id FROM executions e
-    JOIN unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]))
-         AS l (id, attempt, token)
-      ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
+WITH asked AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]))
+        AS l (id, attempt, token)
+), held AS (
+    SELECT e.id, e.cancel_requested_at IS NOT NULL AS cancelled
+    FROM executions e
+    JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
+    WHERE e.lease_until IS NOT NULL
+), free AS (
+    SELECT e.id
+    FROM executions e
+    JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
     WHERE e.lease_until IS NOT NULL
     ORDER BY e.id
-    FOR UPDATE OF e
+    FOR UPDATE OF e SKIP LOCKED
+), renewed AS (
+    UPDATE executions e SET lease_until = now() + make_interval(secs => :lease_seconds)
+    FROM free WHERE e.id = free.id
+    RETURNING e.id, set_config('synchronous_commit', 'off', true)
 )
-UPDATE executions e SET lease_until = now() + make_interval(secs => :lease_seconds)
-FROM held WHERE e.id = held.id
-RETURNING e.id, e.cancel_requested_at IS NOT NULL,
-          set_config('synchronous_commit', 'off', true)
+SELECT h.id, h.cancelled, r.id IS NULL FROM held h LEFT JOIN renewed r ON r.id = h.id
 """)
 
 
-def renew(
-    connection: Connection, leases: Sequence[Lease], *, lease_seconds: float
-) -> dict[UUID, bool]:
-    """Renew all `leases` in one statement.
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What came of renewing leases.
 
-    Returns those still held, each with whether its cancellation was asked for. A lease that is not
-    in the answer is lost: its execution must be stopped and will accept no writing.
+    `held` has the leases that are still ours, each with whether its cancellation was asked for. One
+    that is missing is lost: its execution must be stopped and will accept no writing.
     """
-    rows = connection.execute(_RENEW, {**_columns(leases), "lease_seconds": lease_seconds})
-    return {row[0]: row[1] for row in rows}
+
+    held: Mapping[UUID, bool]
+    skipped: frozenset[UUID]
+    """Those of them that were not renewed, because someone else had locked their row."""
+
+
+def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
+    """Renew all `leases` in one statement that waits for no row."""
+    found = connection.execute(_RENEW, {**_columns(leases), "lease_seconds": lease_seconds}).all()
+    return Renewal({row[0]: row[1] for row in found}, frozenset(row[0] for row in found if row[2]))
 
 
 @dataclass(slots=True)
@@ -146,6 +161,14 @@ def record(connection: Connection, notes: Sequence[Notes]) -> set[UUID]:
     `notes`.
     """
     return {row[0] for row in connection.execute(_RECORD, _record_parameters(notes))}
+
+
+def wait_briefly(connection: Connection, seconds: float) -> None:
+    """Let the statements of the present transaction wait for a lock for so long at most."""
+    connection.execute(
+        text("SELECT set_config('lock_timeout', :value, true)"),
+        {"value": f"{round(seconds * 1000)}ms"},
+    )
 
 
 def _columns(leases: Sequence[Lease]) -> dict[str, list[object]]:

@@ -37,3 +37,15 @@ def describe(connection: Connection) -> DatabaseServer:
         )
     ).one()
     return DatabaseServer(*row)
+
+
+def read_only(connection: Connection) -> bool:
+    """Whether the server refuses writing: a standby, or a primary that was demoted."""
+    shown = connection.execute(text("SHOW transaction_read_only")).scalar_one()
+    return bool(shown == "on")
+
+
+def clock(connection: Connection) -> datetime:
+    """Return the server's clock."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now

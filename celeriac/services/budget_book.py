@@ -153,8 +153,13 @@ class BudgetBook:
         return patiently(reserve, seconds=_PATIENCE_SECONDS)
 
     def _seconds_behind_others(self, execution_id: UUID) -> float:
-        with self._database.statement() as connection:
-            parks = events.parks_since_last_call(connection, execution_id, reason=WaitingFor.BUDGET)
+        def count() -> int:
+            with self._database.statement() as connection:
+                return events.parks_since_last_call(
+                    connection, execution_id, reason=WaitingFor.BUDGET
+                )
+
+        parks = patiently(count, seconds=_PATIENCE_SECONDS)
         seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
         return seconds * random.uniform(1, 2)
 
@@ -237,20 +242,27 @@ class BudgetBook:
         self, standing: Standing, question: Question, cost: Decimal, tokens: int, by: str
     ) -> None:
         """Raise a window's limits, once for all who asked about it, and let these go on."""
-        with self._database.statement() as connection:
-            raised = budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
-        if not raised:
-            return
-        logger.info(
-            "budget.raised",
-            budget_id=standing.budget_id,
-            window=standing.window,
-            by=by,
-            cost=str(cost),
-            tokens=tokens,
-        )
+
+        def raise_limits() -> bool:
+            with self._database.statement() as connection:
+                return budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
+
+        if patiently(raise_limits, seconds=_PATIENCE_SECONDS):
+            logger.info(
+                "budget.raised",
+                budget_id=standing.budget_id,
+                window=standing.window,
+                by=by,
+                cost=str(cost),
+                tokens=tokens,
+            )
+        # in any case: a try whose answer got lost may have raised them
         note = "Answered with another execution's question about the same budget."
-        self._live.changed(answer_all(self._database, question.key, by=by, note=note))
+        resumed = patiently(
+            lambda: answer_all(self._database, question.key, by=by, note=note),
+            seconds=_PATIENCE_SECONDS,
+        )
+        self._live.changed(resumed)
 
 
 class _Subjects:
@@ -274,9 +286,12 @@ class _Subjects:
             if self.fresh:
                 return
             began = time.monotonic()
-            with self._database.statement() as connection:
-                self._ids = budgets.subjects(connection)
+            self._ids = patiently(self._find, seconds=_PATIENCE_SECONDS)
             self._read_at = began
+
+    def _find(self) -> frozenset[UUID]:
+        with self._database.statement() as connection:
+            return budgets.subjects(connection)
 
 
 def _with_windows(work: Callable[[], Reserving], begin: Callable[[], None]) -> Reserving:

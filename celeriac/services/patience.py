@@ -1,4 +1,4 @@
-"""Waiting for a database that is away: for work that must not be given up at the first error."""
+"""Trying again while the database is away or busy: for work that must outlive that."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,14 +14,17 @@ T = TypeVar("T")
 
 
 def patiently(work: Callable[[], T], *, seconds: float) -> T:
-    """Return `work()`, tried again for up to `seconds` while the database doesn't answer.
+    """Return `work()`, tried again for up to `seconds` while the database is away or busy.
 
-    Raises the last DatabaseUnavailableError when the time is up. `work` must be safe to repeat.
+    Raises the last DatabaseUnavailableError (or one of its kinds) when the time is up. `work` must
+    be safe to repeat.
     """
     try:
         return work()
     except DatabaseUnavailableError as error:
-        logger.warning("database.unavailable", error=error.message, patience_seconds=seconds)
+        logger.warning(
+            "database.unavailable", code=error.code, error=error.message, patience_seconds=seconds
+        )
     retrying = Retrying(
         retry=retry_if_exception_type(DatabaseUnavailableError),
         wait=wait_random_exponential(multiplier=0.1, max=2),

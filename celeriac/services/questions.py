@@ -10,17 +10,19 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import approvals
-from celeriac.db.approvals import Closed
+from celeriac.db.approvals import Asked, Closed
 from celeriac.db.engine import Database
 from celeriac.domain.agent.tools import OnExpiry
 from celeriac.domain.approval import Answer, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.logs import Step
+from celeriac.services.patience import patiently
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
 
+_PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 """How often a process looks for the answers that its attempts wait for in their places."""
 
@@ -38,8 +40,12 @@ class Questions:
         self, execution_id: UUID, *, kind: QuestionKind | None = None
     ) -> Mapping[str, Answer]:
         """Return the answers to an execution's questions, of one kind or of all, by key."""
-        with self._database.statement() as connection:
-            return approvals.answers(connection, execution_id, kind=kind)
+
+        def read() -> Mapping[str, Answer]:
+            with self._database.statement() as connection:
+                return approvals.answers(connection, execution_id, kind=kind)
+
+        return patiently(read, seconds=_PATIENCE_SECONDS)
 
     async def ask(self, lease: Lease, question: Question) -> Answer:
         """Store a question and wait until it is answered; see `RunContext.ask`.
@@ -55,8 +61,11 @@ class Questions:
             self._watch.drop(approval_id, closing)
 
     def _store(self, lease: Lease, question: Question) -> UUID:
-        with self._database.statement() as connection:
-            asked = approvals.ask(connection, lease, question)
+        def ask() -> Asked | None:  # under its key: a try whose answer got lost has asked it
+            with self._database.statement() as connection:
+                return approvals.ask(connection, lease, question)
+
+        asked = patiently(ask, seconds=_PATIENCE_SECONDS)
         if asked is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
         if asked.fresh:

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryRunner
 from celeriac.domain.errors import LeaseLostError
@@ -23,6 +25,7 @@ from celeriac.services.ports import Job, RunContext
 from tests.integration.core.test_transitions import FAILURE
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.outages import holding
 from tests.support.spending import backing_of, job_of
 
 
@@ -259,3 +262,34 @@ def test_an_attempt_that_was_overtaken_in_its_own_process_makes_way(
             assert process.active.all() == [second]
         assert len(process.active) == 0
     assert core.status(second.lease.execution_id) is Status.RUNNING
+
+
+def lease_until(core: Core, claim: Claim) -> datetime:
+    with core.database.statement() as connection:
+        query = text("SELECT lease_until FROM executions WHERE id = :id")
+        found: datetime = connection.execute(query, {"id": claim.lease.execution_id}).scalar_one()
+    return found
+
+
+def test_a_locked_row_holds_up_no_other_lease_and_is_not_lost(core: Core, process: Process) -> None:
+    claims = [core.running() for _ in range(3)]
+    attempts = [process.attempt(claim) for claim in claims]
+    core.cancel(core.actor, [claims[1].lease.execution_id])
+    before = [lease_until(core, claim) for claim in claims]
+    first = claims[0].lease.execution_id
+    with (
+        process.active.running(attempts[0]),
+        process.active.running(attempts[1]),
+        process.active.running(attempts[2]),
+    ):
+        lock = f"SELECT id FROM executions WHERE id = '{first}' FOR UPDATE"
+        with holding(core.database.engine.url, lock):
+            process.heartbeat.beat()
+            process.heartbeat.catch_up()
+            now = [lease_until(core, claim) for claim in claims]
+            assert [a > b for a, b in zip(now, before, strict=True)] == [False, True, True]
+        assert [each.stop_reason for each in attempts] == [None, StopReason.CANCELLED, None]
+        process.heartbeat.catch_up()
+        again = [lease_until(core, claim) for claim in claims]
+        assert [a > b for a, b in zip(again, now, strict=True)] == [True, False, False]
+    core.assert_consistent()

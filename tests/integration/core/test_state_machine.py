@@ -165,7 +165,9 @@ class CoreMachine(AskingRules):
     def beat(self, picks: list[int]) -> None:
         claims = self.some_claims(picks)
         with self.core.database.statement() as connection:
-            kept = leases.renew(connection, [c.lease for c in claims], lease_seconds=LEASE_SECONDS)
+            kept = leases.renew(
+                connection, [c.lease for c in claims], lease_seconds=LEASE_SECONDS
+            ).held
         held = [claim.lease.execution_id for claim in claims if self.holds(claim)]
         assert kept == {key: self.rows[key].cancelling for key in held}
 
