@@ -9,6 +9,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.jsontypes import dumps, loads
+from celeriac.kit.threads import Threads
 from celeriac.kit.urls import psycopg_url, without_password
 
 _OPTIONS = " ".join(
@@ -53,6 +54,8 @@ class Database:
                 "keepalives_count": 3,
             },
         )
+        self.threads = Threads("database", connections)
+        """For coroutines that read or write: as many threads as there are connections."""
         self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     @contextmanager
@@ -72,6 +75,7 @@ class Database:
 
     def close(self) -> None:
         """Close all idle connections; those in use are closed when they come back."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
 
 

@@ -20,6 +20,7 @@ from celeriac.kit.proctable import (
     send_signal,
     still_running,
 )
+from celeriac.kit.threads import PROCESSES
 
 __all__ = [
     "ProcessIdentity",
@@ -149,12 +150,19 @@ async def terminate_group_async(
     Cancelled on its way it leaves processes behind: shield it.
     """
     steps = _termination(leader, grace_seconds, marker)
-    while True:
+
+    def next_step() -> float | frozenset[ProcessIdentity]:
         try:
-            await asyncio.sleep(next(steps))
+            return next(steps)
         except StopIteration as end:
             survivors: frozenset[ProcessIdentity] = end.value
             return survivors
+
+    while True:
+        step = await PROCESSES.run(next_step)  # which may read the whole table of processes
+        if not isinstance(step, float):
+            return step
+        await asyncio.sleep(step)
 
 
 _Steps = Generator[float, None, frozenset[ProcessIdentity]]

@@ -29,7 +29,7 @@ from celeriac.services.budget_words import (
     sentence,
     spent_error,
 )
-from celeriac.services.patience import patiently
+from celeriac.services.patience import patiently_in
 from celeriac.services.ports import Job, LiveEvents
 from celeriac.services.questions import Questions
 
@@ -71,6 +71,7 @@ class BudgetBook:
     def __init__(self, database: Database, questions: Questions, live: LiveEvents) -> None:
         """Keep the book in `database`, ask people through `questions`, tell `live` of it."""
         self._database = database
+        self._threads = database.threads
         self._questions = questions
         self._live = live
         self._subjects = _Subjects(database)
@@ -88,7 +89,7 @@ class BudgetBook:
             return None
         until = time.monotonic() + _IN_PLACE_SECONDS
         while True:
-            ticket, found = await asyncio.to_thread(self._reserve, lease, job, call)
+            ticket, found = await self._reserve(lease, job, call)
             if not found.held:
                 raise LeaseLostError("This worker no longer owns the attempt.")
             if not found.standings:
@@ -102,13 +103,27 @@ class BudgetBook:
                 continue
             patient = time.monotonic() <= until
             if may_park and not patient:
-                seconds = await asyncio.to_thread(self._seconds_behind_others, lease.execution_id)
+                seconds = await self._threads.run(self._seconds_behind_others, lease.execution_id)
                 raise MustWaitError(parked_behind(found.standings, seconds))
             await asyncio.sleep(random.uniform(*(_LOOK_SECONDS if patient else _LATER_SECONDS)))
 
     async def settle(self, job: Job, ticket: UUID, used: Used) -> None:
         """Put what a call used in the place of its reservation."""
-        await asyncio.to_thread(self._settle, job, ticket, used)
+        cost, tokens = used.cost or _FREE, used.tokens
+
+        def settle() -> bool:
+            with self._database.statement() as connection:
+                return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
+
+        try:
+            settled = await self._threads.run(settle)
+        except DatabaseUnavailableError:
+            # a try whose answer got lost may have done it: what it finds gone is not spent again
+            await patiently_in(self._threads, settle, seconds=_PATIENCE_SECONDS, surely=True)
+            return
+        if not settled and (cost or tokens):
+            # released meanwhile, as a lost attempt's; spent all the same
+            await self._spend(job, used)
 
     async def spend(self, lease: Lease, job: Job, used: Used) -> None:
         """Book a call that nothing was reserved for, after it was made.
@@ -117,7 +132,7 @@ class BudgetBook:
         """
         if not await self._applies(job):
             return
-        found = await asyncio.to_thread(self._spend, job, used)
+        found = await self._spend(job, used)
         exceeded = [each for each in found.standings if each.exceeded]
         if exceeded:
             await self._ask_for_more(lease, job, exceeded, may_park=False)
@@ -126,10 +141,10 @@ class BudgetBook:
         if job.budget is not None:
             return True
         if not self._subjects.fresh:
-            await asyncio.to_thread(self._subjects.read)
+            await self._threads.run(self._subjects.read)
         return self._subjects.include(job.owner_id, job.task_id)
 
-    def _reserve(self, lease: Lease, job: Job, call: PlannedCall) -> tuple[UUID, Reserving]:
+    async def _reserve(self, lease: Lease, job: Job, call: PlannedCall) -> tuple[UUID, Reserving]:
         payer, tokens = _payer(job), call.input_tokens + call.output_tokens
 
         def reserve() -> tuple[UUID, Reserving]:
@@ -142,7 +157,7 @@ class BudgetBook:
                     lambda: budgets.begin_windows(connection, payer),
                 )
 
-        return patiently(reserve, seconds=_PATIENCE_SECONDS)
+        return await patiently_in(self._threads, reserve, seconds=_PATIENCE_SECONDS)
 
     def _seconds_behind_others(self, execution_id: UUID) -> float:
         with self._database.statement() as connection:
@@ -150,7 +165,7 @@ class BudgetBook:
         seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
         return seconds * random.uniform(1, 2)
 
-    def _spend(self, job: Job, used: Used) -> Reserving:
+    async def _spend(self, job: Job, used: Used) -> Reserving:
         payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
 
         def spend() -> Reserving:
@@ -161,23 +176,7 @@ class BudgetBook:
                 )
 
         # one whose answer got lost may be booked twice: rather that than not at all
-        return patiently(spend, seconds=_PATIENCE_SECONDS)
-
-    def _settle(self, job: Job, ticket: UUID, used: Used) -> None:
-        cost, tokens = used.cost or _FREE, used.tokens
-
-        def settle() -> bool:
-            with self._database.statement() as connection:
-                return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
-
-        try:
-            settled = settle()
-        except DatabaseUnavailableError:
-            # a try whose answer got lost may have done it: what it finds gone is not spent again
-            patiently(settle, seconds=_PATIENCE_SECONDS)
-            return
-        if not settled and (cost or tokens):
-            self._spend(job, used)  # released meanwhile, as a lost attempt's; spent all the same
+        return await patiently_in(self._threads, spend, seconds=_PATIENCE_SECONDS, surely=True)
 
     async def _ask_for_more(
         self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool
@@ -204,7 +203,7 @@ class BudgetBook:
         """Do what the answers say, and return the questions that have none."""
         if not questions:
             return {}
-        answers = await asyncio.to_thread(
+        answers = await self._threads.run(
             self._questions.answers, lease.execution_id, kind=QuestionKind.BUDGET
         )
         for each, question in questions.items():
@@ -216,7 +215,7 @@ class BudgetBook:
         if not answer.approved:
             raise spent_error(standing, f"More was refused by {answer.by or 'nobody in time'}.")
         cost, tokens = extension_of(standing, answer)
-        await asyncio.to_thread(self._raise, standing, question, cost, tokens, answer.by)
+        await self._threads.run(self._raise, standing, question, cost, tokens, answer.by)
 
     def _raise(
         self, standing: Standing, question: Question, cost: Decimal, tokens: int, by: str

@@ -8,6 +8,8 @@ from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.agents.registry import Registry
 from celeriac.kit.loop import LoopThread
+from celeriac.kit.own_loops import OwnLoops
+from celeriac.kit.threads import Threads
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.admission import Admission
 from celeriac.services.attempt import StopReason
@@ -28,6 +30,9 @@ from celeriac.wiring.container import Container
 from celeriac.wiring.options import places, rates
 from celeriac.wiring.runners import build_runners
 
+_RATE_THREADS = 4
+"""For questions to the rate limiter, which answers within a millisecond or not at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
@@ -41,6 +46,7 @@ class Machinery:
     reporting: Reporting
     limiter: RedisRateLimiter
     loop: LoopThread
+    own_loops: OwnLoops
     runners: Registry
 
     def close(self) -> None:
@@ -49,6 +55,7 @@ class Machinery:
         self.reporting.close()
         self.runners.close(self.loop)
         self.loop.close()
+        self.own_loops.close()
         self.limiter.close()
 
 
@@ -58,11 +65,13 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
     active = ActiveAttempts()
     notebook = Notebook(container.database, active, container.live)
     loop = LoopThread()
+    own_loops = OwnLoops()
     runners = build_runners(settings)
     if settings.worker.warm_runners:
         runners.warm()
     lease_seconds = settings.worker.lease_seconds
     limiter = RedisRateLimiter(settings.require_redis())
+    rate_threads = Threads("rate limits", _RATE_THREADS)
     questions = Questions(container.database, container.live)
     reporting = Reporting(Reports(container.database).prepare)
     parts = Parts(
@@ -74,16 +83,18 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         notebook=notebook,
         backing=Backing(
             admission=Admission(
-                ProviderLimits(limiter, rates(settings), container.database),
+                ProviderLimits(limiter, rates(settings), container.database, rate_threads),
                 BudgetBook(container.database, questions, container.live),
             ),
             conversations=Conversations(container.database),
             questions=questions,
             tapes=Tapes(container.database),
+            threads=container.database.threads,
         ),
         reporting=reporting,
         live=container.live,
         loop=loop,
+        own_loops=own_loops,
         workdirs=places(settings).workdirs,
         worker=worker,
         lease_seconds=lease_seconds,
@@ -100,6 +111,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         reporting=reporting,
         limiter=limiter,
         loop=loop,
+        own_loops=own_loops,
         runners=runners,
     )
 
