@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,11 +27,13 @@ __all__ = [
     "ProcessIdentity",
     "ResourceLimits",
     "UserIds",
+    "children_descriptor_limit",
     "find_members",
     "guarded_command",
     "identify",
     "launch",
     "limit_resources",
+    "raise_descriptor_limit",
     "send_signal",
     "set_parent_death_signal",
     "still_running",
@@ -56,6 +59,31 @@ class ResourceLimits:
 
 
 NO_LIMITS = ResourceLimits()
+
+
+class _Descriptors:
+    """What the soft limit of open files was before this process has raised its own."""
+
+    soft: int | None = None
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as its hard limit allows; return how many.
+
+    Children of `guarded_command` get the soft limit back that there was before: programs that use
+    select(2) break with descriptors above 1023.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        if _Descriptors.soft is None:
+            _Descriptors.soft = soft
+    return hard
+
+
+def children_descriptor_limit() -> int | None:
+    """Return the soft limit of open files that children must be given; None where it is ours."""
+    return _Descriptors.soft
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +119,7 @@ def guarded_command(
         "" if become is None else str(become.user),
         "" if become is None else str(become.group),
         "" if lifeline is None else str(lifeline),
+        "" if _Descriptors.soft is None else str(_Descriptors.soft),
     )
     return [sys.executable, "-I", "-S", guard.__file__, *settings, *command]
 

@@ -32,6 +32,7 @@ MAX_DETAILS = 200_000
 """Characters of an error's details as JSON; larger ones are left out."""
 
 _MAX_NAME = 200
+_MAX_CHAIN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,12 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
     name = details.get("type")
     if not isinstance(name, str):
         name = _type_name(kind)
+    message = _text(lambda: str(error), MAX_MESSAGE)
+    traceback_text = _traceback(error, f"{name}: {message}" if message else name)
     failure = Failure(
         code=_code(error),
-        message=_text(lambda: str(error), MAX_MESSAGE) or name,
-        details={"traceback": _traceback(error, name), **details, "type": name, "attempt": attempt},
+        message=message or name,
+        details={"traceback": traceback_text, **details, "type": name, "attempt": attempt},
     )
     return Raised(
         failure=failure,
@@ -177,10 +180,29 @@ def _as_texts(said: dict[Any, Any]) -> list[tuple[str, str]]:
     return [(text(name), text(value)) for name, value in said.items()]
 
 
-def _traceback(error: BaseException, name: str) -> str:
-    """Format the traceback; a chain that can't be formatted leaves the error's own frames."""
-    lines = _asked(lambda: traceback.format_exception(error), None)
+def _traceback(error: BaseException, last_line: str) -> str:
+    """Format the traceback; of a chain that is too long or can't be formatted only the last part.
+
+    Formatting takes a millisecond for each error that is the cause or context of another one, or
+    is in a group.
+    """
+    lines = _asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
     if lines is None:
         own = _asked(lambda: traceback.format_tb(error.__traceback__), [])
-        lines = ["Traceback (most recent call last):\n", *own, f"{name}\n"]
+        lines = ["Traceback (most recent call last):\n", *own, f"{last_line}\n"]
     return storable_text(_asked(lambda: "".join(lines)[-MAX_TRACEBACK:], ""))
+
+
+def _is_long(error: BaseException) -> bool:
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        grouped = each.exceptions if _is(each, BaseExceptionGroup) else ()
+        if len(seen) + len(grouped) > _MAX_CHAIN:
+            return True
+        left += [one for one in (each.__cause__, each.__context__, *grouped) if one is not None]
+    return False

@@ -19,6 +19,7 @@ from celeriac.db import workers
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Message
 from celeriac.kit.ids import uuid7
+from celeriac.kit.process import raise_descriptor_limit
 from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
@@ -69,6 +70,7 @@ class WorkerProcess:
         slots: int,
     ) -> None:
         """Make the parts and start the threads; raises ConfigurationError."""
+        raise_descriptor_limit()  # each coroutine of a user has an event loop, with three of them
         self._settings = settings
         self._closing = closing
         self._id = uuid7()

@@ -224,10 +224,13 @@ def _raise_own() -> NoReturn:
 
 
 async def leave_thread(_: "AgentContext") -> str:
-    """Leave a thread that goes on to call the loop."""
-    loop = asyncio.get_running_loop()
+    """Leave a thread that has the loop exit once the attempt is over."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
 
     def call() -> None:
+        while not task.done():
+            time.sleep(0.001)
         with contextlib.suppress(RuntimeError):
             while True:
                 loop.call_soon_threadsafe(sys.exit, 9)
