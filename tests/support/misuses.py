@@ -7,6 +7,8 @@ agents sleep for minutes: nothing but the misuse itself may end them.
 import asyncio
 import concurrent.futures
 import contextlib
+import ctypes
+import gc
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import celeriac
 from celeriac import PermanentError, RetryableError
+from celeriac.kit.loop import LoopThread
 
 if TYPE_CHECKING:
     from celeriac import AgentContext
@@ -133,9 +136,6 @@ class _Mute:
     def __repr__(self) -> str:
         raise KeyboardInterrupt
 
-    def __del__(self) -> None:
-        raise SystemExit(4)
-
 
 class _HostileMeta(type):
     def __getattribute__(cls, name: str) -> Any:
@@ -169,6 +169,32 @@ def _chained() -> BaseException:
         following.__context__ = error
         error = following
     return error
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "own BaseException": lambda: OwnBaseError("own"),
+    "StopIteration": lambda: StopIteration(1),
+    "StopAsyncIteration": StopAsyncIteration,
+    "CancelledError": asyncio.CancelledError,
+    "own CancelledError": OwnCancelledError,
+    "group": lambda: ExceptionGroup("group", [ValueError("one"), OSError("two")]),
+    "group with SystemExit": lambda: BaseExceptionGroup(
+        "group", [SystemExit(1), UnspeakableError()]
+    ),
+    "group in groups": _nested,
+    "long chain": _chained,
+    "no text": UnspeakableError,
+    "text of another type": NoTextError,
+    "text with hostile methods": HostileTextError,
+    "huge text": lambda: ValueError("x" * 50_000_000),
+    "hostile attributes": HostileAttributesError,
+    "odd attributes": OddAttributesError,
+    "unstorable details": UnstorableDetailsError,
+    "hostile class": HostileClassError,
+}
 
 
 # what it leaves running
@@ -412,37 +438,39 @@ async def ignore_cancellation(_: "AgentContext") -> None:
 _FAILED = "agent_failed"
 
 MISUSES: dict[str, Misuse] = {
-    "SystemExit": Misuse(
-        raising(lambda: SystemExit(3)), "agent_failed_permanently", permanent=True
-    ),
+    "SystemExit": Misuse(raising(RAISED["SystemExit"]), "agent_failed_permanently", permanent=True),
     "KeyboardInterrupt": Misuse(
-        raising(KeyboardInterrupt), "agent_failed_permanently", permanent=True
+        raising(RAISED["KeyboardInterrupt"]), "agent_failed_permanently", permanent=True
     ),
-    "GeneratorExit": Misuse(raising(GeneratorExit), _FAILED, says="GeneratorExit"),
-    "own BaseException": Misuse(raising(lambda: OwnBaseError("own")), _FAILED, says="own"),
-    "StopIteration": Misuse(raising(lambda: StopIteration(1)), _FAILED, says="StopIteration"),
-    "StopAsyncIteration": Misuse(raising(StopAsyncIteration), _FAILED),
-    "CancelledError": Misuse(raising(asyncio.CancelledError), _FAILED, says="cancelled itself"),
-    "own CancelledError": Misuse(raising(OwnCancelledError), _FAILED, says="cancelled itself"),
-    "group": Misuse(
-        raising(lambda: ExceptionGroup("group", [ValueError("one"), OSError("two")])), _FAILED
+    "GeneratorExit": Misuse(raising(RAISED["GeneratorExit"]), _FAILED, says="GeneratorExit"),
+    "own BaseException": Misuse(raising(RAISED["own BaseException"]), _FAILED, says="own"),
+    "StopIteration": Misuse(raising(RAISED["StopIteration"]), _FAILED, says="StopIteration"),
+    "StopAsyncIteration": Misuse(raising(RAISED["StopAsyncIteration"]), _FAILED),
+    "CancelledError": Misuse(raising(RAISED["CancelledError"]), _FAILED, says="cancelled itself"),
+    "own CancelledError": Misuse(
+        raising(RAISED["own CancelledError"]), _FAILED, says="cancelled itself"
     ),
-    "group with SystemExit": Misuse(
-        raising(lambda: BaseExceptionGroup("group", [SystemExit(1), UnspeakableError()])), _FAILED
+    "group": Misuse(raising(RAISED["group"]), _FAILED),
+    "group with SystemExit": Misuse(raising(RAISED["group with SystemExit"]), _FAILED),
+    "group in groups": Misuse(raising(RAISED["group in groups"]), _FAILED),
+    "long chain": Misuse(raising(RAISED["long chain"]), _FAILED, says="number 19999"),
+    "no text": Misuse(raising(RAISED["no text"]), _FAILED, says="UnspeakableError"),
+    "text of another type": Misuse(
+        raising(RAISED["text of another type"]), _FAILED, says="NoTextError"
     ),
-    "group in groups": Misuse(raising(_nested), _FAILED),
-    "long chain": Misuse(raising(_chained), _FAILED, says="number 19999"),
-    "no text": Misuse(raising(UnspeakableError), _FAILED, says="UnspeakableError"),
-    "text of another type": Misuse(raising(NoTextError), _FAILED, says="NoTextError"),
-    "text with hostile methods": Misuse(raising(HostileTextError), _FAILED, says="hostile"),
+    "text with hostile methods": Misuse(
+        raising(RAISED["text with hostile methods"]), _FAILED, says="hostile"
+    ),
     "text that takes for ever": Misuse(raising(SlowTextError), "hard_time_limit", blocks=True),
-    "huge text": Misuse(raising(lambda: ValueError("x" * 50_000_000)), _FAILED, says="xxx"),
-    "hostile attributes": Misuse(raising(HostileAttributesError), _FAILED),
+    "huge text": Misuse(raising(RAISED["huge text"]), _FAILED, says="xxx"),
+    "hostile attributes": Misuse(raising(RAISED["hostile attributes"]), _FAILED),
     "odd attributes": Misuse(
-        raising(OddAttributesError), "agent_failed_permanently", permanent=True
+        raising(RAISED["odd attributes"]), "agent_failed_permanently", permanent=True
     ),
-    "unstorable details": Misuse(raising(UnstorableDetailsError), "shop_closed", says="closed"),
-    "hostile class": Misuse(raising(HostileClassError), _FAILED),
+    "unstorable details": Misuse(
+        raising(RAISED["unstorable details"]), "shop_closed", says="closed"
+    ),
+    "hostile class": Misuse(raising(RAISED["hostile class"]), _FAILED),
     "leaves tasks": Misuse(leave_tasks, None),
     "leaves a deaf task": Misuse(leave_deaf_task, None),
     "a task exits": Misuse(leave_raising_task, "event_loop_ended", says="SystemExit"),
@@ -479,3 +507,44 @@ MISUSES: dict[str, Misuse] = {
 async def misuse(ctx: "AgentContext", how: str) -> Any:
     """Misuse the worker."""
     return await MISUSES[how].do(ctx)
+
+
+# the loop that all other runners share: no agent is given it, but something may go wrong there
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+
+
+def _exit(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon_threadsafe(sys.exit, 12)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    _stop(loop)
+    while not loop.is_closed():
+        with contextlib.suppress(RuntimeError):
+            loop.close()
+
+
+def _kill(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop's thread raise, wherever it is."""
+    thread = next(each for each in threading.enumerate() if each.name == "agents")
+    number = ctypes.c_ulong(thread.ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(SystemExit))
+    loop.call_soon_threadsafe(lambda: None)
+
+
+LOOP_ENDS: dict[str, Callable[[asyncio.AbstractEventLoop], None]] = {
+    "stopped": _stop,
+    "SystemExit in a callback": _exit,
+    "stopped and closed": _close,
+    "thread killed": _kill,
+}
+
+
+@celeriac.agent("end the shared loop")
+async def end_shared_loop(how: str) -> None:
+    """End the loop of this process's other runners."""
+    (shared,) = [each for each in gc.get_objects() if type(each) is LoopThread]
+    LOOP_ENDS[how](shared.loop)

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from celeriac.domain.agent import CommandAgent
+from celeriac.domain.events import EventType
 from celeriac.domain.states import Status
 from celeriac.domain.task import TaskSpec
 from celeriac.kit.jsontypes import dumps
@@ -42,6 +43,7 @@ class Worker:
             )
         self.hold = fleet.task("hold", retry={"max_retries": 0})
         self.noop = fleet.task("noop")
+        self.end_loop = fleet.task(f"{misuses.__name__}:end_shared_loop", retry={"max_retries": 0})
         self._started = 0
         self._program: Program | None = None
         self.harmed = True
@@ -115,5 +117,42 @@ def test_a_misuse_ends_its_own_attempt_and_no_other(worker: Worker, how: str) ->
         assert ended.error_details is not None
         assert ended.error_details["gave_up"] == reason
     assert program.pid == pid
+    assert program.exit_code is None
+    worker.harmed = False
+
+
+@pytest.mark.parametrize("how", misuses.LOOP_ENDS)
+def test_what_ran_on_the_shared_loop_is_tried_again_at_once_when_that_ends(
+    worker: Worker, how: str
+) -> None:
+    fleet, program = worker.fleet, worker.program
+    worker.harmed = True
+    gate = fleet.home / f"gate {how}"
+    diary = fleet.home / f"diary {how}"
+    retry = {"max_retries": 1, "base_seconds": 0.1}
+    wait = make_task_of(
+        fleet.container.database,
+        fleet.actor,
+        CommandAgent(command="wait", arguments=(str(gate),)),
+        TaskSpec.model_validate({"retry": retry, "limits": _LONG}),
+    )
+    shared = [fleet.submit(wait) for _ in range(3)]
+    own = fleet.submit(worker.hold, diary=str(diary), gate=str(gate))
+    for each in shared:
+        wait_until(lambda each=each: "progress" in fleet.event_types(each), "its program runs")
+    wait_until(diary.exists, "the coroutine holds")
+
+    fleet.submit(worker.end_loop, how=how)
+
+    for each in shared:
+        wait_until(lambda each=each: fleet.get(each).attempt == 2, "it is tried again", within=20.0)
+    gate.touch()
+    for each in shared:
+        one = fleet.wait_status(each, Status.COMPLETED, Status.FAILED)
+        assert (one.status, one.attempt, one.crash_count) == (Status.COMPLETED, 2, 0)
+        (retried,) = [e for e in fleet.events(each) if e.type is EventType.RETRY_SCHEDULED]
+        assert retried.data["code"] == "event_loop_ended"
+    alone = fleet.wait_status(own, Status.COMPLETED, Status.FAILED)
+    assert (alone.status, alone.attempt) == (Status.COMPLETED, 1)
     assert program.exit_code is None
     worker.harmed = False
