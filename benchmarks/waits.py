@@ -1,4 +1,4 @@
-"""(e) Executions that all wait at the same time in one worker process: time, memory, descriptors."""
+"""(e) Executions that all wait at once in one worker process: time, memory, descriptors."""
 
 import statistics
 import threading
