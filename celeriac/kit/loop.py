@@ -47,6 +47,13 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._executor = executor
         self._own_threads: Threads | None = None
         self._children: WeakSet[SubprocessTransport] = WeakSet()
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        """See `asyncio.loop.create_task`."""
+        task = super().create_task(coro, **options)
+        self._tasks.add(task)
+        return task
 
     def set_default_executor(self, executor: Executor) -> None:  # type: ignore[override]
         """Use `executor` from now on. It is not shut down with the loop: others may use it."""
@@ -101,7 +108,9 @@ class EventLoop(asyncio.SelectorEventLoop):
             _close_coroutine(task)
 
     def _unfinished(self) -> bool:
-        return bool(asyncio.all_tasks(self) or self._running_children() or self._generators())
+        # `all_tasks` looks at all tasks of all loops: too much for each of hundreds of attempts
+        tasks = any(not task.done() for task in self._tasks)
+        return bool(tasks or self._running_children() or self._generators())
 
     def _running_children(self) -> list[SubprocessTransport]:
         return [child for child in self._children if child.get_returncode() is None]

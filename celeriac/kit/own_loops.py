@@ -21,7 +21,7 @@ _WIND_UP_SECONDS = 0.7
 _BLOCKED_SECONDS = 1.5
 """After so long it counts as blocking its thread, and nobody waits for it any more."""
 
-_IDLE_THREADS = 16
+_IDLE_THREADS = 64
 
 
 class _InterruptedError(BaseException):
