@@ -13,12 +13,13 @@ import time
 from asyncio import SubprocessTransport
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 from celeriac.kit.threads import Threads
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _ALIVE_SECONDS = 2.0
 _WIND_UP_SECONDS = 5.0
@@ -55,11 +56,13 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._tasks.add(task)
         return task
 
-    def set_default_executor(self, executor: Executor) -> None:  # type: ignore[override]
+    def set_default_executor(self, executor: Executor) -> None:
         """Use `executor` from now on. It is not shut down with the loop: others may use it."""
         self._executor = executor
 
-    def run_in_executor(self, executor: Executor | None, func: Any, *args: Any) -> Any:
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         """See `asyncio.loop.run_in_executor`."""
         if executor is None:
             if self._executor is None:

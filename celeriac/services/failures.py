@@ -168,8 +168,8 @@ def _details(error: BaseException) -> JsonObject:
         text = _asked(lambda: storable(dict(_as_texts(said))), "{}")
     if len(text) > MAX_DETAILS:
         return {"details_left_out": len(text)}
-    plain = _asked(lambda: loads(text), {})
-    return plain if isinstance(plain, dict) else {}
+    plain: JsonObject = loads(text)
+    return plain
 
 
 def _as_texts(said: dict[Any, Any]) -> list[tuple[str, str]]:
@@ -188,7 +188,7 @@ def _traceback(error: BaseException, last_line: str) -> str:
     """
     lines = _asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
     if lines is None:
-        own = _asked(lambda: traceback.format_tb(error.__traceback__), [])
+        own: list[str] = _asked(lambda: traceback.format_tb(error.__traceback__), [])
         lines = ["Traceback (most recent call last):\n", *own, f"{last_line}\n"]
     return storable_text(_asked(lambda: "".join(lines)[-MAX_TRACEBACK:], ""))
 

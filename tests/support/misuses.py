@@ -62,9 +62,10 @@ class UnspeakableError(Exception):
 
     __repr__ = __str__
 
-    @property
-    def __notes__(self) -> NoReturn:
+    def _raise(self) -> NoReturn:
         raise KeyboardInterrupt
+
+    __notes__ = property(_raise)
 
 
 class NoTextError(Exception):
@@ -90,7 +91,7 @@ class HostileText(str):
     def replace(self, *_: Any, **__: Any) -> NoReturn:
         raise SystemExit(2)
 
-    encode = __getitem__ = replace  # type: ignore[assignment]
+    encode = __getitem__ = replace
 
 
 class HostileTextError(Exception):
@@ -109,7 +110,7 @@ class HostileAttributesError(RetryableError):
     def _raise(self) -> NoReturn:
         raise SystemExit(3)
 
-    code = details = retryable = message = __notes__ = property(_raise)  # type: ignore[assignment]
+    code = details = retryable = message = __notes__ = property(_raise)
 
 
 class OddAttributesError(PermanentError):

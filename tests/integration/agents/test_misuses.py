@@ -138,14 +138,18 @@ def test_what_ran_on_the_shared_loop_is_tried_again_at_once_when_that_ends(
     )
     shared = [fleet.submit(wait) for _ in range(3)]
     own = fleet.submit(worker.hold, diary=str(diary), gate=str(gate))
-    for each in shared:
-        wait_until(lambda each=each: "progress" in fleet.event_types(each), "its program runs")
+    wait_until(
+        lambda: all("progress" in fleet.event_types(each) for each in shared), "the programs run"
+    )
     wait_until(diary.exists, "the coroutine holds")
 
     fleet.submit(worker.end_loop, how=how)
 
-    for each in shared:
-        wait_until(lambda each=each: fleet.get(each).attempt == 2, "it is tried again", within=20.0)
+    wait_until(
+        lambda: all(fleet.get(each).attempt == 2 for each in shared),
+        "they are tried again",
+        within=_ENDS_SECONDS,
+    )
     gate.touch()
     for each in shared:
         one = fleet.wait_status(each, Status.COMPLETED, Status.FAILED)

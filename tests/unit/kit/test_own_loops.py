@@ -126,14 +126,17 @@ def test_an_executor_that_users_share_outlives_the_loop(loops: OwnLoops) -> None
 
 
 def test_an_executor_of_its_own_makes_no_more_calls(loops: OwnLoops) -> None:
-    release, made = threading.Event(), []
+    release = threading.Event()
+    made: list[int] = []
+
+    def call(number: int) -> None:
+        release.wait(30)
+        made.append(number)
 
     async def flood() -> None:
         loop = asyncio.get_running_loop()
         for number in range(100):
-            loop.run_in_executor(
-                None, lambda number=number: (release.wait(30), made.append(number))
-            )
+            loop.run_in_executor(None, call, number)
 
     loops.start(flood()).result()
     release.set()

@@ -45,7 +45,7 @@ def test_code_and_retryability_are_those_of_its_class(
 
 def test_a_rate_limit_is_copied_with_plain_values() -> None:
     class OddError(ProviderRateLimitedError):
-        retry_after = float("inf")  # type: ignore[assignment]
+        retry_after = float("inf")
 
         def __init__(self) -> None:
             Exception.__init__(self, "slow down")
