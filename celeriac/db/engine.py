@@ -14,6 +14,7 @@ from celeriac.domain.errors import (
     DatabaseUnavailableError,
 )
 from celeriac.kit.jsontypes import dumps, loads
+from celeriac.kit.threads import Threads
 from celeriac.kit.urls import psycopg_url, without_password
 
 LOCK_SECONDS = 10.0
@@ -87,6 +88,8 @@ class Database:
             },
         )
         event.listen(self.engine, "handle_error", _leave_read_only_server)
+        self.threads = Threads("database", connections)
+        """For coroutines that read or write: as many threads as there are connections."""
         self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     @contextmanager
@@ -106,6 +109,7 @@ class Database:
 
     def close(self) -> None:
         """Close all idle connections; those in use are closed when they come back."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
 
 

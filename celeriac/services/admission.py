@@ -1,6 +1,5 @@
 """Admission: leave for a model call, of the provider's limits and of all budgets."""
 
-import asyncio
 from datetime import date
 from uuid import uuid4
 
@@ -33,7 +32,7 @@ class Admission:
             reserved = await self._book.reserve(lease, job, call, may_park=may_park)
         except BaseException:
             if taken is not None:
-                await asyncio.to_thread(self._limits.give_back, taken)
+                await self._limits.give_back(taken)
             raise
         if taken is None and reserved is None:
             return None
@@ -52,7 +51,7 @@ class Admission:
         """
         used = _used(call)
         if ticket is not None and ticket.taken is not None:
-            await asyncio.to_thread(self._limits.correct, ticket.taken, used.tokens)
+            await self._limits.correct(ticket.taken, used.tokens)
         if ticket is not None and ticket.reserved:
             return await self._book.settle(job, ticket.id, used) or ticket.day
         return await self._book.spend(lease, job, used)
@@ -60,7 +59,7 @@ class Admission:
     async def release(self, job: Job, ticket: Ticket) -> None:
         """Give back what was reserved for a call that came to nothing."""
         if ticket.taken is not None:
-            await asyncio.to_thread(self._limits.correct, ticket.taken, 0)
+            await self._limits.correct(ticket.taken, 0)
         if ticket.reserved:
             await self._book.settle(job, ticket.id, NOTHING)
 

@@ -30,7 +30,7 @@ from celeriac.services.budget_words import (
     sentence,
     spent_error,
 )
-from celeriac.services.patience import patiently
+from celeriac.services.patience import patiently, patiently_in
 from celeriac.services.ports import Job, LiveEvents
 from celeriac.services.questions import Questions
 
@@ -72,6 +72,7 @@ class BudgetBook:
     def __init__(self, database: Database, questions: Questions, live: LiveEvents) -> None:
         """Keep the book in `database`, ask people through `questions`, tell `live` of it."""
         self._database = database
+        self._threads = database.threads
         self._questions = questions
         self._live = live
         self._subjects = _Subjects(database)
@@ -92,7 +93,7 @@ class BudgetBook:
         until = time.monotonic() + _IN_PLACE_SECONDS
         ticket = uuid4()
         while True:
-            found = await asyncio.to_thread(self._reserve, lease, job, call, ticket)
+            found = await self._reserve(lease, job, call, ticket)
             if not found.held:
                 raise LeaseLostError("This worker no longer owns the attempt.")
             if not found.standings:
@@ -106,7 +107,7 @@ class BudgetBook:
                 continue
             patient = time.monotonic() <= until
             if may_park and not patient:
-                seconds = await asyncio.to_thread(self._seconds_behind_others, lease.execution_id)
+                seconds = await self._threads.run(self._seconds_behind_others, lease.execution_id)
                 raise MustWaitError(parked_behind(found.standings, seconds))
             await asyncio.sleep(random.uniform(*(_LOOK_SECONDS if patient else _LATER_SECONDS)))
 
@@ -115,7 +116,22 @@ class BudgetBook:
 
         Returns the day (UTC) of the windows where they are not those of the reservation.
         """
-        return await asyncio.to_thread(self._settle, job, ticket, used)
+        cost, tokens = used.cost or _FREE, used.tokens
+
+        def settle() -> bool:
+            with self._database.statement() as connection:
+                return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
+
+        try:
+            settled = await self._threads.run(settle)
+        except DatabaseUnavailableError:
+            # a try whose answer got lost has done it, where this one finds nothing
+            await patiently_in(self._threads, settle, seconds=_PATIENCE_SECONDS, surely=True)
+            return None
+        if settled or not (cost or tokens):
+            return None
+        # released meanwhile, as a lost attempt's; spent all the same
+        return (await self._spend(job, used, ticket)).day
 
     async def spend(self, lease: Lease, job: Job, used: Used) -> date | None:
         """Book a call that nothing was reserved for, after it was made.
@@ -125,7 +141,7 @@ class BudgetBook:
         """
         if not await self._applies(job):
             return None
-        found = await asyncio.to_thread(self._spend, job, used, uuid4())
+        found = await self._spend(job, used, uuid4())
         exceeded = [each for each in found.standings if each.exceeded]
         if exceeded:
             await self._ask_for_more(lease, job, exceeded, may_park=False)
@@ -135,10 +151,10 @@ class BudgetBook:
         if job.budget is not None:
             return True
         if not self._subjects.fresh:
-            await asyncio.to_thread(self._subjects.read)
+            await self._threads.run(self._subjects.read)
         return self._subjects.include(job.owner_id, job.task_id)
 
-    def _reserve(self, lease: Lease, job: Job, call: PlannedCall, ticket: UUID) -> Reserving:
+    async def _reserve(self, lease: Lease, job: Job, call: PlannedCall, ticket: UUID) -> Reserving:
         payer, tokens = _payer(job), call.input_tokens + call.output_tokens
 
         def reserve() -> Reserving:
@@ -150,7 +166,7 @@ class BudgetBook:
                     lambda: budgets.begin_windows(connection, payer),
                 )
 
-        return patiently(reserve, seconds=_PATIENCE_SECONDS)
+        return await patiently_in(self._threads, reserve, seconds=_PATIENCE_SECONDS)
 
     def _seconds_behind_others(self, execution_id: UUID) -> float:
         def count() -> int:
@@ -163,7 +179,7 @@ class BudgetBook:
         seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
         return seconds * random.uniform(1, 2)
 
-    def _spend(self, job: Job, used: Used, ticket: UUID) -> Reserving:
+    async def _spend(self, job: Job, used: Used, ticket: UUID) -> Reserving:
         payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
 
         def spend() -> Reserving:
@@ -180,24 +196,7 @@ class BudgetBook:
                     lambda: budgets.begin_windows(connection, payer),
                 )
 
-        return patiently(spend, seconds=_PATIENCE_SECONDS)
-
-    def _settle(self, job: Job, ticket: UUID, used: Used) -> date | None:
-        cost, tokens = used.cost or _FREE, used.tokens
-
-        def settle() -> bool:
-            with self._database.statement() as connection:
-                return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
-
-        try:
-            settled = settle()
-        except DatabaseUnavailableError:
-            # a try whose answer got lost has done it, where this one finds nothing
-            patiently(settle, seconds=_PATIENCE_SECONDS)
-            return None
-        if settled or not (cost or tokens):
-            return None
-        return self._spend(job, used, ticket).day  # released long ago; spent all the same
+        return await patiently_in(self._threads, spend, seconds=_PATIENCE_SECONDS, surely=True)
 
     async def _ask_for_more(
         self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool
@@ -224,7 +223,7 @@ class BudgetBook:
         """Do what the answers say, and return the questions that have none."""
         if not questions:
             return {}
-        answers = await asyncio.to_thread(
+        answers = await self._threads.run(
             self._questions.answers, lease.execution_id, kind=QuestionKind.BUDGET
         )
         for each, question in questions.items():
@@ -236,7 +235,7 @@ class BudgetBook:
         if not answer.approved:
             raise spent_error(standing, f"More was refused by {answer.by or 'nobody in time'}.")
         cost, tokens = extension_of(standing, answer)
-        await asyncio.to_thread(self._raise, standing, question, cost, tokens, answer.by)
+        await self._threads.run(self._raise, standing, question, cost, tokens, answer.by)
 
     def _raise(
         self, standing: Standing, question: Question, cost: Decimal, tokens: int, by: str

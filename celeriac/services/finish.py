@@ -20,7 +20,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.execution import Claim
 from celeriac.domain.outcome import Failed, Failure, HandedBack, Outcome, Parked, Retry
 from celeriac.kit.jsontypes import storable_text
-from celeriac.services.failures import failure_of
+from celeriac.services.failures import describe
 from celeriac.services.notebook import bill_of
 from celeriac.services.patience import patiently
 from celeriac.services.ports import LiveEvents
@@ -173,7 +173,7 @@ def _storable(outcome: Outcome, refused: Exception, *, attempt: int) -> Outcome:
     error = ResultNotStorableError(
         f"What the attempt came to can't be stored: {_reason(refused)}. Return plain JSON."
     )
-    return Failed(failure_of(error, attempt=attempt))
+    return Failed(describe(error, attempt=attempt).failure)
 
 
 def _bare(failure: Failure, attempt: int) -> Failure:

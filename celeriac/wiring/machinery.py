@@ -9,6 +9,8 @@ from celeriac.adapters.redis_events import CancelListener
 from celeriac.agents.registry import Registry
 from celeriac.db.engine import Database
 from celeriac.kit.loop import LoopThread
+from celeriac.kit.own_loops import OwnLoops
+from celeriac.kit.threads import Threads
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.admission import Admission
 from celeriac.services.attempt import StopReason
@@ -48,6 +50,10 @@ def worker_lock_seconds(settings: Settings) -> float:
     return min(_LONGEST_LOCK, settings.worker.lease_seconds / _LOCKS_IN_A_LEASE)
 
 
+_RATE_THREADS = 4
+"""For questions to the rate limiter, which answers within a millisecond or not at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machinery:
     """What runs executions in one worker process."""
@@ -62,6 +68,7 @@ class Machinery:
     reporting: Reporting
     limiter: RedisRateLimiter
     loop: LoopThread
+    own_loops: OwnLoops
     runners: Registry
 
     def close(self) -> None:
@@ -70,6 +77,7 @@ class Machinery:
         self.reporting.close()
         self.runners.close(self.loop)
         self.loop.close()
+        self.own_loops.close()
         self.limiter.close()
         for database in self.databases:
             database.close()
@@ -81,6 +89,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
     active = ActiveAttempts()
     notebook = Notebook(container.database, active, container.live)
     loop = LoopThread()
+    own_loops = OwnLoops()
     runners = build_runners(settings)
     if settings.worker.warm_runners:
         runners.warm()
@@ -99,6 +108,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         application="celeriac-budgets",
         lock_seconds=worker_lock_seconds(settings),
     )
+    rate_threads = Threads("rate limits", _RATE_THREADS)
     questions = Questions(container.database, container.live)
     reporting = Reporting(Reports(container.database).prepare)
     parts = Parts(
@@ -110,16 +120,18 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         notebook=notebook,
         backing=Backing(
             admission=Admission(
-                ProviderLimits(limiter, rates(settings), container.database),
+                ProviderLimits(limiter, rates(settings), container.database, rate_threads),
                 BudgetBook(budget_database, questions, container.live),
             ),
             conversations=Conversations(container.database),
             questions=questions,
             tapes=Tapes(container.database),
+            threads=container.database.threads,
         ),
         reporting=reporting,
         live=container.live,
         loop=loop,
+        own_loops=own_loops,
         workdirs=places(settings).workdirs,
         worker=worker,
         lease_seconds=lease_seconds,
@@ -137,6 +149,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         reporting=reporting,
         limiter=limiter,
         loop=loop,
+        own_loops=own_loops,
         runners=runners,
     )
 

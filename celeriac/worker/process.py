@@ -18,6 +18,7 @@ from celery import Celery
 from celeriac.db import workers
 from celeriac.domain.execution import Message
 from celeriac.kit.ids import uuid7
+from celeriac.kit.process import raise_descriptor_limit
 from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
@@ -68,6 +69,7 @@ class WorkerProcess:
         slots: int,
     ) -> None:
         """Make the parts and start the threads; raises ConfigurationError."""
+        raise_descriptor_limit()  # each coroutine of a user has an event loop, with three of them
         self._settings = settings
         self._closing = closing
         self._id = uuid7()

@@ -11,6 +11,7 @@ from celeriac.domain.outcome import Parked
 from celeriac.domain.task import DEFAULT_QUEUE
 from celeriac.kit.jsontypes import JsonValue
 from celeriac.kit.loop import LoopThread
+from celeriac.kit.own_loops import OwnLoops
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.execute import Execute, Parts
@@ -54,6 +55,7 @@ class Worker:
             reporting=self.reporting,
             live=core.live,
             loop=loop,
+            own_loops=OwnLoops(),
             workdirs=workdir,
             worker="w",
             lease_seconds=LEASE_SECONDS,

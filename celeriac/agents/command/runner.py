@@ -30,6 +30,7 @@ class CommandRunner:
 
     name: ClassVar[str] = RunnerName.COMMAND
     resumable: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,

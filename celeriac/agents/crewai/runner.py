@@ -6,7 +6,6 @@ environment. Only killing its process stops a crew that waits for a model, which
 cancellation does.
 """
 
-import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,6 +31,7 @@ from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.process import ResourceLimits
+from celeriac.kit.threads import FILES
 from celeriac.logs.events import Step
 from celeriac.services.ports import Job, RunContext
 
@@ -49,6 +49,7 @@ class CrewaiRunner:
 
     name: ClassVar[str] = RunnerName.CREWAI
     resumable: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class CrewaiRunner:
                     ),
                 )
         finally:
-            await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
+            await FILES.run(shutil.rmtree, private, ignore_errors=True)
         return Completed(final_result(result, job.output_schema, f"the crew {job.agent_name}"))
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:

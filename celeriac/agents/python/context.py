@@ -1,4 +1,4 @@
-"""The `ctx` of a coroutine function, on the worker's loop."""
+"""The `ctx` of a coroutine function, in the worker."""
 
 import time
 from collections.abc import Mapping

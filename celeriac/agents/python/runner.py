@@ -1,13 +1,11 @@
 """The `python` runner: a user's function as an agent.
 
-A coroutine function runs on the worker's event loop, beside hundreds of others. Its soft limit
-comes as `asyncio.CancelledError` where it awaits. It can't be killed: one that blocks the loop
-holds up its neighbours (their leases live on, renewed by a thread), so blocking work belongs in a
-plain function. That runs in a child process with memory and time limits; its soft limit comes as
-`SoftTimeLimit`.
+A coroutine function runs in the worker, on an event loop of its own in a thread of its own. Its
+soft limit comes as `asyncio.CancelledError` where it awaits. It can't be killed: one that blocks is
+left behind at its hard limit. Work that blocks or needs much memory belongs in a plain function,
+which runs in a child process with memory and time limits; its soft limit comes as `SoftTimeLimit`.
 """
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +38,7 @@ class PythonRunner:
 
     name: ClassVar[str] = RunnerName.PYTHON
     resumable: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -64,18 +63,18 @@ class PythonRunner:
             raise AgentMisconfiguredError(
                 f"The agent {job.agent_name} is no python agent.", field="runner"
             )
-        function = await self._find(job.agent.function)
+        function = self._find(job.agent.function)
         if function.is_coroutine:
             result = await _run_on_loop(function, job, AgentContext(job, context, self._price))
         else:
             result = await self._run_in_child(job.agent, job, context)
         return Completed(final_result(result, job.output_schema, function.path))
 
-    async def _find(self, path: str) -> AgentFunction:
-        """Find a function once; importing its module may take long, so a thread does it."""
+    def _find(self, path: str) -> AgentFunction:
+        """Find a function once; importing its module may take long, and holds up nobody else."""
         function = self._functions.get(path)
         if function is None:
-            function = await asyncio.to_thread(find_function, path, self._modules)
+            function = find_function(path, self._modules)
             self._functions[path] = function
         return function
 
@@ -104,5 +103,4 @@ async def _run_on_loop(function: AgentFunction, job: Job, context: AgentContext)
     try:
         return await function.call(**arguments)
     except (SystemExit, KeyboardInterrupt) as error:
-        # Let through, these would end the event loop of every other agent.
         raise PermanentError(f"{function.path} tried to end its process: {error!r}") from error

@@ -167,6 +167,12 @@ class ChildProtocolError(PermanentError):
     code = "child_protocol"
 
 
+class EventLoopEndedError(RetryableError):
+    """The event loop that an attempt ran on ended before the attempt did."""
+
+    code = "event_loop_ended"
+
+
 class WorkerLostError(ExecutionError):
     """The worker died or was cut off while it ran the execution."""
 

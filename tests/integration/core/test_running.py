@@ -27,6 +27,7 @@ from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.outages import holding
 from tests.support.spending import backing_of, job_of
+from tests.support.together import together
 
 
 async def nothing(_job: Job, _context: RunContext) -> None:
@@ -88,6 +89,25 @@ def test_notes_are_stored_in_order_and_told_to_who_watches(core: Core, process: 
         process.notebook.flush()
     assert told(core, claim) == ["a", "b", "c"]
     assert core.live.changes == [claim.lease.execution_id], "an empty page was told of"
+
+
+def test_an_attempt_serves_several_loops_at_once(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+
+    def use() -> list[UUID]:
+        async def save() -> list[UUID]:
+            await attempt.emit(EventType.CUSTOM, {"name": "saved"})
+            saving = (attempt.save_session(state={"step": 1}) for _ in range(5))
+            return await asyncio.gather(*saving)
+
+        return asyncio.run(save())
+
+    with process.active.running(attempt):
+        saved = together([use] * 4)
+        process.notebook.flush()
+    assert len({session for sessions in saved for session in sessions}) == 1
+    assert told(core, claim) == ["saved"] * 4
 
 
 def test_the_last_page_goes_with_the_end(core: Core, process: Process) -> None:
