@@ -145,7 +145,7 @@ STAGES: dict[str, Callable[[Worker], tuple[Any, str]]] = {
     "reading the session": lambda _: (Conversations, "of"),
     "finding the runner": lambda worker: (worker.parts.runners, "get"),
     "giving it its services": lambda _: (Attempt, "back"),
-    "starting the agent": lambda worker: (worker.parts.loop, "start"),
+    "starting the agent": lambda worker: (worker.parts.own_loops, "start"),
     "waiting for the agent": lambda _: (Attempt, "on_stop"),
 }
 

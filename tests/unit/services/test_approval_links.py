@@ -33,7 +33,7 @@ def test_it_ends_by_the_clock_that_its_question_ends_by() -> None:
     links = ApprovalLinks("a key of tests alone: 0123456789abcdef", lambda: clock[0])
     approval_id = uuid4()
     token = links.token(approval_id, SOON)
-    assert links.read(token) == approval_id
+    assert links.read(token).approval_id == approval_id
     clock[0] = SOON.timestamp()
     with pytest.raises(LinkInvalidError):
         links.read(token)

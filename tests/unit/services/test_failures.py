@@ -28,7 +28,7 @@ class ShopClosedError(RetryableError):
         (ShopClosedError("closed", opens=9), "shop_closed", True),
         (PermanentError("never"), "agent_failed_permanently", False),
         (VariablesInvalidError("no", field="x"), "variables_invalid", False),
-        (DatabaseUnavailableError("away"), "agent_failed", True),
+        (DatabaseUnavailableError("away"), "database_unavailable", True),
         (LookupError("nothing"), "agent_failed", True),
         (misuses.OwnBaseError("own"), "agent_failed", True),
     ],
