@@ -1,10 +1,11 @@
 """What runners share: how a conversation enters an execution's log, what a result must be."""
 
+import asyncio
 from typing import Literal
 
 from celeriac.domain.errors import OutputInvalidError
 from celeriac.domain.events import EventType
-from celeriac.domain.schema import violations
+from celeriac.domain.schema import is_quick, violations
 from celeriac.kit.jsontypes import JsonObject, JsonValue, storable_text
 from celeriac.services.ports import RunContext
 
@@ -27,9 +28,19 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
     await context.emit(EventType.MESSAGE, data)
 
 
-def check_output(result: JsonValue, schema: JsonObject | None, source: str) -> None:
+async def violations_of(schema: JsonObject, value: JsonValue) -> list[str]:
+    """Return what is wrong with `value` under `schema`; none if it fits.
+
+    What takes more than a few milliseconds is done in a thread, and the loop goes on.
+    """
+    if is_quick(schema, value):
+        return violations(schema, value)
+    return await asyncio.to_thread(violations, schema, value)
+
+
+async def check_output(result: JsonValue, schema: JsonObject | None, source: str) -> None:
     """Accept a result or raise OutputInvalidError, which names `source` and each fault."""
-    if schema is not None and (faults := violations(schema, result)):
+    if schema is not None and (faults := await violations_of(schema, result)):
         raise OutputInvalidError(
             f"The result of {source} doesn't fit the task's output schema: {'; '.join(faults)}.",
             faults=faults,

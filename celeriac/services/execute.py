@@ -33,7 +33,8 @@ from celeriac.domain.outcome import (
     Stopped,
 )
 from celeriac.domain.plan import Plan
-from celeriac.domain.prompt import compiled
+from celeriac.domain.prompt import Budget, compiled
+from celeriac.domain.schema import check_schema
 from celeriac.domain.states import Status
 from celeriac.kit.loop import LeftBehindError, LoopThread, Running
 from celeriac.logs import Step, bound
@@ -52,6 +53,9 @@ logger = structlog.get_logger(__name__)
 
 _TURN_SECONDS = 1.0
 """How long a slot goes on by itself. Messages that wait in the broker wait so much longer."""
+
+_PATIENCE_SECONDS = 60.0
+"""How long an attempt waits for its turn to render a prompt that takes long."""
 
 _WIND_UP_SECONDS = 5.0
 """How long a stopped agent may take to let go before it is left behind."""
@@ -144,13 +148,17 @@ class Execute:
         )
 
     def _prepare(self, claim: Claim, plan: Plan) -> Job:
+        if plan.task.output_schema is not None:
+            check_schema(plan.task.output_schema, field="output_schema")  # before it costs anything
+        with Budget(patience=_PATIENCE_SECONDS) as budget:
+            prompt = compiled(plan.task.prompt).render(claim.variables, budget)
         return Job(
             execution_id=claim.lease.execution_id,
             attempt=claim.lease.attempt,
             task_name=plan.task_name,
             agent_name=plan.agent_name,
             agent=plan.agent,
-            prompt=compiled(plan.task.prompt).render(claim.variables),
+            prompt=prompt,
             variables=claim.variables,
             output_schema=plan.task.output_schema,
             limits=plan.task.limits,

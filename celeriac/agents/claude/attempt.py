@@ -144,7 +144,8 @@ class Attempt:
         if failure is not None:
             raise failure
         await self._keep(Next.BEGIN)
-        return Completed(self._output.value(result) if self._output else result.result or "")
+        value = await self._output.value(result) if self._output else result.result or ""
+        return Completed(value)
 
     async def _permissions(self, calls: Calls) -> Permissions:
         return Permissions(

@@ -65,7 +65,7 @@ class CommandRunner:
         )
         value = await run_in_child(command, job, context, {}, price=self._price)
         result = loads(encode_result(value, f"The command {agent.command}"))
-        check_output(result, job.output_schema, f"the command {agent.command}")
+        await check_output(result, job.output_schema, f"the command {agent.command}")
         return Completed(result)
 
     def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -80,7 +80,8 @@ class CrewaiRunner:
             raise AgentMisconfiguredError(
                 f"The agent {job.agent_name} is no crewai agent.", field="runner"
             )
-        crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
+        # its many texts may take a while, which the loop does not have
+        crew = await asyncio.to_thread(_rendered, job.agent.crew, job)
         choices = self._choices(crew, reached=job.options.cassette_id is None)
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
@@ -109,7 +110,7 @@ class CrewaiRunner:
                 )
         finally:
             await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
-        check_output(result, job.output_schema, f"the crew {job.agent_name}")
+        await check_output(result, job.output_schema, f"the crew {job.agent_name}")
         return Completed(result)
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
@@ -190,6 +191,15 @@ def _require_memory(memory_mb: int) -> None:
             f"{MIN_MEMORY_MB}: CrewAI alone takes 300. Raise it; 1024 is the default.",
             field="limits.memory_mb",
         )
+
+
+def _rendered(crew: CrewGraph, job: Job) -> CrewGraph:
+    faults = crew.check()  # it may have been stored by a release that let more pass
+    if faults:
+        raise AgentMisconfiguredError(
+            f"The crew can't be run: {'; '.join(map(str, faults))}", field="crew"
+        )
+    return _with_schema(crew.render(job.variables, job.prompt), job.output_schema)
 
 
 def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:

@@ -1,5 +1,6 @@
 """The tool with which a model asks a person."""
 
+import asyncio
 from typing import Any
 
 from pydantic_ai import CallDeferred, ToolFailed
@@ -29,7 +30,7 @@ async def ask_person(question: str, form: dict[str, Any] | None = None) -> str:
         raise ToolFailed(f"The question must have between 1 and {MAX_QUESTION} characters.")
     if form is not None:
         try:
-            check_schema(clean(form), field="form")
+            await asyncio.to_thread(check_schema, clean(form), field="form")
         except SchemaInvalidError as error:
             raise ToolFailed(error.message) from error
     raise CallDeferred(kind="question")

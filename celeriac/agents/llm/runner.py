@@ -82,7 +82,9 @@ class LlmRunner:
                     agent=job.agent_name,
                     policy=spec.approvals,
                 )
-        output = StructuredOutput(job.output_schema) if job.output_schema else None
+        output = None
+        if job.output_schema:
+            output = await asyncio.to_thread(StructuredOutput, job.output_schema)
         try:
             async with (
                 self._reach.model(spec.model, job, context) as (choice, model),

@@ -118,7 +118,7 @@ class Turn:
                 event_stream_handler=self._listen,
             )
         except UnexpectedModelBehavior as error:
-            self._explain(error, output)
+            await self._explain(error, output)
             raise
 
     def _agent(
@@ -141,12 +141,14 @@ class Turn:
             agent.output_validator(output.check)
         return agent
 
-    def _explain(self, error: UnexpectedModelBehavior, output: StructuredOutput | None) -> None:
+    async def _explain(
+        self, error: UnexpectedModelBehavior, output: StructuredOutput | None
+    ) -> None:
         """Raise an error that says what is wrong with the model's answer, where it gave one."""
         answer = self._metered.last_answer
         if output is not None and answer.strip():
             raise OutputInvalidError(
-                f"The answer doesn't fit the task's output schema: {output.explain(answer)}.",
+                f"The answer doesn't fit the task's output schema: {await output.explain(answer)}.",
                 answer=clip(answer, MAX_SHOWN_ANSWER),
             ) from error
         if not answer.strip() and not self._model.called_tools:

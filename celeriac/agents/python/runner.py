@@ -70,7 +70,7 @@ class PythonRunner:
             result = await _run_on_loop(function, job, AgentContext(job, context, self._price))
         else:
             result = await self._run_in_child(job.agent, job, context)
-        check_output(result, job.output_schema, function.path)
+        await check_output(result, job.output_schema, function.path)
         return Completed(result)
 
     async def _find(self, path: str) -> AgentFunction:

@@ -92,8 +92,10 @@ def validate(
     output = Output(as_json=as_json)
     try:
         graph = CrewGraph.model_validate(parse_object(read_text(file), file))
+        faults = [str(fault) for fault in graph.check()]
     except ValidationError as error:
         faults = _faults(error)
+    if faults:
         if as_json:
             output.json({"ok": False, "faults": faults})
             raise typer.Exit(ExitCode.USAGE) from None
