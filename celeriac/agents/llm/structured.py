@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic_ai import ModelRetry, NativeOutput, StructuredDict, exceptions
 
-from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.agents.base import violations_of
+from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.schema import unfolded
 from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps, loads
 

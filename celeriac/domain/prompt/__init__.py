@@ -7,7 +7,7 @@ it is done (`budget`), so that a template's cost is bounded whatever it is given
 
 from jinja2 import nodes
 
-from celeriac.domain.errors import TemplateInvalidError, TemplateRenderError
+from celeriac.domain.errors import TemplateInvalidError
 from celeriac.domain.prompt.budget import BATCH_WORK, MAX_RENDERED_CHARACTERS, MAX_WORK, Budget
 from celeriac.domain.prompt.evaluation import MAX_LOOP_ROUNDS, Evaluation
 from celeriac.domain.prompt.language import parse, variables_of

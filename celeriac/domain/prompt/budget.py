@@ -73,7 +73,7 @@ class Budget:
             self._has_turn = True
 
     def text(self, characters: int) -> None:
-        """Pay for a text that is about to be made; raises TemplateRenderError where it is too long."""
+        """Pay for a text that is to be made; raises TemplateRenderError where it is too long."""
         if characters > MAX_RENDERED_CHARACTERS:
             raise TemplateRenderError(
                 f"A text in the template is over {MAX_RENDERED_CHARACTERS} characters.",

@@ -5,14 +5,14 @@ Whatever works through more than one value or character pays for it first (`Budg
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import nodes
 
 from celeriac.domain.errors import TemplateRenderError
 from celeriac.domain.prompt.budget import MAX_RENDERED_CHARACTERS, Budget
 from celeriac.domain.prompt.filters import FILTERS, TAKE_MISSING, TESTS, compared
-from celeriac.domain.prompt.language import LOOP, RANGE
+from celeriac.domain.prompt.language import LOOP, RANGE, named_arguments
 from celeriac.domain.prompt.values import (
     Missing,
     elements,
@@ -38,25 +38,23 @@ class _Loop:
     depth: int
 
     def attribute(self, name: str) -> Any:
-        last = len(self.items) - 1
-        match name:
-            case "index" | "index0":
-                return self.index0 + (name == "index")
-            case "revindex" | "revindex0":
-                return last - self.index0 + (name == "revindex")
-            case "first":
-                return self.index0 == 0
-            case "last":
-                return self.index0 == last
-            case "length":
-                return len(self.items)
-            case "depth" | "depth0":
-                return self.depth - (name == "depth0")
-            case "previtem" if self.index0 > 0:
-                return self.items[self.index0 - 1]
-            case "nextitem" if self.index0 < last:
-                return self.items[self.index0 + 1]
-        return Missing(f"{LOOP}.{name}")
+        at, length = self.index0, len(self.items)
+        if name == "previtem" and at > 0:
+            return self.items[at - 1]
+        if name == "nextitem" and at < length - 1:
+            return self.items[at + 1]
+        known = {
+            "index": at + 1,
+            "index0": at,
+            "revindex": length - at,
+            "revindex0": length - at - 1,
+            "first": at == 0,
+            "last": at == length - 1,
+            "length": length,
+            "depth": self.depth,
+            "depth0": self.depth - 1,
+        }
+        return known.get(name, Missing(f"{LOOP}.{name}"))
 
 
 class Evaluation:
@@ -73,7 +71,7 @@ class Evaluation:
         self._size = 0
 
     def text(self, tree: nodes.Template) -> str:
-        """Return the rendered text. Raises TemplateRenderError, and UnavailableError of the budget."""
+        """Return the rendered text; raises TemplateRenderError and UnavailableError."""
         self._run(tree.body)
         return "".join(self._pieces)
 
@@ -158,7 +156,7 @@ class Evaluation:
 
     def _value(self, node: nodes.Node) -> Any:
         self._budget.spend(1)
-        return _EXPRESSIONS[type(node)](self, node)
+        return self._EXPRESSIONS[type(node)](self, node)
 
     def _present(self, node: nodes.Node) -> Any:
         """Return a value that must be there, and be JSON."""
@@ -277,16 +275,18 @@ class Evaluation:
         return bool(self._call_with(TESTS[node.name], node))
 
     def _call_with(self, function: Callable[..., Any], node: nodes.Filter | nodes.Test) -> Any:
+        assert node.node is not None  # there are no filter blocks here
         find = self._value if node.name in TAKE_MISSING else self._present
         value = find(node.node)
         args = [self._present(each) for each in node.args]
-        named = {keyword.key: self._present(keyword.value) for keyword in node.kwargs}
+        named = {name: self._present(each) for name, each in named_arguments(node).items()}
         return function(self._budget, value, *args, **named)
 
     def _call(self, node: nodes.Call) -> Any:
         target = node.node
         if isinstance(target, nodes.Name):
             return self._range([self._present(each) for each in node.args])
+        assert isinstance(target, nodes.Getattr)
         value = self._present(target.node)
         if not isinstance(value, Mapping):
             raise fault(f"a {kind(value)} has no {target.attr}()")
@@ -309,6 +309,31 @@ class Evaluation:
             )
         self._budget.spend(len(numbers))
         return list(numbers)
+
+    _EXPRESSIONS: ClassVar[Mapping[type[nodes.Node], Callable[["Evaluation", Any], Any]]] = {
+        nodes.Name: _name,
+        nodes.Const: _const,
+        nodes.Getattr: _getattr,
+        nodes.Getitem: _getitem,
+        nodes.List: _list,
+        nodes.Tuple: _list,
+        nodes.Dict: _dict,
+        nodes.CondExpr: _choice,
+        nodes.And: _and,
+        nodes.Or: _or,
+        nodes.Not: _not,
+        nodes.Compare: _compare,
+        nodes.Add: _add,
+        nodes.Sub: _arithmetic,
+        nodes.Div: _arithmetic,
+        nodes.FloorDiv: _arithmetic,
+        nodes.Mod: _arithmetic,
+        nodes.Neg: _sign,
+        nodes.Pos: _sign,
+        nodes.Filter: _filter,
+        nodes.Test: _test,
+        nodes.Call: _call,
+    }
 
 
 _FAR = 2**62
@@ -333,29 +358,3 @@ def _named(node: nodes.Node) -> str:
         case nodes.Getattr():
             return f"{_named(node.node)}.{node.attr}"
     return "…"
-
-
-_EXPRESSIONS: Mapping[type[nodes.Node], Callable[[Evaluation, Any], Any]] = {
-    nodes.Name: Evaluation._name,
-    nodes.Const: Evaluation._const,
-    nodes.Getattr: Evaluation._getattr,
-    nodes.Getitem: Evaluation._getitem,
-    nodes.List: Evaluation._list,
-    nodes.Tuple: Evaluation._list,
-    nodes.Dict: Evaluation._dict,
-    nodes.CondExpr: Evaluation._choice,
-    nodes.And: Evaluation._and,
-    nodes.Or: Evaluation._or,
-    nodes.Not: Evaluation._not,
-    nodes.Compare: Evaluation._compare,
-    nodes.Add: Evaluation._add,
-    nodes.Sub: Evaluation._arithmetic,
-    nodes.Div: Evaluation._arithmetic,
-    nodes.FloorDiv: Evaluation._arithmetic,
-    nodes.Mod: Evaluation._arithmetic,
-    nodes.Neg: Evaluation._sign,
-    nodes.Pos: Evaluation._sign,
-    nodes.Filter: Evaluation._filter,
-    nodes.Test: Evaluation._test,
-    nodes.Call: Evaluation._call,
-}

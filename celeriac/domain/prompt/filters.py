@@ -58,7 +58,7 @@ def _capitalize(budget: Budget, s: Any) -> str:
     return _text(budget, s, each=8).capitalize()
 
 
-def _default(_: Budget, value: Any, default_value: Any = "", boolean: Any = False) -> Any:
+def _default(_: Budget, value: Any, default_value: Any = "", boolean: Any = None) -> Any:
     if isinstance(value, Missing) or (given(boolean) and not value):
         return default_value
     return value
@@ -145,12 +145,12 @@ def _upper(budget: Budget, s: Any) -> str:
     return _text(budget, s, each=8).upper()
 
 
-def _max(budget: Budget, value: Any, case_sensitive: Any = False, attribute: Any = None) -> Any:
+def _max(budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None) -> Any:
     keyed = _keyed(budget, value, case_sensitive, attribute)
     return max(keyed, key=_key, default=(None, Missing("the greatest of what is empty")))[1]
 
 
-def _min(budget: Budget, value: Any, case_sensitive: Any = False, attribute: Any = None) -> Any:
+def _min(budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None) -> Any:
     keyed = _keyed(budget, value, case_sensitive, attribute)
     return min(keyed, key=_key, default=(None, Missing("the least of what is empty")))[1]
 
@@ -158,8 +158,8 @@ def _min(budget: Budget, value: Any, case_sensitive: Any = False, attribute: Any
 def _sort(
     budget: Budget,
     value: Any,
-    reverse: Any = False,
-    case_sensitive: Any = False,
+    reverse: Any = None,
+    case_sensitive: Any = None,
     attribute: Any = None,
 ) -> list[Any]:
     keyed = _keyed(budget, value, case_sensitive, attribute)
@@ -187,7 +187,7 @@ def _same_case(key: Any, budget: Budget) -> Any:
 
 
 def _unique(
-    budget: Budget, value: Any, case_sensitive: Any = False, attribute: Any = None
+    budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None
 ) -> list[Any]:
     find = key_of(given(attribute), budget)
     seen, kept = set(), []
@@ -248,11 +248,11 @@ def _trim(budget: Budget, value: Any, chars: Any = None) -> str:
     return text.strip(chars)
 
 
-def _truncate(
+def _truncate(  # noqa: PLR0917 - the arguments that Jinja has
     budget: Budget,
     s: Any,
     length: Any = 255,
-    killwords: Any = False,
+    killwords: Any = None,
     end: Any = "...",
     leeway: Any = 5,
 ) -> str:

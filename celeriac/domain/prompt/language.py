@@ -1,4 +1,4 @@
-"""What a template may be written with: a small part of Jinja's language, checked when it is made."""
+"""What a template may be written with: a part of Jinja's language, checked when it is made."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -23,9 +23,6 @@ MAX_DEPTH = 100
 METHODS = frozenset({"items", "keys", "values"})
 RANGE = "range"
 LOOP = "loop"
-LOOP_ATTRIBUTES = frozenset(
-    "index index0 revindex revindex0 first last length depth depth0 previtem nextitem".split()
-)
 
 _SYNTAX = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.CondExpr,
@@ -134,7 +131,7 @@ def _check_test(node: nodes.Test) -> None:
 def _check_arguments(node: nodes.Filter | nodes.Test, what: str, function: Filter) -> None:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
         _refuse(node.lineno, "arguments can't be given with * or **")
-    named = {keyword.key: None for keyword in node.kwargs}
+    named = named_arguments(node)
     if len(named) < len(node.kwargs):
         _refuse(node.lineno, f"{what} has an argument twice")
     try:
@@ -143,9 +140,14 @@ def _check_arguments(node: nodes.Filter | nodes.Test, what: str, function: Filte
         _refuse(node.lineno, f"{what} can't be used so: {error}")
 
 
+def named_arguments(node: nodes.Filter | nodes.Test) -> dict[str, nodes.Expr]:
+    """Return the arguments that a filter or a test is given by name."""
+    return {str(keyword.key): keyword.value for keyword in node.kwargs}
+
+
 def _check_bounds(node: nodes.Filter) -> None:
     """Refuse at once what is written out and would be refused with any values."""
-    given = {keyword.key: keyword.value for keyword in node.kwargs}
+    given = named_arguments(node)
     match node.name:
         case "round":
             precision = _constant(node.args[0] if node.args else given.get("precision"))

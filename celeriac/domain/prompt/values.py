@@ -9,12 +9,12 @@ from celeriac.domain.errors import TemplateRenderError
 from celeriac.domain.prompt.budget import MAX_RENDERED_CHARACTERS, Budget
 
 _MAX_INTEGER = 2**64
-"""JSON of PostgreSQL and of clients holds no larger ones; their decimals cost more than linearly."""
+"""Clients send no larger ones, and writing them down costs more than linearly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What isn't there; using it is an error, but for the tests and the filter that are about it."""
+    """What isn't there; using it is an error, but for the tests and the filter about that."""
 
     name: str
     quiet: bool = False
@@ -53,20 +53,18 @@ def is_list(value: Any) -> bool:
 
 def kind(value: Any) -> str:
     """Return what a value is, in a word."""
-    match value:
-        case str():
-            return "text"
-        case None:
-            return "none"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case Mapping():
-            return "mapping"
-        case list() | tuple():
-            return "list"
-    return "value that is no JSON"
+    if value is None:
+        return "none"
+    return next((name for name, types in _KINDS if isinstance(value, types)), "value of no JSON")
+
+
+_KINDS = (
+    ("text", str),
+    ("boolean", bool),
+    ("number", (int, float)),
+    ("mapping", Mapping),
+    ("list", (list, tuple)),
+)
 
 
 def elements(value: Any, budget: Budget) -> Sequence[Any]:
@@ -171,7 +169,7 @@ def inner(value: Any, key: Any, name: str) -> Any:
     return Missing(name)
 
 
-def key_of(attribute: str | int | None, budget: Budget) -> Callable[[Any], Any]:
+def key_of(attribute: Any, budget: Budget) -> Callable[[Any], Any]:
     """Return what finds `a.b` in an element, or returns the element itself."""
     if attribute is None:
         return given
@@ -186,10 +184,12 @@ def key_of(attribute: str | int | None, budget: Budget) -> Callable[[Any], Any]:
     return find
 
 
-def _short(attribute: str | int) -> str:
-    if not isinstance(attribute, str | int) or len(text := str(attribute)) > _MAX_ATTRIBUTE:
-        raise fault("an attribute must be a short name")
-    return text
+def _short(attribute: Any) -> str:
+    if isinstance(attribute, str) and len(attribute) <= _MAX_ATTRIBUTE:
+        return attribute
+    if isinstance(attribute, int):
+        return str(number(attribute))
+    raise fault("an attribute must be a short name")
 
 
 _MAX_ATTRIBUTE = 200

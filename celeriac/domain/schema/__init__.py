@@ -1,4 +1,4 @@
-"""JSON schemas of variables, answers and results: bounded before they are used (docs/schemas.md)."""
+"""JSON schemas of variables, answers and results, bounded before use (docs/schemas.md)."""
 
 from celeriac.domain.schema.validation import (
     MAX_SCHEMA_BYTES,

@@ -3,12 +3,13 @@
 A schema is a graph: keywords lead to subschemas, `$ref` to any place. Along the keywords that apply
 to the value itself (`allOf`, `if`, `$ref`, …) the graph is unfolded and its steps are counted:
 they double with each level that has two references. Along those that lead into the value
-(`properties`, `items`, …) a schema may lead back to itself. How deep that goes depends on the value,
-so that cost is known for each depth (`Cost.of`).
+(`properties`, `items`, …) a schema may lead back to itself. How deep that goes depends on the
+value, so that cost is known for each depth (`Cost.of`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import unquote, urldefrag, urljoin
 
 from celeriac.domain.schema.pattern import compiled_size, matching_size
@@ -29,6 +30,8 @@ MAX_PATTERNS = 150_000
 _LISTED = frozenset({"allOf", "anyOf", "oneOf"})
 _SINGLE = frozenset({"not", "if", "then", "else"})
 _NAMED = frozenset({"dependentSchemas", "dependencies", "dependentRequired"})
+_IN_PLACE = _LISTED | _SINGLE | _NAMED
+_INTO_SOME = frozenset({"properties", "patternProperties", "prefixItems", "items"})
 _INTO_ANY = frozenset(
     "additionalProperties unevaluatedProperties propertyNames additionalItems contains "
     "unevaluatedItems contentSchema".split()
@@ -55,7 +58,7 @@ formats, and for the format that compiles a text as a regular expression."""
 _PATTERN = 48
 """The same, for each unit of a pattern's size."""
 
-_LEVELS = 32
+_LEVELS = 16
 _SATURATED = 10**12
 
 
@@ -151,34 +154,40 @@ class _Graph:
         for keyword, value in schema.items():
             node.steps += 1
             place = f"{node.place}/{keyword}"
-            if keyword in _LISTED:
-                node.in_place += self._listed(value, place)
-            elif keyword in _SINGLE:
-                node.in_place.append(self._node(value, place))
-            elif keyword in _INTO_ANY:
-                node.into_any.append(self._node(value, place))
-                if keyword in _UNEVALUATED:
-                    node.times = _AGAIN
+            if keyword in _REFERENCES:
+                node.in_place += self._referred(schema, keyword, value, place)
+            elif keyword in _IN_PLACE:
+                self._lead_in_place(node, keyword, value, place)
+            elif keyword in _INTO_ANY or keyword in _INTO_SOME:
+                self._lead_inward(node, keyword, value, place)
             elif keyword in _DEFINITIONS:
                 self._named(value, place)  # their patterns are compiled, used or not
-            elif keyword in _NAMED:
-                node.in_place += self._named(value, place)
-                node.steps += _size(value)
-            elif keyword == "properties":
-                node.by_name += self._named(value, place)
-                node.steps += _size(value)
-            elif keyword == "patternProperties" and isinstance(value, dict):
-                node.into_any += self._named(value, place)
-                for pattern in value:
-                    self._add_pattern(node, pattern)
-            elif keyword == "prefixItems" or (keyword == "items" and isinstance(value, list)):
-                node.by_index += self._listed(value, place)
-            elif keyword == "items":
-                node.into_any.append(self._node(value, place))
-            elif keyword in _REFERENCES:
-                node.in_place += self._referred(schema, keyword, value, place)
             else:
                 self._add_plain(node, keyword, value)
+
+    def _lead_in_place(self, node: _Node, keyword: str, value: JsonValue, place: str) -> None:
+        if keyword in _LISTED:
+            node.in_place += self._listed(value, place)
+        elif keyword in _SINGLE:
+            node.in_place.append(self._node(value, place))
+        else:
+            node.in_place += self._named(value, place)
+            node.steps += _size(value)
+
+    def _lead_inward(self, node: _Node, keyword: str, value: JsonValue, place: str) -> None:
+        if keyword == "properties":
+            node.by_name += self._named(value, place)
+            node.steps += _size(value)
+        elif keyword == "patternProperties":
+            node.into_any += self._named(value, place)
+            for pattern in value if isinstance(value, dict) else ():
+                self._add_pattern(node, pattern)
+        elif keyword == "prefixItems" or isinstance(value, list):
+            node.by_index += self._listed(value, place)
+        else:
+            node.into_any.append(self._node(value, place))
+            if keyword in _UNEVALUATED:
+                node.times = _AGAIN
 
     def _listed(self, value: JsonValue, place: str) -> list[_Node]:
         found = value if isinstance(value, list) else []
@@ -362,7 +371,8 @@ def _by_depth(root: _Node, order: Sequence[_Node]) -> tuple[tuple[tuple[int, int
             )
     found = [level[id(root)]]
     for _ in range(_LEVELS):
-        below, level = level, _level(order, lambda node, above=level: _within(node, above))
+        below = level
+        level = _level(order, partial(_within, below))
         found.append(level[id(root)])
         if level == below:
             return tuple(found), False
@@ -386,7 +396,7 @@ def _level(order: Sequence[_Node], own: Callable[[_Node], tuple[int, int]]) -> _
     return level
 
 
-def _within(node: _Node, below: _Vector) -> tuple[int, int]:
+def _within(below: _Vector, node: _Node) -> tuple[int, int]:
     """Return what a node's keywords cost for a value one level further in, at most."""
     one = [below[id(each)] for each in (*node.by_name, *node.by_index)]
     every = [below[id(each)] for each in node.into_any]

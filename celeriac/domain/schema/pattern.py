@@ -13,7 +13,7 @@ _LONGEST_CHARACTER = 4
 def compiled_size(pattern: str) -> int:
     """Return what compiling costs, in units of one plain character; perhaps too much.
 
-    A class as `\\p{L}` becomes some hundreds of ranges of bytes.
+    A class of Unicode becomes some hundreds of ranges of bytes.
     """
     if _IGNORES_SPACES.search(pattern):
         return _MOST
@@ -21,7 +21,7 @@ def compiled_size(pattern: str) -> int:
 
 
 def matching_size(pattern: str) -> int:
-    """Return what each character of a text costs that is matched, in units of one; perhaps too much."""
+    """Return what matching costs for each byte of a text, in the same units; perhaps too much."""
     return _Reader(pattern, of_class=4, of_unicode=10).size()
 
 
