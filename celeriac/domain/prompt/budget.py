@@ -19,7 +19,7 @@ MAX_WORK = 1_000_000
 BATCH_WORK = 1_000
 """Units of work that each further rendering of a batch may add."""
 
-_LONG_WORK = 50_000
+_LONG_WORK = 10_000
 _LONG = threading.BoundedSemaphore(2)
 _PATIENCE = 5.0
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import jsonschema_rs
@@ -25,6 +26,11 @@ MAX_SCHEMA_BYTES = 100_000
 
 _INLINE_STEPS = 1_000_000
 """What may be validated in this process: 20 ms at most in which nothing else of it runs."""
+
+_TURN_STEPS = 50_000
+_TURN = threading.Lock()
+"""Held while a schema is compiled and a value beyond those steps is validated: threads that all do
+so at once would keep the event loop waiting for each of them."""
 
 _QUICK_STEPS = 500_000
 _QUICK_VALUES = 10_000
@@ -98,7 +104,9 @@ def faults(schema: JsonObject, value: JsonValue) -> list[Fault]:
     size = _measure(value, _MANY)
     steps = ready.cost.of(values=size.values, characters=size.characters, depth=size.depth)
     if steps <= _INLINE_STEPS:
-        if ready.validator.is_valid(value):
+        with _TURN if steps > _TURN_STEPS else nullcontext():
+            fits = ready.validator.is_valid(value)
+        if fits:
             return []
         if steps * ready.cost.in_place <= _LISTED_STEPS:
             return _told(program.faults_of(ready.validator, value))
@@ -174,7 +182,8 @@ def _ready(schema: JsonObject, field: str) -> _Schema:
 def _compiled(text: str) -> _Schema:
     schema = loads(text)
     cost = cost_of(schema)  # before anything is compiled
-    return _Schema(text, cost, program.validator_of(schema))
+    with _TURN:
+        return _Schema(text, cost, program.validator_of(schema))
 
 
 def _measure(value: JsonValue, most: int) -> _Size:

@@ -188,6 +188,22 @@ def test_a_recursive_schema_is_refused_with_its_field() -> None:
     assert raised.value.details["field"] == "output_schema"
 
 
+def test_a_schema_that_would_be_written_out_at_length_is_refused_before_it_is() -> None:
+    levels: dict[str, Any] = {
+        f"d{n}": {
+            "type": "object",
+            "properties": {name: {"$ref": f"#/$defs/d{n + 1}"} for name in "ab"},
+        }
+        for n in range(14)
+    }
+    schema = {**levels["d0"], "$defs": {**levels, "d14": {"type": "string"}}}
+
+    with pytest.raises(AgentMisconfiguredError, match="more than 5000 subschemas") as raised:
+        StructuredOutput(schema)
+
+    assert raised.value.details["field"] == "output_schema"
+
+
 def test_the_callers_schema_stays_as_it_is() -> None:
     schema = {"type": "object", "properties": {"n": {"title": "N"}}}
 
