@@ -97,6 +97,13 @@ test-integration test-e2e: $(CREWAI_READY)
 $(addprefix test-,$(KINDS)): test-%: $(READY)
 	$(PYTEST) tests/$*
 
+EXECUTIONS ?= 10000
+SEED ?= 1
+MINUTES ?= 45
+.PHONY: chaos
+chaos: $(READY) ## 10,000 executions under random faults, as a table (EXECUTIONS= SEED= MINUTES= CHAOS_ARGS=)
+	@$(BIN)/python -m tests.support.chaos --executions $(EXECUTIONS) --seed $(SEED) --minutes $(MINUTES) $(CHAOS_ARGS)
+
 requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 

@@ -16,7 +16,8 @@ _PROBLEMS = {
     409: "The state of the resource forbids it (`conflict`, `name_taken`, `task_inactive`).",
     413: "The body is over the size limit (`too_large`).",
     422: "The request can't be accepted; `field` says where (`invalid_input` and others).",
-    503: "A server that is needed doesn't answer; try again later (`…_unavailable`).",
+    503: "A server that is needed can't do it now; try again later (`database_unavailable`, "
+    "`database_busy`, `database_timeout`, `broker_unavailable`).",
 }
 
 

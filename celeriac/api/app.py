@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import Lifespan
 
 from celeriac.api import (
@@ -30,6 +30,7 @@ from celeriac.api import (
     usage,
     users,
 )
+from celeriac.api.deps import record_read
 from celeriac.api.middleware import BodyLimit, RequestContext
 from celeriac.version import __version__
 from celeriac.wiring import Container, build_desk
@@ -45,7 +46,6 @@ _RESOURCES = (
     cassettes,
     usage,
     budgets,
-    approval_links,
     approvals,
     celery_tasks,
     api_keys,
@@ -92,8 +92,9 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
         lifespan=lifespan,
     )
     version_1 = APIRouter(prefix=links.PREFIX)
+    version_1.include_router(approval_links.router)
     for module in _RESOURCES:
-        version_1.include_router(module.router)
+        version_1.include_router(module.router, dependencies=[Depends(record_read)])
     version_1.include_router(users.own_router)
     app.include_router(version_1)
     app.include_router(health.router)

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
-from uuid import UUID
 
 from fastapi import APIRouter, Path, Request
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from celeriac.api import problems as problems_of
 from celeriac.api import views
 from celeriac.api.answers import answer, problems
 from celeriac.api.approval_form import answer_of
@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
     LinkInvalidError,
     NotFoundError,
 )
+from celeriac.services.approval_links import Link
 from celeriac.wire import LinkedApproval
 from celeriac.wiring import Desk
 
@@ -110,20 +111,20 @@ async def respond(request: Request, token: Token, desk: AtDesk) -> Response:
 
 def _respond(request: Request, token: str, desk: Desk, body: bytes) -> Response:
     try:
-        approval_id = desk.approval_links.read(token)
-        asked = desk.approvals.by_link(approval_id)
+        link = desk.approval_links.read(token)
+        asked = desk.approvals.by_link(link)
     except (LinkInvalidError, NotFoundError) as error:
         return _nothing(request, error)
     if not _is_form(request):
-        return _json(_answered(request, desk, approval_id, _request(body)))
-    return _respond_to_form(request, desk, asked, _sent(body))
+        return _json(_answered(request, desk, link, _request(body)))
+    return _respond_to_form(request, desk, link, asked, _sent(body))
 
 
 def _respond_to_form(
-    request: Request, desk: Desk, asked: Approval, sent: dict[str, str]
+    request: Request, desk: Desk, link: Link, asked: Approval, sent: dict[str, str]
 ) -> Response:
     try:
-        found = _answered(request, desk, asked.id, answer_of(asked, sent))
+        found = _answered(request, desk, link, answer_of(asked, sent))
     except ApprovalClosedError as error:
         return message_page(error.message, status=409)
     except ForbiddenError as error:
@@ -133,9 +134,9 @@ def _respond_to_form(
     return closed_page(found, now=True)
 
 
-def _answered(request: Request, desk: Desk, approval_id: UUID, given: Answer) -> Approval:
+def _answered(request: Request, desk: Desk, link: Link, given: Answer) -> Approval:
     request_id = request.state.request_id
-    return desk.approvals.answer_by_link(approval_id, given, request_id=request_id)
+    return desk.approvals.answer_by_link(link, given, request_id=request_id)
 
 
 def _shown(request: Request, found: Approval) -> Response:
@@ -157,6 +158,7 @@ def _nothing(request: Request, error: LinkInvalidError | NotFoundError) -> Respo
         error = LinkInvalidError("The question that this link led to is gone.")
     if _wants_json(request):
         raise error
+    problems_of.record_refusal(request, error)
     return message_page(error.message, status=404)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api import links, views
@@ -61,8 +62,22 @@ def link(
     """
     found = desk.approvals.to_link(actor, approval_id)
     base = shared.settings.public_url or str(request.base_url).rstrip("/")
-    token = desk.approval_links.token(found.id, found.expires_at)
+    token = desk.approval_links.token(found.id, found.expires_at, links_revoked=found.links_revoked)
     return wire.ApprovalLink(url=f"{base}{links.signed(token)}", expires_at=found.expires_at)
+
+
+@router.post(
+    "/{approval_id}/revoke-links",
+    status_code=204,
+    response_class=Response,
+    operation_id="revoke_approval_links",
+    summary="Revoke the links to a question",
+    responses=READING | problems(403, 404),
+)
+def revoke_links(approval_id: ApprovalPath, actor: Operator, desk: AtDesk) -> Response:
+    """Make all links void that were made for the question so far, those of notices included."""
+    desk.approvals.revoke_links(actor, approval_id)
+    return Response(status_code=204)
 
 
 @router.post(

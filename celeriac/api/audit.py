@@ -1,17 +1,18 @@
-"""The audit trail over HTTP."""
+"""The audit trail over HTTP: its entries, and whether they were changed."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from celeriac import wire
-from celeriac.api.answers import READING
-from celeriac.api.deps import AtDesk, Caller, Cursor, Limit
+from celeriac.api.answers import READING, problems
+from celeriac.api.deps import Admin, AtDesk, Caller, Cursor, Limit
 from celeriac.api.json_route import JsonRoute
 from celeriac.db.audit import AuditFilter
 
 router = APIRouter(prefix="/audit-logs", tags=["audit"], route_class=JsonRoute)
 
+_MAX_POSITION = 2**63 - 1
 _Word = Annotated[str | None, Query(max_length=100, pattern=r"^[A-Za-z0-9_.-]+$")]
 
 
@@ -30,3 +31,27 @@ def find(
     page = desk.queries.audit(actor, wanted, cursor=cursor, limit=limit)
     items = [wire.AuditEntry.model_validate(entry) for entry in page.items]
     return wire.Page(items=items, next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/verification",
+    operation_id="verify_audit_logs",
+    summary="Check the audit trail",
+    responses=READING | problems(403),
+)
+def verify(
+    actor: Admin,  # noqa: ARG001 - asked for its permission
+    desk: AtDesk,
+    after: Annotated[
+        int, Query(ge=0, le=_MAX_POSITION, description="`last_position` of the page before.")
+    ] = 0,
+    limit: Annotated[int, Query(ge=1, le=100, description="Seals on a page.")] = 20,
+) -> wire.AuditVerification:
+    """Check the next seals of the audit trail against the entries under them.
+
+    A seal covers up to 1,000 entries. The trail is unchanged if no page until the one that is
+    `complete` has a fault. Keep the last `head` elsewhere: if a later check does not pass it, the
+    end of the trail was cut off.
+    """
+    found = desk.audit_trail.verify(after=after, seals=limit)
+    return wire.AuditVerification.model_validate(found)

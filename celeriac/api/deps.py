@@ -11,8 +11,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from celeriac import logs
+from celeriac.api import links
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import UnauthenticatedError
+from celeriac.kit.ids import parse_uuid
 from celeriac.wiring import Container, Desk
 
 MAX_PAGE = 500
@@ -50,6 +52,7 @@ async def _caller(
     actor = desk.authenticate.remembered(token, request_id=request_id)
     if actor is None:
         actor = await run_in_threadpool(desk.authenticate, token, request_id=request_id)
+    request.state.actor = actor
     with logs.bind(user_id=actor.user_id):
         yield actor
 
@@ -73,6 +76,40 @@ Operator = Annotated[Actor, Depends(_operator)]
 
 Admin = Annotated[Actor, Depends(_admin)]
 """A caller who may manage users and see everybody's things."""
+
+_RESOURCES = {
+    "agents": ("agent", "agent"),
+    "api-keys": ("api_key", "key_id"),
+    "approvals": ("approval", "approval_id"),
+    "audit-logs": ("audit_log", None),
+    "budgets": ("budget", "budget_id"),
+    "cassettes": ("cassette", "cassette_id"),
+    "sessions": ("session", "session_id"),
+    "task-executions": ("execution", "execution_id"),
+    "tasks": ("task", "task"),
+    "usage": ("usage", None),
+    "users": ("user", "user_id"),
+}
+"""Segments of paths, and the type and the path parameter of what they hold."""
+
+
+async def record_read(request: Request, actor: Caller, desk: AtDesk) -> None:
+    """Record in the audit trail that an administrator reads what is another user's."""
+    if request.method != "GET" or not actor.sees_all:
+        return
+    route = request.scope["route"]
+    segment = request.url.path.removeprefix(links.PREFIX).split("/")[1]
+    if segment not in _RESOURCES:
+        return
+    resource, parameter = _RESOURCES[segment]
+    reference = request.path_params.get(parameter) if parameter else None
+    resource_id = None if reference is None else parse_uuid(str(reference))
+    if reference is not None and resource_id is None:
+        return  # a name, which only finds one's own; or no id at all, which finds nothing
+    await run_in_threadpool(
+        desk.access_records.admin_read, actor, resource, resource_id, route.operation_id
+    )
+
 
 Cursor = Annotated[
     str | None, Query(max_length=200, description="`next_cursor` of the page before.")

@@ -72,7 +72,7 @@ async def execute(
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is Mode.SYNC:
         plan = await run_in_threadpool(shared.plans.current, task_id)
-        wait = body.delay() + longest_wait(plan.task)
+        wait = body.seconds_until_due() + longest_wait(plan.task)
         ended = await until_terminal(
             request, shared, desk, actor, submitted.execution_id, seconds=wait
         )
@@ -159,7 +159,8 @@ def _work(task_id: UUID, body: When, mode: Mode, once: Idempotency | None) -> Wo
         options=one.options() if one else NO_OPTIONS,
         priority=None if body.priority is None else int(body.priority),
         queue=body.queue,
-        delay_seconds=body.delay(),
+        delay_seconds=body.delay_seconds,
+        available_at=body.available_at,
         execution_mode=mode.value,
         idempotency=once,
     )

@@ -5,8 +5,6 @@ everything. Of JSON bodies, beyond the grammar, what can't be stored or would be
 characters that PostgreSQL can't hold, integers beyond 64 bits, nesting without end.
 """
 
-import json
-import re
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -16,41 +14,30 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from celeriac.domain.errors import InvalidInputError, MalformedJsonError
-from celeriac.kit.jsontypes import JsonValue, loads
-
-MAX_DEPTH = 64
-_BIG = re.compile(rb"\d{19}")
-_INT64 = range(-(2**63), 2**63)
+from celeriac.kit.jsontypes import (
+    BEYOND_64_BITS,
+    MAX_DEPTH,
+    JsonValue,
+    is_deeper,
+    loads,
+    refuse_big_integers,
+)
 
 
 def parse(body: bytes) -> JsonValue:
     """Return the JSON value of `body`; raises MalformedJsonError, InvalidInputError."""
     try:
+        refuse_big_integers(body)  # some are too long to be decoded at all
         value = loads(body)
-    except ValueError as error:
+    except TypeError as error:
+        raise InvalidInputError(f"The body holds {BEYOND_64_BITS}; send it as a text.") from error
+    except (ValueError, RecursionError) as error:
         raise MalformedJsonError(f"The body is not valid JSON: {error}.") from error
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:
-        _refuse_depth(value)
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+        raise InvalidInputError(f"The body is nested deeper than {MAX_DEPTH} levels; flatten it.")
     if b"\\u0000" in body:
         _refuse_nul(value, [])
-    if _BIG.search(body):
-        json.loads(body, parse_int=_int64)
     return value
-
-
-def _refuse_depth(value: JsonValue) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        inner: list[JsonValue] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(v for v in item.values() if isinstance(v, dict | list))
-            elif isinstance(item, list):
-                inner.extend(v for v in item if isinstance(v, dict | list))
-        if not inner:
-            return
-        level = inner
-    raise InvalidInputError(f"The body is nested deeper than {MAX_DEPTH} levels; flatten it.")
 
 
 def _refuse_nul(value: JsonValue, path: list[str]) -> None:
@@ -65,14 +52,6 @@ def _refuse_nul(value: JsonValue, path: list[str]) -> None:
     if isinstance(value, list):
         for index, inner in enumerate(value):
             _refuse_nul(inner, [*path, str(index)])
-
-
-def _int64(digits: str) -> int:
-    if len(digits) > 20 or int(digits) not in _INT64:  # noqa: PLR2004 - digits of 2**63 and a sign
-        raise InvalidInputError(
-            "The body holds an integer beyond 64 bits; send it as a string or a float."
-        )
-    return int(digits)
 
 
 class _JsonRequest(Request):

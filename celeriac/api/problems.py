@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import compile_path
@@ -90,7 +91,8 @@ def of_error(request: Request, error: CeleriacError) -> Response:
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UnavailableError):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        if not isinstance(error, errors.DatabaseTimeoutError):  # it would take as long again
+            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         logger.warning("api.unavailable", code=error.code, error=error.message)
     return problem(
         request,
@@ -116,7 +118,25 @@ def internal(request: Request, error: Exception) -> Response:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CeleriacError)
+    if isinstance(error, _REFUSALS):
+        await run_in_threadpool(record_refusal, request, error)
     return of_error(request, error)
+
+
+_REFUSALS = (errors.UnauthenticatedError, errors.ForbiddenError, errors.LinkInvalidError)
+
+
+def record_refusal(request: Request, error: CeleriacError) -> None:
+    """Record in the audit trail that a request was refused; waits for the database."""
+    route = request.scope.get("route")
+    request.app.state.desk.access_records.refused(
+        getattr(request.state, "actor", None),
+        code=error.code,
+        method=request.method,
+        operation=getattr(route, "operation_id", None) or "unknown",
+        request_id=getattr(request.state, "request_id", None),
+        address=request.client.host if request.client else "unknown",
+    )
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 
 from celeriac import wire
 from celeriac.api.answers import READING, WRITING, problems
-from celeriac.api.deps import Admin, AtDesk, Caller, Cursor, Limit
+from celeriac.api.deps import Admin, AtDesk, Caller, Cursor, Limit, Shared
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.accounts import NewUser, UserPatch
 
@@ -55,10 +55,17 @@ def get(user_id: UserPath, actor: Caller, desk: AtDesk) -> wire.User:
     summary="Change a user",
     responses=WRITING | problems(404, 409),
 )
-def change(user_id: UserPath, body: UserPatch, actor: Admin, desk: AtDesk) -> wire.User:
-    """Change a user's role, or disable or enable them; their keys follow within seconds."""
+def change(
+    user_id: UserPath, body: UserPatch, actor: Admin, desk: AtDesk, shared: Shared
+) -> wire.User:
+    """Change a user's role, or disable or enable them; their keys follow within seconds.
+
+    What a disabled user has submitted is still run, unless `cancel_executions` is true.
+    """
     user = desk.accounts.change_user(actor, user_id, role=body.role, disabled=body.disabled)
     desk.authenticate.forget()
+    if body.cancel_executions:
+        shared.cancel.all_of(actor, user_id)
     return wire.User.model_validate(user)
 
 

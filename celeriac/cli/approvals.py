@@ -30,6 +30,7 @@ def build_app() -> typer.Typer:
     app.command("list")(list_approvals)
     for command in (show, link, answer):
         app.command()(command)
+    app.command("revoke-links")(revoke_links)
     return app
 
 
@@ -98,6 +99,13 @@ def link(session: Session, approval: ApprovalId) -> None:
     else:
         session.output.raw(made.url)
         session.output.say(f"It works until {moment(made.expires_at)}.")
+
+
+@connected
+def revoke_links(session: Session, approval: ApprovalId) -> None:
+    """Make all links to a question void, those of notices included."""
+    session.client.approvals.revoke_links(approval)
+    session.output.say(f"The links to {approval} work no more.")
 
 
 @connected

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from celeriac.cli import (
     agents,
     approvals,
+    audit,
     budgets,
     cassettes,
     database,
@@ -119,6 +120,7 @@ _GROUPS = (
     sessions,
     cassettes,
     keys,
+    audit,
     database,
 )
 

@@ -39,6 +39,10 @@ class Approvals:
         """Make a link with which anybody can answer an open question, once, without a key."""
         return self._transport.post(wire.ApprovalLink, f"{_PATH}/{segment(approval_id)}/link", None)
 
+    def revoke_links(self, approval_id: str | UUID) -> None:
+        """Make all links void that were made for a question so far."""
+        self._transport.send("POST", f"{_PATH}/{segment(approval_id)}/revoke-links")
+
     def answer(
         self, approval_id: str | UUID, *, approved: bool, value: Any = None, note: str = ""
     ) -> wire.Approval:

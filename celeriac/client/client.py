@@ -8,6 +8,7 @@ import httpx
 
 from celeriac import wire
 from celeriac.client.approvals import Approvals
+from celeriac.client.audit import Audit
 from celeriac.client.budgets import Budgets, Usage
 from celeriac.client.cassettes import Cassettes
 from celeriac.client.errors import ClientError
@@ -64,6 +65,7 @@ class Client:
         self.celery_tasks = CeleryTasks(self._transport)
         self.keys = Keys(self._transport)
         self.users = Users(self._transport)
+        self.audit = Audit(self._transport)
 
     @classmethod
     def from_env(cls, *, timeout: float = 30.0) -> Self:

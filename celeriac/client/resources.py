@@ -206,8 +206,16 @@ class Users:
         return pages(self._transport, wire.User, f"{API}/users")
 
     def change(
-        self, user_id: UUID, *, role: str | None = None, disabled: bool | None = None
+        self,
+        user_id: UUID,
+        *,
+        role: str | None = None,
+        disabled: bool | None = None,
+        cancel_executions: bool = False,
     ) -> wire.User:
-        """Change a user's role, or disable or enable them; for admins."""
-        body = given(role=role, disabled=disabled)
+        """Change a user's role, or disable or enable them; for admins.
+
+        `cancel_executions` also cancels all executions of theirs that have not ended.
+        """
+        body = given(role=role, disabled=disabled, cancel_executions=cancel_executions or None)
         return self._transport.patch(wire.User, f"{API}/users/{segment(user_id)}", body)

@@ -34,7 +34,7 @@ WITH touched AS (
       AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 )
 SELECT k.id, k.digest, k.role AS key_role, k.revoked_at IS NOT NULL AS revoked,
-       k.expires_at <= now() AS expired, k.user_id, u.name, u.role,
+       k.expires_at, k.expires_at <= now() AS expired, k.user_id, u.name, u.role,
        u.disabled_at IS NOT NULL AS disabled
 FROM api_keys k JOIN users u ON u.id = k.user_id
 WHERE k.prefix = :prefix
@@ -49,6 +49,7 @@ class PresentedKey:
     digest: str
     role: Role
     revoked: bool
+    expires_at: datetime | None
     expired: bool
     user_id: UUID
     user_name: str
@@ -69,6 +70,7 @@ def presented(connection: Connection, *, prefix: str, digest: str) -> PresentedK
         digest=row.digest,
         role=Role(row.key_role),
         revoked=row.revoked,
+        expires_at=row.expires_at,
         expired=bool(row.expired),
         user_id=row.user_id,
         user_name=row.name,
@@ -131,6 +133,7 @@ def add_key(
     digest: str,
     role: Role,
     expires_at: datetime | None,
+    parent_id: UUID | None,
 ) -> UUID:
     """Insert a key, of which only the keyed hash is stored, and return its id."""
     key_id = uuid7()
@@ -143,6 +146,7 @@ def add_key(
             digest=digest,
             role=role.value,
             expires_at=expires_at,
+            parent_id=parent_id,
         )
     )
     return key_id
@@ -170,15 +174,21 @@ def find_keys(
     return [_key(row) for row in rows]
 
 
-def revoke_key(connection: Connection, key_id: UUID) -> bool:
-    """Make a key useless for ever; return whether it wasn't so before."""
-    statement = (
-        update(api_keys)
-        .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-        .values(revoked_at=func.now())
-        .returning(api_keys.c.id)
-    )
-    return connection.execute(statement).first() is not None
+_REVOKE = text("""
+WITH RECURSIVE family AS (
+    SELECT id FROM api_keys WHERE id = :id
+    UNION
+    SELECT k.id FROM api_keys k JOIN family ON k.parent_id = family.id
+)
+UPDATE api_keys SET revoked_at = now()
+WHERE id IN (SELECT id FROM family) AND revoked_at IS NULL
+RETURNING id
+""")
+
+
+def revoke_key(connection: Connection, key_id: UUID) -> list[UUID]:
+    """Revoke a key and all keys that were made with it; return those that were not revoked yet."""
+    return list(connection.execute(_REVOKE, {"id": key_id}).scalars())
 
 
 def _user(row: Row[*tuple[Any, ...]]) -> User:

@@ -69,6 +69,14 @@ def answer(connection: Connection, approval_id: UUID, given: Answer) -> bool:
     return connection.execute(_ANSWERING, parameters).one_or_none() is not None
 
 
+_REVOKE_LINKS = text("UPDATE approvals SET links_revoked = links_revoked + 1 WHERE id = :id")
+
+
+def revoke_links(connection: Connection, approval_id: UUID) -> None:
+    """Count one more revocation of a question's links."""
+    connection.execute(_REVOKE_LINKS, {"id": approval_id})
+
+
 _HOLD_DUE = text("""
 SELECT a.id FROM approvals a JOIN executions e ON e.id = a.execution_id
 WHERE a.status = 'open' AND a.expires_at <= now()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, Row, and_, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
 from celeriac.db.models import approvals as table
@@ -15,9 +15,18 @@ from celeriac.domain.agent.tools import OnExpiry
 from celeriac.domain.approval import Answer, Approval, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.execution import Lease
 
+_OTHERS = {
+    "task_name": tasks.c.name,
+    "expired": or_(
+        table.c.status == ApprovalStatus.EXPIRED,
+        and_(table.c.status == ApprovalStatus.OPEN, table.c.expires_at <= func.now()),
+    ),
+}
+"""What is no column of the table."""
+
 _SELECT = select(
     *(
-        (tasks.c.name if field.name == "task_name" else table.c[field.name]).label(field.name)
+        (_OTHERS[field.name] if field.name in _OTHERS else table.c[field.name]).label(field.name)
         for field in fields(Approval)
     )
 ).join_from(table, tasks, tasks.c.id == table.c.task_id)

@@ -78,6 +78,16 @@ def statuses(
     return {row.id: Status(row.status) for row in connection.execute(query)}
 
 
+def open_ids(
+    connection: Connection, owner_id: UUID, *, after: UUID | None, limit: int
+) -> list[UUID]:
+    """Return ids, in their order, of a user's executions that have not ended."""
+    query = select(table.c.id).where(table.c.owner_id == owner_id, table.c.completed_at.is_(None))
+    if after is not None:
+        query = query.where(table.c.id > after)
+    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
+
+
 def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> list[UUID]:
     """Return the ids of a batch in the order in which they were given."""
     query = select(table.c.id).where(table.c.batch_id == batch_id).order_by(table.c.id)

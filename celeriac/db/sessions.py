@@ -72,18 +72,27 @@ WITH held AS (
 )
 INSERT INTO sessions (id, owner_id, execution_id, runner, parent_id, status)
 SELECT :id, owner_id, :execution_id, :runner, :parent_id, :status FROM held
+ON CONFLICT (id) DO UPDATE SET status = excluded.status
 RETURNING id
 """)
 
 
 def begin(
-    connection: Connection, lease: Lease, *, runner: str, parent_id: UUID | None
+    connection: Connection,
+    lease: Lease,
+    *,
+    runner: str,
+    parent_id: UUID | None,
+    session_id: UUID | None = None,
 ) -> UUID | None:
-    """Make a session for the execution of `lease`; return its id, or None for a lost lease."""
+    """Make a session for the execution of `lease`; return its id, or None for a lost lease.
+
+    With a `session_id` it can be repeated.
+    """
     row = connection.execute(
         _BEGIN,
         {
-            "id": uuid7(),
+            "id": session_id or uuid7(),
             "execution_id": lease.execution_id,
             "attempt": lease.attempt,
             "token": lease.token,

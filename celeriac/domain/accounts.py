@@ -37,6 +37,9 @@ class Actor:
     name: str
     role: Role
     request_id: str | None = None
+    key_id: UUID | None = None
+    """The key that was shown; None for who has the database itself."""
+    key_expires_at: datetime | None = None
 
     @property
     def sees_all(self) -> bool:

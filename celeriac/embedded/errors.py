@@ -40,7 +40,7 @@ class AlreadyRunningError(EmbeddedError):
 
 
 class ServerFailedError(EmbeddedError):
-    """A server did not start, did not become ready, or died too often.
+    """A server did not start, or did not become ready.
 
     `name` says which, `log` where its output is, and `last_lines` are the last of it.
     """

@@ -8,7 +8,11 @@ from types import TracebackType
 
 from celeriac.embedded.children import ChildRecord
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack, withdraw_stack
-from celeriac.embedded.errors import EmbeddedError, ServerNotInstalledError
+from celeriac.embedded.errors import (
+    EmbeddedError,
+    HomeUnusableError,
+    ServerNotInstalledError,
+)
 from celeriac.embedded.home import Home
 from celeriac.embedded.lock import HomeLock
 from celeriac.embedded.model import LocalModel
@@ -112,15 +116,31 @@ class Stack:
         )
 
     def publish(self, endpoints: Endpoints, *, api_url: str | None = None) -> None:
-        """Let other commands in this home find what runs now. Raises HomeUnusableError."""
+        """Let other commands in this home find what runs, now and after each restart.
+
+        Raises HomeUnusableError.
+        """
         supervisor = identify(os.getpid())
         if supervisor is None:
             raise EmbeddedError("/proc is needed to tell processes apart, and isn't mounted.")
-        pids = {each.spec.name: each.pid for each in self.supervisor.processes if each.pid}
-        publish_stack(
-            self.home,
-            RunningStack(endpoints=endpoints, supervisor=supervisor, pids=pids, api_url=api_url),
-        )
+
+        def write() -> None:
+            pids = {each.spec.name: each.pid for each in self.supervisor.processes if each.pid}
+            publish_stack(
+                self.home,
+                RunningStack(
+                    endpoints=endpoints, supervisor=supervisor, pids=pids, api_url=api_url
+                ),
+            )
+
+        def write_again() -> None:
+            try:
+                write()
+            except HomeUnusableError as error:  # a full disk: what runs goes on running
+                self._terminal.say(f"the connection file is out of date: {error.message}")
+
+        write()
+        self.supervisor.on_ready = write_again
 
     def _remove_sockets(self) -> None:
         if self._postgres:

@@ -41,6 +41,8 @@ class Supervisor:
         self._record = record
         self._terminal = terminal
         self._policy = policy
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called by `run` each time a process has been started again and is ready."""
         self._supervised: dict[str, Supervised] = {}
         self._followers: dict[str, LogFollower] = {}
         self._requests = 0
@@ -88,7 +90,7 @@ class Supervisor:
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keep all running until `until()` is true or a stop is requested.
 
-        Raises ServerFailedError when a process has died too often. Call `stop` in any case.
+        What ends is started again for ever, with growing pauses. Call `stop` in any case.
         """
         while not self.stop_requested and not until():
             self._tick()
@@ -105,7 +107,7 @@ class Supervisor:
     def _start_one(self, spec: ProcessSpec) -> None:
         log = self._home.log_file(spec.name)
         process = ManagedProcess(spec, log, self._record)
-        each = Supervised(process, self._policy, self._terminal.say)
+        each = Supervised(process, self._policy, self._terminal.say, self._became_ready)
         self._followers[spec.name] = LogFollower(log)
         self._supervised[spec.name] = each
         each.start(time.monotonic())
@@ -115,6 +117,9 @@ class Supervisor:
             self._show_output()
             each.step(time.monotonic())
             time.sleep(_TICK_SECONDS)
+
+    def _became_ready(self) -> None:
+        self.on_ready()
 
     def _stop_one(self, each: Supervised) -> None:
         process = each.process

@@ -78,10 +78,21 @@ def find_members(
     else:
         pids = set()
     pids |= {each.pid for each in known if each.pid in table and table[each.pid].identity == each}
-    if marker is not None:
-        pids |= {pid for pid in table if _has_marker(pid, marker)}
     pids.discard(os.getpid())
     _close_over(pids, table.values())
+    if marker is not None:
+        # Whoever came from the leader was started after it, and most are found by their ties:
+        # reading an environment costs more than all the rest.
+        pids |= {
+            pid
+            for pid, entry in table.items()
+            if pid not in pids
+            and pid != os.getpid()
+            and entry.running
+            and entry.identity.started >= leader.started
+            and _has_marker(pid, marker)
+        }
+        _close_over(pids, table.values())
     return frozenset(table[pid].identity for pid in pids if pid in table and table[pid].running)
 
 

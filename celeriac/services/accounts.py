@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from celeriac.db import accounts, audit
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, ApiKey, Role, User
+from celeriac.domain.audit import changes
 from celeriac.domain.errors import ConflictError, ForbiddenError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
 
@@ -105,11 +106,11 @@ class Accounts:
         if user_id == actor.user_id and (disabled or role not in {None, Role.ADMIN}):
             raise ConflictError("You can't take your own rights away; ask another admin.")
         with self._database.transaction() as connection:
-            _user(connection, user_id, lock=True)
+            before = _user(connection, user_id, lock=True)
             accounts.change_user(connection, user_id, role=role, disabled=disabled)
-            details = {"role": role.value if role else None, "disabled": disabled}
-            audit.record(connection, actor, "user.change", "user", [user_id], details=details)
             user = _user(connection, user_id)
+            details = changes(before, user)
+            audit.record(connection, actor, "user.change", "user", [user_id], details=details)
         logger.info("user.changed", changed_user_id=user_id)
         return user
 
@@ -124,9 +125,16 @@ class Accounts:
     ) -> NewKey:
         """Make a key for oneself, or as an admin for anybody.
 
-        `role` may be less than the user's own, which is the default. Raises ForbiddenError for more
-        than the actor has, NotFoundError for the user.
+        `role` may be less than the user's own, which is the default. A key that expires makes keys
+        that expire no later, which is their default. Raises ForbiddenError for more than the actor
+        has, NotFoundError for the user.
         """
+        limit = actor.key_expires_at
+        if limit is not None and expires_at is not None and expires_at > limit:
+            raise ForbiddenError(
+                f"The key must expire no later than the key it is made with: {limit.isoformat()}.",
+                field="expires_at",
+            )
         with self._database.transaction() as connection:
             user = _user(connection, user_id or actor.user_id)
             if user.id != actor.user_id and not actor.sees_all:
@@ -138,7 +146,7 @@ class Accounts:
                     field="role",
                 )
             return self._add_key(
-                connection, actor, user, name=name, role=wanted, expires_at=expires_at
+                connection, actor, user, name=name, role=wanted, expires_at=expires_at or limit
             )
 
     def key(self, actor: Actor, key_id: UUID) -> ApiKey:
@@ -156,11 +164,22 @@ class Accounts:
         return Page.cut(found, limit=limit, kind="keys", key=lambda key: key.id)
 
     def revoke_key(self, actor: Actor, key_id: UUID) -> None:
-        """Make a key useless for ever; doing it again changes nothing. Raises NotFoundError."""
+        """Make a key useless for ever, and all keys that were made with it.
+
+        Revoking it again changes nothing. Raises NotFoundError, and ForbiddenError for a key of a
+        higher role than the actor's.
+        """
         with self._database.transaction() as connection:
-            _key(connection, actor, key_id)
-            if accounts.revoke_key(connection, key_id):
-                audit.record(connection, actor, "api_key.revoke", "api_key", [key_id])
+            key = _key(connection, actor, key_id)
+            if not actor.role.includes(key.role):
+                raise ForbiddenError(
+                    f"The key has the role {key.role}, yours is {actor.role}: revoke it with a key "
+                    "of that role.",
+                    required=key.role.value,
+                )
+            revoked = accounts.revoke_key(connection, key_id)
+            details = {"revoked_with": str(key_id)}
+            audit.record(connection, actor, "api_key.revoke", "api_key", revoked, details=details)
         logger.info("api_key.revoked", key_id=key_id)
 
     def _add_key(
@@ -183,8 +202,15 @@ class Accounts:
             digest=digest(self._secret_key, token),
             role=role,
             expires_at=expires_at,
+            parent_id=actor.key_id,
         )
-        details = {"user_id": str(user.id), "role": role.value, "prefix": prefix}
+        details = {
+            "user_id": str(user.id),
+            "role": role.value,
+            "prefix": prefix,
+            "expires_at": expires_at and expires_at.isoformat(),
+            "made_with": actor.key_id and str(actor.key_id),
+        }
         audit.record(connection, actor, "api_key.create", "api_key", [key_id], details=details)
         logger.info("api_key.created", key_id=key_id, role=role.value)
         return NewKey(_key(connection, actor, key_id), token)

@@ -10,6 +10,7 @@ from celeriac.db import agents, audit
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agent import AgentSpec, CrewaiAgent
+from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Agent
 from celeriac.domain.errors import InvalidInputError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
@@ -94,8 +95,9 @@ class Agents:
             agent = _found(connection, actor, reference, lock=True)
             spec = None if wanted.spec == agent.spec else wanted.spec
             agents.change(connection, agent, description=wanted.description, spec=spec)
-            audit.record(connection, actor, "agent.change", "agent", [agent.id])
             changed = _found(connection, actor, str(agent.id))
+            details = changes(agent, changed)
+            audit.record(connection, actor, "agent.change", "agent", [agent.id], details=details)
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import answers, approvals, audit, transitions
+from celeriac.db import accounts, answers, approvals, audit, transitions
 from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
@@ -21,6 +21,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.jsontypes import loads, storable, storable_text
 from celeriac.logs import Step
+from celeriac.services.approval_links import Link
 from celeriac.services.dispatch import Dispatch
 from celeriac.services.ports import LiveEvents
 
@@ -71,10 +72,21 @@ class Approvals:
             audit.record(connection, actor, "approval.link", "approval", [approval_id])
         return found
 
-    def by_link(self, approval_id: UUID) -> Approval:
-        """Return the question that a signed link leads to. Raises NotFoundError."""
+    def revoke_links(self, actor: Actor, approval_id: UUID) -> None:
+        """Make all links to a question void. Raises ForbiddenError, NotFoundError."""
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            _get(connection, approval_id, actor.scope)
+            answers.revoke_links(connection, approval_id)
+            audit.record(connection, actor, "approval.revoke_links", "approval", [approval_id])
+
+    def by_link(self, link: Link) -> Approval:
+        """Return the question that a signed link leads to.
+
+        Raises NotFoundError, also where its links were revoked or its owner is disabled.
+        """
         with self._database.statement() as connection:
-            return _get(connection, approval_id, None)
+            return _linked(connection, link)
 
     def answer(self, actor: Actor, approval_id: UUID, given: Answer) -> Approval:
         """Answer an open question; its execution goes on where it waits for nothing else.
@@ -95,13 +107,12 @@ class Approvals:
                 )
         return self._told(found, resumed)
 
-    def answer_by_link(
-        self, approval_id: UUID, given: Answer, *, request_id: str | None
-    ) -> Approval:
+    def answer_by_link(self, link: Link, given: Answer, *, request_id: str | None) -> Approval:
         """Answer for whoever holds a signed link to the question; see `answer`."""
         given = replace(given, by=BY_LINK)
         with self._database.transaction() as connection:
-            _check_rank(_get(connection, approval_id, None), None)
+            _check_rank(_linked(connection, link), None)
+            approval_id = link.approval_id
             found, resumed = _answer(connection, approval_id, given)
             if resumed is not None:
                 audit.by_program(
@@ -177,6 +188,14 @@ def _why_closed(found: Approval) -> str:
         case ApprovalStatus.OPEN | ApprovalStatus.EXPIRED if found.expired:
             return "The question has expired; nobody answered it in time."
     return "The question is not needed any more: its execution has ended."
+
+
+def _linked(connection: Connection, link: Link) -> Approval:
+    found = _get(connection, link.approval_id, None)
+    owner = accounts.user(connection, found.owner_id)
+    if found.links_revoked != link.links_revoked or owner is None or owner.disabled_at is not None:
+        raise NotFoundError("approval", link.approval_id)
+    return found
 
 
 def _get(connection: Connection, approval_id: UUID, owner: UUID | None) -> Approval:

@@ -4,6 +4,7 @@ import hmac
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from celeriac.db import accounts
@@ -25,7 +26,15 @@ class _Known:
     user_id: UUID
     name: str
     role: Role
+    key_id: UUID
+    key_expires_at: datetime | None
     until: float
+
+    def actor(self, request_id: str | None) -> Actor:
+        """Return who shows the key."""
+        return Actor(
+            self.user_id, self.name, self.role, request_id, self.key_id, self.key_expires_at
+        )
 
 
 class Authenticate:
@@ -44,14 +53,14 @@ class Authenticate:
         known = self._known.get(hashed)
         if known is None or known.until < time.monotonic():
             known = self._look_up(token, hashed)
-        return Actor(known.user_id, known.name, known.role, request_id)
+        return known.actor(request_id)
 
     def remembered(self, token: str, *, request_id: str | None) -> Actor | None:
         """Return who shows `token` if it was found good in the last seconds; never waits."""
         known = self._known.get(digest(self._secret_key, token))
         if known is None or known.until < time.monotonic():
             return None
-        return Actor(known.user_id, known.name, known.role, request_id)
+        return known.actor(request_id)
 
     def forget(self) -> None:
         """Drop the memory, so that changes made in this process hold at once."""
@@ -76,6 +85,8 @@ class Authenticate:
             key.user_id,
             key.user_name,
             key.user_role.limited_to(key.role),
+            key.id,
+            key.expires_at,
             time.monotonic() + _SECONDS,
         )
         with self._lock:

@@ -92,7 +92,8 @@ class Budgets:
             found = _found(connection, actor, budget_id)
             actor.require(Role.ADMIN if found.scope is BudgetScope.USER else Role.OPERATOR)
             budgets.remove(connection, budget_id)
-            audit.record(connection, actor, "budget.remove", "budget", [budget_id])
+            details = {"scope": found.scope.value, "subject_id": str(found.subject_id)}
+            audit.record(connection, actor, "budget.remove", "budget", [budget_id], details=details)
         logger.info("budget.removed", budget_id=budget_id)
 
     def of_execution(self, actor: Actor, execution_id: UUID) -> list[Standing]:

@@ -1,18 +1,20 @@
 """Cancel: at once where no worker holds the execution, else by word to its worker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import structlog
 
 from celeriac.db import audit, executions, transitions
 from celeriac.db.engine import Database
-from celeriac.domain.accounts import Actor
+from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.states import Status
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
+
+_BATCH = 500
 
 
 class Cancel:
@@ -37,11 +39,30 @@ class Cancel:
             moved = transitions.request_cancel(connection, execution_ids, actor.name)
             if moved:
                 audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+        self._after(actor, moved)
+        return {**seen, **moved}
+
+    def all_of(self, actor: Actor, owner_id: UUID) -> int:
+        """Ask for the end of every execution of a user; return how many. Raises ForbiddenError."""
+        actor.require(Role.ADMIN)
+        total, after = 0, None
+        while True:
+            with self._database.transaction() as connection:
+                ids = executions.open_ids(connection, owner_id, after=after, limit=_BATCH)
+                moved = transitions.request_cancel(connection, ids, actor.name)
+                audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+            self._after(actor, moved)
+            total += len(moved)
+            if len(ids) < _BATCH:
+                return total
+            after = ids[-1]
+
+    def _after(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
+        """Notify workers and watchers of cancellations that are committed."""
         self._live.cancel([key for key, status in moved.items() if not status.terminal])
         self._live.changed(list(moved))
         for execution_id in moved:
             logger.info("execution.cancel_requested", execution_id=execution_id, by=actor.name)
-        return {**seen, **moved}
 
 
 def _owner(actor: Actor) -> UUID | None:

@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import cassettes
+from celeriac.db import audit, cassettes
 from celeriac.db.cassettes import Contents
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
@@ -45,8 +45,12 @@ class Cassettes:
         """
         actor.require(Role.OPERATOR)
         contents = packed(parse(_inflated(content) if compressed else content))
-        with self._database.statement() as connection:
+        with self._database.transaction() as connection:
             cassette_id = cassettes.upload(connection, actor.user_id, name, contents)
+            details = {"name": name, "size": contents.size, "sha256": contents.digest.hex()}
+            audit.record(
+                connection, actor, "cassette.upload", "cassette", [cassette_id], details=details
+            )
         logger.info("cassette.uploaded", cassette_id=cassette_id, size=contents.size)
         return cassette_id
 
@@ -76,9 +80,13 @@ class Cassettes:
     def delete(self, actor: Actor, cassette_id: UUID) -> None:
         """Delete a cassette. Raises ForbiddenError or NotFoundError."""
         actor.require(Role.OPERATOR)
-        with self._database.statement() as connection:
-            visible(connection, actor, cassette_id)
+        with self._database.transaction() as connection:
+            found = visible(connection, actor, cassette_id)
             cassettes.remove(connection, cassette_id)
+            details = {"name": found.name, "size": found.size}
+            audit.record(
+                connection, actor, "cassette.delete", "cassette", [cassette_id], details=details
+            )
         logger.info("cassette.deleted", cassette_id=cassette_id)
 
 

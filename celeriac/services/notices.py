@@ -92,6 +92,8 @@ class Notices:
         path = f"{self._public_url}/api/v1/approvals"
         links = {"approval": f"{path}/{approval.id}"}
         if not approval.needs_admin:
-            token = self._links.token(approval.id, approval.expires_at)
+            token = self._links.token(
+                approval.id, approval.expires_at, links_revoked=approval.links_revoked
+            )
             links["answer"] = f"{path}/links/{token}"
         return links

@@ -14,6 +14,7 @@ from celeriac.domain.errors import DatabaseUnavailableError, ProviderRateLimited
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.rate import Rate, Refused, Taken, demands
 from celeriac.domain.usage import PlannedCall
+from celeriac.kit.threads import Threads
 from celeriac.services.patience import patiently
 from celeriac.services.ports import RateLimiter
 
@@ -36,8 +37,11 @@ _SPREAD = 0.1
 class ProviderLimits:
     """Asks the limiter in the name of calls. Calls that no limit applies to cost nothing."""
 
-    def __init__(self, limiter: RateLimiter, rates: Mapping[str, Rate], database: Database) -> None:
-        """Hold `rates`, by `provider` or `provider/model`, with `limiter`."""
+    def __init__(
+        self, limiter: RateLimiter, rates: Mapping[str, Rate], database: Database, threads: Threads
+    ) -> None:
+        """Hold `rates`, by `provider` or `provider/model`, with `limiter`, asked in `threads`."""
+        self._threads = threads
         self._limiter = limiter
         self._rates = rates
         self._database = database
@@ -56,10 +60,10 @@ class ProviderLimits:
             if answer is None:
                 if not wanted:
                     return None
-                answer = await asyncio.to_thread(self._limiter.take, wanted, name=name, line=False)
+                answer = await self._threads.run(self._limiter.take, wanted, name=name, line=False)
             if isinstance(answer, Refused) and answer.seconds > _IN_PLACE_SECONDS and may_park:
                 if wanted:
-                    answer = await asyncio.to_thread(
+                    answer = await self._threads.run(
                         self._limiter.take, wanted, name=name, line=True
                     )
                 if isinstance(answer, Refused):
@@ -69,13 +73,13 @@ class ProviderLimits:
             logger.debug("provider_limit.waiting", model=name, seconds=round(answer.seconds, 3))
             await asyncio.sleep(_spread(answer.seconds))
 
-    def correct(self, taken: Taken, tokens: int) -> None:
+    async def correct(self, taken: Taken, tokens: int) -> None:
         """Put what a call used in the place of what it was thought to need."""
-        self._limiter.correct(taken, tokens)
+        await self._threads.run(self._limiter.correct, taken, tokens)
 
-    def give_back(self, taken: Taken) -> None:
+    async def give_back(self, taken: Taken) -> None:
         """Take back a call that was not made."""
-        self._limiter.give_back(taken)
+        await self._threads.run(self._limiter.give_back, taken)
 
     def sent_away(
         self, execution_id: UUID, error: ProviderRateLimitedError, *, played: bool = False

@@ -4,10 +4,11 @@ from dataclasses import replace
 from uuid import UUID
 
 from celeriac.db import audit, events, executions
-from celeriac.db.audit import AuditEntry, AuditFilter
+from celeriac.db.audit import AuditFilter
 from celeriac.db.engine import Database
 from celeriac.db.executions import ExecutionFilter
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.audit import AuditEntry
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Execution

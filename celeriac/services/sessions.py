@@ -70,7 +70,10 @@ class Sessions:
                     execution_id=str(user),
                 )
             sessions.delete(connection, session_id)
-            audit.record(connection, actor, "session.delete", "session", [session_id])
+            details = {"owner_id": str(session.owner_id), "status": session.status.value}
+            audit.record(
+                connection, actor, "session.delete", "session", [session_id], details=details
+            )
         logger.info("session.deleted", session_id=session_id)
         directory = self._places.session(session_id)
         if directory.exists() and remove_tree(directory):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -53,6 +54,9 @@ class Request:
     priority: int | None = None
     queue: str | None = None
     delay_seconds: float = 0.0
+    """Not before so long from now, by the database's clock."""
+    available_at: datetime | None = None
+    """Not before this time; instead of `delay_seconds`."""
     trigger_type: TriggerType = TriggerType.MANUAL
     execution_mode: str = "async"
     origin_id: UUID | None = None
@@ -273,6 +277,7 @@ def _new_executions(
         trigger_type=request.trigger_type,
         execution_mode=request.execution_mode,
         delay_seconds=request.delay_seconds,
+        available_at=request.available_at,
         origin_id=request.origin_id,
         batch_id=batch_id,
         session_id=request.session_id,

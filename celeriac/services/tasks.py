@@ -10,6 +10,7 @@ from celeriac.db import audit, tasks
 from celeriac.db.engine import Database
 from celeriac.db.tasks import TaskChange
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Task
 from celeriac.domain.errors import NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
@@ -143,8 +144,9 @@ class Tasks:
                 spec=None if edit.spec == task.spec else edit.spec,
             )
             tasks.change(connection, task, wanted)
-            audit.record(connection, actor, "task.change", "task", [task.id])
             changed = _found(connection, actor, str(task.id))
+            details = changes(task, changed)
+            audit.record(connection, actor, "task.change", "task", [task.id], details=details)
         logger.info("task.changed", task_id=task.id, version=changed.version)
         return changed
 

@@ -33,8 +33,21 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_names)]
 """Names, in a variable separated by commas."""
 
 
-def checked_url(url: str | None, schemes: Sequence[str]) -> str | None:
-    """Return `url`; its text stays out of the message, for it may hold a password."""
-    if url is not None and urlsplit(url).scheme not in schemes:
-        raise ValueError(f"must begin with {schemes[0]}://")
+_MOST_PORT = 65535
+
+
+def checked_url(url: str | None, schemes: Sequence[str] = ()) -> str | None:
+    """Return `url` if it has one of the schemes (if any are given), and a valid port.
+
+    Raises ValueError. The URL stays out of the message: it may hold a password.
+    """
+    if url is None:
+        return url
+    parts = urlsplit(url)
+    if schemes and parts.scheme not in schemes:
+        raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        _, colon, port = host.rpartition("]")[2].partition(":")
+        if colon and port and not (port.isascii() and port.isdigit() and int(port) <= _MOST_PORT):
+            raise ValueError("has a port that is no number from 0 to 65535")
     return url

@@ -122,6 +122,11 @@ class Settings(BaseSettings):
     def _is_redis(cls, value: str | None) -> str | None:
         return checked_url(value, ("redis", "rediss"))
 
+    @field_validator("celery_broker_url", "celery_result_backend")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        return checked_url(value)
+
     @field_validator("public_url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:

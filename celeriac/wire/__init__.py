@@ -2,7 +2,7 @@
 
 from celeriac.wire.accounts import ApiKey, NewApiKey, User
 from celeriac.wire.approvals import Approval, ApprovalLink, LinkedApproval
-from celeriac.wire.audit import AuditEntry
+from celeriac.wire.audit import AuditEntry, AuditFault, AuditVerification
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
 from celeriac.wire.budgets import (
     Budget,
@@ -29,6 +29,8 @@ __all__ = [
     "Approval",
     "ApprovalLink",
     "AuditEntry",
+    "AuditFault",
+    "AuditVerification",
     "Budget",
     "BudgetStanding",
     "BudgetStandings",

@@ -199,6 +199,15 @@ AUDIT_ENTRY: dict[str, Any] = {
     "resource_type": "execution", "resource_id": _ID, "request_id": "shop-42", "details": {},
 }  # fmt: skip
 
+AUDIT_FAULT: dict[str, Any] = {
+    "first_position": 1, "last_position": 812, "message": "covers entries that were changed",
+}  # fmt: skip
+
+AUDIT_VERIFICATION: dict[str, Any] = {
+    "ok": True, "entries": 1024, "seals": 2, "start": "00" * 32, "last_position": 1031,
+    "head": "5f" * 32, "complete": True, "faults": [],
+}  # fmt: skip
+
 HEALTH: dict[str, Any] = {"status": "ok", "version": "0.1.0"}
 
 READY_HEALTH: dict[str, Any] = {

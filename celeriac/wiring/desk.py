@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.adapters.celery_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_health import RedisPing
+from celeriac.db import server
+from celeriac.db.engine import Database
+from celeriac.services.access_records import AccessRecords
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
 from celeriac.services.approval_links import ApprovalLinks
 from celeriac.services.approve import Approvals
 from celeriac.services.artifacts import Artifacts
+from celeriac.services.audit import AuditTrail
 from celeriac.services.authenticate import Authenticate
 from celeriac.services.budgets import Budgets
 from celeriac.services.cassettes import Cassettes
@@ -47,9 +51,12 @@ class Desk:
     celery_tasks: CeleryTasks
     health: HealthChecks
     redis_ping: RedisPing
+    audit_trail: AuditTrail
+    access_records: AccessRecords
 
     def close(self) -> None:
-        """Close what it opened itself."""
+        """Write what is not written yet, and close what it opened itself."""
+        self.access_records.flush(everything=True)
         self.redis_ping.close()
 
 
@@ -75,7 +82,9 @@ def build_desk(container: Container) -> Desk:
         tasks=Tasks(container.database),
         queries=queries,
         approvals=Approvals(container.database, container.live, container.dispatch),
-        approval_links=ApprovalLinks(secret_key(settings)),
+        approval_links=ApprovalLinks(
+            secret_key(settings), lambda: _database_clock(container.database)
+        ),
         sessions=sessions,
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
@@ -94,4 +103,11 @@ def build_desk(container: Container) -> Desk:
             worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
         ),
         redis_ping=redis_ping,
+        audit_trail=AuditTrail(container.database, secret_key(settings)),
+        access_records=AccessRecords(container.database),
     )
+
+
+def _database_clock(database: Database) -> float:
+    with database.statement() as connection:
+        return server.seconds_now(connection)

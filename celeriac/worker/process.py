@@ -16,13 +16,13 @@ import structlog
 from celery import Celery
 
 from celeriac.db import workers
-from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Message
 from celeriac.kit.ids import uuid7
+from celeriac.kit.process import raise_descriptor_limit
 from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
-from celeriac.wiring import build, build_machinery
+from celeriac.wiring import build, build_machinery, worker_lock_seconds
 
 logger = structlog.get_logger(__name__)
 
@@ -69,6 +69,7 @@ class WorkerProcess:
         slots: int,
     ) -> None:
         """Make the parts and start the threads; raises ConfigurationError."""
+        raise_descriptor_limit()  # each coroutine of a user has an event loop, with three of them
         self._settings = settings
         self._closing = closing
         self._id = uuid7()
@@ -77,7 +78,11 @@ class WorkerProcess:
         self._slots = slots
         self._ended = threading.Event()
         self._container = build(
-            settings, service="worker", connections=settings.worker.database_connections, app=app
+            settings,
+            service="worker",
+            connections=settings.worker.database_connections,
+            app=app,
+            lock_seconds=worker_lock_seconds(settings),
         )
         self._machinery = build_machinery(
             self._container, worker=f"{hostname}/{os.getpid()}", closing=lambda: closing.begun
@@ -112,11 +117,7 @@ class WorkerProcess:
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
-        try:
-            with self._container.database.statement() as connection:
-                workers.stopped(connection, self._id)
-        except DatabaseUnavailableError as error:
-            logger.warning("worker.not_signed_off", error=error.message)
+        self._machinery.heartbeat.sign_off(self._id)
         self._machinery.close()
         self._container.close()
 
@@ -132,6 +133,8 @@ class WorkerProcess:
                     due = time.monotonic() + interval
                     self._machinery.heartbeat.beat()
                     self._report()
+                else:
+                    self._machinery.heartbeat.catch_up()
 
     def _hand_back(self) -> None:
         if count := self._machinery.active.stop_all(StopReason.SHUTDOWN):
@@ -155,11 +158,7 @@ class WorkerProcess:
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
         )
-        try:
-            with self._container.database.statement() as connection:
-                workers.report(connection, said)
-        except DatabaseUnavailableError as error:
-            logger.warning("worker.not_reported", error=error.message)
+        self._machinery.heartbeat.report(said)
 
 
 @contextmanager

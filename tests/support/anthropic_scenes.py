@@ -123,6 +123,14 @@ def structured(exchange: Exchange) -> None:
 
 
 @scene
+def enormous(exchange: Exchange) -> None:
+    if exchange.received.results:
+        exchange.text("There it is.")
+    else:
+        exchange.call(("StructuredOutput", {"value": [3, 2**64]}))
+
+
+@scene
 def unstructured(exchange: Exchange) -> None:
     exchange.text("Three and four.")
 

@@ -1,6 +1,7 @@
 """What must hold of all executions in a database at any time, whatever happened to the servers."""
 
 from itertools import groupby
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -90,13 +91,18 @@ _FAULTS = {
 def assert_consistent(database: Database) -> None:
     """Fail, naming rule and executions, where the tables contradict each other."""
     with database.statement() as connection:
-        found = {
-            rule: [row[0] for row in connection.execute(text(query)).fetchmany(5)]
-            for rule, query in _FAULTS.items()
-        }
+        found = contradictions(connection)
         _assert_logs_lead_to_statuses(connection)
-    broken = {rule: ids for rule, ids in found.items() if ids}
+    broken = {rule: ids[:5] for rule, ids in found.items()}
     assert not broken, f"the database contradicts itself: {broken}"
+
+
+def contradictions(connection: Connection) -> dict[str, list[UUID]]:
+    """Return the rules that are broken, with what breaks them: mostly ids of executions."""
+    found = {
+        rule: list(connection.execute(text(query)).scalars()) for rule, query in _FAULTS.items()
+    }
+    return {rule: ids for rule, ids in found.items() if ids}
 
 
 def _assert_logs_lead_to_statuses(connection: Connection) -> None:

@@ -224,6 +224,19 @@ def plain_spend(ctx: ChildContext, calls: int, tokens: int) -> int:
     return calls
 
 
+@celeriac.agent("fleet bill")
+async def bill(ctx: "AgentContext", diary: str, gate: str, model: str = "m") -> int:
+    """As `hold`, with a model call of one token and an event at every look; return how many."""
+    _write(diary, ctx)
+    calls = 0
+    while not _is_open(gate):
+        calls += 1
+        await ctx.charge(provider="own", model=model, input_tokens=1, output_tokens=0)
+        await ctx.progress(calls)
+        await asyncio.sleep(_POLL_SECONDS)
+    return calls
+
+
 def _is_open(gate: str) -> bool:
     return Path(gate).exists()
 

@@ -115,7 +115,10 @@ def _text(letters: str, characters: int) -> Callable[[], str]:
     return lambda: letters * (characters // len(letters))
 
 
-_numbers = lambda count: lambda: list(range(count))  # noqa: E731 - one line that makes a maker
+def _numbers(count: int) -> Callable[[], list[int]]:
+    return lambda: list(range(count))
+
+
 _A = _text("x", 7 * MEGABYTE)
 _HEAVY = _loop("{% if i % 7 == 3 %}{{ i }}{% endif %}{{ loop.index + i }}")
 

@@ -83,7 +83,13 @@ def test_providers_are_json_and_take_nothing_from_elsewhere(
         ("CELERIAC_COMMANDS", '{"count": ["./x"]}', "CELERIAC_COMMANDS.count: './x' must be an"),
         ("CELERIAC_COMMANDS", '{"count": ["tools/x"]}', "'tools/x' must be an absolute path"),
         ("DATABASE_URL", "mysql://db", "DATABASE_URL: must begin with postgresql://"),
-        ("REDIS_URL", "valkey://cache", "REDIS_URL: must begin with redis://"),
+        ("REDIS_URL", "valkey://cache", "REDIS_URL: must begin with redis:// or rediss://"),
+        ("DATABASE_URL", "postgresql://db:pw@host:abc/x", "DATABASE_URL: has a port that is no"),
+        ("DATABASE_URL", "postgresql://a:1,b:x/db", "DATABASE_URL: has a port that is no number"),
+        ("DATABASE_URL", "postgresql://[::1]:70000/x", "DATABASE_URL: has a port that is no"),
+        ("REDIS_URL", "rediss://cache:99999/0", "REDIS_URL: has a port that is no number"),
+        ("CELERY_BROKER_URL", "amqp://rabbit:-1//", "CELERY_BROKER_URL: has a port that is no"),
+        ("CELERY_RESULT_BACKEND", "redis://x:1e3", "CELERY_RESULT_BACKEND: has a port that is"),
     ],
 )
 def test_what_is_wrong_is_told_by_the_name_of_its_variable(

@@ -9,6 +9,7 @@ from celeriac.agents.child.protocol import AskMessage, ChildMessage, answer_mess
 from celeriac.domain.agent import ApprovalPolicy
 from celeriac.domain.approval import Question
 from celeriac.domain.errors import ChildProtocolError
+from celeriac.kit.threads import CHECKS
 from celeriac.services.ports import RunContext
 
 MAX_OPEN = 100
@@ -75,4 +76,4 @@ async def question_of(message: AskMessage, policy: ApprovalPolicy) -> Question:
     """Return what is to be asked; a schema is checked in a thread. Raises InvalidInputError."""
     if message.answer_schema is None:
         return message.question(policy)
-    return await asyncio.to_thread(message.question, policy)
+    return await CHECKS.run(message.question, policy)

@@ -35,6 +35,7 @@ from celeriac.kit.process import (
     terminate_group_async,
 )
 from celeriac.kit.shielding import despite_cancellation
+from celeriac.kit.threads import PROCESSES
 
 _MARKER = "CELERIAC_CHILD"
 _READ_BYTES = 65_536
@@ -94,13 +95,7 @@ class ChildProcess:
         """
         marker = f"{_MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
-        try:
-            popen = _start(command, marker, lifeline)
-        except BaseException:
-            os.close(writer)
-            raise
-        finally:
-            os.close(lifeline)
+        popen = await _started(command, marker, lifeline, writer)
         child = cls(popen, command, marker)
         try:
             await child._connect()
@@ -268,6 +263,28 @@ class ChildProcess:
         for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+async def _started(
+    command: ChildCommand, marker: str, lifeline: int, writer: int
+) -> subprocess.Popen[bytes]:
+    """Start the process, in a thread. Where that fails, or is cancelled, `writer` is closed."""
+    popen: subprocess.Popen[bytes] | None = None
+
+    async def start() -> subprocess.Popen[bytes]:
+        nonlocal popen
+        popen = await PROCESSES.run(_start, command, marker, lifeline)
+        return popen
+
+    try:
+        return await despite_cancellation(start())
+    except BaseException:
+        os.close(writer)  # by that the kernel ends what was started
+        if popen is not None:
+            await despite_cancellation(PROCESSES.run(popen.__exit__, None, None, None))
+        raise
+    finally:
+        os.close(lifeline)
 
 
 def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Popen[bytes]:

@@ -15,7 +15,7 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from celeriac.agents.base import emit_message
+from celeriac.agents.base import emit_message, final_result
 from celeriac.agents.claude.calls import Calls
 from celeriac.agents.claude.continuation import Continuation, Next, state_of
 from celeriac.agents.claude.conversation import Conversation, Inbox, SilenceError
@@ -145,7 +145,7 @@ class Attempt:
             raise failure
         await self._keep(Next.BEGIN)
         value = await self._output.value(result) if self._output else result.result or ""
-        return Completed(value)
+        return Completed(await final_result(value, None, f"the agent {self._job.agent_name}"))
 
     async def _permissions(self, calls: Calls) -> Permissions:
         return Permissions(

@@ -20,6 +20,7 @@ from celeriac.agents.claude.directories import RUN_PREFIX
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.process import (
     ProcessIdentity,
+    children_descriptor_limit,
     send_signal,
     still_running,
     terminate_group_async,
@@ -80,7 +81,10 @@ class CliProcess:
             sys.executable, "-P", supervisor.__file__,
             str(os.getpid()), str(self._record), names, find_cli(),
         )  # fmt: skip
-        self.program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        # The SDK starts it without our guard, which would reset the worker's own limit.
+        descriptors = children_descriptor_limit()
+        limit = "" if descriptors is None else f"ulimit -S -n {descriptors}\n"
+        self.program.write_text(f'#!/bin/sh\n{limit}exec {shlex.join(command)} "$@"\n')
         self.program.chmod(0o700)
 
     def forget_files(self) -> None:

@@ -4,7 +4,6 @@ Imports the Agent SDK, which takes half a second and is an extra: only `celeriac
 imports this module, when the first agent of this kind is run.
 """
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +18,7 @@ from celeriac.agents.pricing import Prices
 from celeriac.domain.agent import ClaudeAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed, Parked
+from celeriac.kit.threads import FILES
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import Job, RunContext
 
@@ -34,6 +34,7 @@ class ClaudeRunner:
 
     name: ClassVar[str] = RunnerName.CLAUDE
     resumable: ClassVar[bool] = True
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class ClaudeRunner:
                 directories.copy_from(SessionDirectories.of(self._root, source.id))
             directories.take_over(start.resume)
 
-        await asyncio.to_thread(make)
+        await FILES.run(make)
         return directories
 
 

@@ -5,16 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from celeriac.agents.base import check_output
+from celeriac.agents.base import final_result
 from celeriac.agents.child.environment import child_environment
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
-from celeriac.agents.results import encode_result
 from celeriac.domain.agent import CommandAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import loads
 from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
@@ -32,6 +30,7 @@ class CommandRunner:
 
     name: ClassVar[str] = RunnerName.COMMAND
     resumable: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -64,9 +63,9 @@ class CommandRunner:
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
         )
         value = await run_in_child(command, job, context, {}, price=self._price)
-        result = loads(encode_result(value, f"The command {agent.command}"))
-        await check_output(result, job.output_schema, f"the command {agent.command}")
-        return Completed(result)
+        return Completed(
+            await final_result(value, job.output_schema, f"the command {agent.command}")
+        )
 
     def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
         """Return program and first arguments of a command; the program as an absolute path."""

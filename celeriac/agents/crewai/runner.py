@@ -6,7 +6,6 @@ environment. Only killing its process stops a crew that waits for a model, which
 cancellation does.
 """
 
-import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import ClassVar
 
 import structlog
 
-from celeriac.agents.base import check_output
+from celeriac.agents.base import final_result
 from celeriac.agents.child.environment import child_environment
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
@@ -32,6 +31,7 @@ from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.process import ResourceLimits
+from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs.events import Step
 from celeriac.services.ports import Job, RunContext
 
@@ -49,6 +49,7 @@ class CrewaiRunner:
 
     name: ClassVar[str] = RunnerName.CREWAI
     resumable: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class CrewaiRunner:
                 f"The agent {job.agent_name} is no crewai agent.", field="runner"
             )
         # its many texts may take a while, which the loop does not have
-        crew = await asyncio.to_thread(_rendered, job.agent.crew, job)
+        crew = await CHECKS.run(_rendered, job.agent.crew, job)
         choices = self._choices(crew, reached=job.options.cassette_id is None)
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
@@ -109,9 +110,10 @@ class CrewaiRunner:
                     ),
                 )
         finally:
-            await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
-        await check_output(result, job.output_schema, f"the crew {job.agent_name}")
-        return Completed(result)
+            await FILES.run(shutil.rmtree, private, ignore_errors=True)
+        return Completed(
+            await final_result(result, job.output_schema, f"the crew {job.agent_name}")
+        )
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
         """Find every model that the crew names; an error says which node names it."""

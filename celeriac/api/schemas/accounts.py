@@ -25,7 +25,13 @@ class UserPatch(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"disabled": True}]})
 
     role: Annotated[Role, Field(strict=False)] | None = None
-    disabled: bool | None = None
+    disabled: bool | None = Field(
+        default=None,
+        description="A disabled user's keys are refused, and signed links to their questions.",
+    )
+    cancel_executions: bool = Field(
+        default=False, description="Also cancel their executions that have not ended."
+    )
 
 
 class NewApiKey(Strict):

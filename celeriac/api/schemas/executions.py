@@ -42,8 +42,8 @@ class When(Strict):
             raise ValueError("give either delay_seconds or available_at, not both")
         return self
 
-    def delay(self) -> float:
-        """Return the seconds to wait from now."""
+    def seconds_until_due(self) -> float:
+        """Return how long who waits for the result waits for the start, by this machine's clock."""
         if self.available_at is None:
             return self.delay_seconds
         wait = (self.available_at - datetime.now(UTC)).total_seconds()

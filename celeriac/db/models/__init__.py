@@ -1,6 +1,6 @@
 """The tables, one file per aggregate."""
 
-from celeriac.db.models.accounts import api_keys, audit_logs, users
+from celeriac.db.models.accounts import api_keys, audit_logs, audit_seals, users
 from celeriac.db.models.base import metadata
 from celeriac.db.models.budgets import (
     budget_reservations,
@@ -21,6 +21,7 @@ __all__ = [
     "api_keys",
     "approvals",
     "audit_logs",
+    "audit_seals",
     "budget_reservations",
     "budget_windows",
     "budgets",

@@ -1,7 +1,18 @@
 """Who may do what, and what they did."""
 
-from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint, Uuid
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 
 from celeriac.db.models.base import identifier, metadata, moment, one_of
 from celeriac.domain.accounts import Role
@@ -31,9 +42,12 @@ api_keys = Table(
     moment("expires_at"),
     moment("revoked_at"),
     moment("last_used_at"),
+    # the key that it was made with: it ends with that one
+    Column("parent_id", Uuid, ForeignKey("api_keys.id")),
     UniqueConstraint("prefix"),
     one_of("role", Role),
     Index(None, "user_id"),
+    Index(None, "parent_id"),
 )
 
 audit_logs = Table(
@@ -48,6 +62,21 @@ audit_logs = Table(
     Column("resource_id", Text, nullable=False),
     Column("request_id", Text),
     Column("details", JSONB, nullable=False, server_default="{}"),
+    Column("position", BigInteger, nullable=False, server_default=text("audit_position()")),
     Index(None, "resource_type", "resource_id"),
     Index(None, "actor_id", "id"),
+    Index("ix_audit_logs_position", "position", unique=True),
+)
+
+audit_seals = Table(
+    "audit_seals",
+    metadata,
+    Column("last_position", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_position", BigInteger, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("digest", BYTEA, nullable=False),
+    Column("previous", BYTEA, nullable=False),
+    Column("seal", BYTEA, nullable=False),
+    Column("key_hash", Text, nullable=False),
+    moment("at", now=True),
 )

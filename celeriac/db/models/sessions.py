@@ -74,6 +74,7 @@ approvals = Table(
     moment("notified_at"),
     Column("notify_at", DateTime(timezone=True), server_default=text("now()")),
     Column("notify_count", Integer, nullable=False, server_default=text("0")),
+    Column("links_revoked", Integer, nullable=False, server_default=text("0")),
     one_of("status", ApprovalStatus),
     one_of("kind", QuestionKind),
     one_of("on_expiry", OnExpiry),

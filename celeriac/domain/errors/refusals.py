@@ -165,9 +165,24 @@ class UnavailableError(CeleriacError):
 
 
 class DatabaseUnavailableError(UnavailableError):
-    """PostgreSQL doesn't answer."""
+    """PostgreSQL did not do it, or its answer was lost; the same may be tried again.
+
+    Itself: the server can't be reached, or can't write. Its subclasses: it could, and did not.
+    """
 
     code = "database_unavailable"
+
+
+class DatabaseBusyError(DatabaseUnavailableError):
+    """Others hold what the statement needs: a lock time-out, a deadlock, a lost race."""
+
+    code = "database_busy"
+
+
+class DatabaseTimeoutError(DatabaseUnavailableError):
+    """The statement ran past its time limit, or an operator cancelled it."""
+
+    code = "database_timeout"
 
 
 class BrokerUnavailableError(UnavailableError):

@@ -57,6 +57,19 @@ def test_other_commands_find_the_running_stack_and_no_stopped_one(home: Path) ->
     assert find_holder(Home.at(home)) is None
 
 
+def test_the_connection_file_names_the_process_that_runs_after_a_restart(home: Path) -> None:
+    with running_stack(home) as program:
+        before = _pids(home)
+        os.kill(before["valkey"], signal.SIGKILL)
+        wait_until(
+            lambda: _pids(home).get("valkey") not in (None, before["valkey"]),
+            "the file names the new one",
+        )
+        assert psutil.pid_exists(_pids(home)["valkey"])
+        assert _pids(home)["postgres"] == before["postgres"]
+        _use(program)
+
+
 def test_a_second_start_in_the_same_home_is_refused_with_the_pid_of_the_first(home: Path) -> None:
     with running_stack(home) as first:
         second = StackProgram(home, ())

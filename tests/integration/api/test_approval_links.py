@@ -211,6 +211,31 @@ def test_no_other_token_leads_anywhere(
     assert link.state()["status"] == "open"
 
 
+def test_links_can_be_revoked(linked: Callable[[Question], Linked], admin: Asker) -> None:
+    link = linked(a_question())
+    assert link.get().status_code == 200
+    assert link.owner.post(f"/api/v1/approvals/{link.id}/revoke-links").status_code == 204
+    assert link.get().status_code == 404
+    assert link.send(decision="approve").status_code == 404
+    made = link.owner.post(f"/api/v1/approvals/{link.id}/link").json()
+    link.path = made["url"].removeprefix("http://testserver")
+    assert link.get().status_code == 200
+    trail = admin.get("/api/v1/audit-logs?action=approval.revoke_links").json()["items"]
+    assert [entry["resource_id"] for entry in trail] == [link.id]
+
+
+def test_links_to_the_questions_of_a_disabled_user_answer_nothing(
+    linked: Callable[[Question], Linked], admin: Asker
+) -> None:
+    link = linked(a_question())
+    user = link.owner.get("/api/v1/me").json()["id"]
+    admin.patch(f"/api/v1/users/{user}", json={"disabled": True})
+    assert link.get().status_code == 404
+    assert link.send(decision="approve").status_code == 404
+    admin.patch(f"/api/v1/users/{user}", json={"disabled": False})
+    assert link.get().status_code == 200
+
+
 def test_a_link_is_never_logged(linked: Callable[[Question], Linked]) -> None:
     link = linked(a_question())
 

@@ -24,10 +24,11 @@ def shared_database(postgres_server: PostgresServer, migrated: str) -> Iterator[
 def database(shared_database: Database) -> Database:
     """The module's database, emptied of all that executions leave."""
     with shared_database.transaction() as connection:
+        connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
         connection.execute(
             text(
                 "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
-                " sessions, approvals, usage_days"
+                " audit_seals, sessions, approvals, usage_days"
             )
         )
     return shared_database

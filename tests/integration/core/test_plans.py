@@ -57,7 +57,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID | {"ix_executions_sent"},
     ),
     "rescue": (
-        lambda c: transitions.rescue_expired(c, limit=100, base_delay=2.0, grace=0.0),
+        lambda c: transitions.rescue_expired(c, limit=100, base_delay=2.0),
         BY_ID | {"ix_executions_leased"},
     ),
     "who works in a session": (
@@ -73,7 +73,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID,
     ),
     "end a session": (lambda c: transitions.settle_session(c, uuid4()), BY_ID),
-    "what ended long ago": (lambda c: retention.old_executions(c, days=90, limit=100), BY_ID),
+    "what ended long ago": (
+        lambda c: retention.old_executions(c, days=90, after=UUID(int=0), limit=100),
+        BY_ID,
+    ),
     "forget what ended": (lambda c: retention.delete_executions(c, [uuid4()]), BY_ID),
     "list what is live": (
         lambda c: executions.find(c, LIVE, before=None, limit=50),

@@ -1,6 +1,7 @@
 """Retention: what is old enough goes with all its traces, what lives never does."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from celeriac.db import budgets, leases, reports, sessions
 from celeriac.db.budgets import Payer
@@ -22,6 +24,7 @@ from celeriac.domain.report import ReportFormat
 from celeriac.domain.session import SessionStatus
 from celeriac.domain.usage import ModelCall
 from celeriac.kit import ids
+from celeriac.services.audit import AuditTrail
 from celeriac.services.places import Places
 from celeriac.services.retention import Retention, RetentionPolicy
 from celeriac.services.submit import Idempotency, Request
@@ -38,7 +41,6 @@ _KEPT_WITHOUT = frozenset({"sessions", "cassettes", "budget_reservations"})
 _AGE = (
     "UPDATE executions SET created_at = created_at - d, completed_at = completed_at - d",
     "UPDATE sessions SET updated_at = updated_at - d, files_removed_at = files_removed_at - d",
-    "UPDATE audit_logs SET at = at - d",
     "UPDATE idempotency_keys SET created_at = created_at - d",
 )
 
@@ -49,7 +51,10 @@ def places(tmp_path: Path) -> Places:
 
 
 def retention(core: Core, places: Places, policy: RetentionPolicy = POLICY) -> int:
-    return Retention(core.database, places, policy, batch=2)()
+    trail = AuditTrail(core.database, "a key of tests alone: 0123456789abcdef")
+    trail.seal()
+    trail.seal()  # up to where the first call has looked
+    return Retention(core.database, places, policy, trail, batch=2)()
 
 
 def completed(core: Core, places: Places) -> UUID:
@@ -82,7 +87,7 @@ def with_session(core: Core, places: Places) -> UUID:
     with core.database.statement() as connection:
         made = sessions.begin(connection, claim.lease, runner="python", parent_id=None)
     assert made is not None
-    core.finish(claim, Completed(1), None, None, has_session=True)
+    core.finish(claim, Completed(1), (), None, has_session=True)
     (places.session(made) / "work").mkdir(parents=True)
     (places.session(made) / "work" / "a.txt").touch()
     return made
@@ -93,6 +98,12 @@ def pass_days(core: Core, places: Places, days: float) -> None:
     for statement in _AGE:
         core.execute(
             statement.replace(" d", " make_interval(secs => :seconds)"), seconds=days * DAY
+        )
+    with core.database.transaction() as connection:
+        connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
+        connection.execute(
+            text("UPDATE audit_seals SET at = at - make_interval(secs => :seconds)"),
+            {"seconds": days * DAY},
         )
     for root in (places.workdirs, places.logs):
         for path in [*root.glob("*"), *root.glob("errors/*")]:
@@ -233,7 +244,7 @@ def test_the_audit_trail_and_idempotency_keys_go_in_their_time(core: Core, place
     assert retention(core, places) == 1
     assert core.submit.one(core.actor, request).execution_id != first
     entries = "SELECT count(*) FROM audit_logs"
-    pass_days(core, places, 35)
+    pass_days(core, places, 41)
     with core.database.statement() as connection:
         before = connection.execute(text(entries)).scalar_one()
         assert before > 0
@@ -250,3 +261,60 @@ def test_only_one_keeper_deletes_rows_at_a_time(core: Core, places: Places) -> N
         retention(core, places)
         assert count(core, "executions", execution_id) == 1
     assert retention(core, places) > 0
+
+
+def make_unremovable(directory: Path) -> None:
+    """Put a file in the place of a directory: nobody can remove that as a directory, not root."""
+    shutil.rmtree(directory)
+    directory.touch()
+
+
+def test_what_can_t_be_removed_blocks_nothing_that_is_younger(core: Core, places: Places) -> None:
+    """More than a batch of them, as on a mount that has become read-only."""
+    stuck = [completed(core, places) for _ in range(5)]
+    young = [completed(core, places) for _ in range(3)]
+    for each in stuck:
+        make_unremovable(places.workdir(each))
+    pass_days(core, places, 31)
+    with capture_logs() as logs:
+        retention(core, places, replace(POLICY, files=0))
+    assert [count(core, "executions", each) for each in young] == [0] * 3
+    assert [count(core, "executions", each) for each in stuck] == [1] * 5
+    (line,) = [each for each in logs if each["event"] == "retention.files_stay"]
+    assert (line["kind"], line["count"]) == ("executions", 5)
+    for each in stuck:
+        places.workdir(each).unlink()
+    retention(core, places)
+    assert [count(core, "executions", each) for each in stuck] == [0] * 5
+
+
+def test_sessions_that_can_t_be_removed_block_no_others(core: Core, places: Places) -> None:
+    made = [with_session(core, places) for _ in range(6)]
+    for each in made[:4]:
+        make_unremovable(places.session(each))
+    pass_days(core, places, 21)
+    retention(core, places)
+    assert [places.session(each).exists() for each in made] == [True] * 4 + [False] * 2
+
+
+def test_a_log_file_that_can_t_be_removed_stops_nothing_else(core: Core, places: Places) -> None:
+    stuck, other = completed(core, places), completed(core, places)
+    places.log_file(stuck).unlink()
+    places.log_file(stuck).mkdir()  # no file, so that nobody can unlink it
+    pass_days(core, places, 41)
+    retention(core, places)
+    assert count(core, "executions", other) == 0
+    assert count(core, "executions", stuck) == 1
+    assert core.count("audit_logs") == 0, "the steps after that were done"
+
+
+def test_a_step_that_fails_stops_no_other(core: Core, places: Places) -> None:
+    execution_id = completed(core, places)
+    pass_days(core, places, 41)
+    core.execute("ALTER TABLE sessions RENAME TO sessions_away")
+    try:
+        retention(core, places)
+    finally:
+        core.execute("ALTER TABLE sessions_away RENAME TO sessions")
+    assert count(core, "executions", execution_id) == 0
+    assert core.count("audit_logs") == 0

@@ -19,7 +19,7 @@ from celeriac.embedded.supervised import RestartPolicy
 from celeriac.embedded.supervisor import Supervisor
 from celeriac.embedded.terminal import Terminal
 
-QUICK = RestartPolicy(first_delay=0.05, longest_delay=0.15, stable_after=60, most_deaths=4)
+QUICK = RestartPolicy(first_delay=0.05, longest_delay=0.15, stable_after=60)
 
 
 class Shown(io.StringIO):
@@ -94,16 +94,61 @@ def test_a_dead_process_is_started_again(supervisor: Supervisor, home: Home, sho
     assert str(process.pid) in home.children_file.read_text(), "the record names the new one"
 
 
-def test_one_that_dies_again_and_again_is_given_up_with_its_last_words(
-    supervisor: Supervisor, shown: Shown
+@pytest.mark.requirement("B13")
+def test_one_that_dies_often_is_started_again_for_ever_and_the_others_run_on(
+    supervisor: Supervisor, home: Home, shown: Shown
 ) -> None:
-    supervisor.start([script("worker", "sleep 0.1; echo cannot find the config; exit 7")])
-    with pytest.raises(ServerFailedError) as caught:
-        supervisor.run()
-    assert "ended by itself (exit code 7), 4 times in a row" in str(caught.value)
-    assert caught.value.last_lines == ("cannot find the config",)
-    pauses = [line.rsplit(" in ", 1)[1] for line in shown.lines if "starting it again" in line]
-    assert pauses == ["0.05 s", "0.1 s", "0.15 s"], "doubled, up to the longest"
+    supervisor.start([script("server", "sleep 600"), script("worker", "sleep 0.1; exit 7")])
+    server = supervisor.process("server").pid
+    pauses: list[str] = []
+
+    def died_ten_times() -> bool:
+        pauses[:] = [
+            line.rsplit(" in ", 1)[1] for line in shown.lines if "starting it again in" in line
+        ]
+        return len(pauses) >= 10
+
+    supervisor.run(until=died_ten_times)
+    assert pauses[:4] == ["0.05 s", "0.1 s", "0.15 s", "0.15 s"], "doubled, up to the longest"
+    assert supervisor.process("server").pid == server
+    assert "(exit code 7), 4 times in a row; starting it again" in shown.getvalue()
+    assert f"its log is {home.log_file('worker')}" in shown.getvalue()
+
+
+def test_one_that_can_not_be_started_again_now_is_tried_later(
+    supervisor: Supervisor, notes: Path, shown: Shown
+) -> None:
+    """What is missing for a start (here its program) may come back."""
+    program = notes.with_name("program")
+
+    def install() -> None:
+        program.write_text("#!/bin/sh\nsleep 600\n")
+        program.chmod(0o700)
+
+    install()
+    spec = ProcessSpec(name="worker", argv=(str(program),), env={"PATH": os.environ["PATH"]})
+    supervisor.start([spec])
+    process = supervisor.process("worker")
+    before = process.pid
+    assert before is not None
+    program.unlink()
+    os.kill(before, signal.SIGKILL)
+    supervisor.run(until=lambda: shown.getvalue().count("cannot run") >= 2)
+    install()
+    supervisor.run(until=lambda: process.pid not in (None, before))
+
+
+def test_who_asks_is_called_after_each_restart(supervisor: Supervisor) -> None:
+    supervisor.start([script("worker", "sleep 600")])
+    process = supervisor.process("worker")
+    seen: list[int | None] = []
+    supervisor.on_ready = lambda: seen.append(process.pid)
+    for _ in range(2):
+        before, count = process.pid, len(seen)
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        supervisor.run(until=lambda: len(seen) > count)  # noqa: B023 - called in this round
+        assert seen[-1] == process.pid != before
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from celeriac.kit import proctable
 from celeriac.kit.guard import CANNOT_EXECUTE
 from celeriac.kit.process import (
     ProcessIdentity,
@@ -110,6 +112,62 @@ def test_a_recycled_pid_is_never_hit() -> None:
 
     terminate_group(present, 0)
     assert process.wait(timeout=60) == -signal.SIGKILL
+
+
+def test_environments_are_read_of_those_only_that_could_belong(
+    family: list[ProcessIdentity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, near, own_session, daemon = family
+    read: list[int] = []
+
+    def noting(pid: int, name: str) -> bytes | None:
+        if name == "environ":
+            read.append(pid)
+        return read_file(pid, name)
+
+    read_file = proctable._read
+    monkeypatch.setattr(proctable, "_read", noting)
+
+    assert find_members(leader, marker=MARKER) >= set(family)
+    assert daemon.pid in read
+    assert not {leader.pid, near.pid, own_session.pid} & set(read), "their ties are enough"
+    older = [pid for pid in read if (found := identify(pid)) and found.started < leader.started]
+    assert not older, "what is older than the leader can't have come from it"
+
+
+def test_the_table_of_processes_is_read_off_the_event_loop(
+    family: list[ProcessIdentity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: set[int] = set()
+
+    def noting(pid: int, name: str) -> bytes | None:
+        readers.add(threading.get_ident())
+        return read_file(pid, name)
+
+    read_file = proctable._read
+    monkeypatch.setattr(proctable, "_read", noting)
+
+    assert asyncio.run(terminate_group_async(family[0], 0, marker=MARKER)) == frozenset()
+    assert readers
+    assert threading.get_ident() not in readers
+
+
+def test_children_get_the_soft_limit_of_open_files_back() -> None:
+    script = (
+        "import resource, subprocess, sys; "
+        "from celeriac.kit.process import launch, raise_descriptor_limit; "
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard)); "
+        "assert raise_descriptor_limit() == hard == raise_descriptor_limit(); "
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard); "
+        "child = launch(['sh', '-c', 'ulimit -Sn; ulimit -Hn'], stdout=subprocess.PIPE); "
+        "soft, its_hard = child.communicate()[0].split(); "
+        "assert (int(soft), int(its_hard)) == (200, hard), (soft, its_hard)"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=60)
+
+    assert ended.returncode == 0
 
 
 def test_ending_what_has_gone_does_nothing() -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from pydantic_ai import ModelRetry, UsageLimitExceeded
+from pydantic_ai.models.openai import OpenAIChatModel
 
 from celeriac.adapters.memory import MemoryRunContext
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
+from celeriac.agents.llm.chat_models import ChatModels
+from celeriac.agents.llm.clients import Clients
 from celeriac.agents.llm.deltas import Deltas
 from celeriac.agents.llm.model_errors import translated
 from celeriac.agents.llm.structured import StructuredOutput
@@ -210,3 +213,18 @@ def test_the_callers_schema_stays_as_it_is() -> None:
     StructuredOutput(schema)
 
     assert schema == {"type": "object", "properties": {"n": {"title": "N"}}}
+
+
+def test_models_are_made_anew_for_another_event_loop() -> None:
+    """Connections belong to their loop: one that has ended takes them with it."""
+    models = ChatModels(Clients(silence_seconds=1))
+
+    async def twice() -> tuple[OpenAIChatModel, OpenAIChatModel]:
+        return models.of(CHOICE), models.of(CHOICE)
+
+    first, again = asyncio.run(twice())
+    second, _ = asyncio.run(twice())
+
+    assert first is again
+    assert second is not first
+    assert second.client is not first.client

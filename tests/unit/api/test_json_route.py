@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from celeriac.api.json_route import MAX_DEPTH, parse
+from celeriac.api.json_route import parse
 from celeriac.domain.errors import InvalidInputError, MalformedJsonError
+from celeriac.kit.jsontypes import MAX_DEPTH
 
 
 def _nested(levels: int) -> bytes:
@@ -43,6 +44,12 @@ def test_nesting_up_to_the_limit_is_read() -> None:
 def test_what_can_t_be_stored_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidInputError):
         parse(body)
+
+
+@pytest.mark.parametrize("digits", [str(2**63), str(-(2**63) - 1), "1" + "0" * 400])
+def test_integers_beyond_64_bits_are_refused_in_the_words_for_results(digits: str) -> None:
+    with pytest.raises(InvalidInputError, match="an integer beyond 64 bits; send it as a text"):
+        parse(f'{{"variables": {{"n": {digits}}}}}'.encode())
 
 
 @pytest.mark.parametrize(

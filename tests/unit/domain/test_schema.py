@@ -334,12 +334,13 @@ SECRET = "HUNTERSECRET"
     ],
 )  # fmt: skip
 def test_no_message_repeats_a_value(schema: dict[str, Any]) -> None:
-    for value in (SECRET, [SECRET], {"password": SECRET}, [[SECRET], {"a": SECRET}]):
+    values: list[Any] = [SECRET, [SECRET], {"password": SECRET}, [[SECRET], {"a": SECRET}]]
+    for value in values:
         whole = {"properties": {"it": schema}, "items": schema, "additionalProperties": schema}
         for wrapped in (schema, whole):
-            for said in violations(wrapped, value):  # type: ignore[arg-type]
+            for said in violations(wrapped, value):
                 assert SECRET not in said
-    for keyword, value in (
+    of_others: list[tuple[str, Any]] = [
         ("uniqueItems", [SECRET, SECRET]),
         ("contains", [SECRET]),
         ("maxItems", [SECRET]),
@@ -349,7 +350,8 @@ def test_no_message_repeats_a_value(schema: dict[str, Any]) -> None:
         ("unevaluatedProperties", {"a": SECRET}),
         ("multipleOf", 1234567),
         ("maximum", 1234567),
-    ):
+    ]
+    for keyword, value in of_others:
         limits = {"uniqueItems": True, "contains": {"type": "null"}, "maxItems": 0,
                   "minProperties": 9, "required": ["b"], "multipleOf": 2, "maximum": 5}  # fmt: skip
         found = violations({keyword: limits.get(keyword, False)}, value)

@@ -19,7 +19,7 @@ def test_a_token_names_its_question_and_no_two_are_alike() -> None:
     tokens = {LINKS.token(approval_id, SOON) for _ in range(10)}
 
     assert len(tokens) == 10
-    assert {LINKS.read(token) for token in tokens} == {approval_id}
+    assert {LINKS.read(token).approval_id for token in tokens} == {approval_id}
     assert all(len(token) < 100 for token in tokens)
 
 
@@ -28,21 +28,41 @@ def test_it_ends_with_its_question() -> None:
         LINKS.read(LINKS.token(uuid4(), datetime.now(UTC) - timedelta(seconds=1)))
 
 
+def test_it_ends_by_the_clock_that_its_question_ends_by() -> None:
+    clock = [SOON.timestamp() - 1]
+    links = ApprovalLinks("a key of tests alone: 0123456789abcdef", lambda: clock[0])
+    approval_id = uuid4()
+    token = links.token(approval_id, SOON)
+    assert links.read(token) == approval_id
+    clock[0] = SOON.timestamp()
+    with pytest.raises(LinkInvalidError):
+        links.read(token)
+
+
 @given(st.text(max_size=120))
 def test_nothing_made_up_is_read(token: str) -> None:
     with pytest.raises(LinkInvalidError):
         LINKS.read(token)
 
 
-@given(place=st.integers(0, 63), bit=st.integers(0, 7))
+@given(place=st.integers(0, 67), bit=st.integers(0, 7))
 def test_no_bit_of_a_token_can_be_changed(place: int, bit: int) -> None:
     from base64 import urlsafe_b64decode, urlsafe_b64encode
 
     token = LINKS.token(uuid4(), SOON)
-    raw = bytearray(urlsafe_b64decode(token + "=="))
+    raw = bytearray(urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     raw[place] ^= 1 << bit
     with pytest.raises(LinkInvalidError):
         LINKS.read(urlsafe_b64encode(bytes(raw)).rstrip(b"=").decode())
+
+
+def test_the_bits_that_decoding_ignores_can_not_be_changed_either() -> None:
+    token = LINKS.token(uuid4(), SOON)
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    others = [token[:-1] + digit for digit in digits if digit != token[-1]]
+    for other in others:
+        with pytest.raises(LinkInvalidError):
+            LINKS.read(other)
 
 
 def test_another_installations_token_is_not_read() -> None:
