@@ -112,3 +112,7 @@ FILES = Threads("files", 8)
 
 PROCESSES = Threads("processes", 4)
 """For starting child processes and reading the table of processes."""
+
+CHECKS = Threads("checks", 4)
+"""For schemas, values and templates that take longer than a loop has: they compute, or wait for a
+process that does."""

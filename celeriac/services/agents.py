@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 from celeriac.db import agents, audit
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import AgentSpec
+from celeriac.domain.agent import AgentSpec, CrewaiAgent
 from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Agent
-from celeriac.domain.errors import NameTakenError, NotFoundError
+from celeriac.domain.errors import InvalidInputError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.ids import parse_uuid
 
@@ -49,8 +49,9 @@ class Agents:
         self._database = database
 
     def create(self, actor: Actor, new: NewAgent) -> Agent:
-        """Store an agent at version 1. Raises ForbiddenError, NameTakenError."""
+        """Store an agent at version 1. Raises ForbiddenError, NameTakenError, InvalidInputError."""
         actor.require(Role.OPERATOR)
+        _check(new.spec)
         with self._database.transaction() as connection:
             agent_id = agents.add(
                 connection,
@@ -85,9 +86,11 @@ class Agents:
     def change(self, actor: Actor, reference: str, wanted: AgentChange) -> Agent:
         """Change an agent; executions submitted from now on use it as it is then.
 
-        Raises ForbiddenError, NotFoundError.
+        Raises ForbiddenError, NotFoundError, InvalidInputError.
         """
         actor.require(Role.OPERATOR)
+        if wanted.spec is not None:
+            _check(wanted.spec)
         with self._database.transaction() as connection:
             agent = _found(connection, actor, reference, lock=True)
             spec = None if wanted.spec == agent.spec else wanted.spec
@@ -97,6 +100,15 @@ class Agents:
             audit.record(connection, actor, "agent.change", "agent", [agent.id], details=details)
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
+
+
+def _check(spec: AgentSpec) -> None:
+    """Refuse a crew whose templates or schemas are wrong, or cost too much."""
+    faults = [str(fault) for fault in spec.crew.check()] if isinstance(spec, CrewaiAgent) else []
+    if faults:
+        raise InvalidInputError(
+            f"The crew can't be run: {'; '.join(faults)}", field="spec.crew", faults=faults
+        )
 
 
 def agent_id(connection: Connection, actor: Actor, reference: str) -> UUID:

@@ -38,8 +38,9 @@ from celeriac.domain.outcome import (
     Stopped,
 )
 from celeriac.domain.plan import Plan
-from celeriac.domain.prompt import compiled
+from celeriac.domain.prompt import Budget, compiled
 from celeriac.domain.retry import RetryPolicy
+from celeriac.domain.schema import check_schema
 from celeriac.domain.states import Status
 from celeriac.kit.loop import LeftBehindError, LoopEndedError, LoopThread, Running
 from celeriac.kit.own_loops import OwnLoops
@@ -68,6 +69,9 @@ _PATIENCE_SECONDS = 30.0
 
 _LONGEST_BACK_SECONDS = 300.0
 """How long an attempt waits at most that a worker could not begin: twice as long each time."""
+
+_RENDERING_PATIENCE_SECONDS = 60.0
+"""How long an attempt waits for its turn to render a prompt that takes long."""
 
 _WIND_UP_SECONDS = 5.0
 """How long a stopped agent may take to let go before it is left behind."""
@@ -187,13 +191,17 @@ class Execute:
                 self._parts.reporting.later(claim.lease.execution_id, _correlation(claim))
 
     def _prepare(self, claim: Claim, plan: Plan) -> Job:
+        if plan.task.output_schema is not None:
+            check_schema(plan.task.output_schema, field="output_schema")  # before it costs anything
+        with Budget(patience=_RENDERING_PATIENCE_SECONDS) as budget:
+            prompt = compiled(plan.task.prompt).render(claim.variables, budget)
         return Job(
             execution_id=claim.lease.execution_id,
             attempt=claim.lease.attempt,
             task_name=plan.task_name,
             agent_name=plan.agent_name,
             agent=plan.agent,
-            prompt=compiled(plan.task.prompt).render(claim.variables),
+            prompt=prompt,
             variables=claim.variables,
             output_schema=plan.task.output_schema,
             limits=plan.task.limits,

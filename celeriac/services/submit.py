@@ -21,7 +21,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.execution import Cause, TriggerType
 from celeriac.domain.options import NO_OPTIONS, RunOptions
 from celeriac.domain.plan import Plan
-from celeriac.domain.prompt import compiled
+from celeriac.domain.prompt import Budget, compiled
 from celeriac.domain.schema import check_variables
 from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7
@@ -239,19 +239,23 @@ def _remembered(
 def _check(actor: Actor, plan: Plan, variables: Sequence[JsonObject], *, batch: bool) -> None:
     if plan.owner_id != actor.user_id and not actor.sees_all:
         raise NotFoundError("task", plan.task_id)
-    prompt = compiled(plan.task.prompt)
-    for index, values in enumerate(variables):
-        try:
-            check_variables(plan.task.variables_schema, values)
-            text = prompt.render(values)
-            if isinstance(plan.agent, CrewaiAgent):
-                plan.agent.crew.render(values, text)
-        except InvalidInputError as error:
-            if not batch:
-                raise
-            raise type(error)(
-                f"Item {index}: {error.message}", **{**error.details, "field": f"items.{index}"}
-            ) from error
+    with Budget(len(variables)) as budget:
+        for index, values in enumerate(variables):
+            try:
+                _check_one(plan, values, budget)
+            except InvalidInputError as error:
+                if not batch:
+                    raise
+                raise type(error)(
+                    f"Item {index}: {error.message}", **{**error.details, "field": f"items.{index}"}
+                ) from error
+
+
+def _check_one(plan: Plan, variables: JsonObject, budget: Budget) -> None:
+    check_variables(plan.task.variables_schema, variables)
+    text = compiled(plan.task.prompt).render(variables, budget)
+    if isinstance(plan.agent, CrewaiAgent):
+        plan.agent.crew.render(variables, text, budget)
 
 
 def _new_executions(

@@ -144,8 +144,8 @@ class Attempt:
         if failure is not None:
             raise failure
         await self._keep(Next.BEGIN)
-        value = self._output.value(result) if self._output else result.result or ""
-        return Completed(final_result(value, None, f"the agent {self._job.agent_name}"))
+        value = await self._output.value(result) if self._output else result.result or ""
+        return Completed(await final_result(value, None, f"the agent {self._job.agent_name}"))
 
     async def _permissions(self, calls: Calls) -> Permissions:
         return Permissions(

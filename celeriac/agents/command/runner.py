@@ -63,7 +63,9 @@ class CommandRunner:
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
         )
         value = await run_in_child(command, job, context, {}, price=self._price)
-        return Completed(final_result(value, job.output_schema, f"the command {agent.command}"))
+        return Completed(
+            await final_result(value, job.output_schema, f"the command {agent.command}")
+        )
 
     def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
         """Return program and first arguments of a command; the program as an absolute path."""

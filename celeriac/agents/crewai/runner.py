@@ -31,7 +31,7 @@ from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.process import ResourceLimits
-from celeriac.kit.threads import FILES
+from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs.events import Step
 from celeriac.services.ports import Job, RunContext
 
@@ -81,7 +81,8 @@ class CrewaiRunner:
             raise AgentMisconfiguredError(
                 f"The agent {job.agent_name} is no crewai agent.", field="runner"
             )
-        crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
+        # its many texts may take a while, which the loop does not have
+        crew = await CHECKS.run(_rendered, job.agent.crew, job)
         choices = self._choices(crew, reached=job.options.cassette_id is None)
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
@@ -110,7 +111,9 @@ class CrewaiRunner:
                 )
         finally:
             await FILES.run(shutil.rmtree, private, ignore_errors=True)
-        return Completed(final_result(result, job.output_schema, f"the crew {job.agent_name}"))
+        return Completed(
+            await final_result(result, job.output_schema, f"the crew {job.agent_name}")
+        )
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
         """Find every model that the crew names; an error says which node names it."""
@@ -190,6 +193,15 @@ def _require_memory(memory_mb: int) -> None:
             f"{MIN_MEMORY_MB}: CrewAI alone takes 300. Raise it; 1024 is the default.",
             field="limits.memory_mb",
         )
+
+
+def _rendered(crew: CrewGraph, job: Job) -> CrewGraph:
+    faults = crew.check()  # it may have been stored by a release that let more pass
+    if faults:
+        raise AgentMisconfiguredError(
+            f"The crew can't be run: {'; '.join(map(str, faults))}", field="crew"
+        )
+    return _with_schema(crew.render(job.variables, job.prompt), job.output_schema)
 
 
 def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:

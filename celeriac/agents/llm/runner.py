@@ -31,7 +31,7 @@ from celeriac.domain.agent import LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedError
 from celeriac.domain.outcome import Completed, MustWaitError, Parked
 from celeriac.kit.addresses import OutboundGuard
-from celeriac.kit.threads import FILES
+from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs.events import Step
 from celeriac.services.ports import Job, RunContext
 
@@ -83,7 +83,9 @@ class LlmRunner:
                     agent=job.agent_name,
                     policy=spec.approvals,
                 )
-        output = StructuredOutput(job.output_schema) if job.output_schema else None
+        output = None
+        if job.output_schema:
+            output = await CHECKS.run(StructuredOutput, job.output_schema)
         try:
             async with (
                 self._reach.model(spec.model, job, context) as (choice, model),

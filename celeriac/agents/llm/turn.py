@@ -98,7 +98,7 @@ class Turn:
                 pending, messages, agent=self._job.agent_name, policy=self._spec.approvals
             )
         answer = result.output if output is None else output.value(result.output)
-        value = final_result(repaired(answer), None, f"the agent {self._job.agent_name}")
+        value = await final_result(repaired(answer), None, f"the agent {self._job.agent_name}")
         await conversation.finish(messages, value, keep=self._spec.keep_session)
         return Completed(value)
 
@@ -119,7 +119,7 @@ class Turn:
                 event_stream_handler=self._listen,
             )
         except UnexpectedModelBehavior as error:
-            self._explain(error, output)
+            await self._explain(error, output)
             raise
 
     def _agent(
@@ -142,12 +142,14 @@ class Turn:
             agent.output_validator(output.check)
         return agent
 
-    def _explain(self, error: UnexpectedModelBehavior, output: StructuredOutput | None) -> None:
+    async def _explain(
+        self, error: UnexpectedModelBehavior, output: StructuredOutput | None
+    ) -> None:
         """Raise an error that says what is wrong with the model's answer, where it gave one."""
         answer = self._metered.last_answer
         if output is not None and answer.strip():
             raise OutputInvalidError(
-                f"The answer doesn't fit the task's output schema: {output.explain(answer)}.",
+                f"The answer doesn't fit the task's output schema: {await output.explain(answer)}.",
                 answer=clip(answer, MAX_SHOWN_ANSWER),
             ) from error
         if not answer.strip() and not self._model.called_tools:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from celeriac.agents.child.asking import question_of
 from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.protocol import AskMessage
@@ -177,4 +178,5 @@ class AgentContext:
             raise InvalidInputError(
                 f"This can't be asked: {field}: {fault['msg']}.", field=field
             ) from None
-        return await self._context.ask(asked.question(self._job.agent.approvals))
+        policy = self._job.agent.approvals
+        return await self._context.ask(await question_of(asked, policy))

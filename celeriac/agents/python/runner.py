@@ -68,7 +68,7 @@ class PythonRunner:
             result = await _run_on_loop(function, job, AgentContext(job, context, self._price))
         else:
             result = await self._run_in_child(job.agent, job, context)
-        return Completed(final_result(result, job.output_schema, function.path))
+        return Completed(await final_result(result, job.output_schema, function.path))
 
     def _find(self, path: str) -> AgentFunction:
         """Find a function once; importing its module may take long, and holds up nobody else."""

@@ -188,4 +188,4 @@ async def test_a_wrong_answer_is_repaired_once_and_both_calls_are_charged(
     assert len(context.calls) == len(model_server.received) == 2
     said = [message for message in messages(context) if message["role"] != "system"]
     assert [message["role"] for message in said] == ["user", "assistant", "user", "assistant"]
-    assert "weather" in str(said[2]["content"]), "the repair names the fault"
+    assert "category: the value is not one of" in str(said[2]["content"]), "it names the fault"

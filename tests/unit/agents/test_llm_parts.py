@@ -150,7 +150,7 @@ def test_a_fitting_answer_becomes_the_value(
 ) -> None:
     output = StructuredOutput(schema)
 
-    assert output.check(answer) == answer
+    assert asyncio.run(output.check(answer)) == answer
     assert output.value(answer) == value
 
 
@@ -167,14 +167,14 @@ def test_the_model_is_told_what_is_wrong(
     schema: dict[str, Any], answer: dict[str, Any], fault: str
 ) -> None:
     with pytest.raises(ModelRetry, match=fault):
-        StructuredOutput(schema).check(answer)
+        asyncio.run(StructuredOutput(schema).check(answer))
 
 
 @pytest.mark.parametrize(
     ("text", "says"), [("so what", "no JSON"), ("[1]", "no JSON object"), ('{"n": "x"}', "integer")]
 )
 def test_an_unusable_answer_is_explained(text: str, says: str) -> None:
-    assert says in StructuredOutput(OBJECT).explain(text)
+    assert says in asyncio.run(StructuredOutput(OBJECT).explain(text))
 
 
 def test_a_recursive_schema_is_refused_with_its_field() -> None:
@@ -186,6 +186,22 @@ def test_a_recursive_schema_is_refused_with_its_field() -> None:
     }
 
     with pytest.raises(AgentMisconfiguredError) as raised:
+        StructuredOutput(schema)
+
+    assert raised.value.details["field"] == "output_schema"
+
+
+def test_a_schema_that_would_be_written_out_at_length_is_refused_before_it_is() -> None:
+    levels: dict[str, Any] = {
+        f"d{n}": {
+            "type": "object",
+            "properties": {name: {"$ref": f"#/$defs/d{n + 1}"} for name in "ab"},
+        }
+        for n in range(14)
+    }
+    schema = {**levels["d0"], "$defs": {**levels, "d14": {"type": "string"}}}
+
+    with pytest.raises(AgentMisconfiguredError, match="more than 5000 subschemas") as raised:
         StructuredOutput(schema)
 
     assert raised.value.details["field"] == "output_schema"
