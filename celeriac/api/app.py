@@ -30,7 +30,9 @@ from celeriac.api import (
     usage,
     users,
 )
-from celeriac.api.middleware import BodyLimit, RequestContext
+from celeriac.api.auth import BadKeys
+from celeriac.api.json_route import Parsing
+from celeriac.api.middleware import RequestBody, RequestContext
 from celeriac.version import __version__
 from celeriac.wiring import Container, build_desk
 
@@ -69,8 +71,11 @@ def create_app(container: Container) -> FastAPI:
     app = _routed(lifespan)
     app.state.container = container
     app.state.desk = desk
+    settings = container.settings.api
+    app.state.parsing = Parsing()
+    app.state.bad_keys = BadKeys(per_minute=settings.bad_keys_per_minute)
     # the last one added is the outermost
-    app.add_middleware(BodyLimit, limit=container.settings.api.max_body_bytes)
+    app.add_middleware(RequestBody, limit=settings.max_body_bytes, seconds=settings.body_seconds)
     app.add_middleware(RequestContext)
     return app
 

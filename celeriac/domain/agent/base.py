@@ -3,7 +3,14 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from celeriac.kit.ids import parse_uuid
 
@@ -40,7 +47,18 @@ class RunnerName(StrEnum):
     CREWAI = "crewai"
 
 
+_UNKNOWN_FIELDS = 100
+
+
 class Strict(BaseModel):
     """A frozen model that refuses unknown fields and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_flood_of_fields(cls, value: object) -> object:
+        # each unknown field would become a fault of its own
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + _UNKNOWN_FIELDS:
+            raise ValueError(f"has {len(value)} fields; there are: {', '.join(cls.model_fields)}")
+        return value
