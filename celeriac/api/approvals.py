@@ -57,10 +57,10 @@ def link(
     """Make a signed link with which anybody can answer the question, once, without a key.
 
     It works until the question expires. Its address begins with `CELERIAC_PUBLIC_URL` or, where
-    that is not set, as this request's did.
+    that is not set, with the address that the server listens on.
     """
     found = desk.approvals.to_link(actor, approval_id)
-    base = shared.settings.public_url or str(request.base_url).rstrip("/")
+    base = shared.settings.public_url or links.listening(request.scope.get("server"))
     token = desk.approval_links.token(found.id, found.expires_at)
     return wire.ApprovalLink(url=f"{base}{links.signed(token)}", expires_at=found.expires_at)
 

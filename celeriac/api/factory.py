@@ -1,7 +1,9 @@
 """The application as a server process makes it: from the environment, with nothing handed in."""
 
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -22,9 +24,12 @@ def from_environment() -> FastAPI:
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(served: FastAPI) -> AsyncIterator[None]:
-        async with inner(served):
-            yield
+    async def lifespan(served: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
+        async with inner(served) as state:
+            # what is there now stays: no collection of garbage needs to look at it again
+            gc.collect()
+            gc.freeze()
+            yield state
         container.close()
 
     app.router.lifespan_context = lifespan

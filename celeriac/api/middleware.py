@@ -1,8 +1,10 @@
-"""What wraps every request, as plain ASGI: its ids, its log line, bounds of its body."""
+"""What wraps every request, as plain ASGI: its ids, its log line, its host, its body."""
 
 import asyncio
 import re
 import time
+from collections.abc import Collection
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -13,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from celeriac import logs
 from celeriac.api import problems
 from celeriac.api.links import shown_path
-from celeriac.domain.errors import RequestTimeoutError, TooLargeError
+from celeriac.domain.errors import HostRefusedError, RequestTimeoutError, TooLargeError
 from celeriac.kit.ids import uuid7
 
 logger = structlog.get_logger(__name__)
@@ -75,6 +77,58 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
         logger.debug("api.request", **values)
     else:
         logger.info("api.request", **values)
+
+
+class AllowedHosts:
+    """Answers only for hosts by which this server is meant to be reached.
+
+    A page of another site whose name leads here (DNS rebinding) finds nothing. Health is for
+    probes, which ask by addresses: it is answered in any case.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool) -> None:
+        """Wrap `app`; `*` in `hosts` means all, `*.name` those within; `any_address` adds IPs."""
+        self._app = app
+        self._names = frozenset(host for host in hosts if "*" not in host)
+        self._within = tuple(host[1:] for host in hosts if host.startswith("*."))
+        self._all = "*" in hosts
+        self._any_address = any_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; raises HostRefusedError as an answer."""
+        if scope["type"] != "http" or self._all or scope["path"] in _QUIET:
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).getlist("host")
+        if len(given) == 1 and self._allows(host_name(given[0])):
+            await self._app(scope, receive, send)
+            return
+        error = HostRefusedError(
+            "This server doesn't answer for the host that the request names; add it to "
+            "CELERIAC_ALLOWED_HOSTS, or set CELERIAC_PUBLIC_URL.",
+        )
+        await problems.of_error(Request(scope), error)(scope, receive, send)
+
+    def _allows(self, name: str) -> bool:
+        if name in self._names or name.endswith(self._within):
+            return True
+        if not self._any_address:
+            return False
+        try:
+            ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+
+def host_name(host: str) -> str:
+    """Return the name in a `Host` header or an address, in the form in which it is compared."""
+    name = host if host.endswith("]") or host.count(":") != 1 else host.partition(":")[0]
+    if name.startswith("[") and "]:" in name:
+        name = name.partition("]:")[0] + "]"
+    elif ":" in name and not name.startswith("["):
+        name = f"[{name}]"
+    return name.lower().rstrip(".")
 
 
 class RequestBody:

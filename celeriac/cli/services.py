@@ -43,12 +43,14 @@ def api(
     """
     import uvicorn
 
+    from celeriac.api.protocol import SERVER_OPTIONS
     from celeriac.cli.system.ports import choose_port
     from celeriac.wiring.options import secret_key
 
     settings = _prepare(home, "The API", broker_needed=False)
     secret_key(settings)
     address = host or settings.api.host
+    os.environ["CELERIAC_API_HOST"] = address  # the application answers for it
     uvicorn.run(
         API_FACTORY,
         factory=True,
@@ -58,6 +60,7 @@ def api(
         log_config=None,  # the app sets up our own pipeline
         access_log=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        **SERVER_OPTIONS,
     )
 
 

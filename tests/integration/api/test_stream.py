@@ -9,6 +9,7 @@ import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
 from celeriac.api.app import create_app
+from celeriac.api.protocol import SERVER_OPTIONS
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.outcome import Completed
 from celeriac.kit.jsontypes import dumps, loads
@@ -26,7 +27,7 @@ def _connected(container: Container) -> Iterator[httpx.Client]:
     token = build_accounts(container).bootstrap_admin(key_name="stream").token
     headers = {"Authorization": f"Bearer {token}"}
     with (
-        serving(create_app(container)) as url,
+        serving(create_app(container), **SERVER_OPTIONS) as url,
         httpx.Client(base_url=url, headers=headers, timeout=60) as http,
     ):
         yield http
