@@ -32,7 +32,7 @@ from celeriac.api import (
     usage,
     users,
 )
-from celeriac.api.auth import BadKeys
+from celeriac.api.auth import BadKeys, Lookups
 from celeriac.api.json_route import Parsing
 from celeriac.api.middleware import AllowedHosts, RequestBody, RequestContext, host_name
 from celeriac.api.protocol import LIMITS, ConnectionLimits
@@ -85,7 +85,7 @@ def create_app(container: Container) -> FastAPI:
     app.state.container = container
     app.state.desk = desk
     app.state.parsing = Parsing()
-    app.state.bad_keys = BadKeys(per_minute=settings.bad_keys_per_minute)
+    app.state.lookups = Lookups(BadKeys(per_minute=settings.bad_keys_per_minute))
     # the last one added is the outermost
     app.add_middleware(RequestBody, limit=settings.max_body_bytes, seconds=settings.body_seconds)
     app.add_middleware(

@@ -1,10 +1,12 @@
 """Who is asking: known, and allowed to, before anything else of a request is read."""
 
+import asyncio
 import hashlib
 import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, TypeVar, cast
 
@@ -15,7 +17,11 @@ from starlette.concurrency import run_in_threadpool
 
 from celeriac import logs
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import TooManyRequestsError, UnauthenticatedError
+from celeriac.domain.errors import (
+    DatabaseUnavailableError,
+    TooManyRequestsError,
+    UnauthenticatedError,
+)
 from celeriac.wiring import Desk
 
 _SCHEME = "bearer"
@@ -89,19 +95,65 @@ async def authenticate(request: Request) -> Actor:
     known = desk.authenticate.remembered(token, request_id=request_id)
     if known is not None:
         return known
-    bad_keys = cast(BadKeys, request.app.state.bad_keys)
+    lookups = cast(Lookups, request.app.state.lookups)
     address = "" if request.client is None else request.client.host
-    bad_keys.begin(address, token)
+    found = await lookups(address, token, lambda: desk.authenticate(token, request_id=request_id))
+    return replace(found, request_id=request_id)
+
+
+class Lookups:
+    """Looks keys up in the database: each once at a time, and bad ones not without end."""
+
+    def __init__(self, bad_keys: "BadKeys") -> None:
+        """Belongs to one application, and so to one event loop."""
+        self._bad_keys = bad_keys
+        self._under_way: dict[str, asyncio.Task[Actor]] = {}
+
+    async def __call__(self, address: str, token: str, ask: Callable[[], Actor]) -> Actor:
+        """Return what `ask` does, for all who wait for the same key; raises what it raises."""
+        task = self._under_way.get(token)
+        if task is None:
+            self._bad_keys.begin(address, token)
+            task = asyncio.create_task(self._ask(address, token, ask))
+            self._under_way[token] = task
+            task.add_done_callback(lambda done: self._forget(token, done))
+        return await asyncio.shield(task)
+
+    def _forget(self, token: str, done: asyncio.Task[Actor]) -> None:
+        self._under_way.pop(token, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited may have left
+
+    async def _ask(self, address: str, token: str, ask: Callable[[], Actor]) -> Actor:
+        try:
+            actor = await run_in_threadpool(ask)
+        except UnauthenticatedError:
+            self._bad_keys.failed(token)
+            raise
+        except BaseException:
+            self._bad_keys.forgive(address)
+            raise
+        self._bad_keys.succeeded(address, token)
+        return actor
+
+
+CHECK_SECONDS = 5.0
+"""After so long at the most an open answer is checked by `still_allowed`."""
+
+
+async def still_allowed(request: Request) -> bool:
+    """Whether the sender of an open request may still see what they saw when it began.
+
+    Costs next to nothing if asked often. A database that is away has no say in it.
+    """
+    began = cast(Actor, request.state.actor)
     try:
-        actor = await run_in_threadpool(desk.authenticate, token, request_id=request_id)
-    except UnauthenticatedError:
-        bad_keys.failed(token)
-        raise
-    except BaseException:
-        bad_keys.forgive(address)
-        raise
-    bad_keys.succeeded(address, token)
-    return actor
+        actor = await authenticate(request)
+    except (UnauthenticatedError, TooManyRequestsError):
+        return False
+    except DatabaseUnavailableError:
+        return True
+    return actor.scope == began.scope
 
 
 def _token(request: Request) -> str:

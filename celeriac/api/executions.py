@@ -159,6 +159,7 @@ def events(
     responses=READING | problems(404) | STREAM,
 )
 async def follow(
+    request: Request,
     execution_id: ExecutionPath,
     actor: Caller,
     shared: Shared,
@@ -172,7 +173,8 @@ async def follow(
 
     The id of each is its number: `Last-Event-ID` resumes without gap or repeat. Events named
     `delta` are pieces of output; they have no number and are live only. Where nothing can follow
-    any more the answer is 204, which tells browsers to stop reconnecting.
+    any more the answer is 204, which tells browsers to stop reconnecting. It ends within seconds
+    when the key is revoked or may not see the execution any more.
     """
     begin = after if last_event_id is None else last_event_id
-    return await stream(shared, desk, actor, execution_id, after=begin)
+    return await stream(request, shared, desk, actor, execution_id, after=begin)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, func, literal, select
+from sqlalchemy import Connection, Row, Select, func, literal, select, text
 
 from celeriac.db.models import executions as table
 from celeriac.db.models import tasks
@@ -76,6 +76,15 @@ def statuses(
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
     return {row.id: Status(row.status) for row in connection.execute(query)}
+
+
+_POSITIONS = text("SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the number of the latest event of each execution that exists."""
+    rows = connection.execute(_POSITIONS, {"ids": list(execution_ids)})
+    return {row.id: row.event_seq for row in rows}
 
 
 def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> list[UUID]:

@@ -1,5 +1,6 @@
 """Queries: reading executions, their events and the audit trail, within what the actor may see."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -64,6 +65,11 @@ class Queries:
         """Like `events`, for a caller who was found to see the execution a moment ago."""
         with self._database.statement() as connection:
             return events.after(connection, execution_id, after, limit)
+
+    def positions(self, execution_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Return the number of the latest event of each, for callers who were found to see it."""
+        with self._database.statement() as connection:
+            return executions.positions(connection, execution_ids)
 
     def audit(
         self, actor: Actor, wanted: AuditFilter, *, cursor: str | None = None, limit: int = 50

@@ -12,6 +12,7 @@ from celeriac.services.cancel import Cancel
 from celeriac.services.dispatch import Dispatch
 from celeriac.services.expire import Expire
 from celeriac.services.plans import Plans
+from celeriac.services.queries import Queries
 from celeriac.services.recover import Recover
 from celeriac.services.replay import Replay
 from celeriac.services.submit import Submit
@@ -61,7 +62,7 @@ def build(settings: Settings, *, service: str, connections: int, app: Any = None
         database=database,
         queue=queue,
         live=live,
-        watcher=Watcher(settings.require_redis()),
+        watcher=Watcher(settings.require_redis(), Queries(database).positions),
         plans=plans,
         dispatch=dispatch,
         submit=submit,
