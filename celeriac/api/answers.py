@@ -35,13 +35,18 @@ WRITING = problems(400, 401, 403, 413, 422, 503)
 def answer(
     model: Wire,
     *,
-    status: int,
+    status: int = 200,
     headers: Mapping[str, str] | None = None,
     background: BackgroundTask | None = None,
+    exclude: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return `model` as the answer, written straight to JSON."""
+    """Return `model` without what `exclude` names (pydantic's), written straight to JSON.
+
+    Takes time where the model is large: to be called in the thread of a route that is no coroutine.
+    What FastAPI makes of a returned model it writes on the event loop.
+    """
     return Response(
-        model.model_dump_json(by_alias=True),
+        model.model_dump_json(by_alias=True, exclude=None if exclude is None else dict(exclude)),
         status_code=status,
         headers=dict(headers or {}),
         media_type="application/json",

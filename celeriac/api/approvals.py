@@ -4,10 +4,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api import links, views
-from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.answers import READING, WRITING, answer, problems
 from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator, Shared
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.approvals import AnswerRequest
@@ -19,7 +20,13 @@ router = APIRouter(prefix="/approvals", tags=["approvals"], route_class=JsonRout
 ApprovalPath = Annotated[UUID, Path(description="The question's id.")]
 
 
-@router.get("", operation_id="list_approvals", summary="List questions", responses=READING)
+@router.get(
+    "",
+    response_model=wire.Page[wire.Approval],
+    operation_id="list_approvals",
+    summary="List questions",
+    responses=READING,
+)
 def find(
     actor: Caller,
     desk: AtDesk,
@@ -27,11 +34,12 @@ def find(
     execution_id: Annotated[UUID | None, Query(description="Of this execution.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> wire.Page[wire.Approval]:
+) -> Response:
     """Return what your executions ask, the newest first; an admin sees everybody's."""
     wanted = ApprovalFilter(statuses=status, execution_id=execution_id)
     page = desk.approvals.find(actor, wanted, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.approval, page.items)), next_cursor=page.next_cursor)
+    items = list(map(views.approval, page.items))
+    return answer(wire.Page(items=items, next_cursor=page.next_cursor))
 
 
 @router.get(
@@ -71,7 +79,7 @@ def link(
     summary="Answer a question",
     responses=WRITING | problems(404, 409),
 )
-def answer(
+def respond(
     approval_id: ApprovalPath, body: AnswerRequest, actor: Operator, desk: AtDesk
 ) -> wire.Approval:
     """Answer an open question; its execution goes on once nothing else is open.

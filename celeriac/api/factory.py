@@ -24,12 +24,12 @@ def from_environment() -> FastAPI:
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(served: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
+    async def lifespan(served: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with inner(served) as state:
             # what is there now stays: no collection of garbage needs to look at it again
             gc.collect()
             gc.freeze()
-            yield state
+            yield state or {}
         container.close()
 
     app.router.lifespan_context = lifespan

@@ -104,7 +104,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle and not self.cycle.response_complete:
             # an answer is under way: whoever reads the body has the same limit (RequestBody)
             self.cycle.keep_alive = False
         elif self._in_header and self._header_bytes:

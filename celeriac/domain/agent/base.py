@@ -21,6 +21,16 @@ Word = Annotated[
 """A text that is safe in URLs, file names and log lines."""
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must have printable characters only; remove line ends and the like")
+    return name
+
+
+Label = Annotated[str, AfterValidator(_printable)]
+"""A name for people alone, of any printable characters; wherever it is used it has a length."""
+
+
 def _no_id(name: str) -> str:
     if parse_uuid(name) is not None:
         raise ValueError("must not look like an id; add a word to it")

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
-from starlette.types import Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celeriac.api.app import describe
 from celeriac.domain.accounts import Role
-from tests.support.api import EXECUTE, TASK, Asker, assert_problem
+from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 
 _SMALL_ANSWER = 40_000
 _KEYLESS = {"show_linked_approval", "answer_linked_approval"}
@@ -34,6 +34,10 @@ _WITH_BODY = [
     for method, path, operation in _operations()
     if "requestBody" in operation and operation["operationId"] not in _KEYLESS
 ]
+
+
+async def _called(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
 
 
 def _asked(client: TestClient, method: str, path: str, token: str | None) -> tuple[int, bool]:
@@ -62,7 +66,7 @@ def _asked(client: TestClient, method: str, path: str, token: str | None) -> tup
         "root_path": "", "headers": [(b"host", b"testserver"), *headers],
         "client": ("127.0.0.1", 1), "server": ("testserver", 80),
     }  # fmt: skip
-    asyncio.run(client.app(scope, receive, send))
+    asyncio.run(_called(client.app, scope, receive, send))
     return status, asked
 
 
@@ -134,7 +138,7 @@ def test_a_body_that_costs_more_than_its_size_is_answered_shortly(ada: Asker, na
 
 
 def test_only_so_many_faults_are_told(ada: Asker) -> None:
-    body = {"variables": {}} | {f"k{number}": 1 for number in range(90)}
+    body: dict[str, Any] = {"variables": {}} | {f"k{number}": 1 for number in range(90)}
     problem = assert_problem(ada.post(EXECUTE, json=body), 422, "invalid_input")
     assert len(problem["fields"]) == 50
     assert problem["details"] == {"faults": 90}
@@ -172,3 +176,61 @@ def test_what_is_large_and_right_is_taken(ada: Asker) -> None:
     items = [{"text": "a", "b": number, "c": True, "d": []} for number in range(10_000)]
     response = ada.post("/api/v1/tasks/any/execute-batch", json={"items": items})
     assert response.status_code == 202, response.text[:500]
+
+
+_CONTROLS = {"NUL": "a\0b", "CRLF": "a\r\nb", "ESC": "a\x1b[31mb", "DEL": "a\x7fb", "NEL": "a\x85b"}
+
+
+def _filled(path: str) -> str:
+    while "{" in path:
+        path = path.replace(path[path.index("{") : path.index("}") + 1], _ID)
+    return path
+
+
+@pytest.mark.requirement("A6")
+@pytest.mark.parametrize("control", _CONTROLS)
+def test_no_query_parameter_takes_control_characters(admin: Asker, control: str) -> None:
+    """Every one of every operation; file names alone may have them."""
+    wrong = {}
+    count = 0
+    for method, path, operation in _operations():
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] != "query":
+                continue
+            count += 1
+            value = quote(_CONTROLS[control])
+            address = f"{_filled(path)}?{parameter['name']}={value}"
+            response = admin.request(method, address, content=b"{}", headers={
+                "Content-Type": "application/json"})  # fmt: skip
+            names_files = path.endswith("/files") and parameter["name"] == "after"
+            if response.status_code != 422 and not (names_files and response.status_code == 404):
+                wrong[f"{method} {address}"] = response.status_code
+    assert not wrong
+    assert count > 50
+
+
+@pytest.mark.parametrize("control", _CONTROLS)
+def test_no_name_takes_control_characters(ada: Asker, admin: Asker, control: str) -> None:
+    name = _CONTROLS[control]
+    for asker, path, body in (
+        (ada, "/api/v1/agents", AGENT | {"name": name}),
+        (ada, "/api/v1/tasks", TASK | {"name": name}),
+        (ada, "/api/v1/api-keys", {"name": name}),
+        (admin, "/api/v1/users", {"name": name}),
+        (ada, EXECUTE, {"queue": name}),
+        (ada, "/api/v1/celery-tasks", {"name": name}),
+    ):
+        response = asker.post(path, json=body)
+        assert assert_problem(response, 422, "invalid_input")["field"] in {"name", "queue"}, path
+
+
+def test_labels_are_for_people(ada: Asker) -> None:
+    response = ada.post("/api/v1/api-keys", json={"name": "Łukasz: key №1 (日本)"})
+    assert response.json()["name"] == "Łukasz: key №1 (日本)"
+
+
+def test_headers_with_control_characters_are_refused(ada: Asker) -> None:
+    for header, path in (("Idempotency-Key", EXECUTE), ("X-Request-ID", EXECUTE)):
+        response = ada.post(path, json={"variables": {"text": "a"}}, headers={header: "a\x1bb"})
+        assert response.status_code == (422 if header == "Idempotency-Key" else 202)
+        assert "\x1b" not in response.headers["x-request-id"]
