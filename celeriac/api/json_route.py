@@ -8,7 +8,6 @@ without end, values without number. All of that is found out away from the event
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, cast, get_args
 
@@ -25,7 +24,7 @@ from celeriac.domain.errors import (
     MalformedJsonError,
     TooLargeError,
 )
-from celeriac.kit.json_bounds import has_long_number, has_more_values_than
+from celeriac.kit.json_bounds import has_more_values_than, long_integers
 from celeriac.kit.jsontypes import JsonValue, loads
 
 MAX_DEPTH = 64
@@ -67,8 +66,10 @@ def parse(body: bytes, *, max_values: int = MAX_VALUES) -> JsonValue:
                 "The NUL character can't be stored; remove it.",
                 field=".".join(reversed(path)) or "body",
             )
-    if has_long_number(body):
-        json.loads(body, parse_int=_int64)
+    if any(number not in _INT64 for number in long_integers(body)):
+        raise InvalidInputError(
+            "The body holds an integer beyond 64 bits; send it as a string or a float."
+        )
     return value
 
 
@@ -105,14 +106,6 @@ def _path_of_nul(value: JsonValue) -> list[str] | None:
             path.append(step)
             return path
     return None
-
-
-def _int64(digits: str) -> int:
-    if len(digits) > 20 or int(digits) not in _INT64:  # noqa: PLR2004 - digits of 2**63 and a sign
-        raise InvalidInputError(
-            "The body holds an integer beyond 64 bits; send it as a string or a float."
-        )
-    return int(digits)
 
 
 class Parsing:

@@ -8,8 +8,12 @@ import re
 from collections.abc import Iterator
 
 _PIECE = 64 * 1024
-_LONG_INTEGER = re.compile(rb"[0-9]{19}")
 _DIGITS = 19
+_LONG = re.compile(rb"[0-9]{19}")
+_LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}(?![0-9.eE])")
+_AFTER_A_NUMBER = re.compile(rb"[,\]}\s]")
+_LONGEST_INTEGER = 400
+"""Integers of more digits are no valid JSON: no float comes near them."""
 
 
 def has_more_values_than(text: bytes, limit: int) -> bool:
@@ -28,11 +32,30 @@ def has_more_values_than(text: bytes, limit: int) -> bool:
     return False
 
 
-def has_long_number(text: bytes) -> bool:
-    """Whether a text has 19 digits in a row, as integers beyond 64 bits have; also in strings."""
+def long_integers(text: bytes) -> Iterator[int]:
+    """Yield the integers of 19 digits and more in a text that is valid JSON."""
+    if not _has_digits(text):
+        return
+    begun = b""
+    for piece in _outside_strings(text):
+        ends = [found.end() for found in _AFTER_A_NUMBER.finditer(piece, len(piece) - 1000)]
+        ends = ends or [found.end() for found in _AFTER_A_NUMBER.finditer(piece)]
+        end = ends[-1] if ends else 0
+        for found in _LONG_INTEGER.finditer(begun + piece[:end]):
+            yield int(found[0])
+        # the end of a piece may be amid a number; one that is too long for an integer is none
+        begun = piece[end:] if end else begun + piece
+        if len(begun) > _LONGEST_INTEGER:
+            begun = b"0."
+    for found in _LONG_INTEGER.finditer(begun):
+        yield int(found[0])
+
+
+def _has_digits(text: bytes) -> bool:
+    """Whether a text has 19 digits in a row, be it in a string."""
     for start in range(0, len(text), _PIECE):
         end = start + _PIECE + _DIGITS - 1
-        if _LONG_INTEGER.search(text, start, min(end, len(text))):
+        if _LONG.search(text, start, min(end, len(text))):
             return True
     return False
 

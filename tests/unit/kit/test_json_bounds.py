@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.kit.json_bounds import has_long_number, has_more_values_than
+from celeriac.kit.json_bounds import has_more_values_than, long_integers
 
 _PIECE = 64 * 1024
 
@@ -53,5 +53,26 @@ def test_a_text_that_is_no_json_is_counted_as_well() -> None:
 
 @pytest.mark.parametrize("start", [0, 1, _PIECE - 19, _PIECE - 10, _PIECE - 1, _PIECE])
 def test_a_long_number_is_found_wherever_it_stands(start: int) -> None:
-    assert has_long_number(b" " * start + b"1" * 19)
-    assert not has_long_number(b" " * start + b"1" * 18 + b" " + b"1" * 18)
+    number = 1111111111111111111
+    assert list(long_integers(b" " * start + b"[%d" % number + b"]" * 70_000)) == [number]
+    assert list(long_integers(b" " * start + b"-%d" % number)) == [-number]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"111111111111111111", b"1111111111111111111.5", b"0.1111111111111111111",
+        b"1e-1111111111111111111", b"1111111111111111111e2", b'"1111111111111111111"',
+        b"0." + b"1" * 200_000, b"[0." + b"1" * 200_000 + b"]", b"1." + b"1" * (_PIECE + 30),
+        b'["1111111111111111111", 1]', b'["\\\\", "1111111111111111111"]',
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_what_is_no_long_integer_is_none(text: bytes) -> None:
+    assert list(long_integers(text)) == []
+
+
+def test_all_long_integers_are_found() -> None:
+    numbers = [10**18 + n * 10**14 for n in range(20_000)]
+    assert list(long_integers(json.dumps(numbers).encode())) == numbers
+    assert list(long_integers(json.dumps({"a": numbers}, indent=1).encode())) == numbers
