@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from celeriac.kit.jsontypes import dumps
 
@@ -104,9 +104,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self.cycle and not self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
             # an answer is under way: whoever reads the body has the same limit (RequestBody)
-            self.cycle.keep_alive = False
+            cycle.keep_alive = False
         elif self._in_header and self._header_bytes:
             self._refuse(408, "request_timeout", "The headers took too long to arrive.")
         else:

@@ -7,7 +7,9 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.client import Client
+from celeriac.db import sessions
 from celeriac.db.paging import MAX_PAGE_BYTES
+from celeriac.db.sessions import SessionFilter
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.kit.jsontypes import dumps
 from celeriac.wiring import Container
@@ -116,6 +118,12 @@ def test_lists_of_sessions_read_no_states(ada: Asker, container: Container) -> N
     begin_session(container, claim(container, accepted.json()["execution_id"]))
     _grow(container, "sessions", "state", "to_jsonb(repeat('x', 8000000))")
     assert len(ada.get("/api/v1/sessions").content) < _SMALL
+    with container.database.statement() as connection:
+        (found,) = sessions.find(connection, SessionFilter(), before=None, limit=10)
+        assert found.state is None
+        whole = sessions.get(connection, found.id, owner=None)
+    assert whole is not None
+    assert len(whole.state) == 8_000_000
 
 
 def test_lists_of_questions_are_bounded(ada: Asker, container: Container) -> None:
