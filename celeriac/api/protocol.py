@@ -137,4 +137,4 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 SERVER_OPTIONS: dict[str, Any] = {"http": LimitedProtocol, "ws": "none"}
-"""What uvicorn is to be run with."""
+"""What uvicorn is to be run with, as `celeriac api` does it by name."""

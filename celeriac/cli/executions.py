@@ -80,7 +80,7 @@ def list_executions(
     )
     found = list(islice(pages, limit))
     if session.output.as_json:
-        left_out = set(Bulky) - set(include)
+        left_out = {each.value for each in Bulky if each not in include}
         session.output.json([each.model_dump(by_alias=True, exclude=left_out) for each in found])
         return
     session.output.table(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from celeriac.settings import Settings
 
 API_FACTORY = "celeriac.api.factory:from_environment"
+API_PROTOCOL = "celeriac.api.protocol:LimitedProtocol"
 
 
 def api(
@@ -43,7 +44,6 @@ def api(
     """
     import uvicorn
 
-    from celeriac.api.protocol import SERVER_OPTIONS
     from celeriac.cli.system.ports import choose_port
     from celeriac.wiring.options import secret_key
 
@@ -60,7 +60,8 @@ def api(
         log_config=None,  # the app sets up our own pipeline
         access_log=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        **SERVER_OPTIONS,
+        http=API_PROTOCOL,
+        ws="none",
     )
 
 

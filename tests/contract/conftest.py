@@ -47,6 +47,8 @@ def container(
         "redis_url": valkey_server.url(0),
         "celery_broker_url": None,
         "celery_result_backend": None,
+        # each operation is asked with bad keys as well
+        "api": settings.api.model_copy(update={"bad_keys_per_minute": 1_000_000}),
         # the worker that is reported below doesn't report again
         "worker": settings.worker.model_copy(update={"heartbeat_seconds": 3600.0}),
         "allowed_hosts": ("testserver",),
