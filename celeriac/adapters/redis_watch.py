@@ -68,19 +68,20 @@ class Watcher:
 
     @asynccontextmanager
     async def changes(
-        self, execution_id: UUID, *, idle_seconds: float
+        self, execution_id: UUID, *, position: Callable[[], int], idle_seconds: float
     ) -> AsyncIterator[AsyncIterator[Change]]:
         """Yield an endless iterator of changes; subscribed before the block is entered.
 
-        The first change comes at once, so that a reader always begins with the database. Where
-        nothing comes for `idle_seconds` an idle change does.
+        The first change comes at once, so that a reader always begins with the database. `position`
+        returns the number of the latest event that the reader knows: a look into the database wakes
+        up those that are behind. Where nothing comes for `idle_seconds` an idle change does.
         """
         loop = id(asyncio.get_running_loop())
         shared = self._shared.get(loop)
         if shared is None:
             shared = self._shared[loop] = _Shared(self._url, self._positions)
             shared.start()
-        reader = _Reader(idle_seconds)
+        reader = _Reader(position, idle_seconds)
         try:
             await shared.add(execution_id, reader)
             yield reader.changes()
@@ -94,7 +95,8 @@ class Watcher:
 class _Reader:
     """What has come for one stream and was not taken yet."""
 
-    def __init__(self, idle_seconds: float) -> None:
+    def __init__(self, position: Callable[[], int], idle_seconds: float) -> None:
+        self.position = position
         self._idle_seconds = idle_seconds
         self._waiting: deque[Change] = deque([_NEWS])
         self._woken = asyncio.Event()
@@ -128,7 +130,6 @@ class _Shared:
         self._url = url
         self._positions = positions
         self._readers: dict[UUID, set[_Reader]] = {}
-        self._seen: dict[UUID, int | None] = {}
         self._subscription: PubSub | None = None
         self._subscribed: set[UUID] = set()
         self._subscribing = asyncio.Lock()
@@ -156,7 +157,6 @@ class _Shared:
         readers.discard(reader)
         if not readers:
             self._readers.pop(execution_id, None)
-            self._seen.pop(execution_id, None)
             if self._readers:
                 await self._subscribe(execution_id)
         return not self._readers
@@ -193,7 +193,7 @@ class _Shared:
                         await subscription.subscribe(*map(channel, self._subscribed))
                         self._subscription = subscription
                     pause = _PAUSES[0]
-                    self._wake(list(self._readers))  # something may have been missed
+                    self._wake_all()  # something may have been missed
                     await self._hear(subscription)
             except (RedisError, OSError, RuntimeError) as error:
                 # RuntimeError: the connection was closed beside the reading
@@ -234,13 +234,14 @@ class _Shared:
                 logger.exception("watcher.look_failed")
                 continue
             failing = False
-            changed = [key for key in watched if found.get(key) != self._seen.get(key, -1)]
-            self._seen |= {key: found.get(key) for key in watched if key in self._readers}
-            self._wake(changed)
+            for execution_id, number in found.items():
+                for reader in self._readers.get(execution_id, ()):
+                    if reader.position() < number:
+                        reader.put(_NEWS)
 
-    def _wake(self, execution_ids: Sequence[UUID]) -> None:
-        for execution_id in execution_ids:
-            for reader in self._readers.get(execution_id, ()):
+    def _wake_all(self) -> None:
+        for readers in self._readers.values():
+            for reader in readers:
                 reader.put(_NEWS)
 
 

@@ -67,7 +67,9 @@ async def _events(
     request: Request, shared: Container, desk: Desk, execution_id: UUID, after: int
 ) -> AsyncIterator[ServerSentEvent]:
     # watching begins before the first look into the database, so that nothing falls in between
-    watching = shared.watcher.changes(execution_id, idle_seconds=CHECK_SECONDS)
+    watching = shared.watcher.changes(
+        execution_id, position=lambda: after, idle_seconds=CHECK_SECONDS
+    )
     async with watching as changes:
         async for change in changes:
             if not await still_allowed(request):

@@ -43,7 +43,12 @@ async def until_terminal(
     """
     deadline = time.monotonic() + seconds
     found: Execution | None = None
-    async with shared.watcher.changes(execution_id, idle_seconds=_CHECK_SECONDS) as changes:
+    watching = shared.watcher.changes(
+        execution_id,
+        position=lambda: -1 if found is None else found.event_seq,
+        idle_seconds=_CHECK_SECONDS,
+    )
+    async with watching as changes:
         async for change in changes:
             if not await still_allowed(request):
                 raise UnauthenticatedError("The API key is not good any more; make a new one.")
