@@ -20,6 +20,8 @@ from celeriac.kit.ids import uuid7_at
 _COMPUTED = {
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
+    # agents write it, of any length; lists show it
+    "progress_note": func.left(table.c.progress_note, 2_000),
 }
 
 

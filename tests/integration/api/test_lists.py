@@ -54,6 +54,8 @@ def heavy(ada: Asker, container: Container) -> list[str]:
     large = "jsonb_build_object('text', repeat('x', 7000000))"
     _grow(container, "executions", "variables", large)
     _grow(container, "executions", "result", large)
+    _grow(container, "executions", "progress_note", "repeat('x', 7000000)")
+    _grow(container, "executions", "progress_done", "1")
     return list(ids)
 
 
