@@ -61,9 +61,9 @@ async def execute(
     """
     body = body or Execute()
     mode = body.execution_mode or _default_mode(shared)
-    once = idempotency(request, key, body)
 
     def submit() -> tuple[UUID, Submitted]:
+        once = idempotency(request, key, body)
         work = _work(desk.tasks.resolve(actor, task), body, mode, once)
         logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, execution_mode=mode.value)
         return work.task_id, shared.submit.one(actor, work)
@@ -77,7 +77,9 @@ async def execute(
             request, shared, desk, actor, submitted.execution_id, seconds=wait
         )
         if ended is not None and ended.status.terminal:
-            return answer(views.execution(ended), status=200, headers=headers)
+            return await run_in_threadpool(
+                answer, views.execution(ended), status=200, headers=headers
+            )
     if not submitted.created:
         submitted = await run_in_threadpool(_found, desk, actor, submitted.execution_id)
     return answer(accepted(task_id, submitted, mode), status=202, headers=headers)
@@ -111,9 +113,9 @@ async def execute_batch(
             field="items",
             limit=most,
         )
-    once = idempotency(request, key, body)
 
     def submit() -> tuple[UUID, SubmittedBatch]:
+        once = idempotency(request, key, body)
         work = _work(desk.tasks.resolve(actor, task), body, Mode.ASYNC, once)
         logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, count=len(body.items))
         batch = shared.submit.many(actor, work, body.items)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from celeriac.settings import Settings
 
 API_FACTORY = "celeriac.api.factory:from_environment"
+API_PROTOCOL = "celeriac.api.protocol:LimitedProtocol"
 
 
 def api(
@@ -49,6 +50,7 @@ def api(
     settings = _prepare(home, "The API", broker_needed=False)
     secret_key(settings)
     address = host or settings.api.host
+    os.environ["CELERIAC_API_HOST"] = address  # the application answers for it
     uvicorn.run(
         API_FACTORY,
         factory=True,
@@ -58,6 +60,8 @@ def api(
         log_config=None,  # the app sets up our own pipeline
         access_log=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        http=API_PROTOCOL,
+        ws="none",
     )
 
 

@@ -14,6 +14,12 @@ from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonValue, storable
 
 _SELECT = select(*(table.c[field.name] for field in fields(Session)))
+_LISTED = select(
+    *(
+        null().label("state") if field.name == "state" else table.c[field.name]
+        for field in fields(Session)
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +54,11 @@ def lock(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Ses
 def find(
     connection: Connection, wanted: SessionFilter, *, before: UUID | None, limit: int
 ) -> list[Session]:
-    """Return up to `limit` sessions with smaller ids than `before`, the newest first."""
-    query = _SELECT.order_by(table.c.id.desc()).limit(limit)
+    """Return up to `limit` sessions with smaller ids than `before`, the newest first.
+
+    Their states are left out: they may be large, and nobody is shown them.
+    """
+    query = _LISTED.order_by(table.c.id.desc()).limit(limit)
     for name in ("owner_id", "runner", "status"):
         value = getattr(wanted, name)
         if value is not None:

@@ -81,7 +81,9 @@ class Agents:
         before = read_cursor(_KIND, cursor)
         with self._database.statement() as connection:
             found = agents.find(connection, owner=actor.scope, before=before, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind=_KIND, key=lambda agent: agent.id)
+        return Page.cut(
+            found.items, limit=limit, kind=_KIND, key=lambda agent: agent.id, more=found.more
+        )
 
     def change(self, actor: Actor, reference: str, wanted: AgentChange) -> Agent:
         """Change an agent; executions submitted from now on use it as it is then.

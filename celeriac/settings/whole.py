@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     ["/opt/tools/word-count", "--json"]}."""
     public_url: str | None = None
     """Where people reach the API with a browser; links that answer questions begin with it."""
+    allowed_hosts: Names = ()
+    """Hosts by which the API may be reached, beside this machine's own loopback names, the address
+    that it listens on and the host of `public_url`; separated by commas. `*.example.com` means
+    those within, `*` all."""
     mcp_servers: McpServersSettings = {}
     """MCP servers that agents may name; JSON, or a file of it: {"files": {"command":
     ["/opt/mcp/files"]}, "crm": {"url": …, "headers": {"Authorization": "CRM_AUTHORIZATION"}}}."""

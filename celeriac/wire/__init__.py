@@ -15,7 +15,15 @@ from celeriac.wire.budgets import (
 from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
-from celeriac.wire.executions import Accepted, AcceptedBatch, Event, Events, Execution, Progress
+from celeriac.wire.executions import (
+    Accepted,
+    AcceptedBatch,
+    Event,
+    Events,
+    Execution,
+    ExecutionSummary,
+    Progress,
+)
 from celeriac.wire.health import CeleryHealth, Health, ReadyHealth, Worker
 from celeriac.wire.reports import Report, Reports
 from celeriac.wire.sessions import File, Files, Session
@@ -41,6 +49,7 @@ __all__ = [
     "Event",
     "Events",
     "Execution",
+    "ExecutionSummary",
     "File",
     "Files",
     "Health",

@@ -109,6 +109,12 @@ EXECUTION: dict[str, Any] = {
     },
 }  # fmt: skip
 
+EXECUTION_SUMMARY: dict[str, Any] = {
+    name: value
+    for name, value in EXECUTION.items()
+    if name not in {"variables", "result", "error_details"}
+}
+
 SESSION: dict[str, Any] = {
     "id": _SESSION, "owner_id": _OWNER, "execution_id": _ID, "runner": "claude",
     "parent_id": None, "external_id": "5a1c1f6e-0d52-4b63-8a40-3a1d6f1d0b2e", "status": "ended",

@@ -12,6 +12,7 @@ from celeriac.services.cancel import Cancel
 from celeriac.services.dispatch import Dispatch
 from celeriac.services.expire import Expire
 from celeriac.services.plans import Plans
+from celeriac.services.queries import Queries
 from celeriac.services.recover import DatabaseView, Recover
 from celeriac.services.replay import Replay
 from celeriac.services.submit import Submit
@@ -71,7 +72,7 @@ def build(
         database=database,
         queue=queue,
         live=live,
-        watcher=Watcher(settings.require_redis()),
+        watcher=Watcher(settings.require_redis(), Queries(database).positions),
         plans=plans,
         dispatch=dispatch,
         submit=submit,

@@ -133,7 +133,7 @@ class Core:
         """Answer all open questions of an execution; return what goes on by that."""
         wanted = ApprovalFilter(execution_id=execution_id, statuses=[ApprovalStatus.OPEN])
         with self.database.statement() as connection:
-            asked = approvals.find(connection, wanted, before=None, limit=LIMIT)
+            asked = approvals.find(connection, wanted, before=None, limit=LIMIT).items
         resumed = [self.answer_one(each.id, execution_id)[1] for each in asked]
         return resumed[-1] if resumed else []
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
@@ -25,6 +25,8 @@ class Mode(StrEnum):
 
 class When(Strict):
     """When, where and how urgently to run."""
+
+    BULK: ClassVar[bool] = True
 
     priority: PriorityLabel | None = Field(default=None, description="Default: the task's own.")
     queue: QueueName | None = Field(default=None, description="Default: the task's own.")
@@ -106,5 +108,5 @@ class ExecuteBatch(When):
     )
 
     items: list[dict[str, Any]] = Field(
-        min_length=1, description="The variables of each execution."
+        min_length=1, fail_fast=True, description="The variables of each execution."
     )

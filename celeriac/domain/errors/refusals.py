@@ -158,6 +158,28 @@ class ForbiddenError(CeleriacError):
     code = "forbidden"
 
 
+class HostRefusedError(CeleriacError):
+    """The request names a host that this server doesn't answer for."""
+
+    code = "host_refused"
+
+
+class RequestTimeoutError(CeleriacError):
+    """A request took too long to arrive."""
+
+    code = "request_timeout"
+
+
+class TooManyRequestsError(CeleriacError):
+    """The caller has to wait; `retry_after` says how many seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.retry_after = retry_after
+
+
 class UnavailableError(CeleriacError):
     """A server that Celeriac needs doesn't answer; trying again later may help."""
 

@@ -31,16 +31,15 @@ def test_another_request_id_is_replaced(app_client: TestClient, given: str) -> N
 
 
 def test_bodies_over_the_limit_are_refused_by_their_header(
-    app_client: TestClient, container: Container
+    ada: Asker, container: Container
 ) -> None:
     size = container.settings.api.max_body_bytes + 1
-    response = app_client.post(TASKS, content=b"x" * size)
+    headers = {"Content-Type": "application/json"}
+    response = ada.post(TASKS, content=b"x" * size, headers=headers)
     assert assert_problem(response, 413, "too_large")["details"]["limit"] == size - 1
 
 
-def test_bodies_over_the_limit_are_refused_while_they_arrive(
-    app_client: TestClient, container: Container
-) -> None:
+def test_bodies_over_the_limit_are_refused_while_they_arrive(ada: Asker) -> None:
     sent = 0
 
     def pieces() -> Iterator[bytes]:
@@ -49,9 +48,8 @@ def test_bodies_over_the_limit_are_refused_while_they_arrive(
             sent += 500_000
             yield b"x" * 500_000
 
-    response = app_client.post(
-        TASKS, content=pieces(), headers={"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"}
+    response = ada.post(TASKS, content=pieces(), headers=headers)
     assert_problem(response, 413, "too_large")
     assert response.headers["connection"] == "close"
 
