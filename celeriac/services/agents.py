@@ -11,7 +11,8 @@ from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agent import AgentSpec
 from celeriac.domain.catalog import Agent
-from celeriac.domain.errors import NameTakenError, NotFoundError
+from celeriac.domain.environment import EnvironmentRule
+from celeriac.domain.errors import InvalidInputError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.ids import parse_uuid
 
@@ -43,13 +44,15 @@ class Agents:
     Where a `reference` is taken it is an id, or the name of one of the actor's own agents.
     """
 
-    def __init__(self, database: Database) -> None:
-        """Work on `database`."""
+    def __init__(self, database: Database, environment: EnvironmentRule | None = None) -> None:
+        """Work on `database`; `environment` says which variables agents may name: None for none."""
         self._database = database
+        self._environment = environment or EnvironmentRule()
 
     def create(self, actor: Actor, new: NewAgent) -> Agent:
-        """Store an agent at version 1. Raises ForbiddenError, NameTakenError."""
+        """Store an agent at version 1. Raises ForbiddenError, NameTakenError, InvalidInputError."""
         actor.require(Role.OPERATOR)
+        self._check(new.spec)
         with self._database.transaction() as connection:
             agent_id = agents.add(
                 connection,
@@ -84,9 +87,11 @@ class Agents:
     def change(self, actor: Actor, reference: str, wanted: AgentChange) -> Agent:
         """Change an agent; executions submitted from now on use it as it is then.
 
-        Raises ForbiddenError, NotFoundError.
+        Raises ForbiddenError, NotFoundError, InvalidInputError.
         """
         actor.require(Role.OPERATOR)
+        if wanted.spec is not None:
+            self._check(wanted.spec)
         with self._database.transaction() as connection:
             agent = _found(connection, actor, reference, lock=True)
             spec = None if wanted.spec == agent.spec else wanted.spec
@@ -95,6 +100,12 @@ class Agents:
             changed = _found(connection, actor, str(agent.id))
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
+
+    def _check(self, spec: AgentSpec) -> None:
+        """Refuse what the workers would refuse when it runs."""
+        refusal = self._environment.refusal(getattr(spec, "environment", ()))
+        if refusal:
+            raise InvalidInputError(refusal, field="spec.environment")
 
 
 def agent_id(connection: Connection, actor: Actor, reference: str) -> UUID:

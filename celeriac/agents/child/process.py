@@ -35,6 +35,7 @@ from celeriac.kit.process import (
     terminate_group_async,
 )
 from celeriac.kit.shielding import despite_cancellation
+from celeriac.kit.users import OURSELVES, ChildUser
 
 _MARKER = "CELERIAC_CHILD"
 _READ_BYTES = 65_536
@@ -52,7 +53,8 @@ class ChildCommand:
     """What to start, and within which bounds.
 
     `environment` is complete: nothing of the worker's own is added but a marker.
-    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end.
+    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end. The child runs as
+    `user`, to whom `workdir` is given, and who must be able to read `reads`.
     """
 
     arguments: tuple[str, ...]
@@ -60,6 +62,8 @@ class ChildCommand:
     workdir: Path
     limits: ResourceLimits
     stop_grace_seconds: float = 2.0
+    user: ChildUser = OURSELVES
+    reads: tuple[Path, ...] = ()
 
 
 class ChildProcess:
@@ -90,7 +94,7 @@ class ChildProcess:
 
         The block may be left at any time, by cancellation too: the child and all that it started
         get SIGTERM, then SIGKILL, before this returns. Raises OSError where the process can't be
-        started.
+        started, UnreachableError where its user can't have what it needs.
         """
         marker = f"{_MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
@@ -272,11 +276,14 @@ class ChildProcess:
 
 def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Popen[bytes]:
     name, _, value = marker.partition("=")
+    command.user.let_read(command.reads)
+    command.user.own(command.workdir)
     return subprocess.Popen(
         guarded_command(
             command.arguments,
             limits=command.limits,
             death_signal=signal.SIGKILL,
+            become=command.user.ids,
             lifeline=lifeline,
         ),
         stdin=subprocess.PIPE,

@@ -25,6 +25,7 @@ from celeriac.kit.process import (
     terminate_group_async,
 )
 from celeriac.kit.shielding import despite_cancellation
+from celeriac.kit.users import ChildUser, UnreachableError
 
 _MARKER = "CELERIAC_CHILD"
 _GRACE_SECONDS = 1.8
@@ -49,25 +50,29 @@ class CliProcess:
     starts for Claude Code, takes the worker's away again.
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str], user: ChildUser) -> None:
         name, value = _MARKER, uuid4().hex
         self.environment = {**environment, name: value}
         self.program = directory / "claude"
         self.directory = directory
+        self._user = user
         self._marker = f"{name}={value}"
         self._record = directory / "pid"
 
     @classmethod
     @asynccontextmanager
-    async def prepared(cls, environment: Mapping[str, str], place: Path) -> AsyncIterator[Self]:
-        """Give the block a process to start; at its end nothing of that is left.
+    async def prepared(
+        cls, environment: Mapping[str, str], place: Path, user: ChildUser
+    ) -> AsyncIterator[Self]:
+        """Give the block a process to start, as `user`; at its end nothing of that is left.
 
         Its files lie in a directory of `place`, from where programs can be run: many machines
-        forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start.
+        forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start,
+        or the user can't read it.
         """
         with tempfile.TemporaryDirectory(prefix=RUN_PREFIX, dir=place) as name:
-            process = cls(Path(name), environment)
-            process.write_program()
+            process = cls(Path(name), environment, user)
+            await asyncio.to_thread(process.write_program)
             try:
                 yield process
             finally:
@@ -76,12 +81,27 @@ class CliProcess:
     def write_program(self) -> None:
         """Write what the SDK starts in place of Claude Code."""
         names = ",".join((*self.environment, *_ADDED_BY_SDK))
+        program = find_cli()
+        try:
+            self._user.let_read([Path(program)])
+        except UnreachableError as error:
+            raise AgentMisconfiguredError(str(error), field="runner") from error
+        ids = self._user.ids
         command = (
             sys.executable, "-P", supervisor.__file__,
-            str(os.getpid()), str(self._record), names, find_cli(),
+            str(os.getpid()), str(self._record), f"{ids.user}:{ids.group}" if ids else "", names,
+            program,
         )  # fmt: skip
         self.program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         self.program.chmod(0o700)
+
+    def write_file(self, name: str, text: str) -> Path:
+        """Write a file for Claude Code's start; nobody else can read it."""
+        path = self.directory / name
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        self._user.give_file(path)
+        return path
 
     def forget_files(self) -> None:
         """Remove what Claude Code has read at its start: it may hold secrets of MCP servers."""

@@ -17,7 +17,7 @@ from typing import ClassVar
 import structlog
 
 from celeriac.agents.base import check_output
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
@@ -57,17 +57,17 @@ class CrewaiRunner:
         providers: Providers,
         prices: Prices,
         servers: ToolServers,
-        environment: Mapping[str, str],
+        confinement: Confinement,
     ) -> None:
         """Use the CrewAI in `venv`, and for tools the `servers` that an administrator configured.
 
-        Of the worker's `environment` children see a part.
+        `confinement` bounds what the child process sees, and says who it runs as.
         """
         self._venv = venv
         self._providers = providers
         self._prices = prices
         self._servers = servers
-        self._environment = environment
+        self._confinement = confinement
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the crew and return the last task's output: text, or a value that fits its schema.
@@ -128,9 +128,7 @@ class CrewaiRunner:
         return choices
 
     def _command(self, job: Job, workdir: Path, private: Path) -> ChildCommand:
-        for name in ("home", "tmp"):
-            (private / name).mkdir(parents=True, exist_ok=True)
-        passed_on = child_environment(self._environment)
+        passed_on = self._confinement.environment(home=private / "home")
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
             arguments=(str(self._venv.python), "-P", child_main.__file__),
@@ -143,6 +141,8 @@ class CrewaiRunner:
             },
             workdir=workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+            user=self._confinement.user,
+            reads=(self._venv.python, self._venv.stamp, Path(child_main.__file__)),
         )
 
     def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:

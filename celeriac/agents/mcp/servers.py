@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 from celeriac.domain.agent import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
 from celeriac.kit.addresses import OutboundGuard
+from celeriac.kit.users import OURSELVES, ChildUser
 
 _EVERYWHERE = OutboundGuard(allow_private=True)
 
@@ -16,11 +17,13 @@ _EVERYWHERE = OutboundGuard(allow_private=True)
 class StdioServer:
     """A program that speaks MCP over its stdin and stdout; started for each run.
 
-    `environment` is all that it sees. It holds secrets and shows in no repr.
+    `environment` is all that it sees, but for who it is: it runs as `user`. It holds secrets and
+    shows in no repr.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    user: ChildUser = OURSELVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class ToolServers:
         *,
         programs: Mapping[str, tuple[Sequence[str], Sequence[str]]],
         addresses: Mapping[str, tuple[str, Mapping[str, str]]],
-        environment: Mapping[str, str],
+        confinement: Confinement,
         guard: OutboundGuard,
     ) -> Self:
         """Return the servers of plain settings.
@@ -69,14 +72,16 @@ class ToolServers:
         to a URL and, by the headers' names, the variables that hold their values. Raises
         ConfigurationError for a header whose variable isn't set.
         """
+        environment = confinement.worker
         endpoints: dict[str, Endpoint] = {
             name: StdioServer(
                 tuple(command),
                 {
-                    **child_environment(environment),
+                    **confinement.base(),
                     # an administrator may name any variable, Celeriac's own among them
                     **{each: environment[each] for each in variables if each in environment},
                 },
+                confinement.user,
             )
             for name, (command, variables) in programs.items()
         }

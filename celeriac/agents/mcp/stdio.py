@@ -91,17 +91,28 @@ async def stdio_streams(
 
 
 async def _start(server: StdioServer, workdir: Path, lifeline: int, marker: str) -> Process:
+    await asyncio.to_thread(_prepare, server, workdir)
     return await asyncio.create_subprocess_exec(
-        *guarded_command(server.command, death_signal=signal.SIGKILL, lifeline=lifeline),
+        *guarded_command(
+            server.command,
+            death_signal=signal.SIGKILL,
+            become=server.user.ids,
+            lifeline=lifeline,
+        ),
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env={**server.environment, _MARKER: marker},
+        env={**server.user.variables(workdir), **server.environment, _MARKER: marker},
         cwd=workdir,
         pass_fds=(lifeline,),
         start_new_session=True,
         limit=MAX_MESSAGE_BYTES,
     )
+
+
+def _prepare(server: StdioServer, workdir: Path) -> None:
+    server.user.let_read(Path(each) for each in server.command if each.startswith("/"))
+    server.user.own(workdir)
 
 
 async def _stop(process: Process, identity: ProcessIdentity | None, marker: str) -> None:

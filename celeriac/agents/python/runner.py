@@ -8,13 +8,15 @@ plain function. That runs in a child process with memory and time limits; its so
 """
 
 import asyncio
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import celeriac
 from celeriac.agents.base import check_output
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
@@ -35,8 +37,8 @@ _MEGABYTE = 1024 * 1024
 class PythonRunner:
     """Runs functions offered with `@agent`, or of allowed packages.
 
-    `modules` are those packages; `environment` is the worker's own, of which a child sees only
-    what `child_environment` lets through. `price` is asked for the model calls that functions tell.
+    `modules` are those packages; `confinement` bounds what a child process sees, and says who it
+    runs as. `price` is asked for the model calls that functions tell.
     """
 
     name: ClassVar[str] = RunnerName.PYTHON
@@ -46,11 +48,11 @@ class PythonRunner:
         self,
         *,
         modules: Sequence[str],
-        environment: Mapping[str, str],
+        confinement: Confinement,
         price: Price = unpriced,
     ) -> None:
         self._modules = tuple(modules)
-        self._environment = environment
+        self._confinement = confinement
         self._price = price
         self._functions: dict[str, AgentFunction] = {}
 
@@ -84,9 +86,11 @@ class PythonRunner:
     async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> JsonValue:
         command = ChildCommand(
             arguments=(sys.executable, "-P", child_main.__file__),
-            environment=child_environment(self._environment, agent.environment),
+            environment=self._confinement.environment(agent.environment, home=context.workdir),
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+            user=self._confinement.user,
+            reads=_read_by(agent.function),
         )
         python = {
             "function": agent.function,
@@ -94,6 +98,18 @@ class PythonRunner:
             "sys_path": _module_path(),
         }
         return await run_in_child(command, job, context, {"python": python}, price=self._price)
+
+
+def _read_by(function: str) -> tuple[Path, ...]:
+    """Return what a child must read to import the function's module."""
+    name = function.partition(":")[0]
+    found = [Path(sys.executable), Path(os.__file__), Path(celeriac.__file__), Path(__file__)]
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is not None:
+        path = Path(file)
+        levels = name.count(".") + 1 + (path.name == "__init__.py")
+        found += [path, *path.parents[:levels]]
+    return tuple(found)
 
 
 def _module_path() -> list[str]:

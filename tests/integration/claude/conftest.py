@@ -17,6 +17,7 @@ from tests.support import mcp_tools
 from tests.support.anthropic_scenes import KEY, SCENES
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import MODEL
+from tests.support.confined import confined
 from tests.support.http_server import serving
 from tests.support.run_context import RecordingContext
 
@@ -79,7 +80,7 @@ def runner(anthropic: AnthropicServer, web_tools: str, tmp_path: Path) -> Claude
             },
             guard=OutboundGuard(),
         ),
-        environment=os.environ,
+        confinement=confined(os.environ, "SHOP_TOKEN"),
     )
 
 

@@ -12,6 +12,7 @@ from celeriac.agents.mcp.servers import StdioServer, ToolServers
 from celeriac.agents.pricing import Price, Prices
 from celeriac.agents.providers import Provider, Providers
 from celeriac.kit.addresses import OutboundGuard
+from tests.support.confined import confined
 from tests.support.crew_scenes import CREW_SCENES
 from tests.support.crews import require_crewai
 from tests.support.model_scenes import KEY
@@ -48,7 +49,9 @@ def runner(model_server: ModelServer) -> CrewaiRunner:
             }
         ),
         servers=ToolServers({"tools": StdioServer(program, surroundings)}, guard=OutboundGuard()),
-        environment={"PATH": os.environ["PATH"], "CELERIAC_SECRET_KEY": "not for children"},
+        confinement=confined(
+            {"PATH": os.environ["PATH"], "CELERIAC_SECRET_KEY": "not for children"}
+        ),
     )
 
 

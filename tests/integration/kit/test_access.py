@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.embedded.access import grant_reading, grant_search
 from celeriac.embedded.service_user import USER_NAME, find_service_user
+from celeriac.kit.access import grant_reading, grant_search
 from celeriac.kit.process import UserIds
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has a service user")
