@@ -70,25 +70,35 @@ class ChildUser:
             os.chown(path, self.ids.user, self.ids.group, follow_symlinks=False)
             grant_search(path, self.ids)
 
-    def let_read(self, paths: Iterable[Path]) -> None:
-        """See that the user can read `paths` (run those that are programs).
+    def let_through(self, paths: Iterable[Path]) -> None:
+        """Let the user pass through the directories above `paths`, without being able to list them.
 
-        It is let through the directories above them, which it can't list. What is closed to it
-        otherwise stays closed: raises UnreachableError. Paths that aren't there are passed over.
+        Paths that aren't there are passed over. Raises UnreachableError.
         """
         if self.ids is None:
             return
         for path in paths:
-            if not path.exists():
-                continue
             try:
-                grant_search(path, self.ids)
-                closed = first_closed(path, self.ids)
+                if path.exists():
+                    grant_search(path, self.ids)
             except OSError as error:
                 raise UnreachableError(
                     f"{self.name}, the user that agents run as, can't be let through to {path}: "
                     f"{error.strerror}."
                 ) from error
+
+    def let_read(self, paths: Iterable[Path]) -> None:
+        """See that the user can read `paths` (run those that are programs).
+
+        It is let through the directories above them. What is closed to it otherwise stays closed:
+        raises UnreachableError. Paths that aren't there are passed over.
+        """
+        if self.ids is None:
+            return
+        wanted = [path for path in paths if path.exists()]
+        self.let_through(wanted)
+        for path in wanted:
+            closed = first_closed(path, self.ids)
             if closed is not None:
                 raise UnreachableError(
                     f"{self.name}, the user that agents run as, can't read {closed}. Open it, as "

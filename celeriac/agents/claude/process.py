@@ -25,7 +25,7 @@ from celeriac.kit.process import (
     terminate_group_async,
 )
 from celeriac.kit.shielding import despite_cancellation
-from celeriac.kit.users import ChildUser, UnreachableError
+from celeriac.kit.users import ChildUser
 
 _MARKER = "CELERIAC_CHILD"
 _GRACE_SECONDS = 1.8
@@ -67,12 +67,11 @@ class CliProcess:
         """Give the block a process to start, as `user`; at its end nothing of that is left.
 
         Its files lie in a directory of `place`, from where programs can be run: many machines
-        forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start,
-        or the user can't read it.
+        forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start.
         """
         with tempfile.TemporaryDirectory(prefix=RUN_PREFIX, dir=place) as name:
             process = cls(Path(name), environment, user)
-            await asyncio.to_thread(process.write_program)
+            process.write_program()
             try:
                 yield process
             finally:
@@ -81,16 +80,11 @@ class CliProcess:
     def write_program(self) -> None:
         """Write what the SDK starts in place of Claude Code."""
         names = ",".join((*self.environment, *_ADDED_BY_SDK))
-        program = find_cli()
-        try:
-            self._user.let_read([Path(program)])
-        except UnreachableError as error:
-            raise AgentMisconfiguredError(str(error), field="runner") from error
         ids = self._user.ids
         command = (
             sys.executable, "-P", supervisor.__file__,
             str(os.getpid()), str(self._record), f"{ids.user}:{ids.group}" if ids else "", names,
-            program,
+            find_cli(),
         )  # fmt: skip
         self.program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         self.program.chmod(0o700)

@@ -5,6 +5,7 @@ imports this module, when the first agent of this kind is run.
 """
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
@@ -13,8 +14,9 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.attempt import Attempt, Setting
 from celeriac.agents.claude.continuation import Continuation, continuation_of
 from celeriac.agents.claude.directories import SessionDirectories
+from celeriac.agents.claude.process import find_cli
 from celeriac.agents.claude.upstream import Upstream
-from celeriac.agents.mcp.servers import ToolServers
+from celeriac.agents.mcp.servers import Chosen, ToolServers, programs_of
 from celeriac.agents.pricing import Prices
 from celeriac.domain.agent import ClaudeAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
@@ -62,7 +64,8 @@ class ClaudeRunner:
         spec = _checked(job)
         start = continuation_of(job)
         servers = self._servers.choose(spec.mcp_servers)
-        directories = await self._directories(job, start, await context.save_session())
+        session_id = await context.save_session()
+        directories = await self._directories(job, start, session_id, servers)
         _log.info(
             Step.AGENT_SET_UP,
             runner=self.name,
@@ -80,13 +83,14 @@ class ClaudeRunner:
         return await Attempt(job, spec, context, start, setting).run()
 
     async def _directories(
-        self, job: Job, start: Continuation, session_id: UUID
+        self, job: Job, start: Continuation, session_id: UUID, servers: Sequence[Chosen]
     ) -> SessionDirectories:
         """Make the session's directories, with what the conversation needs to be gone on with."""
         directories = SessionDirectories.of(self._root, session_id)
         source, user = job.session, self._confinement.user
 
         def make() -> None:
+            user.let_read([Path(find_cli()), *programs_of(each.endpoint for each in servers)])
             directories.make(user)
             if start.resume is None:
                 return

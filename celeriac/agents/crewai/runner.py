@@ -21,7 +21,7 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
-from celeriac.agents.crewai.tool_servers import tool_servers_of
+from celeriac.agents.crewai.tool_servers import programs_of_crew, tool_servers_of
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
@@ -99,7 +99,7 @@ class CrewaiRunner:
                 job, context, keys=self._providers.keys, workdir=context.workdir
             ) as tape:
                 result = await run_in_child(
-                    self._command(job, context.workdir, private),
+                    self._command(job, crew, context.workdir, private),
                     job,
                     context,
                     {"crew": _described(job, job.agent, crew, _over(tape, choices), tools)},
@@ -127,7 +127,7 @@ class CrewaiRunner:
                 ) from error
         return choices
 
-    def _command(self, job: Job, workdir: Path, private: Path) -> ChildCommand:
+    def _command(self, job: Job, crew: CrewGraph, workdir: Path, private: Path) -> ChildCommand:
         passed_on = self._confinement.environment(home=private / "home")
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
@@ -142,7 +142,12 @@ class CrewaiRunner:
             workdir=workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
             user=self._confinement.user,
-            reads=(self._venv.python, self._venv.stamp, Path(child_main.__file__)),
+            reads=(
+                self._venv.python,
+                self._venv.stamp,
+                Path(child_main.__file__),
+                *programs_of_crew(crew, self._servers),
+            ),
         )
 
     def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:

@@ -1,7 +1,8 @@
 """MCP servers: which there are, and what an agent's entry for one means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from celeriac.agents.child.confinement import Confinement
@@ -117,6 +118,17 @@ class ToolServers:
                 field=f"{place}.name",
             )
         return endpoint
+
+
+def programs_of(endpoints: Iterable[Endpoint]) -> list[Path]:
+    """Return the files that the commands of stdio servers name."""
+    return [
+        Path(word)
+        for endpoint in endpoints
+        if isinstance(endpoint, StdioServer)
+        for word in endpoint.command
+        if word.startswith("/")
+    ]
 
 
 def _header_values(

@@ -21,7 +21,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from celeriac.agents.child.lines import LineSplitter
-from celeriac.agents.mcp.servers import StdioServer
+from celeriac.agents.mcp.servers import StdioServer, programs_of
 from celeriac.kit.process import (
     ProcessIdentity,
     guarded_command,
@@ -111,7 +111,7 @@ async def _start(server: StdioServer, workdir: Path, lifeline: int, marker: str)
 
 
 def _prepare(server: StdioServer, workdir: Path) -> None:
-    server.user.let_read(Path(each) for each in server.command if each.startswith("/"))
+    server.user.let_read(programs_of([server]))
     server.user.own(workdir)
 
 

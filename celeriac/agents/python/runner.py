@@ -79,8 +79,14 @@ class PythonRunner:
         """Find a function once; importing its module may take long, so a thread does it."""
         function = self._functions.get(path)
         if function is None:
-            function = await asyncio.to_thread(find_function, path, self._modules)
+            function = await asyncio.to_thread(self._import, path)
             self._functions[path] = function
+        return function
+
+    def _import(self, path: str) -> AgentFunction:
+        function = find_function(path, self._modules)
+        if not function.is_coroutine:
+            self._confinement.user.let_through(map(Path, _module_path()))
         return function
 
     async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> JsonValue:
