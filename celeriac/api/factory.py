@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from celeriac.api.app import create_app
+from celeriac.kit.guard import hide_memory
 from celeriac.logs import Service, configure
 from celeriac.wiring import build, load_settings, log_options
 
@@ -15,6 +16,7 @@ def from_environment() -> FastAPI:
 
     For `uvicorn --factory`; each server process calls it once. Raises ConfigurationError.
     """
+    hide_memory()
     settings = load_settings()
     configure(log_options(settings, Service.API))
     container = build(settings, service="api", connections=settings.api.database_connections)

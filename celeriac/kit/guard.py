@@ -12,6 +12,7 @@ import resource
 import signal
 import stat
 import sys
+import warnings  # noqa: F401 - os.execvp needs it, as a user who may not reach this Python
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1

@@ -13,6 +13,7 @@ from celery.beat import Scheduler
 
 from celeriac.db import budgets, workers
 from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.kit.guard import hide_memory
 from celeriac.settings import KeeperSettings
 from celeriac.wiring import Container, build, build_notices, build_retention
 
@@ -46,6 +47,7 @@ class Keeper(Scheduler):
 
     def setup_schedule(self) -> None:
         """Connect; called by Celery once, in the beat process."""
+        hide_memory()
         settings = self.app.celeriac.settings
         self._container = build(settings, service="beat", connections=_CONNECTIONS, app=self.app)
         self._chores = chores(self._container, settings.keeper)
