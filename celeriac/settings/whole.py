@@ -87,8 +87,8 @@ class Settings(BaseSettings):
     enable_async_task_execution: bool = True
     """Off makes `sync` the default execution mode (REQUIREMENTS A2)."""
     agent_modules: Names = ()
-    """Python packages whose functions agents of the `python` runner may name without `@agent`;
-    separated by commas."""
+    """Python modules and packages whose functions agents of the `python` runner may name; separated
+    by commas. No other is imported."""
     agent_environment: VariablePatterns = ()
     """Variables of the workers that agents may name for their child processes; names and patterns
     with `*` and `?`, separated by commas. None of Celeriac's own."""

@@ -3,6 +3,7 @@
 import os
 import stat
 
+from celeriac.agents.python.callables import declared_modules
 from celeriac.agents.registry import Registry
 from celeriac.services.places import Places
 from celeriac.settings import Settings
@@ -18,7 +19,7 @@ def build_runners(settings: Settings) -> Registry:
     return Registry(
         providers=providers(settings),
         prices=load_prices(settings),
-        agent_modules=settings.agent_modules,
+        agent_modules=(*settings.agent_modules, *declared_modules()),
         commands=settings.commands,
         tool_servers=tool_servers(settings, bounds),
         crewai_venv=settings.crewai,

@@ -35,10 +35,10 @@ _MEGABYTE = 1024 * 1024
 
 
 class PythonRunner:
-    """Runs functions offered with `@agent`, or of allowed packages.
+    """Runs functions of allowed modules.
 
-    `modules` are those packages; `confinement` bounds what a child process sees, and says who it
-    runs as. `price` is asked for the model calls that functions tell.
+    `modules` are those, and packages of them; `confinement` bounds what a child process sees, and
+    says who it runs as. `price` is asked for the model calls that functions tell.
     """
 
     name: ClassVar[str] = RunnerName.PYTHON
@@ -100,7 +100,7 @@ class PythonRunner:
         )
         python = {
             "function": agent.function,
-            "allowed_modules": self._modules,
+            "allowed_modules": (*self._modules, agent.function.partition(":")[0]),
             "sys_path": _module_path(),
         }
         return await run_in_child(command, job, context, {"python": python}, price=self._price)
