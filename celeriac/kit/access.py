@@ -53,13 +53,13 @@ def grant_reading(directory: Path) -> None:
                 _add_mode(path, stat.S_IROTH | (stat.S_IXOTH if owner_runs else 0))
 
 
-def first_closed(path: Path, user: UserIds) -> Path | None:
+def first_closed(path: Path, user: UserIds, *, above: bool = True) -> Path | None:
     """Return what keeps `user` from reading `path` or, a program, from running it; or None.
 
-    Links are followed: that is a directory above the file, or the file or directory itself.
-    Raises OSError where there is no such path.
+    Links are followed: that is a directory above the file, unless `above` is false, or the file or
+    directory itself. Raises OSError where there is no such path.
     """
-    for directory in _directories_above(path):
+    for directory in _directories_above(path) if above else ():
         if not _permits(directory, user, _SEARCH):
             return directory
     place = path.resolve(strict=True)

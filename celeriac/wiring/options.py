@@ -132,10 +132,11 @@ def environment_rule(settings: Settings) -> EnvironmentRule:
     return EnvironmentRule(settings.agent_environment, settings.reserved)
 
 
-def child_user(settings: Settings) -> ChildUser:
+def child_user(settings: Settings, *, make: bool = True) -> ChildUser:
     """Return who child processes of agents run as: for root another user, else ourselves.
 
-    That user is made the first time, where no other is set. Raises ConfigurationError.
+    That user is made the first time, unless `make` is false, where no other is set. Raises
+    ConfigurationError.
     """
     wanted = settings.agent_user
     if os.geteuid() != 0:
@@ -146,7 +147,7 @@ def child_user(settings: Settings) -> ChildUser:
             )
         return OURSELVES
     if wanted is None:
-        name, ids = AGENT_USER, _default_user()
+        name, ids = AGENT_USER, _default_user(make=make)
     else:
         name, ids = wanted, _user_of(wanted)
     if ids.user == 0:
@@ -161,10 +162,10 @@ def child_user(settings: Settings) -> ChildUser:
     return ChildUser(name, ids)
 
 
-def _default_user() -> UserIds:
+def _default_user(*, make: bool) -> UserIds:
     try:
-        return system_user(AGENT_USER)
-    except OSError:
+        return system_user(AGENT_USER) if make else named_user(AGENT_USER)
+    except (OSError, ValueError):
         return UserIds(_SPARE_ID, _SPARE_ID)
 
 

@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,18 @@ from celeriac.kit.folders import Folder
 from celeriac.kit.removal import remove_tree
 from celeriac.kit.users import ChildUser
 from tests.support.confined import AGENT_USER, agent_user, confined
+from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job, python_job
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory of our own: pytest closes its own to other users whenever it is started."""
+    with temporary_directory() as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,18 @@ from celeriac.kit.removal import remove_tree
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.claude_processes import processes_of
 from tests.support.confined import AGENT_USER, agent_user, confined
+from tests.support.places import temporary_directory
 from tests.support.run_context import RecordingContext
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory of our own: pytest closes its own to other users whenever it is started."""
+    with temporary_directory() as directory:
+        yield directory
 
 
 @pytest.fixture
