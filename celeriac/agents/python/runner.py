@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import celeriac
 from celeriac.agents.base import check_output
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.model_calls import Price, unpriced
@@ -32,6 +31,7 @@ from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
 _MEGABYTE = 1024 * 1024
+_PACKAGE = Path(__file__).parents[2]
 
 
 class PythonRunner:
@@ -109,7 +109,7 @@ class PythonRunner:
 def _read_by(function: str) -> tuple[Path, ...]:
     """Return what a child must read to import the function's module."""
     name = function.partition(":")[0]
-    found = [Path(sys.executable), Path(os.__file__), Path(celeriac.__file__), Path(__file__)]
+    found = [Path(sys.executable), Path(os.__file__), _PACKAGE, Path(__file__)]
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is not None:
         path = Path(file)

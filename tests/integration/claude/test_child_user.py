@@ -77,7 +77,9 @@ async def test_a_session_is_resumed_and_forked(
     following.session_id = context.session_id
     following.given = {outcome.questions[0].key: Answer(approved=True)}
     again = replace(job, attempt=2, session=session_of(context, job.execution_id))
-    assert str((await runner.run(again, following)).result).strip() == "ran"
+    done = await runner.run(again, following)
+    assert isinstance(done, Completed)
+    assert str(done.result).strip() == "ran"
 
     earlier = session_of(context, job.execution_id)
     fork = RecordingContext(context.workdir)
