@@ -10,6 +10,7 @@ import structlog
 from fastapi import FastAPI
 
 from celeriac.api.app import create_app
+from celeriac.kit.guard import hide_memory
 from celeriac.logs import Service, configure
 from celeriac.wiring import build, load_settings, log_options
 
@@ -24,6 +25,7 @@ def from_environment() -> FastAPI:
 
     For `uvicorn --factory`; each server process calls it once. Raises ConfigurationError.
     """
+    hide_memory()
     settings = load_settings()
     configure(log_options(settings, Service.API))
     _allow_descriptors(settings.api.max_connections + _OTHER_DESCRIPTORS)

@@ -156,7 +156,12 @@ async def _on_error(request: Request, error: Exception) -> Response:
     return of_error(request, error)
 
 
-_REFUSALS = (errors.UnauthenticatedError, errors.ForbiddenError, errors.LinkInvalidError)
+_REFUSALS = (
+    errors.UnauthenticatedError,
+    errors.ForbiddenError,
+    errors.LinkInvalidError,
+    errors.TooManyRequestsError,
+)
 
 
 def record_refusal(request: Request, error: CeleriacError) -> None:

@@ -6,6 +6,9 @@ DEFAULT_CONCURRENCY = 100
 """Executions wait for models and the network far more than they compute (DESIGN section 6)."""
 
 
+CELERY = ("-P", "-m", "celeriac.worker")
+"""Python's arguments for Celery's program, with the current directory last on the path."""
+
 _QUIET = ("--without-gossip", "--without-mingle")
 """Workers needn't know of each other: what each does is in the database."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from celeriac.cli.arguments import worker_arguments
+from celeriac.cli.arguments import CELERY, worker_arguments
 from celeriac.cli.local import read_settings
 from celeriac.cli.options import Home
 
@@ -124,5 +124,5 @@ def _become_celery(program: str, arguments: list[str]) -> NoReturn:
     sys.stderr.flush()
     # Celery's banner is for people; who reads the log as JSON lines gets nothing else
     quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    command = [sys.executable, "-m", "celery", *quiet, "-A", "celeriac", program, *arguments]
+    command = [sys.executable, *CELERY, *quiet, "-A", "celeriac", program, *arguments]
     os.execv(sys.executable, command)

@@ -56,8 +56,10 @@ def up(
     """
     from celeriac.cli.system.running import SystemOptions, running_system
     from celeriac.embedded.terminal import Terminal
+    from celeriac.kit.guard import hide_memory
     from celeriac.logs import LogOptions, Service, configure
 
+    hide_memory()
     configure(LogOptions(service=Service.CLI, level="WARNING"))
     output = Output(as_json=as_json)
     worker_options = [

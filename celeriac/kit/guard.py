@@ -10,10 +10,13 @@ import fcntl
 import os
 import resource
 import signal
+import stat
 import sys
+import warnings  # noqa: F401 - os.execvp needs it, as a user who may not reach this Python
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _F_SETSIG = 10  # fcntl(2); the fcntl module has no name for it
 _REPORT_RESERVE = 16 * 1024 * 1024
 _INHERITED = (
@@ -76,6 +79,15 @@ def kill_group_at_hangup(pipe: int) -> None:
         raise ProcessLookupError("the parent process has gone already")
 
 
+def hide_memory() -> None:
+    """Keep other processes of our user from reading our memory and environment, and tracing us.
+
+    Root still can. The setting is passed on by fork, but not by exec (PR_SET_DUMPABLE); there are
+    no core files either. Does nothing where the kernel refuses.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def limit_resources(
     *, memory: int | None = None, cpu_seconds: int | None = None, descriptors: int | None = None
 ) -> None:
@@ -106,6 +118,16 @@ def become_user(user: int, group: int) -> None:
     os.setgroups([group])
     os.setgid(group)
     os.setuid(user)
+
+
+def give_pipes(user: int, group: int) -> None:
+    """Give the pipes on stdin, stdout and stderr to a user.
+
+    Programs that open /dev/stderr open the pipe anew, which only its owner may.
+    """
+    for descriptor in (0, 1, 2):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.fchown(descriptor, user, group)
 
 
 def release_reserve() -> None:
@@ -151,11 +173,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         reset_signals()
         _restore_python_signals()
-        if user:
-            become_user(int(user), int(group))  # before the death signal, which it would clear
         if pipe:
-            kill_group_at_hangup(int(pipe))
-        else:
+            kill_group_at_hangup(int(pipe))  # as root, it also reaches who changes users later
+        if user:
+            give_pipes(int(user), int(group))
+            become_user(int(user), int(group))  # before the death signal, which it would clear
+        if not pipe:
             set_parent_death_signal(int(number), int(parent))
         limit_resources(
             memory=_optional(memory),

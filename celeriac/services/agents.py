@@ -12,6 +12,7 @@ from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agent import AgentSpec, CrewaiAgent
 from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Agent
+from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import InvalidInputError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.ids import parse_uuid
@@ -44,14 +45,15 @@ class Agents:
     Where a `reference` is taken it is an id, or the name of one of the actor's own agents.
     """
 
-    def __init__(self, database: Database) -> None:
-        """Work on `database`."""
+    def __init__(self, database: Database, environment: EnvironmentRule | None = None) -> None:
+        """Work on `database`; `environment` says which variables agents may name: None for none."""
         self._database = database
+        self._environment = environment or EnvironmentRule()
 
     def create(self, actor: Actor, new: NewAgent) -> Agent:
         """Store an agent at version 1. Raises ForbiddenError, NameTakenError, InvalidInputError."""
         actor.require(Role.OPERATOR)
-        _check(new.spec)
+        self._check(new.spec)
         with self._database.transaction() as connection:
             agent_id = agents.add(
                 connection,
@@ -92,7 +94,7 @@ class Agents:
         """
         actor.require(Role.OPERATOR)
         if wanted.spec is not None:
-            _check(wanted.spec)
+            self._check(wanted.spec)
         with self._database.transaction() as connection:
             agent = _found(connection, actor, reference, lock=True)
             spec = None if wanted.spec == agent.spec else wanted.spec
@@ -103,14 +105,16 @@ class Agents:
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
 
-
-def _check(spec: AgentSpec) -> None:
-    """Refuse a crew whose templates or schemas are wrong, or cost too much."""
-    faults = [str(fault) for fault in spec.crew.check()] if isinstance(spec, CrewaiAgent) else []
-    if faults:
-        raise InvalidInputError(
-            f"The crew can't be run: {'; '.join(faults)}", field="spec.crew", faults=faults
-        )
+    def _check(self, spec: AgentSpec) -> None:
+        """Refuse what the workers would refuse when it runs, or what costs too much."""
+        refusal = self._environment.refusal(getattr(spec, "environment", ()))
+        if refusal:
+            raise InvalidInputError(refusal, field="spec.environment")
+        faults = [str(each) for each in spec.crew.check()] if isinstance(spec, CrewaiAgent) else []
+        if faults:
+            raise InvalidInputError(
+                f"The crew can't be run: {'; '.join(faults)}", field="spec.crew", faults=faults
+            )
 
 
 def agent_id(connection: Connection, actor: Actor, reference: str) -> UUID:

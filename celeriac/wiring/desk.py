@@ -25,7 +25,7 @@ from celeriac.services.sessions import Sessions
 from celeriac.services.tasks import Tasks
 from celeriac.services.usage import Usage
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import celery_options, places, secret_key
+from celeriac.wiring.options import celery_options, environment_rule, places, secret_key
 
 _MISSED_HEARTBEATS = 3
 """After so many a worker counts as gone."""
@@ -78,7 +78,7 @@ def build_desk(container: Container) -> Desk:
     return Desk(
         authenticate=Authenticate(container.database, secret_key(settings)),
         accounts=build_accounts(container),
-        agents=Agents(container.database),
+        agents=Agents(container.database, environment_rule(settings)),
         tasks=Tasks(container.database),
         queries=queries,
         approvals=Approvals(container.database, container.live, container.dispatch),

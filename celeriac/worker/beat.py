@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.beat import Scheduler
 
+from celeriac.kit.guard import hide_memory
 from celeriac.services.keeper import MaintenanceRunner
 from celeriac.wiring import KEEPER_CONNECTIONS, Container, build, build_maintenance
 
@@ -24,6 +25,7 @@ class Keeper(Scheduler):
 
     def setup_schedule(self) -> None:
         """Start the jobs; called by Celery once, in the beat process."""
+        hide_memory()
         settings = self.app.celeriac.settings
         self._container = build(
             settings, service="beat", connections=KEEPER_CONNECTIONS, app=self.app

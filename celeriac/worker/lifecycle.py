@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
+from celeriac.kit.guard import hide_memory
 from celeriac.settings import Settings
 from celeriac.worker.process import Closing, WorkerProcess
 
@@ -61,6 +62,7 @@ class Lifecycle:
         return self._process
 
     def _set_up(self, sender: str, instance: Any, **_: Any) -> None:
+        hide_memory()  # it holds secrets; children of prefork inherit this
         self.hostname = sender
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
         self.slots = 1 if self.pool == "prefork" else instance.concurrency

@@ -36,6 +36,7 @@ from celeriac.kit.process import (
 )
 from celeriac.kit.shielding import despite_cancellation
 from celeriac.kit.threads import PROCESSES
+from celeriac.kit.users import OURSELVES, ChildUser
 
 _MARKER = "CELERIAC_CHILD"
 _READ_BYTES = 65_536
@@ -53,7 +54,8 @@ class ChildCommand:
     """What to start, and within which bounds.
 
     `environment` is complete: nothing of the worker's own is added but a marker.
-    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end.
+    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end. The child runs as
+    `user`, to whom `workdir` is given, and who must be able to read `reads`.
     """
 
     arguments: tuple[str, ...]
@@ -61,6 +63,8 @@ class ChildCommand:
     workdir: Path
     limits: ResourceLimits
     stop_grace_seconds: float = 2.0
+    user: ChildUser = OURSELVES
+    reads: tuple[Path, ...] = ()
 
 
 class ChildProcess:
@@ -91,7 +95,7 @@ class ChildProcess:
 
         The block may be left at any time, by cancellation too: the child and all that it started
         get SIGTERM, then SIGKILL, before this returns. Raises OSError where the process can't be
-        started.
+        started, UnreachableError where its user can't have what it needs.
         """
         marker = f"{_MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
@@ -289,11 +293,14 @@ async def _started(
 
 def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Popen[bytes]:
     name, _, value = marker.partition("=")
+    command.user.let_read(command.reads)
+    command.user.own(command.workdir)
     return subprocess.Popen(
         guarded_command(
             command.arguments,
             limits=command.limits,
             death_signal=signal.SIGKILL,
+            become=command.user.ids,
             lifeline=lifeline,
         ),
         stdin=subprocess.PIPE,

@@ -16,11 +16,11 @@ from typing import ClassVar
 import structlog
 
 from celeriac.agents.base import final_result
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
-from celeriac.agents.crewai.tool_servers import tool_servers_of
+from celeriac.agents.crewai.tool_servers import programs_of_crew, tool_servers_of
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
@@ -58,17 +58,17 @@ class CrewaiRunner:
         providers: Providers,
         prices: Prices,
         servers: ToolServers,
-        environment: Mapping[str, str],
+        confinement: Confinement,
     ) -> None:
         """Use the CrewAI in `venv`, and for tools the `servers` that an administrator configured.
 
-        Of the worker's `environment` children see a part.
+        `confinement` bounds what the child process sees, and says who it runs as.
         """
         self._venv = venv
         self._providers = providers
         self._prices = prices
         self._servers = servers
-        self._environment = environment
+        self._confinement = confinement
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the crew and return the last task's output: text, or a value that fits its schema.
@@ -101,7 +101,7 @@ class CrewaiRunner:
                 job, context, keys=self._providers.keys, workdir=context.workdir
             ) as tape:
                 result = await run_in_child(
-                    self._command(job, context.workdir, private),
+                    self._command(job, crew, context.workdir, private),
                     job,
                     context,
                     {"crew": _described(job, job.agent, crew, _over(tape, choices), tools)},
@@ -130,10 +130,8 @@ class CrewaiRunner:
                 ) from error
         return choices
 
-    def _command(self, job: Job, workdir: Path, private: Path) -> ChildCommand:
-        for name in ("home", "tmp"):
-            (private / name).mkdir(parents=True, exist_ok=True)
-        passed_on = child_environment(self._environment)
+    def _command(self, job: Job, crew: CrewGraph, workdir: Path, private: Path) -> ChildCommand:
+        passed_on = self._confinement.environment(home=private / "home")
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
             arguments=(str(self._venv.python), "-P", child_main.__file__),
@@ -146,6 +144,13 @@ class CrewaiRunner:
             },
             workdir=workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+            user=self._confinement.user,
+            reads=(
+                self._venv.python,
+                self._venv.stamp,
+                Path(child_main.__file__),
+                *programs_of_crew(crew, self._servers),
+            ),
         )
 
     def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:

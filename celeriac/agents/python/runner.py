@@ -6,13 +6,14 @@ left behind at its hard limit. Work that blocks or needs much memory belongs in 
 which runs in a child process with memory and time limits; its soft limit comes as `SoftTimeLimit`.
 """
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from celeriac.agents.base import final_result
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
@@ -27,13 +28,14 @@ from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
 _MEGABYTE = 1024 * 1024
+_PACKAGE = Path(__file__).parents[2]
 
 
 class PythonRunner:
-    """Runs functions offered with `@agent`, or of allowed packages.
+    """Runs functions of allowed modules.
 
-    `modules` are those packages; `environment` is the worker's own, of which a child sees only
-    what `child_environment` lets through. `price` is asked for the model calls that functions tell.
+    `modules` are those, and packages of them; `confinement` bounds what a child process sees, and
+    says who it runs as. `price` is asked for the model calls that functions tell.
     """
 
     name: ClassVar[str] = RunnerName.PYTHON
@@ -44,11 +46,11 @@ class PythonRunner:
         self,
         *,
         modules: Sequence[str],
-        environment: Mapping[str, str],
+        confinement: Confinement,
         price: Price = unpriced,
     ) -> None:
         self._modules = tuple(modules)
-        self._environment = environment
+        self._confinement = confinement
         self._price = price
         self._functions: dict[str, AgentFunction] = {}
 
@@ -74,23 +76,43 @@ class PythonRunner:
         """Find a function once; importing its module may take long, and holds up nobody else."""
         function = self._functions.get(path)
         if function is None:
-            function = find_function(path, self._modules)
+            function = self._import(path)
             self._functions[path] = function
+        return function
+
+    def _import(self, path: str) -> AgentFunction:
+        function = find_function(path, self._modules)
+        if not function.is_coroutine:
+            self._confinement.user.let_through(map(Path, _module_path()))
         return function
 
     async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> JsonValue:
         command = ChildCommand(
             arguments=(sys.executable, "-P", child_main.__file__),
-            environment=child_environment(self._environment, agent.environment),
+            environment=self._confinement.environment(agent.environment, home=context.workdir),
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+            user=self._confinement.user,
+            reads=_read_by(agent.function),
         )
         python = {
             "function": agent.function,
-            "allowed_modules": self._modules,
+            "allowed_modules": (*self._modules, agent.function.partition(":")[0]),
             "sys_path": _module_path(),
         }
         return await run_in_child(command, job, context, {"python": python}, price=self._price)
+
+
+def _read_by(function: str) -> tuple[Path, ...]:
+    """Return what a child must read to import the function's module."""
+    name = function.partition(":")[0]
+    found = [Path(sys.executable), Path(os.__file__), _PACKAGE, Path(__file__)]
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is not None:
+        path = Path(file)
+        levels = name.count(".") + 1 + (path.name == "__init__.py")
+        found += [path, *path.parents[:levels]]
+    return tuple(found)
 
 
 def _module_path() -> list[str]:

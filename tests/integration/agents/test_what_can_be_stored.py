@@ -10,6 +10,7 @@ from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import ChildProtocolError, PermanentError
 from tests.support.agent_functions import ODD, nested
+from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job, python_job
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +99,7 @@ async def test_events_at_the_edge_are_kept(
 @pytest.fixture
 def commands() -> CommandRunner:
     python = {"python": (sys.executable, "-c")}
-    return CommandRunner(commands=python, environment={"PATH": os.environ["PATH"]})
+    return CommandRunner(commands=python, confinement=confined({"PATH": os.environ["PATH"]}))
 
 
 def program(line: str) -> str:

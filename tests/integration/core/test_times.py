@@ -81,7 +81,7 @@ def test_the_database_says_whether_a_question_has_expired(core: Core) -> None:
     def expired() -> bool:
         wanted = ApprovalFilter(execution_id=execution_id)
         with core.database.statement() as connection:
-            (found,) = approvals.find(connection, wanted, before=None, limit=10)
+            (found,) = approvals.find(connection, wanted, before=None, limit=10).items
         return found.expired
 
     assert not expired()

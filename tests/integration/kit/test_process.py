@@ -17,6 +17,7 @@ from celeriac.kit.guard import CANNOT_EXECUTE
 from celeriac.kit.process import (
     ProcessIdentity,
     ResourceLimits,
+    UserIds,
     find_members,
     identify,
     launch,
@@ -25,6 +26,8 @@ from celeriac.kit.process import (
     terminate_group,
     terminate_group_async,
 )
+from tests.support.programs import REPOSITORY
+from tests.support.users import normal_user
 from tests.support.waiting import wait_until
 
 FAMILY = """
@@ -84,6 +87,69 @@ def test_ending_a_group_works_on_an_event_loop(family: list[ProcessIdentity]) ->
 
     assert not survivors
     assert not [each for each in family if still_running(each)]
+
+
+_WITHOUT_CAPABILITIES = """
+import ctypes, os, sys
+for number in map(int, sys.argv[1].split(",")):
+    assert ctypes.CDLL(None).prctl(24, number, 0, 0, 0) == 0  # PR_CAPBSET_DROP
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
+"""
+_FIND_DAEMON = """
+import os, sys
+from celeriac.kit.process import find_members, identify
+found = find_members(identify(os.getpid()), marker=sys.argv[1])
+print(int(sys.argv[2]) in {each.pid for each in found}, os.geteuid(), os.access("/root", os.R_OK))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root without CAP_SYS_PTRACE, as in containers")
+def test_root_finds_the_processes_of_another_user_in_a_container_too(tmp_path: Path) -> None:
+    name, _, value = MARKER.partition("=")
+    daemon = launch(["sleep", "600"], env={name: value}, become=UserIds(65534, 65534), cwd="/")
+    wait_until(lambda: Path(f"/proc/{daemon.pid}/comm").read_text() == "sleep\n", "it runs")
+    ptrace_admin_perfmon = "19,21,38"
+    try:
+        told = subprocess.run(
+            [
+                *(sys.executable, "-c", _WITHOUT_CAPABILITIES, ptrace_admin_perfmon),
+                *(_FIND_DAEMON, MARKER, str(daemon.pid)),
+            ],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        terminate_group(daemon.pid, 0)
+        daemon.wait(timeout=60)
+
+    assert told.stdout.split() == ["True", "0", "True"], "and it is root again afterwards"
+
+
+_HIDING = """
+import subprocess, sys
+sys.path[:0] = [sys.argv[1]]
+from celeriac.kit.guard import hide_memory
+if sys.argv[2] == "hidden":
+    hide_memory()
+read = "import os; print(b'SECRET' in open(f'/proc/{os.getppid()}/environ', 'rb').read())"
+subprocess.run([sys.executable, "-c", read], env={})
+"""
+
+
+@pytest.mark.parametrize(("how", "told"), [("plain", "True"), ("hidden", "Permission denied")])
+def test_a_process_hides_its_memory_from_others_of_its_user(how: str, told: str) -> None:
+    user = normal_user()
+    child = subprocess.run(
+        [*user.prefix, sys.executable, "-c", _HIDING, str(REPOSITORY), how],
+        env={"PATH": os.environ["PATH"], "SECRET": "s"},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    assert told in child.stdout + child.stderr
 
 
 def test_a_stopped_process_gets_its_chance_to_end(tmp_path: Path) -> None:
@@ -219,10 +285,13 @@ def test_a_program_that_cannot_be_run_says_so() -> None:
     assert stderr == b"cannot run no-such-program: No such file or directory\n"
 
 
-def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("become", ["None", "UserIds(65534, 65534)"])
+def test_a_child_dies_with_its_parent(tmp_path: Path, become: str) -> None:
+    if become != "None" and os.geteuid() != 0:
+        pytest.skip("only root can start a process as another user")
     script = (
-        "import os, time; from celeriac.kit.process import launch; "
-        "process = launch(['sleep', '600']); "
+        "import os, time; from celeriac.kit.process import UserIds, launch; "
+        f"process = launch(['sleep', '600'], become={become}); "
         "open('pid.part', 'w').write(str(process.pid)); os.rename('pid.part', 'pid'); "
         "time.sleep(600)"
     )
