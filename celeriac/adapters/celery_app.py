@@ -12,6 +12,9 @@ from celeriac.adapters.redis_transport import use_for_redis
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
 """The queues of REQUIREMENTS A7 and E1; a task may name others, which a worker must be given."""
 
+OWN_QUEUES = frozenset({"task_execution", "scheduled", "monitoring"})
+"""Queues that bring Celeriac's tasks alone; the others are for users' tasks as well."""
+
 ROUTES = {
     "celeriac.tasks.execution.*": {"queue": "task_execution"},
     "celeriac.tasks.scheduled.*": {"queue": "scheduled"},
@@ -61,6 +64,7 @@ def create_app(options: CeleryOptions) -> Celery:
         redis_socket_connect_timeout=2,
         redis_retry_on_timeout=False,
         beat_scheduler="celeriac.worker.beat:Keeper",
+        worker_consumer="celeriac.worker.consumer:Consumer",
         beat_schedule={},
     )
     app.conf.update(options.extra)

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import structlog
-from amqp.exceptions import ChannelError
+from amqp.exceptions import AMQPError, ChannelError
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu import Connection
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.kit.urls import without_password
@@ -21,6 +23,9 @@ _REDIS_STEPS = (9, 6, 3, 0)
 
 _AMQP_PRIORITIES = (0, 3, 6, 9)
 """RabbitMQ: the greater number is taken first."""
+
+_FAILURES = (KombuError, AMQPError, RedisError, OSError)
+"""What publishing raises, whatever the transport; a full pool's LimitExceeded is a KombuError."""
 
 
 class CeleryTaskQueue:
@@ -38,9 +43,12 @@ class CeleryTaskQueue:
         self._priorities = _REDIS_STEPS if redis else _AMQP_PRIORITIES
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Publish all `envelopes` over one connection; see `TaskQueue.send`."""
+        """Publish all `envelopes`, on Redis in one round trip; see `TaskQueue.send`."""
         try:
-            with self._app.producer_pool.acquire(block=True, timeout=5) as producer:
+            with (
+                self._app.producer_pool.acquire(block=True, timeout=5) as producer,
+                producer.batch(),
+            ):
                 for envelope in envelopes:
                     self._app.send_task(
                         EXECUTE_TASK,
@@ -52,23 +60,42 @@ class CeleryTaskQueue:
                         retry=False,
                         producer=producer,
                     )
-        except (OperationalError, OSError) as error:
-            raise BrokerUnavailableError(
-                f"The broker at {self._address} doesn't answer: {error}"
-            ) from error
+        except _FAILURES as error:
+            raise self._unavailable(error) from error
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in `queue` over all its priorities."""
-        with self._app.connection_or_acquire() as connection:
+        try:
+            with self._app.connection_or_acquire() as connection:
+                return _depth(connection, [queue])
+        except _FAILURES as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailableError:
+        return BrokerUnavailableError(f"The broker at {self._address} doesn't answer: {error}")
+
+
+def waiting_messages(app: Celery, queues: Sequence[str]) -> int:
+    """Return how many messages wait in `queues` together; over a connection of its own.
+
+    Raises BrokerUnavailableError.
+    """
+    try:
+        with app.connection_for_read() as connection:
+            return _depth(connection, queues)
+    except _FAILURES as error:
+        address = without_password(app.conf.broker_url)
+        raise BrokerUnavailableError(f"The broker at {address} doesn't answer: {error}") from error
+
+
+def _depth(connection: Connection, queues: Sequence[str]) -> int:
+    # A connection that could not be made before has no channels until it is made anew.
+    connection.ensure_connection(max_retries=1, interval_start=0)
+    total = 0
+    for queue in queues:
+        with connection.channel() as channel:  # RabbitMQ closes it where there is no such queue
             try:
-                # A connection that could not be made before has no channels until it is made anew.
-                connection.ensure_connection(max_retries=1, interval_start=0)
-                with connection.channel() as channel:
-                    return int(channel.queue_declare(queue, passive=True).message_count)
+                total += int(channel.queue_declare(queue, passive=True).message_count)
             except ChannelError:
-                return 0  # no such queue: nothing was ever sent, or Redis holds no message of it
-            except (OperationalError, OSError, *connection.connection_errors) as error:
-                # a bare channel raises the transport's own errors: redis-py's are no OSErrors
-                raise BrokerUnavailableError(
-                    f"The broker at {self._address} doesn't answer: {error}"
-                ) from error
+                continue  # nothing was ever sent, or Redis holds no message of it
+    return total

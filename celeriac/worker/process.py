@@ -23,6 +23,7 @@ from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring import build, build_machinery
+from celeriac.worker.status import ConsumerStatus
 
 logger = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class WorkerProcess:
         settings: Settings,
         app: Celery,
         closing: Closing,
+        consumer: ConsumerStatus,
         *,
         hostname: str,
         pool: str,
@@ -71,6 +73,8 @@ class WorkerProcess:
         """Make the parts and start the threads; raises ConfigurationError."""
         self._settings = settings
         self._closing = closing
+        self._consumer = consumer
+        self._reported: bool | None = None
         self._id = uuid7()
         self._hostname = hostname
         self._pool = pool
@@ -132,6 +136,8 @@ class WorkerProcess:
                     due = time.monotonic() + interval
                     self._machinery.heartbeat.beat()
                     self._report()
+                elif self._reported not in {None, self._consuming}:
+                    self._report()
 
     def _hand_back(self) -> None:
         if count := self._machinery.active.stop_all(StopReason.SHUTDOWN):
@@ -143,7 +149,17 @@ class WorkerProcess:
             with _kept_alive("notebook"):
                 self._machinery.notebook.flush()
 
+    @property
+    def _consuming(self) -> bool:
+        """Whether messages are taken; a `solo` worker takes none while it works on one."""
+        if self._closing.begun:
+            return False
+        busy = self._pool == "solo" and len(self._machinery.active) > 0
+        return busy or self._consumer.is_consuming
+
     def _report(self) -> None:
+        names = self._consumer.names()
+        consuming = self._consuming
         said = workers.WorkerReport(
             id=self._id,
             hostname=self._hostname,
@@ -154,10 +170,15 @@ class WorkerProcess:
             cpu_percent=self._me.cpu_percent(),
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
+            queues=names.queues,
+            consuming=consuming,
+            messages_dropped=self._consumer.dropped_count,
+            unknown_tasks=names.unknown_tasks,
         )
         try:
             with self._container.database.statement() as connection:
                 workers.report(connection, said)
+            self._reported = consuming
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_reported", error=error.message)
 

@@ -11,6 +11,7 @@ from celeriac.domain.accounts import Actor
 from celeriac.domain.execution import TriggerType
 from celeriac.domain.options import NO_OPTIONS, RunOptions, stored_options
 from celeriac.domain.states import Transition
+from celeriac.domain.task import Priority
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject, dumps, storable
 
@@ -22,6 +23,14 @@ WITH plan AS (
                     SELECT FROM executions
                     WHERE status = {queue_to} AND queue = :queue AND queued_at IS NOT NULL
                     LIMIT :window) AS sent)
+                AND NOT EXISTS (
+                    SELECT
+                    FROM generate_series(CAST(:priority AS int), CAST(:highest AS int)) AS level,
+                    LATERAL (
+                        SELECT FROM executions
+                        WHERE status IN ({queue_from}) AND queue = :queue AND priority = level
+                          AND available_at <= now()
+                        LIMIT 1) AS due)
                 THEN {queue_to} ELSE 'pending' END AS status
     FROM tasks t JOIN agents a ON a.id = t.agent_id
     WHERE t.id = :task_id AND t.active AND t.current_version_id = :task_version_id
@@ -95,7 +104,8 @@ def create(
     """Insert the executions with their first events and one audit entry, all or none.
 
     They are born `queued`, and must then be sent, where their queue has fewer than `window`
-    messages out; 0 has them `pending` in any case, which is right for all that is not due at once.
+    messages out and no due row of at least their priority waits in it. A `window` of 0 makes them
+    `pending` in any case, which is right for all that is not due at once.
     Returns None, having written nothing, when the task is gone or inactive or when its or its
     agent's current version is no longer the one named: the caller reads them again.
     """
@@ -110,6 +120,7 @@ def create(
         "trigger_type": new.trigger_type,
         "execution_mode": new.execution_mode,
         "priority": new.priority,
+        "highest": max(Priority),
         "queue": new.queue,
         "origin_id": new.origin_id,
         "batch_id": new.batch_id,

@@ -44,7 +44,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "cancel": (lambda c: transitions.request_cancel(c, [uuid4()], "someone"), BY_ID),
     "renew leases": (lambda c: leases.renew(c, [LEASE], lease_seconds=30.0), BY_ID),
     "queue what is due": (
-        lambda c: transitions.queue_due(c, window=16),
+        lambda c: transitions.queue_due(c, {"task_execution": 16}, smallest=16),
         BY_ID | {"ix_executions_due", "ix_executions_sent"},
     ),
     "take back what was not sent": (
