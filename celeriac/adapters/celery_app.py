@@ -23,6 +23,18 @@ ROUTES = {
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 
+_GREEN_POOLS = frozenset({"gevent", "eventlet"})
+
+
+def pool_refusal(pool: str) -> str | None:
+    """Say why a worker can't use Celery's `pool`; None where it can.
+
+    The libraries of agents need real threads, which these pools replace.
+    """
+    if pool not in _GREEN_POOLS:
+        return None
+    return f"The pool {pool} is not supported; use threads, prefork or solo."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryOptions:

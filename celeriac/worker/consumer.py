@@ -101,8 +101,7 @@ class Consumer(CeleryConsumer):
         answered = getattr(self.connection.transport, "answered_at", None)
         if answered is None or time.monotonic() - answered < _ANSWER_SECONDS:
             return True
-        # Redis is not asked while all slots are taken
-        return not self.task_consumer.channel.qos.can_consume()
+        return self.free_slots <= 0  # then Redis is not asked
 
     # messages
 

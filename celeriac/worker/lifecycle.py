@@ -14,6 +14,7 @@ import structlog
 from celery import Celery, signals
 from celery.worker import state
 
+from celeriac.adapters.celery_app import pool_refusal
 from celeriac.logs import flush
 from celeriac.settings import Settings
 from celeriac.worker.process import Closing, WorkerProcess
@@ -30,12 +31,8 @@ _LOOK_SECONDS = 0.2
 _HAND_BACK_SECONDS = 10.0
 """What a worker that gives up has for handing back, before it is ended by force."""
 
-_GREEN_POOLS = frozenset({"gevent", "eventlet"})
-
-
-def green_pool_refusal(pool: str) -> str:
-    """Say why the pool isn't possible."""
-    return f"The pool {pool} is not supported: use threads, prefork or solo."
+_LAST_SECONDS = 2.0
+"""What Celery has for its own end once nothing runs any more."""
 
 
 @dataclass(slots=True)
@@ -87,8 +84,9 @@ class Lifecycle:
         self.hostname = sender
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
         self.slots = 1 if self.pool == "prefork" else instance.concurrency
-        if self.pool in _GREEN_POOLS:
-            sys.exit(f"celeriac: {green_pool_refusal(self.pool)}")
+        refusal = pool_refusal(self.pool)
+        if refusal is not None:
+            sys.exit(f"error: {refusal}")
 
     def give_up(self, reason: str) -> None:
         """End this worker, whose consumer doesn't work, so that its supervisor starts another.
@@ -111,7 +109,10 @@ class Lifecycle:
         while time.monotonic() < until and state.active_requests:
             time.sleep(_LOOK_SECONDS)
         self.closing.drain()
-        time.sleep(_HAND_BACK_SECONDS)
+        until = time.monotonic() + _HAND_BACK_SECONDS
+        while time.monotonic() < until and (self.pool == "prefork" or self._runs_any):
+            time.sleep(_LOOK_SECONDS)
+        time.sleep(_LAST_SECONDS)
         logger.critical("worker.ended_by_force")
         if self.pool == "prefork":
             for child in psutil.Process().children():
@@ -120,6 +121,10 @@ class Lifecycle:
             self._close()
         flush()
         os._exit(_EXIT_FAILURE)
+
+    @property
+    def _runs_any(self) -> bool:
+        return self._process is not None and self._process.running > 0
 
     def _ready(self, sender: Any, **_: Any) -> None:
         self._watch = ConsumerWatch(

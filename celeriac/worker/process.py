@@ -98,6 +98,11 @@ class WorkerProcess:
         """Run what `message` offers, and more while it lasts; see `services.execute`."""
         return self._machinery.execute(message, celery_task_id)
 
+    @property
+    def running(self) -> int:
+        """How many attempts run here."""
+        return len(self._machinery.active)
+
     def health(self) -> dict[str, object]:
         """Return what runs here and whether the database answers."""
         with self._container.database.statement() as connection:
