@@ -94,9 +94,9 @@ class WorkerProcess:
         for thread in self._threads:
             thread.start()
 
-    def execute(self, message: Message, celery_task_id: str) -> int:
+    def execute(self, message: Message) -> int:
         """Run what `message` offers, and more while it lasts; see `services.execute`."""
-        return self._machinery.execute(message, celery_task_id)
+        return self._machinery.execute(message)
 
     @property
     def running(self) -> int:

@@ -26,7 +26,7 @@ Work = Callable[[Connection], object]
 
 LEASE = Lease(uuid4(), 1, uuid4())
 MESSAGE = Message(uuid4(), 0)
-TURN = Turn("task_execution", "w", 30.0, "celery-task")
+TURN = Turn("task_execution", "w", 30.0)
 LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
 
 BY_ID = {"pk_executions"}
