@@ -24,6 +24,9 @@ _REDIS_STEPS = (9, 6, 3, 0)
 _AMQP_PRIORITIES = (0, 3, 6, 9)
 """RabbitMQ: the greater number is taken first."""
 
+_POOL_SECONDS = 5.0
+"""How long a caller waits for one of the producers that all share."""
+
 _FAILURES = (KombuError, AMQPError, RedisError, OSError)
 """What publishing raises, whatever the transport; a full pool's LimitExceeded is a KombuError."""
 
@@ -46,7 +49,7 @@ class CeleryTaskQueue:
         """Publish all `envelopes`, on Redis in one round trip; see `TaskQueue.send`."""
         try:
             with (
-                self._app.producer_pool.acquire(block=True, timeout=5) as producer,
+                self._app.producer_pool.acquire(block=True, timeout=_POOL_SECONDS) as producer,
                 producer.batch(),
             ):
                 for envelope in envelopes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import UUID
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
@@ -10,9 +9,9 @@ from celeriac.agents.registry import Registry
 from celeriac.kit.loop import LoopThread
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.admission import Admission
-from celeriac.services.attempt import StopReason
 from celeriac.services.backing import Backing
 from celeriac.services.budget_book import BudgetBook
+from celeriac.services.cancel import StopCancelled
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.conversations import Conversations
 from celeriac.services.execute import Execute, Parts
@@ -89,7 +88,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         lease_seconds=lease_seconds,
         closing=closing,
     )
-    listener = CancelListener(settings.require_redis(), _canceller(active))
+    listener = CancelListener(settings.require_redis(), StopCancelled(container.database, active))
     listener.start()
     return Machinery(
         execute=Execute(parts),
@@ -102,7 +101,3 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         loop=loop,
         runners=runners,
     )
-
-
-def _canceller(active: ActiveAttempts) -> Callable[[list[UUID]], None]:
-    return lambda ids: active.stop(ids, StopReason.CANCELLED)

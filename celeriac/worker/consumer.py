@@ -1,6 +1,5 @@
 """Celery's consumer, which outlives bad messages and says whether it works."""
 
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from kombu.exceptions import OperationalError
 from vine import promise
 
 from celeriac.adapters.dropped import dropped_messages
+from celeriac.kit.backoff import Backoff
 from celeriac.kit.urls import without_password
 from celeriac.worker.messages import fault_of, name_of
 from celeriac.worker.status import ConsumerNames, ConsumerStatus
@@ -178,7 +178,7 @@ class Consumer(CeleryConsumer):
         """
         if not self.app.conf.broker_connection_retry:
             return super().ensure_connected(conn)
-        pause = _FIRST_RETRY
+        backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         while True:
             maybe_shutdown()
             try:
@@ -191,8 +191,7 @@ class Consumer(CeleryConsumer):
                         error=str(error),
                     )
                 self._away = True
-                self._sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, _LONGEST_RETRY)
+                self._sleep(backoff.failed())
             else:
                 break
         if self._away:

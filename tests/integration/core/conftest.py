@@ -27,7 +27,7 @@ def database(shared_database: Database) -> Database:
         connection.execute(
             text(
                 "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
-                " sessions, approvals, usage_days"
+                " sessions, approvals, usage_days, workers"
             )
         )
     return shared_database
