@@ -1,11 +1,16 @@
 """The Celery app: one factory for workers, beat, and whoever publishes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from amqp.exceptions import AMQPError
 from celery import Celery
-from kombu import Queue
+from kombu import Producer, Queue
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from celeriac.adapters.redis_transport import use_for_redis
 
@@ -46,6 +51,25 @@ class CeleryOptions:
     publish_timeout: float | None = None
     """Seconds until a publication fails; None for workers, whose sockets block in BRPOP."""
     extra: Mapping[str, Any]
+
+
+BROKER_FAILURES = (KombuError, AMQPError, RedisError, OSError)
+"""What publishing raises, whatever the transport; a full pool's LimitExceeded is a KombuError."""
+
+_POOL_SECONDS = 5.0
+"""How long a caller waits for one of the connections that all share."""
+
+
+@contextmanager
+def producer_of(app: Celery) -> Iterator[Producer]:
+    """Yield a producer of the app's pool; raises LimitExceeded where none gets free in time."""
+    pool = app.producer_pool
+    # kombu's pool has twice as many producers as connections, and waits for those without a bound
+    pool._acquire_connection = partial(  # noqa: SLF001
+        pool.connections.acquire, block=True, timeout=_POOL_SECONDS
+    )
+    with pool.acquire(block=True, timeout=_POOL_SECONDS) as producer:
+        yield producer
 
 
 def create_app(options: CeleryOptions) -> Celery:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import structlog
-from amqp.exceptions import AMQPError, ChannelError
+from amqp.exceptions import ChannelError
 from celery import Celery
 from kombu import Connection
-from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
 
+from celeriac.adapters.celery_app import BROKER_FAILURES, producer_of
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.kit.urls import without_password
 from celeriac.services.ports import Envelope
@@ -23,12 +22,6 @@ _REDIS_STEPS = (9, 6, 3, 0)
 
 _AMQP_PRIORITIES = (0, 3, 6, 9)
 """RabbitMQ: the greater number is taken first."""
-
-_POOL_SECONDS = 5.0
-"""How long a caller waits for one of the producers that all share."""
-
-_FAILURES = (KombuError, AMQPError, RedisError, OSError)
-"""What publishing raises, whatever the transport; a full pool's LimitExceeded is a KombuError."""
 
 
 class CeleryTaskQueue:
@@ -48,10 +41,7 @@ class CeleryTaskQueue:
     def send(self, envelopes: Sequence[Envelope]) -> None:
         """Publish all `envelopes`, on Redis in one round trip; see `TaskQueue.send`."""
         try:
-            with (
-                self._app.producer_pool.acquire(block=True, timeout=_POOL_SECONDS) as producer,
-                producer.batch(),
-            ):
+            with producer_of(self._app) as producer, producer.batch():
                 for envelope in envelopes:
                     self._app.send_task(
                         EXECUTE_TASK,
@@ -63,7 +53,7 @@ class CeleryTaskQueue:
                         retry=False,
                         producer=producer,
                     )
-        except _FAILURES as error:
+        except BROKER_FAILURES as error:
             raise self._unavailable(error) from error
 
     def depth(self, queue: str) -> int:
@@ -71,7 +61,7 @@ class CeleryTaskQueue:
         try:
             with self._app.connection_or_acquire() as connection:
                 return _depth(connection, [queue])
-        except _FAILURES as error:
+        except BROKER_FAILURES as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> BrokerUnavailableError:
@@ -86,7 +76,7 @@ def waiting_messages(app: Celery, queues: Sequence[str]) -> int:
     try:
         with app.connection_for_read() as connection:
             return _depth(connection, queues)
-    except _FAILURES as error:
+    except BROKER_FAILURES as error:
         address = without_password(app.conf.broker_url)
         raise BrokerUnavailableError(f"The broker at {address} doesn't answer: {error}") from error
 

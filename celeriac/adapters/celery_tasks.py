@@ -8,7 +8,12 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError, ResponseError
 
-from celeriac.adapters.celery_app import CeleryOptions, create_app
+from celeriac.adapters.celery_app import (
+    BROKER_FAILURES,
+    CeleryOptions,
+    create_app,
+    producer_of,
+)
 from celeriac.domain.celery_states import CeleryState
 from celeriac.domain.errors import (
     BrokerUnavailableError,
@@ -36,15 +41,17 @@ class CeleryPlainTasks:
     def send(self, task: PlainTask, task_id: str) -> None:
         """Publish `task`; raises BrokerUnavailableError."""
         try:
-            self._sender.send_task(
-                task.name,
-                args=list(task.args),
-                kwargs=dict(task.kwargs or {}),
-                task_id=task_id,
-                queue=task.queue,
-                retry=False,
-            )
-        except (OperationalError, RedisError, OSError) as error:
+            with producer_of(self._sender) as producer:
+                self._sender.send_task(
+                    task.name,
+                    args=list(task.args),
+                    kwargs=dict(task.kwargs or {}),
+                    task_id=task_id,
+                    queue=task.queue,
+                    retry=False,
+                    producer=producer,
+                )
+        except BROKER_FAILURES as error:
             address = without_password(self._sender.conf.broker_url)
             raise BrokerUnavailableError(
                 f"The broker at {address} doesn't answer; send the request again later."

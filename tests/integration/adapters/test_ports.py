@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from celeriac.adapters import celery_queue
+from celeriac.adapters import celery_app as celery_app_module
 from celeriac.adapters.celery_queue import CeleryTaskQueue
 from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents
 from celeriac.domain.errors import BrokerUnavailableError
@@ -160,7 +160,7 @@ def test_whatever_publishing_raises_the_broker_is_away(
 def test_a_pool_without_a_free_producer_is_a_broker_that_is_away(
     monkeypatch: pytest.MonkeyPatch, valkey_server: ValkeyServer
 ) -> None:
-    monkeypatch.setattr(celery_queue, "_POOL_SECONDS", 0.05)
+    monkeypatch.setattr(celery_app_module, "_POOL_SECONDS", 0.05)
     app = celery_app(valkey_server.url(1))
     with ExitStack() as others:
         for _ in range(app.producer_pool.limit):
