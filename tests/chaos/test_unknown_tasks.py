@@ -9,9 +9,9 @@ from sqlalchemy import text
 from celeriac.domain.states import Status
 from tests.support import plain_tasks
 from tests.support.broken_messages import envelope
-from tests.support.celery_commands import library_user
+from tests.support.celery_commands import library_user, run_python
 from tests.support.fleet import Fleet
-from tests.support.programs import Program
+from tests.support.programs import REPOSITORY, Program
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
@@ -61,6 +61,30 @@ def test_each_is_run_by_the_worker_that_knows_it(fleet: Fleet) -> None:
         "chained": 3,
         "grouped": list(range(8)),
     }
+
+
+def test_modules_that_a_variable_names_are_loaded(fleet: Fleet) -> None:
+    fleet.worker(CELERIAC_CELERY_INCLUDE=plain_tasks.MODULE)
+    sent = library_user(fleet, _SEND_ONE)["id"]
+    assert library_user(fleet, _RESULT.format(id=sent)) == {"value": 7}
+
+
+def test_the_readme_on_plain_celery_works_beside_our_worker(fleet: Fleet) -> None:
+    section = (REPOSITORY / "README.md").read_text().split("## Plain Celery")[1].split("\n## ")[0]
+    program = section.split("```python\n")[1].split("```")[0]
+    command = next(part for part in section.split("`") if " -I shop.tasks" in part)
+    shop = fleet.home / "shop"
+    shop.mkdir()
+    (shop / "__init__.py").touch()
+    (shop / "tasks.py").write_text(
+        "from pathlib import Path\n\nfrom celery import shared_task\n\n\n"
+        "@shared_task\ndef restock(number):\n    Path('restocked').write_text(str(number))\n"
+    )
+    fleet.worker()
+    fleet.program("shop", ["-m", *command.split()])
+    run_python(fleet, "-c", program)
+    stock = fleet.home / "restocked"
+    wait_until(lambda: stock.exists() and stock.read_text() == "7", "the task has run")
 
 
 def test_one_that_nobody_knows_waits_for_who_does(fleet: Fleet, valkey: ValkeyServer) -> None:

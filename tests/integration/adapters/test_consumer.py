@@ -70,9 +70,7 @@ class UnderTest:
         self.consumer = Consumer(
             lambda request: self.run.append(request.id),
             app=self.app,
-            pool=SimpleNamespace(
-                num_processes=2, is_green=False, flush=None, apply_async=None
-            ),
+            pool=SimpleNamespace(num_processes=2, is_green=False, flush=None, apply_async=None),
             timer=self.timer,
             controller=controller,
             hostname="w@here",
