@@ -164,7 +164,7 @@ class CancelListener:
                 message = subscription.get_message(timeout=0.5)
                 if self._backoff.succeeded():
                     logger.info("cancel_listener.back")
-                words = []
+                words: list[bytes] = []
                 while message is not None and len(words) < _MOST_WORDS:
                     words.append(message["data"])
                     message = subscription.get_message(timeout=0)

@@ -10,6 +10,7 @@ that kombu has put into its hash of unacknowledged messages stops the redelivery
 such items are dropped, logged and counted. tests/chaos/test_broken_messages.py shows it.
 """
 
+import reprlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -80,10 +81,10 @@ class Channel(redis.Channel):
         fault = _fault(raw)
         if fault is None:
             try:
-                return self.Message(raw, channel=self)
+                return self.Message(raw, channel=self)  # type: ignore[no-untyped-call]
             except Exception as error:  # noqa: BLE001 - decoders raise what they like
                 fault = f"its body can't be decoded: {_told(error)}"
-        dropped_messages.record(fault, str(raw), queue=queue)
+        dropped_messages.record(fault, reprlib.repr(raw), queue=queue)
         return None
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -103,7 +104,7 @@ class Channel(redis.Channel):
                 raise Empty
             destination, item = found
             queue = bytes_to_str(destination).rsplit(self.sep, 1)[0]
-            self._queue_cycle.rotate(queue)  # type: ignore[no-untyped-call]
+            self._queue_cycle.rotate(queue)
             try:
                 raw = loads(bytes_to_str(item))
             except Exception as error:  # noqa: BLE001 - any bytes may be there
@@ -112,7 +113,7 @@ class Channel(redis.Channel):
             self.connection._deliver(raw, queue)  # noqa: SLF001 - as kombu's own method does
             return True
         finally:
-            self._in_poll = None
+            self._in_poll: Any = None
             self._flush_brpop_reauth()  # type: ignore[no-untyped-call]
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
@@ -137,7 +138,7 @@ class Transport(redis.Transport):
         if fault is None:
             super()._reject_inbound_message(raw_message)  # type: ignore[no-untyped-call]
         else:
-            dropped_messages.record(fault, str(raw_message))
+            dropped_messages.record(fault, reprlib.repr(raw_message))
 
 
 BROKER_ERRORS = tuple(each for each in redis.Transport.connection_errors if each is not KeyError)

@@ -19,9 +19,9 @@ class Backoff:
 
     def failed(self) -> float:
         """Note a failed try; return how many seconds to wait before the next."""
-        pause = min(self._first * 2 ** min(self._tries, 30), self._longest)
+        pause = min(self._first * 2.0 ** min(self._tries, 30), self._longest)
         self._tries += 1
-        return pause * random.uniform(0.5, 1.0)
+        return float(pause * random.uniform(0.5, 1.0))
 
     def succeeded(self) -> bool:
         """Note a try that succeeded; return whether the one before had failed."""

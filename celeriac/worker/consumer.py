@@ -10,7 +10,6 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.consumer import maybe_shutdown
 from kombu.exceptions import OperationalError
-from vine import promise
 
 from celeriac.adapters.dropped import dropped_messages
 from celeriac.kit.backoff import Backoff
@@ -105,9 +104,9 @@ class Consumer(CeleryConsumer):
 
     # messages
 
-    def create_task_handler(self, promise: Any = promise) -> Callable[[Any], None]:
+    def create_task_handler(self, *promise: Any) -> Callable[[Any], None]:
         """Return what handles each message: Celery's own handler, for what Celery can handle."""
-        handle = super().create_task_handler(promise)
+        handle = super().create_task_handler(*promise)
         errors = (*self.connection_errors, *self.channel_errors, OperationalError)
         # kombu counts every KeyError among Redis's, those of bad messages too
         broker_errors = tuple(error for error in errors if error is not KeyError)

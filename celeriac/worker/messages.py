@@ -106,10 +106,11 @@ def _embedded_fault(embedded: Any) -> str | None:
     if not isinstance(embedded, Mapping):
         return f"what is to follow it is a {type(embedded).__name__}"
     for name, kinds in _EMBEDDED.items():
-        value = embedded.get(name)
+        value: Any = embedded.get(name)
         if not isinstance(value, kinds):
             return f"its {name} is a {type(value).__name__}"
-        if name in _SIGNATURES and not all(isinstance(each, Mapping) for each in value or ()):
+        signatures: Any = (value or ()) if name in _SIGNATURES else ()
+        if not all(isinstance(each, Mapping) for each in signatures):
             return f"its {name} holds what is no signature"
     return None
 

@@ -11,7 +11,6 @@ MODULE = __name__
 VARIABLE = "TEST_CONSUMER_FAULT"
 
 
-@signals.worker_ready.connect(weak=False)
 def _watch_for_faults(sender: Any, **_: Any) -> None:
     place = Path(os.environ[VARIABLE])
     done: list[str] = []
@@ -30,3 +29,6 @@ def _watch_for_faults(sender: Any, **_: Any) -> None:
             sender.task_consumer.channel.qos.can_consume = lambda: False
 
     sender.hub.call_repeatedly(0.1, look)
+
+
+signals.worker_ready.connect(_watch_for_faults, weak=False)

@@ -105,7 +105,8 @@ _HEADERS: Mapping[str, tuple[Any, ...]] = {
 
 
 def _bodies() -> Iterator[tuple[str, Any]]:
-    for value in (None, 5, "text", [], [1, 2], [1, 2, 3], [[], {}], {}, True):
+    values: tuple[Any, ...] = (None, 5, "text", [], [1, 2], [1, 2, 3], [[], {}], {}, True)
+    for value in values:
         yield f"body {json.dumps(value)}", value
     yield "args null", [None, {}, None]
     yield "args an object", [{}, {}, None]
