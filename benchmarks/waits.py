@@ -11,6 +11,7 @@ import psutil
 from benchmarks.figures import Figure, Target
 from benchmarks.scale import Scale
 from benchmarks.stage import Stage
+from celeriac.domain.task import DEFAULT_QUEUE
 from celeriac.services.submit import Request
 
 _GOAL_FACTOR = 1.5
@@ -27,7 +28,7 @@ def measure(stage: Stage, scale: Scale) -> Figure:
         stage.programs.beat(),
         stage.programs.worker(pool="threads", concurrency=scale.waits) as worker,
     ):
-        _wait_until(lambda: stage.container.dispatch.window() >= scale.waits)
+        _wait_until(lambda: stage.container.dispatch.window(DEFAULT_QUEUE) >= scale.waits)
         before = worker.memory_info().rss
         with _peaks(worker) as peak:
             _run(stage, scale.waits, 0.0)

@@ -78,8 +78,17 @@ def of_celery_task(
     query = _SELECT.where(table.c.celery_task_id == celery_task_id)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
-    row = connection.execute(query).one_or_none()
+    # the index isn't unique, and rows of earlier releases share ids
+    row = connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
     return None if row is None else _execution(row)
+
+
+def cancel_requested(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Return those of the executions whose cancellation was asked for."""
+    query = select(table.c.id).where(
+        table.c.id.in_(execution_ids), table.c.cancel_requested_at.is_not(None)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def statuses(

@@ -106,7 +106,7 @@ class Execute:
         """Use `parts`."""
         self._parts = parts
 
-    def __call__(self, message: Message, celery_task_id: str) -> int:
+    def __call__(self, message: Message) -> int:
         """Run the attempt that `message` offers; return how many attempts were run.
 
         None for a double. More than one while executions of the same queue are pending: within its
@@ -124,14 +124,14 @@ class Execute:
         count = 0
         while claim is not None:
             with bound(_correlation(claim)):
-                claim = self._attempt(claim, lambda queue: self._turn(queue, celery_task_id, until))
+                claim = self._attempt(claim, lambda queue: self._turn(queue, until))
             count += 1
         return count
 
-    def _turn(self, queue: str, celery_task_id: str, until: float) -> Turn | None:
+    def _turn(self, queue: str, until: float) -> Turn | None:
         if time.monotonic() > until or self._parts.closing():
             return None
-        return Turn(queue, self._parts.worker, self._parts.lease_seconds, celery_task_id)
+        return Turn(queue, self._parts.worker, self._parts.lease_seconds)
 
     def _attempt(self, claim: Claim, turn: Callable[[str], Turn | None]) -> Claim | None:
         """Run one attempt to its end; return the next claim, if one was taken with it."""

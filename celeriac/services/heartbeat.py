@@ -63,13 +63,15 @@ class Heartbeat:
             elif found.held[attempt.lease.execution_id]:
                 attempt.stop(StopReason.CANCELLED)
 
-    def report(self, report: WorkerReport) -> None:
-        """Store what the process says of itself, where that is possible now."""
+    def report(self, report: WorkerReport) -> bool:
+        """Store what the process says of itself; return whether that was possible now."""
         try:
             with self._database.statement() as connection:
                 workers.report(connection, report)
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_reported", code=error.code, error=error.message)
+            return False
+        return True
 
     def sign_off(self, worker_id: UUID) -> None:
         """Store that the process has ended in order, where that is possible now."""

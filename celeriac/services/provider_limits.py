@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Mapping
 from uuid import UUID
@@ -46,6 +47,7 @@ class ProviderLimits:
         self._rates = rates
         self._database = database
         self._bans: dict[str, float] = {}
+        self._banning = threading.Lock()
 
     async def take(self, call: PlannedCall, *, may_park: bool) -> Taken | None:
         """Wait until the call may be made; None where no limit applies.
@@ -116,8 +118,10 @@ class ProviderLimits:
     def _hold_back(self, provider: str, model: str, seconds: float) -> None:
         name = _name(provider, model)
         now = time.monotonic()
-        self._bans = {each: until for each, until in self._bans.items() if until > now}
-        self._bans[name] = max(self._bans.get(name, 0.0), now + seconds)
+        with self._banning:  # attempts end on threads of their own
+            bans = {each: until for each, until in self._bans.items() if until > now}
+            bans[name] = max(bans.get(name, 0.0), now + seconds)
+            self._bans = bans
         if provider in self._rates or name in self._rates:
             self._limiter.hold_back(name, seconds)
 

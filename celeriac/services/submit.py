@@ -117,8 +117,8 @@ class Submit:
         broker doesn't answer, the execution is returned as `pending` and the keeper sends it.
         """
         execution_id = uuid7()
-        window = self._dispatch.window() if request.delay_seconds <= 0 else 0
-        stored = self._store(actor, request, [execution_id], [request.variables], window=window)
+        now = request.delay_seconds <= 0
+        stored = self._store(actor, request, [execution_id], [request.variables], send=now)
         if stored.earlier is not None:
             return Submitted(stored.earlier, Status.PENDING, None, created=False)
         cause = Cause(actor.request_id, actor.user_id, request.task_id)
@@ -158,13 +158,14 @@ class Submit:
         ids: Sequence[UUID],
         variables: Sequence[JsonObject],
         *,
-        window: int = 0,
+        send: bool = False,
         batch_id: UUID | None = None,
     ) -> _Stored:
         for attempt in range(_STALE_PLAN_TRIES):
             plan = self._plans.current(request.task_id, fresh=attempt > 0)
             _check(actor, plan, variables, batch=batch_id is not None)
             new = _new_executions(plan, request, ids, variables, batch_id)
+            window = self._dispatch.window(new.queue) if send else 0
             if _depends_on_nothing(request):
                 with self._database.statement() as connection:
                     created = transitions.create(connection, new, actor, window=window)

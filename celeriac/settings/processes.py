@@ -17,6 +17,9 @@ class WorkerSettings(BaseSettings):
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     event_flush_seconds: float = Field(default=0.1, gt=0)
     database_connections: int = Field(default=8, ge=2)
+    stall_seconds: float = Field(default=90.0, ge=1)
+    """A worker that takes no messages for so long, although some wait and it has free slots, ends
+    itself, so that its supervisor starts another."""
     warm_runners: bool = False
     """Load the runners' libraries in the background as the worker starts; else the first
     execution of each kind waits for its own (a second or two for language models)."""

@@ -221,11 +221,13 @@ READY_HEALTH: dict[str, Any] = {
 }  # fmt: skip
 
 CELERY_HEALTH: dict[str, Any] = {
-    "status": "ok", "workers": 1, "slots": 100, "active": 3,
+    "status": "ok", "workers": 1, "consuming": 1, "slots": 100, "active": 3,
     "processes": [
         {
             "hostname": "celery@shop-1", "pid": 4711, "pool": "threads", "slots": 100,
             "running": 3, "cpu_percent": 12.5, "memory_bytes": 183500800, "version": "0.1.0",
+            "queues": ["task_execution", "default"], "consuming": True, "messages_dropped": 0,
+            "unknown_tasks": [],
             "started_at": _AT, "seen_at": _LATER,
         }
     ],

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import UUID
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
@@ -13,9 +12,9 @@ from celeriac.kit.own_loops import OwnLoops
 from celeriac.kit.threads import Threads
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.admission import Admission
-from celeriac.services.attempt import StopReason
 from celeriac.services.backing import Backing
 from celeriac.services.budget_book import BudgetBook
+from celeriac.services.cancel import StopCancelled
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.conversations import Conversations
 from celeriac.services.execute import Execute, Parts
@@ -137,7 +136,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         lease_seconds=lease_seconds,
         closing=closing,
     )
-    listener = CancelListener(settings.require_redis(), _canceller(active))
+    listener = CancelListener(settings.require_redis(), StopCancelled(container.database, active))
     listener.start()
     return Machinery(
         execute=Execute(parts),
@@ -152,7 +151,3 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         own_loops=own_loops,
         runners=runners,
     )
-
-
-def _canceller(active: ActiveAttempts) -> Callable[[list[UUID]], None]:
-    return lambda ids: active.stop(ids, StopReason.CANCELLED)

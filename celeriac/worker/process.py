@@ -23,6 +23,7 @@ from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring import build, build_machinery, worker_lock_seconds
+from celeriac.worker.status import ConsumerStatus
 
 logger = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ class WorkerProcess:
         settings: Settings,
         app: Celery,
         closing: Closing,
+        consumer: ConsumerStatus,
         *,
         hostname: str,
         pool: str,
@@ -72,6 +74,8 @@ class WorkerProcess:
         raise_descriptor_limit()  # each coroutine of a user has an event loop, with three of them
         self._settings = settings
         self._closing = closing
+        self._consumer = consumer
+        self._reported: bool | None = None
         self._id = uuid7()
         self._hostname = hostname
         self._pool = pool
@@ -95,9 +99,14 @@ class WorkerProcess:
         for thread in self._threads:
             thread.start()
 
-    def execute(self, message: Message, celery_task_id: str) -> int:
+    def execute(self, message: Message) -> int:
         """Run what `message` offers, and more while it lasts; see `services.execute`."""
-        return self._machinery.execute(message, celery_task_id)
+        return self._machinery.execute(message)
+
+    @property
+    def running(self) -> int:
+        """How many attempts run here."""
+        return len(self._machinery.active)
 
     def health(self) -> dict[str, object]:
         """Return what runs here and whether the database answers."""
@@ -133,8 +142,10 @@ class WorkerProcess:
                     due = time.monotonic() + interval
                     self._machinery.heartbeat.beat()
                     self._report()
-                else:
-                    self._machinery.heartbeat.catch_up()
+                    continue
+                if self._reported not in {None, self._consuming}:
+                    self._report()
+                self._machinery.heartbeat.catch_up()
 
     def _hand_back(self) -> None:
         if count := self._machinery.active.stop_all(StopReason.SHUTDOWN):
@@ -146,7 +157,17 @@ class WorkerProcess:
             with _kept_alive("notebook"):
                 self._machinery.notebook.flush()
 
+    @property
+    def _consuming(self) -> bool:
+        """Whether messages are taken; a `solo` worker takes none while it works on one."""
+        if self._closing.begun:
+            return False
+        busy = self._pool == "solo" and len(self._machinery.active) > 0
+        return busy or self._consumer.is_consuming
+
     def _report(self) -> None:
+        names = self._consumer.names()
+        consuming = self._consuming
         said = workers.WorkerReport(
             id=self._id,
             hostname=self._hostname,
@@ -157,8 +178,13 @@ class WorkerProcess:
             cpu_percent=self._me.cpu_percent(),
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
+            queues=names.queues,
+            consuming=consuming,
+            messages_dropped=self._consumer.dropped_count,
+            unknown_tasks=names.unknown_tasks,
         )
-        self._machinery.heartbeat.report(said)
+        if self._machinery.heartbeat.report(said):
+            self._reported = consuming
 
 
 @contextmanager

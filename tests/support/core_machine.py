@@ -284,7 +284,7 @@ class CoreWorld(RuleBasedStateMachine):
         if row.cancelling and wanted in {Status.PENDING, Status.WAITING}:
             wanted = Status.CANCELLED
         self.forgetful.losses, self.forgetful.late = losses, late
-        taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "address") if turn else None
+        taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS) if turn else None
         finished = Finish(self.forgetful, self.core.live)(claim, outcome, (), taking)
         self.forgetful.settle()
         taken = None

@@ -65,12 +65,12 @@ class Worker:
 
     def run(self, execution_id: UUID) -> int:
         """Do what a worker does with the message of an execution; return how many were run."""
-        return self.execute(self.core.message(execution_id), "celery-task")
+        return self.execute(self.core.message(execution_id))
 
     def drain(self) -> int:
         """Send what is due and run all messages there are; return how many were run."""
         count = 0
         while self.core.dispatch.due():
             while (envelope := self.core.queue.take(DEFAULT_QUEUE)) is not None:
-                count += self.execute(envelope.message, envelope.celery_task_id)
+                count += self.execute(envelope.message)
         return count

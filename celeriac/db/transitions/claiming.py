@@ -93,7 +93,7 @@ TAKE = """
     SET status = {claim_to}, attempt = attempt + 1, lease_token = :next_token,
         lease_until = now() + make_interval(secs => :lease_seconds),
         worker_hostname = :worker, started_at = coalesce(started_at, now()),
-        attempt_started_at = now(), queued_at = now(), celery_task_id = :next_celery_task_id,
+        attempt_started_at = now(), queued_at = now(), celery_task_id = gen_random_uuid()::text,
         batch_no = 0, event_seq = event_seq + 2
     FROM turn WHERE e.id = turn.id
     RETURNING e.id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
@@ -109,7 +109,8 @@ TAKE = """
     FROM taken
 )"""
 """Part of a finishing statement: take the next pending row of a queue, `queued` and `running` in
-one step; with both events, as if a message had come and gone in between.
+one step; with both events and a Celery task id of its own, as if a message had come and gone in
+between. An id that several executions share would lead from each of them to any other.
 
 It takes only where the statement has ended the attempt before (`done`): one that the server comes
 to late, after it was sent again, takes nothing that nobody would know of."""
@@ -128,7 +129,6 @@ class Turn:
     queue: str
     worker: str
     lease_seconds: float
-    celery_task_id: str
     token: UUID = field(default_factory=uuid4)
 
     def parameters(self) -> dict[str, object]:
@@ -136,7 +136,6 @@ class Turn:
         return {
             "next_queue": self.queue,
             "next_token": self.token,
-            "next_celery_task_id": self.celery_task_id,
             "worker": self.worker,
             "lease_seconds": self.lease_seconds,
         }

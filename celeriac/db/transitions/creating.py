@@ -12,6 +12,7 @@ from celeriac.domain.accounts import Actor
 from celeriac.domain.execution import TriggerType
 from celeriac.domain.options import NO_OPTIONS, RunOptions, stored_options
 from celeriac.domain.states import Transition
+from celeriac.domain.task import Priority
 from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonObject, dumps, storable
 
@@ -23,6 +24,14 @@ WITH plan AS (
                     SELECT FROM executions
                     WHERE status = {queue_to} AND queue = :queue AND queued_at IS NOT NULL
                     LIMIT :window) AS sent)
+                AND NOT EXISTS (
+                    SELECT
+                    FROM generate_series(CAST(:priority AS int), CAST(:highest AS int)) AS level,
+                    LATERAL (
+                        SELECT FROM executions
+                        WHERE status IN ({queue_from}) AND queue = :queue AND priority = level
+                          AND available_at <= now()
+                        LIMIT 1) AS due)
                 THEN {queue_to} ELSE 'pending' END AS status
     FROM tasks t JOIN agents a ON a.id = t.agent_id,
          (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
@@ -99,8 +108,9 @@ def create(
 ) -> Created | None:
     """Insert the executions with their first events and one audit entry, all or none.
 
-    They are born `queued`, and must then be sent, where they are due by the database's clock and
-    their queue has fewer than `window` messages out; 0 has them `pending` in any case.
+    They are born `queued`, and must then be sent, where they are due by the database's clock, their
+    queue has fewer than `window` messages out and no due row of at least their priority waits in
+    it. A `window` of 0 makes them `pending` in any case.
     Returns None, having written nothing, when the task is gone or inactive or when its or its
     agent's current version is no longer the one named: the caller reads them again.
     """
@@ -116,6 +126,7 @@ def create(
         "trigger_type": new.trigger_type,
         "execution_mode": new.execution_mode,
         "priority": new.priority,
+        "highest": max(Priority),
         "queue": new.queue,
         "origin_id": new.origin_id,
         "batch_id": new.batch_id,

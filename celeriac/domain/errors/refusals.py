@@ -110,6 +110,18 @@ class LinkInvalidError(CeleriacError):
     code = "link_invalid"
 
 
+class ResultUnreadableError(ConflictError):
+    """The result backend holds something for a Celery task that is no result of Celery's."""
+
+    code = "result_unreadable"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"What the result backend holds for the Celery task {task_id} can't be read. Delete "
+            f"its key celery-task-meta-{task_id}, or wait until it expires."
+        )
+
+
 class TaskInactiveError(ConflictError):
     """The task is switched off and takes no new executions."""
 

@@ -85,7 +85,7 @@ def test_options_of_a_newer_release_are_handed_back(
     core.execute(
         "UPDATE executions SET options = '{\"from_next_year\": true}' WHERE id = :id", id=newer
     )
-    assert worker.execute(message, "celery-task") == 1 + len(others)
+    assert worker.execute(message) == 1 + len(others)
     with core.database.statement() as connection:
         row = connection.exec_driver_sql(
             "SELECT status, error_code, crash_count FROM executions WHERE options IS NOT NULL"

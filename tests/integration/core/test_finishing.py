@@ -36,7 +36,7 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
 
 
 def turn(core: Core) -> Turn:
-    return Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "celery-task")
+    return Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS)
 
 
 @pytest.mark.parametrize(("outcome", "status", "event"), ENDS)

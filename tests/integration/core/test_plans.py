@@ -26,7 +26,7 @@ Work = Callable[[Connection], object]
 
 LEASE = Lease(uuid4(), 1, uuid4())
 MESSAGE = Message(uuid4(), 0)
-TURN = Turn("task_execution", "w", 30.0, "celery-task")
+TURN = Turn("task_execution", "w", 30.0)
 LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
 
 BY_ID = {"pk_executions"}
@@ -44,7 +44,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "cancel": (lambda c: transitions.request_cancel(c, [uuid4()], "someone"), BY_ID),
     "renew leases": (lambda c: leases.renew(c, [LEASE], lease_seconds=30.0), BY_ID),
     "queue what is due": (
-        lambda c: transitions.queue_due(c, window=16),
+        lambda c: transitions.queue_due(c, {"task_execution": 16}, smallest=16),
         BY_ID | {"ix_executions_due", "ix_executions_sent"},
     ),
     "take back what was not sent": (

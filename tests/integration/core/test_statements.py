@@ -50,7 +50,7 @@ def test_one_statement_submits_and_two_run_an_execution(core: Core, worker: Work
         execution_id = core.queued()
     message = core.message(execution_id)
     with sent(core) as running:
-        worker.execute(message, "celery-task")
+        worker.execute(message)
     assert (len(submitting), len(running)) == (1, 2)
 
 
@@ -60,7 +60,7 @@ def test_what_is_told_costs_one_statement_with_the_end(core: Core, worker: Worke
     core.dispatch.due()
     message = core.message(execution_id)
     with sent(core) as running:
-        worker.execute(message, "celery-task")
+        worker.execute(message)
     assert len(running) == 3
     assert len(core.events(execution_id)) == 54
 
@@ -71,5 +71,5 @@ def test_a_turn_claims_with_the_statement_that_finishes(core: Core, worker: Work
     core.pending_many([{}] * 4)
     message = core.message(first)
     with sent(core) as running:
-        assert worker.execute(message, "celery-task") == 5
+        assert worker.execute(message) == 5
     assert len(running) == 6, "one to claim the first, then one for each"
