@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.outcome import Failed, Failure, MustWaitError, Parked, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
 from celeriac.kit.jsontypes import JsonObject, loads, storable, storable_text
+from celeriac.logs.redact import redact_text
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -56,14 +57,15 @@ class Raised:
 def describe(error: BaseException, *, attempt: int) -> Raised:
     """Describe `error` for storage: stable code, message, type, traceback and attempt.
 
-    Never raises, whatever the error's class does. May block as long as that does.
+    Secrets in texts are masked as in logs. Never raises, whatever the error's class does. May
+    block as long as that does.
     """
     kind = type(error)
     details = _details(error)
     name = details.get("type")
     if not isinstance(name, str):
         name = _type_name(kind)
-    message = _text(lambda: str(error), MAX_MESSAGE)
+    message = redact_text(_text(lambda: str(error), MAX_MESSAGE))
     traceback_text = _traceback(error, f"{name}: {message}" if message else name)
     failure = Failure(
         code=_code(error),
@@ -176,7 +178,10 @@ def _details(error: BaseException) -> JsonObject:
     if len(text) > MAX_DETAILS:
         return {"details_left_out": len(text)}
     plain: JsonObject = loads(text)
-    return plain
+    return {
+        name: redact_text(value) if isinstance(value, str) else value
+        for name, value in plain.items()
+    }
 
 
 def _as_texts(said: dict[Any, Any]) -> list[tuple[str, str]]:
@@ -197,7 +202,7 @@ def _traceback(error: BaseException, last_line: str) -> str:
     if lines is None:
         own: list[str] = _asked(lambda: traceback.format_tb(error.__traceback__), [])
         lines = ["Traceback (most recent call last):\n", *own, f"{last_line}\n"]
-    return storable_text(_asked(lambda: "".join(lines)[-MAX_TRACEBACK:], ""))
+    return redact_text(storable_text(_asked(lambda: "".join(lines)[-MAX_TRACEBACK:], "")))
 
 
 def _is_long(error: BaseException) -> bool:

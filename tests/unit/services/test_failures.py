@@ -1,6 +1,6 @@
 """What is stored of an error: plain values, whatever the error's class does."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -92,3 +92,19 @@ def test_no_error_keeps_us_from_describing_it(how: str) -> None:
     assert raised.failure.message
     assert raised.failure.details["traceback"]
     assert isinstance(outcome_of(raised, RetryPolicy(max_retries=0), retry_count=0), Failed)
+
+
+def test_secrets_in_what_agents_raise_are_masked_as_in_logs() -> None:
+    class OwnError(Exception):
+        details: ClassVar[dict[str, str]] = {"request": "GET / Authorization: Bearer abc123def456"}
+
+    def connect() -> None:
+        raise OwnError("could not connect: password=hunter2hunter2 at postgresql://ada:pw@db/x")
+
+    with pytest.raises(OwnError) as raised:
+        connect()
+    failure = describe(raised.value, attempt=1).failure
+    stored = f"{failure.message} {failure.details}"
+    assert "could not connect" in failure.message
+    for secret in ("hunter2", "ada:pw", "abc123def456"):
+        assert secret not in stored
