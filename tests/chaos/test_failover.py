@@ -25,7 +25,7 @@ from tests.support.servers import (
 )
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.requirement("B13")
+pytestmark = pytest.mark.requirement("B13", "F2")
 
 LEASE_SECONDS = float(SHORT_TIMES["CELERIAC_WORKER_LEASE_SECONDS"])
 COUNT = 4

@@ -137,6 +137,7 @@ WITH_KEY = {
 }  # fmt: skip
 
 
+@pytest.mark.requirement("F3")
 @pytest.mark.parametrize("number", range(len(WITHOUT_KEY)))
 def test_without_a_key_nothing_is_held_up(url: str, http: httpx.Client, number: int) -> None:
     pulse = Pulse(url)
@@ -147,6 +148,7 @@ def test_without_a_key_nothing_is_held_up(url: str, http: httpx.Client, number: 
     assert pulse.longest < _BOUND_SECONDS
 
 
+@pytest.mark.requirement("F3")
 @pytest.mark.parametrize("name", WITH_KEY)
 def test_with_a_key_nothing_is_held_up(url: str, http: httpx.Client, name: str) -> None:
     path, body = WITH_KEY[name]

@@ -82,6 +82,7 @@ def worker(
     postgres_server.drop_database(database)
 
 
+@pytest.mark.requirement("F3")
 @pytest.mark.parametrize("how", MISUSES)
 def test_a_misuse_ends_its_own_attempt_and_no_other(worker: Worker, how: str) -> None:
     wanted, fleet, program = MISUSES[how], worker.fleet, worker.program

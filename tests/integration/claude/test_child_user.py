@@ -21,7 +21,7 @@ from tests.support.places import temporary_directory
 from tests.support.run_context import RecordingContext
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12", "F4")]
 
 
 @pytest.fixture

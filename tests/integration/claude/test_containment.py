@@ -15,7 +15,7 @@ from celeriac.kit.jsontypes import JsonObject, loads
 from tests.support.claude_jobs import claude_job
 from tests.support.run_context import RecordingContext
 
-pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12", "F4")]
 
 SECRET = "s3cret-of-the-administrator"
 TOOLS = ("Read", "Write", "Edit", "Glob", "Grep", "NotebookEdit")

@@ -47,6 +47,7 @@ def python_agent(core: Core, name: str, function: str) -> None:
     Agents(core.database).create(core.actor, NewAgent(name=name, spec=spec))
 
 
+@pytest.mark.requirement("F1")
 def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
     core: Core, worker: Worker
 ) -> None:

@@ -90,6 +90,7 @@ def until_stored(telling: Telling) -> None:
         telling.notebook.flush()
 
 
+@pytest.mark.requirement("F2")
 @pytest.mark.parametrize(("losses", "late"), LOST)
 def test_a_batch_that_is_sent_again_is_stored_once(
     telling: Telling, forgetful: ForgetfulDatabase, losses: int, late: int
@@ -105,6 +106,7 @@ def test_a_batch_that_is_sent_again_is_stored_once(
     telling.assert_stored_once("a", "b", "c", "d")
 
 
+@pytest.mark.requirement("F2")
 @pytest.mark.parametrize(("losses", "late"), LOST)
 def test_the_last_batch_is_stored_once_with_the_end(
     telling: Telling, forgetful: ForgetfulDatabase, losses: int, late: int
