@@ -195,7 +195,7 @@ BOMBS: Mapping[str, Bomb] = {
     "oneOf in a crew": Definition(lambda: _crew("x", fanned(30, "oneOf"), 20), "agents"),
     "schemas in a crew": Definition(
         lambda: _crew(
-            "x", {"properties": {f"p{n}": {"pattern": "a{40}"} for n in range(1_500)}}, 2
+            "x", {"properties": {f"p{n}": {"pattern": "a{40}"} for n in range(1_000)}}, 2
         ),
         "agents",
     ),
