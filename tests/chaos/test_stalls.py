@@ -127,6 +127,7 @@ def _worlds(fleet: Fleet) -> Iterator[World]:
         fleet.wait_terminal([held])
 
 
+@pytest.mark.requirement("F3")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", [*BOMBS, "M3 a page of large variables"])
 def test_a_bomb_holds_up_nobody(world: World, name: str) -> None:
