@@ -97,8 +97,9 @@ os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
 """
 _FIND_DAEMON = """
 import os, sys
-from celeriac.kit.process import find_members, identify
-found = find_members(identify(os.getpid()), marker=sys.argv[1])
+from celeriac.kit.process import ProcessIdentity, find_members
+# of a leader that has ended, and was older than the daemon
+found = find_members(ProcessIdentity(pid=os.getpid(), started=1), marker=sys.argv[1])
 print(int(sys.argv[2]) in {each.pid for each in found}, os.geteuid(), os.access("/root", os.R_OK))
 """
 
