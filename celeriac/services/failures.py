@@ -3,7 +3,7 @@
 import random
 import traceback
 
-from celeriac.domain.errors import ExecutionError, InvalidInputError, ProviderRateLimitedError
+from celeriac.domain.errors import ExecutionError, InvalidInputError, ProviderError
 from celeriac.domain.outcome import Failed, Failure, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
 from celeriac.kit.jsontypes import JsonValue, storable, storable_text
@@ -43,7 +43,7 @@ def outcome_of(
         retry_count=retry_count,
         retryable=_retryable(error),
         spread=random.uniform(-1, 1),
-        retry_after=error.retry_after if isinstance(error, ProviderRateLimitedError) else None,
+        retry_after=error.retry_after if isinstance(error, ProviderError) else None,
     )
     if isinstance(decision, GiveUp):
         details = {**failure.details, "gave_up": decision.reason}

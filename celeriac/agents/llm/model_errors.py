@@ -1,11 +1,12 @@
 """From the errors of the model library to ours: what is permanent, what may pass, what to check."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pydantic_ai import exceptions as ai
 
 from celeriac.agents.base import clip
+from celeriac.agents.gateway.completions import AnswerError, message_of
 from celeriac.agents.providers import Choice
 from celeriac.domain.errors import (
     ContentFilteredError,
@@ -16,12 +17,20 @@ from celeriac.domain.errors import (
     ProviderRateLimitedError,
     ProviderRefusedError,
 )
-from celeriac.kit.jsontypes import JsonValue
 
 _SHOWN = 500
 _PASSING = frozenset({408, 409, 425})
 """Client errors that another attempt may not meet: timeout, lock, too early."""
 _SERVER_ERRORS = 500
+_TOO_MANY = 429
+_BY_STATUS: Mapping[int, type[ai.ModelHTTPError]] = {
+    400: ai.ModelRequestRejectedError,
+    401: ai.ModelAuthenticationError,
+    402: ai.ModelQuotaExceededError,
+    403: ai.ModelAuthenticationError,
+    404: ai.ModelNotFoundError,
+    422: ai.ModelRequestRejectedError,
+}
 
 
 @contextmanager
@@ -34,6 +43,8 @@ def translated(choice: Choice, *, max_model_calls: int) -> Iterator[None]:
         raise _of_provider(error, choice) from None
     except ai.ModelAPIError as error:
         raise _of_provider(error, choice) from error
+    except AnswerError as error:
+        raise _of_answer(error, choice) from None
     except ai.UsageLimitExceeded as error:
         raise ModelCallLimitError(
             f"The agent would need more than max_model_calls={max_model_calls} calls of {choice}. "
@@ -55,10 +66,21 @@ def content_filtered(choice: Choice) -> ContentFilteredError:
     )
 
 
+def _of_answer(error: AnswerError, choice: Choice) -> ExecutionError:
+    """Return the error for an answer that is none; some servers put refusals into a success."""
+    said = _without_key(clip(error.message, _SHOWN), choice)
+    if error.status is None:
+        return ProviderError(f"{choice} failed: {said}")
+    kind = _BY_STATUS.get(error.status, ai.ModelHTTPError)
+    return _of_provider(kind(error.status, choice.model, {"message": error.message}), choice)
+
+
 def _of_provider(error: ai.ModelAPIError, choice: Choice) -> ExecutionError:
     said = _without_key(_said(error), choice)
     status = error.status_code if isinstance(error, ai.ModelHTTPError) else None
-    if isinstance(error, ai.ModelRateLimitError):
+    if isinstance(error, ai.ModelRateLimitError) or (
+        status == _TOO_MANY and not isinstance(error, ai.ModelQuotaExceededError)
+    ):
         return ProviderRateLimitedError(
             f"{choice} asks to slow down: {said}",
             retry_after=error.retry_after,
@@ -71,7 +93,7 @@ def _of_provider(error: ai.ModelAPIError, choice: Choice) -> ExecutionError:
         return ProviderRefusedError(
             f"{choice} refuses the request: {said}. {advice}", status=status
         )
-    return ProviderError(f"{choice} failed: {said}", status=status)
+    return ProviderError(f"{choice} failed: {said}", retry_after=error.retry_after, status=status)
 
 
 def _advice(error: ai.ModelAPIError, choice: Choice) -> str | None:
@@ -101,7 +123,7 @@ def _is_final(status: int | None) -> bool:
 
 def _said(error: ai.ModelAPIError) -> str:
     """Return the provider's own words, with the HTTP status where there is one."""
-    message = _message(error.body)
+    message = message_of(error.body)
     if isinstance(error, ai.ModelHTTPError):
         return f"HTTP {error.status_code}" + (f", {clip(message, _SHOWN)}" if message else "")
     return clip(message or error.message, _SHOWN)
@@ -110,13 +132,3 @@ def _said(error: ai.ModelAPIError) -> str:
 def _without_key(text: str, choice: Choice) -> str:
     key = choice.provider.api_key
     return text.replace(key, "***") if key else text
-
-
-def _message(body: JsonValue) -> str:
-    """Find the text in an error body: OpenAI's `message`, or that of a nested `error`."""
-    if isinstance(body, str):
-        return body.strip()
-    if not isinstance(body, dict):
-        return ""
-    inner = body.get("message") or body.get("error") or body.get("detail")
-    return inner.strip() if isinstance(inner, str) else _message(inner)
