@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, func, literal, select
+from sqlalchemy import Connection, Row, Select, exists, func, literal, select
 
+from celeriac.db.models import events, tasks
 from celeriac.db.models import executions as table
-from celeriac.db.models import tasks
 from celeriac.domain.execution import Execution, TriggerType
 from celeriac.domain.options import run_options
 from celeriac.domain.outcome import WaitingFor
@@ -19,6 +19,13 @@ from celeriac.kit.ids import uuid7_at
 _COMPUTED = {
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
+    # the last event of its log says so
+    "truncated": exists().where(
+        table.c.status == Status.COMPLETED,
+        events.c.execution_id == table.c.id,
+        events.c.seq == table.c.event_seq,
+        events.c.data["truncated"].as_boolean(),
+    ),
 }
 _SELECT = select(
     *(

@@ -39,6 +39,9 @@ class Execution(Wire):
     queue: str
     variables: dict[str, Any]
     result: Any = Field(description="Any JSON value; null until completed.")
+    truncated: bool = Field(
+        description="Whether the result is a text that the model's token limit has cut off."
+    )
     error_code: str | None
     error_message: str | None
     error_details: dict[str, Any] | None = Field(

@@ -128,6 +128,8 @@ class AnswerStream(httpx2.AsyncByteStream):
             answer = json.loads(body)
         except ValueError:
             raise AnswerError(self._no_answer(body)) from None
+        if isinstance(answer, dict):
+            self._answer.usage.take(usage_of(answer).as_object())
         return completion_of(answer)
 
     def _no_answer(self, body: bytes) -> str:
@@ -148,7 +150,8 @@ class _Answer:
         """Whether no choice came."""
         self._ending: str | None = None
         self._calls = ToolCalls()
-        self._usage = Usage()
+        self.usage = Usage()
+        """What it used, as far as the server has said."""
         self._thinking = InlineThinking()
         self._head: JsonObject = {"id": "", "created": 0, "model": ""}
 
@@ -163,7 +166,7 @@ class _Answer:
             self.done = True
             return []
         chunk = _object(event)
-        self._usage.take(usage_of(chunk).as_object())
+        self.usage.take(usage_of(chunk).as_object())
         choice = choice_of(chunk)
         if choice is None:
             return []
@@ -192,9 +195,9 @@ class _Answer:
 
     def usage_chunk(self) -> JsonObject | None:
         """Return the chunk that tells what was used; None where that isn't known."""
-        if not self._usage:
+        if not self.usage:
             return None
-        return {**self._chunk({}), "choices": [], "usage": self._usage.as_object()}
+        return {**self._chunk({}), "choices": [], "usage": self.usage.as_object()}
 
     def _deltas(self, choice: Any) -> Iterator[JsonObject]:
         delta = choice.get("delta")
