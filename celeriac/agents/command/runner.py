@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -63,10 +64,10 @@ class CommandRunner:
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
         )
-        value = await run_in_child(command, job, context, {}, price=self._price)
-        result = loads(encode_result(value, f"The command {agent.command}"))
+        done = await run_in_child(command, job, context, {}, price=self._price)
+        result = loads(encode_result(done.result, f"The command {agent.command}"))
         check_output(result, job.output_schema, f"the command {agent.command}")
-        return Completed(result)
+        return replace(done, result=result)
 
     def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
         """Return program and first arguments of a command; the program as an absolute path."""

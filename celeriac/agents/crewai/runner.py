@@ -98,7 +98,7 @@ class CrewaiRunner:
             async with taping(
                 job, context, keys=self._providers.keys, workdir=context.workdir
             ) as tape:
-                result = await run_in_child(
+                done = await run_in_child(
                     self._command(job, context.workdir, private),
                     job,
                     context,
@@ -109,8 +109,8 @@ class CrewaiRunner:
                 )
         finally:
             await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
-        check_output(result, job.output_schema, f"the crew {job.agent_name}")
-        return Completed(result)
+        check_output(done.result, job.output_schema, f"the crew {job.agent_name}")
+        return done
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
         """Find every model that the crew names; an error says which node names it."""

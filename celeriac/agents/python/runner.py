@@ -67,11 +67,12 @@ class PythonRunner:
             )
         function = await self._find(job.agent.function)
         if function.is_coroutine:
-            result = await _run_on_loop(function, job, AgentContext(job, context, self._price))
+            agent_context = AgentContext(job, context, self._price)
+            done = Completed(await _run_on_loop(function, job, agent_context))
         else:
-            result = await self._run_in_child(job.agent, job, context)
-        check_output(result, job.output_schema, function.path)
-        return Completed(result)
+            done = await self._run_in_child(job.agent, job, context)
+        check_output(done.result, job.output_schema, function.path)
+        return done
 
     async def _find(self, path: str) -> AgentFunction:
         """Find a function once; importing its module may take long, so a thread does it."""
@@ -81,7 +82,7 @@ class PythonRunner:
             self._functions[path] = function
         return function
 
-    async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> JsonValue:
+    async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> Completed:
         command = ChildCommand(
             arguments=(sys.executable, "-P", child_main.__file__),
             environment=child_environment(self._environment, agent.environment),

@@ -8,6 +8,7 @@ from celeriac.domain.errors.base import (
 )
 from celeriac.domain.errors.failures import (
     AgentMisconfiguredError,
+    AnswerCutOffError,
     ApprovalExpiredError,
     BudgetSpentError,
     CassetteMismatchError,
@@ -64,6 +65,7 @@ from celeriac.domain.errors.refusals import (
 
 __all__ = [
     "AgentMisconfiguredError",
+    "AnswerCutOffError",
     "AnswerInvalidError",
     "ApprovalClosedError",
     "ApprovalExpiredError",

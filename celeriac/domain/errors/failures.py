@@ -123,6 +123,12 @@ class OutputInvalidError(RetryableError):
     code = "output_invalid"
 
 
+class AnswerCutOffError(OutputInvalidError):
+    """The token limit cut the answer off; another attempt would be cut off as well."""
+
+    retryable = False
+
+
 class AgentMisconfiguredError(PermanentError):
     """The agent's configuration can't be run as it is; the message names the field."""
 

@@ -13,6 +13,7 @@ import httpx
 
 from celeriac.agents.gateway.completions import (
     CONTENT_FILTER,
+    LENGTH,
     AnswerError,
     Usage,
     completion_of,
@@ -102,6 +103,7 @@ class MeteredClient(httpx.Client):
             raise self._refused(response.status_code, response.content, response.headers)
         answer = self._answer(admission, response, began)
         (choice,) = answer["choices"]
+        self._progress.cut_off = choice["finish_reason"] == LENGTH
         text = choice["message"].get("content")
         if text:
             self._progress.message("assistant", str(text))
