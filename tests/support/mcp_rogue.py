@@ -33,6 +33,19 @@ TOOLS: dict[str, list[Tool]] = {
 }
 
 
+ANSWERS: dict[str, dict[str, object]] = {
+    "promised": {"content": [{"type": "text", "text": "42"}]},
+    "wrong": {
+        "content": [{"type": "text", "text": "40 and 2"}],
+        "structuredContent": {"total": 42},
+    },
+    "hollow": {"structuredContent": {"sum": 42}},
+    "bare": {"content": "42"},
+    "blank": {},
+    "listed": {"content": [{"text": "42"}], "isError": None, "structuredContent": [1]},
+}
+
+
 def call(manner: str, request: Request) -> None:
     """Answer a call in that manner."""
     match manner:
@@ -47,24 +60,13 @@ def call(manner: str, request: Request) -> None:
                 sys.stderr.write(f"line {number} of many, many, many\n")
             sys.stderr.flush()
             say(request, "done")
-        case "wrong":
-            content = [{"type": "text", "text": "40 and 2"}]
-            send(request, {"content": content, "structuredContent": {"total": 42}})
-        case "promised":
-            say(request, "42")
-        case "hollow":
-            send(request, {"structuredContent": {"sum": 42}})
-        case "bare":
-            send(request, {"content": "42"})
-        case "blank":
-            send(request, {})
-        case "listed":
-            send(request, {"content": [{"text": "42"}], "isError": None, "structuredContent": [1]})
         case "null":
             write(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": None}))
         case "garbage":
             write("this is no JSON")
             send(request, {"content": "neither is this what it should be"})
+        case _ if manner in ANSWERS:
+            send(request, ANSWERS[manner])
         case _:
             say(request, "done")
 

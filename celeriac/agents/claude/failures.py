@@ -6,13 +6,13 @@ from celeriac.agents.base import clip
 from celeriac.agents.claude.calls import SLOW_DOWN, CallFailure
 from celeriac.domain.agent import ClaudeAgent
 from celeriac.domain.errors import (
-    AnswerCutOffError,
     BudgetSpentError,
     ChildCrashedError,
     ContentFilteredError,
     ExecutionError,
     ModelCallLimitError,
     OutputInvalidError,
+    OutputTruncatedError,
     ProviderError,
     ProviderRateLimitedError,
     ProviderRefusedError,
@@ -51,8 +51,22 @@ def failure_of(
         return ContentFilteredError("The model refused to answer. Change the prompt or the input.")
     if not result.is_error:
         return _half(result)
+    limit = _limit_of_tokens(result, ended)
+    if limit is not None:
+        return limit
+    if call is None and result.api_error_status is not None:
+        call = CallFailure(result.api_error_status, _words(result))
+    return (
+        RetryableError(f"Claude Code failed: {_words(result)}")
+        if call is None
+        else (failure_of_call(call))
+    )
+
+
+def _limit_of_tokens(result: ResultMessage, ended: str | None) -> ExecutionError | None:
+    """Return the error for a limit of the model that Claude Code could not work around."""
     if ended == CUT_OFF:
-        return AnswerCutOffError(
+        return OutputTruncatedError(
             "The model reached its token limit before its answer was complete. Ask for less at "
             "once, or have the agent write what is long into files.",
             answer=_words(result),
@@ -62,11 +76,7 @@ def failure_of(
             "The conversation no longer fits into the model's context window. Make the task "
             "smaller, have tools answer with less, or use another model."
         )
-    if call is None and result.api_error_status is not None:
-        call = CallFailure(result.api_error_status, _words(result))
-    if call is None:
-        return RetryableError(f"Claude Code failed: {_words(result)}")
-    return failure_of_call(call)
+    return None
 
 
 def _half(result: ResultMessage) -> ExecutionError | None:

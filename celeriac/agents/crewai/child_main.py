@@ -1,8 +1,9 @@
 """The program of a child process that runs a crew (see `runner`).
 
 Run by its path with `python -P`, by the Python of CrewAI's virtual environment, which has no
-Celeriac: only `program`, beside this file, and `gateway`, which needs nothing, are taken from it. Before anything else is imported it
-takes stdin and stdout for the protocol: what libraries print then becomes log lines.
+Celeriac: only `program`, beside this file, and modules of `gateway` that need nothing else are
+taken from it. Before anything else is imported it takes stdin and stdout for the protocol: what
+libraries print then becomes log lines.
 """
 
 import faulthandler

@@ -23,6 +23,7 @@ from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
 from celeriac.agents.crewai.tool_servers import tool_servers_of
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
+from celeriac.agents.gateway.served import ServedModels
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice, Providers
@@ -68,6 +69,7 @@ class CrewaiRunner:
         self._prices = prices
         self._servers = servers
         self._environment = environment
+        self._served = ServedModels()
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the crew and return the last task's output: text, or a value that fits its schema.
@@ -81,7 +83,10 @@ class CrewaiRunner:
                 f"The agent {job.agent_name} is no crewai agent.", field="runner"
             )
         crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
-        choices = self._choices(crew, reached=job.options.cassette_id is None)
+        reached = job.options.cassette_id is None
+        choices = self._choices(crew, reached=reached)
+        for choice in choices.values() if reached else ():
+            await self._served.check(choice)
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
         if self._venv.state() is not State.READY:

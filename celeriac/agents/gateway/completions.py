@@ -1,7 +1,8 @@
 """What OpenAI's chat completions hold, as servers really write them.
 
 Many servers speak this protocol, each a little differently. Everything here returns OpenAI's own
-form, or raises AnswerError for what is no answer. Needs the standard library only (see the package).
+form, or raises AnswerError for what is no answer. Needs the standard library only (see the
+package).
 """
 
 import json
@@ -20,7 +21,8 @@ SHOWN = 300
 """Characters of a strange answer that an error shows."""
 
 _ENDINGS = {
-    STOP: "stop eos eos_token end end_turn stop_sequence stop_token complete completed finish finished",
+    STOP: "stop eos eos_token end end_turn stop_sequence stop_token complete completed finish "
+    "finished",
     LENGTH: "length max_tokens max_output_tokens max_completion_tokens max_length model_length "
     "token_limit context_length context_window model_context_window_exceeded",
     TOOL_CALLS: "tool_calls tool_call tool_use function_call function_calls",
@@ -33,7 +35,7 @@ _FIRST_ERROR, _LAST_ERROR = 400, 599
 
 
 class AnswerError(Exception):
-    """A provider sent what is no whole answer; `status` is the HTTP status that it names, if any."""
+    """A provider sent what is no whole answer; `status` is the HTTP status that it names."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -135,7 +137,7 @@ class ToolCalls:
         self._by_index: dict[int, _Call] = {}
 
     def take(self, pieces: object) -> None:
-        """Take the `tool_calls` of a chunk or a message; raises AnswerError where that is no list."""
+        """Take the `tool_calls` of a chunk or a message; raises AnswerError for what is no list."""
         if pieces is None:
             return
         if not isinstance(pieces, list) or not all(isinstance(each, Mapping) for each in pieces):

@@ -1,4 +1,4 @@
-"""Who is told what the wire does: a model that says something is not the same as one that is asked."""
+"""Who is told what happens on the wire while a model is asked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

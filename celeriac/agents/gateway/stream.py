@@ -48,6 +48,7 @@ class AnswerStream(httpx2.AsyncByteStream):
         self._heard = heard
         self._reader = EventReader()
         self._answer = _Answer()
+        self._cut = False
         self._pieces = response.aiter_bytes()
         self._chunks = self._passed_on()
 
@@ -95,33 +96,34 @@ class AnswerStream(httpx2.AsyncByteStream):
 
     async def _events(self) -> AsyncIterator[Event]:
         """Yield the events of a stream; a whole completion is one, and anything else is refused."""
-        begun = b""
-        streams: bool | None = None
+        begun, streams = b"", None
+        async for piece in self._received():
+            data = piece
+            if not streams:
+                data = begun = begun + piece
+                streams = _is_stream(begun[:_SHOWN_BYTES])
+                if len(begun) > MAX_WHOLE_BYTES:
+                    raise AnswerError("it sent an answer that is too long, and no stream")
+            for event in self._reader.feed(data) if streams else ():
+                yield event
+        if not streams:
+            yield Event(json.dumps(_chunk_of(self._whole(begun))))
+            yield Event(_DONE)
+            return
+        for event in () if self._cut else self._reader.end():
+            yield event
+        if self._answer.empty:
+            raise AnswerError(self._no_answer(begun))
+
+    async def _received(self) -> AsyncIterator[bytes]:
+        """Yield the body; a connection that is lost after the answer's end does no harm."""
         try:
             async for piece in self._pieces:
-                if streams is None:
-                    begun += piece
-                    streams = _is_stream(begun)
-                    piece = begun
-                elif not streams:
-                    begun += piece
-                    if len(begun) > MAX_WHOLE_BYTES:
-                        raise AnswerError("it sent an answer that is too long, and no stream")
-                if streams:
-                    for event in self._reader.feed(piece):
-                        yield event
+                yield piece
         except httpx2.HTTPError:
             if not self._answer.ended:
                 raise
-            return  # the answer was whole already
-        if streams:
-            for event in self._reader.end():
-                yield event
-            if self._answer.empty:
-                raise AnswerError(self._no_answer(begun))
-        else:
-            yield Event(json.dumps(_chunk_of(self._whole(begun))))
-            yield Event(_DONE)
+            self._cut = True
 
     def _whole(self, body: bytes) -> dict[str, Any]:
         try:
@@ -153,7 +155,7 @@ class _Answer:
         self.usage = Usage()
         """What it used, as far as the server has said."""
         self._thinking = InlineThinking()
-        self._head: JsonObject = {"id": "", "created": 0, "model": ""}
+        self._head: dict[str, Any] = {"id": "", "created": 0, "model": ""}
 
     @property
     def ended(self) -> bool:

@@ -8,7 +8,6 @@ from celeriac.domain.errors.base import (
 )
 from celeriac.domain.errors.failures import (
     AgentMisconfiguredError,
-    AnswerCutOffError,
     ApprovalExpiredError,
     BudgetSpentError,
     CassetteMismatchError,
@@ -21,6 +20,7 @@ from celeriac.domain.errors.failures import (
     MemoryLimitError,
     ModelCallLimitError,
     OutputInvalidError,
+    OutputTruncatedError,
     PermanentError,
     ProviderError,
     ProviderRateLimitedError,
@@ -65,7 +65,6 @@ from celeriac.domain.errors.refusals import (
 
 __all__ = [
     "AgentMisconfiguredError",
-    "AnswerCutOffError",
     "AnswerInvalidError",
     "ApprovalClosedError",
     "ApprovalExpiredError",
@@ -97,6 +96,7 @@ __all__ = [
     "NameTakenError",
     "NotFoundError",
     "OutputInvalidError",
+    "OutputTruncatedError",
     "PermanentError",
     "ProviderError",
     "ProviderRateLimitedError",

@@ -123,10 +123,10 @@ class OutputInvalidError(RetryableError):
     code = "output_invalid"
 
 
-class AnswerCutOffError(OutputInvalidError):
+class OutputTruncatedError(PermanentError):
     """The token limit cut the answer off; another attempt would be cut off as well."""
 
-    retryable = False
+    code = "output_truncated"
 
 
 class AgentMisconfiguredError(PermanentError):

@@ -191,9 +191,8 @@ def test_a_server_that_is_closed_for_a_time_is_not_asked_before_it(workers: Work
 
 def test_what_the_token_limit_cuts_off_says_so(workers: Workers) -> None:
     worker = workers()
-    cut, whole = worker.submit(worker.task("short one"), 1) + worker.submit(
-        worker.task("greet me"), 1
-    )
+    (cut,) = worker.submit(worker.task("short one"), 1)
+    (whole,) = worker.submit(worker.task("greet me"), 1)
     worker.work()
 
     row = worker.get(cut)

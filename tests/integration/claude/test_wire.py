@@ -25,7 +25,12 @@ def events(*given: dict[str, Any]) -> bytes:
 
 
 def start(usage: object = None) -> dict[str, Any]:
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL}
+    message: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": MODEL,
+    }
     message |= {"content": [], "stop_reason": None, "stop_sequence": None}
     return {"type": "message_start", "message": {**message, "usage": usage or USAGE}}
 
@@ -65,22 +70,109 @@ HALF = {"code": "provider_error", "words": "no end"}
 ROWS = {
     each.name: each
     for each in (
-        row("a stop sequence", answered("AB", "stop_sequence"), result="AB", finish="stop_sequence"),
+        row(
+            "a stop sequence", answered("AB", "stop_sequence"), result="AB", finish="stop_sequence"
+        ),
         row("a pause", answered("Half", "pause_turn"), finish="pause_turn", **HALF),
         row("an unknown stop reason", answered("Half", "strange"), finish="strange", **HALF),
-        row("max_tokens", answered("Half", "max_tokens"), code="output_invalid", retryable=False, words="token limit", finish="max_tokens", requests=4),
-        row("the context window", answered("Half", "model_context_window_exceeded"), code="provider_refused", retryable=False, words="context window", finish="model_context_window_exceeded", requests=4),
-        row("nothing said", answered("", "end_turn"), code="output_invalid", words="nothing", finish="end_turn", requests=2),
-        row("input tokens that fall back to zero", answered("AB", "end_turn", {"input_tokens": 0, "output_tokens": 20}, {"input_tokens": 600, "output_tokens": 1}), tokens=(600, 20, 0), **FINE),
-        row("cached tokens that fall back to zero", answered("AB", "end_turn", {"cache_read_input_tokens": 0, "output_tokens": 20}, {**USAGE, "cache_read_input_tokens": 50}), tokens=(150, 20, 50), **FINE),
-        row("usage of null", answered("AB", "end_turn", {"input_tokens": None, "output_tokens": 20}), **FINE),
-        row("usage below zero", answered("AB", "end_turn", {"input_tokens": -5, "output_tokens": 20}), **FINE),
-        row("a ping and an empty event", stream(start(), *text("AB"), *end("end_turn"), before=b": hello\n\nevent: ping\ndata: {\"type\": \"ping\"}\n\n"), **FINE),
-        row("an HTML page", body(b"<html>Gateway</html>", kind="text/html"), code="provider_error", finish="unfinished", tokens=(0, 0, 0), requests=0),
-        row("an empty body", Sent(), code="provider_error", finish="unfinished", tokens=(0, 0, 0), requests=0),
-        *(each for each in REFUSALS if each.name in ("429 with a date", "429 with milliseconds", "503 with seconds", "529 with seconds", "500 with milliseconds")),
+        row(
+            "max_tokens",
+            answered("Half", "max_tokens"),
+            code="output_truncated",
+            retryable=False,
+            words="token limit",
+            finish="max_tokens",
+            requests=4,
+        ),
+        row(
+            "the context window",
+            answered("Half", "model_context_window_exceeded"),
+            code="provider_refused",
+            retryable=False,
+            words="context window",
+            finish="model_context_window_exceeded",
+            requests=4,
+        ),
+        row(
+            "nothing said",
+            answered("", "end_turn"),
+            code="output_invalid",
+            words="nothing",
+            finish="end_turn",
+            requests=2,
+        ),
+        row(
+            "input tokens that fall back to zero",
+            answered(
+                "AB",
+                "end_turn",
+                {"input_tokens": 0, "output_tokens": 20},
+                {"input_tokens": 600, "output_tokens": 1},
+            ),
+            tokens=(600, 20, 0),
+            **FINE,
+        ),
+        row(
+            "cached tokens that fall back to zero",
+            answered(
+                "AB",
+                "end_turn",
+                {"cache_read_input_tokens": 0, "output_tokens": 20},
+                {**USAGE, "cache_read_input_tokens": 50},
+            ),
+            tokens=(150, 20, 50),
+            **FINE,
+        ),
+        row(
+            "usage of null",
+            answered("AB", "end_turn", {"input_tokens": None, "output_tokens": 20}),
+            **FINE,
+        ),
+        row(
+            "usage below zero",
+            answered("AB", "end_turn", {"input_tokens": -5, "output_tokens": 20}),
+            **FINE,
+        ),
+        row(
+            "a ping and an empty event",
+            stream(
+                start(),
+                *text("AB"),
+                *end("end_turn"),
+                before=b': hello\n\nevent: ping\ndata: {"type": "ping"}\n\n',
+            ),
+            **FINE,
+        ),
+        row(
+            "an HTML page",
+            body(b"<html>Gateway</html>", kind="text/html"),
+            code="provider_error",
+            finish="unfinished",
+            tokens=(0, 0, 0),
+            requests=0,
+        ),
+        row(
+            "an empty body",
+            Sent(),
+            code="provider_error",
+            finish="unfinished",
+            tokens=(0, 0, 0),
+            requests=0,
+        ),
+        *(
+            each
+            for each in REFUSALS
+            if each.name
+            in (
+                "429 with a date",
+                "429 with milliseconds",
+                "503 with seconds",
+                "529 with seconds",
+                "500 with milliseconds",
+            )
+        ),
     )
-}  # fmt: skip
+}
 
 
 def wire(exchange: Exchange) -> None:
