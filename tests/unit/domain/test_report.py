@@ -78,8 +78,8 @@ def test_a_report_tells_what_was_done() -> None:
 
 
 def test_a_result_that_is_cut_off_is_marked() -> None:
-    assert "## Result\n\n**Cut off**" in markdown(_execution(truncated=True), [])
-    assert "Cut off" not in markdown(_execution(), [])
+    assert "## Result\n\n**Cut off**" in markdown(_execution(result="Once upon a", truncated=True), [])
+    assert "Cut off" not in markdown(_execution(result="It ended."), [])
 
 
 def test_model_calls_are_told_with_their_totals() -> None:
