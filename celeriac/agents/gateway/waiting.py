@@ -18,9 +18,7 @@ LONGEST_WAIT = 86_400.0
 """The longest wait that is believed, in seconds."""
 
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
-_RESETS = re.compile(
-    r"(?:x-)?(?:anthropic-)?rate-?limit-(?:(?P<a>[\w-]+)-)?reset(?:-(?P<b>[\w-]+))?"
-)
+_RESETS = re.compile(r"(?:x-|anthropic-)?rate-?limit-(?:[\w-]+-)?reset(?:-[\w-]+)?")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|d|h|m|s))")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _EPOCH = 1e9

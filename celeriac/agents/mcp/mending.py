@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
-from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 from mcp_types import (
     CONNECTION_CLOSED,
@@ -23,7 +22,8 @@ from pydantic import TypeAdapter, ValidationError
 from celeriac.kit.jsontypes import dumps
 
 Incoming = SessionMessage | Exception
-Transport = AbstractAsyncContextManager[tuple[ReadStream[Incoming], WriteStream[SessionMessage]]]
+Streams = tuple[Any, Any]
+"""What a transport receives from, and sends to; the SDK's types of these are private."""
 
 NOT_ASKED_FOR = "[The tool's answer is not in the form that MCP asks for; this is what it holds.]"
 
@@ -44,9 +44,7 @@ class Mending:
         self._methods: dict[int | str, str] = {}
 
     @asynccontextmanager
-    async def of(
-        self, transport: Transport
-    ) -> AsyncIterator[tuple[ReadStream[Incoming], WriteStream[SessionMessage]]]:
+    async def of(self, transport: AbstractAsyncContextManager[Streams]) -> AsyncIterator[Streams]:
         """Give the block the streams of `transport`, mended."""
         async with transport as (incoming, outgoing):
             yield _Incoming(incoming, self), _Outgoing(outgoing, self)
@@ -119,7 +117,7 @@ def _text(text: str) -> dict[str, str]:
 
 
 class _Incoming:
-    def __init__(self, stream: ReadStream[Incoming], mending: Mending) -> None:
+    def __init__(self, stream: Any, mending: Mending) -> None:
         self._stream = stream
         self._mending = mending
 
@@ -139,8 +137,8 @@ class _Incoming:
         await self._stream.__aenter__()
         return self
 
-    async def __aexit__(self, *end: Any) -> bool | None:
-        return await self._stream.__aexit__(*end)
+    async def __aexit__(self, *end: Any) -> None:
+        await self._stream.__aexit__(*end)
 
     @property
     def last_context(self) -> Any:
@@ -148,7 +146,7 @@ class _Incoming:
 
 
 class _Outgoing:
-    def __init__(self, stream: WriteStream[SessionMessage], mending: Mending) -> None:
+    def __init__(self, stream: Any, mending: Mending) -> None:
         self._stream = stream
         self._mending = mending
 
@@ -163,5 +161,5 @@ class _Outgoing:
         await self._stream.__aenter__()
         return self
 
-    async def __aexit__(self, *end: Any) -> bool | None:
-        return await self._stream.__aexit__(*end)
+    async def __aexit__(self, *end: Any) -> None:
+        await self._stream.__aexit__(*end)

@@ -10,6 +10,7 @@ import select
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 
 from celeriac.agents.child.lines import LineSplitter
 
@@ -22,6 +23,8 @@ KEPT_LINES = 20
 _READ_BYTES = 65_536
 _TAIL_BYTES = 16_384
 """Bytes of dropped output of which the last lines are kept."""
+_STOP_SECONDS = 0.3
+"""How long is still read after the server's end; what it has started may go on writing."""
 _PAUSE_SECONDS = 0.005
 """Between reads of what is dropped: a server that writes faster waits for its own pipe."""
 
@@ -71,7 +74,8 @@ class StderrReader:
         finally:
             os.close(self._descriptor)
             os.close(self._wake)
-            self._loop.call_soon_threadsafe(self._end)
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
         self.lines.put_nowait(None)
@@ -82,18 +86,18 @@ class StderrReader:
         poll.register(self._descriptor, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         splitter = LineSplitter()
-        stopping = False
-        while True:
-            ready = {descriptor for descriptor, _ in poll.poll(0 if stopping else None)}
-            if self._wake in ready and not stopping:
-                stopping = True
+        until: float | None = None
+        while until is None or time.monotonic() < until:
+            ready = {descriptor for descriptor, _ in poll.poll(None if until is None else 0)}
+            if self._wake in ready:
+                until = time.monotonic() + _STOP_SECONDS
                 poll.unregister(self._wake)
             if self._descriptor in ready:
                 chunk = os.read(self._descriptor, _READ_BYTES)
                 if not chunk:
                     break
-                self._take(chunk, splitter, stopping=stopping)
-            elif stopping:
+                self._take(chunk, splitter, stopping=until is not None)
+            elif until is not None:
                 break
         self._pass_on(splitter.rest())
         if self._dropped:
@@ -129,4 +133,5 @@ class StderrReader:
             self._send(lines)
 
     def _send(self, lines: list[str]) -> None:
-        self._loop.call_soon_threadsafe(self.lines.put_nowait, lines)
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.lines.put_nowait, lines)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
+from celeriac.agents.llm.watchdog import Patience
 from celeriac.domain.errors import ExecutionError, ProviderError
 from celeriac.domain.outcome import Completed, Parked
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job
@@ -37,8 +38,8 @@ def fenced(exchange: Exchange) -> None:
     exchange.answer('<think>A ticket.</think>{"category": "billing", ', '"summary": "Twice."}')
 
 
-def parroted(exchange: Exchange) -> None:
-    """Refuse, at first without a stream, with a wait that passes soon."""
+def busy(exchange: Exchange) -> None:
+    """Refuse the first request, with a wait that passes soon."""
     if exchange.tries == 1:
         exchange.error(503, {"message": "Busy"}, retry_after="1")
     else:
@@ -47,7 +48,7 @@ def parroted(exchange: Exchange) -> None:
 
 @pytest.fixture(scope="session")
 def scripted_server() -> Iterator[ModelServer]:
-    own = {"play": play, "blank": blank, "fenced": fenced, "parroted": parroted}
+    own = {"play": play, "blank": blank, "fenced": fenced, "busy": busy}
     with ModelServer({**SCENES, **own}).running() as server:
         yield server
 
@@ -58,6 +59,7 @@ def test_the_table_is_long_enough() -> None:
     assert len(rows) >= 60
 
 
+@pytest.mark.requirement("E5")
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 async def test_what_a_provider_sends_has_one_outcome(
     runner: LlmRunner, context: RecordingContext, model_server: ModelServer, row: Row
@@ -136,9 +138,7 @@ async def test_the_pauses_of_the_client_are_no_silence_of_the_model(
     model_server: ModelServer, runner: LlmRunner, context: RecordingContext
 ) -> None:
     """The pause is longer than the model may be silent, which it is not."""
-    from celeriac.agents.llm.watchdog import Patience
-
     runner._patience = Patience(first=0.8, between=0.8)
 
-    assert await runner.run(llm_job("parroted"), context) == Completed("AB")
+    assert await runner.run(llm_job("busy"), context) == Completed("AB")
     assert len(model_server.received) == 2

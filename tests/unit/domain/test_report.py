@@ -78,7 +78,9 @@ def test_a_report_tells_what_was_done() -> None:
 
 
 def test_a_result_that_is_cut_off_is_marked() -> None:
-    assert "## Result\n\n**Cut off**" in markdown(_execution(result="Once upon a", truncated=True), [])
+    assert "## Result\n\n**Cut off**" in markdown(
+        _execution(result="Once upon a", truncated=True), []
+    )
     assert "Cut off" not in markdown(_execution(result="It ended."), [])
 
 
