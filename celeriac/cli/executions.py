@@ -244,6 +244,7 @@ def _facts(execution: "Execution") -> dict[str, str]:
         else "",
         "traceback": str(error.get("traceback") or ""),
         "variables": plain(execution.variables),
+        "cut off": "yes, by the model's token limit" if execution.truncated else "",
         "result": "" if execution.result is None else plain(execution.result),
     }
     return {name: value for name, value in facts.items() if value}

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, func, literal, null, select, text
+from sqlalchemy import Connection, Row, Select, exists, func, literal, null, select, text
 
+from celeriac.db.models import events, tasks
 from celeriac.db.models import executions as table
-from celeriac.db.models import tasks
 from celeriac.db.paging import Rows, read_bounded
 from celeriac.domain.execution import Execution, TriggerType
 from celeriac.domain.options import run_options
@@ -22,6 +22,13 @@ _COMPUTED = {
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
     # agents write it, of any length; lists show it
     "progress_note": func.left(table.c.progress_note, 2_000),
+    # the last event of its log says so
+    "truncated": exists().where(
+        table.c.status == Status.COMPLETED,
+        events.c.execution_id == table.c.id,
+        events.c.seq == table.c.event_seq,
+        events.c.data["truncated"].as_boolean(),
+    ),
 }
 
 

@@ -128,3 +128,5 @@ class Execution:
     progress_done: float | None
     progress_total: float | None
     progress_note: str | None
+    truncated: bool = False
+    """Whether the model's token limit has cut the result off."""

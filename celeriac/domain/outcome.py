@@ -9,9 +9,13 @@ from celeriac.kit.jsontypes import JsonObject, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The work is done; `result` is any JSON value."""
+    """The work is done; `result` is any JSON value.
+
+    `truncated` says that it is a text which the model's token limit has cut off.
+    """
 
     result: JsonValue
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

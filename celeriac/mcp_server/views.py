@@ -108,6 +108,7 @@ class ExecutionState(BaseModel):
     status: Status
     ended: bool = Field(description="Whether it is completed, failed or cancelled for good.")
     result: Any = Field(description="Any JSON value; null until completed, and when too long.")
+    truncated: bool = Field(description="Whether the model's token limit has cut the result off.")
     result_characters: int | None = Field(
         description=f"Length of the result as JSON; above {MAX_INLINE:,} read it with get_result."
     )
@@ -139,6 +140,7 @@ class ExecutionState(BaseModel):
             **_shared(execution),
             ended=execution.status.terminal,
             result=execution.result if length is not None and length <= MAX_INLINE else None,
+            truncated=execution.truncated,
             result_characters=length,
             error_code=execution.error_code,
             error_message=execution.error_message,

@@ -18,6 +18,7 @@ from celeriac.domain.errors import (
     ExecutionError,
     InvalidInputError,
     PermanentError,
+    ProviderError,
     ProviderRateLimitedError,
     UnavailableError,
 )
@@ -48,6 +49,8 @@ class Raised:
     """Whether it was a cancellation, by us or by the agent itself."""
     parked: Parked | None
     """How the attempt is to wait, where its context has said that it must."""
+    retry_after: float | None
+    """Seconds before which the provider asks not to be called again."""
     database_away: bool
     """Whether the database was away or busy for longer than the attempt could wait."""
     rate_limited: ProviderRateLimitedError | None
@@ -77,6 +80,7 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
         retryable=_retryable(error),
         cancelled=issubclass(kind, CancelledError),
         parked=error.parked if kind is MustWaitError else None,  # type: ignore[attr-defined]
+        retry_after=_retry_after(error),
         database_away=_is(error, DatabaseUnavailableError),
         rate_limited=_rate_limited(error, failure.message),
     )
@@ -94,7 +98,7 @@ def outcome_of(raised: Raised, policy: RetryPolicy, *, retry_count: int) -> Retr
         retry_count=retry_count,
         retryable=raised.retryable,
         spread=random.uniform(-1, 1),
-        retry_after=raised.rate_limited.retry_after if raised.rate_limited else None,
+        retry_after=raised.retry_after,
     )
     if isinstance(decision, GiveUp):
         details = {**failure.details, "gave_up": decision.reason}
@@ -160,6 +164,12 @@ def _rate_limited(error: BaseException, message: str) -> ProviderRateLimitedErro
         provider=_text(lambda: error.provider, _MAX_NAME) or None,
         model=_text(lambda: error.model, _MAX_NAME) or None,
     )
+
+
+def _retry_after(error: BaseException) -> float | None:
+    if not _is(error, ProviderError):
+        return None
+    return _seconds(_asked(lambda: error.retry_after, None))
 
 
 def _seconds(said: object) -> float | None:

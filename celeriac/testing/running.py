@@ -36,6 +36,8 @@ class AgentRun:
     """What an agent did."""
 
     result: JsonValue
+    truncated: bool
+    """Whether the model's token limit has cut the result off."""
     messages: tuple[tuple[str, str], ...]
     """What was said: the role and the text."""
     tool_calls: tuple[JsonObject, ...]
@@ -146,7 +148,7 @@ class _Bench:
             runners.close(loop)
             loop.close()
 
-    def _result(self, loop: LoopThread, runner: Runner, attempts: int) -> JsonValue:
+    def _result(self, loop: LoopThread, runner: Runner, attempts: int) -> Completed:
         while True:
             try:
                 outcome = self._attempt(loop, runner)
@@ -155,7 +157,7 @@ class _Bench:
                     raise
             else:
                 if isinstance(outcome, Completed):
-                    return outcome.result
+                    return outcome
                 for question in outcome.questions:
                     self._context.give(question)
                     self._context.questions.append(question)
@@ -194,10 +196,11 @@ class _Bench:
             updated_at=now,
         )
 
-    def _told(self, result: JsonValue) -> AgentRun:
+    def _told(self, done: Completed) -> AgentRun:
         events = self._context.events
         return AgentRun(
-            result=result,
+            result=done.result,
+            truncated=done.truncated,
             messages=tuple(
                 (str(data["role"]), str(data["content"]))
                 for kind, data in events

@@ -89,6 +89,7 @@ EXECUTION: dict[str, Any] = {
     "status": "completed", "trigger_type": "manual", "execution_mode": "async",
     "priority": "normal", "queue": "task_execution",
     "variables": {"text": "Celeriac is a root vegetable."}, "result": "A root vegetable.",
+    "truncated": False,
     "error_code": None, "error_message": None, "error_details": None, "attempt": 1,
     "retry_count": 0, "crash_count": 0, "celery_task_id": _CELERY,
     "worker_hostname": "celery@shop-1/4711", "origin_id": None, "batch_id": None,

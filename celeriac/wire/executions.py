@@ -42,6 +42,9 @@ class ExecutionSummary(Wire):
     queue: str
     variables: dict[str, Any] | None = Field(default=None, description=_INCLUDED)
     result: Any = Field(default=None, description=_INCLUDED)
+    truncated: bool = Field(
+        description="Whether the result is a text that the model's token limit has cut off."
+    )
     error_code: str | None
     error_message: str | None
     error_details: dict[str, Any] | None = Field(default=None, description=_INCLUDED)

@@ -81,6 +81,28 @@ def unauthorized(exchange: Exchange) -> None:
 
 
 @_scene
+def cut(exchange: Exchange) -> None:
+    exchange.complete("Once upon a", reason="max_tokens")
+
+
+@_scene
+def numbered(exchange: Exchange) -> None:
+    """Use the tool that is offered, by a call without an id and with an object as arguments."""
+    answered = exchange.received.answered
+    if answered:
+        exchange.complete(f"The tool said: {answered[-1]}")
+        return
+    (name,) = [
+        each["function"]["name"]
+        for each in exchange.received.body["tools"]
+        if each["function"]["name"].endswith("add")
+    ]
+    call = {"function": {"name": name, "arguments": {"a": 2, "b": 3}}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    exchange.answer_with({"choices": [{"message": message, "finish_reason": "tool_use"}]})
+
+
+@_scene
 def silent(exchange: Exchange) -> None:
     exchange.wait_for_leave()
 

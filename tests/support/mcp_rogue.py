@@ -4,9 +4,12 @@
 
 `silent` never answers, `exits` at once, `stubborn` doesn't want to end; `unlisted` has a list of
 tools that is none, `schemas` one of odd tools, `many` a long one; `garbage` and `flood` answer
-calls with what is no answer, and with far too much.
+calls with what is no answer, and with far too much; `coded` answers with an error of the code that
+its argument names, `noisy` floods its stderr first, and the `promised`, `wrong`, `hollow`, `bare`,
+`blank`, `listed` and `null` work, but answer in a form that isn't quite MCP's.
 """
 
+import json
 import signal
 import sys
 import time
@@ -24,8 +27,24 @@ TOOLS: dict[str, list[Tool]] = {
         {"name": "wrong", "inputSchema": {"type": "object", "minProperties": -1}},
         {"name": "an unfit / name \N{SNOWMAN}" + "n" * 80, "inputSchema": PLAIN},
     ],
+    "promised": [{**GOOD, "outputSchema": {"type": "object", "required": ["sum"]}}],
+    "wrong": [{**GOOD, "outputSchema": {"type": "object", "required": ["sum"]}}],
+    "coded": [{**GOOD, "inputSchema": {"type": "object"}}],
     "unlisted": [{"name": 7, "inputSchema": "none"}],
     "many": [{"name": f"tool{number}", "inputSchema": PLAIN} for number in range(200)],
+}
+
+
+ANSWERS: dict[str, dict[str, object]] = {
+    "promised": {"content": [{"type": "text", "text": "42"}]},
+    "wrong": {
+        "content": [{"type": "text", "text": "40 and 2"}],
+        "structuredContent": {"total": 42},
+    },
+    "hollow": {"structuredContent": {"sum": 42}},
+    "bare": {"content": "42"},
+    "blank": {},
+    "listed": {"content": [{"text": "42"}], "isError": None, "structuredContent": [1]},
 }
 
 
@@ -34,9 +53,22 @@ def call(manner: str, request: Request) -> None:
     match manner:
         case "flood":
             write("y" * (17 * 1024 * 1024))
+        case "coded":
+            code = request["params"]["arguments"]["code"]
+            error = {"code": code, "message": "quota used up"}
+            write(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}))
+        case "noisy":
+            for number in range(200_000):
+                sys.stderr.write(f"line {number} of many, many, many\n")
+            sys.stderr.flush()
+            say(request, "done")
+        case "null":
+            write(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": None}))
         case "garbage":
             write("this is no JSON")
             send(request, {"content": "neither is this what it should be"})
+        case _ if manner in ANSWERS:
+            send(request, ANSWERS[manner])
         case _:
             say(request, "done")
 

@@ -200,7 +200,6 @@ def inner(exchange: Exchange) -> None:
 def truncated(exchange: Exchange) -> None:
     exchange.begin()
     exchange.say("Half a sent")
-    exchange.raw(b"data: [DONE]\n\n")
     exchange.finish()
 
 

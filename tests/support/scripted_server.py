@@ -58,6 +58,22 @@ class Answering(Generic[R]):
         self._handler.end_headers()
         self._handler.wfile.write(body)
 
+    def verbatim(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, dropped: bool
+    ) -> None:
+        """Answer with these bytes, in chunks; where it is `dropped`, the end is missing."""
+        self._handler.send_response(status)
+        for name, value in {**headers, "Transfer-Encoding": "chunked"}.items():
+            self._handler.send_header(name, value)
+        self._handler.send_header("Connection", "close")
+        self._handler.end_headers()
+        if body:
+            self.raw(body)
+        if dropped:
+            self.drop()
+        else:
+            self.finish()
+
     def begin_stream(self) -> None:
         """Start the event stream."""
         self._handler.send_response(200)

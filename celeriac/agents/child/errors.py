@@ -53,7 +53,9 @@ def error_of(report: ErrorReport) -> CeleriacError:
             report.message, retry_after=report.retry_after
         )
     else:
-        error = _class_of(report)(report.message)
+        kind = _class_of(report)
+        given = {"retry_after": report.retry_after} if issubclass(kind, ProviderError) else {}
+        error = kind(report.message, **given)
     error.details = {
         **error.details,
         **report.details,

@@ -61,6 +61,7 @@ class ModelCalls:
     async def charge(self, message: UsageMessage) -> None:
         """Record a call that has ended; where it was admitted its reservation is settled."""
         call = message.model_call()
+        call = replace(call, cached_tokens=min(call.cached_tokens, call.input_tokens))
         planned, ticket = self._under_way.pop(message.admission or "", (None, None))
         used = Tokens(call.input_tokens, call.output_tokens, call.cached_tokens)
         if used.input + used.output == 0:

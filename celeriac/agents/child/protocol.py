@@ -169,6 +169,8 @@ class ResultMessage(_Message):
 
     type: Literal["result"] = "result"
     value: Any = None
+    truncated: bool = False
+    """Whether it is a text that a model's token limit has cut off."""
 
 
 class ErrorReport(_Message):

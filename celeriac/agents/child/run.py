@@ -29,7 +29,8 @@ from celeriac.domain.errors import (
     HardTimeLimitError,
 )
 from celeriac.domain.events import EventType
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.domain.outcome import Completed
+from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.users import UnreachableError
 from celeriac.services.ports import Job, RunContext
 
@@ -46,7 +47,7 @@ async def run_in_child(
     extra: JsonObject,
     *,
     price: Price = unpriced,
-) -> JsonValue:
+) -> Completed:
     """Run `job` as `command` and return its result; nothing of the child is left then.
 
     The `start` message holds the job and `extra`; `price` is asked for model calls whose cost the
@@ -103,7 +104,7 @@ class _Supervision:
         self._soft_deadline = context.deadline - (limits.hard_seconds - limits.soft_seconds)
         self._soft_told = False
 
-    async def result(self) -> JsonValue:
+    async def result(self) -> Completed:
         """Return the child's result; raises what `run_in_child` does."""
         following = asyncio.ensure_future(self._follow())
         while True:
@@ -123,7 +124,7 @@ class _Supervision:
         """Whether a cancellation that comes now is the soft limit: the first one due for it."""
         return not self._soft_told and time.monotonic() >= self._soft_deadline - _CLOCK_SLACK
 
-    async def _follow(self) -> JsonValue:
+    async def _follow(self) -> Completed:
         hard_limit = asyncio.timeout(max(self._context.deadline - time.monotonic(), 0))
         try:
             async with hard_limit, self._asking:
@@ -141,7 +142,7 @@ class _Supervision:
         await self._let_exit()
         if isinstance(last, ErrorMessage):
             raise error_of(last.error)
-        return last.value
+        return Completed(last.value, truncated=last.truncated)
 
     async def _until_last(self) -> ResultMessage | ErrorMessage | None:
         """Relay messages up to the one that ends the work; None where the child ends without."""

@@ -22,7 +22,7 @@ from celeriac.agents.claude.continuation import Continuation, Next, state_of
 from celeriac.agents.claude.conversation import Conversation, Inbox, SilenceError
 from celeriac.agents.claude.directories import SessionDirectories
 from celeriac.agents.claude.environment import cli_environment
-from celeriac.agents.claude.failures import failure_of, failure_of_sdk
+from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk
 from celeriac.agents.claude.gateway import Gateway
 from celeriac.agents.claude.options import sdk_options
 from celeriac.agents.claude.permissions import Permissions
@@ -141,12 +141,15 @@ class Attempt:
             raise ToolServerError(
                 "The tool whose call was approved is not there any more; its MCP server is gone."
             )
-        failure = failure_of(result, calls.failure, self._spec)
+        failure = failure_of(result, calls.failure, self._spec, ended=calls.stop_reason)
         if failure is not None:
             raise failure
         await self._keep(Next.BEGIN)
-        value = await self._output.value(result) if self._output else result.result or ""
-        return Completed(await final_result(value, None, f"the agent {self._job.agent_name}"))
+        value = await self._output.value(result) if self._output else result.result
+        return Completed(
+            await final_result(value, None, f"the agent {self._job.agent_name}"),
+            truncated=self._output is None and result.stop_reason == CUT_OFF,
+        )
 
     async def _permissions(self, calls: Calls) -> Permissions:
         return Permissions(

@@ -17,6 +17,7 @@ from celeriac.agents.claude.http import (
 )
 from celeriac.agents.claude.metering import Reading
 from celeriac.agents.claude.upstream import ANTHROPIC, Upstream
+from celeriac.agents.gateway.waiting import LONGEST_PAUSE, wait_of
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.tape.server import Answer, Incoming
 from celeriac.domain.errors import CeleriacError
@@ -30,10 +31,6 @@ MESSAGES_PATH = "/v1/messages"
 
 _BYTES_PER_TOKEN = 3
 """A cautious guess for what is about to be sent; the bill is measured, not guessed."""
-
-_LONGEST_RETRY_AFTER = 5.0
-"""Seconds that a call waits in its place when the provider asks to slow down; an attempt that is
-asked to wait longer ends, and gives its slot to another."""
 
 _LIKELY_OUTPUT = 4_096
 """Tokens that an answer is thought to need at most."""
@@ -74,6 +71,8 @@ class Calls:
     ) -> None:
         self.failure: CallFailure | None = None
         """Why the newest call failed, if it did."""
+        self.stop_reason: str | None = None
+        """How the newest answer ended."""
         self._upstream = upstream
         self._client = client
         self._address = address.rstrip("/")
@@ -160,7 +159,7 @@ class Calls:
                 latency_ms=latency_ms,
                 finish_reason=f"http_{status}" if refused else reading.stop_reason or _UNFINISHED,
                 cost=Decimal(0) if refused else cost,
-                booked=planned if unfinished else None,
+                booked=planned if unfinished or not (reading.measured or refused) else None,
             ),
             ticket,
         )
@@ -191,25 +190,27 @@ class Calls:
         self, response: httpx2.Response, answer: Answer, reading: Reading
     ) -> None:
         await answer.begin(response.status_code, returned_headers(response))
-        if "event-stream" in response.headers.get("content-type", ""):
-            async for chunk in response.aiter_bytes():
-                reading.feed(chunk)
-                await answer.piece(chunk)
-        else:
+        if "json" in response.headers.get("content-type", ""):
             body = await response.aread()
             reading.take(body)
             await answer.piece(body)
+        else:
+            async for chunk in response.aiter_bytes():
+                reading.feed(chunk)
+                await answer.piece(chunk)
         await answer.end()
+        self.stop_reason = reading.stop_reason
         whole = reading.stop_reason is not None
         self.failure = None if whole else CallFailure(None, "the answer broke off")
 
     async def _pass_error(self, response: httpx2.Response, answer: Answer) -> None:
         body = (await response.aread())[:_KEPT_ERROR]
         message = self._upstream.without_key(_message_of(body) or response.reason_phrase)
-        retry_after = _seconds(response.headers.get("retry-after"))
+        retry_after = wait_of(response.headers, body)
         self.failure = CallFailure(response.status_code, message, retry_after)
         headers = returned_headers(response)
-        if response.status_code == SLOW_DOWN and (retry_after or 0.0) > _LONGEST_RETRY_AFTER:
+        if (retry_after or 0.0) > LONGEST_PAUSE:
+            # the attempt ends, and gives its slot to another
             headers = [*(each for each in headers if each[0] != NO_RETRY[0]), NO_RETRY]
         await respond(answer, response.status_code, headers, body)
 
@@ -240,12 +241,3 @@ def _object(body: bytes) -> JsonObject:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _seconds(text: str | None) -> float | None:
-    """Read a Retry-After; dates and nonsense count as none."""
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None

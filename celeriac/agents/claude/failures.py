@@ -12,12 +12,18 @@ from celeriac.domain.errors import (
     ExecutionError,
     ModelCallLimitError,
     OutputInvalidError,
+    OutputTruncatedError,
     ProviderError,
     ProviderRateLimitedError,
     ProviderRefusedError,
     RetryableError,
 )
 
+CUT_OFF = "max_tokens"
+"""The stop reason of an answer that the token limit has cut off."""
+
+_CONTEXT = "model_context_window_exceeded"
+_ENDINGS = frozenset({"end_turn", "stop_sequence", "tool_use", CUT_OFF})
 _SHOWN = 500
 _SERVER_ERRORS = 500
 _PASSING = frozenset({408, 409, 425})
@@ -31,12 +37,12 @@ _ADVICE = {
 
 
 def failure_of(
-    result: ResultMessage, call: CallFailure | None, spec: ClaudeAgent
+    result: ResultMessage, call: CallFailure | None, spec: ClaudeAgent, *, ended: str | None
 ) -> ExecutionError | None:
     """Return the error that a result tells of, or None for a good one.
 
     An API error comes with `subtype="success"`: `is_error` decides. `call` is how the newest call
-    of the API failed, if it did.
+    of the API failed, if it did, and `ended` the stop reason of the newest answer.
     """
     own = _own_limit(result, spec)
     if own is not None:
@@ -44,12 +50,45 @@ def failure_of(
     if result.stop_reason == "refusal":
         return ContentFilteredError("The model refused to answer. Change the prompt or the input.")
     if not result.is_error:
-        return None
+        return _half(result)
+    limit = _limit_of_tokens(result, ended)
+    if limit is not None:
+        return limit
     if call is None and result.api_error_status is not None:
         call = CallFailure(result.api_error_status, _words(result))
-    if call is None:
-        return RetryableError(f"Claude Code failed: {_words(result)}")
-    return failure_of_call(call)
+    return (
+        RetryableError(f"Claude Code failed: {_words(result)}")
+        if call is None
+        else (failure_of_call(call))
+    )
+
+
+def _limit_of_tokens(result: ResultMessage, ended: str | None) -> ExecutionError | None:
+    """Return the error for a limit of the model that Claude Code could not work around."""
+    if ended == CUT_OFF:
+        return OutputTruncatedError(
+            "The model reached its token limit before its answer was complete. Ask for less at "
+            "once, or have the agent write what is long into files.",
+            answer=_words(result),
+        )
+    if ended == _CONTEXT:
+        return ProviderRefusedError(
+            "The conversation no longer fits into the model's context window. Make the task "
+            "smaller, have tools answer with less, or use another model."
+        )
+    return None
+
+
+def _half(result: ResultMessage) -> ExecutionError | None:
+    """Return the error for a result that is none, although Claude Code takes it for one."""
+    if result.stop_reason is not None and result.stop_reason not in _ENDINGS:
+        return ProviderError(
+            f"Anthropic's API ended its answer with the stop reason {result.stop_reason!r}, which "
+            "is no end."
+        )
+    if not (result.result or "").strip() and result.structured_output is None:
+        return OutputInvalidError("The model answered with nothing.")
+    return None
 
 
 def _own_limit(result: ResultMessage, spec: ClaudeAgent) -> ExecutionError | None:
@@ -86,7 +125,11 @@ def failure_of_call(call: CallFailure) -> ExecutionError:
         return ProviderRefusedError(
             f"Anthropic's API refuses the request: HTTP {status}, {said}. {advice}", status=status
         )
-    return ProviderError(f"Anthropic's API failed: HTTP {status}, {said}", status=status)
+    return ProviderError(
+        f"Anthropic's API failed: HTTP {status}, {said}",
+        retry_after=call.retry_after,
+        status=status,
+    )
 
 
 def failure_of_sdk(

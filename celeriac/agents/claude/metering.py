@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+from celeriac.agents.gateway.completions import count_of
 from celeriac.agents.pricing import Tokens
 from celeriac.kit.jsontypes import loads
 
@@ -11,6 +12,12 @@ _MAX_LINE = 4_000_000
 """Bytes of an unfinished line that are kept; a longer one tells nothing that we read."""
 
 _READ = (b'"message_start"', b'"content_block_start"', b'"message_delta"')
+_COUNTED = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
 _LOOKED_AT = 200
 """Bytes at the beginning of an event's data that tell its type."""
 
@@ -35,7 +42,7 @@ class Reading:
     @property
     def measured(self) -> bool:
         """Whether the provider said what was used."""
-        return bool(self._usage)
+        return any(self._usage.values())
 
     @property
     def tokens(self) -> Tokens:
@@ -92,10 +99,10 @@ class Reading:
             self.stop_reason = reason
 
     def _count(self, usage: dict[str, Any]) -> None:
-        """Take over counts; those of later events are totals, not additions."""
-        for name, count in usage.items():
-            if isinstance(count, int) and count >= 0:
-                self._usage[name] = count
+        """Take over counts; those of later events are totals, and some gateways zero them there."""
+        for name in _COUNTED:
+            if name in usage:
+                self._usage[name] = max(self._usage.get(name, 0), count_of(usage[name]))
 
 
 def _object(text: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -66,10 +67,9 @@ class CommandRunner:
             # of the administrator's own words only: what an agent names is opened to nobody
             reads=tuple(Path(each) for each in line if each.startswith("/")),
         )
-        value = await run_in_child(command, job, context, {}, price=self._price)
-        return Completed(
-            await final_result(value, job.output_schema, f"the command {agent.command}")
-        )
+        done = await run_in_child(command, job, context, {}, price=self._price)
+        source = f"the command {agent.command}"
+        return replace(done, result=await final_result(done.result, job.output_schema, source))
 
     def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
         """Return program and first arguments of a command; the program as an absolute path."""

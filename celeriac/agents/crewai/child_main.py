@@ -1,8 +1,9 @@
 """The program of a child process that runs a crew (see `runner`).
 
 Run by its path with `python -P`, by the Python of CrewAI's virtual environment, which has no
-Celeriac: only `program`, beside this file, is taken from it. Before anything else is imported it
-takes stdin and stdout for the protocol: what libraries print then becomes log lines.
+Celeriac: only `program`, beside this file, and modules of `gateway` that need nothing else are
+taken from it. Before anything else is imported it takes stdin and stdout for the protocol: what
+libraries print then becomes log lines.
 """
 
 import faulthandler
@@ -12,6 +13,9 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+
+_PARENTS = ("celeriac", "celeriac.agents")
+"""Packages that the loaded one lies in; here they hold nothing else."""
 
 
 def main() -> int:
@@ -30,25 +34,28 @@ def main() -> int:
     line = commands.readline()
     if not line:
         return 0  # the worker changed its mind before it said what to do
-    _load_program()
+    here = Path(__file__)
+    for name in _PARENTS:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = []
+    _load("celeriac.agents.gateway", here.parents[1] / "gateway")
+    _load("celeriac_crew", here.with_name("program"))
     from celeriac_crew.channel import Channel
     from celeriac_crew.work import work
 
     return int(work(json.loads(line), Channel(answers, commands)))
 
 
-def _load_program() -> ModuleType:
-    """Import the package `program` as `celeriac_crew`, without anything that lies beside it."""
-    folder = Path(__file__).with_name("program")
+def _load(name: str, folder: Path) -> None:
+    """Import the package in `folder` as `name`, without anything that lies beside it."""
     spec = importlib.util.spec_from_file_location(
-        "celeriac_crew", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
 from celeriac.agents.crewai.tool_servers import programs_of_crew, tool_servers_of
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
+from celeriac.agents.gateway.served import ServedModels
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice, Providers
@@ -69,6 +70,7 @@ class CrewaiRunner:
         self._prices = prices
         self._servers = servers
         self._confinement = confinement
+        self._served = ServedModels()
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the crew and return the last task's output: text, or a value that fits its schema.
@@ -83,7 +85,10 @@ class CrewaiRunner:
             )
         # its many texts may take a while, which the loop does not have
         crew = await CHECKS.run(_rendered, job.agent.crew, job)
-        choices = self._choices(crew, reached=job.options.cassette_id is None)
+        reached = job.options.cassette_id is None
+        choices = self._choices(crew, reached=reached)
+        for choice in choices.values() if reached else ():
+            await self._served.check(choice)
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
         if self._venv.state() is not State.READY:
@@ -100,7 +105,7 @@ class CrewaiRunner:
             async with taping(
                 job, context, keys=self._providers.keys, workdir=context.workdir
             ) as tape:
-                result = await run_in_child(
+                done = await run_in_child(
                     self._command(job, crew, context.workdir, private),
                     job,
                     context,
@@ -111,9 +116,8 @@ class CrewaiRunner:
                 )
         finally:
             await FILES.run(shutil.rmtree, private, ignore_errors=True)
-        return Completed(
-            await final_result(result, job.output_schema, f"the crew {job.agent_name}")
-        )
+        source = f"the crew {job.agent_name}"
+        return replace(done, result=await final_result(done.result, job.output_schema, source))
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
         """Find every model that the crew names; an error says which node names it."""

@@ -10,12 +10,7 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from celeriac.agents.llm.clients import Clients
 from celeriac.agents.providers import OPENAI, Choice, Provider
 
-_WHOLE_STREAMS = OpenAIModelProfile(
-    # Without it a stream that breaks off cleanly would pass for a finished answer.
-    openai_chat_streaming_requires_finish_reason=True,
-)
 _COMPATIBLE = OpenAIModelProfile(
-    openai_chat_streaming_requires_finish_reason=True,
     # The older name `max_tokens` is the one that all compatible servers know.
     openai_chat_supports_max_completion_tokens=False,
     supports_json_schema_output=True,
@@ -41,7 +36,7 @@ class ChatModels:
         model = OpenAIChatModel(
             choice.model,
             provider=_provider(choice.provider, client),
-            profile=_WHOLE_STREAMS if choice.provider.name == OPENAI else _COMPATIBLE,
+            profile=None if choice.provider.name == OPENAI else _COMPATIBLE,
         )
         self._models[choice] = client, model  # the client is another one on another event loop
         return model

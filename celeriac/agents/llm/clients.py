@@ -5,14 +5,10 @@ import asyncio
 import httpx2
 from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI
 
+from celeriac.agents.gateway.http import ChatClient
 from celeriac.agents.providers import OPENAI, Provider
 
-MAX_RETRIES = 2
-"""How often the client itself repeats a request that failed in passing, with short pauses."""
-
-_LONGEST_PAUSE = 5.0
 _CONNECT_SECONDS = 10.0
-_TOO_MANY_REQUESTS = 429
 _NO_KEY = "none"
 _OPENAI_ONLY = ("openai-organization", "openai-project")
 
@@ -47,16 +43,15 @@ class Clients:
         return AsyncOpenAI(
             base_url=provider.base_url,
             api_key=provider.api_key or _NO_KEY,
-            max_retries=MAX_RETRIES,
-            http_client=httpx2.AsyncClient(
+            max_retries=0,  # the HTTP client repeats requests itself
+            http_client=ChatClient(
                 timeout=self._timeout,
                 limits=DEFAULT_CONNECTION_LIMITS,
                 follow_redirects=True,
                 # A proxy of the environment can't know the way to this machine's own servers.
                 trust_env=not provider.on_loopback,
                 event_hooks={
-                    "request": [] if provider.name == OPENAI else [_without_openai_headers],
-                    "response": [_hand_back_long_waits],
+                    "request": [] if provider.name == OPENAI else [_without_openai_headers]
                 },
             ),
         )
@@ -66,15 +61,3 @@ async def _without_openai_headers(request: httpx2.Request) -> None:
     """Keep from other providers what the SDK reads from OPENAI_ORG_ID and OPENAI_PROJECT_ID."""
     for name in _OPENAI_ONLY:
         request.headers.pop(name, None)
-
-
-async def _hand_back_long_waits(response: httpx2.Response) -> None:
-    """Have the SDK not sleep through a long rate limit: the execution can wait without a worker."""
-    if response.status_code != _TOO_MANY_REQUESTS:
-        return
-    try:
-        seconds = float(response.headers.get("retry-after", "0"))
-    except ValueError:
-        return
-    if seconds > _LONGEST_PAUSE:
-        response.headers["x-should-retry"] = "false"

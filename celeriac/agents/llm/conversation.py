@@ -49,6 +49,7 @@ class Turn(BaseModel):
     finished: bool = False
     result: JsonValue = None
     """What the finished turn came to: its execution may not have been told of it."""
+    truncated: bool = False
 
 
 class State(BaseModel):
@@ -86,7 +87,9 @@ class Conversation:
             )
             self.prompt = job.prompt
         self.pending = self._turn.pending
-        self.result = Completed(self._turn.result) if self._turn.finished else None
+        self.result = None
+        if self._turn.finished:
+            self.result = Completed(self._turn.result, truncated=self._turn.truncated)
         self.steps = Steps(self._turn.steps)
         self._latest: Sequence[ModelMessage] = ()
         self._saved = False
@@ -112,7 +115,7 @@ class Conversation:
         await self._store(messages, self._turned(pending))
 
     async def finish(
-        self, messages: Sequence[ModelMessage], result: JsonValue, *, keep: bool
+        self, messages: Sequence[ModelMessage], done: Completed, *, keep: bool
     ) -> None:
         """End the turn: save the conversation where it is wanted, else forget what was saved.
 
@@ -122,7 +125,9 @@ class Conversation:
         given = session is not None and (
             session.execution_id != self._job.execution_id or session.parent_id is not None
         )
-        turn = self._turn.model_copy(update={"finished": True, "result": result})
+        turn = self._turn.model_copy(
+            update={"finished": True, "result": done.result, "truncated": done.truncated}
+        )
         if keep or given:
             await self._store(messages, turn)
         elif session is not None or self._saved:

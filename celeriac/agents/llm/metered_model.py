@@ -7,7 +7,13 @@ from typing import Any
 
 import structlog
 from pydantic_ai import RunContext as AiContext
-from pydantic_ai.messages import ModelMessage, ModelResponse, SystemPromptPart, UserPromptPart
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    SystemPromptPart,
+    ToolCallPart,
+    UserPromptPart,
+)
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
@@ -52,6 +58,8 @@ class MeteredModel(WrapperModel):
     ) -> None:
         super().__init__(wrapped)
         self.last_answer = ""
+        self.truncated = False
+        """Whether the token limit has cut the last answer off."""
         self._choice = choice
         self._context = context
         self._watchdog = watchdog
@@ -138,12 +146,16 @@ class MeteredModel(WrapperModel):
 
     async def _close(self, response: ModelResponse) -> None:
         self.last_answer = response.text or ""
+        self.truncated = response.finish_reason == "length"
         if self.last_answer or not response.tool_calls:
             await emit_message(self._context, "assistant", self.last_answer)
         if response.finish_reason == "content_filter":
             raise content_filtered(self._choice)
-        unusable = self._structured or not self.last_answer.strip()
-        if response.finish_reason == "length" and unusable:
+        if response.tool_calls:
+            unusable = not all(map(_is_whole, response.tool_calls))
+        else:
+            unusable = self._structured or not self.last_answer.strip()
+        if self.truncated and unusable:
             raise OutputInvalidError(
                 f"{self._choice} reached max_output_tokens before its answer was complete. Raise "
                 "the agent's max_output_tokens, or bound the lengths in the output schema.",
@@ -156,6 +168,14 @@ def _told(planned: Tokens, response: ModelResponse) -> Tokens:
     """Return about what an answer has used whose provider doesn't say it."""
     said = response.text or ""
     return Tokens(input=planned.input, output=tokens_of(said))
+
+
+def _is_whole(call: ToolCallPart) -> bool:
+    try:
+        call.args_as_dict(raise_if_invalid=True)
+    except (AssertionError, ValueError):
+        return False
+    return True
 
 
 def _is_measured(usage: RequestUsage) -> bool:

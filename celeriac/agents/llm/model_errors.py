@@ -1,11 +1,12 @@
 """From the errors of the model library to ours: what is permanent, what may pass, what to check."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pydantic_ai import exceptions as ai
 
 from celeriac.agents.base import clip
+from celeriac.agents.gateway.completions import AnswerError, message_of
 from celeriac.agents.providers import Choice
 from celeriac.domain.errors import (
     ContentFilteredError,
@@ -16,12 +17,38 @@ from celeriac.domain.errors import (
     ProviderRateLimitedError,
     ProviderRefusedError,
 )
-from celeriac.kit.jsontypes import JsonValue
 
 _SHOWN = 500
 _PASSING = frozenset({408, 409, 425})
 """Client errors that another attempt may not meet: timeout, lock, too early."""
 _SERVER_ERRORS = 500
+_BY_STATUS: Mapping[int, type[ai.ModelAPIError]] = {
+    400: ai.ModelRequestRejectedError,
+    401: ai.ModelAuthenticationError,
+    402: ai.ModelQuotaExceededError,
+    403: ai.ModelAuthenticationError,
+    404: ai.ModelNotFoundError,
+    422: ai.ModelRequestRejectedError,
+    429: ai.ModelRateLimitError,
+}
+_ADVICE: Mapping[type[ai.ModelAPIError], str] = {
+    ai.ModelQuotaExceededError: (
+        "Check the credits and spending limits of the account at {provider!r}."
+    ),
+    ai.ModelAuthenticationError: (
+        "Check the API key of the provider {provider!r} and what it may use."
+    ),
+    ai.ModelNotFoundError: (
+        "Check the model name {model!r} and the base URL of the provider {provider!r}."
+    ),
+    ai.ModelContextWindowExceededError: (
+        "Shorten the prompt, its variables or the instructions, or use another model."
+    ),
+    ai.ModelRequestRejectedError: (
+        "Check the agent's settings and the task's output schema against the model."
+    ),
+}
+"""What to check where another attempt would fail the same way; the first that fits counts."""
 
 
 @contextmanager
@@ -34,6 +61,8 @@ def translated(choice: Choice, *, max_model_calls: int) -> Iterator[None]:
         raise _of_provider(error, choice) from None
     except ai.ModelAPIError as error:
         raise _of_provider(error, choice) from error
+    except AnswerError as error:
+        raise _of_answer(error, choice) from None
     except ai.UsageLimitExceeded as error:
         raise ModelCallLimitError(
             f"The agent would need more than max_model_calls={max_model_calls} calls of {choice}. "
@@ -55,44 +84,42 @@ def content_filtered(choice: Choice) -> ContentFilteredError:
     )
 
 
+def _of_answer(error: AnswerError, choice: Choice) -> ExecutionError:
+    """Return the error for an answer that is none; some servers put refusals into a success."""
+    said = _without_key(clip(error.message, _SHOWN), choice)
+    if error.status is not None:
+        kind = _BY_STATUS.get(error.status, ai.ModelHTTPError)
+        return _refused(choice, f"HTTP {error.status}, {said}", kind, error.status)
+    return ProviderError(f"{choice} failed: {said}")
+
+
 def _of_provider(error: ai.ModelAPIError, choice: Choice) -> ExecutionError:
     said = _without_key(_said(error), choice)
     status = error.status_code if isinstance(error, ai.ModelHTTPError) else None
-    if isinstance(error, ai.ModelRateLimitError):
+    return _refused(choice, said, type(error), status, error.retry_after)
+
+
+def _refused(
+    choice: Choice,
+    said: str,
+    kind: type[ai.ModelAPIError],
+    status: int | None,
+    retry_after: float | None = None,
+) -> ExecutionError:
+    """Return the error for a refusal of the library's `kind`."""
+    if issubclass(kind, ai.ModelRateLimitError):
         return ProviderRateLimitedError(
             f"{choice} asks to slow down: {said}",
-            retry_after=error.retry_after,
+            retry_after=retry_after,
             provider=choice.provider.name,
             model=choice.model,
         )
-    advice = _advice(error, choice)
+    advice = next((text for each, text in _ADVICE.items() if issubclass(kind, each)), None)
     if advice is not None or _is_final(status):
         advice = advice or "Check the agent and the provider."
-        return ProviderRefusedError(
-            f"{choice} refuses the request: {said}. {advice}", status=status
-        )
-    return ProviderError(f"{choice} failed: {said}", status=status)
-
-
-def _advice(error: ai.ModelAPIError, choice: Choice) -> str | None:
-    """Return what to check where another attempt would fail the same way, else None."""
-    provider = choice.provider.name
-    match error:
-        case ai.ModelQuotaExceededError():
-            return f"Check the credits and spending limits of the account at {provider!r}."
-        case ai.ModelAuthenticationError():
-            return f"Check the API key of the provider {provider!r} and what it may use."
-        case ai.ModelNotFoundError():
-            return (
-                f"Check the model name {choice.model!r} and the base URL of the provider "
-                f"{provider!r}."
-            )
-        case ai.ModelContextWindowExceededError():
-            return "Shorten the prompt, its variables or the instructions, or use another model."
-        case ai.ModelRequestRejectedError():
-            return "Check the agent's settings and the task's output schema against the model."
-        case _:
-            return None
+        named = advice.format(provider=choice.provider.name, model=choice.model)
+        return ProviderRefusedError(f"{choice} refuses the request: {said}. {named}", status=status)
+    return ProviderError(f"{choice} failed: {said}", retry_after=retry_after, status=status)
 
 
 def _is_final(status: int | None) -> bool:
@@ -101,7 +128,7 @@ def _is_final(status: int | None) -> bool:
 
 def _said(error: ai.ModelAPIError) -> str:
     """Return the provider's own words, with the HTTP status where there is one."""
-    message = _message(error.body)
+    message = message_of(error.body)
     if isinstance(error, ai.ModelHTTPError):
         return f"HTTP {error.status_code}" + (f", {clip(message, _SHOWN)}" if message else "")
     return clip(message or error.message, _SHOWN)
@@ -110,13 +137,3 @@ def _said(error: ai.ModelAPIError) -> str:
 def _without_key(text: str, choice: Choice) -> str:
     key = choice.provider.api_key
     return text.replace(key, "***") if key else text
-
-
-def _message(body: JsonValue) -> str:
-    """Find the text in an error body: OpenAI's `message`, or that of a nested `error`."""
-    if isinstance(body, str):
-        return body.strip()
-    if not isinstance(body, dict):
-        return ""
-    inner = body.get("message") or body.get("error") or body.get("detail")
-    return inner.strip() if isinstance(inner, str) else _message(inner)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pydantic_ai.models.openai import OpenAIChatModel
 
+from celeriac.agents.gateway.served import ServedModels
 from celeriac.agents.llm.chat_models import ChatModels
 from celeriac.agents.llm.clients import Clients
 from celeriac.agents.providers import Choice, Providers
@@ -21,6 +22,7 @@ class Reach:
         self._providers = providers
         self._silence_seconds = silence_seconds
         self._models = self._new_models()
+        self._served = ServedModels()
 
     @asynccontextmanager
     async def model(
@@ -29,10 +31,13 @@ class Reach:
         """Give the block what `provider/model` names, and the model to ask.
 
         Records or plays its requests as the job's options say (see `taping`). Raises
-        AgentMisconfiguredError; what is played needs no provider that is set up.
+        AgentMisconfiguredError, also for a model that the local server doesn't serve; what is
+        played needs no provider that is set up.
         """
         async with taping(job, context, keys=self._providers.keys) as tape:
             choice = self._providers.choose(name, reached=not tape.plays)
+            if not tape.plays:
+                await self._served.check(choice)
             if not tape.active:
                 yield choice, self._models.of(choice)
                 return

@@ -29,6 +29,7 @@ from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RunUsage
 
 from celeriac.agents.base import clip, final_result
+from celeriac.agents.gateway.listening import listening
 from celeriac.agents.llm.checkpoints import CheckpointModel
 from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.deferral import parked, pending_of
@@ -89,7 +90,8 @@ class Turn:
         conversation = self._conversation
         with translated(self._choice, max_model_calls=self._spec.max_model_calls):
             async with self._watchdog.watching():
-                result = await self._ask(output, toolsets, answers)
+                with listening(self._watchdog):
+                    result = await self._ask(output, toolsets, answers)
         messages = result.all_messages()
         if isinstance(result.output, DeferredToolRequests):
             pending = pending_of(result.output, messages)
@@ -99,8 +101,9 @@ class Turn:
             )
         answer = result.output if output is None else output.value(result.output)
         value = await final_result(repaired(answer), None, f"the agent {self._job.agent_name}")
-        await conversation.finish(messages, value, keep=self._spec.keep_session)
-        return Completed(value)
+        done = Completed(value, truncated=self._metered.truncated)
+        await conversation.finish(messages, done, keep=self._spec.keep_session)
+        return done
 
     async def _ask(
         self,
@@ -160,8 +163,6 @@ class Turn:
     ) -> None:
         try:
             async for event in _readable(events):
-                if isinstance(event, _FROM_THE_MODEL):
-                    self._watchdog.heard()
                 kind, piece = _piece(event)
                 self._deltas.add(kind, piece)
         finally:
@@ -169,7 +170,7 @@ class Turn:
 
 
 _FROM_THE_MODEL = (PartStartEvent, PartDeltaEvent, PartEndEvent, FinalResultEvent)
-"""While tools run nothing is due from the model."""
+"""What the model's answer is read from; other events are those of tools."""
 
 
 async def _readable(events: AsyncIterable[AgentStreamEvent]) -> AsyncIterator[AgentStreamEvent]:

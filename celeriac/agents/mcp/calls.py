@@ -76,7 +76,8 @@ class Calls:
             return Answered(f"The tool did not answer within {seconds:g} seconds.", failed=True)
         except (MCPError, ValueError, RuntimeError) as error:
             return Answered(f"The tool failed: {told(error)}.", failed=True)
-        return Answered(text_of(result), failed=result.is_error)
+        note = connection.mismatch(tool, result)
+        return Answered(text_of(result, note=note), failed=result.is_error)
 
     async def _record(self, names: Mapping[str, str], answered: Answered, began: float) -> None:
         ms = round((time.monotonic() - began) * 1000)

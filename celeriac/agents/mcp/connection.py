@@ -19,10 +19,17 @@ from mcp_types import (
 )
 
 from celeriac.agents.child.log_relay import LogRelay
-from celeriac.agents.mcp.results import told
+from celeriac.agents.mcp.mending import Mending
+from celeriac.agents.mcp.results import clean, told
 from celeriac.agents.mcp.servers import Chosen, HttpServer, StdioServer
 from celeriac.agents.mcp.stdio import MAX_MESSAGE_BYTES, LastWords, stdio_streams
-from celeriac.domain.errors import AgentMisconfiguredError, ExecutionError, ToolServerError
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    ExecutionError,
+    SchemaInvalidError,
+    ToolServerError,
+)
+from celeriac.domain.schema import check_schema, violations
 from celeriac.kit.outbound import OutboundRefusedError, guarded_client
 from celeriac.kit.shielding import despite_cancellation
 from celeriac.version import __version__
@@ -49,6 +56,7 @@ class Connection:
         self._workdir = workdir
         self._relay = relay
         self._words = LastWords()
+        self._mending = Mending()
         self._closing = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._life: asyncio.Task[None] | None = None
@@ -92,6 +100,20 @@ class Connection:
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
             raise await self._closed() from error
 
+    def mismatch(self, tool: str, result: CallToolResult) -> str:
+        """Return in a note what a result lacks of what its tool promises; empty where nothing."""
+        schema = self._mending.output_schemas.get(tool)
+        if schema is None or result.is_error:
+            return ""
+        if result.structured_content is None:
+            return "the tool's output schema promises structured content, and there is none"
+        try:
+            check_schema(dict(schema), field="outputSchema")
+            faults = violations(dict(schema), clean(result.structured_content))
+        except SchemaInvalidError:
+            return ""
+        return f"it doesn't fit the tool's output schema: {'; '.join(faults)}" if faults else ""
+
     async def aclose(self) -> None:
         """Hang up within a second; a program and all that it started is gone then."""
         await despite_cancellation(self._close())
@@ -106,7 +128,10 @@ class Connection:
         await asyncio.wait([self._life])
 
     async def _live(self) -> None:
-        async with self._transport() as transport, Client(transport, client_info=_US) as client:
+        async with (
+            self._transport() as transport,
+            Client(self._mending.of(transport), client_info=_US) as client,
+        ):
             self._ready.set_result(client)
             await self._closing.wait()
 

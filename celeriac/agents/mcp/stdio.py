@@ -9,19 +9,19 @@ import contextlib
 import os
 import signal
 from asyncio.subprocess import PIPE, Process
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
+from mcp_types import JSONRPCResponse, jsonrpc_message_adapter
 
-from celeriac.agents.child.lines import LineSplitter
 from celeriac.agents.mcp.servers import StdioServer, programs_of
+from celeriac.agents.mcp.stderr import StderrReader
+from celeriac.kit.jsontypes import dumps, loads
 from celeriac.kit.process import (
     ProcessIdentity,
     guarded_command,
@@ -35,10 +35,8 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """One message of a server; a longer one ends the connection."""
 
 _MARKER = "CELERIAC_MCP_SERVER"
-_READ_BYTES = 65_536
 _GOODBYE_SECONDS = 0.3
 """How long a server may take to end by itself once its stdin is closed, and after SIGTERM."""
-_STDERR_LINES = 20
 
 Incoming = SessionMessage | Exception
 Streams = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
@@ -49,7 +47,7 @@ OnLine = Callable[[str], Awaitable[None]]
 class LastWords:
     """What a server said at its end, for the error that tells of it."""
 
-    stderr: deque[str] = field(default_factory=lambda: deque(maxlen=_STDERR_LINES))
+    stderr: StderrReader | None = None
     fault: str | None = None
     """Why we hung up, where it was us."""
     exit_code: int | None = None
@@ -58,8 +56,9 @@ class LastWords:
         parts = [self.fault] if self.fault else []
         if self.exit_code is not None:
             parts.append(f"it exited with {self.exit_code}")
-        if self.stderr:
-            parts.append(f"its stderr ends with: {' / '.join(list(self.stderr)[-3:])}")
+        lines = self.stderr.last if self.stderr else []
+        if lines:
+            parts.append(f"its stderr ends with: {' / '.join(lines[-3:])}")
         return "; ".join(parts)
 
 
@@ -73,25 +72,32 @@ async def stdio_streams(
     """
     marker = uuid4().hex
     lifeline, writer = os.pipe()
+    errors, stderr = os.pipe()
     try:
-        process = await _start(server, workdir, lifeline, marker)
+        process = await _start(server, workdir, lifeline, stderr, marker)
     except BaseException:
         os.close(writer)
+        os.close(errors)
         raise
     finally:
         os.close(lifeline)
+        os.close(stderr)
     identity = identify(process.pid)
+    words.stderr = reader = StderrReader(errors)
     try:
-        async with _Bridge(process, words, on_line).running() as streams:
+        async with _Bridge(process, words, reader, on_line).running() as streams:
             yield streams
     finally:
         try:
             await despite_cancellation(_stop(process, identity, f"{_MARKER}={marker}"))
         finally:
             os.close(writer)  # should anything be left of the group, this kills it
+            await despite_cancellation(reader.stop())
 
 
-async def _start(server: StdioServer, workdir: Path, lifeline: int, marker: str) -> Process:
+async def _start(
+    server: StdioServer, workdir: Path, lifeline: int, stderr: int, marker: str
+) -> Process:
     await FILES.run(_prepare, server, workdir)
     return await asyncio.create_subprocess_exec(
         *guarded_command(
@@ -102,7 +108,7 @@ async def _start(server: StdioServer, workdir: Path, lifeline: int, marker: str)
         ),
         stdin=PIPE,
         stdout=PIPE,
-        stderr=PIPE,
+        stderr=stderr,
         env={**server.user.variables(workdir), **server.environment, _MARKER: marker},
         cwd=workdir,
         pass_fds=(lifeline,),
@@ -132,9 +138,12 @@ async def _stop(process: Process, identity: ProcessIdentity | None, marker: str)
 class _Bridge:
     """Carries messages between a process's pipes and the streams of a session."""
 
-    def __init__(self, process: Process, words: LastWords, on_line: OnLine) -> None:
+    def __init__(
+        self, process: Process, words: LastWords, stderr: StderrReader, on_line: OnLine
+    ) -> None:
         self._process = process
         self._words = words
+        self._stderr = stderr
         self._on_line = on_line
 
     @contextlib.asynccontextmanager
@@ -175,6 +184,7 @@ class _Bridge:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 self._words.exit_code = await self._process.wait()
+                await self._stderr.ended.wait()
 
     async def _write(self, from_session: MemoryObjectReceiveStream[SessionMessage]) -> None:
         stdin = self._process.stdin
@@ -189,16 +199,9 @@ class _Bridge:
                     return
 
     async def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
-        splitter = LineSplitter()
-        while chunk := await self._process.stderr.read(_READ_BYTES):
-            await self._tell(splitter.feed(chunk))
-        await self._tell(splitter.rest())
-
-    async def _tell(self, lines: list[str]) -> None:
-        self._words.stderr.extend(lines)
-        for line in lines:
-            await self._on_line(line)
+        while (lines := await self._stderr.lines.get()) is not None:
+            for line in lines:
+                await self._on_line(line)
 
 
 def _parsed(line: bytes) -> Incoming:
@@ -206,4 +209,15 @@ def _parsed(line: bytes) -> Incoming:
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError as error:
-        return error
+        return _bare(line) or error
+
+
+def _bare(line: bytes) -> SessionMessage | None:
+    """Return a response whose result is no object, such as null, as one with a result."""
+    try:
+        value = loads(line)
+        text = dumps(value["result"])
+        result = {"content": [{"type": "text", "text": text}]}
+        return SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=value["id"], result=result))
+    except (LookupError, TypeError, ValueError):
+        return None

@@ -20,7 +20,7 @@ from celeriac.domain.errors import (
     ChildCrashedError,
     InvalidInputError,
     MemoryLimitError,
-    ProviderRateLimitedError,
+    ProviderError,
     SoftTimeLimit,
 )
 from celeriac.kit.guard import release_reserve
@@ -140,7 +140,7 @@ def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
         "code": described.code if isinstance(described, CeleriacError) else None,
         "retryable": not isinstance(described, InvalidInputError)
         and getattr(described, "retryable", True) is True,
-        "retry_after": error.retry_after if isinstance(error, ProviderRateLimitedError) else None,
+        "retry_after": error.retry_after if isinstance(error, ProviderError) else None,
         "details": dict(described.details) if isinstance(described, CeleriacError) else {},
     }
 

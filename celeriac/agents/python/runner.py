@@ -9,6 +9,7 @@ which runs in a child process with memory and time limits; its soft limit comes 
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +24,6 @@ from celeriac.agents.python.context import AgentContext
 from celeriac.domain.agent import PythonAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, PermanentError
 from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import JsonValue
 from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
@@ -67,10 +67,12 @@ class PythonRunner:
             )
         function = self._find(job.agent.function)
         if function.is_coroutine:
-            result = await _run_on_loop(function, job, AgentContext(job, context, self._price))
+            agent_context = AgentContext(job, context, self._price)
+            done = Completed(await _run_on_loop(function, job, agent_context))
         else:
-            result = await self._run_in_child(job.agent, job, context)
-        return Completed(await final_result(result, job.output_schema, function.path))
+            done = await self._run_in_child(job.agent, job, context)
+        result = await final_result(done.result, job.output_schema, function.path)
+        return replace(done, result=result)
 
     def _find(self, path: str) -> AgentFunction:
         """Find a function once; importing its module may take long, and holds up nobody else."""
@@ -86,7 +88,7 @@ class PythonRunner:
             self._confinement.user.let_through(map(Path, _module_path()))
         return function
 
-    async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> JsonValue:
+    async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> Completed:
         command = ChildCommand(
             arguments=(sys.executable, "-P", child_main.__file__),
             environment=self._confinement.environment(agent.environment, home=context.workdir),

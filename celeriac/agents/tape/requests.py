@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from celeriac.agents.gateway.waiting import wait_of
 from celeriac.agents.tape.server import Incoming
 from celeriac.domain.cassette import (
     REQUEST_HEADERS,
@@ -25,6 +26,7 @@ _SECRET_HEADERS = frozenset(
 )
 _SECRET_PARAMETER = re.compile(r"(?<=[?&])(key|api[_-]?key|token|access_token)=[^&]*")
 _SHORTEST_SECRET = 8
+_ERRORS = 400
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 _LONGEST_HEADER = 1_000
 
@@ -76,6 +78,11 @@ def response_of(
 ) -> Response:
     """Return what is kept of an answer."""
     kept = _kept(headers, RESPONSE_HEADERS, words)
+    wait = wait_of(dict(headers), content) if status >= _ERRORS else None
+    if wait is not None:
+        # as a length of time: dates mean something else by the time of a replay
+        kept.pop("retry-after", None)
+        kept["retry-after-ms"] = str(round(wait * 1000))
     body = read_body(content, kept.get("content-type", ""))
     if "stream" in body:
         body["stream"] = tuple(_clean(item, words) for item in joined(body["stream"]))

@@ -14,7 +14,7 @@ from celeriac.agents.tape.recorder import Recorder
 from celeriac.agents.tape.requests import Words
 from celeriac.agents.tape.server import Answer, Incoming, LoopbackServer
 from celeriac.domain.cassette import Player
-from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.errors import DatabaseUnavailableError, ProviderError
 from celeriac.domain.events import EventType
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.threads import FILES
@@ -126,6 +126,8 @@ async def _playing(job: Job, context: RunContext, words: Words) -> AsyncIterator
     except Exception as error:
         if playback.mismatch is not None:
             raise playback.mismatch from error
+        if isinstance(error, ProviderError):
+            error.retry_after = None  # there is nobody to wait for
         raise
     if playback.mismatch is not None:
         raise playback.mismatch

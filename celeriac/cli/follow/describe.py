@@ -27,6 +27,10 @@ def _created(data: Data) -> str:
     return f"by {data.get('by', '?')} ({data.get('trigger_type', 'manual')})"
 
 
+def _completed(data: Data) -> str:
+    return "cut off by the model's token limit" if data.get("truncated") else ""
+
+
 def _failed(data: Data) -> str:
     return f"{data.get('code', 'error')}: {data.get('message', '')}"
 
@@ -68,6 +72,7 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.CREATED: _created,
     EventType.QUEUED: lambda data: f"in {data.get('queue', '?')}",
     EventType.UNQUEUED: lambda data: str(data.get("reason", "")),
+    EventType.COMPLETED: _completed,
     EventType.FAILED: _failed,
     EventType.RETRY_SCHEDULED: _retry,
     EventType.HANDED_BACK: lambda _: "its worker shuts down",

@@ -37,6 +37,12 @@ def follow(session: "Session", execution: "Execution", *, timeout: float | None)
     return session.client.executions.get(execution.id)
 
 
+CUT_OFF = (
+    "Warning: the result is cut off. The model reached its token limit; raise the agent's "
+    "max_output_tokens, or ask for less."
+)
+
+
 def show_outcome(session: "Session", execution: "Execution") -> None:
     """Write the result to stdout and what it took to stderr.
 
@@ -44,8 +50,12 @@ def show_outcome(session: "Session", execution: "Execution") -> None:
     """
     if session.output.as_json:
         session.output.json(execution)
+        if execution.truncated:
+            session.output.say(CUT_OFF)
     elif execution.status is Status.COMPLETED:
         session.output.raw(plain(execution.result))
+        if execution.truncated:
+            session.output.say(CUT_OFF)
         session.output.say(summary(execution))
     if execution.status is not Status.COMPLETED:
         raise _unsuccessful(execution)

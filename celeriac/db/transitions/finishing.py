@@ -148,8 +148,9 @@ def _finishing(
 ) -> tuple[tuple[TextClause, TextClause], JsonObject]:
     nothing = {"result": None, "code": None, "message": None, "details": None}
     match outcome:
-        case Completed(result):
-            event = {"type": EventType.COMPLETED, "data": "{}"}
+        case Completed(result, truncated):
+            data = storable({"truncated": True}) if truncated else "{}"
+            event = {"type": EventType.COMPLETED, "data": data}
             return _COMPLETE, nothing | event | {"result": storable(result, depth=MAX_DEPTH)}
         case Failed(failure):
             error = _error(failure.code, failure.message, failure.details)

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from celeriac.domain.errors.base import CeleriacError
+from celeriac.kit.jsontypes import JsonValue
 
 
 class ExecutionError(CeleriacError):
@@ -26,9 +27,19 @@ class PermanentError(ExecutionError):
 
 
 class ProviderError(RetryableError):
-    """The model provider failed in a way that may pass (5xx, broken stream, connection)."""
+    """The model provider failed in a way that may pass (5xx, broken stream, connection).
+
+    `retry_after` is the wait in seconds that it asks for, where it gave one.
+    """
 
     code = "provider_error"
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, **details: JsonValue
+    ) -> None:
+        given: dict[str, JsonValue] = {} if retry_after is None else {"retry_after": retry_after}
+        super().__init__(message, **given, **details)
+        self.retry_after = retry_after
 
 
 class ProviderRateLimitedError(ProviderError):
@@ -48,7 +59,6 @@ class ProviderRateLimitedError(ProviderError):
         model: str | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
-        self.retry_after = retry_after
         self.provider = provider
         self.model = model
 
@@ -111,6 +121,12 @@ class OutputInvalidError(RetryableError):
     """The agent's answer doesn't fit the task's output schema."""
 
     code = "output_invalid"
+
+
+class OutputTruncatedError(PermanentError):
+    """The token limit cut the answer off; another attempt would be cut off as well."""
+
+    code = "output_truncated"
 
 
 class AgentMisconfiguredError(PermanentError):

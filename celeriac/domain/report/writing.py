@@ -66,6 +66,8 @@ def _facts(execution: Execution) -> Iterator[tuple[str, object]]:
 def _result(execution: Execution) -> Iterator[str]:
     if execution.result is not None:
         yield "## Result"
+        if execution.truncated:
+            yield "**Cut off**: the model reached its token limit before the result was complete."
         yield text.block(execution.result)
     if execution.error_message:
         yield "## Error"

@@ -169,3 +169,19 @@ def test_logs_follows_what_is_written_from_now_on(commands: CommandLine) -> None
         wait_until(logged, "the follower shows a new execution", within=60)
     finally:
         following.close()
+
+
+def test_a_result_that_the_token_limit_has_cut_off_comes_with_a_warning(
+    commands: CommandLine,
+) -> None:
+    commands.ask("agents", "create", "short", "--model", "scripted/model")
+    commands.ask("tasks", "create", "cut", "--agent", "short", "--prompt", "cut {{ text }}")
+
+    result = commands.run("run", "cut", "--var", "text=it")
+
+    assert (result.code, result.out.strip()) == (0, "Once upon a")
+    assert "Warning: the result is cut off" in result.err
+    assert re.search(r"\d completed +cut off by the model's token limit", result.err)
+    (last,) = commands.ask("executions", "list", "--task", "cut")
+    assert last["truncated"] is True
+    assert "cut off" in commands.run("executions", "show", last["id"]).out

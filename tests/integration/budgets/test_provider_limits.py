@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -132,3 +134,77 @@ def test_a_provider_that_always_sends_away_is_a_failure_in_the_end(core: Core) -
     assert waits[0] is not None
     assert waits[3] is not None
     assert waits[3] > 4 * waits[0], f"without a word from the provider it waits longer: {waits}"
+
+
+def dated(exchange: Exchange) -> None:
+    """Send the first request away until a time, given as a date."""
+    if exchange.tries == 1:
+        moment = datetime.now(UTC) + timedelta(seconds=30)
+        date = format_datetime(moment, usegmt=True)
+        exchange.error(429, {"message": "Slow down"}, retry_after=date)
+    else:
+        exchange.answer("Now.")
+
+
+def closed(exchange: Exchange) -> None:
+    exchange.error(503, {"message": "Maintenance"}, retry_after="30")
+
+
+def short(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Once upon a")
+    exchange.stop("length")
+
+
+def halved(exchange: Exchange) -> None:
+    exchange.begin()
+    exchange.say("Half an ans")
+    exchange.stop("error")
+
+
+SCENES |= {"dated": dated, "closed": closed, "short": short, "halved": halved}
+
+
+def test_a_wait_until_a_date_holds_no_worker(workers: Workers) -> None:
+    worker = workers()
+    (waits,) = worker.submit(worker.task("dated one"), 1)
+    worker.work()
+
+    row = waiting(worker, waits)
+    assert row.waiting_until is not None
+    assert row.started_at is not None
+    assert 25 < (row.waiting_until - row.started_at).total_seconds() < 40
+    assert row.retry_count == 0
+
+
+def test_a_server_that_is_closed_for_a_time_is_not_asked_before_it(workers: Workers) -> None:
+    worker = workers()
+    (failed,) = worker.submit(worker.task("closed one"), 1)
+    worker.work()
+
+    row = worker.get(failed)
+    assert (row.status, row.error_code) == (Status.PENDING, "provider_error")
+    assert row.started_at is not None
+    assert (row.available_at - row.started_at).total_seconds() > 25
+    assert len(worker.server.received) == 1, "no slot is held by waiting"
+
+
+def test_what_the_token_limit_cuts_off_says_so(workers: Workers) -> None:
+    worker = workers()
+    (cut,) = worker.submit(worker.task("short one"), 1)
+    (whole,) = worker.submit(worker.task("greet me"), 1)
+    worker.work()
+
+    row = worker.get(cut)
+    assert (row.status, row.result, row.truncated) == (Status.COMPLETED, "Once upon a", True)
+    assert not worker.get(whole).truncated
+
+
+def test_half_an_answer_is_never_completed(workers: Workers) -> None:
+    worker = workers()
+    (half,) = worker.submit(worker.task("halved one"), 1)
+    worker.work()
+
+    row = worker.get(half)
+    assert (row.status, row.error_code) == (Status.PENDING, "provider_error")
+    assert row.result is None

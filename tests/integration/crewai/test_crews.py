@@ -142,3 +142,12 @@ async def test_an_agent_uses_tools_of_a_configured_mcp_server(
     assert outcome.result == "The tool said: 5"
     (call,) = of_type(context, EventType.TOOL_CALL)
     assert call["arguments"] == {"a": 2, "b": 3}
+
+
+async def test_a_result_that_the_token_limit_has_cut_off_says_so(
+    runner: CrewaiRunner, context: RecordingContext
+) -> None:
+    outcome = await runner.run(crew_job(crew(task("only", "cut"))), context)
+
+    assert (outcome.result, outcome.truncated) == ("Once upon a", True)
+    assert context.calls[0].finish_reason == "length"

@@ -95,7 +95,7 @@ def test_a_call_is_asked_for_counted_and_charged(server: ModelServer, channel: K
         ("status 529", ("provider_error", True, "test/m failed: HTTP 529")),
         ("limited", ("provider_rate_limited", True, "asks to slow down")),
         ("dropped", ("provider_error", True, "test/m failed: ")),
-        ("malformed", ("provider_error", True, "the answer holds no choices")),
+        ("malformed", ("provider_error", True, "holds no answer")),
         ("hollow", ("provider_error", True, "no choices: the model is loading")),
         ("filtered", ("content_filtered", False, "content filter")),
     ],

@@ -21,7 +21,8 @@ from tests.support.model_server import ModelServer
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext
 
-MANNERS = "silent exits stubborn unlisted schemas many garbage flood".split()
+MANNERS = """silent exits stubborn unlisted schemas many garbage flood coded noisy
+    promised wrong hollow bare blank listed null""".split()
 PROGRAM_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)}
 OPEN = OutboundGuard(allow_private=True)
 

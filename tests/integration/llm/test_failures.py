@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from celeriac.agents.llm.clients import MAX_RETRIES
+from celeriac.agents.gateway.http import MAX_RETRIES
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.errors import (
     AgentMisconfiguredError,

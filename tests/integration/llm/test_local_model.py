@@ -13,11 +13,12 @@ from celeriac.agents.llm.runner import LlmRunner
 from celeriac.agents.pricing import Prices
 from celeriac.agents.providers import Providers
 from celeriac.api.schemas.catalog import NewAgent, NewTask
+from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.prompt import compiled
 from celeriac.domain.schema import violations
 from celeriac.embedded.model import LocalModel
 from celeriac.services.ports import Job
-from tests.support.llm_jobs import result_of
+from tests.support.llm_jobs import llm_job, result_of
 from tests.support.local_model import IS_INSTALLED, running_local_model
 from tests.support.run_context import RecordingContext
 from tests.support.waiting import wait_until
@@ -112,3 +113,13 @@ async def test_a_cancelled_run_frees_the_model(
     second = RecordingContext(context.workdir)
     await runner.run(demo_job("demo-summary"), second)
     assert second.calls[0].finish_reason in {"stop", "length"}
+
+
+async def test_a_model_that_is_not_served_is_refused(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    with pytest.raises(AgentMisconfiguredError, match="It serves local/smollm2") as raised:
+        await runner.run(llm_job("Hello.", model="local/nosuch"), context)
+
+    assert raised.value.details["field"] == "model"
+    assert context.calls == [], "nothing is booked under a name that is none"

@@ -1,6 +1,8 @@
 """Models use tools of MCP servers: what they get, what is recorded, what it can't do."""
 
+import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.agents.llm.watchdog import Patience
+from celeriac.agents.mcp.mending import NOT_ASKED_FOR
 from celeriac.agents.mcp.results import MAX_RESULT_CHARACTERS
 from celeriac.agents.mcp.servers import HttpServer, ToolServers
 from celeriac.agents.pricing import Prices
@@ -102,7 +105,7 @@ async def test_an_agent_gets_the_tools_that_it_is_allowed(
         ('tools__add {"a": "two"}', "The arguments don't fit the tool"),
         ('tools__wait {"seconds": 60}', "The tool did not answer within 1 seconds."),
         ("tools__picture {}", "[image image/png, 8 characters of base64]"),
-        ("garbage__good {}", "The tool failed: what it sends is no MCP (content: "),
+        ("garbage__good {}", "neither is this what it should be"),
         ("stubborn__good {}", "done"),
     ],
 )
@@ -116,6 +119,66 @@ async def test_a_tool_that_fails_tells_the_model_and_not_the_run(
     )
 
     assert expected in result_of(outcome)
+
+
+@pytest.mark.parametrize("code", [-32000, -32001, -32002, -32042, -32603, -32700, 0, 1, 429, -1])
+async def test_an_error_of_any_code_is_told_to_the_model(
+    runner: LlmRunner, context: RecordingContext, code: int
+) -> None:
+    outcome = await runner.run(
+        llm_job(f'use coded__good {{"code": {code}}}', **tools(name="coded")), context
+    )
+
+    assert "The tool failed: quota used up." in result_of(outcome)
+
+
+@pytest.mark.parametrize(
+    ("manner", "said"),
+    [
+        ("promised", "42\n[This is what the tool answered; the tool's output schema promises"),
+        ("wrong", "40 and 2\n[This is what the tool answered; it doesn't fit the tool's output"),
+        ("hollow", '{"sum":42}'),
+        ("bare", f"42\n{NOT_ASKED_FOR}"),
+        ("blank", "[The tool answered with nothing.]"),
+        ("listed", f'{{"text":"42"}}\n{NOT_ASKED_FOR}\n[1]'),
+        ("null", "null"),
+    ],
+)
+async def test_a_tool_that_worked_is_not_reported_as_failed(
+    runner: LlmRunner, context: RecordingContext, manner: str, said: str
+) -> None:
+    outcome = await runner.run(
+        llm_job(f"use {manner}__good {{}}", **tools(name=manner, timeout_seconds=5)), context
+    )
+
+    assert result_of(outcome).startswith(said)
+    (result,) = told(context, EventType.TOOL_RESULT)
+    assert not result["failed"]
+
+
+async def test_a_server_that_floods_its_stderr_slows_nobody(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    """The loop that all runs share is never held for long, and the log has the beginning."""
+    longest, watching = 0.0, True
+
+    async def watch() -> None:
+        nonlocal longest
+        while watching:
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+
+    watcher = asyncio.create_task(watch())
+    outcome = await runner.run(llm_job("use noisy__good {}", **tools(name="noisy")), context)
+    watching = False
+    await watcher
+
+    assert result_of(outcome) == "done"
+    lines = [line["message"] for line in context.logged() if line["source"] == "mcp:noisy"]
+    assert len(lines) < 10_000, "most of it is dropped"
+    assert any("dropped" in line or "more lines" in line for line in lines), "and that is said"
+    assert longest < 2, "a stall of the loop would hold up every other run"
 
 
 async def test_a_tool_that_is_not_there_is_told_to_the_model(

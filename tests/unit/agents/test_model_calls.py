@@ -104,3 +104,31 @@ async def test_a_refusal_of_leave_ends_the_attempt(context: Ticketing, calls: Mo
         await calls.admit(ADMIT)
     await calls.close()
     assert not context.calls
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens", "booked"),
+    [
+        ({}, (10, 5, 0), False),
+        ({"input_tokens": "10", "output_tokens": 5.0}, (10, 5, 0), False),
+        ({"cached_tokens": 4}, (10, 5, 4), False),
+        ({"cached_tokens": 99}, (10, 5, 10), False),
+        ({"input_tokens": 0}, (0, 5, 0), False),
+        ({"input_tokens": 0, "output_tokens": 0}, (0, 0, 0), True),
+        ({"input_tokens": 0, "output_tokens": 0, "cached_tokens": 7}, (0, 0, 0), True),
+    ],
+)
+async def test_odd_usage_of_a_child_is_kept_within_reason(
+    context: Ticketing,
+    calls: ModelCalls,
+    told: dict[str, object],
+    tokens: tuple[int, int, int],
+    booked: bool,
+) -> None:
+    await calls.admit(ADMIT)
+    await calls.charge(usage(admission="1", **told))
+
+    (call,) = context.calls
+    assert (call.input_tokens, call.output_tokens, call.cached_tokens) == tokens
+    assert (call.booked is not None) is booked
+    assert call.cost is None or call.cost > 0

@@ -116,3 +116,8 @@ def test_the_words_of_some_events() -> None:
         == "in 2.0 s after c: m"
     )
     assert event_line(_event(7, EventType.COMPLETED, 1)).endswith("  7 completed")
+
+
+def test_a_result_that_is_cut_off_is_said_to_be() -> None:
+    assert "cut off" in describe(_event(7, EventType.COMPLETED, 1, truncated=True))
+    assert not describe(_event(7, EventType.COMPLETED, 1))

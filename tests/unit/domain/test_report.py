@@ -77,6 +77,13 @@ def test_a_report_tells_what_was_done() -> None:
     assert "## Error" not in text
 
 
+def test_a_result_that_is_cut_off_is_marked() -> None:
+    assert "## Result\n\n**Cut off**" in markdown(
+        _execution(result="Once upon a", truncated=True), []
+    )
+    assert "Cut off" not in markdown(_execution(result="It ended."), [])
+
+
 def test_model_calls_are_told_with_their_totals() -> None:
     events = [_call("0.5"), _call("0.25"), _call(None, "other")]
     text = markdown(_execution(), events)

@@ -11,11 +11,24 @@ from typing import Any
 
 import httpx
 
+from celeriac.agents.gateway.completions import (
+    CONTENT_FILTER,
+    LENGTH,
+    AnswerError,
+    Usage,
+    completion_of,
+    message_of,
+    shown,
+    usage_of,
+)
+from celeriac.agents.gateway.waiting import wait_of
+
 from .channel import Channel
 from .failures import CrewStopError, clip
 from .progress import Progress
 
 SHOWN = 500
+UNFINISHED = "unfinished"
 _PASSING = frozenset({408, 409, 425})
 _TOO_MANY = 429
 _UNAUTHORIZED = frozenset({401, 403})
@@ -85,25 +98,40 @@ class MeteredClient(httpx.Client):
         except httpx.HTTPError as error:
             self._release(admission)
             raise self._failed(f"{type(error).__name__}: {error}") from error
-        answer = _parsed(response)
         if response.is_error:
             self._release(admission)
-            raise self._refused(response, answer)
-        self._charge(admission, answer, began)
-        if not answer.get("choices"):
-            said = clip(_message(answer) or response.text, SHOWN)
-            raise self._failed(f"the answer holds no choices: {said}")
-        choice = answer["choices"][0]
-        text = choice.get("message", {}).get("content")
+            raise self._refused(response.status_code, response.content, response.headers)
+        answer = self._answer(admission, response, began)
+        (choice,) = answer["choices"]
+        self._progress.cut_off = choice["finish_reason"] == LENGTH
+        text = choice["message"].get("content")
         if text:
             self._progress.message("assistant", str(text))
-        if choice.get("finish_reason") == "content_filter":
+        if choice["finish_reason"] == CONTENT_FILTER:
             raise CrewStopError(
                 "content_filtered",
                 f"The content filter of {self._model} stopped the answer. Change the crew's texts "
                 "or the input.",
             )
-        return response
+        # CrewAI's client reads OpenAI's own form only
+        return httpx.Response(response.status_code, json=answer, request=request)
+
+    def _answer(self, admission: str, response: httpx.Response, began: float) -> dict[str, Any]:
+        """Return a whole completion, charged; raises CrewStopError for what is none."""
+        try:
+            answer = completion_of(_parsed(response))
+        except AnswerError as error:
+            usage = _usage_of_broken(response)
+            if usage:
+                self._charge(admission, usage, UNFINISHED, began)
+            else:
+                self._release(admission)
+            if error.status is not None:
+                raise self._refused(error.status, response.content, {}) from error
+            raise self._failed(clip(error.message, SHOWN)) from error
+        usage = usage_of(answer)
+        self._charge(admission, usage, answer["choices"][0]["finish_reason"], began)
+        return answer
 
     def _admit(self, body: Mapping[str, Any]) -> str:
         told = json.dumps(body.get("messages", ()), ensure_ascii=False)
@@ -123,22 +151,18 @@ class MeteredClient(httpx.Client):
     def _release(self, admission: str) -> None:
         self._channel.send({"type": "release", "admission": admission})
 
-    def _charge(self, admission: str, answer: Mapping[str, Any], began: float) -> None:
-        usage = answer.get("usage") or {}
-        choices = answer.get("choices") or [{}]
-        details = usage.get("prompt_tokens_details") or {}
-        tokens = _count(usage.get("prompt_tokens"))
+    def _charge(self, admission: str, usage: Usage, finish_reason: str, began: float) -> None:
         self._channel.send(
             {
                 "type": "usage",
                 "admission": admission,
                 "provider": self._model.provider,
                 "model": self._model.name,
-                "input_tokens": tokens,
-                "output_tokens": _count(usage.get("completion_tokens")),
-                "cached_tokens": min(_count(details.get("cached_tokens")), tokens),
+                "input_tokens": usage.prompt,
+                "output_tokens": usage.completion,
+                "cached_tokens": usage.cached,
                 "latency_ms": round((time.monotonic() - began) * 1000),
-                "finish_reason": choices[0].get("finish_reason") or "unfinished",
+                "finish_reason": finish_reason,
             }
         )
 
@@ -153,22 +177,26 @@ class MeteredClient(httpx.Client):
             "provider_error", f"{self._model} failed: {self._without_key(said)}", retryable=True
         )
 
-    def _refused(self, response: httpx.Response, answer: Mapping[str, Any]) -> CrewStopError:
-        status = response.status_code
+    def _refused(self, status: int, body: bytes, headers: Mapping[str, str]) -> CrewStopError:
         said = f"HTTP {status}"
-        message = self._without_key(clip(_message(answer), SHOWN))
+        message = self._without_key(clip(message_of(_json(body)), SHOWN))
         said += f", {message}" if message else ""
-        quota = "insufficient_quota" in json.dumps(answer)
+        quota = b"insufficient_quota" in body
+        wait = wait_of(headers, body)
         if status == _TOO_MANY and not quota:
             return CrewStopError(
                 "provider_rate_limited",
                 f"{self._model} asks to slow down: {said}",
                 retryable=True,
-                retry_after=_retry_after(response),
+                retry_after=wait,
             )
         if status >= _SERVER_ERRORS or status in _PASSING:
             return CrewStopError(
-                "provider_error", f"{self._model} failed: {said}", retryable=True, status=status
+                "provider_error",
+                f"{self._model} failed: {said}",
+                retryable=True,
+                retry_after=wait,
+                status=status,
             )
         return CrewStopError(
             "provider_refused",
@@ -194,32 +222,25 @@ class MeteredClient(httpx.Client):
         return text.replace(key, "***") if key else text
 
 
-def _parsed(response: httpx.Response) -> Mapping[str, Any]:
+def _parsed(response: httpx.Response) -> Any:
+    """Return the body of an answer; raises AnswerError where it is no JSON."""
     try:
-        answer = response.json()
+        return json.loads(response.content)
     except ValueError:
-        return {"error": response.text}
-    return answer if isinstance(answer, dict) else {"error": answer}
+        text = response.text.strip()
+        if not text:
+            raise AnswerError("it sent an empty answer") from None
+        raise AnswerError(f"it sent what holds no answer: {shown(text)}") from None
 
 
-def _message(body: Any) -> str:
-    """Find the text in an error body: OpenAI's `message`, or that of a nested `error`."""
-    if isinstance(body, str):
-        return body.strip()
-    if not isinstance(body, dict):
-        return ""
-    inner = body.get("message") or body.get("error") or body.get("detail")
-    return inner.strip() if isinstance(inner, str) else _message(inner)
+def _usage_of_broken(response: httpx.Response) -> Usage:
+    body = _json(response.content)
+    return usage_of(body) if isinstance(body, dict) else Usage()
 
 
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(response.headers[name]) * unit)
-        except (KeyError, ValueError):
-            continue
-    return None
+def _json(body: bytes) -> Any:
+    """Return a body; what is no JSON as a text."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")

@@ -20,6 +20,8 @@ class Progress:
         self._agent: str | None = None
         self._began = 0.0
         self._last_prompt = ""
+        self.cut_off = False
+        """Whether the token limit has cut the last answer off."""
 
     @property
     def place(self) -> dict[str, str]:

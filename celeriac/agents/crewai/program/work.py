@@ -29,7 +29,8 @@ def work(start: Mapping[str, Any], channel: Channel) -> int:
     except BaseException as error:  # noqa: BLE001 - told to the worker, whatever it is
         channel.close_with(report(_described(error, start), progress.place))
         return _FAILED
-    channel.close_with({"type": "result", "value": value})
+    cut_off = progress.cut_off and isinstance(value, str)
+    channel.close_with({"type": "result", "value": value, "truncated": cut_off})
     return 0
 
 
