@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Lifespan
 
 from celeriac.api import (
@@ -79,7 +80,7 @@ def create_app(container: Container) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         yield {LIMITS: limits}
-        desk.close()
+        await run_in_threadpool(desk.close)
 
     app = _routed(lifespan)
     app.state.container = container

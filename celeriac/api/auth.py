@@ -7,7 +7,6 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from ipaddress import IPv6Address, ip_address
 from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request, Security
@@ -22,6 +21,7 @@ from celeriac.domain.errors import (
     TooManyRequestsError,
     UnauthenticatedError,
 )
+from celeriac.kit.addresses import network_of
 from celeriac.wiring import Desk
 
 _SCHEME = "bearer"
@@ -183,7 +183,7 @@ class BadKeys:
 
     def begin(self, address: str, token: str) -> None:
         """Count one look-up of a key; raises TooManyRequestsError where the allowance is used."""
-        network, now = _network(address), self._clock()
+        network, now = network_of(address), self._clock()
         full_at = max(self._full_at.get(network, now), now) + self._interval
         wait = full_at - now - self._burst
         if wait > 0 and _hashed(token) not in self._good:
@@ -204,7 +204,7 @@ class BadKeys:
 
     def forgive(self, address: str) -> None:
         """Take a look-up back that was begun."""
-        network = _network(address)
+        network = network_of(address)
         if network in self._full_at:
             self._full_at[network] -= self._interval
 
@@ -226,14 +226,3 @@ def _put(memory: OrderedDict[K, V], key: K, value: V) -> None:
 
 def _hashed(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-
-
-def _network(address: str) -> str:
-    """Return what one subscriber has: an IPv4 address, or the first half of an IPv6 one."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, IPv6Address):
-        return found.ipv4_mapped.compressed if found.ipv4_mapped else found.exploded[:19]
-    return found.compressed

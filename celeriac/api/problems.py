@@ -6,7 +6,6 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import compile_path
@@ -152,7 +151,7 @@ def internal(request: Request, error: Exception) -> Response:
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CeleriacError)
     if isinstance(error, _REFUSALS):
-        await run_in_threadpool(record_refusal, request, error)
+        record_refusal(request, error)
     return of_error(request, error)
 
 
@@ -165,7 +164,7 @@ _REFUSALS = (
 
 
 def record_refusal(request: Request, error: CeleriacError) -> None:
-    """Record in the audit trail that a request was refused; waits for the database."""
+    """Have the audit trail record that a request was refused."""
     route = request.scope.get("route")
     request.app.state.desk.access_records.refused(
         getattr(request.state, "actor", None),

@@ -190,6 +190,14 @@ def batch_end(connection: Connection, after: int, until: int, *, limit: int) -> 
     return position
 
 
+_ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def read_one_snapshot(connection: Connection) -> None:
+    """Have all reads of a transaction see the same state; call it first in the transaction."""
+    connection.execute(_ONE_SNAPSHOT)
+
+
 _EXPIRED_SEALS = text("""
 SELECT last_position, seal FROM audit_seals
 WHERE at < now() - make_interval(secs => :seconds)

@@ -90,3 +90,14 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
     if any(address in network for network in (_NAT64, _IPV4_COMPATIBLE, _IPV4_TRANSLATED)):
         return IPv4Address(int(address) & _LOW_32_BITS)
     return address.ipv4_mapped or address.sixtofour
+
+
+def network_of(address: str) -> str:
+    """Return what one subscriber has: an IPv4 address, or the first half of an IPv6 one."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        return found.ipv4_mapped.compressed if found.ipv4_mapped else found.exploded[:19]
+    return found.compressed

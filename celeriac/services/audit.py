@@ -107,7 +107,8 @@ class AuditTrail:
         trail, call it again with `after=last_position` until `complete`. Raises InvalidInputError
         where no seal ends at `after`.
         """
-        with self._database.statement() as connection:
+        with self._database.transaction() as connection:
+            audit.read_one_snapshot(connection)  # retention may remove entries meanwhile
             faults: list[Fault] = []
             if after == 0:
                 start, faults = self._beginning(connection)

@@ -56,7 +56,7 @@ class Desk:
 
     def close(self) -> None:
         """Write what is not written yet, and close what it opened itself."""
-        self.access_records.flush(everything=True)
+        self.access_records.close()
         self.redis_ping.close()
 
 

@@ -18,7 +18,7 @@ from celeriac.wiring.options import places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 11
+KEEPER_CONNECTIONS = 10
 """One for each job: none waits for a connection that another one holds."""
 
 _LOOKS_IN_A_LEASE = 8

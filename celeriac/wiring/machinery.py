@@ -68,6 +68,7 @@ class Machinery:
     limiter: RedisRateLimiter
     loop: LoopThread
     own_loops: OwnLoops
+    rate_threads: Threads
     runners: Registry
 
     def close(self) -> None:
@@ -77,6 +78,7 @@ class Machinery:
         self.runners.close(self.loop)
         self.loop.close()
         self.own_loops.close()
+        self.rate_threads.shutdown(wait=False)
         self.limiter.close()
         for database in self.databases:
             database.close()
@@ -149,5 +151,6 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         limiter=limiter,
         loop=loop,
         own_loops=own_loops,
+        rate_threads=rate_threads,
         runners=runners,
     )

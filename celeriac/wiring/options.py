@@ -155,7 +155,7 @@ def child_user(settings: Settings, *, make: bool = True) -> ChildUser:
     hindrance = obstacle(ids)
     if hindrance:
         raise ConfigurationError(
-            f"Agents can't run as the user {name}, which CELERIAC_AGENT_USER names: {hindrance}. "
+            f"Agents can't run as the user {name} (CELERIAC_AGENT_USER): {hindrance}. "
             "Run the worker as a normal user, or set CELERIAC_AGENT_USER=root to let agents run as "
             "root, with every right that the worker has."
         )

@@ -13,6 +13,7 @@ from celeriac.domain.cassette import dump
 from celeriac.wiring import Container
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.cassettes import cassette, recorded
+from tests.support.waiting import wait_until
 
 TRAIL = "/api/v1/audit-logs"
 KEYS = "/api/v1/api-keys"
@@ -30,6 +31,7 @@ def test_refused_requests_are_in_the_trail_and_repeats_are_counted(
         assert_problem(ada.get("/api/v1/users"), 403, "forbidden")
         assert_problem(app_client.get("/api/v1/tasks"), 401, "unauthenticated")
         app_client.get("/api/v1/approvals/links/" + "A" * 90)
+    wait_until(lambda: len(entries(admin, "request.refuse")) == 3, "the first ones are written")
     found = entries(admin, "request.refuse")
     assert {(each["actor"], each["details"]["code"]) for each in found} == {
         ("ada", "forbidden"),
