@@ -8,6 +8,7 @@ import typer
 
 from celeriac.cli.exits import CommandError, ExitCode
 from celeriac.cli.formatting import moment, money
+from celeriac.cli.ids import BudgetId, ExecutionId
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.domain.budget_kinds import OnBudget, Period
@@ -15,7 +16,6 @@ from celeriac.domain.budget_kinds import OnBudget, Period
 if TYPE_CHECKING:
     from celeriac import wire
 
-BudgetId = Annotated[UUID, typer.Argument(metavar="BUDGET", help="The budget's id.")]
 TaskOption = Annotated[
     str | None, typer.Option("--task", metavar="TASK", help="Of this task: its id or name.")
 ]
@@ -58,6 +58,8 @@ def list_budgets(
             )
             for each in found
         ),
+        cut=("NAME",),
+        drop=("WHEN SPENT", "WINDOW", "OF", "TOKENS", "PERIOD"),
     )
 
 
@@ -112,7 +114,7 @@ def show(session: Session, budget: BudgetId) -> None:
 @connected
 def of(
     session: Session,
-    execution: Annotated[UUID, typer.Argument(metavar="EXECUTION", help="The execution's id.")],
+    execution: ExecutionId,
 ) -> None:
     """Show how all budgets stand that hold an execution: its own, its task's and its user's."""
     found = session.client.budgets.of_execution(execution).items

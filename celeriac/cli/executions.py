@@ -13,7 +13,7 @@ from celeriac.cli.exits import CommandError
 from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.follow.following import event_line, follow, show_outcome, summary
 from celeriac.cli.formatting import duration, moment, money, plain, short, tokens
-from celeriac.cli.monitor import ExecutionId
+from celeriac.cli.ids import ExecutionId, short_id
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.domain.states import Status
@@ -98,6 +98,8 @@ def list_executions(
             )
             for each in found
         ),
+        cut=("TASK", "ERROR"),
+        drop=("TOKENS", "ATTEMPT", "RAN", "CREATED"),
     )
 
 
@@ -119,9 +121,10 @@ def result(session: Session, execution: ExecutionId) -> None:
     """
     found = session.client.executions.get(execution)
     if found.status is not Status.COMPLETED:
+        following = f"`celeriac monitor {short_id(execution)}` waits for it."
         raise CommandError(
             f"The execution is {found.status.value}; it has no result.",
-            cure=None if found.status.terminal else f"`celeriac monitor {execution}` waits for it.",
+            cure=None if found.status.terminal else following,
             problem=found.error_code or found.status.value,
         )
     if session.output.as_json:

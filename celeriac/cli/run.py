@@ -7,6 +7,7 @@ import typer
 
 from celeriac.cli.exits import UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome
+from celeriac.cli.ids import short_id
 from celeriac.cli.session import Session, connected
 from celeriac.cli.taping import (
     RecordTo,
@@ -142,7 +143,7 @@ def run(
             session.output.json(accepted)
         else:
             session.output.raw(str(accepted.execution_id))
-            session.output.say(f"`celeriac monitor {accepted.execution_id}` follows it.")
+            session.output.say(f"`celeriac monitor {short_id(accepted.execution_id)}` follows it.")
         return
     begun: Execution = executions.get(accepted.execution_id)
     _show_end(session, follow(session, begun, timeout=timeout), record_to)

@@ -8,7 +8,7 @@ import typer
 
 from celeriac.cli.follow.describe import describe
 from celeriac.cli.formatting import clock, plain, printable, short
-from celeriac.cli.monitor import ExecutionId
+from celeriac.cli.ids import ExecutionId
 from celeriac.cli.output import Output
 from celeriac.cli.session import Session, connected
 
@@ -40,7 +40,7 @@ def timeline(
     server.
 
     Examples:
-      celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+      celeriac timeline last
       celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11 --json
     """
     from celeriac.logs import read_execution_lines

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celeriac.cli.formatting import duration, plain, short
+from celeriac.cli.ids import short_id
 from celeriac.domain.events import EventType
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def _waiting(data: Data) -> str:
 
 def _asked(data: Data) -> str:
     # the command first: a long title is cut
-    return f"celeriac approvals answer {data.get('approval_id', '?')}: {data.get('title', '')}"
+    approval = short_id(str(data.get("approval_id", "?")))
+    return f"celeriac approvals answer {approval}: {data.get('title', '')}"
 
 
 def _answered(data: Data) -> str:

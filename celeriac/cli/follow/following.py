@@ -6,6 +6,7 @@ from uuid import UUID
 from celeriac.cli.exits import CommandError, ExitCode
 from celeriac.cli.follow.describe import describe
 from celeriac.cli.formatting import clock, duration, money, plain, tokens
+from celeriac.cli.ids import short_id
 from celeriac.domain.states import Status
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def follow(session: "Session", execution: "Execution", *, timeout: float | None)
     except KeyboardInterrupt as error:
         raise CommandError(
             f"No longer followed; execution {execution.id} goes on.",
-            cure=f"`celeriac monitor {execution.id}` follows it again, "
-            f"`celeriac executions cancel {execution.id}` ends it.",
+            cure=f"`celeriac monitor {short_id(execution.id)}` follows it again, "
+            f"`celeriac executions cancel {short_id(execution.id)}` ends it.",
             exit_code=ExitCode.INTERRUPTED,
             problem="interrupted",
         ) from error
@@ -87,6 +88,6 @@ def _unsuccessful(execution: "Execution") -> CommandError:
         problem = execution.error_code or "failed"
     return CommandError(
         message,
-        cure=f"`celeriac timeline {execution.id}` shows what happened.",
+        cure=f"`celeriac timeline {short_id(execution.id)}` shows what happened.",
         problem=problem,
     )

@@ -58,7 +58,7 @@ def test_a_failed_execution_exits_with_1_and_its_own_code(
         (("run", "noop", "--priority", "urgent"), 2, "priority"),
         (("run", "noop", "--api-key", "cel_bad_key"), 4, "[unauthenticated]"),
         (("run", "noop", "--api-url", "http://127.0.0.1:1", "--api-key", "k"), 5, "[unreachable]"),
-        (("monitor", "no-id"), 2, "execution_id"),
+        (("monitor", "no-id"), 2, "is not the id of an execution"),
         (("monitor", "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11"), 3, "[not_found]"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
