@@ -64,6 +64,7 @@ _MEANINGS = {
     ExitCode.NOT_FOUND: "there is no such thing, or it is somebody else's",
     ExitCode.DENIED: "no key, a bad key, or a key that may not do this",
     ExitCode.UNAVAILABLE: "a server that is needed doesn't answer",
+    ExitCode.ENDED_ALREADY: "`executions cancel`: the execution had ended already",
     ExitCode.INTERRUPTED: "Ctrl-C (`celeriac up` is meant to end so, and exits with 0)",
 }
 

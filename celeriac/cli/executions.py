@@ -9,7 +9,8 @@ from uuid import UUID
 
 import typer
 
-from celeriac.cli.exits import CommandError
+from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.failures import failure_text, own_frames
 from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.follow.following import event_line, follow, show_outcome, summary
 from celeriac.cli.formatting import duration, moment, money, plain, short, tokens
@@ -19,7 +20,7 @@ from celeriac.cli.session import Session, connected
 from celeriac.domain.states import Status
 
 if TYPE_CHECKING:
-    from celeriac.wire import Execution
+    from celeriac.wire import Execution, ExecutionSummary
 
 _SHORT = 60
 
@@ -94,7 +95,7 @@ def list_executions(
                 moment(each.created_at),
                 duration(each.duration_seconds),
                 tokens(each.input_tokens, each.output_tokens),
-                short(each.error_code or "", _SHORT),
+                short(_error(each), _SHORT),
             )
             for each in found
         ),
@@ -186,11 +187,28 @@ def download(
 
 @connected
 def cancel(session: Session, execution: ExecutionId) -> None:
-    """End an execution. What waits ends at once, what runs within seconds."""
+    """End an execution. What waits ends at once, what runs within seconds.
+
+    Exits with 6 where it had ended already: nothing was cancelled then.
+
+    Examples:
+      celeriac executions cancel last
+    """
+    before = session.client.executions.get(execution)
     found = session.client.executions.cancel(execution)
     if session.output.as_json:
         session.output.json(found)
-    elif found.status.terminal:
+    # it may end by itself in between
+    if before.status.terminal or found.status in {Status.COMPLETED, Status.FAILED}:
+        raise CommandError(
+            f"The execution had ended already: it is {found.status.value}.",
+            cure=f"`celeriac executions show {short_id(execution)}` shows how.",
+            exit_code=ExitCode.ENDED_ALREADY,
+            problem="ended_already",
+        )
+    if session.output.as_json:
+        return
+    if found.status.terminal:
         session.output.raw(summary(found))
     else:
         session.output.raw(f"asked to stop · {found.id}")
@@ -218,6 +236,13 @@ def retry(
         session.output.raw(str(accepted.execution_id))
 
 
+def _error(execution: "ExecutionSummary") -> str:
+    code = execution.error_code
+    if not code:
+        return ""
+    return f"{code}: {failure_text(code, execution.error_message, execution.error_type)}"
+
+
 def _facts(execution: "Execution") -> dict[str, str]:
     error = execution.error_details or {}
     facts = {
@@ -242,10 +267,8 @@ def _facts(execution: "Execution") -> dict[str, str]:
         "session": str(execution.session_id or ""),
         "Celery task": execution.celery_task_id or "",
         "request": execution.request_id or "",
-        "error": f"{execution.error_code}: {execution.error_message}"
-        if execution.error_code
-        else "",
-        "traceback": str(error.get("traceback") or ""),
+        "error": _error(execution),
+        "traceback": own_frames(str(error.get("traceback") or "")).rstrip(),
         "variables": plain(execution.variables),
         "result": "" if execution.result is None else plain(execution.result),
     }

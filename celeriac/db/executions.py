@@ -21,6 +21,8 @@ _COMPUTED = {
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
     # agents write it, of any length; lists show it
+    # the rest of the details may be large, and lists do not show it
+    "error_type": func.left(table.c.error_details["type"].astext, 200),
     "progress_note": func.left(table.c.progress_note, 2_000),
 }
 

@@ -128,3 +128,5 @@ class Execution:
     progress_done: float | None
     progress_total: float | None
     progress_note: str | None
+    error_type: str | None = None
+    """The class of the exception that the last attempt ended with."""

@@ -44,6 +44,9 @@ class ExecutionSummary(Wire):
     result: Any = Field(default=None, description=_INCLUDED)
     error_code: str | None
     error_message: str | None
+    error_type: str | None = Field(
+        default=None, description="The class of the exception, such as KeyError."
+    )
     error_details: dict[str, Any] | None = Field(default=None, description=_INCLUDED)
     attempt: int = Field(description="Attempts begun so far.")
     retry_count: int

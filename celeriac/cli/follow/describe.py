@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from celeriac.cli.failures import failure_text
 from celeriac.cli.formatting import duration, plain, short
 from celeriac.cli.ids import short_id
 from celeriac.domain.events import EventType
@@ -29,7 +30,8 @@ def _created(data: Data) -> str:
 
 
 def _failed(data: Data) -> str:
-    return f"{data.get('code', 'error')}: {data.get('message', '')}"
+    code = str(data.get("code", "error"))
+    return f"{code}: {failure_text(code, data.get('message'), data.get('error_type'))}"
 
 
 def _retry(data: Data) -> str:

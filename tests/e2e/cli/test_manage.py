@@ -93,6 +93,9 @@ def test_a_running_execution_is_cancelled(commands: CommandLine, tmp_path: Path)
     result = commands.run("monitor", execution_id)
     assert result.code == 1
     assert "error: The execution was cancelled by admin. [cancelled]" in result.err
+    again = commands.run("executions", "cancel", execution_id, "--json")
+    assert (again.code, again.value["status"]) == (6, "cancelled")
+    assert "error: The execution had ended already: it is cancelled. [ended_already]" in again.err
 
 
 def test_keys_are_made_used_and_revoked(commands: CommandLine) -> None:

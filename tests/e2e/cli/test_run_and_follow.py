@@ -46,7 +46,22 @@ def test_a_failed_execution_exits_with_1_and_its_own_code(
     assert result.code == 1
     assert result.out == ""
     assert "error: never [agent_failed_permanently]" in result.err
-    assert "celeriac timeline " in result.err
+    assert "celeriac executions show " in result.err
+
+
+def test_an_exception_is_shown_with_its_type_and_the_users_own_frames(
+    commands: CommandLine,
+) -> None:
+    commands.ask("tasks", "create", "clumsy", "--agent", "hold", "--set", "retry.max_retries:=0")
+    failed = commands.run("run", "clumsy", "--var", "gate=x", "--var", "diary=/nowhere/x")
+    assert "error: FileNotFoundError: [Errno 2]" in failed.err
+    execution = failed.err.rpartition("celeriac executions show ")[2].split("`")[0]
+    for command in (("executions", "show"), ("timeline",)):
+        shown = commands.run(*command, execution).out
+        assert "fleet_agents.py" in shown
+        assert "FileNotFoundError: " in shown
+        assert "celeriac/agents/" not in shown.replace("\n", ""), command
+    assert "agent_failed: FileNotFoundError: " in commands.run("executions", "list").out
 
 
 @pytest.mark.parametrize(
