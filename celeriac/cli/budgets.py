@@ -152,9 +152,7 @@ def _show(session: Session, found: "wire.Budget") -> None:
             "period": f"{found.period} (now {standing.window})",
             "spent": _dollars(standing),
             "tokens": _tokens(standing),
-            "under way": (
-                f"{money(float(standing.reserved_cost))}, {standing.reserved_tokens:,} tokens"
-            ),
+            "under way": (f"{money(standing.reserved_cost)}, {standing.reserved_tokens:,} tokens"),
             "beyond": _beyond(standing),
             "when spent": found.on_budget.value,
             "changed": moment(found.updated_at),
@@ -163,8 +161,8 @@ def _show(session: Session, found: "wire.Budget") -> None:
 
 
 def _dollars(standing: "wire.BudgetStanding") -> str:
-    limit = "" if standing.max_cost is None else f" of {money(float(standing.max_cost))}"
-    return f"{money(float(standing.spent_cost))}{limit}"
+    limit = "" if standing.max_cost is None else f" of {money(standing.max_cost)}"
+    return f"{money(standing.spent_cost)}{limit}"
 
 
 def _tokens(standing: "wire.BudgetStanding") -> str:
@@ -175,7 +173,7 @@ def _tokens(standing: "wire.BudgetStanding") -> str:
 def _beyond(standing: "wire.BudgetStanding") -> str:
     parts = []
     if standing.overshoot_cost:
-        parts.append(money(float(standing.overshoot_cost)))
+        parts.append(money(standing.overshoot_cost))
     if standing.overshoot_tokens:
         parts.append(f"{standing.overshoot_tokens:,} tokens")
     return " and ".join(parts) or "-"

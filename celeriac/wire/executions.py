@@ -12,7 +12,7 @@ from celeriac.domain.options import RunOptions
 from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.wire import examples
-from celeriac.wire.base import Links, Wire, example
+from celeriac.wire.base import Dollars, Links, Wire, example
 
 
 class Progress(Wire):
@@ -76,7 +76,7 @@ class ExecutionSummary(Wire):
     model_call_count: int
     input_tokens: int
     output_tokens: int
-    cost: float = Field(description="US dollars, where prices are known.")
+    cost: Dollars = Field(description="US dollars, where prices are known.")
     progress: Progress | None
     links: Links = Field(alias="_links")
 
