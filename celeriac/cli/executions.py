@@ -17,7 +17,7 @@ from celeriac.cli.formatting import duration, moment, money, plain, short, token
 from celeriac.cli.ids import ExecutionId, short_id
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
-from celeriac.domain.states import Status
+from celeriac.domain.states import Status, WaitingFor
 
 if TYPE_CHECKING:
     from celeriac.wire import Execution, ExecutionSummary
@@ -51,6 +51,9 @@ def list_executions(
         list[Status],
         typer.Option("--status", "-s", help="Only those that stand so; may be repeated."),
     ] = [],  # noqa: B006 - Typer copies it
+    waiting_for: Annotated[
+        WaitingFor | None, typer.Option(help="Only those that wait for this.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Only of this task: name or id.")] = None,
     batch: Annotated[UUID | None, typer.Option(help="Only of this batch.")] = None,
     since: Annotated[
@@ -70,10 +73,12 @@ def list_executions(
       celeriac executions list
       celeriac executions list --status failed --status cancelled --task summarise
       celeriac executions list --since 2026-11-22 --json
+      celeriac executions list --waiting-for approval
       celeriac executions list --batch ID --json --include result
     """
     pages = session.client.executions.list(
         status=[each.value for each in status] or None,
+        waiting_for=waiting_for.value if waiting_for else None,
         task=task,
         batch_id=batch,
         created_after=since.astimezone() if since else None,
@@ -85,7 +90,7 @@ def list_executions(
         session.output.json([each.model_dump(by_alias=True, exclude=left_out) for each in found])
         return
     session.output.table(
-        ("ID", "TASK", "STATUS", "ATTEMPT", "CREATED", "RAN", "TOKENS", "ERROR"),
+        ("ID", "TASK", "STATUS", "ATTEMPT", "CREATED", "RAN", "TOKENS", "NOTE"),
         (
             (
                 str(each.id),
@@ -95,11 +100,11 @@ def list_executions(
                 moment(each.created_at),
                 duration(each.duration_seconds),
                 tokens(each.input_tokens, each.output_tokens),
-                short(_error(each), _SHORT),
+                short(note(each), _SHORT),
             )
             for each in found
         ),
-        cut=("TASK", "ERROR"),
+        cut=("TASK", "NOTE"),
         drop=("TOKENS", "ATTEMPT", "RAN", "CREATED"),
     )
 
@@ -236,6 +241,14 @@ def retry(
         session.output.raw(str(accepted.execution_id))
 
 
+def note(execution: "ExecutionSummary") -> str:
+    """Return what an execution waits for, or how it failed."""
+    if execution.status is not Status.WAITING or execution.waiting_for is None:
+        return _error(execution)
+    until = f", until {moment(execution.waiting_until)}" if execution.waiting_until else ""
+    return f"waits for {execution.waiting_for.value.replace('_', ' ')}{until}"
+
+
 def _error(execution: "ExecutionSummary") -> str:
     code = execution.error_code
     if not code:
@@ -249,6 +262,9 @@ def _facts(execution: "Execution") -> dict[str, str]:
         "id": str(execution.id),
         "task": execution.task_name,
         "status": execution.status.value,
+        "waits for": note(execution).removeprefix("waits for ")
+        if execution.status is Status.WAITING
+        else "",
         "trigger": execution.trigger_type.value,
         "priority": execution.priority,
         "queue": execution.queue,

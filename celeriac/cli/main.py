@@ -21,6 +21,7 @@ from celeriac.cli import (
     services,
     sessions,
     tasks,
+    users,
 )
 from celeriac.cli.crews import commands as crews
 from celeriac.cli.demo.command import demo
@@ -120,6 +121,7 @@ _GROUPS = (
     sessions,
     cassettes,
     keys,
+    users,
     audit,
     database,
 )
