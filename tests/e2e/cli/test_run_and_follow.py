@@ -30,6 +30,26 @@ def test_variables_come_from_everywhere(commands: CommandLine, tmp_path: Path) -
     assert json.loads(done.out) == {"a": 1, "text": "piped", "flag": True}
 
 
+def test_a_file_of_json_lines_is_a_batch(commands: CommandLine, tmp_path: Path) -> None:
+    lines = tmp_path / "items.jsonl"
+    lines.write_text('{"n": 1}\n{"n": 2}\n')
+    done = commands.run("run", "noop", "--vars-file", str(lines), "--var", "all=x")
+    assert done.code == 0, done.err
+    ids = done.out.split()
+    for number, execution_id in enumerate(ids, 1):
+        assert commands.run("monitor", execution_id).code == 0
+        assert commands.ask("executions", "result", execution_id) == {"n": number, "all": "x"}
+    assert len(ids) == 2
+    assert commands.run("run", "noop", "--vars-file", str(lines), "--sync").code == 2
+
+
+def test_a_queue_that_no_worker_serves_is_warned_of(commands: CommandLine) -> None:
+    waits = commands.run("run", "noop", "--queue", "nowhere", "--detach")
+    assert waits.code == 0
+    assert "warning: No live worker listens to the queue nowhere." in waits.err
+    assert commands.run("executions", "cancel", waits.out.strip()).code == 0
+
+
 def test_run_sync_is_one_request(commands: CommandLine) -> None:
     done = commands.ask("run", "noop", "--sync", "--var", "n:=1")
     assert (done["status"], done["execution_mode"], done["result"]) == (
