@@ -40,6 +40,17 @@ Answers go to standard output, everything else to standard error. With `--json` 
 JSON value. An error is one line, `error: MESSAGE [CODE]`, and below it what helps; the code is the
 API's own (docs/api.md) or the command line's. `celeriac --debug …` adds the traceback.
 
+Tables keep to the width of the terminal: ids and names are whole, other columns are shortened or
+left out, which standard error says. Where there is no terminal nothing is.
+
+## Ids
+
+Where an id of an execution, approval, session, cassette, API key or budget is wanted, at least 6
+characters of its beginning or end will do, and `last` is the newest. The beginning of an id is the
+time at which it was made, so the end tells ids apart: hints show its last 12 characters. Short ids
+are looked for among the newest 500 that you may see, in five requests at the most; older ones need
+the whole id. What several have in common is refused, and lists them.
+
 ## Exit codes
 
 | code | meaning |
@@ -53,6 +64,7 @@ _MEANINGS = {
     ExitCode.NOT_FOUND: "there is no such thing, or it is somebody else's",
     ExitCode.DENIED: "no key, a bad key, or a key that may not do this",
     ExitCode.UNAVAILABLE: "a server that is needed doesn't answer",
+    ExitCode.ENDED_ALREADY: "`executions cancel`: the execution had ended already",
     ExitCode.INTERRUPTED: "Ctrl-C (`celeriac up` is meant to end so, and exits with 0)",
 }
 

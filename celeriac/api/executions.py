@@ -28,6 +28,7 @@ from celeriac.api.schemas.moments import Moment
 from celeriac.api.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
 from celeriac.db.executions import BULKY, ExecutionFilter
 from celeriac.domain.execution import TriggerType
+from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
@@ -53,6 +54,7 @@ def find(
     origin_id: Annotated[UUID | None, Query(description="Repeats of this execution.")] = None,
     session_id: Annotated[UUID | None, Query(description="Those that worked in it.")] = None,
     trigger_type: Annotated[TriggerType | None, Query(description="Started by.")] = None,
+    waiting_for: Annotated[WaitingFor | None, Query(description="Waiting, for this.")] = None,
     created_after: Annotated[
         Moment | None, Query(description="Created at or after this time.")
     ] = None,
@@ -75,6 +77,7 @@ def find(
         origin_id=origin_id,
         session_id=session_id,
         trigger_type=trigger_type,
+        waiting_for=waiting_for,
         created_after=created_after,
         created_before=created_before,
     )

@@ -9,6 +9,8 @@ _CURES = {
     "missing": "is required; add it",
     "extra_forbidden": "is not a field here; remove it or correct its name",
     "json_invalid": "is not valid JSON",
+    "uuid_parsing": "is no id; write it whole, as in 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11",
+    "uuid_type": "is no id; write it as a text",
     "int_parsing_size": "is too large a number",
 }
 _OWN_WORDS = "Value error, "

@@ -48,7 +48,6 @@ def _shown(row: Execution) -> dict[str, Any]:
         )
     values |= {
         "priority": Priority(row.priority).label,
-        "cost": float(row.cost),
         "event_count": row.event_seq,
         "progress": progress,
         "links": links.execution(row),

@@ -73,6 +73,8 @@ def list_agents(session: Session, limit: Limit = 50) -> None:
             )
             for agent in found
         ),
+        cut=("WHO", "DESCRIPTION"),
+        drop=("DESCRIPTION", "VERSION", "CHANGED"),
     )
 
 

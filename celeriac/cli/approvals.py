@@ -3,12 +3,12 @@
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import typer
 
 from celeriac.cli.exits import UsageProblemError
 from celeriac.cli.formatting import moment, plain, short
+from celeriac.cli.ids import ApprovalId, ExecutionOption, short_id
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.cli.variables import parse_json, parse_pair
@@ -16,10 +16,6 @@ from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
 
 if TYPE_CHECKING:
     from celeriac.wire import Approval
-
-ApprovalId = Annotated[
-    UUID, typer.Argument(metavar="APPROVAL", help="The question's id, from `approvals list`.")
-]
 
 _SHORT = 60
 
@@ -44,13 +40,13 @@ def list_approvals(
         typer.Option("--status", "-s", help="Only those that stand so; open ones if not given."),
     ] = [],  # noqa: B006 - Typer copies it
     every: Annotated[bool, typer.Option("--all", help="However they stand.")] = False,
-    execution: Annotated[UUID | None, typer.Option(help="Only of this execution.")] = None,
+    execution: ExecutionOption = None,
 ) -> None:
     """List what agents ask, the newest first: what waits for an answer.
 
     Examples:
       celeriac approvals list
-      celeriac approvals list --all --execution 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+      celeriac approvals list --all --execution last
     """
     wanted = [] if every else status or [ApprovalStatus.OPEN]
     pages = session.client.approvals.list(
@@ -74,6 +70,8 @@ def list_approvals(
             )
             for each in found
         ),
+        cut=("TASK", "QUESTION"),
+        drop=("ASKED", "KIND", "STATUS", "TASK", "EXPIRES"),
     )
 
 
@@ -133,9 +131,9 @@ def answer(
     On a terminal, without options, it is shown and answered step by step.
 
     Examples:
-      celeriac approvals answer 0199f3a2-0007-7000-8000-000000000007
-      celeriac approvals answer 0199f3a2-… --approve --note "Fine by me"
-      celeriac approvals answer 0199f3a2-… --set colour=red --set size:=3
+      celeriac approvals answer last
+      celeriac approvals answer 0b8f6b1d2c11 --approve --note "Fine by me"
+      celeriac approvals answer 0b8f6b1d2c11 --set colour=red --set size:=3
     """
     asked = session.client.approvals.get(approval)
     if approve is None and value is None and not fields:
@@ -153,7 +151,8 @@ def answer(
     else:
         said = "approved" if answered.approved else "refused"
         session.output.raw(f"{said} · {answered.id}")
-        session.output.say(f"`celeriac monitor {answered.execution_id}` follows what it does now.")
+        following = f"celeriac monitor {short_id(answered.execution_id)}"
+        session.output.say(f"`{following}` follows what it does now.")
 
 
 def facts(asked: "Approval") -> dict[str, str]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from celeriac.adapters.celery_app import pool_refusal
 from celeriac.cli.exits import UsageProblemError
 
 DEFAULT_CONCURRENCY = 100
@@ -26,6 +25,8 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
     100 in threads and Celery's own choice in other pools. `queues` are listened to unless `given`
     names queues. Raises UsageProblemError for a pool that a worker can't use.
     """
+    from celeriac.adapters.celery_app import pool_refusal
+
     autoscale = _has(given, "--autoscale")
     pool = _value(given, "-P", "--pool") or ("prefork" if autoscale else "threads")
     refusal = pool_refusal(pool)

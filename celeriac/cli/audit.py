@@ -55,6 +55,8 @@ def list_entries(
             )
             for each in found
         ),
+        cut=("ACTOR",),
+        drop=("REQUEST", "TIME"),
     )
 
 

@@ -8,6 +8,7 @@ import typer
 
 from celeriac.cli.exits import CommandError, ExitCode
 from celeriac.cli.formatting import moment, money
+from celeriac.cli.ids import BudgetId, ExecutionId
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.domain.budget_kinds import OnBudget, Period
@@ -15,7 +16,6 @@ from celeriac.domain.budget_kinds import OnBudget, Period
 if TYPE_CHECKING:
     from celeriac import wire
 
-BudgetId = Annotated[UUID, typer.Argument(metavar="BUDGET", help="The budget's id.")]
 TaskOption = Annotated[
     str | None, typer.Option("--task", metavar="TASK", help="Of this task: its id or name.")
 ]
@@ -58,6 +58,8 @@ def list_budgets(
             )
             for each in found
         ),
+        cut=("NAME",),
+        drop=("WHEN SPENT", "WINDOW", "OF", "TOKENS", "PERIOD"),
     )
 
 
@@ -112,7 +114,7 @@ def show(session: Session, budget: BudgetId) -> None:
 @connected
 def of(
     session: Session,
-    execution: Annotated[UUID, typer.Argument(metavar="EXECUTION", help="The execution's id.")],
+    execution: ExecutionId,
 ) -> None:
     """Show how all budgets stand that hold an execution: its own, its task's and its user's."""
     found = session.client.budgets.of_execution(execution).items
@@ -150,9 +152,7 @@ def _show(session: Session, found: "wire.Budget") -> None:
             "period": f"{found.period} (now {standing.window})",
             "spent": _dollars(standing),
             "tokens": _tokens(standing),
-            "under way": (
-                f"{money(float(standing.reserved_cost))}, {standing.reserved_tokens:,} tokens"
-            ),
+            "under way": (f"{money(standing.reserved_cost)}, {standing.reserved_tokens:,} tokens"),
             "beyond": _beyond(standing),
             "when spent": found.on_budget.value,
             "changed": moment(found.updated_at),
@@ -161,8 +161,8 @@ def _show(session: Session, found: "wire.Budget") -> None:
 
 
 def _dollars(standing: "wire.BudgetStanding") -> str:
-    limit = "" if standing.max_cost is None else f" of {money(float(standing.max_cost))}"
-    return f"{money(float(standing.spent_cost))}{limit}"
+    limit = "" if standing.max_cost is None else f" of {money(standing.max_cost)}"
+    return f"{money(standing.spent_cost)}{limit}"
 
 
 def _tokens(standing: "wire.BudgetStanding") -> str:
@@ -173,7 +173,7 @@ def _tokens(standing: "wire.BudgetStanding") -> str:
 def _beyond(standing: "wire.BudgetStanding") -> str:
     parts = []
     if standing.overshoot_cost:
-        parts.append(money(float(standing.overshoot_cost)))
+        parts.append(money(standing.overshoot_cost))
     if standing.overshoot_tokens:
         parts.append(f"{standing.overshoot_tokens:,} tokens")
     return " and ".join(parts) or "-"

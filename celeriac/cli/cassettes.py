@@ -3,13 +3,13 @@
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import typer
 
 from celeriac.cli.exits import CommandError
 from celeriac.cli.files import Overwrite
 from celeriac.cli.formatting import moment, short, size
+from celeriac.cli.ids import CassetteId
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.cli.taping import readable, write
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 _SHORT = 60
 _STDOUT = "-"
-
-CassetteId = Annotated[
-    UUID,
-    typer.Argument(
-        help="The cassette's id, or that of the execution that recorded it.", metavar="CASSETTE"
-    ),
-]
 
 
 def build_app() -> typer.Typer:
@@ -64,6 +57,8 @@ def list_cassettes(session: Session, limit: Limit = 20) -> None:
             )
             for each in found
         ),
+        cut=("NAME",),
+        drop=("RECORDED BY", "SIZE", "REQUESTS"),
     )
 
 

@@ -9,17 +9,18 @@ from uuid import UUID
 
 import typer
 
-from celeriac.cli.exits import CommandError
+from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.failures import failure_text, own_frames
 from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.follow.following import event_line, follow, show_outcome, summary
 from celeriac.cli.formatting import duration, moment, money, plain, short, tokens
-from celeriac.cli.monitor import ExecutionId
+from celeriac.cli.ids import ExecutionId, short_id
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
-from celeriac.domain.states import Status
+from celeriac.domain.states import Status, WaitingFor
 
 if TYPE_CHECKING:
-    from celeriac.wire import Execution
+    from celeriac.wire import Execution, ExecutionSummary
 
 _SHORT = 60
 
@@ -50,6 +51,9 @@ def list_executions(
         list[Status],
         typer.Option("--status", "-s", help="Only those that stand so; may be repeated."),
     ] = [],  # noqa: B006 - Typer copies it
+    waiting_for: Annotated[
+        WaitingFor | None, typer.Option(help="Only those that wait for this.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Only of this task: name or id.")] = None,
     batch: Annotated[UUID | None, typer.Option(help="Only of this batch.")] = None,
     since: Annotated[
@@ -69,10 +73,12 @@ def list_executions(
       celeriac executions list
       celeriac executions list --status failed --status cancelled --task summarise
       celeriac executions list --since 2026-11-22 --json
+      celeriac executions list --waiting-for approval
       celeriac executions list --batch ID --json --include result
     """
     pages = session.client.executions.list(
         status=[each.value for each in status] or None,
+        waiting_for=waiting_for.value if waiting_for else None,
         task=task,
         batch_id=batch,
         created_after=since.astimezone() if since else None,
@@ -84,7 +90,7 @@ def list_executions(
         session.output.json([each.model_dump(by_alias=True, exclude=left_out) for each in found])
         return
     session.output.table(
-        ("ID", "TASK", "STATUS", "ATTEMPT", "CREATED", "RAN", "TOKENS", "ERROR"),
+        ("ID", "TASK", "STATUS", "ATTEMPT", "CREATED", "RAN", "TOKENS", "NOTE"),
         (
             (
                 str(each.id),
@@ -94,10 +100,12 @@ def list_executions(
                 moment(each.created_at),
                 duration(each.duration_seconds),
                 tokens(each.input_tokens, each.output_tokens),
-                short(each.error_code or "", _SHORT),
+                short(note(each), _SHORT),
             )
             for each in found
         ),
+        cut=("TASK", "NOTE"),
+        drop=("TOKENS", "ATTEMPT", "RAN", "CREATED"),
     )
 
 
@@ -119,9 +127,10 @@ def result(session: Session, execution: ExecutionId) -> None:
     """
     found = session.client.executions.get(execution)
     if found.status is not Status.COMPLETED:
+        following = f"`celeriac monitor {short_id(execution)}` waits for it."
         raise CommandError(
             f"The execution is {found.status.value}; it has no result.",
-            cure=None if found.status.terminal else f"`celeriac monitor {execution}` waits for it.",
+            cure=None if found.status.terminal else following,
             problem=found.error_code or found.status.value,
         )
     if session.output.as_json:
@@ -183,11 +192,28 @@ def download(
 
 @connected
 def cancel(session: Session, execution: ExecutionId) -> None:
-    """End an execution. What waits ends at once, what runs within seconds."""
+    """End an execution. What waits ends at once, what runs within seconds.
+
+    Exits with 6 where it had ended already: nothing was cancelled then.
+
+    Examples:
+      celeriac executions cancel last
+    """
+    before = session.client.executions.get(execution)
     found = session.client.executions.cancel(execution)
     if session.output.as_json:
         session.output.json(found)
-    elif found.status.terminal:
+    # it may end by itself in between
+    if before.status.terminal or found.status in {Status.COMPLETED, Status.FAILED}:
+        raise CommandError(
+            f"The execution had ended already: it is {found.status.value}.",
+            cure=f"`celeriac executions show {short_id(execution)}` shows how.",
+            exit_code=ExitCode.ENDED_ALREADY,
+            problem="ended_already",
+        )
+    if session.output.as_json:
+        return
+    if found.status.terminal:
         session.output.raw(summary(found))
     else:
         session.output.raw(f"asked to stop · {found.id}")
@@ -215,12 +241,30 @@ def retry(
         session.output.raw(str(accepted.execution_id))
 
 
+def note(execution: "ExecutionSummary") -> str:
+    """Return what an execution waits for, or how it failed."""
+    if execution.status is not Status.WAITING or execution.waiting_for is None:
+        return _error(execution)
+    until = f", until {moment(execution.waiting_until)}" if execution.waiting_until else ""
+    return f"waits for {execution.waiting_for.value.replace('_', ' ')}{until}"
+
+
+def _error(execution: "ExecutionSummary") -> str:
+    code = execution.error_code
+    if not code:
+        return ""
+    return f"{code}: {failure_text(code, execution.error_message, execution.error_type)}"
+
+
 def _facts(execution: "Execution") -> dict[str, str]:
     error = execution.error_details or {}
     facts = {
         "id": str(execution.id),
         "task": execution.task_name,
         "status": execution.status.value,
+        "waits for": note(execution).removeprefix("waits for ")
+        if execution.status is Status.WAITING
+        else "",
         "trigger": execution.trigger_type.value,
         "priority": execution.priority,
         "queue": execution.queue,
@@ -239,10 +283,8 @@ def _facts(execution: "Execution") -> dict[str, str]:
         "session": str(execution.session_id or ""),
         "Celery task": execution.celery_task_id or "",
         "request": execution.request_id or "",
-        "error": f"{execution.error_code}: {execution.error_message}"
-        if execution.error_code
-        else "",
-        "traceback": str(error.get("traceback") or ""),
+        "error": _error(execution),
+        "traceback": own_frames(str(error.get("traceback") or "")).rstrip(),
         "variables": plain(execution.variables),
         "cut off": "yes, by the model's token limit" if execution.truncated else "",
         "result": "" if execution.result is None else plain(execution.result),

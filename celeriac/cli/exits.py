@@ -25,6 +25,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     DENIED = 4
     UNAVAILABLE = 5
+    ENDED_ALREADY = 6
     INTERRUPTED = 130
 
 

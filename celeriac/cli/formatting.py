@@ -3,7 +3,10 @@
 import json
 import unicodedata
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
+
+from celeriac.domain.usage import dollars
 
 _MINUTE = 60
 _HOUR = 3600
@@ -54,9 +57,9 @@ def tokens(read: int, written: int) -> str:
     return f"{read:,} → {written:,}" if read or written else _ABSENT
 
 
-def money(dollars: float) -> str:
-    """Return US dollars, with digits that a cheap call needs."""
-    return f"${dollars:.2f}" if dollars >= 1 or not dollars else f"${dollars:.6f}".rstrip("0")
+def money(amount: Decimal) -> str:
+    """Return US dollars: two digits after the point, up to six of less than a dollar."""
+    return f"${dollars(round(amount, 2 if amount >= 1 else 6))}"
 
 
 def short(text: str, most: int) -> str:

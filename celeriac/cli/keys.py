@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from celeriac.cli.formatting import moment
+from celeriac.cli.ids import KeyId, short_id
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.domain.accounts import Role
@@ -45,6 +46,8 @@ def list_keys(session: Session, limit: Limit = 50) -> None:
             )
             for key in found
         ),
+        cut=("NAME", "USER"),
+        drop=("LAST USED", "CREATED", "PREFIX", "REVOKED", "EXPIRES", "USER"),
     )
 
 
@@ -78,16 +81,17 @@ def create(
         session.output.json(made)
     else:
         session.output.raw(made.token)
-        session.output.say(f"Keep it safe: it can't be shown again. Its id is {made.id}.")
+        revoking = f"`celeriac keys revoke {short_id(made.id)}` revokes it."
+        session.output.say(f"Keep it safe: it can't be shown again. {revoking}")
 
 
 @connected
 def revoke(
     session: Session,
-    key: Annotated[UUID, typer.Argument(metavar="ID", help="The key's id, from `keys list`.")],
+    key: KeyId,
 ) -> None:
     """Make a key useless for ever; servers elsewhere notice within seconds."""
-    session.client.keys.revoke(key)
+    session.client.keys.revoke(UUID(key))
     if session.output.as_json:
         session.output.json({"id": key, "revoked": True})
     else:

@@ -34,7 +34,12 @@ def logs(
         int, typer.Option("--lines", "-n", min=0, help="How many earlier lines to show.")
     ] = 50,
     execution: Annotated[
-        str | None, typer.Option("--execution", metavar="ID", help="Only this execution's lines.")
+        str | None,
+        typer.Option(
+            "--execution",
+            metavar="ID",
+            help="Only this execution's lines; its id, or the beginning or end of it.",
+        ),
     ] = None,
     level: Annotated[
         str, typer.Option("--level", help="The least level: debug, info, warning, error.")
@@ -114,8 +119,10 @@ class _Wanted:
         self._least = least
 
     def __call__(self, line: "LogLine") -> bool:
-        if self._execution and line.fields.get("execution_id") != self._execution:
-            return False
+        if self._execution:
+            found = str(line.fields.get("execution_id", ""))
+            if not (found.startswith(self._execution) or found.endswith(self._execution)):
+                return False
         return line.level not in _LEVELS or _LEVELS.index(line.level) >= self._least
 
 

@@ -21,6 +21,7 @@ from celeriac.cli import (
     services,
     sessions,
     tasks,
+    users,
 )
 from celeriac.cli.crews import commands as crews
 from celeriac.cli.demo.command import demo
@@ -120,6 +121,7 @@ _GROUPS = (
     sessions,
     cassettes,
     keys,
+    users,
     audit,
     database,
 )
@@ -131,7 +133,7 @@ _START_HERE = """New here? Try these, in this order:
   celeriac doctor    what works, what doesn't, and what to do about it
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found,
-4 not allowed, 5 a server is away, 130 interrupted."""
+4 not allowed, 5 a server is away, 6 had ended already, 130 interrupted."""
 
 
 def _add_root(app: typer.Typer, manner: _Manner) -> None:

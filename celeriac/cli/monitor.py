@@ -1,14 +1,9 @@
 """`celeriac monitor`: one execution, live."""
 
-from typing import Annotated
-
-import typer
-
 from celeriac.cli.follow.following import follow, show_outcome
+from celeriac.cli.ids import ExecutionId
 from celeriac.cli.run import Timeout
 from celeriac.cli.session import Session, connected
-
-ExecutionId = Annotated[str, typer.Argument(metavar="EXECUTION", help="The execution's id.")]
 
 
 @connected
@@ -22,7 +17,8 @@ def monitor(session: Session, execution: ExecutionId, timeout: Timeout = None) -
     Exits with 0 where it completed, else with 1. Ctrl-C leaves it running.
 
     Examples:
-      celeriac monitor 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+      celeriac monitor last
+      celeriac monitor 0b8f6b1d2c11
       celeriac monitor "$(celeriac run summarise --var text=… --detach)"
     """
     found = session.client.executions.get(execution)

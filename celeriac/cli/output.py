@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac.cli.formatting import printable
@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PIPE_WIDTH = 200
-"""Columns where nobody says how wide the paper is: no cell is cut for lack of a terminal."""
+"""Characters a line where no terminal says how many; tables are as wide as they need to be."""
+_GAP = 2
+"""Spaces between two columns of a table."""
+_NARROWEST = 8
+"""Characters that are left of a cell that is shortened."""
 
 
 class Output:
@@ -48,17 +52,43 @@ class Output:
                 printable(text), markup=False, highlight=False, soft_wrap=True, emoji=False
             )
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write rows of text under the names of their columns."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        cut: Collection[str] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
+        """Write rows of text under the names of their columns, one line a row.
+
+        Where the terminal is too narrow, the columns of `cut` are shortened, then those of `drop`
+        are left out in that order, which is said on stderr. What is in neither is always whole, so
+        that ids can be copied.
+        """
+        from rich.cells import cell_len
         from rich.table import Table
         from rich.text import Text
 
+        cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+        natural = {
+            name: max(cell_len(each) for each in (name, *(row[index] for row in cells)))
+            for index, name in enumerate(columns)
+        }
+        room = self.out.width if self.out.is_terminal else sys.maxsize
+        widths = fitted(natural, room, cut=cut, drop=drop)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+        for name, width in widths.items():
+            table.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
+        for row in cells:
+            shown = zip(columns, row, strict=True)
+            table.add_row(*(Text(cell) for name, cell in shown if name in widths))
+        needed = sum(widths.values()) + _GAP * len(widths)
+        # wider than a narrow terminal at the worst: rich would shorten every column
+        self.out.width = max(self.out.width, needed)
         self.out.print(table)
+        if left_out := [name for name in columns if name not in widths]:
+            self.say(f"Left out for want of room: {', '.join(left_out)}. --json has everything.")
 
     def fields(self, values: Mapping[str, str]) -> None:
         """Write names and values, one pair a line."""
@@ -71,6 +101,36 @@ class Output:
         for name, value in values.items():
             table.add_row(name, Text(printable(value)))
         self.out.print(table)
+
+
+def fitted(
+    natural: Mapping[str, int], room: int, *, cut: Collection[str], drop: Sequence[str]
+) -> dict[str, int]:
+    """Return the widths of the columns that are shown, by name.
+
+    `natural` are the widths of the longest cells, `room` is that of a line.
+    """
+    widths = dict(natural)
+
+    def needed(least: Mapping[str, int]) -> int:
+        return sum(least.values()) + _GAP * (len(least) - 1)
+
+    def smallest() -> dict[str, int]:
+        return {
+            name: min(width, max(_NARROWEST, len(name))) if name in cut else width
+            for name, width in widths.items()
+        }
+
+    for name in drop:
+        if needed(smallest()) <= room:
+            break
+        widths.pop(name, None)
+    least = smallest()
+    while needed(widths) > room and widths != least:
+        loose = [name for name in widths if widths[name] > least[name]]
+        widest = max(loose, key=widths.__getitem__)
+        widths[widest] -= 1
+    return widths
 
 
 def _console(*, stderr: bool) -> "Console":

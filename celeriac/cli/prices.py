@@ -8,6 +8,7 @@ import typer
 from celeriac.cli.exits import CommandError, ExitCode
 from celeriac.cli.options import Home, Json
 from celeriac.cli.output import Output
+from celeriac.domain.usage import dollars
 
 if TYPE_CHECKING:
     from celeriac.agents.pricing import Prices
@@ -62,7 +63,7 @@ def _show_own(output: Output, table: "Prices") -> None:
     output.table(
         ("MODEL", "INPUT", "CACHED INPUT", "OUTPUT"),
         (
-            (name, f"${each.input}", _shown(each.cached_input, each.input), f"${each.output}")
+            (name, _shown(each.input), _shown(each.cached_input, each.input), _shown(each.output))
             for name, each in sorted(table.own.items())
         ),
     )
@@ -70,4 +71,4 @@ def _show_own(output: Output, table: "Prices") -> None:
 
 def _shown(price: Decimal | None, otherwise: Decimal | None = None) -> str:
     price = otherwise if price is None else price
-    return _UNKNOWN if price is None else f"${price.normalize():f}"
+    return _UNKNOWN if price is None else f"${dollars(price)}"

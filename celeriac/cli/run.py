@@ -1,12 +1,15 @@
 """`celeriac run`: run a task and wait for its result."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from celeriac.cli.batches import is_batch, items_of, run_batch
 from celeriac.cli.exits import UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome
+from celeriac.cli.ids import short_id
 from celeriac.cli.session import Session, connected
 from celeriac.cli.taping import (
     RecordTo,
@@ -27,7 +30,7 @@ from celeriac.cli.wishes import (
 )
 
 if TYPE_CHECKING:
-    from celeriac.wire import Execution
+    from celeriac.wire import Execution, Worker
 
 _HOW = "How it runs"
 
@@ -47,7 +50,11 @@ def run(
         typer.Option("--var", "-v", metavar="NAME=TEXT", help="A variable; NAME:=JSON for JSON."),
     ] = [],  # noqa: B006 - Typer copies it
     vars_file: Annotated[
-        list[str], typer.Option(metavar="FILE", help="A JSON object of variables; - for stdin.")
+        list[str],
+        typer.Option(
+            metavar="FILE",
+            help="A JSON object of variables; - for stdin. A .jsonl file is a batch of them.",
+        ),
     ] = [],  # noqa: B006
     input_: Annotated[
         list[str],
@@ -101,17 +108,23 @@ def run(
     The result goes to stdout, everything else to stderr. Ctrl-C ends the
     following, not the execution. Exits with 0 where it completed, else with 1.
 
+    With a --vars-file whose name ends with .jsonl the task is run once for each
+    line, all or none; the ids are printed in the order of the lines, and nothing
+    is followed. Other variables are part of each item.
+
     Examples:
       celeriac run summarise --var text="Celeriac is a root vegetable."
       celeriac run summarise --input text=article.txt
       cat article.txt | celeriac run summarise --input text=-
       celeriac run score --var lead:='{"id": 7}' --var limit:=10 --json
       celeriac run nightly --vars-file night.json --detach
+      celeriac run score --vars-file leads.jsonl --var limit:=10
       celeriac run review --session 0199f3a2-… --fork --budget-cost 0.50
       celeriac run qualify --var lead=ACME --record-to qualify.jsonl
       celeriac run qualify --var lead=ACME --replay qualify.jsonl
     """
-    variables = gather(var, vars_file, input_)
+    lines = [each for each in vars_file if is_batch([each])]
+    variables = gather(var, [each for each in vars_file if each not in lines], input_)
     wished = wishes(
         priority=priority,
         queue=queue,
@@ -122,6 +135,17 @@ def run(
         ask=ask,
         record=record or record_to is not None,
     )
+    if lines:
+        single = {
+            "--sync": sync,
+            "--timeout": timeout,
+            "--replay": replay,
+            "--record-to": record_to,
+        }
+        others = [name for name, value in single.items() if value]
+        items = items_of(lines, variables)
+        run_batch(session, task, items, wished, delay=delay, key=key, others=others)
+        return
     check_recording(record_to, replay, record=record, wait=wait)
     if replay is not None:
         wished["cassette_id"] = cassette_id(session, replay)
@@ -137,15 +161,43 @@ def run(
     accepted = executions.execute(
         task, variables, delay_seconds=delay, idempotency_key=key, **wished
     )
-    if not wait:
-        if session.output.as_json:
-            session.output.json(accepted)
-        else:
-            session.output.raw(str(accepted.execution_id))
-            session.output.say(f"`celeriac monitor {accepted.execution_id}` follows it.")
+    if session.output.as_json and not wait:
+        session.output.json(accepted)
         return
     begun: Execution = executions.get(accepted.execution_id)
+    if not begun.status.terminal:
+        _warn(session, begun.queue)
+    if not wait:
+        session.output.raw(str(begun.id))
+        session.output.say(f"`celeriac monitor {short_id(begun.id)}` follows it.")
+        return
     _show_end(session, follow(session, begun, timeout=timeout), record_to)
+
+
+def _warn(session: Session, queue: str) -> None:
+    """Say so where the execution waits in a queue to which no live worker listens."""
+    from celeriac.client import ClientError
+
+    if session.output.as_json:
+        return
+    try:
+        processes = session.client.celery_health().processes
+    except ClientError:
+        return  # the run itself doesn't need the answer
+    if warning := unserved(queue, processes):
+        session.output.say(warning)
+
+
+def unserved(queue: str, processes: "Sequence[Worker]") -> str | None:
+    """Return a warning where none of the live worker processes listens to `queue`.
+
+    None too where one of an earlier release doesn't say what it listens to.
+    """
+    taking = [each for each in processes if each.consuming is not False]
+    if any(queue in each.queues or not each.queues for each in taking):
+        return None
+    cure = f"It runs when one does: `celeriac worker -Q {queue}`."
+    return f"warning: No live worker listens to the queue {queue}. {cure}"
 
 
 def _show_end(session: Session, ended: "Execution", record_to: Path | None) -> None:

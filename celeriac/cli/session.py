@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, get_args
 
 from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.ids import IdOf
 from celeriac.cli.local import log_directory
 from celeriac.cli.options import ApiKey, ApiUrl, Json, ServerHome
 from celeriac.cli.output import Output
@@ -49,8 +50,11 @@ class Session:
 def connected(command: Callable[Concatenate[Session, _P], None]) -> Callable[..., None]:
     """Make a command of a function that takes a Session first.
 
-    The command gets the options that say which server is meant, and `--json`.
+    The command gets the options that say which server is meant, and `--json`. Parameters that are
+    marked with `IdOf` reach it as whole ids.
     """
+    own = list(inspect.signature(command).parameters.values())[1:]
+    ids = {each.name: mark for each in own if (mark := _mark(each)) is not None}
 
     @wraps(command)
     def with_session(
@@ -67,11 +71,13 @@ def connected(command: Callable[Concatenate[Session, _P], None]) -> Callable[...
         with ExitStack() as stack:
             session = Session(server, home, Output(as_json=as_json), stack)
             try:
+                for name, mark in ids.items():
+                    if kwargs[name] is not None:
+                        kwargs[name] = mark.resolve(session.client, kwargs[name])
                 command(session, *args, **kwargs)
             except ClientError as error:
                 raise told_by_server(error) from error
 
-    own = list(inspect.signature(command).parameters.values())[1:]
     every = [*own, *_SHARED]
     with_session.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
     with_session.__annotations__ = {each.name: each.annotation for each in every}
@@ -107,6 +113,11 @@ _BY_STATUS = {
     503: ExitCode.UNAVAILABLE,
     504: ExitCode.UNAVAILABLE,
 }
+
+
+def _mark(parameter: inspect.Parameter) -> IdOf | None:
+    marks = (each for each in get_args(parameter.annotation) if isinstance(each, IdOf))
+    return next(marks, None)
 
 
 def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:

@@ -3,12 +3,12 @@
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 import typer
 
 from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.formatting import moment, short
+from celeriac.cli.ids import ExecutionOption, SessionId
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 from celeriac.domain.session import SessionStatus
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from celeriac import wire
 
 _SHORT = 60
-
-SessionId = Annotated[UUID, typer.Argument(help="The session's id.", metavar="SESSION")]
 
 
 def build_app() -> typer.Typer:
@@ -37,9 +35,7 @@ def list_sessions(
     session: Session,
     *,
     limit: Limit = 20,
-    execution: Annotated[
-        UUID | None, typer.Option(help="Only those that this execution began or worked in.")
-    ] = None,
+    execution: ExecutionOption = None,
     runner: Annotated[
         str | None, typer.Option(help="Only of this kind of agent: llm, claude and so on.")
     ] = None,
@@ -72,6 +68,8 @@ def list_sessions(
             )
             for each in found
         ),
+        cut=("ERROR",),
+        drop=("CHANGED", "EXECUTION", "CREATED"),
     )
 
 

@@ -81,6 +81,8 @@ def list_tasks(
             )
             for task in found
         ),
+        cut=("DESCRIPTION",),
+        drop=("DESCRIPTION", "VERSION", "CHANGED", "QUEUE"),
     )
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from celeriac.cli.failures import own_frames
 from celeriac.cli.follow.describe import describe
 from celeriac.cli.formatting import clock, plain, printable, short
-from celeriac.cli.monitor import ExecutionId
+from celeriac.cli.ids import ExecutionId
 from celeriac.cli.output import Output
 from celeriac.cli.session import Session, connected
 
@@ -20,6 +21,8 @@ _EVENTS = "events"
 _STYLES = {_EVENTS: "bold cyan", "api": "green", "worker": "magenta", "agent": "yellow"}
 _LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
 _LONGEST = 300
+_TRACES = ("exception", "traceback")
+"""Fields of log lines that are shown whole, below their line."""
 _IDS = frozenset(
     {"request_id", "user_id", "task_id", "execution_id", "session_id", "celery_task_id", "logger"}
 )
@@ -40,7 +43,7 @@ def timeline(
     server.
 
     Examples:
-      celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
+      celeriac timeline last
       celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11 --json
     """
     from celeriac.logs import read_execution_lines
@@ -73,7 +76,7 @@ def _of_event(event: "Event") -> dict[str, Any]:
 def _of_line(line: "LogLine") -> dict[str, Any]:
     values = {name: value for name, value in line.fields.items() if name not in _IDS}
     text = " ".join(
-        f"{name}={plain(value)}" for name, value in values.items() if name != "exception"
+        f"{name}={plain(value)}" for name, value in values.items() if name not in _TRACES
     )
     return {
         "at": line.at,
@@ -94,5 +97,7 @@ def _show(output: Output, entry: dict[str, Any]) -> None:
     line.append(f"{printable(entry['event'])} ", style=_LEVELS.get(entry["level"], "bold"))
     line.append(printable(short(entry["text"], _LONGEST)))
     output.out.print(line, soft_wrap=True)
-    if trace := entry["data"].get("exception"):
-        output.out.print(Text(printable(str(trace)), style="red"), soft_wrap=True)
+    for name in _TRACES:
+        if trace := entry["data"].get(name):
+            shown = own_frames(str(trace)).rstrip()
+            output.out.print(Text(printable(shown), style="red"), soft_wrap=True)

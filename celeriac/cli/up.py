@@ -117,13 +117,13 @@ def _show_banner(output: Output, system: "System") -> None:
     facts = {
         "API": f"{system.api_url}   documentation: {system.api_url}/docs",
         "API key": f"{system.key_file}   (commands in this home find it)",
-        "Model": f"local/smollm2 at {model}" if model else "none; set OPENAI_API_KEY for OpenAI's",
+        "Model": f"local/smollm2 at {model}" if model else "no local one",
         "Logs": f"{system.home.logs}",
     }
     lines = [f"{name:<9}{value}" for name, value in facts.items()]
     output.out.print(
         Panel(
-            Text("\n".join([*lines, "", *_next_steps(system)])),
+            Text("\n".join([*lines, "", *next_steps(system)])),
             title="Celeriac is up",
             subtitle="Ctrl-C stops everything in order",
             expand=False,
@@ -131,16 +131,37 @@ def _show_banner(output: Output, system: "System") -> None:
     )
 
 
-def _next_steps(system: "System") -> list[str]:
+def next_steps(system: "System") -> list[str]:
+    """Return what to try first: commands that work with the model there is, or without one."""
     from celeriac.embedded.home import Home as HomeDirectory
 
     steps = ["Try in another terminal:"]
     if system.home != HomeDirectory.at(None):
         steps.append(f"  export CELERIAC_HOME={system.home.root}")
+    steps.append("  celeriac doctor")
+    if system.endpoints.model_base_url:
+        return [*steps, *model_steps("local/smollm2")]
+    if system.has_openai:
+        return [*steps, *model_steps("openai/gpt-5-mini")]
+    return [*steps, *FUNCTION_STEPS]
+
+
+def model_steps(model: str) -> list[str]:
+    """Return the commands that run a first task on `model`."""
     return [
-        *steps,
-        "  celeriac doctor",
-        "  celeriac agents create writer --model local/smollm2",
+        f"  celeriac agents create writer --model {model}",
         '  celeriac tasks create summarise --agent writer --prompt "Summarise: {{ text }}"',
         '  celeriac run summarise --var text="Celeriac is the root of a kind of celery."',
     ]
+
+
+FUNCTION_STEPS = (
+    "No language model: set OPENAI_API_KEY and start again, or run a function. Save in hello.py",
+    "  async def double(n: int) -> int:",
+    "      return 2 * n",
+    "stop this, start it with CELERIAC_AGENT_MODULES=hello celeriac up --no-model, then",
+    "  celeriac agents create double --function hello:double",
+    "  celeriac tasks create double --agent double",
+    "  celeriac run double --var n:=21",
+)
+"""What works without a language model."""

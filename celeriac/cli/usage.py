@@ -60,7 +60,7 @@ def usage(
                 f"{each.input_tokens:,}",
                 f"{each.cached_tokens:,}",
                 f"{each.output_tokens:,}",
-                money(float(each.cost)),
+                money(each.cost),
                 f"{each.unpriced_calls:,}" if each.unpriced_calls else "-",
             )
             for each in found

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.ids import IdOf
 
 if TYPE_CHECKING:
     from celeriac.client.wishes import Wishes
@@ -19,6 +20,7 @@ SessionOption = Annotated[
         help="Go on with the session of an earlier execution.",
         rich_help_panel=_AGENT,
     ),
+    IdOf("sessions", "a session"),
 ]
 Fork = Annotated[
     bool,

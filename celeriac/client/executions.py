@@ -120,12 +120,14 @@ class Executions:
         origin_id: str | UUID | None = None,
         session_id: str | UUID | None = None,
         trigger_type: str | None = None,
+        waiting_for: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         include: Sequence[str] | None = None,
     ) -> Iterator[wire.ExecutionSummary]:
         """Yield executions, the newest first, reading page after page.
 
+        `waiting_for` is approval, budget or provider_limit, and means those that wait for it.
         `include` names what may be large and is None otherwise: `variables`, `result`,
         `error_details`. `get` returns an execution with all of it.
         """
@@ -137,6 +139,7 @@ class Executions:
             origin_id=origin_id and str(origin_id),
             session_id=session_id and str(session_id),
             trigger_type=trigger_type,
+            waiting_for=waiting_for,
             created_after=created_after and created_after.isoformat(),
             created_before=created_before and created_before.isoformat(),
         )

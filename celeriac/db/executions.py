@@ -21,6 +21,8 @@ _COMPUTED = {
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
     # agents write it, of any length; lists show it
+    # the rest of the details may be large, and lists do not show it
+    "error_type": func.left(table.c.error_details["type"].astext, 200),
     "progress_note": func.left(table.c.progress_note, 2_000),
     # the last event of its log says so
     "truncated": exists().where(
@@ -65,6 +67,7 @@ class ExecutionFilter:
     origin_id: UUID | None = None
     session_id: UUID | None = None
     trigger_type: TriggerType | None = None
+    waiting_for: WaitingFor | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -157,16 +160,28 @@ def find(
     return Rows(list(map(_execution, found.items)), more=found.more)
 
 
+_EQUAL = (
+    "owner_id",
+    "task_id",
+    "batch_id",
+    "origin_id",
+    "session_id",
+    "trigger_type",
+    "waiting_for",
+)
+
+
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
-    for name in ("owner_id", "task_id", "batch_id", "origin_id", "session_id", "trigger_type"):
+    for name in _EQUAL:
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(table.c[name] == value)
-    if wanted.statuses:
+    statuses = wanted.statuses or ((Status.WAITING,) if wanted.waiting_for else ())
+    if statuses:
         # written out, not bound, and as the index says it: so the planner sees that it fits
-        values = [literal(status.value, literal_execute=True) for status in wanted.statuses]
+        values = [literal(status.value, literal_execute=True) for status in statuses]
         query = query.where(table.c.status.in_(values))
-        if not any(status.terminal for status in wanted.statuses):
+        if not any(status.terminal for status in statuses):
             query = query.where(table.c.completed_at.is_(None))
     # ids are ordered by time, so the index on them bounds what must be read
     if wanted.created_after is not None:

@@ -10,6 +10,7 @@ from pydantic import Field, PlainSerializer, model_validator
 
 from celeriac.domain.agent.base import Strict
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
+from celeriac.domain.usage import dollars
 
 __all__ = [
     "Budget",
@@ -25,7 +26,7 @@ __all__ = [
 Money = Annotated[
     Decimal,
     Field(strict=False, ge=0, le=1_000_000_000, max_digits=18, decimal_places=9),
-    PlainSerializer(str, return_type=str, when_used="json"),
+    PlainSerializer(dollars, return_type=str, when_used="json"),
 ]
 """US dollars; in JSON a number or a text, written as a text."""
 
@@ -99,7 +100,7 @@ class Standing:
         window = "" if self.scope is BudgetScope.EXECUTION else f" of {self.window}"
         parts = []
         if self.max_cost is not None:
-            parts.append(f"${self.spent_cost.normalize():f} of ${self.max_cost.normalize():f}")
+            parts.append(f"${dollars(self.spent_cost)} of ${dollars(self.max_cost)}")
         if self.max_tokens is not None:
             parts.append(f"{self.spent_tokens:,} of {self.max_tokens:,} tokens")
         return f"the {whose}{window} is spent: {' and '.join(parts)}"

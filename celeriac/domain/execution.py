@@ -130,3 +130,5 @@ class Execution:
     progress_note: str | None
     truncated: bool = False
     """Whether the model's token limit has cut the result off."""
+    error_type: str | None = None
+    """The class of the exception that the last attempt ended with."""

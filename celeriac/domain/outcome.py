@@ -1,9 +1,9 @@
 """What an attempt came to: the words between a runner, the pipeline and the database."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from celeriac.domain.approval import Question
+from celeriac.domain.states import WaitingFor as WaitingFor  # noqa: PLC0414 - part of the words here
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 
 
@@ -60,14 +60,6 @@ class HandedBack:
 
     failure: Failure | None = None
     delay: float = 0.0
-
-
-class WaitingFor(StrEnum):
-    """What a parked execution waits for."""
-
-    APPROVAL = "approval"
-    BUDGET = "budget"
-    PROVIDER_LIMIT = "provider_limit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,3 +78,11 @@ CANCEL ends what no worker holds; STOP is the worker's own word that a running o
 def allowed(source: Status, target: Status) -> bool:
     """Whether any transition leads from `source` to `target`."""
     return any(source in sources and target is end for sources, end in TRANSITIONS.values())
+
+
+class WaitingFor(StrEnum):
+    """What a parked execution waits for."""
+
+    APPROVAL = "approval"
+    BUDGET = "budget"
+    PROVIDER_LIMIT = "provider_limit"

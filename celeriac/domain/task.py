@@ -13,11 +13,17 @@ from pydantic import (
 )
 
 from celeriac.domain.agent import Strict
+from celeriac.domain.agent.base import Shape
 from celeriac.domain.budget import Budget
 from celeriac.domain.retry import RetryPolicy
 
 QueueName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", min_length=1, max_length=60)
+    str,
+    StringConstraints(min_length=1, max_length=60),
+    Shape(
+        r"[a-z][a-z0-9_-]*",
+        "begin with a lower-case letter, and use lower-case letters, digits, '_' and '-' only",
+    ),
 ]
 
 DEFAULT_QUEUE = "task_execution"

@@ -15,6 +15,12 @@ CASSETTE = "cassette"
 """Stands before the provider's name where no provider was asked."""
 
 
+def dollars(amount: Decimal) -> str:
+    """Return US dollars as a text: plain digits, at least two of them after the point."""
+    whole, _, part = f"{amount.normalize():f}".partition(".")
+    return f"{whole}.{part:0<2}"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCall:
     """One request to a model, as it is charged.

@@ -10,6 +10,7 @@ from celeriac import wire
 from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.kit.jsontypes import dumps
+from celeriac.wire.base import Dollars
 
 MAX_INLINE = 20_000
 """Characters of a result, as JSON, that an answer about its execution holds; longer ones are read
@@ -77,7 +78,7 @@ class ExecutionBrief(BaseModel):
     completed_at: datetime | None
     duration_seconds: float | None
     error_code: str | None
-    cost: float = Field(description="US dollars, where prices are known.")
+    cost: Dollars = Field(description="US dollars, where prices are known.")
 
     @classmethod
     def of(cls, execution: wire.ExecutionSummary) -> Self:
@@ -129,7 +130,7 @@ class ExecutionState(BaseModel):
     event_count: int = Field(description="Number of the latest event.")
     input_tokens: int
     output_tokens: int
-    cost: float = Field(description="US dollars, where prices are known.")
+    cost: Dollars = Field(description="US dollars, where prices are known.")
 
     @classmethod
     def of(cls, execution: wire.Execution) -> Self:

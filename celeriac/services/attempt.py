@@ -17,7 +17,7 @@ from celeriac.domain.cassette import Cassette, Interaction
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Lease
-from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.domain.usage import ModelCall, PlannedCall, Ticket, dollars
 from celeriac.kit.jsontypes import JsonObject, JsonValue, storable, storable_text
 from celeriac.kit.removal import remove_if_empty
 from celeriac.services.backing import Backed, Backing
@@ -161,7 +161,7 @@ class Attempt:
                     "cached_tokens": call.cached_tokens,
                     "latency_ms": call.latency_ms,
                     "finish_reason": call.finish_reason,
-                    "cost": None if call.cost is None else str(call.cost),
+                    "cost": None if call.cost is None else dollars(call.cost),
                 }
             ),
             made,

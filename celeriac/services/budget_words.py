@@ -10,7 +10,7 @@ from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.budget import Extension, Standing
 from celeriac.domain.errors import AgentMisconfiguredError, BudgetSpentError
 from celeriac.domain.outcome import Parked, WaitingFor
-from celeriac.domain.usage import PlannedCall
+from celeriac.domain.usage import PlannedCall, dollars
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import Job
 
@@ -96,8 +96,8 @@ def _numbers(standing: Standing) -> dict[str, JsonValue]:
         "budget_id": str(standing.budget_id),
         "scope": standing.scope.value,
         "window": standing.window,
-        "max_cost": None if standing.max_cost is None else str(standing.max_cost),
+        "max_cost": None if standing.max_cost is None else dollars(standing.max_cost),
         "max_tokens": standing.max_tokens,
-        "spent_cost": str(standing.spent_cost),
+        "spent_cost": dollars(standing.spent_cost),
         "spent_tokens": standing.spent_tokens,
     }

@@ -1,8 +1,14 @@
 """What all answers share."""
 
-from typing import Any, Generic, TypeVar
+from decimal import Decimal
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from celeriac.domain.usage import dollars
+
+Dollars = Annotated[Decimal, PlainSerializer(dollars, return_type=str, when_used="json")]
+"""US dollars, in JSON a text such as `0.00` or `1.2045`: no digit is lost."""
 
 Links = dict[str, str | None]
 """Paths by what they lead to; null where there is nothing yet."""

@@ -1,18 +1,13 @@
 """Budgets and usage."""
 
 from datetime import datetime
-from decimal import Decimal
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field
 
 from celeriac.domain.budget import BudgetScope, OnBudget, Period
 from celeriac.wire import examples
-from celeriac.wire.base import Links, Wire, example
-
-Dollars = Annotated[Decimal, PlainSerializer(str, return_type=str, when_used="json")]
-"""US dollars, in JSON a text: no digit is lost."""
+from celeriac.wire.base import Dollars, Links, Wire, example
 
 
 class BudgetStanding(Wire):

@@ -90,8 +90,8 @@ EXECUTION: dict[str, Any] = {
     "priority": "normal", "queue": "task_execution",
     "variables": {"text": "Celeriac is a root vegetable."}, "result": "A root vegetable.",
     "truncated": False,
-    "error_code": None, "error_message": None, "error_details": None, "attempt": 1,
-    "retry_count": 0, "crash_count": 0, "celery_task_id": _CELERY,
+    "error_code": None, "error_message": None, "error_type": None, "error_details": None,
+    "attempt": 1, "retry_count": 0, "crash_count": 0, "celery_task_id": _CELERY,
     "worker_hostname": "celery@shop-1/4711", "origin_id": None, "batch_id": None,
     "session_id": None, "request_id": "shop-42", "created_at": _AT, "available_at": _AT,
     "queued_at": _AT, "started_at": _AT, "completed_at": _LATER, "duration_seconds": 2.515,
@@ -101,7 +101,7 @@ EXECUTION: dict[str, Any] = {
         "fork_session": False, "budget": None, "record": False, "cassette_id": None,
     },
     "message_count": 2, "tool_call_count": 0, "model_call_count": 1, "input_tokens": 48,
-    "output_tokens": 21, "cost": 0.0, "progress": None,
+    "output_tokens": 21, "cost": "0.00", "progress": None,
     "_links": _LINKS
     | {
         "files": f"{_PATH}/files", "cancel": None, "retry": f"{_PATH}/retry",
@@ -158,16 +158,16 @@ REPORTS: dict[str, Any] = {
 
 _STANDING: dict[str, Any] = {
     "budget_id": _BUDGET, "scope": "task", "subject_id": _TASK, "window": "2026-11-22",
-    "on_budget": "ask", "max_cost": "5.000000000", "max_tokens": None,
-    "spent_cost": "1.204500000", "spent_tokens": 482113, "reserved_cost": "0.012000000",
-    "reserved_tokens": 4310, "overshoot_cost": "0", "overshoot_tokens": 0, "raised": 0,
+    "on_budget": "ask", "max_cost": "5.00", "max_tokens": None,
+    "spent_cost": "1.2045", "spent_tokens": 482113, "reserved_cost": "0.012",
+    "reserved_tokens": 4310, "overshoot_cost": "0.00", "overshoot_tokens": 0, "raised": 0,
 }  # fmt: skip
 
 BUDGET_STANDINGS: dict[str, Any] = {"items": [_STANDING]}
 
 BUDGET: dict[str, Any] = {
     "id": _BUDGET, "scope": "task", "subject_id": _TASK, "subject_name": "summarise",
-    "owner_id": _OWNER, "period": "day", "max_cost": "5.000000000", "max_tokens": None,
+    "owner_id": _OWNER, "period": "day", "max_cost": "5.00", "max_tokens": None,
     "on_budget": "ask", "standing": _STANDING, "created_at": _AT, "updated_at": _AT,
     "_links": {"self": f"/api/v1/budgets/{_BUDGET}", "task": f"/api/v1/tasks/{_TASK}"},
 }  # fmt: skip
@@ -175,7 +175,7 @@ BUDGET: dict[str, Any] = {
 MADE_CALL: dict[str, Any] = {
     "id": _KEY, "attempt": 1, "at": _LATER, "provider": "openai", "model": "gpt-5-mini",
     "input_tokens": 812, "output_tokens": 96, "cached_tokens": 512, "latency_ms": 1840,
-    "finish_reason": "stop", "cost": "0.000279800",
+    "finish_reason": "stop", "cost": "0.0002798",
 }  # fmt: skip
 
 USAGE_TOTALS: dict[str, Any] = {
@@ -183,7 +183,7 @@ USAGE_TOTALS: dict[str, Any] = {
         {
             "key": "2026-11-22", "name": "2026-11-22", "calls": 1204, "unpriced_calls": 0,
             "input_tokens": 981204, "output_tokens": 120331, "cached_tokens": 402110,
-            "cost": "0.412300000",
+            "cost": "0.4123",
         }
     ],
 }  # fmt: skip

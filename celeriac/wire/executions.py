@@ -12,7 +12,7 @@ from celeriac.domain.options import RunOptions
 from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.wire import examples
-from celeriac.wire.base import Links, Wire, example
+from celeriac.wire.base import Dollars, Links, Wire, example
 
 
 class Progress(Wire):
@@ -47,6 +47,9 @@ class ExecutionSummary(Wire):
     )
     error_code: str | None
     error_message: str | None
+    error_type: str | None = Field(
+        default=None, description="The class of the exception, such as KeyError."
+    )
     error_details: dict[str, Any] | None = Field(default=None, description=_INCLUDED)
     attempt: int = Field(description="Attempts begun so far.")
     retry_count: int
@@ -76,7 +79,7 @@ class ExecutionSummary(Wire):
     model_call_count: int
     input_tokens: int
     output_tokens: int
-    cost: float = Field(description="US dollars, where prices are known.")
+    cost: Dollars = Field(description="US dollars, where prices are known.")
     progress: Progress | None
     links: Links = Field(alias="_links")
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from celeriac.cli.failures import failure_text
 from celeriac.cli.formatting import duration, plain, short
+from celeriac.cli.ids import short_id
 from celeriac.domain.events import EventType
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def _completed(data: Data) -> str:
 
 
 def _failed(data: Data) -> str:
-    return f"{data.get('code', 'error')}: {data.get('message', '')}"
+    code = str(data.get("code", "error"))
+    return f"{code}: {failure_text(code, data.get('message'), data.get('error_type'))}"
 
 
 def _retry(data: Data) -> str:
@@ -53,7 +56,8 @@ def _waiting(data: Data) -> str:
 
 def _asked(data: Data) -> str:
     # the command first: a long title is cut
-    return f"celeriac approvals answer {data.get('approval_id', '?')}: {data.get('title', '')}"
+    approval = short_id(str(data.get("approval_id", "?")))
+    return f"celeriac approvals answer {approval}: {data.get('title', '')}"
 
 
 def _answered(data: Data) -> str:

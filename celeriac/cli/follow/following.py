@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.failures import failure_text
 from celeriac.cli.follow.describe import describe
 from celeriac.cli.formatting import clock, duration, money, plain, tokens
+from celeriac.cli.ids import short_id
 from celeriac.domain.states import Status
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ def follow(session: "Session", execution: "Execution", *, timeout: float | None)
     except KeyboardInterrupt as error:
         raise CommandError(
             f"No longer followed; execution {execution.id} goes on.",
-            cure=f"`celeriac monitor {execution.id}` follows it again, "
-            f"`celeriac executions cancel {execution.id}` ends it.",
+            cure=f"`celeriac monitor {short_id(execution.id)}` follows it again, "
+            f"`celeriac executions cancel {short_id(execution.id)}` ends it.",
             exit_code=ExitCode.INTERRUPTED,
             problem="interrupted",
         ) from error
@@ -93,10 +95,10 @@ def _unsuccessful(execution: "Execution") -> CommandError:
         who = f" by {execution.cancel_requested_by}" if execution.cancel_requested_by else ""
         message, problem = f"The execution was cancelled{who}.", "cancelled"
     else:
-        message = execution.error_message or "The execution failed."
+        message = failure_text(execution.error_code, execution.error_message, execution.error_type)
         problem = execution.error_code or "failed"
     return CommandError(
         message,
-        cure=f"`celeriac timeline {execution.id}` shows what happened.",
+        cure=f"`celeriac executions show {short_id(execution.id)}` shows what happened.",
         problem=problem,
     )

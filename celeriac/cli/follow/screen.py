@@ -12,6 +12,7 @@ from rich.text import Text
 
 from celeriac.cli.follow.describe import describe
 from celeriac.cli.formatting import clock, duration, printable, tokens
+from celeriac.cli.ids import short_id
 from celeriac.domain.events import EventType
 from celeriac.domain.states import Status
 
@@ -74,7 +75,7 @@ def _waiting(view: "View") -> RenderableType:
     lines = [Text(printable(f"waits: {view.waits_for}"), style="bold magenta")]
     for approval_id, title in list(view.questions.items())[:_QUESTIONS]:
         lines.append(Text(printable(f"asks: {title}"), style="magenta"))
-        lines.append(Text(f"      celeriac approvals answer {printable(approval_id)}"))
+        lines.append(Text(f"      celeriac approvals answer {short_id(printable(approval_id))}"))
     return Group(*(lines if view.waits_for else lines[1:]))
 
 

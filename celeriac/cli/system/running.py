@@ -46,6 +46,8 @@ class System:
     api_key: str = field(repr=False)
     endpoints: Endpoints
     supervisor: Supervisor
+    has_openai: bool = False
+    """Whether workers have a key of OpenAI's."""
 
     @property
     def key_file(self) -> Path:
@@ -101,6 +103,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
                 api_key=api_key,
                 endpoints=endpoints,
                 supervisor=stack.supervisor,
+                has_openai=settings.openai_api_key is not None,
             )
         finally:
             database.close()

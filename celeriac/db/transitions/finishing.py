@@ -169,10 +169,14 @@ def _finishing(
             return _SEND_BACK, {**nothing, **back, **error}
 
 
+def _kind(details: JsonObject) -> JsonObject:
+    return {"error_type": details["type"]} if isinstance(details.get("type"), str) else {}
+
+
 def _error(code: str, message: str, details: JsonObject, **more: float) -> dict[str, str]:
     return {
         "code": code,
         "message": message,
         "details": storable(details),
-        "data": storable({"code": code, "message": message, **more}),
+        "data": storable({"code": code, "message": message, **_kind(details), **more}),
     }

@@ -1,22 +1,63 @@
 """What all kinds of agents share: names, the runners there are, strict models."""
 
+import re
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     StringConstraints,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from celeriac.kit.ids import parse_uuid
 
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Annotates a text that must match `pattern` as a whole; `words` say how to write it.
+
+    The JSON schema has the pattern, errors have the words.
+    """
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Return the validation that pydantic performs."""
+        matches = re.compile(self.pattern).fullmatch
+
+        def check(text: str) -> str:
+            if matches(text) is None:
+                raise ValueError(self.words)
+            return text
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the JSON schema with the pattern."""
+        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+
+
 Word = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", min_length=1, max_length=100),
+    StringConstraints(min_length=1, max_length=100),
+    Shape(
+        r"[a-zA-Z0-9][a-zA-Z0-9._-]*",
+        "begin with a letter or digit, and use letters, digits, '.', '_' and '-' only",
+    ),
 ]
 """A text that is safe in URLs, file names and log lines."""
 
@@ -40,8 +81,15 @@ def _no_id(name: str) -> str:
 Name = Annotated[Word, AfterValidator(_no_id)]
 """A name that people give; where a name or an id can stand, it is never taken for an id."""
 
+VariableName = Annotated[
+    str,
+    StringConstraints(max_length=200),
+    Shape(r"[A-Za-z_]\w*", "write a variable's name: letters, digits and '_', no digit first"),
+]
+"""A name as environment variables have."""
+
 VariableNames = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$", max_length=200)], ...],
+    tuple[VariableName, ...],
     Field(strict=False, max_length=100),
 ]
 """Names of the worker's environment variables that a child process may see."""

@@ -5,12 +5,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from celeriac.domain.agent.base import RunnerName, Strict, VariableNames
+from celeriac.domain.agent.base import RunnerName, Shape, Strict, VariableNames
 from celeriac.domain.agent.tools import ApprovalPolicy, McpServers, ToolPatterns
 
 ToolNames = Annotated[
     tuple[
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=200)], ...
+        Annotated[
+            str,
+            StringConstraints(max_length=200),
+            Shape(
+                r"[A-Za-z][A-Za-z0-9_]*",
+                "write a tool's name: letters, digits and '_', a letter first",
+            ),
+        ],
+        ...,
     ],
     Field(strict=False, max_length=200),
 ]

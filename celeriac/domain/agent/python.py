@@ -4,12 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from celeriac.domain.agent.base import RunnerName, Strict, VariableNames
+from celeriac.domain.agent.base import RunnerName, Shape, Strict, VariableNames
 from celeriac.domain.agent.tools import ApprovalPolicy
 
 FunctionPath = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", max_length=300),
+    StringConstraints(max_length=300),
+    Shape(
+        r"[A-Za-z_][\w.]*:[A-Za-z_]\w*",
+        "write module:function, as in shop.agents:score_lead",
+    ),
 ]
 """`package.module:function`."""
 

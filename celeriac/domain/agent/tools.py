@@ -5,12 +5,23 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from celeriac.domain.agent.base import Strict, Word
+from celeriac.domain.agent.base import Shape, Strict, Word
 
 ToolPattern = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9_.*?-]+$", min_length=1, max_length=200)
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    Shape(
+        r"[A-Za-z0-9_.*?-]+",
+        "write a tool's name, or a pattern of names with '*' and '?'",
+    ),
 ]
 """A tool's name, or a pattern of names with `*` and `?`."""
+
+ServerUrl = Annotated[
+    str,
+    StringConstraints(max_length=2_000),
+    Shape(r"https?://.*", "write an address that begins with https:// or http://"),
+]
 
 ToolPatterns = Annotated[tuple[ToolPattern, ...], Field(strict=False, max_length=200)]
 
@@ -24,7 +35,7 @@ class McpServer(Strict):
     """
 
     name: Word
-    url: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=2_000)] | None = None
+    url: ServerUrl | None = None
     allowed_tools: ToolPatterns | None = None
     """Tools that the agent sees; None: all that the server offers."""
     approve_tools: ToolPatterns = ()

@@ -7,6 +7,7 @@ from decimal import Decimal
 from celeriac.domain.events import Event, EventType
 from celeriac.domain.report.conversation import tool_of
 from celeriac.domain.report.text import bounded_table, short, table
+from celeriac.domain.usage import dollars
 from celeriac.kit.jsontypes import JsonObject
 
 MOST_ROWS = 1_000
@@ -108,7 +109,7 @@ class _Sum:
             self.cost += Decimal(str(data["cost"]))
 
     def cells(self, name: str) -> tuple[object, ...]:
-        cost = f"{self.cost:.6f}" if self.unpriced < self.calls else "unknown"
+        cost = dollars(self.cost) if self.unpriced < self.calls else "unknown"
         if self.unpriced and self.cost:
             cost += f" and {self.unpriced} without a price"
         return (name, self.calls, *self.tokens.values(), cost)

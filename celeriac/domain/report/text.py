@@ -3,12 +3,15 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 import orjson
 
 from celeriac.kit.jsontypes import JsonValue
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&])")
+_HARMLESS = r"(?<=[^\W_])[-_](?=[^\W_])|(?<![\w./@:])\d+\.\d+(?![\w./@:])"
+"""A hyphen or underscore inside a word, and a decimal number: readers find no markup or link."""
+_SPECIAL = re.compile(rf"({_HARMLESS})|([\\`*_{{}}\[\]<>()#+\-.!|~&])")
 _BACKTICKS = re.compile(r"`+")
 _TURNS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
 """Directional formatting of Unicode: it can make text read as what it isn't."""
@@ -21,7 +24,7 @@ def inline(text: str, most: int = _LONGEST_LINE) -> str:
     line = _plain(" ".join(text[: 2 * most].split()))
     if len(line) > most or len(text) > 2 * most:
         line = line[: most - 1] + "…"
-    return _SPECIAL.sub(r"\\\1", line)
+    return _SPECIAL.sub(lambda found: found[1] or f"\\{found[2]}", line)
 
 
 def block(value: JsonValue) -> str:
@@ -50,7 +53,7 @@ def short(value: JsonValue, most: int) -> str:
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table; cells are texts of others or plain values."""
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    lines += [f"| {' | '.join(inline(str(cell)) for cell in row)} |" for row in rows]
+    lines += [f"| {' | '.join(inline(_shown(cell)) for cell in row)} |" for row in rows]
     return "\n".join(lines)
 
 
@@ -71,7 +74,13 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 def _facts(pairs: Iterable[tuple[str, object]]) -> Iterator[str]:
     for name, value in pairs:
         if value is not None:
-            yield f"- **{name}**: {inline(str(value))}"
+            yield f"- **{name}**: {inline(_shown(value))}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return str(value)
 
 
 def _plain(text: str) -> str:

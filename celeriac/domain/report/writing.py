@@ -1,6 +1,7 @@
 """A report as Markdown: the result first, then how it came to it."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC
 
 from celeriac.domain.approval import Approval
 from celeriac.domain.events import Event, EventType
@@ -10,6 +11,7 @@ from celeriac.domain.report.calls import ModelCalls, ToolCalls
 from celeriac.domain.report.conversation import Conversation
 from celeriac.domain.report.questions import questions
 from celeriac.domain.task import Priority
+from celeriac.domain.usage import dollars
 
 _MOST_STEPS = 2_000
 _SHORT = 200
@@ -56,7 +58,7 @@ def _facts(execution: Execution) -> Iterator[tuple[str, object]]:
     yield "Tool calls", execution.tool_call_count
     yield "Model calls", execution.model_call_count
     yield "Tokens", f"{execution.input_tokens} in, {execution.output_tokens} out"
-    yield "Cost", f"{execution.cost:.4f} US dollars" if execution.cost else None
+    yield "Cost", f"{dollars(execution.cost)} US dollars" if execution.cost else None
     budget = execution.options.budget
     if budget is not None:
         yield "Budget", budget.model_dump_json(exclude_none=True)
@@ -87,7 +89,7 @@ class _Timeline:
     def add(self, event: Event) -> None:
         if len(self._lines) == _MOST_STEPS:
             return
-        line = f"{event.seq}. {event.at:%H:%M:%S.%f} **{text.inline(event.type)}**"
+        line = f"{event.seq}. {event.at.astimezone(UTC):%H:%M:%S} **{text.inline(event.type)}**"
         if event.data and event.type is not EventType.MESSAGE:
             line += f" {text.inline(text.short(event.data, _SHORT))}"
         self._lines.append(line)

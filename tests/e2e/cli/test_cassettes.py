@@ -55,7 +55,7 @@ def test_it_replays_from_its_file_and_from_its_execution(
     run = commands.ask("run", "talk", "--var", "scene=hurried", "--var", "topic=x",
                        "--replay", str(recording[place]))  # fmt: skip
     assert run["result"] == "Now."
-    assert run["cost"] == 0
+    assert run["cost"] == "0.00"
     events = commands.ask("executions", "events", run["id"])
     (call,) = [event["data"] for event in events if event["type"] == "model_call"]
     assert call["provider"] == "cassette/scripted"

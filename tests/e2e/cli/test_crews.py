@@ -51,7 +51,7 @@ def test_the_example_runs_on_the_local_model(commands: CommandLine) -> None:
     assert len(done["result"]) > 20
     assert done["progress"] == {"done": 2, "total": 2, "note": "done"}
     assert done["model_call_count"] >= 2
-    assert done["cost"] == 0
+    assert done["cost"] == "0.00"
     outputs = [
         each["data"]["data"]["output"]
         for each in events_of(commands, done["id"])

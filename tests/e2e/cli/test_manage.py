@@ -93,6 +93,9 @@ def test_a_running_execution_is_cancelled(commands: CommandLine, tmp_path: Path)
     result = commands.run("monitor", execution_id)
     assert result.code == 1
     assert "error: The execution was cancelled by admin. [cancelled]" in result.err
+    again = commands.run("executions", "cancel", execution_id, "--json")
+    assert (again.code, again.value["status"]) == (6, "cancelled")
+    assert "error: The execution had ended already: it is cancelled. [ended_already]" in again.err
 
 
 def test_keys_are_made_used_and_revoked(commands: CommandLine) -> None:
@@ -118,3 +121,17 @@ def test_doctor_finds_everything_well(commands: CommandLine) -> None:
     shown = commands.run("doctor")
     assert shown.code == 0
     assert shown.out.count("\nok ") >= 11
+
+
+def test_users_are_made_listed_changed_and_disabled(commands: CommandLine, tmp_path: Path) -> None:
+    made = commands.ask("users", "create", "grace", "--role", "viewer")
+    key = commands.ask("keys", "create", "hers", "--user", made["id"])["token"]
+    assert "grace" in commands.run("users", "list").out
+    assert commands.ask("users", "change", "grace", "--role", "operator")["role"] == "operator"
+    assert commands.run("users", "list", "--api-key", key).code == 4
+    disabled = commands.ask("users", "change", "grace", "--disable", "--cancel-executions")
+    assert disabled["disabled_at"]
+    assert commands.run("tasks", "list", "--api-key", key).code == 4
+    assert commands.ask("users", "change", made["id"], "--enable")["disabled_at"] is None
+    assert commands.run("users", "change", "grace").code == 2
+    assert commands.run("users", "change", "nobody", "--enable").code == 3

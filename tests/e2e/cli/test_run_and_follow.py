@@ -30,6 +30,26 @@ def test_variables_come_from_everywhere(commands: CommandLine, tmp_path: Path) -
     assert json.loads(done.out) == {"a": 1, "text": "piped", "flag": True}
 
 
+def test_a_file_of_json_lines_is_a_batch(commands: CommandLine, tmp_path: Path) -> None:
+    lines = tmp_path / "items.jsonl"
+    lines.write_text('{"n": 1}\n{"n": 2}\n')
+    done = commands.run("run", "noop", "--vars-file", str(lines), "--var", "all=x")
+    assert done.code == 0, done.err
+    ids = done.out.split()
+    for number, execution_id in enumerate(ids, 1):
+        assert commands.run("monitor", execution_id).code == 0
+        assert commands.ask("executions", "result", execution_id) == {"n": number, "all": "x"}
+    assert len(ids) == 2
+    assert commands.run("run", "noop", "--vars-file", str(lines), "--sync").code == 2
+
+
+def test_a_queue_that_no_worker_serves_is_warned_of(commands: CommandLine) -> None:
+    waits = commands.run("run", "noop", "--queue", "nowhere", "--detach")
+    assert waits.code == 0
+    assert "warning: No live worker listens to the queue nowhere." in waits.err
+    assert commands.run("executions", "cancel", waits.out.strip()).code == 0
+
+
 def test_run_sync_is_one_request(commands: CommandLine) -> None:
     done = commands.ask("run", "noop", "--sync", "--var", "n:=1")
     assert (done["status"], done["execution_mode"], done["result"]) == (
@@ -46,7 +66,22 @@ def test_a_failed_execution_exits_with_1_and_its_own_code(
     assert result.code == 1
     assert result.out == ""
     assert "error: never [agent_failed_permanently]" in result.err
-    assert "celeriac timeline " in result.err
+    assert "celeriac executions show " in result.err
+
+
+def test_an_exception_is_shown_with_its_type_and_the_users_own_frames(
+    commands: CommandLine,
+) -> None:
+    commands.ask("tasks", "create", "clumsy", "--agent", "hold", "--set", "retry.max_retries:=0")
+    failed = commands.run("run", "clumsy", "--var", "gate=x", "--var", "diary=/nowhere/x")
+    assert "error: FileNotFoundError: [Errno 2]" in failed.err
+    execution = failed.err.rpartition("celeriac executions show ")[2].split("`")[0]
+    for command in (("executions", "show"), ("timeline",)):
+        shown = commands.run(*command, execution).out
+        assert "fleet_agents.py" in shown
+        assert "FileNotFoundError: " in shown
+        assert "celeriac/agents/" not in shown.replace("\n", ""), command
+    assert "agent_failed: FileNotFoundError: " in commands.run("executions", "list").out
 
 
 @pytest.mark.parametrize(
@@ -58,7 +93,7 @@ def test_a_failed_execution_exits_with_1_and_its_own_code(
         (("run", "noop", "--priority", "urgent"), 2, "priority"),
         (("run", "noop", "--api-key", "cel_bad_key"), 4, "[unauthenticated]"),
         (("run", "noop", "--api-url", "http://127.0.0.1:1", "--api-key", "k"), 5, "[unreachable]"),
-        (("monitor", "no-id"), 2, "execution_id"),
+        (("monitor", "no-id"), 2, "is not the id of an execution"),
         (("monitor", "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11"), 3, "[not_found]"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

@@ -11,7 +11,7 @@ def test_budgets_are_set_shown_and_removed(commands: CommandLine) -> None:
     commands.ask("tasks", "create", "bounded", "--agent", "noop")
     done = commands.ask("run", "bounded")
     made = commands.ask("budgets", "set", "day", "--task", "bounded", "--cost", "2.50")
-    assert (made["max_cost"], made["on_budget"]) == ("2.500000000", "stop")
+    assert (made["max_cost"], made["on_budget"]) == ("2.50", "stop")
     changed = commands.ask(
         "budgets", "set", "day", "--task", "bounded", "--tokens", "5000", "--when-spent", "ask"
     )
@@ -42,7 +42,7 @@ def test_usage_is_added_up_and_prices_are_told(commands: CommandLine) -> None:
     assert commands.run("usage", "--since", "2026-01-31", "--until", "2026-01-01").code == 2
 
     known = commands.run("prices", "openai/gpt-4o-mini").out.split()
-    assert known[-1] == "$0.6"
+    assert known[-1] == "$0.60"
     unknown = commands.run("prices", "nobody/knows")
     assert unknown.code == 3
     assert "CELERIAC_PRICES_FILE" in unknown.err

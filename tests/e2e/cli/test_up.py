@@ -1,5 +1,6 @@
 """`celeriac up`: started, used, stopped, killed, started again."""
 
+import shlex
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -7,6 +8,7 @@ from functools import partial
 import psutil
 import pytest
 
+from celeriac.cli.up import FUNCTION_STEPS
 from tests.support.command_line import CommandLine, RunningUp, running_up
 from tests.support.places import temporary_directory
 from tests.support.stack_program import wait_all_gone
@@ -21,6 +23,21 @@ def own() -> Iterator[CommandLine]:
     with temporary_directory() as directory:
         modules = '["tests.support.fleet_agents"]'
         yield CommandLine(directory, CELERIAC_AGENT_MODULES=modules)
+
+
+def test_what_is_proposed_without_a_model_works() -> None:
+    code = [step[2:] for step in FUNCTION_STEPS if step.startswith(("  async", "      "))]
+    with temporary_directory() as directory:
+        (directory / "hello.py").write_text("\n".join(code))
+        commands = CommandLine(directory, CELERIAC_AGENT_MODULES="hello")
+        last = ""
+        with running_up(commands):
+            steps = [shlex.split(step) for step in FUNCTION_STEPS if step.startswith("  celeriac")]
+            for _, *words in steps:
+                result = commands.run(*words)
+                assert result.code == 0, (words, result.err)
+                last = result.out.strip()
+            assert last == "42"
 
 
 def test_from_nothing_to_a_result_and_back(own: CommandLine) -> None:

@@ -33,6 +33,11 @@ def test_a_question_is_listed_shown_and_answered(
     question = asked()
     execution = ada.get(question["_links"]["execution"]).json()
     assert (execution["status"], execution["waiting_for"]) == ("waiting", "approval")
+    listed = "/api/v1/task-executions?waiting_for="
+    assert [each["id"] for each in ada.get(f"{listed}approval").json()["items"]] == [
+        execution["id"]
+    ]
+    assert ada.get(f"{listed}budget").json()["items"] == []
     assert ada.get(execution["_links"]["approvals"]).json()["items"] == [question]
     assert ada.get(question["_links"]["self"]).json() == question
     assert question["task_name"] == "summarise"

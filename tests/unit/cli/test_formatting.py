@@ -1,6 +1,7 @@
 """Values as people read them."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -32,10 +33,11 @@ def test_sizes(count: int, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dollars", "words"), [(0, "$0.00"), (12.5, "$12.50"), (0.0021, "$0.0021")]
+    ("dollars", "words"),
+    [("0E-9", "$0.00"), ("12.500000000", "$12.50"), ("0.0021", "$0.0021"), ("0.6", "$0.60")],
 )
-def test_money_keeps_the_digits_of_cheap_calls(dollars: float, words: str) -> None:
-    assert formatting.money(dollars) == words
+def test_money_keeps_the_digits_of_cheap_calls(dollars: str, words: str) -> None:
+    assert formatting.money(Decimal(dollars)) == words
 
 
 def test_texts_are_cut_to_one_line() -> None:

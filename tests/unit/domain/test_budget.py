@@ -70,7 +70,7 @@ def test_the_overshoot_is_what_lies_beyond_a_limit() -> None:
 def test_an_error_says_whose_budget_it_is_and_how_much_was_spent() -> None:
     error = spent_error(STANDING, "No more.")
     assert error.message == (
-        "The task's budget of 2026-11-22 is spent: $1.25 of $2.5 and 400 of 1,000 tokens. No more."
+        "The task's budget of 2026-11-22 is spent: $1.25 of $2.50 and 400 of 1,000 tokens. No more."
     )
     assert error.details["window"] == "2026-11-22"
     own = replace(STANDING, scope=BudgetScope.EXECUTION, window="run", max_cost=None)

@@ -64,8 +64,11 @@ def test_a_report_tells_what_was_done() -> None:
     ]
     text = markdown(execution, events, [_approval(note="go on"), _approval(approved=False)])
     assert text.startswith("# summarise: completed\n\n- **Execution**: ")
-    assert "- **Duration**: 1\\.2 s\n" in text
+    assert "- **Duration**: 1.2 s\n" in text
+    assert "- **Execution**: 00000000-0000-0000-0000-000000000007\n" in text
+    assert "- **Created**: 2026-11-22 03:04:05 UTC\n" in text
     assert "- **Tokens**: 12 in, 0 out\n" in text
+    assert "- **Cost**: 0.002 US dollars\n" in text
     assert '## Variables\n\n```json\n{\n  "text": "a"\n}\n```' in text
     assert '## Result\n\n```json\n{\n  "summary": "b"\n}\n```' in text
     assert "## Conversation\n\n### user\n\n```\nSummarise: a\n```" in text
@@ -73,7 +76,7 @@ def test_a_report_tells_what_was_done() -> None:
     assert '| 2 | Read | \\{"path":"x"\\} | 12 | ok |' in text
     assert "| tool | May it? | approved \\(go on\\) | ada |" in text
     assert "| denied | ada |" in text
-    assert "1. 03:04:05.678900 **message**" in text
+    assert "1. 03:04:05 **message**" in text
     assert "## Error" not in text
 
 
@@ -87,9 +90,9 @@ def test_a_result_that_is_cut_off_is_marked() -> None:
 def test_model_calls_are_told_with_their_totals() -> None:
     events = [_call("0.5"), _call("0.25"), _call(None, "other")]
     text = markdown(_execution(), events)
-    assert "| p/m | 2 | 20 | 10 | 0 | 0\\.750000 |" in text
+    assert "| p/m | 2 | 20 | 10 | 0 | 0.75 |" in text
     assert "| p/other | 1 | 10 | 5 | 0 | unknown |" in text
-    assert "| all | 3 | 30 | 15 | 0 | 0\\.750000 and 1 without a price |" in text
+    assert "| all | 3 | 30 | 15 | 0 | 0.75 and 1 without a price |" in text
 
 
 def test_a_failure_is_told_with_its_traceback() -> None:
@@ -100,7 +103,7 @@ def test_a_failure_is_told_with_its_traceback() -> None:
         ),
         [],
     )  # fmt: skip
-    assert "## Error\n\n**agent\\_failed**: no \\<luck\\>\n\n```\nTraceback:\n  x\n```" in text
+    assert "## Error\n\n**agent_failed**: no \\<luck\\>\n\n```\nTraceback:\n  x\n```" in text
 
 
 def test_what_is_huge_is_cut_and_the_cut_is_told() -> None:
@@ -116,6 +119,13 @@ def test_what_is_huge_is_cut_and_the_cut_is_told() -> None:
 def test_characters_that_mislead_are_replaced() -> None:
     text = markdown(_execution(result="a\u202eb\x1b[31mc\r\nd\ue000"), [])
     assert "a\ufffdb\ufffd[31mc\nd\ue000" in text
+
+
+def test_what_could_be_read_as_a_link_stays_escaped() -> None:
+    text = markdown(_execution(task_name="http://127.0.0.1/x www.x.org a@b.org 1.5.2"), [])
+    assert text.startswith(
+        "# http://127\\.0\\.0\\.1/x www\\.x\\.org a@b\\.org 1\\.5\\.2: completed"
+    )
 
 
 _HOSTILE = st.text(alphabet="<>`#*_[]()!&\n\r ~-+.1|:x\\\"'\t\x0b\u2028{}", max_size=60)
