@@ -10,6 +10,7 @@ from starlette.types import Lifespan
 from celeriac.api import (
     agents,
     api_keys,
+    apply,
     approval_links,
     approvals,
     audit,
@@ -38,6 +39,7 @@ from celeriac.wiring import Container, build_desk
 _RESOURCES = (
     agents,
     tasks,
+    apply,
     execute,
     executions,
     reports,

@@ -1,5 +1,7 @@
 """From domain objects to answers."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -10,6 +12,7 @@ from celeriac.domain.approval import Approval
 from celeriac.domain.budget import Standing, StoredBudget
 from celeriac.domain.cassette import CassetteSummary
 from celeriac.domain.celery_states import SIMPLE
+from celeriac.domain.document import Action, Outcome
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Execution
 from celeriac.domain.session import Session
@@ -27,6 +30,18 @@ def task(found: catalog.Task) -> wire.Task:
     values = _values(found)
     reference = wire.AgentReference(id=values.pop("agent_id"), name=values.pop("agent_name"))
     return wire.Task(**values, agent=reference, links=links.task(found.id, found.agent_id))
+
+
+def applied(outcomes: Sequence[Outcome], *, dry_run: bool) -> wire.Applied:
+    """Return what came of a document, as answers show it."""
+    count = Counter(outcome.action for outcome in outcomes)
+    return wire.Applied(
+        dry_run=dry_run,
+        created=count[Action.CREATE],
+        changed=count[Action.CHANGE],
+        unchanged=count[Action.UNCHANGED],
+        items=[wire.AppliedResource.model_validate(outcome) for outcome in outcomes],
+    )
 
 
 def execution(row: Execution) -> wire.Execution:

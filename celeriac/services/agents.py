@@ -1,7 +1,6 @@
 """Agents: making, reading and changing them."""
 
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection
@@ -52,22 +51,8 @@ class Agents:
         """Store an agent at version 1. Raises ForbiddenError, NameTakenError."""
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            agent_id = agents.add(
-                connection,
-                owner=actor.user_id,
-                name=new.name,
-                description=new.description,
-                spec=new.spec,
-            )
-            if agent_id is None:
-                raise NameTakenError(
-                    f"You already have an agent named {new.name!r}; choose another name or change "
-                    "that one.",
-                    field="name",
-                )
-            audit.record(connection, actor, "agent.create", "agent", [agent_id])
-            agent = _found(connection, actor, str(agent_id))
-        logger.info("agent.created", agent_id=agent_id, name=new.name)
+            agent = add_agent(connection, actor, new)
+        logger.info("agent.created", agent_id=agent.id, name=new.name)
         return agent
 
     def get(self, actor: Actor, reference: str) -> Agent:
@@ -90,18 +75,49 @@ class Agents:
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             agent = _found(connection, actor, reference, lock=True)
-            spec = None if wanted.spec == agent.spec else wanted.spec
-            agents.change(connection, agent, description=wanted.description, spec=spec)
-            changed = _found(connection, actor, str(agent.id))
-            details = changes(agent, changed)
-            audit.record(connection, actor, "agent.change", "agent", [agent.id], details=details)
+            changed = change_agent(connection, actor, agent, wanted)
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
 
 
-def agent_id(connection: Connection, actor: Actor, reference: str) -> UUID:
-    """Return the id of the agent that `reference` means for the actor. Raises NotFoundError."""
-    return _found(connection, actor, reference).id
+def add_agent(connection: Connection, actor: Actor, new: NewAgent) -> Agent:
+    """Store a checked agent in the caller's transaction. Raises NameTakenError."""
+    made = agents.add(
+        connection,
+        owner=actor.user_id,
+        name=new.name,
+        description=new.description,
+        spec=new.spec,
+    )
+    if made is None:
+        raise NameTakenError(
+            f"You already have an agent named {new.name!r}; choose another name or change that "
+            "one.",
+            field="name",
+        )
+    audit.record(connection, actor, "agent.create", "agent", [made])
+    return _found(connection, actor, str(made))
+
+
+def change_agent(connection: Connection, actor: Actor, agent: Agent, wanted: AgentChange) -> Agent:
+    """Change a locked agent, as checked, in the caller's transaction; return it as it is then."""
+    spec = None if wanted.spec == agent.spec else wanted.spec
+    agents.change(connection, agent, description=wanted.description, spec=spec)
+    changed = _found(connection, actor, str(agent.id))
+    details = changes(agent, changed)
+    audit.record(connection, actor, "agent.change", "agent", [agent.id], details=details)
+    return changed
+
+
+def agent_named(connection: Connection, actor: Actor, name: str, *, lock: bool) -> Agent | None:
+    """Return the actor's own agent of that name; `lock` holds its row for a change."""
+    key = agents.id_of_name(connection, name, owner=actor.user_id)
+    return None if key is None else agents.by_id(connection, key, owner=actor.user_id, lock=lock)
+
+
+def found_agent(connection: Connection, actor: Actor, reference: str) -> Agent:
+    """Return the agent that `reference` means for the actor. Raises NotFoundError."""
+    return _found(connection, actor, reference)
 
 
 def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Agent:

@@ -1,5 +1,6 @@
 """Tasks: making, reading and changing them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,13 +13,13 @@ from celeriac.db.tasks import TaskChange
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Task
-from celeriac.domain.errors import NameTakenError, NotFoundError
+from celeriac.domain.errors import InvalidInputError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.domain.prompt import check_template
 from celeriac.domain.schema import check_schema
 from celeriac.domain.task import TaskSpec
 from celeriac.kit.ids import parse_uuid
-from celeriac.services.agents import agent_id
+from celeriac.services.agents import found_agent
 
 logger = structlog.get_logger(__name__)
 
@@ -67,24 +68,8 @@ class Tasks:
         actor.require(Role.OPERATOR)
         _check(new.spec)
         with self._database.transaction() as connection:
-            task_id = tasks.add(
-                connection,
-                owner=actor.user_id,
-                agent_id=agent_id(connection, actor, new.agent),
-                name=new.name,
-                description=new.description,
-                active=new.active,
-                spec=new.spec,
-            )
-            if task_id is None:
-                raise NameTakenError(
-                    f"You already have a task named {new.name!r}; choose another name or change "
-                    "that one.",
-                    field="name",
-                )
-            audit.record(connection, actor, "task.create", "task", [task_id])
-            task = _found(connection, actor, str(task_id))
-        logger.info("task.created", task_id=task_id, name=new.name)
+            task = add_task(connection, actor, new)
+        logger.info("task.created", task_id=task.id, name=new.name)
         return task
 
     def get(self, actor: Actor, reference: str) -> Task:
@@ -137,25 +122,77 @@ class Tasks:
             _check(edit.spec)
         with self._database.transaction() as connection:
             task = _found(connection, actor, reference, lock=True)
-            wanted = TaskChange(
-                description=edit.description,
-                active=edit.active,
-                agent_id=None if edit.agent is None else agent_id(connection, actor, edit.agent),
-                spec=None if edit.spec == task.spec else edit.spec,
-            )
-            tasks.change(connection, task, wanted)
-            changed = _found(connection, actor, str(task.id))
-            details = changes(task, changed)
-            audit.record(connection, actor, "task.change", "task", [task.id], details=details)
+            changed = change_task(connection, actor, task, edit)
         logger.info("task.changed", task_id=task.id, version=changed.version)
         return changed
 
 
+def add_task(connection: Connection, actor: Actor, new: NewTask) -> Task:
+    """Store a checked task in the caller's transaction. Raises NotFoundError, NameTakenError."""
+    made = tasks.add(
+        connection,
+        owner=actor.user_id,
+        agent_id=found_agent(connection, actor, new.agent).id,
+        name=new.name,
+        description=new.description,
+        active=new.active,
+        spec=new.spec,
+    )
+    if made is None:
+        raise NameTakenError(
+            f"You already have a task named {new.name!r}; choose another name or change that one.",
+            field="name",
+        )
+    audit.record(connection, actor, "task.create", "task", [made])
+    return _found(connection, actor, str(made))
+
+
+def change_task(connection: Connection, actor: Actor, task: Task, edit: TaskEdit) -> Task:
+    """Change a locked task, as checked, in the caller's transaction; return it as it is then.
+
+    Raises NotFoundError for the agent.
+    """
+    wanted = TaskChange(
+        description=edit.description,
+        active=edit.active,
+        agent_id=None if edit.agent is None else found_agent(connection, actor, edit.agent).id,
+        spec=None if edit.spec == task.spec else edit.spec,
+    )
+    tasks.change(connection, task, wanted)
+    changed = _found(connection, actor, str(task.id))
+    details = changes(task, changed)
+    audit.record(connection, actor, "task.change", "task", [task.id], details=details)
+    return changed
+
+
+def task_named(connection: Connection, actor: Actor, name: str, *, lock: bool) -> Task | None:
+    """Return the actor's own task of that name; `lock` holds its row for a change."""
+    key = tasks.id_of_name(connection, name, owner=actor.user_id)
+    return None if key is None else tasks.by_id(connection, key, owner=actor.user_id, lock=lock)
+
+
+def found_task(connection: Connection, actor: Actor, reference: str) -> Task:
+    """Return the task that `reference` means for the actor. Raises NotFoundError."""
+    return _found(connection, actor, reference)
+
+
+def task_faults(spec: TaskSpec) -> Iterator[InvalidInputError]:
+    """Yield what is wrong with a specification by itself."""
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: check_schema(spec.variables_schema, field="spec.variables_schema"),
+        lambda: check_schema(spec.output_schema or {}, field="spec.output_schema"),
+        lambda: check_template(spec.prompt, spec.variables_schema),
+    )
+    for check in checks:
+        try:
+            check()
+        except InvalidInputError as error:
+            yield error
+
+
 def _check(spec: TaskSpec) -> None:
-    check_schema(spec.variables_schema, field="spec.variables_schema")
-    if spec.output_schema is not None:
-        check_schema(spec.output_schema, field="spec.output_schema")
-    check_template(spec.prompt, spec.variables_schema)
+    for fault in task_faults(spec):
+        raise fault
 
 
 def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Task:

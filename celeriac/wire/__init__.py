@@ -15,6 +15,7 @@ from celeriac.wire.budgets import (
 from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
+from celeriac.wire.document import Applied, AppliedResource, FieldChange
 from celeriac.wire.executions import Accepted, AcceptedBatch, Event, Events, Execution, Progress
 from celeriac.wire.health import CeleryHealth, Health, ReadyHealth, Worker
 from celeriac.wire.reports import Report, Reports
@@ -26,6 +27,8 @@ __all__ = [
     "Agent",
     "AgentReference",
     "ApiKey",
+    "Applied",
+    "AppliedResource",
     "Approval",
     "ApprovalLink",
     "AuditEntry",
@@ -41,6 +44,7 @@ __all__ = [
     "Event",
     "Events",
     "Execution",
+    "FieldChange",
     "File",
     "Files",
     "Health",

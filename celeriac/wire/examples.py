@@ -66,6 +66,23 @@ TASK: dict[str, Any] = {
     },
 }  # fmt: skip
 
+APPLIED: dict[str, Any] = {
+    "dry_run": False, "created": 1, "changed": 1, "unchanged": 0,
+    "items": [
+        {
+            "kind": "agent", "name": "writer", "action": "change", "id": _AGENT, "version": 2,
+            "changes": [{"field": "spec.temperature", "before": None, "after": 0.2}],
+        },
+        {
+            "kind": "task", "name": "summarise", "action": "create", "id": _TASK, "version": 1,
+            "changes": [
+                {"field": "agent", "before": None, "after": "writer"},
+                {"field": "spec.prompt", "before": None, "after": "Summarise: {{ text }}"},
+            ],
+        },
+    ],
+}  # fmt: skip
+
 _LINKS: dict[str, Any] = {
     "self": _PATH, "task": f"/api/v1/tasks/{_TASK}", "session": None,
     "celery_task": f"/api/v1/admin/celery-tasks/{_CELERY}", "events": f"{_PATH}/events",

@@ -8,6 +8,7 @@ from celeriac.adapters.redis_health import RedisPing
 from celeriac.services.access_records import AccessRecords
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
+from celeriac.services.apply import Apply
 from celeriac.services.approval_links import ApprovalLinks
 from celeriac.services.approve import Approvals
 from celeriac.services.artifacts import Artifacts
@@ -37,6 +38,7 @@ class Desk:
     accounts: Accounts
     agents: Agents
     tasks: Tasks
+    apply: Apply
     queries: Queries
     approvals: Approvals
     approval_links: ApprovalLinks
@@ -72,12 +74,14 @@ def build_desk(container: Container) -> Desk:
     queries = Queries(container.database)
     sessions = Sessions(container.database, places(settings))
     redis_ping = RedisPing(settings.require_redis())
+    budgets = Budgets(container.database, container.plans, container.live)
     celery = CeleryPlainTasks(celery_options(settings, publisher=True))
     return Desk(
         authenticate=Authenticate(container.database, secret_key(settings)),
         accounts=build_accounts(container),
         agents=Agents(container.database),
         tasks=Tasks(container.database),
+        apply=Apply(container.database, budgets),
         queries=queries,
         approvals=Approvals(container.database, container.live, container.dispatch),
         approval_links=ApprovalLinks(secret_key(settings)),
@@ -85,7 +89,7 @@ def build_desk(container: Container) -> Desk:
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
         reports=Reports(container.database),
-        budgets=Budgets(container.database, container.plans, container.live),
+        budgets=budgets,
         usage=Usage(container.database),
         celery_tasks=CeleryTasks(
             container.database,
