@@ -1,8 +1,10 @@
 """The client itself."""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -11,11 +13,12 @@ from celeriac.client.approvals import Approvals
 from celeriac.client.audit import Audit
 from celeriac.client.budgets import Budgets, Usage
 from celeriac.client.cassettes import Cassettes
+from celeriac.client.documents import Document
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
 from celeriac.client.resources import Agents, CeleryTasks, Keys, Tasks, Users
 from celeriac.client.sessions import Sessions
-from celeriac.client.transport import Transport
+from celeriac.client.transport import API, Transport
 from celeriac.version import __version__
 
 DEFAULT_URL = "http://127.0.0.1:8321"
@@ -80,6 +83,31 @@ class Client:
                 code="api_key_missing",
             )
         return cls(os.environ.get("CELERIAC_API_URL", DEFAULT_URL), key, timeout=timeout)
+
+    def apply(
+        self, document: Document | Path | Mapping[str, Any], *, dry_run: bool = False
+    ) -> wire.Applied:
+        """Make agents, tasks and budgets as a document says, all or nothing; delete nothing.
+
+        `document` has the lists `agents`, `tasks` and `budgets`, whose entries are what the API
+        takes to make one, or is the YAML or JSON file of such a document. With `dry_run` nothing is
+        written. Raises ClientError: `fields` has everything that is wrong, and of a file the
+        message has the lines.
+        """
+        if isinstance(document, Path):
+            document = Document.read(document)
+        elif isinstance(document, Mapping):
+            document = Document(document)
+        try:
+            response = self._transport.send(
+                "POST",
+                f"{API}/apply",
+                body=document.content,
+                params={"dry_run": "true" if dry_run else None},
+            )
+        except ClientError as error:
+            raise document.located(error) from error
+        return wire.Applied.model_validate_json(response.content)
 
     @property
     def base_url(self) -> str:

@@ -101,14 +101,17 @@ class Outcome:
 
 def duplicates(document: Document) -> Iterator[DocumentFault]:
     """Yield a fault for each name that is in the document a second time."""
-    for kind, entries in (("agent", document.agents), ("task", document.tasks)):
-        first: dict[str, int] = {}
-        for index, entry in enumerate(entries):
-            earlier = first.setdefault(entry.name, index)
+    names = {
+        "agent": [entry.name for entry in document.agents],
+        "task": [entry.name for entry in document.tasks],
+    }
+    for kind, given in names.items():
+        for index, name in enumerate(given):
+            earlier = given.index(name)
             if earlier != index:
                 yield DocumentFault(
                     f"{kind}s.{index}.name",
-                    f"the {kind} {entry.name!r} is in the document twice, first as "
+                    f"the {kind} {name!r} is in the document twice, first as "
                     f"{kind}s.{earlier}; remove one of them or give it another name",
                 )
 

@@ -85,9 +85,7 @@ class Apply:
             plan = _Plan(connection, actor, document, lock=not dry_run)
             steps = plan.steps()
             if plan.faults:
-                raise DocumentInvalidError(
-                    [(fault.field, fault.message) for fault in plan.faults]
-                )
+                raise DocumentInvalidError([(fault.field, fault.message) for fault in plan.faults])
             if dry_run:
                 return [step.outcome for step in steps]
             outcomes = [step.write(connection) for step in steps]
@@ -102,7 +100,11 @@ class Apply:
             if outcome.kind == "budget" and outcome.id is not None:
                 self._budgets.was_put(actor, outcome.id)
             logger.info(
-                f"{outcome.kind}.applied", id=outcome.id, name=outcome.name, action=outcome.action
+                "document.applied",
+                kind=outcome.kind,
+                id=outcome.id,
+                name=outcome.name,
+                action=outcome.action,
             )
 
 
@@ -131,7 +133,7 @@ class _Plan:
 
     def _agent(self, entry: AgentEntry) -> _Step:
         found = agent_named(self._connection, self._actor, entry.name, lock=self._lock)
-        description = _either(entry.description, found and found.description, "")
+        description = _either(entry.description, found.description if found else None, "")
         after = {"description": description, "spec": plain(entry.spec.model_dump())}
         if found is None:
             given = {"runner": entry.spec.runner.value, **_given(entry.spec)}
@@ -153,9 +155,9 @@ class _Plan:
             self._fault(f"{place}.{_in_spec(fault.field)}", fault.message)
         found = task_named(self._connection, self._actor, entry.name, lock=self._lock)
         self._tasks[entry.name] = found
-        spec = _either(entry.spec, found and found.spec, TaskSpec())
-        description = _either(entry.description, found and found.description, "")
-        active = _either(entry.active, found and found.active, True)  # noqa: FBT003 - its value
+        spec = _either(entry.spec, found.spec if found else None, TaskSpec())
+        description = _either(entry.description, found.description if found else None, "")
+        active = _either(entry.active, found.active if found else None, True)  # noqa: FBT003 - its value
         agent = self._agent_of(place, entry, found)
         top = {"agent": agent, "description": description, "active": active}
         if found is None:
@@ -198,9 +200,9 @@ class _Plan:
                 "its name",
             )
             return entry.agent
-        another = task is not None and task.agent_id != agent.id
-        # of two users' agents with one name, the id tells them apart
-        return str(agent.id) if another and task.agent_name == agent.name else agent.name
+        if task is not None and task.agent_name == agent.name and task.agent_id != agent.id:
+            return str(agent.id)  # another user's, with the same name
+        return agent.name
 
     def _budgets(self, entries: Sequence[BudgetEntry]) -> Iterator[_Step]:
         first: dict[tuple[object, str], int] = {}
@@ -254,7 +256,12 @@ class _Plan:
         def write(connection: Connection) -> Outcome:
             subject = subject_id or found_task(connection, self._actor, str(entry.task)).id
             budget_id = put_budget(
-                connection, self._actor, scope, subject, entry.period, entry.budget
+                connection,
+                self._actor,
+                scope=scope,
+                subject_id=subject,
+                period=entry.period,
+                budget=entry.budget,
             )
             return replace(outcome, id=budget_id)
 

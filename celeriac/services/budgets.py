@@ -41,7 +41,14 @@ class Budgets:
         """
         actor.require(Role.ADMIN if scope is BudgetScope.USER else Role.OPERATOR)
         with self._database.transaction() as connection:
-            budget_id = put_budget(connection, actor, scope, subject_id, period, budget)
+            budget_id = put_budget(
+                connection,
+                actor,
+                scope=scope,
+                subject_id=subject_id,
+                period=period,
+                budget=budget,
+            )
             found = _found(connection, actor, budget_id)
         self.was_put(actor, budget_id)
         return found
@@ -103,6 +110,7 @@ class Budgets:
 def put_budget(
     connection: Connection,
     actor: Actor,
+    *,
     scope: BudgetScope,
     subject_id: UUID,
     period: Period,

@@ -48,9 +48,9 @@ class Document(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DOCUMENT]})
 
-    agents: Annotated[list[AgentEntry], Field(max_length=_MOST)] = []
-    tasks: Annotated[list[TaskEntry], Field(max_length=_MOST)] = []
-    budgets: Annotated[list[NewBudget], Field(max_length=_MOST)] = []
+    agents: Annotated[list[AgentEntry], Field(max_length=_MOST, default_factory=list)]
+    tasks: Annotated[list[TaskEntry], Field(max_length=_MOST, default_factory=list)]
+    budgets: Annotated[list[NewBudget], Field(max_length=_MOST, default_factory=list)]
 
     def plain(self) -> document.Document:
         """Return it as services take it."""
