@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path
+from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api import views
@@ -59,3 +60,17 @@ def change(agent: AgentPath, body: AgentPatch, actor: Operator, desk: AtDesk) ->
     """Change an agent. Another `spec` becomes its next version, which new executions use."""
     wanted = agents.AgentChange(description=body.description, spec=body.spec)
     return views.agent(desk.agents.change(actor, agent, wanted))
+
+
+@router.delete(
+    "/{agent}",
+    status_code=204,
+    response_class=Response,
+    operation_id="delete_agent",
+    summary="Delete an agent",
+    responses=READING | problems(403, 404, 409),
+)
+def delete(agent: AgentPath, actor: Operator, desk: AtDesk) -> Response:
+    """Delete an agent that no task uses. What it did stays, and its name is free."""
+    desk.agents.delete(actor, agent)
+    return Response(status_code=204)

@@ -63,12 +63,12 @@ async def execute(
     mode = body.execution_mode or _default_mode(shared)
     once = idempotency(request, key, body)
 
-    def submit() -> tuple[UUID, Submitted]:
-        work = _work(desk.tasks.resolve(actor, task), body, mode, once)
-        logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, execution_mode=mode.value)
-        return work.task_id, shared.submit.one(actor, work)
+    def submit(task_id: UUID) -> tuple[UUID, Submitted]:
+        work = _work(task_id, body, mode, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, execution_mode=mode.value)
+        return task_id, shared.submit.one(actor, work)
 
-    task_id, submitted = await run_in_threadpool(submit)
+    task_id, submitted = await run_in_threadpool(desk.tasks.use, actor, task, submit)
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is Mode.SYNC:
         plan = await run_in_threadpool(shared.plans.current, task_id)
@@ -113,16 +113,16 @@ async def execute_batch(
         )
     once = idempotency(request, key, body)
 
-    def submit() -> tuple[UUID, SubmittedBatch]:
-        work = _work(desk.tasks.resolve(actor, task), body, Mode.ASYNC, once)
-        logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, count=len(body.items))
+    def submit(task_id: UUID) -> tuple[UUID, SubmittedBatch]:
+        work = _work(task_id, body, Mode.ASYNC, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, count=len(body.items))
         batch = shared.submit.many(actor, work, body.items)
         if not batch.created:
             ids = desk.queries.batch(actor, batch.batch_id)
             batch = SubmittedBatch(batch.batch_id, ids, created=False)
-        return work.task_id, batch
+        return task_id, batch
 
-    task_id, batch = await run_in_threadpool(submit)
+    task_id, batch = await run_in_threadpool(desk.tasks.use, actor, task, submit)
     accepted_batch = wire.AcceptedBatch.model_construct(
         batch_id=batch.batch_id,
         task_id=task_id,

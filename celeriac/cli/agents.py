@@ -48,7 +48,7 @@ def build_app() -> typer.Typer:
     """Return the group `agents`."""
     app = typer.Typer(name="agents", help="Who does the work: models, functions, programs.")
     app.command("list")(list_agents)
-    for command in (show, create, update):
+    for command in (show, create, update, delete):
         app.command()(command)
     return app
 
@@ -165,6 +165,20 @@ def update(
     put_servers(made, mcp, allow_tool, approve_tool)
     assign(made, assignments)
     _show(session, session.client.agents.change(agent, spec=made, description=description))
+
+
+@connected
+def delete(session: Session, agent: AgentName) -> None:
+    """Delete an agent that no task uses; what it did stays, and its name is free.
+
+    Examples:
+      celeriac agents delete writer
+    """
+    session.client.agents.delete(agent)
+    if session.output.as_json:
+        session.output.json({"agent": agent, "deleted": True})
+    else:
+        session.output.raw(f"deleted · agent {agent}")
 
 
 _RUNNERS = {"model": "llm", "function": "python", "command": "command", "crew": "crewai"}

@@ -1,23 +1,25 @@
 """Agents: making, reading and changing them."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import agents, audit
+from celeriac.db import agents, audit, tasks
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agent import AgentSpec
 from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Agent
-from celeriac.domain.errors import NameTakenError, NotFoundError
+from celeriac.domain.errors import ConflictError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.ids import parse_uuid
 
 logger = structlog.get_logger(__name__)
 
 _KIND = "agents"
+_TASKS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,27 @@ class Agents:
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
 
+    def delete(self, actor: Actor, reference: str) -> None:
+        """Delete an agent that no task uses; its versions stay for what they did.
+
+        Raises ForbiddenError, NotFoundError, and ConflictError naming the tasks that use it.
+        """
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            agent = _found(connection, actor, reference, lock=True)
+            users = tasks.names_with_agent(connection, agent.id, limit=_TASKS_SHOWN + 1)
+            if users:
+                more = " and others" if len(users) > _TASKS_SHOWN else ""
+                raise ConflictError(
+                    f"The agent {agent.name!r} does {', '.join(users[:_TASKS_SHOWN])}{more}. Give "
+                    "these tasks another agent, or delete them first.",
+                    tasks=users[:_TASKS_SHOWN],
+                )
+            agents.delete(connection, agent.id)
+            details = {"name": agent.name}
+            audit.record(connection, actor, "agent.delete", "agent", [agent.id], details=details)
+        logger.info("agent.deleted", agent_id=agent.id, name=agent.name)
+
 
 def add_agent(connection: Connection, actor: Actor, new: NewAgent) -> Agent:
     """Store a checked agent in the caller's transaction. Raises NameTakenError."""
@@ -113,6 +136,17 @@ def agent_named(connection: Connection, actor: Actor, name: str, *, lock: bool) 
     """Return the actor's own agent of that name; `lock` holds its row for a change."""
     key = agents.id_of_name(connection, name, owner=actor.user_id)
     return None if key is None else agents.by_id(connection, key, owner=actor.user_id, lock=lock)
+
+
+def used_agent(connection: Connection, actor: Actor, reference: str) -> UUID:
+    """Return the id of an agent that a task is given; it is not deleted before the commit.
+
+    Raises NotFoundError.
+    """
+    agent = _found(connection, actor, reference)
+    if not agents.keep(connection, agent.id):
+        raise NotFoundError("agent", reference)
+    return agent.id
 
 
 def found_agent(connection: Connection, actor: Actor, reference: str) -> Agent:
