@@ -59,8 +59,9 @@ def run_agent(
     No server is needed. A replay asks no model and needs no key; tools run for real. A recording
     asks the providers that the environment configures; `local` is the model server of `celeriac up`
     in CELERIAC_HOME or the current directory. `answer` is asked what the agent asks a person. The
-    task's retries are made where the recording has them, without their delays. Raises what the execution would fail with: CassetteMismatchError where
-    the agent no longer asks what was recorded, and InvalidInputError for a wrong specification.
+    task's retries are made where the recording has them, without their delays. Raises what the
+    execution would fail with: CassetteMismatchError where the agent no longer asks what was
+    recorded, and InvalidInputError for a wrong specification.
     """
     path = Path(cassette)
     played = None if record else read_cassette(path)
