@@ -1,4 +1,4 @@
-"""(e) Executions that all wait at the same time in one worker process: time and memory."""
+"""(e) Executions that all wait at once in one worker process: time, memory, descriptors."""
 
 import statistics
 import threading
@@ -11,6 +11,7 @@ import psutil
 from benchmarks.figures import Figure, Target
 from benchmarks.scale import Scale
 from benchmarks.stage import Stage
+from celeriac.domain.task import DEFAULT_QUEUE
 from celeriac.services.submit import Request
 
 _GOAL_FACTOR = 1.5
@@ -27,18 +28,18 @@ def measure(stage: Stage, scale: Scale) -> Figure:
         stage.programs.beat(),
         stage.programs.worker(pool="threads", concurrency=scale.waits) as worker,
     ):
-        _wait_until(lambda: stage.container.dispatch.window() >= scale.waits)
+        _wait_until(lambda: stage.container.dispatch.window(DEFAULT_QUEUE) >= scale.waits)
         before = worker.memory_info().rss
-        with _peak_memory(worker) as peak:
+        with _peaks(worker) as peak:
             _run(stage, scale.waits, 0.0)
             for _ in range(scale.rounds):
                 begin = time.perf_counter()
                 _run(stage, scale.waits, scale.wait_seconds)
                 walls.append(time.perf_counter() - begin)
     factor = round(statistics.median(walls) / scale.wait_seconds, 2)
-    megabytes = round(peak() / _MEGABYTE, 1)
+    megabytes = round(peak.memory / _MEGABYTE, 1)
     return Figure(
-        "How long do many waits take in one worker process, and how much memory?",
+        "How long do many waits take in one worker process, and what do they occupy?",
         {
             "executions": scale.waits,
             "wait_seconds": scale.wait_seconds,
@@ -46,6 +47,8 @@ def measure(stage: Stage, scale: Scale) -> Figure:
             "factor": factor,
             "memory_before_megabytes": round(before / _MEGABYTE, 1),
             "peak_memory_megabytes": megabytes,
+            "peak_descriptors": peak.descriptors,
+            "peak_threads": peak.threads,
         },
         [
             Target("factor", factor, _GOAL_FACTOR),
@@ -71,8 +74,8 @@ def _run(stage: Stage, count: int, seconds: float) -> None:
 
 
 @contextmanager
-def _peak_memory(process: psutil.Process) -> Iterator["_Peak"]:
-    """Watch the resident memory of a process while the block runs."""
+def _peaks(process: psutil.Process) -> Iterator["_Peak"]:
+    """Watch what a process occupies while the block runs."""
     peak = _Peak(process)
     thread = threading.Thread(target=peak.watch, daemon=True)
     thread.start()
@@ -84,16 +87,15 @@ def _peak_memory(process: psutil.Process) -> Iterator["_Peak"]:
 
 
 class _Peak:
-    """Call it for the largest resident size seen, in bytes."""
+    """The most that was seen: resident memory in bytes, open descriptors, threads."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.ended = threading.Event()
+        self.memory = self.descriptors = self.threads = 0
         self._process = process
-        self._bytes = 0
 
     def watch(self) -> None:
         while not self.ended.wait(_SAMPLE_SECONDS):
-            self._bytes = max(self._bytes, self._process.memory_info().rss)
-
-    def __call__(self) -> int:
-        return self._bytes
+            self.memory = max(self.memory, self._process.memory_info().rss)
+            self.descriptors = max(self.descriptors, self._process.num_fds())
+            self.threads = max(self.threads, self._process.num_threads())

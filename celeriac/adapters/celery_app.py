@@ -1,16 +1,24 @@
 """The Celery app: one factory for workers, beat, and whoever publishes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from amqp.exceptions import AMQPError
 from celery import Celery
-from kombu import Queue
+from kombu import Producer, Queue
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from celeriac.adapters.redis_transport import use_for_redis
 
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
 """The queues of REQUIREMENTS A7 and E1; a task may name others, which a worker must be given."""
+
+OWN_QUEUES = frozenset({"task_execution", "scheduled", "monitoring"})
+"""Queues that bring Celeriac's tasks alone; the others are for users' tasks as well."""
 
 ROUTES = {
     "celeriac.tasks.execution.*": {"queue": "task_execution"},
@@ -19,6 +27,18 @@ ROUTES = {
 }
 
 PRIORITY_STEPS = (0, 3, 6, 9)
+
+_GREEN_POOLS = frozenset({"gevent", "eventlet"})
+
+
+def pool_refusal(pool: str) -> str | None:
+    """Say why a worker can't use Celery's `pool`; None where it can.
+
+    The libraries of agents need real threads, which these pools replace.
+    """
+    if pool not in _GREEN_POOLS:
+        return None
+    return f"The pool {pool} is not supported; use threads, prefork or solo."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +51,25 @@ class CeleryOptions:
     publish_timeout: float | None = None
     """Seconds until a publication fails; None for workers, whose sockets block in BRPOP."""
     extra: Mapping[str, Any]
+
+
+BROKER_FAILURES = (KombuError, AMQPError, RedisError, OSError)
+"""What publishing raises, whatever the transport; a full pool's LimitExceeded is a KombuError."""
+
+_POOL_SECONDS = 5.0
+"""How long a caller waits for one of the connections that all share."""
+
+
+@contextmanager
+def producer_of(app: Celery) -> Iterator[Producer]:
+    """Yield a producer of the app's pool; raises LimitExceeded where none gets free in time."""
+    pool = app.producer_pool
+    # kombu's pool has twice as many producers as connections, and waits for those without a bound
+    pool._acquire_connection = partial(  # noqa: SLF001
+        pool.connections.acquire, block=True, timeout=_POOL_SECONDS
+    )
+    with pool.acquire(block=True, timeout=_POOL_SECONDS) as producer:
+        yield producer
 
 
 def create_app(options: CeleryOptions) -> Celery:
@@ -61,6 +100,7 @@ def create_app(options: CeleryOptions) -> Celery:
         redis_socket_connect_timeout=2,
         redis_retry_on_timeout=False,
         beat_scheduler="celeriac.worker.beat:Keeper",
+        worker_consumer="celeriac.worker.consumer:Consumer",
         beat_schedule={},
     )
     app.conf.update(options.extra)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import structlog
 from amqp.exceptions import ChannelError
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu import Connection
 
+from celeriac.adapters.celery_app import BROKER_FAILURES, producer_of
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.kit.urls import without_password
 from celeriac.services.ports import Envelope
@@ -38,9 +39,9 @@ class CeleryTaskQueue:
         self._priorities = _REDIS_STEPS if redis else _AMQP_PRIORITIES
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Publish all `envelopes` over one connection; see `TaskQueue.send`."""
+        """Publish all `envelopes`, on Redis in one round trip; see `TaskQueue.send`."""
         try:
-            with self._app.producer_pool.acquire(block=True, timeout=5) as producer:
+            with producer_of(self._app) as producer, producer.batch():
                 for envelope in envelopes:
                     self._app.send_task(
                         EXECUTE_TASK,
@@ -52,23 +53,42 @@ class CeleryTaskQueue:
                         retry=False,
                         producer=producer,
                     )
-        except (OperationalError, OSError) as error:
-            raise BrokerUnavailableError(
-                f"The broker at {self._address} doesn't answer: {error}"
-            ) from error
+        except BROKER_FAILURES as error:
+            raise self._unavailable(error) from error
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in `queue` over all its priorities."""
-        with self._app.connection_or_acquire() as connection:
+        try:
+            with self._app.connection_or_acquire() as connection:
+                return _depth(connection, [queue])
+        except BROKER_FAILURES as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailableError:
+        return BrokerUnavailableError(f"The broker at {self._address} doesn't answer: {error}")
+
+
+def waiting_messages(app: Celery, queues: Sequence[str]) -> int:
+    """Return how many messages wait in `queues` together; over a connection of its own.
+
+    Raises BrokerUnavailableError.
+    """
+    try:
+        with app.connection_for_read() as connection:
+            return _depth(connection, queues)
+    except BROKER_FAILURES as error:
+        address = without_password(app.conf.broker_url)
+        raise BrokerUnavailableError(f"The broker at {address} doesn't answer: {error}") from error
+
+
+def _depth(connection: Connection, queues: Sequence[str]) -> int:
+    # A connection that could not be made before has no channels until it is made anew.
+    connection.ensure_connection(max_retries=1, interval_start=0)
+    total = 0
+    for queue in queues:
+        with connection.channel() as channel:  # RabbitMQ closes it where there is no such queue
             try:
-                # A connection that could not be made before has no channels until it is made anew.
-                connection.ensure_connection(max_retries=1, interval_start=0)
-                with connection.channel() as channel:
-                    return int(channel.queue_declare(queue, passive=True).message_count)
+                total += int(channel.queue_declare(queue, passive=True).message_count)
             except ChannelError:
-                return 0  # no such queue: nothing was ever sent, or Redis holds no message of it
-            except (OperationalError, OSError, *connection.connection_errors) as error:
-                # a bare channel raises the transport's own errors: redis-py's are no OSErrors
-                raise BrokerUnavailableError(
-                    f"The broker at {self._address} doesn't answer: {error}"
-                ) from error
+                continue  # nothing was ever sent, or Redis holds no message of it
+    return total

@@ -192,6 +192,7 @@ class MemoryRunner:
 
     name: ClassVar[str] = "memory"
     resumable: ClassVar[bool] = True
+    runs_user_code: ClassVar[bool] = True
 
     def __init__(self, work: Callable[[Job, RunContext], Awaitable[JsonValue | Parked]]) -> None:
         """Do `work` for each job."""

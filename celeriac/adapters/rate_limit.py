@@ -142,6 +142,7 @@ class RedisRateLimiter:
         self._change = self._redis.register_script(_CHANGE)
         self._ban = self._redis.register_script(_BAN)
         self._away_until = 0.0
+        self._away = False
 
     def take(self, demands: Sequence[Demand], *, name: str, line: bool) -> Taken | Refused:
         """Take what a call demands; see `RateLimiter.take`."""
@@ -184,13 +185,17 @@ class RedisRateLimiter:
         if time.monotonic() < self._away_until:
             return None
         try:
-            return script(keys=list(keys), args=list(values))
+            answer = script(keys=list(keys), args=list(values))
         except (RedisError, OSError) as error:
             self._away_until = time.monotonic() + _AWAY_SECONDS
-            logger.warning(
-                "rate_limits.unavailable", error=str(error), unlimited_seconds=_AWAY_SECONDS
-            )
+            if not self._away:
+                logger.warning("rate_limits.unavailable", error=str(error))
+            self._away = True
             return None
+        if self._away:
+            self._away = False
+            logger.info("rate_limits.back")
+        return answer
 
 
 def _key(kind: str, name: str) -> str:

@@ -14,6 +14,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
+from celeriac.kit.backoff import Backoff
 from celeriac.kit.ids import parse_uuid
 from celeriac.kit.jsontypes import JsonObject, dumps, loads
 
@@ -27,6 +28,13 @@ _PAUSE = 0.02
 for less than half of the processor time."""
 
 _TIMEOUT = 2.0
+_FIRST_RETRY = 0.5
+_LONGEST_RETRY = 15.0
+_LONGEST_OUTAGE = 2.0
+"""Publications are dropped meanwhile, so this is short."""
+
+_MOST_WORDS = 1000
+"""Words for workers that are read before they are acted on."""
 
 
 def channel(execution_id: UUID) -> str:
@@ -46,7 +54,7 @@ class RedisLiveEvents:
         self._start = threading.Lock()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._failing = False
+        self._backoff = Backoff(_FIRST_RETRY, _LONGEST_OUTAGE)
 
     def changed(self, execution_ids: Sequence[UUID]) -> None:
         """Say that the executions have new events."""
@@ -103,21 +111,28 @@ class RedisLiveEvents:
                 for name, text in batch:
                     pipeline.publish(name, text)
                 pipeline.execute()
-            self._failing = False
         except (RedisError, OSError) as error:
-            if not self._failing:
+            if not self._backoff.failing:
                 logger.warning("live_events.unavailable", error=str(error), dropped=len(batch))
-            self._failing = True
+            self._closing.wait(self._backoff.failed())
+        else:
+            if self._backoff.succeeded():
+                logger.info("live_events.back")
 
 
 class CancelListener:
-    """A worker's ear: calls back with the executions that are to be stopped."""
+    """A worker's ear: calls back with the executions that are to be looked at.
 
-    def __init__(self, url: str, on_cancel: Callable[[list[UUID]], None]) -> None:
+    Anybody with access to Redis can publish there: a word says that the row of an execution may ask
+    for its end, never that it is to end.
+    """
+
+    def __init__(self, url: str, on_word: Callable[[list[UUID]], None]) -> None:
         """Listen to the Redis at `url` from `start` on."""
         self._redis = Redis.from_url(url, socket_connect_timeout=_TIMEOUT, health_check_interval=25)
-        self._on_cancel = on_cancel
+        self._on_word = on_word
         self._ended = threading.Event()
+        self._backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         self._thread = threading.Thread(target=self._run, name="cancel-listener", daemon=True)
 
     def start(self) -> None:
@@ -135,22 +150,36 @@ class CancelListener:
             try:
                 self._listen()
             except (RedisError, OSError) as error:
-                logger.warning("cancel_listener.unavailable", error=str(error))
-                self._ended.wait(1.0)
+                if not self._backoff.failing:
+                    logger.warning("cancel_listener.unavailable", error=str(error))
+                self._ended.wait(self._backoff.failed())
+            except Exception:
+                logger.exception("worker.thread_failed", thread="cancel-listener")
+                self._ended.wait(self._backoff.failed())
 
     def _listen(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
             subscription.subscribe(CANCEL_CHANNEL)
             while not self._ended.is_set():
                 message = subscription.get_message(timeout=0.5)
-                if message is not None:
-                    self._on_cancel(_ids(message["data"]))
+                if self._backoff.succeeded():
+                    logger.info("cancel_listener.back")
+                words: list[bytes] = []
+                while message is not None and len(words) < _MOST_WORDS:
+                    words.append(message["data"])
+                    message = subscription.get_message(timeout=0)
+                ids = dict.fromkeys(key for word in words for key in _ids(word))
+                if ids:
+                    self._on_word(list(ids))
+                    self._ended.wait(_PAUSE)
 
 
 def _ids(data: bytes) -> list[UUID]:
     try:
         names = loads(data)
     except ValueError:
+        return []
+    if not isinstance(names, list):
         return []
     ids = (parse_uuid(name) for name in names if isinstance(name, str))
     return [key for key in ids if key is not None]

@@ -1,27 +1,127 @@
-"""kombu's Redis transport, without the fault that ends busy workers when Redis goes away.
+"""kombu's Redis transport, without the faults of kombu 5.7.0 that end or stop workers.
 
-A channel that is closed reads the answer of the BRPOP that it has under way. In kombu 5.7.0 that
-read raises once the server is gone, and leaves the channel half closed, with its unacknowledged
+A channel that is closed reads the answer of the BRPOP that it has under way. In kombu that read
+raises once the server is gone, and leaves the channel half closed, with its unacknowledged
 messages. Closing it again then fails with an AttributeError, which Celery takes for unrecoverable:
 the worker ends, and all that runs in it is lost. tests/chaos/test_valkey.py shows it.
+
+An item of a queue that is no message raises out of kombu's event loop, which ends the consumer; one
+that kombu has put into its hash of unacknowledged messages stops the redelivery of all others. Here
+such items are dropped, logged and counted. tests/chaos/test_broken_messages.py shows it.
 """
 
+import reprlib
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty
+from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+from celeriac.adapters.dropped import dropped_messages
+
+
+class QoS(redis.QoS):
+    """Unacknowledged messages, of which an unreadable one doesn't hold up the others."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
+        """Put a message back into its queue; what can't be put back is dropped."""
+        try:
+            super().restore_by_tag(tag, client=client, leftmost=leftmost)  # type: ignore[no-untyped-call]
+        except (*BROKER_ERRORS, *self.channel.channel_errors):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is stored there
+            reason = f"it can't be put back into its queue: {_told(error)}"
+            dropped_messages.record(reason, b"")
+            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 
 class Channel(redis.Channel):
-    """A channel that closes whether or not its server is there."""
+    """A channel that outlives its server and what others put into its queues."""
+
+    QoS = QoS
 
     def close(self) -> None:
         """Close; what is not acknowledged comes back after the visibility timeout."""
         self._closing = True
         if self._in_poll:
             with suppress(Empty, *self.connection_errors):
-                self._brpop_read()  # type: ignore[no-untyped-call]
+                self._brpop_read()
         super().close()  # type: ignore[no-untyped-call]
+
+    def basic_consume(
+        self,
+        queue: str,
+        no_ack: bool,  # noqa: FBT001 - kombu's
+        callback: Callable[[Any], Any],
+        consumer_tag: str,
+        **more: Any,
+    ) -> Any:
+        """Consume from `queue`; items that are no messages don't reach `callback`."""
+        result = super().basic_consume(  # type: ignore[no-untyped-call]
+            queue, no_ack=no_ack, callback=callback, consumer_tag=consumer_tag, **more
+        )
+
+        def receive(raw: Any) -> Any:
+            message = self._read(raw, queue)
+            if message is None:
+                return None
+            if not no_ack:
+                self.qos.append(message, message.delivery_tag)
+            return callback(message)
+
+        self.connection._callbacks[queue] = receive  # noqa: SLF001 - as kombu's own method does
+        return result
+
+    def _read(self, raw: Any, queue: str) -> Any:
+        """Return the message that `raw` is, or None where it was dropped."""
+        fault = _fault(raw)
+        if fault is None:
+            try:
+                return self.Message(raw, channel=self)  # type: ignore[no-untyped-call]
+            except Exception as error:  # noqa: BLE001 - decoders raise what they like
+                fault = f"its body can't be decoded: {_told(error)}"
+        dropped_messages.record(fault, reprlib.repr(raw), queue=queue)
+        return None
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read the answer of a BRPOP and deliver it: kombu's method, minus its trust in the item.
+
+        Raises Empty where there was nothing to deliver.
+        """
+        try:
+            try:
+                found = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                # so that the next round connects anew
+                self.client.connection.disconnect()
+                raise
+            self.connection.answered_at = time.monotonic()
+            if not found:
+                raise Empty
+            destination, item = found
+            queue = bytes_to_str(destination).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            try:
+                raw = loads(bytes_to_str(item))
+            except Exception as error:  # noqa: BLE001 - any bytes may be there
+                dropped_messages.record(f"it is no JSON: {_told(error)}", item, queue=queue)
+                return True
+            self.connection._deliver(raw, queue)  # noqa: SLF001 - as kombu's own method does
+            return True
+        finally:
+            self._in_poll: Any = None
+            self._flush_brpop_reauth()  # type: ignore[no-untyped-call]
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
+        """Deliver a broadcast, unless nobody here listens to its exchange any more."""
+        queue = self._fanout_to_queue.get(exchange)
+        if queue is not None:
+            self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own method does
+        return True
 
 
 class Transport(redis.Transport):
@@ -29,8 +129,72 @@ class Transport(redis.Transport):
 
     Channel = Channel
 
+    answered_at: float | None = None
+    """When the server last answered a request for messages, by the monotonic clock."""
+
+    def _reject_inbound_message(self, raw_message: Any) -> None:
+        """Put back what came from a queue that is not consumed any more, if it is a message."""
+        fault = _fault(raw_message)
+        if fault is None:
+            super()._reject_inbound_message(raw_message)  # type: ignore[no-untyped-call]
+        else:
+            dropped_messages.record(fault, reprlib.repr(raw_message))
+
+
+BROKER_ERRORS = tuple(each for each in redis.Transport.connection_errors if each is not KeyError)
+"""Errors of the connection. kombu counts every KeyError among them, those of bad messages too."""
+
 
 def use_for_redis() -> None:
     """Have kombu take this transport for `redis://` and `rediss://`; harmless to repeat."""
     path = f"{Transport.__module__}:{Transport.__qualname__}"
     TRANSPORT_ALIASES.update(redis=path, rediss=path)
+
+
+def _fault(raw: Any) -> str | None:
+    """Say why `raw` is no message of this transport; None where it may be one."""
+    if not isinstance(raw, Mapping):
+        return f"it is {_kind(raw)}, not an object"
+    properties = raw.get("properties")
+    delivery = properties.get("delivery_info") if isinstance(properties, Mapping) else None
+    headers = {} if raw.get("headers") is None else raw["headers"]
+    objects = {"properties": properties, "delivery_info": delivery, "headers": headers}
+    for name, value in objects.items():
+        if not isinstance(value, Mapping):
+            return f"its {name}: {_kind(value)}, not an object"
+    assert isinstance(properties, Mapping)
+    assert isinstance(delivery, Mapping)
+    needed = {
+        "body": raw.get("body"),
+        "delivery_tag": properties.get("delivery_tag"),
+        "exchange": delivery.get("exchange"),
+        "routing_key": delivery.get("routing_key"),
+    }
+    optional = {
+        "content-type": raw.get("content-type"),
+        "content-encoding": raw.get("content-encoding"),
+        "body_encoding": properties.get("body_encoding"),
+    }
+    given = {name: value for name, value in optional.items() if value is not None}
+    for name, value in {**needed, **given}.items():
+        if not isinstance(value, str) or not _encodes(value):
+            return f"its {name}: {_kind(value)}, not a text in UTF-8"
+    return None
+
+
+def _encodes(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    return "missing or null" if value is None else f"a {type(value).__name__}"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,7 +1,14 @@
-"""The watching side of live events, for streams: wakes a reader up, hands over deltas."""
+"""The watching side of live events, for streams: wakes readers up, hands over live output.
+
+All readers of a process share one connection to Redis and one look into the database a second,
+however many they are.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,70 +16,248 @@ from uuid import UUID
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from celeriac.adapters.redis_events import channel
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.jsontypes import JsonObject, loads
 
 logger = structlog.get_logger(__name__)
 
-_IDLE_SECONDS = 1.0
-"""At least so often a watcher looks into the database, told or not."""
+_LOOK_SECONDS = 1.0
+"""So often the database is asked for executions that have changed, told or not."""
+
+_PAUSES = (0.1, 10.0)
+"""Seconds before connecting again, the first and the longest; each is twice the one before."""
+
+_KEPT = 1_000
+"""So much live output is kept for a reader that is slower than its execution."""
+
+_CONNECTION_SECONDS = 2.0
+_POLL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something new: `delta` holds live output, or None when the database is to be read."""
+    """Something new: `delta` holds live output, or None when the database is to be read.
+
+    `idle` says that nothing is new, only that time has passed.
+    """
 
     delta: JsonObject | None = None
+    idle: bool = False
+
+
+_NEWS = Change()
+_IDLE = Change(idle=True)
+
+Positions = Callable[[Sequence[UUID]], Mapping[UUID, int]]
+"""Returns the number of the latest event of each execution; raises DatabaseUnavailableError."""
 
 
 class Watcher:
-    """Watches executions over Redis; with Redis away it wakes its readers once a second."""
+    """Watches executions; with Redis away their readers are woken up by the database alone."""
 
-    def __init__(self, url: str) -> None:
-        """Use the Redis at `url`; connections are opened by the watching."""
+    def __init__(self, url: str, positions: Positions) -> None:
+        """Use the Redis at `url` and the database by `positions`, while somebody watches."""
         self._url = url
+        self._positions = positions
+        self._shared: dict[int, _Shared] = {}
 
     @asynccontextmanager
-    async def changes(self, execution_id: UUID) -> AsyncIterator[AsyncIterator[Change]]:
+    async def changes(
+        self, execution_id: UUID, *, position: Callable[[], int], idle_seconds: float
+    ) -> AsyncIterator[AsyncIterator[Change]]:
         """Yield an endless iterator of changes; subscribed before the block is entered.
 
-        The first change comes at once, so that a reader always begins with the database.
+        The first change comes at once, so that a reader always begins with the database. `position`
+        returns the number of the latest event that the reader knows: a look into the database wakes
+        up those that are behind. Where nothing comes for `idle_seconds` an idle change does.
         """
-        redis = Redis.from_url(self._url, socket_connect_timeout=1, socket_timeout=5)
-        subscription = redis.pubsub(ignore_subscribe_messages=True)
+        loop = id(asyncio.get_running_loop())
+        shared = self._shared.get(loop)
+        if shared is None:
+            shared = self._shared[loop] = _Shared(self._url, self._positions)
+            shared.start()
+        reader = _Reader(position, idle_seconds)
         try:
-            await self._subscribe(subscription, execution_id)
-            yield self._iterate(subscription, execution_id)
+            await shared.add(execution_id, reader)
+            yield reader.changes()
         finally:
-            with suppress(RedisError, OSError):
-                await subscription.aclose()
-                await redis.aclose()
+            if await shared.remove(execution_id, reader):
+                if self._shared.get(loop) is shared:
+                    del self._shared[loop]
+                shared.stop()
 
-    async def _subscribe(self, subscription: PubSub, execution_id: UUID) -> bool:
-        try:
-            await subscription.subscribe(channel(execution_id))
-        except (RedisError, OSError) as error:
-            logger.warning("watcher.unavailable", error=str(error))
-            return False
-        return True
 
-    async def _iterate(self, subscription: PubSub, execution_id: UUID) -> AsyncIterator[Change]:
-        yield Change()
+class _Reader:
+    """What has come for one stream and was not taken yet."""
+
+    def __init__(self, position: Callable[[], int], idle_seconds: float) -> None:
+        self.position = position
+        self._idle_seconds = idle_seconds
+        self._waiting: deque[Change] = deque([_NEWS])
+        self._woken = asyncio.Event()
+        self._woken.set()
+
+    def put(self, change: Change) -> None:
+        if len(self._waiting) >= _KEPT:
+            self._waiting.clear()  # live output only, which nobody is promised
+            self._waiting.append(_NEWS)
+        if not (change is _NEWS and self._waiting and self._waiting[-1] is _NEWS):
+            self._waiting.append(change)
+        self._woken.set()
+
+    async def changes(self) -> AsyncIterator[Change]:
         while True:
             try:
-                message = await subscription.get_message(timeout=_IDLE_SECONDS)
-            except (RedisError, OSError, RuntimeError):
-                # RuntimeError: not subscribed, the connection is not set
-                await asyncio.sleep(_IDLE_SECONDS)
-                await self._subscribe(subscription, execution_id)
-                message = None
-            yield Change() if message is None else _change(message["data"])
+                async with asyncio.timeout(self._idle_seconds):
+                    await self._woken.wait()
+            except TimeoutError:
+                yield _IDLE
+                continue
+            while self._waiting:
+                yield self._waiting.popleft()
+            self._woken.clear()
+
+
+class _Shared:
+    """What the readers of one event loop share."""
+
+    def __init__(self, url: str, positions: Positions) -> None:
+        self._url = url
+        self._positions = positions
+        self._readers: dict[UUID, set[_Reader]] = {}
+        self._subscription: PubSub | None = None
+        self._subscribed: set[UUID] = set()
+        self._subscribing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="watcher")
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look())]
+
+    def stop(self) -> None:
+        """End soon; nothing is waited for."""
+        self._stopped = True  # redis-py, while it connects, may swallow a cancellation
+        for task in self._tasks:
+            task.cancel()
+        self._executor.shutdown(wait=False)
+
+    async def add(self, execution_id: UUID, reader: _Reader) -> None:
+        self._readers.setdefault(execution_id, set()).add(reader)
+        await self._subscribe(execution_id)
+
+    async def remove(self, execution_id: UUID, reader: _Reader) -> bool:
+        """Return whether nobody is left."""
+        readers = self._readers.get(execution_id, set())
+        readers.discard(reader)
+        if not readers:
+            self._readers.pop(execution_id, None)
+            if self._readers:
+                await self._subscribe(execution_id)
+        return not self._readers
+
+    async def _subscribe(self, execution_id: UUID) -> None:
+        """Subscribe to an execution's channel if somebody watches it, else the reverse."""
+        async with self._subscribing:
+            wanted = execution_id in self._readers
+            if self._subscription is None or wanted == (execution_id in self._subscribed):
+                return
+            # what goes wrong here the listening notices as well, and subscribes to all anew
+            with suppress(RedisError, OSError):
+                if wanted:
+                    self._subscribed.add(execution_id)
+                    await self._subscription.subscribe(channel(execution_id))
+                else:
+                    self._subscribed.discard(execution_id)
+                    await self._subscription.unsubscribe(channel(execution_id))
+
+    async def _listen(self) -> None:
+        pause, longest = _PAUSES
+        while True:
+            redis = Redis.from_url(
+                self._url,
+                socket_connect_timeout=_CONNECTION_SECONDS,
+                socket_timeout=_CONNECTION_SECONDS,
+                health_check_interval=25,
+                retry=Retry(NoBackoff(), 0),  # who reconnects subscribes anew: that is done here
+            )
+            try:
+                async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
+                    async with self._subscribing:
+                        self._subscribed = set(self._readers)
+                        await subscription.subscribe(*map(channel, self._subscribed))
+                        self._subscription = subscription
+                    pause = _PAUSES[0]
+                    self._wake_all()  # something may have been missed
+                    await self._hear(subscription)
+            except (RedisError, OSError, RuntimeError) as error:
+                # RuntimeError: the connection was closed beside the reading
+                logger.warning("watcher.unavailable", error=str(error))
+            finally:
+                self._subscription = None
+                with suppress(RedisError, OSError):
+                    await redis.aclose()
+            if self._stopped:
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, longest)
+
+    async def _hear(self, subscription: PubSub) -> None:
+        while not self._stopped:
+            message = await subscription.get_message(timeout=_POLL_SECONDS)
+            if message is None:
+                continue
+            execution_id = _execution(message["channel"])
+            change = _change(message["data"])
+            for reader in self._readers.get(execution_id, ()) if execution_id else ():
+                reader.put(change)
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        failing = False
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            watched = list(self._readers)
+            try:
+                found = await loop.run_in_executor(self._executor, self._positions, watched)
+            except DatabaseUnavailableError as error:
+                if not failing:
+                    logger.warning("watcher.database_unavailable", error=error.message)
+                failing = True
+                continue
+            except Exception:
+                logger.exception("watcher.look_failed")
+                continue
+            failing = False
+            for execution_id, number in found.items():
+                for reader in self._readers.get(execution_id, ()):
+                    if reader.position() < number:
+                        reader.put(_NEWS)
+
+    def _wake_all(self) -> None:
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.put(_NEWS)
+
+
+_PREFIX = len(channel(UUID(int=0))) - len(str(UUID(int=0)))
+
+
+def _execution(name: bytes) -> UUID | None:
+    try:
+        return UUID(name.decode()[_PREFIX:])
+    except ValueError:
+        return None
 
 
 def _change(data: bytes) -> Change:
     try:
-        return Change(loads(data).get("delta"))
+        delta = loads(data).get("delta")
     except (ValueError, AttributeError):
-        return Change()
+        return _NEWS
+    return _NEWS if delta is None else Change(delta)

@@ -1,11 +1,14 @@
 """What runners share: how a conversation enters an execution's log, what a result must be."""
 
+import re
 from typing import Literal
 
+from celeriac.agents.results import encode_result
 from celeriac.domain.errors import OutputInvalidError
 from celeriac.domain.events import EventType
-from celeriac.domain.schema import violations
-from celeriac.kit.jsontypes import JsonObject, JsonValue, storable_text
+from celeriac.domain.schema import is_quick, violations
+from celeriac.kit.jsontypes import JsonObject, JsonValue, loads, storable_text
+from celeriac.kit.threads import CHECKS
 from celeriac.services.ports import RunContext
 
 MAX_MESSAGE_CHARACTERS = 20_000
@@ -27,13 +30,29 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
     await context.emit(EventType.MESSAGE, data)
 
 
-def check_output(result: JsonValue, schema: JsonObject | None, source: str) -> None:
-    """Accept a result or raise OutputInvalidError, which names `source` and each fault."""
-    if schema is not None and (faults := violations(schema, result)):
+async def violations_of(schema: JsonObject, value: JsonValue) -> list[str]:
+    """Return what is wrong with `value` under `schema`; none if it fits.
+
+    What takes more than a few milliseconds is done in a thread, and the loop goes on.
+    """
+    if is_quick(schema, value):
+        return violations(schema, value)
+    return await CHECKS.run(violations, schema, value)
+
+
+async def final_result(value: object, schema: JsonObject | None, source: str) -> JsonValue:
+    """Return a result as it will be stored, or raise why it can't be: of every kind of agent.
+
+    Raises what `encode_result` does, and OutputInvalidError, which names `source` and each fault,
+    for what doesn't fit the task's output `schema`.
+    """
+    result = loads(encode_result(value, re.sub("^the ", "The ", source)))
+    if schema is not None and (faults := await violations_of(schema, result)):
         raise OutputInvalidError(
             f"The result of {source} doesn't fit the task's output schema: {'; '.join(faults)}.",
             faults=faults,
         )
+    return result
 
 
 def clip(text: str, characters: int) -> str:

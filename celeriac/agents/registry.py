@@ -4,6 +4,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, price_by_name
@@ -24,8 +25,7 @@ class Registry:
 
     `agent_modules` are the packages whose functions agents may name, `commands` the programs that
     they may; `crewai_venv` is CrewAI's own environment. Claude Code asks `anthropic` and keeps its
-    sessions under `sessions_root`. `environment` is what the worker has: a child process sees a
-    part of it.
+    sessions under `sessions_root`. `confinement` bounds child processes.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Registry:
         crewai_venv: Path,
         anthropic: Upstream,
         sessions_root: Path,
-        environment: Mapping[str, str],
+        confinement: Confinement,
     ) -> None:
         self._providers = providers
         self._prices = prices
@@ -50,7 +50,7 @@ class Registry:
         self._crewai_venv = crewai_venv
         self._anthropic = anthropic
         self._sessions_root = sessions_root
-        self._environment = environment
+        self._confinement = confinement
         self._making = threading.Lock()
         self._runners: dict[RunnerName, Runner] = {}
         self._closers: list[Callable[[], Awaitable[None]]] = []
@@ -95,13 +95,13 @@ class Registry:
                 from celeriac.agents.python.runner import PythonRunner
 
                 return PythonRunner(
-                    modules=self._agent_modules, environment=self._environment, price=self._price
+                    modules=self._agent_modules, confinement=self._confinement, price=self._price
                 )
             case RunnerName.COMMAND:
                 from celeriac.agents.command.runner import CommandRunner
 
                 return CommandRunner(
-                    commands=self._commands, environment=self._environment, price=self._price
+                    commands=self._commands, confinement=self._confinement, price=self._price
                 )
             case RunnerName.CREWAI:
                 from celeriac.agents.crewai.runner import CrewaiRunner
@@ -113,7 +113,7 @@ class Registry:
                     providers=self._providers,
                     prices=self._prices,
                     servers=self._tool_servers,
-                    environment=self._environment,
+                    confinement=self._confinement,
                 )
             case RunnerName.CLAUDE:
                 return self._make_claude()
@@ -135,7 +135,7 @@ class Registry:
             upstream=self._anthropic,
             prices=self._prices,
             servers=self._tool_servers,
-            environment=self._environment,
+            confinement=self._confinement,
         )
 
     async def _aclose(self) -> None:

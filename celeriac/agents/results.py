@@ -1,7 +1,6 @@
 """What a user's code returns, as JSON; the same rules on the worker and in a child process."""
 
 import dataclasses
-import json
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import PurePath
@@ -9,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from celeriac.domain.errors import PermanentError
+from celeriac.kit.jsontypes import MAX_DEPTH, storable
 
 MAX_RESULT_BYTES = 8_000_000
 
@@ -17,17 +17,17 @@ def encode_result(value: object, source: str) -> str:
     """Return `value` as JSON text.
 
     Besides JSON's own types it may hold pydantic models, dataclasses, UUIDs, dates, times,
-    decimals and paths. Raises PermanentError naming `source` for anything else, NaN and
-    infinity included, and for more than `MAX_RESULT_BYTES`.
+    decimals and paths. Raises PermanentError naming `source` for anything else, for what can't be
+    stored unchanged (see `storable`), and for more than `MAX_RESULT_BYTES`.
     """
     try:
-        text = json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False)
-        size = len(text.encode())
+        text = storable(value, default=_plain, depth=MAX_DEPTH)
     except (TypeError, ValueError, RecursionError) as error:
         raise PermanentError(
             f"{source} returned a value that JSON can't hold: {error}. Return plain values, "
             "pydantic models or dataclasses."
         ) from error
+    size = len(text.encode())
     if size > MAX_RESULT_BYTES:
         raise PermanentError(
             f"{source} returned {size:,} bytes of JSON; the limit is {MAX_RESULT_BYTES:,}. "
@@ -46,4 +46,8 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, (UUID, Decimal, PurePath)):
         return str(value)
+    if isinstance(value, float):
+        return float(value)  # a subclass
+    if isinstance(value, tuple):
+        return list(value)  # a named one
     raise TypeError(f"it holds a {type(value).__name__}")

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api import views
-from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.answers import READING, WRITING, answer, problems
 from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.catalog import AgentPatch, NewAgent, Reference
@@ -33,13 +33,18 @@ def create(body: NewAgent, actor: Operator, desk: AtDesk) -> wire.Agent:
     return views.agent(desk.agents.create(actor, new))
 
 
-@router.get("", operation_id="list_agents", summary="List agents", responses=READING)
-def find(
-    actor: Caller, desk: AtDesk, cursor: Cursor = None, limit: Limit = 50
-) -> wire.Page[wire.Agent]:
+@router.get(
+    "",
+    response_model=wire.Page[wire.Agent],
+    operation_id="list_agents",
+    summary="List agents",
+    responses=READING,
+)
+def find(actor: Caller, desk: AtDesk, cursor: Cursor = None, limit: Limit = 50) -> Response:
     """Return your agents, the newest first; an admin sees everybody's."""
     page = desk.agents.find(actor, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.agent, page.items)), next_cursor=page.next_cursor)
+    items = list(map(views.agent, page.items))
+    return answer(wire.Page(items=items, next_cursor=page.next_cursor))
 
 
 @router.get(

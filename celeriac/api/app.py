@@ -1,8 +1,10 @@
 """The application: routers, problems and what wraps every request."""
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import Lifespan
@@ -31,10 +33,15 @@ from celeriac.api import (
     usage,
     users,
 )
+from celeriac.api.auth import BadKeys, Lookups
 from celeriac.api.deps import record_read
-from celeriac.api.middleware import BodyLimit, RequestContext
+from celeriac.api.json_route import Parsing
+from celeriac.api.middleware import AllowedHosts, RequestBody, RequestContext, host_name
+from celeriac.api.protocol import LIMITS, ConnectionLimits
 from celeriac.version import __version__
 from celeriac.wiring import Container, build_desk
+
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
 
 _RESOURCES = (
     agents,
@@ -63,18 +70,47 @@ def create_app(container: Container) -> FastAPI:
     """
     desk = build_desk(container)
 
+    settings = container.settings.api
+    limits = ConnectionLimits(
+        header_seconds=settings.header_seconds,
+        body_seconds=settings.body_seconds,
+        max_body_bytes=settings.max_body_bytes,
+        max_connections=settings.max_connections,
+    )
+
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+    async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        yield {LIMITS: limits}
         desk.close()
 
     app = _routed(lifespan)
     app.state.container = container
     app.state.desk = desk
+    app.state.parsing = Parsing()
+    app.state.lookups = Lookups(BadKeys(per_minute=settings.bad_keys_per_minute))
     # the last one added is the outermost
-    app.add_middleware(BodyLimit, limit=container.settings.api.max_body_bytes)
+    app.add_middleware(RequestBody, limit=settings.max_body_bytes, seconds=settings.body_seconds)
+    app.add_middleware(
+        AllowedHosts,
+        hosts=_hosts(
+            settings.host, container.settings.public_url, container.settings.allowed_hosts
+        ),
+        any_address=settings.host in _EVERYWHERE,
+    )
     app.add_middleware(RequestContext)
     return app
+
+
+def _hosts(listens_on: str, public_url: str | None, more: Iterable[str]) -> set[str]:
+    """Return the names by which the API may be reached."""
+    hosts = {"localhost", "127.0.0.1", "[::1]", *more}
+    if listens_on in _EVERYWHERE:
+        hosts.add(socket.gethostname())
+    else:
+        hosts.add(listens_on)
+    if public_url is not None:
+        hosts.add(urlsplit(public_url).netloc.rpartition("@")[2])
+    return {host_name(host) for host in hosts}
 
 
 def describe() -> dict[str, Any]:
@@ -91,6 +127,7 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # they would be built from the request's own Host
         lifespan=lifespan,
     )
     version_1 = APIRouter(prefix=links.PREFIX)

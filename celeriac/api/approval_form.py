@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from celeriac.domain.approval import Answer, Approval, QuestionKind
 from celeriac.domain.errors import AnswerInvalidError
 from celeriac.domain.forms import FormFaultError, FormField, form_fields, form_value
-from celeriac.kit.jsontypes import JsonValue, dumps, loads
+from celeriac.kit.jsontypes import JsonValue, dumps, loads, refuse_big_integers
 
 _VALUE = "value"
 _PREFIX = "value."
@@ -67,6 +67,7 @@ def _value(approval: Approval, sent: Mapping[str, str]) -> JsonValue:
     schema = approval.schema or {}
     try:
         if not form_fields(schema):
+            refuse_big_integers(text)
             return loads(text)
         written = {
             name.removeprefix(_PREFIX): value
@@ -76,7 +77,7 @@ def _value(approval: Approval, sent: Mapping[str, str]) -> JsonValue:
         return form_value(schema, written)
     except FormFaultError as error:
         raise AnswerInvalidError(f"{error}.", field=f"{_PREFIX}{error.name}") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise AnswerInvalidError(f"The answer must be JSON: {error}.", field=_VALUE) from error
 
 

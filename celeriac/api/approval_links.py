@@ -23,6 +23,7 @@ from celeriac.domain.errors import (
     InvalidInputError,
     LinkInvalidError,
     NotFoundError,
+    TooLargeError,
 )
 from celeriac.services.approval_links import Link
 from celeriac.wire import LinkedApproval
@@ -32,6 +33,7 @@ router = APIRouter(prefix="/approvals/links", tags=["approvals"], route_class=Js
 
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 200
+_MAX_BODY = 1_000_000
 
 Token = Annotated[
     str,
@@ -106,14 +108,23 @@ def show(request: Request, token: Token, desk: AtDesk) -> Response:
 )
 async def respond(request: Request, token: Token, desk: AtDesk) -> Response:
     """Answer a question, once, for whoever holds a signed link to it; needs no key."""
-    return await run_in_threadpool(_respond, request, token, desk, await request.body())
-
-
-def _respond(request: Request, token: str, desk: Desk, body: bytes) -> Response:
     try:
+        # the link stands for a key: nothing is read for whoever has none
         link = desk.approval_links.read(token)
+    except LinkInvalidError as error:
+        return await run_in_threadpool(_nothing, request, error)
+    body = await request.body()
+    return await run_in_threadpool(_respond, request, link, desk, body)
+
+
+def _respond(request: Request, link: Link, desk: Desk, body: bytes) -> Response:
+    if len(body) > _MAX_BODY:
+        raise TooLargeError(
+            f"An answer has at most {_MAX_BODY} bytes.", field="body", limit=_MAX_BODY
+        )
+    try:
         asked = desk.approvals.by_link(link)
-    except (LinkInvalidError, NotFoundError) as error:
+    except NotFoundError as error:
         return _nothing(request, error)
     if not _is_form(request):
         return _json(_answered(request, desk, link, _request(body)))

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api import links, views
-from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.answers import READING, WRITING, answer, problems
 from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator, Shared
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.approvals import AnswerRequest
@@ -20,7 +20,13 @@ router = APIRouter(prefix="/approvals", tags=["approvals"], route_class=JsonRout
 ApprovalPath = Annotated[UUID, Path(description="The question's id.")]
 
 
-@router.get("", operation_id="list_approvals", summary="List questions", responses=READING)
+@router.get(
+    "",
+    response_model=wire.Page[wire.Approval],
+    operation_id="list_approvals",
+    summary="List questions",
+    responses=READING,
+)
 def find(
     actor: Caller,
     desk: AtDesk,
@@ -28,11 +34,12 @@ def find(
     execution_id: Annotated[UUID | None, Query(description="Of this execution.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> wire.Page[wire.Approval]:
+) -> Response:
     """Return what your executions ask, the newest first; an admin sees everybody's."""
     wanted = ApprovalFilter(statuses=status, execution_id=execution_id)
     page = desk.approvals.find(actor, wanted, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.approval, page.items)), next_cursor=page.next_cursor)
+    items = list(map(views.approval, page.items))
+    return answer(wire.Page(items=items, next_cursor=page.next_cursor))
 
 
 @router.get(
@@ -58,10 +65,10 @@ def link(
     """Make a signed link with which anybody can answer the question, once, without a key.
 
     It works until the question expires. Its address begins with `CELERIAC_PUBLIC_URL` or, where
-    that is not set, as this request's did.
+    that is not set, with the address that the server listens on.
     """
     found = desk.approvals.to_link(actor, approval_id)
-    base = shared.settings.public_url or str(request.base_url).rstrip("/")
+    base = shared.settings.public_url or links.listening(request.scope.get("server"))
     token = desk.approval_links.token(found.id, found.expires_at, links_revoked=found.links_revoked)
     return wire.ApprovalLink(url=f"{base}{links.signed(token)}", expires_at=found.expires_at)
 
@@ -86,7 +93,7 @@ def revoke_links(approval_id: ApprovalPath, actor: Operator, desk: AtDesk) -> Re
     summary="Answer a question",
     responses=WRITING | problems(404, 409),
 )
-def answer(
+def respond(
     approval_id: ApprovalPath, body: AnswerRequest, actor: Operator, desk: AtDesk
 ) -> wire.Approval:
     """Answer an open question; its execution goes on once nothing else is open.

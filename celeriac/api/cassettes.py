@@ -12,6 +12,7 @@ from celeriac.api import views
 from celeriac.api.answers import READING, answer, problems
 from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
 from celeriac.api.json_route import JsonRoute
+from celeriac.domain.agent import Label
 from celeriac.domain.errors import InvalidInputError
 
 MEDIA = "application/jsonl"
@@ -47,7 +48,7 @@ async def upload(
     actor: Operator,
     desk: AtDesk,
     name: Annotated[
-        str, Query(min_length=1, max_length=200, description="What to list it under.")
+        Label, Query(min_length=1, max_length=200, description="What to list it under.")
     ] = "uploaded",
     content_encoding: Annotated[
         str | None, Header(description="gzip, where the body is packed so.")

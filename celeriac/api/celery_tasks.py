@@ -44,7 +44,7 @@ def send(
     "/celery-tasks/{task_id}",
     operation_id="get_celery_task",
     summary="Get a Celery task",
-    responses=READING | problems(404),
+    responses=READING | problems(404, 409),
 )
 @router.get("/admin/celery-tasks/{task_id}", include_in_schema=False)
 def get(

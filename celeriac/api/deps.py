@@ -3,28 +3,29 @@
 Dependencies that don't wait are coroutines: FastAPI sends plain functions through its thread pool.
 """
 
-from collections.abc import AsyncIterator
 from typing import Annotated, cast
 
-from fastapi import Depends, Header, Query, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from celeriac import logs
 from celeriac.api import links
-from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import UnauthenticatedError
+from celeriac.api.auth import Admin, Caller, Operator
 from celeriac.kit.ids import parse_uuid
 from celeriac.wiring import Container, Desk
 
-MAX_PAGE = 500
+__all__ = [
+    "MAX_PAGE",
+    "Admin",
+    "AtDesk",
+    "Caller",
+    "Cursor",
+    "IdempotencyKey",
+    "Limit",
+    "Operator",
+    "Shared",
+]
 
-_bearer = HTTPBearer(
-    scheme_name="ApiKey",
-    description="An API key, `cel_…`; made by `celeriac keys create` or `POST /api/v1/api-keys`.",
-    bearerFormat="cel_<prefix>_<secret>",
-    auto_error=False,
-)
+MAX_PAGE = 500
 
 
 async def _container(request: Request) -> Container:
@@ -38,44 +39,6 @@ async def _desk(request: Request) -> Desk:
 Shared = Annotated[Container, Depends(_container)]
 AtDesk = Annotated[Desk, Depends(_desk)]
 
-
-async def _caller(
-    request: Request,
-    desk: AtDesk,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-) -> AsyncIterator[Actor]:
-    if credentials is None:
-        raise UnauthenticatedError(
-            "There is no API key; send it in the header `Authorization: Bearer cel_…`."
-        )
-    token, request_id = credentials.credentials, request.state.request_id
-    actor = desk.authenticate.remembered(token, request_id=request_id)
-    if actor is None:
-        actor = await run_in_threadpool(desk.authenticate, token, request_id=request_id)
-    request.state.actor = actor
-    with logs.bind(user_id=actor.user_id):
-        yield actor
-
-
-Caller = Annotated[Actor, Depends(_caller)]
-"""Whoever has a good key."""
-
-
-async def _operator(actor: Caller) -> Actor:
-    actor.require(Role.OPERATOR)
-    return actor
-
-
-async def _admin(actor: Caller) -> Actor:
-    actor.require(Role.ADMIN)
-    return actor
-
-
-Operator = Annotated[Actor, Depends(_operator)]
-"""A caller who may create and run things."""
-
-Admin = Annotated[Actor, Depends(_admin)]
-"""A caller who may manage users and see everybody's things."""
 
 _RESOURCES = {
     "agents": ("agent", "agent"),

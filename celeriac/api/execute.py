@@ -61,9 +61,9 @@ async def execute(
     """
     body = body or Execute()
     mode = body.execution_mode or _default_mode(shared)
-    once = idempotency(request, key, body)
 
     def submit(task_id: UUID) -> tuple[UUID, Submitted]:
+        once = idempotency(request, key, body)
         work = _work(task_id, body, mode, once)
         logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, execution_mode=mode.value)
         return task_id, shared.submit.one(actor, work)
@@ -72,12 +72,14 @@ async def execute(
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is Mode.SYNC:
         plan = await run_in_threadpool(shared.plans.current, task_id)
-        wait = body.delay() + longest_wait(plan.task)
+        wait = body.seconds_until_due() + longest_wait(plan.task)
         ended = await until_terminal(
             request, shared, desk, actor, submitted.execution_id, seconds=wait
         )
         if ended is not None and ended.status.terminal:
-            return answer(views.execution(ended), status=200, headers=headers)
+            return await run_in_threadpool(
+                answer, views.execution(ended), status=200, headers=headers
+            )
     if not submitted.created:
         submitted = await run_in_threadpool(_found, desk, actor, submitted.execution_id)
     return answer(accepted(task_id, submitted, mode), status=202, headers=headers)
@@ -111,9 +113,9 @@ async def execute_batch(
             field="items",
             limit=most,
         )
-    once = idempotency(request, key, body)
 
     def submit(task_id: UUID) -> tuple[UUID, SubmittedBatch]:
+        once = idempotency(request, key, body)
         work = _work(task_id, body, Mode.ASYNC, once)
         logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, count=len(body.items))
         batch = shared.submit.many(actor, work, body.items)
@@ -159,7 +161,8 @@ def _work(task_id: UUID, body: When, mode: Mode, once: Idempotency | None) -> Wo
         options=one.options() if one else NO_OPTIONS,
         priority=None if body.priority is None else int(body.priority),
         queue=body.queue,
-        delay_seconds=body.delay(),
+        delay_seconds=body.delay_seconds,
+        available_at=body.available_at,
         execution_mode=mode.value,
         idempotency=once,
     )

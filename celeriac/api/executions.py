@@ -1,6 +1,6 @@
 """Executions over HTTP."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -26,18 +26,20 @@ from celeriac.api.schemas.catalog import Reference
 from celeriac.api.schemas.executions import Mode
 from celeriac.api.schemas.moments import Moment
 from celeriac.api.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
-from celeriac.db.executions import ExecutionFilter
+from celeriac.db.executions import BULKY, ExecutionFilter
 from celeriac.domain.execution import TriggerType
 from celeriac.domain.states import Status
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
+Bulky = Literal["variables", "result", "error_details"]
 ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
 After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
 
 
 @router.get(
     "",
+    response_model=wire.Page[wire.ExecutionSummary],
     operation_id="list_executions",
     summary="List executions",
     responses=READING | problems(404),
@@ -55,10 +57,17 @@ def find(
         Moment | None, Query(description="Created at or after this time.")
     ] = None,
     created_before: Annotated[Moment | None, Query(description="Created before this time.")] = None,
+    include: Annotated[
+        list[Bulky], Query(description="What else to show, which may be large. One or several.")
+    ] = [],  # noqa: B006
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> wire.Page[wire.Execution]:
-    """Return your executions, the newest first; an admin sees everybody's."""
+) -> Response:
+    """Return your executions, the newest first; an admin sees everybody's.
+
+    Variables, results and error details are left out but for what `include` names; a page with them
+    ends early where they are large, and `next_cursor` goes on behind it.
+    """
     wanted = ExecutionFilter(
         statuses=status,
         task_id=None if task is None else desk.tasks.resolve(actor, task),
@@ -69,37 +78,39 @@ def find(
         created_after=created_after,
         created_before=created_before,
     )
-    page = desk.queries.executions(actor, wanted, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.execution, page.items)), next_cursor=page.next_cursor)
+    page = desk.queries.executions(actor, wanted, cursor=cursor, limit=limit, include=include)
+    items = list(map(views.summary, page.items))
+    shown = wire.Page[wire.ExecutionSummary](items=items, next_cursor=page.next_cursor)
+    return answer(shown, exclude={"items": {"__all__": set(BULKY) - set(include)}})
 
 
 @router.get(
     "/{execution_id}",
+    response_model=wire.Execution,
     operation_id="get_execution",
     summary="Get an execution",
     responses=READING | problems(404),
 )
-def get(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> wire.Execution:
+def get(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> Response:
     """Return an execution as it stands."""
-    return views.execution(desk.queries.execution(actor, execution_id))
+    return answer(views.execution(desk.queries.execution(actor, execution_id)))
 
 
 @router.post(
     "/{execution_id}/cancel",
+    response_model=wire.Execution,
     operation_id="cancel_execution",
     summary="Cancel an execution",
     responses=READING | problems(403, 404),
 )
-def cancel(
-    execution_id: ExecutionPath, actor: Operator, shared: Shared, desk: AtDesk
-) -> wire.Execution:
+def cancel(execution_id: ExecutionPath, actor: Operator, shared: Shared, desk: AtDesk) -> Response:
     """Ask for its end and return it as it stands.
 
     What no worker holds is `cancelled` at once. A running one is `running` until its worker has
     stopped it, which takes seconds. Cancelling what has ended changes nothing.
     """
     shared.cancel(actor, [execution_id])
-    return views.execution(desk.queries.execution(actor, execution_id))
+    return answer(views.execution(desk.queries.execution(actor, execution_id)))
 
 
 @router.post(
@@ -133,6 +144,7 @@ def retry(
 
 @router.get(
     "/{execution_id}/events",
+    response_model=wire.Events,
     operation_id="list_events",
     summary="List an execution's events",
     responses=READING | problems(404),
@@ -143,12 +155,11 @@ def events(
     desk: AtDesk,
     after: After = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Events in one answer.")] = 100,
-) -> wire.Events:
-    """Return events in order, numbered without gaps."""
+) -> Response:
+    """Return events in order, numbered without gaps; fewer than `limit` where they are large."""
     found = desk.queries.events(actor, execution_id, after=after, limit=limit)
-    return wire.Events(
-        items=list(map(views.event, found)), next_after=found[-1].seq if found else None
-    )
+    items = list(map(views.event, found))
+    return answer(wire.Events(items=items, next_after=found[-1].seq if found else None))
 
 
 @router.get(
@@ -159,6 +170,7 @@ def events(
     responses=READING | problems(404) | STREAM,
 )
 async def follow(
+    request: Request,
     execution_id: ExecutionPath,
     actor: Caller,
     shared: Shared,
@@ -172,7 +184,8 @@ async def follow(
 
     The id of each is its number: `Last-Event-ID` resumes without gap or repeat. Events named
     `delta` are pieces of output; they have no number and are live only. Where nothing can follow
-    any more the answer is 204, which tells browsers to stop reconnecting.
+    any more the answer is 204, which tells browsers to stop reconnecting. It ends within seconds
+    when the key is revoked or may not see the execution any more.
     """
     begin = after if last_event_id is None else last_event_id
-    return await stream(shared, desk, actor, execution_id, after=begin)
+    return await stream(request, shared, desk, actor, execution_id, after=begin)

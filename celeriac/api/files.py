@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response, StreamingResponse
 
 from celeriac import wire
@@ -17,6 +18,15 @@ from celeriac.api.executions import ExecutionPath
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.sessions import SessionPath
 from celeriac.kit.folders import Listing, OpenFile
+
+
+class FileConvertor(PathConvertor):
+    """A path whose names may hold anything: Starlette's own ends at a newline."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("file", FileConvertor())
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -59,7 +69,7 @@ def of_session(
 
 
 @router.get(
-    "/sessions/{session_id}/files/{path:path}",
+    "/sessions/{session_id}/files/{path:file}",
     operation_id="download_session_file",
     summary="Download a session's file",
     tags=["sessions"],
@@ -94,7 +104,7 @@ def of_execution(
 
 
 @router.get(
-    "/task-executions/{execution_id}/files/{path:path}",
+    "/task-executions/{execution_id}/files/{path:file}",
     operation_id="download_execution_file",
     summary="Download an execution's file",
     tags=["executions"],

@@ -43,16 +43,18 @@ def ready(desk: AtDesk) -> Response:
     response_model=wire.CeleryHealth,
     operation_id="get_celery_health",
     summary="The live workers and what they do",
-    responses={503: {"model": wire.CeleryHealth, "description": "There are no live workers."}},
+    responses={503: {"model": wire.CeleryHealth, "description": "No worker takes messages."}},
 )
 def celery(desk: AtDesk) -> Response:
-    """Return the live worker processes with their active counts, 503 where there are none."""
+    """Return the live worker processes with their active counts, 503 where none takes messages."""
     found = desk.health.live_workers()
+    consuming = {worker.hostname for worker in found if worker.consuming is not False}
     model = wire.CeleryHealth(
-        status=OK if found else "unavailable",
+        status=OK if consuming else "unavailable",
         workers=len({worker.hostname for worker in found}),
+        consuming=len(consuming),
         slots=sum(worker.slots for worker in found),
         active=sum(worker.running for worker in found),
         processes=[wire.Worker.model_validate(worker) for worker in found],
     )
-    return answer(model, status=200 if found else _UNAVAILABLE)
+    return answer(model, status=200 if consuming else _UNAVAILABLE)

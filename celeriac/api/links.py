@@ -22,6 +22,13 @@ def signed(token: str) -> str:
     return f"{_SIGNED}{token}"
 
 
+def listening(server: tuple[str, int | None] | None) -> str:
+    """Return the address of this server; no header of a request has a say in it."""
+    host, port = server or ("localhost", None)
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}" if port is None else f"http://{name}:{port}"
+
+
 def agent(agent_id: UUID) -> Links:
     """Return the links of an agent."""
     return {"self": f"{PREFIX}/agents/{agent_id}"}

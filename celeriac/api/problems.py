@@ -24,9 +24,18 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 _TYPE = "urn:celeriac:problem:"
 _SHOWN = 5
+_MAX_FIELDS = 50
+_LONGEST_DETAIL = 2_000
+_LONGEST_FIELD = 300
+_LONGEST_MESSAGE = 1_000
+_MOST_DETAILS = 10_000
+"""An answer stays small, whatever was sent: these bound its parts, in characters."""
 
 STATUS_OF: Mapping[type[CeleriacError], int] = {
     errors.MalformedJsonError: 400,
+    errors.HostRefusedError: 421,
+    errors.RequestTimeoutError: 408,
+    errors.TooManyRequestsError: 429,
     errors.InvalidInputError: 422,
     errors.TooLargeError: 413,
     errors.IdempotencyMismatchError: 422,
@@ -64,12 +73,12 @@ def problem(
         type=_TYPE + code,
         title=code.replace("_", " ").capitalize(),
         status=status,
-        detail=detail,
+        detail=_clipped(detail, _LONGEST_DETAIL),
         code=code,
         request_id=getattr(request.state, "request_id", None),
-        field=fields[0].field if fields else None,
-        fields=list(fields) or None,
-        details=dict(details) if details else None,
+        field=_clipped(fields[0].field, _LONGEST_FIELD) if fields else None,
+        fields=[_shown(each) for each in fields[:_MAX_FIELDS]] or None,
+        details=_bounded(details or {}),
     )
     return Response(
         dumps(body.model_dump(mode="json", exclude_none=True)),
@@ -77,6 +86,28 @@ def problem(
         media_type=MEDIA_TYPE,
         headers=dict(headers or {}),
     )
+
+
+def _shown(fault: ProblemField) -> ProblemField:
+    return ProblemField(
+        field=_clipped(fault.field, _LONGEST_FIELD),
+        message=_clipped(fault.message, _LONGEST_MESSAGE),
+    )
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _bounded(details: JsonObject) -> dict[str, Any] | None:
+    """Return what fits of `details`: whole values, the first ones."""
+    kept: dict[str, Any] = {}
+    left = _MOST_DETAILS
+    for name, value in details.items():
+        left -= len(name) + len(dumps(value))
+        if left >= 0:
+            kept[name] = value
+    return kept or None
 
 
 def of_error(request: Request, error: CeleriacError) -> Response:
@@ -92,8 +123,11 @@ def of_error(request: Request, error: CeleriacError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, errors.UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.TooManyRequestsError):
+        headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, errors.UnavailableError):
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        if not isinstance(error, errors.DatabaseTimeoutError):  # it would take as long again
+            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         logger.warning("api.unavailable", code=error.code, error=error.message)
     return problem(
         request,
@@ -124,7 +158,12 @@ async def _on_error(request: Request, error: Exception) -> Response:
     return of_error(request, error)
 
 
-_REFUSALS = (errors.UnauthenticatedError, errors.ForbiddenError, errors.LinkInvalidError)
+_REFUSALS = (
+    errors.UnauthenticatedError,
+    errors.ForbiddenError,
+    errors.LinkInvalidError,
+    errors.TooManyRequestsError,
+)
 
 
 def record_refusal(request: Request, error: CeleriacError) -> None:
@@ -142,13 +181,18 @@ def record_refusal(request: Request, error: CeleriacError) -> None:
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = faults(error.errors(), error.body)
+    every = error.errors()
+    found = faults(every[:_MAX_FIELDS], error.body)
+    told = [f"{_clipped(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
+    if len(every) > _SHOWN:
+        told.append(f"and {len(every) - _SHOWN} more")
     return problem(
         request,
         status=422,
         code=errors.InvalidInputError.code,
-        detail="; ".join(f"{fault.field}: {fault.message}" for fault in found[:_SHOWN]),
+        detail="; ".join(told),
         fields=found,
+        details={"faults": len(every)} if len(every) > _MAX_FIELDS else None,
     )
 
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api import views
-from celeriac.api.answers import READING, problems
+from celeriac.api.answers import READING, answer, problems
 from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
 from celeriac.api.json_route import JsonRoute
 from celeriac.db.sessions import SessionFilter
@@ -20,7 +20,13 @@ router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=JsonRoute)
 SessionPath = Annotated[UUID, Path(description="The session's id.")]
 
 
-@router.get("", operation_id="list_sessions", summary="List sessions", responses=READING)
+@router.get(
+    "",
+    response_model=wire.Page[wire.Session],
+    operation_id="list_sessions",
+    summary="List sessions",
+    responses=READING,
+)
 def find(
     actor: Caller,
     desk: AtDesk,
@@ -31,11 +37,12 @@ def find(
     status: Annotated[SessionStatus | None, Query(description="Those that stand so.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> wire.Page[wire.Session]:
+) -> Response:
     """Return your sessions, the newest first; an admin sees everybody's."""
     wanted = SessionFilter(execution_id=execution_id, runner=runner, status=status)
     page = desk.sessions.find(actor, wanted, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.session, page.items)), next_cursor=page.next_cursor)
+    items = list(map(views.session, page.items))
+    return answer(wire.Page(items=items, next_cursor=page.next_cursor))
 
 
 @router.get(

@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from celeriac.api import views
+from celeriac.api.auth import CHECK_SECONDS, still_allowed
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.events import TERMINAL_EVENTS, Event
@@ -45,38 +47,55 @@ _PING_SECONDS = 15
 
 
 async def stream(
-    shared: Container, desk: Desk, actor: Actor, execution_id: UUID, *, after: int
+    request: Request,
+    shared: Container,
+    desk: Desk,
+    actor: Actor,
+    execution_id: UUID,
+    *,
+    after: int,
 ) -> Response:
     """Return the stream of what follows event number `after`. Raises NotFoundError."""
     execution = await run_in_threadpool(desk.queries.execution, actor, execution_id)
     if execution.status.terminal and execution.event_seq <= after:
         return Response(status_code=204)
-    content = _events(shared, desk, execution_id, after)
+    content = _events(request, shared, desk, execution_id, after)
     return EventSourceResponse(content, ping=_PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 
 async def _events(
-    shared: Container, desk: Desk, execution_id: UUID, after: int
+    request: Request, shared: Container, desk: Desk, execution_id: UUID, after: int
 ) -> AsyncIterator[ServerSentEvent]:
     # watching begins before the first look into the database, so that nothing falls in between
-    async with shared.watcher.changes(execution_id) as changes:
+    watching = shared.watcher.changes(
+        execution_id, position=lambda: after, idle_seconds=CHECK_SECONDS
+    )
+    async with watching as changes:
         async for change in changes:
+            if not await still_allowed(request):
+                return
+            if change.idle:
+                continue
             if change.delta is not None:
                 yield ServerSentEvent(dumps(change.delta), event=DELTA)
                 continue
             while found := await _read(desk, execution_id, after):
-                for event in found:
+                for event, sent in found:
                     after = event.seq
-                    yield _sent(event)
+                    yield sent
                     if event.type in TERMINAL_EVENTS:
                         return
 
 
-async def _read(desk: Desk, execution_id: UUID, after: int) -> list[Event]:
+async def _read(desk: Desk, execution_id: UUID, after: int) -> list[tuple[Event, ServerSentEvent]]:
+    def read() -> list[tuple[Event, ServerSentEvent]]:
+        found = desk.queries.log(execution_id, after=after, limit=_AT_ONCE)
+        return [(event, _sent(event)) for event in found]
+
     try:
-        return await run_in_threadpool(desk.queries.log, execution_id, after=after, limit=_AT_ONCE)
+        return await run_in_threadpool(read)
     except DatabaseUnavailableError:
-        return []  # the watcher asks again in a second
+        return []  # the watcher looks again in a second
 
 
 def _sent(event: Event) -> ServerSentEvent:

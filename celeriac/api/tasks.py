@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api import views
-from celeriac.api.answers import READING, WRITING, problems
+from celeriac.api.answers import READING, WRITING, answer, problems
 from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator, Shared
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.catalog import NewTask, Reference, TaskPatch
@@ -40,17 +40,24 @@ def create(body: NewTask, actor: Operator, desk: AtDesk) -> wire.Task:
     return views.task(desk.tasks.create(actor, new))
 
 
-@router.get("", operation_id="list_tasks", summary="List tasks", responses=READING)
+@router.get(
+    "",
+    response_model=wire.Page[wire.Task],
+    operation_id="list_tasks",
+    summary="List tasks",
+    responses=READING,
+)
 def find(
     actor: Caller,
     desk: AtDesk,
     active: Annotated[bool | None, Query(description="Only active, or only inactive ones.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> wire.Page[wire.Task]:
+) -> Response:
     """Return your tasks, the newest first; an admin sees everybody's."""
     page = desk.tasks.find(actor, active=active, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.task, page.items)), next_cursor=page.next_cursor)
+    items = list(map(views.task, page.items))
+    return answer(wire.Page(items=items, next_cursor=page.next_cursor))
 
 
 @router.get(

@@ -46,6 +46,15 @@ def applied(outcomes: Sequence[Outcome], *, dry_run: bool) -> wire.Applied:
 
 def execution(row: Execution) -> wire.Execution:
     """Return an execution as answers show it."""
+    return wire.Execution(**_shown(row))
+
+
+def summary(row: Execution) -> wire.ExecutionSummary:
+    """Return an execution as lists show it; what wasn't read of it is None."""
+    return wire.ExecutionSummary(**_shown(row))
+
+
+def _shown(row: Execution) -> dict[str, Any]:
     values = _values(row)
     progress = None
     if row.progress_done is not None:
@@ -59,7 +68,7 @@ def execution(row: Execution) -> wire.Execution:
         "progress": progress,
         "links": links.execution(row),
     }
-    return wire.Execution(**values)
+    return values
 
 
 def session(found: Session) -> wire.Session:

@@ -6,14 +6,17 @@ from uuid import UUID
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from celeriac.api.auth import still_allowed
 from celeriac.domain.accounts import Actor
-from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.errors import DatabaseUnavailableError, UnauthenticatedError
 from celeriac.domain.execution import Execution
 from celeriac.domain.retry import backoff
 from celeriac.domain.task import TaskSpec
 from celeriac.wiring import Container, Desk
 
 MAX_WAIT_SECONDS = 3600.0
+_CHECK_SECONDS = 1.0
+"""So often it is looked whether the caller is still there, and whether the time is up."""
 
 
 def longest_wait(task: TaskSpec) -> float:
@@ -35,13 +38,21 @@ async def until_terminal(
 ) -> Execution | None:
     """Return the execution when it has ended, or as it is after `seconds`.
 
-    None where the caller has gone, or the database was away when the time was up.
+    None where the caller has gone, or the database was away when the time was up. Raises
+    UnauthenticatedError when the caller's key isn't good any more.
     """
     deadline = time.monotonic() + seconds
     found: Execution | None = None
-    async with shared.watcher.changes(execution_id) as changes:
+    watching = shared.watcher.changes(
+        execution_id,
+        position=lambda: -1 if found is None else found.event_seq,
+        idle_seconds=_CHECK_SECONDS,
+    )
+    async with watching as changes:
         async for change in changes:
-            if change.delta is None:
+            if not await still_allowed(request):
+                raise UnauthenticatedError("The API key is not good any more; make a new one.")
+            if change.delta is None and not change.idle:
                 try:
                     found = await run_in_threadpool(desk.queries.execution, actor, execution_id)
                 except DatabaseUnavailableError:

@@ -1,10 +1,19 @@
 """What Celery's worker is started with: our defaults, unless the same was said otherwise."""
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from celeriac.adapters.celery_app import pool_refusal
+from celeriac.cli.exits import UsageProblemError
 
 DEFAULT_CONCURRENCY = 100
 """Executions wait for models and the network far more than they compute (DESIGN section 6)."""
 
+
+CELERY = ("-P", "-m", "celeriac.worker")
+"""Python's arguments for Celery's program, with the current directory last on the path."""
 
 _QUIET = ("--without-gossip", "--without-mingle")
 """Workers needn't know of each other: what each does is in the database."""
@@ -15,10 +24,13 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
 
     The pool is `threads`; with `--autoscale`, which threads can't do, `prefork`. Concurrency is
     100 in threads and Celery's own choice in other pools. `queues` are listened to unless `given`
-    names queues.
+    names queues. Raises UsageProblemError for a pool that a worker can't use.
     """
     autoscale = _has(given, "--autoscale")
     pool = _value(given, "-P", "--pool") or ("prefork" if autoscale else "threads")
+    refusal = pool_refusal(pool)
+    if refusal is not None:
+        raise UsageProblemError(refusal)
     defaults: list[str] = []
     if not _has(given, "-P", "--pool"):
         defaults.append(f"--pool={pool}")
@@ -32,6 +44,24 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
         defaults.append("--loglevel=INFO")
     defaults += [flag for flag in _QUIET if not _has(given, flag)]
     return [*defaults, *given]
+
+
+def include_arguments(modules: Sequence[str]) -> list[str]:
+    """Return the option that has Celery load `modules`, each a name or several with commas.
+
+    Raises UsageProblemError where one can't be found, here or among what is installed.
+    """
+    names = [name.strip() for each in modules for name in each.split(",") if name.strip()]
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for name in names:
+        if find_spec(name.partition(".")[0]) is None:
+            raise UsageProblemError(
+                f"--include {name}: there is no module of that name in this directory or among "
+                "the installed packages."
+            )
+    return [f"--include={','.join(names)}"] if names else []
 
 
 def _has(given: Sequence[str], *names: str) -> bool:

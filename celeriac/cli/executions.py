@@ -1,6 +1,7 @@
 """`celeriac executions`: runs of tasks."""
 
 from datetime import datetime
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from celeriac.wire import Execution
 
 _SHORT = 60
+
+
+class Bulky(StrEnum):
+    """What may be large of an execution."""
+
+    VARIABLES = "variables"
+    RESULT = "result"
+    ERROR_DETAILS = "error_details"
 
 
 def build_app() -> typer.Typer:
@@ -46,23 +55,33 @@ def list_executions(
     since: Annotated[
         datetime | None, typer.Option(help="Only those created since, in local time.")
     ] = None,
+    include: Annotated[
+        list[Bulky],
+        typer.Option(help="With --json: what else to write; may be repeated."),
+    ] = [],  # noqa: B006 - Typer copies it
 ) -> None:
     """List executions, the newest first.
+
+    Variables, results and error details may be large: they are left out but for
+    what --include names. `celeriac executions show` has all of one execution.
 
     Examples:
       celeriac executions list
       celeriac executions list --status failed --status cancelled --task summarise
       celeriac executions list --since 2026-11-22 --json
+      celeriac executions list --batch ID --json --include result
     """
     pages = session.client.executions.list(
         status=[each.value for each in status] or None,
         task=task,
         batch_id=batch,
         created_after=since.astimezone() if since else None,
+        include=[each.value for each in include] or None,
     )
     found = list(islice(pages, limit))
     if session.output.as_json:
-        session.output.json(found)
+        left_out = {each.value for each in Bulky if each not in include}
+        session.output.json([each.model_dump(by_alias=True, exclude=left_out) for each in found])
         return
     session.output.table(
         ("ID", "TASK", "STATUS", "ATTEMPT", "CREATED", "RAN", "TOKENS", "ERROR"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from celeriac.cli.arguments import worker_arguments
+from celeriac.cli.arguments import CELERY, worker_arguments
 from celeriac.cli.local import read_settings
 from celeriac.cli.options import Home
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from celeriac.settings import Settings
 
 API_FACTORY = "celeriac.api.factory:from_environment"
+API_PROTOCOL = "celeriac.api.protocol:LimitedProtocol"
 
 
 def api(
@@ -49,6 +50,7 @@ def api(
     settings = _prepare(home, "The API", broker_needed=False)
     secret_key(settings)
     address = host or settings.api.host
+    os.environ["CELERIAC_API_HOST"] = address  # the application answers for it
     uvicorn.run(
         API_FACTORY,
         factory=True,
@@ -58,16 +60,32 @@ def api(
         log_config=None,  # the app sets up our own pipeline
         access_log=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        http=API_PROTOCOL,
+        ws="none",
     )
 
 
-def worker(context: typer.Context, home: Home = None) -> None:
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        "-I",
+        metavar="MODULE",
+        help="A module with Celery tasks of your own to load; may be given more than once.",
+    ),
+]
+
+
+def worker(context: typer.Context, include: Include = None, home: Home = None) -> None:
     """Run a worker in the foreground: it takes executions from the queues.
 
     Checks database and broker first and says what is wrong with them, then
     becomes `celery -A celeriac worker`. Every option of Celery's worker may be
     given. What isn't gets these defaults: 100 threads, all of Celeriac's queues,
     no gossip and no mingle.
+
+    Messages of tasks that it doesn't know are left to workers that do: load your
+    own Celery tasks with --include, or CELERIAC_CELERY_INCLUDE.
 
     SIGTERM lets what runs finish and hands back what takes too long
     (CELERIAC_CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT, 30 s).
@@ -77,12 +95,15 @@ def worker(context: typer.Context, home: Home = None) -> None:
       celeriac worker --concurrency 300
       celeriac worker --pool prefork --autoscale 8,2
       celeriac worker -Q task_execution,reports -n reports@%h
+      celeriac worker --include shop.tasks
       celery -A celeriac worker --help         Celery's own options
     """
     from celeriac.adapters.celery_app import QUEUES
+    from celeriac.cli.arguments import include_arguments
 
+    arguments = worker_arguments([*include_arguments(include or ()), *context.args], QUEUES)
     _prepare(home, "The worker", broker_needed=True)
-    _become_celery("worker", worker_arguments(context.args, QUEUES))
+    _become_celery("worker", arguments)
 
 
 def beat(context: typer.Context, home: Home = None) -> None:
@@ -120,5 +141,5 @@ def _become_celery(program: str, arguments: list[str]) -> NoReturn:
     sys.stderr.flush()
     # Celery's banner is for people; who reads the log as JSON lines gets nothing else
     quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    command = [sys.executable, "-m", "celery", *quiet, "-A", "celeriac", program, *arguments]
+    command = [sys.executable, *CELERY, *quiet, "-A", "celeriac", program, *arguments]
     os.execv(sys.executable, command)

@@ -31,6 +31,16 @@ def up(
     pool: Annotated[
         str | None, typer.Option(help="Celery's pool: threads, prefork or solo; threads.")
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include",
+            "-I",
+            metavar="MODULE",
+            help="A module with Celery tasks of your own that the worker loads; may be given "
+            "more than once.",
+        ),
+    ] = None,
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Do without the small language model.")
     ] = False,
@@ -52,18 +62,24 @@ def up(
     Examples:
       celeriac up
       celeriac up --port 0 --no-model
+      celeriac up --include shop.tasks
       DATABASE_URL=postgresql://me@db/celeriac celeriac up
     """
+    from celeriac.cli.arguments import include_arguments, worker_arguments
     from celeriac.cli.system.running import SystemOptions, running_system
     from celeriac.embedded.terminal import Terminal
+    from celeriac.kit.guard import hide_memory
     from celeriac.logs import LogOptions, Service, configure
 
+    hide_memory()
     configure(LogOptions(service=Service.CLI, level="WARNING"))
     output = Output(as_json=as_json)
     worker_options = [
         *([f"--concurrency={concurrency}"] if concurrency else []),
         *([f"--pool={pool}"] if pool else []),
+        *include_arguments(include or ()),
     ]
+    worker_arguments(worker_options, ())  # refuses what can't work, before anything starts
     options = SystemOptions(
         home=home,
         host=host,

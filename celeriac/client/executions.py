@@ -122,9 +122,15 @@ class Executions:
         trigger_type: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
-    ) -> Iterator[wire.Execution]:
-        """Yield executions, the newest first, reading page after page."""
+        include: Sequence[str] | None = None,
+    ) -> Iterator[wire.ExecutionSummary]:
+        """Yield executions, the newest first, reading page after page.
+
+        `include` names what may be large and is None otherwise: `variables`, `result`,
+        `error_details`. `get` returns an execution with all of it.
+        """
         wanted = given(
+            include=None if include is None else list(include),
             status=[status] if isinstance(status, str) else status,
             task=task and str(task),
             batch_id=batch_id and str(batch_id),
@@ -134,7 +140,7 @@ class Executions:
             created_after=created_after and created_after.isoformat(),
             created_before=created_before and created_before.isoformat(),
         )
-        return pages(self._transport, wire.Execution, _PATH, wanted)
+        return pages(self._transport, wire.ExecutionSummary, _PATH, wanted)
 
     def cancel(self, execution_id: str | UUID) -> wire.Execution:
         """Ask for its end; a running one stops within seconds."""

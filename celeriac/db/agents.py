@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.models import agent_versions as versions
 from celeriac.db.models import agents as table
+from celeriac.db.paging import Rows, read_bounded
 from celeriac.domain.agent import AgentSpec
 from celeriac.domain.catalog import Agent
 from celeriac.domain.plan import agent_spec
@@ -51,16 +52,16 @@ def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None
 
 def find(
     connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
-) -> list[Agent]:
+) -> Rows[Agent]:
     """Return up to `limit` agents made before the agent `before`, the newest first."""
     query = _SELECT.where(THERE)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
     if before is not None:
         query = query.where(table.c.id < before)
-    return [
-        _agent(row) for row in connection.execute(query.order_by(table.c.id.desc()).limit(limit))
-    ]
+    query = query.order_by(table.c.id.desc()).limit(limit)
+    found = read_bounded(connection, query, bulky=[versions.c.spec])
+    return Rows(list(map(_agent, found.items)), more=found.more)
 
 
 def add(

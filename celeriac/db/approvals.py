@@ -5,22 +5,33 @@ from dataclasses import dataclass, fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, Row, and_, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
 from celeriac.db.models import approvals as table
 from celeriac.db.models import tasks
+from celeriac.db.paging import Rows, read_bounded
 from celeriac.db.transitions.asking import ASKED, FRESH, FRESH_COUNT, question_columns
 from celeriac.domain.agent.tools import OnExpiry
 from celeriac.domain.approval import Answer, Approval, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.execution import Lease
 
+_OTHERS = {
+    "task_name": tasks.c.name,
+    "expired": or_(
+        table.c.status == ApprovalStatus.EXPIRED,
+        and_(table.c.status == ApprovalStatus.OPEN, table.c.expires_at <= func.now()),
+    ),
+}
+"""What is no column of the table."""
+
 _SELECT = select(
     *(
-        (tasks.c.name if field.name == "task_name" else table.c[field.name]).label(field.name)
+        (_OTHERS[field.name] if field.name in _OTHERS else table.c[field.name]).label(field.name)
         for field in fields(Approval)
     )
 ).join_from(table, tasks, tasks.c.id == table.c.task_id)
+_BULKY = (table.c.title, table.c.arguments, table.c.schema, table.c.default, table.c.value)
 _ANSWER = (table.c.approved, table.c.value, table.c.note, table.c.answered_by)
 
 _ASK = text(
@@ -148,7 +159,7 @@ class ApprovalFilter:
 
 def find(
     connection: Connection, wanted: ApprovalFilter, *, before: UUID | None, limit: int
-) -> list[Approval]:
+) -> Rows[Approval]:
     """Return up to `limit` questions with smaller ids than `before`, the newest first."""
     query = _SELECT.order_by(table.c.id.desc()).limit(limit)
     if wanted.owner_id is not None:
@@ -161,7 +172,8 @@ def find(
         query = query.where(table.c.status.in_(wanted.statuses))
     if before is not None:
         query = query.where(table.c.id < before)
-    return [_approval(row) for row in connection.execute(query)]
+    found = read_bounded(connection, query, bulky=_BULKY)
+    return Rows(list(map(_approval, found.items)), more=found.more)
 
 
 _GONE = Closed(ApprovalStatus.WITHDRAWN, OnExpiry.DENY, "", Answer(approved=False))
@@ -176,7 +188,7 @@ def _answer(row: Row[*tuple[Any, ...]]) -> Answer:
 
 
 def _approval(row: Row[*tuple[Any, ...]]) -> Approval:
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    values = {field.name: getattr(row, field.name) for field in fields(Approval)}
     values["kind"] = QuestionKind(values["kind"])
     values["status"] = ApprovalStatus(values["status"])
     values["on_expiry"] = OnExpiry(values["on_expiry"])

@@ -1,37 +1,69 @@
-"""Connections to PostgreSQL and the units of work on them."""
+"""Connections to PostgreSQL, the units of work on them, and what their errors mean."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.errors import (
+    DatabaseBusyError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+)
 from celeriac.kit.jsontypes import dumps, loads
+from celeriac.kit.threads import Threads
 from celeriac.kit.urls import psycopg_url, without_password
 
-_OPTIONS = " ".join(
-    f"-c {name}={value}"
-    for name, value in {
-        "timezone": "UTC",
-        "lock_timeout": 10_000,
-        "statement_timeout": 60_000,
-        # Plans are kept. One made while a table was small must not read the whole of it later.
-        "enable_seqscan": "off",
-    }.items()
+LOCK_SECONDS = 10.0
+STATEMENT_SECONDS = 60.0
+_POOL_SECONDS = 30
+
+_UNAVAILABLE = (
+    "08",  # connection exceptions
+    "53",  # insufficient resources: disk full, out of memory, too many connections
+    "57P0",  # shut down, crashed, starting, database dropped
+    "25006",  # read-only: a standby, or a primary that was demoted
+)
+_BUSY = (
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "55P03",  # lock not available: the lock time-out
+)
+_TIMEOUT = "57014"  # query cancelled: the statement time-out, or an operator
+_READ_ONLY = "25006"
+_REFUSED = (
+    "22",  # data exceptions
+    "23",  # constraint violations
+    "54",  # limits of the server: a row or a value that is too large
 )
 
 
 class Database:
     """A pool of connections to one database.
 
-    Made by the wiring, after a fork and never before it. Every failure to reach the server comes
-    out as DatabaseUnavailableError.
+    Made by the wiring, after a fork and never before it. Errors are told apart by SQLSTATE
+    (docs/adr/0016-errors-by-sqlstate.md): DatabaseUnavailableError where the server can't be
+    reached or can't write, DatabaseBusyError for lost races for a lock, DatabaseTimeoutError for a
+    statement that took too long. All of them roll the unit of work back, or lose its answer; any
+    other error is a bug and comes out unchanged.
     """
 
-    def __init__(self, url: str, *, connections: int, application: str = "celeriac") -> None:
-        """Prepare a pool of at most `connections`; nothing is opened yet."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int,
+        application: str = "celeriac",
+        lock_seconds: float = LOCK_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
+    ) -> None:
+        """Prepare a pool of at most `connections`; nothing is opened yet.
+
+        A statement waits for a lock for `lock_seconds` and takes `statement_seconds` at most.
+        """
         self.address = without_password(url)
         self.engine: Engine = create_engine(
             psycopg_url(url),
@@ -40,19 +72,24 @@ class Database:
             skip_autocommit_rollback=True,
             pool_size=connections,
             max_overflow=0,
-            pool_timeout=30,
+            pool_timeout=_POOL_SECONDS,
             json_serializer=dumps,
             json_deserializer=loads,
             connect_args={
                 "application_name": application,
                 "connect_timeout": 5,
-                "options": _OPTIONS,
-                # a server that vanished without a word is noticed within half a minute
+                "options": _options(lock_seconds, statement_seconds),
+                # A server that vanished without a word is noticed within half a minute: by probes
+                # while nothing is sent, by the missing acknowledgement of what was sent.
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
+                "tcp_user_timeout": 25_000,
             },
         )
+        event.listen(self.engine, "handle_error", _leave_read_only_server)
+        self.threads = Threads("database", connections)
+        """For coroutines that read or write: as many threads as there are connections."""
         self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     @contextmanager
@@ -72,19 +109,77 @@ class Database:
 
     def close(self) -> None:
         """Close all idle connections; those in use are closed when they come back."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
+
+
+def refuses(error: Exception) -> bool:
+    """Whether the database will never accept what `error` was raised for.
+
+    So it is where the data is at fault; everything else may pass: a missing privilege, a schema
+    that is being migrated, an error of the disk.
+    """
+    state = _sqlstate(error)
+    return state is None or state.startswith(_REFUSED)
+
+
+def _options(lock_seconds: float, statement_seconds: float) -> str:
+    options = {
+        "timezone": "UTC",
+        "lock_timeout": round(lock_seconds * 1000),
+        "statement_timeout": round(statement_seconds * 1000),
+        # Plans are kept. One made while a table was small must not read the whole of it later.
+        "enable_seqscan": "off",
+    }
+    return " ".join(f"-c {name}={value}" for name, value in options.items())
+
+
+def _leave_read_only_server(context: ExceptionContext) -> None:
+    """Drop the pool's connections to a server that has become read-only.
+
+    The next ones are opened anew, and with several hosts and `target_session_attrs=read-write` in
+    the address they reach the new primary.
+    """
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 @contextmanager
 def _translated(address: str) -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+    except PoolTimeoutError as error:
         raise DatabaseUnavailableError(
-            f"PostgreSQL at {address} doesn't answer: {reason}"
+            f"All connections of this process to PostgreSQL at {address} have been in use for "
+            f"{_POOL_SECONDS} s."
         ) from error
     except DBAPIError as error:
-        if not error.connection_invalidated:
+        known = _known(error, address)
+        if known is None:
             raise
-        raise DatabaseUnavailableError(f"PostgreSQL at {address} went away.") from error
+        raise known from error
+
+
+def _known(error: DBAPIError, address: str) -> DatabaseUnavailableError | None:
+    """Return what an error of the driver means; None for a bug."""
+    state = _sqlstate(error)
+    reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+    if state is None:
+        if error.connection_invalidated or isinstance(error, OperationalError):
+            return DatabaseUnavailableError(f"PostgreSQL at {address} doesn't answer: {reason}")
+        return None
+    if state in _BUSY:
+        return DatabaseBusyError(f"PostgreSQL at {address} is busy: {reason}", sqlstate=state)
+    if state == _TIMEOUT:
+        return DatabaseTimeoutError(
+            f"PostgreSQL at {address} took too long: {reason}", sqlstate=state
+        )
+    if state.startswith(_UNAVAILABLE) or error.connection_invalidated:
+        return DatabaseUnavailableError(
+            f"PostgreSQL at {address} can't do it now: {reason}", sqlstate=state
+        )
+    return None
+
+
+def _sqlstate(error: Exception) -> str | None:
+    return getattr(getattr(error, "orig", error), "sqlstate", None)

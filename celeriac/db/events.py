@@ -5,12 +5,16 @@ from uuid import UUID
 from sqlalchemy import Connection, func, select
 
 from celeriac.db.models import events as table
+from celeriac.db.paging import read_bounded
 from celeriac.domain.events import Event, EventType
 from celeriac.domain.outcome import WaitingFor
 
 
 def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> list[Event]:
-    """Return up to `limit` events numbered above `seq`, in order."""
+    """Return up to `limit` events numbered above `seq`, in order.
+
+    They are fewer where they are large; none are left only when there are none.
+    """
     query = (
         select(
             table.c.execution_id,
@@ -26,7 +30,9 @@ def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> l
     )
     return [
         Event(row.execution_id, row.seq, EventType(row.type), row.at, row.attempt, row.data)
-        for row in connection.execute(query)
+        for row in read_bounded(
+            connection, query, bulky=[table.c.data], key="seq", ascending=True
+        ).items
     ]
 
 

@@ -1,15 +1,16 @@
 """Reading executions. Nothing here writes: the status belongs to `db.transitions`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, func, literal, select
+from sqlalchemy import Connection, Row, Select, func, literal, null, select, text
 
 from celeriac.db.models import executions as table
 from celeriac.db.models import tasks
+from celeriac.db.paging import Rows, read_bounded
 from celeriac.domain.execution import Execution, TriggerType
 from celeriac.domain.options import run_options
 from celeriac.domain.outcome import WaitingFor
@@ -19,15 +20,28 @@ from celeriac.kit.ids import uuid7_at
 _COMPUTED = {
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
+    # agents write it, of any length; lists show it
+    "progress_note": func.left(table.c.progress_note, 2_000),
 }
-_SELECT = select(
-    *(
-        (_COMPUTED[field.name] if field.name in _COMPUTED else table.c[field.name]).label(
-            field.name
+
+
+def _selected(include: Collection[str]) -> Select[Any]:
+    return select(
+        *(
+            null().label(field.name)
+            if field.name in BULKY and field.name not in include
+            else (_COMPUTED[field.name] if field.name in _COMPUTED else table.c[field.name]).label(
+                field.name
+            )
+            for field in fields(Execution)
         )
-        for field in fields(Execution)
-    )
-).join_from(table, tasks, tasks.c.id == table.c.task_id)
+    ).join_from(table, tasks, tasks.c.id == table.c.task_id)
+
+
+BULKY = ("variables", "result", "error_details")
+"""What may be large of an execution."""
+
+_SELECT = _selected(BULKY)
 
 _OPEN = tuple(status for status in Status if not status.terminal)
 
@@ -66,8 +80,17 @@ def of_celery_task(
     query = _SELECT.where(table.c.celery_task_id == celery_task_id)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
-    row = connection.execute(query).one_or_none()
+    # the index isn't unique, and rows of earlier releases share ids
+    row = connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
     return None if row is None else _execution(row)
+
+
+def cancel_requested(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Return those of the executions whose cancellation was asked for."""
+    query = select(table.c.id).where(
+        table.c.id.in_(execution_ids), table.c.cancel_requested_at.is_not(None)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def statuses(
@@ -100,6 +123,15 @@ def open_of_task(connection: Connection, task_id: UUID, *, limit: int) -> list[U
     return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
 
 
+_POSITIONS = text("SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the number of the latest event of each execution that exists."""
+    rows = connection.execute(_POSITIONS, {"ids": list(execution_ids)})
+    return {row.id: row.event_seq for row in rows}
+
+
 def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> list[UUID]:
     """Return the ids of a batch in the order in which they were given."""
     query = select(table.c.id).where(table.c.batch_id == batch_id).order_by(table.c.id)
@@ -109,14 +141,25 @@ def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> l
 
 
 def find(
-    connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
-) -> list[Execution]:
-    """Return up to `limit` executions with smaller ids than `before`, the newest first."""
-    query = _filtered(_SELECT, wanted)
+    connection: Connection,
+    wanted: ExecutionFilter,
+    *,
+    before: UUID | None,
+    limit: int,
+    include: Collection[str] = (),
+) -> Rows[Execution]:
+    """Return up to `limit` executions with smaller ids than `before`, the newest first.
+
+    Of what is in `BULKY` only those named by `include` are read; the others are None.
+    """
+    query = _filtered(_selected(include), wanted)
     if before is not None:
         query = query.where(table.c.id < before)
-    rows = connection.execute(query.order_by(table.c.id.desc()).limit(limit))
-    return [_execution(row) for row in rows]
+    query = query.order_by(table.c.id.desc()).limit(limit)
+    if not include:
+        return Rows([_execution(row) for row in connection.execute(query)])
+    found = read_bounded(connection, query, bulky=[table.c[name] for name in include])
+    return Rows(list(map(_execution, found.items)), more=found.more)
 
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
@@ -145,7 +188,7 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
 
 
 def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    values = {field.name: getattr(row, field.name) for field in fields(Execution)}
     duration = values["duration_seconds"]
     values["status"] = Status(values["status"])
     values["trigger_type"] = TriggerType(values["trigger_type"])

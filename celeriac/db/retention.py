@@ -21,16 +21,21 @@ CHILDREN = ("events", "model_calls", "approvals", "reports")
 
 _OLD_EXECUTIONS = text(f"""
 SELECT id FROM executions
-WHERE id < :bound AND status IN {_TERMINAL}
+WHERE id > :after AND id < :bound AND status IN {_TERMINAL}
   AND completed_at < now() - make_interval(secs => :seconds)
 ORDER BY id
 LIMIT :limit
 """)  # noqa: S608 - put together from constants
 
 
-def old_executions(connection: Connection, *, days: float, limit: int) -> list[UUID]:
-    """Return executions that ended more than `days` ago."""
-    parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
+def old_executions(connection: Connection, *, days: float, after: UUID, limit: int) -> list[UUID]:
+    """Return executions that ended more than `days` ago, with greater ids than `after`."""
+    parameters = {
+        "after": after,
+        "bound": _bound(days),
+        "seconds": _seconds(days),
+        "limit": limit,
+    }
     return list(connection.execute(_OLD_EXECUTIONS, parameters).scalars())
 
 
@@ -87,14 +92,15 @@ def doom_idle_sessions(connection: Connection, *, days: float, limit: int) -> li
 
 
 _DOOMED_SESSIONS = text("""
-SELECT id FROM sessions WHERE status = 'deleted' AND files_removed_at IS NULL
+SELECT id FROM sessions WHERE id > :after AND status = 'deleted' AND files_removed_at IS NULL
 ORDER BY id LIMIT :limit
 """)
 
 
-def doomed_sessions(connection: Connection, *, limit: int) -> list[UUID]:
-    """Return deleted sessions whose files may still be there."""
-    return list(connection.execute(_DOOMED_SESSIONS, {"limit": limit}).scalars())
+def doomed_sessions(connection: Connection, *, after: UUID, limit: int) -> list[UUID]:
+    """Return deleted sessions whose files may still be there, with greater ids than `after`."""
+    parameters = {"after": after, "limit": limit}
+    return list(connection.execute(_DOOMED_SESSIONS, parameters).scalars())
 
 
 _DELETE_SESSIONS = text("""

@@ -18,6 +18,14 @@ class DatabaseServer:
     max_connections: int
 
 
+_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
+
+
+def seconds_now(connection: Connection) -> float:
+    """Return the server's time, in seconds since 1970."""
+    return float(connection.execute(_NOW).scalar_one())
+
+
 def describe(connection: Connection) -> DatabaseServer:
     """Return what the server says of itself; `now` is its clock at that moment."""
     row = connection.execute(
@@ -29,3 +37,15 @@ def describe(connection: Connection) -> DatabaseServer:
         )
     ).one()
     return DatabaseServer(*row)
+
+
+def read_only(connection: Connection) -> bool:
+    """Whether the server refuses writing: a standby, or a primary that was demoted."""
+    shown = connection.execute(text("SHOW transaction_read_only")).scalar_one()
+    return bool(shown == "on")
+
+
+def clock(connection: Connection) -> datetime:
+    """Return the server's clock."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now

@@ -14,6 +14,12 @@ from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonValue, storable
 
 _SELECT = select(*(table.c[field.name] for field in fields(Session)))
+_LISTED = select(
+    *(
+        null().label("state") if field.name == "state" else table.c[field.name]
+        for field in fields(Session)
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +54,11 @@ def lock(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Ses
 def find(
     connection: Connection, wanted: SessionFilter, *, before: UUID | None, limit: int
 ) -> list[Session]:
-    """Return up to `limit` sessions with smaller ids than `before`, the newest first."""
-    query = _SELECT.order_by(table.c.id.desc()).limit(limit)
+    """Return up to `limit` sessions with smaller ids than `before`, the newest first.
+
+    Their states are left out: they may be large, and nobody is shown them.
+    """
+    query = _LISTED.order_by(table.c.id.desc()).limit(limit)
     for name in ("owner_id", "runner", "status"):
         value = getattr(wanted, name)
         if value is not None:
@@ -72,18 +81,27 @@ WITH held AS (
 )
 INSERT INTO sessions (id, owner_id, execution_id, runner, parent_id, status)
 SELECT :id, owner_id, :execution_id, :runner, :parent_id, :status FROM held
+ON CONFLICT (id) DO UPDATE SET status = excluded.status
 RETURNING id
 """)
 
 
 def begin(
-    connection: Connection, lease: Lease, *, runner: str, parent_id: UUID | None
+    connection: Connection,
+    lease: Lease,
+    *,
+    runner: str,
+    parent_id: UUID | None,
+    session_id: UUID | None = None,
 ) -> UUID | None:
-    """Make a session for the execution of `lease`; return its id, or None for a lost lease."""
+    """Make a session for the execution of `lease`; return its id, or None for a lost lease.
+
+    With a `session_id` it can be repeated.
+    """
     row = connection.execute(
         _BEGIN,
         {
-            "id": uuid7(),
+            "id": session_id or uuid7(),
             "execution_id": lease.execution_id,
             "attempt": lease.attempt,
             "token": lease.token,

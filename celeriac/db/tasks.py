@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from celeriac.db.models import agents
 from celeriac.db.models import task_versions as versions
 from celeriac.db.models import tasks as table
+from celeriac.db.paging import Rows, read_bounded
 from celeriac.domain.catalog import Task
 from celeriac.domain.task import TaskSpec
 from celeriac.kit.ids import uuid7
@@ -74,7 +75,7 @@ def find(
     active: bool | None,
     before: UUID | None,
     limit: int,
-) -> list[Task]:
+) -> Rows[Task]:
     """Return up to `limit` tasks made before the task `before`, the newest first."""
     query = _SELECT.where(THERE)
     if owner is not None:
@@ -83,9 +84,9 @@ def find(
         query = query.where(table.c.active.is_(active))
     if before is not None:
         query = query.where(table.c.id < before)
-    return [
-        _task(row) for row in connection.execute(query.order_by(table.c.id.desc()).limit(limit))
-    ]
+    query = query.order_by(table.c.id.desc()).limit(limit)
+    found = read_bounded(connection, query, bulky=[versions.c.spec])
+    return Rows(list(map(_task, found.items)), more=found.more)
 
 
 def add(

@@ -5,11 +5,13 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select, text
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.models import model_calls, tasks, usage_days, users
 from celeriac.domain.usage import MadeCall, UsageBy, UsageTotal
+
+_TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,12 @@ class UsageFilter:
     until: date
     owner_id: UUID | None = None
     task_id: UUID | None = None
+
+
+def today(connection: Connection) -> date:
+    """Return the day (UTC) by the database's clock."""
+    day: date = connection.execute(_TODAY).scalar_one()
+    return day
 
 
 def totals(

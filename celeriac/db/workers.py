@@ -1,5 +1,6 @@
 """Worker processes as rows: each reports itself every few seconds."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -9,10 +10,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.models import workers as table
 
-_SLOTS = text(
-    "SELECT coalesce(sum(slots), 0) FROM workers"
-    " WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :within)"
-)
+_SLOTS = text("""
+SELECT queue, sum(slots)
+FROM workers LEFT JOIN LATERAL unnest(queues) AS queue ON true
+WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :within)
+  AND consuming IS NOT FALSE
+GROUP BY queue
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,14 @@ class WorkerReport:
     cpu_percent: float
     memory_bytes: int
     version: str
+    queues: Sequence[str] = ()
+    """What it listens to; empty for a worker of an older release, which doesn't say."""
+    consuming: bool | None = None
+    """Whether it takes messages; None for a worker of an older release."""
+    messages_dropped: int = 0
+    """How many messages its consumer has dropped, because they were no tasks."""
+    unknown_tasks: Sequence[str] = ()
+    """Names of tasks that came and that it doesn't know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +53,7 @@ class WorkerRow(WorkerReport):
 def report(connection: Connection, said: WorkerReport) -> None:
     """Insert or renew the row of a worker process."""
     values = {name: getattr(said, name) for name in WorkerReport.__dataclass_fields__}
+    values.update(queues=list(said.queues), unknown_tasks=list(said.unknown_tasks))
     statement = insert(table).values(**values)
     connection.execute(
         statement.on_conflict_do_update(
@@ -70,9 +83,13 @@ def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
     return [WorkerRow(**row) for row in connection.execute(query).mappings()]
 
 
-def slots(connection: Connection, *, within_seconds: float) -> int:
-    """Return how many executions the live worker processes can run at once, all together."""
-    return int(connection.execute(_SLOTS, {"within": within_seconds}).scalar_one())
+def slots(connection: Connection, *, within_seconds: float) -> Mapping[str | None, int]:
+    """Return how many executions the consuming worker processes can run at once, by queue.
+
+    None holds the slots of those that don't say which queues they listen to.
+    """
+    rows = connection.execute(_SLOTS, {"within": within_seconds})
+    return {queue: int(count) for queue, count in rows}
 
 
 def forget(connection: Connection, *, older_than_seconds: float) -> int:

@@ -3,7 +3,7 @@
 from celeriac.domain.approval import Answer, QuestionKind
 from celeriac.domain.errors import AnswerInvalidError, TooLargeError
 from celeriac.domain.schema import faults
-from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps
+from celeriac.kit.jsontypes import MAX_DEPTH, JsonObject, JsonValue, storable
 
 MAX_NOTE = 10_000
 MAX_VALUE_BYTES = 1_000_000
@@ -19,7 +19,7 @@ def check_answer(kind: QuestionKind, schema: JsonObject | None, answer: Answer) 
     if len(answer.note) > MAX_NOTE:
         raise TooLargeError(f"The note has over {MAX_NOTE:,} characters.", field="note")
     value = answer.value
-    if value is not None and len(dumps(value)) > MAX_VALUE_BYTES:
+    if value is not None and len(_encoded(value)) > MAX_VALUE_BYTES:
         raise TooLargeError(f"The value has over {MAX_VALUE_BYTES:,} bytes.", field="value")
     if not answer.approved:
         if value is not None:
@@ -37,6 +37,13 @@ def check_answer(kind: QuestionKind, schema: JsonObject | None, answer: Answer) 
             raise AnswerInvalidError("The question needs a text as its value.", field="value")
     if schema is not None and kind is not QuestionKind.TOOL:
         _check_schema(schema, value)
+
+
+def _encoded(value: JsonValue) -> str:
+    try:
+        return storable(value, depth=MAX_DEPTH)
+    except TypeError as error:
+        raise AnswerInvalidError(f"The value can't be stored: {error}.", field="value") from error
 
 
 def _check_schema(schema: JsonObject, value: JsonValue) -> None:

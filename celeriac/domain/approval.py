@@ -1,7 +1,7 @@
 """Approvals: questions that agents ask people, and the answers."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from celeriac.domain.agent.tools import OnExpiry
@@ -100,14 +100,10 @@ class Approval:
     answered_by: str | None
     links_revoked: int
     """How often the links to it were revoked."""
+    expired: bool
+    """Whether its time is over, by the database's clock, even if nobody has written that yet."""
 
     @property
     def needs_admin(self) -> bool:
         """Whether only an admin may answer: what admins allowed a user to spend is at stake."""
         return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") == "user"
-
-    @property
-    def expired(self) -> bool:
-        """Whether its time is over, by this machine's clock where nobody has written it yet."""
-        late = self.status is ApprovalStatus.OPEN and datetime.now(UTC) >= self.expires_at
-        return late or self.status is ApprovalStatus.EXPIRED

@@ -44,11 +44,13 @@ class NewEvent:
     """An event that has no number yet; the database gives the number.
 
     `data` is JSON text of an object, encoded when the event is made: what JSON can't hold is an
-    error of the one who tells it.
+    error of the one who tells it. `made` is when that was, in `time.monotonic()` seconds of this
+    process; None stands for the moment of storing.
     """
 
     type: EventType
     data: str = "{}"
+    made: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from celeriac.domain.options import RunOptions
+from celeriac.domain.options import RunOptions, run_options
 from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.kit.jsontypes import JsonObject, JsonValue
@@ -68,7 +68,13 @@ class Claim:
     request_id: str | None
     queue: str
     session_id: UUID | None
-    options: RunOptions
+    stored_options: JsonObject | None
+    """As they are stored: a newer API may have written what this worker can't read."""
+
+    @property
+    def options(self) -> RunOptions:
+        """The options of the run; raises SpecificationUnreadableError."""
+        return run_options(self.stored_options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from celeriac.domain.agent.base import Strict
 from celeriac.domain.budget import Budget
+from celeriac.domain.errors import SpecificationUnreadableError
 from celeriac.kit.jsontypes import JsonObject
 
 
@@ -31,8 +32,27 @@ NO_OPTIONS = RunOptions()
 
 
 def run_options(stored: JsonObject | None) -> RunOptions:
-    """Read an execution's stored options; None stands for no wishes."""
-    return NO_OPTIONS if stored is None else RunOptions.model_validate(stored)
+    """Read an execution's stored options; None stands for no wishes.
+
+    Raises SpecificationUnreadableError for those that a newer release has stored.
+    """
+    if stored is None:
+        return NO_OPTIONS
+    try:
+        return RunOptions.model_validate(stored)
+    except ValidationError as error:
+        raise unreadable("options of the execution", error) from error
+
+
+def unreadable(what: str, error: ValidationError) -> SpecificationUnreadableError:
+    """Return why stored specifications can't be read; `what` names them."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return SpecificationUnreadableError(
+        f"This release of Celeriac can't read the stored {what} ({place}: {fault['msg']}): a newer "
+        "one has written them. Upgrade this program.",
+        place=place,
+    )
 
 
 def stored_options(options: RunOptions) -> str | None:

@@ -48,7 +48,14 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class HandedBack:
-    """The worker shuts down and returns the execution; counts neither as retry nor as crash."""
+    """The worker returns the execution; counts neither as a retry nor as a crash.
+
+    It shuts down, or it can't run the attempt for a reason of its own, which `failure` then names.
+    Another attempt follows after `delay` seconds.
+    """
+
+    failure: Failure | None = None
+    delay: float = 0.0
 
 
 class WaitingFor(StrEnum):

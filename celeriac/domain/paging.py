@@ -22,12 +22,21 @@ class Page(Generic[T]):
     next_cursor: str | None
 
     @classmethod
-    def cut(cls, found: Sequence[T], *, limit: int, kind: str, key: Callable[[T], UUID]) -> Self:
+    def cut(
+        cls,
+        found: Sequence[T],
+        *,
+        limit: int,
+        kind: str,
+        key: Callable[[T], UUID],
+        more: bool = False,
+    ) -> Self:
         """Make a page of `limit` items from `found`, for which one more was asked.
 
-        `kind` names the list, so that no other list takes the cursor; `key` gives an item's id.
+        `more` says that `found` was cut short already. `kind` names the list, so that no other list
+        takes the cursor; `key` gives an item's id.
         """
-        if len(found) <= limit:
+        if len(found) <= limit and not more:
             return cls(found, None)
         items = found[:limit]
         return cls(items, write_cursor(kind, key(items[-1])))

@@ -1,7 +1,7 @@
 """Metering of model calls."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
@@ -34,6 +34,10 @@ class ModelCall:
     cost: Decimal | None = None
     booked: "PlannedCall | None" = None
     """What budgets are charged where the provider did not say what was used: an estimate."""
+    made: float | None = None
+    """When, in `time.monotonic()` seconds of this process; None means when it is stored."""
+    day: date | None = None
+    """The day (UTC) of the budget windows that it was booked in; None means that of `made`."""
 
     def __post_init__(self) -> None:
         """Refuse here, in the agent that told it, what the database would refuse later."""
@@ -71,6 +75,8 @@ class Ticket:
     """Whether budgets hold a reservation under this id."""
     taken: Taken | None = None
     """What it took from the provider's limits."""
+    day: date | None = None
+    """The day (UTC) of the budget windows that it is reserved in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,14 @@
 """The unprivileged user that servers run as when root starts them."""
 
 import os
-import pwd
-import subprocess
 from pathlib import Path
 
-from celeriac.embedded.access import grant_reading, grant_search
 from celeriac.embedded.errors import EmbeddedError
+from celeriac.kit.access import grant_reading, grant_search
 from celeriac.kit.process import UserIds
+from celeriac.kit.users import system_user
 
 USER_NAME = "celeriac-embedded"
-
-_USERADD = (
-    "useradd",
-    "--system",
-    "--user-group",
-    "--no-create-home",
-    "--home-dir",
-    "/nonexistent",
-    "--shell",
-    "/usr/sbin/nologin",
-    USER_NAME,
-)
-_TIMEOUT_SECONDS = 30
 
 
 def find_service_user() -> UserIds | None:
@@ -34,26 +20,12 @@ def find_service_user() -> UserIds | None:
     if os.geteuid() != 0:
         return None
     try:
-        entry = pwd.getpwnam(USER_NAME)
-    except KeyError:
-        _create_user()
-        entry = pwd.getpwnam(USER_NAME)
-    return UserIds(user=entry.pw_uid, group=entry.pw_gid)
-
-
-def _create_user() -> None:
-    """Two stacks may start at once: what counts is that the user is there in the end."""
-    try:
-        subprocess.run(_USERADD, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
-    except (OSError, subprocess.SubprocessError) as error:
-        try:
-            pwd.getpwnam(USER_NAME)
-        except KeyError:
-            reason = getattr(error, "stderr", b"").decode(errors="replace").strip() or str(error)
-            raise EmbeddedError(
-                f"PostgreSQL can't run as root, and the user {USER_NAME} for it could not be "
-                f"made: {reason}. Make the user by hand, or run Celeriac as a normal user."
-            ) from error
+        return system_user(USER_NAME)
+    except OSError as error:
+        raise EmbeddedError(
+            f"PostgreSQL can't run as root, and the user {USER_NAME} for it could not be "
+            f"made: {error}. Make the user by hand, or run Celeriac as a normal user."
+        ) from error
 
 
 def give_directory(path: Path, user: UserIds | None) -> None:

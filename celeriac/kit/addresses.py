@@ -6,7 +6,22 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Self
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+_IPV4_TRANSLATED = IPv6Network("::ffff:0:0:0/96")  # RFC 2765
 _IPV4_COMPATIBLE = IPv6Network("::/96")  # RFC 4291, deprecated
+_NOT_PUBLIC = tuple(
+    ip_network(network)
+    for network in (
+        "64:ff9b:1::/48",  # local use of NAT64 (RFC 8215); Python 3.11 takes it for public
+        "192.88.99.0/24",  # the former anycast of 6to4 (RFC 7526)
+        "2001:20::/28",  # ORCHIDv2 (RFC 7343)
+        "3fff::/20",  # documentation (RFC 9637)
+        "5f00::/16",  # segment routing (RFC 9602)
+        # What clouds serve to their own machines under public numbers: metadata and credentials
+        "168.63.129.16/32",  # Azure
+        "100.100.100.200/32",  # Alibaba
+        "192.0.0.192/32",  # Oracle, formerly
+    )
+)
 _LOW_32_BITS = 0xFFFFFFFF
 
 Address = IPv4Address | IPv6Address
@@ -57,7 +72,8 @@ class OutboundGuard:
 def is_public(address: Address) -> bool:
     """Whether an address is on the public internet; one that carries an IPv4 one is judged by it.
 
-    RFC 6890 and the registries that it began; the embeddings are those of RFC 4291, 3056 and 6052.
+    RFC 6890 and the registries that it began; the embeddings are those of RFC 4291, 3056, 6052
+    and 2765. What clouds serve to their own machines under public numbers is not public.
     """
     if isinstance(address, IPv6Address):
         embedded = _embedded(address)
@@ -65,10 +81,12 @@ def is_public(address: Address) -> bool:
             return is_public(embedded)
         if address.is_site_local or address.teredo is not None:
             return False
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:
-    if address in _NAT64 or address in _IPV4_COMPATIBLE:
+    if any(address in network for network in (_NAT64, _IPV4_COMPATIBLE, _IPV4_TRANSLATED)):
         return IPv4Address(int(address) & _LOW_32_BITS)
     return address.ipv4_mapped or address.sixtofour

@@ -10,10 +10,13 @@ import fcntl
 import os
 import resource
 import signal
+import stat
 import sys
+import warnings  # noqa: F401 - os.execvp needs it, as a user who may not reach this Python
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _F_SETSIG = 10  # fcntl(2); the fcntl module has no name for it
 _REPORT_RESERVE = 16 * 1024 * 1024
 _INHERITED = (
@@ -76,7 +79,18 @@ def kill_group_at_hangup(pipe: int) -> None:
         raise ProcessLookupError("the parent process has gone already")
 
 
-def limit_resources(*, memory: int | None = None, cpu_seconds: int | None = None) -> None:
+def hide_memory() -> None:
+    """Keep other processes of our user from reading our memory and environment, and tracing us.
+
+    Root still can. The setting is passed on by fork, but not by exec (PR_SET_DUMPABLE); there are
+    no core files either. Does nothing where the kernel refuses.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def limit_resources(
+    *, memory: int | None = None, cpu_seconds: int | None = None, descriptors: int | None = None
+) -> None:
     """Set this process's own limits, which its children inherit; write no core files.
 
     `memory` in bytes bounds what each process may allocate, by RLIMIT_DATA: since Linux 4.7 that
@@ -84,13 +98,16 @@ def limit_resources(*, memory: int | None = None, cpu_seconds: int | None = None
     count reserved address space as well and stop healthy programs with threads or a JIT. Memory
     in MAP_SHARED mappings is not counted. A breach shows as MemoryError (ENOMEM). The hard limit
     lies 16 MiB higher: `release_reserve` gives a program that room to report its breach.
-    `cpu_seconds` ends the process with SIGXCPU, and a second later with SIGKILL.
+    `cpu_seconds` ends the process with SIGXCPU, and a second later with SIGKILL. `descriptors` is
+    the soft limit of open files; the hard one stays.
     """
     _lower(resource.RLIMIT_CORE, 0, 0)
     if memory is not None:
         _lower(resource.RLIMIT_DATA, memory, memory + _REPORT_RESERVE)
     if cpu_seconds is not None:
         _lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    if descriptors is not None:
+        _lower(resource.RLIMIT_NOFILE, descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
 def become_user(user: int, group: int) -> None:
@@ -101,6 +118,16 @@ def become_user(user: int, group: int) -> None:
     os.setgroups([group])
     os.setgid(group)
     os.setuid(user)
+
+
+def give_pipes(user: int, group: int) -> None:
+    """Give the pipes on stdin, stdout and stderr to a user.
+
+    Programs that open /dev/stderr open the pipe anew, which only its owner may.
+    """
+    for descriptor in (0, 1, 2):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.fchown(descriptor, user, group)
 
 
 def release_reserve() -> None:
@@ -136,23 +163,28 @@ def _optional(text: str) -> int | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Guard this process and become the program that `arguments` name after the seven settings.
+    """Guard this process and become the program that `arguments` name after the eight settings.
 
     Arguments: death signal, parent pid, memory, CPU seconds, user id, group id, pipe of
-    `kill_group_at_hangup` (empty: none), program, its own arguments. Returns an exit code only
-    where that failed; the reason is on stderr.
+    `kill_group_at_hangup`, soft limit of open files (empty: none), program, its own arguments.
+    Returns an exit code only where that failed; the reason is on stderr.
     """
-    number, parent, memory, cpu_seconds, user, group, pipe, *command = arguments
+    number, parent, memory, cpu_seconds, user, group, pipe, descriptors, *command = arguments
     try:
         reset_signals()
         _restore_python_signals()
-        if user:
-            become_user(int(user), int(group))  # before the death signal, which it would clear
         if pipe:
-            kill_group_at_hangup(int(pipe))
-        else:
+            kill_group_at_hangup(int(pipe))  # as root, it also reaches who changes users later
+        if user:
+            give_pipes(int(user), int(group))
+            become_user(int(user), int(group))  # before the death signal, which it would clear
+        if not pipe:
             set_parent_death_signal(int(number), int(parent))
-        limit_resources(memory=_optional(memory), cpu_seconds=_optional(cpu_seconds))
+        limit_resources(
+            memory=_optional(memory),
+            cpu_seconds=_optional(cpu_seconds),
+            descriptors=_optional(descriptors),
+        )
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{_NO_GUARD}{command[0]}: {error}\n")
         return CANNOT_GUARD

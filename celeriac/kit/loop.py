@@ -1,125 +1,377 @@
-"""An asyncio event loop on a thread of its own, for programs whose other threads block."""
+"""Event loops on threads of their own, for programs whose other threads block.
+
+`LoopThread` runs coroutines that are known to behave, hundreds at once. It is watched: when its
+loop ends, for whatever reason, all that ran on it ends with LoopEndedError and another loop takes
+its place. `celeriac.kit.own_loops` is for coroutines that may do anything.
+"""
 
 import asyncio
+import contextlib
+import math
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
-from typing import Any, Generic, TypeVar
+import time
+from asyncio import SubprocessTransport
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, Generic, TypeVar, TypeVarTuple
+from weakref import WeakSet
+
+from celeriac.kit.threads import Threads
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
-_ALIVE_SECONDS = 1.0
+_ALIVE_SECONDS = 2.0
+_WIND_UP_SECONDS = 5.0
+_POLL_SECONDS = 0.02
+_RESOLVING_THREADS = 16
+_USER_THREADS = 8
 
 
 class LeftBehindError(Exception):
     """A coroutine was cancelled and did not end within its grace time."""
 
 
+class LoopEndedError(Exception):
+    """The event loop ended before the coroutine did; `__cause__` is what ended it, if known."""
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """An event loop that can end all that was started on it.
+
+    Made without asking asyncio's policy, which any code of the process may have replaced. The
+    default executor has daemon threads, a few for each loop unless `executor` is given.
+    """
+
+    def __init__(self, executor: Executor | None = None) -> None:
+        super().__init__()
+        self._executor = executor
+        self._own_threads: Threads | None = None
+        self._children: WeakSet[SubprocessTransport] = WeakSet()
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        """See `asyncio.loop.create_task`."""
+        task = super().create_task(coro, **options)
+        self._tasks.add(task)
+        return task
+
+    def set_default_executor(self, executor: Executor) -> None:
+        """Use `executor` from now on. It is not shut down with the loop: others may use it."""
+        self._executor = executor
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """See `asyncio.loop.run_in_executor`."""
+        if executor is None:
+            if self._executor is None:
+                self._executor = self._own_threads = Threads("agent's executor", _USER_THREADS)
+            executor = self._executor
+        return super().run_in_executor(executor, func, *args)
+
+    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+        """See `asyncio.loop.subprocess_exec`."""
+        return self._noted(await super().subprocess_exec(*args, **kwargs))
+
+    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> Any:
+        """See `asyncio.loop.subprocess_shell`."""
+        return self._noted(await super().subprocess_shell(*args, **kwargs))
+
+    def _noted(self, started: tuple[SubprocessTransport, Any]) -> tuple[SubprocessTransport, Any]:
+        self._children.add(started[0])
+        return started
+
+    def wind_up(self, seconds: float) -> bool:
+        """End what is left on this loop, which has stopped, and close it.
+
+        Tasks are cancelled, async generators closed and child processes killed; all that takes
+        `seconds` at most, unless it blocks. What has not ended by then never runs again. Returns
+        whether nothing was left.
+        """
+        try:
+            clean = not self.is_closed() and not self._unfinished()
+            if not clean:
+                self._end_unfinished(time.monotonic() + seconds)
+        finally:
+            if self._own_threads is not None:
+                self._own_threads.shutdown(wait=False, cancel_futures=True)
+            self.close()
+        return clean
+
+    def _end_unfinished(self, until: float) -> None:
+        self.set_task_factory(None)
+        self.set_exception_handler(None)
+        self.set_debug(enabled=False)
+        # Tasks and transports may be of classes that users have made, and raise anything.
+        for end in (self._cancel_all, self._close_generators):
+            with contextlib.suppress(BaseException):
+                end(until)
+        for task in asyncio.all_tasks(self):
+            _close_coroutine(task)
+
+    def _unfinished(self) -> bool:
+        # `all_tasks` looks at all tasks of all loops: too much for each of hundreds of attempts
+        tasks = any(not task.done() for task in self._tasks)
+        return bool(tasks or self._running_children() or self._generators())
+
+    def _running_children(self) -> list[SubprocessTransport]:
+        return [child for child in self._children if child.get_returncode() is None]
+
+    def _generators(self) -> int:
+        # Closing none costs as much as the rest of an attempt; there is no public way to ask.
+        return len(getattr(self, "_asyncgens", "unknown"))
+
+    def _cancel_all(self, until: float) -> None:
+        cancelled: set[asyncio.Task[Any]] = set()
+
+        def left() -> bool:
+            tasks = asyncio.all_tasks(self)
+            for task in tasks - cancelled:
+                with contextlib.suppress(BaseException):
+                    task.cancel()
+            cancelled.update(tasks)
+            return bool(tasks or self._running_children())
+
+        for child in self._running_children():
+            with contextlib.suppress(BaseException):
+                child.close()  # kills it
+        self._run_while(left, until)
+
+    def _close_generators(self, until: float) -> None:
+        if self._generators() and not self.is_closed():
+            closing = self.create_task(self.shutdown_asyncgens())
+            self._run_while(lambda: not closing.done(), until)
+
+    def _run_while(self, condition: Callable[[], bool], until: float) -> None:
+        while condition() and time.monotonic() < until and not self.is_closed():
+            # What is left may raise anything, out of a callback too.
+            with contextlib.suppress(BaseException):
+                timer = self.call_later(_POLL_SECONDS, self.stop)
+                self.run_forever()
+                timer.cancel()
+
+
+def _close_coroutine(task: asyncio.Task[Any]) -> None:
+    """Run the `finally` blocks of a task here that is never resumed, not wherever it is collected.
+
+    The garbage collector may run in any thread, and in none of ours may a user's code block.
+    """
+    with contextlib.suppress(BaseException):
+        coroutine = task.get_coro()
+        if coroutine is not None:
+            coroutine.close()
+
+
 class Running(Generic[T]):
-    """A coroutine on the loop, seen from other threads."""
+    """A coroutine on a loop, seen from other threads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to `loop`; `LoopThread.start` makes these."""
-        self._loop = loop
-        self._future: Future[T] = Future()
+    def __init__(self) -> None:
+        """Not begun yet; loops make these."""
+        self._changed = threading.Condition()
+        self._value: T
+        self._error: BaseException | None = None
+        self._settled = False
+        self._ended = False
+        self._overdue = False
+        self._until = math.inf
+        """When waiting ends in any case: the grace time after a cancellation, or at the end."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[T] | None = None
-        self._cancelled_early = False
+        self._cancelled = False
 
-    def begin(self, work: Coroutine[Any, Any, T]) -> None:
-        """Start the coroutine; called once, on the loop's thread."""
-        self._task = self._loop.create_task(work)
-        self._task.add_done_callback(self._done)
-        if self._cancelled_early:
-            self._task.cancel()
+    # from other threads
 
-    def wait(self, seconds: float | None = None) -> bool:
+    def wait(self, seconds: float = math.inf) -> bool:
         """Wait until the coroutine has ended, at most `seconds`; return whether it has."""
-        return bool(wait_for([self._future], timeout=seconds).done)
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not self._ended:
+                now = time.monotonic()
+                if now >= self._until:
+                    self._settle(error=LeftBehindError("The work did not end when told to."))
+                    self._ended = self._overdue = True
+                elif now >= deadline:
+                    return False
+                else:
+                    left = min(deadline, self._until) - now
+                    self._changed.wait(None if left == math.inf else left)
+        return True
 
     def result(self) -> T:
         """Return what the ended coroutine returned, or raise what it raised.
 
-        Raises `asyncio.CancelledError` where it was cancelled and LeftBehindError where it did not
-        heed that in time.
+        Raises `asyncio.CancelledError` where it was cancelled, LeftBehindError where it did not
+        heed that in time, and LoopEndedError where its loop ended before it.
         """
-        return self._future.result()
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
 
     def cancel(self, grace_seconds: float) -> None:
-        """Cancel the coroutine from any thread; it has `grace_seconds` to end itself."""
-        self._loop.call_soon_threadsafe(self._cancel, grace_seconds)
+        """Cancel the coroutine, once; it has `grace_seconds` to end itself."""
+        with self._changed:
+            self._until = min(self._until, time.monotonic() + grace_seconds)
+            self._changed.notify_all()
+            first, self._cancelled = not self._cancelled, True
+            loop, task = self._loop, self._task
+        if first and loop is not None and task is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                loop.call_soon_threadsafe(task.cancel)
 
-    def abandon(self) -> None:
-        """Stop waiting for the coroutine, whatever it still does; `result` raises from now on."""
-        if not self._future.done():
-            self._future.set_exception(LeftBehindError("The work did not end when told to."))
+    def give_up(self, error: BaseException) -> None:
+        """End it with `error` unless it has ended, whatever it still does."""
+        with self._changed:
+            self._settle(error=error)
+            self._ended = True
+            self._changed.notify_all()
 
-    def _cancel(self, grace_seconds: float) -> None:
-        if self._task is None:
-            self._cancelled_early = True
-        else:
-            self._task.cancel()
-        self._loop.call_later(grace_seconds, self.abandon)
+    # from the loop's own thread
 
-    def _done(self, task: asyncio.Task[T]) -> None:
-        if self._future.done():
-            return
-        if task.cancelled():
-            self._future.set_exception(asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
-            self._future.set_exception(error)
-        else:
-            self._future.set_result(task.result())
+    def begin(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
+        """Start the coroutine on `loop`; one that has been given up is never started."""
+        with self._changed:
+            if self._ended:
+                work.close()
+                return
+            self._loop = loop
+            self._task = loop.create_task(work)
+            if self._cancelled:
+                self._task.cancel()
+
+    def on_done(self, call: Callable[["asyncio.Task[T]"], object]) -> None:
+        """Call back on the loop once the coroutine has ended."""
+        if self._task is not None:
+            self._task.add_done_callback(call)
+
+    def settle(self, task: "asyncio.Task[T]", *, within: float = 0.0) -> None:
+        """Keep how the task has ended; who waits for it goes on after `finish`, or `within`."""
+        with self._changed:
+            if task.cancelled():
+                self._settle(error=asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
+                self._settle(error=error)
+            elif not self._settled:
+                self._settled, self._value = True, task.result()
+            self._until = min(self._until, time.monotonic() + within)
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Let those go on who wait."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _settle(self, *, error: BaseException) -> None:
+        if not self._settled:
+            self._settled, self._error = True, error
+
+
+class _Host:
+    """One loop on its thread, and what runs there."""
+
+    def __init__(self, resolving: Threads) -> None:
+        self.loop = EventLoop(resolving)
+        self.running: set[Running[Any]] = set()
+        self.over = False
 
 
 class LoopThread:
-    """Runs one event loop on a daemon thread from `__init__` until `close`."""
+    """Runs one event loop on a daemon thread until `close`, and another one where that ends."""
 
     def __init__(self, name: str = "agents") -> None:
         """Start the loop; make it after a fork, never before."""
         self._name = name
-        self._renewing = threading.Lock()
-        self.loop, self._thread = self._begin()
+        self._changing = threading.Lock()
+        self._closing = False
+        self._resolving = Threads(f"{name}: name resolution", _RESOLVING_THREADS)
+        self._host, self._thread = self._begin()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The present loop."""
+        return self._host.loop
 
     def start(self, work: Coroutine[Any, Any, T]) -> Running[T]:
         """Start a coroutine from any thread."""
-        running: Running[T] = Running(self.loop)
-        self.loop.call_soon_threadsafe(running.begin, work)
+        running: Running[T] = Running()
+        with self._changing:
+            host, closing = self._host, self._closing
+            host.running.add(running)
+        if closing:
+            work.close()
+            running.give_up(LoopEndedError("The event loop is closed."))
+            return running
+
+        def begin() -> None:
+            running.begin(host.loop, work)
+            running.on_done(done)
+
+        def done(task: "asyncio.Task[T]") -> None:
+            host.running.discard(running)
+            running.settle(task)
+            running.finish()
+
+        try:
+            host.loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # the loop was closed a moment ago
+            work.close()
+            running.give_up(LoopEndedError("The event loop is closed."))
         return running
 
     def renew(self) -> bool:
         """Go on with a new loop where the present one is held up; return whether it was.
 
-        A coroutine that blocks its thread can't be stopped. It and all others on its loop are left
-        to themselves; should it ever let go, they go on.
+        All that runs on it ends with LoopEndedError. Code that blocks its thread can't be stopped;
+        when it lets go, what is left of the loop is cancelled.
         """
-        with self._renewing:
-            alive = threading.Event()
-            self.loop.call_soon_threadsafe(alive.set)
-            if alive.wait(_ALIVE_SECONDS):
-                return False
-            self.loop, self._thread = self._begin()
-            return True
+        host, alive = self._host, threading.Event()
+        with contextlib.suppress(RuntimeError):
+            host.loop.call_soon_threadsafe(alive.set)
+            if not alive.wait(_ALIVE_SECONDS):
+                self._replace(host, LoopEndedError("The event loop was held up."))
+                host.loop.call_soon_threadsafe(host.loop.stop)
+                return True
+        return False
 
     def close(self, seconds: float = 5.0) -> None:
         """Cancel what still runs, wait for it at most `seconds`, and end the loop."""
-        ending = self.start(_end_all())
-        ending.wait(seconds)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(seconds)
-        if not self._thread.is_alive():
-            self.loop.close()
+        with self._changing:
+            self._closing = True
+            host, thread = self._host, self._thread
+        with contextlib.suppress(RuntimeError):
+            host.loop.call_soon_threadsafe(host.loop.stop)
+        thread.join(seconds)
+        self._resolving.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
+    def _begin(self) -> tuple[_Host, threading.Thread]:
+        host = _Host(self._resolving)
+        thread = threading.Thread(target=self._live, args=(host,), name=self._name, daemon=True)
         thread.start()
-        return loop, thread
+        return host, thread
 
+    def _live(self, host: _Host) -> None:
+        """Run a loop to its end, whatever that is, and have another one take its place."""
+        cause: BaseException | None = None
+        try:
+            host.loop.run_forever()
+        except BaseException as error:  # noqa: BLE001 - a callback may raise SystemExit
+            cause = error
+        ended = LoopEndedError(f"The event loop ended{f': {cause!r}' if cause else ''}.")
+        ended.__cause__ = cause
+        if not self._closing:
+            self._replace(host, ended)
+        host.loop.wind_up(_WIND_UP_SECONDS)
+        self._end_all(host, ended)
 
-async def _end_all() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
+    def _replace(self, host: _Host, reason: LoopEndedError) -> None:
+        with self._changing:
+            if not host.over and not self._closing:
+                self._host, self._thread = self._begin()
+            host.over = True
+        self._end_all(host, reason)
+
+    def _end_all(self, host: _Host, reason: LoopEndedError) -> None:
+        for running in list(host.running):
+            running.give_up(reason)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,16 +21,19 @@ from celeriac.kit.proctable import (
     send_signal,
     still_running,
 )
+from celeriac.kit.threads import PROCESSES
 
 __all__ = [
     "ProcessIdentity",
     "ResourceLimits",
     "UserIds",
+    "children_descriptor_limit",
     "find_members",
     "guarded_command",
     "identify",
     "launch",
     "limit_resources",
+    "raise_descriptor_limit",
     "send_signal",
     "set_parent_death_signal",
     "still_running",
@@ -55,6 +59,31 @@ class ResourceLimits:
 
 
 NO_LIMITS = ResourceLimits()
+
+
+class _Descriptors:
+    """What the soft limit of open files was before this process has raised its own."""
+
+    soft: int | None = None
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as its hard limit allows; return how many.
+
+    Children of `guarded_command` get the soft limit back that there was before: programs that use
+    select(2) break with descriptors above 1023.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        if _Descriptors.soft is None:
+            _Descriptors.soft = soft
+    return hard
+
+
+def children_descriptor_limit() -> int | None:
+    """Return the soft limit of open files that children must be given; None where it is ours."""
+    return _Descriptors.soft
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +119,7 @@ def guarded_command(
         "" if become is None else str(become.user),
         "" if become is None else str(become.group),
         "" if lifeline is None else str(lifeline),
+        "" if _Descriptors.soft is None else str(_Descriptors.soft),
     )
     return [sys.executable, "-I", "-S", guard.__file__, *settings, *command]
 
@@ -149,12 +179,19 @@ async def terminate_group_async(
     Cancelled on its way it leaves processes behind: shield it.
     """
     steps = _termination(leader, grace_seconds, marker)
-    while True:
+
+    def next_step() -> float | frozenset[ProcessIdentity]:
         try:
-            await asyncio.sleep(next(steps))
+            return next(steps)
         except StopIteration as end:
             survivors: frozenset[ProcessIdentity] = end.value
             return survivors
+
+    while True:
+        step = await PROCESSES.run(next_step)  # which may read the whole table of processes
+        if not isinstance(step, float):
+            return step
+        await asyncio.sleep(step)
 
 
 _Steps = Generator[float, None, frozenset[ProcessIdentity]]

@@ -17,8 +17,16 @@ def without_password(url: str) -> str:
 
 
 def psycopg_url(database_url: str) -> str:
-    """Return `database_url` with SQLAlchemy's psycopg 3 driver named in its scheme."""
+    """Return `database_url` with SQLAlchemy's psycopg 3 driver named in its scheme.
+
+    Several hosts, separated by commas as libpq has them, become parameters as SQLAlchemy has them.
+    """
     for scheme in ("postgresql://", "postgres://"):
         if database_url.startswith(scheme):
-            return "postgresql+psycopg://" + database_url.removeprefix(scheme)
-    return database_url
+            database_url = "postgresql+psycopg://" + database_url.removeprefix(scheme)
+    parts = urlsplit(database_url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return database_url
+    query = "&".join([f"host={host}" for host in hosts.split(",")] + parts.query.split("&"))
+    return f"{parts.scheme}://{user}{at}{parts.path}?{query.rstrip('&')}"

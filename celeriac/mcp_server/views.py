@@ -80,7 +80,7 @@ class ExecutionBrief(BaseModel):
     cost: float = Field(description="US dollars, where prices are known.")
 
     @classmethod
-    def of(cls, execution: wire.Execution) -> Self:
+    def of(cls, execution: wire.ExecutionSummary) -> Self:
         """Return what a list shows of `execution`."""
         return cls(**_shared(execution), error_code=execution.error_code)
 
@@ -172,7 +172,7 @@ class TextPage(BaseModel):
     next_offset: int | None = Field(description="Send it as `offset` for what follows.")
 
 
-def _shared(execution: wire.Execution) -> dict[str, Any]:
+def _shared(execution: wire.ExecutionSummary) -> dict[str, Any]:
     return {
         "id": execution.id,
         "task": execution.task_name,

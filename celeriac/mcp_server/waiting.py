@@ -11,6 +11,7 @@ from pydantic import Field
 from celeriac import wire
 from celeriac.client import Client
 from celeriac.domain.events import EventType
+from celeriac.kit.threads import Threads
 from celeriac.mcp_server.access import Access, ToolContext
 from celeriac.mcp_server.parameters import ExecutionId
 from celeriac.mcp_server.toolbox import READS, make_tool
@@ -22,6 +23,7 @@ _FIRST_LOOK_SECONDS = 0.1
 _LONGEST_LOOK_SECONDS = 1.0
 _SLOWER = 1.5
 _ABOUT_QUESTIONS = {EventType.APPROVAL_ASKED, EventType.APPROVAL_ANSWERED}
+_REQUESTS = Threads("requests", 16)
 
 
 class WaitedFor(ExecutionState):
@@ -91,15 +93,15 @@ class _Watch:
         return WaitedFor.after(execution, asks=self._asked)
 
     async def _look(self) -> wire.Execution:
-        return await asyncio.to_thread(self._client.executions.get, self._id)
+        return await _REQUESTS.run(self._client.executions.get, self._id)
 
     async def _has_question(self) -> bool:
         questions = self._client.approvals.list(status="open", execution_id=self._id)
-        return await asyncio.to_thread(next, questions, None) is not None
+        return await _REQUESTS.run(next, questions, None) is not None
 
     async def _has_news(self) -> bool:
         """Whether there are new events: small to ask for, where a whole row may be large."""
-        news = await asyncio.to_thread(
+        news = await _REQUESTS.run(
             lambda: list(self._client.executions.events(self._id, after=self._seen))
         )
         if news:

@@ -41,6 +41,11 @@ class ActiveAttempts:
         with self._lock:
             return list(self._attempts.values())
 
+    def among(self, execution_ids: Iterable[UUID]) -> list[UUID]:
+        """Return those of the executions that run here."""
+        with self._lock:
+            return [key for key in execution_ids if key in self._attempts]
+
     def stop(self, execution_ids: Iterable[UUID], reason: StopReason) -> None:
         """Stop those of the executions that run here."""
         with self._lock:

@@ -1,6 +1,6 @@
 """Admission: leave for a model call, of the provider's limits and of all budgets."""
 
-import asyncio
+from datetime import date
 from uuid import uuid4
 
 from celeriac.domain.errors import ProviderRateLimitedError
@@ -32,30 +32,34 @@ class Admission:
             reserved = await self._book.reserve(lease, job, call, may_park=may_park)
         except BaseException:
             if taken is not None:
-                await asyncio.to_thread(self._limits.give_back, taken)
+                await self._limits.give_back(taken)
             raise
         if taken is None and reserved is None:
             return None
-        return Ticket(reserved or uuid4(), reserved=reserved is not None, taken=taken)
+        if reserved is None:
+            return Ticket(uuid4(), reserved=False, taken=taken)
+        ticket, day = reserved
+        return Ticket(ticket, taken=taken, day=day)
 
-    async def charge(self, lease: Lease, job: Job, call: ModelCall, ticket: Ticket | None) -> None:
+    async def charge(
+        self, lease: Lease, job: Job, call: ModelCall, ticket: Ticket | None
+    ) -> date | None:
         """Put what a call used in the place of what was reserved for it.
 
         One that was not reserved for is booked after the fact; raises BudgetSpentError where it
-        exceeds a budget.
+        exceeds a budget. Returns the day (UTC) of the budget windows that it was booked in.
         """
         used = _used(call)
         if ticket is not None and ticket.taken is not None:
-            await asyncio.to_thread(self._limits.correct, ticket.taken, used.tokens)
+            await self._limits.correct(ticket.taken, used.tokens)
         if ticket is not None and ticket.reserved:
-            await self._book.settle(job, ticket.id, used)
-        else:
-            await self._book.spend(lease, job, used)
+            return await self._book.settle(job, ticket.id, used) or ticket.day
+        return await self._book.spend(lease, job, used)
 
     async def release(self, job: Job, ticket: Ticket) -> None:
         """Give back what was reserved for a call that came to nothing."""
         if ticket.taken is not None:
-            await asyncio.to_thread(self._limits.correct, ticket.taken, 0)
+            await self._limits.correct(ticket.taken, 0)
         if ticket.reserved:
             await self._book.settle(job, ticket.id, NOTHING)
 

@@ -1,5 +1,6 @@
 """Agents: making, reading and changing them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,10 +10,16 @@ from sqlalchemy import Connection
 from celeriac.db import agents, audit, tasks
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import AgentSpec
+from celeriac.domain.agent import AgentSpec, CrewaiAgent
 from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Agent
-from celeriac.domain.errors import ConflictError, NameTakenError, NotFoundError
+from celeriac.domain.environment import EnvironmentRule
+from celeriac.domain.errors import (
+    ConflictError,
+    InvalidInputError,
+    NameTakenError,
+    NotFoundError,
+)
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.ids import parse_uuid
 
@@ -45,13 +52,15 @@ class Agents:
     Where a `reference` is taken it is an id, or the name of one of the actor's own agents.
     """
 
-    def __init__(self, database: Database) -> None:
-        """Work on `database`."""
+    def __init__(self, database: Database, environment: EnvironmentRule | None = None) -> None:
+        """Work on `database`; `environment` says which variables agents may name: None for none."""
         self._database = database
+        self._environment = environment or EnvironmentRule()
 
     def create(self, actor: Actor, new: NewAgent) -> Agent:
-        """Store an agent at version 1. Raises ForbiddenError, NameTakenError."""
+        """Store an agent at version 1. Raises ForbiddenError, NameTakenError, InvalidInputError."""
         actor.require(Role.OPERATOR)
+        self._check(new.spec)
         with self._database.transaction() as connection:
             agent = add_agent(connection, actor, new)
         logger.info("agent.created", agent_id=agent.id, name=new.name)
@@ -67,19 +76,38 @@ class Agents:
         before = read_cursor(_KIND, cursor)
         with self._database.statement() as connection:
             found = agents.find(connection, owner=actor.scope, before=before, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind=_KIND, key=lambda agent: agent.id)
+        return Page.cut(
+            found.items, limit=limit, kind=_KIND, key=lambda agent: agent.id, more=found.more
+        )
 
     def change(self, actor: Actor, reference: str, wanted: AgentChange) -> Agent:
         """Change an agent; executions submitted from now on use it as it is then.
 
-        Raises ForbiddenError, NotFoundError.
+        Raises ForbiddenError, NotFoundError, InvalidInputError.
         """
         actor.require(Role.OPERATOR)
+        if wanted.spec is not None:
+            self._check(wanted.spec)
         with self._database.transaction() as connection:
             agent = _found(connection, actor, reference, lock=True)
             changed = change_agent(connection, actor, agent, wanted)
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
+
+    def faults(self, spec: AgentSpec) -> Iterator[InvalidInputError]:
+        """Yield what the workers would refuse when it runs, or what costs too much."""
+        refusal = self._environment.refusal(getattr(spec, "environment", ()))
+        if refusal:
+            yield InvalidInputError(refusal, field="spec.environment")
+        faults = [str(each) for each in spec.crew.check()] if isinstance(spec, CrewaiAgent) else []
+        if faults:
+            yield InvalidInputError(
+                f"The crew can't be run: {'; '.join(faults)}", field="spec.crew", faults=faults
+            )
+
+    def _check(self, spec: AgentSpec) -> None:
+        for fault in self.faults(spec):
+            raise fault
 
     def delete(self, actor: Actor, reference: str) -> None:
         """Delete an agent that no task uses; its versions stay for what they did.

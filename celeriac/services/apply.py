@@ -30,6 +30,7 @@ from celeriac.domain.task import TaskSpec
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.services.agents import (
     AgentChange,
+    Agents,
     NewAgent,
     add_agent,
     agent_named,
@@ -63,9 +64,10 @@ class _Step:
 class Apply:
     """Applies documents. Safe to share between threads."""
 
-    def __init__(self, database: Database, budgets: Budgets) -> None:
-        """Work on `database`; `budgets` hears of those that were set."""
+    def __init__(self, database: Database, agents: Agents, budgets: Budgets) -> None:
+        """Work on `database`; `agents` checks theirs, `budgets` hears of those that were set."""
         self._database = database
+        self._agents = agents
         self._budgets = budgets
 
     def __call__(self, actor: Actor, document: Document, *, dry_run: bool) -> list[Outcome]:
@@ -79,18 +81,24 @@ class Apply:
         actor.require(Role.OPERATOR)
         if any(entry.user_id is not None for entry in document.budgets):
             actor.require(Role.ADMIN)
+        faults = [*duplicates(document), *self._agent_faults(document)]
         with self._database.transaction() as connection:
             if not dry_run:
                 owners.hold_catalog(connection, actor.user_id)
             plan = _Plan(connection, actor, document, lock=not dry_run)
             steps = plan.steps()
-            if plan.faults:
-                raise DocumentInvalidError([(fault.field, fault.message) for fault in plan.faults])
+            if faults := [*faults, *plan.faults]:
+                raise DocumentInvalidError([(fault.field, fault.message) for fault in faults])
             if dry_run:
                 return [step.outcome for step in steps]
             outcomes = [step.write(connection) for step in steps]
         self._after(actor, outcomes)
         return outcomes
+
+    def _agent_faults(self, document: Document) -> Iterator[DocumentFault]:
+        for index, entry in enumerate(document.agents):
+            for fault in self._agents.faults(entry.spec):
+                yield DocumentFault(f"agents.{index}.{_in_spec(fault.field)}", fault.message)
 
     def _after(self, actor: Actor, outcomes: Sequence[Outcome]) -> None:
         """Tell of what is committed."""
@@ -120,7 +128,7 @@ class _Plan:
         self._lock = lock
         self._agents = {entry.name for entry in document.agents}
         self._tasks: dict[str, Task | None] = {}
-        self.faults: list[DocumentFault] = list(duplicates(document))
+        self.faults: list[DocumentFault] = []
 
     def steps(self) -> list[_Step]:
         """Return what is to be done, in the order of the document; fills `faults`."""

@@ -7,6 +7,7 @@ import struct
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64Error
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -36,8 +37,12 @@ class ApprovalLinks:
     which is answered once.
     """
 
-    def __init__(self, secret_key: str) -> None:
-        """Sign with a key that is derived from `secret_key`."""
+    def __init__(self, secret_key: str, now: Callable[[], float] = time.time) -> None:
+        """Sign with a key that is derived from `secret_key`; `now` is the clock of questions.
+
+        It returns the seconds since 1970.
+        """
+        self._now = now
         self._key = hmac.new(secret_key.encode(), _PURPOSE, hashlib.sha256).digest()
 
     def token(self, approval_id: UUID, expires_at: datetime, *, links_revoked: int = 0) -> str:
@@ -62,7 +67,7 @@ class ApprovalLinks:
         if not (signed and hmac.compare_digest(mac, self._mac(content))):
             raise _invalid()
         approval_id, until, revoked, _ = _CONTENT.unpack(content)
-        if time.time() >= until:
+        if self._now() >= until:
             raise _invalid()
         return Link(UUID(bytes=approval_id), revoked)
 

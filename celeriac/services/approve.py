@@ -55,7 +55,9 @@ class Approvals:
             wanted = replace(wanted, owner_id=actor.scope)
         with self._database.statement() as connection:
             found = approvals.find(connection, wanted, before=before, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind=_KIND, key=lambda approval: approval.id)
+        return Page.cut(
+            found.items, limit=limit, kind=_KIND, key=lambda each: each.id, more=found.more
+        )
 
     def to_link(self, actor: Actor, approval_id: UUID) -> Approval:
         """Return an open question that a signed link may be made for, and record that one is.

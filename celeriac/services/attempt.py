@@ -1,10 +1,12 @@
 """One attempt in flight: what its runner may do, and how it is stopped from outside."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
@@ -50,13 +52,13 @@ class Attempt:
         lease: Lease,
         *,
         workdir: Path,
-        deadline: float,
         correlation: Mapping[str, str],
         on_delta: Callable[[UUID, JsonObject], None],
     ) -> None:
-        """Stand for `lease`; `deadline` is the hard limit in `time.monotonic()` seconds."""
+        """Stand for `lease`; what the attempt is to do is not known yet."""
         self.lease = lease
-        self.deadline = deadline
+        self.deadline = math.inf
+        """The hard limit in `time.monotonic()` seconds, once the plan is known."""
         self.correlation = correlation
         self.stop_reason: StopReason | None = None
         self.told = False
@@ -65,6 +67,10 @@ class Attempt:
         self.has_session = False
         """Whether a session was made or written to; said before it is certain."""
         self._notes = Notes(lease)
+        self._batch: Notes | None = None
+        """What was sent and is not known to be stored: sent again as it is, before all else."""
+        self._batches = 0
+        self._closed = False
         self._workdir = workdir
         self._has_workdir = False
         self._on_delta = on_delta
@@ -93,7 +99,7 @@ class Attempt:
 
         Raises TypeError, here and not later, for data that JSON can't hold.
         """
-        event = NewEvent(kind, storable(data))
+        event = NewEvent(kind, storable(data), time.monotonic())
         self.spoke |= kind in _SPEECH
         self._note(lambda notes: notes.events.append(event))
         await self._wait_for_room()
@@ -134,6 +140,7 @@ class Attempt:
 
     async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
         """Record a model call and its event, and book it; see `RunContext.charge`."""
+        made = time.monotonic()
         if self._backed.plays_cassette:
             call = call.played()
         reason = call.finish_reason
@@ -157,14 +164,16 @@ class Attempt:
                     "cost": None if call.cost is None else str(call.cost),
                 }
             ),
+            made,
         )
+        day: date | None = None
 
         def add(notes: Notes) -> None:
-            notes.calls.append(call)
+            notes.calls.append(replace(call, made=made, day=day))
             notes.events.append(event)
 
         try:
-            await self._backed.charge(call, ticket)
+            day = await self._backed.charge(call, ticket)
         finally:
             self.spoke = True
             self._note(add)  # it was made, whatever the budgets say of it
@@ -186,7 +195,8 @@ class Attempt:
             None if total is None else float(total),
             storable_text(note),
         )
-        event = NewEvent(EventType.PROGRESS, storable({"done": done, "total": total, "note": note}))
+        data = storable({"done": done, "total": total, "note": note})
+        event = NewEvent(EventType.PROGRESS, data, time.monotonic())
 
         def add(notes: Notes) -> None:
             notes.progress = (done, total, note)
@@ -195,19 +205,42 @@ class Attempt:
         self._note(add)
         await self._wait_for_room()
 
-    def take_notes(self) -> Notes:
-        """Return what is not stored yet and forget it; the caller stores it or gives it back."""
-        with self._lock:
-            taken, self._notes = self._notes, Notes(self.lease)
-        return taken
+    def next_batch(self) -> Notes | None:
+        """Return the batch that is to be stored now, or None.
 
-    def give_back(self, notes: Notes) -> None:
-        """Put notes that could not be stored before those that came since."""
+        It is the same until `batch_stored` or `batch_refused` is called, so that a try whose answer
+        got lost can be told from one that stored nothing.
+        """
         with self._lock:
-            notes.events.extend(self._notes.events)
-            notes.calls.extend(self._notes.calls)
-            notes.progress = self._notes.progress or notes.progress
-            self._notes = notes
+            return None if self._closed else self._next_batch()
+
+    def batch_stored(self) -> None:
+        """Go on with the next batch."""
+        with self._lock:
+            self._batch = None
+            self._batches += 1
+
+    def batch_refused(self, instead: Notes | None = None) -> None:
+        """Forget a batch that the database refuses, or send `instead` under the same number."""
+        with self._lock:
+            self._batch = instead
+
+    def last_batches(self) -> list[Notes]:
+        """Return all that is not known to be stored: at most two batches. No others follow."""
+        batches = []
+        with self._lock:
+            self._closed = True
+            while (batch := self._next_batch()) is not None:
+                batches.append(batch)
+                self._batch = None
+                self._batches += 1
+        return batches
+
+    def _next_batch(self) -> Notes | None:
+        if self._batch is None and self._notes:
+            self._batch, self._notes = self._notes, Notes(self.lease)
+            self._batch.number = self._batches + 1
+        return self._batch
 
     def on_stop(self, cancel: Callable[[], object]) -> None:
         """Name what stops the running agent; called at once where a stop was asked for before."""

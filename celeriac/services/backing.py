@@ -1,8 +1,9 @@
 """What stands behind a running attempt: its session, its questions, its leave to call models."""
 
-import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from uuid import UUID
 
 import structlog
@@ -13,6 +14,7 @@ from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.execution import Lease
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.threads import Threads
 from celeriac.logs import Step
 from celeriac.services.admission import Admission
 from celeriac.services.conversations import Conversations
@@ -31,10 +33,12 @@ class Backing:
     conversations: Conversations
     questions: Questions
     tapes: Tapes
+    threads: Threads
+    """Those of the database."""
 
 
 class Backed:
-    """Those services, for one attempt; called on the event loop, working in threads."""
+    """Those services, for one attempt; called on any event loop, working in threads."""
 
     def __init__(self, backing: Backing, lease: Lease, job: Job, runner: Runner) -> None:
         """Serve the attempt of `lease`, which does `job` with `runner`."""
@@ -44,7 +48,7 @@ class Backed:
         self._runner = runner
         self._parent_id = job.session.id if job.session and job.forks else None
         self._session_id = job.session.id if job.session and not job.forks else None
-        self._saving = asyncio.Lock()
+        self._saving = threading.Lock()
 
     @property
     def plays_cassette(self) -> bool:
@@ -59,11 +63,11 @@ class Backed:
             self._lease, self._job, call, may_park=self._runner.resumable
         )
 
-    async def charge(self, call: ModelCall, ticket: Ticket | None) -> None:
-        """Put what a call used in the place of what was reserved for it."""
+    async def charge(self, call: ModelCall, ticket: Ticket | None) -> date | None:
+        """Put what a call used in the place of what was reserved for it; see `Admission.charge`."""
         if self.plays_cassette:
-            return
-        await self._backing.admission.charge(self._lease, self._job, call, ticket)
+            return None
+        return await self._backing.admission.charge(self._lease, self._job, call, ticket)
 
     async def release(self, ticket: Ticket) -> None:
         """Give back what was reserved for a call that came to nothing."""
@@ -75,38 +79,36 @@ class Backed:
 
     async def answers(self) -> Mapping[str, Answer]:
         """Return the answers there are."""
-        return await asyncio.to_thread(self._backing.questions.answers, self._lease.execution_id)
+        answers = self._backing.questions.answers
+        return await self._backing.threads.run(answers, self._lease.execution_id)
 
     async def cassette(self) -> Cassette:
         """Return the cassette to play."""
         cassette_id = self._job.options.cassette_id
         if cassette_id is None:
             raise CassetteUnavailableError("The options of the execution name no cassette.")
-        return await asyncio.to_thread(self._backing.tapes.load, cassette_id)
+        return await self._backing.threads.run(self._backing.tapes.load, cassette_id)
 
     async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
         """Add to the execution's cassette."""
-        add = self._backing.tapes.add
-        return await asyncio.to_thread(add, self._lease, self._job, interactions, complete=complete)
+        return await self._backing.threads.run(
+            self._backing.tapes.add, self._lease, self._job, interactions, complete=complete
+        )
 
     async def save_session(self, *, external_id: str | None, state: JsonValue) -> UUID:
         """Store what is needed to go on; make the session on first use."""
+        return await self._backing.threads.run(self._save_session, external_id, state)
+
+    def _save_session(self, external_id: str | None, state: JsonValue) -> UUID:
         conversations = self._backing.conversations
-        async with self._saving:
+        with self._saving:
             if self._session_id is None:
-                self._session_id = await asyncio.to_thread(
-                    conversations.begin,
-                    self._lease,
-                    runner=self._runner.name,
-                    parent_id=self._parent_id,
+                self._session_id = conversations.begin(
+                    self._lease, runner=self._runner.name, parent_id=self._parent_id
                 )
                 logger.info(Step.SESSION_CREATED, session_id=self._session_id)
             if external_id is not None or state is not None:
-                await asyncio.to_thread(
-                    conversations.save,
-                    self._lease,
-                    self._session_id,
-                    external_id=external_id,
-                    state=state,
+                conversations.save(
+                    self._lease, self._session_id, external_id=external_id, state=state
                 )
-        return self._session_id
+            return self._session_id

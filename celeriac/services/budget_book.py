@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -29,7 +30,7 @@ from celeriac.services.budget_words import (
     sentence,
     spent_error,
 )
-from celeriac.services.patience import patiently
+from celeriac.services.patience import patiently, patiently_in
 from celeriac.services.ports import Job, LiveEvents
 from celeriac.services.questions import Questions
 
@@ -71,14 +72,17 @@ class BudgetBook:
     def __init__(self, database: Database, questions: Questions, live: LiveEvents) -> None:
         """Keep the book in `database`, ask people through `questions`, tell `live` of it."""
         self._database = database
+        self._threads = database.threads
         self._questions = questions
         self._live = live
         self._subjects = _Subjects(database)
 
     async def reserve(
         self, lease: Lease, job: Job, call: PlannedCall, *, may_park: bool
-    ) -> UUID | None:
+    ) -> tuple[UUID, date] | None:
         """Reserve for a call in all budgets that apply; None where none does.
+
+        Returns the reservation's ticket and the day (UTC) of its windows.
 
         Waits while other calls under way hold what is left. Raises BudgetSpentError,
         MustWaitError where the attempt may be parked, AgentMisconfiguredError for a call without
@@ -87,14 +91,15 @@ class BudgetBook:
         if not await self._applies(job):
             return None
         until = time.monotonic() + _IN_PLACE_SECONDS
+        ticket = uuid4()
         while True:
-            ticket, found = await asyncio.to_thread(self._reserve, lease, job, call)
+            found = await self._reserve(lease, job, call, ticket)
             if not found.held:
                 raise LeaseLostError("This worker no longer owns the attempt.")
             if not found.standings:
                 return None
             if found.admitted:
-                return ticket
+                return ticket, found.day
             check_price(call, found.standings)
             spent = [each for each in found.standings if each.spent_out]
             if spent:
@@ -102,68 +107,15 @@ class BudgetBook:
                 continue
             patient = time.monotonic() <= until
             if may_park and not patient:
-                seconds = await asyncio.to_thread(self._seconds_behind_others, lease.execution_id)
+                seconds = await self._threads.run(self._seconds_behind_others, lease.execution_id)
                 raise MustWaitError(parked_behind(found.standings, seconds))
             await asyncio.sleep(random.uniform(*(_LOOK_SECONDS if patient else _LATER_SECONDS)))
 
-    async def settle(self, job: Job, ticket: UUID, used: Used) -> None:
-        """Put what a call used in the place of its reservation."""
-        await asyncio.to_thread(self._settle, job, ticket, used)
+    async def settle(self, job: Job, ticket: UUID, used: Used) -> date | None:
+        """Put what a call used in the place of its reservation.
 
-    async def spend(self, lease: Lease, job: Job, used: Used) -> None:
-        """Book a call that nothing was reserved for, after it was made.
-
-        Raises BudgetSpentError where that exceeds a budget and nobody allows more.
+        Returns the day (UTC) of the windows where they are not those of the reservation.
         """
-        if not await self._applies(job):
-            return
-        found = await asyncio.to_thread(self._spend, job, used)
-        exceeded = [each for each in found.standings if each.exceeded]
-        if exceeded:
-            await self._ask_for_more(lease, job, exceeded, may_park=False)
-
-    async def _applies(self, job: Job) -> bool:
-        if job.budget is not None:
-            return True
-        if not self._subjects.fresh:
-            await asyncio.to_thread(self._subjects.read)
-        return self._subjects.include(job.owner_id, job.task_id)
-
-    def _reserve(self, lease: Lease, job: Job, call: PlannedCall) -> tuple[UUID, Reserving]:
-        payer, tokens = _payer(job), call.input_tokens + call.output_tokens
-
-        def reserve() -> tuple[UUID, Reserving]:
-            ticket = uuid4()  # one whose answer got lost is the keeper's to release
-            with self._database.statement() as connection:
-                return ticket, _with_windows(
-                    lambda: budgets.reserve(
-                        connection, lease, payer, ticket=ticket, cost=call.cost, tokens=tokens
-                    ),
-                    lambda: budgets.begin_windows(connection, payer),
-                )
-
-        return patiently(reserve, seconds=_PATIENCE_SECONDS)
-
-    def _seconds_behind_others(self, execution_id: UUID) -> float:
-        with self._database.statement() as connection:
-            parks = events.parks_since_last_call(connection, execution_id, reason=WaitingFor.BUDGET)
-        seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
-        return seconds * random.uniform(1, 2)
-
-    def _spend(self, job: Job, used: Used) -> Reserving:
-        payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
-
-        def spend() -> Reserving:
-            with self._database.statement() as connection:
-                return _with_windows(
-                    lambda: budgets.spend(connection, payer, cost=cost, tokens=tokens),
-                    lambda: budgets.begin_windows(connection, payer),
-                )
-
-        # one whose answer got lost may be booked twice: rather that than not at all
-        return patiently(spend, seconds=_PATIENCE_SECONDS)
-
-    def _settle(self, job: Job, ticket: UUID, used: Used) -> None:
         cost, tokens = used.cost or _FREE, used.tokens
 
         def settle() -> bool:
@@ -171,13 +123,80 @@ class BudgetBook:
                 return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
 
         try:
-            settled = settle()
+            settled = await self._threads.run(settle)
         except DatabaseUnavailableError:
-            # a try whose answer got lost may have done it: what it finds gone is not spent again
-            patiently(settle, seconds=_PATIENCE_SECONDS)
-            return
-        if not settled and (cost or tokens):
-            self._spend(job, used)  # released meanwhile, as a lost attempt's; spent all the same
+            # a try whose answer got lost has done it, where this one finds nothing
+            await patiently_in(self._threads, settle, seconds=_PATIENCE_SECONDS, surely=True)
+            return None
+        if settled or not (cost or tokens):
+            return None
+        # released meanwhile, as a lost attempt's; spent all the same
+        return (await self._spend(job, used, ticket)).day
+
+    async def spend(self, lease: Lease, job: Job, used: Used) -> date | None:
+        """Book a call that nothing was reserved for, after it was made.
+
+        Returns the day (UTC) of the windows, None where no budget applies. Raises BudgetSpentError
+        where that exceeds a budget and nobody allows more.
+        """
+        if not await self._applies(job):
+            return None
+        found = await self._spend(job, used, uuid4())
+        exceeded = [each for each in found.standings if each.exceeded]
+        if exceeded:
+            await self._ask_for_more(lease, job, exceeded, may_park=False)
+        return found.day
+
+    async def _applies(self, job: Job) -> bool:
+        if job.budget is not None:
+            return True
+        if not self._subjects.fresh:
+            await self._threads.run(self._subjects.read)
+        return self._subjects.include(job.owner_id, job.task_id)
+
+    async def _reserve(self, lease: Lease, job: Job, call: PlannedCall, ticket: UUID) -> Reserving:
+        payer, tokens = _payer(job), call.input_tokens + call.output_tokens
+
+        def reserve() -> Reserving:
+            with self._database.statement() as connection:
+                return _with_windows(
+                    lambda: budgets.reserve(
+                        connection, lease, payer, ticket=ticket, cost=call.cost, tokens=tokens
+                    ),
+                    lambda: budgets.begin_windows(connection, payer),
+                )
+
+        return await patiently_in(self._threads, reserve, seconds=_PATIENCE_SECONDS)
+
+    def _seconds_behind_others(self, execution_id: UUID) -> float:
+        def count() -> int:
+            with self._database.statement() as connection:
+                return events.parks_since_last_call(
+                    connection, execution_id, reason=WaitingFor.BUDGET
+                )
+
+        parks = patiently(count, seconds=_PATIENCE_SECONDS)
+        seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
+        return seconds * random.uniform(1, 2)
+
+    async def _spend(self, job: Job, used: Used, ticket: UUID) -> Reserving:
+        payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
+
+        def spend() -> Reserving:
+            with self._database.statement() as connection:
+                return _with_windows(
+                    lambda: budgets.spend(
+                        connection,
+                        payer,
+                        ticket=ticket,
+                        attempt=job.attempt,
+                        cost=cost,
+                        tokens=tokens,
+                    ),
+                    lambda: budgets.begin_windows(connection, payer),
+                )
+
+        return await patiently_in(self._threads, spend, seconds=_PATIENCE_SECONDS, surely=True)
 
     async def _ask_for_more(
         self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool
@@ -204,7 +223,7 @@ class BudgetBook:
         """Do what the answers say, and return the questions that have none."""
         if not questions:
             return {}
-        answers = await asyncio.to_thread(
+        answers = await self._threads.run(
             self._questions.answers, lease.execution_id, kind=QuestionKind.BUDGET
         )
         for each, question in questions.items():
@@ -216,26 +235,33 @@ class BudgetBook:
         if not answer.approved:
             raise spent_error(standing, f"More was refused by {answer.by or 'nobody in time'}.")
         cost, tokens = extension_of(standing, answer)
-        await asyncio.to_thread(self._raise, standing, question, cost, tokens, answer.by)
+        await self._threads.run(self._raise, standing, question, cost, tokens, answer.by)
 
     def _raise(
         self, standing: Standing, question: Question, cost: Decimal, tokens: int, by: str
     ) -> None:
         """Raise a window's limits, once for all who asked about it, and let these go on."""
-        with self._database.statement() as connection:
-            raised = budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
-        if not raised:
-            return
-        logger.info(
-            "budget.raised",
-            budget_id=standing.budget_id,
-            window=standing.window,
-            by=by,
-            cost=str(cost),
-            tokens=tokens,
-        )
+
+        def raise_limits() -> bool:
+            with self._database.statement() as connection:
+                return budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
+
+        if patiently(raise_limits, seconds=_PATIENCE_SECONDS):
+            logger.info(
+                "budget.raised",
+                budget_id=standing.budget_id,
+                window=standing.window,
+                by=by,
+                cost=str(cost),
+                tokens=tokens,
+            )
+        # in any case: a try whose answer got lost may have raised them
         note = "Answered with another execution's question about the same budget."
-        self._live.changed(answer_all(self._database, question.key, by=by, note=note))
+        resumed = patiently(
+            lambda: answer_all(self._database, question.key, by=by, note=note),
+            seconds=_PATIENCE_SECONDS,
+        )
+        self._live.changed(resumed)
 
 
 class _Subjects:
@@ -259,9 +285,12 @@ class _Subjects:
             if self.fresh:
                 return
             began = time.monotonic()
-            with self._database.statement() as connection:
-                self._ids = budgets.subjects(connection)
+            self._ids = patiently(self._find, seconds=_PATIENCE_SECONDS)
             self._read_at = began
+
+    def _find(self) -> frozenset[UUID]:
+        with self._database.statement() as connection:
+            return budgets.subjects(connection)
 
 
 def _with_windows(work: Callable[[], Reserving], begin: Callable[[], None]) -> Reserving:

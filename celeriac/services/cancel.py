@@ -8,8 +8,10 @@ import structlog
 from celeriac.db import audit, executions, transitions
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import NotFoundError
+from celeriac.domain.errors import DatabaseUnavailableError, NotFoundError
 from celeriac.domain.states import Status
+from celeriac.services.active import ActiveAttempts
+from celeriac.services.attempt import StopReason
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
@@ -74,6 +76,31 @@ class Cancel:
         self._live.changed(list(moved))
         for execution_id in moved:
             logger.info("execution.cancel_requested", execution_id=execution_id, by=actor.name)
+
+
+class StopCancelled:
+    """Stops what runs in this process and is to be cancelled, sooner than the heartbeat would."""
+
+    def __init__(self, database: Database, active: ActiveAttempts) -> None:
+        """Look into `database` for attempts in `active`."""
+        self._database = database
+        self._active = active
+
+    def __call__(self, execution_ids: Sequence[UUID]) -> None:
+        """Look at the rows of these executions, and stop those whose end was asked for.
+
+        Without the database nothing is stopped: the heartbeat does it later.
+        """
+        here = self._active.among(execution_ids)
+        if not here:
+            return
+        try:
+            with self._database.statement() as connection:
+                asked = executions.cancel_requested(connection, here)
+        except DatabaseUnavailableError as error:
+            logger.warning("cancel.database_unavailable", error=error.message)
+            return
+        self._active.stop(asked, StopReason.CANCELLED)
 
 
 def _owner(actor: Actor) -> UUID | None:

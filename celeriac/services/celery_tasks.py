@@ -62,7 +62,7 @@ class PlainTasks(Protocol):
     def state(self, task_id: str) -> CeleryTaskState:
         """Return what the result backend has; an unknown id is PENDING, as Celery has it.
 
-        Raises UnavailableError.
+        Raises UnavailableError, ResultUnreadableError.
         """
         ...
 
@@ -115,7 +115,7 @@ class CeleryTasks:
         """Return how a Celery task stands: one of an execution, or a plain one of the actor's.
 
         An admin sees any id; one that nobody knows is PENDING, as Celery has it. Raises
-        NotFoundError, UnavailableError.
+        NotFoundError, UnavailableError, ResultUnreadableError.
         """
         with self._database.statement() as connection:
             execution = executions.of_celery_task(connection, str(task_id), owner=actor.scope)

@@ -7,11 +7,18 @@ from celeriac.db.engine import Database
 from celeriac.domain.errors import LeaseLostError, SessionUnavailableError
 from celeriac.domain.execution import Claim, Lease
 from celeriac.domain.session import Session, SessionStatus
+from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonValue
+from celeriac.services.patience import patiently
+
+_PATIENCE_SECONDS = 60.0
 
 
 class Conversations:
-    """Sessions as workers use them; every writing is fenced by the attempt's lease."""
+    """Sessions as workers use them; every writing is fenced by the attempt's lease.
+
+    All of them wait up to a minute for the database. Raise DatabaseUnavailableError after that.
+    """
 
     def __init__(self, database: Database) -> None:
         """Work on `database`."""
@@ -24,8 +31,8 @@ class Conversations:
         """
         if claim.session_id is None:
             return None
-        with self._database.statement() as connection:
-            session = sessions.get(connection, claim.session_id, owner=None)
+        session_id = claim.session_id
+        session = patiently(lambda: self._get(session_id), seconds=_PATIENCE_SECONDS)
         if session is None or session.status is SessionStatus.DELETED:
             raise SessionUnavailableError(
                 f"The session {claim.session_id} was deleted; run the task without it.",
@@ -35,9 +42,15 @@ class Conversations:
 
     def begin(self, lease: Lease, *, runner: str, parent_id: UUID | None) -> UUID:
         """Make a session for the attempt's execution. Raises LeaseLostError."""
-        with self._database.statement() as connection:
-            session_id = sessions.begin(connection, lease, runner=runner, parent_id=parent_id)
-        if session_id is None:
+        session_id = uuid7()  # the same in each try: one whose answer got lost may have made it
+
+        def begin() -> UUID | None:
+            with self._database.statement() as connection:
+                return sessions.begin(
+                    connection, lease, runner=runner, parent_id=parent_id, session_id=session_id
+                )
+
+        if patiently(begin, seconds=_PATIENCE_SECONDS) is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
         return session_id
 
@@ -45,14 +58,21 @@ class Conversations:
         self, lease: Lease, session_id: UUID, *, external_id: str | None, state: JsonValue
     ) -> None:
         """Store what is needed to go on; None keeps what there is. Raises LeaseLostError."""
-        with self._database.statement() as connection:
-            saved = sessions.save(
-                connection,
-                lease,
-                session_id,
-                external_id=external_id,
-                state=state,
-                status=SessionStatus.ACTIVE,
-            )
-        if not saved:
+
+        def write() -> bool:
+            with self._database.statement() as connection:
+                return sessions.save(
+                    connection,
+                    lease,
+                    session_id,
+                    external_id=external_id,
+                    state=state,
+                    status=SessionStatus.ACTIVE,
+                )
+
+        if not patiently(write, seconds=_PATIENCE_SECONDS):
             raise LeaseLostError("This worker no longer owns the attempt.")
+
+    def _get(self, session_id: UUID) -> Session | None:
+        with self._database.statement() as connection:
+            return sessions.get(connection, session_id, owner=None)

@@ -11,6 +11,7 @@ the keeper finds and sends again.
 
 import threading
 import time
+from collections.abc import Mapping
 from uuid import UUID
 
 import structlog
@@ -42,18 +43,22 @@ class Dispatch:
         self._queue = queue
         self._live = live
         self._paused_until = 0.0
-        self._slots = 0
+        self._slots: Mapping[str | None, int] = {}
         self._slots_until = 0.0
         self._counting = threading.Lock()
 
-    def window(self) -> int:
-        """Return how many messages a queue may have out now: the slots of all live workers.
+    def window(self, queue: str) -> int:
+        """Return how many messages `queue` may have out now: the slots of its live workers.
 
         At least 16, for the workers that are just starting; 0 while the broker is given a rest.
         Reads the workers' rows every two seconds at most; raises DatabaseUnavailableError.
         """
         if self._paused:
             return 0
+        slots = self._known_slots()
+        return max(_SMALLEST_WINDOW, slots.get(queue, 0) + slots.get(None, 0))
+
+    def _known_slots(self) -> Mapping[str | None, int]:
         if time.monotonic() >= self._slots_until and self._counting.acquire(blocking=False):
             try:
                 with self._database.statement() as connection:
@@ -61,7 +66,7 @@ class Dispatch:
                 self._slots_until = time.monotonic() + _SLOTS_KNOWN_FOR
             finally:
                 self._counting.release()
-        return max(_SMALLEST_WINDOW, self._slots)
+        return self._slots
 
     def born_queued(
         self, execution_id: UUID, celery_task_id: str, queue: str, priority: int, cause: Cause
@@ -79,11 +84,15 @@ class Dispatch:
 
         Raises DatabaseUnavailableError.
         """
-        window = self.window()
-        if window == 0:
+        if self._paused:
             return 0
+        slots = self._known_slots()
+        anywhere = slots.get(None, 0)
+        windows = {queue: count + anywhere for queue, count in slots.items() if queue is not None}
         with self._database.statement() as connection:
-            sendable = transitions.queue_due(connection, window=window)
+            sendable = transitions.queue_due(
+                connection, windows, smallest=max(_SMALLEST_WINDOW, anywhere)
+            )
         sent = self._send(sendable)
         self._live.changed([item.message.execution_id for item in sent])
         return len(sent)

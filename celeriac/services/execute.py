@@ -3,55 +3,75 @@
     claim → prepare → run → finish
 
 Each step is a method. The thread that calls stays with the attempt to its end; the agent itself
-runs on the process's event loop.
+runs on the process's event loop, or on one of its own where it is a user's code.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from celeriac.db.transitions import Turn
 from celeriac.domain.errors import (
+    DatabaseUnavailableError,
+    EventLoopEndedError,
     HardTimeLimitError,
     ProviderRateLimitedError,
     RetryableError,
     SoftTimeLimit,
+    SpecificationUnreadableError,
 )
 from celeriac.domain.execution import Claim, Message
 from celeriac.domain.outcome import (
     Completed,
     Failed,
+    Failure,
     HandedBack,
-    MustWaitError,
     Outcome,
     Parked,
     Retry,
     Stopped,
 )
 from celeriac.domain.plan import Plan
-from celeriac.domain.prompt import compiled
+from celeriac.domain.prompt import Budget, compiled
+from celeriac.domain.retry import RetryPolicy
+from celeriac.domain.schema import check_schema
 from celeriac.domain.states import Status
-from celeriac.kit.loop import LeftBehindError, LoopThread, Running
+from celeriac.kit.loop import LeftBehindError, LoopEndedError, LoopThread, Running
+from celeriac.kit.own_loops import OwnLoops
 from celeriac.logs import Step, bound
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.backing import Backing
 from celeriac.services.claim import ClaimAttempt
-from celeriac.services.failures import outcome_of
+from celeriac.services.failures import Raised, describe, outcome_of
 from celeriac.services.finish import Finish
 from celeriac.services.notebook import Notebook
+from celeriac.services.patience import patiently
 from celeriac.services.plans import Plans
-from celeriac.services.ports import Job, LiveEvents, Runners
+from celeriac.services.ports import Job, LiveEvents, Runner, Runners
 from celeriac.services.reporting import Reporting
 
 logger = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 _TURN_SECONDS = 1.0
 """How long a slot goes on by itself. Messages that wait in the broker wait so much longer."""
+
+_PATIENCE_SECONDS = 30.0
+"""How long an attempt waits for the database before it is begun; then it is handed back."""
+
+_LONGEST_BACK_SECONDS = 300.0
+"""How long an attempt waits at most that a worker could not begin: twice as long each time."""
+
+_RENDERING_PATIENCE_SECONDS = 60.0
+"""How long an attempt waits for its turn to render a prompt that takes long."""
 
 _WIND_UP_SECONDS = 5.0
 """How long a stopped agent may take to let go before it is left behind."""
@@ -71,6 +91,7 @@ class Parts:
     reporting: Reporting
     live: LiveEvents
     loop: LoopThread
+    own_loops: OwnLoops
     workdirs: Path
     worker: str
     lease_seconds: float
@@ -85,7 +106,7 @@ class Execute:
         """Use `parts`."""
         self._parts = parts
 
-    def __call__(self, message: Message, celery_task_id: str) -> int:
+    def __call__(self, message: Message) -> int:
         """Run the attempt that `message` offers; return how many attempts were run.
 
         None for a double. More than one while executions of the same queue are pending: within its
@@ -103,23 +124,22 @@ class Execute:
         count = 0
         while claim is not None:
             with bound(_correlation(claim)):
-                claim = self._attempt(claim, lambda queue: self._turn(queue, celery_task_id, until))
+                claim = self._attempt(claim, lambda queue: self._turn(queue, until))
             count += 1
         return count
 
-    def _turn(self, queue: str, celery_task_id: str, until: float) -> Turn | None:
+    def _turn(self, queue: str, until: float) -> Turn | None:
         if time.monotonic() > until or self._parts.closing():
             return None
-        return Turn(queue, self._parts.worker, self._parts.lease_seconds, celery_task_id)
+        return Turn(queue, self._parts.worker, self._parts.lease_seconds)
 
     def _attempt(self, claim: Claim, turn: Callable[[str], Turn | None]) -> Claim | None:
         """Run one attempt to its end; return the next claim, if one was taken with it."""
         logger.info(Step.EXECUTION_PICKED_UP, attempt=claim.lease.attempt)
         began = time.monotonic()
-        plan = self._parts.plans.of_versions(claim.task_version_id, claim.agent_version_id)
-        attempt = self._open(claim, plan)
+        attempt = self._open(claim)
         with self._parts.active.running(attempt):
-            outcome = self._run(attempt, claim, plan)
+            outcome = self._outcome(attempt, claim)
             if outcome is None:
                 logger.warning(Step.EXECUTION_LEASE_LOST, attempt=claim.lease.attempt)
                 return None
@@ -127,30 +147,61 @@ class Execute:
             finished = self._parts.finish(
                 claim, outcome, notes, turn(claim.queue), has_session=attempt.has_session
             )
-        _report(claim, outcome, finished.status, time.monotonic() - began)
-        if finished.status is not None and finished.status.terminal:
-            attempt.tidy()
-            if attempt.spoke:
-                self._parts.reporting.later(claim.lease.execution_id, _correlation(claim))
+        try:
+            _report(claim, finished.instead or outcome, finished.status, time.monotonic() - began)
+            self._tidy(attempt, claim, finished.status)
+        except Exception:  # it is stored, and the next claim must not be lost
+            logger.exception("execution.not_tidied")
         return finished.claim
 
-    def _open(self, claim: Claim, plan: Plan) -> Attempt:
+    def _open(self, claim: Claim) -> Attempt:
         return Attempt(
             claim.lease,
             workdir=self._parts.workdirs / str(claim.lease.execution_id),
-            deadline=time.monotonic() + plan.task.limits.hard_seconds,
             correlation=_correlation(claim),
             on_delta=self._parts.live.delta,
         )
 
+    def _outcome(self, attempt: Attempt, claim: Claim) -> Outcome | None:
+        """Return what the attempt comes to, whatever fails; None means that the lease was lost.
+
+        Nothing but the death of this process may leave an attempt without an outcome: that counts
+        as a crash (docs/adr/0014).
+        """
+        plan = None
+        try:
+            plan = self._plan(claim)
+            attempt.deadline = time.monotonic() + plan.task.limits.hard_seconds
+            return self._run(attempt, claim, plan)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, an outcome is stored
+            return _fault(error, attempt, claim, plan)
+
+    def _plan(self, claim: Claim) -> Plan:
+        """Read what the attempt is to do; see `Plans.of_versions` for what is raised."""
+        _ = claim.options  # they are read here already, where an unreadable one is handed back
+        return patiently(
+            lambda: self._parts.plans.of_versions(claim.task_version_id, claim.agent_version_id),
+            seconds=_PATIENCE_SECONDS,
+        )
+
+    def _tidy(self, attempt: Attempt, claim: Claim, status: Status | None) -> None:
+        if status is not None and status.terminal:
+            attempt.tidy()
+            if attempt.spoke:
+                self._parts.reporting.later(claim.lease.execution_id, _correlation(claim))
+
     def _prepare(self, claim: Claim, plan: Plan) -> Job:
+        if plan.task.output_schema is not None:
+            check_schema(plan.task.output_schema, field="output_schema")  # before it costs anything
+        with Budget(patience=_RENDERING_PATIENCE_SECONDS) as budget:
+            prompt = compiled(plan.task.prompt).render(claim.variables, budget)
         return Job(
             execution_id=claim.lease.execution_id,
             attempt=claim.lease.attempt,
             task_name=plan.task_name,
             agent_name=plan.agent_name,
             agent=plan.agent,
-            prompt=compiled(plan.task.prompt).render(claim.variables),
+            prompt=prompt,
             variables=claim.variables,
             output_schema=plan.task.output_schema,
             limits=plan.task.limits,
@@ -163,36 +214,74 @@ class Execute:
 
     def _run(self, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:
         """Run the agent to its outcome; None means that the lease was lost."""
+        came: Completed | Parked | Raised | BaseException
         try:
-            job = self._prepare(claim, plan)
+            job = patiently(lambda: self._prepare(claim, plan), seconds=_PATIENCE_SECONDS)
             runner = self._parts.runners.get(job.agent)
             attempt.back(self._parts.backing, job, runner)
-            running = self._parts.loop.start(_within_soft_limit(runner.run(job, attempt), job))
-            return self._wait(attempt, running)
-        except ProviderRateLimitedError as error:
-            return self._sent_away(error, attempt, claim, plan)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - agents raise anything
-            return _ending(error, attempt, claim, plan)
+            came = self._wait(attempt, runner, self._start(attempt, runner, job))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the attempt ends
+            came = error
+        if isinstance(came, BaseException):
+            came = describe(came, attempt=claim.lease.attempt)
+        if not isinstance(came, Raised):
+            return came
+        if came.rate_limited is not None:
+            came = self._sent_away(came, came.rate_limited, claim, plan)
+        return _ending(came, attempt, claim, plan)
+
+    def _start(
+        self, attempt: Attempt, runner: Runner, job: Job
+    ) -> Running[Completed | Parked | Raised | BaseException]:
+        """Start the agent; nothing that it raises reaches the event loop."""
+        work = _within_soft_limit(runner.run(job, attempt), job)
+        if runner.runs_user_code:
+            # what is a user's is described in the agent's own thread: that may run their code, too
+            return self._parts.own_loops.start(
+                _caught(work, lambda error: describe(error, attempt=job.attempt))
+            )
+        return self._parts.loop.start(_caught(work, lambda error: error))
 
     def _sent_away(
-        self, error: ProviderRateLimitedError, attempt: Attempt, claim: Claim, plan: Plan
-    ) -> Outcome | None:
-        """Tell what an attempt came to whose provider asks to slow down."""
+        self, raised: Raised, error: ProviderRateLimitedError, claim: Claim, plan: Plan
+    ) -> Raised:
+        """Have an attempt wait without a worker whose provider asks to slow down."""
         played = claim.options.cassette_id is not None
         parked = self._parts.backing.admission.sent_away(claim.lease, error, played=played)
         if parked is None or not self._parts.runners.get(plan.agent).resumable:
-            return _ending(error, attempt, claim, plan)
-        return _ending(MustWaitError(parked), attempt, claim, plan)
+            return raised
+        return replace(raised, parked=parked)
 
-    def _wait(self, attempt: Attempt, running: Running[Completed | Parked]) -> Completed | Parked:
+    def _wait(
+        self,
+        attempt: Attempt,
+        runner: Runner,
+        running: Running[Completed | Parked | Raised | BaseException],
+    ) -> Completed | Parked | Raised | BaseException:
         attempt.on_stop(lambda: running.cancel(_WIND_UP_SECONDS))
         if not running.wait(attempt.seconds_left):
             attempt.stop(StopReason.HARD_LIMIT)
-            if not running.wait(_WIND_UP_SECONDS + 1):
-                running.abandon()
-                if self._parts.loop.renew():
-                    logger.critical("agent.blocks_loop", hint="blocking work: use a plain function")
-        return running.result()
+            running.wait()  # at most until the end of the grace time
+        try:
+            return running.result()
+        except LeftBehindError as error:
+            logger.critical("agent.left_behind", runner=runner.name, reason=attempt.stop_reason)
+            if not runner.runs_user_code and self._parts.loop.renew():
+                logger.critical("agent.blocks_loop", runner=runner.name)
+            return error
+        except LoopEndedError as error:
+            logger.critical("agent.loop_ended", runner=runner.name, error=str(error))
+            return EventLoopEndedError(str(error))
+
+
+async def _caught(
+    work: Awaitable[Completed | Parked], catch: Callable[[BaseException], T]
+) -> Completed | Parked | T:
+    """Return what an agent raises: SystemExit would end the loop, with all that runs on it."""
+    try:
+        return await work
+    except BaseException as error:  # noqa: BLE001 - agents raise anything
+        return catch(error)
 
 
 async def _within_soft_limit(work: Awaitable[Completed | Parked], job: Job) -> Completed | Parked:
@@ -207,10 +296,9 @@ async def _within_soft_limit(work: Awaitable[Completed | Parked], job: Job) -> C
         raise SoftTimeLimit(f"The attempt ran past its soft limit of {limit:g} s.") from error
 
 
-def _ending(error: BaseException, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:
-    """Tell what an attempt came to whose agent raised, by itself or because it was stopped."""
-    if isinstance(error, LeftBehindError):
-        logger.critical("agent.left_behind", agent=plan.agent_name, reason=attempt.stop_reason)
+def _ending(raised: Raised, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:
+    """Return what an attempt ends as whose agent raised, by itself or because it was stopped."""
+    number = claim.lease.attempt
     match attempt.stop_reason:
         case StopReason.LEASE_LOST:
             return None
@@ -220,14 +308,42 @@ def _ending(error: BaseException, attempt: Attempt, claim: Claim, plan: Plan) ->
             return HandedBack()
         case StopReason.HARD_LIMIT:
             limit = plan.task.limits.hard_seconds
-            error = HardTimeLimitError(f"The attempt was stopped at its hard limit of {limit:g} s.")
-        case None if isinstance(error, MustWaitError):
-            return error.parked
-        case None if isinstance(error, asyncio.CancelledError):
-            error = RetryableError("The agent cancelled itself.")
-    return outcome_of(
-        error, plan.task.retry, attempt=claim.lease.attempt, retry_count=claim.retry_count
-    )
+            stopped = HardTimeLimitError(
+                f"The attempt was stopped at its hard limit of {limit:g} s."
+            )
+            raised = describe(stopped, attempt=number)
+        case None if raised.parked is not None:
+            return raised.parked
+        case None if raised.database_away:
+            return _handed_back(raised.failure, claim)
+        case None if raised.cancelled:
+            raised = describe(RetryableError("The agent cancelled itself."), attempt=number)
+    return outcome_of(raised, plan.task.retry, retry_count=claim.retry_count)
+
+
+def _fault(
+    error: BaseException, attempt: Attempt, claim: Claim, plan: Plan | None
+) -> Outcome | None:
+    """Return what becomes of an attempt that could not be begun, or whose end raised."""
+    match attempt.stop_reason:
+        case StopReason.LEASE_LOST:
+            return None
+        case StopReason.CANCELLED:
+            return Stopped()
+        case StopReason.SHUTDOWN:
+            return HandedBack()
+    if isinstance(error, DatabaseUnavailableError | SpecificationUnreadableError):
+        return _handed_back(describe(error, attempt=claim.lease.attempt).failure, claim)
+    logger.error("execution.fault", exc_info=error)
+    policy = RetryPolicy() if plan is None else plan.task.retry
+    raised = describe(error, attempt=claim.lease.attempt)
+    return outcome_of(raised, policy, retry_count=claim.retry_count)
+
+
+def _handed_back(failure: Failure, claim: Claim) -> HandedBack:
+    """Give the attempt back, not at once, for a fault that is not its agent's."""
+    seconds = min(2.0 ** min(claim.lease.attempt, 10), _LONGEST_BACK_SECONDS)
+    return HandedBack(failure, seconds * random.uniform(0.5, 1))
 
 
 def _correlation(claim: Claim) -> dict[str, str]:
@@ -265,6 +381,14 @@ def _report(claim: Claim, outcome: Outcome, status: Status | None, seconds: floa
             error_code=outcome.failure.code,
             error=outcome.failure.message,
             traceback=outcome.failure.details.get("traceback"),
+        )
+    elif isinstance(outcome, HandedBack) and outcome.failure is not None:
+        logger.warning(
+            Step.EXECUTION_HANDED_BACK,
+            attempt=attempt,
+            delay=round(outcome.delay, 3),
+            error_code=outcome.failure.code,
+            error=outcome.failure.message,
         )
     elif isinstance(outcome, Parked):
         logger.info(

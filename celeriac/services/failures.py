@@ -1,49 +1,100 @@
-"""From an exception to what is stored and decided about it."""
+"""From an exception to what is stored and decided about it.
 
+Agents raise objects of classes that we have never seen: asking one for its text, its type or an
+attribute runs code of theirs, which may raise anything. `describe` asks once, trusts nothing that
+comes back, and returns plain values.
+"""
+
+import math
 import random
 import traceback
+from asyncio import CancelledError
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
 
-from celeriac.domain.errors import ExecutionError, InvalidInputError, ProviderRateLimitedError
-from celeriac.domain.outcome import Failed, Failure, Retry
+from celeriac.domain.errors import (
+    DatabaseUnavailableError,
+    ExecutionError,
+    InvalidInputError,
+    PermanentError,
+    ProviderRateLimitedError,
+    UnavailableError,
+)
+from celeriac.domain.outcome import Failed, Failure, MustWaitError, Parked, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
-from celeriac.kit.jsontypes import JsonValue, storable, storable_text
+from celeriac.kit.jsontypes import JsonObject, loads, storable, storable_text
+from celeriac.logs.redact import redact_text
+
+T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
+MAX_DETAILS = 200_000
+"""Characters of an error's details as JSON; larger ones are left out."""
+
+_MAX_NAME = 200
+_MAX_CHAIN = 100
 
 
-def failure_of(error: BaseException, *, attempt: int) -> Failure:
-    """Describe `error` for storage: stable code, message, type, traceback and attempt."""
-    code = error.code if isinstance(error, ExecutionError | InvalidInputError) else "agent_failed"
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What an agent raised, as plain values."""
+
+    failure: Failure
+    retryable: bool
+    cancelled: bool
+    """Whether it was a cancellation, by us or by the agent itself."""
+    parked: Parked | None
+    """How the attempt is to wait, where its context has said that it must."""
+    database_away: bool
+    """Whether the database was away or busy for longer than the attempt could wait."""
+    rate_limited: ProviderRateLimitedError | None
+    """A copy of the error where the provider asks to slow down."""
+
+
+def describe(error: BaseException, *, attempt: int) -> Raised:
+    """Describe `error` for storage: stable code, message, type, traceback and attempt.
+
+    Secrets in texts are masked as in logs. Never raises, whatever the error's class does. May
+    block as long as that does.
+    """
+    kind = type(error)
     details = _details(error)
-    lines = "".join(traceback.format_exception(error))
-    return Failure(
-        code=code,
-        message=storable_text(str(error) or type(error).__name__)[:MAX_MESSAGE],
-        details={
-            "traceback": storable_text(lines)[-MAX_TRACEBACK:],
-            **details,
-            "type": details.get("type", type(error).__qualname__),
-            "attempt": attempt,
-        },
+    name = details.get("type")
+    if not isinstance(name, str):
+        name = _type_name(kind)
+    message = redact_text(_text(lambda: str(error), MAX_MESSAGE))
+    traceback_text = _traceback(error, f"{name}: {message}" if message else name)
+    failure = Failure(
+        code=_code(error),
+        message=message or name,
+        details={"traceback": traceback_text, **details, "type": name, "attempt": attempt},
+    )
+    return Raised(
+        failure=failure,
+        retryable=_retryable(error),
+        cancelled=issubclass(kind, CancelledError),
+        parked=error.parked if kind is MustWaitError else None,  # type: ignore[attr-defined]
+        database_away=_is(error, DatabaseUnavailableError),
+        rate_limited=_rate_limited(error, failure.message),
     )
 
 
-def outcome_of(
-    error: BaseException, policy: RetryPolicy, *, attempt: int, retry_count: int
-) -> Retry | Failed:
-    """Decide what follows when an agent raised `error`.
+def outcome_of(raised: Raised, policy: RetryPolicy, *, retry_count: int) -> Retry | Failed:
+    """Decide what follows when an agent raised an error.
 
     An `ExecutionError` says itself whether another attempt may help; bad input never gets better;
     anything else may be a passing fault.
     """
-    failure = failure_of(error, attempt=attempt)
+    failure = raised.failure
     decision = decide(
         policy,
         retry_count=retry_count,
-        retryable=_retryable(error),
+        retryable=raised.retryable,
         spread=random.uniform(-1, 1),
-        retry_after=error.retry_after if isinstance(error, ProviderRateLimitedError) else None,
+        retry_after=raised.rate_limited.retry_after if raised.rate_limited else None,
     )
     if isinstance(decision, GiveUp):
         details = {**failure.details, "gave_up": decision.reason}
@@ -51,19 +102,119 @@ def outcome_of(
     return Retry(failure, decision.seconds)
 
 
-def _retryable(error: BaseException) -> bool:
-    if isinstance(error, ExecutionError):
-        return error.retryable
-    return not isinstance(error, InvalidInputError)
-
-
-def _details(error: BaseException) -> dict[str, JsonValue]:
-    """Return what an error says of itself; agents may have put anything there."""
-    details = dict(getattr(error, "details", {}))
+def _asked(ask: Callable[[], T], default: T) -> T:
+    """Return what an error says, or `default` where asking raises."""
     try:
-        storable(details)
-    except TypeError:
-        return {
-            storable_text(str(name)): storable_text(str(value)) for name, value in details.items()
-        }
-    return details
+        return ask()
+    except BaseException:  # noqa: BLE001 - the class may be a user's, and raise SystemExit
+        return default
+
+
+def _text(ask: Callable[[], object], characters: int) -> str:
+    """Return a text that an error says, fit to be stored; empty where it says none."""
+
+    def plain() -> str:
+        said = ask()
+        # a subclass of str may have methods of its own: only the characters are taken
+        return str.__str__(said) if isinstance(said, str) else ""
+
+    return storable_text(_asked(plain, "")[:characters])
+
+
+def _type_name(kind: type[BaseException]) -> str:
+    # through `type` itself: a metaclass may have its own idea of a name
+    return storable_text(type.__getattribute__(kind, "__qualname__"))[:_MAX_NAME]
+
+
+def _is(error: BaseException, kind: type[E]) -> TypeGuard[E]:
+    """As `isinstance`, which would also ask the object for its `__class__`."""
+    return issubclass(type(error), kind)
+
+
+def _code(error: BaseException) -> str:
+    if _is(error, InvalidInputError):
+        return _text(lambda: error.code, _MAX_NAME) or InvalidInputError.code
+    if _is(error, UnavailableError):
+        return _text(lambda: error.code, _MAX_NAME) or UnavailableError.code
+    if not _is(error, ExecutionError):
+        return ExecutionError.code
+    usual = PermanentError.code if _is(error, PermanentError) else ExecutionError.code
+    return _text(lambda: error.code, _MAX_NAME) or usual
+
+
+def _retryable(error: BaseException) -> bool:
+    if not _is(error, ExecutionError):
+        return not _is(error, InvalidInputError)
+    usual = not _is(error, PermanentError)
+    said: object = _asked(lambda: error.retryable, usual)
+    return said if isinstance(said, bool) else usual
+
+
+def _rate_limited(error: BaseException, message: str) -> ProviderRateLimitedError | None:
+    if not _is(error, ProviderRateLimitedError):
+        return None
+    seconds: object = _asked(lambda: error.retry_after, None)
+    return ProviderRateLimitedError(
+        message,
+        retry_after=_seconds(seconds),
+        provider=_text(lambda: error.provider, _MAX_NAME) or None,
+        model=_text(lambda: error.model, _MAX_NAME) or None,
+    )
+
+
+def _seconds(said: object) -> float | None:
+    if type(said) not in (int, float):
+        return None
+    seconds = _asked(lambda: float(said), -1.0)  # type: ignore[arg-type]
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _details(error: BaseException) -> JsonObject:
+    """Return what an error says of itself; agents may have put anything there."""
+    said: dict[Any, Any] = _asked(lambda: dict(getattr(error, "details", {})), {})
+    text = _asked(lambda: storable(said), None)
+    if text is None:
+        text = _asked(lambda: storable(dict(_as_texts(said))), "{}")
+    if len(text) > MAX_DETAILS:
+        return {"details_left_out": len(text)}
+    plain: JsonObject = loads(text)
+    return {
+        name: redact_text(value) if isinstance(value, str) else value
+        for name, value in plain.items()
+    }
+
+
+def _as_texts(said: dict[Any, Any]) -> list[tuple[str, str]]:
+    def text(value: object) -> str:
+        # the default for what can't say what it is names nothing of its own
+        return _text(lambda: str(value), MAX_MESSAGE) or "?"
+
+    return [(text(name), text(value)) for name, value in said.items()]
+
+
+def _traceback(error: BaseException, last_line: str) -> str:
+    """Format the traceback; of a chain that is too long or can't be formatted only the last part.
+
+    Formatting takes a millisecond for each error that is the cause or context of another one, or
+    is in a group.
+    """
+    lines = _asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
+    if lines is None:
+        own: list[str] = _asked(lambda: traceback.format_tb(error.__traceback__), [])
+        lines = ["Traceback (most recent call last):\n", *own, f"{last_line}\n"]
+    return redact_text(storable_text(_asked(lambda: "".join(lines)[-MAX_TRACEBACK:], "")))
+
+
+def _is_long(error: BaseException) -> bool:
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        grouped = each.exceptions if _is(each, BaseExceptionGroup) else ()
+        if len(seen) + len(grouped) > _MAX_CHAIN:
+            return True
+        left += [one for one in (each.__cause__, each.__context__, *grouped) if one is not None]
+    return False

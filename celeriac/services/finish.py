@@ -1,18 +1,31 @@
 """Finish: write how an attempt ended, once, and only while its lease is ours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection
 
 from celeriac.db import audit, leases, transitions
 from celeriac.db.engine import Database
 from celeriac.db.leases import Notes
 from celeriac.db.transitions import Finished, Turn
-from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.errors import (
+    CeleriacError,
+    DatabaseUnavailableError,
+    ResultNotStorableError,
+)
 from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Failed, Failure, Outcome, Parked
+from celeriac.domain.outcome import Failed, Failure, HandedBack, Outcome, Parked, Retry
+from celeriac.kit.jsontypes import storable_text
+from celeriac.services.failures import describe
+from celeriac.services.notebook import bill_of
 from celeriac.services.patience import patiently
 from celeriac.services.ports import LiveEvents
+
+logger = structlog.get_logger(__name__)
 
 _PATIENCE_SECONDS = 600.0
 """How long a result waits for the database. The lease can't be taken while the database is away."""
@@ -30,7 +43,7 @@ class Finish:
         self,
         claim: Claim,
         outcome: Outcome,
-        notes: Notes | None,
+        notes: Sequence[Notes],
         turn: Turn | None,
         *,
         has_session: bool = False,
@@ -41,18 +54,28 @@ class Finish:
         that the attempt has made. The status is None where the lease was lost: nothing was written.
         Raises DatabaseUnavailableError after ten minutes without the database; the keeper then
         deals with the expired lease. What a try wrote and claimed whose answer got lost is found
-        again.
+        again. What the database refuses is stored as a failure instead, at once.
         """
         ending = _Ending(claim, outcome, notes, has_session or claim.session_id is not None)
         try:
-            finished = self._once(ending, turn)
-        except DatabaseUnavailableError:
-            finished = patiently(lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS)
+            finished = self._patiently(ending, turn)
+        except CeleriacError:
+            raise
+        except Exception as error:  # noqa: BLE001 - drivers and encoders raise anything
+            kind, reason = type(error).__name__, _reason(error)
+            logger.error("execution.end_refused", kind=kind, error=reason)  # noqa: TRY400 - the trace holds the values
+            finished = self._instead(ending, turn, error)
         changed = [claim.lease.execution_id] if finished.status is not None else []
         if finished.claim is not None:
             changed.append(finished.claim.lease.execution_id)
-        self._live.changed(changed)
+        self._tell(changed)
         return finished
+
+    def _patiently(self, ending: "_Ending", turn: Turn | None) -> Finished:
+        try:
+            return self._once(ending, turn)
+        except DatabaseUnavailableError:
+            return patiently(lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS)
 
     def _once(self, ending: "_Ending", turn: Turn | None) -> Finished:
         claim, outcome = ending.claim, ending.outcome
@@ -60,8 +83,8 @@ class Finish:
             with self._database.statement() as connection:
                 return transitions.finish(connection, claim.lease, outcome, turn)
         with self._database.transaction() as connection:
-            if ending.notes:
-                leases.record(connection, [ending.notes])
+            for batch in ending.notes:
+                leases.record(connection, [batch])
             finished = transitions.finish(connection, claim.lease, outcome, turn)
             if finished.status is not None and not finished.again:
                 if ending.has_session and finished.status.terminal:
@@ -71,12 +94,56 @@ class Finish:
             return finished
 
     def _again(self, ending: "_Ending", turn: Turn | None) -> Finished:
-        taken = None
-        if turn is not None:
-            with self._database.statement() as connection:
-                taken = transitions.claimed(connection, turn.token)
-        # No turn now: what the lost try has put back could be what it takes.
-        return replace(self._once(ending, None), claim=taken)
+        """Write once more what may be written already, and find what was claimed with it.
+
+        In this order: the server may still be at the first try, which holds the lock of the row
+        until its claim can be seen. No turn now: what the lost try has put back could be what it
+        takes.
+        """
+        finished = self._once(ending, None)
+        if turn is None or (finished.status is not None and not finished.again):
+            return finished  # the first try did nothing, and a late one finds nothing to end
+        with self._database.statement() as connection:
+            return replace(finished, claim=transitions.claimed(connection, turn.token))
+
+    def _instead(self, ending: "_Ending", turn: Turn | None, refused: Exception) -> Finished:
+        """End an attempt whose outcome or last notes the database refuses."""
+        alone = replace(ending, notes=())
+        if ending.notes:
+            for batch in ending.notes:
+                self._record_alone(batch)
+            try:
+                return self._patiently(alone, turn)  # only the notes were at fault
+            except CeleriacError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                refused = error
+        outcome = _storable(ending.outcome, refused, attempt=ending.claim.lease.attempt)
+        return replace(self._patiently(replace(alone, outcome=outcome), turn), instead=outcome)
+
+    def _record_alone(self, batch: Notes) -> None:
+        """Store of a batch what can be stored: all of it, or its model calls, or its number."""
+        for notes in (batch, bill_of(batch), Notes(batch.lease, number=batch.number)):
+            if notes is None:
+                continue
+            try:
+                patiently(partial(self._record, notes), seconds=_PATIENCE_SECONDS)
+            except CeleriacError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                logger.error("notebook.refused", error=_reason(error))  # noqa: TRY400 - as above
+            else:
+                return
+
+    def _record(self, notes: Notes) -> None:
+        with self._database.statement() as connection:
+            leases.record(connection, [notes])
+
+    def _tell(self, changed: Sequence[UUID]) -> None:
+        try:
+            self._live.changed(changed)
+        except Exception:  # it is stored, and what was claimed with it must not be lost
+            logger.exception("execution.not_told")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +152,40 @@ class _Ending:
 
     claim: Claim
     outcome: Outcome
-    notes: Notes | None
+    notes: Sequence[Notes]
     has_session: bool
 
     @property
     def is_one_statement(self) -> bool:
         """Whether nothing is to be written besides the outcome: so most executions end."""
         return not (self.notes or self.has_session or isinstance(self.outcome, Failed | Parked))
+
+
+def _storable(outcome: Outcome, refused: Exception, *, attempt: int) -> Outcome:
+    """Return what is stored in the place of an outcome that the database refuses."""
+    match outcome:
+        case Retry(failure, delay):
+            return Retry(_bare(failure, attempt), delay)
+        case Failed(failure):
+            return Failed(_bare(failure, attempt))
+        case HandedBack(_, delay):
+            return HandedBack(None, delay)
+    error = ResultNotStorableError(
+        f"What the attempt came to can't be stored: {_reason(refused)}. Return plain JSON."
+    )
+    return Failed(describe(error, attempt=attempt).failure)
+
+
+def _bare(failure: Failure, attempt: int) -> Failure:
+    kind = str(failure.details.get("type", failure.code))
+    details = {"type": storable_text(kind), "traceback": None, "attempt": attempt}
+    return Failure(storable_text(failure.code), storable_text(failure.message), details)
+
+
+def _reason(error: Exception) -> str:
+    """Return in a line why something is refused, without the values of the statement."""
+    lines = str(getattr(error, "orig", error)).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:

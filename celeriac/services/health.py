@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from celeriac.db import migrate, workers
+from celeriac.db import migrate, server, workers
 from celeriac.db.engine import Database
 from celeriac.db.workers import WorkerRow
 from celeriac.domain.errors import UnavailableError
@@ -47,6 +47,8 @@ class HealthChecks:
         try:
             with self._database.statement() as connection:
                 schema = migrate.schema(connection)
+                if server.read_only(connection):
+                    checks["database"] = "is read-only"
             if not schema.up_to_date:
                 checks["schema"] = (
                     f"is at revision {schema.current}, this release needs {schema.wanted}: "

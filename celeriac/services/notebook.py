@@ -1,18 +1,24 @@
 """The notebook: carries what agents tell to the database, in batches and in order."""
 
 import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from uuid import UUID
 
 import structlog
 
 from celeriac.db import leases
-from celeriac.db.engine import Database
+from celeriac.db.engine import Database, refuses
 from celeriac.db.leases import Notes
-from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.errors import DatabaseBusyError, DatabaseUnavailableError
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
+
+_APART_SECONDS = 0.1
+"""How long a page that may have to wait holds up the others."""
 
 
 class Notebook:
@@ -25,42 +31,104 @@ class Notebook:
         self._live = live
         # One writing at a time: the notes of an attempt must be stored in the order they were made.
         self._writing = threading.Lock()
+        # Attempts whose pages wait for rows that others hold, in the order in which they are tried.
+        self._apart: dict[UUID, None] = {}
 
     def flush(self) -> None:
         """Store all notes there are; what can't be stored now stays for the next time."""
         with self._writing:
             attempts = {a.lease.execution_id: a for a in self._active.all() if a.told}
-            taken = [(attempt, attempt.take_notes()) for attempt in attempts.values()]
-            pages = [(attempt, notes) for attempt, notes in taken if notes]
+            for key in self._apart.keys() - attempts.keys():
+                del self._apart[key]
+            pages = [
+                (attempt, batch)
+                for key, attempt in attempts.items()
+                if key not in self._apart and (batch := attempt.next_batch()) is not None
+            ]
+            waiting = list(self._apart)
             if pages:
                 self._store(pages)
+            if waiting:
+                self._retry_apart(attempts)
 
-    def last_page(self, attempt: Attempt) -> Notes | None:
-        """Return the notes of an attempt that has ended, once all earlier ones are stored.
+    def last_page(self, attempt: Attempt) -> Sequence[Notes]:
+        """Return the batches of an attempt that has ended which are not known to be stored.
 
-        None where it has none: the common case costs nothing.
+        One that told nothing, the common case, costs nothing. A batch that is being stored at this
+        moment is among them: its number keeps it from being stored twice, and an end must not wait
+        for what others are waiting for.
         """
-        if not attempt.told:
-            return None
-        with self._writing:
-            return attempt.take_notes()
+        return attempt.last_batches() if attempt.told else ()
 
-    def _store(self, pages: list[tuple[Attempt, Notes]]) -> None:
+    def _retry_apart(self, attempts: Mapping[UUID, Attempt]) -> None:
+        """Try what was set apart, each by itself, up to the first one that still has to wait."""
+        for key in list(self._apart):
+            batch = attempts[key].next_batch()
+            if batch is not None:
+                self._store([(attempts[key], batch)], apart=True)
+                if key in self._apart:  # another one is the first to be tried next time
+                    self._apart[key] = self._apart.pop(key)
+                    return
+            self._apart.pop(key, None)
+
+    def _store(self, pages: Sequence[tuple[Attempt, Notes]], *, apart: bool = False) -> None:
         try:
-            with self._database.statement() as connection:
-                stored = leases.record(connection, [notes for _, notes in pages])
-        except DatabaseUnavailableError as error:
-            logger.warning("notebook.database_unavailable", error=error.message)
-            for attempt, notes in pages:
-                attempt.give_back(notes)
+            stored = self._record([batch for _, batch in pages], apart=apart)
+        except DatabaseBusyError as error:
+            self._set_apart(pages, error)
             return
-        except Exception:
-            # One page that the database refuses must not cost the others; that one is lost.
+        except DatabaseUnavailableError as error:
+            logger.warning("notebook.database_unavailable", code=error.code, error=error.message)
+            return
+        except Exception as error:
             logger.exception("notebook.refused", pages=len(pages))
-            for page in pages if len(pages) > 1 else []:
-                self._store([page])
+            if len(pages) > 1:
+                # One page that the database refuses must not cost the others.
+                for page in pages:
+                    self._store([page])
+            elif refuses(error):
+                self._keep_bill(*pages[0])
             return
         for attempt, _ in pages:
-            if attempt.lease.execution_id not in stored:
+            self._apart.pop(attempt.lease.execution_id, None)
+            if attempt.lease.execution_id in stored:
+                attempt.batch_stored()
+            else:
                 attempt.stop(StopReason.LEASE_LOST)
         self._live.changed(list(stored))
+
+    def _record(self, batches: Sequence[Notes], *, apart: bool) -> set[UUID]:
+        if not apart:
+            with self._database.statement() as connection:
+                return leases.record(connection, batches)
+        with self._database.transaction() as connection:
+            leases.wait_briefly(connection, _APART_SECONDS)
+            return leases.record(connection, batches)
+
+    def _set_apart(self, pages: Sequence[tuple[Attempt, Notes]], error: DatabaseBusyError) -> None:
+        """Store pages one by one where a row that some of them need is held by others.
+
+        Those that have to wait are left out of what is stored together from now on.
+        """
+        for attempt, batch in pages:
+            key = attempt.lease.execution_id
+            if key not in self._apart:
+                self._apart[key] = None
+                if len(pages) > 1:
+                    self._store([(attempt, batch)], apart=True)
+                if key in self._apart:
+                    logger.warning("notebook.database_busy", execution_id=key, error=error.message)
+
+    def _keep_bill(self, attempt: Attempt, refused: Notes) -> None:
+        """Store of a batch that the database refuses the model calls alone; the rest is lost."""
+        bill = bill_of(refused)
+        attempt.batch_refused(bill)
+        if bill is not None:
+            self._store([(attempt, bill)])
+
+
+def bill_of(refused: Notes) -> Notes | None:
+    """Return the batch without its events, where that leaves model calls that may be stored."""
+    if not refused.calls or not (refused.events or refused.progress):
+        return None
+    return replace(refused, events=[], progress=None)

@@ -30,7 +30,10 @@ class Plans:
         return plan or self._read_current(task_id)
 
     def of_versions(self, task_version_id: UUID, agent_version_id: UUID) -> Plan:
-        """Return the plan that an execution was submitted with."""
+        """Return the plan that an execution was submitted with.
+
+        Raises NotFoundError, and SpecificationUnreadableError for one of a newer release.
+        """
         return self._of_versions(task_version_id, agent_version_id)
 
     def _read_current(self, task_id: UUID) -> Plan:

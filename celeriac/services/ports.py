@@ -127,7 +127,7 @@ class Job:
 
 
 class RunContext(Protocol):
-    """What a runner may do with the world besides its own work. Safe to use from the loop."""
+    """What a runner may do with the world besides its own work. Safe to use from any loop."""
 
     @property
     def workdir(self) -> Path:
@@ -231,6 +231,8 @@ class Runner(Protocol):
     name: ClassVar[str]
     resumable: ClassVar[bool]
     """Whether an attempt can be parked and another one go on from its session."""
+    runs_user_code: ClassVar[bool]
+    """Whether `run` calls code of users in this process: it gets an event loop of its own then."""
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Do the work and return its result, or that it waits with its session saved.

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Mapping
 from uuid import UUID
@@ -14,6 +15,7 @@ from celeriac.domain.errors import DatabaseUnavailableError, ProviderRateLimited
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.rate import Rate, Refused, Taken, demands
 from celeriac.domain.usage import PlannedCall
+from celeriac.kit.threads import Threads
 from celeriac.services.patience import patiently
 from celeriac.services.ports import RateLimiter
 
@@ -36,12 +38,16 @@ _SPREAD = 0.1
 class ProviderLimits:
     """Asks the limiter in the name of calls. Calls that no limit applies to cost nothing."""
 
-    def __init__(self, limiter: RateLimiter, rates: Mapping[str, Rate], database: Database) -> None:
-        """Hold `rates`, by `provider` or `provider/model`, with `limiter`."""
+    def __init__(
+        self, limiter: RateLimiter, rates: Mapping[str, Rate], database: Database, threads: Threads
+    ) -> None:
+        """Hold `rates`, by `provider` or `provider/model`, with `limiter`, asked in `threads`."""
+        self._threads = threads
         self._limiter = limiter
         self._rates = rates
         self._database = database
         self._bans: dict[str, float] = {}
+        self._banning = threading.Lock()
 
     async def take(self, call: PlannedCall, *, may_park: bool) -> Taken | None:
         """Wait until the call may be made; None where no limit applies.
@@ -56,10 +62,10 @@ class ProviderLimits:
             if answer is None:
                 if not wanted:
                     return None
-                answer = await asyncio.to_thread(self._limiter.take, wanted, name=name, line=False)
+                answer = await self._threads.run(self._limiter.take, wanted, name=name, line=False)
             if isinstance(answer, Refused) and answer.seconds > _IN_PLACE_SECONDS and may_park:
                 if wanted:
-                    answer = await asyncio.to_thread(
+                    answer = await self._threads.run(
                         self._limiter.take, wanted, name=name, line=True
                     )
                 if isinstance(answer, Refused):
@@ -69,13 +75,13 @@ class ProviderLimits:
             logger.debug("provider_limit.waiting", model=name, seconds=round(answer.seconds, 3))
             await asyncio.sleep(_spread(answer.seconds))
 
-    def correct(self, taken: Taken, tokens: int) -> None:
+    async def correct(self, taken: Taken, tokens: int) -> None:
         """Put what a call used in the place of what it was thought to need."""
-        self._limiter.correct(taken, tokens)
+        await self._threads.run(self._limiter.correct, taken, tokens)
 
-    def give_back(self, taken: Taken) -> None:
+    async def give_back(self, taken: Taken) -> None:
         """Take back a call that was not made."""
-        self._limiter.give_back(taken)
+        await self._threads.run(self._limiter.give_back, taken)
 
     def sent_away(
         self, execution_id: UUID, error: ProviderRateLimitedError, *, played: bool = False
@@ -112,8 +118,10 @@ class ProviderLimits:
     def _hold_back(self, provider: str, model: str, seconds: float) -> None:
         name = _name(provider, model)
         now = time.monotonic()
-        self._bans = {each: until for each, until in self._bans.items() if until > now}
-        self._bans[name] = max(self._bans.get(name, 0.0), now + seconds)
+        with self._banning:  # attempts end on threads of their own
+            bans = {each: until for each, until in self._bans.items() if until > now}
+            bans[name] = max(bans.get(name, 0.0), now + seconds)
+            self._bans = bans
         if provider in self._rates or name in self._rates:
             self._limiter.hold_back(name, seconds)
 

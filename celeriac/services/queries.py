@@ -1,5 +1,6 @@
 """Queries: reading executions, their events and the audit trail, within what the actor may see."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -34,15 +35,28 @@ class Queries:
         return found
 
     def executions(
-        self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None = None, limit: int = 50
+        self,
+        actor: Actor,
+        wanted: ExecutionFilter,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        include: Collection[str] = (),
     ) -> Page[Execution]:
-        """Return a page of the executions that the actor may see. Raises CursorInvalidError."""
+        """Return a page of the executions that the actor may see. Raises CursorInvalidError.
+
+        What may be large is None but for what `include` names (`db.executions.BULKY`).
+        """
         before = read_cursor(_EXECUTIONS, cursor)
         if actor.scope is not None:
             wanted = replace(wanted, owner_id=actor.scope)
         with self._database.statement() as connection:
-            found = executions.find(connection, wanted, before=before, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind=_EXECUTIONS, key=lambda execution: execution.id)
+            found = executions.find(
+                connection, wanted, before=before, limit=limit + 1, include=include
+            )
+        return Page.cut(
+            found.items, limit=limit, kind=_EXECUTIONS, key=lambda each: each.id, more=found.more
+        )
 
     def batch(self, actor: Actor, batch_id: UUID) -> list[UUID]:
         """Return the ids of a batch's executions in their order. Raises NotFoundError."""
@@ -65,6 +79,11 @@ class Queries:
         """Like `events`, for a caller who was found to see the execution a moment ago."""
         with self._database.statement() as connection:
             return events.after(connection, execution_id, after, limit)
+
+    def positions(self, execution_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+        """Return the number of the latest event of each, for callers who were found to see it."""
+        with self._database.statement() as connection:
+            return executions.positions(connection, execution_ids)
 
     def audit(
         self, actor: Actor, wanted: AuditFilter, *, cursor: str | None = None, limit: int = 50

@@ -10,19 +10,24 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import approvals
-from celeriac.db.approvals import Closed
+from celeriac.db.approvals import Asked, Closed
 from celeriac.db.engine import Database
 from celeriac.domain.agent.tools import OnExpiry
 from celeriac.domain.approval import Answer, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.logs import Step
+from celeriac.services.patience import patiently
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
 
+_PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 """How often a process looks for the answers that its attempts wait for in their places."""
+
+_LONGEST_PAUSE_SECONDS = 5.0
+"""How long it pauses at most between looks that fail."""
 
 
 class Questions:
@@ -38,8 +43,12 @@ class Questions:
         self, execution_id: UUID, *, kind: QuestionKind | None = None
     ) -> Mapping[str, Answer]:
         """Return the answers to an execution's questions, of one kind or of all, by key."""
-        with self._database.statement() as connection:
-            return approvals.answers(connection, execution_id, kind=kind)
+
+        def read() -> Mapping[str, Answer]:
+            with self._database.statement() as connection:
+                return approvals.answers(connection, execution_id, kind=kind)
+
+        return patiently(read, seconds=_PATIENCE_SECONDS)
 
     async def ask(self, lease: Lease, question: Question) -> Answer:
         """Store a question and wait until it is answered; see `RunContext.ask`.
@@ -47,7 +56,7 @@ class Questions:
         Stopping the waiting leaves the question open: another attempt that asks under its key
         waits for the same answer. Raises LeaseLostError, ApprovalExpiredError.
         """
-        approval_id = await asyncio.to_thread(self._store, lease, question)
+        approval_id = await self._database.threads.run(self._store, lease, question)
         closing = self._watch.add(approval_id)
         try:
             return _answer(await asyncio.wrap_future(closing))
@@ -55,8 +64,11 @@ class Questions:
             self._watch.drop(approval_id, closing)
 
     def _store(self, lease: Lease, question: Question) -> UUID:
-        with self._database.statement() as connection:
-            asked = approvals.ask(connection, lease, question)
+        def ask() -> Asked | None:  # under its key: a try whose answer got lost has asked it
+            with self._database.statement() as connection:
+                return approvals.ask(connection, lease, question)
+
+        asked = patiently(ask, seconds=_PATIENCE_SECONDS)
         if asked is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
         if asked.fresh:
@@ -83,34 +95,54 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def add(self, approval_id: UUID) -> Future[Closed]:
-        """Return what will hold the question's end."""
+        """Return what will hold the question's end. Raises RuntimeError where no thread starts."""
         closing = Future[Closed]()
         with self._lock:
             self._waiting[approval_id].append(closing)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
-                self._thread.start()
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="answers", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:
+                    self._forget(approval_id, closing)
+                    raise
+                self._thread = thread
         return closing
 
     def drop(self, approval_id: UUID, closing: Future[Closed]) -> None:
         """Wait no longer."""
         with self._lock:
-            waiting = self._waiting.get(approval_id, [])
-            if closing in waiting:
-                waiting.remove(closing)
-            if not waiting:
-                self._waiting.pop(approval_id, None)
+            self._forget(approval_id, closing)
+
+    def _forget(self, approval_id: UUID, closing: Future[Closed]) -> None:
+        waiting = self._waiting.get(approval_id, [])
+        if closing in waiting:
+            waiting.remove(closing)
+        if not waiting:
+            self._waiting.pop(approval_id, None)
 
     def _run(self) -> None:
-        pause = threading.Event()
+        pause, failures = threading.Event(), 0
         while ids := self._ids():
-            for approval_id, closed in self._look(ids).items():
-                with self._lock:
-                    waiting = self._waiting.pop(approval_id, [])
-                for closing in waiting:
-                    if closing.set_running_or_notify_cancel():
-                        closing.set_result(closed)
-            pause.wait(_LOOK_SECONDS)
+            try:
+                for approval_id, closed in self._look(ids).items():
+                    self._end(approval_id, closed)
+                failures = 0
+            except DatabaseUnavailableError as error:
+                failures += 1
+                logger.warning("questions.database_unavailable", error=error.message)
+            except Exception:
+                # Whatever it is, the attempts that wait have nobody else who would tell them.
+                failures += 1
+                logger.exception("questions.look_failed", failures=failures)
+            pause.wait(min(_LOOK_SECONDS * 2 ** min(failures, 10), _LONGEST_PAUSE_SECONDS))
+
+    def _end(self, approval_id: UUID, closed: Closed) -> None:
+        with self._lock:
+            waiting = self._waiting.pop(approval_id, [])
+        for closing in waiting:
+            if closing.set_running_or_notify_cancel():
+                closing.set_result(closed)
 
     def _ids(self) -> list[UUID]:
         """Return what is waited for; where that is nothing, the thread ends."""
@@ -120,9 +152,5 @@ class _Watch:
             return list(self._waiting)
 
     def _look(self, ids: list[UUID]) -> Mapping[UUID, Closed]:
-        try:
-            with self._database.statement() as connection:
-                return approvals.closed(connection, ids)
-        except DatabaseUnavailableError as error:
-            logger.warning("questions.database_unavailable", error=error.message)
-            return {}
+        with self._database.statement() as connection:
+            return approvals.closed(connection, ids)

@@ -1,11 +1,13 @@
 """Recover: bring back what was lost, by workers or by the broker."""
 
 import time
+from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import audit, queues, transitions
+from celeriac.db import audit, budgets, queues, server, transitions
 from celeriac.db.engine import Database
 from celeriac.db.queues import Waiting
 from celeriac.db.transitions import Rescued
@@ -20,34 +22,103 @@ _CRASH_DELAY = 1.0
 """Seconds until the first retry after a lost worker; doubled with every further crash."""
 
 
-class Recover:
-    """The keeper's two rescues; any number of keepers may run them at once.
+def _elapsed_seconds() -> float:
+    """Return a clock that nobody sets, and that counts while the machine sleeps if it can."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
-    One of these belongs to one thread: it remembers what it saw at its last look.
+
+class DatabaseView:
+    """Whether a keeper has seen a writable database without a gap for as long as a lease lasts.
+
+    While the database was away or could not write, nobody could renew a lease, and all of them may
+    have run out. So nothing may be taken for lost until every worker had the time to renew. The
+    keeper cannot see the outages of others, but it can see its own: a failed look, or two looks
+    that are more than `longest_gap` seconds apart by its own clock or by the database's, begin a
+    new series. That holds for outages, failovers, pauses of a pooler, a keeper or a machine that
+    was stopped, and for clocks that jump. Belongs to one thread.
     """
 
     def __init__(
-        self, database: Database, queue: TaskQueue, live: LiveEvents, *, grace_seconds: float
+        self,
+        lease_seconds: float,
+        *,
+        longest_gap: float | None = None,
+        clock: Callable[[], float] = _elapsed_seconds,
     ) -> None:
-        """Look after the executions of `database` and the messages of `queue`.
+        """The longest gap is half a lease by default: workers renew several times in one."""
+        self._lease_seconds = lease_seconds
+        self._longest_gap = lease_seconds / 2 if longest_gap is None else longest_gap
+        self._clock = clock
+        self._since = self._last = self._began = clock()
+        self._last_time: datetime | None = None
+        self._looking = False
 
-        Workers have `grace_seconds` to renew their leases after a start of the database.
+    def begin_look(self) -> bool:
+        """Return whether the series of looks so far is long enough to take leases in this one."""
+        self._began = self._clock()
+        if self._looking:  # the last one was never completed
+            self._since = self._last = self._began
+            self._last_time = None
+        self._looking = True
+        return self._began - self._since >= self._lease_seconds
+
+    def complete_look(self, database_time: datetime) -> bool:
+        """Say that the look was successful; return whether there was no gap since the last one.
+
+        Where there was, what the look has done must not be committed.
+        """
+        self._looking = False
+        last, last_time = self._last, self._last_time
+        self._last, self._last_time = self._began, database_time
+        passed = self._clock() - last
+        if last_time is not None:
+            passed = max(passed, (database_time - last_time).total_seconds())
+        if passed <= self._longest_gap:
+            return True
+        logger.warning(
+            "keeper.view_interrupted", seconds=round(passed, 3), waits=self._lease_seconds
+        )
+        self._since = self._last = self._clock()
+        return False
+
+
+class Recover:
+    """What the keeper brings back; any number of keepers may do it at once.
+
+    Each method belongs to one thread: two of them remember what they saw at their last look.
+    """
+
+    def __init__(
+        self, database: Database, queue: TaskQueue, live: LiveEvents, view: DatabaseView
+    ) -> None:
+        """Recover the executions of `database` and the messages of `queue`.
+
+        Workers count as lost only while `view` says so.
         """
         self._database = database
         self._queue = queue
         self._live = live
-        self._grace_seconds = grace_seconds
+        self._view = view
         self._short_since: dict[str, float] = {}
 
     def lost_workers(self, limit: int) -> int:
-        """Take executions with expired leases from their workers; return how many."""
+        """Take executions with expired leases from their workers; return how many.
+
+        None before the database has been seen without a gap for the time of a lease.
+        """
+        settled = self._view.begin_look()
         with self._database.transaction() as connection:
+            now = server.clock(connection)
             rescued = transitions.rescue_expired(
-                connection, limit=limit, base_delay=_CRASH_DELAY, grace=self._grace_seconds
+                connection, limit=limit if settled else 0, base_delay=_CRASH_DELAY
             )
             for item in rescued:
                 if item.status is Status.FAILED:
                     _audit(connection, item)
+            if not self._view.complete_look(now):
+                connection.rollback()
+                return 0
         for item in rescued:
             logger.error(
                 Step.EXECUTION_WORKER_LOST,
@@ -69,6 +140,11 @@ class Recover:
             logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
         self._live.changed(ids)
         return len(ids)
+
+    def leaked_reservations(self, limit: int) -> int:
+        """Release what attempts reserved that don't run any more; return in how many windows."""
+        with self._database.statement() as connection:
+            return budgets.release_leaked(connection, limit=limit)
 
     def lost_messages(self, *, older_than: float, limit: int) -> int:
         """Put back to `pending` what is queued although the broker has no message for it.

@@ -123,7 +123,7 @@ class Reports:
     def _markdown(self, execution: Execution) -> str:
         asked = ApprovalFilter(execution_id=execution.id)
         with self._database.statement() as connection:
-            questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS)
+            questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS).items
         return report.markdown(execution, self._log(execution.id), questions[::-1])
 
     def _log(self, execution_id: UUID) -> Iterator[Event]:
@@ -132,9 +132,9 @@ class Reports:
         while seq < _EVENTS:
             with self._database.statement() as connection:
                 page = events.after(connection, execution_id, seq, _PAGE)
-            yield from page
-            if len(page) < _PAGE:
+            if not page:
                 return
+            yield from page
             seq = page[-1].seq
 
 

@@ -13,14 +13,19 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import retention, sessions
+from celeriac.db import retention, sessions, workers
 from celeriac.db.engine import Database
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.removal import remove_tree
 from celeriac.services.audit import AuditTrail
 from celeriac.services.leftovers import old_directories, old_error_files, old_logs
 from celeriac.services.places import Places
 
 logger = structlog.get_logger(__name__)
+
+_WORKERS_KEPT_SECONDS = 86_400.0
+_BEFORE_ALL = UUID(int=0)
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,32 +66,31 @@ class Retention:
         """Remove all that is old enough by now; return how much that was."""
         policy = self._policy
         steps: list[tuple[str, Callable[[], int], float | bool]] = [
-            ("sessions", self._sessions, policy.sessions),
+            ("sessions", self._repeated(self._sessions), policy.sessions),
             # those that people deleted go in any case
             ("session_files", self._session_files, True),
             ("executions", self._executions, policy.executions),
             ("workdirs", self._workdirs, policy.files),
             ("log_files", self._log_files, policy.logs),
-            ("session_rows", self._session_rows, policy.executions),
-            ("audit", self._audit, policy.audit),
-            ("idempotency_keys", self._idempotency_keys, policy.idempotency_keys),
+            ("session_rows", self._repeated(self._session_rows), policy.executions),
+            ("audit", self._repeated(self._audit), policy.audit),
+            ("idempotency_keys", self._repeated(self._idempotency_keys), policy.idempotency_keys),
+            ("workers", self._workers, True),
         ]
-        total = 0
-        for kind, step, wanted in steps:
-            count = self._repeated(step) if wanted else 0
-            total += count
-            if count:
-                logger.info("retention.removed", kind=kind, count=count)
-        return total
+        return sum(_done(kind, step) for kind, step, wanted in steps if wanted)
 
-    def _repeated(self, step: Callable[[], int]) -> int:
-        """Repeat a step while it finds a whole batch."""
-        total = 0
-        while count := step():
-            total += count
-            if count < self._batch:
-                break
-        return total
+    def _repeated(self, step: Callable[[], int]) -> Callable[[], int]:
+        """Return what repeats a step while it finds a whole batch."""
+
+        def repeat() -> int:
+            total = 0
+            while count := step():
+                total += count
+                if count < self._batch:
+                    break
+            return total
+
+        return repeat
 
     def _sessions(self) -> int:
         with self._database.transaction() as connection:
@@ -96,31 +100,63 @@ class Retention:
         return len(doomed)
 
     def _session_files(self) -> int:
-        with self._database.statement() as connection:
-            doomed = retention.doomed_sessions(connection, limit=self._batch)
-        gone = [each for each in doomed if remove_tree(self._places.session(each))]
-        with self._database.statement() as connection:
-            sessions.files_removed(connection, gone)
-        for session_id in set(doomed) - set(gone):
-            logger.warning("retention.files_stay", session_id=session_id)
-        return len(gone)
+        def find(after: UUID) -> list[UUID]:
+            with self._database.statement() as connection:
+                return retention.doomed_sessions(connection, after=after, limit=self._batch)
+
+        def mark(gone: list[UUID]) -> int:
+            with self._database.statement() as connection:
+                sessions.files_removed(connection, gone)
+            return len(gone)
+
+        return self._with_files(
+            "sessions", find, lambda each: remove_tree(self._places.session(each)), mark
+        )
 
     def _executions(self) -> int:
-        with self._database.statement() as connection:
-            old = retention.old_executions(
-                connection, days=self._policy.executions, limit=self._batch
+        def find(after: UUID) -> list[UUID]:
+            with self._database.statement() as connection:
+                return retention.old_executions(
+                    connection, days=self._policy.executions, after=after, limit=self._batch
+                )
+
+        def delete(gone: list[UUID]) -> int:
+            return self._deleted(lambda connection: retention.delete_executions(connection, gone))
+
+        return self._with_files("executions", find, self._removed_files, delete)
+
+    def _with_files(
+        self,
+        kind: str,
+        find: Callable[[UUID], list[UUID]],
+        remove: Callable[[UUID], bool],
+        finish: Callable[[list[UUID]], int],
+    ) -> int:
+        """Remove files and then what names them, page by page.
+
+        What can't be removed stays for the next round and stands in nobody's way.
+        """
+        done, stay, after = 0, list[UUID](), _BEFORE_ALL
+        while found := find(after):
+            gone = [each for each in found if remove(each)]
+            stay += [each for each in found if each not in set(gone)]
+            done += finish(gone) if gone else 0
+            if len(found) < self._batch:
+                break
+            after = found[-1]
+        if stay:
+            logger.warning(
+                "retention.files_stay", kind=kind, count=len(stay), ids=stay[:_MOST_NAMED]
             )
-        gone = [each for each in old if self._removed_files(each)]
-        if not gone:
-            return 0
-        return self._deleted(lambda connection: retention.delete_executions(connection, gone))
+        return done
 
     def _removed_files(self, execution_id: UUID) -> bool:
-        self._places.log_file(execution_id).unlink(missing_ok=True)
-        if remove_tree(self._places.workdir(execution_id)):
-            return True
-        logger.warning("retention.files_stay", execution_id=execution_id)
-        return False
+        # both are tried, whatever becomes of one of them
+        removed = [
+            _unlink(self._places.log_file(execution_id)),
+            remove_tree(self._places.workdir(execution_id)),
+        ]
+        return all(removed)
 
     def _session_rows(self) -> int:
         return self._deleted(
@@ -140,6 +176,11 @@ class Retention:
                 connection, days=self._policy.idempotency_keys, limit=self._batch
             )
         )
+
+    def _workers(self) -> int:
+        """Forget worker processes that are long gone."""
+        with self._database.statement() as connection:
+            return workers.forget(connection, older_than_seconds=_WORKERS_KEPT_SECONDS)
 
     def _deleted(self, delete: Callable[[Connection], int]) -> int:
         with self._database.transaction() as connection:
@@ -176,6 +217,26 @@ class Retention:
         return removed
 
 
+def _done(kind: str, step: Callable[[], int]) -> int:
+    """Do a step, and return what it did; one that fails costs the others nothing."""
+    try:
+        count = step()
+    except DatabaseUnavailableError as error:
+        logger.warning("retention.database_unavailable", kind=kind, error=error.message)
+        return 0
+    except Exception:
+        # files and rows of other kinds are not to pile up for it
+        logger.exception("retention.step_failed", kind=kind)
+        return 0
+    if count:
+        logger.info("retention.removed", kind=kind, count=count)
+    return count
+
+
 def _unlink(path: Path) -> bool:
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("retention.files_stay", kind="logs", path=path.name, error=error.strerror)
+        return False
     return True

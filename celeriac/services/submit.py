@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -20,7 +21,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.execution import Cause, TriggerType
 from celeriac.domain.options import NO_OPTIONS, RunOptions
 from celeriac.domain.plan import Plan
-from celeriac.domain.prompt import compiled
+from celeriac.domain.prompt import Budget, compiled
 from celeriac.domain.schema import check_variables
 from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7
@@ -53,6 +54,9 @@ class Request:
     priority: int | None = None
     queue: str | None = None
     delay_seconds: float = 0.0
+    """Not before so long from now, by the database's clock."""
+    available_at: datetime | None = None
+    """Not before this time; instead of `delay_seconds`."""
     trigger_type: TriggerType = TriggerType.MANUAL
     execution_mode: str = "async"
     origin_id: UUID | None = None
@@ -113,8 +117,8 @@ class Submit:
         broker doesn't answer, the execution is returned as `pending` and the keeper sends it.
         """
         execution_id = uuid7()
-        window = self._dispatch.window() if request.delay_seconds <= 0 else 0
-        stored = self._store(actor, request, [execution_id], [request.variables], window=window)
+        now = request.delay_seconds <= 0
+        stored = self._store(actor, request, [execution_id], [request.variables], send=now)
         if stored.earlier is not None:
             return Submitted(stored.earlier, Status.PENDING, None, created=False)
         cause = Cause(actor.request_id, actor.user_id, request.task_id)
@@ -154,13 +158,14 @@ class Submit:
         ids: Sequence[UUID],
         variables: Sequence[JsonObject],
         *,
-        window: int = 0,
+        send: bool = False,
         batch_id: UUID | None = None,
     ) -> _Stored:
         for attempt in range(_STALE_PLAN_TRIES):
             plan = self._plans.current(request.task_id, fresh=attempt > 0)
             _check(actor, plan, variables, batch=batch_id is not None)
             new = _new_executions(plan, request, ids, variables, batch_id)
+            window = self._dispatch.window(new.queue) if send else 0
             if _depends_on_nothing(request):
                 with self._database.statement() as connection:
                     created = transitions.create(connection, new, actor, window=window)
@@ -235,19 +240,23 @@ def _remembered(
 def _check(actor: Actor, plan: Plan, variables: Sequence[JsonObject], *, batch: bool) -> None:
     if plan.owner_id != actor.user_id and not actor.sees_all:
         raise NotFoundError("task", plan.task_id)
-    prompt = compiled(plan.task.prompt)
-    for index, values in enumerate(variables):
-        try:
-            check_variables(plan.task.variables_schema, values)
-            text = prompt.render(values)
-            if isinstance(plan.agent, CrewaiAgent):
-                plan.agent.crew.render(values, text)
-        except InvalidInputError as error:
-            if not batch:
-                raise
-            raise type(error)(
-                f"Item {index}: {error.message}", **{**error.details, "field": f"items.{index}"}
-            ) from error
+    with Budget(len(variables)) as budget:
+        for index, values in enumerate(variables):
+            try:
+                _check_one(plan, values, budget)
+            except InvalidInputError as error:
+                if not batch:
+                    raise
+                raise type(error)(
+                    f"Item {index}: {error.message}", **{**error.details, "field": f"items.{index}"}
+                ) from error
+
+
+def _check_one(plan: Plan, variables: JsonObject, budget: Budget) -> None:
+    check_variables(plan.task.variables_schema, variables)
+    text = compiled(plan.task.prompt).render(variables, budget)
+    if isinstance(plan.agent, CrewaiAgent):
+        plan.agent.crew.render(variables, text, budget)
 
 
 def _new_executions(
@@ -269,6 +278,7 @@ def _new_executions(
         trigger_type=request.trigger_type,
         execution_mode=request.execution_mode,
         delay_seconds=request.delay_seconds,
+        available_at=request.available_at,
         origin_id=request.origin_id,
         batch_id=batch_id,
         session_id=request.session_id,

@@ -12,13 +12,19 @@ from celeriac.domain.cassette import Cassette, Header, Interaction, parse
 from celeriac.domain.errors import CassetteUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.services.cassettes import packed, unpacked
+from celeriac.services.patience import patiently
 from celeriac.services.ports import Job
 
 logger = structlog.get_logger(__name__)
 
+_PATIENCE_SECONDS = 60.0
+
 
 class Tapes:
-    """The cassettes of running attempts; every writing is fenced by the attempt's lease."""
+    """The cassettes of running attempts; every writing is fenced by the attempt's lease.
+
+    All of them wait up to a minute for the database. Raise DatabaseUnavailableError after that.
+    """
 
     def __init__(self, database: Database) -> None:
         """Work on `database`."""
@@ -40,17 +46,24 @@ class Tapes:
         """Add what an attempt has recorded to its execution's cassette; see `RunContext.record`."""
         earlier = self._read(lease.execution_id) or Cassette(_header(job))
         cassette = earlier.extended(interactions, complete=complete)
-        with self._database.statement() as connection:
-            held = cassettes.record(connection, lease, job.task_name, packed(cassette))
-        if not held:
+        content = packed(cassette)
+
+        def record() -> bool:  # the whole of it: a try whose answer got lost adds nothing twice
+            with self._database.statement() as connection:
+                return cassettes.record(connection, lease, job.task_name, content)
+
+        if not patiently(record, seconds=_PATIENCE_SECONDS):
             raise LeaseLostError("This worker no longer owns the attempt.")
         complete = cassette.header.complete
         logger.info("cassette.recorded", interactions=len(interactions), complete=complete)
         return complete
 
     def _read(self, cassette_id: UUID) -> Cassette | None:
-        with self._database.statement() as connection:
-            content = cassettes.content(connection, cassette_id)
+        def read() -> bytes | None:
+            with self._database.statement() as connection:
+                return cassettes.content(connection, cassette_id)
+
+        content = patiently(read, seconds=_PATIENCE_SECONDS)
         return None if content is None else parse(unpacked(content))
 
 

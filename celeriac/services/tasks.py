@@ -131,7 +131,9 @@ class Tasks:
             found = tasks.find(
                 connection, owner=actor.scope, active=active, before=before, limit=limit + 1
             )
-        return Page.cut(found, limit=limit, kind=_KIND, key=lambda task: task.id)
+        return Page.cut(
+            found.items, limit=limit, kind=_KIND, key=lambda task: task.id, more=found.more
+        )
 
     def change(self, actor: Actor, reference: str, edit: TaskEdit) -> Task:
         """Change a task; executions submitted from now on use it as it is then.

@@ -1,6 +1,6 @@
 """Usage: what model calls used, within what the actor may see."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from uuid import UUID
 
 from celeriac.db import executions, usage
@@ -46,13 +46,14 @@ class Usage:
     ) -> list[UsageTotal]:
         """Return totals: of everybody for an admin, else of the actor's own executions.
 
-        Days are UTC; unless told otherwise they are the last thirty. Raises InvalidInputError.
+        Days are UTC, by the database's clock; unless told otherwise they are the last thirty.
+        Raises InvalidInputError.
         """
-        until = until or datetime.now(UTC).date()
-        since = since or until - min(timedelta(days=_DAYS - 1), until - date.min)
-        if since > until:
-            raise InvalidInputError("since lies after until; swap them.", field="since")
         owner = user_id if actor.sees_all else actor.user_id
-        wanted = UsageFilter(since=since, until=until, owner_id=owner, task_id=task_id)
         with self._database.statement() as connection:
+            until = until or usage.today(connection)
+            since = since or until - min(timedelta(days=_DAYS - 1), until - date.min)
+            if since > until:
+                raise InvalidInputError("since lies after until; swap them.", field="since")
+            wanted = UsageFilter(since=since, until=until, owner_id=owner, task_id=task_id)
             return usage.totals(connection, by, wanted, limit=limit)

@@ -6,6 +6,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from celeriac.settings.readers import Names
+
 
 class CelerySettings(BaseSettings):
     """Celery's own settings (REQUIREMENTS A8); `CELERIAC_CELERY_…` sets each of them."""
@@ -30,6 +32,8 @@ class CelerySettings(BaseSettings):
     result_expires: int = Field(default=3600, ge=1)
     visibility_timeout: int = Field(default=300, ge=1)
     """Seconds until Redis redelivers an unacknowledged message; doubles are harmless (FACTS)."""
+    include: Names = ()
+    """Modules with users' own Celery tasks, which every worker loads; separated by commas."""
     enable_utc: bool = True
     timezone: str = "UTC"
     publish_timeout: float = Field(default=1.0, gt=0)

@@ -17,6 +17,9 @@ class WorkerSettings(BaseSettings):
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     event_flush_seconds: float = Field(default=0.1, gt=0)
     database_connections: int = Field(default=8, ge=2)
+    stall_seconds: float = Field(default=90.0, ge=1)
+    """A worker that takes no messages for so long, although some wait and it has free slots, ends
+    itself, so that its supervisor starts another."""
     warm_runners: bool = False
     """Load the runners' libraries in the background as the worker starts; else the first
     execution of each kind waits for its own (a second or two for language models)."""
@@ -52,6 +55,14 @@ class ApiSettings(BaseSettings):
     port: int = Field(default=8321, ge=0, le=65535)
     max_body_bytes: int = Field(default=8_000_000, ge=1024)
     max_batch: int = Field(default=10_000, ge=1)
+    header_seconds: float = Field(default=20.0, gt=0)
+    """The headers of a request must have arrived by then."""
+    body_seconds: float = Field(default=60.0, gt=0)
+    """The body of a request must have arrived by then, counted from its first reading."""
+    max_connections: int = Field(default=4_000, ge=1)
+    """More connections at once, per process, are answered with 503."""
+    bad_keys_per_minute: int = Field(default=30, ge=1)
+    """So many unknown API keys are looked up for one address."""
     database_connections: int = Field(default=10, ge=2)
     celery_task_allow_list: Names = (
         "celeriac.tasks.monitoring.ping",

@@ -1,6 +1,8 @@
 """The settings as a whole, and how faults in them are told."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,11 +13,14 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.urls import with_database
+from celeriac.settings.agents import AgentUser, VariablePatterns
 from celeriac.settings.celery import CelerySettings
 from celeriac.settings.commands import Commands
 from celeriac.settings.models import ProviderLimit, ProviderSettings
@@ -26,6 +31,12 @@ from celeriac.settings.retention import RetentionSettings
 from celeriac.settings.tools import McpServersSettings
 
 _SECRET_CHARACTERS = 32
+_SHOWN = 3
+_OUR_PREFIXES = re.compile(r"(?i:CELERIAC|CELERY)_")
+_OURS = (
+    "CELERIAC_AGENT_ENVIRONMENT has {!r}, which would let agents see {}; agents never see the "
+    "variables that configure Celeriac"
+)
 _MISSING = (
     "{} is not set. Set it to your server, or start the embedded servers with `celeriac up`, "
     "which tells the other commands in this directory where they are."
@@ -76,13 +87,23 @@ class Settings(BaseSettings):
     enable_async_task_execution: bool = True
     """Off makes `sync` the default execution mode (REQUIREMENTS A2)."""
     agent_modules: Names = ()
-    """Python packages whose functions agents of the `python` runner may name without `@agent`;
-    separated by commas."""
+    """Python modules and packages whose functions agents of the `python` runner may name; separated
+    by commas. No other is imported."""
+    agent_environment: VariablePatterns = ()
+    """Variables of the workers that agents may name for their child processes; names and patterns
+    with `*` and `?`, separated by commas. None of Celeriac's own."""
+    agent_user: AgentUser | None = None
+    """Who child processes of agents run as where the worker runs as root: a name, or `uid:gid`.
+    Default: `celeriac-agent`, a system user that is made where it can be."""
     commands: Commands = {}
     """Programs that agents of the `command` runner may name; JSON: {"word-count":
     ["/opt/tools/word-count", "--json"]}."""
     public_url: str | None = None
     """Where people reach the API with a browser; links that answer questions begin with it."""
+    allowed_hosts: Names = ()
+    """Hosts by which the API may be reached, beside this machine's own loopback names, the address
+    that it listens on and the host of `public_url`; separated by commas. `*.example.com` means
+    those within, `*` all."""
     mcp_servers: McpServersSettings = {}
     """MCP servers that agents may name; JSON, or a file of it: {"files": {"command":
     ["/opt/mcp/files"]}, "crm": {"url": …, "headers": {"Authorization": "CRM_AUTHORIZATION"}}}."""
@@ -132,6 +153,23 @@ class Settings(BaseSettings):
     def _is_http(cls, value: str | None) -> str | None:
         checked = checked_url(value, ("https", "http"))
         return None if checked is None else checked.rstrip("/")
+
+    @model_validator(mode="after")
+    def _agents_see_none_of_ours(self) -> Self:
+        """Refuse what would hand our own variables, which hold secrets, to agents."""
+        for pattern in self.agent_environment:
+            if _OUR_PREFIXES.match(pattern):
+                raise ValueError(_OURS.format(pattern, "Celeriac's own"))
+            ours = sorted(name for name in self.reserved if fnmatchcase(name, pattern.upper()))
+            if ours:
+                raise ValueError(_OURS.format(pattern, ", ".join(ours[:_SHOWN])))
+        return self
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """The variables that hold these settings or are named by them, in upper case."""
+        headers = (server.headers.values() for server in self.mcp_servers.values())
+        return OWN_VARIABLES | {name.upper() for names in headers for name in names}
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -188,6 +226,23 @@ GROUPS = (
     RetentionSettings,
 )
 """All classes whose fields are variables of the environment."""
+
+
+def _names_of(group: type[BaseSettings], name: str, field: FieldInfo) -> Iterator[str]:
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        yield from map(str, alias.choices)
+    else:
+        yield str(alias or f"{group.model_config['env_prefix']}{name}")
+
+
+OWN_VARIABLES = frozenset(
+    variable.upper()
+    for group in GROUPS
+    for name, field in group.model_fields.items()
+    for variable in _names_of(group, name, field)
+)
+"""Every variable of the environment that is read into settings, in upper case."""
 
 _PREFIXES = {group.__name__: group.model_config["env_prefix"] for group in GROUPS}
 

@@ -16,7 +16,15 @@ from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
 from celeriac.wire.document import Applied, AppliedResource, FieldChange
-from celeriac.wire.executions import Accepted, AcceptedBatch, Event, Events, Execution, Progress
+from celeriac.wire.executions import (
+    Accepted,
+    AcceptedBatch,
+    Event,
+    Events,
+    Execution,
+    ExecutionSummary,
+    Progress,
+)
 from celeriac.wire.health import CeleryHealth, Health, ReadyHealth, Worker
 from celeriac.wire.reports import Report, Reports
 from celeriac.wire.sessions import File, Files, Session
@@ -44,6 +52,7 @@ __all__ = [
     "Event",
     "Events",
     "Execution",
+    "ExecutionSummary",
     "FieldChange",
     "File",
     "Files",

@@ -126,6 +126,12 @@ EXECUTION: dict[str, Any] = {
     },
 }  # fmt: skip
 
+EXECUTION_SUMMARY: dict[str, Any] = {
+    name: value
+    for name, value in EXECUTION.items()
+    if name not in {"variables", "result", "error_details"}
+}
+
 SESSION: dict[str, Any] = {
     "id": _SESSION, "owner_id": _OWNER, "execution_id": _ID, "runner": "claude",
     "parent_id": None, "external_id": "5a1c1f6e-0d52-4b63-8a40-3a1d6f1d0b2e", "status": "ended",
@@ -232,11 +238,13 @@ READY_HEALTH: dict[str, Any] = {
 }  # fmt: skip
 
 CELERY_HEALTH: dict[str, Any] = {
-    "status": "ok", "workers": 1, "slots": 100, "active": 3,
+    "status": "ok", "workers": 1, "consuming": 1, "slots": 100, "active": 3,
     "processes": [
         {
             "hostname": "celery@shop-1", "pid": 4711, "pool": "threads", "slots": 100,
             "running": 3, "cpu_percent": 12.5, "memory_bytes": 183500800, "version": "0.1.0",
+            "queues": ["task_execution", "default"], "consuming": True, "messages_dropped": 0,
+            "unknown_tasks": [],
             "started_at": _AT, "seen_at": _LATER,
         }
     ],

@@ -23,10 +23,13 @@ class Progress(Wire):
     note: str | None
 
 
-class Execution(Wire):
-    """One run of a task. Times are RFC 3339 in UTC, durations in seconds."""
+_INCLUDED = "Only there if `include` names it."
 
-    model_config = example(examples.EXECUTION)
+
+class ExecutionSummary(Wire):
+    """One run of a task, as lists have it. Times are RFC 3339 in UTC, durations in seconds."""
+
+    model_config = example(examples.EXECUTION_SUMMARY)
 
     id: UUID
     owner_id: UUID
@@ -37,13 +40,11 @@ class Execution(Wire):
     execution_mode: str
     priority: str = Field(description="low, normal, high or critical.")
     queue: str
-    variables: dict[str, Any]
-    result: Any = Field(description="Any JSON value; null until completed.")
+    variables: dict[str, Any] | None = Field(default=None, description=_INCLUDED)
+    result: Any = Field(default=None, description=_INCLUDED)
     error_code: str | None
     error_message: str | None
-    error_details: dict[str, Any] | None = Field(
-        description="type, traceback and attempt of the last failure."
-    )
+    error_details: dict[str, Any] | None = Field(default=None, description=_INCLUDED)
     attempt: int = Field(description="Attempts begun so far.")
     retry_count: int
     crash_count: int = Field(description="Attempts lost with their worker.")
@@ -75,6 +76,18 @@ class Execution(Wire):
     cost: float = Field(description="US dollars, where prices are known.")
     progress: Progress | None
     links: Links = Field(alias="_links")
+
+
+class Execution(ExecutionSummary):
+    """One run of a task. Times are RFC 3339 in UTC, durations in seconds."""
+
+    model_config = example(examples.EXECUTION)
+
+    variables: dict[str, Any]
+    result: Any = Field(description="Any JSON value; null until completed.")
+    error_details: dict[str, Any] | None = Field(
+        description="type, traceback and attempt of the last failure."
+    )
 
 
 class Accepted(Wire):

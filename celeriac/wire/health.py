@@ -37,6 +37,16 @@ class Worker(Wire):
     cpu_percent: float
     memory_bytes: int
     version: str
+    queues: list[str] = Field(description="What it listens to; empty where it doesn't say.")
+    consuming: bool | None = Field(
+        description="Whether it takes messages; null for a worker of an older release."
+    )
+    messages_dropped: int = Field(
+        description="Messages dropped since its start, because they were no tasks."
+    )
+    unknown_tasks: list[str] = Field(
+        description="Names of plain tasks that came and that it doesn't know."
+    )
     started_at: datetime
     seen_at: datetime
 
@@ -46,8 +56,9 @@ class CeleryHealth(Wire):
 
     model_config = example(examples.CELERY_HEALTH)
 
-    status: str = Field(description="ok or unavailable.")
+    status: str = Field(description="ok, or unavailable where no worker takes messages.")
     workers: int
+    consuming: int = Field(description="How many of the workers take messages.")
     slots: int
     active: int = Field(description="Executions that run right now.")
     processes: list[Worker]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.adapters.celery_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_health import RedisPing
+from celeriac.db import server
+from celeriac.db.engine import Database
 from celeriac.services.access_records import AccessRecords
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
@@ -24,7 +26,7 @@ from celeriac.services.sessions import Sessions
 from celeriac.services.tasks import Tasks
 from celeriac.services.usage import Usage
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import celery_options, places, secret_key
+from celeriac.wiring.options import celery_options, environment_rule, places, secret_key
 
 _MISSED_HEARTBEATS = 3
 """After so many a worker counts as gone."""
@@ -74,17 +76,20 @@ def build_desk(container: Container) -> Desk:
     queries = Queries(container.database)
     sessions = Sessions(container.database, places(settings))
     redis_ping = RedisPing(settings.require_redis())
+    agents = Agents(container.database, environment_rule(settings))
     budgets = Budgets(container.database, container.plans, container.live)
     celery = CeleryPlainTasks(celery_options(settings, publisher=True))
     return Desk(
         authenticate=Authenticate(container.database, secret_key(settings)),
         accounts=build_accounts(container),
-        agents=Agents(container.database),
+        agents=agents,
         tasks=Tasks(container.database),
-        apply=Apply(container.database, budgets),
+        apply=Apply(container.database, agents, budgets),
         queries=queries,
         approvals=Approvals(container.database, container.live, container.dispatch),
-        approval_links=ApprovalLinks(secret_key(settings)),
+        approval_links=ApprovalLinks(
+            secret_key(settings), lambda: _database_clock(container.database)
+        ),
         sessions=sessions,
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
@@ -106,3 +111,8 @@ def build_desk(container: Container) -> Desk:
         audit_trail=AuditTrail(container.database, secret_key(settings)),
         access_records=AccessRecords(container.database),
     )
+
+
+def _database_clock(database: Database) -> float:
+    with database.statement() as connection:
+        return server.seconds_now(connection)

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import UUID
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.agents.registry import Registry
+from celeriac.db.engine import Database
 from celeriac.kit.loop import LoopThread
+from celeriac.kit.own_loops import OwnLoops
+from celeriac.kit.threads import Threads
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.admission import Admission
-from celeriac.services.attempt import StopReason
 from celeriac.services.backing import Backing
 from celeriac.services.budget_book import BudgetBook
+from celeriac.services.cancel import StopCancelled
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.conversations import Conversations
 from celeriac.services.execute import Execute, Parts
@@ -24,9 +26,31 @@ from celeriac.services.questions import Questions
 from celeriac.services.report import Reports
 from celeriac.services.reporting import Reporting
 from celeriac.services.tapes import Tapes
+from celeriac.settings import Settings
 from celeriac.wiring.container import Container
 from celeriac.wiring.options import places, rates
 from celeriac.wiring.runners import build_runners
+
+_SHORTEST_STATEMENT = 1.0
+"""Seconds that a heartbeat may take at least, on a machine that is busy."""
+
+_BUDGET_CONNECTIONS = 4
+"""Many calls may wait for the one row of a budget; results are not to wait with them."""
+
+_LONGEST_LOCK = 2.0
+_LOCKS_IN_A_LEASE = 8
+
+
+def worker_lock_seconds(settings: Settings) -> float:
+    """Return how long a worker's statement waits for a lock before it is tried again.
+
+    While it waits it may hold rows of executions itself, whose leases can't be renewed meanwhile.
+    """
+    return min(_LONGEST_LOCK, settings.worker.lease_seconds / _LOCKS_IN_A_LEASE)
+
+
+_RATE_THREADS = 4
+"""For questions to the rate limiter, which answers within a millisecond or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +60,14 @@ class Machinery:
     execute: Execute
     active: ActiveAttempts
     heartbeat: Heartbeat
+    databases: tuple[Database, ...]
+    """Besides the container's: those that must not wait for connections that others hold."""
     notebook: Notebook
     listener: CancelListener
     reporting: Reporting
     limiter: RedisRateLimiter
     loop: LoopThread
+    own_loops: OwnLoops
     runners: Registry
 
     def close(self) -> None:
@@ -49,7 +76,10 @@ class Machinery:
         self.reporting.close()
         self.runners.close(self.loop)
         self.loop.close()
+        self.own_loops.close()
         self.limiter.close()
+        for database in self.databases:
+            database.close()
 
 
 def build_machinery(container: Container, *, worker: str, closing: Callable[[], bool]) -> Machinery:
@@ -58,11 +88,26 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
     active = ActiveAttempts()
     notebook = Notebook(container.database, active, container.live)
     loop = LoopThread()
+    own_loops = OwnLoops()
     runners = build_runners(settings)
     if settings.worker.warm_runners:
         runners.warm()
     lease_seconds = settings.worker.lease_seconds
     limiter = RedisRateLimiter(settings.require_redis())
+    heartbeat_database = Database(
+        settings.require_database(),
+        connections=1,
+        application="celeriac-heartbeat",
+        lock_seconds=lease_seconds / 10,
+        statement_seconds=max(lease_seconds / 4, _SHORTEST_STATEMENT),
+    )
+    budget_database = Database(
+        settings.require_database(),
+        connections=_BUDGET_CONNECTIONS,
+        application="celeriac-budgets",
+        lock_seconds=worker_lock_seconds(settings),
+    )
+    rate_threads = Threads("rate limits", _RATE_THREADS)
     questions = Questions(container.database, container.live)
     reporting = Reporting(Reports(container.database).prepare)
     parts = Parts(
@@ -74,35 +119,35 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         notebook=notebook,
         backing=Backing(
             admission=Admission(
-                ProviderLimits(limiter, rates(settings), container.database),
-                BudgetBook(container.database, questions, container.live),
+                ProviderLimits(limiter, rates(settings), container.database, rate_threads),
+                BudgetBook(budget_database, questions, container.live),
             ),
             conversations=Conversations(container.database),
             questions=questions,
             tapes=Tapes(container.database),
+            threads=container.database.threads,
         ),
         reporting=reporting,
         live=container.live,
         loop=loop,
+        own_loops=own_loops,
         workdirs=places(settings).workdirs,
         worker=worker,
         lease_seconds=lease_seconds,
         closing=closing,
     )
-    listener = CancelListener(settings.require_redis(), _canceller(active))
+    listener = CancelListener(settings.require_redis(), StopCancelled(container.database, active))
     listener.start()
     return Machinery(
         execute=Execute(parts),
         active=active,
-        heartbeat=Heartbeat(container.database, active, lease_seconds=lease_seconds),
+        heartbeat=Heartbeat(heartbeat_database, active, lease_seconds=lease_seconds),
+        databases=(heartbeat_database, budget_database),
         notebook=notebook,
         listener=listener,
         reporting=reporting,
         limiter=limiter,
         loop=loop,
+        own_loops=own_loops,
         runners=runners,
     )
-
-
-def _canceller(active: ActiveAttempts) -> Callable[[list[UUID]], None]:
-    return lambda ids: active.stop(ids, StopReason.CANCELLED)

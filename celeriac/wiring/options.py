@@ -1,24 +1,35 @@
 """From settings to what each part is told of them."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from celeriac.adapters.celery_app import CeleryOptions
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.providers import Providers
+from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
 from celeriac.domain.rate import Rate
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.home import Home
+from celeriac.kit.process import UserIds
+from celeriac.kit.users import OURSELVES, ChildUser, named_user, obstacle, system_user
 from celeriac.logs import LogOptions, Service
 from celeriac.services.places import Places
 from celeriac.settings import Settings
 
 SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
 """The home's secret that keys the hashes of API keys."""
+
+AGENT_USER = "celeriac-agent"
+"""The system user that agents run as where the worker runs as root."""
+
+_SPARE_ID = 65_529
+"""Taken where no user can be made: reserved by distributions and never given to anybody."""
 
 
 def load_settings(home: Path | None = None) -> Settings:
@@ -116,7 +127,64 @@ def anthropic(settings: Settings) -> Upstream:
     return Upstream(settings.anthropic_base_url, key.get_secret_value() if key else None)
 
 
-def tool_servers(settings: Settings, environment: Mapping[str, str]) -> ToolServers:
+def environment_rule(settings: Settings) -> EnvironmentRule:
+    """Return which variables agents may name."""
+    return EnvironmentRule(settings.agent_environment, settings.reserved)
+
+
+def child_user(settings: Settings, *, make: bool = True) -> ChildUser:
+    """Return who child processes of agents run as: for root another user, else ourselves.
+
+    That user is made the first time, unless `make` is false, where no other is set. Raises
+    ConfigurationError.
+    """
+    wanted = settings.agent_user
+    if os.geteuid() != 0:
+        if wanted is not None and _user_of(wanted).user != os.geteuid():
+            raise ConfigurationError(
+                f"CELERIAC_AGENT_USER is {wanted}, but only root can run agents as another user. "
+                "Leave it out, or run the worker as that user."
+            )
+        return OURSELVES
+    if wanted is None:
+        name, ids = AGENT_USER, _default_user(make=make)
+    else:
+        name, ids = wanted, _user_of(wanted)
+    if ids.user == 0:
+        return OURSELVES  # an administrator said so
+    hindrance = obstacle(ids)
+    if hindrance:
+        raise ConfigurationError(
+            f"Agents can't run as the user {name}, which CELERIAC_AGENT_USER names: {hindrance}. "
+            "Run the worker as a normal user, or set CELERIAC_AGENT_USER=root to let agents run as "
+            "root, with every right that the worker has."
+        )
+    return ChildUser(name, ids)
+
+
+def _default_user(*, make: bool) -> UserIds:
+    try:
+        return system_user(AGENT_USER) if make else named_user(AGENT_USER)
+    except (OSError, ValueError):
+        return UserIds(_SPARE_ID, _SPARE_ID)
+
+
+def _user_of(text: str) -> UserIds:
+    try:
+        return named_user(text)
+    except ValueError as error:
+        raise ConfigurationError(f"CELERIAC_AGENT_USER: {error}.") from error
+
+
+def confinement(settings: Settings, environment: Mapping[str, str]) -> Confinement:
+    """Return the bounds of child processes; `environment` is the worker's own.
+
+    Raises ConfigurationError.
+    """
+    return Confinement(environment, environment_rule(settings), child_user(settings))
+
+
+def tool_servers(settings: Settings, bounds: Confinement) -> ToolServers:
     """Return the MCP servers that agents may use; ConfigurationError for a variable not set."""
     servers = settings.mcp_servers
     return ToolServers.configured(
@@ -130,6 +198,6 @@ def tool_servers(settings: Settings, environment: Mapping[str, str]) -> ToolServ
             for name, server in servers.items()
             if server.url is not None
         },
-        environment=environment,
+        confinement=bounds,
         guard=settings.outbound.guard(),
     )

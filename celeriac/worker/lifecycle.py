@@ -2,21 +2,38 @@
 
 import os
 import signal
+import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+import psutil
 import structlog
 from celery import Celery, signals
+from celery.worker import state
 
+from celeriac.adapters.celery_app import pool_refusal
+from celeriac.kit.guard import hide_memory
+from celeriac.logs import flush
 from celeriac.settings import Settings
 from celeriac.worker.process import Closing, WorkerProcess
+from celeriac.worker.status import ConsumerStatus
+from celeriac.worker.watch import ConsumerWatch
 
 logger = structlog.get_logger(__name__)
 
 _REPLACE_SECONDS = 0.25
 """How often a worker looks for children of `prefork` that have ended, to start others."""
+
+_EXIT_FAILURE = 1
+_LOOK_SECONDS = 0.2
+_HAND_BACK_SECONDS = 10.0
+"""What a worker that gives up has for handing back, before it is ended by force."""
+
+_LAST_SECONDS = 2.0
+"""What Celery has for its own end once nothing runs any more."""
 
 
 @dataclass(slots=True)
@@ -30,10 +47,13 @@ class Lifecycle:
     app: Celery
     settings: Settings
     closing: Closing = field(default_factory=Closing)
+    consumer: ConsumerStatus = field(default_factory=ConsumerStatus)
     hostname: str = "worker"
     pool: str = "solo"
     slots: int = 1
     _process: WorkerProcess | None = None
+    _watch: ConsumerWatch | None = None
+    _given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def connect(self) -> None:
@@ -54,6 +74,7 @@ class Lifecycle:
                         self.settings,
                         self.app,
                         self.closing,
+                        self.consumer,
                         hostname=self.hostname,
                         pool=self.pool,
                         slots=self.slots,
@@ -61,11 +82,61 @@ class Lifecycle:
         return self._process
 
     def _set_up(self, sender: str, instance: Any, **_: Any) -> None:
+        hide_memory()  # it holds secrets; children of prefork inherit this
         self.hostname = sender
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
         self.slots = 1 if self.pool == "prefork" else instance.concurrency
+        refusal = pool_refusal(self.pool)
+        if refusal is not None:
+            sys.exit(f"error: {refusal}")
+
+    def give_up(self, reason: str) -> None:
+        """End this worker, whose consumer doesn't work, so that its supervisor starts another.
+
+        What runs may end by itself for the soft shutdown time and is handed back then. Returns at
+        once; called again, it does nothing.
+        """
+        with self._lock:
+            if self._given_up or self.closing.begun:
+                return
+            self._given_up = True
+        logger.critical("worker.gives_up", reason=reason)
+        self._begin_to_close()
+        state.should_stop = _EXIT_FAILURE
+        threading.Thread(target=self._end_by_force, name="give-up", daemon=True).start()
+
+    def _end_by_force(self) -> None:
+        """End the process in case Celery doesn't: its main thread may be what is stuck."""
+        until = time.monotonic() + self.settings.celery.worker_soft_shutdown_timeout
+        while time.monotonic() < until and state.active_requests:
+            time.sleep(_LOOK_SECONDS)
+        self.closing.drain()
+        until = time.monotonic() + _HAND_BACK_SECONDS
+        while time.monotonic() < until and (self.pool == "prefork" or self._runs_any):
+            time.sleep(_LOOK_SECONDS)
+        time.sleep(_LAST_SECONDS)
+        logger.critical("worker.ended_by_force")
+        if self.pool == "prefork":
+            for child in psutil.Process().children():
+                child.kill()
+        else:
+            self._close()
+        flush()
+        os._exit(_EXIT_FAILURE)
+
+    @property
+    def _runs_any(self) -> bool:
+        return self._process is not None and self._process.running > 0
 
     def _ready(self, sender: Any, **_: Any) -> None:
+        self._watch = ConsumerWatch(
+            sender,
+            self.consumer,
+            self.app,
+            seconds=self.settings.worker.stall_seconds,
+            on_stall=self.give_up,
+        )
+        self._watch.start()
         if self.pool != "prefork":
             self.process()
         elif sender.hub is not None:
@@ -99,9 +170,14 @@ class Lifecycle:
         self._close()
 
     def _shutting_down(self, **_: Any) -> None:
+        self._begin_to_close()
+
+    def _begin_to_close(self) -> None:
         grace = self.settings.celery.worker_soft_shutdown_timeout
         logger.info("worker.shutting_down", grace_seconds=grace)
         self.closing.begin()
+        if self._watch is not None:
+            self._watch.stop()
         timer = threading.Timer(grace, self.closing.drain)
         timer.daemon = True
         timer.start()

@@ -16,13 +16,14 @@ import structlog
 from celery import Celery
 
 from celeriac.db import workers
-from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Message
 from celeriac.kit.ids import uuid7
+from celeriac.kit.process import raise_descriptor_limit
 from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
-from celeriac.wiring import build, build_machinery
+from celeriac.wiring import build, build_machinery, worker_lock_seconds
+from celeriac.worker.status import ConsumerStatus
 
 logger = structlog.get_logger(__name__)
 
@@ -63,21 +64,29 @@ class WorkerProcess:
         settings: Settings,
         app: Celery,
         closing: Closing,
+        consumer: ConsumerStatus,
         *,
         hostname: str,
         pool: str,
         slots: int,
     ) -> None:
         """Make the parts and start the threads; raises ConfigurationError."""
+        raise_descriptor_limit()  # each coroutine of a user has an event loop, with three of them
         self._settings = settings
         self._closing = closing
+        self._consumer = consumer
+        self._reported: bool | None = None
         self._id = uuid7()
         self._hostname = hostname
         self._pool = pool
         self._slots = slots
         self._ended = threading.Event()
         self._container = build(
-            settings, service="worker", connections=settings.worker.database_connections, app=app
+            settings,
+            service="worker",
+            connections=settings.worker.database_connections,
+            app=app,
+            lock_seconds=worker_lock_seconds(settings),
         )
         self._machinery = build_machinery(
             self._container, worker=f"{hostname}/{os.getpid()}", closing=lambda: closing.begun
@@ -90,9 +99,14 @@ class WorkerProcess:
         for thread in self._threads:
             thread.start()
 
-    def execute(self, message: Message, celery_task_id: str) -> int:
+    def execute(self, message: Message) -> int:
         """Run what `message` offers, and more while it lasts; see `services.execute`."""
-        return self._machinery.execute(message, celery_task_id)
+        return self._machinery.execute(message)
+
+    @property
+    def running(self) -> int:
+        """How many attempts run here."""
+        return len(self._machinery.active)
 
     def health(self) -> dict[str, object]:
         """Return what runs here and whether the database answers."""
@@ -112,11 +126,7 @@ class WorkerProcess:
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
-        try:
-            with self._container.database.statement() as connection:
-                workers.stopped(connection, self._id)
-        except DatabaseUnavailableError as error:
-            logger.warning("worker.not_signed_off", error=error.message)
+        self._machinery.heartbeat.sign_off(self._id)
         self._machinery.close()
         self._container.close()
 
@@ -132,6 +142,10 @@ class WorkerProcess:
                     due = time.monotonic() + interval
                     self._machinery.heartbeat.beat()
                     self._report()
+                    continue
+                if self._reported not in {None, self._consuming}:
+                    self._report()
+                self._machinery.heartbeat.catch_up()
 
     def _hand_back(self) -> None:
         if count := self._machinery.active.stop_all(StopReason.SHUTDOWN):
@@ -143,7 +157,17 @@ class WorkerProcess:
             with _kept_alive("notebook"):
                 self._machinery.notebook.flush()
 
+    @property
+    def _consuming(self) -> bool:
+        """Whether messages are taken; a `solo` worker takes none while it works on one."""
+        if self._closing.begun:
+            return False
+        busy = self._pool == "solo" and len(self._machinery.active) > 0
+        return busy or self._consumer.is_consuming
+
     def _report(self) -> None:
+        names = self._consumer.names()
+        consuming = self._consuming
         said = workers.WorkerReport(
             id=self._id,
             hostname=self._hostname,
@@ -154,12 +178,13 @@ class WorkerProcess:
             cpu_percent=self._me.cpu_percent(),
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
+            queues=names.queues,
+            consuming=consuming,
+            messages_dropped=self._consumer.dropped_count,
+            unknown_tasks=names.unknown_tasks,
         )
-        try:
-            with self._container.database.statement() as connection:
-                workers.report(connection, said)
-        except DatabaseUnavailableError as error:
-            logger.warning("worker.not_reported", error=error.message)
+        if self._machinery.heartbeat.report(said):
+            self._reported = consuming
 
 
 @contextmanager

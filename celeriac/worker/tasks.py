@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from celery import Task, current_app, shared_task
+from celery import current_app, shared_task
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.domain.execution import Message
@@ -13,17 +13,16 @@ _NO_LIMIT = 10 * 365 * 86_400
 
 
 @shared_task(
-    bind=True,
     name=EXECUTE_TASK,
     ignore_result=True,
     track_started=False,
     time_limit=_NO_LIMIT,
     soft_time_limit=_NO_LIMIT,
 )
-def run(self: Task, execution_id: str, attempt: int) -> None:
+def run(execution_id: str, attempt: int) -> None:
     """Run one attempt of an execution; doubles and outdated messages end here without effect."""
     message = Message(UUID(execution_id), attempt)
-    current_app.celeriac.process().execute(message, self.request.id)
+    current_app.celeriac.process().execute(message)
 
 
 @shared_task(name="celeriac.tasks.monitoring.ping")

@@ -7,9 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
+import redis
 
+from celeriac.adapters.redis_events import CANCEL_CHANNEL
 from celeriac.domain.states import Status
+from celeriac.kit.jsontypes import dumps
 from tests.support.fleet import Fleet
+from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("C5")
@@ -54,6 +58,24 @@ def test_a_running_one_stops_within_seconds_and_says_who(fleet: Fleet) -> None:
     done = fleet.wait_terminal([execution], within=45)[0]
     assert (done.status, done.cancel_requested_by) == (Status.CANCELLED, fleet.actor.name)
     assert fleet.event_types(execution)[-2:] == ["cancel_requested", "cancelled"]
+
+
+def test_a_word_on_redis_alone_cancels_nothing(fleet: Fleet, valkey: ValkeyServer) -> None:
+    """Whoever may publish there makes the worker look at the row, and at nothing else (M4)."""
+    fleet.worker(slots=4)
+    task = fleet.task("hold")
+    here = {"diary": str(fleet.diary), "gate": str(fleet.gate)}
+    named, other = fleet.submit(task, **here), fleet.submit(task, **here)
+    wait_until(lambda: len(fleet.diary_lines()) == 2, "both run")
+    forged = [dumps([str(named)]), "garbage", b"\xff", "5", "null", "{}", '["x", 5, null]']
+    with redis.Redis.from_url(valkey.url()) as client:
+        for word in forged:
+            client.publish(CANCEL_CHANNEL, word)
+    fleet.container.cancel(fleet.actor, [other])
+    assert fleet.wait_terminal([other])[0].status is Status.CANCELLED
+    assert fleet.get(named).status is Status.RUNNING
+    fleet.open_gate()
+    assert fleet.wait_terminal([named])[0].status is Status.COMPLETED
 
 
 def test_where_its_worker_is_lost_the_keeper_cancels_it(fleet: Fleet) -> None:

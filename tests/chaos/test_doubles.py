@@ -50,7 +50,7 @@ def test_two_beats_send_and_rescue_each_execution_once(fleet: Fleet) -> None:
     wait_until(lambda: len(fleet.diary_lines()) == 30, "all run")
     stumbling = fleet.batch(
         fleet.task("stumble", retry={"base_seconds": 0.2, "jitter": 0.0}),
-        [{"diary": str(fleet.home / "stumbles"), "times": 2}] * 30,
+        [{"diary": str(fleet.notes / "stumbles"), "times": 2}] * 30,
     )
     wait_until(lambda: all(fleet.get(each).status.terminal for each in stumbling), "they end")
     first.kill()

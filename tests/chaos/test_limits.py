@@ -19,7 +19,7 @@ ONCE = {"max_retries": 0}
 def test_a_plain_function_is_killed_with_all_its_processes(fleet: Fleet, pool: str) -> None:
     fleet.worker(pool=pool, slots=POOLS[pool])
     task = fleet.task("plain_family", retry=ONCE, limits={"soft_seconds": 1.0, "hard_seconds": 2.0})
-    pids_file = fleet.home / "pids"
+    pids_file = fleet.notes / "pids"
     execution = fleet.submit(task, diary=str(fleet.diary), pids=str(pids_file))
     wait_until(pids_file.exists, "its processes run")
     pids = [int(pid) for pid in pids_file.read_text().split()]

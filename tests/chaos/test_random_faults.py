@@ -22,6 +22,7 @@ from tests.support.chaos.verdict import check_all
 SEED, EXECUTIONS = 2, 500
 
 
+@pytest.mark.requirement("F24")
 @pytest.mark.timeout(420)
 def test_nothing_is_lost_or_doubled_by_any_fault() -> None:
     outcome = run(make_plan(SEED, EXECUTIONS), minutes=5)

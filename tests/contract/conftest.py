@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from celeriac.api.app import create_app
+from celeriac.api.protocol import SERVER_OPTIONS
 from celeriac.db import workers
 from celeriac.db.workers import WorkerReport
 from celeriac.domain.outcome import Completed
@@ -46,8 +47,11 @@ def container(
         "redis_url": valkey_server.url(0),
         "celery_broker_url": None,
         "celery_result_backend": None,
+        # each operation is asked with bad keys as well
+        "api": settings.api.model_copy(update={"bad_keys_per_minute": 1_000_000}),
         # the worker that is reported below doesn't report again
         "worker": settings.worker.model_copy(update={"heartbeat_seconds": 3600.0}),
+        "allowed_hosts": ("testserver",),
         "secret_key": SecretStr("a key of tests alone: 0123456789abcdef"),
     }
     parts = build(settings.model_copy(update=update), service="test", connections=10)
@@ -91,5 +95,5 @@ def seeded(container: Container) -> Iterator[Seeded]:
             "task_id": accepted["celery_task_id"],
             "user_id": user,
         }
-    with serving(create_app(container)) as url:
+    with serving(create_app(container), **SERVER_OPTIONS) as url:
         yield Seeded(url, token, ids)

@@ -25,6 +25,7 @@ def settings(
             "redis_url": valkey_server.url(0),
             "celery_broker_url": None,
             "celery_result_backend": None,
+            "allowed_hosts": ("testserver",),
             "secret_key": SecretStr("a key of tests alone: 0123456789abcdef"),
         }
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,70 @@ def answer_with(what: str) -> object:
         "big": "x" * 5_000_000,
     }
     return answers[what]
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def circle() -> object:
+    value: list[object] = []
+    value.append(value)
+    return value
+
+
+ODD: dict[str, Callable[[], object]] = {
+    "2**63 - 1": lambda: 2**63 - 1,
+    "-2**63": lambda: -(2**63),
+    "2**63": lambda: 2**63,
+    "2**64": lambda: 2**64,
+    "-2**63 - 1": lambda: -(2**63) - 1,
+    "2**64 within": lambda: {"a": [2**64]},
+    "10**400": lambda: 10**400,
+    "digits in a text": lambda: "18446744073709551616",
+    "64 levels": lambda: nested(64),
+    "65 levels": lambda: nested(65),
+    "190 levels": lambda: nested(190),
+    "300 levels": lambda: nested(300),
+    "900 levels": lambda: nested(900),
+    "a circle": circle,
+    "a number as a key": lambda: {1: "a", None: "b"},
+    "equal keys": lambda: {1: "a", "1": "b"},
+    "equal keys within": lambda: [{"x": {True: "a", "true": "b"}}],
+    "NaN": lambda: float("nan"),
+    "infinity within": lambda: {"a": [float("inf"), None]},
+    "half a character": lambda: "\udce9",
+    "half a character as a key": lambda: {"\udce9": 1},
+    "NUL": lambda: "a\x00b",
+}
+"""Values at the edges of what can be stored."""
+
+
+@celeriac.agent("odd")
+def odd(ctx: ChildContext, what: str, how: str) -> object:
+    value = ODD[what]()
+    if how == "return":
+        return value
+    if how == "emit":
+        ctx.emit("odd", {"value": value})
+    else:
+        ctx.log("odd", value=value)
+    return None
+
+
+@celeriac.agent("odd coroutine")
+async def odd_coroutine(ctx: "AgentContext", what: str, how: str) -> object:
+    value = ODD[what]()
+    if how == "return":
+        return value
+    if how == "emit":
+        await ctx.emit("odd", {"value": value})
+    else:
+        await ctx.log("odd", value=value)
+    return None
 
 
 @celeriac.agent("leave processes")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 from tests.support.anthropic_server import Exchange, Scene
 
@@ -106,6 +107,19 @@ def escape(exchange: Exchange) -> None:
 
 
 @scene
+def calls(exchange: Exchange) -> None:
+    """Makes the calls that the prompt has between bars, as JSON; repeats their answers."""
+    if exchange.received.results:
+        answers = [
+            [bool(each.get("is_error")), _text(each["content"])]
+            for each in sorted(exchange.received.results, key=_number)
+        ]
+        exchange.text(json.dumps(answers))
+    else:
+        exchange.call(*map(tuple, json.loads(exchange.received.between_bars)))
+
+
+@scene
 def tool(exchange: Exchange) -> None:
     """Adds two numbers with a tool of the MCP server that the prompt has between bars."""
     if exchange.received.results:
@@ -120,6 +134,14 @@ def structured(exchange: Exchange) -> None:
         exchange.text("There it is.")
     else:
         exchange.call(("StructuredOutput", {"value": [3, 4]}))
+
+
+@scene
+def enormous(exchange: Exchange) -> None:
+    if exchange.received.results:
+        exchange.text("There it is.")
+    else:
+        exchange.call(("StructuredOutput", {"value": [3, 2**64]}))
 
 
 @scene
@@ -189,7 +211,15 @@ def slow(exchange: Exchange) -> None:
 
 def _words(exchange: Exchange) -> str:
     """Return the newest tool result as text."""
-    content = exchange.received.results[-1]["content"]
+    return _text(exchange.received.results[-1]["content"])
+
+
+def _number(result: dict[str, Any]) -> int:
+    """Return which of its answer's calls a result belongs to."""
+    return int(result["tool_use_id"].rpartition("_")[2])
+
+
+def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "".join(each.get("text", "") for each in content)

@@ -71,7 +71,7 @@ class Asking:
         """Return an execution's questions in the order in which they were asked."""
         wanted = ApprovalFilter(execution_id=execution_id)
         with self.database.statement() as connection:
-            return approvals.find(connection, wanted, before=None, limit=100)[::-1]
+            return list(approvals.find(connection, wanted, before=None, limit=100).items)[::-1]
 
     def only(self, execution_id: UUID) -> Approval:
         """Return the one question of an execution."""

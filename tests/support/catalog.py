@@ -7,7 +7,7 @@ from uuid import UUID
 from celeriac.db import accounts
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import PythonAgent
+from celeriac.domain.agent import AgentSpec, PythonAgent
 from celeriac.domain.task import TaskSpec
 from celeriac.services.agents import Agents, NewAgent
 from celeriac.services.tasks import NewTask, Tasks
@@ -34,9 +34,16 @@ def make_task(
     environment: Sequence[str] = (),
 ) -> UUID:
     """Store a task of a `python` agent that calls a function of `fleet_agents`; return its id."""
-    number = next(_numbers)
     path = function if ":" in function else f"{fleet_agents.__name__}:{function}"
     agent = PythonAgent(function=path, environment=tuple(environment))
+    return make_task_of(database, actor, agent, spec)
+
+
+def make_task_of(
+    database: Database, actor: Actor, agent: AgentSpec, spec: TaskSpec | None = None
+) -> UUID:
+    """Store a task of any agent; return its id."""
+    number = next(_numbers)
     Agents(database).create(actor, NewAgent(name=f"agent-{number}", spec=agent))
     new = NewTask(name=f"task-{number}", agent=f"agent-{number}", spec=spec or TaskSpec())
     return Tasks(database).create(actor, new).id

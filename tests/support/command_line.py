@@ -37,8 +37,10 @@ class Result:
 class CommandLine:
     """Runs commands in one directory; the home is `celeriac` in it."""
 
-    def __init__(self, directory: Path, **env: str) -> None:
+    def __init__(self, directory: Path, *flags: str, **env: str) -> None:
+        """Run in `directory`, by Python with `flags`."""
         self.directory = directory
+        self._flags = flags
         self.env = scrubbed_environment(directory, **env)
 
     @property
@@ -49,7 +51,7 @@ class CommandLine:
     def run(self, *arguments: str, stdin: str | None = None, **env: str) -> Result:
         """Run `celeriac ARGUMENTS` to its end."""
         done = subprocess.run(
-            [sys.executable, "-m", "celeriac", *arguments],
+            [sys.executable, *self._flags, "-m", "celeriac", *arguments],
             env={**self.env, **env},
             cwd=self.directory,
             input=stdin,
@@ -98,7 +100,7 @@ class CommandLine:
         master, slave = pty.openpty()
         env = {**self.env, "TERM": "xterm", "COLUMNS": "120", "LINES": "50"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "celeriac", *arguments],
+            [sys.executable, *self._flags, "-m", "celeriac", *arguments],
             env=env,
             cwd=self.directory,
             stdin=slave,
@@ -112,7 +114,7 @@ class CommandLine:
 
     def start(self, name: str, *arguments: str, **env: str) -> Program:
         """Start `celeriac ARGUMENTS` in the background."""
-        command = ["-m", "celeriac", *arguments]
+        command = [*self._flags, "-m", "celeriac", *arguments]
         return Program(name, command, {**self.env, **env}, self.directory / f"{name}.txt")
 
 

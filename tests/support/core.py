@@ -29,7 +29,7 @@ from celeriac.services.dispatch import Dispatch
 from celeriac.services.expire import Expire
 from celeriac.services.finish import Finish
 from celeriac.services.plans import Plans
-from celeriac.services.recover import Recover
+from celeriac.services.recover import DatabaseView, Recover
 from celeriac.services.submit import Request, Submit
 from tests.support.catalog import make_actor, make_task
 from tests.support.consistency import assert_consistent
@@ -37,6 +37,9 @@ from tests.support.consistency import assert_consistent
 LEASE_SECONDS = 30.0
 RESEND_SECONDS = 15.0
 LIMIT = 100
+ALWAYS = DatabaseView(0, longest_gap=float("inf"))
+"""A keeper's view of a database that was never away."""
+
 ASKING = Parked(
     WaitingFor.APPROVAL,
     "The agent asks a person.",
@@ -74,7 +77,7 @@ class Core:
         self.start_afresh()
         self.cancel = Cancel(database, self.live)
         self.finish = Finish(database, self.live)
-        self.recover = Recover(database, self.queue, self.live, grace_seconds=0)
+        self.recover = Recover(database, self.queue, self.live, ALWAYS)
 
     def start_afresh(self) -> None:
         """Go on as another process would, which knows nothing of a broker that was away."""
@@ -118,7 +121,7 @@ class Core:
 
     def end(self, claim: Claim, outcome: Outcome) -> Finished:
         """Finish an attempt."""
-        return self.finish(claim, outcome, None, None)
+        return self.finish(claim, outcome, (), None)
 
     def waiting(self) -> UUID:
         """Submit one execution whose first attempt asks a person."""
@@ -130,7 +133,7 @@ class Core:
         """Answer all open questions of an execution; return what goes on by that."""
         wanted = ApprovalFilter(execution_id=execution_id, statuses=[ApprovalStatus.OPEN])
         with self.database.statement() as connection:
-            asked = approvals.find(connection, wanted, before=None, limit=LIMIT)
+            asked = approvals.find(connection, wanted, before=None, limit=LIMIT).items
         resumed = [self.answer_one(each.id, execution_id)[1] for each in asked]
         return resumed[-1] if resumed else []
 

@@ -1,5 +1,6 @@
 """The world of the state machine over the core: what there is, what must hold, how it ends."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -8,10 +9,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryTaskQueue
+from celeriac.db import leases
 from celeriac.db.engine import Database
+from celeriac.db.leases import Notes
 from celeriac.db.transitions import Turn
 from celeriac.domain.agent import OnExpiry
 from celeriac.domain.approval import Question, QuestionKind
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.execution import Claim, Message
 from celeriac.domain.outcome import (
     Completed,
@@ -26,7 +31,9 @@ from celeriac.domain.outcome import (
 )
 from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
+from celeriac.domain.usage import ModelCall
 from celeriac.services.finish import Finish
+from celeriac.services.plans import Plans
 from celeriac.services.ports import Envelope
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
@@ -136,7 +143,10 @@ class CoreWorld(RuleBasedStateMachine):
         with database.transaction() as connection:
             connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
             connection.execute(
-                text("TRUNCATE executions, events, idempotency_keys, audit_logs, approvals")
+                text(
+                    "TRUNCATE executions, events, idempotency_keys, audit_logs, approvals,"
+                    " model_calls, usage_days"
+                )
             )
         self.queue = RecordingQueue()
         self.core = Core(database, SPEC, self.queue)
@@ -144,6 +154,9 @@ class CoreWorld(RuleBasedStateMachine):
         self.held: list[Claim] = []
         self.ghosts: list[Claim] = []
         """Claims of workers that have vanished, or that have ended already."""
+        self.told: Counter[UUID] = Counter()
+        """How many batches were stored under each token."""
+        self.plans = Plans(database)
         self.rows: dict[UUID, Row] = {}
         self.ended: dict[UUID, Row] = {}
 
@@ -224,21 +237,61 @@ class CoreWorld(RuleBasedStateMachine):
         assert (claim is not None) == offered
         if claim is not None:
             assert claim.lease.attempt == row.attempt + 1
-            self.held.append(claim)
+            self.hold(claim)
 
-    def end(self, claim: Claim, name: str, *, turn: bool, losses: int) -> None:
+    def hold(self, claim: Claim) -> None:
+        """Keep a new claim, whose plan can be read whatever the task has become since."""
+        plan = self.plans.of_versions(claim.task_version_id, claim.agent_version_id)
+        assert plan.agent_version_id == claim.agent_version_id
+        self.held.append(claim)
+
+    def record(self, claims: Sequence[Claim], *, losses: int, late: int) -> None:
+        """Store a batch of each claim, sent again until an answer comes: stored exactly once."""
+        batches = [
+            Notes(
+                claim.lease,
+                [NewEvent(EventType.CUSTOM), NewEvent(EventType.MESSAGE)],
+                [ModelCall("p", "m", 1, 1)],
+                number=self.told[claim.lease.token] + 1,
+            )
+            for claim in claims
+        ]
+        holders = {claim.lease.execution_id: claim for claim in claims if self.holds(claim)}
+        before = {key: self.core.get(key) for key in holders}
+        self.forgetful.losses, self.forgetful.late = losses, late
+        assert self._sent_until_answered(batches) == holders.keys()
+        self.forgetful.settle()
+        for key, claim in holders.items():
+            self.told[claim.lease.token] += 1
+            now, was = self.core.get(key), before[key]
+            assert now.event_seq == was.event_seq + 2
+            assert (now.message_count, now.model_call_count, now.input_tokens) == (
+                was.message_count + 1, was.model_call_count + 1, was.input_tokens + 1,
+            )  # fmt: skip
+
+    def _sent_until_answered(self, batches: Sequence[Notes]) -> set[UUID]:
+        while True:
+            try:
+                with self.forgetful.statement() as connection:
+                    stored = leases.record(connection, batches)
+            except DatabaseUnavailableError:
+                continue
+            return stored
+
+    def end(self, claim: Claim, name: str, *, turn: bool, losses: int, late: int = 0) -> None:
         outcome, wanted = OUTCOMES[name]
         row, holds = self.rows[claim.lease.execution_id], self.holds(claim)
         if row.cancelling and wanted in {Status.PENDING, Status.WAITING}:
             wanted = Status.CANCELLED
-        self.forgetful.losses = losses
-        taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "address") if turn else None
-        finished = Finish(self.forgetful, self.core.live)(claim, outcome, None, taking)
+        self.forgetful.losses, self.forgetful.late = losses, late
+        taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS) if turn else None
+        finished = Finish(self.forgetful, self.core.live)(claim, outcome, (), taking)
+        self.forgetful.settle()
         taken = None
         if finished.claim is not None:
             taken = self.rows[finished.claim.lease.execution_id]
             assert taken.status is Status.PENDING
-            self.held.append(finished.claim)
+            self.hold(finished.claim)
         if holds:
             asks = isinstance(outcome, Parked) and outcome.questions
             at_once = finished.again and asks and finished.status is Status.PENDING

@@ -65,7 +65,13 @@ class Fleet:
         self.settings = settings
         self.container: Container = build(settings, service="test", connections=4)
         self.actor = make_actor(self.container.database)
-        self.diary = home / "diary"
+        self.notes = home / "notes"
+        """A directory where agents may write, whoever they run as."""
+        self.notes.mkdir()
+        self.notes.chmod(0o777)
+        self.diary = self.notes / "diary"
+        self.diary.touch()
+        self.diary.chmod(0o666)
         self.gate = home / "gate"
 
     # processes

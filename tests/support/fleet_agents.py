@@ -55,6 +55,37 @@ async def talk(ctx: "AgentContext", diary: str, gate: str) -> dict[str, int]:
     return _who(ctx)
 
 
+@celeriac.agent("fleet pulse")
+async def pulse(ctx: "AgentContext", diary: str, gate: str, pulse: str) -> dict[str, int]:
+    """As `hold`; writes into `pulse` when, and for how long, the loop let nobody run."""
+    _write(diary, ctx)
+    last = time.monotonic()
+    with Path(pulse).open("a", buffering=1) as lines:  # noqa: ASYNC230 - a line at a time
+        while not _is_open(gate):
+            await asyncio.sleep(0.005)
+            now = time.monotonic()
+            lines.write(f"{last} {now - last}\n")
+            last = now
+    return _who(ctx)
+
+
+@celeriac.agent("fleet give")
+async def give(count: int = 0, depth: int = 0, text: int = 0) -> Any:
+    """Return a list of numbers, a nest of objects, or a long text."""
+    if text:
+        return "ab" * text
+    value: Any = list(range(count))
+    for _ in range(depth):
+        value = {"c": value}
+    return value
+
+
+@celeriac.agent("fleet ask by")
+async def ask_by(ctx: "AgentContext", schema: dict[str, Any]) -> Any:
+    """Ask a person to fill a form of any schema."""
+    return (await ctx.ask("Which one?", schema=schema)).value
+
+
 @celeriac.agent("fleet nap")
 async def nap(ctx: "AgentContext", seconds: float, diary: str | None = None) -> dict[str, int]:
     if diary is not None:
@@ -190,6 +221,19 @@ def plain_spend(ctx: ChildContext, calls: int, tokens: int) -> int:
     for _ in range(calls):
         ctx.charge(provider="own", model="m", input_tokens=tokens, output_tokens=0)
         time.sleep(0.2)
+    return calls
+
+
+@celeriac.agent("fleet bill")
+async def bill(ctx: "AgentContext", diary: str, gate: str, model: str = "m") -> int:
+    """As `hold`, with a model call of one token and an event at every look; return how many."""
+    _write(diary, ctx)
+    calls = 0
+    while not _is_open(gate):
+        calls += 1
+        await ctx.charge(provider="own", model=model, input_tokens=1, output_tokens=0)
+        await ctx.progress(calls)
+        await asyncio.sleep(_POLL_SECONDS)
     return calls
 
 

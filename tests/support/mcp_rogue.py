@@ -12,6 +12,7 @@ import sys
 import time
 
 from tests.support.mcp_lines import PLAIN, Request, Tool, say, send, serve, write
+from tests.support.stall_bombs import fanned
 
 GOOD: Tool = {"name": "good", "inputSchema": PLAIN, "description": "Fine.\x00\x1b[31m"}
 TOOLS: dict[str, list[Tool]] = {
@@ -19,6 +20,7 @@ TOOLS: dict[str, list[Tool]] = {
         GOOD,
         {**GOOD, "description": "The same name again."},
         {"name": "remote", "inputSchema": {"type": "object", "$ref": "http://127.0.0.1:9/x"}},
+        {"name": "fanned", "inputSchema": {"type": "object", **fanned(30)}},
         {"name": "wrong", "inputSchema": {"type": "object", "minProperties": -1}},
         {"name": "an unfit / name \N{SNOWMAN}" + "n" * 80, "inputSchema": PLAIN},
     ],

@@ -69,6 +69,16 @@ def several(exchange: Exchange) -> None:
 
 
 @scene
+def enormous(exchange: Exchange) -> None:
+    exchange.answer(f'{{"value": {2**64}}}')
+
+
+@scene
+def enormous_within(exchange: Exchange) -> None:
+    exchange.answer(f'{{"value": [1, {{"a": {2**64}}}]}}')
+
+
+@scene
 def repaired(exchange: Exchange) -> None:
     first = len(exchange.received.body["messages"]) == 1
     exchange.answer(json.dumps({**TICKET, "category": "weather"} if first else TICKET))

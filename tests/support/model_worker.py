@@ -63,7 +63,7 @@ class ModelWorker:
             query = text("SELECT id, attempt FROM executions WHERE status = 'queued'")
             messages = [Message(*row) for row in connection.execute(query)]
         with ThreadPoolExecutor(SLOTS) as slots:
-            list(slots.map(lambda each: self.machinery.execute(each, str(uuid4())), messages))
+            list(slots.map(self.machinery.execute, messages))
 
     def pass_waiting(self) -> None:
         """Let the time pass that parked executions wait for."""

@@ -3,16 +3,20 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import psutil
 import psycopg
 import redis
 
+from celeriac.embedded.cluster import ENVIRONMENT
 from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import Postgres
-from celeriac.embedded.process import ManagedProcess
+from celeriac.embedded.process import ManagedProcess, run_to_end
+from celeriac.embedded.service_user import give_directory
 from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.valkey import Valkey
 from tests.support.places import temporary_directory
@@ -71,6 +75,60 @@ class PostgresServer(RunningServer):
         """Return the SQLAlchemy URL of a database."""
         return self._postgres.url(database)
 
+    def url_with(self, standby: "PostgresServer", database: str) -> str:
+        """Return the URL of a database on whichever of two servers can be written to."""
+        hosts = f"host={self._postgres.sockets},{standby._postgres.sockets}&port=5432,5432"
+        address = self.url(database).split("?")[0]
+        return f"{address}?{hosts}&target_session_attrs=read-write"
+
+    def freeze(self) -> None:
+        """Stop the server with all its sessions, which are processes of their own (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let all of them go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        server = psutil.Process(self.pid)
+        for process in [server, *server.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def copy_to(self, home: Home) -> None:
+        """Make a standby of this server in `home`, which follows it once it is started."""
+        postgres = self._postgres
+        (home.secrets / "postgres").write_text(postgres.password)
+        give_directory(home.postgres, postgres.user)
+        spec = ProcessSpec(
+            name="pg_basebackup",
+            argv=(
+                str(postgres.programs / "pg_basebackup"),
+                f"--pgdata={home.postgres}",
+                f"--dbname=host={postgres.sockets} user=celeriac password={postgres.password}",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+            ),
+            env=ENVIRONMENT,
+            cwd=home.postgres,
+            become=postgres.user,
+        )
+        run_to_end(spec, home.log_file("pg_basebackup"))
+
+    def follows(self, position: str) -> bool:
+        """Whether this standby has carried out all that is before `position` of the log."""
+        query = f"SELECT pg_last_wal_replay_lsn() >= '{position}'::pg_lsn"
+        return bool(self._maintain(query))
+
+    def position(self) -> str:
+        """Return how far the log of this primary goes."""
+        return str(self._maintain("SELECT pg_current_wal_lsn()"))
+
+    def promote(self) -> None:
+        """Make a standby the primary, and wait until it is."""
+        assert self._maintain("SELECT pg_promote()")
+
     def fresh_database(self, template: str = "template0") -> str:
         """Create a database as a copy of `template`, which nobody may be using; return its name."""
         name = f"test_{uuid4().hex}"
@@ -81,10 +139,12 @@ class PostgresServer(RunningServer):
         """Drop a database, cutting off whoever is still connected to it."""
         self._maintain(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
-    def _maintain(self, statement: str) -> None:
+    def _maintain(self, statement: str) -> Any:
         url = self.url(MAINTENANCE_DATABASE).replace("postgresql+psycopg://", "postgresql://", 1)
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(statement.encode())
+            cursor = connection.execute(statement.encode())
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
 
 
 class ValkeyServer(RunningServer):
@@ -122,6 +182,20 @@ def running_postgres() -> Iterator[PostgresServer]:
     """Run a PostgreSQL in a temporary home, and remove both at the end."""
     with temporary_directory() as directory:
         server = PostgresServer(Home.open(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def running_standby(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """Run a standby that follows `primary`, in a temporary home."""
+    with temporary_directory() as directory:
+        home = Home.open(directory)
+        primary.copy_to(home)
+        server = PostgresServer(home)
         try:
             server.start()
             yield server

@@ -16,6 +16,7 @@ from celeriac.domain.execution import Claim
 from celeriac.domain.rate import Rate
 from celeriac.domain.task import Limits
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.kit.threads import Threads
 from celeriac.services.admission import Admission
 from celeriac.services.backing import Backing
 from celeriac.services.budget_book import BudgetBook
@@ -33,7 +34,9 @@ def admission_of(
     limiter: RateLimiter | None = None,
 ) -> Admission:
     """Return a process's admission; the limiter is in memory unless given."""
-    limits = ProviderLimits(limiter or MemoryRateLimiter(), rates or {}, database)
+    limits = ProviderLimits(
+        limiter or MemoryRateLimiter(), rates or {}, database, Threads("rates", 2)
+    )
     live = MemoryLiveEvents()
     return Admission(limits, BudgetBook(database, Questions(database, live), live))
 
@@ -45,6 +48,7 @@ def backing_of(database: Database) -> Backing:
         conversations=Conversations(database),
         questions=Questions(database, MemoryLiveEvents()),
         tapes=Tapes(database),
+        threads=database.threads,
     )
 
 

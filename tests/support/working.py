@@ -57,6 +57,6 @@ def finish(
 ) -> Status:
     """Write how the attempt ended."""
     finishing = Finish(container.database, container.live)
-    status = finishing(claimed, outcome, None, None, has_session=has_session).status
+    status = finishing(claimed, outcome, (), None, has_session=has_session).status
     assert status is not None, "the lease must be held"
     return status

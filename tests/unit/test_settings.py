@@ -82,6 +82,13 @@ def test_providers_are_json_and_take_nothing_from_elsewhere(
         ("CELERIAC_COMMANDS", '{"count": [""]}', "must be an absolute path, or a name"),
         ("CELERIAC_COMMANDS", '{"count": ["./x"]}', "CELERIAC_COMMANDS.count: './x' must be an"),
         ("CELERIAC_COMMANDS", '{"count": ["tools/x"]}', "'tools/x' must be an absolute path"),
+        ("CELERIAC_AGENT_ENVIRONMENT", "SHOP_*,OPENAI_API_KEY", "OPENAI_API_KEY"),
+        ("CELERIAC_AGENT_ENVIRONMENT", "openai_api_key", "'openai_api_key', which would let"),
+        ("CELERIAC_AGENT_ENVIRONMENT", "*", "'*', which would let agents see ANTHROPIC_API_KEY"),
+        ("CELERIAC_AGENT_ENVIRONMENT", "?ATABASE_*", "see DATABASE_URL"),
+        ("CELERIAC_AGENT_ENVIRONMENT", "CELERIAC_FLAVOUR", "see Celeriac's own"),
+        ("CELERIAC_AGENT_ENVIRONMENT", "a b", "CELERIAC_AGENT_ENVIRONMENT.0: "),
+        ("CELERIAC_AGENT_USER", "../root", "CELERIAC_AGENT_USER: "),
         ("DATABASE_URL", "mysql://db", "DATABASE_URL: must begin with postgresql://"),
         ("REDIS_URL", "valkey://cache", "REDIS_URL: must begin with redis:// or rediss://"),
         ("DATABASE_URL", "postgresql://db:pw@host:abc/x", "DATABASE_URL: has a port that is no"),
@@ -120,3 +127,16 @@ def test_servers_that_nobody_named_are_missed_when_they_are_needed() -> None:
 def test_commands_are_programs_with_arguments_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERIAC_COMMANDS", '{"count": ["/opt/wc", "--json"], "up": ["upper"]}')
     assert Settings.load().commands == {"count": ("/opt/wc", "--json"), "up": ("upper",)}
+
+
+def test_variables_that_hold_headers_of_tool_servers_are_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers = '{"crm": {"url": "https://crm/mcp", "headers": {"Authorization": "Crm_Auth"}}}'
+    monkeypatch.setenv("CELERIAC_MCP_SERVERS", servers)
+    assert "CRM_AUTH" in Settings.load().reserved
+    monkeypatch.setenv("CELERIAC_AGENT_ENVIRONMENT", "SHOP_URL,CRM_*")
+    with pytest.raises(ConfigurationError, match=r"'CRM_\*', which would let agents see CRM_AUTH"):
+        Settings.load()
+    monkeypatch.setenv("CELERIAC_AGENT_ENVIRONMENT", '["SHOP_*", "LOCALE"]')
+    assert Settings.load().agent_environment == ("SHOP_*", "LOCALE")

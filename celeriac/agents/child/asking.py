@@ -9,6 +9,7 @@ from celeriac.agents.child.protocol import AskMessage, ChildMessage, answer_mess
 from celeriac.domain.agent import ApprovalPolicy
 from celeriac.domain.approval import Question
 from celeriac.domain.errors import ChildProtocolError
+from celeriac.kit.threads import CHECKS
 from celeriac.services.ports import RunContext
 
 MAX_OPEN = 100
@@ -44,8 +45,7 @@ class Asking:
             raise ChildProtocolError(
                 f"The child process has {MAX_OPEN} open questions; it must wait for answers first."
             )
-        question = message.question(self._policy)
-        self._waiting.add(asyncio.create_task(self._answer(question), name=f"ask {message.key}"))
+        self._waiting.add(asyncio.create_task(self._answer(message), name=f"ask {message.key}"))
 
     async def next_message(self) -> ChildMessage | None:
         """Return the child's next message; raises what a question comes to instead of an answer."""
@@ -67,6 +67,13 @@ class Asking:
             self._waiting.remove(task)
             task.result()
 
-    async def _answer(self, question: Question) -> None:
-        answer = await self._context.ask(question)
-        self._child.send(answer_message(question.key, answer))
+    async def _answer(self, message: AskMessage) -> None:
+        answer = await self._context.ask(await question_of(message, self._policy))
+        self._child.send(answer_message(message.key, answer))
+
+
+async def question_of(message: AskMessage, policy: ApprovalPolicy) -> Question:
+    """Return what is to be asked; a schema is checked in a thread. Raises InvalidInputError."""
+    if message.answer_schema is None:
+        return message.question(policy)
+    return await CHECKS.run(message.question, policy)

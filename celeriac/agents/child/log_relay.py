@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from celeriac.agents.base import clip
 from celeriac.domain.events import EventType
-from celeriac.kit.jsontypes import JsonValue, dumps
+from celeriac.kit.jsontypes import JsonValue, dumps, storable_text
 from celeriac.logs import get_logger
 from celeriac.services.ports import RunContext
 
@@ -38,7 +38,7 @@ class LogRelay:
 
         `source` is the logger's name in the agent, or `stderr`.
         """
-        message = clip(message, MAX_LOG_CHARACTERS)
+        message = clip(storable_text(message), MAX_LOG_CHARACTERS)
         extra: dict[str, JsonValue] = {"source": source}
         if fields:
             size = len(dumps(dict(fields)))

@@ -35,6 +35,8 @@ from celeriac.kit.process import (
     terminate_group_async,
 )
 from celeriac.kit.shielding import despite_cancellation
+from celeriac.kit.threads import PROCESSES
+from celeriac.kit.users import OURSELVES, ChildUser
 
 _MARKER = "CELERIAC_CHILD"
 _READ_BYTES = 65_536
@@ -52,7 +54,8 @@ class ChildCommand:
     """What to start, and within which bounds.
 
     `environment` is complete: nothing of the worker's own is added but a marker.
-    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end.
+    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end. The child runs as
+    `user`, to whom `workdir` is given, and who must be able to read `reads`.
     """
 
     arguments: tuple[str, ...]
@@ -60,6 +63,8 @@ class ChildCommand:
     workdir: Path
     limits: ResourceLimits
     stop_grace_seconds: float = 2.0
+    user: ChildUser = OURSELVES
+    reads: tuple[Path, ...] = ()
 
 
 class ChildProcess:
@@ -90,17 +95,11 @@ class ChildProcess:
 
         The block may be left at any time, by cancellation too: the child and all that it started
         get SIGTERM, then SIGKILL, before this returns. Raises OSError where the process can't be
-        started.
+        started, UnreachableError where its user can't have what it needs.
         """
         marker = f"{_MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
-        try:
-            popen = _start(command, marker, lifeline)
-        except BaseException:
-            os.close(writer)
-            raise
-        finally:
-            os.close(lifeline)
+        popen = await _started(command, marker, lifeline, writer)
         child = cls(popen, command, marker)
         try:
             await child._connect()
@@ -270,13 +269,38 @@ class ChildProcess:
                 pipe.close()
 
 
+async def _started(
+    command: ChildCommand, marker: str, lifeline: int, writer: int
+) -> subprocess.Popen[bytes]:
+    """Start the process, in a thread. Where that fails, or is cancelled, `writer` is closed."""
+    popen: subprocess.Popen[bytes] | None = None
+
+    async def start() -> subprocess.Popen[bytes]:
+        nonlocal popen
+        popen = await PROCESSES.run(_start, command, marker, lifeline)
+        return popen
+
+    try:
+        return await despite_cancellation(start())
+    except BaseException:
+        os.close(writer)  # by that the kernel ends what was started
+        if popen is not None:
+            await despite_cancellation(PROCESSES.run(popen.__exit__, None, None, None))
+        raise
+    finally:
+        os.close(lifeline)
+
+
 def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Popen[bytes]:
     name, _, value = marker.partition("=")
+    command.user.let_read(command.reads)
+    command.user.own(command.workdir)
     return subprocess.Popen(
         guarded_command(
             command.arguments,
             limits=command.limits,
             death_signal=signal.SIGKILL,
+            become=command.user.ids,
             lifeline=lifeline,
         ),
         stdin=subprocess.PIPE,

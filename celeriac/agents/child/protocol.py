@@ -15,7 +15,14 @@ from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import MAX_COST, MAX_COUNT, ModelCall
-from celeriac.kit.jsontypes import JsonObject, dumps
+from celeriac.kit.jsontypes import (
+    MAX_DEPTH,
+    JsonObject,
+    dumps,
+    is_deeper,
+    loads,
+    refuse_big_integers,
+)
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """The longest message either side may send, without its newline: a job, or what it came to."""
@@ -24,6 +31,8 @@ MAX_NOTE_BYTES = 256 * 1024
 """The longest message on the way there: a thousand of them may wait to be stored."""
 
 _SHOWN = 200
+_ENVELOPE = 2
+"""How many levels messages put around what an agent gives."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -211,6 +220,11 @@ def parse_line(line: bytes) -> ChildMessage:
         message = _ADAPTER.validate_json(line)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if "recursion limit" in fault["msg"]:
+            raise ChildProtocolError(
+                "The child process wrote a message that is nested deeper than "
+                f"{MAX_DEPTH} levels; flatten it."
+            ) from None
         place = ".".join(str(part) for part in fault["loc"])
         shown = line[:_SHOWN].decode(errors="backslashreplace").rstrip()
         raise ChildProtocolError(
@@ -218,6 +232,8 @@ def parse_line(line: bytes) -> ChildMessage:
             f"({f'{place}: ' if place else ''}{fault['msg']}): {shown!r}. What is meant for "
             "people belongs on stderr."
         ) from None
+    if not isinstance(message, (ResultMessage, ErrorMessage)):
+        _refuse_unstorable(line, message.type)
     if len(line) > MAX_NOTE_BYTES and not isinstance(message, _LONG):
         raise ChildProtocolError(
             f"The child process wrote a message of the type {message.type} with {len(line):,} "
@@ -225,6 +241,22 @@ def parse_line(line: bytes) -> ChildMessage:
             "working directory, or in the result."
         )
     return message
+
+
+def _refuse_unstorable(line: bytes, kind: str) -> None:
+    """Refuse a message whose data would be changed by storing it; results are checked later."""
+    try:
+        refuse_big_integers(line)
+        value = loads(line)
+    except (ValueError, TypeError) as error:
+        raise ChildProtocolError(
+            f"The child process wrote a message of the type {kind} that can't be stored: {error}."
+        ) from None
+    if line.count(b"{") + line.count(b"[") > MAX_DEPTH and is_deeper(value, MAX_DEPTH + _ENVELOPE):
+        raise ChildProtocolError(
+            f"The child process wrote a message of the type {kind} that is nested deeper than "
+            f"{MAX_DEPTH} levels; flatten it."
+        )
 
 
 def encode_line(message: JsonObject) -> bytes:

@@ -22,9 +22,15 @@ from celeriac.agents.child.protocol import (
     ResultMessage,
     UsageMessage,
 )
-from celeriac.domain.errors import ChildCrashedError, ChildProtocolError, HardTimeLimitError
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    ChildCrashedError,
+    ChildProtocolError,
+    HardTimeLimitError,
+)
 from celeriac.domain.events import EventType
 from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.kit.users import UnreachableError
 from celeriac.services.ports import Job, RunContext
 
 _EXIT_SECONDS = 2.0
@@ -47,14 +53,17 @@ async def run_in_child(
     child doesn't tell. At the soft limit (a cancellation at or after that time) the child is told,
     and has until the hard limit to end with a result or an error. A question that the child asks
     is answered by a message; nothing else of it stops meanwhile.
-    Raises what the child reports, ChildCrashedError, ChildProtocolError, HardTimeLimitError, and
-    what the context raises: ApprovalExpiredError for a question among it.
+    Raises AgentMisconfiguredError where the child's user can't have what it needs, what the child
+    reports, ChildCrashedError, ChildProtocolError, HardTimeLimitError, and what the context raises:
+    ApprovalExpiredError for a question among it.
     """
     calls = ModelCalls(context, price)
     try:
         async with ChildProcess.spawn(command) as child:
             child.send({"type": "start", "job": describe_job(job, context), **extra})
             return await _Supervision(child, job, context, calls).result()
+    except UnreachableError as error:
+        raise AgentMisconfiguredError(str(error), field="runner") from error
     finally:
         await calls.close()
 

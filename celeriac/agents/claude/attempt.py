@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx2
 from claude_agent_sdk import (
@@ -15,7 +15,8 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from celeriac.agents.base import emit_message
+from celeriac.agents.base import emit_message, final_result
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.calls import Calls
 from celeriac.agents.claude.continuation import Continuation, Next, state_of
 from celeriac.agents.claude.conversation import Conversation, Inbox, SilenceError
@@ -61,7 +62,7 @@ class Setting:
     upstream: Upstream
     prices: Prices
     servers: Sequence[Chosen]
-    environment: Mapping[str, str] = field(repr=False)
+    confinement: Confinement
 
 
 class Attempt:
@@ -144,7 +145,8 @@ class Attempt:
         if failure is not None:
             raise failure
         await self._keep(Next.BEGIN)
-        return Completed(self._output.value(result) if self._output else result.result or "")
+        value = await self._output.value(result) if self._output else result.result or ""
+        return Completed(await final_result(value, None, f"the agent {self._job.agent_name}"))
 
     async def _permissions(self, calls: Calls) -> Permissions:
         return Permissions(
@@ -162,14 +164,15 @@ class Attempt:
         self, gateway: Gateway, permissions: Permissions
     ) -> AsyncIterator[Conversation]:
         environment = cli_environment(
-            self._setting.environment,
+            self._setting.confinement,
             self._spec.environment,
             home=self._setting.directories.config,
             base_url=gateway.base_url,
             api_key=gateway.key,
         )
         place = self._setting.directories.place
-        async with CliProcess.prepared(environment, place) as process:
+        user = self._setting.confinement.user
+        async with CliProcess.prepared(environment, place, user) as process:
             options = sdk_options(
                 self._spec,
                 self._start,

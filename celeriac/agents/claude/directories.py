@@ -8,24 +8,25 @@ conversation by the path of its working directory: workers that share sessions n
 same path, or at least with the same files; what lies under another path's name is taken over.
 """
 
-import os
 import shutil
-import stat
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from claude_agent_sdk import project_key_for_directory
 
+from celeriac.agents.claude import copying
 from celeriac.domain.errors import SessionUnavailableError
+from celeriac.kit.process import guarded_command
+from celeriac.kit.users import ChildUser
 
 RUN_PREFIX = "run-"
 """Begins the names of the attempts' own directories."""
 
 _PRIVATE = 0o700
-
-
-_COPIED = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
+_LAST_WORDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,18 @@ class SessionDirectories:
         """The directory of both; each attempt has one of its own here for as long as it lasts."""
         return self.work.parent
 
-    def make(self) -> None:
-        """Make what isn't there, and remove what attempts have left that were killed."""
-        for directory in (self.place, self.work, self.config):
-            directory.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+    def make(self, user: ChildUser) -> None:
+        """Make what isn't there, and remove what attempts have left that were killed.
+
+        Both belong to `user`, what is above them doesn't. Raises UnreachableError.
+        """
+        self.place.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+        for directory in (self.work, self.config):
+            user.own(directory)
         for left in self.place.glob(f"{RUN_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def copy_from(self, other: "SessionDirectories") -> None:
+    def copy_from(self, other: "SessionDirectories", user: ChildUser) -> None:
         """Fill these with another session's files, which stay as they are.
 
         Links are copied as links: they lead nowhere that they did not lead before. Pipes, sockets
@@ -61,10 +66,9 @@ class SessionDirectories:
         """
         if not other.config.is_dir():
             raise _gone(other)
-        for source, target in ((other.work, self.work), (other.config, self.config)):
-            shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_special)
+        _copy(user, (other.work, self.work), (other.config, self.config))
 
-    def take_over(self, conversation: str) -> None:
+    def take_over(self, conversation: str, user: ChildUser) -> None:
         """See that Claude Code finds a conversation from the working directory.
 
         Raises SessionUnavailableError where there is no such conversation.
@@ -74,18 +78,25 @@ class SessionDirectories:
         if (here / f"{conversation}.jsonl").is_file():
             return
         for found in projects.glob(f"*/{conversation}.jsonl"):
-            shutil.copytree(found.parent, here, symlinks=True, dirs_exist_ok=True)
+            _copy(user, (found.parent, here))
             return
         raise _gone(self)
 
 
-def _special(directory: str, names: list[str]) -> list[str]:
-    """Return the names of what is neither a file nor a directory nor a link."""
-    return [
-        name
-        for name in names
-        if stat.S_IFMT(os.lstat(os.path.join(directory, name)).st_mode) not in _COPIED  # noqa: PTH118
-    ]
+def _copy(user: ChildUser, *pairs: tuple[Path, Path]) -> None:
+    """Copy directories as the user who owns them; raises SessionUnavailableError."""
+    paths = [str(path) for pair in pairs for path in pair]
+    if user.ids is None:
+        copying.copy_trees(*((str(source), str(target)) for source, target in pairs))
+        return
+    user.let_read([Path(sys.executable), Path(copying.__file__)])
+    command = (sys.executable, "-I", "-S", copying.__file__, *paths)
+    done = subprocess.run(
+        guarded_command(command, become=user.ids), capture_output=True, check=False, env={}, cwd="/"
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()[-_LAST_WORDS:]
+        raise SessionUnavailableError(f"The files of the session can't be copied: {said}")
 
 
 def _gone(directories: SessionDirectories) -> SessionUnavailableError:

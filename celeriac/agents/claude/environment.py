@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 
 _SWITCHES: Mapping[str, str] = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -20,7 +20,7 @@ _SWITCHES: Mapping[str, str] = {
 
 
 def cli_environment(
-    environment: Mapping[str, str],
+    confinement: Confinement,
     names: Collection[str],
     *,
     home: Path,
@@ -29,12 +29,11 @@ def cli_environment(
 ) -> dict[str, str]:
     """Return the whole environment of Claude Code, which its tools inherit.
 
-    Of the worker's `environment` that is what programs need and the variables that the agent
-    `names`; `home` is the session's own. Raises AgentMisconfiguredError where `names` has one of
-    Celeriac's own.
+    Of the worker's own that is what programs need and the variables that the agent `names`; `home`
+    is the session's own. Raises AgentMisconfiguredError where `names` has one that it may not see.
     """
     return {
-        **child_environment(environment, names),
+        **confinement.environment(names, home=home),
         **_SWITCHES,
         "HOME": str(home),
         "CLAUDE_CONFIG_DIR": str(home),

@@ -46,11 +46,17 @@ def sdk_options(
         setting_sources=[],
         settings=_settings(spec),
         strict_mcp_config=True,
-        mcp_servers=_file(process, "mcp.json", dumps({"mcpServers": servers})) if servers else {},
+        mcp_servers=(
+            process.write_file("mcp.json", dumps({"mcpServers": servers})) if servers else {}
+        ),
         model=spec.model,
         system_prompt={"type": "preset", "preset": "claude_code"},
         extra_args=(
-            {"append-system-prompt-file": str(_file(process, "instructions", spec.instructions))}
+            {
+                "append-system-prompt-file": str(
+                    process.write_file("instructions", spec.instructions)
+                )
+            }
             if spec.instructions
             else {}
         ),
@@ -79,11 +85,3 @@ def _settings(spec: ClaudeAgent) -> str:
     """
     tools = [*spec.tools, *(f"mcp__{server_key(each.name)}" for each in spec.mcp_servers)]
     return dumps({"cleanupPeriodDays": _FOR_EVER_DAYS, "permissions": {"ask": tools}})
-
-
-def _file(process: CliProcess, name: str, text: str) -> Path:
-    """Write a file that lives as long as the process."""
-    path = process.directory / name
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
-    return path

@@ -20,6 +20,7 @@ from celeriac.domain.agent import ClaudeAgent
 from celeriac.domain.approval import Answer, Question
 from celeriac.domain.errors import CeleriacError
 from celeriac.kit.jsontypes import dumps
+from celeriac.kit.threads import FILES
 from celeriac.services.ports import RunContext
 
 _HOOK_SECONDS = 3_600.0
@@ -72,14 +73,16 @@ class Permissions:
         """Judge a call before Claude Code does (its hook PreToolUse)."""
         assert call["hook_event_name"] == "PreToolUse"
         tool, arguments = call["tool_name"], call["tool_input"]
-        decision = self._policy.judge(tool, arguments)
+        decision = await FILES.run(
+            self._policy.judge, tool, arguments, call.get("cwd")
+        )  # it looks into directories
         if decision.verdict is not Verdict.ASK:
-            return _output(decision.verdict, decision.reason)
+            return _output(decision.verdict, decision.reason, decision.arguments)
         number = call_id or call["tool_use_id"]
         question = self._question(tool, arguments, number)
         answer = self._answers.get(question.key)
         if answer is not None:
-            result = self._follow(answer, tool, arguments)
+            result = self._follow(answer, tool, arguments, call.get("cwd"))
             if isinstance(result, PermissionResultDeny):
                 return _output("deny", result.message)
             return _output("allow", updated=result.updated_input)
@@ -102,9 +105,9 @@ class Permissions:
         self, tool: str, arguments: dict[str, Any], call: ToolPermissionContext
     ) -> PermissionResultAllow | PermissionResultDeny:
         """Judge a call that Claude Code itself would ask about."""
-        decision = self._policy.judge(tool, arguments)
+        decision = await FILES.run(self._policy.judge, tool, arguments)
         if decision.verdict is Verdict.ALLOW:
-            return PermissionResultAllow()
+            return PermissionResultAllow(updated_input=decision.arguments)
         if decision.verdict is Verdict.DENY:
             return PermissionResultDeny(message=decision.reason)
         question = self._question(tool, arguments, call.tool_use_id or "")
@@ -118,17 +121,17 @@ class Permissions:
         return self._follow(answer, tool, arguments)
 
     def _follow(
-        self, answer: Answer, tool: str, arguments: Mapping[str, Any]
+        self, answer: Answer, tool: str, arguments: Mapping[str, Any], cwd: str | None = None
     ) -> PermissionResultAllow | PermissionResultDeny:
         """Do what a person said; what the rules forbid stays forbidden."""
         message = refusal_of(tool, answer)
         if message:
             return PermissionResultDeny(message=message)
         changed = changed_arguments(tool, arguments, answer)
-        forbidden = self._policy.refusal(tool, arguments if changed is None else changed)
-        if forbidden:
-            return PermissionResultDeny(message=forbidden)
-        return PermissionResultAllow(updated_input=changed)
+        decision = self._policy.check(tool, arguments if changed is None else changed, cwd)
+        if decision.verdict is Verdict.DENY:
+            return PermissionResultDeny(message=decision.reason)
+        return PermissionResultAllow(updated_input=decision.arguments or changed)
 
     def _question(self, tool: str, arguments: Mapping[str, Any], call_id: str) -> Question:
         return question_of(

@@ -1,37 +1,26 @@
-"""What an agent's rules say about one tool call. Pure: no SDK, nobody is asked."""
+"""What an agent's rules say about one tool call. No SDK, nobody is asked."""
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from celeriac.agents.claude.paths import (
+    Arguments,
+    OutsideError,
+    checked_arguments,
+    directory_of,
+)
 from celeriac.agents.claude.questions import ASK_TOOL
 from celeriac.domain.agent import ClaudeAgent, McpServer, Permission
-
-Arguments = Mapping[str, Any]
 
 _OWN = frozenset({"StructuredOutput", "ToolSearch"})
 """Tools by which Claude Code talks to itself: the typed answer, finding other tools."""
 
-_PATH_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    "Read": ("file_path",),
-    "Write": ("file_path",),
-    "Edit": ("file_path",),
-    "MultiEdit": ("file_path",),
-    "NotebookRead": ("notebook_path",),
-    "NotebookEdit": ("notebook_path",),
-    "Glob": ("path", "pattern"),
-    "Grep": ("path", "glob"),
-    "LS": ("path",),
-    "LSP": ("filePath", "file_path"),
-}
-"""The arguments of the file tools that say where they go."""
-
-_WILDCARD = re.compile(r"[*?\[{]")
 _UNSAFE_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -45,10 +34,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict, with its reason as the agent is told it."""
+    """A verdict, with its reason for the agent, and the arguments that the call is made with.
+
+    Those are the ones that were checked; None keeps the call's own.
+    """
 
     verdict: Verdict
     reason: str = ""
+    arguments: dict[str, Any] | None = None
 
 
 ALLOWED = Decision(Verdict.ALLOW)
@@ -67,11 +60,28 @@ class Policy:
         self._root = os.path.realpath(workdir)
         self._servers = {f"mcp__{server_key(each.name)}__": each for each in spec.mcp_servers}
 
-    def judge(self, tool: str, arguments: Arguments) -> Decision:
-        """Say what follows for a call of `tool`."""
-        refusal = self.refusal(tool, arguments)
+    def judge(self, tool: str, arguments: Arguments, cwd: str | None = None) -> Decision:
+        """Say what follows for a call of `tool`; `cwd` is where Claude Code stands."""
+        permitted = self.check(tool, arguments, cwd)
+        if permitted.verdict is Verdict.DENY:
+            return permitted
+        return replace(self._by_rules(tool), arguments=permitted.arguments)
+
+    def check(self, tool: str, arguments: Arguments, cwd: str | None = None) -> Decision:
+        """Say whether a call may be made if a person or a rule wants it, and with what arguments.
+
+        The verdict is ALLOW, or DENY for what no answer of a person changes.
+        """
+        refusal = self._refusal(tool)
         if refusal:
             return Decision(Verdict.DENY, refusal)
+        try:
+            checked = checked_arguments(tool, arguments, self._root, directory_of(cwd, self._root))
+        except OutsideError as error:
+            return Decision(Verdict.DENY, str(error))
+        return Decision(Verdict.ALLOW, arguments=checked if checked != arguments else None)
+
+    def _by_rules(self, tool: str) -> Decision:
         if tool in _OWN:
             return ALLOWED
         if self._needs_approval(tool):
@@ -82,8 +92,8 @@ class Policy:
             return Decision(Verdict.ASK)
         return Decision(Verdict.DENY, f"This agent may not use {tool}. Do without it.")
 
-    def refusal(self, tool: str, arguments: Arguments) -> str:
-        """Return why a call is refused whatever a person says, or an empty text."""
+    def _refusal(self, tool: str) -> str:
+        """Return why a tool is refused whatever a person says, or an empty text."""
         if _matches(tool, self._spec.denied_tools):
             return f"This agent may never use {tool}. Do without it."
         if tool.startswith("mcp__"):
@@ -92,13 +102,6 @@ class Policy:
                 return f"{tool} belongs to no MCP server of this agent."
             if server.allowed_tools is not None and not _matches(name, server.allowed_tools):
                 return f"This agent may not use {name} of the MCP server {server.name}."
-        for argument in _PATH_ARGUMENTS.get(tool, ()):
-            path = arguments.get(argument)
-            if path is not None and not self._is_inside(path):
-                return (
-                    f"{tool} may only go to files in the working directory {self._root}; "
-                    f"{argument} leads out of it."
-                )
         return ""
 
     def _needs_approval(self, tool: str) -> bool:
@@ -112,21 +115,6 @@ class Policy:
             if tool.startswith(prefix):
                 return server, tool.removeprefix(prefix)
         return None, ""
-
-    def _is_inside(self, path: object) -> bool:
-        """Whether `path`, links followed, lies in the working directory.
-
-        Of a pattern, the part before its first wildcard counts, and `..` may come nowhere in it.
-        """
-        if not isinstance(path, str) or "\0" in path:
-            return False
-        fixed = _WILDCARD.split(path, maxsplit=1)[0]
-        if fixed != path and ".." in path:  # braces may hide it within a part: {..,x}/y
-            return False
-        if path.startswith("~"):
-            return False
-        place = os.path.realpath(os.path.join(self._root, fixed))  # noqa: PTH118 - keeps `..`
-        return place == self._root or place.startswith(self._root + os.sep)
 
 
 def server_key(name: str) -> str:

@@ -20,11 +20,13 @@ from celeriac.agents.claude.directories import RUN_PREFIX
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.process import (
     ProcessIdentity,
+    children_descriptor_limit,
     send_signal,
     still_running,
     terminate_group_async,
 )
 from celeriac.kit.shielding import despite_cancellation
+from celeriac.kit.users import ChildUser
 
 _MARKER = "CELERIAC_CHILD"
 _GRACE_SECONDS = 1.8
@@ -49,24 +51,27 @@ class CliProcess:
     starts for Claude Code, takes the worker's away again.
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str], user: ChildUser) -> None:
         name, value = _MARKER, uuid4().hex
         self.environment = {**environment, name: value}
         self.program = directory / "claude"
         self.directory = directory
+        self._user = user
         self._marker = f"{name}={value}"
         self._record = directory / "pid"
 
     @classmethod
     @asynccontextmanager
-    async def prepared(cls, environment: Mapping[str, str], place: Path) -> AsyncIterator[Self]:
-        """Give the block a process to start; at its end nothing of that is left.
+    async def prepared(
+        cls, environment: Mapping[str, str], place: Path, user: ChildUser
+    ) -> AsyncIterator[Self]:
+        """Give the block a process to start, as `user`; at its end nothing of that is left.
 
         Its files lie in a directory of `place`, from where programs can be run: many machines
         forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start.
         """
         with tempfile.TemporaryDirectory(prefix=RUN_PREFIX, dir=place) as name:
-            process = cls(Path(name), environment)
+            process = cls(Path(name), environment, user)
             process.write_program()
             try:
                 yield process
@@ -76,12 +81,25 @@ class CliProcess:
     def write_program(self) -> None:
         """Write what the SDK starts in place of Claude Code."""
         names = ",".join((*self.environment, *_ADDED_BY_SDK))
+        ids = self._user.ids
         command = (
             sys.executable, "-P", supervisor.__file__,
-            str(os.getpid()), str(self._record), names, find_cli(),
+            str(os.getpid()), str(self._record), f"{ids.user}:{ids.group}" if ids else "", names,
+            find_cli(),
         )  # fmt: skip
-        self.program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        # The SDK starts it without our guard, which would reset the worker's own limit.
+        descriptors = children_descriptor_limit()
+        limit = "" if descriptors is None else f"ulimit -S -n {descriptors}\n"
+        self.program.write_text(f'#!/bin/sh\n{limit}exec {shlex.join(command)} "$@"\n')
         self.program.chmod(0o700)
+
+    def write_file(self, name: str, text: str) -> Path:
+        """Write a file for Claude Code's start; nobody else can read it."""
+        path = self.directory / name
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        self._user.give_file(path)
+        return path
 
     def forget_files(self) -> None:
         """Remove what Claude Code has read at its start: it may hold secrets of MCP servers."""

@@ -2,9 +2,8 @@
 
 from claude_agent_sdk import ResultMessage
 
-from celeriac.agents.base import clip
+from celeriac.agents.base import clip, violations_of
 from celeriac.domain.errors import OutputInvalidError
-from celeriac.domain.schema import violations
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 
 _WRAPPER = "value"
@@ -39,7 +38,7 @@ class StructuredOutput:
             }
         return {"type": "json_schema", "schema": schema}
 
-    def value(self, result: ResultMessage) -> JsonValue:
+    async def value(self, result: ResultMessage) -> JsonValue:
         """Return the answer; raises OutputInvalidError where it doesn't fit."""
         answer = result.structured_output
         if not isinstance(answer, dict) or (self._wrapped and _WRAPPER not in answer):
@@ -48,7 +47,7 @@ class StructuredOutput:
                 answer=clip(result.result or "", _SHOWN),
             )
         value = answer[_WRAPPER] if self._wrapped else answer
-        if faults := violations(self._schema, value):
+        if faults := await violations_of(self._schema, value):
             raise OutputInvalidError(
                 f"The answer doesn't fit the task's output schema: {'; '.join(faults)}.",
                 faults=faults,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from celeriac.kit.guard import set_parent_death_signal
-from celeriac.kit.process import guarded_command, identify
+from celeriac.kit.guard import hide_memory, set_parent_death_signal
+from celeriac.kit.process import UserIds, guarded_command, identify
 
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -34,10 +34,12 @@ _KILL_SECONDS = 0.5
 def main(arguments: Sequence[str]) -> int:
     """Run Claude Code to its end and return its exit code.
 
-    Arguments: the worker's pid, the file that gets our pid and start, names of the environment
-    variables that are passed on (with commas), Claude Code's program and its arguments.
+    Arguments: the worker's pid, the file that gets our pid and start, `uid:gid` of who Claude Code
+    runs as (empty: us), names of the environment variables that are passed on (with commas), Claude
+    Code's program and its arguments.
     """
-    worker, record, names, *command = arguments
+    worker, record, user, names, *command = arguments
+    hide_memory()
     ourselves = identify(os.getpid())
     assert ourselves is not None, "a running process has an entry"
     Path(record).write_text(f"{ourselves.pid} {ourselves.started}")
@@ -48,7 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     set_parent_death_signal(signal.SIGTERM, int(worker))
     allowed = set(names.split(","))
     child = subprocess.Popen(
-        guarded_command(command, death_signal=signal.SIGTERM),
+        guarded_command(
+            command,
+            death_signal=signal.SIGTERM,
+            become=UserIds(*map(int, user.split(":"))) if user else None,
+        ),
         env={name: value for name, value in os.environ.items() if name in allowed},
     )
     _let_go_of_pipes()

@@ -5,16 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from celeriac.agents.base import check_output
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.base import final_result
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
-from celeriac.agents.results import encode_result
 from celeriac.domain.agent import CommandAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import loads
 from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
@@ -25,23 +23,24 @@ _SETTING = "CELERIAC_COMMANDS"
 class CommandRunner:
     """Runs programs that an administrator allowed.
 
-    `commands` are those: program and first arguments by name. `environment` is the worker's own,
-    of which a program sees only what `child_environment` lets through. `price` is asked for model
-    calls whose cost a program doesn't tell.
+    `commands` are those: program and first arguments by name. `confinement` bounds what a program
+    sees, and says who it runs as. `price` is asked for model calls whose cost a program doesn't
+    tell.
     """
 
     name: ClassVar[str] = RunnerName.COMMAND
     resumable: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,
         *,
         commands: Mapping[str, Sequence[str]],
-        environment: Mapping[str, str],
+        confinement: Confinement,
         price: Price = unpriced,
     ) -> None:
         self._commands = commands
-        self._environment = environment
+        self._confinement = confinement
         self._price = price
 
     async def run(self, job: Job, context: RunContext) -> Completed:
@@ -56,17 +55,21 @@ class CommandRunner:
             raise AgentMisconfiguredError(
                 f"The agent {job.agent_name} is no command agent.", field="runner"
             )
-        environment = child_environment(self._environment, agent.environment)
+        environment = self._confinement.environment(agent.environment, home=context.workdir)
+        line = self._line(agent.command, environment)
         command = ChildCommand(
-            arguments=(*self._line(agent.command, environment), *agent.arguments),
+            arguments=(*line, *agent.arguments),
             environment=environment,
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+            user=self._confinement.user,
+            # of the administrator's own words only: what an agent names is opened to nobody
+            reads=tuple(Path(each) for each in line if each.startswith("/")),
         )
         value = await run_in_child(command, job, context, {}, price=self._price)
-        result = loads(encode_result(value, f"The command {agent.command}"))
-        check_output(result, job.output_schema, f"the command {agent.command}")
-        return Completed(result)
+        return Completed(
+            await final_result(value, job.output_schema, f"the command {agent.command}")
+        )
 
     def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
         """Return program and first arguments of a command; the program as an absolute path."""

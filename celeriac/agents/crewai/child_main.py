@@ -25,6 +25,8 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     faulthandler.enable(all_threads=False)
+    for name in ("HOME", "TMPDIR"):
+        Path(os.environ[name]).mkdir(parents=True, exist_ok=True)
     line = commands.readline()
     if not line:
         return 0  # the worker changed its mind before it said what to do

@@ -6,7 +6,6 @@ environment. Only killing its process stops a crew that waits for a model, which
 cancellation does.
 """
 
-import asyncio
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,12 +15,12 @@ from typing import ClassVar
 
 import structlog
 
-from celeriac.agents.base import check_output
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.base import final_result
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
-from celeriac.agents.crewai.tool_servers import tool_servers_of
+from celeriac.agents.crewai.tool_servers import programs_of_crew, tool_servers_of
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices, Tokens
@@ -32,6 +31,7 @@ from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.outcome import Completed
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.process import ResourceLimits
+from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs.events import Step
 from celeriac.services.ports import Job, RunContext
 
@@ -49,6 +49,7 @@ class CrewaiRunner:
 
     name: ClassVar[str] = RunnerName.CREWAI
     resumable: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -57,17 +58,17 @@ class CrewaiRunner:
         providers: Providers,
         prices: Prices,
         servers: ToolServers,
-        environment: Mapping[str, str],
+        confinement: Confinement,
     ) -> None:
         """Use the CrewAI in `venv`, and for tools the `servers` that an administrator configured.
 
-        Of the worker's `environment` children see a part.
+        `confinement` bounds what the child process sees, and says who it runs as.
         """
         self._venv = venv
         self._providers = providers
         self._prices = prices
         self._servers = servers
-        self._environment = environment
+        self._confinement = confinement
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the crew and return the last task's output: text, or a value that fits its schema.
@@ -80,7 +81,8 @@ class CrewaiRunner:
             raise AgentMisconfiguredError(
                 f"The agent {job.agent_name} is no crewai agent.", field="runner"
             )
-        crew = _with_schema(job.agent.crew.render(job.variables, job.prompt), job.output_schema)
+        # its many texts may take a while, which the loop does not have
+        crew = await CHECKS.run(_rendered, job.agent.crew, job)
         choices = self._choices(crew, reached=job.options.cassette_id is None)
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
@@ -99,7 +101,7 @@ class CrewaiRunner:
                 job, context, keys=self._providers.keys, workdir=context.workdir
             ) as tape:
                 result = await run_in_child(
-                    self._command(job, context.workdir, private),
+                    self._command(job, crew, context.workdir, private),
                     job,
                     context,
                     {"crew": _described(job, job.agent, crew, _over(tape, choices), tools)},
@@ -108,9 +110,10 @@ class CrewaiRunner:
                     ),
                 )
         finally:
-            await asyncio.to_thread(shutil.rmtree, private, ignore_errors=True)
-        check_output(result, job.output_schema, f"the crew {job.agent_name}")
-        return Completed(result)
+            await FILES.run(shutil.rmtree, private, ignore_errors=True)
+        return Completed(
+            await final_result(result, job.output_schema, f"the crew {job.agent_name}")
+        )
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
         """Find every model that the crew names; an error says which node names it."""
@@ -127,10 +130,8 @@ class CrewaiRunner:
                 ) from error
         return choices
 
-    def _command(self, job: Job, workdir: Path, private: Path) -> ChildCommand:
-        for name in ("home", "tmp"):
-            (private / name).mkdir(parents=True, exist_ok=True)
-        passed_on = child_environment(self._environment)
+    def _command(self, job: Job, crew: CrewGraph, workdir: Path, private: Path) -> ChildCommand:
+        passed_on = self._confinement.environment(home=private / "home")
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
             arguments=(str(self._venv.python), "-P", child_main.__file__),
@@ -143,6 +144,13 @@ class CrewaiRunner:
             },
             workdir=workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+            user=self._confinement.user,
+            reads=(
+                self._venv.python,
+                self._venv.stamp,
+                Path(child_main.__file__),
+                *programs_of_crew(crew, self._servers),
+            ),
         )
 
     def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:
@@ -190,6 +198,15 @@ def _require_memory(memory_mb: int) -> None:
             f"{MIN_MEMORY_MB}: CrewAI alone takes 300. Raise it; 1024 is the default.",
             field="limits.memory_mb",
         )
+
+
+def _rendered(crew: CrewGraph, job: Job) -> CrewGraph:
+    faults = crew.check()  # it may have been stored by a release that let more pass
+    if faults:
+        raise AgentMisconfiguredError(
+            f"The crew can't be run: {'; '.join(map(str, faults))}", field="crew"
+        )
+    return _with_schema(crew.render(job.variables, job.prompt), job.output_schema)
 
 
 def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:

@@ -1,9 +1,18 @@
 """The MCP servers that a crew's agents name, as the child starts and reaches them."""
 
-from celeriac.agents.mcp.servers import StdioServer, ToolServers
+from pathlib import Path
+
+from celeriac.agents.mcp.servers import StdioServer, ToolServers, programs_of
 from celeriac.domain.agent import CrewGraph, McpServer
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.jsontypes import JsonObject, JsonValue
+
+
+def programs_of_crew(crew: CrewGraph, servers: ToolServers) -> list[Path]:
+    """Return the files that the commands of the crew's servers name."""
+    named = {name for agent in crew.agents for name in agent.tools}
+    chosen = servers.choose([McpServer(name=name) for name in sorted(named)])
+    return programs_of(each.endpoint for each in chosen)
 
 
 def tool_servers_of(crew: CrewGraph, servers: ToolServers) -> JsonObject:

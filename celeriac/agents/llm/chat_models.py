@@ -25,22 +25,25 @@ _COMPATIBLE = OpenAIModelProfile(
 
 
 class ChatModels:
-    """Makes each model when it is first asked for; belongs to its clients' event loop."""
+    """Makes each model when it is first asked for, once for each event loop."""
 
     def __init__(self, clients: Clients) -> None:
         """Reach providers through `clients`."""
         self._clients = clients
-        self._models: dict[Choice, OpenAIChatModel] = {}
+        self._models: dict[Choice, tuple[AsyncOpenAI, OpenAIChatModel]] = {}
 
     def of(self, choice: Choice) -> OpenAIChatModel:
         """Return the model that `choice` names; called on the loop."""
-        model = self._models.get(choice)
-        if model is None:
-            model = self._models[choice] = OpenAIChatModel(
-                choice.model,
-                provider=_provider(choice.provider, self._clients.of(choice.provider)),
-                profile=_WHOLE_STREAMS if choice.provider.name == OPENAI else _COMPATIBLE,
-            )
+        client = self._clients.of(choice.provider)
+        known = self._models.get(choice)
+        if known is not None and known[0] is client:
+            return known[1]
+        model = OpenAIChatModel(
+            choice.model,
+            provider=_provider(choice.provider, client),
+            profile=_WHOLE_STREAMS if choice.provider.name == OPENAI else _COMPATIBLE,
+        )
+        self._models[choice] = client, model  # the client is another one on another event loop
         return model
 
     async def aclose(self) -> None:

@@ -8,6 +8,7 @@ from pydantic_ai.toolsets import FunctionToolset
 from celeriac.agents.mcp.results import clean
 from celeriac.domain.errors import SchemaInvalidError
 from celeriac.domain.schema import check_schema
+from celeriac.kit.threads import CHECKS
 
 MAX_QUESTION = 4_000
 """Characters of a question."""
@@ -29,7 +30,7 @@ async def ask_person(question: str, form: dict[str, Any] | None = None) -> str:
         raise ToolFailed(f"The question must have between 1 and {MAX_QUESTION} characters.")
     if form is not None:
         try:
-            check_schema(clean(form), field="form")
+            await CHECKS.run(check_schema, clean(form), field="form")
         except SchemaInvalidError as error:
             raise ToolFailed(error.message) from error
     raise CallDeferred(kind="question")

@@ -4,7 +4,6 @@ Imports the model library, which takes more than a second: only `celeriac.agents
 this module, when the first agent of this kind is run.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -32,6 +31,7 @@ from celeriac.domain.agent import LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedError
 from celeriac.domain.outcome import Completed, MustWaitError, Parked
 from celeriac.kit.addresses import OutboundGuard
+from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs.events import Step
 from celeriac.services.ports import Job, RunContext
 
@@ -43,6 +43,7 @@ class LlmRunner:
 
     name: ClassVar[str] = RunnerName.LLM
     resumable: ClassVar[bool] = True
+    runs_user_code: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -82,7 +83,9 @@ class LlmRunner:
                     agent=job.agent_name,
                     policy=spec.approvals,
                 )
-        output = StructuredOutput(job.output_schema) if job.output_schema else None
+        output = None
+        if job.output_schema:
+            output = await CHECKS.run(StructuredOutput, job.output_schema)
         try:
             async with (
                 self._reach.model(spec.model, job, context) as (choice, model),
@@ -151,7 +154,7 @@ class LlmRunner:
             return
         chosen = self._servers.choose(spec.mcp_servers)
         # the SDK takes most of a second to import, which the loop does not have
-        await asyncio.to_thread(import_module, "celeriac.agents.mcp.toolset")
+        await FILES.run(import_module, "celeriac.agents.mcp.toolset")
         from celeriac.agents.mcp.toolset import connected
 
         async with connected(chosen, context, conversation.steps, retries=TOOL_RETRIES) as tools:

@@ -4,13 +4,17 @@ from typing import Any
 
 from pydantic_ai import ModelRetry, NativeOutput, StructuredDict, exceptions
 
+from celeriac.agents.base import violations_of
 from celeriac.domain.errors import AgentMisconfiguredError
-from celeriac.domain.schema import violations
+from celeriac.domain.schema import unfolded
 from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps, loads
 
 _NAME = "result"
 _WRAPPER = "value"
 _DEFINITIONS = ("$defs", "definitions")
+
+MAX_UNFOLDED = 5_000
+"""Subschemas that a model may be given: their references are written out for it."""
 
 
 class StructuredOutput:
@@ -21,7 +25,17 @@ class StructuredOutput:
     """
 
     def __init__(self, schema: JsonObject) -> None:
-        """Raises AgentMisconfiguredError where no model can be given `schema`."""
+        """Write the schema out, which may take a while.
+
+        Raises AgentMisconfiguredError where no model can be given `schema`, and SchemaInvalidError.
+        """
+        size = unfolded(schema)
+        if size is not None and size > MAX_UNFOLDED:
+            raise AgentMisconfiguredError(
+                "The task's output_schema can't be given to a model: with its references written "
+                f"out it has more than {MAX_UNFOLDED} subschemas. Refer to large ones less often.",
+                field="output_schema",
+            )
         self._schema = schema
         self._wrapped = schema.get("type") != "object"
         asked = _wrap(schema) if self._wrapped else schema
@@ -37,20 +51,20 @@ class StructuredOutput:
                 field="output_schema",
             ) from error
 
-    def check(self, answer: dict[str, Any]) -> dict[str, Any]:
+    async def check(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return `answer`, or ask the model for a better one by raising ModelRetry."""
-        faults = self.faults(answer)
+        faults = await self.faults(answer)
         if faults:
             raise ModelRetry(f"The answer doesn't fit the schema: {'; '.join(faults)}.")
         return answer
 
-    def faults(self, answer: dict[str, Any]) -> list[str]:
+    async def faults(self, answer: dict[str, Any]) -> list[str]:
         """Return what is wrong with `answer`, one sentence each."""
         if self._wrapped and _WRAPPER not in answer:
             return [f"{_WRAPPER} is missing"]
-        return violations(self._schema, self.value(answer))
+        return await violations_of(self._schema, self.value(answer))
 
-    def explain(self, text: str) -> str:
+    async def explain(self, text: str) -> str:
         """Return in one sentence why the answer `text` isn't what was asked for."""
         try:
             answer = loads(text)
@@ -58,7 +72,7 @@ class StructuredOutput:
             return f"it is no JSON ({error})"
         if not isinstance(answer, dict):
             return "it is no JSON object"
-        return "; ".join(self.faults(answer)) or "it could not be read"
+        return "; ".join(await self.faults(answer)) or "it could not be read"
 
     def value(self, answer: dict[str, Any]) -> JsonValue:
         """Return the value that the task's schema describes."""

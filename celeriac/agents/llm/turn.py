@@ -28,7 +28,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RunUsage
 
-from celeriac.agents.base import clip
+from celeriac.agents.base import clip, final_result
 from celeriac.agents.llm.checkpoints import CheckpointModel
 from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.deferral import parked, pending_of
@@ -37,7 +37,7 @@ from celeriac.agents.llm.metered_model import MAX_SHOWN_ANSWER, MeteredModel
 from celeriac.agents.llm.model_errors import translated
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.llm.watchdog import Watchdog
-from celeriac.agents.mcp.results import clean
+from celeriac.agents.mcp.results import repaired
 from celeriac.agents.providers import Choice
 from celeriac.domain.agent import LlmAgent
 from celeriac.domain.errors import OutputInvalidError, ProviderError
@@ -97,7 +97,8 @@ class Turn:
             return parked(
                 pending, messages, agent=self._job.agent_name, policy=self._spec.approvals
             )
-        value = clean(result.output if output is None else output.value(result.output))
+        answer = result.output if output is None else output.value(result.output)
+        value = await final_result(repaired(answer), None, f"the agent {self._job.agent_name}")
         await conversation.finish(messages, value, keep=self._spec.keep_session)
         return Completed(value)
 
@@ -118,7 +119,7 @@ class Turn:
                 event_stream_handler=self._listen,
             )
         except UnexpectedModelBehavior as error:
-            self._explain(error, output)
+            await self._explain(error, output)
             raise
 
     def _agent(
@@ -141,12 +142,14 @@ class Turn:
             agent.output_validator(output.check)
         return agent
 
-    def _explain(self, error: UnexpectedModelBehavior, output: StructuredOutput | None) -> None:
+    async def _explain(
+        self, error: UnexpectedModelBehavior, output: StructuredOutput | None
+    ) -> None:
         """Raise an error that says what is wrong with the model's answer, where it gave one."""
         answer = self._metered.last_answer
         if output is not None and answer.strip():
             raise OutputInvalidError(
-                f"The answer doesn't fit the task's output schema: {output.explain(answer)}.",
+                f"The answer doesn't fit the task's output schema: {await output.explain(answer)}.",
                 answer=clip(answer, MAX_SHOWN_ANSWER),
             ) from error
         if not answer.strip() and not self._model.called_tools:

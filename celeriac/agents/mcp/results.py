@@ -1,12 +1,13 @@
 """What tools and models say, made fit for a model, for storage and for people."""
 
+import math
 import re
 from typing import Any
 
 from pydantic import ValidationError
 
 from celeriac.agents.base import clip
-from celeriac.kit.jsontypes import storable_text
+from celeriac.kit.jsontypes import INT64, MAX_DEPTH, storable_text
 
 MAX_RESULT_CHARACTERS = 50_000
 """How much of one result a model gets to see."""
@@ -34,16 +35,43 @@ def told(error: BaseException) -> str:
     return clip(readable(text), _SHOWN).rstrip(".")
 
 
-def clean(value: Any) -> Any:
-    """Return a JSON value whose texts, keys among them, hold nothing that can't be stored."""
+def clean(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Return what a model or a tool said as a JSON value that can be stored.
+
+    No number is changed into another one: what can't be stored as a number becomes a text. What is
+    nested deeper than `depth` levels is left out.
+    """
+    match value:
+        case str():
+            return storable_text(value)
+        case dict() | list() | tuple() if depth == 0:
+            return f"[left out: nested deeper than {MAX_DEPTH} levels]"
+        case dict():
+            return {storable_text(str(key)): clean(each, depth - 1) for key, each in value.items()}
+        case list() | tuple():
+            return [clean(each, depth - 1) for each in value]
+        case int() | float():
+            return _number(value)
+    return value
+
+
+def repaired(value: Any) -> Any:
+    """Return a JSON value whose texts can be stored; its numbers stay as they are."""
     match value:
         case str():
             return storable_text(value)
         case dict():
-            return {storable_text(str(key)): clean(each) for key, each in value.items()}
+            return {storable_text(str(key)): repaired(each) for key, each in value.items()}
         case list() | tuple():
-            return [clean(each) for each in value]
-        case int() if not -(2**63) <= value < 2**64:
-            return float(value) if abs(value) < 10**300 else str(value)[:100]
+            return [repaired(each) for each in value]
         case _:
             return value
+
+
+def _number(number: Any) -> Any:
+    if math.isfinite(number) if isinstance(number, float) else number in INT64:
+        return number
+    try:
+        return str(number)
+    except ValueError:  # Python refuses to write out thousands of digits
+        return f"an integer of {int(number).bit_length()} bits"

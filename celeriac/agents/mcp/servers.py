@@ -1,13 +1,15 @@
 """MCP servers: which there are, and what an agent's entry for one means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 from celeriac.domain.agent import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
 from celeriac.kit.addresses import OutboundGuard
+from celeriac.kit.users import OURSELVES, ChildUser
 
 _EVERYWHERE = OutboundGuard(allow_private=True)
 
@@ -16,11 +18,13 @@ _EVERYWHERE = OutboundGuard(allow_private=True)
 class StdioServer:
     """A program that speaks MCP over its stdin and stdout; started for each run.
 
-    `environment` is all that it sees. It holds secrets and shows in no repr.
+    `environment` is all that it sees, but for who it is: it runs as `user`. It holds secrets and
+    shows in no repr.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    user: ChildUser = OURSELVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class ToolServers:
         *,
         programs: Mapping[str, tuple[Sequence[str], Sequence[str]]],
         addresses: Mapping[str, tuple[str, Mapping[str, str]]],
-        environment: Mapping[str, str],
+        confinement: Confinement,
         guard: OutboundGuard,
     ) -> Self:
         """Return the servers of plain settings.
@@ -69,14 +73,16 @@ class ToolServers:
         to a URL and, by the headers' names, the variables that hold their values. Raises
         ConfigurationError for a header whose variable isn't set.
         """
+        environment = confinement.worker
         endpoints: dict[str, Endpoint] = {
             name: StdioServer(
                 tuple(command),
                 {
-                    **child_environment(environment),
+                    **confinement.base(),
                     # an administrator may name any variable, Celeriac's own among them
                     **{each: environment[each] for each in variables if each in environment},
                 },
+                confinement.user,
             )
             for name, (command, variables) in programs.items()
         }
@@ -112,6 +118,17 @@ class ToolServers:
                 field=f"{place}.name",
             )
         return endpoint
+
+
+def programs_of(endpoints: Iterable[Endpoint]) -> list[Path]:
+    """Return the files that the commands of stdio servers name."""
+    return [
+        Path(word)
+        for endpoint in endpoints
+        if isinstance(endpoint, StdioServer)
+        for word in endpoint.command
+        if word.startswith("/")
+    ]
 
 
 def _header_values(

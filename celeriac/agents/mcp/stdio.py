@@ -21,7 +21,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from celeriac.agents.child.lines import LineSplitter
-from celeriac.agents.mcp.servers import StdioServer
+from celeriac.agents.mcp.servers import StdioServer, programs_of
 from celeriac.kit.process import (
     ProcessIdentity,
     guarded_command,
@@ -29,6 +29,7 @@ from celeriac.kit.process import (
     terminate_group_async,
 )
 from celeriac.kit.shielding import despite_cancellation
+from celeriac.kit.threads import FILES
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """One message of a server; a longer one ends the connection."""
@@ -91,17 +92,28 @@ async def stdio_streams(
 
 
 async def _start(server: StdioServer, workdir: Path, lifeline: int, marker: str) -> Process:
+    await FILES.run(_prepare, server, workdir)
     return await asyncio.create_subprocess_exec(
-        *guarded_command(server.command, death_signal=signal.SIGKILL, lifeline=lifeline),
+        *guarded_command(
+            server.command,
+            death_signal=signal.SIGKILL,
+            become=server.user.ids,
+            lifeline=lifeline,
+        ),
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env={**server.environment, _MARKER: marker},
+        env={**server.user.variables(workdir), **server.environment, _MARKER: marker},
         cwd=workdir,
         pass_fds=(lifeline,),
         start_new_session=True,
         limit=MAX_MESSAGE_BYTES,
     )
+
+
+def _prepare(server: StdioServer, workdir: Path) -> None:
+    server.user.let_read(programs_of([server]))
+    server.user.own(workdir)
 
 
 async def _stop(process: Process, identity: ProcessIdentity | None, marker: str) -> None:

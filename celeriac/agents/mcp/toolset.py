@@ -10,14 +10,16 @@ from pydantic_ai import RunContext as AiContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
+from celeriac.agents.base import violations_of
 from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.mcp.calls import Calls
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.offers import Offer, offers_of
-from celeriac.agents.mcp.results import clean
+from celeriac.agents.mcp.results import clean, repaired
 from celeriac.agents.mcp.servers import Chosen
 from celeriac.agents.mcp.steps import Steps
-from celeriac.domain.schema import violations
+from celeriac.kit.jsontypes import BEYOND_64_BITS
+from celeriac.kit.threads import CHECKS
 from celeriac.services.ports import RunContext
 
 _ANY_OBJECT = SchemaValidator(
@@ -59,7 +61,9 @@ class ServerTools(AbstractToolset[None]):
         """
         offer = self._offers[name]
         arguments = clean(tool_args)
-        faults = violations(offer.schema, arguments)
+        faults = await violations_of(offer.schema, arguments)
+        if arguments != repaired(tool_args):
+            faults.append(f"{BEYOND_64_BITS} or no number at all must be given as a text")
         if faults:
             raise ToolFailed(f"The arguments don't fit the tool: {'; '.join(faults)}.")
         if offer.needs_approval and not ctx.tool_call_approved:
@@ -111,7 +115,8 @@ async def _opened(
     opening = [asyncio.ensure_future(connection.open()) for connection in connections]
     try:
         for connection, tools in zip(connections, opening, strict=True):
-            offers, faults = offers_of(connection.chosen, await tools)
+            # a server's schemas are checked in a thread: they may be many and large
+            offers, faults = await CHECKS.run(offers_of, connection.chosen, await tools)
             for tool, fault in faults.items():
                 await relay.write(
                     f"The tool {tool!r} of the MCP server {connection.name!r} is left out: {fault}",

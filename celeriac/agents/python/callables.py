@@ -6,18 +6,20 @@ Used on the worker and in child processes; pydantic is imported only for functio
 import difflib
 import importlib
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from celeriac.agents.python.functions import is_registered
+from celeriac.agents.python.functions import is_registered, registered_agents
 from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
 from celeriac.kit.jsontypes import JsonObject
 
 CONTEXT_PARAMETER = "ctx"
+ENTRY_POINTS = "celeriac.agents"
+"""The group of entry points by which packages declare modules of agents."""
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -74,26 +76,38 @@ class AgentFunction:
 def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
     """Return the function that `path` names.
 
-    It must be offered with `@agent`, or live in one of `allowed_modules` (packages include what
-    is in them). Modules of the standard library are not even imported unless they are named
-    there. Imports the module: blocking. Raises AgentMisconfiguredError that says what is wrong.
+    Its module must be one of `allowed_modules` (packages include what is in them): no other is
+    imported. A function that `@agent` offers in a module which this process has imported for its
+    own reasons is found too. Imports the module: blocking. Raises AgentMisconfiguredError that says
+    what is wrong.
     """
     module_name, _, name = path.partition(":")
-    allowed = any(
-        module_name == each or module_name.startswith(f"{each}.") for each in allowed_modules
-    )
-    if not allowed and module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise _wrong(path, "modules of Python's standard library offer no agents")
+    if not _is_allowed(module_name, allowed_modules) and path not in registered_agents().values():
+        raise _wrong(
+            path,
+            f"{module_name} is not among the modules that agents may use. Add it, or its package, "
+            "to CELERIAC_AGENT_MODULES and restart the workers",
+        )
     function = _attribute(path, _import(path, module_name), name)
     if not callable(function) or inspect.isclass(function):
         raise _wrong(path, f"{name} is {type(function).__name__}, not a function")
-    if not allowed and not is_registered(function):
+    origin = getattr(function, "__module__", None) or ""
+    if not is_registered(function) and not _is_allowed(origin, allowed_modules):
         raise _wrong(
             path,
-            f"{name} is not offered as an agent. Decorate it with @celeriac.agent(…), or add its "
-            "package to CELERIAC_AGENT_MODULES",
+            f"{name} comes from {origin or 'an unknown module'}, which is not among the modules "
+            "that agents may use. Offer a function of your own, with @celeriac.agent(…)",
         )
     return _prepare(path, function)
+
+
+def declared_modules() -> tuple[str, ...]:
+    """Return the modules that installed packages declare, by entry points, to have agents."""
+    return tuple(sorted({each.module for each in entry_points(group=ENTRY_POINTS)}))
+
+
+def _is_allowed(module: str, allowed_modules: Sequence[str]) -> bool:
+    return any(module == each or module.startswith(f"{each}.") for each in allowed_modules)
 
 
 def _wrong(path: str, reason: str) -> AgentMisconfiguredError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celeriac.agents.python.child_channel import Channel
 from celeriac.agents.python.child_questions import ChildQuestions
 from celeriac.agents.python.questions import approve_message, ask_message
+from celeriac.kit.jsontypes import checked, storable, storable_text
 
 if TYPE_CHECKING:
     from celeriac.domain.approval import Answer
@@ -60,24 +61,34 @@ class ChildContext:
         return f"{self._job['idempotency_prefix']}{step}"
 
     def emit(self, name: str, data: Mapping[str, Any] | None = None) -> None:
-        """Add an event of your own, with JSON data, to the execution's log."""
-        self._channel.send({"type": "event", "data": {"name": name, "data": dict(data or {})}})
+        """Add an event of your own, with JSON data, to the execution's log.
+
+        Raises TypeError for data that can't be stored as it is (docs/python-agents.md).
+        """
+        own = checked(dict(data or {}))
+        self._send({"type": "event", "data": {"name": name, "data": own}})
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the work is."""
-        self._channel.send({"type": "progress", "done": done, "total": total, "note": note})
+        self._send({"type": "progress", "done": done, "total": total, "note": storable_text(note)})
 
     def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
         """Write a log line; `level` is debug, info, warning, error or critical."""
         if level not in LOG_LEVELS:
             raise ValueError(f"there is no log level {level!r}; use one of {sorted(LOG_LEVELS)}")
-        self._channel.send(
-            {"type": "log", "level": level, "message": message, "logger": "agent", "fields": fields}
+        self._send(
+            {
+                "type": "log",
+                "level": level,
+                "message": storable_text(message),
+                "logger": "agent",
+                "fields": checked(fields),
+            }
         )
 
     def delta(self, data: Mapping[str, Any]) -> None:
         """Show a piece of streaming output to those who watch; it is never stored."""
-        self._channel.send({"type": "delta", "data": dict(data)})
+        self._send({"type": "delta", "data": checked(dict(data))})
 
     def charge(
         self,
@@ -147,6 +158,10 @@ class ChildContext:
                 on_expiry=on_expiry,
             )
         )
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        """Send what the worker stores, by the same rules as a coroutine's `ctx`."""
+        self._channel.send_line(storable(message))
 
     def _ask(self, message: Mapping[str, Any]) -> "Answer":
         from celeriac.domain.approval import Answer  # slow to import, and few functions ask

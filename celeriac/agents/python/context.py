@@ -1,4 +1,4 @@
-"""The `ctx` of a coroutine function, on the worker's loop."""
+"""The `ctx` of a coroutine function, in the worker."""
 
 import time
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from celeriac.agents.child.asking import question_of
 from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.protocol import AskMessage
@@ -17,7 +18,7 @@ from celeriac.domain.approval import Answer
 from celeriac.domain.errors import InvalidInputError
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.kit.jsontypes import JsonObject, JsonValue, checked
 from celeriac.services.ports import Job, RunContext
 
 
@@ -67,8 +68,12 @@ class AgentContext:
         return self._context.idempotency_key(step)
 
     async def emit(self, name: str, data: JsonObject | None = None) -> None:
-        """Add an event of your own, with JSON data, to the execution's log."""
-        await self._context.emit(EventType.CUSTOM, {"name": name, "data": dict(data or {})})
+        """Add an event of your own, with JSON data, to the execution's log.
+
+        Raises TypeError for data that can't be stored as it is (docs/python-agents.md).
+        """
+        own = checked(dict(data or {}))
+        await self._context.emit(EventType.CUSTOM, {"name": name, "data": own})
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the work is."""
@@ -78,11 +83,11 @@ class AgentContext:
         """Write a log line; `level` is debug, info, warning, error or critical."""
         if level not in LOG_LEVELS:
             raise ValueError(f"there is no log level {level!r}; use one of {sorted(LOG_LEVELS)}")
-        await self._logs.write(message, level=level, fields=fields)
+        await self._logs.write(message, level=level, fields=checked(fields))
 
     def delta(self, data: JsonObject) -> None:
         """Show a piece of streaming output to those who watch; it is never stored."""
-        self._context.delta(data)
+        self._context.delta(checked(dict(data)))
 
     async def charge(
         self,
@@ -173,4 +178,5 @@ class AgentContext:
             raise InvalidInputError(
                 f"This can't be asked: {field}: {fault['msg']}.", field=field
             ) from None
-        return await self._context.ask(asked.question(self._job.agent.approvals))
+        policy = self._job.agent.approvals
+        return await self._context.ask(await question_of(asked, policy))

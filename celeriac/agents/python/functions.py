@@ -18,8 +18,8 @@ def agent(name: str) -> Callable[[_Function], _Function]:
     The function gets the execution's variables as keyword arguments, checked against its type
     hints, and, where it has a parameter `ctx`, an `AgentContext` (coroutine functions) or a
     `ChildContext` (plain functions). What it returns must fit JSON; pydantic models and
-    dataclasses do. A coroutine function shares the worker's event loop and must not block it; a
-    plain function runs in a child process of its own, with memory and time limits, and may.
+    dataclasses do. A coroutine function has an event loop of its own in the worker, and should not
+    block it; a plain function runs in a child process of its own, with memory and time limits.
 
     Raises TypeError for what is no function of a module, ValueError where another function has
     the name.

@@ -1,12 +1,11 @@
-"""What `ctx.ask` and `ctx.approve` ask, as the `ask` message of the child protocol.
-
-Standard library only: a child starts in a tenth of a second.
-"""
+"""What `ctx.ask` and `ctx.approve` ask, as the `ask` message of the child protocol."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from celeriac.kit.jsontypes import checked
 
 
 def ask_message(
@@ -26,7 +25,7 @@ def ask_message(
         **content,
         "expires_seconds": expires_seconds,
         "on_expiry": on_expiry,
-        "default": default,
+        "default": checked(default),
     }
 
 
@@ -53,5 +52,5 @@ def approve_message(
 
 def _key_of(content: Mapping[str, Any]) -> str:
     """Return the same key in every attempt for the same question."""
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    text = json.dumps(checked(content), sort_keys=True)
     return f"{content['kind']}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

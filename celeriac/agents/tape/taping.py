@@ -1,6 +1,5 @@
 """Puts the tape between a runner and its providers for the time of one attempt."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from celeriac.domain.cassette import Player
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.events import EventType
 from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.threads import FILES
 from celeriac.services.ports import Job, RunContext
 
 logger = structlog.get_logger(__name__)
@@ -117,7 +117,7 @@ async def taping(
 async def _playing(job: Job, context: RunContext, words: Words) -> AsyncIterator[Tape]:
     cassette = await context.cassette()
     # reading all requests of a long recording takes seconds
-    player = await asyncio.to_thread(Player, cassette, attempt=job.attempt)
+    player = await FILES.run(Player, cassette, attempt=job.attempt)
     playback = Playback(player, words)
     tape = _Playing(playback.handle)
     try:

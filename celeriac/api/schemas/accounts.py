@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from celeriac.api.schemas.moments import Moment
 from celeriac.domain.accounts import Role
-from celeriac.domain.agent import Name, Strict
+from celeriac.domain.agent import Label, Name, Strict
 
 
 class NewUser(Strict):
@@ -39,7 +39,7 @@ class NewApiKey(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ci", "role": "operator"}]})
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Label = Field(min_length=1, max_length=100)
     role: Annotated[Role, Field(strict=False)] | None = Field(
         default=None, description="At most the user's own role, which is the default."
     )

@@ -1,6 +1,6 @@
 """Requests that answer questions."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -11,6 +11,8 @@ from celeriac.domain.approval import Answer
 
 class AnswerRequest(Strict):
     """A person's answer."""
+
+    BULK: ClassVar[bool] = True
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"approved": True, "note": "Fine by me."}]}

@@ -1,6 +1,6 @@
 """Requests about plain Celery tasks."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
@@ -10,6 +10,8 @@ from celeriac.domain.task import QueueName
 
 class EnqueueCeleryTask(Strict):
     """A plain Celery task to send; its name must be on the server's list."""
+
+    BULK: ClassVar[bool] = True
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "celeriac.tasks.monitoring.ping"}]}

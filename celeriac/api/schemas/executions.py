@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
@@ -26,6 +26,8 @@ class Mode(StrEnum):
 class When(Strict):
     """When, where and how urgently to run."""
 
+    BULK: ClassVar[bool] = True
+
     priority: PriorityLabel | None = Field(default=None, description="Default: the task's own.")
     queue: QueueName | None = Field(default=None, description="Default: the task's own.")
     delay_seconds: float = Field(
@@ -42,8 +44,8 @@ class When(Strict):
             raise ValueError("give either delay_seconds or available_at, not both")
         return self
 
-    def delay(self) -> float:
-        """Return the seconds to wait from now."""
+    def seconds_until_due(self) -> float:
+        """Return how long who waits for the result waits for the start, by this machine's clock."""
         if self.available_at is None:
             return self.delay_seconds
         wait = (self.available_at - datetime.now(UTC)).total_seconds()
@@ -106,5 +108,5 @@ class ExecuteBatch(When):
     )
 
     items: list[dict[str, Any]] = Field(
-        min_length=1, description="The variables of each execution."
+        min_length=1, fail_fast=True, description="The variables of each execution."
     )

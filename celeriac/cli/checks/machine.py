@@ -1,5 +1,6 @@
 """Checks of this machine: Python, packages, the home, the disk."""
 
+import os
 import platform
 import re
 import shutil
@@ -13,12 +14,15 @@ from celeriac.agents.crewai.venv import CrewVenv, State, crewai_version
 from celeriac.cli.checks.finding import Finding, broken, doubtful, fine
 from celeriac.cli.exits import ExitCode
 from celeriac.cli.formatting import size
+from celeriac.domain.errors import ConfigurationError
 from celeriac.embedded.endpoints import RunningStack
 from celeriac.embedded.errors import HomeUnusableError
 from celeriac.embedded.home import Home
+from celeriac.kit.access import first_closed
 from celeriac.kit.process import identify
 from celeriac.settings import Settings
 from celeriac.version import __version__
+from celeriac.wiring.options import child_user
 
 _OLDEST = (3, 11)
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?(==(?P<pinned>[^,;\s]+))?")
@@ -62,6 +66,39 @@ def check_crewai(venv: CrewVenv) -> Iterator[Finding]:
         yield fine("CrewAI", "not installed; `celeriac crews install` does it")
     else:
         yield doubtful("CrewAI", f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
+
+
+def check_agents(settings: Settings) -> Iterator[Finding]:
+    """Yield who the workers of this machine run agents as, and whether that user can read Python.
+
+    Makes nobody: a worker that needs the user does.
+    """
+    try:
+        user = child_user(settings, make=False)
+    except ConfigurationError as error:
+        yield broken("agents", error.message, None, ExitCode.USAGE)
+        return
+    if user.ids is None:
+        yield _of_ourselves()
+        return
+    needed = (Path(sys.executable), Path(os.__file__), *Path(__file__).parents[:3])
+    for path in needed:
+        closed = first_closed(path, user.ids, above=False)
+        if closed is not None:
+            cure = f"chmod o+rX {closed}, or set CELERIAC_AGENT_USER."
+            yield doubtful("agents", f"run as {user.name}, who can't read {closed}", cure)
+            return
+    yield fine("agents", f"run as {user.name} (user id {user.ids.user})")
+
+
+def _of_ourselves() -> Finding:
+    if os.geteuid() == 0:
+        return doubtful(
+            "agents",
+            "run as root, with every right and secret of the worker's",
+            "Unset CELERIAC_AGENT_USER.",
+        )
+    return fine("agents", f"run as this user (user id {os.geteuid()}), who owns the home")
 
 
 def check_claude(settings: Settings) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """Checks of the parts that work together: workers, API, key, model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import httpx
 
@@ -9,7 +9,7 @@ from celeriac.cli.exits import CommandError, ExitCode
 from celeriac.cli.formatting import size
 from celeriac.cli.server import Server
 from celeriac.client import Client, ClientError
-from celeriac.db import workers
+from celeriac.db import queues, workers
 from celeriac.db.engine import Database
 from celeriac.domain.errors import CeleriacError
 from celeriac.settings import Settings
@@ -24,6 +24,7 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
         database = Database(settings.require_database(), connections=1, application="celeriac-cli")
         with database.statement() as connection:
             found = workers.live(connection, within_seconds=_ALIVE_SECONDS)
+            waiting = queues.waiting_counts(connection)
         database.close()
     except CeleriacError:
         yield broken("workers", "unknown: the database doesn't answer", None)
@@ -31,12 +32,59 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     if not found:
         yield doubtful("workers", "none is alive", "Start one: `celeriac worker`.")
         return
+    alone = all(each.consuming is False for each in found)
     for each in found:
-        yield fine(
+        yield _judge_worker(each, alone=alone)
+    yield from _judge_messages(found)
+    yield from _judge_queues(waiting, found)
+
+
+def _judge_worker(worker: workers.WorkerRow, *, alone: bool) -> Finding:
+    who = f"{worker.hostname} (process {worker.pid}, {worker.pool})"
+    if worker.consuming is False:
+        judge = broken if alone else doubtful
+        return judge(
             "workers",
-            f"{each.hostname} (process {each.pid}, {each.pool}): {each.running} of {each.slots} "
-            f"slots busy, {size(each.memory_bytes)}",
+            f"{who} is alive and takes no messages",
+            "It is stopping, or its broker is away; see its log.",
         )
+    return fine(
+        "workers",
+        f"{who}: {worker.running} of {worker.slots} slots busy, {size(worker.memory_bytes)}",
+    )
+
+
+def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
+    # the children of a prefork worker all say what their one consumer met
+    dropped = {worker.hostname: worker.messages_dropped for worker in found}
+    unknown = sorted({name for worker in found for name in worker.unknown_tasks})
+    if sum(dropped.values()):
+        yield doubtful(
+            "messages",
+            f"{sum(dropped.values())} were dropped, because they were no tasks",
+            "Look for message.dropped in the workers' log; something else writes into the queues.",
+        )
+    if unknown:
+        yield doubtful(
+            "messages",
+            f"of tasks that a worker doesn't know: {', '.join(unknown)}",
+            "Start a worker that loads their module: `celeriac worker --include MODULE`.",
+        )
+
+
+def _judge_queues(
+    waiting: Mapping[str, int], found: Sequence[workers.WorkerRow]
+) -> Iterator[Finding]:
+    if any(not worker.queues for worker in found):
+        return  # one of an older release, which doesn't say what it listens to
+    served = {queue for worker in found for queue in worker.queues}
+    for queue, count in waiting.items():
+        if queue not in served:
+            yield doubtful(
+                "queues",
+                f"{count} executions wait in {queue!r}, to which no worker listens",
+                f"Start one: `celeriac worker -Q {queue}`.",
+            )
 
 
 def check_api(server: Server | CommandError) -> Iterator[Finding]:

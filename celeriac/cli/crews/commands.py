@@ -90,17 +90,20 @@ def validate(
     from celeriac.domain.agent import CrewGraph
 
     output = Output(as_json=as_json)
+    graph = None
     try:
         graph = CrewGraph.model_validate(parse_object(read_text(file), file))
+        faults = [str(fault) for fault in graph.check()]
     except ValidationError as error:
         faults = _faults(error)
+    if graph is None or faults:
         if as_json:
             output.json({"ok": False, "faults": faults})
-            raise typer.Exit(ExitCode.USAGE) from None
+            raise typer.Exit(ExitCode.USAGE)
         raise CrewFaultyError(
             "\n".join([f"the crew in {file} can't be run", *(f"  {each}" for each in faults)]),
             exit_code=ExitCode.USAGE,
-        ) from None
+        )
     if as_json:
         output.json({"ok": True, "faults": [], "variables": sorted(graph.variables)})
         return

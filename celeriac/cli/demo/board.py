@@ -16,7 +16,7 @@ from rich.text import Text
 from celeriac.cli.demo.work import Piece
 from celeriac.cli.follow.screen import STYLES
 from celeriac.cli.formatting import duration, printable, tokens
-from celeriac.wire import Execution
+from celeriac.wire import ExecutionSummary
 
 _STREAM_LINES = 4
 _LINE_CHARACTERS = 80
@@ -25,7 +25,7 @@ _LINE_CHARACTERS = 80
 class Board(Protocol):
     """Shows how the executions stand, and the words of the one that is streamed."""
 
-    def update(self, states: Mapping[UUID, Execution]) -> None:
+    def update(self, states: Mapping[UUID, ExecutionSummary]) -> None:
         """Show how all executions stand now."""
 
     def stream(self, piece: Piece, words: str) -> None:
@@ -54,7 +54,7 @@ class PlainBoard:
         self._streamed = ""
         self._words = ""
 
-    def update(self, states: Mapping[UUID, Execution]) -> None:
+    def update(self, states: Mapping[UUID, ExecutionSummary]) -> None:
         """Say what has changed."""
         for piece in self._pieces:
             found = states.get(piece.execution_id)
@@ -97,12 +97,12 @@ class LiveBoard:
     def __init__(self, live: Live, pieces: Sequence[Piece]) -> None:
         self._live = live
         self._pieces = pieces
-        self._states: Mapping[UUID, Execution] = {}
+        self._states: Mapping[UUID, ExecutionSummary] = {}
         self._streamed: Piece | None = None
         self._words = ""
         self._lock = threading.Lock()
 
-    def update(self, states: Mapping[UUID, Execution]) -> None:
+    def update(self, states: Mapping[UUID, ExecutionSummary]) -> None:
         """Draw the table anew."""
         with self._lock:
             self._states = states
@@ -124,7 +124,7 @@ class LiveBoard:
         return Group(*parts)
 
 
-def _table(pieces: Sequence[Piece], states: Mapping[UUID, Execution]) -> Table:
+def _table(pieces: Sequence[Piece], states: Mapping[UUID, ExecutionSummary]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("TASK", "TEXT", "STATUS", "ATTEMPT", "RAN", "TOKENS"):
         table.add_column(name)
@@ -144,7 +144,7 @@ def _table(pieces: Sequence[Piece], states: Mapping[UUID, Execution]) -> Table:
     return table
 
 
-def _ran(execution: Execution) -> float | None:
+def _ran(execution: ExecutionSummary) -> float | None:
     if execution.started_at is None:
         return None
     end = execution.completed_at or datetime.now(UTC)

@@ -18,7 +18,7 @@ from celeriac.cli.system.running import System
 from celeriac.client import Client, ClientError, Delta
 from celeriac.domain.events import EventType
 from celeriac.domain.states import Status
-from celeriac.wire import Execution
+from celeriac.wire import ExecutionSummary
 
 _POLL_SECONDS = 0.2
 _COMPLETED_BEFORE_KILL = 2
@@ -78,7 +78,7 @@ class Story(threading.Thread):
         client: Client,
         pieces: Sequence[Piece],
         board: Board,
-        enough: Callable[[Sequence[Execution]], bool],
+        enough: Callable[[Sequence[ExecutionSummary]], bool],
         what: str,
     ) -> None:
         """Show how the executions stand until `enough` of it; `what` names what is waited for."""
@@ -147,9 +147,9 @@ class _Streaming(threading.Thread):
                 self._board.stream(self._piece, "\n(cut off with its worker; once more)\n")
 
 
-def _states(client: Client, wanted: set[UUID]) -> Mapping[UUID, Execution]:
+def _states(client: Client, wanted: set[UUID]) -> Mapping[UUID, ExecutionSummary]:
     """Return how the executions stand; one request, for they are the newest there are."""
-    found: dict[UUID, Execution] = {}
+    found: dict[UUID, ExecutionSummary] = {}
     for execution in client.executions.list():
         if execution.id in wanted:
             found[execution.id] = execution
@@ -158,7 +158,7 @@ def _states(client: Client, wanted: set[UUID]) -> Mapping[UUID, Execution]:
     return found
 
 
-def _refuse_failed(states: Iterable[Execution]) -> None:
+def _refuse_failed(states: Iterable[ExecutionSummary]) -> None:
     for each in states:
         if each.status in {Status.FAILED, Status.CANCELLED}:
             raise DemoFailedError(
@@ -167,12 +167,12 @@ def _refuse_failed(states: Iterable[Execution]) -> None:
             )
 
 
-def _ready_for_the_kill(states: Sequence[Execution]) -> bool:
+def _ready_for_the_kill(states: Sequence[ExecutionSummary]) -> bool:
     statuses = [each.status for each in states]
     running = statuses.count(Status.RUNNING)
     completed = statuses.count(Status.COMPLETED)
     return completed >= _COMPLETED_BEFORE_KILL and running >= _RUNNING_AT_KILL
 
 
-def _all_ended(states: Sequence[Execution]) -> bool:
+def _all_ended(states: Sequence[ExecutionSummary]) -> bool:
     return all(each.status.terminal for each in states)

@@ -9,7 +9,7 @@ import httpx
 import psutil
 
 from celeriac.adapters.celery_app import QUEUES
-from celeriac.cli.arguments import worker_arguments
+from celeriac.cli.arguments import CELERY, worker_arguments
 from celeriac.cli.system.ports import reachable_url
 from celeriac.db import workers
 from celeriac.db.engine import Database
@@ -64,7 +64,7 @@ class Programs:
         options = (f"--host={self.host}", f"--port={self.port}")
         return ProcessSpec(
             name=API,
-            argv=(sys.executable, "-m", "celeriac", "api", *options),
+            argv=(sys.executable, "-P", "-m", "celeriac", "api", *options),
             env=self.environment,
             ready=ApiReady(reachable_url(self.host, self.port)),
             stop_grace=_API_GRACE,
@@ -76,8 +76,7 @@ _CELERY = (
     "-W",
     # Celery's advice for pickled messages, which we never take
     "ignore:You're running the worker with superuser privileges",
-    "-m",
-    "celery",
+    *CELERY,
     "--quiet",
     "-A",
     "celeriac",

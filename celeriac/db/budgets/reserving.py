@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any, Self
 from uuid import UUID
@@ -11,6 +12,9 @@ from sqlalchemy import Connection
 from celeriac.db.budgets import statements
 from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Standing
 from celeriac.domain.execution import Lease
+
+_KEPT_SECONDS = 600.0
+"""How long a reservation outlasts its release: far longer than anybody tries to settle it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,14 @@ class Reserving:
     """What came of an attempt to reserve, or to spend, and how the budgets stand.
 
     `complete` is False where a budget's window hasn't begun: nothing was done. `held` is False
-    where the lease is lost. `admitted` with no standings: no budget applies.
+    where the lease is lost. `admitted` with no standings: no budget applies. `day` (UTC) is that of
+    the windows.
     """
 
     complete: bool
     admitted: bool
     held: bool
+    day: date
     standings: tuple[Standing, ...]
 
 
@@ -55,7 +61,7 @@ def reserve(
 
     A call is admitted where each budget has something left and either holds it, with all that is
     spent and reserved, or has no other call under way. `cost` is None where no price is known,
-    which no budget of money admits.
+    which no budget of money admits. Repeated with the same `ticket` it reserves once.
     """
     parameters = {
         **payer_columns(payer),
@@ -68,9 +74,26 @@ def reserve(
     return _reserving(connection.execute(statements.RESERVE, parameters).all())
 
 
-def spend(connection: Connection, payer: Payer, *, cost: Decimal, tokens: int) -> Reserving:
-    """Add what a call used that nothing was reserved for; returns how the budgets stand then."""
-    parameters = {**payer_columns(payer), "cost": cost, "tokens": tokens}
+def spend(
+    connection: Connection,
+    payer: Payer,
+    *,
+    ticket: UUID,
+    attempt: int,
+    cost: Decimal,
+    tokens: int,
+) -> Reserving:
+    """Add what a call used that nothing was reserved for; returns how the budgets stand then.
+
+    Repeated with the same `ticket` within ten minutes it adds it once.
+    """
+    parameters = {
+        **payer_columns(payer),
+        "ticket": ticket,
+        "attempt": attempt,
+        "cost": cost,
+        "tokens": tokens,
+    }
     return _reserving(connection.execute(statements.SPEND, parameters).all())
 
 
@@ -85,7 +108,10 @@ def subjects(connection: Connection) -> frozenset[UUID]:
 
 
 def settle(connection: Connection, ticket: UUID, *, cost: Decimal, tokens: int) -> bool:
-    """Put what a call used in the place of its reservation; False where there is none any more."""
+    """Put what a call used in the place of its reservation; False where there is none any more.
+
+    One that the keeper has released meanwhile is settled all the same, for ten minutes.
+    """
     parameters = {"ticket": ticket, "cost": cost, "tokens": tokens}
     return bool(connection.execute(statements.SETTLE, parameters).all())
 
@@ -95,7 +121,7 @@ def release_leaked(connection: Connection, *, limit: int) -> int:
 
     Returns in how many windows. What such a call has used is not known: nothing is spent.
     """
-    parameters = {"limit": limit, "cost": Decimal(0), "tokens": 0}
+    parameters = {"limit": limit, "cost": Decimal(0), "tokens": 0, "kept_seconds": _KEPT_SECONDS}
     return len(connection.execute(statements.RELEASE, parameters).all())
 
 
@@ -125,9 +151,9 @@ def payer_columns(payer: Payer) -> dict[str, object]:
 
 
 def _reserving(rows: Sequence[Any]) -> Reserving:
-    complete, fits, held = rows[0][0], rows[0][1], rows[0][2]
-    standings = tuple(standing_of(tuple(row)[3:]) for row in rows if row[3] is not None)
-    return Reserving(complete, complete and fits and held, held, standings)
+    complete, fits, held, day = rows[0][:4]
+    standings = tuple(standing_of(tuple(row)[4:]) for row in rows if row[4] is not None)
+    return Reserving(complete, complete and fits and held, held, day, standings)
 
 
 def standing_of(row: Sequence[Any]) -> Standing:

@@ -1,7 +1,9 @@
 """The guarded statements that hold budgets (docs/adr/0008-budgets.md).
 
 Every one locks windows in the order of their keys, so that none waits for another in a ring. A
-window that doesn't exist yet begins with what was used since its start, by the totals of usage.
+window that doesn't exist yet begins with what was used since its start, by the totals of usage: a
+call is in the totals of the day whose windows it was booked in. Every statement that books has the
+call's ticket as its key: repeated, it books nothing.
 """
 
 from sqlalchemy import text
@@ -55,26 +57,30 @@ RESERVE = text(
                         OR s.spent_cost + s.reserved_cost + CAST(:cost AS numeric) <= s.max_cost)
                        AND (s.max_tokens IS NULL
                             OR s.spent_tokens + s.reserved_tokens + :tokens <= s.max_tokens))
-           ), true) AS fits
+           ), true) AS fits,
+           -- reserved by a try whose answer got lost
+           (SELECT max(r.created_at) FROM budget_reservations r WHERE r.id = :ticket) AS known_at
     FROM standing s
 ), holder AS (
     SELECT e.id FROM executions e
     WHERE e.id = :execution_id AND e.attempt = :attempt AND e.lease_token = :token
       AND e.lease_until IS NOT NULL
-), taken AS (
-    UPDATE budget_windows w
-    SET reserved_cost = w.reserved_cost + coalesce(CAST(:cost AS numeric), 0),
-        reserved_tokens = w.reserved_tokens + :tokens
-    FROM standing s, verdict v, holder
-    WHERE v.complete AND v.fits AND w.budget_id = s.id AND w.window_key = s.window_key
-    RETURNING w.budget_id, w.window_key
 ), noted AS (
     INSERT INTO budget_reservations (id, budget_id, window_key, execution_id, attempt, cost, tokens)
-    SELECT :ticket, t.budget_id, t.window_key, :execution_id, :attempt,
+    SELECT :ticket, s.id, s.window_key, :execution_id, :attempt,
            coalesce(CAST(:cost AS numeric), 0), :tokens
-    FROM taken t
+    FROM standing s, verdict v, holder
+    WHERE v.complete AND v.fits AND v.known_at IS NULL
+    ON CONFLICT DO NOTHING
+    RETURNING budget_id, window_key, cost, tokens
+), taken AS (
+    UPDATE budget_windows w
+    SET reserved_cost = w.reserved_cost + n.cost, reserved_tokens = w.reserved_tokens + n.tokens
+    FROM noted n
+    WHERE w.budget_id = n.budget_id AND w.window_key = n.window_key
 )
-SELECT v.complete, v.fits, EXISTS (SELECT FROM holder), s.id, s.scope, s.subject_id,
+SELECT v.complete, v.fits OR v.known_at IS NOT NULL, EXISTS (SELECT FROM holder),
+       CAST(coalesce(v.known_at, now()) AT TIME ZONE 'UTC' AS date), s.id, s.scope, s.subject_id,
        s.window_key, s.on_budget, s.max_cost, s.max_tokens, s.spent_cost, s.spent_tokens,
        s.reserved_cost, s.reserved_tokens, s.raised
 FROM verdict v LEFT JOIN standing s ON true
@@ -106,16 +112,27 @@ SPEND = text(
     + """
 , verdict AS (
     SELECT count(*) = (SELECT count(*) FROM applying) AS complete FROM standing
+), noted AS (
+    -- holds nothing: it tells a try whose answer got lost from one that did nothing
+    INSERT INTO budget_reservations (id, budget_id, window_key, execution_id, attempt, cost, tokens,
+                                     released_at)
+    SELECT :ticket, s.id, s.window_key, :execution_id, :attempt, 0, 0, now()
+    FROM standing s, verdict v
+    WHERE v.complete
+    ON CONFLICT DO NOTHING
+    RETURNING budget_id, window_key
 ), added AS (
     UPDATE budget_windows w
     SET spent_cost = w.spent_cost + :cost, spent_tokens = w.spent_tokens + :tokens
-    FROM standing s, verdict v
-    WHERE v.complete AND w.budget_id = s.id AND w.window_key = s.window_key
+    FROM noted n
+    WHERE w.budget_id = n.budget_id AND w.window_key = n.window_key
 )
-SELECT v.complete, true, true, s.id, s.scope, s.subject_id, s.window_key, s.on_budget, s.max_cost,
-       s.max_tokens, s.spent_cost + :cost, s.spent_tokens + :tokens, s.reserved_cost,
-       s.reserved_tokens, s.raised
-FROM verdict v LEFT JOIN standing s ON true
+SELECT v.complete, true, true, CAST(now() AT TIME ZONE 'UTC' AS date), s.id, s.scope, s.subject_id,
+       s.window_key, s.on_budget, s.max_cost, s.max_tokens,
+       s.spent_cost + CASE WHEN n.budget_id IS NULL THEN 0 ELSE :cost END,
+       s.spent_tokens + CASE WHEN n.budget_id IS NULL THEN 0 ELSE :tokens END,
+       s.reserved_cost, s.reserved_tokens, s.raised
+FROM verdict v LEFT JOIN standing s ON true LEFT JOIN noted n ON n.budget_id = s.id
 """
 )
 
@@ -145,9 +162,12 @@ WITH gone AS (
 
 RELEASE = text(
     """
-WITH leaked AS (
-    SELECT r.id, r.budget_id FROM budget_reservations r
-    WHERE NOT EXISTS (
+WITH forgotten AS (
+    DELETE FROM budget_reservations
+    WHERE released_at < now() - make_interval(secs => :kept_seconds)
+), leaked AS (
+    SELECT r.id, r.budget_id, r.cost, r.tokens FROM budget_reservations r
+    WHERE r.released_at IS NULL AND NOT EXISTS (
         SELECT FROM executions e
         WHERE e.id = r.execution_id AND e.attempt = r.attempt AND e.status = 'running'
     )
@@ -155,9 +175,11 @@ WITH leaked AS (
     LIMIT :limit
     FOR UPDATE OF r SKIP LOCKED
 ), taken AS (
-    DELETE FROM budget_reservations r USING leaked l
+    -- it stays for a while: a late settlement is known by it, and then it is gone
+    UPDATE budget_reservations r SET released_at = now(), cost = 0, tokens = 0
+    FROM leaked l
     WHERE r.id = l.id AND r.budget_id = l.budget_id
-    RETURNING r.budget_id, r.window_key, r.cost, r.tokens
+    RETURNING r.budget_id, r.window_key, l.cost, l.tokens
 ), gone AS (
     SELECT budget_id, window_key, sum(cost) AS cost, sum(tokens) AS tokens FROM taken
     GROUP BY budget_id, window_key

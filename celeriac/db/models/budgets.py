@@ -1,6 +1,17 @@
 """Budgets, what is spent and reserved of them, and totals of usage by day."""
 
-from sqlalchemy import Column, Date, Index, Integer, Numeric, Table, Text, UniqueConstraint, Uuid
+from sqlalchemy import (
+    Column,
+    Date,
+    Index,
+    Integer,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.models.base import identifier, metadata, moment, one_of
@@ -64,8 +75,14 @@ budget_reservations = Table(
     Column("cost", Numeric(24, 9), nullable=False),
     Column("tokens", BIGINT, nullable=False),
     moment("created_at", now=True),
+    moment("released_at"),
+    Index(None, "released_at", postgresql_where=text("released_at IS NOT NULL")),
 )
-"""What calls under way may use; the attempt tells the keeper which were left behind."""
+"""What calls under way may use; the attempt tells the keeper which were left behind.
+
+One with `released_at` holds nothing any more. It stays for a while, so that what is booked under
+its id is booked once.
+"""
 
 usage_days = Table(
     "usage_days",

@@ -72,6 +72,8 @@ executions = Table(
     Column("progress_note", Text),
     # totals
     Column("event_seq", Integer, nullable=False, server_default="0"),
+    # the last batch that the present attempt has stored
+    Column("batch_no", Integer, nullable=False, server_default="0"),
     Column("message_count", Integer, nullable=False, server_default="0"),
     Column("tool_call_count", Integer, nullable=False, server_default="0"),
     Column("model_call_count", Integer, nullable=False, server_default="0"),

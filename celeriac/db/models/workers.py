@@ -1,7 +1,7 @@
 """Worker processes, as they report themselves."""
 
-from sqlalchemy import Column, Double, Integer, Table, Text
-from sqlalchemy.dialects.postgresql import BIGINT
+from sqlalchemy import Boolean, Column, Double, Integer, Table, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from celeriac.db.models.base import identifier, metadata, moment
 
@@ -17,6 +17,11 @@ workers = Table(
     Column("cpu_percent", Double, nullable=False, server_default="0"),
     Column("memory_bytes", BIGINT, nullable=False, server_default="0"),
     Column("version", Text, nullable=False),
+    # empty and NULL: a worker of an older release, which doesn't say
+    Column("queues", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("consuming", Boolean),
+    Column("messages_dropped", BIGINT, nullable=False, server_default="0"),
+    Column("unknown_tasks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     moment("started_at", now=True),
     moment("seen_at", now=True),
     moment("stopped_at"),

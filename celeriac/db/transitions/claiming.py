@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 
 from celeriac.db.transitions.guards import guarded
 from celeriac.domain.execution import Claim, Lease, Message
-from celeriac.domain.options import run_options
 from celeriac.domain.states import Transition
 
 _CLAIM = guarded(
@@ -19,7 +18,7 @@ WITH claimed AS (
     SET status = {claim_to}, attempt = attempt + 1, lease_token = :token,
         lease_until = now() + make_interval(secs => :lease_seconds),
         worker_hostname = :worker, started_at = coalesce(started_at, now()),
-        attempt_started_at = now(), event_seq = event_seq + 1
+        attempt_started_at = now(), batch_no = 0, event_seq = event_seq + 1
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
     RETURNING id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
               variables, retry_count, celery_task_id, request_id, queue, session_id, options
@@ -85,6 +84,7 @@ TAKE = """
 , turn AS (
     SELECT id FROM executions
     WHERE status IN ({queue_from}) AND queue = :next_queue AND available_at <= now()
+      AND EXISTS (SELECT FROM done)
     ORDER BY priority DESC, available_at
     LIMIT 1
     FOR UPDATE SKIP LOCKED
@@ -93,8 +93,8 @@ TAKE = """
     SET status = {claim_to}, attempt = attempt + 1, lease_token = :next_token,
         lease_until = now() + make_interval(secs => :lease_seconds),
         worker_hostname = :worker, started_at = coalesce(started_at, now()),
-        attempt_started_at = now(), queued_at = now(), celery_task_id = :next_celery_task_id,
-        event_seq = event_seq + 2
+        attempt_started_at = now(), queued_at = now(), celery_task_id = gen_random_uuid()::text,
+        batch_no = 0, event_seq = event_seq + 2
     FROM turn WHERE e.id = turn.id
     RETURNING e.id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
               variables, retry_count, celery_task_id, request_id, queue, session_id, options
@@ -109,7 +109,11 @@ TAKE = """
     FROM taken
 )"""
 """Part of a finishing statement: take the next pending row of a queue, `queued` and `running` in
-one step; with both events, as if a message had come and gone in between."""
+one step; with both events and a Celery task id of its own, as if a message had come and gone in
+between. An id that several executions share would lead from each of them to any other.
+
+It takes only where the statement has ended the attempt before (`done`): one that the server comes
+to late, after it was sent again, takes nothing that nobody would know of."""
 
 TAKEN = (
     "id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count, "
@@ -125,7 +129,6 @@ class Turn:
     queue: str
     worker: str
     lease_seconds: float
-    celery_task_id: str
     token: UUID = field(default_factory=uuid4)
 
     def parameters(self) -> dict[str, object]:
@@ -133,7 +136,6 @@ class Turn:
         return {
             "next_queue": self.queue,
             "next_token": self.token,
-            "next_celery_task_id": self.celery_task_id,
             "worker": self.worker,
             "lease_seconds": self.lease_seconds,
         }
@@ -143,5 +145,4 @@ def claim_of(columns: Sequence[Any], token: UUID) -> Claim | None:
     """Make a claim of the columns `TAKEN`, or None where nothing was taken."""
     if columns[0] is None:
         return None
-    values = [*columns[2:12], run_options(columns[12])]
-    return Claim(Lease(columns[0], columns[1], token), *values)
+    return Claim(Lease(columns[0], columns[1], token), *columns[2:13])

@@ -19,7 +19,7 @@ from celeriac.domain.outcome import (
     Stopped,
 )
 from celeriac.domain.states import Status, Transition
-from celeriac.kit.jsontypes import JsonObject, storable
+from celeriac.kit.jsontypes import MAX_DEPTH, JsonObject, storable
 
 _END = """
 WITH done AS (
@@ -81,12 +81,14 @@ _SEND_BACK = _both(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP)
 class Finished:
     """What was written: the new status, or None for a lost lease; and the next claim, if any.
 
-    `again` tells that it had been written before, by a try whose answer got lost.
+    `again` tells that it had been written before, by a try whose answer got lost; `instead` is
+    what was written in the place of an outcome that can't be stored.
     """
 
     status: Status | None
     claim: Claim | None = None
     again: bool = False
+    instead: Outcome | None = None
 
 
 def finish(
@@ -148,7 +150,7 @@ def _finishing(
     match outcome:
         case Completed(result):
             event = {"type": EventType.COMPLETED, "data": "{}"}
-            return _COMPLETE, nothing | event | {"result": storable(result)}
+            return _COMPLETE, nothing | event | {"result": storable(result, depth=MAX_DEPTH)}
         case Failed(failure):
             error = _error(failure.code, failure.message, failure.details)
             return _FAIL, nothing | error | {"type": EventType.FAILED}
@@ -158,9 +160,12 @@ def _finishing(
             error = _error(failure.code, failure.message, failure.details, delay=round(delay, 3))
             step = {"type": EventType.RETRY_SCHEDULED, "delay": delay, "retries": 1}
             return _SEND_BACK, nothing | error | step
-        case HandedBack():
-            event = {"type": EventType.HANDED_BACK, "data": "{}"}
-            return _SEND_BACK, nothing | event | {"delay": 0.0, "retries": 0}
+        case HandedBack(failure, delay):
+            back = {"type": EventType.HANDED_BACK, "data": "{}", "delay": delay, "retries": 0}
+            if failure is None:
+                return _SEND_BACK, {**nothing, **back}
+            error = _error(failure.code, failure.message, failure.details, delay=round(delay, 3))
+            return _SEND_BACK, {**nothing, **back, **error}
 
 
 def _error(code: str, message: str, details: JsonObject, **more: float) -> dict[str, str]:

@@ -16,7 +16,6 @@ _RESCUE = guarded(
 WITH lost AS (
     SELECT id, worker_hostname FROM executions
     WHERE status IN ({lose_from}) AND lease_until < now()
-      AND pg_postmaster_start_time() < now() - make_interval(secs => :grace)
     ORDER BY lease_until
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
@@ -79,18 +78,16 @@ class Rescued:
     cause: Cause
 
 
-def rescue_expired(
-    connection: Connection, *, limit: int, base_delay: float, grace: float
-) -> list[Rescued]:
+def rescue_expired(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
     """Take up to `limit` executions whose lease has run out from their workers.
 
     Each becomes `pending` (due after some `base_delay` seconds, doubled with every crash; spread,
     so that those lost together don't all come back together), `cancelled` where that was asked
     for, or `failed` with `worker_lost` once its workers were lost as often as its `max_crashes`
-    says. Whatever the lost worker still writes is refused from here on. Nothing is taken in the
-    first `grace` seconds of the database server: while it was away nobody could renew a lease.
+    says. Whatever the lost worker still writes is refused from here on. With a `limit` of 0 nothing
+    is taken, and the statement still fails where it could not write.
     """
-    rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay, "grace": grace})
+    rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay})
     return [
         Rescued(row[0], Status(row[1]), row[2], row[3], row[4], row[5], Cause(*row[6:]))
         for row in rows

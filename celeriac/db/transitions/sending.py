@@ -1,6 +1,6 @@
 """pending ⇄ queued: marking what may be sent, and taking it back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -31,14 +31,19 @@ WITH RECURSIVE names AS (
             WHERE e.status IN ({queue_from}) AND e.queue > names.queue ORDER BY e.queue LIMIT 1)
     FROM names WHERE names.queue IS NOT NULL
 ), due AS (
-    SELECT picked.id FROM names, LATERAL (
+    SELECT picked.id
+    FROM names
+    LEFT JOIN unnest(CAST(:queues AS text[]), CAST(:windows AS int[])) AS w (queue, size)
+           ON w.queue = names.queue,
+    LATERAL (SELECT greatest(w.size, :smallest) AS size) AS win,
+    LATERAL (
         SELECT e.id FROM executions e
         WHERE e.status IN ({queue_from}) AND e.queue = names.queue AND e.available_at <= now()
         ORDER BY e.priority DESC, e.available_at
-        LIMIT greatest(0, :window - (SELECT count(*) FROM (
+        LIMIT greatest(0, win.size - (SELECT count(*) FROM (
             SELECT FROM executions s
             WHERE s.status = {queue_to} AND s.queue = names.queue AND s.queued_at IS NOT NULL
-            LIMIT :window) AS sent))
+            LIMIT win.size) AS sent))
         FOR UPDATE SKIP LOCKED
     ) AS picked
 ), moved AS (
@@ -62,14 +67,22 @@ FROM moved
 )
 
 
-def queue_due(connection: Connection, *, window: int) -> list[Sendable]:
-    """Mark due rows as `queued`, the urgent first, up to `window` a queue; return them for sending.
+def queue_due(
+    connection: Connection, windows: Mapping[str, int], *, smallest: int
+) -> list[Sendable]:
+    """Mark due rows as `queued`, the urgent first, and return them for sending.
 
-    Rows that another dispatcher is marking right now are passed over. The commit doesn't wait for
-    the disk: should the server crash right after, the row is still `pending`, its message claims
-    nothing and the keeper sends another.
+    Each queue gets as many as `windows` says, and `smallest` at least. Rows that another dispatcher
+    is marking right now are passed over. The commit doesn't wait for the disk: should the server
+    crash right after, the row is still `pending`, its message claims nothing and the keeper sends
+    another.
     """
-    rows = connection.execute(_QUEUE_DUE, {"window": window})
+    parameters = {
+        "queues": list(windows),
+        "windows": list(windows.values()),
+        "smallest": smallest,
+    }
+    rows = connection.execute(_QUEUE_DUE, parameters)
     return [
         Sendable(Message(row[0], row[1]), row[2], row[3], row[4], Cause(*row[5:8])) for row in rows
     ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from celeriac.domain.agent.base import Name, RunnerName, Strict, VariableNames, Word
+from celeriac.domain.agent.base import Label, Name, RunnerName, Strict, VariableNames, Word
 from celeriac.domain.agent.claude import ClaudeAgent, Permission
 from celeriac.domain.agent.command import CommandAgent
 from celeriac.domain.agent.crew import CrewGraph
@@ -32,6 +32,7 @@ __all__ = [
     "CrewGraph",
     "CrewaiAgent",
     "FunctionPath",
+    "Label",
     "LlmAgent",
     "McpServer",
     "McpServers",

@@ -15,7 +15,7 @@ FunctionPath = Annotated[
 
 
 class PythonAgent(Strict):
-    """A user's function: a coroutine runs on the worker's loop, a plain one in a child process."""
+    """A user's function: a coroutine runs in the worker, a plain one in a child process."""
 
     runner: Literal[RunnerName.PYTHON] = RunnerName.PYTHON
     function: FunctionPath = Field(examples=["shop.agents:score_lead"])

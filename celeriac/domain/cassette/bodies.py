@@ -41,7 +41,7 @@ class Body(Strict):
 
     body: JsonValue = None
     """A JSON value."""
-    stream: Annotated[tuple[StreamItem, ...], Field(strict=False)] | None = None
+    stream: Annotated[tuple[StreamItem, ...], Field(strict=False, fail_fast=True)] | None = None
     """Server-sent events."""
     text: str | None = None
     base64: _Base64 | None = None

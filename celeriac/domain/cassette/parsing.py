@@ -15,9 +15,12 @@ from celeriac.domain.cassette.format import (
     dump_line,
 )
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
+from celeriac.kit.json_bounds import has_more_values_than
 from celeriac.kit.jsontypes import JsonValue, loads
 
 MAX_DEPTH = 100
+_MAX_LINES = 2 * MAX_INTERACTIONS + 2
+"""Each interaction may have an empty line behind it."""
 
 L = TypeVar("L", Header, Interaction)
 
@@ -29,9 +32,10 @@ def dump(cassette: Cassette) -> str:
     return dump_line(cassette.header) + "".join(map(dump_line, cassette.interactions))
 
 
-def parse(content: str | bytes) -> Cassette:
+def parse(content: str | bytes, *, max_values: int | None = None) -> Cassette:
     """Read the text of a cassette.
 
+    `max_values` bounds the values and names of each line, for texts that anybody may have written.
     Raises CassetteInvalidError that names the line and what is wrong with it, and TooLargeError.
     """
     data = content.encode() if isinstance(content, str) else content
@@ -41,7 +45,13 @@ def parse(content: str | bytes) -> Cassette:
             field="body",
             limit=MAX_BYTES,
         )
-    lines = _lines(data)
+    if data.count(b"\n") > _MAX_LINES:
+        raise TooLargeError(
+            f"The cassette has more than {_MAX_LINES} lines, empty ones among them.",
+            field="body",
+            limit=_MAX_LINES,
+        )
+    lines = _lines(data, max_values)
     first = next(lines, None)
     if first is None:
         raise CassetteInvalidError(f"The cassette is empty. {_CURE}", field="line 1")
@@ -49,7 +59,7 @@ def parse(content: str | bytes) -> Cassette:
     return Cassette(header, tuple(_read(Interaction, number, line) for number, line in lines))
 
 
-def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _lines(data: bytes, max_values: int | None) -> Iterator[tuple[int, bytes]]:
     count = 0
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line.strip():
@@ -60,6 +70,12 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
                 f"The cassette has more than {MAX_INTERACTIONS} lines. Record a shorter run.",
                 field=f"line {number}",
                 limit=MAX_INTERACTIONS,
+            )
+        if max_values is not None and has_more_values_than(line, max_values):
+            raise TooLargeError(
+                f"Line {number} of the cassette has more than {max_values} values.",
+                field=f"line {number}",
+                limit=max_values,
             )
         yield number, line
 

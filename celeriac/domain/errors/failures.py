@@ -119,6 +119,18 @@ class AgentMisconfiguredError(PermanentError):
     code = "agent_misconfigured"
 
 
+class SpecificationUnreadableError(RetryableError):
+    """This release can't read a stored task, agent or option: a newer one has written it."""
+
+    code = "specification_unreadable"
+
+
+class ResultNotStorableError(PermanentError):
+    """The database refuses what an attempt came to."""
+
+    code = "result_not_storable"
+
+
 class TimeLimitError(ExecutionError):
     """The attempt ran past one of its time limits."""
 
@@ -153,6 +165,12 @@ class ChildProtocolError(PermanentError):
     """A child process wrote what is no message of its protocol, or one that is too long."""
 
     code = "child_protocol"
+
+
+class EventLoopEndedError(RetryableError):
+    """The event loop that an attempt ran on ended before the attempt did."""
+
+    code = "event_loop_ended"
 
 
 class WorkerLostError(ExecutionError):

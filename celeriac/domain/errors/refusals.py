@@ -127,6 +127,18 @@ class LinkInvalidError(CeleriacError):
     code = "link_invalid"
 
 
+class ResultUnreadableError(ConflictError):
+    """The result backend holds something for a Celery task that is no result of Celery's."""
+
+    code = "result_unreadable"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"What the result backend holds for the Celery task {task_id} can't be read. Delete "
+            f"its key celery-task-meta-{task_id}, or wait until it expires."
+        )
+
+
 class TaskInactiveError(ConflictError):
     """The task is switched off and takes no new executions."""
 
@@ -175,6 +187,28 @@ class ForbiddenError(CeleriacError):
     code = "forbidden"
 
 
+class HostRefusedError(CeleriacError):
+    """The request names a host that this server doesn't answer for."""
+
+    code = "host_refused"
+
+
+class RequestTimeoutError(CeleriacError):
+    """A request took too long to arrive."""
+
+    code = "request_timeout"
+
+
+class TooManyRequestsError(CeleriacError):
+    """The caller has to wait; `retry_after` says how many seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.retry_after = retry_after
+
+
 class UnavailableError(CeleriacError):
     """A server that Celeriac needs doesn't answer; trying again later may help."""
 
@@ -182,9 +216,24 @@ class UnavailableError(CeleriacError):
 
 
 class DatabaseUnavailableError(UnavailableError):
-    """PostgreSQL doesn't answer."""
+    """PostgreSQL did not do it, or its answer was lost; the same may be tried again.
+
+    Itself: the server can't be reached, or can't write. Its subclasses: it could, and did not.
+    """
 
     code = "database_unavailable"
+
+
+class DatabaseBusyError(DatabaseUnavailableError):
+    """Others hold what the statement needs: a lock time-out, a deadlock, a lost race."""
+
+    code = "database_busy"
+
+
+class DatabaseTimeoutError(DatabaseUnavailableError):
+    """The statement ran past its time limit, or an operator cancelled it."""
+
+    code = "database_timeout"
 
 
 class BrokerUnavailableError(UnavailableError):

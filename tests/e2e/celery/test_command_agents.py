@@ -1,7 +1,5 @@
 """Programs as agents, on a real worker: one that answers, and one that must be stopped."""
 
-from pathlib import Path
-
 import httpx
 import pytest
 
@@ -9,6 +7,7 @@ from celeriac.client import Client
 from celeriac.domain.states import Status
 from celeriac.kit.process import identify, still_running
 from tests.e2e.celery.conftest import Person
+from tests.support.fleet import Fleet
 from tests.support.programs import Program
 from tests.support.waiting import wait_until
 
@@ -24,9 +23,9 @@ def test_a_program_does_a_task(http: httpx.Client, ada: Person, worker: Program)
 
 @pytest.mark.requirement("C5")
 def test_a_program_is_cancelled_with_all_that_it_started(
-    http: httpx.Client, ada: Person, worker: Program, tmp_path: Path
+    http: httpx.Client, ada: Person, worker: Program, fleet: Fleet
 ) -> None:
-    note = tmp_path / "pids"
+    note = fleet.notes / "pids-of-a-program"
     with Client(str(http.base_url), ada.key) as client:
         client.agents.change("family", spec={"runner": "command", "command": "family",
                                              "arguments": [str(note)]})  # fmt: skip

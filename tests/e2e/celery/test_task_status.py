@@ -1,14 +1,17 @@
 """How Celery tasks stand, told over HTTP (B3, B4, D4): plain ones and those of executions."""
 
+import json
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import redis
 
 from tests.support.celery_commands import library_user
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
+from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
 _PING = "celeriac.tasks.monitoring.ping"
@@ -78,6 +81,79 @@ def test_the_task_of_an_execution_is_told_by_the_execution(
     assert told["execution_id"] == answer.json()["execution_id"]
     assert told["result"] == {"n": 1}
     assert told["worker"].startswith("w1@fleet")
+
+
+def test_each_execution_of_a_batch_has_a_celery_task_of_its_own(
+    http: httpx.Client, fleet: Fleet, worker: Program
+) -> None:
+    """Also those that a slot took one after the other, without a message for each."""
+    task = fleet.task("noop")
+    ids = fleet.batch(task, [{"n": number} for number in range(60)])
+    fleet.wait_terminal(ids)
+    assert len({fleet.get(each).celery_task_id for each in ids}) == len(ids)
+    for execution_id in ids:
+        execution = http.get(f"/api/v1/task-executions/{execution_id}").json()
+        told = _get(http, execution["celery_task_id"])
+        assert (told["execution_id"], told["status"]) == (str(execution_id), "SUCCESS")
+
+
+def _meta(**changes: Any) -> bytes:
+    meta = {
+        "status": "SUCCESS", "result": 1, "traceback": None, "children": [],
+        "date_done": "2026-11-26T04:00:00+00:00", "task_id": "x", "retries": 0, "name": "n",
+    }  # fmt: skip
+    return json.dumps({**meta, **changes}).encode()
+
+
+_FORGED = {"exc_type": "SystemExit", "exc_message": ["x"], "exc_module": "builtins"}
+BROKEN_RESULTS = {
+    "garbage": b"garbage", "no UTF-8": b"\xff\xfe\x80", "empty list": b"[]", "number": b"5",
+    "null": b"null", "text": b'"x"', "empty object": b"{}", "nested": b"[" * 100_000,
+    "pickle": b"\x80\x04]\x94.",
+    "unknown type": b'{"__type__": "datetime", "__value__": 5}',
+    "status a number": _meta(status=5), "status a list": _meta(status=[]),
+    "status null": _meta(status=None), "status of its own": _meta(status="COOKING"),
+    "date a number": _meta(date_done=5), "no date": _meta(date_done="yesterday"),
+    "date without zone": _meta(date_done="2026-11-26T04:00:00"),
+    "retries a text": _meta(retries="many"), "retries a list": _meta(retries=[1]),
+    "retries beyond 64 bits": _meta(retries=2**70), "name a list": _meta(name=[1]),
+    "worker a number": _meta(worker=5), "traceback a list": _meta(traceback=["x"]),
+    "half a character": _meta(result="\ud800"), "result beyond 64 bits": _meta(result=2**70),
+    "failure without error": _meta(status="FAILURE", result=None),
+    "failure with a text": _meta(status="FAILURE", result="x"),
+    "failure with a list": _meta(status="FAILURE", result=[1]),
+    "failure forged": _meta(status="FAILURE", result=_FORGED),
+    "failure of no class": _meta(status="FAILURE", result={**_FORGED, "exc_module": "os"}),
+    "failure of wrong types": _meta(status="FAILURE", result={**_FORGED, "exc_type": [1]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN_RESULTS)
+def test_a_broken_result_is_a_clear_problem(
+    http: httpx.Client, valkey: ValkeyServer, name: str
+) -> None:
+    task_id = str(uuid4())
+    with redis.Redis.from_url(valkey.url(2)) as results:
+        results.set(f"celery-task-meta-{task_id}", BROKEN_RESULTS[name])
+    _assert_told(http, task_id)
+
+
+def test_a_result_of_another_redis_type_is_a_clear_problem(
+    http: httpx.Client, valkey: ValkeyServer
+) -> None:
+    task_id = str(uuid4())
+    with redis.Redis.from_url(valkey.url(2)) as results:
+        results.lpush(f"celery-task-meta-{task_id}", "x")
+    assert _assert_told(http, task_id).status_code == 409
+
+
+def _assert_told(http: httpx.Client, task_id: str) -> httpx.Response:
+    answer = http.get(f"/api/v1/celery-tasks/{task_id}")
+    assert answer.status_code in {200, 409}, answer.text
+    if answer.status_code == 409:
+        assert answer.json()["code"] == "result_unreadable"
+        assert f"celery-task-meta-{task_id}" in answer.json()["detail"]
+    return answer
 
 
 def _send(fleet: Fleet, name: str, *arguments: str | float) -> str:

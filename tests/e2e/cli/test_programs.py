@@ -10,8 +10,14 @@ import httpx
 import pytest
 
 from celeriac.adapters.celery_app import QUEUES
+from celeriac.db import workers
+from celeriac.db.engine import Database
+from celeriac.db.workers import WorkerReport
 from celeriac.embedded.ports import reserve_port
+from celeriac.kit.ids import uuid7
+from celeriac.services.submit import Request
 from tests.support.command_line import CommandLine, RunningUp
+from tests.support.core import Core
 from tests.support.places import temporary_directory
 from tests.support.servers import PostgresServer, ValkeyServer
 from tests.support.waiting import wait_until
@@ -166,6 +172,69 @@ def test_doctor_says_what_is_wrong_and_what_helps(own: CommandLine) -> None:
     found = own.run("doctor", "--json")
     assert found.code == 1
     assert not found.value["ok"]
+
+
+def _report(database: Database, name: str, **said: Any) -> None:
+    report = WorkerReport(
+        id=uuid7(), hostname=f"{name}@here", pid=1, pool="threads", slots=8, running=0,
+        cpu_percent=0.0, memory_bytes=1, version="1", **said,
+    )  # fmt: skip
+    with database.statement() as connection:
+        workers.report(connection, report)
+
+
+def test_doctor_names_what_is_wrong_with_workers_and_queues(
+    own: CommandLine, database: str, valkey_server: ValkeyServer
+) -> None:
+    opened = Database(database, connections=1)
+    core = Core(opened)
+    core.submit.many(core.actor, Request(task_id=core.task, queue="reports"), [{}] * 3)
+    listening = {"queues": ["task_execution"], "messages_dropped": 7, "unknown_tasks": ["shop.add"]}
+    _report(opened, "deaf", consuming=False, **listening)
+
+    def found() -> dict[tuple[str, str], str]:
+        env = {"DATABASE_URL": database, "REDIS_URL": valkey_server.url()}
+        findings = own.run("doctor", "--json", **env).value["findings"]
+        return {(each["subject"], each["message"]): each["level"] for each in findings}
+
+    deaf = ("workers", "deaf@here (process 1, threads) is alive and takes no messages")
+    alone = found()
+    assert alone[deaf] == "fail"
+    assert alone["messages", "7 were dropped, because they were no tasks"] == "warn"
+    assert alone["messages", "of tasks that a worker doesn't know: shop.add"] == "warn"
+    unserved = ("queues", "3 executions wait in 'reports', to which no worker listens")
+    assert alone[unserved] == "warn"
+
+    _report(opened, "good", consuming=True, queues=["reports"])
+    together = found()
+    assert together[deaf] == "warn", "another worker takes messages"
+    assert unserved not in together
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("up", "--pool", "gevent"), ("worker", "-P", "eventlet"), ("up", "-I", "nosuch")]
+)
+def test_what_a_worker_cannot_be_is_refused_in_one_sentence(
+    own: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    result = own.run(*arguments)
+    assert result.code == 2
+    assert len(result.err.strip().splitlines()) == 1
+    assert "not supported" in result.err or "there is no module" in result.err
+
+
+@pytest.mark.parametrize("command", [("inspect", "ping"), ("worker",), ("beat",), ("report",)])
+def test_celery_without_servers_is_told_one_sentence(
+    own: CommandLine, command: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "celeriac", *command],
+        env=own.env, cwd=own.directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: REDIS_URL is not set.")
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def _inspect(commands: CommandLine, what: str, **env: str) -> Any:

@@ -28,7 +28,7 @@ class Tour:
         self.directory = directory
         (directory / "examples").symlink_to(REPOSITORY / "examples")
         self.environment = scrubbed_environment(
-            directory, CELERIAC_HOME=str(directory / ".celeriac")
+            directory, CELERIAC_HOME=str(directory / ".celeriac"), CELERIAC_AGENT_MODULES="shop"
         )
         arguments = ["-m", "celeriac", "up", "--json", "--port", "0"]
         self.up = Program("up", arguments, self.environment, directory / "up.log")

@@ -54,7 +54,7 @@ class _CeleryQueue:
         return Message(UUID(execution_id), attempt)
 
 
-def _app(broker_url: str) -> Celery:
+def celery_app(broker_url: str) -> Celery:
     options = CeleryOptions(
         broker_url=broker_url, result_backend="disabled://", publish_timeout=1.0, extra={}
     )
@@ -68,7 +68,7 @@ def tasks(request: pytest.FixtureRequest) -> Iterator[QueueUnderTest]:
         return
     server: ValkeyServer = request.getfixturevalue("valkey_server")
     server.flush()
-    app = _app(server.url(1))
+    app = celery_app(server.url(1))
     yield _CeleryQueue(app)
     app.close()
 
@@ -80,7 +80,7 @@ def unreachable_queue(request: pytest.FixtureRequest) -> Iterator[TaskQueue]:
         queue.away = True
         yield queue
         return
-    app = _app(f"redis://127.0.0.1:{reserve_port()}/1")
+    app = celery_app(f"redis://127.0.0.1:{reserve_port()}/1")
     yield CeleryTaskQueue(app)
     app.close()
 

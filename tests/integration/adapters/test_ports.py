@@ -1,15 +1,25 @@
 """What the services may rely on, whichever adapter is behind a port."""
 
+from contextlib import ExitStack
 from uuid import UUID, uuid4
 
 import pytest
+from amqp.exceptions import ChannelError, ConnectionForced
+from kombu.exceptions import BatchPublishError, EncodeError, LimitExceeded, OperationalError
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from celeriac.adapters.redis_events import RedisLiveEvents
+from celeriac.adapters import celery_app as celery_app_module
+from celeriac.adapters.celery_queue import CeleryTaskQueue
+from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.domain.execution import Message
 from celeriac.embedded.ports import reserve_port
 from celeriac.services.ports import Envelope, TaskQueue
-from tests.integration.adapters.conftest import EventsUnderTest, QueueUnderTest
+from tests.integration.adapters.conftest import EventsUnderTest, QueueUnderTest, celery_app
+from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
 
@@ -107,3 +117,82 @@ def test_live_events_go_nowhere_without_a_server() -> None:
     live.cancel([uuid4()])
 
     live.close()
+
+
+def test_words_that_are_none_are_passed_over(valkey_server: ValkeyServer) -> None:
+    heard: list[UUID] = []
+    listener = CancelListener(valkey_server.url(), heard.extend)
+    listener.start()
+    wanted = uuid4()
+    with Redis.from_url(valkey_server.url()) as client:
+        wait_until(
+            lambda: client.pubsub_numsub(CANCEL_CHANNEL)[0][1] == 1, "the listener is subscribed"
+        )
+        for word in ("garbage", b"\xff", "5", "null", "{}", '["x", 5, null, []]', "[" * 5000):
+            client.publish(CANCEL_CHANNEL, word)
+        client.publish(CANCEL_CHANNEL, f'["{wanted}"]')
+    wait_until(lambda: heard == [wanted], "the word after them is heard")
+    listener.close()
+
+
+_ERRORS: list[Exception] = [
+    LimitExceeded(1), EncodeError("x"), ChannelError("x"), RedisConnectionError("x"),
+    ResponseError("OOM command not allowed"), RedisTimeoutError("x"), OSError("x"),
+    OperationalError("x"), BatchPublishError("x"), ConnectionForced("x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", _ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_publishing_raises_the_broker_is_away(
+    monkeypatch: pytest.MonkeyPatch, valkey_server: ValkeyServer, error: Exception
+) -> None:
+    app = celery_app(valkey_server.url(1))
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app, "send_task", fail)
+    with pytest.raises(BrokerUnavailableError):
+        CeleryTaskQueue(app).send([envelope()])
+    app.close()
+
+
+def test_a_pool_without_a_free_producer_is_a_broker_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, valkey_server: ValkeyServer
+) -> None:
+    monkeypatch.setattr(celery_app_module, "_POOL_SECONDS", 0.05)
+    app = celery_app(valkey_server.url(1))
+    with ExitStack() as others:
+        for _ in range(app.producer_pool.limit):
+            others.enter_context(app.producer_pool.acquire())
+        with pytest.raises(BrokerUnavailableError):
+            CeleryTaskQueue(app).send([envelope()])
+    app.close()
+
+
+def test_a_full_server_is_a_broker_that_is_away(valkey_server: ValkeyServer) -> None:
+    app = celery_app(valkey_server.url(1))
+    with Redis.from_url(valkey_server.url()) as client:
+        client.config_set("maxmemory", "1")
+        client.config_set("maxmemory-policy", "noeviction")
+        try:
+            with pytest.raises(BrokerUnavailableError):
+                CeleryTaskQueue(app).send([envelope(), envelope()])
+        finally:
+            client.config_set("maxmemory", "0")
+    app.close()
+
+
+def test_many_are_published_in_few_round_trips(valkey_server: ValkeyServer) -> None:
+    valkey_server.flush()
+    app = celery_app(valkey_server.url(1))
+    queue = CeleryTaskQueue(app)
+    queue.send([envelope()])
+    with Redis.from_url(valkey_server.url()) as client:
+        before = client.info("stats")["total_reads_processed"]
+        queue.send([envelope(priority=number % 4) for number in range(300)])
+        after = client.info("stats")["total_reads_processed"]
+    assert queue.depth("task_execution") == 301
+    # a server reads 16 kB at a time
+    assert after - before < 150, "a round trip for each message"
+    app.close()

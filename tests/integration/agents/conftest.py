@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.python.runner import PythonRunner
-from tests.support.run_context import RecordingContext
+from tests.support.confined import confined
+from tests.support.run_context import FUNCTIONS, RecordingContext
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def runner() -> PythonRunner:
         "SHOP_URL": "http://127.0.0.1/",
         "CELERIAC_SECRET_KEY": "not for children",
     }
-    return PythonRunner(modules=(), environment=environment)
+    return PythonRunner(modules=(FUNCTIONS,), confinement=confined(environment, "SHOP_URL"))
 
 
 @pytest.fixture

@@ -140,11 +140,16 @@ WORKER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from celeriac.agents.child.process import ChildCommand, ChildProcess
-from celeriac.kit.process import ResourceLimits
+from celeriac.kit.process import ResourceLimits, UserIds
+from celeriac.kit.users import ChildUser
 
 async def main():
     script = "sleep 600 & echo $$ $! > pids.part; mv pids.part pids; trap '' TERM; wait"
-    command = ChildCommand(("sh", "-c", script), dict(os.environ), Path.cwd(), ResourceLimits())
+    ids = UserIds(65534, 65534) if sys.argv[1:] else None
+    command = ChildCommand(
+        ("sh", "-c", script), dict(os.environ), Path.cwd(), ResourceLimits(),
+        user=ChildUser("nobody", ids),
+    )
     async with ChildProcess.spawn(command) as child:
         await child.next_message()
 
@@ -153,10 +158,15 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_children_die_with_their_worker(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("user", [(), ("other",)], ids=["same-user", "other-user"])
+def test_children_die_with_their_worker(
+    tmp_path: Path, number: signal.Signals, user: tuple[str, ...]
+) -> None:
+    if user and os.geteuid() != 0:
+        pytest.skip("only root can start a process as another user")
     note = tmp_path / "pids"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
-    worker = subprocess.Popen([sys.executable, "-c", WORKER], cwd=tmp_path, env=environment)
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, *user], cwd=tmp_path, env=environment)
     wait_until(note.exists, "the worker's child has started its own")
     family = [identify(int(pid)) for pid in note.read_text().split()]
 

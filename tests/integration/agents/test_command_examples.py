@@ -9,6 +9,7 @@ import pytest
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.errors import VariablesInvalidError
 from celeriac.domain.events import EventType
+from tests.support.confined import confined
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job
 
@@ -33,7 +34,7 @@ def needs_perl() -> None:
 @pytest.fixture
 def runner() -> CommandRunner:
     commands = {name: [str(EXAMPLES / name)] for name in PROGRAMS}
-    return CommandRunner(commands=commands, environment={"PATH": os.environ["PATH"]})
+    return CommandRunner(commands=commands, confinement=confined({"PATH": os.environ["PATH"]}))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from celeriac.domain.errors import (
     RetryableError,
 )
 from celeriac.domain.events import EventType
+from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job, python_job
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +29,7 @@ ENVIRONMENT = {
     "CELERIAC_SECRET_KEY": "not for programs",
     "DATABASE_URL": "neither",
 }
+BOUNDS = confined(ENVIRONMENT, "SHOP_*")
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def runner(tmp_path: Path) -> CommandRunner:
     }
     own = Prices({"p/m": Price(input=Decimal(1_000_000), output=Decimal(0))})
     price = price_by_name(Providers([]), own)
-    return CommandRunner(commands=commands, environment=ENVIRONMENT, price=price)
+    return CommandRunner(commands=commands, confinement=BOUNDS, price=price)
 
 
 async def test_a_program_is_given_its_job_and_answers_on_its_stdout(
@@ -135,7 +137,7 @@ async def test_a_file_that_is_no_program_is_told_by_the_systems_words(
     program = tmp_path / "tool"
     program.write_text(text)
     program.chmod(0o755)
-    runner = CommandRunner(commands={"tool": [str(program)]}, environment=ENVIRONMENT)
+    runner = CommandRunner(commands={"tool": [str(program)]}, confinement=BOUNDS)
     with pytest.raises(ChildCrashedError, match=f"could not be started.*cannot run .*{message}"):
         await runner.run(command_job("tool"), context)
 
@@ -152,7 +154,7 @@ async def test_a_result_is_held_against_the_tasks_schema(
 ) -> None:
     schema = {"type": "object", "properties": {"words": {"type": "integer"}}}
     script = """echo '{"type": "result", "value": {"words": "many"}}'"""
-    with pytest.raises(OutputInvalidError, match=r'the command shell .*words: "many" is not'):
+    with pytest.raises(OutputInvalidError, match=r"the command shell .*words: the value is not"):
         await runner.run(command_job("shell", script, output_schema=schema), context)
 
 

@@ -14,6 +14,7 @@ from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.errors import ChildCrashedError, ChildProtocolError, HardTimeLimitError
 from celeriac.domain.task import Limits
 from celeriac.services.ports import Job
+from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job
 from tests.support.waiting import wait_until
 
@@ -29,7 +30,7 @@ ANSWER = """echo '{"type": "result", "value": 1}'"""
 @pytest.fixture
 def runner(tmp_path: Path) -> CommandRunner:
     environment = {"PATH": os.environ["PATH"], MARK: str(tmp_path)}
-    return CommandRunner(commands={"shell": ["sh", "-c"]}, environment=environment)
+    return CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=confined(environment, MARK))
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,11 @@ async def test_a_soft_limit_that_passes_while_the_child_starts_is_not_lost(
     context: RecordingContext, tmp_path: Path
 ) -> None:
     job = python_job("wind_up", note=str(tmp_path / "note"), after="raise")
-    python = {"function": f"{FUNCTIONS}:wind_up", "allowed_modules": (), "sys_path": sys.path}
+    python = {
+        "function": f"{FUNCTIONS}:wind_up",
+        "allowed_modules": [FUNCTIONS],
+        "sys_path": sys.path,
+    }
     command = ChildCommand(
         arguments=(sys.executable, "-P", child_main.__file__),
         environment={},

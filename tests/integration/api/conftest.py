@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from celeriac.api.app import create_app
+from celeriac.api.protocol import SERVER_OPTIONS
 from celeriac.client import Client
 from celeriac.domain.accounts import Role
 from celeriac.wiring import Container, build_accounts
@@ -51,7 +52,7 @@ def ada(person: Callable[..., Asker]) -> Asker:
 @pytest.fixture
 def api_url(container: Container) -> Iterator[str]:
     """The application behind a real socket."""
-    with serving(create_app(container)) as url:
+    with serving(create_app(container), **SERVER_OPTIONS) as url:
         yield url
 
 

@@ -122,3 +122,21 @@ def test_everything_done_is_in_the_audit_trail(ada: Asker, admin: Asker) -> None
     assert created["request_id"] == "req-7"
     everything = admin.get("/api/v1/audit-logs?action=user.create").json()["items"]
     assert len(everything) == 2, "an admin sees what everybody has done"
+
+
+def test_who_tries_many_keys_has_to_wait_and_others_need_not(
+    app_client: TestClient, ada: Asker, admin: Asker, container: Container
+) -> None:
+    assert ada.get(ME).status_code == 200
+    allowance = container.settings.api.bad_keys_per_minute
+    bad = [Asker(app_client, f"cel_{number:012d}_" + "0" * 48) for number in range(allowance + 5)]
+    responses = [asker.get(ME) for asker in bad]
+    assert [each.status_code for each in responses].count(401) == allowance
+    response = responses[-1]
+    problem = assert_problem(response, 429, "too_many_requests")
+    assert int(response.headers["retry-after"]) == problem["details"]["retry_after"] > 0
+    assert ada.get(ME).status_code == 200, "the same address, a key that was good before"
+    app_client.app.state.desk.authenticate.forget()  # type: ignore[attr-defined]
+    assert ada.get(ME).status_code == 200, "also when it is looked up again"
+    assert app_client.get("/health/live").status_code == 200
+    assert admin.get(ME).status_code == 200

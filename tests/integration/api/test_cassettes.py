@@ -146,3 +146,40 @@ def test_attempts_add_to_one_cassette_while_they_hold_the_lease(container: Conta
     assert kept.interactions == (one, two)
     assert kept.header.execution_id == claim.lease.execution_id
     assert parse(dump(kept)) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (b"\n" * 33_000_000, "too_large"),
+        (TEXT.encode() + b"\n" * 25_000, "too_large"),
+        (TEXT.encode() + b"[" + b"[]," * 5_000_000 + b"[]]", "too_large"),
+        (TEXT.encode() + b'{"provider":"a","request":{"method":"GET","path":"/","stream":['
+         + b"1," * 190_000 + b"1]}}", "cassette_invalid"),
+        (TEXT.encode() + b"{" + b",".join(b'"k%d":1' % n for n in range(90_000)) + b"}",
+         "cassette_invalid"),
+    ],
+    ids=["empty lines", "more empty lines", "values", "wrong events", "fields"],
+)  # fmt: skip
+def test_small_bodies_that_unpack_to_much_are_refused(ada: Asker, text: bytes, code: str) -> None:
+    body = gzip.compress(text)
+    assert len(body) < 1_000_000
+    response = ada.post(PATH, content=body, headers={"Content-Encoding": "gzip"})
+    assert_problem(response, 413 if code == "too_large" else 422, code)
+    assert len(response.content) < 10_000
+
+
+def test_what_was_sent_is_not_sent_back(ada: Asker) -> None:
+    secret = "HUNTERSECRET" * 10_000
+    for line in (
+        f'{{"provider":"{secret}","request":{{"method":"GET","path":"/"}}}}',
+        f'{{"provider":"a","request":{{"method":"{secret}","path":"/"}}}}',
+        f'{{"provider":"a","request":{{"method":"GET","path":"{secret}"}}}}',
+    ):
+        response = ada.post(PATH, content=(TEXT + line).encode())
+        assert_problem(response, 422, "cassette_invalid")
+        assert "HUNTERSECRET" not in response.text
+
+
+def test_an_empty_line_behind_each_other_is_no_fault(ada: Asker) -> None:
+    assert _upload(ada, TEXT.replace("\n", "\n\n"))

@@ -59,6 +59,34 @@ def test_files_are_listed_in_pages_and_downloaded(ada: Asker, work: Path) -> Non
     assert (len(large.content), large.headers["content-length"]) == (1 << 20, str(1 << 20))
 
 
+ODD_NAMES = [
+    "a\nb.txt", "\n", "end\n", "\na", "a\r\nb", "tab\there", "\x1b[2Jcleared", "\x7f", "\x01",
+    "a\u2028b\u2029c\u0085d", "\ufeffmark", "\u202egnp.exe", " blank ", "100%", "a\\b",
+    "\udc80".encode(errors="surrogateescape").decode("latin-1"), "…", ".hidden",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_whatever_its_name_a_file_that_is_listed_can_be_downloaded(
+    ada: Asker, work: Path, name: str
+) -> None:
+    for place in (work, work / "with\nnewline"):
+        place.mkdir(exist_ok=True)
+        (place / name).write_text(f"the file {place.name} {name!r}")
+    found = ada.get(files(work)).json()
+    assert sorted(each["path"] for each in found["items"]) == sorted(
+        (name, f"with\nnewline/{name}")
+    )
+    assert found["skipped"] == 0
+    for each in found["items"]:
+        answer = ada.get(each["_links"]["self"])
+        assert answer.status_code == 200, answer.text
+        assert answer.text == (work / each["path"]).read_text()
+        assert "\n" not in answer.headers["content-disposition"]
+    (second,) = ada.get(files(work), params={"after": found["items"][0]["path"]}).json()["items"]
+    assert second == found["items"][1]
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -114,7 +142,7 @@ def test_an_execution_has_files_of_its_own(
 def test_the_client_downloads(client: Client, container: Container, tmp_path: Path) -> None:
     accepted = client.executions.execute("summarise", {"text": "a"})
     work = worked(container, accepted.execution_id)
-    name = "ü #1?.txt"
+    name = "ü #1?\n%0A.txt"
     (work / "deep").mkdir()
     (work / "deep" / name).write_text("x" * 100_000)
     found = client.sessions.files(work.parent.name)

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from celeriac.api.app import create_app
+from celeriac.db.engine import Database
 from celeriac.wiring import Container, build
 from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.outages import holding, read_only
 
 TASKS = "/api/v1/tasks"
 
@@ -28,16 +31,15 @@ def test_another_request_id_is_replaced(app_client: TestClient, given: str) -> N
 
 
 def test_bodies_over_the_limit_are_refused_by_their_header(
-    app_client: TestClient, container: Container
+    ada: Asker, container: Container
 ) -> None:
     size = container.settings.api.max_body_bytes + 1
-    response = app_client.post(TASKS, content=b"x" * size)
+    headers = {"Content-Type": "application/json"}
+    response = ada.post(TASKS, content=b"x" * size, headers=headers)
     assert assert_problem(response, 413, "too_large")["details"]["limit"] == size - 1
 
 
-def test_bodies_over_the_limit_are_refused_while_they_arrive(
-    app_client: TestClient, container: Container
-) -> None:
+def test_bodies_over_the_limit_are_refused_while_they_arrive(ada: Asker) -> None:
     sent = 0
 
     def pieces() -> Iterator[bytes]:
@@ -46,9 +48,8 @@ def test_bodies_over_the_limit_are_refused_while_they_arrive(
             sent += 500_000
             yield b"x" * 500_000
 
-    response = app_client.post(
-        TASKS, content=pieces(), headers={"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"}
+    response = ada.post(TASKS, content=pieces(), headers=headers)
     assert_problem(response, 413, "too_large")
     assert response.headers["connection"] == "close"
 
@@ -82,6 +83,46 @@ def test_without_the_database_it_says_so(container: Container) -> None:
         assert client.get("/health/live").status_code == 200
         assert_problem(client.get("/health/celery"), 503, "database_unavailable")
     away.close()
+
+
+def test_a_read_only_database_is_said_and_passes(
+    container: Container, app_client: TestClient, ada: Asker
+) -> None:
+    """As after a failover, while the API still reaches the server that was the primary."""
+    body = {"variables": {"text": "a"}}
+    with read_only(container.database.engine.url):
+        assert_problem(ada.get(TASKS), 503, "database_unavailable")  # its connection was cut
+        assert ada.get(TASKS).status_code == 200, "what only reads works on"
+        response = ada.post(EXECUTE, json=body)
+        assert_problem(response, 503, "database_unavailable")
+        assert int(response.headers["retry-after"]) > 0
+        ready = app_client.get("/health/ready")
+        assert ready.status_code == 503
+        assert ready.json()["checks"]["database"] == "is read-only"
+    assert_problem(ada.get(TASKS), 503, "database_unavailable")
+    assert ada.post(EXECUTE, json=body).status_code == 202
+
+
+def test_a_locked_row_is_no_database_that_is_away(container: Container, ada: Asker) -> None:
+    settings = container.settings
+    short = Database(settings.require_database(), connections=2, lock_seconds=0.1)
+    app = create_app(container)
+
+    @app.get("/fault")
+    def fault() -> None:
+        with short.statement() as connection:
+            connection.execute(text("UPDATE users SET name = name"))
+
+    lock = "SELECT id FROM users FOR UPDATE"
+    with (
+        holding(container.database.engine.url, lock),
+        TestClient(app, raise_server_exceptions=False) as client,
+    ):
+        response = client.get("/fault")
+    problem = assert_problem(response, 503, "database_busy")
+    assert "lock timeout" in problem["detail"]
+    assert int(response.headers["retry-after"]) > 0
+    short.close()
 
 
 @pytest.mark.requirement("B9")

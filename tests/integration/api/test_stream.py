@@ -1,20 +1,27 @@
 """Following executions live (SSE), over real sockets."""
 
+import asyncio
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-from httpx_sse import ServerSentEvent, connect_sse
+from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
+from redis import Redis
+from sqlalchemy import text
 
 from celeriac.api.app import create_app
+from celeriac.api.protocol import SERVER_OPTIONS
 from celeriac.domain.events import EventType, NewEvent
 from celeriac.domain.outcome import Completed
 from celeriac.kit.jsontypes import dumps, loads
 from celeriac.wiring import Container, build, build_accounts
 from tests.support.api import AGENT, TASK
 from tests.support.http_server import serving
+from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish, tell
 
@@ -26,7 +33,7 @@ def _connected(container: Container) -> Iterator[httpx.Client]:
     token = build_accounts(container).bootstrap_admin(key_name="stream").token
     headers = {"Authorization": f"Bearer {token}"}
     with (
-        serving(create_app(container)) as url,
+        serving(create_app(container), **SERVER_OPTIONS) as url,
         httpx.Client(base_url=url, headers=headers, timeout=60) as http,
     ):
         yield http
@@ -115,3 +122,158 @@ def test_a_bad_place_to_resume_from_is_refused(http: httpx.Client, given: str) -
     path = _accepted(http)["_links"]["stream"]
     response = http.get(path, headers={"Last-Event-ID": given})
     assert (response.status_code, response.json()["field"]) == (422, "Last-Event-ID")
+
+
+@contextmanager
+def _key(http: httpx.Client) -> Iterator[tuple[httpx.Client, str]]:
+    made = http.post("/api/v1/api-keys", json={"name": "viewer"}).json()
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    with httpx.Client(base_url=http.base_url, headers=headers, timeout=60) as client:
+        yield client, made["id"]
+
+
+def _revoke_elsewhere(container: Container, key_id: str) -> None:
+    """Do it as another API process does: this one isn't told."""
+    with container.database.statement() as connection:
+        connection.execute(text("UPDATE api_keys SET revoked_at = now() WHERE id = :id"),
+                           {"id": key_id})  # fmt: skip
+
+
+def test_a_stream_ends_with_its_key(http: httpx.Client, container: Container) -> None:
+    accepted = _accepted(http)
+    with _key(http) as (viewer, key_id):
+        with connect_sse(viewer, "GET", accepted["_links"]["stream"]) as source:
+            events = source.iter_sse()
+            assert next(events).event == "created"
+            _revoke_elsewhere(container, key_id)
+            assert [event.event for event in events] == ["queued"], "idle, it ends by itself"
+        assert viewer.get(accepted["_links"]["stream"]).status_code == 401
+
+
+def test_a_stream_ends_with_its_user(http: httpx.Client, container: Container) -> None:
+    accepted = _accepted(http)
+    user = http.post("/api/v1/users", json={"name": "eve", "role": "admin"}).json()
+    key = http.post("/api/v1/api-keys", json={"name": "e", "user_id": user["id"]}).json()
+    headers = {"Authorization": f"Bearer {key['token']}"}
+    claimed = claim(container, accepted["execution_id"])
+    with (
+        httpx.Client(base_url=http.base_url, headers=headers, timeout=60) as eve,
+        connect_sse(eve, "GET", accepted["_links"]["stream"]) as source,
+    ):
+        events = source.iter_sse()
+        assert [next(events).event for _ in range(3)] == ["created", "queued", "started"]
+        http.patch(f"/api/v1/users/{user['id']}", json={"disabled": True}).raise_for_status()
+        finish(container, claimed, Completed(1))
+        assert list(events) == [], "what comes next is not shown any more"
+
+
+def test_a_stream_ends_when_an_admin_is_none_any_more(
+    http: httpx.Client, container: Container
+) -> None:
+    accepted = _accepted(http)
+    user = http.post("/api/v1/users", json={"name": "eve", "role": "admin"}).json()
+    key = http.post("/api/v1/api-keys", json={"name": "e", "user_id": user["id"]}).json()
+    headers = {"Authorization": f"Bearer {key['token']}"}
+    with (
+        httpx.Client(base_url=http.base_url, headers=headers, timeout=60) as eve,
+        connect_sse(eve, "GET", accepted["_links"]["stream"]) as source,
+    ):
+        events = source.iter_sse()
+        assert [next(events).event for _ in range(2)] == ["created", "queued"]
+        http.patch(f"/api/v1/users/{user['id']}", json={"role": "operator"}).raise_for_status()
+        assert list(events) == []
+
+
+def test_waiting_in_sync_mode_ends_with_the_key(http: httpx.Client, container: Container) -> None:
+    _accepted(http)
+    with _key(http) as (viewer, key_id), ThreadPoolExecutor(1) as pool:
+        body = {"variables": {"text": "a"}, "execution_mode": "sync"}
+        answer = pool.submit(viewer.post, "/api/v1/tasks/summarise/execute", json=body)
+        count = text("SELECT count(*) FROM executions")
+
+        def stored() -> bool:
+            with container.database.statement() as connection:
+                return int(connection.execute(count).scalar_one()) == 2
+
+        wait_until(stored, "the execution is stored")
+        _revoke_elsewhere(container, key_id)
+        assert answer.result(30).status_code == 401
+
+
+def test_many_streams_share_one_connection_and_one_query(
+    http: httpx.Client, container: Container, valkey_server: ValkeyServer
+) -> None:
+    """They all see the end; idle ones cost a look into the database a second, together."""
+    streams = 300
+    accepted = [_accepted(http) for _ in range(3)]
+    claimed = [claim(container, each["execution_id"]) for each in accepted]
+    redis = Redis.from_url(valkey_server.url(0))
+    seen: list[list[str]] = [[] for _ in range(streams)]
+
+    async def follow(client: httpx.AsyncClient, number: int) -> None:
+        path = accepted[number % 3]["_links"]["stream"]
+        async with aconnect_sse(client, "GET", path) as source:
+            async for event in source.aiter_sse():
+                seen[number].append(event.event)
+
+    async def everybody() -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=http.base_url, headers=http.headers, timeout=60, limits=limits
+        ) as client:
+            following = [asyncio.create_task(follow(client, n)) for n in range(streams)]
+            await asyncio.to_thread(
+                wait_until, lambda: all(len(each) == 3 for each in seen), "all follow"
+            )
+            subscribers = redis.client_list(_type="pubsub")
+            assert len(subscribers) == 1, "one connection for all"
+            assert subscribers[0]["sub"] == "3"
+            await asyncio.to_thread(wait_until, lambda: _calm(container), "they cost little")
+            for each in claimed:
+                await asyncio.to_thread(finish, container, each, Completed(1))
+            await asyncio.gather(*following)
+
+    asyncio.run(everybody())
+    assert all(each[-1] == "completed" for each in seen)
+    wait_until(lambda: not redis.client_list(_type="pubsub"), "nobody watches any more")
+    redis.close()
+
+
+def test_streams_live_through_a_broken_connection(
+    http: httpx.Client, container: Container, valkey_server: ValkeyServer
+) -> None:
+    accepted = _accepted(http)
+    claimed = claim(container, accepted["execution_id"])
+    redis = Redis.from_url(valkey_server.url(0))
+    with connect_sse(http, "GET", accepted["_links"]["stream"]) as source:
+        events = source.iter_sse()
+        assert [next(events).event for _ in range(3)] == ["created", "queued", "started"]
+        wait_until(lambda: redis.client_list(_type="pubsub"), "it is subscribed")
+        redis.client_kill_filter(_type="pubsub")
+
+        def heard() -> bool:
+            channel = f"celeriac:execution:{accepted['execution_id']}"
+            return bool(redis.publish(channel, dumps({"delta": {"text": "again"}})))
+
+        wait_until(heard, "it is subscribed again")
+        assert next(events).event == "delta"
+        finish(container, claimed, Completed(1))
+        told = [event.event for event in events if event.event != "delta"]
+        assert told == ["completed"]
+    redis.close()
+
+
+def _calm(container: Container) -> bool:
+    """Whether three seconds cost about as many looks and a look-up of the key."""
+    before = _transactions(container)
+    time.sleep(3)
+    return _transactions(container) - before < 30
+
+
+def _transactions(container: Container) -> int:
+    """Return how many statements the database has ended so far, ours among them."""
+    query = text("SELECT xact_commit + xact_rollback FROM pg_stat_database"
+                 " WHERE datname = current_database()")  # fmt: skip
+    with container.database.statement() as connection:
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        return int(connection.execute(query).scalar_one())

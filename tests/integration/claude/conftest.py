@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mcp.server.mcpserver import MCPServer
 
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
@@ -17,6 +18,7 @@ from tests.support import mcp_tools
 from tests.support.anthropic_scenes import KEY, SCENES
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import MODEL
+from tests.support.confined import confined
 from tests.support.http_server import serving
 from tests.support.run_context import RecordingContext
 
@@ -64,7 +66,15 @@ def web_tools() -> Iterator[str]:
 
 
 @pytest.fixture
-def runner(anthropic: AnthropicServer, web_tools: str, tmp_path: Path) -> ClaudeRunner:
+def bounds() -> Confinement:
+    """The bounds of Claude Code: the user of these tests, who may see one variable of a shop."""
+    return confined(os.environ, "SHOP_TOKEN")
+
+
+@pytest.fixture
+def runner(
+    anthropic: AnthropicServer, web_tools: str, tmp_path: Path, bounds: Confinement
+) -> ClaudeRunner:
     """A runner with a price for its model and three MCP servers: `tools`, `web`, and `dead`."""
     prices = {"input": "2", "cached_input": "0.5", "cache_write": "4", "output": "10"}
     return ClaudeRunner(
@@ -73,13 +83,13 @@ def runner(anthropic: AnthropicServer, web_tools: str, tmp_path: Path) -> Claude
         prices=Prices({f"anthropic/{MODEL}": Price.model_validate(prices)}),
         servers=ToolServers(
             {
-                "tools": StdioServer((sys.executable, mcp_tools.__file__)),
+                "tools": StdioServer((sys.executable, mcp_tools.__file__), user=bounds.user),
                 "web": HttpServer(web_tools, OutboundGuard(allow_private=True)),
                 "dead": StdioServer((sys.executable, "-c", "raise SystemExit('no')")),
             },
             guard=OutboundGuard(),
         ),
-        environment=os.environ,
+        confinement=bounds,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
+from celeriac.domain.errors import PermanentError
 from celeriac.domain.events import EventType
 from celeriac.domain.outcome import Completed
 from celeriac.domain.usage import ModelCall
@@ -112,6 +113,13 @@ async def test_an_answer_under_a_schema_is_a_value(
     outcome = await runner.run(claude_job("[structured] Count.", schema=schema), context)
 
     assert outcome == Completed([3, 4])
+
+
+async def test_an_answer_with_an_integer_beyond_64_bits_is_refused(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    with pytest.raises(PermanentError, match="an integer beyond 64 bits; return a text"):
+        await runner.run(claude_job("[enormous] Count.", schema={"type": "array"}), context)
 
 
 async def test_tools_of_a_server_over_http_are_called(

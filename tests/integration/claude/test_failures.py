@@ -131,7 +131,7 @@ async def test_faults_of_the_configuration_start_nothing(
 ) -> None:
     with pytest.raises(AgentMisconfiguredError, match="CELERIAC_MCP_SERVERS"):
         await runner.run(claude_job("[plain]", mcp_servers=[{"name": "nobody"}]), context)
-    with pytest.raises(AgentMisconfiguredError, match="Celeriac's own"):
+    with pytest.raises(AgentMisconfiguredError, match="DATABASE_URL, which agents may not see"):
         await runner.run(claude_job("[plain]", environment=("DATABASE_URL",)), context)
     twins = [{"name": "a.b", "url": "https://x.example"}, {"name": "a b".replace(" ", "_"),
               "url": "https://x.example"}]  # fmt: skip

@@ -14,6 +14,7 @@ from celeriac.domain.options import RunOptions
 from celeriac.kit.addresses import OutboundGuard
 from tests.support.anthropic_scenes import KEY
 from tests.support.claude_jobs import claude_job
+from tests.support.confined import confined
 from tests.support.run_context import RecordingContext
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
@@ -37,7 +38,7 @@ async def test_a_recorded_run_is_played_without_a_provider(
         upstream=Upstream("https://api.anthropic.com"),
         prices=Prices(),
         servers=ToolServers(guard=OutboundGuard()),
-        environment={"PATH": "/usr/bin:/bin"},
+        confinement=confined({"PATH": "/usr/bin:/bin"}),
     )
     playing = RecordingContext(tmp_path)
     playing.played = context.recorded

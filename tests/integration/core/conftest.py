@@ -28,7 +28,7 @@ def database(shared_database: Database) -> Database:
         connection.execute(
             text(
                 "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
-                " audit_seals, sessions, approvals, usage_days"
+                " audit_seals, sessions, approvals, usage_days, workers"
             )
         )
     return shared_database

@@ -104,7 +104,7 @@ SECOND_SEAL = "(SELECT last_position FROM audit_seals ORDER BY 1 OFFSET 1 LIMIT 
         ("UPDATE audit_seals SET seal = digest", "was not made by this installation"),
     ],
 )
-@pytest.mark.requirement("A20")
+@pytest.mark.requirement("A20", "F5")
 def test_every_change_is_found(core: Core, trail: AuditTrail, statement: str, message: str) -> None:
     sealed(core, trail)
     tamper(core, statement)

@@ -2,10 +2,13 @@
 
 import pytest
 
+from celeriac.db import workers
+from celeriac.db.workers import WorkerReport
 from celeriac.domain.execution import Message
 from celeriac.domain.outcome import Completed
 from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE, Priority
+from celeriac.kit.ids import uuid7
 from celeriac.services.submit import Request
 from tests.support.core import RESEND_SECONDS, Core
 from tests.support.together import together
@@ -57,6 +60,64 @@ def test_the_broker_holds_a_short_window_and_the_urgent_come_first(core: Core) -
     assert claim is not None
     assert core.dispatch.due() == 1
     assert core.status(urgent.execution_id) is Status.QUEUED, "the less urgent was sent first"
+
+
+def _report_worker(core: Core, slots: int, *queues: str, consuming: bool | None = True) -> None:
+    report = WorkerReport(
+        id=uuid7(), hostname="w@here", pid=1, pool="threads", slots=slots, running=0,
+        cpu_percent=0.0, memory_bytes=1, version="1", queues=queues, consuming=consuming,
+    )  # fmt: skip
+    with core.database.statement() as connection:
+        workers.report(connection, report)
+    core.start_afresh()
+
+
+def test_a_queue_holds_as_many_as_the_workers_that_listen_to_it_can_run(core: Core) -> None:
+    _report_worker(core, 40, DEFAULT_QUEUE, "gpu")
+    _report_worker(core, 60, DEFAULT_QUEUE)
+    _report_worker(core, 500, "other")
+    assert core.dispatch.window(DEFAULT_QUEUE) == 100
+    assert core.dispatch.window("gpu") == 40
+    assert core.dispatch.window("nobody") == WINDOW
+
+    for queue in (DEFAULT_QUEUE, "gpu", "nobody"):
+        core.submit.many(core.actor, Request(task_id=core.task, queue=queue), [{}] * 120)
+    assert core.dispatch.due() == 100 + 40 + WINDOW
+    depths = {queue: core.queue.depth(queue) for queue in (DEFAULT_QUEUE, "gpu", "nobody")}
+    assert depths == {DEFAULT_QUEUE: 100, "gpu": 40, "nobody": WINDOW}
+
+
+def test_workers_that_do_not_say_count_for_every_queue_and_idle_consumers_for_none(
+    core: Core,
+) -> None:
+    _report_worker(core, 30, consuming=None)
+    _report_worker(core, 40, "gpu")
+    _report_worker(core, 500, "gpu", consuming=False)
+    assert core.dispatch.window("gpu") == 70
+    assert core.dispatch.window(DEFAULT_QUEUE) == 30
+    core.pending_many([{}] * 40)
+    assert core.dispatch.due() == 30
+
+
+@pytest.mark.requirement("C4")
+def test_a_new_execution_overtakes_none_that_is_due_and_as_urgent(core: Core) -> None:
+    core.pending_many([{}])
+    assert _submitted(core, Priority.LOW) is Status.PENDING
+    assert _submitted(core, Priority.NORMAL) is Status.PENDING
+    assert _submitted(core, Priority.HIGH) is Status.QUEUED, "what waits is less urgent"
+    assert _submitted(core, Priority.NORMAL, queue="other") is Status.QUEUED
+    assert core.dispatch.due() == 3
+    assert _submitted(core, Priority.NORMAL) is Status.QUEUED, "nothing waits any more"
+
+
+def test_what_is_due_later_is_no_reason_to_wait(core: Core) -> None:
+    core.submit.one(core.actor, Request(task_id=core.task, delay_seconds=60))
+    assert _submitted(core, Priority.LOW) is Status.QUEUED
+
+
+def _submitted(core: Core, priority: Priority, queue: str | None = None) -> Status:
+    request = Request(task_id=core.task, priority=priority, queue=queue)
+    return core.submit.one(core.actor, request).status
 
 
 def test_a_broker_that_is_away_costs_nothing_but_time(core: Core) -> None:

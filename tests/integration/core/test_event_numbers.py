@@ -1,11 +1,13 @@
 """Events are numbered 1..n without gaps, whoever writes them at the same time."""
 
 import random
+from collections.abc import Sequence
+from functools import partial
 
 from celeriac.db import leases
 from celeriac.db.leases import Notes
 from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.execution import Lease
+from celeriac.domain.execution import Claim, Lease
 from celeriac.domain.outcome import Completed
 from celeriac.domain.states import Status
 from celeriac.domain.usage import ModelCall
@@ -13,8 +15,9 @@ from tests.support.core import Core
 from tests.support.together import together
 
 
-def page(lease: Lease, *names: str) -> Notes:
-    return Notes(lease, [NewEvent(EventType.CUSTOM, f'{{"name": "{name}"}}') for name in names])
+def page(lease: Lease, *names: str, number: int = 1) -> Notes:
+    events = [NewEvent(EventType.CUSTOM, f'{{"name": "{name}"}}') for name in names]
+    return Notes(lease, events, number=number)
 
 
 def record(core: Core, *pages: Notes) -> set[object]:
@@ -25,7 +28,7 @@ def record(core: Core, *pages: Notes) -> set[object]:
 def test_one_statement_numbers_the_events_of_many_executions_in_order(core: Core) -> None:
     claims = [core.running() for _ in range(3)]
     record(core, *(page(claim.lease, "a", "b", "c") for claim in claims))
-    record(core, page(claims[1].lease, "d"))
+    record(core, page(claims[1].lease, "d", number=2))
     for claim in claims:
         told = [event for event in core.events(claim.lease.execution_id) if event.data.get("name")]
         wanted = "abcd" if claim is claims[1] else "abc"
@@ -41,7 +44,7 @@ def test_totals_are_counted_with_the_events(core: Core) -> None:
     notes.calls += [ModelCall("p", "m", input_tokens=10, output_tokens=2, cached_tokens=4)] * 2
     notes.progress = (3.0, 10.0, "three")
     record(core, notes)
-    record(core, page(claim.lease, "b"))
+    record(core, page(claim.lease, "b", number=2))
     told = core.get(claim.lease.execution_id)
     assert (told.message_count, told.tool_call_count, told.model_call_count) == (1, 1, 2)
     assert (told.input_tokens, told.output_tokens) == (20, 4)
@@ -54,10 +57,10 @@ def test_many_writers_leave_no_gap(core: Core) -> None:
     ids = [claim.lease.execution_id for claim in claims]
     chance = random.Random(7)
 
-    def tell() -> None:
-        for _ in range(10):
-            some = chance.sample(claims, 4)
-            record(core, *(page(claim.lease, "x", "y") for claim in some))
+    def tell(some: Sequence[Claim]) -> None:
+        for number in range(1, 11):
+            shuffled = chance.sample(some, len(some))
+            record(core, *(page(claim.lease, "x", "y", number=number) for claim in shuffled))
 
     def beat() -> None:
         for _ in range(10):
@@ -72,7 +75,8 @@ def test_many_writers_leave_no_gap(core: Core) -> None:
         for claim in claims:
             core.end(claim, Completed(1))
 
-    together([tell, tell, tell, beat, cancel, finish])
+    halves = [claims[::2], claims[1::2]]
+    together([*(partial(tell, half) for half in halves), beat, cancel, finish])
     assert {core.status(each) for each in ids} == {Status.COMPLETED}
     core.assert_consistent()
 

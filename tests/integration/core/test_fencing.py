@@ -52,7 +52,7 @@ def test_every_part_of_a_lease_counts(core: Core, kind: str) -> None:
     before = core.snapshot(claim.lease.execution_id)
     stale = stale_leases(claim.lease)[kind]
     with core.database.statement() as connection:
-        assert leases.renew(connection, [stale], lease_seconds=60) == {}
+        assert leases.renew(connection, [stale], lease_seconds=60).held == {}
         assert leases.record(connection, [notes(stale)]) == set()
     for outcome in OUTCOMES:
         assert core.end(replace(claim, lease=stale), outcome).status is None
@@ -63,7 +63,7 @@ def test_every_part_of_a_lease_counts(core: Core, kind: str) -> None:
 def test_a_robbed_worker_can_t_finish(core: Core, robbed: Claim, outcome: Outcome) -> None:
     before = core.snapshot(robbed.lease.execution_id)
     assert core.end(robbed, outcome).status is None
-    assert core.finish(robbed, outcome, notes(robbed.lease), None).status is None
+    assert core.finish(robbed, outcome, [notes(robbed.lease)], None).status is None
     assert core.snapshot(robbed.lease.execution_id) == before
 
 
@@ -71,14 +71,16 @@ def test_a_robbed_worker_learns_it_from_its_heartbeat(core: Core, robbed: Claim)
     held = core.running()
     with core.database.statement() as connection:
         both = [robbed.lease, held.lease]
-        assert leases.renew(connection, both, lease_seconds=60) == {held.lease.execution_id: False}
+        assert leases.renew(connection, both, lease_seconds=60).held == {
+            held.lease.execution_id: False
+        }
 
 
 def test_a_lease_that_ran_out_is_still_good_while_nobody_took_it(core: Core) -> None:
     claim = core.running()
     core.pass_time(LEASE_SECONDS * 10)
     with core.database.statement() as connection:
-        kept = leases.renew(connection, [claim.lease], lease_seconds=LEASE_SECONDS)
+        kept = leases.renew(connection, [claim.lease], lease_seconds=LEASE_SECONDS).held
     assert kept == {claim.lease.execution_id: False}
     assert core.rescue() == 0, "a renewed lease was taken"
     assert core.end(claim, Completed(1)).status is Status.COMPLETED
@@ -88,6 +90,6 @@ def test_a_finished_attempt_holds_no_lease(core: Core) -> None:
     claim = core.running()
     core.end(claim, Completed(1))
     with core.database.statement() as connection:
-        assert leases.renew(connection, [claim.lease], lease_seconds=60) == {}
+        assert leases.renew(connection, [claim.lease], lease_seconds=60).held == {}
         assert leases.record(connection, [notes(claim.lease)]) == set()
     core.assert_consistent()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
+from celeriac.db import transitions
 from celeriac.db.transitions import Turn
 from celeriac.domain.execution import Claim
 from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
@@ -35,7 +36,7 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
 
 
 def turn(core: Core) -> Turn:
-    return Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS, "celery-task")
+    return Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS)
 
 
 @pytest.mark.parametrize(("outcome", "status", "event"), ENDS)
@@ -58,7 +59,7 @@ def test_an_end_whose_answer_got_lost_is_found(
     outcome, status, event = end
     claim = core.running()
     forgetful.losses = losses
-    finished = Finish(forgetful, core.live)(claim, outcome, None, None)
+    finished = Finish(forgetful, core.live)(claim, outcome, (), None)
     assert finished.status is status
     assert core.event_types(claim.lease.execution_id)[3:] == [event], "it was written twice"
     core.assert_consistent()
@@ -70,7 +71,7 @@ def test_a_failure_is_audited_once_however_often_it_is_written(
 ) -> None:
     claim = core.running()
     forgetful.losses = 2
-    Finish(forgetful, core.live)(claim, Failed(FAILURE), None, None)
+    Finish(forgetful, core.live)(claim, Failed(FAILURE), (), None)
     query = text("SELECT count(*) FROM audit_logs WHERE action = 'execution.fail'")
     with core.database.statement() as connection:
         assert connection.execute(query).scalar_one() == 1
@@ -125,7 +126,7 @@ def test_any_text_can_be_a_result(core: Core, text_: str) -> None:
 def test_a_turn_takes_the_next_pending_with_the_same_statement(core: Core) -> None:
     claim = core.running()
     following = core.pending_many([{"n": 1}, {"n": 2}])
-    finished = core.finish(claim, Completed(1), None, turn(core))
+    finished = core.finish(claim, Completed(1), (), turn(core))
     assert finished.claim is not None
     assert finished.claim.lease.execution_id == following[0]
     assert finished.claim.variables == {"n": 1}
@@ -142,7 +143,7 @@ def test_a_turn_takes_nothing_that_is_not_due_or_of_another_queue(core: Core) ->
         "UPDATE executions SET available_at = now() + interval '1 h' WHERE id = :id", id=later
     )
     core.execute("UPDATE executions SET queue = 'default' WHERE id = :id", id=elsewhere)
-    assert core.finish(claim, Completed(1), None, turn(core)).claim is None
+    assert core.finish(claim, Completed(1), (), turn(core)).claim is None
 
 
 @pytest.mark.parametrize("losses", [1, 2, 3])
@@ -152,12 +153,41 @@ def test_a_turn_whose_answer_got_lost_is_found(
     claim = core.running()
     following = core.pending_many([{}, {}])
     forgetful.losses = losses
-    finished = Finish(forgetful, core.live)(claim, Completed(1), None, turn(core))
+    finished = Finish(forgetful, core.live)(claim, Completed(1), (), turn(core))
     assert finished.status is Status.COMPLETED
     assert finished.claim is not None
     assert finished.claim.lease.execution_id == following[0]
     assert core.status(following[1]) is Status.PENDING, "a second one was taken and forgotten"
     core.assert_consistent()
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end[2])
+@pytest.mark.parametrize("losses", [0, 1])
+def test_a_turn_is_found_that_the_server_was_still_at(
+    core: Core, forgetful: ForgetfulDatabase, end: tuple[Outcome, Status, str], losses: int
+) -> None:
+    """The connection is cut while the statement runs: nothing of it can be seen at first."""
+    outcome, status, event = end
+    claim = core.running()
+    following = core.pending()
+    forgetful.late, forgetful.losses = 1, losses
+    finished = Finish(forgetful, core.live)(claim, outcome, (), turn(core))
+    forgetful.settle()
+    assert finished.status is status
+    assert core.event_types(claim.lease.execution_id)[3:] == [event], "it was written twice"
+    assert finished.claim is not None, "a claim that nobody knows of"
+    assert finished.claim.lease == core.lease(following)
+    core.assert_consistent()
+
+
+def test_a_finish_that_the_server_comes_to_late_takes_nothing(core: Core) -> None:
+    claim = core.running()
+    following = core.pending()
+    core.end(claim, Completed(1))
+    with core.database.statement() as connection:
+        late = transitions.finish(connection, claim.lease, Completed(1), turn(core))
+    assert (late.again, late.claim) == (True, None)
+    assert core.status(following) is Status.PENDING
 
 
 @pytest.mark.parametrize("losses", [1, 2, 3])

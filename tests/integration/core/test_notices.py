@@ -16,7 +16,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from celeriac.adapters.background import InBackground
 from celeriac.adapters.notifications import DELIVERY, SIGNATURE, Webhook
 from celeriac.kit.addresses import OutboundGuard
 from celeriac.services.approval_links import ApprovalLinks
@@ -24,7 +23,6 @@ from celeriac.services.notices import Notices
 from tests.support.asking import Asking, a_question
 from tests.support.core import Core
 from tests.support.http_server import serving
-from tests.support.waiting import wait_until
 
 HERE = OutboundGuard(hosts=frozenset({"127.0.0.1"}))
 SECRET = "shared with the receiver"
@@ -138,17 +136,3 @@ def test_what_is_answered_before_is_not_told(asking: Asking, receiver: Receiver)
     asking.answer(asking.parked())
 
     assert _notices(asking, f"{receiver.url}/hook").send_due() == 0
-
-
-def test_slow_work_in_the_background_never_holds_its_caller() -> None:
-    done: list[int] = []
-
-    def work() -> int:
-        done.append(1)
-        return 3
-
-    background = InBackground(work, name="test")
-
-    assert background() == 0, "the turn has just begun"
-    wait_until(lambda: background() == 3, "the turn before is told")
-    assert len(done) >= 1

@@ -26,7 +26,7 @@ Work = Callable[[Connection], object]
 
 LEASE = Lease(uuid4(), 1, uuid4())
 MESSAGE = Message(uuid4(), 0)
-TURN = Turn("task_execution", "w", 30.0, "celery-task")
+TURN = Turn("task_execution", "w", 30.0)
 LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
 
 BY_ID = {"pk_executions"}
@@ -44,7 +44,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "cancel": (lambda c: transitions.request_cancel(c, [uuid4()], "someone"), BY_ID),
     "renew leases": (lambda c: leases.renew(c, [LEASE], lease_seconds=30.0), BY_ID),
     "queue what is due": (
-        lambda c: transitions.queue_due(c, window=16),
+        lambda c: transitions.queue_due(c, {"task_execution": 16}, smallest=16),
         BY_ID | {"ix_executions_due", "ix_executions_sent"},
     ),
     "take back what was not sent": (
@@ -57,7 +57,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID | {"ix_executions_sent"},
     ),
     "rescue": (
-        lambda c: transitions.rescue_expired(c, limit=100, base_delay=2.0, grace=0.0),
+        lambda c: transitions.rescue_expired(c, limit=100, base_delay=2.0),
         BY_ID | {"ix_executions_leased"},
     ),
     "who works in a session": (
@@ -73,7 +73,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID,
     ),
     "end a session": (lambda c: transitions.settle_session(c, uuid4()), BY_ID),
-    "what ended long ago": (lambda c: retention.old_executions(c, days=90, limit=100), BY_ID),
+    "what ended long ago": (
+        lambda c: retention.old_executions(c, days=90, after=UUID(int=0), limit=100),
+        BY_ID,
+    ),
     "forget what ended": (lambda c: retention.delete_executions(c, [uuid4()]), BY_ID),
     "list what is live": (
         lambda c: executions.find(c, LIVE, before=None, limit=50),

@@ -1,11 +1,18 @@
 """Lost workers: what the keeper makes of what they ran."""
 
+from contextlib import suppress
+from datetime import timedelta
+
 import pytest
 
-from celeriac.db import transitions
+from celeriac.db import server
+from celeriac.db.engine import Database
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.outcome import Completed
 from celeriac.domain.states import Status
+from celeriac.services.recover import DatabaseView, Recover
 from tests.support.core import LEASE_SECONDS, LIMIT, Core
+from tests.support.outages import HeldDatabase, read_only
 from tests.support.together import together
 
 pytestmark = pytest.mark.requirement("A9")
@@ -74,15 +81,116 @@ def test_what_was_to_be_cancelled_is_cancelled(core: Core) -> None:
     core.assert_consistent()
 
 
-def test_after_a_start_of_the_server_nothing_is_taken_for_a_while(core: Core) -> None:
-    """While the database was away nobody could renew a lease."""
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Keeper:
+    """A keeper of its own, on a clock that the test sets."""
+
+    def __init__(self, core: Core, database: Database | None = None) -> None:
+        self.clock = Clock()
+        view = DatabaseView(LEASE_SECONDS, clock=self.clock)
+        self.recover = Recover(database or core.database, core.queue, core.live, view)
+
+    def look(self) -> int:
+        """Look once, right now."""
+        return self.recover.lost_workers(LIMIT)
+
+    def watch(self, seconds: float) -> int:
+        """Look twice a second for so long; return how many were rescued."""
+        rescued = 0
+        for _ in range(round(seconds * 2)):
+            self.clock.now += 0.5
+            rescued += self.look()
+        return rescued
+
+
+def test_a_new_keeper_takes_nothing_for_the_time_of_a_lease(core: Core) -> None:
     core.running()
     core.pass_time(LEASE_SECONDS + 1)
-    with core.database.statement() as connection:
-        century = 3_155_760_000.0
-        rescued = transitions.rescue_expired(connection, limit=LIMIT, base_delay=1, grace=century)
-    assert rescued == []
-    assert core.rescue() == 1
+    keeper = Keeper(core)
+    assert keeper.watch(LEASE_SECONDS - 1) == 0
+    assert keeper.watch(2) == 1
+
+
+@pytest.mark.requirement("B13")
+def test_after_a_gap_the_keeper_waits_for_the_time_of_a_lease(core: Core) -> None:
+    """It was stopped, or the pooler held its statements: nobody knows who could renew."""
+    keeper = Keeper(core)
+    assert keeper.watch(LEASE_SECONDS + 5) == 0
+    core.running()
+    core.pass_time(LEASE_SECONDS + 1)
+    keeper.clock.now += LEASE_SECONDS + 1
+    assert keeper.look() == 0, "the look right after the gap"
+    assert keeper.watch(LEASE_SECONDS - 1) == 0
+    assert keeper.watch(2) == 1
+
+
+def test_a_look_that_hangs_takes_nothing(core: Core) -> None:
+    """A pooler that is paused, or a server that is frozen, holds the very statement that rescues;
+    it is carried out when they go on."""
+    held = HeldDatabase(core.database)
+    keeper = Keeper(core, held)
+    assert keeper.watch(LEASE_SECONDS + 5) == 0
+    claim = core.running()
+    core.pass_time(LEASE_SECONDS + 1)
+
+    def pass_clock() -> None:
+        keeper.clock.now += LEASE_SECONDS + 1
+
+    held.on_begin = pass_clock
+    assert keeper.look() == 0
+    held.on_begin = None
+    assert core.status(claim.lease.execution_id) is Status.RUNNING
+    assert keeper.watch(LEASE_SECONDS - 1) == 0
+    held.close()
+
+
+@pytest.mark.requirement("B13")
+def test_a_database_that_cannot_write_is_a_gap(core: Core) -> None:
+    keeper = Keeper(core)
+    assert keeper.watch(LEASE_SECONDS + 5) == 0
+    core.running()
+    core.pass_time(LEASE_SECONDS + 1)
+    with read_only(core.database.engine.url):
+        for _ in range(3):
+            keeper.clock.now += 0.5
+            with pytest.raises(DatabaseUnavailableError):
+                keeper.look()
+    with suppress(DatabaseUnavailableError):  # the connection that was cut
+        keeper.look()
+    assert keeper.watch(LEASE_SECONDS - 1) == 0
+    assert keeper.watch(2) == 1
+
+
+def test_a_database_whose_clock_jumps_is_a_gap(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standby whose clock is ahead, or a machine that was suspended: all leases end at once."""
+    ahead = timedelta()
+    real = server.clock
+    monkeypatch.setattr(server, "clock", lambda connection: real(connection) + ahead)
+    keeper = Keeper(core)
+    assert keeper.watch(LEASE_SECONDS + 5) == 0
+    core.running()
+    core.pass_time(LEASE_SECONDS + 1)
+    ahead = timedelta(seconds=LEASE_SECONDS)
+    assert keeper.watch(LEASE_SECONDS - 1) == 0
+    assert keeper.watch(2) == 1
+
+
+def test_each_keeper_has_a_view_of_its_own(core: Core) -> None:
+    old, new = Keeper(core), Keeper(core)
+    assert old.watch(LEASE_SECONDS + 5) == 0
+    core.running()
+    core.pass_time(LEASE_SECONDS + 1)
+    assert new.look() == 0
+    assert old.look() == 1
 
 
 def test_many_keepers_rescue_each_execution_once(core: Core) -> None:

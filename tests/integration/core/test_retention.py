@@ -1,6 +1,7 @@
 """Retention: what is old enough goes with all its traces, what lives never does."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from celeriac.db import budgets, leases, reports, sessions
 from celeriac.db.budgets import Payer
@@ -85,7 +87,7 @@ def with_session(core: Core, places: Places) -> UUID:
     with core.database.statement() as connection:
         made = sessions.begin(connection, claim.lease, runner="python", parent_id=None)
     assert made is not None
-    core.finish(claim, Completed(1), None, None, has_session=True)
+    core.finish(claim, Completed(1), (), None, has_session=True)
     (places.session(made) / "work").mkdir(parents=True)
     (places.session(made) / "work" / "a.txt").touch()
     return made
@@ -259,3 +261,67 @@ def test_only_one_keeper_deletes_rows_at_a_time(core: Core, places: Places) -> N
         retention(core, places)
         assert count(core, "executions", execution_id) == 1
     assert retention(core, places) > 0
+
+
+def make_unremovable(directory: Path) -> None:
+    """Put a file in the place of a directory: nobody can remove that as a directory, not root."""
+    shutil.rmtree(directory)
+    directory.touch()
+
+
+def test_what_can_t_be_removed_blocks_nothing_that_is_younger(core: Core, places: Places) -> None:
+    """More than a batch of them, as on a mount that has become read-only."""
+    stuck = [completed(core, places) for _ in range(5)]
+    young = [completed(core, places) for _ in range(3)]
+    for each in stuck:
+        make_unremovable(places.workdir(each))
+    pass_days(core, places, 31)
+    with capture_logs() as logs:
+        retention(core, places, replace(POLICY, files=0))
+    assert [count(core, "executions", each) for each in young] == [0] * 3
+    assert [count(core, "executions", each) for each in stuck] == [1] * 5
+    (line,) = [each for each in logs if each["event"] == "retention.files_stay"]
+    assert (line["kind"], line["count"]) == ("executions", 5)
+    for each in stuck:
+        places.workdir(each).unlink()
+    retention(core, places)
+    assert [count(core, "executions", each) for each in stuck] == [0] * 5
+
+
+def test_sessions_that_can_t_be_removed_block_no_others(core: Core, places: Places) -> None:
+    made = [with_session(core, places) for _ in range(6)]
+    for each in made[:4]:
+        make_unremovable(places.session(each))
+    pass_days(core, places, 21)
+    retention(core, places)
+    assert [places.session(each).exists() for each in made] == [True] * 4 + [False] * 2
+
+
+def remember_a_key(core: Core) -> None:
+    request = Request(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
+    core.submit.one(core.actor, request)
+
+
+def test_a_log_file_that_can_t_be_removed_stops_nothing_else(core: Core, places: Places) -> None:
+    stuck, other = completed(core, places), completed(core, places)
+    remember_a_key(core)
+    places.log_file(stuck).unlink()
+    places.log_file(stuck).mkdir()  # no file, so that nobody can unlink it
+    pass_days(core, places, 41)
+    retention(core, places)
+    assert count(core, "executions", other) == 0
+    assert count(core, "executions", stuck) == 1
+    assert core.count("idempotency_keys") == 0, "the steps after that were done"
+
+
+def test_a_step_that_fails_stops_no_other(core: Core, places: Places) -> None:
+    execution_id = completed(core, places)
+    remember_a_key(core)
+    pass_days(core, places, 41)
+    core.execute("ALTER TABLE sessions RENAME TO sessions_away")
+    try:
+        retention(core, places)
+    finally:
+        core.execute("ALTER TABLE sessions_away RENAME TO sessions")
+    assert count(core, "executions", execution_id) == 0
+    assert core.count("idempotency_keys") == 0

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryRunner
 from celeriac.domain.errors import LeaseLostError
@@ -23,7 +25,9 @@ from celeriac.services.ports import Job, RunContext
 from tests.integration.core.test_transitions import FAILURE
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.outages import holding
 from tests.support.spending import backing_of, job_of
+from tests.support.together import together
 
 
 async def nothing(_job: Job, _context: RunContext) -> None:
@@ -46,7 +50,6 @@ class Process:
         attempt = Attempt(
             claim.lease,
             workdir=self.workdir,
-            deadline=0,
             correlation={},
             on_delta=self.core.live.delta,
         )
@@ -88,6 +91,25 @@ def test_notes_are_stored_in_order_and_told_to_who_watches(core: Core, process: 
     assert core.live.changes == [claim.lease.execution_id], "an empty page was told of"
 
 
+def test_an_attempt_serves_several_loops_at_once(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+
+    def use() -> list[UUID]:
+        async def save() -> list[UUID]:
+            await attempt.emit(EventType.CUSTOM, {"name": "saved"})
+            saving = (attempt.save_session(state={"step": 1}) for _ in range(5))
+            return await asyncio.gather(*saving)
+
+        return asyncio.run(save())
+
+    with process.active.running(attempt):
+        saved = together([use] * 4)
+        process.notebook.flush()
+    assert len({session for sessions in saved for session in sessions}) == 1
+    assert told(core, claim) == ["saved"] * 4
+
+
 def test_the_last_page_goes_with_the_end(core: Core, process: Process) -> None:
     claim = core.running()
     attempt = process.attempt(claim)
@@ -112,9 +134,9 @@ def test_notes_survive_a_database_that_is_away(core: Core, process: Process) -> 
         notebook.flush()
         emit(attempt, "b")
         notebook.flush()
+        notebook.flush()
     broken.close()
-    assert [name for name in told(core, claim) if name == "b"] == ["b"]
-    assert told(core, claim)[0] == "a"
+    assert told(core, claim) == ["a", "b"]
     core.assert_consistent()
 
 
@@ -125,6 +147,11 @@ async def _charge(*, input_tokens: int = 0, output_tokens: int = 0) -> None:
 UNSTORABLE: dict[str, Callable[[Attempt], Coroutine[Any, Any, None]]] = {
     "progress that is no number": lambda attempt: attempt.progress("much"),  # type: ignore[arg-type]
     "a total that is no number": lambda attempt: attempt.progress(1, "much"),  # type: ignore[arg-type]
+    "progress that is NaN": lambda attempt: attempt.progress(float("nan")),
+    "an infinite total": lambda attempt: attempt.progress(1, float("inf")),
+    "NaN": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": float("nan")}),
+    "an integer beyond 64 bits": lambda attempt: attempt.emit(EventType.CUSTOM, {"n": 2**63}),
+    "equal keys": lambda attempt: attempt.emit(EventType.CUSTOM, {"1": 1, 1: 2}),  # type: ignore[dict-item]
     "an object": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": object()}),
     "a lone surrogate": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": "\udce9"}),
     "too many tokens": lambda _: _charge(input_tokens=2**40),
@@ -139,7 +166,7 @@ def test_what_can_t_be_stored_is_refused_where_it_is_told(
     attempt = process.attempt(core.running())
     with pytest.raises((TypeError, ValueError)):
         asyncio.run(UNSTORABLE[what](attempt))
-    assert not attempt.take_notes()
+    assert attempt.next_batch() is None
 
 
 def test_odd_texts_are_stored(core: Core, process: Process) -> None:
@@ -147,7 +174,7 @@ def test_odd_texts_are_stored(core: Core, process: Process) -> None:
     attempt = process.attempt(claim)
 
     async def tell() -> None:
-        await attempt.progress(float("nan"), float("inf"), "nul \x00 and \udce9")
+        await attempt.progress(1, 2, "nul \x00 and \udce9")
         await attempt.charge(ModelCall("p\x00", "m\udce9", 1, 1, finish_reason="\x00"))
         await attempt.emit(EventType.CUSTOM, {"name": "\x00"})
 
@@ -255,3 +282,34 @@ def test_an_attempt_that_was_overtaken_in_its_own_process_makes_way(
             assert process.active.all() == [second]
         assert len(process.active) == 0
     assert core.status(second.lease.execution_id) is Status.RUNNING
+
+
+def lease_until(core: Core, claim: Claim) -> datetime:
+    with core.database.statement() as connection:
+        query = text("SELECT lease_until FROM executions WHERE id = :id")
+        found: datetime = connection.execute(query, {"id": claim.lease.execution_id}).scalar_one()
+    return found
+
+
+def test_a_locked_row_holds_up_no_other_lease_and_is_not_lost(core: Core, process: Process) -> None:
+    claims = [core.running() for _ in range(3)]
+    attempts = [process.attempt(claim) for claim in claims]
+    core.cancel(core.actor, [claims[1].lease.execution_id])
+    before = [lease_until(core, claim) for claim in claims]
+    first = claims[0].lease.execution_id
+    with (
+        process.active.running(attempts[0]),
+        process.active.running(attempts[1]),
+        process.active.running(attempts[2]),
+    ):
+        lock = f"SELECT id FROM executions WHERE id = '{first}' FOR UPDATE"
+        with holding(core.database.engine.url, lock):
+            process.heartbeat.beat()
+            process.heartbeat.catch_up()
+            now = [lease_until(core, claim) for claim in claims]
+            assert [a > b for a, b in zip(now, before, strict=True)] == [False, True, True]
+        assert [each.stop_reason for each in attempts] == [None, StopReason.CANCELLED, None]
+        process.heartbeat.catch_up()
+        again = [lease_until(core, claim) for claim in claims]
+        assert [a > b for a, b in zip(again, now, strict=True)] == [True, False, False]
+    core.assert_consistent()

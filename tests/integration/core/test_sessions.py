@@ -47,7 +47,7 @@ def ended(core: Core) -> UUID:
     """Return a session whose execution has completed."""
     claim = core.running()
     session_id = begin(core, claim)
-    core.finish(claim, Completed(1), None, None, has_session=True)
+    core.finish(claim, Completed(1), (), None, has_session=True)
     return session_id
 
 
@@ -62,7 +62,7 @@ def test_a_session_says_what_its_execution_failed_of(core: Core) -> None:
     claim = core.running()
     session_id = begin(core, claim)
     assert read(core, session_id).status is SessionStatus.ACTIVE
-    core.finish(claim, Failed(FAILURE), None, None, has_session=True)
+    core.finish(claim, Failed(FAILURE), (), None, has_session=True)
     session = read(core, session_id)
     assert session.status is SessionStatus.FAILED
     assert (session.error_code, session.error_message) == (FAILURE.code, FAILURE.message)
@@ -90,7 +90,7 @@ def test_an_execution_without_a_session_pays_nothing_for_them(core: Core) -> Non
 def test_a_session_ends_with_its_execution(core: Core, outcome: Completed | Stopped) -> None:
     claim = core.running()
     session_id = begin(core, claim)
-    core.finish(claim, outcome, None, None, has_session=True)
+    core.finish(claim, outcome, (), None, has_session=True)
     session = read(core, session_id)
     assert (session.status, session.error_code) == (SessionStatus.ENDED, None)
 
@@ -99,7 +99,7 @@ def test_a_session_ends_with_its_execution(core: Core, outcome: Completed | Stop
 def test_a_session_stays_active_between_attempts(core: Core, outcome: Retry | HandedBack) -> None:
     claim = core.running()
     session_id = begin(core, claim)
-    core.finish(claim, outcome, None, None, has_session=True)
+    core.finish(claim, outcome, (), None, has_session=True)
     assert read(core, session_id).status is SessionStatus.ACTIVE
     with pytest.raises(SessionInUseError):
         going_on(core, session_id)
@@ -157,7 +157,7 @@ def test_a_fork_is_a_session_of_its_own(core: Core) -> None:
     assert own is not None
     with pytest.raises(SessionInUseError):
         going_on(core, own)
-    core.finish(claim, Failed(FAILURE), None, None)
+    core.finish(claim, Failed(FAILURE), (), None)
     assert read(core, own).status is SessionStatus.FAILED
     assert read(core, own).parent_id == session_id
     assert read(core, session_id).status is SessionStatus.ENDED, "the parent is left alone"

@@ -10,6 +10,7 @@ Time is moved by `Core.pass_time`, in steps that are far from every limit.
 import logging
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 
 import pytest
 import structlog
@@ -25,17 +26,23 @@ from hypothesis.stateful import (
 from celeriac.adapters.memory import MemoryTaskQueue
 from celeriac.db import leases
 from celeriac.db.engine import Database
-from celeriac.db.leases import Notes
-from celeriac.domain.events import EventType, NewEvent
+from celeriac.domain.agent import PythonAgent
 from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE, Priority
+from celeriac.services.agents import AgentChange, Agents, NewAgent
 from celeriac.services.submit import Request
+from celeriac.services.tasks import TaskEdit, Tasks
 from tests.support.asking_rules import AskingRules, index
 from tests.support.core import LEASE_SECONDS
 from tests.support.core_machine import OUTCOMES, SPEC, read_rows
 from tests.support.forgetful import ForgetfulDatabase
 
 EXAMPLES, STEPS = 60, 100
+lost = st.sampled_from([0, 0, 0, 1, 2])
+"""How many answers get lost after the commit."""
+cut = st.sampled_from([0, 0, 1])
+"""How many answers get lost while the server still works."""
+_deployments = count(1)
 MOST_LIVE = 20
 
 
@@ -126,10 +133,17 @@ class CoreMachine(AskingRules):
 
     @precondition(lambda self: self.held)
     @rule(pick=index, outcome=st.sampled_from(sorted(OUTCOMES)), turn=st.booleans(),
-          losses=st.sampled_from([0, 0, 0, 1, 2]))  # fmt: skip
-    def finish(self, pick: int, outcome: str, turn: bool, losses: int) -> None:
+          losses=lost, late=cut)  # fmt: skip
+    def finish(self, pick: int, outcome: str, turn: bool, losses: int, late: int) -> None:
         claim = self.held.pop(pick % len(self.held))
-        self.end(claim, outcome, turn=turn, losses=losses)
+        self.end(claim, outcome, turn=turn, losses=losses, late=late)
+
+    @precondition(lambda self: self.held and len(self.live()) < MOST_LIVE)
+    @rule(pick=index, losses=lost, late=cut)
+    def finish_and_take_what_is_due(self, pick: int, losses: int, late: int) -> None:
+        self.core.pending_many([{}])
+        self.rows = read_rows(self.core.database)
+        self.finish(pick, "complete", turn=True, losses=losses, late=late)
 
     @precondition(lambda self: self.ghosts)
     @rule(pick=index, outcome=st.sampled_from(sorted(OUTCOMES)))
@@ -142,22 +156,35 @@ class CoreMachine(AskingRules):
         self.ghosts.append(self.held.pop(pick % len(self.held)))
 
     @precondition(lambda self: self.held or self.ghosts)
-    @rule(picks=st.lists(index, min_size=1, max_size=4))
-    def tell(self, picks: list[int]) -> None:
-        claims = self.some_claims(picks)
-        notes = [Notes(claim.lease, [NewEvent(EventType.CUSTOM, "{}")] * 2) for claim in claims]
-        with self.core.database.statement() as connection:
-            stored = leases.record(connection, notes)
-        assert stored == {claim.lease.execution_id for claim in claims if self.holds(claim)}
+    @rule(picks=st.lists(index, min_size=1, max_size=4), losses=lost, late=cut)
+    def tell(self, picks: list[int], losses: int, late: int) -> None:
+        self.record(self.some_claims(picks), losses=losses, late=late)
 
     @precondition(lambda self: self.held or self.ghosts)
     @rule(picks=st.lists(index, min_size=1, max_size=6))
     def beat(self, picks: list[int]) -> None:
         claims = self.some_claims(picks)
         with self.core.database.statement() as connection:
-            kept = leases.renew(connection, [c.lease for c in claims], lease_seconds=LEASE_SECONDS)
+            kept = leases.renew(
+                connection, [c.lease for c in claims], lease_seconds=LEASE_SECONDS
+            ).held
         held = [claim.lease.execution_id for claim in claims if self.holds(claim)]
         assert kept == {key: self.rows[key].cancelling for key in held}
+
+    # those who deploy
+
+    @rule(another=st.booleans())
+    def deploy(self, another: bool) -> None:
+        """Give the task another agent, or its agent another version."""
+        tasks, agents = Tasks(self.core.database), Agents(self.core.database)
+        spec = PythonAgent(function=f"pkg.mod:f{next(_deployments)}")
+        agent = tasks.get(self.core.actor, str(self.core.task)).agent_name
+        if another:
+            name = f"deployed-{next(_deployments)}"
+            agents.create(self.core.actor, NewAgent(name=name, spec=spec))
+            tasks.change(self.core.actor, str(self.core.task), TaskEdit(agent=name))
+        else:
+            agents.change(self.core.actor, agent, AgentChange(spec=spec))
 
     # people, keepers and time
 

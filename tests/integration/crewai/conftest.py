@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.agents.mcp.servers import StdioServer, ToolServers
 from celeriac.agents.pricing import Price, Prices
 from celeriac.agents.providers import Provider, Providers
 from celeriac.kit.addresses import OutboundGuard
+from tests.support.confined import confined
 from tests.support.crew_scenes import CREW_SCENES
 from tests.support.crews import require_crewai
 from tests.support.model_scenes import KEY
@@ -34,9 +36,23 @@ def model_server(crew_server: ModelServer) -> ModelServer:
 
 
 @pytest.fixture
-def runner(model_server: ModelServer) -> CrewaiRunner:
-    program = (sys.executable, "-m", "tests.support.mcp_tools")
+def bounds() -> Confinement:
+    """The bounds of crews: the user of these tests."""
+    return confined({"PATH": os.environ["PATH"], "CELERIAC_SECRET_KEY": "not for children"})
+
+
+@pytest.fixture
+def tool_server() -> tuple[str, ...]:
+    """The command of the MCP server `tools`."""
+    return (sys.executable, "-m", "tests.support.mcp_tools")
+
+
+@pytest.fixture
+def runner(
+    model_server: ModelServer, bounds: Confinement, tool_server: tuple[str, ...]
+) -> CrewaiRunner:
     surroundings = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    tools = StdioServer(tool_server, surroundings, bounds.user)
     return CrewaiRunner(
         venv=require_crewai(),
         providers=Providers([Provider(name="test", base_url=model_server.base_url, api_key=KEY)]),
@@ -47,8 +63,8 @@ def runner(model_server: ModelServer) -> CrewaiRunner:
                 )
             }
         ),
-        servers=ToolServers({"tools": StdioServer(program, surroundings)}, guard=OutboundGuard()),
-        environment={"PATH": os.environ["PATH"], "CELERIAC_SECRET_KEY": "not for children"},
+        servers=ToolServers({"tools": tools}, guard=OutboundGuard()),
+        confinement=bounds,
     )
 
 

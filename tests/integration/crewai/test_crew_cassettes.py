@@ -13,6 +13,7 @@ from celeriac.agents.providers import Providers
 from celeriac.domain.cassette import dump, parse
 from celeriac.domain.options import RunOptions
 from celeriac.kit.addresses import OutboundGuard
+from tests.support.confined import confined
 from tests.support.crews import crew, crew_job, require_crewai, task
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
@@ -35,7 +36,7 @@ async def test_a_recorded_crew_is_played_without_a_provider(
         providers=Providers([]),
         prices=Prices({}),
         servers=ToolServers(guard=OutboundGuard()),
-        environment={"PATH": "/usr/bin:/bin"},
+        confinement=confined({"PATH": "/usr/bin:/bin"}),
     )
     playing = RecordingContext(tmp_path / "elsewhere", hard_seconds=90)
     playing.played = parse(dump(context.recorded))

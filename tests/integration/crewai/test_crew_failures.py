@@ -17,6 +17,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.task import Limits
 from celeriac.kit.addresses import OutboundGuard
+from tests.support.confined import confined
 from tests.support.crews import agent, crew, crew_job, task
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
@@ -104,7 +105,7 @@ async def test_without_crewai_the_error_says_how_to_get_it(
         providers=Providers([Provider(name="test", base_url="http://127.0.0.1:9/v1")]),
         prices=Prices(),
         servers=ToolServers(guard=OutboundGuard()),
-        environment={},
+        confinement=confined({}),
     )
     with pytest.raises(AgentMisconfiguredError, match="celeriac crews install"):
         await runner.run(crew_job(crew(task("first", "plan"))), context)

@@ -6,6 +6,7 @@ import pytest
 
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS
 from celeriac.agents.llm.runner import LlmRunner
+from celeriac.domain.errors import PermanentError
 from celeriac.domain.events import EventType
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.jsontypes import JsonObject, storable
@@ -54,6 +55,15 @@ async def test_what_cannot_be_stored_is_mended(
     told = [data for _, data in context.events]
     for value in (*told, *context.deltas, context.state, result_of(outcome)):
         assert "\\u0000" not in storable(value)
+
+
+@pytest.mark.parametrize("scene", ["enormous", "enormous_within"])
+async def test_an_answer_with_an_integer_beyond_64_bits_is_refused_not_rounded(
+    runner: LlmRunner, context: RecordingContext, scene: str
+) -> None:
+    schema: JsonObject = {"type": "array" if "within" in scene else "integer"}
+    with pytest.raises(PermanentError, match="an integer beyond 64 bits; return a text"):
+        await runner.run(llm_job(scene, schema=schema), context)
 
 
 async def test_the_request_carries_what_the_agent_says(
@@ -178,4 +188,4 @@ async def test_a_wrong_answer_is_repaired_once_and_both_calls_are_charged(
     assert len(context.calls) == len(model_server.received) == 2
     said = [message for message in messages(context) if message["role"] != "system"]
     assert [message["role"] for message in said] == ["user", "assistant", "user", "assistant"]
-    assert "weather" in str(said[2]["content"]), "the repair names the fault"
+    assert "category: the value is not one of" in str(said[2]["content"]), "it names the fault"

@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
@@ -25,6 +26,7 @@ LLM = LlmAgent(model="test/model")
 _LOADED = """
 import json, sys
 from pathlib import Path
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.pricing import Prices
@@ -36,7 +38,8 @@ from celeriac.kit.addresses import OutboundGuard
 registry = Registry(
     providers=Providers([]), prices=Prices(), agent_modules=(), commands={},
     tool_servers=ToolServers(guard=OutboundGuard()), crewai_venv=Path("crewai"),
-    anthropic=Upstream("http://127.0.0.1:1"), sessions_root=Path("sessions"), environment={},
+    anthropic=Upstream("http://127.0.0.1:1"), sessions_root=Path("sessions"),
+    confinement=Confinement({}),
 )
 sdks = ("claude_agent_sdk", "pydantic_ai", "openai", "genai_prices", "mcp")
 loaded = lambda: [name for name in sdks if name in sys.modules]
@@ -59,7 +62,7 @@ def registry(base_url: str) -> Registry:
         crewai_venv=Path("crewai"),
         anthropic=Upstream("http://127.0.0.1:1"),
         sessions_root=Path("sessions"),
-        environment={},
+        confinement=Confinement({}),
     )
 
 

@@ -1,11 +1,12 @@
 """From `module:function` to a call."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from celeriac.agents.python.callables import find_function
+from celeriac.agents.python.callables import declared_modules, find_function
 from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
 from tests.support.run_context import FUNCTIONS
 
@@ -18,17 +19,15 @@ from tests.support.run_context import FUNCTIONS
         (f"{FUNCTIONS}:scor", "has no 'scor'; did you mean 'score'"),
         (f"{FUNCTIONS}:FUNCTIONS", "has no 'FUNCTIONS'"),
         (f"{FUNCTIONS}:Lead", "Lead is ModelMetaclass, not a function"),
-        (f"{FUNCTIONS}:not_offered", "Decorate it with @celeriac.agent"),
+        (f"{FUNCTIONS}:Path", "Path is type, not a function"),
         (f"{FUNCTIONS}:generate", "it is a generator"),
         (f"{FUNCTIONS}:positional", "variables are given by name, but name: str can't be"),
         (f"{FUNCTIONS}:unmakeable", "the type of thing can't be made from JSON"),
-        ("os:system", "standard library"),
-        ("antigravity:run", "standard library"),
     ],
 )
 def test_what_cannot_be_run_is_explained(path: str, reason: str) -> None:
     with pytest.raises(AgentMisconfiguredError) as raised:
-        find_function(path, ())
+        find_function(path, (FUNCTIONS, "no_such_package"))
 
     assert reason in raised.value.message
     assert repr(path) in raised.value.message
@@ -51,9 +50,55 @@ def test_a_module_that_fails_to_import_is_explained(
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(AgentMisconfiguredError) as raised:
-        find_function(f"{module}:run", ())
+        find_function(f"{module}:run", [module])
 
     assert reason.format(module=module) in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "name", ["sideeffect", "sideeffect.inner", "os", "antigravity", "setuptools", FUNCTIONS]
+)
+@pytest.mark.parametrize("allowed", [(), ("side", "sideeffects", "sideeffect.other", "tests.unit")])
+def test_no_module_is_imported_that_nobody_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, allowed: tuple[str, ...]
+) -> None:
+    effect = tmp_path / "effect"
+    package = tmp_path / "sideeffect"
+    package.mkdir()
+    for file in ("__init__.py", "inner.py"):
+        (package / file).write_text(f"open({str(effect)!r}, 'w')\ndef run(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(AgentMisconfiguredError) as raised:
+        find_function(f"{name}:not_offered", allowed)
+
+    assert f"{name} is not among the modules that agents may use" in raised.value.message
+    assert "CELERIAC_AGENT_MODULES" in raised.value.message
+    assert not effect.exists()
+    assert "sideeffect" not in sys.modules
+
+
+def test_what_a_module_has_only_imported_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "borrowing.py").write_text("from subprocess import run\nfrom os import system\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("run", "system"):
+        with pytest.raises(AgentMisconfiguredError, match=f"{name} comes from "):
+            find_function(f"borrowing:{name}", ["borrowing"])
+
+
+def test_installed_packages_declare_modules_by_entry_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "declared-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: declared\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[celeriac.agents]\nshop = declared_shop.agents\nscore = declared_office:score\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(declared_modules()) >= {"declared_shop.agents", "declared_office"}
 
 
 @pytest.mark.parametrize("allowed", [FUNCTIONS, "tests.support", "tests"])

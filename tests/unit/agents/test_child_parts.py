@@ -1,13 +1,15 @@
 """The pure parts of talking with child processes."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child.environment import child_environment
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.lines import MAX_LINE, LineSplitter
 from celeriac.agents.child.protocol import ErrorReport, UsageMessage, parse_line
+from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     MemoryLimitError,
@@ -17,6 +19,8 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.guard import CANNOT_EXECUTE, CANNOT_GUARD
+from celeriac.kit.process import UserIds
+from celeriac.kit.users import ChildUser
 
 
 def test_lines_are_cut_wherever_chunks_end() -> None:
@@ -101,22 +105,76 @@ def test_the_end_of_a_child_is_put_into_words(
     assert error.details["exit_code"] == returncode
 
 
+RESERVED = frozenset({"OPENAI_API_KEY", "CRM_AUTHORIZATION", "DATABASE_URL", "REDIS_URL"})
+WORKER = {
+    "PATH": "/bin",
+    "LC_ALL": "C",
+    "HOME": "/root",
+    "USER": "root",
+    "SHOP_URL": "x",
+    "SHOP_TOKEN": "y",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "CRM_AUTHORIZATION": "secret",
+    "DATABASE_URL": "postgresql://secret",
+    "OPENAI_API_KEY": "secret",
+    "CELERIAC_SECRET_KEY": "secret",
+    "openai_api_key": "secret",
+}
+
+
 def test_a_child_sees_what_programs_need_and_what_is_named() -> None:
-    environment = {
+    bounds = Confinement(WORKER, EnvironmentRule(("SHOP_*", "NOT_SET"), RESERVED))
+
+    seen = bounds.environment(["SHOP_URL", "NOT_SET"], home=Path("/work"))
+
+    plain = {"PATH": "/bin", "LC_ALL": "C", "HOME": "/root", "USER": "root"}
+    assert seen == {**plain, "SHOP_URL": "x"}
+    assert bounds.environment(home=Path("/work")) == plain
+    assert "secret" not in repr(bounds)
+
+
+def test_a_child_of_another_user_is_told_who_it_is() -> None:
+    user = ChildUser("celeriac-agent", UserIds(1234, 1234))
+    bounds = Confinement(WORKER, EnvironmentRule(("HOME",)), user)
+
+    seen = bounds.environment(home=Path("/work"))
+
+    assert seen == {
         "PATH": "/bin",
         "LC_ALL": "C",
-        "SHOP_URL": "x",
-        "DATABASE_URL": "postgresql://secret",
-        "OPENAI_API_KEY": "secret",
-        "CELERIAC_SECRET_KEY": "secret",
+        "HOME": "/work",
+        "USER": "celeriac-agent",
+        "LOGNAME": "celeriac-agent",
+        "SHELL": "/bin/sh",
     }
 
-    seen = child_environment(environment, ["SHOP_URL", "NOT_SET"])
 
-    assert seen == {"PATH": "/bin", "LC_ALL": "C", "SHOP_URL": "x"}
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CELERIAC_SECRET_KEY",
+        "celeriac_secret_key",
+        "CELERIAC_ANYTHING",
+        "CELERY_BROKER_URL",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "OPENAI_API_KEY",
+        "openai_api_key",
+        "OpenAI_Api_Key",
+        "CRM_AUTHORIZATION",
+    ],
+)
+def test_a_child_never_sees_what_configures_celeriac(name: str) -> None:
+    bounds = Confinement(WORKER, EnvironmentRule(("*", name), RESERVED))
+    with pytest.raises(AgentMisconfiguredError, match=f"names {name}, which configures") as raised:
+        bounds.environment(["SHOP_URL", name], home=Path("/work"))
+    assert raised.value.details["field"] == "environment"
+    assert not raised.value.retryable
 
 
-@pytest.mark.parametrize("name", ["CELERIAC_SECRET_KEY", "CELERY_BROKER_URL", "DATABASE_URL"])
-def test_a_child_never_sees_our_own_secrets(name: str) -> None:
-    with pytest.raises(AgentMisconfiguredError, match=f"names {name}, which is Celeriac's own"):
-        child_environment({name: "secret"}, [name])
+@pytest.mark.parametrize("allowed", [(), ("SHOP_URL",), ("shop_token",), ("SHOP",), ("?HOP",)])
+def test_a_child_sees_nothing_that_no_administrator_lists(allowed: tuple[str, ...]) -> None:
+    bounds = Confinement(WORKER, EnvironmentRule(allowed, RESERVED))
+    for name in ("SHOP_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "HOME"):
+        with pytest.raises(AgentMisconfiguredError, match=f"{name}.*CELERIAC_AGENT_ENVIRONMENT"):
+            bounds.environment([name], home=Path("/work"))

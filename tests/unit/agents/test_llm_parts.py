@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from pydantic_ai import ModelRetry, UsageLimitExceeded
+from pydantic_ai.models.openai import OpenAIChatModel
 
 from celeriac.adapters.memory import MemoryRunContext
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
+from celeriac.agents.llm.chat_models import ChatModels
+from celeriac.agents.llm.clients import Clients
 from celeriac.agents.llm.deltas import Deltas
 from celeriac.agents.llm.model_errors import translated
 from celeriac.agents.llm.structured import StructuredOutput
@@ -147,7 +150,7 @@ def test_a_fitting_answer_becomes_the_value(
 ) -> None:
     output = StructuredOutput(schema)
 
-    assert output.check(answer) == answer
+    assert asyncio.run(output.check(answer)) == answer
     assert output.value(answer) == value
 
 
@@ -164,14 +167,14 @@ def test_the_model_is_told_what_is_wrong(
     schema: dict[str, Any], answer: dict[str, Any], fault: str
 ) -> None:
     with pytest.raises(ModelRetry, match=fault):
-        StructuredOutput(schema).check(answer)
+        asyncio.run(StructuredOutput(schema).check(answer))
 
 
 @pytest.mark.parametrize(
     ("text", "says"), [("so what", "no JSON"), ("[1]", "no JSON object"), ('{"n": "x"}', "integer")]
 )
 def test_an_unusable_answer_is_explained(text: str, says: str) -> None:
-    assert says in StructuredOutput(OBJECT).explain(text)
+    assert says in asyncio.run(StructuredOutput(OBJECT).explain(text))
 
 
 def test_a_recursive_schema_is_refused_with_its_field() -> None:
@@ -188,9 +191,40 @@ def test_a_recursive_schema_is_refused_with_its_field() -> None:
     assert raised.value.details["field"] == "output_schema"
 
 
+def test_a_schema_that_would_be_written_out_at_length_is_refused_before_it_is() -> None:
+    levels: dict[str, Any] = {
+        f"d{n}": {
+            "type": "object",
+            "properties": {name: {"$ref": f"#/$defs/d{n + 1}"} for name in "ab"},
+        }
+        for n in range(14)
+    }
+    schema = {**levels["d0"], "$defs": {**levels, "d14": {"type": "string"}}}
+
+    with pytest.raises(AgentMisconfiguredError, match="more than 5000 subschemas") as raised:
+        StructuredOutput(schema)
+
+    assert raised.value.details["field"] == "output_schema"
+
+
 def test_the_callers_schema_stays_as_it_is() -> None:
     schema = {"type": "object", "properties": {"n": {"title": "N"}}}
 
     StructuredOutput(schema)
 
     assert schema == {"type": "object", "properties": {"n": {"title": "N"}}}
+
+
+def test_models_are_made_anew_for_another_event_loop() -> None:
+    """Connections belong to their loop: one that has ended takes them with it."""
+    models = ChatModels(Clients(silence_seconds=1))
+
+    async def twice() -> tuple[OpenAIChatModel, OpenAIChatModel]:
+        return models.of(CHOICE), models.of(CHOICE)
+
+    first, again = asyncio.run(twice())
+    second, _ = asyncio.run(twice())
+
+    assert first is again
+    assert second is not first
+    assert second.client is not first.client

@@ -22,6 +22,7 @@ from celeriac.domain.agent import McpServer
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.addresses import OutboundGuard
 from celeriac.kit.jsontypes import storable
+from tests.support.confined import confined
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_programs_see_what_is_named_and_what_programs_need() -> None:
     servers = ToolServers.configured(
         programs={"files": (["/opt/files"], ["TOKEN", "ABSENT"])},
         addresses={"crm": ("http://crm.internal/mcp", {"Authorization": "AUTH"})},
-        environment=environment,
+        confinement=confined(environment),
         guard=OutboundGuard(),
     )
 
@@ -145,6 +146,6 @@ def test_a_header_without_its_variable_is_told() -> None:
         ToolServers.configured(
             programs={},
             addresses={"crm": ("http://crm.internal/mcp", {"Authorization": "AUTH"})},
-            environment={},
+            confinement=confined({}),
             guard=OutboundGuard(),
         )

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from celeriac.api.json_route import MAX_DEPTH, parse
-from celeriac.domain.errors import InvalidInputError, MalformedJsonError
+from celeriac.api.json_route import MAX_VALUES, parse
+from celeriac.domain.errors import InvalidInputError, MalformedJsonError, TooLargeError
+from celeriac.kit.jsontypes import MAX_DEPTH
 
 
 def _nested(levels: int) -> bytes:
@@ -45,8 +46,25 @@ def test_what_can_t_be_stored_is_refused(body: bytes) -> None:
         parse(body)
 
 
+@pytest.mark.parametrize("digits", [str(2**64), str(2**63 * 3), str(-(2**63) - 1), "1" + "0" * 300])
+def test_integers_beyond_64_bits_are_refused_in_the_words_for_results(digits: str) -> None:
+    with pytest.raises(InvalidInputError, match="an integer beyond 64 bits; send it as a text"):
+        parse(f'{{"variables": {{"n": {digits}}}}}'.encode())
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"NaN", b"1e999", b'"\\ud800"', b"\xff", b"{'a': 1}", _nested(100_000)]
+    "body",
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"1" + b"0" * 5_000,
+        b"1e999",
+        b'"\\ud800"',
+        b"\xff",
+        b"{'a': 1}",
+        _nested(4_000),
+    ],
 )
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedJsonError):
@@ -57,3 +75,12 @@ def test_the_place_of_a_nul_is_named() -> None:
     with pytest.raises(InvalidInputError) as caught:
         parse(b'{"items": [{"a": "x"}, {"a": "y\\u0000"}]}')
     assert caught.value.field == "items.1.a"
+
+
+@pytest.mark.parametrize("body", [b"[" + b"[]," * 5_001 + b"[]]", b"[" + b"1," * 10_001 + b"1]",
+                                  _nested(100_000)])  # fmt: skip
+def test_more_values_than_are_needed_are_refused_unread(body: bytes) -> None:
+    with pytest.raises(TooLargeError) as caught:
+        parse(body)
+    assert caught.value.details["limit"] == MAX_VALUES
+    assert parse(b'["' + b"," * 100_000 + b'"]') == ["," * 100_000], "texts may be long"

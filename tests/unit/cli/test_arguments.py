@@ -2,7 +2,8 @@
 
 import pytest
 
-from celeriac.cli.arguments import worker_arguments
+from celeriac.cli.arguments import include_arguments, worker_arguments
+from celeriac.cli.exits import UsageProblemError
 
 QUEUES = ("task_execution", "default")
 
@@ -69,3 +70,19 @@ def test_the_last_of_several_pools_counts() -> None:
 
 def test_long_options_are_not_taken_for_short_ones() -> None:
     assert "--concurrency=100" in _defaults_of("--config=mine")
+
+
+@pytest.mark.parametrize("given", [("--pool=gevent",), ("-P", "eventlet"), ("-Pgevent",)])
+def test_pools_that_replace_threads_are_refused(given: tuple[str, ...]) -> None:
+    with pytest.raises(UsageProblemError, match="not supported; use threads, prefork or solo"):
+        worker_arguments(given, QUEUES)
+
+
+def test_modules_to_load_become_one_option() -> None:
+    assert include_arguments(["json", "email.mime, csv"]) == ["--include=json,email.mime,csv"]
+    assert include_arguments([]) == []
+
+
+def test_a_module_that_is_nowhere_is_refused() -> None:
+    with pytest.raises(UsageProblemError, match=r"--include nosuch\.tasks"):
+        include_arguments(["json", "nosuch.tasks"])

@@ -60,6 +60,8 @@ def test_what_fits_is_taken(
 
 
 def test_each_fault_of_a_form_is_named() -> None:
+    with pytest.raises(AnswerInvalidError, match="an integer beyond 64 bits"):
+        check_answer(QuestionKind.TOOL, None, Answer(approved=True, value={"n": 2**63}))
     with pytest.raises(AnswerInvalidError) as refused:
         check_answer(QuestionKind.FORM, NUMBER, Answer(approved=True, value={"n": "one"}))
 

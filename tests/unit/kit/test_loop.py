@@ -1,12 +1,17 @@
 """The event loop on a thread of its own."""
 
 import asyncio
+import contextlib
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from celeriac.kit.loop import LeftBehindError, LoopThread
+from celeriac.kit.loop import LeftBehindError, LoopEndedError, LoopThread
+from celeriac.kit.threads import FILES, PROCESSES
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -84,3 +89,94 @@ def test_a_blocked_loop_is_replaced_and_a_live_one_is_kept(loop: LoopThread) -> 
         assert loop.start(answer()).result() == "alive"
     finally:
         release.set()
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+
+
+def _exit_in_callback(loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon_threadsafe(sys.exit, 1)
+
+
+def _stop_and_close(loop: asyncio.AbstractEventLoop) -> None:
+    _stop(loop)
+    while not loop.is_closed():
+        with contextlib.suppress(RuntimeError):
+            loop.close()
+
+
+def _kill_thread(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop's thread raise, wherever it is."""
+    thread = next(each for each in threading.enumerate() if each.name == "test")
+    number = ctypes.c_ulong(thread.ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(SystemExit))
+    loop.call_soon_threadsafe(lambda: None)
+
+
+ENDS = {each.__name__: each for each in (_stop, _exit_in_callback, _stop_and_close, _kill_thread)}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_loop_that_ends_is_replaced_and_ends_at_once_what_ran_on_it(
+    loop: LoopThread, how: str
+) -> None:
+    cleaned = threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            cleaned.set()
+
+    async def answer() -> str:
+        await asyncio.sleep(0)
+        return "alive"
+
+    running = [loop.start(work()) for _ in range(3)]
+    assert loop.start(answer()).result() == "alive"
+    first = loop.loop
+    ENDS[how](first)
+    for each in running:
+        assert each.wait(10), "it must not hang"
+        with pytest.raises(LoopEndedError):
+            each.result()
+    assert loop.start(answer()).result() == "alive"
+    assert loop.loop is not first
+    assert cleaned.wait(10), "what was left is cancelled"
+    wait_until(first.is_closed, "the loop is closed")
+
+
+def test_what_a_blocked_loop_held_up_ends_when_it_is_replaced(loop: LoopThread) -> None:
+    blocking, release = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocking.set()
+        release.wait(30)
+
+    waiting = loop.start(asyncio.sleep(600))
+    loop.start(block())
+    assert blocking.wait(5), "the coroutine must hold the loop"
+    try:
+        assert loop.renew()
+        assert waiting.wait(5), "it must not wait for a loop that was given up"
+    finally:
+        release.set()
+    with pytest.raises(LoopEndedError):
+        waiting.result()
+
+
+def test_name_resolution_waits_for_nobody_elses_threads(loop: LoopThread) -> None:
+    async def resolve() -> bool:
+        return bool(await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80))
+
+    release = threading.Event()
+    calls = [pool.submit(release.wait, 60) for pool in (FILES, PROCESSES) for _ in range(40)]
+    try:
+        resolving = loop.start(resolve())
+        assert resolving.wait(20)
+        assert resolving.result()
+    finally:
+        release.set()
+        for call in calls:
+            call.result()

@@ -10,7 +10,8 @@ from celeriac.kit.outbound import OutboundRefusedError, guarded_client
 NOWHERE_ELSE = OutboundGuard()
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8",
+                                     "::ffff:0:8.8.8.8", "168.63.129.17"])  # fmt: skip
 def test_the_public_internet_may_be_reached(address: str) -> None:
     assert is_public(ip_address(address))
 
@@ -32,6 +33,20 @@ def test_the_public_internet_may_be_reached(address: str) -> None:
         "::127.0.0.1",
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
+        "64:ff9b:1::a00:1",
+        "64:ff9b:1:ffff::8.8.8.8",
+        "::ffff:0:10.0.0.1",
+        "::ffff:0:a9fe:a9fe",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "64:ff9b::a83f:8110",
+        "2002:a83f:8110::",
+        "100.100.100.200",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "192.88.99.1",
+        "3fff::1",
+        "5f00::1",
         "2002:7f00:1::",
         "2001:0:4136:e378:8000:63bf:3fff:fdd2",
         "fe80::1",

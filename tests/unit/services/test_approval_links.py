@@ -28,6 +28,17 @@ def test_it_ends_with_its_question() -> None:
         LINKS.read(LINKS.token(uuid4(), datetime.now(UTC) - timedelta(seconds=1)))
 
 
+def test_it_ends_by_the_clock_that_its_question_ends_by() -> None:
+    clock = [SOON.timestamp() - 1]
+    links = ApprovalLinks("a key of tests alone: 0123456789abcdef", lambda: clock[0])
+    approval_id = uuid4()
+    token = links.token(approval_id, SOON)
+    assert links.read(token).approval_id == approval_id
+    clock[0] = SOON.timestamp()
+    with pytest.raises(LinkInvalidError):
+        links.read(token)
+
+
 @given(st.text(max_size=120))
 def test_nothing_made_up_is_read(token: str) -> None:
     with pytest.raises(LinkInvalidError):

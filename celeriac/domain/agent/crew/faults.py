@@ -3,12 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from celeriac.domain.agent.crew.nodes import CrewAgent, CrewTask, Process
 from celeriac.domain.agent.crew.texts import texts_of
 from celeriac.domain.errors import SchemaInvalidError, TemplateInvalidError
 from celeriac.domain.prompt import compiled
 from celeriac.domain.schema import check_schema
+
+MAX_CREW_TEMPLATES = 20_000
+"""Words and signs within the tags of all templates of a crew."""
+
+_MAX_REPORTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +40,13 @@ class Shape:
 
 
 def faults_of(shape: Shape) -> list[Fault]:
-    """Return everything that is wrong with a graph, in the order of its nodes; none: it runs.
+    """Return everything that is wrong with a graph, in the order of its nodes; none: it is sound.
 
     What follows from another fault is left out: edges are judged once all ids are good, and who
-    can be reached once there is no cycle.
+    can be reached once there is no cycle. Templates and schemas are another matter
+    (`faults_of_content`).
     """
-    found = [*_emptiness(shape), *_doubles(shape), *_texts(shape), *_schemas(shape)]
-    found += [*_manager(shape), *_assignments(shape)]
+    found = [*_emptiness(shape), *_doubles(shape), *_manager(shape), *_assignments(shape)]
     edges = [*_unknown_context(shape.tasks)]
     if not edges:
         cycle = _cycle(shape.tasks)
@@ -62,16 +68,32 @@ def _doubles(shape: Shape) -> Iterator[Fault]:
                 yield Fault(f"{name}.{node}", f"{count} {name} have this id; give each its own")
 
 
-def _texts(shape: Shape) -> Iterator[Fault]:
-    for place, text in texts_of(shape.agents, shape.tasks):
+def faults_of_content(agents: Sequence[CrewAgent], tasks: Sequence[CrewTask]) -> list[Fault]:
+    """Return what is wrong with the templates and schemas of a crew: the first ten faults.
+
+    May take a second: no work for an event loop.
+    """
+    return list(islice(chain(_texts(agents, tasks), _schemas(tasks)), _MAX_REPORTED))
+
+
+def _texts(agents: Sequence[CrewAgent], tasks: Sequence[CrewTask]) -> Iterator[Fault]:
+    size = 0
+    for place, text in texts_of(agents, tasks):
         try:
-            compiled(text)
+            size += compiled(text).size
         except TemplateInvalidError as error:
             yield Fault(place, error.message)
+        if size > MAX_CREW_TEMPLATES:
+            yield Fault(
+                place,
+                f"with this one the crew's templates have more than {MAX_CREW_TEMPLATES} words and "
+                "signs together; shorten them",
+            )
+            return
 
 
-def _schemas(shape: Shape) -> Iterator[Fault]:
-    for task in shape.tasks:
+def _schemas(tasks: Sequence[CrewTask]) -> Iterator[Fault]:
+    for task in tasks:
         if task.output_schema is not None:
             try:
                 check_schema(task.output_schema, field="output_schema")

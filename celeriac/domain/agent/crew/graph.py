@@ -6,10 +6,10 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from celeriac.domain.agent.base import Strict, Word
-from celeriac.domain.agent.crew.faults import Fault, Shape, faults_of
+from celeriac.domain.agent.crew.faults import Fault, Shape, faults_of, faults_of_content
 from celeriac.domain.agent.crew.nodes import CrewAgent, CrewTask, ModelName, Process
 from celeriac.domain.agent.crew.texts import rendered_agent, rendered_task, texts_of
-from celeriac.domain.prompt import compiled
+from celeriac.domain.prompt import Budget, compiled
 from celeriac.kit.jsontypes import JsonObject
 
 PROMPT = "prompt"
@@ -17,7 +17,9 @@ PROMPT = "prompt"
 
 
 class CrewGraph(Strict):
-    """A crew that can be run: making one with faults raises ValidationError naming each node.
+    """A crew whose graph is sound: making one with faults raises ValidationError naming each node.
+
+    `check` judges its templates and schemas too, which takes longer.
 
     Tasks run in the order of the list; the last one's output is the crew's result, and every
     other task's output must reach it along context edges.
@@ -48,21 +50,31 @@ class CrewGraph(Strict):
             Shape(self.agents, self.tasks, self.process, self.manager_agent, self.manager_model)
         )
 
+    def check(self) -> list[Fault]:
+        """Return what is wrong with the templates and schemas, ten faults at most; none: it runs.
+
+        Not for an event loop: it may take a second.
+        """
+        return faults_of_content(self.agents, self.tasks)
+
     @property
     def variables(self) -> frozenset[str]:
         """The names that the crew's templates read."""
         texts = texts_of(self.agents, self.tasks)
         return frozenset().union(*(compiled(text).variables for _, text in texts))
 
-    def render(self, variables: JsonObject, prompt: str = "") -> Self:
-        """Return the crew with all its texts rendered.
+    def render(self, variables: JsonObject, prompt: str = "", budget: Budget | None = None) -> Self:
+        """Return the crew with all its texts rendered, together paid for from one budget.
 
         Raises TemplateRenderError naming the node and the variable.
         """
+        if budget is None:
+            with Budget() as own:
+                return self.render(variables, prompt, own)
         known = {PROMPT: prompt, **variables}
         return self.model_copy(
             update={
-                "agents": tuple(rendered_agent(agent, known) for agent in self.agents),
-                "tasks": tuple(rendered_task(task, known) for task in self.tasks),
+                "agents": tuple(rendered_agent(agent, known, budget) for agent in self.agents),
+                "tasks": tuple(rendered_task(task, known, budget) for task in self.tasks),
             }
         )

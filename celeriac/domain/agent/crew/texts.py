@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from celeriac.domain.agent.crew.nodes import CrewAgent, CrewTask
 from celeriac.domain.errors import TemplateRenderError
-from celeriac.domain.prompt import compiled
+from celeriac.domain.prompt import Budget, compiled
 from celeriac.kit.jsontypes import JsonObject
 
 AGENT_TEXTS = ("role", "goal", "backstory")
@@ -24,21 +24,23 @@ def texts_of(agents: Sequence[CrewAgent], tasks: Sequence[CrewTask]) -> Iterator
             yield f"tasks.{task.id}.{name}", getattr(task, name)
 
 
-def rendered_agent(agent: CrewAgent, variables: JsonObject) -> CrewAgent:
+def rendered_agent(agent: CrewAgent, variables: JsonObject, budget: Budget) -> CrewAgent:
     """Return `agent` with its texts rendered; raises TemplateRenderError naming the text."""
-    return _rendered(agent, "agents", AGENT_TEXTS, variables)
+    return _rendered(agent, "agents", AGENT_TEXTS, variables, budget)
 
 
-def rendered_task(task: CrewTask, variables: JsonObject) -> CrewTask:
+def rendered_task(task: CrewTask, variables: JsonObject, budget: Budget) -> CrewTask:
     """Return `task` with its texts rendered; raises TemplateRenderError naming the text."""
-    return _rendered(task, "tasks", TASK_TEXTS, variables)
+    return _rendered(task, "tasks", TASK_TEXTS, variables, budget)
 
 
-def _rendered(node: Node, kind: str, names: Sequence[str], variables: JsonObject) -> Node:
+def _rendered(
+    node: Node, kind: str, names: Sequence[str], variables: JsonObject, budget: Budget
+) -> Node:
     texts = {}
     for name in names:
         try:
-            texts[name] = compiled(getattr(node, name)).render(variables)
+            texts[name] = compiled(getattr(node, name)).render(variables, budget)
         except TemplateRenderError as error:
             raise TemplateRenderError(
                 f"The crew's {kind}.{node.id}.{name}: {error.message}",

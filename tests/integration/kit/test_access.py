@@ -2,17 +2,26 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from celeriac.embedded.access import grant_reading, grant_search
 from celeriac.embedded.service_user import USER_NAME, find_service_user
+from celeriac.kit.access import grant_reading, grant_search
 from celeriac.kit.process import UserIds
+from tests.support.places import temporary_directory
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has a service user")
 
 STRANGER = UserIds(user=65534, group=65534)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty directory that other users can reach."""
+    with temporary_directory() as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Let the service user reach what lies in directories that are closed to it.
+"""Let another user reach what lies in directories that are closed to it, and nothing else.
 
 Root's own directories (/root is 0700 nearly everywhere) may hold the home or the virtual
 environment. Opening them to everybody would weaken the machine; an access control entry for one
@@ -21,6 +21,8 @@ _NO_ID = 0xFFFFFFFF
 _OWNER, _USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _MASKED = (_USER, _GROUP_OWNER, _GROUP)
 _SEARCH = 0x1
+_READ = 0x4
+_MOST_LINKS = 40
 
 # Permissions by tag and id; sorted by these is the order that the kernel demands.
 _Entries = dict[tuple[int, int], int]
@@ -29,11 +31,11 @@ _Entries = dict[tuple[int, int], int]
 def grant_search(path: Path, user: UserIds) -> None:
     """Let `user` pass through every directory above `path`, without letting it list them.
 
-    Where the file system has no access control lists, those directories become passable (not
-    readable) for everybody. Raises OSError where neither works.
+    That goes for what it links to as well. Where the file system has no access control lists, those
+    directories become passable (not readable) for everybody. Raises OSError where neither works.
     """
-    for directory in path.resolve().parents:
-        if not _may_search(directory, user):
+    for directory in _directories_above(path):
+        if not _permits(directory, user, _SEARCH):
             _grant_search_of(directory, user)
 
 
@@ -51,17 +53,52 @@ def grant_reading(directory: Path) -> None:
                 _add_mode(path, stat.S_IROTH | (stat.S_IXOTH if owner_runs else 0))
 
 
-def _may_search(directory: Path, user: UserIds) -> bool:
-    status = directory.stat()
-    entries = _read_entries(directory)
+def first_closed(path: Path, user: UserIds, *, above: bool = True) -> Path | None:
+    """Return what keeps `user` from reading `path` or, a program, from running it; or None.
+
+    Links are followed: that is a directory above the file, unless `above` is false, or the file or
+    directory itself. Raises OSError where there is no such path.
+    """
+    for directory in _directories_above(path) if above else ():
+        if not _permits(directory, user, _SEARCH):
+            return directory
+    place = path.resolve(strict=True)
+    mode = place.stat().st_mode
+    wanted = _READ
+    if stat.S_ISDIR(mode):
+        wanted |= _SEARCH
+    elif mode & stat.S_IXUSR:
+        wanted = _SEARCH  # a program need not be readable
+    return None if _permits(place, user, wanted) else place
+
+
+def _directories_above(path: Path) -> list[Path]:
+    """Return the directories that lead to `path`, and to what it links to; the upper ones first."""
+    found: dict[Path, None] = {}
+    place = path.absolute()
+    for _ in range(_MOST_LINKS):
+        directory = place.parent.resolve()
+        found |= dict.fromkeys((*reversed(directory.parents), directory))
+        if not place.is_symlink():
+            break
+        place = directory / place.readlink()
+    return list(found)
+
+
+def _permits(path: Path, user: UserIds, bits: int) -> bool:
+    """Whether `user`, who is in no group but its own, has the rights `bits` on `path`."""
+    status = path.stat()
+    entries = _read_entries(path)
+    mask = entries.get((_MASK, _NO_ID), bits)
     if status.st_uid == user.user:
-        return bool(status.st_mode & stat.S_IXUSR)
-    if (_USER, user.user) in entries:
-        mask = entries.get((_MASK, _NO_ID), _SEARCH)
-        return bool(entries[_USER, user.user] & mask & _SEARCH)
-    if status.st_gid == user.group:
-        return bool(entries[_GROUP_OWNER, _NO_ID] & _SEARCH)
-    return bool(status.st_mode & stat.S_IXOTH)
+        granted = status.st_mode >> 6
+    elif (_USER, user.user) in entries:
+        granted = entries[_USER, user.user] & mask
+    elif status.st_gid == user.group:
+        granted = entries[_GROUP_OWNER, _NO_ID] & mask
+    else:
+        granted = status.st_mode
+    return granted & bits == bits
 
 
 def _grant_search_of(directory: Path, user: UserIds) -> None:

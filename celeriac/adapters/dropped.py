@@ -1,0 +1,54 @@
+"""Messages that can't be processed: each is logged and counted, then acknowledged."""
+
+import re
+import threading
+
+import structlog
+
+from celeriac.logs import clip
+
+logger = structlog.get_logger(__name__)
+
+_EXCERPT = 200
+_OPAQUE = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
+"""Base64 and keys: what they hold must not be in the log, and nobody could read it there."""
+
+
+class DroppedMessages:
+    """Counts this process's dropped messages. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        """Start at none."""
+        self._lock = threading.Lock()
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How many messages this process has dropped."""
+        return self._count
+
+    def record(
+        self, reason: str, content: object, *, queue: object = None, task: object = None
+    ) -> None:
+        """Log that a message is dropped, with a masked excerpt of its `content`, and count it."""
+        with self._lock:
+            self._count += 1
+        data = content if isinstance(content, (bytes, bytearray, memoryview, str)) else b""
+        logger.error(
+            "message.dropped",
+            reason=clip(reason),
+            queue=clip(queue) if queue is not None else None,
+            task_name=clip(task) if task is not None else None,
+            size=len(data),
+            excerpt=_excerpt(data),
+        )
+
+
+def _excerpt(content: bytes | bytearray | memoryview | str) -> str:
+    start = content[: _EXCERPT * 4]
+    text = start if isinstance(start, str) else bytes(start).decode(errors="backslashreplace")
+    return clip(_OPAQUE.sub("…", text), _EXCERPT)
+
+
+dropped_messages = DroppedMessages()
+"""The count of this process: the transport and the consumer, which Celery makes, share it."""

@@ -1,0 +1,118 @@
+"""Named pools of threads for blocking calls that are made on an event loop.
+
+A loop's default executor serves name resolution, and what users put there. Our own work never waits
+behind that: each kind of it has a pool of its own, sized for what it waits for.
+"""
+
+import asyncio
+import contextvars
+import functools
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Threads(Executor):
+    """At most `size` threads, started when they are needed.
+
+    They are daemons. Those of the standard library's pool are waited for when the interpreter
+    ends, so that one call that hangs keeps the whole process from ending.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        """Start nothing yet; threads are called `name`."""
+        self._name = name
+        self._size = size
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._pending: set[Future[Any]] = set()
+        self._idle = threading.Semaphore(0)
+        self._starting = threading.Lock()
+        self._count = 0
+        self._closed = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a thread call `fn`; see `concurrent.futures.Executor.submit`.
+
+        Raises RuntimeError after `shutdown`, and where no thread can be started at all.
+        """
+        future: Future[T] = Future()
+        with self._starting:
+            if self._closed:
+                raise RuntimeError(f"The thread pool {self._name} is closed.")
+            self._start_one()
+            self._pending.add(future)
+            future.add_done_callback(self._pending.discard)
+            self._calls.put(functools.partial(_call, future, fn, args, kwargs))
+        return future
+
+    async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return `fn(…)`, called in a thread with the caller's context variables."""
+        call = functools.partial(contextvars.copy_context().run, fn, *args, **kwargs)
+        return await asyncio.wrap_future(self.submit(call))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of Executor
+        """Take no more calls; with `cancel_futures` those that wait are never made."""
+        with self._starting:
+            self._closed = True
+            pending = list(self._pending)
+            for _ in range(self._count):
+                self._calls.put(None)
+        for future in pending:
+            if cancel_futures:
+                future.cancel()
+            if wait and not future.cancelled():
+                future.exception()
+
+    def _start_one(self) -> None:
+        """Start a thread for the next call, unless one is idle or there are enough."""
+        if self._idle.acquire(blocking=False) or self._count >= self._size:
+            return
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if self._count == 0:
+                raise
+        else:
+            self._count += 1
+
+    def _work(self) -> None:
+        while True:
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                self._idle.release()
+                call = self._calls.get()
+            if call is None:
+                return
+            call()
+            del call  # an idle thread must not keep what it has worked on
+
+
+def _call(
+    future: Future[T], fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = fn(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001 - belongs to who waits for the call
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+FILES = Threads("files", 8)
+"""For reading, copying and removing files, and importing modules."""
+
+PROCESSES = Threads("processes", 4)
+"""For starting child processes and reading the table of processes."""
+
+CHECKS = Threads("checks", 4)
+"""For schemas, values and templates that take longer than a loop has: they compute, or wait for a
+process that does."""

@@ -1,0 +1,186 @@
+"""The user that child processes run as, where that is not our own: who it is, and what it is given.
+
+Only root can start processes as somebody else. What it starts then owns the directories that it
+works in, and nothing more.
+"""
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from celeriac.kit.access import first_closed, grant_search
+from celeriac.kit.process import UserIds
+
+_USERADD = (
+    "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
+    "--shell", "/usr/sbin/nologin",
+)  # fmt: skip
+_TIMEOUT_SECONDS = 30
+_PRIVATE = 0o700
+_SHELL = "/bin/sh"
+
+_CAPABILITIES = {0: "CAP_CHOWN", 6: "CAP_SETGID", 7: "CAP_SETUID"}
+
+
+class UnreachableError(OSError):
+    """The user that a process is to run as can't have or read what it needs; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildUser:
+    """Who child processes run as: without `ids` the user of this process."""
+
+    name: str = ""
+    ids: UserIds | None = None
+
+    def variables(self, home: Path) -> Mapping[str, str]:
+        """Return the environment variables that tell a process who it is; `home` is its home."""
+        if self.ids is None:
+            return {}
+        return {
+            "HOME": str(home.absolute()), "USER": self.name, "LOGNAME": self.name, "SHELL": _SHELL,
+        }  # fmt: skip
+
+    def own(self, directory: Path) -> None:
+        """Make `directory` if need be, and give it to the user, reachable and closed to others.
+
+        What is in it already is given too. Nobody but us may have been able to write above it.
+        Raises UnreachableError.
+        """
+        directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        if self.ids is None:
+            return
+        try:
+            if directory.lstat().st_uid != self.ids.user:
+                self._give_tree(directory, self.ids)
+            grant_search(directory, self.ids)
+        except OSError as error:
+            raise UnreachableError(
+                f"{directory} can't be given to {self.name}, the user that agents run as: "
+                f"{error.strerror}. Put CELERIAC_HOME on a file system whose files root may give "
+                "away."
+            ) from error
+
+    def give_file(self, path: Path) -> None:
+        """Let the user read a file of ours, closed to others, that lies in a directory of ours."""
+        if self.ids is not None:
+            os.chown(path, self.ids.user, self.ids.group, follow_symlinks=False)
+            grant_search(path, self.ids)
+
+    def let_through(self, paths: Iterable[Path]) -> None:
+        """Let the user pass through the directories above `paths`, without being able to list them.
+
+        Paths that aren't there are passed over. Raises UnreachableError.
+        """
+        if self.ids is None:
+            return
+        for path in paths:
+            try:
+                if path.exists():
+                    grant_search(path, self.ids)
+            except OSError as error:
+                raise UnreachableError(
+                    f"{self.name}, the user that agents run as, can't be let through to {path}: "
+                    f"{error.strerror}."
+                ) from error
+
+    def let_read(self, paths: Iterable[Path]) -> None:
+        """See that the user can read `paths` (run those that are programs).
+
+        It is let through the directories above them. What is closed to it otherwise stays closed:
+        raises UnreachableError. Paths that aren't there are passed over.
+        """
+        if self.ids is None:
+            return
+        wanted = [path for path in paths if path.exists()]
+        self.let_through(wanted)
+        for path in wanted:
+            closed = first_closed(path, self.ids)
+            if closed is not None:
+                raise UnreachableError(
+                    f"{self.name}, the user that agents run as, can't read {closed}. Open it, as "
+                    f"with `chmod o+rX {closed}`, or name another user with CELERIAC_AGENT_USER."
+                )
+
+    @staticmethod
+    def _give_tree(top: Path, ids: UserIds) -> None:
+        top.chmod(_PRIVATE)
+        for _, folders, files, place in os.fwalk(top):
+            for name in (*folders, *files):
+                os.chown(name, ids.user, ids.group, dir_fd=place, follow_symlinks=False)
+        os.chown(top, ids.user, ids.group, follow_symlinks=False)
+
+
+OURSELVES = ChildUser()
+"""This process's own user."""
+
+
+def system_user(name: str) -> UserIds:
+    """Return a system user, made if it doesn't exist. Needs root.
+
+    Two processes may make it at once: what counts is that it is there in the end. Raises OSError
+    that says why it can't be made.
+    """
+    try:
+        return _known(name)
+    except KeyError:
+        pass
+    try:
+        subprocess.run((*_USERADD, name), check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
+        return _known(name)
+    except (OSError, subprocess.SubprocessError, KeyError) as error:
+        try:
+            return _known(name)
+        except KeyError:
+            said = getattr(error, "stderr", None) or b""
+            raise OSError(said.decode(errors="replace").strip() or str(error)) from error
+
+
+def named_user(text: str) -> UserIds:
+    """Return the user `text`: a name, a number, or two numbers `user:group`.
+
+    Raises ValueError where there is no such user.
+    """
+    user, _, group = text.partition(":")
+    try:
+        if user.isdecimal():
+            number = int(user)
+            return UserIds(number, int(group) if group else _group_of(number))
+        if not group:
+            return _known(text)
+    except (KeyError, ValueError):
+        pass
+    raise ValueError(f"there is no user {text!r} on this machine")
+
+
+def obstacle(ids: UserIds) -> str:
+    """Return what keeps this process, which is root, from starting processes as `ids`; or nothing.
+
+    Containers may run root without its rights, or know no other user.
+    """
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.partition("CapEff:")[2].split(maxsplit=1)[0], 16)
+    missing = [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        return f"root has no {', '.join(missing)} here"
+    for kind, number in (("uid", ids.user), ("gid", ids.group)):
+        ranges = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+        starts = ((int(start), int(count)) for start, _, count in map(str.split, ranges))
+        if not any(start <= number < start + count for start, count in starts):
+            return f"there is no {kind} {number} in this user namespace"
+    return ""
+
+
+def _known(name: str) -> UserIds:
+    entry = pwd.getpwnam(name)
+    return UserIds(user=entry.pw_uid, group=entry.pw_gid)
+
+
+def _group_of(user: int) -> int:
+    try:
+        return pwd.getpwuid(user).pw_gid
+    except KeyError:
+        return user

@@ -1,0 +1,99 @@
+"""Maintenance jobs, each on a thread and a clock of its own."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from celeriac.domain.errors import DatabaseUnavailableError
+
+logger = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE = 60.0
+_LONGEST_PAUSE_UNAVAILABLE = 2.0
+"""The database is looked for more often than a bug is repeated: all work waits for it."""
+
+_SPREAD = (0.8, 1.2)
+_SHORTEST_PAUSE = 0.01
+_END_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceJob:
+    """Work to be done every `seconds`; `work` returns how much it did."""
+
+    name: str
+    seconds: float
+    work: Callable[[], int]
+
+
+class MaintenanceRunner:
+    """Runs maintenance jobs until it is closed.
+
+    A job that blocks or fails holds up no other one and never overlaps itself. One that fails is
+    logged and tried again after growing pauses; no error ends it.
+    """
+
+    def __init__(self, jobs: Sequence[MaintenanceJob]) -> None:
+        """Run `jobs`, once `ensure_running` is called."""
+        self._jobs = jobs
+        self._threads: dict[str, threading.Thread] = {}
+        self._ended = threading.Event()
+
+    def ensure_running(self) -> None:
+        """Start the jobs that don't run: at first all, later those whose thread has died."""
+        for job in self._jobs:
+            thread = self._threads.get(job.name)
+            if thread is None or not thread.is_alive():
+                thread = threading.Thread(
+                    target=self._run, args=(job,), name=f"keeper-{job.name}", daemon=True
+                )
+                self._threads[job.name] = thread
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # the system has no thread left; the next call tries again
+                    del self._threads[job.name]
+                    logger.warning("keeper.job_not_started", job=job.name, error=str(error))
+
+    def close(self) -> None:
+        """Begin nothing more, and wait a moment for what is under way."""
+        self._ended.set()
+        deadline = time.monotonic() + _END_SECONDS
+        for thread in self._threads.values():
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def _run(self, job: MaintenanceJob) -> None:
+        failures = 0
+        pause = 0.0
+        while not self._ended.wait(pause):
+            began = time.monotonic()
+            longest = _once(job)
+            if longest is None:
+                failures = 0
+                pause = max(job.seconds - (time.monotonic() - began), _SHORTEST_PAUSE)
+            else:
+                failures += 1
+                grown = min(job.seconds * 2 ** min(failures, 10), max(longest, job.seconds))
+                pause = grown * random.uniform(*_SPREAD)
+
+
+def _once(job: MaintenanceJob) -> float | None:
+    """Do a job once; return the longest pause before the next try where it failed."""
+    try:
+        done = job.work()
+    except DatabaseUnavailableError as error:
+        logger.warning(
+            "keeper.database_unavailable", job=job.name, code=error.code, error=error.message
+        )
+        return _LONGEST_PAUSE_UNAVAILABLE
+    except Exception:
+        # whatever it is, what the others do must go on, and this job must be tried again
+        logger.exception("keeper.job_failed", job=job.name)
+        return _LONGEST_PAUSE
+    if done:
+        logger.info("keeper.done", job=job.name, count=done)
+    return None

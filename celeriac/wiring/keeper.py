@@ -1,0 +1,140 @@
+"""The keeper's jobs, as the settings have them."""
+
+import time
+from urllib.parse import urlsplit
+
+import structlog
+
+from celeriac.adapters.notifications import Webhook
+from celeriac.domain.errors import ConfigurationError
+from celeriac.services.approval_links import ApprovalLinks
+from celeriac.services.audit import AuditTrail
+from celeriac.services.dispatch import Dispatch
+from celeriac.services.keeper import MaintenanceJob
+from celeriac.services.notices import Notices
+from celeriac.services.retention import Retention, RetentionPolicy
+from celeriac.wiring.container import Container
+from celeriac.wiring.options import places, secret_key
+
+logger = structlog.get_logger(__name__)
+
+KEEPER_CONNECTIONS = 11
+"""One for each job: none waits for a connection that another one holds."""
+
+_LOOKS_IN_A_LEASE = 8
+_MESSAGES_SECONDS = 2.0
+_RESERVATIONS_SECONDS = 2.0
+_NOTICE_SECONDS = 2.0
+_SEAL_SECONDS = 5.0
+_WITHDRAW_SECONDS = 15.0
+
+
+def build_maintenance(container: Container) -> list[MaintenanceJob]:
+    """Return what the keeper does; nothing is connected yet.
+
+    Raises ConfigurationError where people are to be notified and the settings for that are wrong.
+    """
+    settings = container.settings
+    options = settings.keeper
+    limit, interval = options.batch_size, options.interval_seconds
+    # often enough that the looks are an unbroken view of the database (DatabaseView)
+    look_every = min(interval, settings.worker.lease_seconds / _LOOKS_IN_A_LEASE)
+    recover, expire = container.recover, container.expire
+    notices = build_notices(container)
+    notifying = (
+        [MaintenanceJob("notify_of_approvals", _NOTICE_SECONDS, notices.send_due)]
+        if notices
+        else []
+    )
+    trail = build_audit_trail(container)
+    if trail is None:
+        logger.warning("audit.not_sealed", cure="set CELERIAC_SECRET_KEY for beat, too")
+    sealing = [MaintenanceJob("seal_audit_trail", _SEAL_SECONDS, trail.seal)] if trail else []
+    return [
+        MaintenanceJob("rescue_lost_workers", look_every, lambda: recover.lost_workers(limit)),
+        MaintenanceJob(
+            "resend_lost_messages",
+            _MESSAGES_SECONDS,
+            lambda: recover.lost_messages(older_than=options.resend_seconds, limit=limit),
+        ),
+        MaintenanceJob("resume_waiting", interval, lambda: recover.waited_enough(limit)),
+        MaintenanceJob(
+            "release_reservations",
+            _RESERVATIONS_SECONDS,
+            lambda: recover.leaked_reservations(limit),
+        ),
+        MaintenanceJob("expire_approvals", interval, lambda: expire.overdue(limit)),
+        MaintenanceJob(
+            "dispatch_due", interval, lambda: _dispatch_all(container.dispatch, interval)
+        ),
+        MaintenanceJob("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.unneeded(limit)),
+        *notifying,
+        *sealing,
+        MaintenanceJob(
+            "retention", settings.retention.interval_seconds, build_retention(container)
+        ),
+    ]
+
+
+def _dispatch_all(dispatch: Dispatch, seconds: float) -> int:
+    """Send while anything is due, for about so many seconds; return how much was sent."""
+    until = time.monotonic() + seconds
+    total = 0
+    while sent := dispatch.due():
+        total += sent
+        if time.monotonic() >= until:
+            break
+    return total
+
+
+def build_retention(container: Container) -> Retention:
+    """Return what removes what is old enough, each time it is called."""
+    settings = container.settings
+    wanted = settings.retention
+    policy = RetentionPolicy(
+        executions=wanted.executions_days,
+        sessions=wanted.sessions_days,
+        files=wanted.files_days,
+        logs=wanted.logs_days,
+        audit=wanted.audit_days,
+        idempotency_keys=wanted.idempotency_days,
+    )
+    return Retention(
+        container.database,
+        places(settings),
+        policy,
+        build_audit_trail(container),
+        batch=settings.keeper.batch_size,
+    )
+
+
+def build_audit_trail(container: Container) -> AuditTrail | None:
+    """Return what seals the audit trail, or None where there is no secret key to seal with."""
+    if container.settings.secret_key is None:
+        return None
+    return AuditTrail(container.database, secret_key(container.settings))
+
+
+def build_notices(container: Container) -> Notices | None:
+    """Return what notifies people of open questions, or None where no webhook is configured.
+
+    Raises ConfigurationError where there is no secret key to sign links with, and for an address
+    that would carry them over the internet in the clear.
+    """
+    settings = container.settings
+    webhook, secret = settings.approvals.webhook, settings.approvals.webhook_secret
+    if webhook is None or secret is None:
+        return None
+    guard = settings.outbound.guard()
+    address = urlsplit(webhook)
+    if address.scheme != "https" and not guard.names(address.hostname or ""):
+        raise ConfigurationError(
+            "CELERIAC_APPROVALS_WEBHOOK must begin with https://, unless its host is one of "
+            "CELERIAC_OUTBOUND_ALLOW_HOSTS: the links that it is sent are secrets."
+        )
+    return Notices(
+        container.database,
+        ApprovalLinks(secret_key(settings)),
+        Webhook(webhook, secret.get_secret_value(), guard),
+        public_url=settings.public_url,
+    )

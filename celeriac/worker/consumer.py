@@ -1,0 +1,213 @@
+"""Celery's consumer, which outlives bad messages and says whether it works."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import signals
+from celery.worker import state
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer.consumer import maybe_shutdown
+from kombu.exceptions import OperationalError
+
+from celeriac.adapters.dropped import dropped_messages
+from celeriac.kit.backoff import Backoff
+from celeriac.kit.urls import without_password
+from celeriac.worker.messages import fault_of, name_of
+from celeriac.worker.status import ConsumerNames, ConsumerStatus
+from celeriac.worker.unknown import UnknownTasks
+
+logger = structlog.get_logger(__name__)
+
+_TICK_SECONDS = 1.0
+_ANSWER_SECONDS = 15.0
+"""Redis answers each request for messages within a second, whether or not there is one."""
+
+_FIRST_RETRY = 0.5
+_LONGEST_RETRY = 15.0
+
+
+class Consumer(CeleryConsumer):
+    """Drops what is no task, leaves unknown tasks to other workers, and reports its condition."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Report to the app's `Lifecycle`."""
+        super().__init__(*args, **kwargs)
+        self._status: ConsumerStatus = self.app.celeriac.consumer
+        self._unknown = UnknownTasks(self)
+        self._ticked = 0.0
+        self._away = False
+
+    # the life of the consumer
+
+    def start(self) -> None:
+        """Consume until the worker stops; an error that ends it ends the worker in order."""
+        try:
+            super().start()
+        except Exception as error:
+            self.app.celeriac.give_up(f"the consumer has ended: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._status.stopped()
+
+    def on_ready(self) -> None:
+        """Say so before Celery does, so that the first report has it."""
+        self._tick()
+        super().on_ready()
+
+    def on_close(self) -> None:
+        """Forget what belonged to the connection."""
+        self._status.stopped()
+        self._unknown.connection_lost()
+        super().on_close()
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Look at the consumer's condition every second, on its own event loop."""
+        super().register_with_event_loop(hub)
+        hub.call_repeatedly(_TICK_SECONDS, self._tick)
+
+    def perform_pending_operations(self) -> None:
+        """Do what is to be done in each round of a transport without an event loop."""
+        super().perform_pending_operations()
+        if not self.hub and time.monotonic() - self._ticked >= _TICK_SECONDS:
+            self._tick()
+
+    @property
+    def free_slots(self) -> int:
+        """How many more messages the pool could work on; what waits for a rate limit counts."""
+        held = sum(len(bucket.contents) for bucket in list(self.task_buckets.values()) if bucket)
+        return int(self.pool.num_processes) - len(state.reserved_requests) - held
+
+    @property
+    def open_queues(self) -> list[str]:
+        """The queues whose messages this consumer should take now."""
+        return [name for name in self._queues() if name not in self._unknown.paused]
+
+    def _queues(self) -> list[str]:
+        return list(self.app.amqp.queues.consume_from)
+
+    def _tick(self) -> None:
+        self._ticked = time.monotonic()
+        self._status.dropped(dropped_messages.count)
+        self._status.say_names(ConsumerNames(self._queues(), self._unknown.names))
+        if self._takes_messages():
+            self._status.consuming()
+
+    def _takes_messages(self) -> bool:
+        if not self.connection or self.task_consumer is None:
+            return False
+        answered = getattr(self.connection.transport, "answered_at", None)
+        if answered is None or time.monotonic() - answered < _ANSWER_SECONDS:
+            return True
+        return self.free_slots <= 0  # then Redis is not asked
+
+    # messages
+
+    def create_task_handler(self, *promise: Any) -> Callable[[Any], None]:
+        """Return what handles each message: Celery's own handler, for what Celery can handle."""
+        handle = super().create_task_handler(*promise)
+        errors = (*self.connection_errors, *self.channel_errors, OperationalError)
+        # kombu counts every KeyError among Redis's, those of bad messages too
+        broker_errors = tuple(error for error in errors if error is not KeyError)
+        strategies, took, known = self.strategies, self._status.took, self._unknown.known
+
+        def on_task_received(message: Any) -> None:
+            took()
+            try:
+                name, fault = name_of(message)
+                if name is not None and name not in strategies:
+                    self._unknown.leave(message, name, _queue_of(message))
+                    return
+                fault = fault or fault_of(message)
+                if fault is not None:
+                    self._drop(message, fault)
+                    return
+                known(_queue_of(message))
+                handle(message)
+            except broker_errors:
+                raise
+            except Exception as error:  # noqa: BLE001 - no message may end the consumer
+                self._on_failure(message, error)
+
+        return on_task_received
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Drop a message that can't be decoded."""
+        self._drop(message, f"it can't be decoded: {type(exc).__name__}: {exc}")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Drop a message that is no task."""
+        del body
+        self._drop(message, "it is no task")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Drop a task that Celery refuses."""
+        del body
+        self._drop(message, f"Celery refuses it: {type(exc).__name__}: {exc}")
+
+    def _on_failure(self, message: Any, error: Exception) -> None:
+        """Deal with a message that looked right and could not be handed to the pool.
+
+        The first time it goes back to its queue: the fault may be this worker's.
+        """
+        if message.acknowledged:
+            logger.error("message.failed", exc_info=error)
+        elif message.delivery_info.get("redelivered"):
+            self._drop(message, f"it can't be run: {type(error).__name__}: {error}")
+        else:
+            logger.warning("message.requeued", error=f"{type(error).__name__}: {error}")
+            message.reject_log_error(logger, self.connection_errors, requeue=True)
+
+    def _drop(self, message: Any, reason: str) -> None:
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        dropped_messages.record(
+            reason, message.body, queue=_queue_of(message), task=headers.get("task")
+        )
+        if not getattr(message, "acknowledged", False):
+            message.ack()
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+
+    # the connection
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, for as long as it takes, with growing pauses; one line for each change.
+
+        Celery's own method writes two lines for each try, and all workers try at the same moments.
+        """
+        if not self.app.conf.broker_connection_retry:
+            return super().ensure_connected(conn)
+        backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
+        while True:
+            maybe_shutdown()
+            try:
+                conn.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            except (*conn.recoverable_connection_errors, OperationalError) as error:
+                if not self._away:
+                    logger.warning(
+                        "broker.unavailable",
+                        address=without_password(conn.as_uri()),
+                        error=str(error),
+                    )
+                self._away = True
+                self._sleep(backoff.failed())
+            else:
+                break
+        if self._away:
+            logger.info("broker.back", address=without_password(conn.as_uri()))
+        self._away = False
+        self.first_connection_attempt = False
+        return conn
+
+    @staticmethod
+    def _sleep(seconds: float) -> None:
+        """Wait, but not past a request to stop."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            maybe_shutdown()
+            time.sleep(min(left, 0.2))
+
+
+def _queue_of(message: Any) -> str:
+    info = message.delivery_info
+    return str(info.get("routing_key") or "") if isinstance(info, dict) else ""

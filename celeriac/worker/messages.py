@@ -1,0 +1,125 @@
+"""Whether a message is a task that Celery can run.
+
+Celery trusts what it receives: a header or a body of another shape raises in its consumer, which
+ends the worker, or in a thread of its pool, where nobody ever acknowledges the message.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_TEXT: tuple[type, ...] = (str, type(None))
+_HEADERS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(
+        ("shadow", "eta", "expires", "group", "root_id", "parent_id", "lang", "origin"), _TEXT
+    ),
+    **dict.fromkeys(("argsrepr", "kwargsrepr", "meth"), _TEXT),
+    **dict.fromkeys(("retries", "group_index", "replaced_task_nesting"), (int, type(None))),
+    "ignore_result": (bool, type(None)),
+    "stamps": (dict, type(None)),
+    "stamped_headers": (list, type(None)),
+    "groups": (list, type(None)),
+}
+_EMBEDDED: Mapping[str, tuple[type, ...]] = {
+    "callbacks": (list, type(None)),
+    "errbacks": (list, type(None)),
+    "chain": (list, type(None)),
+    "chord": (dict, str, type(None)),
+}
+_SIGNATURES = ("callbacks", "errbacks", "chain")
+_LIMITS = 2
+
+
+def name_of(message: Any) -> tuple[str | None, str | None]:
+    """Return the name of a message's task, or None and what is wrong with it.
+
+    Reads the body only where the headers name no task, as those of Celery 3 don't.
+    """
+    headers = message.headers
+    if not isinstance(headers, Mapping):
+        return None, f"its headers are a {type(headers).__name__}"
+    fields = headers
+    if "task" not in headers:
+        fields, fault = _decoded(message)
+        if fault is not None:
+            return None, fault
+        if not isinstance(fields, Mapping) or "task" not in fields:
+            return None, "it names no task"
+    for field in ("task", "id"):
+        fault = _text_fault(field, fields.get(field))
+        if fault is not None:
+            return None, fault
+    return str(fields["task"]), None
+
+
+def fault_of(message: Any) -> str | None:
+    """Say why a message whose task is known can't be run; None where it can.
+
+    Decodes the body; kombu keeps what comes of that for Celery.
+    """
+    payload, fault = _decoded(message)
+    if fault is not None:
+        return fault
+    fields = message.headers if "task" in message.headers else payload
+    return _headers_fault(fields) or _body_fault(payload)
+
+
+def _decoded(message: Any) -> tuple[Any, str | None]:
+    try:
+        return message.payload, None
+    except Exception as error:  # noqa: BLE001 - decoders raise what they like
+        return None, f"its body can't be read: {type(error).__name__}: {error}"
+
+
+def _headers_fault(fields: Mapping[str, Any]) -> str | None:
+    for name, kinds in _HEADERS.items():
+        value = fields.get(name)
+        if not isinstance(value, kinds):
+            return f"its {name} is a {type(value).__name__}"
+    limits = fields.get("timelimit")
+    if limits is None:
+        return None
+    if not isinstance(limits, (list, tuple)) or len(limits) != _LIMITS:
+        return "its timelimit is no pair"
+    if not all(limit is None or isinstance(limit, (int, float)) for limit in limits):
+        return "its timelimit holds what is no number"
+    return None
+
+
+def _body_fault(payload: Any) -> str | None:
+    if isinstance(payload, Mapping) and "args" in payload:
+        args, kwargs = payload["args"], payload.get("kwargs", {})
+        embedded: Any = payload
+    elif isinstance(payload, (list, tuple)) and len(payload) == 3:  # noqa: PLR2004 - protocol 2
+        args, kwargs, embedded = payload
+    else:
+        return f"its body is a {type(payload).__name__} that holds no arguments"
+    if not isinstance(args, (list, tuple)):
+        return f"its arguments are a {type(args).__name__}"
+    if not isinstance(kwargs, Mapping):
+        return f"its keyword arguments are a {type(kwargs).__name__}"
+    return _embedded_fault(embedded)
+
+
+def _embedded_fault(embedded: Any) -> str | None:
+    if embedded is None:
+        return None
+    if not isinstance(embedded, Mapping):
+        return f"what is to follow it is a {type(embedded).__name__}"
+    for name, kinds in _EMBEDDED.items():
+        value: Any = embedded.get(name)
+        if not isinstance(value, kinds):
+            return f"its {name} is a {type(value).__name__}"
+        signatures: Any = (value or ()) if name in _SIGNATURES else ()
+        if not all(isinstance(each, Mapping) for each in signatures):
+            return f"its {name} holds what is no signature"
+    return None
+
+
+def _text_fault(name: str, value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return f"its {name} is no text"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return f"its {name} is no valid text"
+    return None

@@ -1,0 +1,131 @@
+"""Messages of tasks that this worker doesn't know: they are left to the workers that do.
+
+Celery's own consumer throws them away. Here they go back to their queue. So that a task that nobody
+knows costs little: a worker that meets unknown tasks in a queue stops listening to that queue for a
+growing pause, and others find the messages there. Celeriac's own queues can't be paused for that;
+there a message is set aside for a while, and past a bound it is dropped, which the log tells.
+"""
+
+import time
+from typing import Any
+
+import structlog
+
+from celeriac.adapters.celery_app import OWN_QUEUES
+from celeriac.adapters.dropped import dropped_messages
+from celeriac.logs import clip
+
+logger = structlog.get_logger(__name__)
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 30.0
+_LONGEST_MIXED_PAUSE = 1.0
+"""In a queue that also brings tasks of ours, which must not wait for long."""
+
+_MIXED_SECONDS = 60.0
+_SET_ASIDE_SECONDS = 30.0
+_MOST_SET_ASIDE = 100
+_MOST_NAMES = 50
+
+
+class UnknownTasks:
+    """What one consumer does with them. Used by the thread of its event loop alone."""
+
+    def __init__(self, consumer: Any) -> None:
+        """Act through `consumer`."""
+        self._consumer = consumer
+        self._in_a_row: dict[str, int] = {}
+        self._known_at: dict[str, float] = {}
+        self._set_aside = 0
+        self._names: dict[str, None] = {}
+        self._paused: set[str] = set()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of unknown tasks that came, the latest last."""
+        return tuple(self._names)
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """Queues that are not listened to for now."""
+        return frozenset(self._paused)
+
+    def known(self, queue: str) -> None:
+        """Note that a known task came from `queue`."""
+        self._known_at[queue] = time.monotonic()
+        self._in_a_row.pop(queue, None)
+
+    def leave(self, message: Any, name: str, queue: str) -> None:
+        """Give a message back to its queue, now or later."""
+        if name not in self._names:
+            logger.warning(
+                "task.unknown",
+                task_name=clip(name),
+                queue=clip(queue),
+                hint="start a worker with --include MODULE, the module that defines it",
+            )
+        self._names.pop(name, None)
+        self._names[name] = None
+        if len(self._names) > _MOST_NAMES:
+            del self._names[next(iter(self._names))]
+        if queue in OWN_QUEUES:
+            self._hold(message, name, queue)
+        else:
+            self._step_back(message, queue)
+
+    def connection_lost(self) -> None:
+        """Forget what was set aside: the broker delivers it again, to whoever listens."""
+        self._set_aside = 0
+        self._paused.clear()
+
+    def _step_back(self, message: Any, queue: str) -> None:
+        """Put the message back, and listen to its queue again after a pause.
+
+        Without a pause the first time: this worker asks last, so that another one gets it.
+        """
+        count = self._in_a_row.get(queue, 0) + 1
+        self._in_a_row[queue] = count
+        if count > 1:
+            mixed = time.monotonic() - self._known_at.get(queue, -_MIXED_SECONDS) < _MIXED_SECONDS
+            longest = _LONGEST_MIXED_PAUSE if mixed else _LONGEST_PAUSE
+            pause = min(_FIRST_PAUSE * 2 ** min(count - 2, 16), longest)
+            consumer = self._consumer.task_consumer
+            consumer.cancel_by_queue(queue)
+            self._paused.add(queue)
+            self._later(pause, lambda: self._listen_again(queue, consumer))
+        self._requeue(message)
+
+    def _listen_again(self, queue: str, consumer: Any) -> None:
+        """Listen to `queue` again, unless the connection is another one or somebody said not to."""
+        self._paused.discard(queue)
+        wanted = self._consumer.app.amqp.queues.consume_from
+        if consumer is self._consumer.task_consumer and queue in wanted:
+            consumer.add_queue(wanted[queue])
+            consumer.consume()
+
+    def _hold(self, message: Any, name: str, queue: str) -> None:
+        if not message.delivery_info.get("redelivered"):
+            self._requeue(message)
+        elif self._set_aside >= _MOST_SET_ASIDE:
+            reason = f"{_MOST_SET_ASIDE} messages of unknown tasks are set aside already"
+            dropped_messages.record(reason, b"", queue=queue, task=name)
+            message.ack_log_error(logger, self._consumer.connection_errors)
+        else:
+            qos = self._consumer.qos
+            self._set_aside += 1
+            qos.increment_eventually()  # it must not take the place of a message that can be run
+            self._later(_SET_ASIDE_SECONDS, lambda: self._put_back(message, qos))
+
+    def _put_back(self, message: Any, qos: Any) -> None:
+        if qos is self._consumer.qos:  # else the connection was lost meanwhile
+            self._set_aside -= 1
+            qos.decrement_eventually()
+            self._requeue(message)
+
+    def _requeue(self, message: Any) -> None:
+        message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
+
+    def _later(self, seconds: float, work: Any) -> None:
+        consumer = self._consumer
+        # a timer may have a thread of its own, and channels are not to be shared between threads
+        consumer.timer.call_after(seconds, consumer.call_soon, (work,))

@@ -1,0 +1,62 @@
+"""Items in a queue that are no messages: each is dropped, and the worker works on (H5)."""
+
+from functools import partial
+from uuid import UUID
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from celeriac.domain.states import Status
+from tests.support.broken_messages import broken_items, old_protocol_items
+from tests.support.fleet import Fleet
+from tests.support.programs import Program
+from tests.support.servers import ValkeyServer
+from tests.support.waiting import wait_until
+
+ITEMS = {**broken_items(), **old_protocol_items()}
+
+
+def _push(valkey: ValkeyServer, item: bytes, queue: str = "task_execution") -> None:
+    with redis.Redis.from_url(valkey.url(1)) as broker:
+        broker.lpush(queue, item)
+
+
+def _left(valkey: ValkeyServer, queue: str = "task_execution") -> int:
+    with redis.Redis.from_url(valkey.url(1)) as broker:
+        return int(broker.llen(queue)) + int(broker.hlen("unacked"))
+
+
+def _dropped(fleet: Fleet) -> int:
+    query = text("SELECT coalesce(max(messages_dropped), 0) FROM workers")
+    return int(fleet.scalar(query))
+
+
+def _has_dropped(worker: Program, count: int) -> bool:
+    return len(worker.logged("message.dropped")) >= count
+
+
+def _works(fleet: Fleet, worker: Program, task: UUID, after: str) -> None:
+    done = fleet.submit(task)
+    wait_until(
+        lambda: worker.exit_code is not None or fleet.get(done).status is Status.COMPLETED,
+        f"an execution completes after {after}",
+        within=20,
+    )
+    assert worker.exit_code is None, f"the worker ended by {after}"
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork", "solo"])
+def test_no_item_stops_a_worker(fleet: Fleet, valkey: ValkeyServer, pool: str) -> None:
+    assert len(ITEMS) > 30
+    worker = fleet.worker(pool=pool, slots=1 if pool == "solo" else 2)
+    task = fleet.task("noop")
+    _works(fleet, worker, task, "nothing")
+    for count, (name, item) in enumerate(ITEMS.items()):
+        _push(valkey, item)
+        _works(fleet, worker, task, name)
+        wait_until(partial(_has_dropped, worker, count + 1), f"{name!r} is dropped", within=20)
+    wait_until(lambda: _left(valkey) == 0, "every item is gone from the broker")
+    wait_until(lambda: _dropped(fleet) == len(ITEMS), "each was counted")
+    told = worker.logged("message.dropped")
+    assert all(len(str(line)) < 3000 for line in told), "a log line repeats what was sent"

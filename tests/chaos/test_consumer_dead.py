@@ -1,0 +1,78 @@
+"""A worker whose consumer has died or takes nothing says so, hands back, and ends."""
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from celeriac.domain.states import Status
+from tests.support import bad_consumer
+from tests.support.fleet import Fleet
+from tests.support.programs import Program
+from tests.support.servers import ValkeyServer
+from tests.support.waiting import wait_until
+
+FAULTS = ["raise", "block", "no credit"]
+
+
+def _worker(fleet: Fleet, pool: str) -> Program:
+    return fleet.worker(
+        pool=pool,
+        slots=2,
+        options=("-I", bad_consumer.MODULE),
+        CELERIAC_WORKER_STALL_SECONDS="3",
+        **{bad_consumer.VARIABLE: str(fleet.home / "fault")},
+    )
+
+
+def _consuming(fleet: Fleet, name: str = "w1") -> bool:
+    query = text("SELECT bool_and(consuming) FROM workers WHERE hostname = :name")
+    return bool(fleet.scalar(query, name=f"{name}@fleet"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_it_hands_back_and_ends(fleet: Fleet, pool: str, fault: str) -> None:
+    fleet.beat()
+    worker = _worker(fleet, pool)
+    wait_until(lambda: _consuming(fleet), "it says that it takes messages")
+    running = fleet.submit(fleet.task("hold"), diary=str(fleet.diary), gate=str(fleet.gate))
+    wait_until(fleet.diary_lines, "it runs")
+
+    (fleet.home / "fault").write_text(fault)
+    wait_until((fleet.home / "fault.done").exists, "the consumer has its fault")
+    waiting = fleet.submit(fleet.task("noop"))
+    assert worker.wait_end(within=60) == 1
+    assert fleet.get(waiting).status is not Status.COMPLETED
+    assert worker.logged("worker.gives_up")
+
+    fleet.worker("w2")
+    fleet.open_gate()
+    done = fleet.wait_terminal([running, waiting])
+    assert {each.status for each in done} == {Status.COMPLETED}
+    assert {each.crash_count for each in done} == {0}, "what ran was not handed back"
+
+
+def test_health_tells_consuming_from_alive(fleet: Fleet, valkey: ValkeyServer) -> None:
+    """While Redis is away no worker takes messages, and none ends for that."""
+    worker = _worker(fleet, "threads")
+    address = fleet.address_of(fleet.api())
+
+    def health() -> httpx.Response:
+        return httpx.get(f"{address}/health/celery", timeout=30)
+
+    wait_until(lambda: health().status_code == 200, "all is well")
+    body = health().json()
+    assert (body["status"], body["consuming"]) == ("ok", 1)
+    assert body["processes"][0]["consuming"] is True
+    assert "task_execution" in body["processes"][0]["queues"]
+
+    valkey.kill()
+    wait_until(lambda: health().status_code == 503, "no worker takes messages")
+    body = health().json()
+    assert (body["status"], body["workers"], body["consuming"]) == ("unavailable", 1, 0)
+    valkey.start()
+    wait_until(lambda: health().status_code == 200, "it takes messages again")
+    assert worker.exit_code is None
+    fleet.wait_terminal([fleet.submit(fleet.task("noop"))])
+    assert len(worker.logged("broker.unavailable")) == 1, "one line for each change"
+    assert len(worker.logged("broker.back")) == 1

@@ -1,0 +1,211 @@
+"""Budgets when answers of the database get lost, and around midnight: every call counts once."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.adapters.memory import MemoryRunner
+from celeriac.db import leases, usage
+from celeriac.domain.budget import Budget, BudgetScope, Period
+from celeriac.domain.execution import Claim
+from celeriac.domain.usage import Ticket
+from celeriac.services.attempt import Attempt
+from celeriac.services.backing import Backing
+from celeriac.services.budgets import Budgets
+from celeriac.services.plans import Plans
+from celeriac.services.ports import Job, RunContext
+from tests.support.core import Core
+from tests.support.forgetful import ForgetfulDatabase
+from tests.support.spending import Spending, admission_of, backing_of, job_of, made, planned
+
+pytestmark = pytest.mark.anyio
+
+BUDGET = Budget(max_tokens=100, max_cost=Decimal(1))
+SMALL = Budget(max_tokens=10)
+LOST = [(1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]
+"""How many answers get lost after the commit, and how many before it."""
+
+
+@pytest.fixture
+def forgetful(core: Core, spending: Spending) -> Iterator[ForgetfulDatabase]:
+    """The core's database, which can lose answers; `spending` works on it."""
+    database = ForgetfulDatabase(core.database)
+    spending.admission = admission_of(database)
+    yield database
+    database.settle()
+    database.close()
+
+
+def lose(forgetful: ForgetfulDatabase, lost: tuple[int, int]) -> None:
+    forgetful.losses, forgetful.late = lost
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_a_reservation_is_made_once(
+    core: Core, spending: Spending, forgetful: ForgetfulDatabase, lost: tuple[int, int]
+) -> None:
+    claim = core.running()
+    first = await spending.admit(claim, planned(1, "0.001"), budget=BUDGET)  # begins the window
+    lose(forgetful, lost)
+    ticket = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
+    forgetful.settle()
+    assert spending.window(claim.lease.execution_id)[3] == 41
+    await spending.charge(claim, made(25, "0.02"), ticket, budget=BUDGET)
+    await spending.charge(claim, made(1, "0"), first, budget=BUDGET)
+    assert spending.window(claim.lease.execution_id) == (Decimal("0.02"), 26, 0, 0)
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_a_call_doesn_t_wait_for_its_own_reservation(
+    core: Core, spending: Spending, forgetful: ForgetfulDatabase, lost: tuple[int, int]
+) -> None:
+    """Larger than the budget, it is admitted as the only call under way."""
+    claim = core.running()
+    budgets_begun = await spending.admit(claim, planned(0, "0"), budget=SMALL)
+    assert budgets_begun is not None
+    await spending.charge(claim, made(0, "0"), budgets_begun, budget=SMALL)
+    lose(forgetful, lost)
+    assert await spending.admit(claim, planned(1_000), budget=SMALL) is not None
+    assert spending.window(claim.lease.execution_id)[3] == 1_000
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("released", [False, True])
+async def test_a_reservation_is_settled_once(
+    core: Core,
+    spending: Spending,
+    forgetful: ForgetfulDatabase,
+    lost: tuple[int, int],
+    released: bool,
+) -> None:
+    claim = core.running()
+    ticket = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
+    if released:
+        core.pass_time(3600)
+        core.rescue()
+        assert spending.release() == 1
+    lose(forgetful, lost)
+    await spending.charge(claim, made(25, "0.02"), ticket, budget=BUDGET)
+    forgetful.settle()
+    assert spending.window(claim.lease.execution_id) == (Decimal("0.02"), 25, 0, 0)
+    assert core.count("budget_reservations") == 0
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_a_call_that_came_to_nothing_gives_back_once(
+    core: Core, spending: Spending, forgetful: ForgetfulDatabase, lost: tuple[int, int]
+) -> None:
+    claim = core.running()
+    kept = await spending.admit(claim, planned(7), budget=BUDGET)
+    ticket = await spending.admit(claim, planned(40), budget=BUDGET)
+    assert kept is not None
+    assert ticket is not None
+    lose(forgetful, lost)
+    await spending.admission.release(job_of(claim, BUDGET), ticket)
+    forgetful.settle()
+    assert spending.window(claim.lease.execution_id)[3] == 7
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_a_call_that_was_not_asked_for_is_booked_once(
+    core: Core, spending: Spending, forgetful: ForgetfulDatabase, lost: tuple[int, int]
+) -> None:
+    claim = core.running()
+    await spending.charge(claim, made(1, "0.01"), None, budget=BUDGET)
+    lose(forgetful, lost)
+    await spending.charge(claim, made(2, "0.02"), None, budget=BUDGET)
+    await spending.charge(claim, made(3, "0.03"), None, budget=BUDGET)
+    forgetful.settle()
+    assert spending.window(claim.lease.execution_id) == (Decimal("0.06"), 6, 0, 0)
+    core.assert_consistent()
+
+
+async def test_what_holds_nothing_is_forgotten_after_a_while(
+    core: Core, spending: Spending
+) -> None:
+    claim = core.running()
+    await spending.charge(claim, made(1), None, budget=BUDGET)
+    assert spending.release() == 0
+    assert core.count("budget_reservations") == 1
+    core.execute("UPDATE budget_reservations SET released_at = released_at - interval '11 min'")
+    assert spending.release() == 0
+    assert core.count("budget_reservations") == 0
+    assert spending.window(claim.lease.execution_id)[1] == 1
+
+
+# midnight
+
+
+def a_day_later(core: Core, ticket: Ticket) -> Ticket:
+    """Let it be the next day for all budgets; return the ticket as it was given then."""
+    core.execute(
+        "UPDATE budget_windows SET window_key = to_char(window_key::date - 1, 'YYYY-MM-DD')"
+    )
+    core.execute(
+        "UPDATE budget_reservations SET window_key = to_char(window_key::date - 1, 'YYYY-MM-DD'),"
+        " created_at = created_at - interval '1 day'"
+    )
+    assert ticket.day is not None
+    return replace(ticket, day=ticket.day - timedelta(days=1))
+
+
+def windows(core: Core) -> list[int]:
+    query = text("SELECT spent_tokens FROM budget_windows ORDER BY window_key")
+    with core.database.statement() as connection:
+        return list(connection.execute(query).scalars())
+
+
+def attempt_of(core: Core, claim: Claim, backing: Backing, workdir: Path) -> Attempt:
+    async def nothing(_job: Job, _context: RunContext) -> None: ...
+
+    attempt = Attempt(claim.lease, workdir=workdir, correlation={}, on_delta=core.live.delta)
+    attempt.back(backing, job_of(claim), MemoryRunner(nothing))
+    return attempt
+
+
+@pytest.fixture
+def daily(core: Core) -> Budgets:
+    """Budgets, one of which bounds what the core's task may use in a day."""
+    made_by = Budgets(core.database, Plans(core.database), core.live)
+    made_by.put(core.actor, BudgetScope.TASK, core.task, Period.DAY, BUDGET)
+    return made_by
+
+
+async def test_a_call_around_midnight_counts_in_one_day(
+    core: Core, daily: Budgets, tmp_path: Path
+) -> None:
+    """Reserved before midnight and stored after it; then the new day's window begins."""
+    claim, backing = core.running(), backing_of(core.database)
+    attempt = attempt_of(core, claim, backing, tmp_path)
+    ticket = await attempt.admit(planned(30))
+    assert ticket is not None
+    await attempt.charge(made(30), a_day_later(core, ticket))
+    (batch,) = attempt.last_batches()
+    with core.database.statement() as connection:
+        leases.record(connection, [batch])
+    other = core.running()
+    next_attempt = attempt_of(core, other, backing, tmp_path)
+    await next_attempt.charge(made(4), await next_attempt.admit(planned(5)))
+    assert windows(core) == [30, 4], "the first call is counted in both days"
+
+
+async def test_calls_that_were_not_asked_for_are_totalled_in_the_day_they_are_booked_in(
+    core: Core, daily: Budgets, tmp_path: Path
+) -> None:
+    attempt = attempt_of(core, core.running(), backing_of(core.database), tmp_path)
+    await attempt.charge(made(30))
+    (batch,) = attempt.last_batches()
+    with core.database.statement() as connection:
+        today = usage.today(connection)
+        assert batch.calls[0].day == today
+        batch.calls[0] = replace(batch.calls[0], day=today - timedelta(days=1))
+        leases.record(connection, [batch])
+        day = connection.execute(text("SELECT day FROM usage_days")).scalar_one()
+    assert day == today - timedelta(days=1)
+    assert windows(core) == [30]

@@ -1,0 +1,184 @@
+"""Errors of the database, told apart by SQLSTATE: what is tried again, and what is a bug."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from structlog.testing import capture_logs
+
+from celeriac.db.engine import Database
+from celeriac.domain.errors import (
+    DatabaseBusyError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+)
+from celeriac.domain.outcome import Completed
+from celeriac.domain.states import Status
+from celeriac.services.finish import Finish
+from tests.integration.core.test_running import Process, emit, told
+from tests.support.core import Core
+from tests.support.outages import holding, read_only
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def process(core: Core, tmp_path: Path) -> Process:
+    """A worker process without its threads."""
+    return Process(core, tmp_path)
+
+
+@pytest.fixture
+def impatient(shared_database: Database) -> Iterator[Database]:
+    """The module's database with short time-outs, and one connection."""
+    url = shared_database.engine.url.render_as_string(hide_password=False)
+    opened = Database(url, connections=1, lock_seconds=0.1, statement_seconds=0.5)
+    yield opened
+    opened.close()
+
+
+def raise_state(database: Database, state: str) -> None:
+    with database.statement() as connection:
+        connection.execute(text(f"DO $$ BEGIN RAISE 'odd' USING ERRCODE = '{state}'; END $$"))
+
+
+def backend(database: Database) -> int:
+    with database.statement() as connection:
+        return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("08006", DatabaseUnavailableError),
+        ("53100", DatabaseUnavailableError),
+        ("53300", DatabaseUnavailableError),
+        ("57P01", DatabaseUnavailableError),
+        ("57P03", DatabaseUnavailableError),
+        ("25006", DatabaseUnavailableError),
+        ("40001", DatabaseBusyError),
+        ("40P01", DatabaseBusyError),
+        ("55P03", DatabaseBusyError),
+        ("57014", DatabaseTimeoutError),
+    ],
+)
+def test_the_state_says_what_an_error_is(
+    database: Database, state: str, kind: type[DatabaseUnavailableError]
+) -> None:
+    with pytest.raises(DatabaseUnavailableError) as caught:
+        raise_state(database, state)
+    assert type(caught.value) is kind
+    assert caught.value.details == {"sqlstate": state}
+
+
+@pytest.mark.parametrize("state", ["22P05", "23514", "42P01", "58030", "XX000", "P0001", "54000"])
+def test_everything_else_is_a_bug_and_comes_out_unchanged(database: Database, state: str) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        raise_state(database, state)
+    assert getattr(caught.value.orig, "sqlstate", None) == state
+
+
+def test_a_violated_constraint_comes_out_unchanged(core: Core) -> None:
+    core.pending()
+    with pytest.raises(IntegrityError):
+        core.execute("UPDATE executions SET status = 'odd'")
+
+
+def test_a_lock_time_out_says_what_it_is(core: Core, impatient: Database) -> None:
+    core.pending()
+    with (
+        holding(core.database.engine.url, "SELECT id FROM executions FOR UPDATE"),
+        pytest.raises(DatabaseBusyError, match="lock timeout") as caught,
+        impatient.statement() as connection,
+    ):
+        connection.execute(text("UPDATE executions SET priority = 1"))
+    assert "doesn't answer" not in caught.value.message
+    assert caught.value.code == "database_busy"
+
+
+def test_a_slow_statement_is_a_time_out(impatient: Database) -> None:
+    with (
+        pytest.raises(DatabaseTimeoutError, match="statement timeout"),
+        impatient.statement() as connection,
+    ):
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+
+def test_an_ended_connection_is_unavailable_and_is_replaced(database: Database) -> None:
+    with (
+        pytest.raises(DatabaseUnavailableError),
+        database.statement() as connection,
+    ):
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert backend(database)
+
+
+def test_a_server_that_nobody_runs_is_unavailable() -> None:
+    nowhere = Database("postgresql://u:secret@127.0.0.1:1/db", connections=1)
+    with pytest.raises(DatabaseUnavailableError, match="doesn't answer") as caught:
+        backend(nowhere)
+    assert "secret" not in caught.value.message
+
+
+def test_no_connection_to_a_read_only_server_is_kept(core: Core, impatient: Database) -> None:
+    """After a failover the pool is full of connections to the server that was the primary."""
+    with impatient.statement() as connection:
+        connection.execute(text("SET default_transaction_read_only = on"))
+    demoted = backend(impatient)
+    with pytest.raises(DatabaseUnavailableError, match="read-only"), impatient.statement() as held:
+        held.execute(text("UPDATE executions SET priority = 1"))
+    assert backend(impatient) != demoted
+    with impatient.statement() as connection:
+        connection.execute(text("UPDATE executions SET priority = 1"))
+
+
+@pytest.mark.requirement("B13")
+def test_a_read_only_server_loses_no_note_and_no_result(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    with ThreadPoolExecutor(1) as thread, capture_logs() as logs, process.active.running(attempt):
+        emit(attempt, "a")
+        with read_only(core.database.engine.url):
+            process.notebook.flush()
+            process.notebook.flush()
+            emit(attempt, "b")
+            process.heartbeat.beat()
+            last = process.notebook.last_page(attempt)
+            finishing = thread.submit(core.finish, claim, Completed(1), last, None)
+            wait_until(lambda: "database.unavailable" in str(logs), "the result waits")
+        assert finishing.result(30).status is Status.COMPLETED
+    assert attempt.stop_reason is None
+    assert told(core, claim) == ["a", "b"]
+    core.assert_consistent()
+
+
+def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, process: Process) -> None:
+    """A missing table is a bug, or a migration that is under way: no fault of the page."""
+    claim = core.running()
+    attempt = process.attempt(claim)
+    with process.active.running(attempt):
+        emit(attempt, "a")
+        core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
+        try:
+            process.notebook.flush()
+        finally:
+            core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
+        emit(attempt, "b")
+        process.notebook.flush()
+        process.notebook.flush()
+    assert told(core, claim) == ["a", "b"]
+
+
+def test_a_result_outlives_a_lock_that_is_held_for_long(core: Core, impatient: Database) -> None:
+    claim = core.running()
+    finish = Finish(impatient, core.live)
+    with ThreadPoolExecutor(1) as thread, capture_logs() as logs:
+        with core.database.transaction() as holder:
+            holder.execute(text("SELECT id FROM executions FOR UPDATE"))
+            finishing = thread.submit(finish, claim, Completed(1), (), None)
+            wait_until(lambda: logs, "the lock time-out has passed")
+        assert finishing.result(30).status is Status.COMPLETED
+    assert logs[0]["code"] == "database_busy"
+    core.assert_consistent()

@@ -1,0 +1,90 @@
+"""Agents and tasks that are changed while executions wait, and workers older than the API."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celeriac.adapters.memory import MemoryLiveEvents
+from celeriac.domain.agent import PythonAgent
+from celeriac.domain.budget import Budget
+from celeriac.domain.states import Status
+from celeriac.domain.task import TaskSpec
+from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.loop import LoopThread
+from celeriac.services.agents import AgentChange, Agents, NewAgent
+from celeriac.services.budgets import Budgets
+from celeriac.services.plans import Plans
+from celeriac.services.ports import Job, RunContext
+from celeriac.services.submit import Request
+from celeriac.services.tasks import TaskEdit, Tasks
+from tests.support.core import Core
+from tests.support.executing import Worker
+
+DELAYED = 12
+
+
+async def which(job: Job, _context: RunContext) -> JsonValue:
+    """Return which version of which agent runs, and with which prompt."""
+    assert isinstance(job.agent, PythonAgent)
+    return [job.agent_name, job.agent.function, job.prompt]
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    loop = LoopThread()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def worker(core: Core, tmp_path: Path, loop: LoopThread) -> Worker:
+    return Worker(core, tmp_path, loop, which)
+
+
+def python_agent(core: Core, name: str, function: str) -> None:
+    spec = PythonAgent(function=function)
+    Agents(core.database).create(core.actor, NewAgent(name=name, spec=spec))
+
+
+@pytest.mark.requirement("F1")
+def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
+    core: Core, worker: Worker
+) -> None:
+    tasks, agents = Tasks(core.database), Agents(core.database)
+    old = tasks.get(core.actor, str(core.task))
+    request = Request(task_id=core.task, delay_seconds=60)
+    delayed = [core.submit.one(core.actor, request).execution_id for _ in range(DELAYED)]
+    python_agent(core, f"after-{old.id}", "pkg.mod:after")
+    tasks.change(
+        core.actor, str(old.id), TaskEdit(agent=f"after-{old.id}", spec=TaskSpec(prompt="New."))
+    )
+    agents.change(
+        core.actor, old.agent_name, AgentChange(spec=PythonAgent(function="pkg.mod:changed"))
+    )
+    core.start_afresh()
+    new = core.submit.one(core.actor, Request(task_id=core.task)).execution_id
+    core.pass_time(61)
+    worker.drain()
+    worker.run(new)
+    assert {core.status(each) for each in [*delayed, new]} == {Status.COMPLETED}
+    before = [old.agent_name, "tests.support.fleet_agents:noop", ""]
+    assert [core.get(each).result for each in delayed] == [before] * DELAYED
+    assert core.get(new).result == [f"after-{old.id}", "pkg.mod:after", "New."]
+    core.assert_consistent()
+
+
+def test_the_budgets_of_an_old_execution_are_those_it_was_submitted_with(core: Core) -> None:
+    tasks = Tasks(core.database)
+    name = tasks.get(core.actor, str(core.task)).agent_name
+    tasks.change(core.actor, str(core.task), TaskEdit(spec=TaskSpec(budget=Budget(max_tokens=7))))
+    core.start_afresh()
+    old = core.pending()
+    python_agent(core, f"{name}-2", "pkg.mod:after")
+    tasks.change(
+        core.actor,
+        str(core.task),
+        TaskEdit(agent=f"{name}-2", spec=TaskSpec(budget=Budget(max_tokens=9))),
+    )
+    budgets = Budgets(core.database, Plans(core.database), MemoryLiveEvents())
+    assert [each.max_tokens for each in budgets.of_execution(core.actor, old)] == [7]

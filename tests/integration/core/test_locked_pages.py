@@ -1,0 +1,115 @@
+"""Notes that need a row which others hold wait for it; nobody else's do."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.db.engine import Database
+from celeriac.domain.execution import Claim
+from celeriac.domain.outcome import Completed
+from celeriac.domain.states import Status
+from celeriac.domain.usage import ModelCall
+from celeriac.services.attempt import Attempt
+from celeriac.services.finish import Finish
+from celeriac.services.notebook import Notebook
+from tests.integration.core.test_running import Process, emit, told
+from tests.support.core import Core
+from tests.support.outages import holding
+from tests.support.waiting import wait_until
+
+LOCK = "SELECT day FROM usage_days WHERE model = 'locked' FOR UPDATE"
+
+
+@pytest.fixture
+def impatient(shared_database: Database) -> Iterator[Database]:
+    """The module's database, on which statements wait for locks shortly."""
+    url = shared_database.engine.url.render_as_string(hide_password=False)
+    opened = Database(url, connections=4, lock_seconds=0.3)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def process(core: Core, impatient: Database, tmp_path: Path) -> Process:
+    """A worker process whose notes wait for locks shortly."""
+    made = Process(core, tmp_path)
+    made.notebook = Notebook(impatient, made.active, core.live)
+    return made
+
+
+def charge(attempt: Attempt, model: str) -> None:
+    asyncio.run(attempt.charge(ModelCall("p", model, 1, 0)))
+
+
+def calls(core: Core, claim: Claim) -> int:
+    return core.get(claim.lease.execution_id).model_call_count
+
+
+def test_a_locked_row_holds_up_only_those_who_need_it(core: Core, process: Process) -> None:
+    claims = [core.running() for _ in range(4)]
+    attempts = [process.attempt(claim) for claim in claims]
+    models = ["locked", "a", "locked", "b"]
+    with (
+        process.active.running(attempts[0]),
+        process.active.running(attempts[1]),
+        process.active.running(attempts[2]),
+        process.active.running(attempts[3]),
+    ):
+        for attempt, model in zip(attempts, models, strict=True):
+            charge(attempt, model)
+        process.notebook.flush()
+        with holding(core.database.engine.url, LOCK):
+            for attempt, model in zip(attempts, models, strict=True):
+                charge(attempt, model)
+            process.notebook.flush()
+            assert [calls(core, claim) for claim in claims] == [1, 2, 1, 2]
+            for attempt in attempts:
+                emit(attempt, "later")
+            process.notebook.flush()
+            assert [told(core, claim) for claim in claims] == [[], ["later"], [], ["later"]]
+        process.notebook.flush()
+        process.notebook.flush()
+        process.notebook.flush()
+        assert [calls(core, claim) for claim in claims] == [2, 2, 2, 2]
+        assert [told(core, claim) for claim in claims] == [["later"]] * 4
+    core.assert_consistent()
+
+
+def test_an_end_does_not_wait_for_what_others_wait_for(
+    core: Core, process: Process, shared_database: Database
+) -> None:
+    stuck, other = core.running(), core.running()
+    attempts = [process.attempt(stuck), process.attempt(other)]
+    patient = Notebook(shared_database, process.active, core.live)  # its lock time-out is long
+    with process.active.running(attempts[0]), process.active.running(attempts[1]):
+        charge(attempts[0], "locked")
+        process.notebook.flush()
+        charge(attempts[0], "locked")
+        with ThreadPoolExecutor(1) as thread:
+            with holding(core.database.engine.url, LOCK):
+                flushing = thread.submit(patient.flush)
+                wait_until(lambda: waiting(core), "the notes of one wait for a lock")
+                emit(attempts[1], "a")
+                finished = Finish(core.database, core.live)(
+                    other, Completed(1), patient.last_page(attempts[1]), None
+                )
+                assert finished.status is Status.COMPLETED
+                assert not flushing.done()
+            flushing.result(30)
+    assert told(core, other) == ["a"]
+    assert calls(core, stuck) == 2
+    core.assert_consistent()
+
+
+def waiting(core: Core) -> bool:
+    """Whether any session of this database waits for a lock."""
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with core.database.statement() as connection:
+        return bool(connection.execute(query).scalar_one())

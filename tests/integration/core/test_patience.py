@@ -1,0 +1,101 @@
+"""What a running agent waits for outlives a database that is away for a moment."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from celeriac.adapters.memory import MemoryLiveEvents
+from celeriac.db import sessions
+from celeriac.db.engine import Database
+from celeriac.domain.approval import Question, QuestionKind
+from celeriac.domain.execution import Claim
+from celeriac.services.conversations import Conversations
+from celeriac.services.questions import Questions
+from celeriac.services.tapes import Tapes
+from tests.support.cassettes import recorded
+from tests.support.core import Core
+from tests.support.forgetful import ForgetfulDatabase
+from tests.support.outages import read_only
+from tests.support.spending import job_of
+from tests.support.waiting import wait_until
+
+QUESTION = Question(key="mail", kind=QuestionKind.TOOL, title="May it be sent?")
+
+
+@pytest.fixture
+def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
+    """The core's database, which can lose answers."""
+    database = ForgetfulDatabase(core.database)
+    yield database
+    database.close()
+
+
+def begin(database: Database, claim: Claim) -> UUID:
+    return Conversations(database).begin(claim.lease, runner="python", parent_id=None)
+
+
+def save(database: Database, claim: Claim, session_id: UUID) -> None:
+    Conversations(database).save(claim.lease, session_id, external_id="x", state={"n": 1})
+
+
+def record(database: Database, claim: Claim) -> None:
+    Tapes(database).add(claim.lease, job_of(claim), [recorded("a", "b")], complete=True)
+
+
+def ask(database: Database, claim: Claim) -> None:
+    Questions(database, MemoryLiveEvents())._store(claim.lease, QUESTION)
+
+
+WORK: dict[str, Callable[[Database, Claim], Any]] = {
+    "begin a session": begin,
+    "save a session": lambda database, claim: save(database, claim, begin(database, claim)),
+    "record a cassette": record,
+    "ask a person": ask,
+}
+
+
+@pytest.mark.parametrize("what", WORK)
+def test_a_database_that_cannot_write_for_a_moment_is_waited_for(core: Core, what: str) -> None:
+    claim = core.running()
+    with ThreadPoolExecutor(1) as thread, capture_logs() as logs:
+        with read_only(core.database.engine.url):
+            working = thread.submit(WORK[what], core.database, claim)
+            wait_until(lambda: working.done() or len(logs) >= 1, "it has been refused")
+        working.result(30)
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_a_session_whose_answer_got_lost_is_made_once(
+    core: Core, forgetful: ForgetfulDatabase, losses: int
+) -> None:
+    claim = core.running()
+    forgetful.losses = losses
+    session_id = begin(forgetful, claim)
+    forgetful.losses = losses
+    save(forgetful, claim, session_id)
+    assert core.count("sessions") == 1
+    assert core.get(claim.lease.execution_id).session_id == session_id
+    with core.database.statement() as connection:
+        found = sessions.get(connection, session_id, owner=None)
+    assert found is not None
+    assert (found.external_id, found.state) == ("x", {"n": 1})
+
+
+def test_what_was_recorded_is_kept_once(core: Core, forgetful: ForgetfulDatabase) -> None:
+    claim = core.running()
+    for _ in range(2):
+        forgetful.losses = 2
+        record(forgetful, claim)
+    found = Tapes(core.database).load(claim.lease.execution_id)
+    assert len(found.interactions) == 2
+
+
+def test_answers_are_read_by_a_patient_agent(core: Core, forgetful: ForgetfulDatabase) -> None:
+    execution_id = core.waiting()
+    core.answer(execution_id)
+    forgetful.losses = 2
+    assert Questions(forgetful, core.live).answers(execution_id)["mail"].approved

@@ -1,0 +1,75 @@
+"""How many statements the hot path sends: not one more than it needs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from celeriac.domain.events import EventType
+from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.loop import LoopThread
+from celeriac.services.ports import Job, RunContext
+from tests.support.core import Core
+from tests.support.executing import Worker
+
+
+async def say(_job: Job, context: RunContext) -> JsonValue:
+    """Tell as much as the variables say."""
+    for _ in range(_job.variables.get("events", 0)):
+        await context.emit(EventType.CUSTOM, {"name": "a"})
+    return "done"
+
+
+@pytest.fixture
+def worker(core: Core, tmp_path: Path) -> Iterator[Worker]:
+    loop = LoopThread()
+    yield Worker(core, tmp_path, loop, say)
+    loop.close()
+
+
+@contextmanager
+def sent(core: Core) -> Iterator[list[str]]:
+    """Give the block a list of the statements that are sent meanwhile."""
+    statements: list[str] = []
+
+    def executed(_c: object, _k: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(core.database.engine, "before_cursor_execute", executed)
+    try:
+        yield statements
+    finally:
+        event.remove(core.database.engine, "before_cursor_execute", executed)
+
+
+def test_one_statement_submits_and_two_run_an_execution(core: Core, worker: Worker) -> None:
+    worker.run(core.queued())  # reads the plan
+    with sent(core) as submitting:
+        execution_id = core.queued()
+    message = core.message(execution_id)
+    with sent(core) as running:
+        worker.execute(message)
+    assert (len(submitting), len(running)) == (1, 2)
+
+
+def test_what_is_told_costs_one_statement_with_the_end(core: Core, worker: Worker) -> None:
+    worker.run(core.queued())
+    (execution_id,) = core.pending_many([{"events": 50}])
+    core.dispatch.due()
+    message = core.message(execution_id)
+    with sent(core) as running:
+        worker.execute(message)
+    assert len(running) == 3
+    assert len(core.events(execution_id)) == 54
+
+
+def test_a_turn_claims_with_the_statement_that_finishes(core: Core, worker: Worker) -> None:
+    worker.run(core.queued())
+    first = core.queued()
+    core.pending_many([{}] * 4)
+    message = core.message(first)
+    with sent(core) as running:
+        assert worker.execute(message) == 5
+    assert len(running) == 6, "one to claim the first, then one for each"
