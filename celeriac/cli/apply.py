@@ -29,6 +29,15 @@ def apply(
         list[str],
         typer.Option("--file", "-f", metavar="FILE", help="YAML or JSON; - for stdin. Repeatable."),
     ] = [],  # noqa: B006 - Typer copies it
+    modules: Annotated[
+        list[str],
+        typer.Option(
+            "--module",
+            "-m",
+            metavar="MODULE",
+            help="A Python module: agent and task of each @celeriac.agent function. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")
     ] = False,
@@ -44,23 +53,48 @@ def apply(
     not at all. Applied again, they change nothing. docs/apply.md describes the
     files.
 
+    With --module the module is imported here, and of each function that it
+    offers an agent and a task of that name are made. The task's variables
+    schema comes from the type hints, descriptions from the docstring; the rest
+    of what exists already stays. What a file names is taken from the file.
+
     Examples:
+      celeriac apply -m shop
       celeriac apply -f project.yaml
       celeriac apply -f project.yaml --dry-run
       celeriac apply -f agents.yaml -f tasks.yaml --dry-run --exit-code
       jsonnet project.jsonnet | celeriac apply -f -
     """
-    if not files:
-        raise UsageProblemError("It is not said what to apply.", cure="Name a file with -f.")
+    if not files and not modules:
+        raise UsageProblemError(
+            "It is not said what to apply.", cure="Name a file with -f or a module with -m."
+        )
     if exit_code and not dry_run:
         raise UsageProblemError("--exit-code goes with --dry-run.")
-    applied = _send(session, _read(files), dry_run=dry_run)
+    document = _document(session, files, modules)
+    applied = _send(session, document, dry_run=dry_run)
     if session.output.as_json:
         session.output.json(applied)
     else:
         session.output.raw("\n".join(_shown(applied)))
     if exit_code and applied.created + applied.changed:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _document(session: Session, files: Sequence[str], modules: Sequence[str]) -> "Document":
+    from celeriac.cli import offers
+    from celeriac.client.documents import Document
+
+    given = _read(files) if files else Document({})
+    if not modules:
+        return given
+    found = [offer for module in modules for offer in offers.offers_of(module)]
+    made = offers.document_of(session.client, found)
+    for module in offers.unlisted(modules):
+        session.output.say(
+            f"note: workers import {module} only where {offers.MODULES} lists it; here it does not."
+        )
+    return Document.joined([given, offers.without(made, given)])
 
 
 def _read(files: Sequence[str]) -> "Document":

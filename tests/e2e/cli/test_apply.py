@@ -109,3 +109,75 @@ def test_what_is_wrong_is_told_with_its_line(
     assert commands.run("apply").code == 2
     assert commands.run("apply", "-f", str(project.with_name("none.yaml"))).code == 2
     assert commands.run("apply", "-f", str(project), "--exit-code").code == 2
+
+
+SHOP = '''\
+import celeriac
+
+
+@celeriac.agent("shop-greet")
+async def greet(name: str, times: int = 1) -> str:
+    """Greet somebody
+    by their name.
+
+    And so on.
+    """
+    return f"Hello, {name}!" * times
+'''
+
+
+@pytest.fixture
+def shop(commands: CommandLine) -> Path:
+    """A module of agents in the current directory, which workers may import."""
+    path = commands.directory / "applied_shop.py"
+    path.write_text(SHOP)
+    return path
+
+
+@pytest.mark.usefixtures("up", "shop")
+def test_the_functions_of_a_module_are_run_by_their_names(
+    commands: CommandLine, tmp_path: Path
+) -> None:
+    missing = commands.run("run", "shop-greet")
+    assert missing.code == 3
+    assert "`celeriac apply --module applied_shop` makes it of the function" in missing.err
+    assert "`celeriac tasks list`" in commands.run("run", "nobody-knows-it").err
+    done = commands.ask("apply", "-m", "applied_shop")
+    assert [(each["kind"], each["name"], each["action"]) for each in done["items"]] == [
+        ("agent", "shop-greet", "create"),
+        ("task", "shop-greet", "create"),
+    ]
+    assert commands.ask("run", "shop-greet", "--var", "name=Ada")["result"] == "Hello, Ada!"
+    task = commands.ask("tasks", "show", "shop-greet")
+    assert task["description"] == "Greet somebody by their name."
+    refused = commands.run("run", "shop-greet", "--var", "nam=Ada")
+    assert (refused.code, "[variables_invalid]" in refused.err) == (2, True), "before it is stored"
+
+    commands.ask("tasks", "update", "shop-greet", "--set", "limits.hard_seconds:=700")
+    again = commands.run("apply", "--module", "applied_shop")
+    assert again.out.endswith("Nothing to do: 2 unchanged.\n"), again.err
+    assert commands.ask("tasks", "show", "shop-greet")["spec"]["limits"]["hard_seconds"] == 700
+    file = tmp_path / "project.yaml"
+    file.write_text("tasks:\n- {name: shop-greet, agent: shop-greet, description: Mine.}\n")
+    both = commands.ask("apply", "-f", str(file), "-m", "applied_shop")
+    assert [(each["kind"], each["action"]) for each in both["items"]] == [
+        ("agent", "unchanged"),
+        ("task", "change"),
+    ]
+    assert commands.ask("tasks", "show", "shop-greet")["description"] == "Mine."
+    elsewhere = commands.run("apply", "-m", "applied_shop", CELERIAC_AGENT_MODULES="")
+    assert "note: workers import applied_shop only where CELERIAC_AGENT_MODULES" in elsewhere.err
+
+
+@pytest.mark.usefixtures("up")
+def test_a_function_takes_no_other_agent_s_place(commands: CommandLine, shop: Path) -> None:
+    shop.write_text(SHOP.replace("shop-greet", "shop-writer"))
+    commands.ask("agents", "create", "shop-writer", "--model", "a/b")
+    refused = commands.run("apply", "-m", "applied_shop")
+    assert (refused.code, "[name_taken]" in refused.err) == (1, True)
+    assert "applied_shop:greet can't take its place" in refused.err
+    commands.ask("agents", "delete", "shop-writer")
+    commands.ask("tasks", "create", "shop-writer", "--agent", "noop")
+    refused = commands.run("apply", "-m", "applied_shop")
+    assert "is done by the agent 'noop'" in refused.err
+    assert commands.run("agents", "show", "shop-writer").code == 3, "nothing was made"
