@@ -32,4 +32,6 @@ def apply(
 
     The same document again changes nothing. Whatever is wrong with it is in `fields`.
     """
-    return views.applied(desk.apply(actor, body.plain(), dry_run=dry_run), dry_run=dry_run)
+    outcomes = desk.apply(actor, body.plain(), dry_run=dry_run)
+    warnings = {each.name: desk.advice.warnings(each.spec) for each in body.agents}
+    return views.applied(outcomes, warnings, dry_run=dry_run)

@@ -228,3 +228,5 @@ def _show(session: Session, agent: "Agent") -> None:
             "spec": plain(agent.spec.model_dump(mode="json", exclude_none=True)),
         }
     )
+    for warning in agent.warnings:
+        session.output.say(f"warning: {warning}")

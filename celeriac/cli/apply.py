@@ -134,6 +134,7 @@ def _shown(applied: "wire.Applied") -> Iterator[str]:
         yield f"{mark} {item.kind} {item.name}{version}"
         for change in item.changes:
             yield from _change(change, created=item.action == "create")
+        yield from (f"    warning: {warning}" for warning in item.warnings)
     yield _summary(applied)
 
 

@@ -1,12 +1,10 @@
 """Functions that modules on this machine offer with `@celeriac.agent`."""
 
-import ast
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,14 +137,13 @@ def module_that_offers(name: str) -> str | None:
 
     Looks through the modules of CELERIAC_AGENT_MODULES and the current directory; imports nothing.
     """
-    for module, file in _sources():
-        try:
-            tree = ast.parse(file.read_bytes())
-        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if any(_offers(node, name) for node in ast.walk(tree)):
-            return module
-    return None
+    from celeriac.agents.python.source import module_files, offers
+
+    here = Path.cwd()
+    found = [(file.stem, file) for file in sorted(here.glob("*.py"))]
+    for module in _listed():
+        found += module_files(module, [*sys.path, str(here)])
+    return next((module for module, file in found[:_MOST_FILES] if offers(file, name)), None)
 
 
 def _see_current_directory() -> None:
@@ -181,51 +178,6 @@ def _listed() -> tuple[str, ...]:
     from celeriac.settings import Settings
 
     return Settings.load().agent_modules
-
-
-def _sources() -> Iterator[tuple[str, Path]]:
-    """Yield modules and their files, a bounded number of them."""
-    here = Path.cwd()
-    found = [(file.stem, file) for file in sorted(here.glob("*.py"))]
-    for module in _listed():
-        found += _files(module, [*sys.path, str(here)])
-    yield from found[:_MOST_FILES]
-
-
-def _files(module: str, path: Sequence[str] | None) -> list[tuple[str, Path]]:
-    """Return the files of a module and of all that is in it, without importing anything."""
-    parts = module.split(".")
-    origin: str | None = None
-    for length in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:length]), path)
-        if spec is None:
-            return []
-        path, origin = spec.submodule_search_locations, spec.origin
-    if path is None:
-        return [(module, Path(origin))] if origin else []
-    return [
-        (_module_name(module, root, file), file)
-        for root in map(Path, path)
-        for file in sorted(root.rglob("*.py"))[:_MOST_FILES]
-    ]
-
-
-def _module_name(package: str, root: Path, file: Path) -> str:
-    parts = [part for part in file.relative_to(root).with_suffix("").parts if part != "__init__"]
-    return ".".join([package, *parts])
-
-
-def _offers(node: ast.AST, name: str) -> bool:
-    """Whether `node` is a function with the decorator `@celeriac.agent(name)` or `@agent(name)`."""
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return False
-    calls = [each for each in node.decorator_list if isinstance(each, ast.Call) and each.args]
-    return any(
-        (getattr(call.func, "attr", None) or getattr(call.func, "id", None)) == "agent"
-        and isinstance(call.args[0], ast.Constant)
-        and call.args[0].value == name
-        for call in calls
-    )
 
 
 def hint_for(task: str) -> str | None:

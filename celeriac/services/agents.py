@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection
@@ -10,7 +9,7 @@ from sqlalchemy import Connection
 from celeriac.db import agents, audit, tasks
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import AgentSpec, CrewaiAgent
+from celeriac.domain.agent import AgentSpec, CrewaiAgent, LlmAgent
 from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Agent
 from celeriac.domain.environment import EnvironmentRule
@@ -95,7 +94,13 @@ class Agents:
         return changed
 
     def faults(self, spec: AgentSpec) -> Iterator[InvalidInputError]:
-        """Yield what the workers would refuse when it runs, or what costs too much."""
+        """Yield what any worker would refuse when it runs, or what costs too much."""
+        if isinstance(spec, LlmAgent) and not all(spec.model.partition("/")[::2]):
+            yield InvalidInputError(
+                f"The model is {spec.model!r}; it must be provider/model, such as local/smollm2 or "
+                "openai/gpt-5-mini.",
+                field="spec.model",
+            )
         refusal = self._environment.refusal(getattr(spec, "environment", ()))
         if refusal:
             yield InvalidInputError(refusal, field="spec.environment")
@@ -166,15 +171,15 @@ def agent_named(connection: Connection, actor: Actor, name: str, *, lock: bool) 
     return None if key is None else agents.by_id(connection, key, owner=actor.user_id, lock=lock)
 
 
-def used_agent(connection: Connection, actor: Actor, reference: str) -> UUID:
-    """Return the id of an agent that a task is given; it is not deleted before the commit.
+def used_agent(connection: Connection, actor: Actor, reference: str) -> Agent:
+    """Return the agent that a task is given; it is not deleted before the commit.
 
     Raises NotFoundError.
     """
     agent = _found(connection, actor, reference)
     if not agents.keep(connection, agent.id):
         raise NotFoundError("agent", reference)
-    return agent.id
+    return agent
 
 
 def found_agent(connection: Connection, actor: Actor, reference: str) -> Agent:

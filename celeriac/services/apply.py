@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from celeriac.db import accounts, owners
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.agent import AgentSpec
 from celeriac.domain.budget import BudgetScope
 from celeriac.domain.catalog import Agent, Task
 from celeriac.domain.document import (
@@ -25,7 +26,7 @@ from celeriac.domain.document import (
     duplicates,
     plain,
 )
-from celeriac.domain.errors import DocumentInvalidError, NotFoundError
+from celeriac.domain.errors import DocumentInvalidError, InvalidInputError, NotFoundError
 from celeriac.domain.task import TaskSpec
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.services.agents import (
@@ -43,6 +44,7 @@ from celeriac.services.tasks import (
     TaskEdit,
     add_task,
     change_task,
+    check_prompt,
     found_task,
     task_faults,
     task_named,
@@ -126,7 +128,7 @@ class _Plan:
         self._actor = actor
         self._document = document
         self._lock = lock
-        self._agents = {entry.name for entry in document.agents}
+        self._agents = {entry.name: entry.spec for entry in document.agents}
         self._tasks: dict[str, Task | None] = {}
         self.faults: list[DocumentFault] = []
 
@@ -164,9 +166,11 @@ class _Plan:
         found = task_named(self._connection, self._actor, entry.name, lock=self._lock)
         self._tasks[entry.name] = found
         spec = _either(entry.spec, found.spec if found else None, TaskSpec())
+        agent, agent_spec = self._agent_of(place, entry, found)
+        if agent_spec is not None:
+            self._check_prompt(place, agent_spec, spec)
         description = _either(entry.description, found.description if found else None, "")
         active = _either(entry.active, found.active if found else None, True)  # noqa: FBT003 - its value
-        agent = self._agent_of(place, entry, found)
         top = {"agent": agent, "description": description, "active": active}
         if found is None:
             outcome = _created("task", entry.name, {**top, "spec": _given(spec)})
@@ -195,10 +199,18 @@ class _Plan:
             ),
         )
 
-    def _agent_of(self, place: str, entry: TaskEntry, task: Task | None) -> str:
-        """Return what a task's agent is called, which may be one that the document makes."""
+    def _check_prompt(self, place: str, agent: AgentSpec, spec: TaskSpec) -> None:
+        try:
+            check_prompt(agent, spec)
+        except InvalidInputError as error:
+            self._fault(f"{place}.spec.prompt", error.message)
+
+    def _agent_of(
+        self, place: str, entry: TaskEntry, task: Task | None
+    ) -> tuple[str, AgentSpec | None]:
+        """Return name and specification of a task's agent, which the document may make."""
         if entry.agent in self._agents:
-            return entry.agent
+            return entry.agent, self._agents[entry.agent]
         try:
             agent = found_agent(self._connection, self._actor, entry.agent)
         except NotFoundError:
@@ -207,10 +219,10 @@ class _Plan:
                 f"there is no agent {entry.agent!r}; add it to the document's agents or correct "
                 "its name",
             )
-            return entry.agent
+            return entry.agent, None
         if task is not None and task.agent_name == agent.name and task.agent_id != agent.id:
-            return str(agent.id)  # another user's, with the same name
-        return agent.name
+            return str(agent.id), agent.spec  # another user's, with the same name
+        return agent.name, agent.spec
 
     def _budgets(self, entries: Sequence[BudgetEntry]) -> Iterator[_Step]:
         first: dict[tuple[object, str], int] = {}

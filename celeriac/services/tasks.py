@@ -8,14 +8,21 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import audit, budgets, executions, tasks
+from celeriac.db import agents, audit, budgets, executions, tasks
 from celeriac.db.engine import Database
 from celeriac.db.tasks import TaskChange
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.agent import AgentSpec, RunnerName
 from celeriac.domain.audit import changes
 from celeriac.domain.budget import Period
 from celeriac.domain.catalog import Task
-from celeriac.domain.errors import ConflictError, InvalidInputError, NameTakenError, NotFoundError
+from celeriac.domain.errors import (
+    ConflictError,
+    InvalidInputError,
+    NameTakenError,
+    NotFoundError,
+    TemplateInvalidError,
+)
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.domain.prompt import check_template
 from celeriac.domain.schema import check_schema
@@ -27,6 +34,9 @@ from celeriac.services.cancel import Cancel
 logger = structlog.get_logger(__name__)
 
 _KIND = "tasks"
+_PROMPTED = frozenset({RunnerName.LLM, RunnerName.CLAUDE})
+"""Kinds of agents that do nothing without a prompt."""
+
 _NAMES_CACHED = 10_000
 
 _T = TypeVar("_T")
@@ -191,11 +201,16 @@ def _remove_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None
 
 
 def add_task(connection: Connection, actor: Actor, new: NewTask) -> Task:
-    """Store a checked task in the caller's transaction. Raises NotFoundError, NameTakenError."""
+    """Store a checked task in the caller's transaction.
+
+    Raises NotFoundError, NameTakenError, and TemplateInvalidError where its agent needs a prompt.
+    """
+    agent = used_agent(connection, actor, new.agent)
+    check_prompt(agent.spec, new.spec)
     made = tasks.add(
         connection,
         owner=actor.user_id,
-        agent_id=used_agent(connection, actor, new.agent),
+        agent_id=agent.id,
         name=new.name,
         description=new.description,
         active=new.active,
@@ -213,12 +228,17 @@ def add_task(connection: Connection, actor: Actor, new: NewTask) -> Task:
 def change_task(connection: Connection, actor: Actor, task: Task, edit: TaskEdit) -> Task:
     """Change a locked task, as checked, in the caller's transaction; return it as it is then.
 
-    Raises NotFoundError for the agent.
+    Raises NotFoundError for the agent, and TemplateInvalidError where the agent needs a prompt.
     """
+    agent = None if edit.agent is None else used_agent(connection, actor, edit.agent)
+    if edit.spec is not None or agent is not None:
+        does = agent or agents.by_id(connection, task.agent_id, owner=None)
+        if does is not None:
+            check_prompt(does.spec, edit.spec or task.spec)
     wanted = TaskChange(
         description=edit.description,
         active=edit.active,
-        agent_id=None if edit.agent is None else used_agent(connection, actor, edit.agent),
+        agent_id=None if agent is None else agent.id,
         spec=None if edit.spec == task.spec else edit.spec,
     )
     tasks.change(connection, task, wanted)
@@ -251,6 +271,16 @@ def task_faults(spec: TaskSpec) -> Iterator[InvalidInputError]:
             check()
         except InvalidInputError as error:
             yield error
+
+
+def check_prompt(agent: AgentSpec, spec: TaskSpec) -> None:
+    """Refuse a task whose agent is told nothing; raises TemplateInvalidError."""
+    if agent.runner in _PROMPTED and not spec.prompt.strip():
+        raise TemplateInvalidError(
+            f"The prompt is empty; an agent of the kind {agent.runner} needs one: what it is to "
+            "do, with {{ name }} for a variable.",
+            field="spec.prompt",
+        )
 
 
 def _check(spec: TaskSpec) -> None:

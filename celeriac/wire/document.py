@@ -27,6 +27,10 @@ class AppliedResource(Wire):
     id: UUID | None = Field(description="Null where it would only be created.")
     version: int | None = Field(description="The version that is current now; budgets have none.")
     changes: list[FieldChange]
+    warnings: list[str] = Field(
+        default=[],
+        description="What looks wrong with an agent, as the API's machine is set up.",
+    )
 
 
 class Applied(Wire):

@@ -1,10 +1,12 @@
 """What answers requests over HTTP."""
 
+import os
 from dataclasses import dataclass
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.adapters.celery_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_health import RedisPing
+from celeriac.agents.advice import Advice
 from celeriac.db import server
 from celeriac.db.engine import Database
 from celeriac.services.access_records import AccessRecords
@@ -26,7 +28,7 @@ from celeriac.services.sessions import Sessions
 from celeriac.services.tasks import Tasks
 from celeriac.services.usage import Usage
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import celery_options, environment_rule, places, secret_key
+from celeriac.wiring.options import advice, celery_options, environment_rule, places, secret_key
 
 _MISSED_HEARTBEATS = 3
 """After so many a worker counts as gone."""
@@ -39,6 +41,7 @@ class Desk:
     authenticate: Authenticate
     accounts: Accounts
     agents: Agents
+    advice: Advice
     tasks: Tasks
     apply: Apply
     queries: Queries
@@ -83,6 +86,7 @@ def build_desk(container: Container) -> Desk:
         authenticate=Authenticate(container.database, secret_key(settings)),
         accounts=build_accounts(container),
         agents=agents,
+        advice=advice(settings, os.environ),
         tasks=Tasks(container.database),
         apply=Apply(container.database, agents, budgets),
         queries=queries,

@@ -10,8 +10,6 @@ import sysconfig
 import threading
 from pathlib import Path
 
-import celeriac
-
 _PYTHON = tuple(
     os.path.join(sysconfig.get_path(name), "")  # noqa: PTH118 - compared as texts
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -61,7 +59,7 @@ LOADED = LoadedModules()
 
 
 def _users_file(name: str) -> str | None:
-    if name == celeriac.__name__ or name.startswith(f"{celeriac.__name__}."):
+    if name.partition(".")[0] == "celeriac":
         return None
     file = getattr(sys.modules.get(name), "__file__", None)
     if not isinstance(file, str) or not file.endswith(".py"):
