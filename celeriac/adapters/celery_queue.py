@@ -1,6 +1,7 @@
 """The task queue on Celery: messages that hold two values and nothing else."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import structlog
 from amqp.exceptions import ChannelError
@@ -41,7 +42,10 @@ class CeleryTaskQueue:
     def send(self, envelopes: Sequence[Envelope]) -> None:
         """Publish all `envelopes`, on Redis in one round trip; see `TaskQueue.send`."""
         try:
-            with producer_of(self._app) as producer, producer.batch():
+            with (
+                producer_of(self._app) as producer,
+                producer.batch() if len(envelopes) > 1 else nullcontext(),
+            ):
                 for envelope in envelopes:
                     self._app.send_task(
                         EXECUTE_TASK,

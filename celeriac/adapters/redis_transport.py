@@ -23,6 +23,13 @@ from kombu.utils.json import loads
 
 from celeriac.adapters.dropped import dropped_messages
 
+BROKER_ERRORS = tuple(
+    error
+    for error in (*redis.Transport.connection_errors, *redis.Transport.channel_errors)
+    if error is not KeyError
+)
+"""Errors of the server. kombu counts every KeyError among them, those of bad messages too."""
+
 
 class QoS(redis.QoS):
     """Unacknowledged messages, of which an unreadable one doesn't hold up the others."""
@@ -31,7 +38,7 @@ class QoS(redis.QoS):
         """Put a message back into its queue; what can't be put back is dropped."""
         try:
             super().restore_by_tag(tag, client=client, leftmost=leftmost)  # type: ignore[no-untyped-call]
-        except (*BROKER_ERRORS, *self.channel.channel_errors):
+        except BROKER_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever is stored there
             reason = f"it can't be put back into its queue: {_told(error)}"
@@ -116,6 +123,18 @@ class Channel(redis.Channel):
             self._in_poll: Any = None
             self._flush_brpop_reauth()  # type: ignore[no-untyped-call]
 
+    def _receive_one(self, c: Any) -> Any:
+        """Read and deliver one broadcast; what is none is dropped."""
+        try:
+            return super()._receive_one(c)  # type: ignore[no-untyped-call]
+        except Empty:
+            return None  # kombu has logged it; others may follow at once
+        except BROKER_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - any bytes may be there
+            dropped_messages.record(f"it is no broadcast: {_told(error)}", b"")
+            return None
+
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
         """Deliver a broadcast, unless nobody here listens to its exchange any more."""
         queue = self._fanout_to_queue.get(exchange)
@@ -139,10 +158,6 @@ class Transport(redis.Transport):
             super()._reject_inbound_message(raw_message)  # type: ignore[no-untyped-call]
         else:
             dropped_messages.record(fault, reprlib.repr(raw_message))
-
-
-BROKER_ERRORS = tuple(each for each in redis.Transport.connection_errors if each is not KeyError)
-"""Errors of the connection. kombu counts every KeyError among them, those of bad messages too."""
 
 
 def use_for_redis() -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from celeriac.cli.arguments import CELERY, worker_arguments
 from celeriac.cli.local import read_settings
 from celeriac.cli.options import Home
 
@@ -99,7 +98,7 @@ def worker(context: typer.Context, include: Include = None, home: Home = None) -
       celery -A celeriac worker --help         Celery's own options
     """
     from celeriac.adapters.celery_app import QUEUES
-    from celeriac.cli.arguments import include_arguments
+    from celeriac.cli.arguments import include_arguments, worker_arguments
 
     arguments = worker_arguments([*include_arguments(include or ()), *context.args], QUEUES)
     _prepare(home, "The worker", broker_needed=True)
@@ -137,6 +136,8 @@ def _prepare(home: Path | None, program: str, *, broker_needed: bool) -> "Settin
 
 def _become_celery(program: str, arguments: list[str]) -> NoReturn:
     """Replace this process: signals and exit codes are Celery's own from here."""
+    from celeriac.cli.arguments import CELERY
+
     sys.stdout.flush()
     sys.stderr.flush()
     # Celery's banner is for people; who reads the log as JSON lines gets nothing else

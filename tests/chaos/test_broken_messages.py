@@ -1,5 +1,6 @@
 """Items in a queue that are no messages: each is dropped, and the worker works on (H5)."""
 
+import json
 from functools import partial
 from uuid import UUID
 
@@ -8,7 +9,8 @@ import redis
 from sqlalchemy import text
 
 from celeriac.domain.states import Status
-from tests.support.broken_messages import broken_items, old_protocol_items
+from tests.support.broken_messages import broken_items, envelope, old_protocol_items
+from tests.support.celery_commands import inspect
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 from tests.support.servers import ValkeyServer
@@ -60,3 +62,49 @@ def test_no_item_stops_a_worker(fleet: Fleet, valkey: ValkeyServer, pool: str) -
     wait_until(lambda: _dropped(fleet) == len(ITEMS), "each was counted")
     told = worker.logged("message.dropped")
     assert all(len(str(line)) < 3000 for line in told), "a log line repeats what was sent"
+
+
+def test_unreadable_entries_do_not_hold_up_the_redelivery_of_others(
+    fleet: Fleet, valkey: ValkeyServer
+) -> None:
+    """kombu keeps what is not acknowledged in a hash; anybody may write there as well."""
+    worker = fleet.worker()
+    task = fleet.task("noop")
+    good = json.dumps([envelope(), "", "task_execution"]).encode()
+    entries = {
+        "garbage": b"garbage", "bytes": b"\xff", "number": b"5", "short": b"[1]",
+        "no object": json.dumps([5, "", "task_execution"]).encode(),
+        "no headers": json.dumps([{"headers": None}, "", "task_execution"]).encode(),
+        "exchange a list": json.dumps([envelope(), [1], "task_execution"]).encode(),
+        "good": good,
+    }  # fmt: skip
+    with redis.Redis.from_url(valkey.url(1)) as broker:
+        for place, (tag, entry) in enumerate(entries.items()):
+            broker.hset("unacked", tag, entry)
+            broker.zadd("unacked_index", {tag: 100 - place})  # the good one is looked at last
+        wait_until(lambda: broker.hlen("unacked") == 0, "all are gone from the hash")
+    wait_until(lambda: _ran(worker, "celeriac.tasks.monitoring.ping"), "the good one was run")
+    _works(fleet, worker, task, "unreadable entries")
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_broadcasts_that_are_none_do_not_stop_a_worker(
+    fleet: Fleet, valkey: ValkeyServer, pool: str
+) -> None:
+    worker = fleet.worker(pool=pool, slots=2)
+    task = fleet.task("noop")
+    with redis.Redis.from_url(valkey.url(1)) as broker:
+        (topic,) = {name for name in broker.pubsub_channels() if b"pidbox" in name} or {
+            b"/1.celery.pidbox"
+        }
+        for name, item in ITEMS.items():
+            if len(item) < 1_000_000:
+                broker.publish(topic, item)
+                broker.publish("/1.nobody", item)
+                assert worker.exit_code is None, name
+    _works(fleet, worker, task, "broadcasts")
+    assert inspect(fleet, "ping") == {"ok": "pong"}
+
+
+def _ran(worker: Program, name: str) -> bool:
+    return any(line.get("task_name") == name for line in worker.logged("celery.task_success"))

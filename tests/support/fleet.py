@@ -65,7 +65,7 @@ class Fleet:
         self.settings = settings
         self.container: Container = build(settings, service="test", connections=4)
         self.actor = make_actor(self.container.database)
-        self.notes = home / "notes"
+        self.notes = home / "open-to-agents"
         """A directory where agents may write, whoever they run as."""
         self.notes.mkdir()
         self.notes.chmod(0o777)

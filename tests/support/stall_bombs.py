@@ -83,12 +83,12 @@ def _nested_lists() -> bytes:
     )
 
 
-def _crew(text: str, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _crew(text: str, schema: Mapping[str, Any] | None = None, count: int = 70) -> dict[str, Any]:
     agents = [{"id": "a", "role": "R", "goal": "G", "backstory": text, "model": "local/m"}]
     tasks: list[dict[str, Any]] = [
         {"id": f"t{n}", "description": text, "expected_output": "E", "agent": "a",
          "context": [f"t{n - 1}"] if n else []}
-        for n in range(70)
+        for n in range(count)
     ]  # fmt: skip
     if schema is not None:
         for task in tasks:
@@ -192,9 +192,11 @@ BOMBS: Mapping[str, Bomb] = {
     # schemas (its H4)
     "H4 allOf": Definition(lambda: {"variables_schema": fanned(30)}),
     "H4 anyOf": Definition(lambda: {"output_schema": fanned(22, "anyOf")}),
-    "oneOf in a crew": Definition(lambda: _crew("x", fanned(30, "oneOf")), "agents"),
+    "oneOf in a crew": Definition(lambda: _crew("x", fanned(30, "oneOf"), 20), "agents"),
     "schemas in a crew": Definition(
-        lambda: _crew("x", {"properties": {f"p{n}": {"pattern": "a{40}"} for n in range(1_000)}}),
+        lambda: _crew(
+            "x", {"properties": {f"p{n}": {"pattern": "a{40}"} for n in range(1_000)}}, 2
+        ),
         "agents",
     ),
     "patterns": Definition(

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from sqlalchemy import text
+
 from celeriac.db import leases, sessions
 from celeriac.db.leases import Notes
 from celeriac.domain.events import NewEvent
@@ -33,8 +35,10 @@ def tell(
     calls: Sequence[ModelCall] = (),
 ) -> None:
     """Write what an agent tells, as its worker does in batches."""
-    notes = Notes(claimed.lease, events=list(events), calls=list(calls))
     with container.database.statement() as connection:
+        query = text("SELECT batch_no + 1 FROM executions WHERE id = :id")
+        number = connection.execute(query, {"id": claimed.lease.execution_id}).scalar_one()
+        notes = Notes(claimed.lease, events=list(events), calls=list(calls), number=number)
         written = leases.record(connection, [notes])
     assert written, "the lease must be held"
     container.live.changed([claimed.lease.execution_id])

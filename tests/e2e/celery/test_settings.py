@@ -22,6 +22,7 @@ _CHANGED = {
     "worker_soft_shutdown_timeout": 3.0,
     "result_extended": False,
     "result_expires": 60,
+    "include": ["tests.support.plain_tasks", "json"],
     "enable_utc": False,
     "timezone": "Europe/Berlin",
 }

@@ -102,7 +102,8 @@ def test_the_error_of_a_crew_is_kept_with_its_node(commands: CommandLine, tmp_pa
     result = commands.run("run", "refused", "--json")
 
     assert result.code == 1
-    (done,) = commands.ask("executions", "list", "--task", "refused")
+    (listed,) = commands.ask("executions", "list", "--task", "refused")
+    done = commands.ask("executions", "show", listed["id"])
     assert (done["status"], done["error_code"]) == ("failed", "provider_refused")
     details = done["error_details"]
     assert (details["node"], details["agent"]) == ("tasks.second", "writer")

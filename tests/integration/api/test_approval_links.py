@@ -218,7 +218,7 @@ def test_links_can_be_revoked(linked: Callable[[Question], Linked], admin: Asker
     assert link.get().status_code == 404
     assert link.send(decision="approve").status_code == 404
     made = link.owner.post(f"/api/v1/approvals/{link.id}/link").json()
-    link.path = made["url"].removeprefix("http://testserver")
+    link.path = f"/api/v1/approvals/links/{made['url'].rpartition('/')[2]}"
     assert link.get().status_code == 200
     trail = admin.get("/api/v1/audit-logs?action=approval.revoke_links").json()["items"]
     assert [entry["resource_id"] for entry in trail] == [link.id]

@@ -1,5 +1,7 @@
 """Health over HTTP."""
 
+from dataclasses import replace
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -14,7 +16,8 @@ def test_the_live_workers_are_counted(app_client: TestClient, container: Contain
     response = app_client.get("/health/celery")
     assert response.status_code == 503
     assert response.json() == {
-        "status": "unavailable", "workers": 0, "slots": 0, "active": 0, "processes": [],
+        "status": "unavailable", "workers": 0, "consuming": 0, "slots": 0, "active": 0,
+        "processes": [],
     }  # fmt: skip
     reports = [
         WorkerReport(
@@ -29,6 +32,16 @@ def test_the_live_workers_are_counted(app_client: TestClient, container: Contain
     body = app_client.get("/health/celery").json()
     assert (body["status"], body["workers"], body["slots"], body["active"]) == ("ok", 2, 12, 9)
     assert {process["hostname"] for process in body["processes"]} == {"celery@a", "celery@b"}
+    with container.database.transaction() as connection:
+        for report in reports:
+            workers.report(connection, replace(report, consuming=report.hostname == "celery@b"))
+    body = app_client.get("/health/celery").json()
+    assert (body["status"], body["workers"], body["consuming"]) == ("ok", 2, 1)
+    with container.database.transaction() as connection:
+        for report in reports:
+            workers.report(connection, replace(report, consuming=False))
+    answer = app_client.get("/health/celery")
+    assert (answer.status_code, answer.json()["workers"], answer.json()["slots"]) == (503, 2, 12)
     with container.database.transaction() as connection:
         for report in reports:
             workers.stopped(connection, report.id)

@@ -103,10 +103,15 @@ def test_a_kept_plan_reads_by_the_right_index(analysed: Database, name: str) -> 
     assert indexes(analysed, work) == wanted
 
 
-def test_a_new_execution_counts_what_its_queue_has_out(analysed: Database) -> None:
+def test_a_new_execution_counts_what_its_queue_has_out_and_looks_for_what_is_due(
+    analysed: Database,
+) -> None:
     core = Core(analysed)
 
-    assert indexes(analysed, lambda _: core.queued()) == {"ix_executions_sent"}
+    assert indexes(analysed, lambda _: core.queued()) == {
+        "ix_executions_sent",
+        "ix_executions_due",
+    }
 
 
 def indexes(database: Database, work: Work) -> set[str]:

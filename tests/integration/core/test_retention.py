@@ -155,7 +155,7 @@ def test_old_executions_go_with_all_their_traces(core: Core, places: Places) -> 
 
 
 def test_what_lives_is_never_touched(core: Core, places: Places) -> None:
-    live = [core.pending(), core.queued(), core.running().lease.execution_id, core.waiting()]
+    live = [core.queued(), core.running().lease.execution_id, core.waiting(), core.pending()]
     for execution_id in live:
         leave_files(places, execution_id)
     pass_days(core, places, 1000)
