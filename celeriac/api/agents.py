@@ -30,7 +30,7 @@ AgentPath = Annotated[
 def create(body: NewAgent, actor: Operator, desk: AtDesk) -> wire.Agent:
     """Store an agent at version 1. Its name must be new among your agents."""
     new = agents.NewAgent(name=body.name, description=body.description, spec=body.spec)
-    return views.agent(desk.agents.create(actor, new))
+    return views.agent(desk.agents.create(actor, new), desk.advice.warnings(new.spec))
 
 
 @router.get(
@@ -64,4 +64,19 @@ def get(agent: AgentPath, actor: Caller, desk: AtDesk) -> wire.Agent:
 def change(agent: AgentPath, body: AgentPatch, actor: Operator, desk: AtDesk) -> wire.Agent:
     """Change an agent. Another `spec` becomes its next version, which new executions use."""
     wanted = agents.AgentChange(description=body.description, spec=body.spec)
-    return views.agent(desk.agents.change(actor, agent, wanted))
+    changed = desk.agents.change(actor, agent, wanted)
+    return views.agent(changed, [] if body.spec is None else desk.advice.warnings(changed.spec))
+
+
+@router.delete(
+    "/{agent}",
+    status_code=204,
+    response_class=Response,
+    operation_id="delete_agent",
+    summary="Delete an agent",
+    responses=READING | problems(403, 404, 409),
+)
+def delete(agent: AgentPath, actor: Operator, desk: AtDesk) -> Response:
+    """Delete an agent that no task uses. What it did stays, and its name is free."""
+    desk.agents.delete(actor, agent)
+    return Response(status_code=204)

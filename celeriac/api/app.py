@@ -13,6 +13,7 @@ from starlette.types import Lifespan
 from celeriac.api import (
     agents,
     api_keys,
+    apply,
     approval_links,
     approvals,
     audit,
@@ -46,6 +47,7 @@ _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, no
 _RESOURCES = (
     agents,
     tasks,
+    apply,
     execute,
     executions,
     reports,

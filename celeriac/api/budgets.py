@@ -13,7 +13,7 @@ from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.budgets import NewBudget
 from celeriac.api.schemas.catalog import Reference
-from celeriac.domain.budget import BudgetScope
+from celeriac.domain.budget import BudgetScope, StoredBudget
 
 router = APIRouter(prefix="/budgets", tags=["budgets"], route_class=JsonRoute)
 
@@ -28,11 +28,14 @@ def put(body: NewBudget, actor: Operator, desk: AtDesk) -> wire.Budget:
 
     What was used since the day or month began counts. Executions that ask for more of it go on.
     """
+    scope = BudgetScope.TASK if body.user_id is None else BudgetScope.USER
+
+    def set_for(subject_id: UUID) -> StoredBudget:
+        return desk.budgets.put(actor, scope, subject_id, body.period, body.budget())
+
     if body.user_id is not None:
-        scope, subject_id = BudgetScope.USER, body.user_id
-    else:
-        scope, subject_id = BudgetScope.TASK, desk.tasks.resolve(actor, str(body.task))
-    return views.budget(desk.budgets.put(actor, scope, subject_id, body.period, body.budget()))
+        return views.budget(set_for(body.user_id))
+    return views.budget(desk.tasks.use(actor, str(body.task), set_for))
 
 
 @router.get(

@@ -62,13 +62,13 @@ async def execute(
     body = body or Execute()
     mode = body.execution_mode or _default_mode(shared)
 
-    def submit() -> tuple[UUID, Submitted]:
+    def submit(task_id: UUID) -> tuple[UUID, Submitted]:
         once = idempotency(request, key, body)
-        work = _work(desk.tasks.resolve(actor, task), body, mode, once)
-        logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, execution_mode=mode.value)
-        return work.task_id, shared.submit.one(actor, work)
+        work = _work(task_id, body, mode, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, execution_mode=mode.value)
+        return task_id, shared.submit.one(actor, work)
 
-    task_id, submitted = await run_in_threadpool(submit)
+    task_id, submitted = await run_in_threadpool(desk.tasks.use, actor, task, submit)
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is Mode.SYNC:
         plan = await run_in_threadpool(shared.plans.current, task_id)
@@ -114,17 +114,17 @@ async def execute_batch(
             limit=most,
         )
 
-    def submit() -> tuple[UUID, SubmittedBatch]:
+    def submit(task_id: UUID) -> tuple[UUID, SubmittedBatch]:
         once = idempotency(request, key, body)
-        work = _work(desk.tasks.resolve(actor, task), body, Mode.ASYNC, once)
-        logger.info(Step.EXECUTION_REQUESTED, task_id=work.task_id, count=len(body.items))
+        work = _work(task_id, body, Mode.ASYNC, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, count=len(body.items))
         batch = shared.submit.many(actor, work, body.items)
         if not batch.created:
             ids = desk.queries.batch(actor, batch.batch_id)
             batch = SubmittedBatch(batch.batch_id, ids, created=False)
-        return work.task_id, batch
+        return task_id, batch
 
-    task_id, batch = await run_in_threadpool(submit)
+    task_id, batch = await run_in_threadpool(desk.tasks.use, actor, task, submit)
     accepted_batch = wire.AcceptedBatch.model_construct(
         batch_id=batch.batch_id,
         task_id=task_id,

@@ -21,6 +21,7 @@ Send your API key as `Authorization: Bearer cel_…`. Errors are problems (RFC 9
 TAGS = [
     {"name": "agents", "description": "Who does the work."},
     {"name": "tasks", "description": "Named, reusable pieces of work."},
+    {"name": "catalog", "description": "Agents, tasks and budgets from one document."},
     {"name": "executions", "description": "Runs of tasks: start, follow, cancel, repeat."},
     {"name": "sessions", "description": "Conversations that later runs can go on with."},
     {"name": "usage", "description": "What model calls used and cost."},

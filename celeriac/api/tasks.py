@@ -8,7 +8,7 @@ from starlette.responses import Response
 from celeriac import wire
 from celeriac.api import views
 from celeriac.api.answers import READING, WRITING, answer, problems
-from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.deps import AtDesk, Caller, Cursor, Limit, Operator, Shared
 from celeriac.api.json_route import JsonRoute
 from celeriac.api.schemas.catalog import NewTask, Reference, TaskPatch
 from celeriac.services import tasks
@@ -80,3 +80,28 @@ def change(task: TaskPath, body: TaskPatch, actor: Operator, desk: AtDesk) -> wi
         description=body.description, active=body.active, agent=body.agent, spec=body.spec
     )
     return views.task(desk.tasks.change(actor, task, edit))
+
+
+@router.delete(
+    "/{task}",
+    status_code=204,
+    response_class=Response,
+    operation_id="delete_task",
+    summary="Delete a task",
+    responses=READING | problems(403, 404, 409),
+)
+def delete(
+    task: TaskPath,
+    actor: Operator,
+    shared: Shared,
+    desk: AtDesk,
+    cancel: Annotated[
+        bool, Query(description="Cancel its executions that have not ended.")
+    ] = False,
+) -> Response:
+    """Delete a task with its budgets. Its executions stay, and its name is free.
+
+    Not possible while executions of it have not ended, unless they are to be cancelled.
+    """
+    desk.tasks.delete(actor, task, cancel=shared.cancel if cancel else None)
+    return Response(status_code=204)

@@ -1,5 +1,7 @@
 """From domain objects to answers."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -10,6 +12,7 @@ from celeriac.domain.approval import Approval
 from celeriac.domain.budget import Standing, StoredBudget
 from celeriac.domain.cassette import CassetteSummary
 from celeriac.domain.celery_states import SIMPLE
+from celeriac.domain.document import Action, FieldChange, Outcome
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Execution
 from celeriac.domain.session import Session
@@ -17,9 +20,9 @@ from celeriac.domain.task import Priority
 from celeriac.services.celery_tasks import CeleryTaskState
 
 
-def agent(found: catalog.Agent) -> wire.Agent:
+def agent(found: catalog.Agent, warnings: Sequence[str] = ()) -> wire.Agent:
     """Return an agent as answers show it."""
-    return wire.Agent(**_values(found), links=links.agent(found.id))
+    return wire.Agent(**_values(found), warnings=list(warnings), links=links.agent(found.id))
 
 
 def task(found: catalog.Task) -> wire.Task:
@@ -27,6 +30,30 @@ def task(found: catalog.Task) -> wire.Task:
     values = _values(found)
     reference = wire.AgentReference(id=values.pop("agent_id"), name=values.pop("agent_name"))
     return wire.Task(**values, agent=reference, links=links.task(found.id, found.agent_id))
+
+
+def applied(
+    outcomes: Sequence[Outcome], warnings: Mapping[str, Sequence[str]], *, dry_run: bool
+) -> wire.Applied:
+    """Return what came of a document, as answers show it; `warnings` are by agents' names."""
+    count = Counter(outcome.action for outcome in outcomes)
+    return wire.Applied(
+        dry_run=dry_run,
+        created=count[Action.CREATE],
+        changed=count[Action.CHANGE],
+        unchanged=count[Action.UNCHANGED],
+        items=[
+            wire.AppliedResource(
+                **{**_values(outcome), "changes": list(map(_change, outcome.changes))},
+                warnings=list(warnings.get(outcome.name, ()) if outcome.kind == "agent" else ()),
+            )
+            for outcome in outcomes
+        ],
+    )
+
+
+def _change(change: FieldChange) -> wire.FieldChange:
+    return wire.FieldChange.model_validate(change)
 
 
 def execution(row: Execution) -> wire.Execution:

@@ -48,7 +48,7 @@ def build_app() -> typer.Typer:
     """Return the group `agents`."""
     app = typer.Typer(name="agents", help="Who does the work: models, functions, programs.")
     app.command("list")(list_agents)
-    for command in (show, create, update):
+    for command in (show, create, update, delete):
         app.command()(command)
     return app
 
@@ -169,6 +169,20 @@ def update(
     _show(session, session.client.agents.change(agent, spec=made, description=description))
 
 
+@connected
+def delete(session: Session, agent: AgentName) -> None:
+    """Delete an agent that no task uses; what it did stays, and its name is free.
+
+    Examples:
+      celeriac agents delete writer
+    """
+    session.client.agents.delete(agent)
+    if session.output.as_json:
+        session.output.json({"agent": agent, "deleted": True})
+    else:
+        session.output.raw(f"deleted · agent {agent}")
+
+
 _RUNNERS = {"model": "llm", "function": "python", "command": "command", "crew": "crewai"}
 """Which runner an option stands for, which is also the field of its specification."""
 
@@ -216,3 +230,5 @@ def _show(session: Session, agent: "Agent") -> None:
             "spec": plain(agent.spec.model_dump(mode="json", exclude_none=True)),
         }
     )
+    for warning in agent.warnings:
+        session.output.say(f"warning: {warning}")

@@ -23,6 +23,7 @@ from celeriac.cli import (
     tasks,
     users,
 )
+from celeriac.cli.apply import apply
 from celeriac.cli.crews import commands as crews
 from celeriac.cli.demo.command import demo
 from celeriac.cli.doctor import doctor
@@ -106,6 +107,7 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
     app.command(name="run", rich_help_panel=_WORK)(run_task)
     for look in (monitor, timeline, logs, usage, prices):
         app.command(rich_help_panel=_WORK)(look)
+    app.command(rich_help_panel=_MANAGE)(apply)
     for group in _GROUPS:
         app.add_typer(group.build_app(), rich_help_panel=_MANAGE)
     return app

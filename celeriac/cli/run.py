@@ -1,13 +1,14 @@
 """`celeriac run`: run a task and wait for its result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from celeriac.cli.batches import is_batch, items_of, run_batch
-from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome
 from celeriac.cli.ids import short_id
 from celeriac.cli.session import Session, connected
@@ -156,11 +157,14 @@ def run(
                 "--sync waits for the answer of one request; it can't be combined with --detach, "
                 "--timeout, --delay or --idempotency-key."
             )
-        _show_end(session, executions.run_sync(task, variables, **wished), record_to)
+        with _missing_task_explained(task):
+            ended = executions.run_sync(task, variables, **wished)
+        _show_end(session, ended, record_to)
         return
-    accepted = executions.execute(
-        task, variables, delay_seconds=delay, idempotency_key=key, **wished
-    )
+    with _missing_task_explained(task):
+        accepted = executions.execute(
+            task, variables, delay_seconds=delay, idempotency_key=key, **wished
+        )
     if session.output.as_json and not wait:
         session.output.json(accepted)
         return
@@ -198,6 +202,25 @@ def unserved(queue: str, processes: "Sequence[Worker]") -> str | None:
         return None
     cure = f"It runs when one does: `celeriac worker -Q {queue}`."
     return f"warning: No live worker listens to the queue {queue}. {cure}"
+
+
+@contextmanager
+def _missing_task_explained(task: str) -> Iterator[None]:
+    """Say which command makes a task that doesn't exist of a function that does."""
+    from celeriac.cli.offers import hint_for
+    from celeriac.client import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.code != "not_found" or error.details.get("resource") != "task":
+            raise
+        raise CommandError(
+            error.message,
+            cure=hint_for(task) or "`celeriac tasks list` shows which there are.",
+            exit_code=ExitCode.NOT_FOUND,
+            problem=error.code,
+        ) from error
 
 
 def _show_end(session: Session, ended: "Execution", record_to: Path | None) -> None:

@@ -46,9 +46,9 @@ _SHORT = 60
 
 def build_app() -> typer.Typer:
     """Return the group `tasks`."""
-    app = typer.Typer(name="tasks", help="What agents do: make, look at and change tasks.")
+    app = typer.Typer(name="tasks", help="What agents do: make, look at, change and delete tasks.")
     app.command("list")(list_tasks)
-    for command in (show, create, update, activate, deactivate, run):
+    for command in (show, create, update, activate, deactivate, delete, run):
         app.command()(command)
     return app
 
@@ -165,6 +165,29 @@ def activate(session: Session, task: TaskName) -> None:
 def deactivate(session: Session, task: TaskName) -> None:
     """Switch a task off: it takes no new executions; those that it has go on."""
     _show(session, session.client.tasks.change(task, active=False))
+
+
+@connected
+def delete(
+    session: Session,
+    task: TaskName,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel its executions that have not ended.")
+    ] = False,
+) -> None:
+    """Delete a task with its budgets; its executions stay, and its name is free.
+
+    Refused while executions of it have not ended, unless --cancel ends them.
+
+    Examples:
+      celeriac tasks delete summarise
+      celeriac tasks delete summarise --cancel
+    """
+    session.client.tasks.delete(task, cancel=cancel)
+    if session.output.as_json:
+        session.output.json({"task": task, "deleted": True})
+    else:
+        session.output.raw(f"deleted · task {task}")
 
 
 def _fill(

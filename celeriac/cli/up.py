@@ -41,6 +41,10 @@ def up(
             "more than once.",
         ),
     ] = None,
+    no_reload: Annotated[
+        bool,
+        typer.Option("--no-reload", help="Keep the worker when the code of agents changes."),
+    ] = False,
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Do without the small language model.")
     ] = False,
@@ -54,6 +58,10 @@ def up(
     again when it dies. All state is in the home; nothing else is touched.
     Servers that DATABASE_URL, REDIS_URL, CELERY_BROKER_URL or
     CELERIAC_LOCAL_MODEL_URL name are used instead of own ones.
+
+    When a module changes that the worker has imported, agents' or tasks', the
+    worker is started anew: it lets finish what runs, as at its end. Where
+    CELERIAC_WORKER_RELOAD is set, that counts, unless --no-reload is given.
 
     Ctrl-C or SIGTERM stops everything in order, letting what runs finish; a
     second one stops it at once. Both exit with 0. With --json one line of JSON
@@ -86,6 +94,7 @@ def up(
         port=port,
         local_model=False if no_model else None,
         worker_options=tuple(worker_options),
+        reload=False if no_reload else None,
     )
     terminal = Terminal(output.err if as_json else output.out)
     with running_system(options, terminal) as system:

@@ -11,7 +11,16 @@ is the API's own (docs/api.md).
 """
 
 from celeriac.client.client import Client
+from celeriac.client.documents import Document, DocumentError
 from celeriac.client.errors import ClientError, UnreachableError, WaitTimeoutError
 from celeriac.client.stream import Delta
 
-__all__ = ["Client", "ClientError", "Delta", "UnreachableError", "WaitTimeoutError"]
+__all__ = [
+    "Client",
+    "ClientError",
+    "Delta",
+    "Document",
+    "DocumentError",
+    "UnreachableError",
+    "WaitTimeoutError",
+]

@@ -1,8 +1,9 @@
 """The client itself."""
 
-import os
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -11,14 +12,15 @@ from celeriac.client.approvals import Approvals
 from celeriac.client.audit import Audit
 from celeriac.client.budgets import Budgets, Usage
 from celeriac.client.cassettes import Cassettes
+from celeriac.client.documents import Document
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
+from celeriac.client.home import find_server
 from celeriac.client.resources import Agents, CeleryTasks, Keys, Tasks, Users
 from celeriac.client.sessions import Sessions
-from celeriac.client.transport import Transport
+from celeriac.client.transport import API, Transport
 from celeriac.version import __version__
 
-DEFAULT_URL = "http://127.0.0.1:8321"
 _CONNECT_SECONDS = 5.0
 _UNAVAILABLE = 503
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -68,18 +70,40 @@ class Client:
         self.audit = Audit(self._transport)
 
     @classmethod
-    def from_env(cls, *, timeout: float = 30.0) -> Self:
-        """Return a client for CELERIAC_API_URL (default: this machine) and CELERIAC_API_KEY.
+    def from_env(cls, *, timeout: float = 30.0, home: Path | None = None) -> Self:
+        """Return a client for CELERIAC_API_URL and CELERIAC_API_KEY, else for the home's server.
 
-        Raises ClientError (`api_key_missing`) where no key is set.
+        Where they are not set, it is the stack that runs in `home`, in CELERIAC_HOME or in
+        `.celeriac` in the current directory, with its own key. Raises ClientError: `no_server` or
+        `no_api_key`.
         """
-        key = os.environ.get("CELERIAC_API_KEY")
-        if not key:
-            raise ClientError(
-                "CELERIAC_API_KEY is not set. Set it to an API key (`celeriac keys create`).",
-                code="api_key_missing",
+        server = find_server(home)
+        return cls(server.url, server.api_key, timeout=timeout)
+
+    def apply(
+        self, document: Document | Path | Mapping[str, Any], *, dry_run: bool = False
+    ) -> wire.Applied:
+        """Make agents, tasks and budgets as a document says, all or nothing; delete nothing.
+
+        `document` has the lists `agents`, `tasks` and `budgets`, whose entries are what the API
+        takes to make one, or is the YAML or JSON file of such a document. With `dry_run` nothing is
+        written. Raises ClientError: `fields` has everything that is wrong, and of a file the
+        message has the lines.
+        """
+        if isinstance(document, Path):
+            document = Document.read(document)
+        elif isinstance(document, Mapping):
+            document = Document(document)
+        try:
+            response = self._transport.send(
+                "POST",
+                f"{API}/apply",
+                body=document.content,
+                params={"dry_run": "true" if dry_run else None},
             )
-        return cls(os.environ.get("CELERIAC_API_URL", DEFAULT_URL), key, timeout=timeout)
+        except ClientError as error:
+            raise document.located(error) from error
+        return wire.Applied.model_validate_json(response.content)
 
     @property
     def base_url(self) -> str:

@@ -73,6 +73,10 @@ class Agents:
         body = given(spec=_plain(spec), description=description)
         return self._transport.patch(wire.Agent, f"{API}/agents/{segment(agent)}", body)
 
+    def delete(self, agent: str | UUID) -> None:
+        """Delete an agent that no task uses; raises ClientError (`conflict`) where one does."""
+        self._transport.send("DELETE", f"{API}/agents/{segment(agent)}")
+
 
 class Tasks:
     """`client.tasks`. A task is named by its id or, if it is one's own, by its name."""
@@ -125,6 +129,14 @@ class Tasks:
             active=active,
         )
         return self._transport.patch(wire.Task, f"{API}/tasks/{segment(task)}", body)
+
+    def delete(self, task: str | UUID, *, cancel: bool = False) -> None:
+        """Delete a task with its budgets; its executions stay.
+
+        Raises ClientError (`conflict`) where some have not ended, unless they are to be cancelled.
+        """
+        params = {"cancel": "true"} if cancel else None
+        self._transport.send("DELETE", f"{API}/tasks/{segment(task)}", params=params)
 
 
 class CeleryTasks:

@@ -27,11 +27,15 @@ _SELECT = select(
 ).join_from(table, versions, versions.c.id == table.c.current_version_id)
 
 
+THERE = table.c.deleted_at.is_(None)
+"""What is not deleted."""
+
+
 def by_id(
     connection: Connection, agent_id: UUID, *, owner: UUID | None, lock: bool = False
 ) -> Agent | None:
     """Return an agent of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
-    query = _SELECT.where(table.c.id == agent_id)
+    query = _SELECT.where(table.c.id == agent_id, THERE)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
     if lock:
@@ -42,7 +46,7 @@ def by_id(
 
 def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
     """Return the id of the agent that `owner` has given this name, or None."""
-    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name)
+    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, THERE)
     return connection.execute(query).scalar_one_or_none()
 
 
@@ -50,7 +54,7 @@ def find(
     connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
 ) -> Rows[Agent]:
     """Return up to `limit` agents made before the agent `before`, the newest first."""
-    query = _SELECT
+    query = _SELECT.where(THERE)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
     if before is not None:
@@ -74,7 +78,7 @@ def add(
             description=description,
             current_version_id=version_id,
         )
-        .on_conflict_do_nothing(index_elements=["owner_id", "name"])
+        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=THERE)
         .returning(table.c.id)
     )
     if connection.execute(statement).first() is None:
@@ -94,6 +98,18 @@ def change(
         values["current_version_id"] = uuid7()
         _add_version(connection, values["current_version_id"], agent.id, agent.version + 1, spec)
     connection.execute(update(table).where(table.c.id == agent.id).values(values))
+
+
+def delete(connection: Connection, agent_id: UUID) -> None:
+    """Mark a locked agent as deleted."""
+    connection.execute(update(table).where(table.c.id == agent_id).values(deleted_at=func.now()))
+
+
+def keep(connection: Connection, agent_id: UUID) -> bool:
+    """Keep an agent from being deleted until the transaction ends; False where it is deleted."""
+    query = select(table.c.id).where(table.c.id == agent_id, THERE)
+    query = query.with_for_update(read=True, key_share=True)
+    return connection.execute(query).first() is not None
 
 
 def _add_version(

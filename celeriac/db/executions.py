@@ -52,6 +52,8 @@ BULKY = ("variables", "result", "error_details")
 
 _SELECT = _selected(BULKY)
 
+_OPEN = tuple(status for status in Status if not status.terminal)
+
 _CLOCK_SLACK = timedelta(hours=1)
 """How far the clock that made an id may be from the database's."""
 
@@ -118,6 +120,16 @@ def open_ids(
     query = select(table.c.id).where(table.c.owner_id == owner_id, table.c.completed_at.is_(None))
     if after is not None:
         query = query.where(table.c.id > after)
+    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
+
+
+def open_of_task(connection: Connection, task_id: UUID, *, limit: int) -> list[UUID]:
+    """Return ids, in their order, of up to `limit` executions of a task that could be cancelled.
+
+    Those whose cancellation was asked for already are not among them.
+    """
+    query = _filtered(select(table.c.id), ExecutionFilter(task_id=task_id, statuses=_OPEN))
+    query = query.where(table.c.cancel_requested_at.is_(None))
     return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
 
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 
 from celeriac.db.models import (
     agents,
@@ -40,3 +40,11 @@ def has_others(connection: Connection, user_id: UUID) -> bool:
     """Whether there are users besides `user_id`."""
     query = select(users.c.id).where(users.c.id != user_id).limit(1)
     return connection.execute(query).first() is not None
+
+
+_HOLD = text("SELECT pg_advisory_xact_lock(4242423, hashtext(CAST(:user_id AS text)))")
+
+
+def hold_catalog(connection: Connection, user_id: UUID) -> None:
+    """Keep others who call this for the same user waiting until the transaction ends."""
+    connection.execute(_HOLD, {"user_id": user_id})

@@ -24,12 +24,12 @@ _PLAN = select(
 
 
 def current(connection: Connection, task_id: UUID) -> tuple[Plan, bool] | None:
-    """Return the present plan of a task and whether the task is active, or None if unknown."""
+    """Return the present plan of a task and whether the task is active; None if there is none."""
     query = (
         _PLAN.join_from(tasks, task_versions, task_versions.c.id == tasks.c.current_version_id)
         .join(agents, agents.c.id == tasks.c.agent_id)
         .join(agent_versions, agent_versions.c.id == agents.c.current_version_id)
-        .where(tasks.c.id == task_id)
+        .where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
     )
     row = _one(connection, query)
     return None if row is None else (_plan(row), row.active)

@@ -45,11 +45,15 @@ class TaskChange:
     spec: TaskSpec | None = None
 
 
+THERE = table.c.deleted_at.is_(None)
+"""What is not deleted."""
+
+
 def by_id(
     connection: Connection, task_id: UUID, *, owner: UUID | None, lock: bool = False
 ) -> Task | None:
     """Return a task of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
-    query = _SELECT.where(table.c.id == task_id)
+    query = _SELECT.where(table.c.id == task_id, THERE)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
     if lock:
@@ -60,7 +64,7 @@ def by_id(
 
 def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
     """Return the id of the task that `owner` has given this name, or None."""
-    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name)
+    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, THERE)
     return connection.execute(query).scalar_one_or_none()
 
 
@@ -73,7 +77,7 @@ def find(
     limit: int,
 ) -> Rows[Task]:
     """Return up to `limit` tasks made before the task `before`, the newest first."""
-    query = _SELECT
+    query = _SELECT.where(THERE)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
     if active is not None:
@@ -108,7 +112,7 @@ def add(
             active=active,
             current_version_id=version_id,
         )
-        .on_conflict_do_nothing(index_elements=["owner_id", "name"])
+        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=THERE)
         .returning(table.c.id)
     )
     if connection.execute(statement).first() is None:
@@ -128,6 +132,19 @@ def change(connection: Connection, task: Task, wanted: TaskChange) -> None:
         version = values["current_version_id"]
         _add_version(connection, version, task.id, task.version + 1, wanted.spec)
     connection.execute(update(table).where(table.c.id == task.id).values(values))
+
+
+def delete(connection: Connection, task_id: UUID) -> None:
+    """Mark a locked task as deleted; nothing can be submitted to it from the commit on."""
+    connection.execute(
+        update(table).where(table.c.id == task_id).values(deleted_at=func.now(), active=False)
+    )
+
+
+def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:
+    """Return the names of up to `limit` tasks that an agent does, whoever owns them."""
+    query = select(table.c.name).where(table.c.agent_id == agent_id, THERE)
+    return list(connection.execute(query.order_by(table.c.name).limit(limit)).scalars())
 
 
 def _add_version(

@@ -13,7 +13,7 @@ class RestartPolicy:
     """When a process that died is started again, in seconds.
 
     The delay doubles from `first_delay` up to `longest_delay`, and begins anew once the process
-    was ready for `stable_after`.
+    was ready for `stable_after`, or was ready and ended with exit code 0.
     """
 
     first_delay: float = 0.5
@@ -111,8 +111,11 @@ class Supervised:
 
     def _on_end(self, reason: str, now: float) -> None:
         """Clear away what an ended process left, and plan the next start."""
-        was_stable = self.state is State.READY and now - self._since >= self._policy.stable_after
-        self._deaths = 1 if was_stable else self._deaths + 1
+        was_ready = self.state is State.READY
+        was_stable = was_ready and now - self._since >= self._policy.stable_after
+        # it was asked to end, as a worker asks itself when its code has changed
+        was_asked = was_ready and self.process.exit_code == 0
+        self._deaths = 1 if was_stable or was_asked else self._deaths + 1
         self.process.kill()
         if not self._served_once:
             raise self.process.failure(f"{reason}.")

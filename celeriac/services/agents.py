@@ -1,25 +1,31 @@
 """Agents: making, reading and changing them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import agents, audit
+from celeriac.db import agents, audit, tasks
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import AgentSpec, CrewaiAgent
+from celeriac.domain.agent import AgentSpec, CrewaiAgent, LlmAgent
 from celeriac.domain.audit import changes
 from celeriac.domain.catalog import Agent
 from celeriac.domain.environment import EnvironmentRule
-from celeriac.domain.errors import InvalidInputError, NameTakenError, NotFoundError
+from celeriac.domain.errors import (
+    ConflictError,
+    InvalidInputError,
+    NameTakenError,
+    NotFoundError,
+)
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.ids import parse_uuid
 
 logger = structlog.get_logger(__name__)
 
 _KIND = "agents"
+_TASKS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +61,8 @@ class Agents:
         actor.require(Role.OPERATOR)
         self._check(new.spec)
         with self._database.transaction() as connection:
-            agent_id = agents.add(
-                connection,
-                owner=actor.user_id,
-                name=new.name,
-                description=new.description,
-                spec=new.spec,
-            )
-            if agent_id is None:
-                raise NameTakenError(
-                    f"You already have an agent named {new.name!r}; choose another name or change "
-                    "that one.",
-                    field="name",
-                )
-            audit.record(connection, actor, "agent.create", "agent", [agent_id])
-            agent = _found(connection, actor, str(agent_id))
-        logger.info("agent.created", agent_id=agent_id, name=new.name)
+            agent = add_agent(connection, actor, new)
+        logger.info("agent.created", agent_id=agent.id, name=new.name)
         return agent
 
     def get(self, actor: Actor, reference: str) -> Agent:
@@ -97,29 +89,102 @@ class Agents:
             self._check(wanted.spec)
         with self._database.transaction() as connection:
             agent = _found(connection, actor, reference, lock=True)
-            spec = None if wanted.spec == agent.spec else wanted.spec
-            agents.change(connection, agent, description=wanted.description, spec=spec)
-            changed = _found(connection, actor, str(agent.id))
-            details = changes(agent, changed)
-            audit.record(connection, actor, "agent.change", "agent", [agent.id], details=details)
+            changed = change_agent(connection, actor, agent, wanted)
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
 
-    def _check(self, spec: AgentSpec) -> None:
-        """Refuse what the workers would refuse when it runs, or what costs too much."""
+    def faults(self, spec: AgentSpec) -> Iterator[InvalidInputError]:
+        """Yield what any worker would refuse when it runs, or what costs too much."""
+        if isinstance(spec, LlmAgent) and not all(spec.model.partition("/")[::2]):
+            yield InvalidInputError(
+                f"The model is {spec.model!r}; it must be provider/model, such as local/smollm2 or "
+                "openai/gpt-5-mini.",
+                field="spec.model",
+            )
         refusal = self._environment.refusal(getattr(spec, "environment", ()))
         if refusal:
-            raise InvalidInputError(refusal, field="spec.environment")
+            yield InvalidInputError(refusal, field="spec.environment")
         faults = [str(each) for each in spec.crew.check()] if isinstance(spec, CrewaiAgent) else []
         if faults:
-            raise InvalidInputError(
+            yield InvalidInputError(
                 f"The crew can't be run: {'; '.join(faults)}", field="spec.crew", faults=faults
             )
 
+    def _check(self, spec: AgentSpec) -> None:
+        for fault in self.faults(spec):
+            raise fault
 
-def agent_id(connection: Connection, actor: Actor, reference: str) -> UUID:
-    """Return the id of the agent that `reference` means for the actor. Raises NotFoundError."""
-    return _found(connection, actor, reference).id
+    def delete(self, actor: Actor, reference: str) -> None:
+        """Delete an agent that no task uses; its versions stay for what they did.
+
+        Raises ForbiddenError, NotFoundError, and ConflictError naming the tasks that use it.
+        """
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            agent = _found(connection, actor, reference, lock=True)
+            users = tasks.names_with_agent(connection, agent.id, limit=_TASKS_SHOWN + 1)
+            if users:
+                more = " and others" if len(users) > _TASKS_SHOWN else ""
+                raise ConflictError(
+                    f"The agent {agent.name!r} does {', '.join(users[:_TASKS_SHOWN])}{more}. Give "
+                    "these tasks another agent, or delete them first.",
+                    tasks=users[:_TASKS_SHOWN],
+                )
+            agents.delete(connection, agent.id)
+            details = {"name": agent.name}
+            audit.record(connection, actor, "agent.delete", "agent", [agent.id], details=details)
+        logger.info("agent.deleted", agent_id=agent.id, name=agent.name)
+
+
+def add_agent(connection: Connection, actor: Actor, new: NewAgent) -> Agent:
+    """Store a checked agent in the caller's transaction. Raises NameTakenError."""
+    made = agents.add(
+        connection,
+        owner=actor.user_id,
+        name=new.name,
+        description=new.description,
+        spec=new.spec,
+    )
+    if made is None:
+        raise NameTakenError(
+            f"You already have an agent named {new.name!r}; choose another name or change that "
+            "one.",
+            field="name",
+        )
+    audit.record(connection, actor, "agent.create", "agent", [made])
+    return _found(connection, actor, str(made))
+
+
+def change_agent(connection: Connection, actor: Actor, agent: Agent, wanted: AgentChange) -> Agent:
+    """Change a locked agent, as checked, in the caller's transaction; return it as it is then."""
+    spec = None if wanted.spec == agent.spec else wanted.spec
+    agents.change(connection, agent, description=wanted.description, spec=spec)
+    changed = _found(connection, actor, str(agent.id))
+    details = changes(agent, changed)
+    audit.record(connection, actor, "agent.change", "agent", [agent.id], details=details)
+    return changed
+
+
+def agent_named(connection: Connection, actor: Actor, name: str, *, lock: bool) -> Agent | None:
+    """Return the actor's own agent of that name; `lock` holds its row for a change."""
+    key = agents.id_of_name(connection, name, owner=actor.user_id)
+    return None if key is None else agents.by_id(connection, key, owner=actor.user_id, lock=lock)
+
+
+def used_agent(connection: Connection, actor: Actor, reference: str) -> Agent:
+    """Return the agent that a task is given; it is not deleted before the commit.
+
+    Raises NotFoundError.
+    """
+    agent = _found(connection, actor, reference)
+    if not agents.keep(connection, agent.id):
+        raise NotFoundError("agent", reference)
+    return agent
+
+
+def found_agent(connection: Connection, actor: Actor, reference: str) -> Agent:
+    """Return the agent that `reference` means for the actor. Raises NotFoundError."""
+    return _found(connection, actor, reference)
 
 
 def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Agent:

@@ -41,25 +41,24 @@ class Budgets:
         """
         actor.require(Role.ADMIN if scope is BudgetScope.USER else Role.OPERATOR)
         with self._database.transaction() as connection:
-            owner_id = _owner(connection, actor, scope, subject_id)
-            budget_id = budgets.put(
+            budget_id = put_budget(
                 connection,
+                actor,
                 scope=scope,
                 subject_id=subject_id,
-                owner_id=owner_id,
                 period=period,
                 budget=budget,
             )
-            budgets.begin_windows(connection, Payer.of_subject(subject_id))
-            details = {"scope": scope.value, "subject_id": str(subject_id), "period": period.value,
-                       **budget.model_dump(mode="json")}  # fmt: skip
-            audit.record(connection, actor, "budget.set", "budget", [budget_id], details=details)
             found = _found(connection, actor, budget_id)
+        self.was_put(actor, budget_id)
+        return found
+
+    def was_put(self, actor: Actor, budget_id: UUID) -> None:
+        """Let executions go on that ask for more of a budget, once its new limits are stored."""
         note = "The budget was changed."
         key_prefix = f"budget:{budget_id}:"
         self._live.changed(answer_all(self._database, key_prefix, by=actor.name, note=note))
-        logger.info("budget.set", budget_id=budget_id, scope=scope, subject_id=subject_id)
-        return found
+        logger.info("budget.set", budget_id=budget_id)
 
     def get(self, actor: Actor, budget_id: UUID) -> StoredBudget:
         """Return a budget and how it stands. Raises NotFoundError."""
@@ -106,6 +105,42 @@ class Budgets:
         own = row.options.budget or plan.task.budget
         with self._database.statement() as connection:
             return budgets.standings(connection, Payer(row.id, row.task_id, row.owner_id, own))
+
+
+def put_budget(
+    connection: Connection,
+    actor: Actor,
+    *,
+    scope: BudgetScope,
+    subject_id: UUID,
+    period: Period,
+    budget: Budget,
+) -> UUID:
+    """Store a budget in the caller's transaction; call `Budgets.was_put` when it is committed.
+
+    Raises NotFoundError.
+    """
+    budget_id = budgets.put(
+        connection,
+        scope=scope,
+        subject_id=subject_id,
+        owner_id=_owner(connection, actor, scope, subject_id),
+        period=period,
+        budget=budget,
+    )
+    budgets.begin_windows(connection, Payer.of_subject(subject_id))
+    details = {"scope": scope.value, "subject_id": str(subject_id), "period": period.value,
+               **budget.model_dump(mode="json")}  # fmt: skip
+    audit.record(connection, actor, "budget.set", "budget", [budget_id], details=details)
+    return budget_id
+
+
+def budget_of(connection: Connection, subject_id: UUID, period: Period) -> StoredBudget | None:
+    """Return the budget of a task or a user for a period, if it is set."""
+    found = budgets.find(
+        connection, owner=None, subject_id=subject_id, before=None, limit=len(Period)
+    )
+    return next((each for each in found if each.period is period), None)
 
 
 def _owner(connection: Connection, actor: Actor, scope: BudgetScope, subject_id: UUID) -> UUID:

@@ -59,6 +59,17 @@ class Cancel:
                 return total
             after = ids[-1]
 
+    def all_of_task(self, actor: Actor, task_id: UUID) -> None:
+        """Ask for the end of every execution of a task that the actor may change."""
+        while True:
+            with self._database.transaction() as connection:
+                ids = executions.open_of_task(connection, task_id, limit=_BATCH)
+                moved = transitions.request_cancel(connection, ids, actor.name)
+                audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+            self._after(actor, moved)
+            if not moved:
+                return
+
     def _after(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
         """Notify workers and watchers of cancellations that are committed."""
         self._live.cancel([key for key, status in moved.items() if not status.terminal])

@@ -40,6 +40,7 @@ class Plans:
         with self._database.statement() as connection:
             found = plans.current(connection, task_id)
         if found is None:
+            self._current.pop(task_id, None)
             raise NotFoundError("task", task_id)
         plan, active = found
         if not active:

@@ -46,4 +46,11 @@ class Replay:
             options=origin.options.model_copy(update={"fork_session": False}),
             idempotency=idempotency,
         )
-        return self._submit.one(actor, request)
+        try:
+            return self._submit.one(actor, request)
+        except NotFoundError as error:
+            if error.details["resource"] != "task":
+                raise
+            raise ConflictError(
+                f"The task {origin.task_name!r} of this execution was deleted; run another one."
+            ) from error

@@ -20,6 +20,9 @@ class WorkerSettings(BaseSettings):
     stall_seconds: float = Field(default=90.0, ge=1)
     """A worker that takes no messages for so long, although some wait and it has free slots, ends
     itself, so that its supervisor starts another."""
+    reload: bool = False
+    """End the worker, once what runs has ended, when the code of its agents changes, so that its
+    supervisor starts it with the new code; `celeriac up` sets it."""
     warm_runners: bool = False
     """Load the runners' libraries in the background as the worker starts; else the first
     execution of each kind waits for its own (a second or two for language models)."""

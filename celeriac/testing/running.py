@@ -58,10 +58,12 @@ def run_agent(
 ) -> AgentRun:
     """Run a task of an agent on a cassette, or with `record` on its model, and write the cassette.
 
-    No server is needed. A replay asks no model and needs no key; tools run for real. `answer` is
-    asked what the agent asks a person. The task's retries are made where the recording has them,
-    without their delays. Raises what the execution would fail with: CassetteMismatchError where
-    the agent no longer asks what was recorded, and InvalidInputError for a wrong specification.
+    No server is needed. A replay asks no model and needs no key; tools run for real. A recording
+    asks the providers that the environment configures; `local` is the model server of `celeriac up`
+    in CELERIAC_HOME or the current directory. `answer` is asked what the agent asks a person. The
+    task's retries are made where the recording has them, without their delays. Raises what the
+    execution would fail with: CassetteMismatchError where the agent no longer asks what was
+    recorded, and InvalidInputError for a wrong specification.
     """
     path = Path(cassette)
     played = None if record else read_cassette(path)
@@ -140,7 +142,11 @@ class _Bench:
         self._job = replace(self._job, options=options)
         attempts = 1 if played is None else max((i.attempt for i in played.interactions), default=1)
         loop = LoopThread("agent-under-test")
-        runners = build_runners(load_settings(self._home))
+        # the models are those of the home that runs here; what is written goes into ours
+        found = load_settings()
+        runners = build_runners(
+            found.model_copy(update={"home": self._home, "crewai_venv": found.crewai})
+        )
         try:
             runner = runners.get(self._agent)
             return self._told(self._result(loop, runner, attempts))

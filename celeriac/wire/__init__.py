@@ -15,6 +15,7 @@ from celeriac.wire.budgets import (
 from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Task
 from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
+from celeriac.wire.document import Applied, AppliedResource, FieldChange
 from celeriac.wire.executions import (
     Accepted,
     AcceptedBatch,
@@ -34,6 +35,8 @@ __all__ = [
     "Agent",
     "AgentReference",
     "ApiKey",
+    "Applied",
+    "AppliedResource",
     "Approval",
     "ApprovalLink",
     "AuditEntry",
@@ -50,6 +53,7 @@ __all__ = [
     "Events",
     "Execution",
     "ExecutionSummary",
+    "FieldChange",
     "File",
     "Files",
     "Health",

@@ -24,6 +24,10 @@ class Agent(Wire):
     spec: AgentSpec
     created_at: datetime
     updated_at: datetime
+    warnings: list[str] = Field(
+        default=[],
+        description="After a change: what looks wrong, as the API's machine is set up.",
+    )
     links: Links = Field(alias="_links")
 
 

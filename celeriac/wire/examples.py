@@ -38,7 +38,8 @@ AGENT: dict[str, Any] = {
         "max_output_tokens": None, "max_model_calls": 20, "mcp_servers": [], "may_ask": False,
         "approvals": {"expires_seconds": 86400.0, "on_expiry": "deny"}, "keep_session": False,
     },
-    "created_at": _AT, "updated_at": _AT, "_links": {"self": f"/api/v1/agents/{_AGENT}"},
+    "created_at": _AT, "updated_at": _AT, "warnings": [],
+    "_links": {"self": f"/api/v1/agents/{_AGENT}"},
 }  # fmt: skip
 
 TASK: dict[str, Any] = {
@@ -64,6 +65,25 @@ TASK: dict[str, Any] = {
         "execute_batch": f"/api/v1/tasks/{_TASK}/execute-batch",
         "executions": f"/api/v1/task-executions?task={_TASK}",
     },
+}  # fmt: skip
+
+APPLIED: dict[str, Any] = {
+    "dry_run": False, "created": 1, "changed": 1, "unchanged": 0,
+    "items": [
+        {
+            "kind": "agent", "name": "writer", "action": "change", "id": _AGENT, "version": 2,
+            "changes": [{"field": "spec.temperature", "before": None, "after": 0.2}],
+            "warnings": [],
+        },
+        {
+            "kind": "task", "name": "summarise", "action": "create", "id": _TASK, "version": 1,
+            "changes": [
+                {"field": "agent", "before": None, "after": "writer"},
+                {"field": "spec.prompt", "before": None, "after": "Summarise: {{ text }}"},
+            ],
+            "warnings": [],
+        },
+    ],
 }  # fmt: skip
 
 _LINKS: dict[str, Any] = {

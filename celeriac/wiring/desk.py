@@ -1,15 +1,18 @@
 """What answers requests over HTTP."""
 
+import os
 from dataclasses import dataclass
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.adapters.celery_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_health import RedisPing
+from celeriac.agents.advice import Advice
 from celeriac.db import server
 from celeriac.db.engine import Database
 from celeriac.services.access_records import AccessRecords
 from celeriac.services.accounts import Accounts
 from celeriac.services.agents import Agents
+from celeriac.services.apply import Apply
 from celeriac.services.approval_links import ApprovalLinks
 from celeriac.services.approve import Approvals
 from celeriac.services.artifacts import Artifacts
@@ -25,7 +28,7 @@ from celeriac.services.sessions import Sessions
 from celeriac.services.tasks import Tasks
 from celeriac.services.usage import Usage
 from celeriac.wiring.container import Container
-from celeriac.wiring.options import celery_options, environment_rule, places, secret_key
+from celeriac.wiring.options import advice, celery_options, environment_rule, places, secret_key
 
 _MISSED_HEARTBEATS = 3
 """After so many a worker counts as gone."""
@@ -38,7 +41,9 @@ class Desk:
     authenticate: Authenticate
     accounts: Accounts
     agents: Agents
+    advice: Advice
     tasks: Tasks
+    apply: Apply
     queries: Queries
     approvals: Approvals
     approval_links: ApprovalLinks
@@ -74,12 +79,16 @@ def build_desk(container: Container) -> Desk:
     queries = Queries(container.database)
     sessions = Sessions(container.database, places(settings))
     redis_ping = RedisPing(settings.require_redis())
+    agents = Agents(container.database, environment_rule(settings))
+    budgets = Budgets(container.database, container.plans, container.live)
     celery = CeleryPlainTasks(celery_options(settings, publisher=True))
     return Desk(
         authenticate=Authenticate(container.database, secret_key(settings)),
         accounts=build_accounts(container),
-        agents=Agents(container.database, environment_rule(settings)),
+        agents=agents,
+        advice=advice(settings, os.environ),
         tasks=Tasks(container.database),
+        apply=Apply(container.database, agents, budgets),
         queries=queries,
         approvals=Approvals(container.database, container.live, container.dispatch),
         approval_links=ApprovalLinks(
@@ -89,7 +98,7 @@ def build_desk(container: Container) -> Desk:
         cassettes=Cassettes(container.database),
         artifacts=Artifacts(queries, sessions, places(settings)),
         reports=Reports(container.database),
-        budgets=Budgets(container.database, container.plans, container.live),
+        budgets=budgets,
         usage=Usage(container.database),
         celery_tasks=CeleryTasks(
             container.database,

@@ -7,10 +7,12 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from celeriac.adapters.celery_app import CeleryOptions
+from celeriac.agents.advice import Advice
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.providers import Providers
+from celeriac.agents.python.callables import declared_modules
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
 from celeriac.domain.rate import Rate
@@ -174,6 +176,16 @@ def _user_of(text: str) -> UserIds:
         return named_user(text)
     except ValueError as error:
         raise ConfigurationError(f"CELERIAC_AGENT_USER: {error}.") from error
+
+
+def advice(settings: Settings, environment: Mapping[str, str]) -> Advice:
+    """Return what looks at new agents; `environment` is that of this process."""
+    return Advice(
+        providers=providers(settings),
+        commands=settings.commands,
+        modules=(*settings.agent_modules, *declared_modules()),
+        search_path=environment.get("PATH", ""),
+    )
 
 
 def confinement(settings: Settings, environment: Mapping[str, str]) -> Confinement:

@@ -51,6 +51,7 @@ class Lifecycle:
     hostname: str = "worker"
     pool: str = "solo"
     slots: int = 1
+    main_pid: int = 0
     _process: WorkerProcess | None = None
     _watch: ConsumerWatch | None = None
     _given_up: bool = False
@@ -78,12 +79,14 @@ class Lifecycle:
                         hostname=self.hostname,
                         pool=self.pool,
                         slots=self.slots,
+                        main_pid=self.main_pid,
                     )
         return self._process
 
     def _set_up(self, sender: str, instance: Any, **_: Any) -> None:
         hide_memory()  # it holds secrets; children of prefork inherit this
         self.hostname = sender
+        self.main_pid = os.getpid()
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
         self.slots = 1 if self.pool == "prefork" else instance.concurrency
         refusal = pool_refusal(self.pool)

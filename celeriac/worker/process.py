@@ -23,11 +23,13 @@ from celeriac.services.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring import build, build_machinery, worker_lock_seconds
+from celeriac.worker.reload import CodeWatch, end_worker
 from celeriac.worker.status import ConsumerStatus
 
 logger = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 0.1
+_CODE_SECONDS = 1.0
 
 
 class Closing:
@@ -69,8 +71,12 @@ class WorkerProcess:
         hostname: str,
         pool: str,
         slots: int,
+        main_pid: int,
     ) -> None:
-        """Make the parts and start the threads; raises ConfigurationError."""
+        """Make the parts and start the threads; raises ConfigurationError.
+
+        `main_pid` is that of the worker, which in prefork is this process's parent.
+        """
         raise_descriptor_limit()  # each coroutine of a user has an event loop, with three of them
         self._settings = settings
         self._closing = closing
@@ -80,6 +86,7 @@ class WorkerProcess:
         self._hostname = hostname
         self._pool = pool
         self._slots = slots
+        self._main_pid = main_pid
         self._ended = threading.Event()
         self._container = build(
             settings,
@@ -95,6 +102,7 @@ class WorkerProcess:
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
             threading.Thread(target=self._write, name="notebook", daemon=True),
+            threading.Thread(target=self._watch_code, name="code-watch", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -164,6 +172,18 @@ class WorkerProcess:
             return False
         busy = self._pool == "solo" and len(self._machinery.active) > 0
         return busy or self._consumer.is_consuming
+
+    def _watch_code(self) -> None:
+        """Notice changes of the code that agents run."""
+        watch = CodeWatch(self._restart if self._settings.worker.reload else None)
+        while not self._ended.wait(_CODE_SECONDS):
+            with _kept_alive("code-watch"):
+                watch.look()
+
+    def _restart(self) -> None:
+        if not self._closing.begun:  # another child of prefork was faster
+            self._closing.begin()
+            end_worker(self._main_pid)
 
     def _report(self) -> None:
         names = self._consumer.names()

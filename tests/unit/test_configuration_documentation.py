@@ -8,7 +8,6 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from celeriac.client.client import DEFAULT_URL
 from celeriac.settings import GROUPS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
@@ -16,7 +15,7 @@ ROWS = {
     name: default.strip("` ")
     for name, default in re.findall(r"^\| `([A-Z_]+)` \| (.*?) ?\|", PAGE, re.MULTILINE)
 }
-CLIENTS = {"CELERIAC_API_URL": DEFAULT_URL, "CELERIAC_API_KEY": "", "CELERIAC_DEBUG": ""}
+CLIENTS = {"CELERIAC_API_URL": "", "CELERIAC_API_KEY": "", "CELERIAC_DEBUG": ""}
 
 
 def test_every_variable_is_there_with_its_default() -> None:

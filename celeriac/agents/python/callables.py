@@ -6,6 +6,7 @@ Used on the worker and in child processes; pydantic is imported only for functio
 import difflib
 import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from celeriac.agents.python.functions import is_registered, registered_agents
+from celeriac.agents.python.loaded import LOADED
 from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
 from celeriac.kit.jsontypes import JsonObject
 
@@ -115,8 +117,10 @@ def _wrong(path: str, reason: str) -> AgentMisconfiguredError:
 
 
 def _import(path: str, module_name: str) -> ModuleType:
+    if module_name not in sys.modules:
+        importlib.invalidate_caches()  # its file may be newer than our look into the directory
     try:
-        return importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             reason = (
@@ -128,6 +132,8 @@ def _import(path: str, module_name: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # the module is the user's: anything may be raised
         reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
         raise _wrong(path, reason) from error
+    LOADED.note()
+    return module
 
 
 def _attribute(path: str, module: ModuleType, name: str) -> Any:
@@ -136,6 +142,8 @@ def _attribute(path: str, module: ModuleType, name: str) -> Any:
     except AttributeError:
         near = difflib.get_close_matches(name, dir(module), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if LOADED.is_stale(module.__name__):
+            hint = f", but {module.__file__} has changed since it was imported: restart the worker"
         raise _wrong(path, f"the module {module.__name__} has no {name!r}{hint}") from None
 
 

@@ -25,8 +25,9 @@ from celeriac.wiring import SECRET_KEY_NAME
 class SystemOptions:
     """How to run the system; None takes what the settings say.
 
-    `local_model` as in `StackOptions`. `worker_options` are Celery's own. `variables` are set for
-    API, worker and beat over what the environment says.
+    `local_model` as in `StackOptions`. `worker_options` are Celery's own. `reload` starts the
+    worker anew when its code changes; None does so unless the settings say otherwise. `variables`
+    are set for API, worker and beat over what the environment says.
     """
 
     home: Path | None = None
@@ -34,6 +35,7 @@ class SystemOptions:
     port: int | None = None
     local_model: bool | None = None
     worker_options: tuple[str, ...] = ()
+    reload: bool | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,6 +82,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
             "CELERIAC_HOME": str(stack.home.root),
             "CELERIAC_SECRET_KEY": secret_key,
             "CELERIAC_LOG_CONSOLE": _console(settings),
+            "CELERIAC_WORKER_RELOAD": _reload(settings, options),
             "PYTHONUNBUFFERED": "1",
             **options.variables,
         }
@@ -126,6 +129,14 @@ def _prepare_database(database: Database, home: Home, secret_key: str) -> str:
     with database.transaction() as connection:
         migrate.upgrade(connection)
     return ensure_admin_key(database, home, secret_key)
+
+
+def _reload(settings: Settings, options: SystemOptions) -> str:
+    wanted = options.reload
+    if wanted is None:
+        is_set = "reload" in settings.worker.model_fields_set
+        wanted = settings.worker.reload if is_set else True
+    return str(wanted).lower()
 
 
 def _console(settings: Settings) -> str:

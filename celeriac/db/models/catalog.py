@@ -1,9 +1,25 @@
-"""Agents and tasks, each with its immutable versions."""
+"""Agents and tasks, each with its immutable versions.
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, Table, Text, UniqueConstraint, Uuid
+What was deleted stays, with `deleted_at` set, for the executions that name it. Its name is free.
+"""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.models.base import identifier, metadata, moment
+
+_THERE = text("deleted_at IS NULL")
 
 agents = Table(
     "agents",
@@ -15,7 +31,8 @@ agents = Table(
     Column("current_version_id", Uuid, nullable=False),
     moment("created_at", now=True),
     moment("updated_at", now=True),
-    UniqueConstraint("owner_id", "name"),
+    moment("deleted_at"),
+    Index("uq_agents_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_THERE),
 )
 
 agent_versions = Table(
@@ -41,7 +58,8 @@ tasks = Table(
     Column("current_version_id", Uuid, nullable=False),
     moment("created_at", now=True),
     moment("updated_at", now=True),
-    UniqueConstraint("owner_id", "name"),
+    moment("deleted_at"),
+    Index("uq_tasks_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_THERE),
 )
 
 task_versions = Table(

@@ -1,7 +1,11 @@
 """Errors of whoever asks for something, and of what is asked."""
 
+from collections.abc import Sequence
+
 from celeriac.domain.errors.base import CeleriacError
 from celeriac.kit.jsontypes import JsonValue
+
+_SHOWN = 5
 
 
 class InvalidInputError(CeleriacError):
@@ -48,6 +52,19 @@ class CursorInvalidError(InvalidInputError):
     """A page cursor was not made by this endpoint."""
 
     code = "cursor_invalid"
+
+
+class DocumentInvalidError(InvalidInputError):
+    """A document that describes agents, tasks and budgets can't be applied."""
+
+    code = "document_invalid"
+
+    def __init__(self, places: Sequence[tuple[str, str]]) -> None:
+        """`places` are the fields that are wrong, as `tasks.2.spec.prompt`, and what is wrong."""
+        shown = "; ".join(f"{field}: {message}" for field, message in places[:_SHOWN])
+        more = f"; and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+        super().__init__(f"Nothing was changed. {shown}{more}", field=places[0][0])
+        self.places = tuple(places)
 
 
 class CassetteInvalidError(InvalidInputError):

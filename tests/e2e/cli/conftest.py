@@ -42,7 +42,7 @@ def commands(scripted: ModelServer, local_model_url: str | None) -> Iterator[Com
     with temporary_directory() as directory:
         yield CommandLine(
             directory,
-            CELERIAC_AGENT_MODULES=f'["{AGENTS}"]',
+            CELERIAC_AGENT_MODULES=f'["{AGENTS}", "applied_shop"]',
             CELERIAC_CREWAI_VENV=str(CREWAI.root),
             CELERIAC_PROVIDERS=json.dumps(providers),
         )

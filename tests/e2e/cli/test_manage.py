@@ -24,6 +24,19 @@ def test_agents_are_made_shown_and_changed(commands: CommandLine) -> None:
     assert "local/smollm2" in commands.run("agents", "list").out
 
 
+def test_agents_and_tasks_are_deleted(commands: CommandLine) -> None:
+    commands.ask("agents", "create", "typo", "--function", "tests.support.fleet_agents:noop")
+    commands.ask("tasks", "create", "typo", "--agent", "typo")
+    commands.ask("run", "typo", "--detach", "--delay", "600")
+    kept = commands.run("tasks", "delete", "typo")
+    assert (kept.code, "[conflict]" in kept.err) == (1, True)
+    assert "typo" in commands.run("agents", "delete", "typo").err, "it names the task"
+    gone = commands.run("tasks", "delete", "typo", "--cancel")
+    assert (gone.code, gone.out) == (0, "deleted · task typo\n"), gone.err
+    assert commands.ask("agents", "delete", "typo") == {"agent": "typo", "deleted": True}
+    assert commands.run("tasks", "show", "typo").code == 3
+
+
 def test_an_agent_may_be_a_program(commands: CommandLine) -> None:
     made = commands.ask(
         "agents", "create", "counter", "--command", "word-count", "--set", 'arguments:=["-l"]'

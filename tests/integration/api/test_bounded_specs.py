@@ -79,7 +79,8 @@ def test_a_refusal_repeats_no_value_and_stays_small(ada: Asker) -> None:
     schema = {
         "properties": {"password": {"type": "integer"}, "list": {"items": {"type": "integer"}}}
     }
-    body = {"name": "strict", "agent": "writer", "spec": {"variables_schema": schema}}
+    spec = {"prompt": "Be strict.", "variables_schema": schema}
+    body = {"name": "strict", "agent": "writer", "spec": spec}
     assert ada.post(TASKS, json=body).status_code == 201
     for variables in (
         {"password": SECRET},

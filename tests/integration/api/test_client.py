@@ -70,11 +70,11 @@ def test_the_key_is_read_from_the_environment_when_asked(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CELERIAC_API_KEY", raising=False)
+    monkeypatch.setenv("CELERIAC_API_URL", client.base_url)
     with pytest.raises(ClientError, match="CELERIAC_API_KEY"):
         Client.from_env()
     made = client.keys.create("env")
     monkeypatch.setenv("CELERIAC_API_KEY", made.token)
-    monkeypatch.setenv("CELERIAC_API_URL", client.base_url)
     with Client.from_env() as other:
         assert other.users.me().name == "admin"
 

@@ -1,6 +1,8 @@
 """The restart policy, with a clock that the test moves."""
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from celeriac.embedded.home import Home
 from celeriac.embedded.process import ManagedProcess
 from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.supervised import RestartPolicy, State, Supervised
+from tests.support.waiting import wait_until
 
 POLICY = RestartPolicy(first_delay=1, longest_delay=4, stable_after=30)
 
@@ -50,3 +53,40 @@ def test_pauses_double_and_a_stable_time_wipes_the_sheet(supervised: Supervised)
 
 def test_the_longest_pause_bounds_the_doubling() -> None:
     assert [POLICY.delay(deaths) for deaths in (1, 2, 3, 4, 5, 5000)] == [1, 2, 4, 4, 4, 4]
+
+
+def test_one_that_ends_as_it_was_asked_is_back_after_the_shortest_pause(home: Home) -> None:
+    """A worker asks itself to end when its code has changed, as often as somebody saves a file."""
+    program = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+    spec = ProcessSpec(name="asked", argv=("sh", "-c", program), env={"PATH": "/usr/bin:/bin"})
+    each = Supervised(ManagedProcess(spec, home.log_file("asked")), POLICY, lambda _: None)
+    each.start(now=0)
+    now = 0.0
+    try:
+        for _ in range(5):
+            assert state_after_step(each, now) is State.READY
+            _end_by_sigterm(each)
+            assert state_after_step(each, now + 1) is State.PAUSING
+            assert state_after_step(each, now + 2) is State.STARTING
+            now += 2
+    finally:
+        each.process.kill()
+
+
+def _end_by_sigterm(each: Supervised) -> None:
+    """Ask until it has set its trap: before, SIGTERM ends it otherwise."""
+
+    def ended() -> bool:
+        each.process.request_stop()
+        return each.process.pid is None
+
+    wait_until(lambda: "trap" in _state(each), "the shell has set its trap")
+    wait_until(ended, "it has ended")
+    assert each.process.exit_code == 0
+
+
+def _state(each: Supervised) -> str:
+    """Return `trap` once the shell catches SIGTERM."""
+    status = Path(f"/proc/{each.process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return "trap" if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1 else ""

@@ -1,5 +1,6 @@
 """`celeriac.testing`: agents run in tests, on cassettes and on models (docs/testing-agents.md)."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 from celeriac.domain.approval import Answer, Question
 from celeriac.domain.cassette import dump
 from celeriac.domain.errors import InvalidInputError, ProviderRefusedError, VariablesInvalidError
+from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
+from celeriac.embedded.home import Home
+from celeriac.embedded.lock import HomeLock
+from celeriac.kit.process import identify
 from celeriac.testing import run_agent
 from tests.support.cassettes import cassette
 from tests.support.llm_jobs import TICKET_SCHEMA
@@ -61,6 +66,30 @@ def test_what_is_recorded_in_a_test_is_replayed_in_it(openai: ModelServer, tmp_p
     assert len(openai.received) == 2
     assert (first.result, first.messages) == (again.result, again.messages)
     assert KEY not in file.read_text()
+
+
+def test_the_model_server_of_the_running_home_is_found(
+    model_server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.open(tmp_path / ".celeriac")
+    monkeypatch.chdir(tmp_path)
+    me = identify(os.getpid())
+    assert me is not None
+    endpoints = Endpoints(
+        database_url="postgresql://d",
+        redis_url="redis://r",
+        broker_url="redis://b",
+        result_backend="redis://c",
+        model_base_url=model_server.base_url,
+    )
+    agent = {**AGENT, "model": "local/model"}
+    file = tmp_path / "plain.jsonl"
+    with HomeLock(home):
+        publish_stack(home, RunningStack(endpoints=endpoints, supervisor=me, pids={}))
+        recorded = run_agent(agent, TASK, _variables("plain"), file, record=True)
+    assert len(model_server.received) == 1
+    assert run_agent(agent, TASK, _variables("plain"), file).result == recorded.result
+    assert not (home.root / "work").exists(), "nothing of a test is written there"
 
 
 def test_a_person_answers_in_a_test_too(openai: ModelServer, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_all_but_health_and_signed_links_needs_a_key() -> None:
 def test_the_examples_are_answers() -> None:
     shown: dict[str, type[wire.Wire]] = {
         "USER": wire.User, "API_KEY": wire.ApiKey, "NEW_API_KEY": wire.NewApiKey,
-        "AGENT": wire.Agent, "TASK": wire.Task, "ACCEPTED": wire.Accepted,
+        "AGENT": wire.Agent, "TASK": wire.Task, "APPLIED": wire.Applied,
+        "ACCEPTED": wire.Accepted,
         "ACCEPTED_BATCH": wire.AcceptedBatch, "EXECUTION": wire.Execution,
         "EXECUTION_SUMMARY": wire.ExecutionSummary, "EVENT": wire.Event,
         "EVENTS": wire.Events, "SESSION": wire.Session, "REPORTS": wire.Reports,

@@ -1,0 +1,105 @@
+"""What looks wrong with an agent, as this process is set up: workers may be set up otherwise."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+from celeriac.agents.providers import LOCAL, Provider, Providers
+from celeriac.agents.python.source import defined_names, module_files
+from celeriac.domain.agent import AgentSpec, CommandAgent, CrewaiAgent, LlmAgent, PythonAgent
+from celeriac.domain.errors import AgentMisconfiguredError
+
+_TIMEOUT = 2.0
+
+
+class Advice:
+    """Looks at agents when they are made. Safe to share between threads."""
+
+    def __init__(
+        self,
+        *,
+        providers: Providers,
+        commands: Mapping[str, Sequence[str]],
+        modules: Sequence[str],
+        search_path: str,
+    ) -> None:
+        """Know what agents may use here; programs are looked up on `search_path`."""
+        self._providers = providers
+        self._commands = commands
+        self._modules = modules
+        self._search_path = search_path
+
+    def warnings(self, spec: AgentSpec) -> list[str]:
+        """Return what would fail where workers are set up like this process.
+
+        May ask the local model server which models it has, for two seconds at most. Imports
+        nothing of users'.
+        """
+        match spec:
+            case LlmAgent():
+                return [*self._of_model(spec.model)]
+            case CrewaiAgent():
+                models = {agent.model for agent in spec.crew.agents}
+                return [each for model in sorted(models) for each in self._of_model(model)]
+            case PythonAgent():
+                return [*self._of_function(spec.function)]
+            case CommandAgent():
+                return [*self._of_command(spec.command)]
+            case _:
+                return []
+
+    def _of_model(self, name: str) -> Iterator[str]:
+        try:
+            choice = self._providers.choose(name)
+        except AgentMisconfiguredError as error:
+            yield error.message
+            return
+        if choice.provider.name == LOCAL:
+            served = _served(choice.provider)
+            if served and choice.model not in served:
+                yield (
+                    f"The local model server has no {choice.model!r}; it has: "
+                    f"{', '.join(f'{LOCAL}/{each}' for each in sorted(served))}."
+                )
+
+    def _of_function(self, path: str) -> Iterator[str]:
+        module, _, name = path.partition(":")
+        if not any(module == each or module.startswith(f"{each}.") for each in self._modules):
+            yield (
+                f"{module} is not among the modules that agents may use here. Add it, or its "
+                "package, to CELERIAC_AGENT_MODULES for the workers."
+            )
+            return
+        here = str(Path.cwd())
+        files = dict(module_files(module, [*sys.path, here]))
+        if module not in files:
+            yield (
+                f"There is no module {module} here, neither installed nor in {here}. Workers must "
+                "be able to import it."
+            )
+            return
+        names = defined_names(files[module])
+        if names is not None and name not in names:
+            yield f"The module {module} has no {name!r}: {files[module]}."
+
+    def _of_command(self, command: str) -> Iterator[str]:
+        line = self._commands.get(command)
+        if line is None:
+            known = ", ".join(sorted(self._commands)) or "none"
+            yield f"There is no command {command!r} here; CELERIAC_COMMANDS has: {known}."
+        elif shutil.which(line[0], path=self._search_path) is None:
+            yield f"The program of the command {command!r}, {line[0]}, can't be run here."
+
+
+def _served(provider: Provider) -> set[str]:
+    """Return the models that a server says it has; none where it doesn't say."""
+    try:
+        answer = httpx.get(
+            f"{provider.base_url.rstrip('/')}/models", timeout=_TIMEOUT, trust_env=False
+        )
+        return {str(model["id"]) for model in answer.json()["data"]}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return set()

@@ -1,0 +1,85 @@
+"""From a function's parameters to a JSON schema of its variables."""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from celeriac.agents.python.callables import CONTEXT_PARAMETER
+from celeriac.domain.errors import SchemaInvalidError
+from celeriac.domain.schema import check_schema
+
+_REFERENCES = "#/$defs/{model}"
+
+
+def variables_schema(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the JSON schema of what `function` takes, its parameter `ctx` apart.
+
+    Parameters with defaults are not required. One without a type hint, or with a hint that has no
+    JSON schema which is accepted for tasks, takes anything. Variables that are no parameters are
+    refused, unless the function has a `**` parameter.
+    """
+    parameters = [
+        each
+        for each in inspect.signature(function).parameters.values()
+        if each.name != CONTEXT_PARAMETER
+    ]
+    named = [each for each in parameters if each.kind is not each.VAR_KEYWORD]
+    found: dict[str, Any] = {"type": "object", "properties": {}}
+    definitions: dict[str, Any] = {}
+    for parameter in named:
+        schema = _of_hint(_hint(function, parameter), definitions)
+        if parameter.default is not parameter.empty:
+            schema |= _default(parameter.default)
+        found["properties"][parameter.name] = schema
+    required = [each.name for each in named if each.default is each.empty]
+    if required:
+        found["required"] = required
+    if len(named) == len(parameters):
+        found["additionalProperties"] = False
+    if definitions:
+        found["$defs"] = definitions
+    return found
+
+
+def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Evaluate one annotation; what can't be evaluated is told when the function is run."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    try:
+        hints = typing.get_type_hints(
+            SimpleNamespace(__annotations__={parameter.name: parameter.annotation}),
+            globalns=getattr(inspect.unwrap(function), "__globals__", {}),
+            include_extras=True,
+        )
+    except Exception:  # noqa: BLE001 - the annotation is the user's: anything may be raised
+        return Any
+    return hints[parameter.name]
+
+
+def _of_hint(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a type, and add what it refers to to `definitions`."""
+    if hint is Any:
+        return {}
+    try:
+        schema = TypeAdapter(hint).json_schema(ref_template=_REFERENCES)
+        own = schema.pop("$defs", {})
+        check_schema({**schema, "$defs": own}, field="variables_schema")
+    except (PydanticUserError, SchemaInvalidError):
+        return {}
+    if any(definitions.get(name, inner) != inner for name, inner in own.items()):
+        return {}  # two types of one name: neither can be said wrongly
+    definitions.update(own)
+    return schema
+
+
+def _default(value: object) -> Mapping[str, Any]:
+    try:
+        return {"default": to_jsonable_python(value)}
+    except PydanticSerializationError:
+        return {}

@@ -1,0 +1,156 @@
+"""Documents that describe agents, tasks and budgets, and how they differ from what is stored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from celeriac.domain.agent import AgentSpec
+from celeriac.domain.budget import Budget, Period
+from celeriac.domain.task import TaskSpec
+from celeriac.kit.jsontypes import JsonObject, JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentEntry:
+    """An agent as a document has it; a description of None keeps what there is."""
+
+    name: str
+    spec: AgentSpec
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry:
+    """A task as a document has it; None keeps what there is. `agent` is a name or an id."""
+
+    name: str
+    agent: str
+    spec: TaskSpec | None = None
+    description: str | None = None
+    active: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetEntry:
+    """The budget of a task (a name or an id) or of a user for a period."""
+
+    task: str | None
+    user_id: UUID | None
+    period: Period
+    budget: Budget
+
+    @property
+    def name(self) -> str:
+        """What it is called in answers."""
+        whose = f"user {self.user_id}" if self.task is None else self.task
+        return f"{whose} per {self.period.value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What `apply` makes true; what it does not name stays as it is."""
+
+    agents: Sequence[AgentEntry] = ()
+    tasks: Sequence[TaskEntry] = ()
+    budgets: Sequence[BudgetEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFault:
+    """What is wrong in one place of a document, as in `tasks.2.spec.prompt`."""
+
+    field: str
+    message: str
+
+
+class Action(StrEnum):
+    """What applying a document does with a resource."""
+
+    CREATE = "create"
+    CHANGE = "change"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field that differs; a value is None where the field is not there."""
+
+    field: str
+    before: JsonValue
+    after: JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came, or in a dry run would come, of one entry of a document.
+
+    `id` and `version` are None where there is none: a budget has no version, and what a dry run
+    would create has neither.
+    """
+
+    kind: str
+    name: str
+    action: Action
+    id: UUID | None = None
+    version: int | None = None
+    changes: Sequence[FieldChange] = ()
+
+
+def duplicates(document: Document) -> Iterator[DocumentFault]:
+    """Yield a fault for each name that is in the document a second time."""
+    names = {
+        "agent": [entry.name for entry in document.agents],
+        "task": [entry.name for entry in document.tasks],
+    }
+    for kind, given in names.items():
+        for index, name in enumerate(given):
+            earlier = given.index(name)
+            if earlier != index:
+                yield DocumentFault(
+                    f"{kind}s.{index}.name",
+                    f"the {kind} {name!r} is in the document twice, first as "
+                    f"{kind}s.{earlier}; remove one of them or give it another name",
+                )
+
+
+def differences(before: JsonObject, after: JsonObject) -> list[FieldChange]:
+    """Return the fields whose values differ, with their paths as in `spec.limits.memory_mb`.
+
+    Objects are compared field by field, lists as a whole. An empty object, null and nothing at all
+    are the same.
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    return [
+        FieldChange(path, old.get(path), new.get(path))
+        for path in [*old, *(path for path in new if path not in old)]
+        if not _same(old.get(path), new.get(path))
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Return a specification's values as JSON has them; amounts of money without idle zeros."""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, StrEnum):
+        return value.value
+    return value
+
+
+def _leaves(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
+    if not isinstance(value, dict):
+        yield path, value
+        return
+    for name, inner in value.items():
+        yield from _leaves(inner, f"{path}.{name}" if path else name)
+
+
+def _same(one: JsonValue, other: JsonValue) -> bool:
+    """Whether two values are the same in JSON, where true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
