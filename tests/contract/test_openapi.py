@@ -15,6 +15,9 @@ _EXAMPLES = 20
 _ACCEPTABLE = ["2xx", "401", "403", "404", "409", "413", "422"]
 """For requests that fit the schema: a cursor of nobody, a template that doesn't parse."""
 
+_REFUSALS = ["400", "401", "403", "404", "405", "409", "413", "415", "422", "429"]
+"""For those that don't: a list that is too long makes a body too large, too."""
+
 schemathesis.serializer.alias("application/jsonl", "text/plain")
 
 schema = schemathesis.openapi.from_dict(
@@ -22,7 +25,10 @@ schema = schemathesis.openapi.from_dict(
     config=SchemathesisConfig.from_dict(
         {
             "generation": {"deterministic": True, "max-examples": _EXAMPLES, "database": "none"},
-            "checks": {"positive_data_acceptance": {"expected-statuses": _ACCEPTABLE}},
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": _ACCEPTABLE},
+                "negative_data_rejection": {"expected-statuses": _REFUSALS},
+            },
         }
     ),
 )
