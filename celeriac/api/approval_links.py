@@ -166,7 +166,7 @@ def _json(found: Approval) -> Response:
 def _nothing(request: Request, error: LinkInvalidError | NotFoundError) -> Response:
     """Say that the link leads nowhere, in the same words whatever the reason."""
     if isinstance(error, NotFoundError):
-        error = LinkInvalidError("The question that this link led to is gone.")
+        error = LinkInvalidError("This link works no more. Ask whoever sent it for another one.")
     if _wants_json(request):
         raise error
     problems_of.record_refusal(request, error)

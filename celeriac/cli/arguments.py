@@ -57,12 +57,20 @@ def include_arguments(modules: Sequence[str]) -> list[str]:
     if here not in sys.path:
         sys.path.insert(0, here)
     for name in names:
-        if find_spec(name.partition(".")[0]) is None:
+        if not _exists(name):
             raise UsageProblemError(
                 f"--include {name}: there is no module of that name in this directory or among "
                 "the installed packages."
             )
     return [f"--include={','.join(names)}"] if names else []
+
+
+def _exists(module: str) -> bool:
+    """Whether a module is there; its parents are imported to find out."""
+    try:
+        return find_spec(module) is not None
+    except ImportError:  # its parent is no package, or can't be imported
+        return False
 
 
 def _has(given: Sequence[str], *names: str) -> bool:

@@ -94,7 +94,7 @@ def worker(context: typer.Context, include: Include = None, home: Home = None) -
       celeriac worker --concurrency 300
       celeriac worker --pool prefork --autoscale 8,2
       celeriac worker -Q task_execution,reports -n reports@%h
-      celeriac worker --include shop.tasks
+      celeriac worker --include warehouse
       celery -A celeriac worker --help         Celery's own options
     """
     from celeriac.adapters.celery_app import QUEUES

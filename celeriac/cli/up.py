@@ -70,7 +70,7 @@ def up(
     Examples:
       celeriac up
       celeriac up --port 0 --no-model
-      celeriac up --include shop.tasks
+      celeriac up --include warehouse
       DATABASE_URL=postgresql://me@db/celeriac celeriac up
     """
     from celeriac.cli.arguments import include_arguments, worker_arguments

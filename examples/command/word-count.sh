@@ -4,7 +4,7 @@
 #   CELERIAC_COMMANDS='{"word-count": ["/srv/celeriac/examples/command/word-count.sh"]}'
 #   celeriac agents create word-count --command word-count
 #   celeriac tasks create count --agent word-count --prompt '{{ text }}'
-#   celeriac run count text='One, two, three.'
+#   celeriac run count --var text='One, two, three.'
 set -eu
 
 # The worker's first line is {"type":"start","job":{...}}.
