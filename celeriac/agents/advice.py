@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from celeriac.domain.agent import AgentSpec, CommandAgent, CrewaiAgent, LlmAgent
 from celeriac.domain.errors import AgentMisconfiguredError
 
 _TIMEOUT = 2.0
+_REMEMBER_SECONDS = 10.0
 
 
 class Advice:
@@ -31,6 +33,7 @@ class Advice:
         self._commands = commands
         self._modules = modules
         self._search_path = search_path
+        self._served: tuple[float, set[str]] = (0.0, set())
 
     def warnings(self, spec: AgentSpec) -> list[str]:
         """Return what would fail where workers are set up like this process.
@@ -58,12 +61,20 @@ class Advice:
             yield error.message
             return
         if choice.provider.name == LOCAL:
-            served = _served(choice.provider)
+            served = self._served_by(choice.provider)
             if served and choice.model not in served:
                 yield (
                     f"The local model server has no {choice.model!r}; it has: "
                     f"{', '.join(f'{LOCAL}/{each}' for each in sorted(served))}."
                 )
+
+    def _served_by(self, provider: Provider) -> set[str]:
+        """Ask the local model server, and not again for some seconds: many agents may name it."""
+        until, served = self._served
+        if time.monotonic() >= until:
+            served = _served(provider)
+            self._served = (time.monotonic() + _REMEMBER_SECONDS, served)
+        return served
 
     def _of_function(self, path: str) -> Iterator[str]:
         module, _, name = path.partition(":")

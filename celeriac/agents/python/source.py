@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def offers(file: Path, name: str) -> bool:
 
 
 def _tree(file: Path) -> ast.Module | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return _parsed(file, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=16)
+def _parsed(file: Path, _changed: int, _size: int) -> ast.Module | None:
+    """Parse a file once as long as it is what it was: a document may name many of its functions."""
     try:
         return ast.parse(file.read_bytes())
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):

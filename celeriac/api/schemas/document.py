@@ -1,6 +1,6 @@
 """Requests that describe agents, tasks and budgets in one document."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
@@ -45,6 +45,8 @@ class TaskEntry(NewTask):
 
 class Document(Strict):
     """Agents, tasks and budgets as they shall be; what is not named here stays as it is."""
+
+    BULK: ClassVar[bool] = True
 
     model_config = ConfigDict(json_schema_extra={"examples": [_DOCUMENT]})
 

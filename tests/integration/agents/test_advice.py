@@ -55,6 +55,29 @@ def test_a_model_that_the_local_server_does_not_have_is_named(
         assert said in found[0]
 
 
+def test_a_server_is_asked_once_for_many_agents() -> None:
+    asked: list[str] = []
+
+    class Counting(_Models):
+        answer = b'{"data": [{"id": "smollm2"}]}'
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            advice = _local(server.server_port)
+            said = [advice.warnings(LlmAgent(model=f"local/{n}")) for n in range(100)]
+        finally:
+            server.shutdown()
+            thread.join()
+    assert all(said)
+    assert len(asked) == 1
+
+
 def test_a_local_server_that_is_away_is_no_reason_to_warn() -> None:
     assert _local(1).warnings(LlmAgent(model="local/nosuch")) == []
 

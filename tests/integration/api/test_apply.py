@@ -210,6 +210,17 @@ def test_who_may_apply_what(admin: Asker, person: Callable[..., Asker]) -> None:
     assert body["field"] == "budgets.0.user_id"
 
 
+def test_a_large_document_is_applied_and_one_over_the_limit_is_not(admin: Asker) -> None:
+    spec = DOCUMENT["tasks"][0]["spec"]
+    tasks = [{"name": f"sort-{n}", "agent": "clerk", "spec": spec} for n in range(500)]
+    document = {"agents": DOCUMENT["agents"], "tasks": tasks}
+    assert apply(admin, document)["created"] == 501
+    assert apply(admin, document)["unchanged"] == 501
+    document["tasks"] = [*tasks, {"name": "more", "agent": "clerk", "spec": spec}]
+    body = assert_problem(admin.post(APPLY, json=document), 422, "invalid_input")
+    assert body["field"] == "tasks"
+
+
 def test_two_at_once_are_applied_one_after_the_other(admin: Asker) -> None:
     documents = [
         {"agents": [{**DOCUMENT["agents"][0], "name": f"clerk-{n}"} for n in order]}
