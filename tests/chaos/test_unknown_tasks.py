@@ -72,16 +72,13 @@ def test_modules_that_a_variable_names_are_loaded(fleet: Fleet) -> None:
 def test_the_readme_on_plain_celery_works_beside_our_worker(fleet: Fleet) -> None:
     section = (REPOSITORY / "README.md").read_text().split("## Plain Celery")[1].split("\n## ")[0]
     program = section.split("```python\n")[1].split("```")[0]
-    command = next(part for part in section.split("`") if " -I shop.tasks" in part)
-    shop = fleet.home / "shop"
-    shop.mkdir()
-    (shop / "__init__.py").touch()
-    (shop / "tasks.py").write_text(
+    command = next(part for part in section.split("`") if " -I warehouse" in part)
+    (fleet.home / "warehouse.py").write_text(
         "from pathlib import Path\n\nfrom celery import shared_task\n\n\n"
         "@shared_task\ndef restock(number):\n    Path('restocked').write_text(str(number))\n"
     )
     fleet.worker()
-    fleet.program("shop", ["-m", *command.split()])
+    fleet.program("warehouse", ["-m", *command.split()])
     run_python(fleet, "-c", program)
     stock = fleet.home / "restocked"
     wait_until(lambda: stock.exists() and stock.read_text() == "7", "the task has run")

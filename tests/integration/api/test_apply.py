@@ -62,6 +62,7 @@ def audited(admin: Asker, resource: str) -> list[str]:
     return sorted(each["action"] for each in found)
 
 
+@pytest.mark.requirement("F7")
 def test_a_document_makes_everything_and_a_second_time_nothing(admin: Asker) -> None:
     first = apply(admin, DOCUMENT)
     assert actions(first) == [
