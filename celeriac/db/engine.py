@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from celeriac.domain.errors import (
@@ -116,11 +117,15 @@ class Database:
 def refuses(error: Exception) -> bool:
     """Whether the database will never accept what `error` was raised for.
 
-    So it is where the data is at fault; everything else may pass: a missing privilege, a schema
-    that is being migrated, an error of the disk.
+    So it is where the data is at fault: the server says so, or a value can't be encoded for it.
+    Everything else may pass: a missing privilege, a schema that is being migrated, an error of the
+    disk, a lack of memory.
     """
     state = _sqlstate(error)
-    return state is None or state.startswith(_REFUSED)
+    if state is not None:
+        return state.startswith(_REFUSED)
+    cause = error.orig if isinstance(error, StatementError) else error
+    return isinstance(cause, (TypeError, ValueError, OverflowError, psycopg.DataError))
 
 
 def _options(lock_seconds: float, statement_seconds: float) -> str:

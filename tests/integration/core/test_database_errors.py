@@ -4,12 +4,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    OperationalError,
+    StatementError,
+)
 from structlog.testing import capture_logs
 
-from celeriac.db.engine import Database
+from celeriac.db.engine import Database, refuses
 from celeriac.domain.errors import (
     DatabaseBusyError,
     DatabaseTimeoutError,
@@ -78,6 +86,52 @@ def test_everything_else_is_a_bug_and_comes_out_unchanged(database: Database, st
     with pytest.raises(DBAPIError) as caught:
         raise_state(database, state)
     assert getattr(caught.value.orig, "sqlstate", None) == state
+
+
+@pytest.mark.parametrize(
+    ("state", "refused"),
+    [
+        ("22P05", True),
+        ("23514", True),
+        ("54000", True),
+        ("58030", False),
+        ("42501", False),
+        ("42P01", False),
+        ("XX000", False),
+        ("26000", False),
+        ("P0001", False),
+    ],
+)
+def test_the_database_refuses_only_what_the_data_is_at_fault_for(
+    database: Database, state: str, refused: bool
+) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        raise_state(database, state)
+    assert refuses(caught.value) is refused
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (TypeError("not JSON"), True),
+        (ValueError("too many digits"), True),
+        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed"), True),
+        (OverflowError("too large"), True),
+        (StatementError("not JSON", "INSERT", {}, TypeError("object")), True),
+        (StatementError("no bind", "INSERT", {}, InvalidRequestError("no value")), False),
+        (DataError("INSERT", {}, psycopg.DataError("no NUL bytes")), True),
+        (OperationalError("INSERT", {}, psycopg.OperationalError("cut")), False),
+        (MemoryError(), False),
+        (RuntimeError("can't start new thread"), False),
+        (InvalidRequestError("closed"), False),
+        (KeyError("x"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_without_a_state_only_values_that_cannot_be_encoded_are_refused(
+    error: Exception, refused: bool
+) -> None:
+    assert refuses(error) is refused
 
 
 def test_a_violated_constraint_comes_out_unchanged(core: Core) -> None:
