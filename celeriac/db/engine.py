@@ -128,6 +128,13 @@ def refuses(error: Exception) -> bool:
     return isinstance(cause, (TypeError, ValueError, OverflowError, psycopg.DataError))
 
 
+def first_line(error: Exception) -> str:
+    """Return in a line why the database failed, without the statement and its values."""
+    cause = getattr(error, "orig", error)
+    lines = str(cause).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(cause).__name__
+
+
 def _options(lock_seconds: float, statement_seconds: float) -> str:
     options = {
         "timezone": "UTC",

@@ -8,11 +8,12 @@ import structlog
 from tenacity import (
     AsyncRetrying,
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_delay,
     wait_random_exponential,
 )
 
+from celeriac.db.engine import first_line
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.threads import Threads
 
@@ -21,17 +22,29 @@ logger = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-def patiently(work: Callable[[], T], *, seconds: float) -> T:
-    """Return `work()`, tried again for up to `seconds` while the database is away or busy.
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the database is away or busy."""
+    return isinstance(error, DatabaseUnavailableError)
 
-    Raises the last DatabaseUnavailableError (or one of its kinds) when the time is up. `work` must
-    be safe to repeat.
+
+def patiently(
+    work: Callable[[], T],
+    *,
+    seconds: float,
+    on: Callable[[BaseException], bool] = is_unavailable,
+) -> T:
+    """Return `work()`, tried again for up to `seconds` after the errors that `on` is true for.
+
+    By default those are DatabaseUnavailableError and its kinds. Raises the last of them when the
+    time is up. `work` must be safe to repeat.
     """
     try:
         return work()
-    except DatabaseUnavailableError as error:
+    except Exception as error:
+        if not on(error):
+            raise
         _log(error, seconds)
-    return Retrying(**_schedule(seconds))(work)
+    return Retrying(**_schedule(seconds, on))(work)
 
 
 async def patiently_in(
@@ -46,7 +59,7 @@ async def patiently_in(
     except DatabaseUnavailableError as error:
         _log(error, seconds)
     try:
-        retried: T = await AsyncRetrying(**_schedule(seconds))(threads.run, work)
+        retried: T = await AsyncRetrying(**_schedule(seconds, is_unavailable))(threads.run, work)
     except asyncio.CancelledError:
         if surely:
             threads.submit(patiently, work, seconds=seconds)
@@ -54,16 +67,18 @@ async def patiently_in(
     return retried
 
 
-def _schedule(seconds: float) -> dict[str, Any]:
+def _schedule(seconds: float, on: Callable[[BaseException], bool]) -> dict[str, Any]:
     return {
-        "retry": retry_if_exception_type(DatabaseUnavailableError),
+        "retry": retry_if_exception(on),
         "wait": wait_random_exponential(multiplier=0.1, max=2),
         "stop": stop_after_delay(seconds),
         "reraise": True,
     }
 
 
-def _log(error: DatabaseUnavailableError, seconds: float) -> None:
-    logger.warning(
-        "database.unavailable", code=error.code, error=error.message, patience_seconds=seconds
-    )
+def _log(error: Exception, seconds: float) -> None:
+    if isinstance(error, DatabaseUnavailableError):
+        code, reason = error.code, error.message
+    else:
+        code, reason = type(error).__name__, first_line(error)
+    logger.warning("database.unavailable", code=code, error=reason, patience_seconds=seconds)
