@@ -73,6 +73,8 @@ class Database:
             skip_autocommit_rollback=True,
             pool_size=connections,
             max_overflow=0,
+            # errors are logged and stored: they must not hold what a statement was given
+            hide_parameters=True,
             pool_timeout=_POOL_SECONDS,
             json_serializer=dumps,
             json_deserializer=loads,

@@ -25,6 +25,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.outcome import Completed
 from celeriac.domain.states import Status
+from celeriac.services.failures import describe
 from celeriac.services.finish import Finish
 from tests.integration.core.test_running import Process, emit, told
 from tests.support.core import Core
@@ -132,6 +133,15 @@ def test_without_a_state_only_values_that_cannot_be_encoded_are_refused(
     error: Exception, refused: bool
 ) -> None:
     assert refuses(error) is refused
+
+
+@pytest.mark.parametrize("work", ["statement", "transaction"])
+def test_what_is_stored_of_an_error_holds_no_parameters(database: Database, work: str) -> None:
+    with pytest.raises(DBAPIError) as caught, getattr(database, work)() as connection:
+        connection.execute(text("SELECT CAST(:value AS text) FROM odd"), {"value": "private"})
+    failure = describe(caught.value, attempt=1).failure
+    assert "odd" in failure.message
+    assert "private" not in f"{failure.message}{failure.details}"
 
 
 def test_a_violated_constraint_comes_out_unchanged(core: Core) -> None:
