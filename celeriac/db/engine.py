@@ -20,6 +20,7 @@ from celeriac.kit.urls import psycopg_url, without_password
 
 LOCK_SECONDS = 10.0
 STATEMENT_SECONDS = 60.0
+UNACKNOWLEDGED_SECONDS = 25.0
 _POOL_SECONDS = 30
 
 _UNAVAILABLE = (
@@ -60,10 +61,12 @@ class Database:
         application: str = "celeriac",
         lock_seconds: float = LOCK_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
+        unacknowledged_seconds: float = UNACKNOWLEDGED_SECONDS,
     ) -> None:
         """Prepare a pool of at most `connections`; nothing is opened yet.
 
-        A statement waits for a lock for `lock_seconds` and takes `statement_seconds` at most.
+        A statement waits for a lock for `lock_seconds` and takes `statement_seconds` at most. A
+        connection is given up when what was sent isn't acknowledged for `unacknowledged_seconds`.
         """
         self.address = without_password(url)
         self.engine: Engine = create_engine(
@@ -87,7 +90,7 @@ class Database:
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
-                "tcp_user_timeout": 25_000,
+                "tcp_user_timeout": round(unacknowledged_seconds * 1000),
             },
         )
         event.listen(self.engine, "handle_error", _leave_read_only_server)
