@@ -232,9 +232,38 @@ def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, proces
         finally:
             core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
         emit(attempt, "b")
-        process.notebook.flush()
-        process.notebook.flush()
+        wait_until(lambda: flushed(process) and len(told(core, claim)) == 2, "both are stored")
     assert told(core, claim) == ["a", "b"]
+
+
+def test_an_error_that_stays_is_logged_once_and_pauses_the_notes(
+    core: Core, process: Process
+) -> None:
+    claims = [core.running(), core.running()]
+    attempts = [process.attempt(claim) for claim in claims]
+    with process.active.running(attempts[0]), process.active.running(attempts[1]):
+        emit(attempts[0], "a")
+        emit(attempts[1], "b")
+        core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
+        try:
+            with capture_logs() as logs:
+                process.notebook.flush()
+                wait_until(lambda: flushed(process) and _tried(process, 2), "a second try")
+        finally:
+            core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
+        assert [entry["event"] for entry in logs] == ["notebook.failed"]
+        assert "exc_info" not in logs[0]
+        wait_until(lambda: flushed(process) and told(core, claims[1]), "they are stored")
+    assert [told(core, claim) for claim in claims] == [["a"], ["b"]]
+
+
+def flushed(process: Process) -> bool:
+    process.notebook.flush()
+    return True
+
+
+def _tried(process: Process, times: int) -> bool:
+    return process.notebook._backoff._tries >= times
 
 
 def test_a_result_outlives_a_lock_that_is_held_for_long(core: Core, impatient: Database) -> None:
