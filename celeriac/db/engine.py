@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from celeriac.domain.errors import (
@@ -19,6 +20,7 @@ from celeriac.kit.urls import psycopg_url, without_password
 
 LOCK_SECONDS = 10.0
 STATEMENT_SECONDS = 60.0
+UNACKNOWLEDGED_SECONDS = 25.0
 _POOL_SECONDS = 30
 
 _UNAVAILABLE = (
@@ -59,10 +61,12 @@ class Database:
         application: str = "celeriac",
         lock_seconds: float = LOCK_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
+        unacknowledged_seconds: float = UNACKNOWLEDGED_SECONDS,
     ) -> None:
         """Prepare a pool of at most `connections`; nothing is opened yet.
 
-        A statement waits for a lock for `lock_seconds` and takes `statement_seconds` at most.
+        A statement waits for a lock for `lock_seconds` and takes `statement_seconds` at most. A
+        connection is given up when what was sent isn't acknowledged for `unacknowledged_seconds`.
         """
         self.address = without_password(url)
         self.engine: Engine = create_engine(
@@ -72,6 +76,8 @@ class Database:
             skip_autocommit_rollback=True,
             pool_size=connections,
             max_overflow=0,
+            # errors are logged and stored: they must not hold what a statement was given
+            hide_parameters=True,
             pool_timeout=_POOL_SECONDS,
             json_serializer=dumps,
             json_deserializer=loads,
@@ -84,7 +90,7 @@ class Database:
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
-                "tcp_user_timeout": 25_000,
+                "tcp_user_timeout": round(unacknowledged_seconds * 1000),
             },
         )
         event.listen(self.engine, "handle_error", _leave_read_only_server)
@@ -116,11 +122,22 @@ class Database:
 def refuses(error: Exception) -> bool:
     """Whether the database will never accept what `error` was raised for.
 
-    So it is where the data is at fault; everything else may pass: a missing privilege, a schema
-    that is being migrated, an error of the disk.
+    So it is where the data is at fault: the server says so, or a value can't be encoded for it.
+    Everything else may pass: a missing privilege, a schema that is being migrated, an error of the
+    disk, a lack of memory.
     """
     state = _sqlstate(error)
-    return state is None or state.startswith(_REFUSED)
+    if state is not None:
+        return state.startswith(_REFUSED)
+    cause = error.orig if isinstance(error, StatementError) else error
+    return isinstance(cause, (TypeError, ValueError, OverflowError, psycopg.DataError))
+
+
+def first_line(error: Exception) -> str:
+    """Return in a line why the database failed, without the statement and its values."""
+    cause = getattr(error, "orig", error)
+    lines = str(cause).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(cause).__name__
 
 
 def _options(lock_seconds: float, statement_seconds: float) -> str:

@@ -50,11 +50,13 @@ class Admission:
         exceeds a budget. Returns the day (UTC) of the budget windows that it was booked in.
         """
         used = _used(call)
-        if ticket is not None and ticket.taken is not None:
-            await self._limits.correct(ticket.taken, used.tokens)
-        if ticket is not None and ticket.reserved:
-            return await self._book.settle(job, ticket.id, used) or ticket.day
-        return await self._book.spend(lease, job, used)
+        try:  # first: a cancellation while a limit is corrected must not cost the booking
+            if ticket is not None and ticket.reserved:
+                return await self._book.settle(job, ticket.id, used) or ticket.day
+            return await self._book.spend(lease, job, used)
+        finally:
+            if ticket is not None and ticket.taken is not None:
+                await self._limits.correct(ticket.taken, used.tokens)
 
     async def release(self, job: Job, ticket: Ticket) -> None:
         """Give back what was reserved for a call that came to nothing."""

@@ -17,7 +17,7 @@ from celeriac.db.budgets import Payer, Reserving
 from celeriac.db.engine import Database
 from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.budget import OnBudget, Standing
-from celeriac.domain.errors import DatabaseUnavailableError, LeaseLostError
+from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.usage import PlannedCall
@@ -30,7 +30,7 @@ from celeriac.services.budget_words import (
     sentence,
     spent_error,
 )
-from celeriac.services.patience import patiently, patiently_in
+from celeriac.services.patience import patiently, patiently_in, surely_in
 from celeriac.services.ports import Job, LiveEvents
 from celeriac.services.questions import Questions
 
@@ -117,21 +117,20 @@ class BudgetBook:
         Returns the day (UTC) of the windows where they are not those of the reservation.
         """
         cost, tokens = used.cost or _FREE, used.tokens
+        tried = gone = False
 
-        def settle() -> bool:
-            with self._database.statement() as connection:
-                return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
+        def book() -> date | None:
+            nonlocal tried, gone
+            if not gone:
+                first, tried = not tried, True
+                settled = self._settle(ticket, cost, tokens)
+                # a try whose answer got lost has settled it, where the next one finds nothing
+                if settled or not first or not (cost or tokens):
+                    return None
+                gone = True  # released meanwhile, as a lost attempt's; spent all the same
+            return self._spend(job, used, ticket).day
 
-        try:
-            settled = await self._threads.run(settle)
-        except DatabaseUnavailableError:
-            # a try whose answer got lost has done it, where this one finds nothing
-            await patiently_in(self._threads, settle, seconds=_PATIENCE_SECONDS, surely=True)
-            return None
-        if settled or not (cost or tokens):
-            return None
-        # released meanwhile, as a lost attempt's; spent all the same
-        return (await self._spend(job, used, ticket)).day
+        return await surely_in(self._threads, book, seconds=_PATIENCE_SECONDS)
 
     async def spend(self, lease: Lease, job: Job, used: Used) -> date | None:
         """Book a call that nothing was reserved for, after it was made.
@@ -139,19 +138,34 @@ class BudgetBook:
         Returns the day (UTC) of the windows, None where no budget applies. Raises BudgetSpentError
         where that exceeds a budget and nobody allows more.
         """
-        if not await self._applies(job):
+        if not self._may_apply(job):
             return None
-        found = await self._spend(job, used, uuid4())
+        ticket = uuid4()
+
+        def book() -> Reserving | None:
+            if job.budget is None:
+                self._subjects.read()
+                if not self._subjects.include(job.owner_id, job.task_id):
+                    return None
+            return self._spend(job, used, ticket)
+
+        found = await surely_in(self._threads, book, seconds=_PATIENCE_SECONDS)
+        if found is None:
+            return None
         exceeded = [each for each in found.standings if each.exceeded]
         if exceeded:
             await self._ask_for_more(lease, job, exceeded, may_park=False)
         return found.day
 
     async def _applies(self, job: Job) -> bool:
-        if job.budget is not None:
-            return True
-        if not self._subjects.fresh:
+        if job.budget is None and not self._subjects.fresh:
             await self._threads.run(self._subjects.read)
+        return job.budget is not None or self._subjects.include(job.owner_id, job.task_id)
+
+    def _may_apply(self, job: Job) -> bool:
+        """Whether a budget applies, as far as that is known at this moment."""
+        if job.budget is not None or not self._subjects.fresh:
+            return True
         return self._subjects.include(job.owner_id, job.task_id)
 
     async def _reserve(self, lease: Lease, job: Job, call: PlannedCall, ticket: UUID) -> Reserving:
@@ -179,24 +193,24 @@ class BudgetBook:
         seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
         return seconds * random.uniform(1, 2)
 
-    async def _spend(self, job: Job, used: Used, ticket: UUID) -> Reserving:
+    def _settle(self, ticket: UUID, cost: Decimal, tokens: int) -> bool:
+        with self._database.statement() as connection:
+            return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
+
+    def _spend(self, job: Job, used: Used, ticket: UUID) -> Reserving:
         payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
-
-        def spend() -> Reserving:
-            with self._database.statement() as connection:
-                return _with_windows(
-                    lambda: budgets.spend(
-                        connection,
-                        payer,
-                        ticket=ticket,
-                        attempt=job.attempt,
-                        cost=cost,
-                        tokens=tokens,
-                    ),
-                    lambda: budgets.begin_windows(connection, payer),
-                )
-
-        return await patiently_in(self._threads, spend, seconds=_PATIENCE_SECONDS, surely=True)
+        with self._database.statement() as connection:
+            return _with_windows(
+                lambda: budgets.spend(
+                    connection,
+                    payer,
+                    ticket=ticket,
+                    attempt=job.attempt,
+                    cost=cost,
+                    tokens=tokens,
+                ),
+                lambda: budgets.begin_windows(connection, payer),
+            )
 
     async def _ask_for_more(
         self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool

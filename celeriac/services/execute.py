@@ -18,7 +18,6 @@ import structlog
 
 from celeriac.db.transitions import Turn
 from celeriac.domain.errors import (
-    DatabaseUnavailableError,
     EventLoopEndedError,
     HardTimeLimitError,
     ProviderRateLimitedError,
@@ -332,11 +331,11 @@ def _fault(
             return Stopped()
         case StopReason.SHUTDOWN:
             return HandedBack()
-    if isinstance(error, DatabaseUnavailableError | SpecificationUnreadableError):
-        return _handed_back(describe(error, attempt=claim.lease.attempt).failure, claim)
+    raised = describe(error, attempt=claim.lease.attempt)
+    if raised.database_away or isinstance(error, SpecificationUnreadableError):
+        return _handed_back(raised.failure, claim)
     logger.error("execution.fault", exc_info=error)
     policy = RetryPolicy() if plan is None else plan.task.retry
-    raised = describe(error, attempt=claim.lease.attempt)
     return outcome_of(raised, policy, retry_count=claim.retry_count)
 
 

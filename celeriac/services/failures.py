@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
 from celeriac.domain.errors import (
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
     ExecutionError,
     InvalidInputError,
@@ -52,7 +53,10 @@ class Raised:
     retry_after: float | None
     """Seconds before which the provider asks not to be called again."""
     database_away: bool
-    """Whether the database was away or busy for longer than the attempt could wait."""
+    """Whether the database was away or busy for longer than the attempt could wait.
+
+    Not so for a statement that took too long: it may take too long every time.
+    """
     rate_limited: ProviderRateLimitedError | None
     """A copy of the error where the provider asks to slow down."""
 
@@ -81,7 +85,7 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
         cancelled=issubclass(kind, CancelledError),
         parked=error.parked if kind is MustWaitError else None,  # type: ignore[attr-defined]
         retry_after=_retry_after(error),
-        database_away=_is(error, DatabaseUnavailableError),
+        database_away=_is(error, DatabaseUnavailableError) and not _is(error, DatabaseTimeoutError),
         rate_limited=_rate_limited(error, failure.message),
     )
 

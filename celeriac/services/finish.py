@@ -9,12 +9,11 @@ import structlog
 from sqlalchemy import Connection
 
 from celeriac.db import audit, leases, transitions
-from celeriac.db.engine import Database
+from celeriac.db.engine import Database, first_line, refuses
 from celeriac.db.leases import Notes
 from celeriac.db.transitions import Finished, Turn
 from celeriac.domain.errors import (
     CeleriacError,
-    DatabaseUnavailableError,
     ResultNotStorableError,
 )
 from celeriac.domain.execution import Claim
@@ -22,7 +21,7 @@ from celeriac.domain.outcome import Failed, Failure, HandedBack, Outcome, Parked
 from celeriac.kit.jsontypes import storable_text
 from celeriac.services.failures import describe
 from celeriac.services.notebook import bill_of
-from celeriac.services.patience import patiently
+from celeriac.services.patience import is_unavailable, patiently
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
@@ -54,15 +53,16 @@ class Finish:
         that the attempt has made. The status is None where the lease was lost: nothing was written.
         Raises DatabaseUnavailableError after ten minutes without the database; the keeper then
         deals with the expired lease. What a try wrote and claimed whose answer got lost is found
-        again. What the database refuses is stored as a failure instead, at once.
+        again. What the database refuses because of its data is stored as a failure instead, at
+        once; any other error may pass and is waited for in the same way.
         """
         ending = _Ending(claim, outcome, notes, has_session or claim.session_id is not None)
         try:
             finished = self._patiently(ending, turn)
-        except CeleriacError:
-            raise
-        except Exception as error:  # noqa: BLE001 - drivers and encoders raise anything
-            kind, reason = type(error).__name__, _reason(error)
+        except Exception as error:
+            if not refuses(error):
+                raise
+            kind, reason = type(error).__name__, first_line(error)
             logger.error("execution.end_refused", kind=kind, error=reason)  # noqa: TRY400 - the trace holds the values
             finished = self._instead(ending, turn, error)
         changed = [claim.lease.execution_id] if finished.status is not None else []
@@ -74,8 +74,10 @@ class Finish:
     def _patiently(self, ending: "_Ending", turn: Turn | None) -> Finished:
         try:
             return self._once(ending, turn)
-        except DatabaseUnavailableError:
-            return patiently(lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS)
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+        return patiently(lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS, on=_may_pass)
 
     def _once(self, ending: "_Ending", turn: Turn | None) -> Finished:
         claim, outcome = ending.claim, ending.outcome
@@ -114,9 +116,9 @@ class Finish:
                 self._record_alone(batch)
             try:
                 return self._patiently(alone, turn)  # only the notes were at fault
-            except CeleriacError:
-                raise
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
+                if not refuses(error):
+                    raise
                 refused = error
         outcome = _storable(ending.outcome, refused, attempt=ending.claim.lease.attempt)
         return replace(self._patiently(replace(alone, outcome=outcome), turn), instead=outcome)
@@ -127,11 +129,11 @@ class Finish:
             if notes is None:
                 continue
             try:
-                patiently(partial(self._record, notes), seconds=_PATIENCE_SECONDS)
-            except CeleriacError:
-                raise
-            except Exception as error:  # noqa: BLE001 - as above
-                logger.error("notebook.refused", error=_reason(error))  # noqa: TRY400 - as above
+                patiently(partial(self._record, notes), seconds=_PATIENCE_SECONDS, on=_may_pass)
+            except Exception as error:
+                if not refuses(error):
+                    raise
+                logger.error("notebook.refused", error=first_line(error))  # noqa: TRY400 - as above
             else:
                 return
 
@@ -144,6 +146,13 @@ class Finish:
             self._live.changed(changed)
         except Exception:  # it is stored, and what was claimed with it must not be lost
             logger.exception("execution.not_told")
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same may be stored later: all but what is refused, and refusals of our own."""
+    if isinstance(error, CeleriacError):
+        return is_unavailable(error)
+    return isinstance(error, Exception) and not refuses(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +180,7 @@ def _storable(outcome: Outcome, refused: Exception, *, attempt: int) -> Outcome:
         case HandedBack(_, delay):
             return HandedBack(None, delay)
     error = ResultNotStorableError(
-        f"What the attempt came to can't be stored: {_reason(refused)}. Return plain JSON."
+        f"What the attempt came to can't be stored: {first_line(refused)}. Return plain JSON."
     )
     return Failed(describe(error, attempt=attempt).failure)
 
@@ -180,12 +189,6 @@ def _bare(failure: Failure, attempt: int) -> Failure:
     kind = str(failure.details.get("type", failure.code))
     details = {"type": storable_text(kind), "traceback": None, "attempt": attempt}
     return Failure(storable_text(failure.code), storable_text(failure.message), details)
-
-
-def _reason(error: Exception) -> str:
-    """Return in a line why something is refused, without the values of the statement."""
-    lines = str(getattr(error, "orig", error)).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:

@@ -45,8 +45,8 @@ class Heartbeat:
             self._renew([a for a in self._active.all() if a.lease.execution_id in self._skipped])
 
     def _renew(self, attempts: Sequence[Attempt]) -> None:
-        self._skipped = frozenset()
         if not attempts:
+            self._skipped = frozenset()
             return
         asked = [attempt.lease for attempt in attempts]
         try:

@@ -1,6 +1,7 @@
 """The notebook: carries what agents tell to the database, in batches and in order."""
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -8,9 +9,10 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import leases
-from celeriac.db.engine import Database, refuses
+from celeriac.db.engine import Database, first_line, refuses
 from celeriac.db.leases import Notes
 from celeriac.domain.errors import DatabaseBusyError, DatabaseUnavailableError
+from celeriac.kit.backoff import Backoff
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.ports import LiveEvents
@@ -19,6 +21,9 @@ logger = structlog.get_logger(__name__)
 
 _APART_SECONDS = 0.1
 """How long a page that may have to wait holds up the others."""
+
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 10.0
 
 
 class Notebook:
@@ -33,10 +38,19 @@ class Notebook:
         self._writing = threading.Lock()
         # Attempts whose pages wait for rows that others hold, in the order in which they are tried.
         self._apart: dict[UUID, None] = {}
+        self._backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        self._paused_until = 0.0
+        self._failed = False
 
     def flush(self) -> None:
-        """Store all notes there are; what can't be stored now stays for the next time."""
+        """Store all notes there are; what can't be stored now stays for the next time.
+
+        After an error that is neither a refusal nor an outage nothing is tried for a while.
+        """
         with self._writing:
+            if time.monotonic() < self._paused_until:
+                return
+            self._failed = False
             attempts = {a.lease.execution_id: a for a in self._active.all() if a.told}
             for key in self._apart.keys() - attempts.keys():
                 del self._apart[key]
@@ -50,6 +64,8 @@ class Notebook:
                 self._store(pages)
             if waiting:
                 self._retry_apart(attempts)
+            if not self._failed:
+                self._backoff.succeeded()
 
     def last_page(self, attempt: Attempt) -> Sequence[Notes]:
         """Return the batches of an attempt that has ended which are not known to be stored.
@@ -80,13 +96,17 @@ class Notebook:
         except DatabaseUnavailableError as error:
             logger.warning("notebook.database_unavailable", code=error.code, error=error.message)
             return
-        except Exception as error:
-            logger.exception("notebook.refused", pages=len(pages))
+        except Exception as error:  # noqa: BLE001 - drivers raise anything
+            refused = refuses(error)
+            if refused:
+                logger.error("notebook.refused", pages=len(pages), error=first_line(error))  # noqa: TRY400 - it says all
+            else:
+                self._pause(error, len(pages))
             if len(pages) > 1:
                 # One page that the database refuses must not cost the others.
                 for page in pages:
                     self._store([page])
-            elif refuses(error):
+            elif refused:
                 self._keep_bill(*pages[0])
             return
         for attempt, _ in pages:
@@ -96,6 +116,18 @@ class Notebook:
             else:
                 attempt.stop(StopReason.LEASE_LOST)
         self._live.changed(list(stored))
+
+    def _pause(self, error: Exception, pages: int) -> None:
+        """Wait before anything is stored again, after an error that may pass."""
+        if self._failed:
+            return  # once for all that is tried in a round
+        self._failed = True
+        was_failing = self._backoff.failing
+        seconds = self._backoff.failed()
+        self._paused_until = time.monotonic() + seconds
+        if not was_failing:
+            kind, reason = type(error).__name__, first_line(error)
+            logger.error("notebook.failed", pages=pages, kind=kind, error=reason)
 
     def _record(self, batches: Sequence[Notes], *, apart: bool) -> set[UUID]:
         if not apart:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.agents.registry import Registry
-from celeriac.db.engine import Database
+from celeriac.db.engine import UNACKNOWLEDGED_SECONDS, Database
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.kit.threads import Threads
@@ -47,6 +47,19 @@ def worker_lock_seconds(settings: Settings) -> float:
     While it waits it may hold rows of executions itself, whose leases can't be renewed meanwhile.
     """
     return min(_LONGEST_LOCK, settings.worker.lease_seconds / _LOCKS_IN_A_LEASE)
+
+
+def heartbeat_database_of(settings: Settings) -> Database:
+    """Return the connection of a process's heartbeat, which gives up in time for another beat."""
+    lease_seconds = settings.worker.lease_seconds
+    return Database(
+        settings.require_database(),
+        connections=1,
+        application="celeriac-heartbeat",
+        lock_seconds=lease_seconds / 10,
+        statement_seconds=max(lease_seconds / 4, _SHORTEST_STATEMENT),
+        unacknowledged_seconds=min(UNACKNOWLEDGED_SECONDS, lease_seconds / 4),
+    )
 
 
 _RATE_THREADS = 4
@@ -96,13 +109,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         runners.warm()
     lease_seconds = settings.worker.lease_seconds
     limiter = RedisRateLimiter(settings.require_redis())
-    heartbeat_database = Database(
-        settings.require_database(),
-        connections=1,
-        application="celeriac-heartbeat",
-        lock_seconds=lease_seconds / 10,
-        statement_seconds=max(lease_seconds / 4, _SHORTEST_STATEMENT),
-    )
+    heartbeat_database = heartbeat_database_of(settings)
     budget_database = Database(
         settings.require_database(),
         connections=_BUDGET_CONNECTIONS,

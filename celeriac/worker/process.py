@@ -30,6 +30,8 @@ logger = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 0.1
 _CODE_SECONDS = 1.0
+_REPORT_SECONDS = 1.0
+"""The shortest time between two reports, besides those of the heartbeat."""
 
 
 class Closing:
@@ -82,6 +84,7 @@ class WorkerProcess:
         self._closing = closing
         self._consumer = consumer
         self._reported: bool | None = None
+        self._report_again = 0.0
         self._id = uuid7()
         self._hostname = hostname
         self._pool = pool
@@ -151,7 +154,7 @@ class WorkerProcess:
                     self._machinery.heartbeat.beat()
                     self._report()
                     continue
-                if self._reported not in {None, self._consuming}:
+                if self._reported not in {None, self._consuming} and self._may_report:
                     self._report()
                 self._machinery.heartbeat.catch_up()
 
@@ -185,7 +188,13 @@ class WorkerProcess:
             self._closing.begin()
             end_worker(self._main_pid)
 
+    @property
+    def _may_report(self) -> bool:
+        """Whether the last report, which may have failed, is long enough ago."""
+        return time.monotonic() >= self._report_again
+
     def _report(self) -> None:
+        self._report_again = time.monotonic() + _REPORT_SECONDS
         names = self._consumer.names()
         consuming = self._consuming
         said = workers.WorkerReport(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
@@ -81,6 +82,8 @@ def _envelopes() -> Iterator[tuple[str, dict[str, Any]]]:
     pickled = envelope(body=b"cos\nsystem\n(S'true'\ntR.")
     yield "pickle", _with("content-type", "application/x-python-serialize", pickled)
     yield "compressed with nothing known", envelope(headers={"compression": "arj"})
+    bomb = zlib.compress(b"[" * 20_000_000, 9)
+    yield "compressed bomb", envelope(body=bomb, headers={"compression": "application/x-gzip"})
     yield "compressed garbage", envelope(headers={"compression": "application/x-gzip"})
     yield "headers without an id", _without(envelope(), "headers", "id")
     for name, values in _HEADERS.items():

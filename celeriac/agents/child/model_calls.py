@@ -62,12 +62,15 @@ class ModelCalls:
         """Record a call that has ended; where it was admitted its reservation is settled."""
         call = message.model_call()
         call = replace(call, cached_tokens=min(call.cached_tokens, call.input_tokens))
-        planned, ticket = self._under_way.pop(message.admission or "", (None, None))
+        admission = message.admission or ""
+        planned, ticket = self._under_way.get(admission, (None, None))
         used = Tokens(call.input_tokens, call.output_tokens, call.cached_tokens)
         if used.input + used.output == 0:
             call = replace(call, booked=planned)  # the provider didn't say
         elif call.cost is None:
             call = replace(call, cost=self._price(call.provider, call.model, used))
+        # not after the charge: one that is cancelled is recorded and booked all the same
+        self._under_way.pop(admission, None)
         await self._context.charge(call, ticket)
 
     async def close(self) -> None:

@@ -1,27 +1,35 @@
 """Budgets when answers of the database get lost, and around midnight: every call counts once."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from celeriac.adapters.memory import MemoryRunner
 from celeriac.db import leases, usage
+from celeriac.db.engine import Database
 from celeriac.domain.budget import Budget, BudgetScope, Period
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Claim
+from celeriac.domain.rate import Taken
 from celeriac.domain.usage import Ticket
 from celeriac.services.attempt import Attempt
 from celeriac.services.backing import Backing
 from celeriac.services.budgets import Budgets
 from celeriac.services.plans import Plans
 from celeriac.services.ports import Job, RunContext
+from celeriac.services.provider_limits import ProviderLimits
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.spending import Spending, admission_of, backing_of, job_of, made, planned
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -137,6 +145,89 @@ async def test_what_holds_nothing_is_forgotten_after_a_while(
     assert spending.release() == 0
     assert core.count("budget_reservations") == 0
     assert spending.window(claim.lease.execution_id)[1] == 1
+
+
+# cancellations
+
+
+class HeldDatabase(Database):
+    """The database of another `Database`; its next units of work wait, and are then lost."""
+
+    def __init__(self, original: Database) -> None:
+        super().__init__(original.engine.url.render_as_string(hide_password=False), connections=1)
+        self.losses = 0
+        self.reached = threading.Event()
+        self.released = threading.Event()
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        if self.losses > 0:
+            self.losses -= 1
+            self.reached.set()
+            self.released.wait(30)
+            raise DatabaseUnavailableError("away")
+        with super().statement() as connection:
+            yield connection
+
+
+@pytest.fixture
+def held(core: Core, spending: Spending) -> Iterator[HeldDatabase]:
+    """A database with one connection and one thread; `spending` works on it."""
+    database = HeldDatabase(core.database)
+    spending.admission = admission_of(database)
+    yield database
+    database.released.set()
+    database.close()
+
+
+@pytest.mark.parametrize("reserved", [True, False])
+@pytest.mark.parametrize("running", [True, False])
+async def test_a_call_is_booked_whose_charge_is_cancelled(
+    core: Core, spending: Spending, held: HeldDatabase, reserved: bool, running: bool
+) -> None:
+    """While the first try waits for a thread, or while it runs and fails after that."""
+    claim = core.running()
+    first = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
+    ticket = first if reserved else None
+    if running:
+        held.losses = 1
+    else:
+        held.threads.submit(held.released.wait, 30)
+    charging = asyncio.ensure_future(
+        spending.charge(claim, made(25, "0.02"), ticket, budget=BUDGET)
+    )
+    await asyncio.to_thread(
+        wait_until,
+        held.reached.is_set if running else lambda: len(held.threads._pending) == 2,
+        "the first try runs, or waits for a thread",
+    )
+    charging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await charging
+    held.released.set()
+    await asyncio.to_thread(
+        wait_until,
+        lambda: spending.window(claim.lease.execution_id)[1] == 25,
+        "the call is booked",
+    )
+    core.assert_consistent()
+
+
+async def test_a_call_is_booked_whose_limit_is_corrected_when_it_is_cancelled(
+    core: Core, spending: Spending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = core.running()
+    ticket = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
+    assert ticket is not None
+
+    async def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(ProviderLimits, "correct", cancelled)
+    taken = replace(ticket, taken=Taken((), 0))
+    with pytest.raises(asyncio.CancelledError):
+        await spending.charge(claim, made(25, "0.02"), taken, budget=BUDGET)
+    assert spending.window(claim.lease.execution_id)[1] == 25
 
 
 # midnight

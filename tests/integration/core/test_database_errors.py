@@ -3,13 +3,22 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    OperationalError,
+    StatementError,
+)
 from structlog.testing import capture_logs
 
-from celeriac.db.engine import Database
+from celeriac.db.engine import Database, refuses
 from celeriac.domain.errors import (
     DatabaseBusyError,
     DatabaseTimeoutError,
@@ -17,6 +26,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.outcome import Completed
 from celeriac.domain.states import Status
+from celeriac.services.failures import describe
 from celeriac.services.finish import Finish
 from tests.integration.core.test_running import Process, emit, told
 from tests.support.core import Core
@@ -78,6 +88,62 @@ def test_everything_else_is_a_bug_and_comes_out_unchanged(database: Database, st
     with pytest.raises(DBAPIError) as caught:
         raise_state(database, state)
     assert getattr(caught.value.orig, "sqlstate", None) == state
+
+
+@pytest.mark.parametrize(
+    ("state", "refused"),
+    [
+        ("22P05", True),
+        ("23514", True),
+        ("54000", True),
+        ("58030", False),
+        ("42501", False),
+        ("42P01", False),
+        ("XX000", False),
+        ("26000", False),
+        ("P0001", False),
+    ],
+)
+def test_the_database_refuses_only_what_the_data_is_at_fault_for(
+    database: Database, state: str, refused: bool
+) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        raise_state(database, state)
+    assert refuses(caught.value) is refused
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (TypeError("not JSON"), True),
+        (ValueError("too many digits"), True),
+        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed"), True),
+        (OverflowError("too large"), True),
+        (StatementError("not JSON", "INSERT", {}, TypeError("object")), True),
+        (StatementError("no bind", "INSERT", {}, InvalidRequestError("no value")), False),
+        (DataError("INSERT", {}, psycopg.DataError("no NUL bytes")), True),
+        (OperationalError("INSERT", {}, psycopg.OperationalError("cut")), False),
+        (MemoryError(), False),
+        (RuntimeError("can't start new thread"), False),
+        (InvalidRequestError("closed"), False),
+        (KeyError("x"), False),
+    ],
+    ids=repr,
+)
+def test_without_a_state_only_values_that_cannot_be_encoded_are_refused(
+    error: Exception, refused: bool
+) -> None:
+    assert refuses(error) is refused
+
+
+@pytest.mark.parametrize("work", ["statement", "transaction"])
+def test_what_is_stored_of_an_error_holds_no_parameters(database: Database, work: str) -> None:
+    value = uuid4().hex  # a traceback shows the lines of this test
+    with pytest.raises(DBAPIError) as caught, getattr(database, work)() as connection:
+        connection.execute(text("SELECT CAST(:value AS text) FROM odd"), {"value": value})
+    failure = describe(caught.value, attempt=1).failure
+    assert "odd" in failure.message
+    assert value not in f"{failure.message}{failure.details}"
 
 
 def test_a_violated_constraint_comes_out_unchanged(core: Core) -> None:
@@ -166,9 +232,38 @@ def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, proces
         finally:
             core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
         emit(attempt, "b")
-        process.notebook.flush()
-        process.notebook.flush()
+        wait_until(lambda: flushed(process) and len(told(core, claim)) == 2, "both are stored")
     assert told(core, claim) == ["a", "b"]
+
+
+def test_an_error_that_stays_is_logged_once_and_pauses_the_notes(
+    core: Core, process: Process
+) -> None:
+    claims = [core.running(), core.running()]
+    attempts = [process.attempt(claim) for claim in claims]
+    with process.active.running(attempts[0]), process.active.running(attempts[1]):
+        emit(attempts[0], "a")
+        emit(attempts[1], "b")
+        core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
+        try:
+            with capture_logs() as logs:
+                process.notebook.flush()
+                wait_until(lambda: flushed(process) and _tried(process, 2), "a second try")
+        finally:
+            core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
+        assert [entry["event"] for entry in logs] == ["notebook.failed"]
+        assert "exc_info" not in logs[0]
+        wait_until(lambda: flushed(process) and told(core, claims[1]), "they are stored")
+    assert [told(core, claim) for claim in claims] == [["a"], ["b"]]
+
+
+def flushed(process: Process) -> bool:
+    process.notebook.flush()
+    return True
+
+
+def _tried(process: Process, times: int) -> bool:
+    return process.notebook._backoff._tries >= times
 
 
 def test_a_result_outlives_a_lock_that_is_held_for_long(core: Core, impatient: Database) -> None:

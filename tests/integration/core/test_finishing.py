@@ -1,16 +1,21 @@
 """How attempts end: once, with everything that belongs to it."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from celeriac.db import transitions
+from celeriac.db.engine import Database
+from celeriac.db.leases import Notes
 from celeriac.db.transitions import Turn
 from celeriac.domain.execution import Claim
 from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
 from celeriac.domain.states import Status
 from celeriac.domain.task import DEFAULT_QUEUE
+from celeriac.domain.usage import ModelCall
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.finish import Finish
 from tests.support.core import LEASE_SECONDS, Core
@@ -211,3 +216,61 @@ def test_a_double_stays_a_double_when_answers_get_lost(
     forgetful.losses = 1
     claim = ClaimAttempt(forgetful, worker="w", lease_seconds=LEASE_SECONDS)(message)
     assert claim is None
+
+
+class FaultyDatabase(Database):
+    """The database of another `Database`; its next units of work end with errors."""
+
+    def __init__(self, original: Database, errors: Sequence[str | Exception]) -> None:
+        super().__init__(original.engine.url.render_as_string(hide_password=False), connections=2)
+        self.errors = list(errors)
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        with super().statement() as connection:
+            self._fail(connection)
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        with super().transaction() as connection:
+            self._fail(connection)
+            yield connection
+
+    def _fail(self, connection: Connection) -> None:
+        error = self.errors.pop(0) if self.errors else None
+        if isinstance(error, Exception):
+            raise error
+        if error is not None:
+            raising = f"DO $$ BEGIN RAISE 'odd' USING ERRCODE = '{error}'; END $$"
+            connection.execute(text(raising))
+
+
+@pytest.mark.parametrize("error", ["58030", "42501", "XX000", "26000", MemoryError()])
+@pytest.mark.parametrize("with_notes", [False, True])
+def test_a_result_outlives_an_error_that_passes(
+    core: Core, error: str | Exception, with_notes: bool
+) -> None:
+    claim = core.running()
+    following = core.pending()
+    faulty = FaultyDatabase(core.database, [error, error])
+    notes = [Notes(claim.lease, number=1)] if with_notes else []
+    finished = Finish(faulty, core.live)(claim, Completed({"n": 1}), notes, turn(core))
+    faulty.close()
+    assert finished.instead is None
+    assert core.get(claim.lease.execution_id).result == {"n": 1}
+    assert core.status(claim.lease.execution_id) is Status.COMPLETED
+    assert core.status(following) is Status.PENDING
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("error", ["58030", "42501", "XX000", "26000"])
+def test_notes_outlive_an_error_that_passes_after_they_were_refused(core: Core, error: str) -> None:
+    claim = core.running()
+    notes = Notes(claim.lease, number=1)
+    notes.calls.append(ModelCall("p", "m", 10, 5, made=time.monotonic()))
+    faulty = FaultyDatabase(core.database, ["22P05", error])
+    Finish(faulty, core.live)(claim, Completed(1), [notes], None)
+    faulty.close()
+    row = core.get(claim.lease.execution_id)
+    assert (row.status, row.model_call_count) == (Status.COMPLETED, 1)

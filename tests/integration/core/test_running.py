@@ -22,6 +22,8 @@ from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.heartbeat import Heartbeat
 from celeriac.services.notebook import Notebook
 from celeriac.services.ports import Job, RunContext
+from celeriac.settings import Settings
+from celeriac.wiring.machinery import heartbeat_database_of
 from tests.integration.core.test_transitions import FAILURE
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
@@ -313,3 +315,39 @@ def test_a_locked_row_holds_up_no_other_lease_and_is_not_lost(core: Core, proces
         again = [lease_until(core, claim) for claim in claims]
         assert [a > b for a, b in zip(again, now, strict=True)] == [True, False, False]
     core.assert_consistent()
+
+
+def test_a_lease_that_was_skipped_is_tried_again_after_the_database_was_away(
+    core: Core, process: Process
+) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    before = lease_until(core, claim)
+    forgetful = ForgetfulDatabase(core.database)
+    heartbeat = Heartbeat(forgetful, process.active, lease_seconds=LEASE_SECONDS)
+    with process.active.running(attempt):
+        lock = f"SELECT id FROM executions WHERE id = '{claim.lease.execution_id}' FOR UPDATE"
+        with holding(core.database.engine.url, lock):
+            heartbeat.beat()
+            forgetful.losses = 1
+            heartbeat.catch_up()
+        heartbeat.catch_up()
+    forgetful.close()
+    assert lease_until(core, claim) > before
+
+
+@pytest.mark.parametrize(("lease_seconds", "wanted"), [(8.0, "2000"), (3600.0, "25000")])
+def test_the_connection_of_a_heartbeat_is_given_up_within_a_quarter_of_a_lease(
+    core: Core, lease_seconds: float, wanted: str
+) -> None:
+    settings = Settings.load()
+    worker = settings.worker.model_copy(update={"lease_seconds": lease_seconds})
+    url = core.database.engine.url.render_as_string(hide_password=False)
+    database = heartbeat_database_of(
+        settings.model_copy(update={"worker": worker, "database_url": url})
+    )
+    with database.statement() as connection:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        assert driver.info.get_parameters()["tcp_user_timeout"] == wanted
+    database.close()

@@ -88,6 +88,20 @@ async def test_what_was_under_way_at_the_end_is_booked_as_planned(
     assert (call.finish_reason, call.booked) == ("unfinished", context.planned[0])
 
 
+async def test_a_call_whose_price_cannot_be_said_stays_under_way(context: Ticketing) -> None:
+    def fail(_provider: str, _model: str, tokens: Tokens) -> Decimal | None:
+        if tokens.input == 10:
+            raise ArithmeticError("no price")
+        return Decimal(1)
+
+    calls = ModelCalls(context, fail)
+    await calls.admit(ADMIT)
+    with pytest.raises(ArithmeticError):
+        await calls.charge(usage(admission="1"))
+    await calls.close()
+    assert [call.booked for call in context.calls] == [context.planned[0]]
+
+
 async def test_leave_for_a_call_that_failed_is_given_back(
     context: Ticketing, calls: ModelCalls
 ) -> None:

@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 import pytest
 
 from celeriac.domain.errors import (
+    DatabaseBusyError,
+    DatabaseTimeoutError,
     DatabaseUnavailableError,
     PermanentError,
     ProviderRateLimitedError,
@@ -41,6 +43,21 @@ def test_code_and_retryability_are_those_of_its_class(
     assert raised.failure.message == str(error)
     assert raised.failure.details["type"] == type(error).__qualname__
     assert raised.failure.details["attempt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (DatabaseUnavailableError("away"), True),
+        (DatabaseBusyError("locked"), True),
+        (DatabaseTimeoutError("too slow"), False),
+        (LookupError("nothing"), False),
+    ],
+)
+def test_a_statement_that_is_too_slow_counts_as_a_retry(error: Exception, away: bool) -> None:
+    raised = describe(error, attempt=1)
+    assert raised.database_away is away
+    assert isinstance(outcome_of(raised, RetryPolicy(max_retries=1), retry_count=1), Failed)
 
 
 def test_a_rate_limit_is_copied_with_plain_values() -> None:

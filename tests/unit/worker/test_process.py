@@ -1,0 +1,53 @@
+"""The thread of a worker process that renews leases and reports."""
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from celeriac.services.active import ActiveAttempts
+from celeriac.worker.process import Closing, WorkerProcess
+
+TICKS = 25
+
+
+class Away:
+    """A heartbeat whose database is away: it counts what it is asked for."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        self.ended = ended
+        self.ticks = 0
+        self.reports = 0
+
+    def beat(self) -> None: ...
+
+    def catch_up(self) -> None:
+        self.ticks += 1
+        if self.ticks == TICKS:
+            self.ended.set()
+
+    def report(self, _report: object) -> bool:
+        self.reports += 1
+        return False
+
+
+def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
+    process: Any = WorkerProcess.__new__(WorkerProcess)
+    process._ended = threading.Event()
+    heartbeat = Away(process._ended)
+    process._machinery = SimpleNamespace(heartbeat=heartbeat, active=ActiveAttempts())
+    process._settings = SimpleNamespace(worker=SimpleNamespace(heartbeat_seconds=3600.0))
+    process._closing = Closing()
+    names = SimpleNamespace(queues=(), unknown_tasks=())
+    process._consumer = SimpleNamespace(names=lambda: names, dropped_count=0, is_consuming=False)
+    process._me = psutil.Process()
+    process._id, process._hostname, process._pool, process._slots = uuid4(), "h", "threads", 1
+    process._reported = True  # and now it doesn't consume any more
+    process._report_again = 0.0
+    began = time.monotonic()
+    process._beat()
+    assert heartbeat.ticks == TICKS
+    assert 1 <= heartbeat.reports <= 2 + (time.monotonic() - began)
