@@ -115,6 +115,8 @@ def _transport(options: CeleryOptions) -> dict[str, Any]:
         # a dead worker's messages come back seconds after the timeout, not minutes (FACTS)
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # one that dies while it looks for them holds up the others no longer than this
+        "unacked_mutex_expire": 10,
         "priority_steps": list(PRIORITY_STEPS),
         "socket_timeout": options.publish_timeout or 30,
         "socket_connect_timeout": 2,

@@ -20,6 +20,8 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from celeriac.adapters.dropped import dropped_messages
 
@@ -106,6 +108,10 @@ class Channel(redis.Channel):
                 # so that the next round connects anew
                 self.client.connection.disconnect()
                 raise
+            except ResponseError as error:
+                # it is a replica now, or can't write: as good as away
+                self.client.connection.disconnect()
+                raise RedisConnectionError(str(error)) from error
             self.connection.answered_at = time.monotonic()
             if not found:
                 raise Empty
@@ -147,6 +153,8 @@ class Transport(redis.Transport):
     """The Redis transport with these channels."""
 
     Channel = Channel
+    # a server that became a replica comes back, or another takes its place: connect anew
+    connection_errors = (*redis.Transport.connection_errors, ReadOnlyError)
 
     answered_at: float | None = None
     """When the server last answered a request for messages, by the monotonic clock."""

@@ -297,6 +297,13 @@ class LoopThread:
         """Start a coroutine from any thread."""
         running: Running[T] = Running()
         with self._changing:
+            if self._host.over and not self._closing:
+                try:
+                    self._host, self._thread = self._begin()
+                except RuntimeError:
+                    work.close()
+                    running.give_up(LoopEndedError("No thread can be started for the event loop."))
+                    return running
             host, closing = self._host, self._closing
             host.running.add(running)
         if closing:
@@ -348,7 +355,11 @@ class LoopThread:
     def _begin(self) -> tuple[_Host, threading.Thread]:
         host = _Host(self._resolving)
         thread = threading.Thread(target=self._live, args=(host,), name=self._name, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            host.loop.close()
+            raise
         return host, thread
 
     def _live(self, host: _Host) -> None:
@@ -366,11 +377,15 @@ class LoopThread:
         self._end_all(host, ended)
 
     def _replace(self, host: _Host, reason: LoopEndedError) -> None:
-        with self._changing:
-            if not host.over and not self._closing:
-                self._host, self._thread = self._begin()
+        try:
+            with self._changing:
+                if not host.over and not self._closing:
+                    self._host, self._thread = self._begin()
+                host.over = True
+        except RuntimeError:  # no thread can be started now; `start` tries again
             host.over = True
-        self._end_all(host, reason)
+        finally:
+            self._end_all(host, reason)
 
     def _end_all(self, host: _Host, reason: LoopEndedError) -> None:
         for running in list(host.running):

@@ -15,9 +15,11 @@ from celery import Celery, signals
 from celery.worker import state
 
 from celeriac.adapters.celery_app import pool_refusal
+from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.guard import hide_memory
 from celeriac.logs import flush
 from celeriac.settings import Settings
+from celeriac.wiring import build_runners
 from celeriac.worker.process import Closing, WorkerProcess
 from celeriac.worker.status import ConsumerStatus
 from celeriac.worker.watch import ConsumerWatch
@@ -92,6 +94,11 @@ class Lifecycle:
         refusal = pool_refusal(self.pool)
         if refusal is not None:
             sys.exit(f"error: {refusal}")
+        try:
+            build_runners(self.settings)
+        except ConfigurationError as error:
+            # later, Celery would log it and consume messages that nothing here can run
+            sys.exit(f"error: {error.message}")
 
     def give_up(self, reason: str) -> None:
         """End this worker, whose consumer doesn't work, so that its supervisor starts another.
@@ -141,7 +148,12 @@ class Lifecycle:
         )
         self._watch.start()
         if self.pool != "prefork":
-            self.process()
+            try:
+                self.process()
+            except Exception as error:
+                logger.exception("worker.not_built")
+                self.give_up(f"it can't be built: {error}")
+                return
         elif sender.hub is not None:
             # Celery hears of a child's end a moment before the child has ended, and as a rule
             # looks again only 5 s later; until then its slot, and the message it got, are stuck.

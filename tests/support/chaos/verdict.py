@@ -44,7 +44,9 @@ LEFT JOIN (SELECT e.task_id, count(*) AS calls, sum(m.input_tokens + m.output_to
 """)
 
 _LEFT_BEHIND = {
-    "reservations of budgets": "SELECT count(*) FROM budget_reservations",
+    # one that was released stays a while as a mark that its call was booked
+    "reservations of budgets": """
+        SELECT count(*) FROM budget_reservations WHERE released_at IS NULL""",
     "open questions of executions that have ended": """
         SELECT count(*) FROM approvals a JOIN executions e ON e.id = a.execution_id
         WHERE a.status = 'open' AND e.status IN ('completed', 'failed', 'cancelled')""",

@@ -180,3 +180,33 @@ def test_name_resolution_waits_for_nobody_elses_threads(loop: LoopThread) -> Non
         release.set()
         for call in calls:
             call.result()
+
+
+def test_a_loop_that_can_not_be_replaced_now_is_replaced_by_the_next_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no thread can be started, what ran ends all the same, and nothing hangs."""
+    loops = LoopThread()
+    begin = threading.Thread.start
+    refused: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "agents" and len(refused) < 2:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    running = loops.start(asyncio.sleep(600))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    loops.loop.call_soon_threadsafe(loops.loop.stop)
+    assert running.wait(20)
+    with pytest.raises(LoopEndedError):
+        running.result()
+    second = loops.start(asyncio.sleep(0))
+    assert second.wait(20)
+    with pytest.raises(LoopEndedError):
+        second.result()
+    third = loops.start(asyncio.sleep(0, "done"))
+    assert third.wait(20)
+    assert third.result() == "done"
+    loops.close()

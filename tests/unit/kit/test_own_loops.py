@@ -22,7 +22,7 @@ WHO: ContextVar[str] = ContextVar("who", default="nobody")
 
 @pytest.fixture
 def loops() -> Iterator[OwnLoops]:
-    made = OwnLoops("test")
+    made = OwnLoops("own-loops-test")
     yield made
     made.close()
 
@@ -39,7 +39,7 @@ def test_a_clean_thread_is_used_again_and_a_loop_never(loops: OwnLoops) -> None:
     for _ in range(5):
         used.append(loops.start(loop()).result())
         wait_until(lambda: len(loops._idle) == 1, "the thread is idle")
-    threads = {thread for thread in threading.enumerate() if thread.name == "test"}
+    threads = {thread for thread in threading.enumerate() if thread.name == "own-loops-test"}
     assert len({id(each) for each in used}) == 5
     assert len(threads) == 1
     assert all(each.is_closed() for each in used)
