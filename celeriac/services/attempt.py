@@ -23,6 +23,9 @@ from celeriac.kit.removal import remove_if_empty
 from celeriac.services.backing import Backed, Backing
 from celeriac.services.ports import Job, Runner
 
+MAX_EVENT_CHARACTERS = 8_000_000
+"""Of an event's data as JSON; results have the same limit."""
+
 _MAX_UNSTORED = 1000
 """Events that may wait to be stored before their agent is slowed down."""
 
@@ -97,9 +100,16 @@ class Attempt:
     async def emit(self, kind: EventType, data: JsonObject) -> None:
         """Add an event; waits while too many are not stored yet.
 
-        Raises TypeError, here and not later, for data that JSON can't hold.
+        Raises TypeError, here and not later, for data that JSON can't hold, and for more than
+        `MAX_EVENT_CHARACTERS` of it.
         """
-        event = NewEvent(kind, storable(data), time.monotonic())
+        text = storable(data)
+        if len(text) > MAX_EVENT_CHARACTERS:
+            raise TypeError(
+                f"an event of {len(text):,} characters of JSON; the limit is "
+                f"{MAX_EVENT_CHARACTERS:,}. Store large data elsewhere and say where it is."
+            )
+        event = NewEvent(kind, text, time.monotonic())
         self.spoke |= kind in _SPEECH
         self._note(lambda notes: notes.events.append(event))
         await self._wait_for_room()

@@ -351,3 +351,17 @@ def test_the_connection_of_a_heartbeat_is_given_up_within_a_quarter_of_a_lease(
         assert driver is not None
         assert driver.info.get_parameters()["tcp_user_timeout"] == wanted
     database.close()
+
+
+def test_an_event_that_is_too_large_is_refused_at_once(core: Core, process: Process) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    with pytest.raises(TypeError, match=r"an event of 9,000,0\d\d characters"):
+        emit(attempt, "x" * 9_000_000)
+    emit(attempt, "small")
+    with process.active.running(attempt):
+        process.notebook.flush()
+    told = [
+        each.data["name"] for each in core.events(claim.lease.execution_id) if each.data.get("name")
+    ]
+    assert told == ["small"]
