@@ -62,6 +62,8 @@ class Permissions:
         self._answers = answers
         self._on_stop = on_stop
         self._advised: set[str] = set()
+        self._directories: dict[str, str | None] = {}
+        """Where Claude Code stood at a call that a person is asked about, by the call's id."""
 
     def matcher(self) -> HookMatcher:
         """Return the hook for all tools; should it fail, the call is refused."""
@@ -79,6 +81,7 @@ class Permissions:
         if decision.verdict is not Verdict.ASK:
             return _output(decision.verdict, decision.reason, decision.arguments)
         number = call_id or call["tool_use_id"]
+        self._directories[number] = call.get("cwd")
         question = self._question(tool, arguments, number)
         answer = self._answers.get(question.key)
         if answer is not None:
@@ -105,7 +108,8 @@ class Permissions:
         self, tool: str, arguments: dict[str, Any], call: ToolPermissionContext
     ) -> PermissionResultAllow | PermissionResultDeny:
         """Judge a call that Claude Code itself would ask about."""
-        decision = await FILES.run(self._policy.judge, tool, arguments)
+        directory = self._directories.get(call.tool_use_id or "")
+        decision = await FILES.run(self._policy.judge, tool, arguments, directory)
         if decision.verdict is Verdict.ALLOW:
             return PermissionResultAllow(updated_input=decision.arguments)
         if decision.verdict is Verdict.DENY:
@@ -118,7 +122,7 @@ class Permissions:
             except CeleriacError as error:
                 self._on_stop(error)
                 return PermissionResultDeny(message=error.message, interrupt=True)
-        return self._follow(answer, tool, arguments)
+        return self._follow(answer, tool, arguments, directory)
 
     def _follow(
         self, answer: Answer, tool: str, arguments: Mapping[str, Any], cwd: str | None = None

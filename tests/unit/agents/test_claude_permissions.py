@@ -1,0 +1,54 @@
+"""What a person approves in place is done where Claude Code stood when it asked."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from claude_agent_sdk import HookContext, PermissionResultAllow, ToolPermissionContext
+from claude_agent_sdk.types import PreToolUseHookInput
+
+from celeriac.agents.claude.calls import Calls
+from celeriac.agents.claude.permissions import Permissions
+from celeriac.agents.claude.policy import Policy
+from celeriac.domain.agent import ClaudeAgent, Permission
+from celeriac.domain.approval import Answer, Question
+from celeriac.services.ports import RunContext
+
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
+
+
+class Approving:
+    """A context whose person approves everything."""
+
+    async def ask(self, question: Question) -> Answer:
+        return Answer(approved=True, by="ada")
+
+
+async def test_a_relative_path_is_resolved_where_the_call_was_made(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    target = str(tmp_path / "sub" / "notes.txt")
+    spec = ClaudeAgent(tools=("Write",), permission=Permission.ASK)
+    nothing: Any = None
+    permissions = Permissions(
+        Policy(spec, tmp_path),
+        spec=spec,
+        agent_name="writer",
+        context=cast(RunContext, Approving()),
+        calls=cast(Calls, nothing),
+        answers={},
+        on_stop=lambda _: None,
+    )
+    arguments = {"file_path": "notes.txt", "content": "x"}
+    call: Any = {
+        "hook_event_name": "PreToolUse", "tool_name": "Write", "tool_input": arguments,
+        "tool_use_id": "t1", "cwd": str(tmp_path / "sub"), "agent_id": "helper",
+    }  # fmt: skip
+    asked: Any = await permissions.before_call(
+        cast(PreToolUseHookInput, call), "t1", HookContext(signal=None)
+    )
+    assert asked["hookSpecificOutput"]["permissionDecision"] == "ask"
+    context = ToolPermissionContext(tool_use_id="t1")
+    allowed = await permissions.can_use_tool("Write", arguments, context)
+    assert isinstance(allowed, PermissionResultAllow)
+    assert allowed.updated_input is not None
+    assert allowed.updated_input["file_path"] == target
