@@ -1,10 +1,11 @@
 """What runners share: how a conversation enters an execution's log, what a result must be."""
 
+import contextlib
 import re
 from typing import Literal
 
 from celeriac.agents.results import encode_result
-from celeriac.domain.errors import OutputInvalidError
+from celeriac.domain.errors import BusyError, OutputInvalidError
 from celeriac.domain.events import EventType
 from celeriac.domain.schema import is_quick, violations
 from celeriac.kit.jsontypes import JsonObject, JsonValue, loads, storable_text
@@ -33,11 +34,14 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
 async def violations_of(schema: JsonObject, value: JsonValue) -> list[str]:
     """Return what is wrong with `value` under `schema`; none if it fits.
 
-    What takes more than a few milliseconds is done in a thread, and the loop goes on.
+    What takes more than a few milliseconds is done in a thread, and the loop goes on. Waits while
+    other large values are being checked: the limits of the attempt end that, nothing else.
     """
     if is_quick(schema, value):
         return violations(schema, value)
-    return await CHECKS.run(violations, schema, value)
+    while True:
+        with contextlib.suppress(BusyError):
+            return await CHECKS.run(violations, schema, value)
 
 
 async def final_result(value: object, schema: JsonObject | None, source: str) -> JsonValue:

@@ -313,7 +313,7 @@ def _ending(raised: Raised, attempt: Attempt, claim: Claim, plan: Plan) -> Outco
             raised = describe(stopped, attempt=number)
         case None if raised.parked is not None:
             return raised.parked
-        case None if raised.database_away:
+        case None if raised.not_its_own:
             return _handed_back(raised.failure, claim)
         case None if raised.cancelled:
             raised = describe(RetryableError("The agent cancelled itself."), attempt=number)
@@ -332,7 +332,7 @@ def _fault(
         case StopReason.SHUTDOWN:
             return HandedBack()
     raised = describe(error, attempt=claim.lease.attempt)
-    if raised.database_away or isinstance(error, SpecificationUnreadableError):
+    if raised.not_its_own or isinstance(error, SpecificationUnreadableError):
         return _handed_back(raised.failure, claim)
     logger.error("execution.fault", exc_info=error)
     policy = RetryPolicy() if plan is None else plan.task.retry

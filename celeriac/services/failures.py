@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, TypeVar
 
 from celeriac.domain.errors import (
+    BusyError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
     ExecutionError,
@@ -52,8 +53,9 @@ class Raised:
     """How the attempt is to wait, where its context has said that it must."""
     retry_after: float | None
     """Seconds before which the provider asks not to be called again."""
-    database_away: bool
-    """Whether the database was away or busy for longer than the attempt could wait.
+    not_its_own: bool
+    """Whether the fault is not the agent's: the process or the database was busy, or the database
+    away, for longer than the attempt could wait.
 
     Not so for a statement that took too long: it may take too long every time.
     """
@@ -85,7 +87,8 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
         cancelled=issubclass(kind, CancelledError),
         parked=error.parked if kind is MustWaitError else None,  # type: ignore[attr-defined]
         retry_after=_retry_after(error),
-        database_away=_is(error, DatabaseUnavailableError) and not _is(error, DatabaseTimeoutError),
+        not_its_own=_is(error, BusyError)
+        or (_is(error, DatabaseUnavailableError) and not _is(error, DatabaseTimeoutError)),
         rate_limited=_rate_limited(error, failure.message),
     )
 

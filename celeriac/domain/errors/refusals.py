@@ -215,6 +215,12 @@ class UnavailableError(CeleriacError):
     code = "unavailable"
 
 
+class BusyError(UnavailableError):
+    """This process does as much of such work as it may; trying again later may help."""
+
+    code = "busy"
+
+
 class DatabaseUnavailableError(UnavailableError):
     """PostgreSQL did not do it, or its answer was lost; the same may be tried again.
 

@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from celeriac.domain.errors import TemplateRenderError, UnavailableError
+from celeriac.domain.errors import BusyError, TemplateRenderError
 
 MAX_RENDERED_CHARACTERS = 1_000_000
 """Of one rendered text, and of every text within a template."""
@@ -55,7 +55,7 @@ class Budget:
     def spend(self, units: int) -> None:
         """Pay for work that is about to be done.
 
-        Raises TemplateRenderError where that is too much, and UnavailableError where others compute
+        Raises TemplateRenderError where that is too much, and BusyError where others compute
         for so long that there is no turn.
         """
         self._left -= units
@@ -67,9 +67,7 @@ class Budget:
             )
         if self._left < self._long_below and not self._has_turn:
             if not _LONG.acquire(timeout=self._patience):
-                raise UnavailableError(
-                    "Other long prompts are being rendered; send the request again."
-                )
+                raise BusyError("Other long prompts are being rendered; send the request again.")
             self._has_turn = True
 
     def text(self, characters: int) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import jsonschema_rs
 
-from celeriac.domain.errors import SchemaInvalidError, UnavailableError, VariablesInvalidError
+from celeriac.domain.errors import BusyError, SchemaInvalidError, VariablesInvalidError
 from celeriac.domain.schema import program
 from celeriac.domain.schema.cost import Cost, SchemaCostError, cost_of
 from celeriac.kit.cache import WeighedCache
@@ -97,7 +97,7 @@ def faults(schema: JsonObject, value: JsonValue) -> list[Fault]:
     """Return at most ten faults of `value` under `schema`, none if it fits.
 
     May block for seconds where much has to be looked at (`is_quick`). Raises SchemaInvalidError for
-    a schema that is not within the bounds, and UnavailableError where too many such values are
+    a schema that is not within the bounds, and BusyError where too many such values are
     looked at in this process already.
     """
     ready = _ready(schema, "schema")
@@ -219,7 +219,7 @@ def _bytes(text: object) -> int:
 def _faults_in_child(ready: _Schema, value: JsonValue, *, every: bool) -> list[Fault]:
     work = f'{{"schema":{ready.text},"value":{dumps(value)},"all":{dumps(every)}}}'.encode()
     if not _CHILDREN.acquire(timeout=_PATIENCE):
-        raise UnavailableError("Other large values are being validated; send the request again.")
+        raise BusyError("Other large values are being validated; send the request again.")
     try:
         verdict, found = _run(work)
     finally:

@@ -1,5 +1,6 @@
 """What functions return, as JSON."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -10,8 +11,11 @@ from uuid import UUID
 
 import pytest
 
+from celeriac.agents import base
+from celeriac.agents.base import violations_of
 from celeriac.agents.results import MAX_RESULT_BYTES, encode_result
 from celeriac.domain.errors import PermanentError
+from celeriac.domain.schema import validation
 from tests.support.agent_functions import Lead
 
 
@@ -71,3 +75,21 @@ def test_the_rest_is_refused_with_the_function_and_the_reason(value: object, rea
         encode_result(value, "shop:offer")
 
     assert "shop:offer" in raised.value.message
+
+
+@pytest.mark.anyio
+async def test_a_large_output_waits_for_others_that_are_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its model calls are paid: it must not be thrown away because the process is busy."""
+    monkeypatch.setattr(validation, "_PATIENCE", 0.01)
+    monkeypatch.setattr(validation, "_INLINE_STEPS", 0)
+    monkeypatch.setattr(base, "is_quick", lambda *_: False)
+    for _ in range(2):
+        assert validation._CHILDREN.acquire(blocking=False)
+    checked = asyncio.ensure_future(violations_of({"type": "string"}, "a"))
+    done, _ = await asyncio.wait({checked}, timeout=0.5)
+    assert not done
+    for _ in range(2):
+        validation._CHILDREN.release()
+    assert await checked == []

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import pytest
 
 from celeriac.domain.errors import (
+    BusyError,
     DatabaseBusyError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
@@ -51,12 +52,13 @@ def test_code_and_retryability_are_those_of_its_class(
         (DatabaseUnavailableError("away"), True),
         (DatabaseBusyError("locked"), True),
         (DatabaseTimeoutError("too slow"), False),
+        (BusyError("others are being checked"), True),
         (LookupError("nothing"), False),
     ],
 )
 def test_a_statement_that_is_too_slow_counts_as_a_retry(error: Exception, away: bool) -> None:
     raised = describe(error, attempt=1)
-    assert raised.database_away is away
+    assert raised.not_its_own is away
     assert isinstance(outcome_of(raised, RetryPolicy(max_retries=1), retry_count=1), Failed)
 
 
