@@ -84,9 +84,15 @@ docs: $(READY) ## Write docs/cli.md anew from the commands
 
 ## Test
 KINDS := unit integration e2e chaos contract
-.PHONY: test requirements $(addprefix test-,$(KINDS))
-test: $(READY) $(CREWAI_READY) ## The whole suite: unit, integration, e2e, chaos, contract
-	$(PYTEST) $(addprefix tests/,$(KINDS))
+.PHONY: test test-services test-processes requirements $(addprefix test-,$(KINDS))
+test: $(READY) $(CREWAI_READY) ## The whole suite, in two halves side by side; each prints when it has ended
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-services test-processes
+
+test-services: $(READY) $(CREWAI_READY) ## Half of the suite: unit, integration, contract
+	$(PYTEST) tests/unit tests/contract tests/integration
+
+test-processes: $(READY) $(CREWAI_READY) ## The other half: e2e, chaos
+	$(PYTEST) tests/e2e tests/chaos
 
 test-unit: ## Pure tests, seconds
 test-integration: ## With real PostgreSQL and Valkey

@@ -67,13 +67,14 @@ def test_a_tool_is_called_once_a_person_has_approved_it(
         ("add", "5"),
         ("note", "noted yours"),
     ]
-    steps = [
-        line
-        for line in worker.logged("tool.executed")
-        if line["execution_id"] == str(accepted.execution_id)
-    ]
-    assert [line["tool"] for line in steps] == ["add", "note"]
-    assert all(isinstance(line["ms"], int) for line in steps)
+
+    def steps() -> list[JsonObject]:
+        lines = worker.logged("tool.executed")
+        return [line for line in lines if line["execution_id"] == str(accepted.execution_id)]
+
+    wait_until(lambda: len(steps()) >= 2, "both calls are in the worker's log")
+    assert [line["tool"] for line in steps()] == ["add", "note"]
+    assert all(isinstance(line["ms"], int) for line in steps())
 
 
 def test_a_model_asks_a_person_and_goes_on_with_the_answer(client: Client) -> None:
