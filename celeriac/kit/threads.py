@@ -17,6 +17,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_this_thread = threading.local()
+
+
+def in_pool() -> bool:
+    """Whether the calling thread belongs to a pool, whose other calls wait for it."""
+    return getattr(_this_thread, "in_pool", False)
+
+
 class Threads(Executor):
     """At most `size` threads, started when they are needed.
 
@@ -38,7 +46,8 @@ class Threads(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have a thread call `fn`; see `concurrent.futures.Executor.submit`.
 
-        Raises RuntimeError after `shutdown`, and where no thread can be started at all.
+        Raises RuntimeError after `shutdown`; that, or MemoryError, where no thread can be started
+        at all.
         """
         future: Future[T] = Future()
         with self._starting:
@@ -75,13 +84,14 @@ class Threads(Executor):
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             if self._count == 0:
                 raise
         else:
             self._count += 1
 
     def _work(self) -> None:
+        _this_thread.in_pool = True
         while True:
             try:
                 call = self._calls.get_nowait()

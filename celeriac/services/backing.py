@@ -13,8 +13,8 @@ from celeriac.domain.cassette import Cassette, Interaction
 from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.execution import Lease
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonValue
-from celeriac.kit.threads import Threads
 from celeriac.logs import Step
 from celeriac.services.admission import Admission
 from celeriac.services.conversations import Conversations
@@ -33,8 +33,6 @@ class Backing:
     conversations: Conversations
     questions: Questions
     tapes: Tapes
-    threads: Threads
-    """Those of the database."""
 
 
 class Backed:
@@ -48,6 +46,7 @@ class Backed:
         self._runner = runner
         self._parent_id = job.session.id if job.session and job.forks else None
         self._session_id = job.session.id if job.session and not job.forks else None
+        self._new_session_id = uuid7()  # the same for all who save at once: it is made once
         self._saving = threading.Lock()
 
     @property
@@ -79,36 +78,37 @@ class Backed:
 
     async def answers(self) -> Mapping[str, Answer]:
         """Return the answers there are."""
-        answers = self._backing.questions.answers
-        return await self._backing.threads.run(answers, self._lease.execution_id)
+        return await self._backing.questions.answers(self._lease.execution_id)
 
     async def cassette(self) -> Cassette:
         """Return the cassette to play."""
         cassette_id = self._job.options.cassette_id
         if cassette_id is None:
             raise CassetteUnavailableError("The options of the execution name no cassette.")
-        return await self._backing.threads.run(self._backing.tapes.load, cassette_id)
+        return await self._backing.tapes.load(cassette_id)
 
     async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
         """Add to the execution's cassette."""
-        return await self._backing.threads.run(
-            self._backing.tapes.add, self._lease, self._job, interactions, complete=complete
+        return await self._backing.tapes.add(
+            self._lease, self._job, interactions, complete=complete
         )
 
     async def save_session(self, *, external_id: str | None, state: JsonValue) -> UUID:
         """Store what is needed to go on; make the session on first use."""
-        return await self._backing.threads.run(self._save_session, external_id, state)
-
-    def _save_session(self, external_id: str | None, state: JsonValue) -> UUID:
         conversations = self._backing.conversations
-        with self._saving:
-            if self._session_id is None:
-                self._session_id = conversations.begin(
-                    self._lease, runner=self._runner.name, parent_id=self._parent_id
-                )
+        if self._session_id is None:
+            await conversations.begin(
+                self._lease,
+                self._new_session_id,
+                runner=self._runner.name,
+                parent_id=self._parent_id,
+            )
+            with self._saving:
+                fresh, self._session_id = self._session_id is None, self._new_session_id
+            if fresh:
                 logger.info(Step.SESSION_CREATED, session_id=self._session_id)
-            if external_id is not None or state is not None:
-                conversations.save(
-                    self._lease, self._session_id, external_id=external_id, state=state
-                )
-            return self._session_id
+        if external_id is not None or state is not None:
+            await conversations.save(
+                self._lease, self._session_id, external_id=external_id, state=state
+            )
+        return self._session_id

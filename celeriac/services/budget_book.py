@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -30,7 +31,7 @@ from celeriac.services.budget_words import (
     sentence,
     spent_error,
 )
-from celeriac.services.patience import patiently, patiently_in, surely_in
+from celeriac.services.patience import patiently_await, patiently_in, surely_in
 from celeriac.services.ports import Job, LiveEvents
 from celeriac.services.questions import Questions
 
@@ -107,7 +108,7 @@ class BudgetBook:
                 continue
             patient = time.monotonic() <= until
             if may_park and not patient:
-                seconds = await self._threads.run(self._seconds_behind_others, lease.execution_id)
+                seconds = await self._seconds_behind_others(lease.execution_id)
                 raise MustWaitError(parked_behind(found.standings, seconds))
             await asyncio.sleep(random.uniform(*(_LOOK_SECONDS if patient else _LATER_SECONDS)))
 
@@ -159,7 +160,7 @@ class BudgetBook:
 
     async def _applies(self, job: Job) -> bool:
         if job.budget is None and not self._subjects.fresh:
-            await self._threads.run(self._subjects.read)
+            await patiently_await(self._subjects.refresh, seconds=_PATIENCE_SECONDS)
         return job.budget is not None or self._subjects.include(job.owner_id, job.task_id)
 
     def _may_apply(self, job: Job) -> bool:
@@ -182,14 +183,14 @@ class BudgetBook:
 
         return await patiently_in(self._threads, reserve, seconds=_PATIENCE_SECONDS)
 
-    def _seconds_behind_others(self, execution_id: UUID) -> float:
+    async def _seconds_behind_others(self, execution_id: UUID) -> float:
         def count() -> int:
             with self._database.statement() as connection:
                 return events.parks_since_last_call(
                     connection, execution_id, reason=WaitingFor.BUDGET
                 )
 
-        parks = patiently(count, seconds=_PATIENCE_SECONDS)
+        parks = await patiently_in(self._threads, count, seconds=_PATIENCE_SECONDS)
         seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
         return seconds * random.uniform(1, 2)
 
@@ -237,9 +238,7 @@ class BudgetBook:
         """Do what the answers say, and return the questions that have none."""
         if not questions:
             return {}
-        answers = await self._threads.run(
-            self._questions.answers, lease.execution_id, kind=QuestionKind.BUDGET
-        )
+        answers = await self._questions.answers(lease.execution_id, kind=QuestionKind.BUDGET)
         for each, question in questions.items():
             if question.key in answers:
                 await self._heed(each, question, answers[question.key])
@@ -249,33 +248,31 @@ class BudgetBook:
         if not answer.approved:
             raise spent_error(standing, f"More was refused by {answer.by or 'nobody in time'}.")
         cost, tokens = extension_of(standing, answer)
-        await self._threads.run(self._raise, standing, question, cost, tokens, answer.by)
+        await self._raise(standing, question, cost, tokens, answer.by)
 
-    def _raise(
+    async def _raise(
         self, standing: Standing, question: Question, cost: Decimal, tokens: int, by: str
     ) -> None:
         """Raise a window's limits, once for all who asked about it, and let these go on."""
-
-        def raise_limits() -> bool:
-            with self._database.statement() as connection:
-                return budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
-
-        if patiently(raise_limits, seconds=_PATIENCE_SECONDS):
-            logger.info(
-                "budget.raised",
-                budget_id=standing.budget_id,
-                window=standing.window,
-                by=by,
-                cost=str(cost),
-                tokens=tokens,
-            )
-        # in any case: a try whose answer got lost may have raised them
         note = "Answered with another execution's question about the same budget."
-        resumed = patiently(
-            lambda: answer_all(self._database, question.key, by=by, note=note),
-            seconds=_PATIENCE_SECONDS,
-        )
-        self._live.changed(resumed)
+
+        def raise_limits() -> None:
+            with self._database.statement() as connection:
+                raised = budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
+            if raised:
+                logger.info(
+                    "budget.raised",
+                    budget_id=standing.budget_id,
+                    window=standing.window,
+                    by=by,
+                    cost=str(cost),
+                    tokens=tokens,
+                )
+            # in any case: a try whose answer got lost may have raised them
+            resumed = answer_all(self._database, question.key, by=by, note=note)
+            self._live.changed(resumed)
+
+        await surely_in(self._threads, raise_limits, seconds=_PATIENCE_SECONDS)
 
 
 class _Subjects:
@@ -284,6 +281,7 @@ class _Subjects:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
+        self._reading: Future[None] | None = None
         self._read_at = -KNOWN_SECONDS
         self._ids: frozenset[UUID] = frozenset()
 
@@ -294,13 +292,23 @@ class _Subjects:
     def include(self, *ids: UUID | None) -> bool:
         return not self._ids.isdisjoint(ids)
 
-    def read(self) -> None:
+    async def refresh(self) -> None:
+        """Read them unless they are known; all who ask at once wait for one reading."""
         with self._lock:
             if self.fresh:
                 return
-            began = time.monotonic()
-            self._ids = patiently(self._find, seconds=_PATIENCE_SECONDS)
-            self._read_at = began
+            if self._reading is None or self._reading.done():
+                self._reading = self._database.threads.submit(self.read)
+            reading = self._reading
+        await asyncio.shield(asyncio.wrap_future(reading))
+
+    def read(self) -> None:
+        """Read them unless they are known, in a thread of the database."""
+        if self.fresh:
+            return
+        began = time.monotonic()
+        self._ids = self._find()
+        self._read_at = began
 
     def _find(self) -> frozenset[UUID]:
         with self._database.statement() as connection:

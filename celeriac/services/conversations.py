@@ -1,5 +1,7 @@
 """Conversations: the sessions of running attempts, read and written for their runners."""
 
+from collections.abc import Callable
+from typing import TypeVar
 from uuid import UUID
 
 from celeriac.db import sessions
@@ -7,9 +9,10 @@ from celeriac.db.engine import Database
 from celeriac.domain.errors import LeaseLostError, SessionUnavailableError
 from celeriac.domain.execution import Claim, Lease
 from celeriac.domain.session import Session, SessionStatus
-from celeriac.kit.ids import uuid7
 from celeriac.kit.jsontypes import JsonValue
-from celeriac.services.patience import patiently
+from celeriac.services.patience import patiently, patiently_in
+
+T = TypeVar("T")
 
 _PATIENCE_SECONDS = 60.0
 
@@ -25,7 +28,7 @@ class Conversations:
         self._database = database
 
     def of(self, claim: Claim) -> Session | None:
-        """Return the session that the attempt goes on with, if any.
+        """Return the session that the attempt goes on with, if any; the calling thread waits.
 
         Raises SessionUnavailableError where it is gone.
         """
@@ -40,9 +43,10 @@ class Conversations:
             )
         return session
 
-    def begin(self, lease: Lease, *, runner: str, parent_id: UUID | None) -> UUID:
-        """Make a session for the attempt's execution. Raises LeaseLostError."""
-        session_id = uuid7()  # the same in each try: one whose answer got lost may have made it
+    async def begin(
+        self, lease: Lease, session_id: UUID, *, runner: str, parent_id: UUID | None
+    ) -> None:
+        """Make a session for the attempt's execution, once under its id. Raises LeaseLostError."""
 
         def begin() -> UUID | None:
             with self._database.statement() as connection:
@@ -50,11 +54,10 @@ class Conversations:
                     connection, lease, runner=runner, parent_id=parent_id, session_id=session_id
                 )
 
-        if patiently(begin, seconds=_PATIENCE_SECONDS) is None:
+        if await self._in_threads(begin) is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
-        return session_id
 
-    def save(
+    async def save(
         self, lease: Lease, session_id: UUID, *, external_id: str | None, state: JsonValue
     ) -> None:
         """Store what is needed to go on; None keeps what there is. Raises LeaseLostError."""
@@ -70,8 +73,11 @@ class Conversations:
                     status=SessionStatus.ACTIVE,
                 )
 
-        if not patiently(write, seconds=_PATIENCE_SECONDS):
+        if not await self._in_threads(write):
             raise LeaseLostError("This worker no longer owns the attempt.")
+
+    async def _in_threads(self, work: Callable[[], T]) -> T:
+        return await patiently_in(self._database.threads, work, seconds=_PATIENCE_SECONDS)
 
     def _get(self, session_id: UUID) -> Session | None:
         with self._database.statement() as connection:

@@ -1,8 +1,8 @@
 """Trying again while the database is away or busy: for work that must outlive that."""
 
 import asyncio
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
@@ -19,11 +19,17 @@ from tenacity import (
 
 from celeriac.db.engine import first_line
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.kit.threads import Threads
+from celeriac.kit.backoff import Backoff
+from celeriac.kit.later import Later
+from celeriac.kit.threads import Threads, in_pool
 
 logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+_LATER = Later("database: later")
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -40,8 +46,11 @@ def patiently(
     """Return `work()`, tried again for up to `seconds` after the errors that `on` is true for.
 
     By default those are DatabaseUnavailableError and its kinds. Raises the last of them when the
-    time is up. `work` must be safe to repeat.
+    time is up. `work` must be safe to repeat. The calling thread waits between two tries: one of a
+    pool may not, as it would hold up the calls of others. Raises RuntimeError there.
     """
+    if in_pool():
+        raise RuntimeError("A thread of a pool may not wait: call patiently_in from the coroutine.")
     try:
         return work()
     except Exception as error:
@@ -53,51 +62,85 @@ def patiently(
 
 async def patiently_in(threads: Threads, work: Callable[[], T], *, seconds: float) -> T:
     """Do the same from a coroutine: `threads` call `work`, and none is held between two tries."""
+    return await patiently_await(partial(threads.run, work), seconds=seconds)
+
+
+async def patiently_await(work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """Return `await work()`, tried again in the same way."""
     try:
-        return await threads.run(work)
+        return await work()
     except DatabaseUnavailableError as error:
         _log(error, seconds)
-    retried: T = await AsyncRetrying(**_schedule(seconds, is_unavailable))(threads.run, work)
+    retried: T = await AsyncRetrying(**_schedule(seconds, is_unavailable))(work)
     return retried
 
 
 async def surely_in(threads: Threads, work: Callable[[], T], *, seconds: float) -> T:
     """Do as `patiently_in` what must be done even where the coroutine is cancelled.
 
-    A thread then does `work` alone. It is called by one thread at a time, and not again after it
-    has returned.
+    `work` is called by one thread at a time, and not again after it has returned.
     """
-    once = _Once(work)
+    result = _Sure(threads, work, seconds).start()
     try:
-        return await patiently_in(threads, once, seconds=seconds)
+        return await asyncio.shield(asyncio.wrap_future(result))
     except asyncio.CancelledError:
-        alone = partial(patiently, once, seconds=seconds)
-        try:
-            threads.submit(copy_context().run, alone).add_done_callback(_log_undone)
-        except RuntimeError as error:  # the process ends
-            logger.error("database.work_lost", error=str(error))  # noqa: TRY400 - it says all
+        result.add_done_callback(_log_undone)
         raise
 
 
-class _Once(Generic[T]):
-    """Work that threads may call again: the one that has done it does it for all."""
+class _Sure(Generic[T]):
+    """Work that `threads` try until it is done or the time is up; nothing waits between tries."""
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, threads: Threads, work: Callable[[], T], seconds: float) -> None:
+        self._threads = threads
         self._work = work
-        self._lock = threading.Lock()
-        self._results: list[T] = []
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+        self._context = copy_context()
+        self._pauses = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        self._result: Future[T] = Future()
 
-    def __call__(self) -> T:
-        with self._lock:
-            if not self._results:
-                self._results.append(self._work())
-            return self._results[0]
+    def start(self) -> Future[T]:
+        """Try for the first time; return what will hold the result."""
+        self._result.set_running_or_notify_cancel()  # it can't be cancelled from now on
+        self._try()
+        return self._result
+
+    def _try(self) -> None:
+        try:
+            trying = self._threads.submit(self._context.run, self._work)
+        except BaseException as error:  # noqa: BLE001 - the pool is closed, or has no thread
+            self._result.set_exception(error)
+        else:
+            trying.add_done_callback(self._tried)
+
+    def _tried(self, tried: Future[T]) -> None:
+        if tried.cancelled():
+            self._result.set_exception(RuntimeError("The process ends."))
+            return
+        error = tried.exception()
+        if error is None:
+            self._result.set_result(tried.result())
+        elif isinstance(error, DatabaseUnavailableError) and time.monotonic() < self._until:
+            self._again(error)
+        else:
+            self._result.set_exception(error)
+
+    def _again(self, error: DatabaseUnavailableError) -> None:
+        if not self._pauses.failing:
+            self._context.run(_log, error, self._seconds)
+        try:
+            _LATER.call(self._pauses.failed(), self._try)
+        except RuntimeError:  # no thread can be started to wait
+            self._result.set_exception(error)
 
 
 def _schedule(seconds: float, on: Callable[[BaseException], bool]) -> dict[str, Any]:
     return {
         "retry": retry_if_exception(on),
-        "wait": wait_random_exponential(multiplier=0.1, max=2),
+        "wait": wait_random_exponential(
+            multiplier=_FIRST_PAUSE_SECONDS, max=_LONGEST_PAUSE_SECONDS
+        ),
         "stop": stop_after_delay(seconds),
         "reraise": True,
     }
@@ -111,9 +154,10 @@ def _log(error: Exception, seconds: float) -> None:
     logger.warning("database.unavailable", code=code, error=reason, patience_seconds=seconds)
 
 
-def _log_undone(future: Future[Any]) -> None:
+def _log_undone(result: Future[Any]) -> None:
     """Log why work that no coroutine waits for was not done."""
-    if future.cancelled():
-        logger.error("database.work_lost", error="The process ends.")
-    elif (error := future.exception()) is not None:
+    error = result.exception()
+    if isinstance(error, RuntimeError):  # the process ends, or has no thread
+        logger.error("database.work_lost", error=str(error))
+    elif error is not None:
         logger.error("database.work_lost", exc_info=error)

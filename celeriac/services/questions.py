@@ -17,7 +17,7 @@ from celeriac.domain.approval import Answer, ApprovalStatus, Question, QuestionK
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.logs import Step
-from celeriac.services.patience import patiently
+from celeriac.services.patience import patiently_in
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class Questions:
         self._live = live
         self._watch = _Watch(database)
 
-    def answers(
+    async def answers(
         self, execution_id: UUID, *, kind: QuestionKind | None = None
     ) -> Mapping[str, Answer]:
         """Return the answers to an execution's questions, of one kind or of all, by key."""
@@ -48,7 +48,7 @@ class Questions:
             with self._database.statement() as connection:
                 return approvals.answers(connection, execution_id, kind=kind)
 
-        return patiently(read, seconds=_PATIENCE_SECONDS)
+        return await patiently_in(self._database.threads, read, seconds=_PATIENCE_SECONDS)
 
     async def ask(self, lease: Lease, question: Question) -> Answer:
         """Store a question and wait until it is answered; see `RunContext.ask`.
@@ -56,19 +56,19 @@ class Questions:
         Stopping the waiting leaves the question open: another attempt that asks under its key
         waits for the same answer. Raises LeaseLostError, ApprovalExpiredError.
         """
-        approval_id = await self._database.threads.run(self._store, lease, question)
+        approval_id = await self._store(lease, question)
         closing = self._watch.add(approval_id)
         try:
             return _answer(await asyncio.wrap_future(closing))
         finally:
             self._watch.drop(approval_id, closing)
 
-    def _store(self, lease: Lease, question: Question) -> UUID:
+    async def _store(self, lease: Lease, question: Question) -> UUID:
         def ask() -> Asked | None:  # under its key: a try whose answer got lost has asked it
             with self._database.statement() as connection:
                 return approvals.ask(connection, lease, question)
 
-        asked = patiently(ask, seconds=_PATIENCE_SECONDS)
+        asked = await patiently_in(self._database.threads, ask, seconds=_PATIENCE_SECONDS)
         if asked is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
         if asked.fresh:

@@ -1,21 +1,25 @@
 """Tapes: cassettes as workers read and write them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
 from celeriac.db import cassettes
+from celeriac.db.cassettes import Contents
 from celeriac.db.engine import Database
 from celeriac.domain.cassette import Cassette, Header, Interaction, parse
 from celeriac.domain.errors import CassetteUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.services.cassettes import packed, unpacked
-from celeriac.services.patience import patiently
+from celeriac.services.patience import patiently_in
 from celeriac.services.ports import Job
 
 logger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _PATIENCE_SECONDS = 60.0
 
@@ -30,9 +34,9 @@ class Tapes:
         """Work on `database`."""
         self._database = database
 
-    def load(self, cassette_id: UUID) -> Cassette:
+    async def load(self, cassette_id: UUID) -> Cassette:
         """Return the cassette to play. Raises CassetteUnavailableError where it is gone."""
-        found = self._read(cassette_id)
+        found = await self._patiently(lambda: self._read(cassette_id))
         if found is None:
             raise CassetteUnavailableError(
                 f"The cassette {cassette_id} was deleted; give another one, or record it anew.",
@@ -40,30 +44,33 @@ class Tapes:
             )
         return found
 
-    def add(
+    async def add(
         self, lease: Lease, job: Job, interactions: Sequence[Interaction], *, complete: bool
     ) -> bool:
         """Add what an attempt has recorded to its execution's cassette; see `RunContext.record`."""
-        earlier = self._read(lease.execution_id) or Cassette(_header(job))
-        cassette = earlier.extended(interactions, complete=complete)
-        content = packed(cassette)
+
+        def extend() -> tuple[Contents, bool]:
+            earlier = self._read(lease.execution_id) or Cassette(_header(job))
+            cassette = earlier.extended(interactions, complete=complete)
+            return packed(cassette), cassette.header.complete
+
+        content, complete = await self._patiently(extend)
 
         def record() -> bool:  # the whole of it: a try whose answer got lost adds nothing twice
             with self._database.statement() as connection:
                 return cassettes.record(connection, lease, job.task_name, content)
 
-        if not patiently(record, seconds=_PATIENCE_SECONDS):
+        if not await self._patiently(record):
             raise LeaseLostError("This worker no longer owns the attempt.")
-        complete = cassette.header.complete
         logger.info("cassette.recorded", interactions=len(interactions), complete=complete)
         return complete
 
-    def _read(self, cassette_id: UUID) -> Cassette | None:
-        def read() -> bytes | None:
-            with self._database.statement() as connection:
-                return cassettes.content(connection, cassette_id)
+    async def _patiently(self, work: Callable[[], T]) -> T:
+        return await patiently_in(self._database.threads, work, seconds=_PATIENCE_SECONDS)
 
-        content = patiently(read, seconds=_PATIENCE_SECONDS)
+    def _read(self, cassette_id: UUID) -> Cassette | None:
+        with self._database.statement() as connection:
+            content = cassettes.content(connection, cassette_id)
         return None if content is None else parse(unpacked(content))
 
 

@@ -48,7 +48,6 @@ def backing_of(database: Database) -> Backing:
         conversations=Conversations(database),
         questions=Questions(database, MemoryLiveEvents()),
         tapes=Tapes(database),
-        threads=database.threads,
     )
 
 

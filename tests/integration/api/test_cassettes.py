@@ -1,5 +1,6 @@
 """Cassettes over HTTP: stored, found, refused, and what runs may wish for."""
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import Callable
@@ -137,12 +138,12 @@ def test_attempts_add_to_one_cassette_while_they_hold_the_lease(container: Conta
     claim = core.running()
     job = job_of(claim)
     one, two = recorded("a", "1"), recorded("a", "2", attempt=2)
-    assert tapes.add(claim.lease, job, [one], complete=True)
+    assert asyncio.run(tapes.add(claim.lease, job, [one], complete=True))
     stolen = Lease(claim.lease.execution_id, claim.lease.attempt, uuid4())
     with pytest.raises(Exception, match="no longer owns"):
-        tapes.add(stolen, job, [two], complete=True)
-    assert tapes.add(claim.lease, job, [two], complete=True)
-    kept = tapes.load(UUID(str(claim.lease.execution_id)))
+        asyncio.run(tapes.add(stolen, job, [two], complete=True))
+    assert asyncio.run(tapes.add(claim.lease, job, [two], complete=True))
+    kept = asyncio.run(tapes.load(UUID(str(claim.lease.execution_id))))
     assert kept.interactions == (one, two)
     assert kept.header.execution_id == claim.lease.execution_id
     assert parse(dump(kept)) == kept

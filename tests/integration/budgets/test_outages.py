@@ -3,21 +3,37 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.db.engine import Database
 from celeriac.domain.agent import LlmAgent
+from celeriac.domain.approval import Question, QuestionKind
 from celeriac.domain.budget import Budget
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Lease
+from celeriac.domain.options import RunOptions
 from celeriac.domain.task import Limits
+from celeriac.kit.threads import Threads
+from celeriac.services.admission import Admission
+from celeriac.services.backing import Backed, Backing
 from celeriac.services.budget_book import BudgetBook, Used
-from celeriac.services.ports import Job
+from celeriac.services.conversations import Conversations
+from celeriac.services.patience import patiently, surely_in
+from celeriac.services.ports import Job, Runner
 from celeriac.services.questions import Questions
+from celeriac.services.tapes import Tapes
+from tests.support.cassettes import recorded
 from tests.support.spending import planned
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -45,28 +61,109 @@ def _refused_port() -> int:
         return int(unused.getsockname()[1])
 
 
-async def test_waiting_for_it_holds_no_thread_that_others_need() -> None:
-    database = Database(f"postgresql://ada:x@127.0.0.1:{_refused_port()}/none", connections=4)
+@dataclass
+class Process:
+    """What a worker process has for its attempts, with a database that nobody answers for."""
+
+    database: Database
+    book: BudgetBook
+    backed: Backed
+    lease: Lease
+
+
+@pytest.fixture
+def process() -> Iterator[Process]:
+    database = Database(f"postgresql://ada:x@127.0.0.1:{_refused_port()}/none", connections=2)
     live = MemoryLiveEvents()
-    book = BudgetBook(database, Questions(database, live), live)
-    lease, loop = Lease(JOB.execution_id, 1, uuid4()), asyncio.get_running_loop()
-    calls: list[asyncio.Future[object]] = [
-        asyncio.ensure_future(book.reserve(lease, JOB, planned(1), may_park=False))
-        for _ in range(_MANY // 2)
-    ]
-    calls += [
-        asyncio.ensure_future(book.settle(JOB, uuid4(), Used(Decimal(1), 1)))
-        for _ in range(_MANY // 2)
-    ]
+    questions = Questions(database, live)
+    book = BudgetBook(database, questions, live)
+    backing = Backing(
+        admission=Admission(cast("Any", None), book),
+        conversations=Conversations(database),
+        questions=questions,
+        tapes=Tapes(database),
+    )
+    lease = Lease(JOB.execution_id, 1, uuid4())
+    runner = cast("Runner", SimpleNamespace(name="llm", resumable=True))
+    playing = replace(JOB, options=RunOptions(cassette_id=uuid4()))
+    yield Process(database, book, Backed(backing, lease, playing, runner), lease)
+    database.close()
+
+
+QUESTION = Question(key="mail", kind=QuestionKind.TOOL, title="May it be sent?")
+NO_BUDGET = replace(JOB, budget=None)
+
+WORK: dict[str, Callable[[Process], Awaitable[object]]] = {
+    "reserve": lambda it: it.book.reserve(it.lease, JOB, planned(1), may_park=False),
+    "look for budgets": lambda it: it.book.reserve(it.lease, NO_BUDGET, planned(1), may_park=False),
+    "settle": lambda it: it.book.settle(JOB, uuid4(), Used(Decimal(1), 1)),
+    "spend": lambda it: it.book.spend(it.lease, NO_BUDGET, Used(Decimal(1), 1)),
+    "ask": lambda it: it.backed.ask(QUESTION),
+    "read answers": lambda it: it.backed.answers(),
+    "load a cassette": lambda it: it.backed.cassette(),
+    "record": lambda it: it.backed.record([recorded("a", "b")], complete=True),
+    "save a session": lambda it: it.backed.save_session(external_id="x", state=None),
+}
+
+
+@pytest.mark.parametrize("what", WORK)
+@pytest.mark.parametrize("cancelled", [False, True], ids=["waiting", "cancelled"])
+async def test_waiting_for_it_holds_no_thread_that_others_need(
+    process: Process, what: str, cancelled: bool
+) -> None:
+    loop = asyncio.get_running_loop()
+    with capture_logs() as logs:
+        calls = [asyncio.ensure_future(WORK[what](process)) for _ in range(_MANY)]
+        await asyncio.to_thread(
+            wait_until,
+            lambda: len([each for each in logs if each["event"] == "database.unavailable"]) >= 2,
+            "some have met the outage",
+        )
     try:
-        await asyncio.sleep(0.5)  # so that all have met the outage
+        assert not [call for call in calls if call.done()], "all wait for the database"
+        if cancelled:
+            for call in calls:
+                call.cancel()
         async with asyncio.timeout(20):
             assert await loop.getaddrinfo("127.0.0.1", 80), "names are resolved all the while"
-            await database.threads.run(int), "and the database's own threads are free between tries"
-        assert not [call for call in calls if call.done()], "all still wait for the database"
+            for _ in range(20):
+                await process.database.threads.run(int)
+        if not cancelled:
+            assert not [call for call in calls if call.done()], "all still wait for the database"
     finally:
         for call in calls:
             call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*calls, return_exceptions=True)
-        database.close()
+
+
+async def test_what_must_be_done_is_tried_until_it_is_done_although_it_was_cancelled() -> None:
+    pool, done, tries = Threads("test", 1), asyncio.Event(), 0
+    loop = asyncio.get_running_loop()
+
+    def book() -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise DatabaseUnavailableError("away")
+        loop.call_soon_threadsafe(done.set)
+
+    booking = asyncio.ensure_future(surely_in(pool, book, seconds=60))
+    await asyncio.to_thread(wait_until, lambda: tries, "it was tried")
+    booking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await booking
+    async with asyncio.timeout(20):
+        await done.wait()
+    await pool.run(int)
+    assert tries == 4, "it is not done again after it was done"
+
+
+async def test_a_thread_of_a_pool_is_not_held_by_waiting() -> None:
+    """Who waits on one is told, not served: its pauses would hold up others."""
+
+    def wait() -> None:
+        patiently(int, seconds=1)
+
+    with pytest.raises(RuntimeError, match="patiently_in"):
+        await Threads("test", 1).run(wait)

@@ -1,5 +1,6 @@
 """Replayed executions: nobody is asked, nothing is spent, nobody else is held back."""
 
+import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -29,7 +30,7 @@ def test_a_replay_asks_neither_providers_nor_budgets(workers: Workers) -> None:
     worker.pass_waiting()
     other.work()  # the first one holds its own calls back by now
     assert worker.get(recorded).status is Status.COMPLETED
-    cassette = Tapes(worker.container.database).load(recorded)
+    cassette = asyncio.run(Tapes(worker.container.database).load(recorded))
     assert [(each.attempt, each.response.status) for each in cassette.interactions] == [
         (1, 429),
         (2, 200),

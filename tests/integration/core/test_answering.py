@@ -1,5 +1,6 @@
 """Answers: one of many wins, the execution goes on exactly once, and all is written down."""
 
+import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -47,7 +48,7 @@ def test_an_answer_is_written_down_and_sends_the_execution_on(asking: Asking) ->
     with asking.database.statement() as connection:
         query = text("SELECT actor, resource_id FROM audit_logs WHERE action = 'approval.answer'")
         assert connection.execute(query).all() == [(asking.core.actor.name, str(answered.id))]
-    given = asking.questions.answers(execution_id)["mail"]
+    given = asyncio.run(asking.questions.answers(execution_id))["mail"]
     assert (given.approved, given.value, given.by) == (True, {"to": "eve"}, asking.core.actor.name)
     asking.core.assert_consistent()
 

@@ -1,5 +1,6 @@
 """What a running agent waits for outlives a database that is away for a moment."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from celeriac.db import sessions
 from celeriac.db.engine import Database
 from celeriac.domain.approval import Question, QuestionKind
 from celeriac.domain.execution import Claim
+from celeriac.kit.ids import uuid7
 from celeriac.services.conversations import Conversations
 from celeriac.services.questions import Questions
 from celeriac.services.tapes import Tapes
@@ -35,19 +37,24 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
 
 
 def begin(database: Database, claim: Claim) -> UUID:
-    return Conversations(database).begin(claim.lease, runner="python", parent_id=None)
+    session_id = uuid7()
+    conversations = Conversations(database)
+    asyncio.run(conversations.begin(claim.lease, session_id, runner="python", parent_id=None))
+    return session_id
 
 
 def save(database: Database, claim: Claim, session_id: UUID) -> None:
-    Conversations(database).save(claim.lease, session_id, external_id="x", state={"n": 1})
+    conversations = Conversations(database)
+    asyncio.run(conversations.save(claim.lease, session_id, external_id="x", state={"n": 1}))
 
 
 def record(database: Database, claim: Claim) -> None:
-    Tapes(database).add(claim.lease, job_of(claim), [recorded("a", "b")], complete=True)
+    interactions = [recorded("a", "b")]
+    asyncio.run(Tapes(database).add(claim.lease, job_of(claim), interactions, complete=True))
 
 
 def ask(database: Database, claim: Claim) -> None:
-    Questions(database, MemoryLiveEvents())._store(claim.lease, QUESTION)
+    asyncio.run(Questions(database, MemoryLiveEvents())._store(claim.lease, QUESTION))
 
 
 WORK: dict[str, Callable[[Database, Claim], Any]] = {
@@ -90,7 +97,7 @@ def test_what_was_recorded_is_kept_once(core: Core, forgetful: ForgetfulDatabase
     for _ in range(2):
         forgetful.losses = 2
         record(forgetful, claim)
-    found = Tapes(core.database).load(claim.lease.execution_id)
+    found = asyncio.run(Tapes(core.database).load(claim.lease.execution_id))
     assert len(found.interactions) == 2
 
 
@@ -98,4 +105,4 @@ def test_answers_are_read_by_a_patient_agent(core: Core, forgetful: ForgetfulDat
     execution_id = core.waiting()
     core.answer(execution_id)
     forgetful.losses = 2
-    assert Questions(forgetful, core.live).answers(execution_id)["mail"].approved
+    assert asyncio.run(Questions(forgetful, core.live).answers(execution_id))["mail"].approved
