@@ -12,6 +12,7 @@ from kombu import Producer, Queue
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from celeriac.adapters.compression import UncompressedAMQP, unpack_nothing
 from celeriac.adapters.redis_transport import use_for_redis
 
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
@@ -75,7 +76,8 @@ def producer_of(app: Celery) -> Iterator[Producer]:
 def create_app(options: CeleryOptions) -> Celery:
     """Return a configured app; nothing is connected yet."""
     use_for_redis()
-    app = Celery("celeriac")
+    unpack_nothing()
+    app = Celery("celeriac", amqp=UncompressedAMQP)
     app.conf.update(
         broker_url=options.broker_url,
         result_backend=options.result_backend,

@@ -23,6 +23,7 @@ from kombu.utils.json import loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from celeriac.adapters.compression import COMPRESSED
 from celeriac.adapters.dropped import dropped_messages
 
 BROKER_ERRORS = tuple(
@@ -188,8 +189,7 @@ def _fault(raw: Any) -> str | None:
     assert isinstance(properties, Mapping)
     assert isinstance(delivery, Mapping)
     if headers.get("compression"):
-        # kombu unpacks without a bound: half a megabyte may become hundreds
-        return "it is compressed, which Celeriac's workers don't take"
+        return COMPRESSED
     needed = {
         "body": raw.get("body"),
         "delivery_tag": properties.get("delivery_tag"),

@@ -1,12 +1,14 @@
 """How Celery tasks stand, told over HTTP (B3, B4, D4): plain ones and those of executions."""
 
 import json
+import zlib
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 import redis
+from celery.backends.base import COMPRESSED_PAYLOAD_MAGIC
 
 from tests.support.celery_commands import library_user
 from tests.support.fleet import Fleet
@@ -17,12 +19,14 @@ from tests.support.waiting import wait_until
 _PING = "celeriac.tasks.monitoring.ping"
 _SEND = """
 import json
+import zlib
 from celeriac.celery import app
 result = app.send_task({name!r}, args={args!r})
 print(json.dumps({{"id": result.id}}))
 """
 _REVOKE_AND_SEND = """
 import json
+import zlib
 from celeriac.celery import app
 app.control.revoke({task_id!r}, destination=["w1@fleet"], reply=True, timeout=10)
 app.send_task("plain.echo", args=["late"], task_id={task_id!r})
@@ -124,6 +128,7 @@ BROKEN_RESULTS = {
     "failure with a list": _meta(status="FAILURE", result=[1]),
     "failure forged": _meta(status="FAILURE", result=_FORGED),
     "failure of no class": _meta(status="FAILURE", result={**_FORGED, "exc_module": "os"}),
+    "compressed": COMPRESSED_PAYLOAD_MAGIC + b"gzip\0" + zlib.compress(_meta()),
     "failure of wrong types": _meta(status="FAILURE", result={**_FORGED, "exc_type": [1]}),
 }  # fmt: skip
 

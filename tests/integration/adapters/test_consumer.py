@@ -2,12 +2,14 @@
 
 import base64
 import json
+import zlib
 from types import SimpleNamespace
 from typing import Any
 
 import amqp
 import pytest
 from kombu.transport import pyamqp
+from structlog.testing import capture_logs
 
 from celeriac.adapters.celery_app import CeleryOptions, create_app
 from celeriac.adapters.dropped import dropped_messages
@@ -150,6 +152,19 @@ def test_what_is_no_task_is_acknowledged_and_counted(under_test: UnderTest, name
     assert under_test.run == []
     assert under_test.channel.acknowledged == [tag]
     assert dropped_messages.count == before + 1
+
+
+def test_a_compressed_task_is_dropped_as_it_came(under_test: UnderTest) -> None:
+    properties, body = _amqp(json.dumps(envelope()).encode())
+    properties["application_headers"]["compression"] = "application/x-gzip"
+    packed = zlib.compress(body + b" " * 20_000_000)
+    with capture_logs() as logs:
+        tag = under_test.receive(properties, packed)
+    assert under_test.run == []
+    assert under_test.channel.acknowledged == [tag]
+    (dropped,) = [line for line in logs if line["event"] == "message.dropped"]
+    assert "it is compressed" in dropped["reason"]
+    assert dropped["size"] == len(packed), "it was not unpacked"
 
 
 def test_an_unknown_task_goes_back_and_the_queue_is_left_for_growing_pauses(
