@@ -24,6 +24,9 @@ Ts = TypeVarTuple("Ts")
 _ALIVE_SECONDS = 2.0
 _WIND_UP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+NO_ROOM = (RuntimeError, OSError, MemoryError)
+"""What making an event loop raises where there is no thread, descriptor or memory for it."""
+
 _RESOLVING_THREADS = 16
 _USER_THREADS = 8
 
@@ -44,11 +47,22 @@ class EventLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
-        super().__init__()
+        try:
+            super().__init__()
+        except BaseException:
+            self._discard_half_made()
+            raise
         self._executor = executor
         self._own_threads: Threads | None = None
         self._children: WeakSet[SubprocessTransport] = WeakSet()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def _discard_half_made(self) -> None:
+        """Leave nothing for the collector, which would close a loop that has no pipe yet."""
+        self._closed = True
+        selector = getattr(self, "_selector", None)
+        if selector is not None:
+            selector.close()
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """See `asyncio.loop.create_task`."""
@@ -300,9 +314,9 @@ class LoopThread:
             if self._host.over and not self._closing:
                 try:
                     self._host, self._thread = self._begin()
-                except RuntimeError:
+                except NO_ROOM as error:
                     work.close()
-                    running.give_up(LoopEndedError("No thread can be started for the event loop."))
+                    running.give_up(not_made(error))
                     return running
             host, closing = self._host, self._closing
             host.running.add(running)
@@ -312,8 +326,14 @@ class LoopThread:
             return running
 
         def begin() -> None:
-            running.begin(host.loop, work)
-            running.on_done(done)
+            try:
+                running.begin(host.loop, work)
+                running.on_done(done)
+            except BaseException as error:
+                host.running.discard(running)
+                work.close()
+                running.give_up(error)
+                raise
 
         def done(task: "asyncio.Task[T]") -> None:
             host.running.discard(running)
@@ -354,10 +374,10 @@ class LoopThread:
 
     def _begin(self) -> tuple[_Host, threading.Thread]:
         host = _Host(self._resolving)
-        thread = threading.Thread(target=self._live, args=(host,), name=self._name, daemon=True)
         try:
+            thread = threading.Thread(target=self._live, args=(host,), name=self._name, daemon=True)
             thread.start()
-        except RuntimeError:
+        except NO_ROOM:
             host.loop.close()
             raise
         return host, thread
@@ -369,24 +389,41 @@ class LoopThread:
             host.loop.run_forever()
         except BaseException as error:  # noqa: BLE001 - a callback may raise SystemExit
             cause = error
-        ended = LoopEndedError(f"The event loop ended{f': {cause!r}' if cause else ''}.")
+        ended = LoopEndedError(f"The event loop ended{_told(cause)}.")
         ended.__cause__ = cause
-        if not self._closing:
-            self._replace(host, ended)
-        host.loop.wind_up(_WIND_UP_SECONDS)
-        self._end_all(host, ended)
+        try:
+            if not self._closing:
+                self._replace(host, ended)
+            host.loop.wind_up(_WIND_UP_SECONDS)
+        finally:
+            self._end_all(host, ended)
 
     def _replace(self, host: _Host, reason: LoopEndedError) -> None:
         try:
             with self._changing:
-                if not host.over and not self._closing:
-                    self._host, self._thread = self._begin()
-                host.over = True
-        except RuntimeError:  # no thread can be started now; `start` tries again
-            host.over = True
+                replaces, host.over = not host.over and not self._closing, True
+                if replaces:
+                    with contextlib.suppress(*NO_ROOM):  # `start` tries again
+                        self._host, self._thread = self._begin()
         finally:
             self._end_all(host, reason)
 
     def _end_all(self, host: _Host, reason: LoopEndedError) -> None:
         for running in list(host.running):
             running.give_up(reason)
+
+
+def not_made(error: BaseException) -> LoopEndedError:
+    """Return the end of a coroutine for which no event loop can be made."""
+    ended = LoopEndedError(f"No event loop can be made now{_told(error)}.")
+    ended.__cause__ = error
+    return ended
+
+
+def _told(cause: BaseException | None) -> str:
+    if cause is None:
+        return ""
+    try:
+        return f": {cause!r}"
+    except Exception:  # noqa: BLE001 - the class may be a user's
+        return f": {type(cause).__name__}"

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from celeriac.kit.loop import EventLoop, LoopEndedError, Running
+from celeriac.kit.loop import NO_ROOM, EventLoop, LoopEndedError, Running, not_made
 
 T = TypeVar("T")
 
@@ -49,11 +49,19 @@ class OwnLoops:
         """
         alone = _Alone[T]()
         try:
-            thread = self._idle.pop()
-        except IndexError:
-            thread = _Thread(self._name, self._idle)
-        thread.take(alone, work)
+            thread = self._thread()
+        except NO_ROOM as error:
+            work.close()
+            alone.give_up(not_made(error))
+        else:
+            thread.take(alone, work)
         return alone
+
+    def _thread(self) -> "_Thread":
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Thread(self._name, self._idle)
 
     def close(self) -> None:
         """End the threads that have nothing to do."""
@@ -77,12 +85,21 @@ class _Alone(Running[T]):
         return ended
 
     def run(self, work: Coroutine[Any, Any, T]) -> bool:
-        """Run the coroutine to its end in this thread; return whether the thread is as it was."""
+        """Run the coroutine to its end in this thread; return whether the thread is as it was.
+
+        Where no event loop can be made its result is LoopEndedError.
+        """
+        try:
+            loop = EventLoop()
+        except NO_ROOM as error:
+            work.close()
+            self.give_up(not_made(error))
+            return True
         self._thread_id = threading.get_ident()
         hooks = sys.gettrace(), sys.getprofile()
         clean = False
         try:
-            clean = self._run(EventLoop(), work)
+            clean = self._run(loop, work)
         finally:
             self.give_up(LoopEndedError("The event loop could not be run."))
             with self._changed:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from celeriac.kit.loop import LeftBehindError, LoopEndedError, LoopThread
 from celeriac.kit.threads import FILES, PROCESSES
+from tests.support.scarcity import LACKS
 from tests.support.waiting import wait_until
 
 
@@ -102,7 +104,8 @@ def _exit_in_callback(loop: asyncio.AbstractEventLoop) -> None:
 def _stop_and_close(loop: asyncio.AbstractEventLoop) -> None:
     _stop(loop)
     while not loop.is_closed():
-        with contextlib.suppress(RuntimeError):
+        # its own thread may be closing it at this moment
+        with contextlib.suppress(RuntimeError, ValueError, OSError, AttributeError):
             loop.close()
 
 
@@ -210,3 +213,71 @@ def test_a_loop_that_can_not_be_replaced_now_is_replaced_by_the_next_start(
     assert third.wait(20)
     assert third.result() == "done"
     loops.close()
+
+
+@pytest.mark.parametrize("what", LACKS)
+@pytest.mark.filterwarnings("error")
+def test_a_loop_is_replaced_as_soon_as_there_is_what_a_new_one_needs(
+    loop: LoopThread, what: str
+) -> None:
+    running = loop.start(asyncio.sleep(600))
+    assert loop.start(asyncio.sleep(0, "alive")).result() == "alive"
+    first = loop.loop
+    with LACKS[what]():
+        first.call_soon_threadsafe(first.stop)
+        assert running.wait(20), "it must not wait for a loop that has ended"
+        second = loop.start(asyncio.sleep(0))
+        assert second.wait(20), "nor what is started on none"
+    for each in (running, second):
+        with pytest.raises(LoopEndedError):
+            each.result()
+    gc.collect()  # so that what a half made loop leaves is found
+    assert loop.start(asyncio.sleep(0, "back")).result() == "back"
+    wait_until(first.is_closed, "the first loop is closed")
+
+
+@pytest.mark.parametrize("what", LACKS)
+def test_one_that_is_held_up_is_replaced_later_as_well(loop: LoopThread, what: str) -> None:
+    blocking, release = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocking.set()
+        release.wait(30)
+
+    held = loop.start(block())
+    assert blocking.wait(5), "the coroutine must hold the loop"
+    try:
+        with LACKS[what]():
+            assert loop.renew()
+            assert held.wait(20)
+        assert loop.start(asyncio.sleep(0, "back")).result() == "back"
+    finally:
+        release.set()
+
+
+def test_an_error_that_can_not_be_told_ends_a_loop_like_others(loop: LoopThread) -> None:
+    class Untold(SystemExit):
+        def __repr__(self) -> str:
+            raise LookupError("no words")
+
+    def end() -> None:
+        raise Untold
+
+    running = loop.start(asyncio.sleep(600))
+    loop.loop.call_soon_threadsafe(end)
+    assert running.wait(20)
+    with pytest.raises(LoopEndedError, match="Untold"):
+        running.result()
+
+
+def test_a_coroutine_that_can_not_be_started_is_given_up(loop: LoopThread) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    loop.loop.set_task_factory(refuse)
+    running = loop.start(asyncio.sleep(600))
+    assert running.wait(20), "nobody would ever end it"
+    with pytest.raises(MemoryError):
+        running.result()
+    loop.loop.set_task_factory(None)
+    assert loop.start(asyncio.sleep(0, "alive")).result() == "alive"

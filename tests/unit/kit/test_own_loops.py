@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from celeriac.kit.loop import EventLoop, LeftBehindError, LoopEndedError
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.kit.process import identify, still_running
+from tests.support.scarcity import LACKS
 from tests.support.waiting import wait_until
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -217,3 +219,35 @@ def test_work_that_blocks_after_its_end_holds_up_nobody(loops: OwnLoops) -> None
         assert time.monotonic() - begin < 30, "it waited for what blocks"
     finally:
         release.set()
+
+
+@pytest.mark.parametrize("what", LACKS)
+@pytest.mark.parametrize("idle", [True, False], ids=["a used thread", "a new thread"])
+@pytest.mark.filterwarnings("error")
+def test_where_no_loop_can_be_made_its_coroutine_ends_and_the_next_runs(
+    loops: OwnLoops, what: str, idle: bool
+) -> None:
+    if idle:
+        assert loops.start(where()).result()
+    with LACKS[what]():
+        running = loops.start(where())
+        assert running.wait(20), "nobody would ever end it"
+    with pytest.raises(LoopEndedError, match="No event loop can be made now"):
+        running.result()
+    gc.collect()  # so that a coroutine that was never closed is found
+    assert loops.start(where()).result()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_where_no_thread_can_be_started_it_ends_as_well(
+    loops: OwnLoops, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        running = loops.start(where())
+    with pytest.raises(LoopEndedError, match="No event loop can be made now"):
+        running.result()
+    assert loops.start(where()).result()
