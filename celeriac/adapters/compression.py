@@ -29,7 +29,7 @@ def _refuse(_method: object) -> NoReturn:
     raise DecodeError(COMPRESSED)
 
 
-class UncompressedAMQP(AMQP):  # type: ignore[misc]
+class UncompressedAMQP(AMQP):
     """Refuses to publish compressed tasks, which no worker would take."""
 
     def _create_task_sender(self) -> Callable[..., Any]:
@@ -46,4 +46,4 @@ class UncompressedAMQP(AMQP):  # type: ignore[misc]
                 )
             return send(producer, name, message, *args, **options)
 
-        return send_task_message  # type: ignore[no-any-return]
+        return send_task_message

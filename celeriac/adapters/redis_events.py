@@ -81,17 +81,24 @@ class RedisLiveEvents:
         self._redis.close()
 
     def _put(self, name: str, text: str) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._ensure_thread()
         if self._outbox.qsize() < _CAPACITY:
             self._outbox.put((name, text))
 
     def _ensure_thread(self) -> None:
         with self._start:
-            if self._thread is None:
-                self._closing.clear()
-                self._thread = threading.Thread(target=self._run, name="live-events", daemon=True)
-                self._thread.start()
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._closing.clear()
+            thread = threading.Thread(target=self._run, name="live-events", daemon=True)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as error:
+                # the next publication tries again
+                logger.warning("live_events.unavailable", error=str(error), dropped=0)
+            else:
+                self._thread = thread
 
     def _run(self) -> None:
         while (first := self._outbox.get()) is not None:
@@ -114,6 +121,9 @@ class RedisLiveEvents:
         except (RedisError, OSError) as error:
             if not self._backoff.failing:
                 logger.warning("live_events.unavailable", error=str(error), dropped=len(batch))
+            self._closing.wait(self._backoff.failed())
+        except Exception:  # nobody else publishes what comes after it
+            logger.exception("live_events.failed", dropped=len(batch))
             self._closing.wait(self._backoff.failed())
         else:
             if self._backoff.succeeded():
@@ -162,8 +172,6 @@ class CancelListener:
             subscription.subscribe(CANCEL_CHANNEL)
             while not self._ended.is_set():
                 message = subscription.get_message(timeout=0.5)
-                if self._backoff.succeeded():
-                    logger.info("cancel_listener.back")
                 words: list[bytes] = []
                 while message is not None and len(words) < _MOST_WORDS:
                     words.append(message["data"])
@@ -171,6 +179,9 @@ class CancelListener:
                 ids = dict.fromkeys(key for word in words for key in _ids(word))
                 if ids:
                     self._on_word(list(ids))
+                if self._backoff.succeeded():
+                    logger.info("cancel_listener.back")
+                if ids:
                     self._ended.wait(_PAUSE)
 
 

@@ -5,9 +5,8 @@ however many they are.
 """
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from redis.exceptions import RedisError
 
 from celeriac.adapters.redis_events import channel
 from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.kit.backoff import Backoff
 from celeriac.kit.jsontypes import JsonObject, loads
 
 logger = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ _LOOK_SECONDS = 1.0
 """So often the database is asked for executions that have changed, told or not."""
 
 _PAUSES = (0.1, 10.0)
-"""Seconds before connecting again, the first and the longest; each is twice the one before."""
+"""Seconds before trying again, the first and the longest; each is twice the one before."""
 
 _KEPT = 1_000
 """So much live output is kept for a reader that is slower than its execution."""
@@ -138,7 +138,10 @@ class _Shared:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="watcher")
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look())]
+        self._tasks = [
+            asyncio.create_task(self._keep(self._listen)),
+            asyncio.create_task(self._keep(self._look)),
+        ]
 
     def stop(self) -> None:
         """End soon; nothing is waited for."""
@@ -167,77 +170,81 @@ class _Shared:
             wanted = execution_id in self._readers
             if self._subscription is None or wanted == (execution_id in self._subscribed):
                 return
-            # what goes wrong here the listening notices as well, and subscribes to all anew
-            with suppress(RedisError, OSError):
+            try:
                 if wanted:
                     self._subscribed.add(execution_id)
                     await self._subscription.subscribe(channel(execution_id))
                 else:
                     self._subscribed.discard(execution_id)
                     await self._subscription.unsubscribe(channel(execution_id))
+            except (RedisError, OSError, RuntimeError):
+                pass  # the listening notices it as well, and subscribes to all anew
+            except Exception:
+                self._subscribed.discard(execution_id)  # the next reader tries again
+                logger.exception("watcher.failed")
 
-    async def _listen(self) -> None:
-        pause, longest = _PAUSES
-        while True:
-            redis = Redis.from_url(
-                self._url,
-                socket_connect_timeout=_CONNECTION_SECONDS,
-                socket_timeout=_CONNECTION_SECONDS,
-                health_check_interval=25,
-                retry=Retry(NoBackoff(), 0),  # who reconnects subscribes anew: that is done here
-            )
+    async def _keep(self, work: Callable[[Backoff], Awaitable[None]]) -> None:
+        """Do `work`, which has no end, and begin again after each error, whatever it is.
+
+        The readers wait for it, and nobody else would tell them. It notes its successes.
+        """
+        backoff = Backoff(*_PAUSES)
+        while not self._stopped:
             try:
-                async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
-                    async with self._subscribing:
-                        self._subscribed = set(self._readers)
-                        await subscription.subscribe(*map(channel, self._subscribed))
-                        self._subscription = subscription
-                    pause = _PAUSES[0]
-                    self._wake_all()  # something may have been missed
-                    await self._hear(subscription)
+                await work(backoff)
             except (RedisError, OSError, RuntimeError) as error:
                 # RuntimeError: the connection was closed beside the reading
-                logger.warning("watcher.unavailable", error=str(error))
-            finally:
-                self._subscription = None
-                with suppress(RedisError, OSError):
-                    await redis.aclose()
-            if self._stopped:
-                return
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 2, longest)
+                if not backoff.failing:
+                    logger.warning("watcher.unavailable", error=f"{type(error).__name__}: {error}")
+            except DatabaseUnavailableError as error:
+                if not backoff.failing:
+                    logger.warning("watcher.database_unavailable", error=error.message)
+            except Exception:
+                logger.exception("watcher.failed")
+            await asyncio.sleep(backoff.failed())
 
-    async def _hear(self, subscription: PubSub) -> None:
+    async def _listen(self, backoff: Backoff) -> None:
+        redis = Redis.from_url(
+            self._url,
+            socket_connect_timeout=_CONNECTION_SECONDS,
+            socket_timeout=_CONNECTION_SECONDS,
+            health_check_interval=25,
+            retry=Retry(NoBackoff(), 0),  # who reconnects subscribes anew: that is done here
+        )
+        try:
+            async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
+                async with self._subscribing:
+                    self._subscribed = set(self._readers)
+                    await subscription.subscribe(*map(channel, self._subscribed))
+                    self._subscription = subscription
+                self._wake_all()  # something may have been missed
+                await self._hear(subscription, backoff)
+        finally:
+            self._subscription = None
+            with suppress(Exception):  # it is given up; why was said already
+                await redis.aclose()
+
+    async def _hear(self, subscription: PubSub, backoff: Backoff) -> None:
         while not self._stopped:
             message = await subscription.get_message(timeout=_POLL_SECONDS)
-            if message is None:
-                continue
-            execution_id = _execution(message["channel"])
-            change = _change(message["data"])
-            for reader in self._readers.get(execution_id, ()) if execution_id else ():
-                reader.put(change)
+            if message is not None:
+                execution_id = _execution(message["channel"])
+                change = _change(message["data"])
+                for reader in self._readers.get(execution_id, ()) if execution_id else ():
+                    reader.put(change)
+            backoff.succeeded()
 
-    async def _look(self) -> None:
+    async def _look(self, backoff: Backoff) -> None:
         loop = asyncio.get_running_loop()
-        failing = False
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             watched = list(self._readers)
-            try:
-                found = await loop.run_in_executor(self._executor, self._positions, watched)
-            except DatabaseUnavailableError as error:
-                if not failing:
-                    logger.warning("watcher.database_unavailable", error=error.message)
-                failing = True
-                continue
-            except Exception:
-                logger.exception("watcher.look_failed")
-                continue
-            failing = False
+            found = await loop.run_in_executor(self._executor, self._positions, watched)
             for execution_id, number in found.items():
                 for reader in self._readers.get(execution_id, ()):
                     if reader.position() < number:
                         reader.put(_NEWS)
+            backoff.succeeded()
 
     def _wake_all(self) -> None:
         for readers in self._readers.values():

@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -271,7 +272,7 @@ def test_an_error_that_can_not_be_told_ends_a_loop_like_others(loop: LoopThread)
 
 
 def test_a_coroutine_that_can_not_be_started_is_given_up(loop: LoopThread) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise MemoryError
 
     loop.loop.set_task_factory(refuse)
