@@ -9,9 +9,7 @@ import math
 import random
 import traceback
 from asyncio import CancelledError
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeGuard, TypeVar
 
 from celeriac.domain.errors import (
     BusyError,
@@ -26,11 +24,9 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.outcome import Failed, Failure, MustWaitError, Parked, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
-from celeriac.kit.jsontypes import JsonObject, loads, storable, storable_text
+from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
+from celeriac.kit.jsontypes import JsonObject, loads, storable_text
 from celeriac.logs.redact import redact_text
-
-T = TypeVar("T")
-E = TypeVar("E", bound=BaseException)
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
@@ -73,8 +69,8 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
     details = _details(error)
     name = details.get("type")
     if not isinstance(name, str):
-        name = _type_name(kind)
-    message = redact_text(_text(lambda: str(error), MAX_MESSAGE))
+        name = type_name(kind)
+    message = redact_text(asked_text(lambda: str(error), MAX_MESSAGE))
     traceback_text = _traceback(error, f"{name}: {message}" if message else name)
     failure = Failure(
         code=_code(error),
@@ -87,8 +83,8 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
         cancelled=issubclass(kind, CancelledError),
         parked=error.parked if kind is MustWaitError else None,  # type: ignore[attr-defined]
         retry_after=_retry_after(error),
-        not_its_own=_is(error, BusyError)
-        or (_is(error, DatabaseUnavailableError) and not _is(error, DatabaseTimeoutError)),
+        not_its_own=is_a(error, BusyError)
+        or (is_a(error, DatabaseUnavailableError) and not is_a(error, DatabaseTimeoutError)),
         rate_limited=_rate_limited(error, failure.message),
     )
 
@@ -113,85 +109,53 @@ def outcome_of(raised: Raised, policy: RetryPolicy, *, retry_count: int) -> Retr
     return Retry(failure, decision.seconds)
 
 
-def _asked(ask: Callable[[], T], default: T) -> T:
-    """Return what an error says, or `default` where asking raises."""
-    try:
-        return ask()
-    except BaseException:  # noqa: BLE001 - the class may be a user's, and raise SystemExit
-        return default
-
-
-def _text(ask: Callable[[], object], characters: int) -> str:
-    """Return a text that an error says, fit to be stored; empty where it says none."""
-
-    def plain() -> str:
-        said = ask()
-        # a subclass of str may have methods of its own: only the characters are taken
-        return str.__str__(said) if isinstance(said, str) else ""
-
-    return storable_text(_asked(plain, "")[:characters])
-
-
-def _type_name(kind: type[BaseException]) -> str:
-    # through `type` itself: a metaclass may have its own idea of a name
-    return storable_text(type.__getattribute__(kind, "__qualname__"))[:_MAX_NAME]
-
-
-def _is(error: BaseException, kind: type[E]) -> TypeGuard[E]:
-    """As `isinstance`, which would also ask the object for its `__class__`."""
-    return issubclass(type(error), kind)
-
-
 def _code(error: BaseException) -> str:
-    if _is(error, InvalidInputError):
-        return _text(lambda: error.code, _MAX_NAME) or InvalidInputError.code
-    if _is(error, UnavailableError):
-        return _text(lambda: error.code, _MAX_NAME) or UnavailableError.code
-    if not _is(error, ExecutionError):
+    if is_a(error, InvalidInputError):
+        return asked_text(lambda: error.code, _MAX_NAME) or InvalidInputError.code
+    if is_a(error, UnavailableError):
+        return asked_text(lambda: error.code, _MAX_NAME) or UnavailableError.code
+    if not is_a(error, ExecutionError):
         return ExecutionError.code
-    usual = PermanentError.code if _is(error, PermanentError) else ExecutionError.code
-    return _text(lambda: error.code, _MAX_NAME) or usual
+    usual = PermanentError.code if is_a(error, PermanentError) else ExecutionError.code
+    return asked_text(lambda: error.code, _MAX_NAME) or usual
 
 
 def _retryable(error: BaseException) -> bool:
-    if not _is(error, ExecutionError):
-        return not _is(error, InvalidInputError)
-    usual = not _is(error, PermanentError)
-    said: object = _asked(lambda: error.retryable, usual)
+    if not is_a(error, ExecutionError):
+        return not is_a(error, InvalidInputError)
+    usual = not is_a(error, PermanentError)
+    said: object = asked(lambda: error.retryable, usual)
     return said if isinstance(said, bool) else usual
 
 
 def _rate_limited(error: BaseException, message: str) -> ProviderRateLimitedError | None:
-    if not _is(error, ProviderRateLimitedError):
+    if not is_a(error, ProviderRateLimitedError):
         return None
-    seconds: object = _asked(lambda: error.retry_after, None)
+    seconds: object = asked(lambda: error.retry_after, None)
     return ProviderRateLimitedError(
         message,
         retry_after=_seconds(seconds),
-        provider=_text(lambda: error.provider, _MAX_NAME) or None,
-        model=_text(lambda: error.model, _MAX_NAME) or None,
+        provider=asked_text(lambda: error.provider, _MAX_NAME) or None,
+        model=asked_text(lambda: error.model, _MAX_NAME) or None,
     )
 
 
 def _retry_after(error: BaseException) -> float | None:
-    if not _is(error, ProviderError):
+    if not is_a(error, ProviderError):
         return None
-    return _seconds(_asked(lambda: error.retry_after, None))
+    return _seconds(asked(lambda: error.retry_after, None))
 
 
 def _seconds(said: object) -> float | None:
     if type(said) not in (int, float):
         return None
-    seconds = _asked(lambda: float(said), -1.0)  # type: ignore[arg-type]
+    seconds = asked(lambda: float(said), -1.0)  # type: ignore[arg-type]
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _details(error: BaseException) -> JsonObject:
     """Return what an error says of itself; agents may have put anything there."""
-    said: dict[Any, Any] = _asked(lambda: dict(getattr(error, "details", {})), {})
-    text = _asked(lambda: storable(said), None)
-    if text is None:
-        text = _asked(lambda: storable(dict(_as_texts(said))), "{}")
+    text = asked_object(lambda: getattr(error, "details", {}), MAX_MESSAGE)
     if len(text) > MAX_DETAILS:
         return {"details_left_out": len(text)}
     plain: JsonObject = loads(text)
@@ -201,25 +165,17 @@ def _details(error: BaseException) -> JsonObject:
     }
 
 
-def _as_texts(said: dict[Any, Any]) -> list[tuple[str, str]]:
-    def text(value: object) -> str:
-        # the default for what can't say what it is names nothing of its own
-        return _text(lambda: str(value), MAX_MESSAGE) or "?"
-
-    return [(text(name), text(value)) for name, value in said.items()]
-
-
 def _traceback(error: BaseException, last_line: str) -> str:
     """Format the traceback; of a chain that is too long or can't be formatted only the last part.
 
     Formatting takes a millisecond for each error that is the cause or context of another one, or
     is in a group.
     """
-    lines = _asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
+    lines = asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
     if lines is None:
-        own: list[str] = _asked(lambda: traceback.format_tb(error.__traceback__), [])
+        own: list[str] = asked(lambda: traceback.format_tb(error.__traceback__), [])
         lines = ["Traceback (most recent call last):\n", *own, f"{last_line}\n"]
-    return redact_text(storable_text(_asked(lambda: "".join(lines)[-MAX_TRACEBACK:], "")))
+    return redact_text(storable_text(asked(lambda: "".join(lines)[-MAX_TRACEBACK:], "")))
 
 
 def _is_long(error: BaseException) -> bool:
@@ -230,7 +186,7 @@ def _is_long(error: BaseException) -> bool:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        grouped = each.exceptions if _is(each, BaseExceptionGroup) else ()
+        grouped = each.exceptions if is_a(each, BaseExceptionGroup) else ()
         if len(seen) + len(grouped) > _MAX_CHAIN:
             return True
         left += [one for one in (each.__cause__, each.__context__, *grouped) if one is not None]

@@ -298,3 +298,76 @@ def ask_for_ever(ctx: ChildContext) -> str:
     except SoftTimeLimit:
         return "nobody was there"
     return "somebody was there"
+
+
+class _Odd(Exception):  # noqa: N818 - what it lacks is what is tested
+    """Raises wherever it is asked what it is."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"__class__", "retryable", "code", "details", "retry_after", "__notes__"}:
+            raise LookupError(name)
+        return super().__getattribute__(name)
+
+
+class _OddText(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+    __repr__ = __str__
+
+
+class _OddExit(SystemExit):
+    def __repr__(self) -> str:
+        raise LookupError("no text")
+
+    __str__ = __repr__
+
+
+class _OddDetails(RetryableError):  # noqa: N818
+    def __init__(self) -> None:
+        super().__init__("odd details")
+        self.details = {"a": {1, 2}, 5: float("nan")}  # type: ignore[dict-item]
+
+
+class _OddCode(RetryableError):  # noqa: N818
+    code = 5  # type: ignore[assignment]
+    retryable = "yes"  # type: ignore[assignment]
+
+
+class _Exiting(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class _OddNotes(Exception):  # noqa: N818
+    """Python formats a traceback with the notes of its error."""
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        sys.exit(3)
+
+
+UNTOLD: dict[str, Callable[[], BaseException]] = {
+    "asked anything": _Odd,
+    "no text": _OddText,
+    "half a character": lambda: ValueError("half \ud800 and \x00"),
+    "an exit without a text": _OddExit,
+    "details that are no JSON": _OddDetails,
+    "a code that is no text": lambda: _OddCode("odd code"),
+    "a text that ends the process": _Exiting,
+    "notes that end the process": lambda: _OddNotes("odd notes"),
+    "a cause without a text": lambda: _caused_by(_OddText()),
+}
+"""Errors that can't be described as others are."""
+
+
+def _caused_by(cause: BaseException) -> BaseException:
+    error = ValueError("caused")
+    error.__cause__ = cause
+    return error
+
+
+@celeriac.agent("raise_untold")
+def raise_untold(what: str) -> None:
+    error = UNTOLD[what]()
+    raise error

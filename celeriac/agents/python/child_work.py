@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,10 +22,13 @@ from celeriac.domain.errors import (
     ChildCrashedError,
     InvalidInputError,
     MemoryLimitError,
+    PermanentError,
     ProviderError,
     SoftTimeLimit,
 )
+from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
 from celeriac.kit.guard import release_reserve
+from celeriac.kit.jsontypes import loads, storable_text
 
 MAX_MESSAGE = 10_000
 MAX_TRACEBACK = 50_000
@@ -130,18 +135,25 @@ def _listen(commands: BinaryIO, limit: _SoftLimit, questions: ChildQuestions) ->
 
 
 def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(error, MemoryError):
+    """Say what is known of an error; never raises, whatever the error's class does."""
+    if is_a(error, MemoryError):
         release_reserve()
     described = _describe(error, start)
+    ours = is_a(described, CeleriacError)
+    name = type.__getattribute__(type(error), "__name__")
+    message = asked_text(lambda: str(described), sys.maxsize) or name
     return {
-        "type": type(error).__name__,
-        "message": _cut(str(described) or type(error).__name__, MAX_MESSAGE),
-        "traceback": _cut(_traceback(error), MAX_TRACEBACK),
-        "code": described.code if isinstance(described, CeleriacError) else None,
-        "retryable": not isinstance(described, InvalidInputError)
-        and getattr(described, "retryable", True) is True,
-        "retry_after": error.retry_after if isinstance(error, ProviderError) else None,
-        "details": dict(described.details) if isinstance(described, CeleriacError) else {},
+        "type": name,
+        "message": _cut(message, MAX_MESSAGE),
+        "traceback": _cut(_traceback(error, f"{name}: {message}"), MAX_TRACEBACK),
+        "code": (asked_text(lambda: getattr(described, "code", None), MAX_MESSAGE) or None)
+        if ours
+        else None,
+        "retryable": _retryable(described),
+        "retry_after": _retry_after(error),
+        "details": loads(asked_object(lambda: getattr(described, "details", {}), MAX_MESSAGE))
+        if ours
+        else {},
     }
 
 
@@ -151,21 +163,44 @@ def _describe(error: BaseException, start: Mapping[str, Any]) -> BaseException:
         MemoryError: lambda: MemoryLimitError(
             f"memory limit of {start['job']['limits']['memory_mb']} MB exceeded"
         ),
-        SystemExit: lambda: ChildCrashedError(f"the function ended its process: {error!r}"),
+        SystemExit: lambda: ChildCrashedError(
+            "the function ended its process: "
+            + (asked_text(lambda: repr(error), MAX_MESSAGE) or type_name(type(error)))
+        ),
         KeyboardInterrupt: lambda: ChildCrashedError("the function was interrupted by SIGINT"),
     }
     for kind, words in describe.items():
-        if isinstance(error, kind):
+        if is_a(error, kind):
             return words()
     return error
 
 
-def _traceback(error: BaseException) -> str:
+def _retryable(error: BaseException) -> bool:
+    if is_a(error, InvalidInputError):
+        return False
+    usual = not is_a(error, PermanentError)
+    said: object = asked(lambda: getattr(error, "retryable", usual), usual)
+    return said if isinstance(said, bool) else usual
+
+
+def _retry_after(error: BaseException) -> float | None:
+    if not is_a(error, ProviderError):
+        return None
+    said: object = asked(lambda: error.retry_after, None)
+    return float(said) if type(said) in (int, float) and math.isfinite(said) else None  # type: ignore[arg-type]
+
+
+def _traceback(error: BaseException, last_line: str) -> str:
     """Format a traceback that begins with the user's code, where it reached that."""
     begin = error.__traceback__
     while begin is not None and begin.tb_frame.f_code.co_filename in _OWN_FILES:
         begin = begin.tb_next
-    return "".join(traceback.format_exception(type(error), error, begin or error.__traceback__))
+    begin = begin or error.__traceback__
+    whole = asked(lambda: "".join(traceback.format_exception(type(error), error, begin)), None)
+    if whole is None:
+        own = "".join(asked(lambda: traceback.format_tb(begin), []))
+        whole = f"Traceback (most recent call last):\n{own}{last_line}\n"
+    return storable_text(whole)
 
 
 def _cut(text: str, length: int) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.python.runner import PythonRunner
-from celeriac.domain.errors import ChildCrashedError, MemoryLimitError
+from celeriac.domain.errors import CeleriacError, ChildCrashedError, MemoryLimitError
 from celeriac.domain.task import Limits
 from celeriac.kit.process import identify, still_running
+from celeriac.services.failures import describe
+from tests.support.agent_functions import UNTOLD
 from tests.support.run_context import RecordingContext, python_job
 from tests.support.waiting import wait_until
 
@@ -89,3 +91,18 @@ async def test_a_child_killed_from_outside_takes_its_processes_along(
         await running
 
     assert not [each for each in family if each and still_running(each)]
+
+
+@pytest.mark.parametrize("what", UNTOLD)
+async def test_an_error_that_can_not_be_described_is_a_failure_and_no_crash(
+    runner: PythonRunner, context: RecordingContext, what: str
+) -> None:
+    with pytest.raises(CeleriacError) as raised:
+        await runner.run(python_job("raise_untold", what=what), context)
+
+    failure = describe(raised.value, attempt=1).failure
+    expected = "child_crashed" if what == "an exit without a text" else "agent_failed"
+    assert failure.code == expected
+    assert "no result" not in failure.message
+    assert failure.details["type"] == type(UNTOLD[what]()).__name__
+    assert "in raise_untold" in failure.details["traceback"]
