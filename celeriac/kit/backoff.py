@@ -2,6 +2,13 @@
 
 import random
 
+_MOST_DOUBLINGS = 30
+
+
+def grown(first: float, doublings: int, longest: float) -> float:
+    """Return `first` seconds, doubled so many times, at most `longest`."""
+    return min(first * 2.0 ** min(doublings, _MOST_DOUBLINGS), longest)
+
 
 class Backoff:
     """The pauses of one client: each twice as long as the one before, up to a longest."""
@@ -19,9 +26,9 @@ class Backoff:
 
     def failed(self) -> float:
         """Note a failed try; return how many seconds to wait before the next."""
-        pause = min(self._first * 2.0 ** min(self._tries, 30), self._longest)
+        pause = grown(self._first, self._tries, self._longest)
         self._tries += 1
-        return float(pause * random.uniform(0.5, 1.0))
+        return pause * random.uniform(0.5, 1.0)
 
     def succeeded(self) -> bool:
         """Note a try that succeeded; return whether the one before had failed."""

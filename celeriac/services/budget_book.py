@@ -22,6 +22,7 @@ from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.usage import PlannedCall
+from celeriac.kit.backoff import grown
 from celeriac.services.budget_answers import answer_all
 from celeriac.services.budget_words import (
     check_price,
@@ -191,8 +192,7 @@ class BudgetBook:
                 )
 
         parks = await patiently_in(self._threads, count, seconds=_PATIENCE_SECONDS)
-        seconds: float = min(_BUSY_SECONDS * 2 ** min(parks, 10), _LONGEST_BUSY_SECONDS)
-        return seconds * random.uniform(1, 2)
+        return grown(_BUSY_SECONDS, parks, _LONGEST_BUSY_SECONDS) * random.uniform(1, 2)
 
     def _settle(self, ticket: UUID, cost: Decimal, tokens: int) -> bool:
         with self._database.statement() as connection:

@@ -41,6 +41,7 @@ from celeriac.domain.prompt import Budget, compiled
 from celeriac.domain.retry import RetryPolicy
 from celeriac.domain.schema import check_schema
 from celeriac.domain.states import Status
+from celeriac.kit.backoff import grown
 from celeriac.kit.loop import LeftBehindError, LoopEndedError, LoopThread, Running
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.logs import Step, bound
@@ -341,7 +342,7 @@ def _fault(
 
 def _handed_back(failure: Failure, claim: Claim) -> HandedBack:
     """Give the attempt back, not at once, for a fault that is not its agent's."""
-    seconds = min(2.0 ** min(claim.lease.attempt, 10), _LONGEST_BACK_SECONDS)
+    seconds = grown(1.0, claim.lease.attempt, _LONGEST_BACK_SECONDS)
     return HandedBack(failure, seconds * random.uniform(0.5, 1))
 
 

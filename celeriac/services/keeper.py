@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.kit.backoff import grown
 
 logger = structlog.get_logger(__name__)
 
@@ -77,8 +78,8 @@ class MaintenanceRunner:
                 pause = max(job.seconds - (time.monotonic() - began), _SHORTEST_PAUSE)
             else:
                 failures += 1
-                grown = min(job.seconds * 2 ** min(failures, 10), max(longest, job.seconds))
-                pause = grown * random.uniform(*_SPREAD)
+                seconds = grown(job.seconds, failures, max(longest, job.seconds))
+                pause = seconds * random.uniform(*_SPREAD)
 
 
 def _once(job: MaintenanceJob) -> float | None:

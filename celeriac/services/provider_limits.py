@@ -15,6 +15,7 @@ from celeriac.domain.errors import DatabaseUnavailableError, ProviderRateLimited
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
 from celeriac.domain.rate import Rate, Refused, Taken, demands
 from celeriac.domain.usage import PlannedCall
+from celeriac.kit.backoff import grown
 from celeriac.kit.threads import Threads
 from celeriac.services.patience import patiently
 from celeriac.services.ports import RateLimiter
@@ -95,7 +96,7 @@ class ProviderLimits:
         parks = self._parks(execution_id)
         if played:
             return _parked_by(error, 0.0) if parks < MAX_PARKS else None
-        backoff = min(_FIRST_BACKOFF * 2 ** min(parks, 10), _LONGEST_SECONDS)
+        backoff = grown(_FIRST_BACKOFF, parks, _LONGEST_SECONDS)
         seconds = min(error.retry_after or backoff, _LONGEST_BAN_SECONDS)
         if error.provider and error.model:
             self._hold_back(error.provider, error.model, seconds)

@@ -16,6 +16,7 @@ from celeriac.domain.agent.tools import OnExpiry
 from celeriac.domain.approval import Answer, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.execution import Lease
+from celeriac.kit.backoff import grown
 from celeriac.logs import Step
 from celeriac.services.patience import patiently_in
 from celeriac.services.ports import LiveEvents
@@ -135,7 +136,7 @@ class _Watch:
                 # Whatever it is, the attempts that wait have nobody else who would tell them.
                 failures += 1
                 logger.exception("questions.look_failed", failures=failures)
-            pause.wait(min(_LOOK_SECONDS * 2 ** min(failures, 10), _LONGEST_PAUSE_SECONDS))
+            pause.wait(grown(_LOOK_SECONDS, failures, _LONGEST_PAUSE_SECONDS))
 
     def _end(self, approval_id: UUID, closed: Closed) -> None:
         with self._lock:

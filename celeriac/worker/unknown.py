@@ -13,6 +13,7 @@ import structlog
 
 from celeriac.adapters.celery_app import OWN_QUEUES
 from celeriac.adapters.dropped import dropped_messages
+from celeriac.kit.backoff import grown
 from celeriac.logs import clip
 
 logger = structlog.get_logger(__name__)
@@ -88,7 +89,7 @@ class UnknownTasks:
         if count > 1:
             mixed = time.monotonic() - self._known_at.get(queue, -_MIXED_SECONDS) < _MIXED_SECONDS
             longest = _LONGEST_MIXED_PAUSE if mixed else _LONGEST_PAUSE
-            pause = min(_FIRST_PAUSE * 2 ** min(count - 2, 16), longest)
+            pause = grown(_FIRST_PAUSE, count - 2, longest)
             consumer = self._consumer.task_consumer
             consumer.cancel_by_queue(queue)
             self._paused.add(queue)
