@@ -23,6 +23,7 @@ from celeriac.domain.errors import (
     ProviderError,
     ProviderRateLimitedError,
     UnavailableError,
+    WorkerMisconfiguredError,
 )
 from celeriac.domain.outcome import Failed, Failure, MustWaitError, Parked, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
@@ -59,6 +60,8 @@ class Raised:
 
     Not so for a statement that took too long: it may take too long every time.
     """
+    worker_lacks: bool
+    """Whether this worker lacks what the agent needs, and another may have it."""
     rate_limited: ProviderRateLimitedError | None
     """A copy of the error where the provider asks to slow down."""
 
@@ -89,6 +92,7 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
         retry_after=_retry_after(error),
         not_its_own=_is(error, BusyError)
         or (_is(error, DatabaseUnavailableError) and not _is(error, DatabaseTimeoutError)),
+        worker_lacks=_is(error, WorkerMisconfiguredError),
         rate_limited=_rate_limited(error, failure.message),
     )
 
