@@ -1,6 +1,9 @@
 """A worker that lacks what an agent needs, beside others and alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from celeriac.db import workers
 from celeriac.db.workers import WorkerReport
@@ -12,6 +15,13 @@ from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.executing import Worker
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    started = LoopThread()
+    yield started
+    started.close()
 
 
 async def _lacks(job: Job, context: RunContext) -> JsonValue:
@@ -31,14 +41,14 @@ def _beside(core: Core, hostname: str, queue: str) -> None:
 def test_alone_it_fails_at_once(core: Core, tmp_path: Path, loop: LoopThread) -> None:
     _beside(core, "w", "default")
     _beside(core, "other", "elsewhere")
-    execution = core.submit()
+    execution = core.queued()
     Worker(core, tmp_path, loop, _lacks).run(execution)
     found = core.get(execution)
     assert (found.status, found.error_code) == (Status.FAILED, "agent_misconfigured")
 
 
 def test_beside_another_it_hands_back(core: Core, tmp_path: Path, loop: LoopThread) -> None:
-    execution = core.submit()
+    execution = core.queued()
     _beside(core, "other", core.get(execution).queue)
     Worker(core, tmp_path, loop, _lacks).run(execution)
     found = core.get(execution)
