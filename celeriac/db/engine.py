@@ -1,5 +1,6 @@
 """Connections to PostgreSQL, the units of work on them, and what their errors mean."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +37,7 @@ _BUSY = (
 )
 _TIMEOUT = "57014"  # query cancelled: the statement time-out, or an operator
 _READ_ONLY = "25006"
+_DISK_FULL = "53100"
 _REFUSED = (
     "22",  # data exceptions
     "23",  # constraint violations
@@ -94,6 +96,8 @@ class Database:
             },
         )
         event.listen(self.engine, "handle_error", _leave_read_only_server)
+        event.listen(self.engine, "handle_error", self._note_full_disk)
+        self._disk_full_at: float | None = None
         self.threads = Threads("database", connections)
         """For coroutines that read or write: as many threads as there are connections."""
         self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
@@ -112,6 +116,15 @@ class Database:
         """
         with _translated(self.address), self.engine.connect() as connection:
             yield connection
+
+    def disk_full_within(self, seconds: float) -> bool:
+        """Whether a statement of this process met a full disk of the server so lately."""
+        met = self._disk_full_at
+        return met is not None and time.monotonic() - met < seconds
+
+    def _note_full_disk(self, context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == _DISK_FULL:
+            self._disk_full_at = time.monotonic()
 
     def close(self) -> None:
         """Close all idle connections; those in use are closed when they come back."""

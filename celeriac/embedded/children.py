@@ -39,9 +39,14 @@ class ChildRecord:
         self._children: dict[str, Child] = {}
 
     def add(self, child: Child) -> None:
-        """Remember a process, in place of an earlier one of the same name."""
+        """Remember a process, in place of an earlier one of the same name.
+
+        Where that can't be written (a full disk), the process runs even so. The next change that
+        is written names it; it also dies with the stack itself (`kit.process`).
+        """
         self._children[child.name] = child
-        self._write()
+        with suppress(HomeUnusableError):
+            self._write()
 
     def remove(self, name: str) -> None:
         """Forget a process that has ended.

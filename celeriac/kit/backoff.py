@@ -1,13 +1,14 @@
 """Growing pauses between tries, spread so that many clients don't all come back at once."""
 
+import math
 import random
 
 _MOST_DOUBLINGS = 30
 
 
-def grown(first: float, doublings: int, longest: float) -> float:
+def grown(first: float, doublings: float, longest: float) -> float:
     """Return `first` seconds, doubled so many times, at most `longest`."""
-    return min(first * 2.0 ** min(doublings, _MOST_DOUBLINGS), longest)
+    return min(first * math.pow(2.0, min(doublings, _MOST_DOUBLINGS)), longest)
 
 
 class Backoff:

@@ -49,6 +49,7 @@ from celeriac.services.active import ActiveAttempts
 from celeriac.services.attempt import Attempt, StopReason
 from celeriac.services.backing import Backing
 from celeriac.services.claim import ClaimAttempt
+from celeriac.services.elsewhere import OtherWorkers
 from celeriac.services.failures import Raised, describe, outcome_of
 from celeriac.services.finish import Finish
 from celeriac.services.notebook import Notebook
@@ -95,6 +96,7 @@ class Parts:
     workdirs: Path
     worker: str
     lease_seconds: float
+    others: OtherWorkers
     closing: Callable[[], bool]
     """Whether this process shuts down and must take nothing new."""
 
@@ -226,6 +228,8 @@ class Execute:
             came = describe(came, attempt=claim.lease.attempt)
         if not isinstance(came, Raised):
             return came
+        if came.worker_lacks and self._parts.others.may_run(claim):
+            came = replace(came, not_its_own=True)
         if came.rate_limited is not None:
             came = self._sent_away(came, came.rate_limited, claim, plan)
         return _ending(came, attempt, claim, plan)

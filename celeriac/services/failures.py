@@ -21,6 +21,7 @@ from celeriac.domain.errors import (
     ProviderError,
     ProviderRateLimitedError,
     UnavailableError,
+    WorkerMisconfiguredError,
 )
 from celeriac.domain.outcome import Failed, Failure, MustWaitError, Parked, Retry
 from celeriac.domain.retry import GiveUp, RetryPolicy, decide
@@ -55,6 +56,8 @@ class Raised:
 
     Not so for a statement that took too long: it may take too long every time.
     """
+    worker_lacks: bool
+    """Whether this worker lacks what the agent needs, and another may have it."""
     rate_limited: ProviderRateLimitedError | None
     """A copy of the error where the provider asks to slow down."""
 
@@ -85,6 +88,7 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
         retry_after=_retry_after(error),
         not_its_own=is_a(error, BusyError)
         or (is_a(error, DatabaseUnavailableError) and not is_a(error, DatabaseTimeoutError)),
+        worker_lacks=is_a(error, WorkerMisconfiguredError),
         rate_limited=_rate_limited(error, failure.message),
     )
 

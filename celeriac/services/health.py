@@ -10,6 +10,9 @@ from celeriac.domain.errors import UnavailableError
 
 OK = "ok"
 
+_DISK_FULL_SECONDS = 30.0
+"""How long a write that met a full disk counts: a probe writes nothing, so it can't find out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
@@ -42,13 +45,19 @@ class HealthChecks:
         self._worker_seconds = worker_seconds
 
     def readiness(self) -> Readiness:
-        """Check the database, its schema and Redis."""
+        """Check the database, its schema and Redis.
+
+        Writes nothing: a read-only server says so itself, a full disk is known from the last
+        statements of this process.
+        """
         checks = {"database": OK, "schema": OK, "redis": OK}
         try:
             with self._database.statement() as connection:
                 schema = migrate.schema(connection)
                 if server.read_only(connection):
                     checks["database"] = "is read-only"
+                elif self._database.disk_full_within(_DISK_FULL_SECONDS):
+                    checks["database"] = "refuses writes: its disk is full"
             if not schema.up_to_date:
                 checks["schema"] = (
                     f"is at revision {schema.current}, this release needs {schema.wanted}: "

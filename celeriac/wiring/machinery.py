@@ -17,6 +17,7 @@ from celeriac.services.budget_book import BudgetBook
 from celeriac.services.cancel import StopCancelled
 from celeriac.services.claim import ClaimAttempt
 from celeriac.services.conversations import Conversations
+from celeriac.services.elsewhere import OtherWorkers
 from celeriac.services.execute import Execute, Parts
 from celeriac.services.finish import Finish
 from celeriac.services.heartbeat import Heartbeat
@@ -142,6 +143,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         workdirs=places(settings).workdirs,
         worker=worker,
         lease_seconds=lease_seconds,
+        others=OtherWorkers(container.database, worker=worker, live_seconds=lease_seconds),
         closing=closing,
     )
     listener = CancelListener(settings.require_redis(), StopCancelled(container.database, active))

@@ -1,9 +1,10 @@
 """Messages of tasks that this worker doesn't know: they are left to the workers that do.
 
 Celery's own consumer throws them away. Here they go back to their queue. So that a task that nobody
-knows costs little: a worker that meets unknown tasks in a queue stops listening to that queue for a
-growing pause, and others find the messages there. Celeriac's own queues can't be paused for that;
-there a message is set aside for a while, and past a bound it is dropped, which the log tells.
+knows costs little, a worker that finds only unknown tasks in a queue stops listening to that queue
+for a growing pause, and others find the messages there. A known one behind them is brought forward.
+Celeriac's own queues can't be paused for that; there a message is set aside for a while, and past a
+bound it is dropped, which the log tells.
 """
 
 import time
@@ -13,15 +14,19 @@ import structlog
 
 from celeriac.adapters.celery_app import OWN_QUEUES
 from celeriac.adapters.dropped import dropped_messages
+from celeriac.adapters.queue_search import bring_known_forward
 from celeriac.kit.backoff import grown
 from celeriac.logs import clip
 
 logger = structlog.get_logger(__name__)
 
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 5.0
 _LONGEST_MIXED_PAUSE = 1.0
 """In a queue that also brings tasks of ours, which must not wait for long."""
+
+_PART_OF_A_ROUND = 0.1
+"""What a search counts that has not seen the whole queue: the next one goes on behind it."""
 
 _MIXED_SECONDS = 60.0
 _SET_ASIDE_SECONDS = 30.0
@@ -35,7 +40,7 @@ class UnknownTasks:
     def __init__(self, consumer: Any) -> None:
         """Act through `consumer`."""
         self._consumer = consumer
-        self._in_a_row: dict[str, int] = {}
+        self._rounds: dict[str, float] = {}
         self._known_at: dict[str, float] = {}
         self._set_aside = 0
         self._names: dict[str, None] = {}
@@ -54,7 +59,7 @@ class UnknownTasks:
     def known(self, queue: str) -> None:
         """Note that a known task came from `queue`."""
         self._known_at[queue] = time.monotonic()
-        self._in_a_row.pop(queue, None)
+        self._rounds.pop(queue, None)
 
     def leave(self, message: Any, name: str, queue: str) -> None:
         """Give a message back to its queue, now or later."""
@@ -80,21 +85,29 @@ class UnknownTasks:
         self._paused.clear()
 
     def _step_back(self, message: Any, queue: str) -> None:
-        """Put the message back, and listen to its queue again after a pause.
+        """Put the message back; where no known one is behind it, listen again after a pause.
 
-        Without a pause the first time: this worker asks last, so that another one gets it.
+        Nothing more the first time: this worker asks last, so that another one gets it.
         """
-        count = self._in_a_row.get(queue, 0) + 1
-        self._in_a_row[queue] = count
-        if count > 1:
-            mixed = time.monotonic() - self._known_at.get(queue, -_MIXED_SECONDS) < _MIXED_SECONDS
-            longest = _LONGEST_MIXED_PAUSE if mixed else _LONGEST_PAUSE
-            pause = grown(_FIRST_PAUSE, count - 2, longest)
-            consumer = self._consumer.task_consumer
-            consumer.cancel_by_queue(queue)
-            self._paused.add(queue)
-            self._later(pause, lambda: self._listen_again(queue, consumer))
         self._requeue(message)
+        rounds = self._rounds.get(queue)
+        if rounds is None:
+            self._rounds[queue] = 0.0
+        elif queue not in self._paused:
+            consumer = self._consumer.task_consumer
+            found = bring_known_forward(consumer.channel, queue, self._consumer.strategies)
+            if not found.known:
+                self._rounds[queue] = rounds + (1 if found.all_seen else _PART_OF_A_ROUND)
+                self._pause(queue, consumer)
+
+    def _pause(self, queue: str, consumer: Any) -> None:
+        """Stop listening to `queue`, the longer the more rounds brought unknown tasks alone."""
+        mixed = time.monotonic() - self._known_at.get(queue, -_MIXED_SECONDS) < _MIXED_SECONDS
+        longest = _LONGEST_MIXED_PAUSE if mixed else _LONGEST_PAUSE
+        consumer.cancel_by_queue(queue)
+        self._paused.add(queue)
+        pause = grown(_FIRST_PAUSE, max(self._rounds[queue] - 1, 0.0), longest)
+        self._later(pause, lambda: self._listen_again(queue, consumer))
 
     def _listen_again(self, queue: str, consumer: Any) -> None:
         """Listen to `queue` again, unless the connection is another one or somebody said not to."""

@@ -117,6 +117,43 @@ def test_a_flood_of_them_costs_a_worker_little(fleet: Fleet, valkey: ValkeyServe
     assert _waiting(valkey, "default") == 500
 
 
+def test_a_known_one_behind_many_of_them_is_reached_at_once(
+    fleet: Fleet, valkey: ValkeyServer
+) -> None:
+    """Pauses for each message would add up to a minute after a dozen of them."""
+    with redis.Redis.from_url(valkey.url(1)) as broker:
+        for _ in range(200):
+            broker.lpush("default", _unknown("default"))
+    execution = fleet.submit(fleet.task("noop", queue="default"))
+    sent = library_user(fleet, _SEND_ONE)["id"]
+    fleet.worker(options=("-I", plain_tasks.MODULE))
+    fleet.wait_status(execution, Status.COMPLETED, within=20)
+    assert library_user(fleet, _RESULT.format(id=sent).replace("60", "20")) == {"value": 7}
+    wait_until(lambda: _waiting(valkey, "default") == 200, "each unknown one is there once")
+
+
+def test_one_of_less_priority_is_reached_behind_them(fleet: Fleet, valkey: ValkeyServer) -> None:
+    with redis.Redis.from_url(valkey.url(1)) as broker:
+        for _ in range(200):
+            broker.lpush("default", _unknown("default", priority=0))
+    execution = fleet.submit(fleet.task("noop", queue="default", priority="low"))
+    fleet.worker()
+    fleet.wait_status(execution, Status.COMPLETED, within=20)
+
+
+def test_one_behind_more_than_a_search_looks_at_is_reached(
+    fleet: Fleet, valkey: ValkeyServer
+) -> None:
+    with redis.Redis.from_url(valkey.url(1)) as broker, broker.pipeline() as pipe:
+        for _ in range(3_000):
+            pipe.lpush("default", _unknown("default"))
+        pipe.execute()
+    execution = fleet.submit(fleet.task("noop", queue="default"))
+    fleet.worker()
+    fleet.wait_status(execution, Status.COMPLETED, within=20)
+    wait_until(lambda: _waiting(valkey, "default") == 3_000, "each unknown one is there once")
+
+
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_in_a_queue_of_ours_executions_go_on(fleet: Fleet, valkey: ValkeyServer, pool: str) -> None:
     """More of them than may be set aside: the rest is dropped, and counted."""
@@ -131,6 +168,7 @@ def test_in_a_queue_of_ours_executions_go_on(fleet: Fleet, valkey: ValkeyServer,
     fleet.wait_terminal([fleet.submit(task) for _ in range(20)])
 
 
-def _unknown(queue: str) -> bytes:
+def _unknown(queue: str, priority: int = 0) -> bytes:
     info = {"exchange": "", "routing_key": queue}
-    return json.dumps(envelope(task="shop.unheard", properties={"delivery_info": info})).encode()
+    properties = {"delivery_info": info, "priority": priority}
+    return json.dumps(envelope(task="shop.unheard", properties=properties)).encode()

@@ -14,6 +14,7 @@ from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.services.active import ActiveAttempts
 from celeriac.services.claim import ClaimAttempt
+from celeriac.services.elsewhere import OtherWorkers
 from celeriac.services.execute import Execute, Parts
 from celeriac.services.finish import Finish
 from celeriac.services.heartbeat import Heartbeat
@@ -59,6 +60,7 @@ class Worker:
             workdirs=workdir,
             worker="w",
             lease_seconds=LEASE_SECONDS,
+            others=OtherWorkers(used, worker="w", live_seconds=LEASE_SECONDS),
             closing=lambda: False,
         )
         self.execute = Execute(self.parts)

@@ -12,7 +12,7 @@ from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.domain.agent import CommandAgent, RunnerName
-from celeriac.domain.errors import AgentMisconfiguredError
+from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.outcome import Completed
 from celeriac.kit.process import ResourceLimits
 from celeriac.services.ports import Job, RunContext
@@ -75,14 +75,14 @@ class CommandRunner:
         """Return program and first arguments of a command; the program as an absolute path."""
         if name not in self._commands:
             known = ", ".join(sorted(self._commands)) or "none"
-            raise AgentMisconfiguredError(
+            raise WorkerMisconfiguredError(
                 f"There is no command {name!r} on this worker; {_SETTING} has: {known}.",
                 field="command",
             )
         program, *arguments = self._commands[name]
         found = shutil.which(program, path=environment.get("PATH", ""))
         if found is None or not Path(found).is_absolute():
-            raise AgentMisconfiguredError(
+            raise WorkerMisconfiguredError(
                 f"The program of the command {name!r} can't be run on this worker: {program} "
                 f"{_why_not(program)}. Install it there, or correct {_SETTING}.",
                 field="command",

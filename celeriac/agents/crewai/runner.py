@@ -28,7 +28,7 @@ from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice, Providers
 from celeriac.agents.tape import Tape, taping
 from celeriac.domain.agent import CrewaiAgent, CrewGraph, RunnerName
-from celeriac.domain.errors import AgentMisconfiguredError
+from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.outcome import Completed
 from celeriac.kit.jsontypes import JsonObject
 from celeriac.kit.process import ResourceLimits
@@ -92,7 +92,7 @@ class CrewaiRunner:
         tools = tool_servers_of(crew, self._servers)
         _require_memory(job.limits.memory_mb)
         if self._venv.state() is not State.READY:
-            raise AgentMisconfiguredError(self._venv.describe(), field="runner")
+            raise WorkerMisconfiguredError(self._venv.describe(), field="runner")
         logger.info(
             Step.AGENT_SET_UP,
             runner=self.name,

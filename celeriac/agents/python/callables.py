@@ -16,7 +16,11 @@ from typing import Any
 
 from celeriac.agents.python.functions import is_registered, registered_agents
 from celeriac.agents.python.loaded import LOADED
-from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    VariablesInvalidError,
+    WorkerMisconfiguredError,
+)
 from celeriac.kit.jsontypes import JsonObject
 
 CONTEXT_PARAMETER = "ctx"
@@ -85,7 +89,7 @@ def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
     """
     module_name, _, name = path.partition(":")
     if not _is_allowed(module_name, allowed_modules) and path not in registered_agents().values():
-        raise _wrong(
+        raise _lacks(
             path,
             f"{module_name} is not among the modules that agents may use. Add it, or its package, "
             "to CELERIAC_AGENT_MODULES and restart the workers",
@@ -116,6 +120,10 @@ def _wrong(path: str, reason: str) -> AgentMisconfiguredError:
     return AgentMisconfiguredError(f"The agent's function {path!r}: {reason}.", field="function")
 
 
+def _lacks(path: str, reason: str) -> WorkerMisconfiguredError:
+    return WorkerMisconfiguredError(f"The agent's function {path!r}: {reason}.", field="function")
+
+
 def _import(path: str, module_name: str) -> ModuleType:
     if module_name not in sys.modules:
         importlib.invalidate_caches()  # its file may be newer than our look into the directory
@@ -127,11 +135,11 @@ def _import(path: str, module_name: str) -> ModuleType:
                 f"the worker finds no module {error.name!r}. Install its package in the worker's "
                 "environment, or put its directory on PYTHONPATH"
             )
-            raise _wrong(path, reason) from None
-        raise _wrong(path, f"importing {module_name} failed: {error}") from error
+            raise _lacks(path, reason) from None
+        raise _lacks(path, f"importing {module_name} failed: {error}") from error
     except (Exception, SystemExit) as error:  # the module is the user's: anything may be raised
         reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
-        raise _wrong(path, reason) from error
+        raise _lacks(path, reason) from error
     LOADED.note()
     return module
 
@@ -144,7 +152,7 @@ def _attribute(path: str, module: ModuleType, name: str) -> Any:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         if LOADED.is_stale(module.__name__):
             hint = f", but {module.__file__} has changed since it was imported: restart the worker"
-        raise _wrong(path, f"the module {module.__name__} has no {name!r}{hint}") from None
+        raise _lacks(path, f"the module {module.__name__} has no {name!r}{hint}") from None
 
 
 def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:

@@ -34,6 +34,7 @@ from celeriac.domain.errors.failures import (
     TimeLimitError,
     ToolServerError,
     WorkerLostError,
+    WorkerMisconfiguredError,
 )
 from celeriac.domain.errors.refusals import (
     AnswerInvalidError,
@@ -139,4 +140,5 @@ __all__ = [
     "UnavailableError",
     "VariablesInvalidError",
     "WorkerLostError",
+    "WorkerMisconfiguredError",
 ]

@@ -135,6 +135,10 @@ class AgentMisconfiguredError(PermanentError):
     code = "agent_misconfigured"
 
 
+class WorkerMisconfiguredError(AgentMisconfiguredError):
+    """This worker lacks what the agent needs (a module, a command); another may have it."""
+
+
 class SpecificationUnreadableError(RetryableError):
     """This release can't read a stored task, agent or option: a newer one has written it."""
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from celeriac.db import workers
 from celeriac.db.workers import WorkerReport
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.ids import uuid7
 from celeriac.wiring import Container
 
@@ -56,3 +58,20 @@ def test_all_is_well(app_client: TestClient) -> None:
     assert ready.json() == {
         "status": "ok", "checks": {"database": "ok", "schema": "ok", "redis": "ok"},
     }  # fmt: skip
+
+
+def test_a_full_disk_that_a_statement_met_makes_it_not_ready(
+    app_client: TestClient, container: Container
+) -> None:
+    full = text("DO $$ BEGIN RAISE 'No space left on device' USING ERRCODE = '53100'; END $$")
+    with (
+        pytest.raises(DatabaseUnavailableError, match="No space left"),
+        container.database.statement() as connection,
+    ):
+        connection.execute(full)
+    ready = app_client.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["status"] == "unavailable"
+    assert ready.json()["checks"]["database"] == "refuses writes: its disk is full"
+    assert container.database.disk_full_within(60)
+    assert not container.database.disk_full_within(0), "it must not count for ever"

@@ -116,6 +116,18 @@ def test_leftovers_are_ended_and_strangers_with_their_pids_are_not(home: Home) -
             process.wait()
 
 
+def test_a_record_that_cannot_be_written_keeps_nothing_from_running(home: Home) -> None:
+    """As on a full disk; what is written later names those that could not be written."""
+    record = ChildRecord(home)
+    home.children_file.mkdir()
+    record.add(Child("first", 1, 1, stop_signal=15))
+    home.children_file.rmdir()
+    record.add(Child("second", 2, 2, stop_signal=15))
+    stored = home.children_file.read_text()
+    assert "first" in stored
+    assert "second" in stored
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": "other", "children": [{}]}'])
 def test_a_damaged_record_of_children_counts_as_empty(home: Home, text: str) -> None:
     home.children_file.write_text(text)
