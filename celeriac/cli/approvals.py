@@ -103,7 +103,10 @@ def link(session: Session, approval: ApprovalId) -> None:
 def revoke_links(session: Session, approval: ApprovalId) -> None:
     """Make all links to a question void, those of notices included."""
     session.client.approvals.revoke_links(approval)
-    session.output.say(f"The links to {approval} work no more.")
+    if session.output.as_json:
+        session.output.json({"id": approval, "links_revoked": True})
+    else:
+        session.output.say(f"The links to {approval} work no more.")
 
 
 @connected

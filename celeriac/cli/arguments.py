@@ -1,5 +1,6 @@
 """What Celery's worker is started with: our defaults, unless the same was said otherwise."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -23,7 +24,8 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
 
     The pool is `threads`; with `--autoscale`, which threads can't do, `prefork`. Concurrency is
     100 in threads and Celery's own choice in other pools. `queues` are listened to unless `given`
-    names queues. Raises UsageProblemError for a pool that a worker can't use.
+    names queues. The node's name has the id of this process, so that two workers of one host are
+    told apart. Raises UsageProblemError for a pool that a worker can't use.
     """
     from celeriac.adapters.celery_app import pool_refusal
 
@@ -40,7 +42,7 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
     if not _has(given, "-Q", "--queues"):
         defaults.append(f"--queues={','.join(queues)}")
     if not _has(given, "-n", "--hostname"):
-        defaults.append("--hostname=celeriac@%h")
+        defaults.append(f"--hostname=celeriac-{os.getpid()}@%h")
     if not _has(given, "-l", "--loglevel"):
         defaults.append("--loglevel=INFO")
     defaults += [flag for flag in _QUIET if not _has(given, flag)]

@@ -12,7 +12,8 @@ from celeriac.cli.system.ports import choose_port, reachable_url
 from celeriac.cli.system.programs import WORKER, Programs, WorkerReady
 from celeriac.db import migrate
 from celeriac.db.engine import Database
-from celeriac.embedded.endpoints import Endpoints
+from celeriac.embedded.endpoints import Endpoints, find_running_stack
+from celeriac.embedded.errors import AlreadyRunningError
 from celeriac.embedded.home import Home
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.supervisor import Supervisor
@@ -71,6 +72,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
     """
     # not load_settings: the stack that runs in this home is the one started here
     settings = Settings.load(**({"home": options.home} if options.home else {}))
+    _refuse_second(Home.at(settings.home))
     host = options.host or settings.api.host
     port = choose_port(host, settings.api.port if options.port is None else options.port)
     stack = Stack(_stack_options(settings, options), terminal)
@@ -110,6 +112,13 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
             )
         finally:
             database.close()
+
+
+def _refuse_second(home: Home) -> None:
+    """Raise AlreadyRunningError where this home's stack runs, which may hold the port."""
+    stack = find_running_stack(home)
+    if stack is not None:
+        raise AlreadyRunningError(home.root, stack.supervisor.pid, api_url=stack.api_url)
 
 
 def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:

@@ -66,7 +66,11 @@ def test_a_second_one_in_the_same_home_says_who_runs(up: RunningUp, commands: Co
     assert result.code == 1
     assert result.err.startswith("error: Celeriac is already running in")
     assert f"process {up.program.pid}" in result.err
+    assert up.facts["api_url"] in result.err
     assert "[already_running]" in result.err
+    port = up.facts["api_url"].rpartition(":")[2]
+    same = commands.run("up", "--port", port, "--no-model")
+    assert (same.code, "[already_running]" in same.err) == (1, True), "no other program has it"
     assert commands.ask("doctor")["ok"], "the first one still works"
 
 
