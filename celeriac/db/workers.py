@@ -39,7 +39,7 @@ class WorkerReport:
     messages_dropped: int = 0
     """How many messages its consumer has dropped, because they were no tasks."""
     unknown_tasks: Sequence[str] = ()
-    """Names of tasks that came and that it doesn't know."""
+    """Names of tasks that came in the last five minutes and that it doesn't know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,8 @@ def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
     if unknown:
         yield doubtful(
             "messages",
-            f"of tasks that a worker doesn't know: {', '.join(unknown)}",
+            "of tasks that a worker doesn't know came in the last five minutes: "
+            f"{', '.join(unknown)}",
             "Start a worker that loads their module: `celeriac worker --include MODULE`.",
         )
 
