@@ -42,11 +42,16 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
     if not _has(given, "-Q", "--queues"):
         defaults.append(f"--queues={','.join(queues)}")
     if not _has(given, "-n", "--hostname"):
-        defaults.append(f"--hostname=celeriac-{os.getpid()}@%h")
+        defaults.append(f"--hostname={node_name()}@%h")
     if not _has(given, "-l", "--loglevel"):
         defaults.append("--loglevel=INFO")
     defaults += [flag for flag in _QUIET if not _has(given, flag)]
     return [*defaults, *given]
+
+
+def node_name() -> str:
+    """Return what the worker that this process starts or becomes is called on its host."""
+    return f"celeriac-{os.getpid()}"
 
 
 def include_arguments(modules: Sequence[str]) -> list[str]:

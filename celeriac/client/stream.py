@@ -77,11 +77,11 @@ class Stream:
             elif time.monotonic() - alive > _PATIENCE_SECONDS:
                 raise failure
             if failure is not None and not _passed(deadline):
-                self._say_away(True)
+                self._say_away(away=True)
             if not self.ended:
                 time.sleep(_PAUSE_SECONDS)
 
-    def _say_away(self, away: bool) -> None:
+    def _say_away(self, *, away: bool) -> None:
         if away is not self._is_away:
             self._is_away = away
             self._on_away(away)
@@ -95,12 +95,12 @@ class Stream:
         with connect_sse(self._http, "GET", self._path, headers=headers, timeout=timeout) as source:
             if source.response.status_code == _NO_CONTENT:
                 self.ended = True
-                self._say_away(False)
+                self._say_away(away=False)
                 return
             if source.response.is_error:
                 source.response.read()
                 raise ClientError.of(source.response)
-            self._say_away(False)
+            self._say_away(away=False)
             for sent in source.iter_sse():
                 if sent.data:  # not so on a sign of life: httpx-sse makes an event of a comment
                     yield self._read(sent)

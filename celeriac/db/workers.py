@@ -92,6 +92,17 @@ def slots(connection: Connection, *, within_seconds: float) -> Mapping[str | Non
     return {queue: int(count) for queue, count in rows}
 
 
+_RUNNING = text("""
+SELECT count(*) FROM executions
+WHERE status = 'running' AND starts_with(worker_hostname, :node)
+""")
+
+
+def running_on(connection: Connection, node: str) -> int:
+    """Return how many executions run on Celery nodes whose names begin with `node`."""
+    return int(connection.execute(_RUNNING, {"node": node}).scalar_one())
+
+
 def forget(connection: Connection, *, older_than_seconds: float) -> int:
     """Delete the rows of processes that are long gone; return how many."""
     horizon = func.now() - text("make_interval(secs => :age)").bindparams(age=older_than_seconds)

@@ -88,6 +88,16 @@ def _judge_queues(
             )
 
 
+def check_notices(settings: Settings) -> Iterator[Finding]:
+    """Yield whether notices of questions have links, where a webhook is told of them."""
+    if settings.approvals.webhook is not None and settings.public_url is None:
+        yield doubtful(
+            "notices",
+            "CELERIAC_APPROVALS_WEBHOOK is told of questions without links that answer them",
+            "Set CELERIAC_PUBLIC_URL, where people reach the API with a browser.",
+        )
+
+
 def check_api(server: Server | CommandError) -> Iterator[Finding]:
     """Yield whether the API answers and accepts the key. A CommandError is why none is known."""
     if isinstance(server, CommandError):
