@@ -60,16 +60,21 @@ def include_arguments(modules: Sequence[str]) -> list[str]:
     Raises UsageProblemError where one can't be found, here or among what is installed.
     """
     names = [name.strip() for each in modules for name in each.split(",") if name.strip()]
+    check_modules(names, "--include")
+    return [f"--include={','.join(names)}"] if names else []
+
+
+def check_modules(names: Sequence[str], source: str) -> None:
+    """Raise UsageProblemError where there is no module of a name that `source` gives."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     for name in names:
         if not _exists(name):
             raise UsageProblemError(
-                f"--include {name}: there is no module of that name in this directory or among "
+                f"{source} {name}: there is no module of that name in this directory or among "
                 "the installed packages."
             )
-    return [f"--include={','.join(names)}"] if names else []
 
 
 def _exists(module: str) -> bool:

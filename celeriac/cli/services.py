@@ -98,11 +98,12 @@ def worker(context: typer.Context, include: Include = None, home: Home = None) -
       celery -A celeriac worker --help         Celery's own options
     """
     from celeriac.adapters.celery_app import QUEUES
-    from celeriac.cli.arguments import include_arguments, worker_arguments
+    from celeriac.cli.arguments import check_modules, include_arguments, worker_arguments
 
     _help_if_asked(context)
     arguments = worker_arguments([*include_arguments(include or ()), *context.args], QUEUES)
-    _prepare(home, "The worker", broker_needed=True)
+    settings = _prepare(home, "The worker", broker_needed=True)
+    check_modules(settings.celery.include, "CELERIAC_CELERY_INCLUDE")
     _become_celery("worker", arguments)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from celeriac.cli.arguments import node_name
+from celeriac.cli.arguments import check_modules, node_name
 from celeriac.cli.server import key_file
 from celeriac.cli.system.accounts import ensure_admin_key
 from celeriac.cli.system.ports import choose_port, reachable_url
@@ -78,6 +78,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
     """
     # not load_settings: the stack that runs in this home is the one started here
     settings = Settings.load(**({"home": options.home} if options.home else {}))
+    check_modules(settings.celery.include, "CELERIAC_CELERY_INCLUDE")
     _refuse_second(Home.at(settings.home))
     host = options.host or settings.api.host
     port = choose_port(host, settings.api.port if options.port is None else options.port)

@@ -147,6 +147,14 @@ def test_bad_settings_are_named_before_anything_starts(own: CommandLine) -> None
     assert not own.home.exists()
 
 
+def test_a_module_of_the_settings_that_is_nowhere_is_named(own: CommandLine) -> None:
+    result = own.run("up", "--no-model", CELERIAC_CELERY_INCLUDE="json,nosuch.tasks")
+    assert result.code == 2
+    assert result.err.startswith("error: CELERIAC_CELERY_INCLUDE nosuch.tasks: there is no module")
+    assert len(result.err.strip().splitlines()) == 1
+    assert not own.home.exists()
+
+
 def test_a_host_that_is_not_ours_is_named(own: CommandLine) -> None:
     result = own.run("up", "--host", "192.0.2.1", "--no-model")
     assert result.code == 2

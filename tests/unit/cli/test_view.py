@@ -127,7 +127,7 @@ def test_tools_are_told_as_calls() -> None:
         2, EventType.TOOL_RESULT, 1, tool="refund", ms=40, failed=True, content="no such order"
     )
     assert describe(answered) == "refund failed in 0.04 s: no such order"
-    assert describe(_event(3, EventType.TOOL_CALL, 1, mine=1)) == '{"mine": 1}', "an agent's own"
+    assert describe(_event(3, EventType.TOOL_CALL, 1, mine=1)) == '{ "mine": 1 }', "an agent's own"
     asked = _event(
         4, EventType.APPROVAL_ASKED, 1, approval_id="a-1", title="May I?", arguments={"order": 7}
     )
