@@ -51,6 +51,11 @@ time at which it was made, so the end tells ids apart: hints show its last 12 ch
 are looked for among the newest 500 that you may see, in five requests at the most; older ones need
 the whole id. What several have in common is refused, and lists them.
 
+## Completion
+
+`celeriac --install-completion` sets up completion of commands and options for the shell that you
+use; `celeriac --show-completion` prints the script instead. Names and ids are not completed.
+
 ## Exit codes
 
 | code | meaning |

@@ -28,6 +28,7 @@ class Input:
     label: str
     given: str = ""
     hint: str = ""
+    allowed: str = ""
     required: bool = False
     long: bool = False
     options: tuple[Option, ...] = ()
@@ -87,6 +88,7 @@ def _input(field: FormField, given: Mapping[str, str]) -> Input:
         name=_PREFIX + field.name,
         label=field.label,
         hint=field.hint,
+        allowed="" if field.choices else field.allowed,
         given=given.get(_PREFIX + field.name, field.default),
         required=field.required,
         long=field.is_json,

@@ -39,6 +39,7 @@ def question_page(
         message=fault,
         faulty=True,
         approval=approval,
+        title=approval.title,
         until=f"{approval.expires_at:%Y-%m-%d %H:%M} UTC",
         arguments=_readable(approval),
         fields=inputs_of(approval, given),
@@ -50,7 +51,9 @@ def question_page(
 
 def closed_page(approval: Approval, *, now: bool = False, status: int = 200) -> HTMLResponse:
     """Return the page of a question that is no longer open; `now` where this answered it."""
-    return _message_page("Thank you" if now else _HEADING, _said(approval), status=status)
+    return _message_page(
+        "Thank you" if now else _HEADING, _said(approval), status=status, title=approval.title
+    )
 
 
 def message_page(message: str, *, status: int) -> HTMLResponse:
@@ -58,9 +61,17 @@ def message_page(message: str, *, status: int) -> HTMLResponse:
     return _message_page(_HEADING, message, status=status, faulty=True)
 
 
-def _message_page(heading: str, message: str, *, status: int, faulty: bool = False) -> HTMLResponse:
+def _message_page(
+    heading: str, message: str, *, status: int, faulty: bool = False, title: str = ""
+) -> HTMLResponse:
     return _page(
-        status=status, heading=heading, message=message, faulty=faulty, approval=None, fields=None
+        status=status,
+        heading=heading,
+        message=message,
+        faulty=faulty,
+        approval=None,
+        title=title,
+        fields=None,
     )
 
 

@@ -103,7 +103,10 @@ def link(session: Session, approval: ApprovalId) -> None:
 def revoke_links(session: Session, approval: ApprovalId) -> None:
     """Make all links to a question void, those of notices included."""
     session.client.approvals.revoke_links(approval)
-    session.output.say(f"The links to {approval} work no more.")
+    if session.output.as_json:
+        session.output.json({"id": approval, "links_revoked": True})
+    else:
+        session.output.say(f"The links to {approval} work no more.")
 
 
 @connected
@@ -166,7 +169,7 @@ def facts(asked: "Approval") -> dict[str, str]:
         "execution": str(asked.execution_id),
         "tool": asked.tool or "",
         "arguments": plain(asked.arguments) if asked.arguments else "",
-        "form": "" if asked.answer_schema is None else plain(asked.answer_schema),
+        "form": _form(asked),
         "asked": moment(asked.created_at),
         "expires": f"{moment(asked.expires_at)} (then: {asked.on_expiry.value})",
         "approved": "" if asked.approved is None else "yes" if asked.approved else "no",
@@ -176,6 +179,23 @@ def facts(asked: "Approval") -> dict[str, str]:
         "answered by": asked.answered_by or "",
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _form(asked: "Approval") -> str:
+    """Return the fields of a form, one a line; the schema where single fields can't fill it."""
+    from celeriac.domain.forms import form_fields
+
+    if asked.answer_schema is None:
+        return ""
+    fields = form_fields(asked.answer_schema)
+    if not fields:
+        return plain(asked.answer_schema)
+    lines = []
+    for field in fields:
+        needed = "needed" if field.required else "may be left out"
+        parts = [field.allowed, needed, field.hint]
+        lines.append(f"{field.name}: {'; '.join(part for part in parts if part)}")
+    return "\n".join(lines)
 
 
 def _value(asked: "Approval", value: str | None, fields: list[str]) -> Any:

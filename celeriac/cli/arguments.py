@@ -1,5 +1,6 @@
 """What Celery's worker is started with: our defaults, unless the same was said otherwise."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -23,7 +24,8 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
 
     The pool is `threads`; with `--autoscale`, which threads can't do, `prefork`. Concurrency is
     100 in threads and Celery's own choice in other pools. `queues` are listened to unless `given`
-    names queues. Raises UsageProblemError for a pool that a worker can't use.
+    names queues. The node's name has the id of this process, so that two workers of one host are
+    told apart. Raises UsageProblemError for a pool that a worker can't use.
     """
     from celeriac.adapters.celery_app import pool_refusal
 
@@ -40,11 +42,16 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
     if not _has(given, "-Q", "--queues"):
         defaults.append(f"--queues={','.join(queues)}")
     if not _has(given, "-n", "--hostname"):
-        defaults.append("--hostname=celeriac@%h")
+        defaults.append(f"--hostname={node_name()}@%h")
     if not _has(given, "-l", "--loglevel"):
         defaults.append("--loglevel=INFO")
     defaults += [flag for flag in _QUIET if not _has(given, flag)]
     return [*defaults, *given]
+
+
+def node_name() -> str:
+    """Return what the worker that this process starts or becomes is called on its host."""
+    return f"celeriac-{os.getpid()}"
 
 
 def include_arguments(modules: Sequence[str]) -> list[str]:
@@ -53,16 +60,21 @@ def include_arguments(modules: Sequence[str]) -> list[str]:
     Raises UsageProblemError where one can't be found, here or among what is installed.
     """
     names = [name.strip() for each in modules for name in each.split(",") if name.strip()]
+    check_modules(names, "--include")
+    return [f"--include={','.join(names)}"] if names else []
+
+
+def check_modules(names: Sequence[str], source: str) -> None:
+    """Raise UsageProblemError where there is no module of a name that `source` gives."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     for name in names:
         if not _exists(name):
             raise UsageProblemError(
-                f"--include {name}: there is no module of that name in this directory or among "
+                f"{source} {name}: there is no module of that name in this directory or among "
                 "the installed packages."
             )
-    return [f"--include={','.join(names)}"] if names else []
 
 
 def _exists(module: str) -> bool:

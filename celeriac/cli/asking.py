@@ -71,6 +71,8 @@ def _ask(session: Session, field: FormField) -> str:
     """Return what a person wrote for a field; empty where they left out what may be left out."""
     if field.hint:
         session.output.say(field.hint)
+    if field.allowed and not field.choices:
+        session.output.say(f"  {field.allowed}{'' if field.required else '; may be left out'}")
     label = printable(field.label)
     if field.choices:
         label += f" ({', '.join(printable(plain(each)) for each in field.choices)})"

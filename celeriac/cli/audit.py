@@ -11,7 +11,10 @@ from celeriac.cli.formatting import moment
 from celeriac.cli.options import Limit
 from celeriac.cli.session import Session, connected
 
-_HEAD = re.compile(r"([0-9]{1,19}):([0-9a-f]{64})")
+_SEAL_LENGTH = 64
+_HEAD = re.compile(rf"([0-9]{{1,19}}):([0-9a-f]{{{_SEAL_LENGTH}}})")
+_POSITION = re.compile(r"[0-9]{1,19}")
+_NO_DIGIT = re.compile(r"[^0-9a-f]")
 _MOST_FAULTS = 20
 
 
@@ -94,7 +97,7 @@ def verify(
     messages = [f"{each.first_position} to {each.last_position}: the seal {each.message}"
                 for each in faults]  # fmt: skip
     if expected is not None and not _has(session, *expected, last=last):
-        messages.append(f"There is no seal {expect}: entries were removed or changed.")
+        messages.append(_mismatch(expected[0], last))
     if session.output.as_json:
         session.output.json(
             {
@@ -109,9 +112,15 @@ def verify(
         session.output.say(f"{entries} entries under {seals} seals are as they were written.")
         session.output.raw(f"{last}:{head}")
     if messages:
+        # an expectation alone may be mistyped: it accuses nobody
+        headline = (
+            "The audit trail was changed."
+            if faults
+            else "The audit trail is not what was expected."
+        )
         more = len(messages) - _MOST_FAULTS
         raise CommandError(
-            "\n".join(["The audit trail was changed.", *messages[:_MOST_FAULTS]])
+            "\n".join([headline, *messages[:_MOST_FAULTS]])
             + (f"\nand {more} more" if more > 0 else ""),
             cure="Compare the entries between these positions with a backup.",
             problem="audit_trail_changed",
@@ -123,8 +132,36 @@ def _head(expect: str | None) -> tuple[int, str] | None:
         return None
     match = _HEAD.fullmatch(expect)
     if match is None:
-        raise UsageProblemError("--expect must be a line that `celeriac audit verify` printed.")
+        raise UsageProblemError(
+            f"--expect is malformed: {_malformed(expect)}.",
+            cure="Give the whole line that `celeriac audit verify` printed: POSITION:SEAL.",
+        )
     return int(match[1]), match[2]
+
+
+def _malformed(expect: str) -> str:
+    """Say what keeps a text from being a position and a seal."""
+    position, colon, seal = expect.partition(":")
+    if not colon:
+        return "it has no colon between a position and a seal"
+    if not _POSITION.fullmatch(position):
+        return "what is before the colon is no number"
+    if _NO_DIGIT.search(seal):
+        return "the seal has characters other than 0-9 and a-f"
+    return f"the seal has {len(seal)} characters instead of {_SEAL_LENGTH}"
+
+
+def _mismatch(position: int, last: int) -> str:
+    """Say that a well-formed expectation does not match the trail."""
+    if position > last:
+        return (
+            f"--expect does not match: the trail ends at {last}, before {position}. "
+            "The end was cut off, or the position is mistyped."
+        )
+    return (
+        f"--expect does not match: the trail has no such seal at {position}. "
+        "Entries were removed or changed, or the line is mistyped."
+    )
 
 
 def _has(session: Session, position: int, seal: str, *, last: int) -> bool:

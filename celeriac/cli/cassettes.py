@@ -113,7 +113,10 @@ def download(
             problem="file_exists",
         )
     write(file, content)
-    session.output.say(f"Written to {file}.")
+    if session.output.as_json:
+        session.output.json({"id": cassette, "written": str(file)})
+    else:
+        session.output.say(f"Written to {file}.")
 
 
 @connected
@@ -137,7 +140,10 @@ def upload(
 def delete(session: Session, cassette: CassetteId) -> None:
     """Delete a cassette."""
     session.client.cassettes.delete(cassette)
-    session.output.say(f"The cassette {cassette} is deleted.")
+    if session.output.as_json:
+        session.output.json({"id": cassette, "deleted": True})
+    else:
+        session.output.say(f"The cassette {cassette} is deleted.")
 
 
 def _show(session: Session, cassette: "wire.Cassette") -> None:

@@ -75,6 +75,7 @@ def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "I
     yield from servers.check_redis(settings)
     yield from servers.check_broker(settings)
     yield from work.check_workers(settings)
+    yield from work.check_notices(settings)
     try:
         server = find_server(home, api_url, api_key)
     except CommandError as error:

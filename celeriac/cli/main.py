@@ -4,7 +4,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -48,7 +48,7 @@ _MANNERS = {"help_option_names": ["-h", "--help"]}
 _PASS_ON = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
-    # not -h: it would be found in what is meant for Celery, as in -nhost
+    # not -h: it would be found in what is meant for Celery, as in -nhost; the commands look for it
     "help_option_names": ["--help"],
 }
 
@@ -68,9 +68,9 @@ def run() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code. Errors are told on stderr, never raised."""
     manner = _Manner()
-    app = build_app(manner)
+    command = build_command(manner)
     try:
-        code = app(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
+        code = command(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
     except CeleriacError as error:
         return _tell(report_of(error), exit_code_of(error), manner)
     except TyperException as error:
@@ -111,6 +111,24 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
     for group in _GROUPS:
         app.add_typer(group.build_app(), rich_help_panel=_MANAGE)
     return app
+
+
+def build_command(manner: _Manner | None = None) -> Any:
+    """Return the command line as it is run and documented: help shows flags without a value."""
+    command = typer.main.get_command(build_app(manner))
+    _show_flags_plainly(command)
+    return command
+
+
+def _show_flags_plainly(command: Any, parent: typer.Context | None = None) -> None:
+    """Leave out the `<bool>` that Typer shows behind flags, as though they took a value."""
+    # the help option is made once, with the names that the context has or inherits
+    context = typer.Context(command, parent=parent, **command.context_settings)
+    for parameter in (*command.params, command.get_help_option(context)):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _show_flags_plainly(inner, context)
 
 
 _GROUPS = (

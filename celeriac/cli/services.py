@@ -98,10 +98,12 @@ def worker(context: typer.Context, include: Include = None, home: Home = None) -
       celery -A celeriac worker --help         Celery's own options
     """
     from celeriac.adapters.celery_app import QUEUES
-    from celeriac.cli.arguments import include_arguments, worker_arguments
+    from celeriac.cli.arguments import check_modules, include_arguments, worker_arguments
 
+    _help_if_asked(context)
     arguments = worker_arguments([*include_arguments(include or ()), *context.args], QUEUES)
-    _prepare(home, "The worker", broker_needed=True)
+    settings = _prepare(home, "The worker", broker_needed=True)
+    check_modules(settings.celery.include, "CELERIAC_CELERY_INCLUDE")
     _become_celery("worker", arguments)
 
 
@@ -115,11 +117,19 @@ def beat(context: typer.Context, home: Home = None) -> None:
       celeriac beat
       celeriac beat --loglevel debug
     """
+    _help_if_asked(context)
     _prepare(home, "Beat", broker_needed=True)
     _become_celery("beat", context.args or ["--loglevel=INFO"])
 
 
 _GRACE_SECONDS = 10
+
+
+def _help_if_asked(context: typer.Context) -> None:
+    """Show the help where `-h` stands alone among what is handed on to Celery."""
+    if "-h" in context.args:
+        typer.echo(context.get_help())
+        raise typer.Exit
 
 
 def _prepare(home: Path | None, program: str, *, broker_needed: bool) -> "Settings":

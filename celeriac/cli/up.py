@@ -104,6 +104,22 @@ def up(
             _show_banner(output, system)
         sys.stdout.flush()
         system.supervisor.run()
+        if said := stopping(system):
+            terminal.say(said)
+
+
+def stopping(system: "System") -> str | None:
+    """Return how long the end may take, where executions run now."""
+    from celeriac.domain.errors import DatabaseUnavailableError
+
+    try:
+        count = system.count_running()
+    except DatabaseUnavailableError:
+        return None  # then nothing can be said, and the end goes on
+    if not count:
+        return None
+    what = "1 execution" if count == 1 else f"{count} executions"
+    return f"Waits up to {system.stop_seconds:g} s for {what}; Ctrl-C again stops at once."
 
 
 def _facts(system: "System") -> dict[str, object]:

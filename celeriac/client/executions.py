@@ -1,7 +1,7 @@
 """Executions: starting, following, waiting."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID, uuid4
@@ -170,16 +170,25 @@ class Executions:
             after = found.next_after
 
     def stream(
-        self, execution_id: str | UUID, *, after: int = 0, timeout: float | None = None
+        self,
+        execution_id: str | UUID,
+        *,
+        after: int = 0,
+        timeout: float | None = None,
+        on_away: Callable[[bool], None] = lambda _: None,
     ) -> Iterator[wire.Event | Delta]:
         """Yield events as they come, and live output between them, until the execution has ended.
 
-        A broken connection is taken up again behind the last event. Raises WaitTimeoutError after
-        `timeout` seconds.
+        A broken connection is taken up again behind the last event; `on_away` is called with True
+        when the API stops answering and with False when it answers again. Raises WaitTimeoutError
+        after `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         stream = Stream(
-            self._transport.http, f"{_PATH}/{segment(execution_id)}/stream", after=after
+            self._transport.http,
+            f"{_PATH}/{segment(execution_id)}/stream",
+            after=after,
+            on_away=on_away,
         )
         yield from stream.follow(deadline)
         if not stream.ended:

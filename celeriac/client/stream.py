@@ -1,7 +1,7 @@
 """Following an execution over Server-Sent Events, through broken connections."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,22 @@ class Delta:
 class Stream:
     """One execution's events, resumed behind the last one whenever the connection breaks."""
 
-    def __init__(self, http: httpx.Client, path: str, *, after: int) -> None:
-        """Begin behind event number `after`."""
+    def __init__(
+        self,
+        http: httpx.Client,
+        path: str,
+        *,
+        after: int,
+        on_away: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """Begin behind event number `after`.
+
+        `on_away` is called with True when the server stops answering and with False when it answers
+        again, once for each change.
+        """
         self._http = http
+        self._on_away = on_away
+        self._is_away = False
         self._path = path
         self._after = after
         self.ended = False
@@ -63,8 +76,15 @@ class Stream:
                 alive = time.monotonic()
             elif time.monotonic() - alive > _PATIENCE_SECONDS:
                 raise failure
+            if failure is not None and not _passed(deadline):
+                self._say_away(away=True)
             if not self.ended:
                 time.sleep(_PAUSE_SECONDS)
+
+    def _say_away(self, *, away: bool) -> None:
+        if away is not self._is_away:
+            self._is_away = away
+            self._on_away(away)
 
     def _once(self, deadline: float | None) -> Iterator[Event | Delta]:
         silence = _SILENCE_SECONDS
@@ -75,10 +95,12 @@ class Stream:
         with connect_sse(self._http, "GET", self._path, headers=headers, timeout=timeout) as source:
             if source.response.status_code == _NO_CONTENT:
                 self.ended = True
+                self._say_away(away=False)
                 return
             if source.response.is_error:
                 source.response.read()
                 raise ClientError.of(source.response)
+            self._say_away(away=False)
             for sent in source.iter_sse():
                 if sent.data:  # not so on a sign of life: httpx-sse makes an event of a comment
                     yield self._read(sent)

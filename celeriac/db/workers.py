@@ -39,7 +39,7 @@ class WorkerReport:
     messages_dropped: int = 0
     """How many messages its consumer has dropped, because they were no tasks."""
     unknown_tasks: Sequence[str] = ()
-    """Names of tasks that came and that it doesn't know."""
+    """Names of tasks that came in the last five minutes and that it doesn't know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,17 @@ def slots(connection: Connection, *, within_seconds: float) -> Mapping[str | Non
     """
     rows = connection.execute(_SLOTS, {"within": within_seconds})
     return {queue: int(count) for queue, count in rows}
+
+
+_RUNNING = text("""
+SELECT count(*) FROM executions
+WHERE status = 'running' AND starts_with(worker_hostname, :node)
+""")
+
+
+def running_on(connection: Connection, node: str) -> int:
+    """Return how many executions run on Celery nodes whose names begin with `node`."""
+    return int(connection.execute(_RUNNING, {"node": node}).scalar_one())
 
 
 def forget(connection: Connection, *, older_than_seconds: float) -> int:

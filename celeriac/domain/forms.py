@@ -21,6 +21,8 @@ class FormField:
     """What may be chosen; empty where anything may be written."""
     default: str
     """As it would be written; empty where there is none."""
+    allowed: str
+    """What may be written, in words: the type and its bounds."""
     is_number: bool
     is_json: bool
     """Whether it holds an object or a list, written as JSON."""
@@ -102,9 +104,46 @@ def _field(name: str, part: JsonObject, *, required: bool) -> FormField:
         required=required,
         choices=choices,
         default=str(default) if as_it_is else dumps(default) if "default" in part else "",
+        allowed=_allowed(part, kinds, choices),
         is_number=bool(kinds & {"number", "integer"}),
         is_json=bool(kinds & {"object", "array"}),
     )
+
+
+_KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "yes or no",
+    "object": "JSON object",
+    "array": "JSON list",
+}
+_BOUNDS = (
+    ("minimum", "at least {}"),
+    ("exclusiveMinimum", "more than {}"),
+    ("maximum", "at most {}"),
+    ("exclusiveMaximum", "less than {}"),
+    ("multipleOf", "a multiple of {}"),
+    ("minLength", "at least {} characters"),
+    ("maxLength", "at most {} characters"),
+    ("minItems", "at least {} entries"),
+    ("maxItems", "at most {} entries"),
+    ("format", "as a {}"),
+    ("pattern", "matching {}"),
+)
+
+
+def _allowed(part: JsonObject, kinds: set[str], choices: tuple[JsonValue, ...]) -> str:
+    """Return what a field takes, as `whole number, at least 0, at most 30`."""
+    if choices:
+        return "one of " + ", ".join(_shown(each) for each in choices)
+    names = [name for kind, name in _KINDS.items() if kind in kinds]
+    bounds = [
+        words.format(_shown(part[key]))
+        for key, words in _BOUNDS
+        if isinstance(part.get(key), str | int | float)
+    ]
+    return ", ".join([" or ".join(names), *bounds] if names else bounds)
 
 
 def _shown(choice: JsonValue) -> str:

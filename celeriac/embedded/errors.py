@@ -28,11 +28,13 @@ class AlreadyRunningError(EmbeddedError):
 
     code = "already_running"
 
-    def __init__(self, home: Path, pid: int | None) -> None:
+    def __init__(self, home: Path, pid: int | None, *, api_url: str | None = None) -> None:
+        """`api_url` is None where it isn't known, as while the other one starts."""
         who = f"process {pid}" if pid else "another process"
+        where = f", its API at {api_url}" if api_url else ""
         super().__init__(
-            f"Celeriac is already running in {home} ({who}). Stop it first, or give this one a "
-            "home of its own with CELERIAC_HOME.",
+            f"Celeriac is already running in {home} ({who}{where}). Stop it first, or give this "
+            "one a home of its own with CELERIAC_HOME.",
             home=str(home),
             pid=pid,
         )

@@ -29,6 +29,7 @@ from celeriac.settings.processes import ApiSettings, KeeperSettings, WorkerSetti
 from celeriac.settings.readers import Names, checked_url, read_json
 from celeriac.settings.retention import RetentionSettings
 from celeriac.settings.tools import McpServersSettings
+from celeriac.settings.wording import wording
 
 _SECRET_CHARACTERS = 32
 _SHOWN = 3
@@ -179,7 +180,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             faults = "; ".join(
                 f"{_variable(error.title, fault['loc'])}"
-                f"{fault['msg'].removeprefix('Value error, ')}"
+                f"{wording(fault, _field(error.title, fault['loc']))}"
                 for fault in error.errors()
             )
             raise ConfigurationError(f"The configuration is wrong: {faults}.") from error
@@ -245,6 +246,21 @@ OWN_VARIABLES = frozenset(
 """Every variable of the environment that is read into settings, in upper case."""
 
 _PREFIXES = {group.__name__: group.model_config["env_prefix"] for group in GROUPS}
+
+
+_FIELDS = {
+    group.__name__: {
+        variable.upper(): field
+        for name, field in group.model_fields.items()
+        for variable in (name, *_names_of(group, name, field))
+    }
+    for group in GROUPS
+}
+
+
+def _field(group: str, place: Sequence[int | str]) -> FieldInfo | None:
+    """Return the setting whose whole value is at fault; None where a part of it is."""
+    return _FIELDS[group].get(str(place[0]).upper()) if len(place) == 1 else None
 
 
 def _variable(group: str, place: Sequence[int | str]) -> str:

@@ -132,6 +132,11 @@ def build_notices(container: Container) -> Notices | None:
             "CELERIAC_APPROVALS_WEBHOOK must begin with https://, unless its host is one of "
             "CELERIAC_OUTBOUND_ALLOW_HOSTS: the links that it is sent are secrets."
         )
+    if settings.public_url is None:
+        logger.warning(
+            "approvals.notices_without_links",
+            hint="set CELERIAC_PUBLIC_URL, where people reach the API with a browser",
+        )
     return Notices(
         container.database,
         ApprovalLinks(secret_key(settings)),

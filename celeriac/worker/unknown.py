@@ -32,6 +32,8 @@ _MIXED_SECONDS = 60.0
 _SET_ASIDE_SECONDS = 30.0
 _MOST_SET_ASIDE = 100
 _MOST_NAMES = 50
+NAMED_SECONDS = 300.0
+"""A message that nobody takes comes back more often; a name that is older has been settled."""
 
 
 class UnknownTasks:
@@ -43,13 +45,15 @@ class UnknownTasks:
         self._rounds: dict[str, float] = {}
         self._known_at: dict[str, float] = {}
         self._set_aside = 0
-        self._names: dict[str, None] = {}
+        self._seen_at: dict[str, float] = {}
         self._paused: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of unknown tasks that came, the latest last."""
-        return tuple(self._names)
+        """Names of unknown tasks that came in the last five minutes, the latest last."""
+        horizon = time.monotonic() - NAMED_SECONDS
+        self._seen_at = {name: at for name, at in self._seen_at.items() if at > horizon}
+        return tuple(self._seen_at)
 
     @property
     def paused(self) -> frozenset[str]:
@@ -63,17 +67,17 @@ class UnknownTasks:
 
     def leave(self, message: Any, name: str, queue: str) -> None:
         """Give a message back to its queue, now or later."""
-        if name not in self._names:
+        if name not in self.names:
             logger.warning(
                 "task.unknown",
                 task_name=clip(name),
                 queue=clip(queue),
                 hint="start a worker with --include MODULE, the module that defines it",
             )
-        self._names.pop(name, None)
-        self._names[name] = None
-        if len(self._names) > _MOST_NAMES:
-            del self._names[next(iter(self._names))]
+        self._seen_at.pop(name, None)
+        self._seen_at[name] = time.monotonic()
+        if len(self._seen_at) > _MOST_NAMES:
+            del self._seen_at[next(iter(self._seen_at))]
         if queue in OWN_QUEUES:
             self._hold(message, name, queue)
         else:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from celeriac.adapters import redis_server
-from celeriac.adapters.celery_app import create_app
+from celeriac.adapters.celery_app import QUEUES, create_app
 from celeriac.adapters.celery_queue import CeleryTaskQueue
 from celeriac.cli.checks.finding import Finding, broken, doubtful, fine
 from celeriac.cli.exits import ExitCode
@@ -67,17 +67,19 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
 
 
 def check_broker(settings: Settings) -> Iterator[Finding]:
-    """Yield whether the broker answers, by asking a queue for its depth."""
+    """Yield whether the broker answers, by asking its queues for their depths."""
     try:
         options = celery_options(settings, publisher=True)
-        waiting = CeleryTaskQueue(create_app(options)).depth("default")
+        queue = CeleryTaskQueue(create_app(options))
+        waiting = {name: queue.depth(name) for name in QUEUES}
     except ConfigurationError as error:
         yield broken(BROKER, error.message, None, ExitCode.USAGE)
     except BrokerUnavailableError as error:
         yield broken(BROKER, error.message, _BROKER_CURE)
     else:
         address = without_password(options.broker_url)
-        yield fine(BROKER, f"{address} answers; {waiting} messages wait in `default`")
+        depths = ", ".join(f"{name} {count}" for name, count in waiting.items())
+        yield fine(BROKER, f"{address} answers; messages that wait: {depths}")
 
 
 _REDIS_CURE = "Start it or correct REDIS_URL; `celeriac up` starts one of its own."

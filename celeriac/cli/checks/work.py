@@ -67,7 +67,8 @@ def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
     if unknown:
         yield doubtful(
             "messages",
-            f"of tasks that a worker doesn't know: {', '.join(unknown)}",
+            "of tasks that a worker doesn't know came in the last five minutes: "
+            f"{', '.join(unknown)}",
             "Start a worker that loads their module: `celeriac worker --include MODULE`.",
         )
 
@@ -85,6 +86,16 @@ def _judge_queues(
                 f"{count} executions wait in {queue!r}, to which no worker listens",
                 f"Start one: `celeriac worker -Q {queue}`.",
             )
+
+
+def check_notices(settings: Settings) -> Iterator[Finding]:
+    """Yield whether notices of questions have links, where a webhook is told of them."""
+    if settings.approvals.webhook is not None and settings.public_url is None:
+        yield doubtful(
+            "notices",
+            "CELERIAC_APPROVALS_WEBHOOK is told of questions without links that answer them",
+            "Set CELERIAC_PUBLIC_URL, where people reach the API with a browser.",
+        )
 
 
 def check_api(server: Server | CommandError) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from celeriac.cli.failures import failure_text
 from celeriac.cli.formatting import duration, plain, short
 from celeriac.cli.ids import short_id
 from celeriac.domain.events import EventType
+from celeriac.kit.jsontypes import dumps
 
 if TYPE_CHECKING:
     from celeriac.wire import Event
@@ -57,12 +58,42 @@ def _waiting(data: Data) -> str:
 def _asked(data: Data) -> str:
     # the command first: a long title is cut
     approval = short_id(str(data.get("approval_id", "?")))
-    return f"celeriac approvals answer {approval}: {data.get('title', '')}"
+    said = f"celeriac approvals answer {approval}: {data.get('title', '')}"
+    arguments = _arguments(data.get("arguments"))
+    return f"{said} ({arguments})" if arguments else said
 
 
 def _answered(data: Data) -> str:
     said = "approved" if data.get("approved") else "refused"
     return f"{said} by {data.get('by', '?')}"
+
+
+def _tool_call(data: Data) -> str:
+    if not _tool(data):
+        return plain(data) if data else ""
+    return f"{_tool(data)}({_arguments(data.get('arguments'))})"
+
+
+def _tool_result(data: Data) -> str:
+    if not _tool(data):
+        return plain(data) if data else ""
+    said = "failed" if data.get("failed") else "answered"
+    spent = data.get("ms")
+    took = f" in {duration(spent / 1000)}" if isinstance(spent, int | float) else ""
+    content = data.get("content")
+    return f"{_tool(data)} {said}{took}" + (f": {plain(content)}" if content else "")
+
+
+def _tool(data: Data) -> str:
+    """Return the name of the tool, after its server's; empty where an agent names none."""
+    return ".".join(str(data[name]) for name in ("server", "tool") if data.get(name))
+
+
+def _arguments(arguments: object) -> str:
+    """Return a call's arguments as `name=value`; long ones come as a text already."""
+    if isinstance(arguments, Mapping):
+        return ", ".join(f"{name}={dumps(value)}" for name, value in arguments.items())
+    return "" if arguments is None else plain(arguments)
 
 
 def _model_call(data: Data) -> str:
@@ -88,6 +119,8 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.PROGRESS: _progress,
     EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",
     EventType.MODEL_CALL: _model_call,
+    EventType.TOOL_CALL: _tool_call,
+    EventType.TOOL_RESULT: _tool_result,
     EventType.LOG: lambda data: f"{data.get('level', 'info')}: {data.get('message', '')}",
     EventType.CUSTOM: lambda data: f"{data.get('name', '')} {plain(data.get('data', ''))}",
 }

@@ -1,5 +1,6 @@
 """Following an execution until it ends: a live view on a terminal, plain lines elsewhere."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -82,10 +83,20 @@ def event_line(event: "Event") -> str:
     return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {describe(event)}".rstrip()
 
 
+def say_away(session: "Session", away: bool) -> None:
+    """Say that the API has stopped answering, or answers again."""
+    session.output.say(
+        "The API does not answer; trying again." if away else "The API answers again."
+    )
+
+
 def _follow_plainly(session: "Session", execution_id: UUID, timeout: float | None) -> None:
     from celeriac.client import Delta
 
-    for heard in session.client.executions.stream(execution_id, timeout=timeout):
+    heard_of = session.client.executions.stream(
+        execution_id, timeout=timeout, on_away=partial(say_away, session)
+    )
+    for heard in heard_of:
         if not isinstance(heard, Delta):
             session.output.say(event_line(heard))
 

@@ -3,12 +3,14 @@
 import sys
 import threading
 from collections import deque
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from uuid import UUID
 
 from rich.live import Live
 
+from celeriac.cli.follow.following import say_away
 from celeriac.cli.follow.screen import render
 from celeriac.cli.follow.view import View
 from celeriac.cli.session import Session
@@ -30,7 +32,10 @@ def follow_live(session: Session, execution: Execution, timeout: float | None) -
         Live(console=session.output.err, auto_refresh=False) as live,
         _Drawing(live, view, tail, lock),
     ):
-        for heard in session.client.executions.stream(execution.id, timeout=timeout):
+        stream = session.client.executions.stream(
+            execution.id, timeout=timeout, on_away=partial(say_away, session)
+        )
+        for heard in stream:
             with lock:
                 if isinstance(heard, Delta):
                     view.hear(heard)

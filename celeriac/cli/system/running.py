@@ -1,18 +1,21 @@
 """Starts the whole system in one home and keeps it, until it is told to stop."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from celeriac.cli.arguments import check_modules, node_name
 from celeriac.cli.server import key_file
 from celeriac.cli.system.accounts import ensure_admin_key
 from celeriac.cli.system.ports import choose_port, reachable_url
 from celeriac.cli.system.programs import WORKER, Programs, WorkerReady
-from celeriac.db import migrate
+from celeriac.db import migrate, workers
 from celeriac.db.engine import Database
-from celeriac.embedded.endpoints import Endpoints
+from celeriac.embedded.endpoints import Endpoints, find_running_stack
+from celeriac.embedded.errors import AlreadyRunningError
 from celeriac.embedded.home import Home
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.supervisor import Supervisor
@@ -48,6 +51,10 @@ class System:
     api_key: str = field(repr=False)
     endpoints: Endpoints
     supervisor: Supervisor
+    count_running: Callable[[], int]
+    """Counts the executions that its workers run now. Raises DatabaseUnavailableError."""
+    stop_seconds: float
+    """So long a stopping worker lets them finish."""
     has_openai: bool = False
     """Whether workers have a key of OpenAI's."""
 
@@ -71,6 +78,8 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
     """
     # not load_settings: the stack that runs in this home is the one started here
     settings = Settings.load(**({"home": options.home} if options.home else {}))
+    check_modules(settings.celery.include, "CELERIAC_CELERY_INCLUDE")
+    _refuse_second(Home.at(settings.home))
     host = options.host or settings.api.host
     port = choose_port(host, settings.api.port if options.port is None else options.port)
     stack = Stack(_stack_options(settings, options), terminal)
@@ -106,10 +115,24 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
                 api_key=api_key,
                 endpoints=endpoints,
                 supervisor=stack.supervisor,
+                count_running=partial(_count_running, database),
+                stop_seconds=settings.celery.worker_soft_shutdown_timeout,
                 has_openai=settings.openai_api_key is not None,
             )
         finally:
             database.close()
+
+
+def _count_running(database: Database) -> int:
+    with database.statement() as connection:
+        return workers.running_on(connection, f"{node_name()}@")
+
+
+def _refuse_second(home: Home) -> None:
+    """Raise AlreadyRunningError where this home's stack runs, which may hold the port."""
+    stack = find_running_stack(home)
+    if stack is not None:
+        raise AlreadyRunningError(home.root, stack.supervisor.pid, api_url=stack.api_url)
 
 
 def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:

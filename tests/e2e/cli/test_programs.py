@@ -172,6 +172,13 @@ def test_doctor_says_what_is_wrong_and_what_helps(own: CommandLine) -> None:
     found = own.run("doctor", "--json")
     assert found.code == 1
     assert not found.value["ok"]
+    webhook = {
+        "CELERIAC_APPROVALS_WEBHOOK": "https://hooks.example/celeriac",
+        "CELERIAC_APPROVALS_WEBHOOK_SECRET": "only for tests, no secret",
+    }
+    assert "without links" in own.run("doctor", **webhook).out
+    reached = own.run("doctor", **webhook, CELERIAC_PUBLIC_URL="https://agents.example")
+    assert "without links" not in reached.out
 
 
 def _report(database: Database, name: str, **said: Any) -> None:
@@ -201,7 +208,10 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
     alone = found()
     assert alone[deaf] == "fail"
     assert alone["messages", "7 were dropped, because they were no tasks"] == "warn"
-    assert alone["messages", "of tasks that a worker doesn't know: shop.add"] == "warn"
+    unknown = "of tasks that a worker doesn't know came in the last five minutes: shop.add"
+    assert alone["messages", unknown] == "warn"
+    broker = next(message for subject, message in alone if subject == "broker")
+    assert all(f"{queue} 0" in broker for queue in QUEUES), "every queue's depth is told"
     unserved = ("queues", "3 executions wait in 'reports', to which no worker listens")
     assert alone[unserved] == "warn"
 

@@ -141,7 +141,7 @@ def test_monitor_draws_a_live_view_on_a_terminal(commands: CommandLine, tmp_path
     execution_id = commands.run("run", "hold", *arguments, "--detach").out.strip()
     drawn = commands.on_terminal("monitor", execution_id, sight="running", then=gate.touch)
     assert f"hold · {execution_id}" in drawn
-    for part in ("running", "completed", "attempt 1", "worker celeriac@", "━━━", "execution."):
+    for part in ("running", "completed", "attempt 1", "worker celeriac-", "━━━", "execution."):
         assert part in drawn, f"{part} is not shown"
 
 

@@ -66,7 +66,11 @@ def test_a_second_one_in_the_same_home_says_who_runs(up: RunningUp, commands: Co
     assert result.code == 1
     assert result.err.startswith("error: Celeriac is already running in")
     assert f"process {up.program.pid}" in result.err
+    assert up.facts["api_url"] in result.err
     assert "[already_running]" in result.err
+    port = up.facts["api_url"].rpartition(":")[2]
+    same = commands.run("up", "--port", port, "--no-model")
+    assert (same.code, "[already_running]" in same.err) == (1, True), "no other program has it"
     assert commands.ask("doctor")["ok"], "the first one still works"
 
 
@@ -99,11 +103,55 @@ def test_a_killed_worker_is_started_again(own: CommandLine) -> None:
         _run_something(own)
 
 
+def test_the_end_says_what_it_waits_for(own: CommandLine) -> None:
+    with running_up(own) as up:
+        own.ask("agents", "create", "nap", "--function", "tests.support.fleet_agents:nap")
+        own.ask("tasks", "create", "nap", "--agent", "nap")
+        started = own.ask("run", "nap", "--var", "seconds:=60", "--detach")["execution_id"]
+
+        def runs() -> bool:
+            return bool(own.ask("executions", "show", started)["status"] == "running")
+
+        wait_until(runs, "it runs")
+        up.program.signal(signal.SIGINT)
+        said = "Waits up to 30 s for 1 execution; Ctrl-C again stops at once."
+        wait_until(lambda: said in up.text, "it says so")
+        up.program.signal(signal.SIGINT)
+        assert up.program.wait_end(within=60) == 0
+
+
+def test_interrupted_at_its_start_it_exits_with_130_and_leaves_nothing(own: CommandLine) -> None:
+    program = own.start("up", "up", "--port", "0", "--no-model")
+    wait_until(lambda: "postgres is ready" in program.output(), "a server runs", within=60)
+    children = psutil.Process(program.pid).children(recursive=True)
+    program.signal(signal.SIGINT)
+    assert program.wait_end(within=60) == 130
+    wait_all_gone(children)
+
+
+def test_a_failure_at_its_start_exits_with_1_and_leaves_nothing(own: CommandLine) -> None:
+    (own.directory / "broken.py").write_text("import nosuch_module\n")
+    program = own.start("up", "up", "--port", "0", "--no-model", "--include", "broken")
+    wait_until(lambda: "postgres is ready" in program.output(), "a server runs", within=60)
+    children = psutil.Process(program.pid).children(recursive=True)
+    assert program.wait_end(within=90) != 0
+    wait_all_gone(children)
+    assert "broken" in program.output()
+
+
 def test_bad_settings_are_named_before_anything_starts(own: CommandLine) -> None:
     result = own.run("up", DATABASE_URL="mysql://someone:secret@db/x")
     assert result.code == 2
     assert result.err.startswith("error: The configuration is wrong: DATABASE_URL: must begin with")
     assert "secret" not in result.err
+    assert not own.home.exists()
+
+
+def test_a_module_of_the_settings_that_is_nowhere_is_named(own: CommandLine) -> None:
+    result = own.run("up", "--no-model", CELERIAC_CELERY_INCLUDE="json,nosuch.tasks")
+    assert result.code == 2
+    assert result.err.startswith("error: CELERIAC_CELERY_INCLUDE nosuch.tasks: there is no module")
+    assert len(result.err.strip().splitlines()) == 1
     assert not own.home.exists()
 
 

@@ -1,5 +1,7 @@
 """What Celery's worker is started with."""
 
+import os
+
 import pytest
 
 from celeriac.cli.arguments import include_arguments, worker_arguments
@@ -19,7 +21,7 @@ def test_without_options_it_is_a_hundred_threads_on_all_queues() -> None:
         "--pool=threads",
         "--concurrency=100",
         "--queues=task_execution,default",
-        "--hostname=celeriac@%h",
+        f"--hostname=celeriac-{os.getpid()}@%h",
         "--loglevel=INFO",
         "--without-gossip",
         "--without-mingle",

@@ -26,11 +26,15 @@ def _paths() -> Iterator[tuple[str, ...]]:
 PATHS = list(_paths())
 
 
+@pytest.mark.parametrize("option", ["--help", "-h"])
 @pytest.mark.parametrize("words", PATHS, ids=" ".join)
-def test_every_command_has_help(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words, "--help"]) == ExitCode.OK
+def test_every_command_has_help(
+    words: tuple[str, ...], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, option]) == ExitCode.OK
     shown = capsys.readouterr()
     assert "Usage: celeriac" in shown.out
+    assert "<bool>" not in shown.out, "a flag takes no value"
     assert shown.err == ""
 
 

@@ -118,6 +118,22 @@ def test_the_words_of_some_events() -> None:
     assert event_line(_event(7, EventType.COMPLETED, 1)).endswith("  7 completed")
 
 
+def test_tools_are_told_as_calls() -> None:
+    called = _event(
+        1, EventType.TOOL_CALL, 1, id="c1", server="crm", tool="refund", arguments={"order": "A7"}
+    )
+    assert describe(called) == 'crm.refund(order="A7")'
+    answered = _event(
+        2, EventType.TOOL_RESULT, 1, tool="refund", ms=40, failed=True, content="no such order"
+    )
+    assert describe(answered) == "refund failed in 0.04 s: no such order"
+    assert describe(_event(3, EventType.TOOL_CALL, 1, mine=1)) == '{ "mine": 1 }', "an agent's own"
+    asked = _event(
+        4, EventType.APPROVAL_ASKED, 1, approval_id="a-1", title="May I?", arguments={"order": 7}
+    )
+    assert describe(asked) == "celeriac approvals answer a-1: May I? (order=7)"
+
+
 def test_a_result_that_is_cut_off_is_said_to_be() -> None:
     assert "cut off" in describe(_event(7, EventType.COMPLETED, 1, truncated=True))
     assert not describe(_event(7, EventType.COMPLETED, 1))

@@ -49,3 +49,27 @@ def test_a_broken_stream_is_taken_up_behind_the_last_numbered_event() -> None:
     )
     assert [each.seq for each in heard if isinstance(each, Event)] == [1, 2, 3]
     assert begun == ["0", "2"]
+
+
+def test_a_server_that_is_away_is_told_of_once_and_so_is_its_return() -> None:
+    answers: list[str | Exception | int] = [
+        _numbered(1, "created"),
+        httpx.ConnectError("refused"),
+        503,
+        httpx.ConnectError("refused"),
+        _numbered(2, "completed"),
+    ]
+    told: list[bool] = []
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        given = answers.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        if isinstance(given, int):
+            return httpx.Response(given)
+        return httpx.Response(200, text=given, headers={"Content-Type": "text/event-stream"})
+
+    with Client("http://api", api_key="k", transport=httpx.MockTransport(answer)) as client:
+        heard = list(client.executions.stream(EXECUTION, on_away=told.append))
+    assert [each.seq for each in heard if isinstance(each, Event)] == [1, 2]
+    assert told == [True, False]

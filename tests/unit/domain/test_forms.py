@@ -75,3 +75,23 @@ def test_what_must_be_json_and_is_not_is_named() -> None:
 def test_who_types_may_write_a_choice_as_it_is_shown(name: str, text: str, value: object) -> None:
     (field,) = [each for each in form_fields(SCHEMA) if each.name == name]
     assert field.chosen(text) == value
+
+
+def test_a_field_says_what_may_be_written() -> None:
+    properties = {
+        "percent": {"type": "integer", "minimum": 0, "maximum": 30},
+        "name": {"type": ["string", "null"], "minLength": 2},
+        "colour": {"enum": ["red", 7]},
+        "sure": {"type": "boolean"},
+        "rows": {"type": "array", "maxItems": 3},
+        "any": {},
+    }
+    fields = form_fields({"type": "object", "properties": properties})
+    assert [field.allowed for field in fields] == [
+        "whole number, at least 0, at most 30",
+        "text, at least 2 characters",
+        "one of red, 7",
+        "one of true, false",
+        "JSON list, at most 3 entries",
+        "",
+    ]
