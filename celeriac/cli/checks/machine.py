@@ -46,7 +46,10 @@ def check_packages() -> Iterator[Finding]:
     wrong = [fault for text in needed if (fault := _fault(text))]
     if wrong:
         yield broken(
-            "packages", "; ".join(wrong), "Install Celeriac again: make setup.", ExitCode.FAILED
+            "packages",
+            "; ".join(wrong),
+            "Install Celeriac again: make setup, or pip install --upgrade celeriac.",
+            ExitCode.FAILED,
         )
     else:
         yield fine("packages", f"all {len(needed)} are there; Celery {version('celery')}")

@@ -25,9 +25,9 @@ from celeriac.wiring import SECRET_KEY_NAME
 class SystemOptions:
     """How to run the system; None takes what the settings say.
 
-    `local_model` and `models` as in `StackOptions`. `worker_options` are Celery's own. `reload` starts the
-    worker anew when its code changes; None does so unless the settings say otherwise. `variables`
-    are set for API, worker and beat over what the environment says.
+    `local_model` and `models` as in `StackOptions`. `worker_options` are Celery's own. `reload`
+    starts the worker anew when its code changes; None does so unless the settings say otherwise.
+    `variables` are set for API, worker and beat over what the environment says.
     """
 
     home: Path | None = None
