@@ -42,11 +42,14 @@ def missing(directory: Path) -> str | None:
 
 
 def find(directory: Path) -> Path | None:
-    """Return the weights of the installed package, else those in `directory`, else None."""
+    """Return the weights of the installed package, else those in `directory`, else None.
+
+    The path is absolute: the model's process runs in another directory.
+    """
     spec = importlib.util.find_spec(PACKAGE)
     places = [Path(spec.origin).parent] if spec and spec.origin else []
     return next(
-        (path for place in [*places, directory] if (path := place / FILE_NAME).is_file()), None
+        (path for place in [*places, directory.absolute()] if (path := place / FILE_NAME).is_file()), None
     )
 
 

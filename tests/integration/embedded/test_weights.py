@@ -78,6 +78,8 @@ def test_the_weights_alone_are_kept_in_the_home(
     assert [path.name for path in found.parent.iterdir()] == [weights.FILE_NAME]
     assert (first["weights"], first["fetched"], second["fetched"]) == (str(found), True, False)
     assert LocalModel.prepare(home).weights == found
+    monkeypatch.chdir(home.root)
+    assert LocalModel.prepare(home, models=Path("models")).weights == found
 
 
 def test_weights_that_were_damaged_are_fetched_anew(
