@@ -49,7 +49,12 @@ def find(directory: Path) -> Path | None:
     spec = importlib.util.find_spec(PACKAGE)
     places = [Path(spec.origin).parent] if spec and spec.origin else []
     return next(
-        (path for place in [*places, directory.absolute()] if (path := place / FILE_NAME).is_file()), None
+        (
+            path
+            for place in [*places, directory.absolute()]
+            if (path := place / FILE_NAME).is_file()
+        ),
+        None,
     )
 
 
