@@ -14,7 +14,9 @@ from tests.support.programs import REPOSITORY
 PROSE = ("text", "mermaid", "nginx")
 """Languages of blocks that nobody runs: output, drawings, the settings of other programs."""
 
-_BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^ *```$", re.M | re.S)
+_BLOCK = re.compile(
+    r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
