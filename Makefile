@@ -53,7 +53,7 @@ crews-lock: $(READY) ## Resolve CrewAI's lock anew (VERSION=1.15.30)
 .PHONY: lock
 lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newer versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-		--extra dev --extra local-model --extra flower --extra claude \
+		--extra dev --extra local-model --extra flower --extra claude --group weights \
 		--generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements.lock
 
 .PHONY: clean

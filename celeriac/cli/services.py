@@ -95,7 +95,7 @@ def worker(context: typer.Context, include: Include = None, home: Home = None) -
       celeriac worker --pool prefork --autoscale 8,2
       celeriac worker -Q task_execution,reports -n reports@%h
       celeriac worker --include warehouse
-      celery -A celeriac worker --help         Celery's own options
+      celery -A celeriac worker --help       # the options of Celery
     """
     from celeriac.adapters.celery_app import QUEUES
     from celeriac.cli.arguments import check_modules, include_arguments, worker_arguments

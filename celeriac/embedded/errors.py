@@ -69,6 +69,12 @@ class ServerNotInstalledError(EmbeddedError):
     code = "server_not_installed"
 
 
+class WeightsFetchError(EmbeddedError):
+    """The weights of the local model could not be fetched; nothing was put in their place."""
+
+    code = "weights_fetch_failed"
+
+
 class StopRequestedError(EmbeddedError):
     """Somebody asked for the end (Ctrl-C, SIGTERM) while servers were still starting."""
 

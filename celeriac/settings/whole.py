@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     crewai_venv: Path | None = None
     """CrewAI's own virtual environment; `celeriac crews install` builds it. Default: `crewai` in
     the home."""
+    model_directory: Path | None = None
+    """Where the weights of the local model are; `celeriac models install` fetches them. Default:
+    `models` in the home."""
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
@@ -194,6 +197,11 @@ class Settings(BaseSettings):
     def crewai(self) -> Path:
         """Where CrewAI's virtual environment is."""
         return self.crewai_venv or self.home / "crewai"
+
+    @property
+    def models(self) -> Path:
+        """Where the weights of the local model are, unless a package holds them."""
+        return self.model_directory or self.home / "models"
 
     def broker_url(self) -> str:
         """The broker: CELERY_BROKER_URL, or database 1 of REDIS_URL (REQUIREMENTS A22)."""

@@ -57,6 +57,7 @@ class Lifecycle:
     _process: WorkerProcess | None = None
     _watch: ConsumerWatch | None = None
     _given_up: bool = False
+    _closes: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def connect(self) -> None:
@@ -188,6 +189,14 @@ class Lifecycle:
         self._begin_to_close()
 
     def _begin_to_close(self) -> None:
+        """Take nothing new; once only.
+
+        A second signal may interrupt the first one's handler, and would wait for ever for the
+        locks that it holds.
+        """
+        if self._closes:
+            return
+        self._closes = True
         grace = self.settings.celery.worker_soft_shutdown_timeout
         logger.info("worker.shutting_down", grace_seconds=grace)
         self.closing.begin()

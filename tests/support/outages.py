@@ -33,7 +33,7 @@ def switch(url: URL | str, *, read_only: bool) -> None:
         change = f'ALTER DATABASE "{name}" SET default_transaction_read_only = {value}'
         connection.execute(change.encode())
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 

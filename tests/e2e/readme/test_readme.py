@@ -107,8 +107,7 @@ def _commands() -> list[str]:
     """Return what is typed, without what the test's environment has already."""
     joined = "\n".join(_blocks("console")).replace("\\\n", " ")
     typed = [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
-    given = {". .venv/bin/activate"}
-    return [line for line in typed if line not in given and (_CURL or "curl" not in line)]
+    return [line for line in typed if _CURL or "curl" not in line]
 
 
 def _save(block: str, directory: Path) -> bool:

