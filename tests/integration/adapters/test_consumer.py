@@ -3,6 +3,7 @@
 import base64
 import json
 import zlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,13 +44,19 @@ class _Cancelled:
     def cancel_by_queue(self, queue: str) -> None:
         self.queues.append(queue)
 
+    def add_queue(self, _: Any) -> None: ...
+
+    def consume(self) -> None: ...
+
 
 class _Timer:
     def __init__(self) -> None:
         self.pauses: list[float] = []
+        self.work: list[Callable[[], None]] = []
 
-    def call_after(self, seconds: float, *_: Any) -> None:
+    def call_after(self, seconds: float, _: Any, work: tuple[Callable[[], None]]) -> None:
         self.pauses.append(seconds)
+        self.work.extend(work)
 
     call_at = call_after
 
@@ -173,6 +180,8 @@ def test_an_unknown_task_goes_back_and_the_queue_is_left_for_growing_pauses(
 ) -> None:
     properties, body = _amqp(json.dumps(envelope(task="shop.unheard")).encode())
     for _ in range(12):
+        while under_test.timer.work:  # the pause is over
+            under_test.timer.work.pop()()
         under_test.receive(properties, body, queue="default")
     assert len(under_test.channel.requeued) == 12
     pauses = under_test.timer.pauses
