@@ -5,7 +5,6 @@ that) and show what came through. All are safe to share between threads.
 """
 
 import threading
-import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,9 +21,11 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.events import EventType
 from celeriac.domain.outcome import Completed, Parked
+from celeriac.domain.task import Limits
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import Envelope, Job, RunContext, Runner
+from celeriac.services.time_limits import TimeLimits
 
 _PRIORITIES = 4
 
@@ -100,7 +101,8 @@ class MemoryRunContext:
         self, workdir: Path, *, hard_seconds: float = 60.0, execution_id: str = "execution"
     ) -> None:
         """Stand in `workdir`, which is made on first use; the hard limit counts from now."""
-        self.deadline = time.monotonic() + hard_seconds
+        self.time_limits = TimeLimits()
+        self.time_limits.begin(Limits(soft_seconds=hard_seconds, hard_seconds=hard_seconds))
         self.correlation: Mapping[str, str] = {"execution_id": execution_id}
         self.events: list[tuple[EventType, JsonObject]] = []
         self.deltas: list[JsonObject] = []

@@ -1,10 +1,11 @@
 """The attempts that this process is running, shared between its threads."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from celeriac.domain.execution import Lease
 from celeriac.services.attempt import Attempt, StopReason
 
 
@@ -45,6 +46,14 @@ class ActiveAttempts:
         """Return those of the executions that run here."""
         with self._lock:
             return [key for key in execution_ids if key in self._attempts]
+
+    def stand_still(self, lease: Lease) -> Callable[[], None]:
+        """Stop the time of the attempt with `lease`; return what lets it go on."""
+        with self._lock:
+            attempt = self._attempts.get(lease.execution_id)
+        if attempt is None or attempt.lease != lease:
+            return lambda: None
+        return attempt.time_limits.stand_still()
 
     def stop(self, execution_ids: Iterable[UUID], reason: StopReason) -> None:
         """Stop those of the executions that run here."""

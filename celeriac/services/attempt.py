@@ -1,7 +1,6 @@
 """One attempt in flight: what its runner may do, and how it is stopped from outside."""
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from celeriac.kit.jsontypes import JsonObject, JsonValue, storable, storable_tex
 from celeriac.kit.removal import remove_if_empty
 from celeriac.services.backing import Backed, Backing
 from celeriac.services.ports import Job, Runner
+from celeriac.services.time_limits import TimeLimits
 
 MAX_EVENT_CHARACTERS = 8_000_000
 """Of an event's data as JSON; results have the same limit."""
@@ -60,8 +60,8 @@ class Attempt:
     ) -> None:
         """Stand for `lease`; what the attempt is to do is not known yet."""
         self.lease = lease
-        self.deadline = math.inf
-        """The hard limit in `time.monotonic()` seconds, once the plan is known."""
+        self.time_limits = TimeLimits()
+        """They begin once the plan is known."""
         self.correlation = correlation
         self.stop_reason: StopReason | None = None
         self.told = False
@@ -274,11 +274,6 @@ class Attempt:
         if first and cancel is not None:
             cancel()
         return first
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the hard limit."""
-        return self.deadline - time.monotonic()
 
     async def _wait_for_room(self) -> None:
         """Slow down an agent that tells more than can be stored."""

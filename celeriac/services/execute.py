@@ -173,7 +173,7 @@ class Execute:
         plan = None
         try:
             plan = self._plan(claim)
-            attempt.deadline = time.monotonic() + plan.task.limits.hard_seconds
+            attempt.time_limits.begin(plan.task.limits)
             return self._run(attempt, claim, plan)
         except BaseException as error:  # noqa: BLE001 - whatever it is, an outcome is stored
             return _fault(error, attempt, claim, plan)
@@ -238,7 +238,7 @@ class Execute:
         self, attempt: Attempt, runner: Runner, job: Job
     ) -> Running[Completed | Parked | Raised | BaseException]:
         """Start the agent; nothing that it raises reaches the event loop."""
-        work = _within_soft_limit(runner.run(job, attempt), job)
+        work = _within_soft_limit(runner.run(job, attempt), attempt, job)
         if runner.runs_user_code:
             # what is a user's is described in the agent's own thread: that may run their code, too
             return self._parts.own_loops.start(
@@ -263,7 +263,7 @@ class Execute:
         running: Running[Completed | Parked | Raised | BaseException],
     ) -> Completed | Parked | Raised | BaseException:
         attempt.on_stop(lambda: running.cancel(_WIND_UP_SECONDS))
-        if not running.wait(attempt.seconds_left):
+        if not attempt.time_limits.wait(running.wait):
             attempt.stop(StopReason.HARD_LIMIT)
             running.wait()  # at most until the end of the grace time
         try:
@@ -288,16 +288,19 @@ async def _caught(
         return catch(error)
 
 
-async def _within_soft_limit(work: Awaitable[Completed | Parked], job: Job) -> Completed | Parked:
-    limit = job.limits.soft_seconds
-    scope = asyncio.timeout(limit)
+async def _within_soft_limit(
+    work: Awaitable[Completed | Parked], attempt: Attempt, job: Job
+) -> Completed | Parked:
+    scope = None
     try:
-        async with scope:
+        async with attempt.time_limits.soft() as scope:
             return await work
     except TimeoutError as error:
-        if not scope.expired():
+        if scope is None or not scope.expired():
             raise
-        raise SoftTimeLimit(f"The attempt ran past its soft limit of {limit:g} s.") from error
+        raise SoftTimeLimit(
+            f"The attempt ran past its soft limit of {job.limits.soft_seconds:g} s."
+        ) from error
 
 
 def _ending(raised: Raised, attempt: Attempt, claim: Claim, plan: Plan) -> Outcome | None:

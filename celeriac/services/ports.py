@@ -19,6 +19,7 @@ from celeriac.domain.session import Session
 from celeriac.domain.task import Limits
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.services.time_limits import TimeLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,8 @@ class RunContext(Protocol):
         ...
 
     @property
-    def deadline(self) -> float:
-        """The hard limit as `time.monotonic()` seconds."""
+    def time_limits(self) -> TimeLimits:
+        """The attempt's limits; they stand still while `ask`, or `admit`, waits for a person."""
         ...
 
     @property

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from uuid import UUID
 
@@ -31,13 +31,28 @@ _LONGEST_PAUSE_SECONDS = 5.0
 """How long it pauses at most between looks that fail."""
 
 
+StandStill = Callable[[Lease], Callable[[], None]]
+"""Stops the time of an attempt, and returns what lets it go on."""
+
+
+def untimed(_: Lease) -> Callable[[], None]:
+    """Stop no time: nothing is known of attempts and their limits."""
+    return lambda: None
+
+
 class Questions:
     """Asks in the name of attempts. Safe to share between threads and loops."""
 
-    def __init__(self, database: Database, live: LiveEvents) -> None:
-        """Store in `database`, tell `live`; a thread looks for answers while any is waited for."""
+    def __init__(
+        self, database: Database, live: LiveEvents, *, stand_still: StandStill = untimed
+    ) -> None:
+        """Store in `database`, tell `live`; a thread looks for answers while any is waited for.
+
+        The time of an attempt stands still (`stand_still`) while it waits for an answer.
+        """
         self._database = database
         self._live = live
+        self._stand_still = stand_still
         self._watch = _Watch(database)
 
     async def answers(
@@ -58,11 +73,17 @@ class Questions:
         waits for the same answer. Raises LeaseLostError, ApprovalExpiredError.
         """
         approval_id = await self._store(lease, question)
-        closing = self._watch.add(approval_id)
+        go_on = self._stand_still(lease)
         try:
-            return _answer(await asyncio.wrap_future(closing))
+            closing = self._watch.add(approval_id)
+            # in the thread that finds the answer: the agent may hold up its own event loop
+            closing.add_done_callback(lambda _: go_on())
+            try:
+                return _answer(await asyncio.wrap_future(closing))
+            finally:
+                self._watch.drop(approval_id, closing)
         finally:
-            self._watch.drop(approval_id, closing)
+            go_on()
 
     async def _store(self, lease: Lease, question: Question) -> UUID:
         def ask() -> Asked | None:  # under its key: a try whose answer got lost has asked it

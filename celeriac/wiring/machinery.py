@@ -118,7 +118,7 @@ def build_machinery(container: Container, *, worker: str, closing: Callable[[], 
         lock_seconds=worker_lock_seconds(settings),
     )
     rate_threads = Threads("rate limits", _RATE_THREADS)
-    questions = Questions(container.database, container.live)
+    questions = Questions(container.database, container.live, stand_still=active.stand_still)
     reporting = Reporting(Reports(container.database).prepare)
     parts = Parts(
         plans=container.plans,

@@ -69,7 +69,7 @@ class Asking:
 
     async def _answer(self, message: AskMessage) -> None:
         answer = await self._context.ask(await question_of(message, self._policy))
-        self._child.send(answer_message(message.key, answer))
+        self._child.send(answer_message(message.key, answer, self._context.time_limits))
 
 
 async def question_of(message: AskMessage, policy: ApprovalPolicy) -> Question:

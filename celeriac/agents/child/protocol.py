@@ -23,6 +23,7 @@ from celeriac.kit.jsontypes import (
     loads,
     refuse_big_integers,
 )
+from celeriac.services.time_limits import TimeLimits
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """The longest message either side may send, without its newline: a job, or what it came to."""
@@ -142,9 +143,15 @@ class AskMessage(_Message):
         )
 
 
-def answer_message(key: str, answer: Answer) -> JsonObject:
-    """Return the line that tells a child the answer to its question."""
+def time_left(limits: TimeLimits) -> JsonObject:
+    """Return what a child is told of its hard limit, which moves on while a person is asked."""
+    return {"seconds_left": max(limits.hard_left, 0.0), "deadline": limits.deadline}
+
+
+def answer_message(key: str, answer: Answer, limits: TimeLimits) -> JsonObject:
+    """Return the line that tells a child the answer to its question, and its time limit now."""
     return {
+        **time_left(limits),
         "type": "answer",
         "key": key,
         "approved": answer.approved,

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 
 from celeriac.agents.child.asking import Asking
 from celeriac.agents.child.errors import crash_of, error_of
@@ -21,6 +20,7 @@ from celeriac.agents.child.protocol import (
     ReleaseMessage,
     ResultMessage,
     UsageMessage,
+    time_left,
 )
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -37,8 +37,6 @@ from celeriac.services.ports import Job, RunContext
 _EXIT_SECONDS = 2.0
 """How long a child that has given its result may take to end by itself."""
 
-_CLOCK_SLACK = 0.01
-
 
 async def run_in_child(
     command: ChildCommand,
@@ -51,9 +49,9 @@ async def run_in_child(
     """Run `job` as `command` and return its result; nothing of the child is left then.
 
     The `start` message holds the job and `extra`; `price` is asked for model calls whose cost the
-    child doesn't tell. At the soft limit (a cancellation at or after that time) the child is told,
-    and has until the hard limit to end with a result or an error. A question that the child asks
-    is answered by a message; nothing else of it stops meanwhile.
+    child doesn't tell. At the soft limit (the first cancellation after it has
+    passed) the child is told, and has until the hard limit to end with a result or an error. A
+    question that the child asks is answered by a message; nothing else of it stops meanwhile.
     Raises AgentMisconfiguredError where the child's user can't have what it needs, what the child
     reports, ChildCrashedError, ChildProtocolError, HardTimeLimitError, and what the context raises:
     ApprovalExpiredError for a question among it.
@@ -81,8 +79,7 @@ def describe_job(job: Job, context: RunContext) -> JsonObject:
         "output_schema": job.output_schema,
         "limits": job.limits.model_dump(mode="json"),
         "workdir": str(context.workdir),
-        "seconds_left": max(context.deadline - time.monotonic(), 0.0),
-        "deadline": context.deadline,
+        **time_left(context.time_limits),
         "correlation": dict(context.correlation),
         "idempotency_prefix": context.idempotency_key(""),
     }
@@ -100,8 +97,6 @@ class _Supervision:
         self._context = context
         self._logs = LogRelay(context)
         self._asking = Asking(child, context, job.agent.approvals)
-        limits = job.limits
-        self._soft_deadline = context.deadline - (limits.hard_seconds - limits.soft_seconds)
         self._soft_told = False
 
     async def result(self) -> Completed:
@@ -112,7 +107,7 @@ class _Supervision:
                 return await asyncio.shield(following)
             except asyncio.CancelledError:
                 if following.done() or not self._is_soft_limit():
-                    if time.monotonic() >= self._context.deadline:
+                    if self._context.time_limits.hard_left <= 0:
                         self._child.end_at_once()  # somebody else holds the hard limit too
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
@@ -121,16 +116,16 @@ class _Supervision:
                 self._child.send({"type": "soft_limit"})
 
     def _is_soft_limit(self) -> bool:
-        """Whether a cancellation that comes now is the soft limit: the first one due for it."""
-        return not self._soft_told and time.monotonic() >= self._soft_deadline - _CLOCK_SLACK
+        """Whether a cancellation that comes now is the soft limit: the first one after it."""
+        return not self._soft_told and self._context.time_limits.soft_passed
 
     async def _follow(self) -> Completed:
-        hard_limit = asyncio.timeout(max(self._context.deadline - time.monotonic(), 0))
+        scope = None
         try:
-            async with hard_limit, self._asking:
+            async with self._context.time_limits.hard() as scope, self._asking:
                 last = await self._until_last()
         except TimeoutError:
-            if not hard_limit.expired():
+            if scope is None or not scope.expired():
                 raise
             self._child.end_at_once()
             raise HardTimeLimitError(
@@ -176,7 +171,8 @@ class _Supervision:
             case ProgressMessage():
                 await context.progress(message.done, message.total, message.note)
             case AdmitMessage():
-                self._child.send(await self._calls.admit(message))
+                admitted = await self._calls.admit(message)
+                self._child.send({**admitted, **time_left(context.time_limits)})
             case ReleaseMessage():
                 await self._calls.release(message)
             case UsageMessage():

@@ -1,6 +1,5 @@
 """Inside the child process: the `ctx` of a plain function."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +52,8 @@ class ChildContext:
         return dict(self._job["correlation"])
 
     def time_left(self) -> float:
-        """Return the seconds until the hard limit."""
-        return float(self._job["deadline"]) - time.monotonic()
+        """Return the seconds until the hard limit; they stand still while a person is asked."""
+        return self._questions.time_left()
 
     def idempotency_key(self, step: str) -> str:
         """Return the key for an outside effect: the same for every attempt of this execution."""

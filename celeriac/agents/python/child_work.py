@@ -50,7 +50,7 @@ def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
     )
     limit = _SoftLimit(channel.interrupts)
     stop = _Stop(channel.interrupts)
-    questions = ChildQuestions(channel)
+    questions = ChildQuestions(channel, start["job"]["deadline"])
     listener = threading.Thread(
         target=_listen, args=(commands, limit, questions), name="worker", daemon=True
     )

@@ -1,6 +1,5 @@
 """The `ctx` of a coroutine function, in the worker."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,8 +59,8 @@ class AgentContext:
         return self._context.correlation
 
     def time_left(self) -> float:
-        """Return the seconds until the hard limit."""
-        return self._context.deadline - time.monotonic()
+        """Return the seconds until the hard limit; it stands still while a person is asked."""
+        return self._context.time_limits.hard_left
 
     def idempotency_key(self, step: str) -> str:
         """Return the key for an outside effect: the same for every attempt of this execution."""
@@ -125,7 +124,7 @@ class AgentContext:
         on_expiry: str | None = None,
         default: JsonValue = None,
     ) -> Answer:
-        """Ask a person and wait here for the answer; the time counts towards the task's limits.
+        """Ask a person and wait here for the answer; the time limits stand still meanwhile.
 
         The answer's `value` is a text or, with a JSON `schema`, what fits it. Asked again under
         the same `key`, in a later attempt too, it is the same question with the same answer; the

@@ -1,6 +1,7 @@
 """Functions that ask people: on the loop and in a child process."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError
 from celeriac.domain.task import Limits
 from tests.support.run_context import RecordingContext, python_job
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -73,10 +75,40 @@ async def test_the_soft_limit_reaches_a_child_that_waits_for_an_answer(
     runner: PythonRunner, context: RecordingContext
 ) -> None:
     limits = Limits(soft_seconds=2, hard_seconds=30, memory_mb=256)
-    waiting = Answering(context.workdir, hard_seconds=limits.hard_seconds)
+    waiting = Answering(context.workdir)
+    waiting.time_limits.begin(limits)  # no question is stored: the time does not stand still
 
-    async with asyncio.timeout(limits.soft_seconds):
+    async with waiting.time_limits.soft():
         outcome = await runner.run(python_job("ask_for_ever", limits=limits), waiting)
 
     assert outcome.result == "nobody was there"
     assert [question.key for question in waiting.questions] == ["nobody"]
+
+
+class AnsweringLate(RecordingContext):
+    """Answers once longer has passed than the hard limit; the time stands still until then."""
+
+    async def ask(self, question: Question) -> Answer:
+        go_on = self.time_limits.stand_still()
+        late = time.monotonic() + self.time_limits.hard_left + 0.2
+        try:
+            await asyncio.to_thread(wait_until, lambda: time.monotonic() > late, "it is late")
+        finally:
+            go_on()
+        return Answer(approved=True, value=question.key)
+
+
+@pytest.mark.parametrize("function", ["ask_on_loop", "ask_in_child"])
+async def test_a_question_outlives_the_soft_and_the_hard_limit(
+    runner: PythonRunner, context: RecordingContext, function: str
+) -> None:
+    limits = Limits(soft_seconds=1.8, hard_seconds=2, memory_mb=256)
+    late = AnsweringLate(context.workdir)
+    late.time_limits.begin(limits)
+
+    async with late.time_limits.soft():
+        outcome = await runner.run(python_job(function, mail="a@b.example", limits=limits), late)
+
+    assert isinstance(outcome.result, dict)
+    assert outcome.result["why"] == "why"
+    assert not late.time_limits.soft_passed

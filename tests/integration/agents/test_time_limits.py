@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,9 @@ SHORT = Limits(soft_seconds=2, hard_seconds=4, memory_mb=256)
 
 
 async def run_limited(runner: PythonRunner, job: Job, context: RecordingContext) -> Completed:
-    """Run as the pipeline does: the deadline is set, and the soft limit is a cancellation."""
-    limits = job.limits
-    context.deadline = time.monotonic() + limits.hard_seconds
-    async with asyncio.timeout(limits.soft_seconds):
+    """Run as the pipeline does: the limits begin, and the soft limit is a cancellation."""
+    context.time_limits.begin(job.limits)
+    async with context.time_limits.soft():
         return await runner.run(job, context)
 
 
@@ -97,7 +95,7 @@ async def test_the_hard_limit_ends_all_processes_of_a_child_that_ignores_everyth
 ) -> None:
     note = tmp_path / "pids"
     job = python_job("hang_with_processes", limits=SHORT, note=str(note), stubborn=True)
-    context.deadline = time.monotonic() + SHORT.hard_seconds
+    context.time_limits.begin(SHORT)
     running = asyncio.ensure_future(runner.run(job, context))
     family = await family_of(note)
 

@@ -9,6 +9,9 @@ from celeriac.domain.approval import ApprovalStatus
 from celeriac.domain.errors import ApprovalExpiredError, LeaseLostError
 from celeriac.domain.outcome import HandedBack, Parked, WaitingFor
 from celeriac.domain.states import Status
+from celeriac.domain.task import Limits
+from celeriac.services.questions import Questions
+from celeriac.services.time_limits import TimeLimits
 from tests.support.asking import NO, YES, Asking, InPlace, a_form, a_question
 from tests.support.core import Core
 from tests.support.waiting import wait_until
@@ -171,3 +174,23 @@ def test_what_an_ended_execution_asked_is_withdrawn(asking: Asking) -> None:
         in_place.result()
     assert asking.status(left_open) is ApprovalStatus.OPEN
     assert asking.answer(left_open, YES).status is ApprovalStatus.ANSWERED
+
+
+def test_the_time_stands_still_until_the_last_open_question_is_answered(asking: Asking) -> None:
+    limits, core, claim = TimeLimits(), asking.core, asking.core.running()
+    limits.begin(Limits(soft_seconds=1, hard_seconds=2))
+    asking.questions = Questions(
+        core.database, core.live, stand_still=lambda _lease: limits.stand_still()
+    )
+    first = asking.ask_in_place(claim.lease, a_question("a"))
+    second = asking.ask_in_place(claim.lease, a_question("b"))
+    wait_until(lambda: limits.stands_still, "the time stands still")
+    by_key = {each.key: each.id for each in asking.of(claim.lease.execution_id)}
+
+    asking.approvals.answer(core.actor, by_key["a"], YES)
+    first.result()
+    assert limits.stands_still
+    asking.approvals.answer(core.actor, by_key["b"], YES)
+    second.result()
+
+    assert not limits.stands_still
