@@ -38,8 +38,8 @@ class Admission:
             return None
         if reserved is None:
             return Ticket(uuid4(), reserved=False, taken=taken)
-        ticket, day = reserved
-        return Ticket(ticket, taken=taken, day=day)
+        ticket, day, clip = reserved
+        return Ticket(ticket, taken=taken, day=day, clip=clip)
 
     async def charge(
         self, lease: Lease, job: Job, call: ModelCall, ticket: Ticket | None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from celeriac.domain.approval import Answer
 from celeriac.domain.budget import Budget, OnBudget
@@ -28,10 +29,20 @@ def twice(exchange: Exchange) -> None:
     exchange.answer(json.dumps({"n": "one" if first else 1}))
 
 
+def limited(exchange: Exchange) -> None:
+    """Answer as a model whose answer ends at the limit that it was given."""
+    limit = exchange.received.body["max_tokens"]
+    usage = {"prompt_tokens": 3, "completion_tokens": limit}
+    exchange.complete("and so on", reason="length", usage=usage)
+
+
+SCENES = {"twice": twice, "limited": limited}
+
+
 @pytest.fixture
 def worker(settings: Settings, tmp_path: Path) -> Iterator[ModelWorker]:
     modules = (fleet_agents.__name__,)
-    with model_worker(settings, {"twice": twice}, home=tmp_path, agent_modules=modules) as made:
+    with model_worker(settings, SCENES, home=tmp_path, agent_modules=modules) as made:
         yield made
 
 
@@ -58,13 +69,13 @@ def test_it_asks_and_goes_on_from_there(worker: ModelWorker) -> None:
     assert worker.get(execution).waiting_for is WaitingFor.BUDGET
 
     (question,) = worker.asking([execution])
-    worker.answer(question, Answer(approved=True))
+    worker.answer(question, Answer(approved=True, value={"tokens": 200}))
     worker.work()
 
     done = worker.get(execution)
     assert (done.status, done.result) == (Status.COMPLETED, {"n": 1})
     (own,) = worker.budgets.of_execution(worker.actor, execution)
-    assert (own.max_tokens, own.raised) == (2 * CALL_TOKENS, 1)
+    assert (own.max_tokens, own.raised) == (CALL_TOKENS + 200, 1)
     assert own.spent_tokens == CALL_TOKENS * len(worker.server.received)
 
 
@@ -84,3 +95,65 @@ def test_a_function_is_stopped_once_it_told_of_too_much(worker: ModelWorker, fun
     assert failed.model_call_count == 3, "the call that went beyond is recorded, no other follows"
     (own,) = worker.budgets.of_execution(worker.actor, execution)
     assert (own.spent_tokens, own.overshoot_tokens) == (30, 5)
+
+
+def test_a_call_that_can_not_fit_is_not_made(worker: ModelWorker) -> None:
+    task = worker.task("limited " + "word " * 20, budget={"max_tokens": 20})
+    (execution,) = worker.submit(task, 1)
+
+    worker.work()
+
+    failed = worker.get(execution)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "budget_spent")
+    assert failed.error_message == (
+        "The execution's budget has no room for the next model call: it needs at least 26 tokens, "
+        "20 are left (spent: 0 of 20 tokens)."
+    )
+    assert failed.error_details is not None
+    assert failed.error_details["needed_tokens"] == 26
+    assert worker.server.received == []
+
+
+def test_one_that_can_not_fit_asks_where_the_budget_does(worker: ModelWorker) -> None:
+    asking = Budget(max_tokens=20, on_budget=OnBudget.ASK)
+    (execution,) = worker.submit(
+        worker.task("limited " + "word " * 20), 1, RunOptions(budget=asking)
+    )
+    worker.work()
+    assert worker.get(execution).waiting_for is WaitingFor.BUDGET
+    assert worker.server.received == []
+
+    (question,) = worker.asking([execution])
+    worker.answer(question, Answer(approved=True, value={"tokens": 100}))
+    worker.work()
+
+    assert worker.get(execution).status is Status.COMPLETED
+
+
+def test_an_answer_is_clipped_to_what_is_left(worker: ModelWorker) -> None:
+    task = worker.task("limited", answer_limit=500, budget={"max_tokens": 60})
+    (execution,) = worker.submit(task, 1, RunOptions(record=True))
+
+    worker.work()
+
+    done = worker.get(execution)
+    assert done.status is Status.COMPLETED
+    assert done.truncated
+    (asked,) = worker.server.received
+    assert asked.body["max_tokens"] == 60 - 8 - 3
+    (own,) = worker.budgets.of_execution(worker.actor, execution)
+    assert (own.spent_tokens, own.overshoot_tokens) == (52, 0)
+    with worker.container.database.statement() as connection:
+        log = text(
+            "SELECT data ->> 'message' FROM events WHERE execution_id = :id AND type = 'log'"
+        )
+        said = connection.execute(log, {"id": execution}).scalar_one()
+    assert said == (
+        "The answer was cut off at 49 tokens: no more is left of the execution's budget."
+    )
+
+    (replay,) = worker.submit(task, 1, RunOptions(cassette_id=execution))
+    worker.work()
+
+    assert worker.get(replay).status is Status.COMPLETED, worker.get(replay).error_message
+    assert len(worker.server.received) == 1
