@@ -59,8 +59,26 @@ def show_outcome(session: "Session", execution: "Execution") -> None:
         if execution.truncated:
             session.output.say(CUT_OFF)
         session.output.say(summary(execution))
+    beyond = overshoot(session, execution)
+    if beyond:
+        session.output.say(f"Warning: more was spent than allowed: {beyond}.")
     if execution.status is not Status.COMPLETED:
         raise _unsuccessful(execution)
+
+
+def overshoot(session: "Session", execution: "Execution") -> str:
+    """Return what was spent beyond each budget of an execution; empty where nothing was."""
+    if not execution.input_tokens and not execution.output_tokens:
+        return ""
+    parts = []
+    for each in session.client.budgets.of_execution(execution.id).items:
+        amounts = [money(each.overshoot_cost)] if each.overshoot_cost else []
+        if each.overshoot_tokens:
+            amounts.append(f"{each.overshoot_tokens:,} tokens")
+        if amounts:
+            window = "" if each.window == "run" else f" of {each.window}"
+            parts.append(f"{' and '.join(amounts)} beyond the {each.scope}'s budget{window}")
+    return "; ".join(parts)
 
 
 def summary(execution: "Execution") -> str:
