@@ -63,8 +63,8 @@ def reserve(
 
     A call is admitted where each budget has something left and either holds it, with all that is
     spent and reserved, or has no other call under way. The least that it needs must fit in what is
-    not spent. `cost` is None where no price is known,
-    which no budget of money admits. Repeated with the same `ticket` it reserves once.
+    not spent. `cost` is None where no price is known, which no budget of money admits. Repeated
+    with the same `ticket` it reserves once; the standings are without its own reservation.
     """
     parameters = {
         **payer_columns(payer),

@@ -3,8 +3,7 @@
 Every one locks windows in the order of their keys, so that none waits for another in a ring. A
 window that doesn't exist yet begins with what was used since its start, by the totals of usage: a
 call is in the totals of the day whose windows it was booked in; what a cassette answered counts in
-no window. Every statement that books has the
-call's ticket as its key: repeated, it books nothing.
+no window. Every statement that books has the call's ticket as its key: repeated, it books nothing.
 """
 
 from sqlalchemy import text
