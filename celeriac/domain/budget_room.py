@@ -30,7 +30,8 @@ def clip_of(standings: Iterable[Standing], call: PlannedCall) -> Clip | None:
     if not rooms:
         return None
     room, standing = min(rooms, key=lambda each: each[0])
-    room = max(room, min(MIN_ANSWER_TOKENS, limit))
+    shortest = MIN_ANSWER_TOKENS if call.least_output is None else call.least_output
+    room = max(room, min(shortest, limit))
     return Clip(room, standing.name) if room < limit else None
 
 

@@ -75,6 +75,8 @@ class PlannedCall:
     least_tokens: int = 0
     """The fewest tokens that it can use: its input, estimated low, and the shortest answer."""
     least_cost: Decimal | None = None
+    least_output: int | None = None
+    """The shortest answer that is worth the call; None means `MIN_ANSWER_TOKENS`."""
     output_limit: int | None = None
     """The limit of its answer that the request names, where it is not `output_tokens`."""
 

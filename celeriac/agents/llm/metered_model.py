@@ -19,7 +19,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
-from celeriac.agents.base import clip, emit_message
+from celeriac.agents.base import clip, emit_clipped, emit_message
 from celeriac.agents.llm.estimate import estimate, least_input, tokens_of
 from celeriac.agents.llm.model_errors import content_filtered
 from celeriac.agents.llm.watchdog import Watchdog
@@ -27,9 +27,7 @@ from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice
 from celeriac.domain.budget_room import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import BudgetSpentError, OutputInvalidError
-from celeriac.domain.events import EventType
 from celeriac.domain.usage import Clip, ModelCall, PlannedCall, Ticket
-from celeriac.kit.jsontypes import JsonObject
 from celeriac.logs.events import Step
 from celeriac.services.ports import RunContext
 
@@ -168,7 +166,7 @@ class MeteredModel(WrapperModel):
         else:
             unusable = self._structured or not self.last_answer.strip()
         if self.truncated and bound is not None:
-            await self._context.emit(EventType.LOG, _clipped(bound))
+            await emit_clipped(self._context, bound)
         if self.truncated and unusable and bound is not None:
             raise BudgetSpentError(
                 f"The rest of the {bound.budget} cut the answer off at {bound.output_tokens:,} "
@@ -187,16 +185,6 @@ def _told(planned: Tokens, response: ModelResponse) -> Tokens:
     """Return about what an answer has used whose provider doesn't say it."""
     said = response.text or ""
     return Tokens(input=planned.input, output=tokens_of(said))
-
-
-def _clipped(bound: Clip) -> JsonObject:
-    """Return the log event that names the budget which cut an answer off."""
-    return {
-        "level": "warning",
-        "message": f"The answer was cut off at {bound.output_tokens:,} tokens: no more is left of "
-        f"the {bound.budget}.",
-        "source": "budget",
-    }
 
 
 def _is_whole(call: ToolCallPart) -> bool:
