@@ -94,6 +94,14 @@ class Standing:
         """Tokens spent beyond the limit: at most those of the last call."""
         return 0 if self.max_tokens is None else max(self.spent_tokens - self.max_tokens, 0)
 
+    @property
+    def beyond(self) -> str:
+        """What is spent beyond the limits, in words; empty where nothing is."""
+        parts = [f"${dollars(self.overshoot_cost)}"] if self.overshoot_cost else []
+        if self.overshoot_tokens:
+            parts.append(f"{self.overshoot_tokens:,} tokens")
+        return f"{' and '.join(parts)} beyond the {self.name}" if parts else ""
+
     def describe(self) -> str:
         """Return the budget and its use in a phrase, for errors and questions."""
         return f"the {self.name} is spent: {self.use}"

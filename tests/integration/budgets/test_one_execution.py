@@ -11,7 +11,9 @@ from celeriac.domain.approval import Answer
 from celeriac.domain.budget import Budget, OnBudget
 from celeriac.domain.options import RunOptions
 from celeriac.domain.outcome import WaitingFor
+from celeriac.domain.report import ReportFormat
 from celeriac.domain.states import Status
+from celeriac.services.report import Reports
 from celeriac.services.submit import Request
 from celeriac.settings import Settings
 from tests.support import fleet_agents
@@ -58,6 +60,8 @@ def test_it_is_stopped_between_its_calls(worker: ModelWorker) -> None:
     assert len(worker.server.received) == 1
     (own,) = worker.budgets.of_execution(worker.actor, execution)
     assert own.overshoot_tokens == 1, "no more than of the one call under way, and shown"
+    made = Reports(worker.container.database)(worker.actor, execution, ReportFormat.MARKDOWN)
+    assert "- **Overshoot**: 1 tokens beyond the execution's budget\n" in made.content.decode()
     assert failed.input_tokens + failed.output_tokens == CALL_TOKENS
 
 
