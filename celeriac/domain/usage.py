@@ -103,6 +103,8 @@ class Ticket:
     """The day (UTC) of the budget windows that it is reserved in."""
     clip: Clip | None = None
     """The limit that the answer must be given, where it is below the call's own."""
+    free: bool = False
+    """Whether money is bounded and the call's price is 0: nothing holds it."""
 
 
 @dataclass(frozen=True, slots=True)

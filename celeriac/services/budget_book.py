@@ -64,6 +64,18 @@ class Used:
 NOTHING = Used(_FREE, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What is reserved for a call: its ticket, and the day (UTC) of its windows."""
+
+    ticket: UUID
+    day: date
+    clip: Clip | None
+    """The limit of the answer where what is left is less than the call's own."""
+    free: bool
+    """Whether money is bounded and the call's price is 0."""
+
+
 class BudgetBook:
     """Holds the budgets of executions, tasks and users. Safe to share between threads.
 
@@ -81,11 +93,8 @@ class BudgetBook:
 
     async def reserve(
         self, lease: Lease, job: Job, call: PlannedCall, *, may_park: bool
-    ) -> tuple[UUID, date, Clip | None] | None:
+    ) -> Leave | None:
         """Reserve for a call in all budgets that apply; None where none does.
-
-        Returns the reservation's ticket, the day (UTC) of its windows, and the limit of the answer
-        where what is left is less than the call's own.
 
         Waits while other calls under way hold what is left. Raises BudgetSpentError,
         MustWaitError where the attempt may be parked, AgentMisconfiguredError for a call without
@@ -102,7 +111,9 @@ class BudgetBook:
             if not found.standings:
                 return None
             if found.admitted:
-                return ticket, found.day, clip_of(found.standings, call)
+                bounded = any(each.max_cost is not None for each in found.standings)
+                clip = clip_of(found.standings, call)
+                return Leave(ticket, found.day, clip, free=bounded and call.cost == 0)
             check_price(call, found.standings)
             spent = [each for each in found.standings if each.spent_out or not can_hold(each, call)]
             if spent:

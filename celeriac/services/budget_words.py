@@ -102,6 +102,20 @@ def check_price(call: PlannedCall, standings: Sequence[Standing]) -> None:
         )
 
 
+def unheld(provider: str, model: str, *, known: bool) -> str:
+    """Say that no budget of money holds a model: its price is 0, or not `known`."""
+    name = f"{provider}/{model}"
+    if known:
+        return (
+            f"The price of {name} is 0, so that no budget of money holds its calls. Bound tokens "
+            "(max_tokens) too."
+        )
+    return (
+        f"The price of {name} is not known, so that its calls count nothing in budgets of money. "
+        "Add it to the file that CELERIAC_PRICES_FILE names, or bound tokens (max_tokens) too."
+    )
+
+
 def parked_behind(standings: Sequence[Standing], seconds: float) -> Parked:
     """Park for a moment: other calls under way hold what is left."""
     names = ", ".join(sorted({each.scope.value for each in standings}))

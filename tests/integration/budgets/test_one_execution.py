@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -83,6 +86,44 @@ def test_it_asks_and_goes_on_from_there(worker: ModelWorker) -> None:
     assert own.spent_tokens == CALL_TOKENS * len(worker.server.received)
 
 
+def warnings(worker: ModelWorker, execution: UUID) -> list[str]:
+    """Return the messages of an execution's log."""
+    query = "SELECT data ->> 'message' FROM events WHERE execution_id = :id AND type = 'log'"
+    with worker.container.database.statement() as connection:
+        return list(connection.execute(text(query), {"id": execution}).scalars())
+
+
+@pytest.mark.parametrize("price", ["0", None])
+def test_a_model_that_no_budget_of_money_holds_is_told_once(
+    settings: Settings, tmp_path: Path, price: str | None
+) -> None:
+    prices = tmp_path / "prices.json"
+    own = {} if price is None else {"test/model": {"input": price, "output": price}}
+    prices.write_text(json.dumps(own))
+    modules = (fleet_agents.__name__,)
+    with model_worker(
+        settings, SCENES, home=tmp_path, agent_modules=modules, prices_file=prices
+    ) as worker:
+        money = Budget(max_cost=Decimal(1))
+        if price is None:
+            task = make_task(worker.container.database, worker.actor, "spend")
+            variables: dict[str, Any] = {"calls": 2, "tokens": 10}
+        else:
+            task, variables = worker.task("twice", output_schema=SCHEMA), {}
+        request = Request(task_id=task, options=RunOptions(budget=money), variables=variables)
+        (execution,) = worker.container.submit.many(
+            worker.actor, request, [variables]
+        ).execution_ids
+
+        worker.work()
+
+        done = worker.get(execution)
+        assert (done.status, done.model_call_count) == (Status.COMPLETED, 2)
+        (said,) = warnings(worker, execution)
+        assert ("is 0, so that no budget" in said) is (price is not None)
+        assert ("is not known, so that its calls" in said) is (price is None)
+
+
 @pytest.mark.parametrize("function", ["spend", "plain_spend"])
 def test_a_function_is_stopped_once_it_told_of_too_much(worker: ModelWorker, function: str) -> None:
     task = make_task(worker.container.database, worker.actor, function)
@@ -147,14 +188,9 @@ def test_an_answer_is_clipped_to_what_is_left(worker: ModelWorker) -> None:
     assert asked.body["max_tokens"] == 60 - 8 - 3
     (own,) = worker.budgets.of_execution(worker.actor, execution)
     assert (own.spent_tokens, own.overshoot_tokens) == (52, 0)
-    with worker.container.database.statement() as connection:
-        log = text(
-            "SELECT data ->> 'message' FROM events WHERE execution_id = :id AND type = 'log'"
-        )
-        said = connection.execute(log, {"id": execution}).scalar_one()
-    assert said == (
+    assert warnings(worker, execution) == [
         "The answer was cut off at 49 tokens: no more is left of the execution's budget."
-    )
+    ]
 
     (replay,) = worker.submit(task, 1, RunOptions(cassette_id=execution))
     worker.work()
