@@ -45,6 +45,22 @@ CUT_OFF = (
 )
 
 
+_LAST_EVENTS = 20
+"""So many at the end of an execution's log may tell what cut its result off."""
+
+
+def cut_off(session: "Session", execution: "Execution") -> str:
+    """Return a warning about a result that is cut off: by a budget where the log says so."""
+    after = max(0, execution.event_count - _LAST_EVENTS)
+    said = [
+        str(each.data.get("message"))
+        for each in session.client.executions.events(execution.id, after=after)
+        if each.type.value == "log" and each.data.get("source") == "budget"
+    ]
+    found = [each for each in said if "cut off" in each]
+    return f"Warning: the result is cut off. {found[-1]}" if found else CUT_OFF
+
+
 def show_outcome(session: "Session", execution: "Execution") -> None:
     """Write the result to stdout and what it took to stderr.
 
@@ -53,11 +69,11 @@ def show_outcome(session: "Session", execution: "Execution") -> None:
     if session.output.as_json:
         session.output.json(execution)
         if execution.truncated:
-            session.output.say(CUT_OFF)
+            session.output.say(cut_off(session, execution))
     elif execution.status is Status.COMPLETED:
         session.output.raw(plain(execution.result))
         if execution.truncated:
-            session.output.say(CUT_OFF)
+            session.output.say(cut_off(session, execution))
         session.output.say(summary(execution))
     beyond = overshoot(session, execution)
     if beyond:
