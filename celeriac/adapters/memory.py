@@ -22,7 +22,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.events import EventType
 from celeriac.domain.outcome import Completed, Parked
 from celeriac.domain.task import Limits
-from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.domain.usage import Clip, ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject, JsonValue
 from celeriac.services.ports import Envelope, Job, RunContext, Runner
 from celeriac.services.time_limits import TimeLimits
@@ -108,6 +108,8 @@ class MemoryRunContext:
         self.deltas: list[JsonObject] = []
         self.planned: list[PlannedCall] = []
         self.denial: Exception | None = None
+        self.clip: Clip | None = None
+        """The limit that budgets set for answers."""
         self.calls: list[ModelCall] = []
         self.tickets: list[Ticket | None] = []
         self.released: list[Ticket] = []
@@ -145,7 +147,7 @@ class MemoryRunContext:
         self.planned.append(call)
         if self.denial is not None:
             raise self.denial
-        return None
+        return None if self.clip is None else Ticket(uuid4(), clip=self.clip)
 
     async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
         """Keep a model call, and the ticket that it had."""

@@ -8,6 +8,7 @@ from celeriac.agents.results import encode_result
 from celeriac.domain.errors import BusyError, OutputInvalidError
 from celeriac.domain.events import EventType
 from celeriac.domain.schema import is_quick, violations
+from celeriac.domain.usage import Clip
 from celeriac.kit.jsontypes import JsonObject, JsonValue, loads, storable_text
 from celeriac.kit.threads import CHECKS
 from celeriac.services.ports import RunContext
@@ -29,6 +30,15 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
     if len(content) > MAX_MESSAGE_CHARACTERS:
         data["clipped"] = len(content) - MAX_MESSAGE_CHARACTERS
     await context.emit(EventType.MESSAGE, data)
+
+
+async def emit_clipped(context: RunContext, clip: Clip) -> None:
+    """Add a warning to the execution's log that names the budget which cut an answer off."""
+    message = (
+        f"The answer was cut off at {clip.output_tokens:,} tokens: no more is left of the "
+        f"{clip.budget}."
+    )
+    await context.emit(EventType.LOG, {"level": "warning", "message": message, "source": "budget"})
 
 
 async def violations_of(schema: JsonObject, value: JsonValue) -> list[str]:

@@ -12,7 +12,7 @@ import typer
 from celeriac.cli.exits import CommandError, ExitCode
 from celeriac.cli.failures import failure_text, own_frames
 from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
-from celeriac.cli.follow.following import event_line, follow, show_outcome, summary
+from celeriac.cli.follow.following import event_line, follow, overshoot, show_outcome, summary
 from celeriac.cli.formatting import duration, moment, money, plain, short, tokens
 from celeriac.cli.ids import ExecutionId, short_id
 from celeriac.cli.options import Limit
@@ -116,7 +116,7 @@ def show(session: Session, execution: ExecutionId) -> None:
     if session.output.as_json:
         session.output.json(found)
     else:
-        session.output.fields(_facts(found))
+        session.output.fields(_facts(found, overshoot(session, found)))
 
 
 @connected
@@ -256,7 +256,7 @@ def _error(execution: "ExecutionSummary") -> str:
     return f"{code}: {failure_text(code, execution.error_message, execution.error_type)}"
 
 
-def _facts(execution: "Execution") -> dict[str, str]:
+def _facts(execution: "Execution", beyond: str) -> dict[str, str]:
     error = execution.error_details or {}
     facts = {
         "id": str(execution.id),
@@ -277,6 +277,7 @@ def _facts(execution: "Execution") -> dict[str, str]:
         "ran": duration(execution.duration_seconds),
         "tokens": tokens(execution.input_tokens, execution.output_tokens),
         "cost": money(execution.cost) if execution.cost else "",
+        "overshoot": beyond,
         "cancelled by": execution.cancel_requested_by or "",
         "repeats": str(execution.origin_id or ""),
         "batch": str(execution.batch_id or ""),

@@ -140,6 +140,8 @@ WITH notes AS (
            count(*), count(*) FILTER (WHERE cost IS NULL), sum(input_tokens), sum(output_tokens),
            sum(cached_tokens), coalesce(sum(cost), 0)
     FROM calls
+    -- what a cassette answered was paid by the execution that recorded it
+    WHERE NOT starts_with(provider, 'cassette/')
     GROUP BY 1, 2, 3, 4, 5
     ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (owner_id, day, task_id, provider, model) DO UPDATE

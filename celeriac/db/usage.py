@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, sele
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.models import model_calls, tasks, usage_days, users
-from celeriac.domain.usage import MadeCall, UsageBy, UsageTotal
+from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageTotal
 
 _TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")
 
@@ -49,6 +49,7 @@ def totals(
         )
         .select_from(_joined(by))
         .where(days.day.between(wanted.since, wanted.until))
+        .where(~days.provider.startswith(f"{CASSETTE}/"))  # of releases that counted replays
         .group_by(key, name)
         .limit(limit)
     )

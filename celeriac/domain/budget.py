@@ -94,16 +94,33 @@ class Standing:
         """Tokens spent beyond the limit: at most those of the last call."""
         return 0 if self.max_tokens is None else max(self.spent_tokens - self.max_tokens, 0)
 
+    @property
+    def beyond(self) -> str:
+        """What is spent beyond the limits, in words; empty where nothing is."""
+        parts = [f"${dollars(self.overshoot_cost)}"] if self.overshoot_cost else []
+        if self.overshoot_tokens:
+            parts.append(f"{self.overshoot_tokens:,} tokens")
+        return f"{' and '.join(parts)} beyond the {self.name}" if parts else ""
+
     def describe(self) -> str:
         """Return the budget and its use in a phrase, for errors and questions."""
-        whose = f"{self.scope}'s budget"
+        return f"the {self.name} is spent: {self.use}"
+
+    @property
+    def name(self) -> str:
+        """The budget in words: `execution's budget`, `task's budget of 2026-11-22`."""
         window = "" if self.scope is BudgetScope.EXECUTION else f" of {self.window}"
+        return f"{self.scope}'s budget{window}"
+
+    @property
+    def use(self) -> str:
+        """What is spent of each limit: `$0.50 of $2.00 and 10 of 100 tokens`."""
         parts = []
         if self.max_cost is not None:
             parts.append(f"${dollars(self.spent_cost)} of ${dollars(self.max_cost)}")
         if self.max_tokens is not None:
             parts.append(f"{self.spent_tokens:,} of {self.max_tokens:,} tokens")
-        return f"the {whose}{window} is spent: {' and '.join(parts)}"
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

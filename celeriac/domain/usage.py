@@ -70,6 +70,24 @@ class PlannedCall:
     input_tokens: int
     output_tokens: int
     cost: Decimal | None = None
+    input_cost: Decimal | None = None
+    """The part of `cost` that the input has."""
+    least_tokens: int = 0
+    """The fewest tokens that it can use: its input, estimated low, and the shortest answer."""
+    least_cost: Decimal | None = None
+    least_output: int | None = None
+    """The shortest answer that is worth the call; None means `MIN_ANSWER_TOKENS`."""
+    output_limit: int | None = None
+    """The limit of its answer that the request names, where it is not `output_tokens`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A limit of an answer that a budget sets: what is left of it allows no longer one."""
+
+    output_tokens: int
+    budget: str
+    """The budget, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +101,10 @@ class Ticket:
     """What it took from the provider's limits."""
     day: date | None = None
     """The day (UTC) of the budget windows that it is reserved in."""
+    clip: Clip | None = None
+    """The limit that the answer must be given, where it is below the call's own."""
+    free: bool = False
+    """Whether money is bounded and the call's price is 0: nothing holds it."""
 
 
 @dataclass(frozen=True, slots=True)

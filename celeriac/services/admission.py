@@ -38,8 +38,13 @@ class Admission:
             return None
         if reserved is None:
             return Ticket(uuid4(), reserved=False, taken=taken)
-        ticket, day = reserved
-        return Ticket(ticket, taken=taken, day=day)
+        return Ticket(
+            reserved.ticket,
+            taken=taken,
+            day=reserved.day,
+            clip=reserved.clip,
+            free=reserved.free,
+        )
 
     async def charge(
         self, lease: Lease, job: Job, call: ModelCall, ticket: Ticket | None

@@ -20,6 +20,7 @@ from celeriac.domain.usage import ModelCall, PlannedCall, Ticket, dollars
 from celeriac.kit.jsontypes import JsonObject, JsonValue, storable, storable_text
 from celeriac.kit.removal import remove_if_empty
 from celeriac.services.backing import Backed, Backing
+from celeriac.services.budget_words import unheld
 from celeriac.services.ports import Job, Runner
 from celeriac.services.time_limits import TimeLimits
 
@@ -74,6 +75,7 @@ class Attempt:
         """What was sent and is not known to be stored: sent again as it is, before all else."""
         self._batches = 0
         self._closed = False
+        self._said_unheld = False
         self._workdir = workdir
         self._has_workdir = False
         self._on_delta = on_delta
@@ -125,7 +127,19 @@ class Attempt:
     async def admit(self, call: PlannedCall) -> Ticket | None:
         """Ask leave for a model call; see `RunContext.admit`."""
         self._check_lease()
-        return await self._backed.admit(call)
+        ticket = await self._backed.admit(call)
+        if ticket is not None and ticket.free:
+            await self._say_unheld(call.provider, call.model, known=True)
+        return ticket
+
+    async def _say_unheld(self, provider: str, model: str, *, known: bool) -> None:
+        """Warn once that no budget of money holds a model."""
+        if self._said_unheld:
+            return
+        self._said_unheld = True
+        message = unheld(storable_text(provider), storable_text(model), known=known)
+        data: JsonObject = {"level": "warning", "message": message, "source": "budget"}
+        await self.emit(EventType.LOG, data)
 
     async def release(self, ticket: Ticket) -> None:
         """Give back leave for a model call; see `RunContext.release`."""
@@ -187,6 +201,8 @@ class Attempt:
         finally:
             self.spoke = True
             self._note(add)  # it was made, whatever the budgets say of it
+        if call.cost is None and call.booked is None and self._backed.bounds_money:
+            await self._say_unheld(call.provider, call.model, known=False)
         await self._wait_for_room()
 
     async def cassette(self) -> Cassette:

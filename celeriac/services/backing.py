@@ -62,6 +62,12 @@ class Backed:
             self._lease, self._job, call, may_park=self._runner.resumable
         )
 
+    @property
+    def bounds_money(self) -> bool:
+        """Whether the execution's own budget, or its task's for each, bounds money."""
+        own = self._job.budget
+        return own is not None and own.max_cost is not None
+
     async def charge(self, call: ModelCall, ticket: Ticket | None) -> date | None:
         """Put what a call used in the place of what was reserved for it; see `Admission.charge`."""
         if self.plays_cassette:

@@ -18,13 +18,15 @@ from celeriac.db.budgets import Payer, Reserving
 from celeriac.db.engine import Database
 from celeriac.domain.approval import Answer, Question, QuestionKind
 from celeriac.domain.budget import OnBudget, Standing
+from celeriac.domain.budget_room import can_hold, clip_of
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.execution import Lease
 from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
-from celeriac.domain.usage import PlannedCall
+from celeriac.domain.usage import Clip, PlannedCall
 from celeriac.kit.backoff import grown
 from celeriac.services.budget_answers import answer_all
 from celeriac.services.budget_words import (
+    breach,
     check_price,
     extension_of,
     parked_behind,
@@ -64,6 +66,18 @@ class Used:
 NOTHING = Used(_FREE, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What is reserved for a call: its ticket, and the day (UTC) of its windows."""
+
+    ticket: UUID
+    day: date
+    clip: Clip | None
+    """The limit of the answer where what is left is less than the call's own."""
+    free: bool
+    """Whether money is bounded and the call's price is 0."""
+
+
 class BudgetBook:
     """Holds the budgets of executions, tasks and users. Safe to share between threads.
 
@@ -81,10 +95,8 @@ class BudgetBook:
 
     async def reserve(
         self, lease: Lease, job: Job, call: PlannedCall, *, may_park: bool
-    ) -> tuple[UUID, date] | None:
+    ) -> Leave | None:
         """Reserve for a call in all budgets that apply; None where none does.
-
-        Returns the reservation's ticket and the day (UTC) of its windows.
 
         Waits while other calls under way hold what is left. Raises BudgetSpentError,
         MustWaitError where the attempt may be parked, AgentMisconfiguredError for a call without
@@ -101,11 +113,13 @@ class BudgetBook:
             if not found.standings:
                 return None
             if found.admitted:
-                return ticket, found.day
+                bounded = any(each.max_cost is not None for each in found.standings)
+                clip = clip_of(found.standings, call)
+                return Leave(ticket, found.day, clip, free=bounded and call.cost == 0)
             check_price(call, found.standings)
-            spent = [each for each in found.standings if each.spent_out]
+            spent = [each for each in found.standings if each.spent_out or not can_hold(each, call)]
             if spent:
-                await self._ask_for_more(lease, job, spent, may_park=may_park)
+                await self._ask_for_more(lease, job, spent, call=call, may_park=may_park)
                 continue
             patient = time.monotonic() <= until
             if may_park and not patient:
@@ -177,7 +191,14 @@ class BudgetBook:
             with self._database.statement() as connection:
                 return _with_windows(
                     lambda: budgets.reserve(
-                        connection, lease, payer, ticket=ticket, cost=call.cost, tokens=tokens
+                        connection,
+                        lease,
+                        payer,
+                        ticket=ticket,
+                        cost=call.cost,
+                        tokens=tokens,
+                        least_cost=call.least_cost or _FREE,
+                        least_tokens=call.least_tokens,
                     ),
                     lambda: budgets.begin_windows(connection, payer),
                 )
@@ -214,16 +235,22 @@ class BudgetBook:
             )
 
     async def _ask_for_more(
-        self, lease: Lease, job: Job, spent: Sequence[Standing], *, may_park: bool
+        self,
+        lease: Lease,
+        job: Job,
+        spent: Sequence[Standing],
+        *,
+        may_park: bool,
+        call: PlannedCall | None = None,
     ) -> None:
         """Return once the limits are raised; else raise what ends or parks the attempt."""
         for each in spent:
             if each.on_budget is OnBudget.STOP:
-                raise spent_error(each)
-        questions = {each: question_about(each, job) for each in spent}
+                raise spent_error(each, call=call)
+        questions = {each: question_about(each, job, call) for each in spent}
         open_ones = await self._heed_answers(lease, questions)
         if open_ones and may_park:
-            note = "; ".join(each.describe() for each in open_ones)
+            note = "; ".join(breach(each, call) for each in open_ones)
             raise MustWaitError(
                 Parked(WaitingFor.BUDGET, sentence(note), questions=tuple(open_ones.values()))
             )

@@ -32,20 +32,43 @@ _ANSWER: JsonObject = {
 }
 
 
-def spent_error(standing: Standing, note: str = "") -> BudgetSpentError:
-    """Return the error that ends an execution whose budget is spent."""
-    said = sentence(standing.describe())
-    return BudgetSpentError(f"{said} {note}".rstrip(), **_numbers(standing))
+def breach(standing: Standing, call: PlannedCall | None = None) -> str:
+    """Return in a phrase what is wrong: the budget is spent, or has no room for `call`."""
+    if call is None or standing.spent_out:
+        return standing.describe()
+    needs = []
+    if standing.max_cost is not None and call.least_cost is not None:
+        left = standing.max_cost - standing.spent_cost
+        needs.append(f"at least ${dollars(call.least_cost)}, ${dollars(left)} are left")
+    if standing.max_tokens is not None:
+        room = standing.max_tokens - standing.spent_tokens
+        needs.append(f"at least {call.least_tokens:,} tokens, {room:,} are left")
+    return (
+        f"the {standing.name} has no room for the next model call: it needs "
+        f"{' and '.join(needs)} (spent: {standing.use})"
+    )
 
 
-def question_about(standing: Standing, job: Job) -> Question:
+def spent_error(
+    standing: Standing, note: str = "", *, call: PlannedCall | None = None
+) -> BudgetSpentError:
+    """Return the error that ends an execution whose budget is spent, or can't hold `call`."""
+    said = sentence(breach(standing, call))
+    needs: dict[str, JsonValue] = {}
+    if call is not None:
+        needs["needed_tokens"] = call.least_tokens
+        needs["needed_cost"] = None if call.least_cost is None else dollars(call.least_cost)
+    return BudgetSpentError(f"{said} {note}".rstrip(), **_numbers(standing), **needs)
+
+
+def question_about(standing: Standing, job: Job, call: PlannedCall | None = None) -> Question:
     """Ask whether more may be spent; the key is another one each time the limits were raised."""
     agent = job.agent
     policy = agent.approvals if isinstance(agent, LlmAgent | ClaudeAgent) else ApprovalPolicy()
     return Question(
         key=f"budget:{standing.budget_id}:{standing.window}:{standing.raised}",
         kind=QuestionKind.BUDGET,
-        title=f"{sentence(standing.describe())} May more be spent?",
+        title=f"{sentence(breach(standing, call))} May more be spent?",
         arguments=_numbers(standing),
         schema=_ANSWER,
         expires_seconds=policy.expires_seconds,
@@ -77,6 +100,20 @@ def check_price(call: PlannedCall, standings: Sequence[Standing]) -> None:
             "the file that CELERIAC_PRICES_FILE names, or bound tokens (max_tokens) only.",
             field="model",
         )
+
+
+def unheld(provider: str, model: str, *, known: bool) -> str:
+    """Say that no budget of money holds a model: its price is 0, or not `known`."""
+    name = f"{provider}/{model}"
+    if known:
+        return (
+            f"The price of {name} is 0, so that no budget of money holds its calls. Bound tokens "
+            "(max_tokens) too."
+        )
+    return (
+        f"The price of {name} is not known, so that its calls count nothing in budgets of money. "
+        "Add it to the file that CELERIAC_PRICES_FILE names, or bound tokens (max_tokens) too."
+    )
 
 
 def parked_behind(standings: Sequence[Standing], seconds: float) -> Parked:

@@ -1,5 +1,6 @@
 """Reports: what an execution did, made once it has ended and kept from then on."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,17 +8,20 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import approvals, events, executions, reports
+from celeriac.db import approvals, budgets, events, executions, reports
 from celeriac.db.approvals import ApprovalFilter
+from celeriac.db.budgets import Payer
 from celeriac.db.engine import Database
 from celeriac.db.reports import StoredReport
 from celeriac.domain import report
 from celeriac.domain.accounts import Actor
-from celeriac.domain.errors import ConflictError, NotFoundError
+from celeriac.domain.budget import Standing
+from celeriac.domain.errors import ConflictError, NotFoundError, SpecificationUnreadableError
 from celeriac.domain.events import Event
 from celeriac.domain.execution import Execution
 from celeriac.domain.report import ReportFormat
 from celeriac.logs import Step
+from celeriac.services.plans import Plans
 
 logger = structlog.get_logger(__name__)
 
@@ -52,6 +56,7 @@ class Reports:
     def __init__(self, database: Database) -> None:
         """Read from and keep in `database`."""
         self._database = database
+        self._plans = Plans(database)
 
     def __call__(self, actor: Actor, execution_id: UUID, wanted: ReportFormat) -> Report:
         """Return the report of a finished execution; the first demand makes it where none is.
@@ -124,7 +129,25 @@ class Reports:
         asked = ApprovalFilter(execution_id=execution.id)
         with self._database.statement() as connection:
             questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS).items
-        return report.markdown(execution, self._log(execution.id), questions[::-1])
+        return report.markdown(
+            execution, self._log(execution.id), questions[::-1], self._standings(execution)
+        )
+
+    def _standings(self, execution: Execution) -> list[Standing]:
+        """Return how the budgets stand that held an execution, where it used anything."""
+        if not execution.input_tokens and not execution.output_tokens:
+            return []
+        own = execution.options.budget
+        if own is None:
+            # a report is made all the same of what can't be read any more
+            with contextlib.suppress(NotFoundError, SpecificationUnreadableError):
+                plan = self._plans.of_versions(
+                    execution.task_version_id, execution.agent_version_id
+                )
+                own = plan.task.budget
+        payer = Payer(execution.id, execution.task_id, execution.owner_id, own)
+        with self._database.statement() as connection:
+            return budgets.standings(connection, payer)
 
     def _log(self, execution_id: UUID) -> Iterator[Event]:
         """Yield the events a page at a time: together they may be larger than memory."""

@@ -42,10 +42,10 @@ class ModelWorker:
         self.budgets = Budgets(container.database, container.plans, container.live)
         self.approvals = Approvals(container.database, container.live, container.dispatch)
 
-    def task(self, prompt: str, **spec: Any) -> UUID:
-        """Make a task of an agent that may answer with five tokens."""
+    def task(self, prompt: str, *, answer_limit: int = 5, **spec: Any) -> UUID:
+        """Make a task of an agent that may answer with `answer_limit` tokens."""
         name = f"t-{uuid4()}"
-        agent = LlmAgent(model=MODEL, max_output_tokens=5)
+        agent = LlmAgent(model=MODEL, max_output_tokens=answer_limit)
         Agents(self.container.database).create(self.actor, NewAgent(name=name, spec=agent))
         new = NewTask(name=name, agent=name, spec=TaskSpec(prompt=prompt, **spec))
         return Tasks(self.container.database).create(self.actor, new).id

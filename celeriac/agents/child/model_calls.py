@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
+from celeriac.agents.base import emit_clipped
 from celeriac.agents.child.protocol import AdmitMessage, ReleaseMessage, UsageMessage
 from celeriac.agents.pricing import Tokens
+from celeriac.domain.budget_room import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
 from celeriac.kit.jsontypes import JsonObject
@@ -16,6 +18,10 @@ Price = Callable[[str, str, Tokens], Decimal | None]
 
 UNFINISHED = "unfinished"
 """The finish reason of a call that was under way when its process ended."""
+
+
+_CUT_OFF = frozenset({"length", "max_tokens"})
+"""The finish reasons of answers that their limit has cut off."""
 
 
 def unpriced(*_: object) -> None:
@@ -41,16 +47,35 @@ class ModelCalls:
                 f"The child process asked leave for a second model call {message.id!r} before it "
                 "told what the first has used. Give each an id of its own."
             )
+        planned = self._planned(message)
+        ticket = await self._context.admit(planned)
+        self._under_way[message.id] = planned, ticket
+        clip = None if ticket is None else ticket.clip
+        limit = {} if clip is None else {"output_tokens": clip.output_tokens}
+        return {"type": "admitted", "id": message.id, **limit}
+
+    def _planned(self, message: AdmitMessage) -> PlannedCall:
+        def price(tokens: Tokens) -> Decimal | None:
+            return self._price(message.provider, message.model, tokens)
+
         most = Tokens(input=message.input_tokens, output=message.output_tokens)
         planned = PlannedCall(
             provider=message.provider,
             model=message.model,
             input_tokens=most.input,
             output_tokens=most.output,
-            cost=self._price(message.provider, message.model, most),
+            cost=price(most),
+            input_cost=price(Tokens(most.input, 0)),
         )
-        self._under_way[message.id] = planned, await self._context.admit(planned)
-        return {"type": "admitted", "id": message.id}
+        if message.least_input_tokens is None:
+            return planned
+        least = message.least_input_tokens
+        shortest = min(MIN_ANSWER_TOKENS, most.output)
+        return replace(
+            planned,
+            least_tokens=least + shortest,
+            least_cost=price(Tokens(least, shortest, cached=least)),
+        )
 
     async def release(self, message: ReleaseMessage) -> None:
         """Give back the leave for a call that came to nothing."""
@@ -72,6 +97,9 @@ class ModelCalls:
         # not after the charge: one that is cancelled is recorded and booked all the same
         self._under_way.pop(admission, None)
         await self._context.charge(call, ticket)
+        clip = None if ticket is None else ticket.clip
+        if clip is not None and call.finish_reason in _CUT_OFF:
+            await emit_clipped(self._context, clip)
 
     async def close(self) -> None:
         """Settle the calls that were under way when the child ended: what they used is unknown."""

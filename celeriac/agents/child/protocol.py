@@ -80,6 +80,8 @@ class AdmitMessage(_Message):
     input_tokens: Count
     """The most that the call can use, as well as the child can tell; the output's too."""
     output_tokens: Count
+    least_input_tokens: Count | None = None
+    """The fewest that the input can have. Told by who sets the `output_tokens` of the reply."""
 
 
 class ReleaseMessage(_Message):

@@ -17,12 +17,12 @@ from claude_agent_sdk import (
 
 from celeriac.agents.base import emit_message, final_result
 from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.claude.calls import Calls
+from celeriac.agents.claude.calls import CUT_OFF, Calls
 from celeriac.agents.claude.continuation import Continuation, Next, state_of
 from celeriac.agents.claude.conversation import Conversation, Inbox, SilenceError
 from celeriac.agents.claude.directories import SessionDirectories
 from celeriac.agents.claude.environment import cli_environment
-from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk
+from celeriac.agents.claude.failures import failure_of, failure_of_sdk
 from celeriac.agents.claude.gateway import Gateway
 from celeriac.agents.claude.options import sdk_options
 from celeriac.agents.claude.permissions import Permissions

@@ -1,12 +1,13 @@
 """Calls of the Messages API: admitted, forwarded, metered, charged."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import httpx2
 
+from celeriac.agents.base import emit_clipped
 from celeriac.agents.claude.http import (
     NO_RETRY,
     error_body,
@@ -20,10 +21,11 @@ from celeriac.agents.claude.upstream import ANTHROPIC, Upstream
 from celeriac.agents.gateway.waiting import LONGEST_PAUSE, wait_of
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.tape.server import Answer, Incoming
+from celeriac.domain.budget_room import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import CeleriacError
 from celeriac.domain.outcome import MustWaitError
-from celeriac.domain.usage import MAX_COUNT, ModelCall, PlannedCall, Ticket
-from celeriac.kit.jsontypes import JsonObject, loads
+from celeriac.domain.usage import MAX_COUNT, Clip, ModelCall, PlannedCall, Ticket
+from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps, loads
 from celeriac.kit.shielding import despite_cancellation
 from celeriac.services.ports import RunContext
 
@@ -34,6 +36,9 @@ _BYTES_PER_TOKEN = 3
 
 _LIKELY_OUTPUT = 4_096
 """Tokens that an answer is thought to need at most."""
+
+CUT_OFF = "max_tokens"
+"""The stop reason of an answer that its limit has cut off."""
 
 _UNFINISHED = "unfinished"
 _ERRORS = 400
@@ -110,6 +115,9 @@ class Calls:
             self._on_stop(error)
             await refuse(answer, 403, "permission_error", str(error))
             return
+        clip = None if ticket is None else ticket.clip
+        if clip is not None:
+            incoming = _clipped(incoming, clip)
         reading, began, status = Reading(), time.monotonic(), None
         self._readings.append(reading)
         try:
@@ -119,6 +127,8 @@ class Calls:
             await despite_cancellation(
                 self._charge(reading, planned, ticket, _milliseconds_since(began), status)
             )
+        if clip is not None and reading.stop_reason == CUT_OFF:
+            await emit_clipped(self._context, clip)
 
     def _plan(self, incoming: Incoming) -> PlannedCall:
         """Say about the most that a call will use, from its size.
@@ -133,8 +143,25 @@ class Calls:
             input=min(len(incoming.body) // _BYTES_PER_TOKEN + 1, MAX_COUNT),
             output=min(limit, _LIKELY_OUTPUT) if isinstance(limit, int) else _LIKELY_OUTPUT,
         )
-        cost = self._prices.cost(self._upstream.choice(name), tokens)
-        return PlannedCall(ANTHROPIC, name, tokens.input, tokens.output, cost)
+        least, shortest = _least_input(wish), _shortest_answer(wish)
+        if isinstance(limit, int):
+            shortest = min(shortest, limit)
+
+        def cost(used: Tokens) -> Decimal | None:
+            return self._prices.cost(self._upstream.choice(name), used)
+
+        return PlannedCall(
+            ANTHROPIC,
+            name,
+            tokens.input,
+            tokens.output,
+            cost(tokens),
+            input_cost=cost(Tokens(tokens.input, 0)),
+            least_tokens=least + shortest,
+            least_cost=cost(Tokens(least, shortest, cached=least)),
+            least_output=shortest,
+            output_limit=limit if isinstance(limit, int) else None,
+        )
 
     async def _charge(
         self,
@@ -241,3 +268,38 @@ def _object(body: bytes) -> JsonObject:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _clipped(incoming: Incoming, clip: Clip) -> Incoming:
+    """Return a request with the limit of its answer that a budget sets."""
+    body = dumps({**_object(incoming.body), "max_tokens": clip.output_tokens}).encode()
+    return replace(incoming, body=body)
+
+
+def _shortest_answer(wish: JsonObject) -> int:
+    """Return the lowest limit that the API takes and that leaves room for an answer."""
+    thinking = wish.get("thinking")
+    thought = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    return MIN_ANSWER_TOKENS + (thought if isinstance(thought, int) else 0)
+
+
+def _least_input(wish: JsonObject) -> int:
+    """Return the fewest tokens that the input can have: one for each word of its texts.
+
+    The API itself leaves out parts of a conversation where `context_management` asks it to.
+    """
+    if "context_management" in wish:
+        return 0
+    return sum(len(text.split()) for text in _texts([wish.get("system"), wish.get("messages")]))
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    """Yield the texts of contents, be they bare or in blocks."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        yield from _texts(value.get("content"))
+        yield from _texts(value.get("text"))

@@ -3,7 +3,7 @@
 from claude_agent_sdk import ClaudeSDKError, ResultMessage
 
 from celeriac.agents.base import clip
-from celeriac.agents.claude.calls import SLOW_DOWN, CallFailure
+from celeriac.agents.claude.calls import CUT_OFF, SLOW_DOWN, CallFailure
 from celeriac.domain.agent import ClaudeAgent
 from celeriac.domain.errors import (
     BudgetSpentError,
@@ -18,9 +18,6 @@ from celeriac.domain.errors import (
     ProviderRefusedError,
     RetryableError,
 )
-
-CUT_OFF = "max_tokens"
-"""The stop reason of an answer that the token limit has cut off."""
 
 _CONTEXT = "model_context_window_exceeded"
 _ENDINGS = frozenset({"end_turn", "stop_sequence", "tool_use", CUT_OFF})

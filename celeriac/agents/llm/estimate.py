@@ -39,6 +39,22 @@ def estimate(
     )
 
 
+def least_input(messages: Sequence[ModelMessage]) -> int:
+    """Return the fewest tokens that the input can have: one for each word of its texts.
+
+    Tools, schemas and files are left out, and texts without spaces count as one word: a call that
+    would fit must not be refused for an estimate.
+    """
+    texts = [
+        content
+        for message in messages
+        for part in message.parts
+        for content in _contents(part)
+        if isinstance(content, str)
+    ]
+    return sum(len(each.split()) for each in texts)
+
+
 def tokens_of(text: str) -> int:
     """Return about how many tokens a text has at most."""
     return _tokens(_bytes(text))

@@ -19,14 +19,15 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
-from celeriac.agents.base import clip, emit_message
-from celeriac.agents.llm.estimate import estimate, tokens_of
+from celeriac.agents.base import clip, emit_clipped, emit_message
+from celeriac.agents.llm.estimate import estimate, least_input, tokens_of
 from celeriac.agents.llm.model_errors import content_filtered
 from celeriac.agents.llm.watchdog import Watchdog
 from celeriac.agents.pricing import Prices, Tokens
 from celeriac.agents.providers import Choice
-from celeriac.domain.errors import OutputInvalidError
-from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.domain.budget_room import MIN_ANSWER_TOKENS
+from celeriac.domain.errors import BudgetSpentError, OutputInvalidError
+from celeriac.domain.usage import Clip, ModelCall, PlannedCall, Ticket
 from celeriac.logs.events import Step
 from celeriac.services.ports import RunContext
 
@@ -76,7 +77,11 @@ class MeteredModel(WrapperModel):
     ) -> AsyncGenerator[StreamedResponse]:
         """Ask the wrapped model, watched and metered; see `Model.request_stream`."""
         planned = estimate(messages, model_settings, model_request_parameters)
-        ticket = await self._context.admit(self._planned(planned))
+        ticket = await self._context.admit(self._planned(planned, least_input(messages)))
+        bound = ticket.clip if ticket is not None else None
+        if bound is not None:
+            model_settings = model_settings.copy() if model_settings else ModelSettings()
+            model_settings["max_tokens"] = bound.output_tokens
         await self._log_request(messages)
         began = time.monotonic()
         self._watchdog.asked()
@@ -99,15 +104,20 @@ class MeteredModel(WrapperModel):
             finally:
                 self._watchdog.rest()
                 await self._charge(stream.get(), began, planned, ticket)
-        await self._close(stream.get())
+        await self._close(stream.get(), bound)
 
-    def _planned(self, tokens: Tokens) -> PlannedCall:
+    def _planned(self, tokens: Tokens, least: int = 0) -> PlannedCall:
+        shortest = min(MIN_ANSWER_TOKENS, tokens.output)
+        cheapest = Tokens(input=least, output=shortest, cached=least)
         return PlannedCall(
             provider=self._choice.provider.name,
             model=self._choice.model,
             input_tokens=tokens.input,
             output_tokens=tokens.output,
             cost=self._prices.cost(self._choice, tokens),
+            input_cost=self._prices.cost(self._choice, Tokens(tokens.input, 0)),
+            least_tokens=least + shortest,
+            least_cost=self._prices.cost(self._choice, cheapest),
         )
 
     async def _log_request(self, messages: list[ModelMessage]) -> None:
@@ -144,7 +154,7 @@ class MeteredModel(WrapperModel):
             ticket,
         )
 
-    async def _close(self, response: ModelResponse) -> None:
+    async def _close(self, response: ModelResponse, bound: Clip | None) -> None:
         self.last_answer = response.text or ""
         self.truncated = response.finish_reason == "length"
         if self.last_answer or not response.tool_calls:
@@ -155,6 +165,13 @@ class MeteredModel(WrapperModel):
             unusable = not all(map(_is_whole, response.tool_calls))
         else:
             unusable = self._structured or not self.last_answer.strip()
+        if self.truncated and bound is not None:
+            await emit_clipped(self._context, bound)
+        if self.truncated and unusable and bound is not None:
+            raise BudgetSpentError(
+                f"The rest of the {bound.budget} cut the answer off at {bound.output_tokens:,} "
+                "tokens, before it was complete. Set a larger budget."
+            )
         if self.truncated and unusable:
             raise OutputInvalidError(
                 f"{self._choice} reached max_output_tokens before its answer was complete. Raise "

@@ -46,6 +46,22 @@ CUT_OFF = (
 )
 
 
+_LAST_EVENTS = 20
+"""So many at the end of an execution's log may tell what cut its result off."""
+
+
+def cut_off(session: "Session", execution: "Execution") -> str:
+    """Return a warning about a result that is cut off: by a budget where the log says so."""
+    after = max(0, execution.event_count - _LAST_EVENTS)
+    said = [
+        str(each.data.get("message"))
+        for each in session.client.executions.events(execution.id, after=after)
+        if each.type.value == "log" and each.data.get("source") == "budget"
+    ]
+    found = [each for each in said if "cut off" in each]
+    return f"Warning: the result is cut off. {found[-1]}" if found else CUT_OFF
+
+
 def show_outcome(session: "Session", execution: "Execution") -> None:
     """Write the result to stdout and what it took to stderr.
 
@@ -54,14 +70,32 @@ def show_outcome(session: "Session", execution: "Execution") -> None:
     if session.output.as_json:
         session.output.json(execution)
         if execution.truncated:
-            session.output.say(CUT_OFF)
+            session.output.say(cut_off(session, execution))
     elif execution.status is Status.COMPLETED:
         session.output.raw(plain(execution.result))
         if execution.truncated:
-            session.output.say(CUT_OFF)
+            session.output.say(cut_off(session, execution))
         session.output.say(summary(execution))
+    beyond = overshoot(session, execution)
+    if beyond:
+        session.output.say(f"Warning: more was spent than allowed: {beyond}.")
     if execution.status is not Status.COMPLETED:
         raise _unsuccessful(execution)
+
+
+def overshoot(session: "Session", execution: "Execution") -> str:
+    """Return what was spent beyond each budget of an execution; empty where nothing was."""
+    if not execution.input_tokens and not execution.output_tokens:
+        return ""
+    parts = []
+    for each in session.client.budgets.of_execution(execution.id).items:
+        amounts = [money(each.overshoot_cost)] if each.overshoot_cost else []
+        if each.overshoot_tokens:
+            amounts.append(f"{each.overshoot_tokens:,} tokens")
+        if amounts:
+            window = "" if each.window == "run" else f" of {each.window}"
+            parts.append(f"{' and '.join(amounts)} beyond the {each.scope}'s budget{window}")
+    return "; ".join(parts)
 
 
 def summary(execution: "Execution") -> str:

@@ -56,12 +56,15 @@ def reserve(
     ticket: UUID,
     cost: Decimal | None,
     tokens: int,
+    least_cost: Decimal = Decimal(0),
+    least_tokens: int = 0,
 ) -> Reserving:
     """Reserve for a call in all budgets that apply, or in none; one statement.
 
     A call is admitted where each budget has something left and either holds it, with all that is
-    spent and reserved, or has no other call under way. `cost` is None where no price is known,
-    which no budget of money admits. Repeated with the same `ticket` it reserves once.
+    spent and reserved, or has no other call under way. The least that it needs must fit in what is
+    not spent. `cost` is None where no price is known, which no budget of money admits. Repeated
+    with the same `ticket` it reserves once; the standings are without its own reservation.
     """
     parameters = {
         **payer_columns(payer),
@@ -70,6 +73,8 @@ def reserve(
         "ticket": ticket,
         "cost": cost,
         "tokens": tokens,
+        "least_cost": least_cost,
+        "least_tokens": least_tokens,
     }
     return _reserving(connection.execute(statements.RESERVE, parameters).all())
 

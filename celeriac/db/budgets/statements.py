@@ -2,8 +2,8 @@
 
 Every one locks windows in the order of their keys, so that none waits for another in a ring. A
 window that doesn't exist yet begins with what was used since its start, by the totals of usage: a
-call is in the totals of the day whose windows it was booked in. Every statement that books has the
-call's ticket as its key: repeated, it books nothing.
+call is in the totals of the day whose windows it was booked in; what a cassette answered counts in
+no window. Every statement that books has the call's ticket as its key: repeated, it books nothing.
 """
 
 from sqlalchemy import text
@@ -49,6 +49,10 @@ RESERVE = text(
                -- something is left ...
                (s.max_cost IS NULL OR s.spent_cost < s.max_cost)
                AND (s.max_tokens IS NULL OR s.spent_tokens < s.max_tokens)
+               -- ... the least that the call needs fits ...
+               AND (s.max_cost IS NULL
+                    OR s.spent_cost + CAST(:least_cost AS numeric) <= s.max_cost)
+               AND (s.max_tokens IS NULL OR s.spent_tokens + :least_tokens <= s.max_tokens)
                -- ... a price is known where money is bounded ...
                AND (s.max_cost IS NULL OR CAST(:cost AS numeric) IS NOT NULL)
                -- ... and the call fits, or is the only one under way
@@ -82,8 +86,11 @@ RESERVE = text(
 SELECT v.complete, v.fits OR v.known_at IS NOT NULL, EXISTS (SELECT FROM holder),
        CAST(coalesce(v.known_at, now()) AT TIME ZONE 'UTC' AS date), s.id, s.scope, s.subject_id,
        s.window_key, s.on_budget, s.max_cost, s.max_tokens, s.spent_cost, s.spent_tokens,
-       s.reserved_cost, s.reserved_tokens, s.raised
+       -- without what a try has reserved whose answer got lost
+       s.reserved_cost - coalesce(k.cost, 0), s.reserved_tokens - coalesce(k.tokens, 0), s.raised
 FROM verdict v LEFT JOIN standing s ON true
+LEFT JOIN budget_reservations k
+    ON k.id = :ticket AND k.budget_id = s.id AND k.window_key = s.window_key
 """
 )
 
@@ -96,9 +103,11 @@ FROM applying a
 LEFT JOIN LATERAL (
     SELECT d.cost, d.input_tokens + d.output_tokens AS tokens FROM usage_days d
     WHERE a.scope = 'user' AND d.owner_id = a.subject_id AND d.day >= a.since
+      AND d.provider NOT LIKE 'cassette/%'
     UNION ALL
     SELECT d.cost, d.input_tokens + d.output_tokens FROM usage_days d
     WHERE a.scope = 'task' AND d.task_id = a.subject_id AND d.day >= a.since
+      AND d.provider NOT LIKE 'cassette/%'
 ) u ON true
 GROUP BY a.id, a.window_key
 ORDER BY a.id, a.window_key

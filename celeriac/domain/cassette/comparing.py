@@ -12,6 +12,9 @@ from celeriac.kit.jsontypes import JsonValue, dumps
 VOLATILE = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "user"})
 """Fields of a request's body that say who asks; they play no part in matching."""
 
+ANSWER_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+"""Fields that bound an answer: a budget may have lowered them, and a replay has none."""
+
 _CHANGING = re.compile(
     r"""
       [0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}                                  # ids
@@ -43,7 +46,7 @@ def relevant(request: Request, read: Callable[[str], str]) -> JsonValue:
     """Return the body of a request as far as it matters."""
     body = request.body
     if isinstance(body, dict):
-        body = {name: value for name, value in body.items() if name not in VOLATILE}
+        body = {name: value for name, value in body.items() if name not in VOLATILE | ANSWER_LIMITS}
     return _read(body if body is not None else request.text or request.base64, read)
 
 

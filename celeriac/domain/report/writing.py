@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 
 from celeriac.domain.approval import Approval
+from celeriac.domain.budget import Standing
 from celeriac.domain.events import Event, EventType
 from celeriac.domain.execution import Execution
 from celeriac.domain.report import text
@@ -18,13 +19,16 @@ _SHORT = 200
 
 
 def markdown(
-    execution: Execution, events: Iterable[Event], approvals: Sequence[Approval] = ()
+    execution: Execution,
+    events: Iterable[Event],
+    approvals: Sequence[Approval] = (),
+    standings: Sequence[Standing] = (),
 ) -> str:
     """Return the report of a finished execution.
 
     `events` are its log from the beginning and in order, all of it or as much as is to be shown;
-    they are read once and not kept. `approvals` are the questions that it asked, the oldest first.
-    The same gives the same text.
+    they are read once and not kept. `approvals` are the questions that it asked, the oldest first;
+    `standings` are the budgets that held it. The same gives the same text.
     """
     timeline = _Timeline()
     parts = (Conversation(), ToolCalls(), ModelCalls(), timeline)
@@ -33,7 +37,7 @@ def markdown(
             part.add(event)
     sections = [
         f"# {text.inline(execution.task_name)}: {execution.status}",
-        text.facts(_facts(execution)),
+        text.facts(_facts(execution, standings)),
         *_result(execution),
         *questions(approvals),
         *(section for part in parts for section in part.sections()),
@@ -42,7 +46,7 @@ def markdown(
     return "\n\n".join(sections) + "\n"
 
 
-def _facts(execution: Execution) -> Iterator[tuple[str, object]]:
+def _facts(execution: Execution, standings: Sequence[Standing]) -> Iterator[tuple[str, object]]:
     yield "Execution", execution.id
     yield "Session", execution.session_id
     yield "Repeats", execution.origin_id
@@ -62,6 +66,7 @@ def _facts(execution: Execution) -> Iterator[tuple[str, object]]:
     budget = execution.options.budget
     if budget is not None:
         yield "Budget", budget.model_dump_json(exclude_none=True)
+    yield "Overshoot", "; ".join(each.beyond for each in standings if each.exceeded) or None
     yield "Cancelled by", execution.cancel_requested_by
 
 

@@ -46,3 +46,36 @@ def test_usage_is_added_up_and_prices_are_told(commands: CommandLine) -> None:
     unknown = commands.run("prices", "nobody/knows")
     assert unknown.code == 3
     assert "CELERIAC_PRICES_FILE" in unknown.err
+
+
+def test_what_is_spent_beyond_a_budget_is_told(commands: CommandLine) -> None:
+    commands.ask(
+        "agents", "create", "over", "--model", "scripted/small", "--set", "max_output_tokens:=5"
+    )
+    commands.ask("tasks", "create", "over", "--agent", "over", "--prompt", "plain words")
+
+    ran = commands.run("run", "over", "--budget-tokens", "12")
+
+    assert ran.code == 0
+    assert "3 tokens beyond the execution's budget" in ran.err
+    shown = commands.run("executions", "show", "last").out
+    assert "3 tokens beyond the execution's budget" in " ".join(shown.split())
+
+    refused = commands.run("run", "over", "--budget-tokens", "6")
+    assert refused.code != 0
+    assert "needs at least 7 tokens, 6 are left" in " ".join(refused.err.split())
+
+
+def test_an_answer_that_a_budget_cut_off_names_it(commands: CommandLine) -> None:
+    commands.ask(
+        "agents", "create", "clip", "--model", "scripted/small", "--set", "max_output_tokens:=500"
+    )
+    commands.ask("tasks", "create", "clip", "--agent", "clip", "--prompt", "cut short")
+
+    ran = commands.run("run", "clip", "--budget-tokens", "60")
+
+    assert ran.code == 0, ran.err
+    said = " ".join(ran.err.split())
+    assert "Warning: the result is cut off. The answer was cut off at 49 tokens" in said
+    assert "no more is left of the execution's budget" in said
+    assert "max_output_tokens" not in said

@@ -19,7 +19,7 @@ from celeriac.domain.budget import Budget, BudgetScope, Period
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.execution import Claim
 from celeriac.domain.rate import Taken
-from celeriac.domain.usage import Ticket
+from celeriac.domain.usage import Clip, PlannedCall, Ticket
 from celeriac.services.attempt import Attempt
 from celeriac.services.backing import Backing
 from celeriac.services.budgets import Budgets
@@ -81,6 +81,20 @@ async def test_a_call_doesn_t_wait_for_its_own_reservation(
     lose(forgetful, lost)
     assert await spending.admit(claim, planned(1_000), budget=SMALL) is not None
     assert spending.window(claim.lease.execution_id)[3] == 1_000
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_an_answer_is_not_clipped_by_its_own_reservation(
+    core: Core, spending: Spending, forgetful: ForgetfulDatabase, lost: tuple[int, int]
+) -> None:
+    claim = core.running()
+    begun = await spending.admit(claim, planned(0, "0"), budget=BUDGET)
+    await spending.charge(claim, made(0, "0"), begun, budget=BUDGET)
+    lose(forgetful, lost)
+    call = PlannedCall("test", "model", 20, 500, Decimal(0))
+    ticket = await spending.admit(claim, call, budget=BUDGET)
+    assert ticket is not None
+    assert ticket.clip == Clip(80, "execution's budget")
 
 
 @pytest.mark.parametrize("lost", LOST)

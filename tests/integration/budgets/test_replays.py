@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.domain.budget import Budget
+from celeriac.domain.budget import Budget, BudgetScope, Period
 from celeriac.domain.options import RunOptions
 from celeriac.domain.states import Status
+from celeriac.domain.usage import UsageBy
 from celeriac.services.tapes import Tapes
+from celeriac.services.usage import Usage
 from celeriac.settings import Settings
 from tests.integration.budgets.test_provider_limits import SCENES, waiting
 from tests.support.model_worker import Workers, model_workers, until
+
+CALL_TOKENS = 15
 
 
 @pytest.fixture
@@ -49,3 +53,26 @@ def test_a_replay_asks_neither_providers_nor_budgets(workers: Workers) -> None:
     assert row.result == worker.get(recorded).result
     assert (row.cost, row.output_tokens) == (Decimal(0), 5)
     assert len(worker.server.received) == 3, "the replay asked nobody"
+
+
+def test_a_replay_counts_neither_in_usage_nor_in_a_budget_that_is_set_later(
+    workers: Workers,
+) -> None:
+    worker = workers()
+    (recorded,) = worker.submit(task := worker.task("greet me"), 1, RunOptions(record=True))
+    worker.work()
+    (played,) = worker.submit(task, 1, RunOptions(cassette_id=recorded))
+    worker.work()
+    assert worker.get(played).status is Status.COMPLETED
+    assert len(worker.server.received) == 1
+
+    budget = Budget(max_tokens=1_000)
+    for _ in range(2):  # the second time in the place of one that was removed
+        stored = worker.budgets.put(worker.actor, BudgetScope.TASK, task, Period.DAY, budget)
+        assert stored.standing.spent_tokens == CALL_TOKENS
+        worker.budgets.remove(worker.actor, stored.id)
+    (total,) = Usage(worker.container.database).totals(
+        worker.actor, UsageBy.MODEL, task_id=task, limit=10
+    )
+    assert (total.key, total.calls) == ("test/model", 1)
+    assert total.input_tokens + total.output_tokens == CALL_TOKENS

@@ -4,11 +4,13 @@ import asyncio
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 
-from celeriac.domain.budget import Budget, OnBudget
+from celeriac.db import budgets
+from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Period
 from celeriac.domain.errors import AgentMisconfiguredError, BudgetSpentError, LeaseLostError
 from celeriac.domain.outcome import Completed, MustWaitError, WaitingFor
-from celeriac.domain.usage import Ticket
+from celeriac.domain.usage import Clip, PlannedCall, Ticket
 from tests.support.core import Core
 from tests.support.spending import Spending, made, planned
 
@@ -155,3 +157,68 @@ async def test_one_that_asks_waits_for_a_person(core: Core, spending: Spending) 
     (question,) = caught.value.parked.questions
     assert question.key == f"budget:{claim.lease.execution_id}:run:0"
     assert "10 of 10 tokens" in question.title
+
+
+async def test_two_at_once_can_not_both_take_the_rest(core: Core, spending: Spending) -> None:
+    budget = Budget(max_tokens=100)
+    claim, call = core.running(), PlannedCall("test", "model", 20, 500, least_tokens=21)
+
+    async def ask() -> Ticket | None:
+        try:
+            return await spending.admit(claim, call, budget=budget)
+        except MustWaitError:
+            return None
+
+    first, second = sorted(await asyncio.gather(ask(), ask()), key=lambda ticket: ticket is None)
+
+    assert second is None
+    assert first is not None
+    assert first.clip == Clip(80, "execution's budget")
+
+
+async def test_money_clips_an_answer_too(core: Core, spending: Spending) -> None:
+    call = PlannedCall(
+        "test",
+        "model",
+        20,
+        500,
+        Decimal("5.20"),
+        input_cost=Decimal("0.20"),
+        least_tokens=21,
+        least_cost=Decimal("0.11"),
+    )
+
+    ticket = await spending.admit(core.running(), call, budget=Budget(max_cost=Decimal(1)))
+    assert ticket is not None
+    assert ticket.clip == Clip(80, "execution's budget")
+
+    with pytest.raises(BudgetSpentError, match=r"at least \$0\.11, \$0\.10 are left"):
+        await spending.admit(core.running(), call, budget=Budget(max_cost=Decimal("0.1")))
+
+
+async def test_a_window_begins_without_what_was_replayed(core: Core, spending: Spending) -> None:
+    claim = core.running()
+    assert claim.task_id is not None
+    with core.database.transaction() as connection:
+        for provider in ("cassette/test", "test"):
+            connection.execute(
+                text(
+                    "INSERT INTO usage_days (owner_id, day, task_id, provider, model, calls,"
+                    " unpriced_calls, input_tokens, output_tokens, cached_tokens, cost) VALUES"
+                    " (:owner, CAST(now() AT TIME ZONE 'UTC' AS date), :task, :provider, 'm', 1, 0,"
+                    " 40, 2, 0, 0)"
+                ),
+                {"owner": claim.owner_id, "task": claim.task_id, "provider": provider},
+            )
+        own = budgets.put(
+            connection,
+            scope=BudgetScope.TASK,
+            subject_id=claim.task_id,
+            owner_id=claim.owner_id,
+            period=Period.DAY,
+            budget=Budget(max_tokens=1_000),
+        )
+
+    await spending.another_process().admit(claim, planned(10))
+
+    assert spending.window(own)[1] == 42

@@ -14,6 +14,7 @@ from celeriac.domain.errors import (
     ToolServerError,
 )
 from celeriac.domain.outcome import Completed
+from celeriac.domain.usage import Clip
 from tests.support.anthropic_scenes import KEY
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job
@@ -105,6 +106,22 @@ async def test_a_spent_budget_stops_the_run_before_the_call(
 
     assert anthropic.received == []
     assert context.calls == []
+
+
+async def test_a_budget_sets_the_limit_of_an_answer(
+    runner: ClaudeRunner, context: RecordingContext, anthropic: AnthropicServer
+) -> None:
+    context.clip = Clip(1_234, "execution's budget")
+
+    await runner.run(claude_job("[plain]"), context)
+
+    planned, (asked, *_) = context.planned[0], anthropic.received
+    assert asked.body["max_tokens"] == 1_234
+    assert planned.output_limit is not None
+    assert planned.output_limit > 1_234
+    assert planned.least_output is not None
+    assert planned.least_tokens >= planned.least_output
+    assert planned.least_tokens <= planned.input_tokens + planned.output_tokens
 
 
 async def test_a_text_where_a_value_was_asked_for_is_no_answer(

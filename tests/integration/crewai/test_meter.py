@@ -24,13 +24,15 @@ class Kept(Channel):
 
     def __init__(self) -> None:
         self.sent: list[Mapping[str, Any]] = []
+        self.limit: int | None = None
 
     def send(self, message: Mapping[str, Any]) -> None:
         self.sent.append(message)
 
     def ask(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         self.sent.append(message)
-        return {"type": "admitted", "id": "7"}
+        limit = {} if self.limit is None else {"output_tokens": self.limit}
+        return {"type": "admitted", "id": "7", **limit}
 
     def of(self, kind: str) -> list[Mapping[str, Any]]:
         return [each for each in self.sent if each["type"] == kind]
@@ -82,6 +84,18 @@ def test_a_call_is_asked_for_counted_and_charged(server: ModelServer, channel: K
     assert (used["admission"], used["input_tokens"], used["output_tokens"]) == ("7", 12, 3)
     assert used["cached_tokens"] == 12, "no more than were read"
     assert used["finish_reason"] == "stop"
+
+
+def test_a_budget_sets_the_limit_of_an_answer(server: ModelServer, channel: Kept) -> None:
+    server.forget()
+    channel.limit = 17
+    with client(server.base_url, channel) as metered:
+        ask(metered, server.base_url, "whole of it")
+
+    assert channel.of("admit")[0]["least_input_tokens"] == 3
+    (asked,) = server.received
+    assert asked.body["max_tokens"] == 17
+    assert "max_completion_tokens" not in asked.body
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from celeriac.agents.child.model_calls import ModelCalls
 from celeriac.agents.child.protocol import AdmitMessage, ReleaseMessage, UsageMessage
 from celeriac.agents.pricing import Tokens
 from celeriac.domain.errors import BudgetSpentError
-from celeriac.domain.usage import PlannedCall, Ticket
+from celeriac.domain.events import EventType
+from celeriac.domain.usage import Clip, PlannedCall, Ticket
 from tests.support.run_context import RecordingContext
 
 pytestmark = pytest.mark.anyio
@@ -22,8 +23,7 @@ class Ticketing(RecordingContext):
     """Gives a ticket for each call."""
 
     async def admit(self, call: PlannedCall) -> Ticket | None:
-        await super().admit(call)
-        return Ticket(uuid4())
+        return await super().admit(call) or Ticket(uuid4())
 
 
 def price(provider: str, model: str, tokens: Tokens) -> Decimal | None:
@@ -59,6 +59,28 @@ async def test_a_call_is_planned_at_its_most_and_charged_at_what_it_was(
     assert call.cost == 20
     assert call.booked is None
     assert context.tickets != [None], "what was reserved is settled"
+
+
+async def test_a_child_is_told_the_limit_that_a_budget_sets(
+    context: Ticketing, calls: ModelCalls
+) -> None:
+    context.clip = Clip(20, "task's budget of 2026-11")
+    reply = await calls.admit(ADMIT.model_copy(update={"least_input_tokens": 30}))
+    assert reply == {"type": "admitted", "id": "1", "output_tokens": 20}
+    assert (context.planned[0].least_tokens, context.planned[0].least_cost) == (46, Decimal(62))
+
+    await calls.charge(usage(admission="1", output_tokens=20, finish_reason="length"))
+
+    ((kind, data),) = context.events
+    assert kind is EventType.LOG
+    assert "20 tokens: no more is left of the task's budget of 2026-11" in str(data["message"])
+
+
+async def test_a_child_that_tells_no_least_use_is_not_refused_for_it(
+    context: Ticketing, calls: ModelCalls
+) -> None:
+    await calls.admit(ADMIT)
+    assert (context.planned[0].least_tokens, context.planned[0].least_cost) == (0, None)
 
 
 async def test_a_child_may_tell_what_a_call_cost_or_make_it_without_leave(

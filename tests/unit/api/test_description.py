@@ -1,5 +1,6 @@
 """The API's description of itself is complete."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,3 +88,34 @@ def test_the_examples_are_answers() -> None:
             mode="json", by_alias=True, exclude=left_out
         )
         assert told == value, f"{name} doesn't look like an answer"
+
+
+def _named(node: Any, place: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield every name of the document with its value and place."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield name, f"{place}/{name}", value
+            yield from _named(value, f"{place}/{name}")
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _named(value, f"{place}/{number}")
+
+
+MONEY = re.compile(r"(?:^|_)(?:cost|amount|price|dollars)s?(?:_|$)")
+AMOUNT = re.compile(r"\d+\.\d{2,}")
+
+
+def test_money_is_text_with_two_decimals_at_least_wherever_it_is_shown() -> None:
+    places = [each for each in _named(SCHEMA) if MONEY.search(each[0])]
+    shown = [(place, value) for _, place, value in places if isinstance(value, dict)]
+    examples_of = [(place, value) for _, place, value in places if not isinstance(value, dict)]
+    assert len(shown) > 10
+    assert len(examples_of) > 10
+    for place, schema in shown:
+        kinds = {each.get("type") for each in [schema, *schema.get("anyOf", [])]}
+        # who sends an amount may write a number; no answer has one
+        sent = re.search(r"/(?:NewBudget|[^/]*-Input)/", place)
+        assert "string" in kinds, place
+        assert sent or not kinds & {"number", "integer"}, place
+    for place, value in examples_of:
+        assert value is None or (isinstance(value, str) and AMOUNT.fullmatch(value)), place

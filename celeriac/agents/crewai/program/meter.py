@@ -37,6 +37,13 @@ _SERVER_ERRORS = 500
 _CHARACTERS_PER_TOKEN = 3
 """Fewer than in most texts, so that an estimate is rather too high."""
 _USUAL_OUTPUT = 4_096
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_OPENAI_HOST = "api.openai.com"
+
+
+def limit_name(base_url: str) -> str:
+    """Return the field of a request that bounds its answer: OpenAI has given it another name."""
+    return _LIMITS[0] if _OPENAI_HOST in base_url else _LIMITS[1]
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,9 @@ class MeteredClient(httpx.Client):
         body = json.loads(request.read())
         self._progress.at_work(self._agent)
         self._allowance.take(self._model)
-        admission = self._admit(body)
+        admission, clip = self._admit(body)
+        if clip is not None:
+            request = self._clipped(request, body, clip)
         self._log_prompt(body)
         began = time.monotonic()
         try:
@@ -133,10 +142,12 @@ class MeteredClient(httpx.Client):
         self._charge(admission, usage, answer["choices"][0]["finish_reason"], began)
         return answer
 
-    def _admit(self, body: Mapping[str, Any]) -> str:
-        told = json.dumps(body.get("messages", ()), ensure_ascii=False)
+    def _admit(self, body: Mapping[str, Any]) -> tuple[str, int | None]:
+        """Wait for leave; return its name, and the limit that a budget sets for the answer."""
+        messages = body.get("messages", ())
+        told = json.dumps(messages, ensure_ascii=False)
         told += json.dumps(body.get("tools", ()), ensure_ascii=False)
-        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or _USUAL_OUTPUT
+        wanted = next((body[name] for name in _LIMITS if body.get(name)), _USUAL_OUTPUT)
         reply = self._channel.ask(
             {
                 "type": "admit",
@@ -144,9 +155,23 @@ class MeteredClient(httpx.Client):
                 "model": self._model.name,
                 "input_tokens": len(told) // _CHARACTERS_PER_TOKEN + 1,
                 "output_tokens": int(wanted),
+                "least_input_tokens": sum(_words(each.get("content")) for each in messages),
             }
         )
-        return str(reply["id"])
+        return str(reply["id"]), reply.get("output_tokens")
+
+    def _clipped(
+        self, request: httpx.Request, body: Mapping[str, Any], limit: int
+    ) -> httpx.Request:
+        name = next((each for each in _LIMITS if body.get(each)), limit_name(self._model.base_url))
+        headers = [each for each in request.headers.raw if each[0].lower() != b"content-length"]
+        return httpx.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=json.dumps({**body, name: limit}).encode(),
+            extensions=request.extensions,
+        )
 
     def _release(self, admission: str) -> None:
         self._channel.send({"type": "release", "admission": admission})
@@ -220,6 +245,11 @@ class MeteredClient(httpx.Client):
     def _without_key(self, text: str) -> str:
         key = self._model.api_key
         return text.replace(key, "***") if key else text
+
+
+def _words(content: object) -> int:
+    """Return the fewest tokens that a message's text can have: one for each word."""
+    return len(content.split()) if isinstance(content, str) else 0
 
 
 def _parsed(response: httpx.Response) -> Any:

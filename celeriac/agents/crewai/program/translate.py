@@ -10,7 +10,7 @@ from openai import OpenAI
 from pydantic import PrivateAttr
 
 from .channel import Channel
-from .meter import Allowance, MeteredClient, Model
+from .meter import Allowance, MeteredClient, Model, limit_name
 from .outputs import REPAIRS, guardrail, instruction
 from .progress import Progress
 
@@ -19,7 +19,6 @@ MANAGER = "manager"
 
 _ANY_KEY = "none"
 """What the client of an endpoint without a key sends, since it must send one."""
-_OPENAI_HOST = "api.openai.com"
 _NO_LIMIT = 10_000_000
 
 
@@ -116,7 +115,7 @@ class Translation:
 
     def _llm(self, agent: str, node: Mapping[str, Any]) -> NodeLLM:
         model = Model(**self._crew["models"][node["model"]])
-        longest = "max_completion_tokens" if _OPENAI_HOST in model.base_url else "max_tokens"
+        longest = limit_name(model.base_url)
         llm = NodeLLM(
             model=model.name,
             base_url=model.base_url,
