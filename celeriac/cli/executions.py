@@ -243,7 +243,7 @@ def retry(
 
 def note(execution: "ExecutionSummary") -> str:
     """Return what an execution waits for, or how it failed."""
-    if execution.status is not Status.WAITING or execution.waiting_for is None:
+    if execution.waiting_for is None:
         return _error(execution)
     until = f", until {moment(execution.waiting_until)}" if execution.waiting_until else ""
     return f"waits for {execution.waiting_for.value.replace('_', ' ')}{until}"
@@ -263,7 +263,7 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, str]:
         "task": execution.task_name,
         "status": execution.status.value,
         "waits for": note(execution).removeprefix("waits for ")
-        if execution.status is Status.WAITING
+        if execution.waiting_for is not None
         else "",
         "trigger": execution.trigger_type.value,
         "priority": execution.priority,

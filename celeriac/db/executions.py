@@ -6,18 +6,48 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, exists, func, literal, null, select, text
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    text,
+)
 
-from celeriac.db.models import events, tasks
+from celeriac.db.models import approvals, events, tasks
 from celeriac.db.models import executions as table
 from celeriac.db.paging import Rows, read_bounded
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
 from celeriac.domain.execution import Execution, TriggerType
 from celeriac.domain.options import run_options
 from celeriac.domain.outcome import WaitingFor
 from celeriac.domain.states import Status
 from celeriac.kit.ids import uuid7_at
 
+_ASKS = exists().where(
+    approvals.c.execution_id == table.c.id, approvals.c.status == ApprovalStatus.OPEN
+)
+_ASKS_IN_PLACE = {
+    WaitingFor.APPROVAL: _ASKS.where(approvals.c.kind != QuestionKind.BUDGET),
+    WaitingFor.BUDGET: _ASKS.where(approvals.c.kind == QuestionKind.BUDGET),
+}
+"""What a running execution asks a person, and waits for where it is."""
+
 _COMPUTED = {
+    "waiting_for": case(
+        *(
+            (and_(table.c.status == Status.RUNNING, asks), literal(reason.value))
+            for reason, asks in _ASKS_IN_PLACE.items()
+        ),
+        else_=table.c.waiting_for,
+    ),
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
     # agents write it, of any length; lists show it
@@ -179,7 +209,6 @@ _EQUAL = (
     "origin_id",
     "session_id",
     "trigger_type",
-    "waiting_for",
 )
 
 
@@ -188,7 +217,14 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(table.c[name] == value)
-    statuses = wanted.statuses or ((Status.WAITING,) if wanted.waiting_for else ())
+    statuses = wanted.statuses
+    if wanted.waiting_for is not None:
+        waits = table.c.waiting_for == wanted.waiting_for
+        asks = _ASKS_IN_PLACE.get(wanted.waiting_for)
+        if asks is not None:
+            waits = or_(waits, and_(table.c.status == Status.RUNNING, asks))
+        query = query.where(waits)
+        statuses = statuses or (Status.WAITING, Status.RUNNING)
     if statuses:
         # written out, not bound, and as the index says it: so the planner sees that it fits
         values = [literal(status.value, literal_execute=True) for status in statuses]

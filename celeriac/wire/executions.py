@@ -69,7 +69,8 @@ class ExecutionSummary(Wire):
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     waiting_for: WaitingFor | None = Field(
-        description="What a waiting execution waits for: approval, budget or provider_limit."
+        description="What a waiting execution waits for: approval, budget or provider_limit. "
+        "Of a running one: what it has asked a person, and waits for where it is."
     )
     waiting_until: datetime | None = Field(description="When it goes on by itself.")
     options: RunOptions = Field(description="What its caller wished for this run.")

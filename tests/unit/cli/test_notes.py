@@ -14,6 +14,7 @@ from celeriac.wire.examples import EXECUTION_SUMMARY
     [
         ({"status": "completed"}, ""),
         ({"status": "waiting", "waiting_for": "approval"}, "waits for approval"),
+        ({"status": "running", "waiting_for": "approval"}, "waits for approval"),
         ({"status": "waiting", "waiting_for": "provider_limit",
           "waiting_until": "2026-11-22T09:30:00Z"}, "waits for provider limit, until 2026-11-22 "),
         ({"status": "failed", "error_code": "agent_failed", "error_message": "'customer'",
