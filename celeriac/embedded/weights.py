@@ -1,4 +1,4 @@
-"""The weights of the local model: where they are, and how they are fetched (docs/adr/0027)."""
+"""The weights of the local model: where they are, and how they are fetched (docs/adr/0024)."""
 
 import hashlib
 import importlib.util

@@ -21,7 +21,8 @@ def test_the_time_goes_on_with_what_was_left() -> None:
 
     first()
     first()
-    assert limits.stands_still, "the other question is open"
+    stands_still = limits.stands_still
+    assert stands_still, "the other question is open"
     assert limits.hard_left == left
     second()
 
