@@ -80,6 +80,8 @@ async def _events(
                 yield ServerSentEvent(dumps(change.delta), event=DELTA)
                 continue
             while found := await _read(desk, execution_id, after):
+                if not await still_allowed(request):  # asked after reading, so that nothing newer is sent
+                    return
                 for event, sent in found:
                     after = event.seq
                     yield sent
