@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from celeriac.embedded.ports import LOOPBACK, reserve_port
+from celeriac.embedded.home import LOOPBACK, reserve_port
 from celeriac.embedded.process import ManagedProcess
 from celeriac.embedded.spec import ProcessSpec, ReadyCheck
 

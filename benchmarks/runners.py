@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from celeriac.agents.crewai.venv import CrewVenv, State
-from celeriac.domain.agent import (
+from celeriac.domain.agents import (
     AgentSpec,
     ClaudeAgent,
     CommandAgent,
@@ -18,7 +18,7 @@ from celeriac.domain.agent import (
     LlmAgent,
     PythonAgent,
 )
-from celeriac.kit.jsontypes import dumps
+from celeriac.kit.json_types import dumps
 from tests.support import anthropic_server, model_server
 
 _CREW_VENV = CrewVenv(Path(__file__).parent.parent / ".venv-crewai")

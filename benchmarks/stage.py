@@ -15,18 +15,18 @@ from benchmarks.programs import Programs
 from benchmarks.watch import Watch
 from celeriac.db import migrate
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import AgentSpec, PythonAgent
-from celeriac.domain.task import TaskSpec
+from celeriac.domain.agents import AgentSpec, PythonAgent
+from celeriac.domain.tasks import TaskSpec
 from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import Postgres
 from celeriac.embedded.process import ManagedProcess
 from celeriac.embedded.valkey import Valkey
 from celeriac.logs import LogOptions, Service, configure, shutdown
 from celeriac.services.accounts import Accounts
-from celeriac.services.agents import Agents, NewAgent
-from celeriac.services.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents, NewAgent
+from celeriac.services.catalog.tasks import NewTask, Tasks
 from celeriac.settings import Settings
-from celeriac.wiring import Container, build
+from celeriac.wiring.core import CoreServices, build
 
 _SECRET_KEY = "benchmark-" * 4
 
@@ -35,7 +35,7 @@ _SECRET_KEY = "benchmark-" * 4
 class Stage:
     """Running servers, what runs beside them, and what is to be executed."""
 
-    container: Container
+    container: CoreServices
     actor: Actor
     api_key: str = field(repr=False)
     tasks: Mapping[str, UUID]
@@ -124,7 +124,7 @@ def _only(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def add_task(
-    container: Container, actor: Actor, name: str, agent: AgentSpec, *, prompt: str = ""
+    container: CoreServices, actor: Actor, name: str, agent: AgentSpec, *, prompt: str = ""
 ) -> UUID:
     """Make an agent and a task of the same name; return the task's id."""
     Agents(container.database).create(actor, NewAgent(name=name, spec=agent))

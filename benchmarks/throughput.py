@@ -16,7 +16,7 @@ from benchmarks.costs import Meter, Statements
 from benchmarks.figures import Figure, Target
 from benchmarks.scale import IN_BULK, Scale
 from benchmarks.stage import Stage
-from celeriac.services.submit import Request
+from celeriac.services.executions.submit import SubmitRequest
 
 _CONCURRENCY = {"threads": 8, "prefork": 2}
 _SUBMITTERS = 8
@@ -93,13 +93,13 @@ def _rate(run: Run, count: int, meter: Meter) -> float:
 
 
 def _celeriac(stage: Stage, way: str) -> Run:
-    request = Request(task_id=stage.tasks["noop"])
+    request = SubmitRequest(task_id=stage.tasks["noop"])
     container = stage.container
 
     def run(count: int) -> None:
         if way == IN_BULK:
             container.submit.many(stage.actor, request, [{}] * count)
-            container.dispatch.due()
+            container.dispatch.send_due()
         else:
             _by_threads(lambda: container.submit.one(stage.actor, request), count)
         stage.watch.wait_until_idle()

@@ -11,8 +11,8 @@ import psutil
 from benchmarks.figures import Figure, Target
 from benchmarks.scale import Scale
 from benchmarks.stage import Stage
-from celeriac.domain.task import DEFAULT_QUEUE
-from celeriac.services.submit import Request
+from celeriac.domain.tasks import DEFAULT_QUEUE
+from celeriac.services.executions.submit import SubmitRequest
 
 _GOAL_FACTOR = 1.5
 _GOAL_MEGABYTES = 400.0
@@ -67,9 +67,9 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 
 
 def _run(stage: Stage, count: int, seconds: float) -> None:
-    request = Request(task_id=stage.tasks["wait"])
+    request = SubmitRequest(task_id=stage.tasks["wait"])
     stage.container.submit.many(stage.actor, request, [{"seconds": seconds}] * count)
-    stage.container.dispatch.due()
+    stage.container.dispatch.send_due()
     stage.watch.wait_until_idle()
 
 

@@ -2,10 +2,10 @@
 
 import sys
 
-from celeriac.adapters.celery_app import create_app
+from celeriac.adapters.celery_queue import create_app
 from celeriac.domain.errors import ConfigurationError
 from celeriac.logs import Service
-from celeriac.wiring import celery_options, load_settings, log_options
+from celeriac.wiring.core import celery_options, load_settings, log_options
 from celeriac.worker.lifecycle import Lifecycle
 from celeriac.worker.signals import connect_logging
 

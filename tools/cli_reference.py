@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from celeriac.cli.exits import ExitCode
+from celeriac.cli.core.output import ExitCode
 from celeriac.cli.main import build_app
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"

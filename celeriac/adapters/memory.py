@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID, uuid4
 
-from celeriac.domain.agent import AgentSpec, RunnerName
-from celeriac.domain.approval import Answer, Question
-from celeriac.domain.cassette import Cassette, Header, Interaction
+from celeriac.domain.agents import AgentSpec, RunnerName
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.cassettes import Cassette, Header, Interaction
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     BrokerUnavailableError,
     CassetteUnavailableError,
 )
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Completed, Parked
-from celeriac.domain.task import Limits
-from celeriac.domain.usage import Clip, ModelCall, PlannedCall, Ticket
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed, Parked
+from celeriac.domain.tasks import Limits
+from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
+from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.services.executions.time_limits import TimeLimits
 from celeriac.services.ports import Envelope, Job, RunContext, Runner
-from celeriac.services.time_limits import TimeLimits
 
 _PRIORITIES = 4
 
@@ -106,13 +106,13 @@ class MemoryRunContext:
         self.correlation: Mapping[str, str] = {"execution_id": execution_id}
         self.events: list[tuple[EventType, JsonObject]] = []
         self.deltas: list[JsonObject] = []
-        self.planned: list[PlannedCall] = []
+        self.planned: list[CallEstimate] = []
         self.denial: Exception | None = None
         self.clip: Clip | None = None
         """The limit that budgets set for answers."""
         self.calls: list[ModelCall] = []
-        self.tickets: list[Ticket | None] = []
-        self.released: list[Ticket] = []
+        self.tickets: list[Reservation | None] = []
+        self.released: list[Reservation] = []
         self.questions: list[Question] = []
         self.given: dict[str, Answer] = {}
         self.session_id = uuid4()
@@ -142,19 +142,19 @@ class MemoryRunContext:
         """Keep a piece of streaming output."""
         self.deltas.append(data)
 
-    async def admit(self, call: PlannedCall) -> Ticket | None:
+    async def admit(self, call: CallEstimate) -> Reservation | None:
         """Keep what was asked for; raise `denial` where one is set."""
         self.planned.append(call)
         if self.denial is not None:
             raise self.denial
-        return None if self.clip is None else Ticket(uuid4(), clip=self.clip)
+        return None if self.clip is None else Reservation(uuid4(), clip=self.clip)
 
-    async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
+    async def charge(self, call: ModelCall, ticket: Reservation | None = None) -> None:
         """Keep a model call, and the ticket that it had."""
         self.tickets.append(ticket)
         self.calls.append(call)
 
-    async def release(self, ticket: Ticket) -> None:
+    async def release(self, ticket: Reservation) -> None:
         """Keep the ticket of a call that came to nothing."""
         self.released.append(ticket)
 

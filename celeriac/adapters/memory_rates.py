@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from celeriac.domain.rate import Demand, Refused, Taken
+from celeriac.domain.usage import RateDenied, RateGrant, RateRequest
 
 _PIECES = 60
 
@@ -25,7 +25,9 @@ class MemoryRateLimiter:
         self._lines: dict[str, float] = {}
         self._bans: dict[str, float] = {}
 
-    def take(self, demands: Sequence[Demand], *, name: str, line: bool) -> Taken | Refused:
+    def take(
+        self, demands: Sequence[RateRequest], *, name: str, line: bool
+    ) -> RateGrant | RateDenied:
         """Take what a call demands; see `RateLimiter.take`."""
         with self._lock:
             now = self._clock()
@@ -38,24 +40,24 @@ class MemoryRateLimiter:
             if wait > 0:
                 if line and binding is not None:
                     wait = self._line_up(binding, now + wait) - now
-                return Refused(wait)
+                return RateDenied(wait)
             for demand in demands:
                 self._add(demand.name, slot, 1, demand.tokens)
-            return Taken(tuple(demands), slot)
+            return RateGrant(tuple(demands), slot)
 
-    def correct(self, taken: Taken, tokens: int) -> None:
+    def correct(self, taken: RateGrant, tokens: int) -> None:
         """Put the tokens used in the place of those demanded."""
         with self._lock:
             for demand in taken.demands:
                 self._add(demand.name, taken.slot, 0, tokens - demand.tokens)
 
-    def give_back(self, taken: Taken) -> None:
+    def give_back(self, taken: RateGrant) -> None:
         """Take back a call that was not made."""
         with self._lock:
             for demand in taken.demands:
                 self._add(demand.name, taken.slot, -1, -demand.tokens)
 
-    def hold_back(self, name: str, seconds: float) -> None:
+    def ban(self, name: str, seconds: float) -> None:
         """Refuse all calls of `name` for so long."""
         with self._lock:
             self._bans[name] = max(self._bans.get(name, 0.0), self._clock() + seconds)
@@ -65,7 +67,7 @@ class MemoryRateLimiter:
         count[0] += requests
         count[1] += tokens
 
-    def _free_in(self, demand: Demand, slot: int, now: float) -> float:
+    def _free_in(self, demand: RateRequest, slot: int, now: float) -> float:
         counts = self._counts[demand.name]
         for old in [each for each in counts if each < slot - _PIECES]:
             del counts[old]
@@ -87,7 +89,7 @@ class MemoryRateLimiter:
                 return max((at + _PIECES + 1) * self._piece - now, 0.001)
         return self._window
 
-    def _line_up(self, demand: Demand, free_at: float) -> float:
+    def _line_up(self, demand: RateRequest, free_at: float) -> float:
         place = max(free_at, self._lines.get(demand.name, 0.0))
         pause = 0.0
         if demand.rate.requests:

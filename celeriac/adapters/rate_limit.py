@@ -15,7 +15,7 @@ from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import RedisError
 
-from celeriac.domain.rate import Demand, Refused, Taken
+from celeriac.domain.usage import RateDenied, RateGrant, RateRequest
 
 logger = structlog.get_logger(__name__)
 
@@ -144,7 +144,9 @@ class RedisRateLimiter:
         self._away_until = 0.0
         self._away = False
 
-    def take(self, demands: Sequence[Demand], *, name: str, line: bool) -> Taken | Refused:
+    def take(
+        self, demands: Sequence[RateRequest], *, name: str, line: bool
+    ) -> RateGrant | RateDenied:
         """Take what a call demands; see `RateLimiter.take`."""
         keys = [_key("ban", name)]
         values = [self._window, "1" if line else "0"]
@@ -153,19 +155,19 @@ class RedisRateLimiter:
             values += [_limit(demand.rate.requests), _limit(demand.rate.tokens), str(demand.tokens)]
         answer = self._run(self._take, keys, values)
         if answer is None:
-            return Taken(tuple(demands), _UNKNOWN)
+            return RateGrant(tuple(demands), _UNKNOWN)
         wait, slot = answer
-        return Refused(wait / 1000) if wait > 0 else Taken(tuple(demands), slot)
+        return RateDenied(wait / 1000) if wait > 0 else RateGrant(tuple(demands), slot)
 
-    def correct(self, taken: Taken, tokens: int) -> None:
+    def correct(self, taken: RateGrant, tokens: int) -> None:
         """Put the tokens used in the place of those demanded."""
         self._add(taken, requests=0, tokens=[tokens - each.tokens for each in taken.demands])
 
-    def give_back(self, taken: Taken) -> None:
+    def give_back(self, taken: RateGrant) -> None:
         """Take back a call that was not made."""
         self._add(taken, requests=-1, tokens=[-each.tokens for each in taken.demands])
 
-    def hold_back(self, name: str, seconds: float) -> None:
+    def ban(self, name: str, seconds: float) -> None:
         """Refuse all calls of `name` for so long."""
         self._run(self._ban, [_key("ban", name)], [str(max(round(seconds * 1000), 1))])
 
@@ -173,7 +175,7 @@ class RedisRateLimiter:
         """Close the connections."""
         self._redis.close()
 
-    def _add(self, taken: Taken, *, requests: int, tokens: Sequence[int]) -> None:
+    def _add(self, taken: RateGrant, *, requests: int, tokens: Sequence[int]) -> None:
         if taken.slot == _UNKNOWN or not (requests or any(tokens)):
             return
         keys = [_key("rate", each.name) for each in taken.demands]

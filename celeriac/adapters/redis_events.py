@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from celeriac.kit.backoff import Backoff
 from celeriac.kit.ids import parse_uuid
-from celeriac.kit.jsontypes import JsonObject, dumps, loads
+from celeriac.kit.json_types import JsonObject, dumps, loads
 
 logger = structlog.get_logger(__name__)
 

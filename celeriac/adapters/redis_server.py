@@ -1,4 +1,7 @@
-"""What a Redis or Valkey server says of itself."""
+"""What a Redis or Valkey server says of itself.
+
+Whether Redis answers.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +11,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from celeriac.domain.errors import ConfigurationError, UnavailableError
-from celeriac.kit.urls import without_password
+from celeriac.kit.outbound import without_password
 
 _SECONDS = 2.0
 
@@ -60,3 +63,31 @@ def describe(url: str) -> RedisServer:
         eviction=str(said.get("maxmemory_policy", "unknown")),
         append_only=bool(said.get("aof_enabled", 0)),
     )
+
+
+_PROBE_SECONDS = 1.0
+
+
+class RedisPing:
+    """Asks the Redis at a URL for a sign of life. Safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        """Nothing is connected yet."""
+        self._address = without_password(url)
+        self._redis = Redis.from_url(
+            url,
+            socket_timeout=_PROBE_SECONDS,
+            socket_connect_timeout=_PROBE_SECONDS,
+            retry_on_timeout=False,
+        )
+
+    def __call__(self) -> None:
+        """Return if it answers within a second; raises UnavailableError."""
+        try:
+            self._redis.ping()
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis at {self._address} doesn't answer.") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from celeriac.adapters.redis_events import channel
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.backoff import Backoff
-from celeriac.kit.jsontypes import JsonObject, loads
+from celeriac.kit.json_types import JsonObject, loads
 
 logger = structlog.get_logger(__name__)
 

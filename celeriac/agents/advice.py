@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 
-from celeriac.agents.providers import LOCAL, Provider, Providers
+from celeriac.agents.models import LOCAL, Provider, Providers
 from celeriac.agents.python.source import defined_names, module_files
-from celeriac.domain.agent import AgentSpec, CommandAgent, CrewaiAgent, LlmAgent, PythonAgent
+from celeriac.domain.agents import AgentSpec, CommandAgent, CrewaiAgent, LlmAgent, PythonAgent
 from celeriac.domain.errors import AgentMisconfiguredError
 
 _TIMEOUT = 2.0

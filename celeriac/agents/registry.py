@@ -4,12 +4,11 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.claude.upstream import Upstream
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices, price_by_name
-from celeriac.agents.providers import Providers
-from celeriac.domain.agent import AgentSpec, RunnerName
+from celeriac.agents.models import Prices, Providers, price_by_name
+from celeriac.domain.agents import AgentSpec, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Runner
@@ -37,7 +36,7 @@ class Registry:
         commands: Mapping[str, Sequence[str]],
         tool_servers: ToolServers,
         crewai_venv: Path,
-        anthropic: Upstream,
+        anthropic: AnthropicEndpoint,
         sessions_root: Path,
         confinement: Confinement,
     ) -> None:

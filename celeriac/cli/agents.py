@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from celeriac.cli.exits import UsageProblemError
-from celeriac.cli.formatting import moment, plain, short
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
-from celeriac.cli.specs import Assignments, SpecFile, assign, begin_spec, put, text_argument
+from celeriac.cli.core.arguments import (
+    Assignments,
+    Limit,
+    SpecFile,
+    assign,
+    begin_spec,
+    parse_object,
+    put,
+    read_text,
+    text_argument,
+)
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import UsageProblemError, moment, plain, short
 from celeriac.cli.tool_servers import Allowed, Approved, Servers, put_servers
-from celeriac.cli.variables import parse_object, read_text
 
 if TYPE_CHECKING:
     from celeriac.wire import Agent
@@ -53,8 +60,8 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
-def list_agents(session: Session, limit: Limit = 50) -> None:
+@open_client
+def list_agents(session: CommandContext, limit: Limit = 50) -> None:
     """List your agents, the newest first; an admin sees everybody's."""
     found = list(islice(session.client.agents.list(), limit))
     if session.output.as_json:
@@ -78,15 +85,15 @@ def list_agents(session: Session, limit: Limit = 50) -> None:
     )
 
 
-@connected
-def show(session: Session, agent: AgentName) -> None:
+@open_client
+def show(session: CommandContext, agent: AgentName) -> None:
     """Show an agent with its whole specification."""
     _show(session, session.client.agents.get(agent))
 
 
-@connected
+@open_client
 def create(
-    session: Session,
+    session: CommandContext,
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among your agents.")],
     model: Model = None,
@@ -132,9 +139,9 @@ def create(
     _show(session, session.client.agents.create(name, made, description=description or ""))
 
 
-@connected
+@open_client
 def update(
-    session: Session,
+    session: CommandContext,
     *,
     agent: AgentName,
     model: Model = None,
@@ -169,8 +176,8 @@ def update(
     _show(session, session.client.agents.change(agent, spec=made, description=description))
 
 
-@connected
-def delete(session: Session, agent: AgentName) -> None:
+@open_client
+def delete(session: CommandContext, agent: AgentName) -> None:
     """Delete an agent that no task uses; what it did stays, and its name is free.
 
     Examples:
@@ -207,7 +214,7 @@ def _graph(file: str | None) -> dict[str, Any] | None:
 
 
 def _who(agent: "Agent") -> str:
-    from celeriac.domain.agent import CrewaiAgent
+    from celeriac.domain.agents import CrewaiAgent
 
     spec = agent.spec
     if isinstance(spec, CrewaiAgent):
@@ -215,7 +222,7 @@ def _who(agent: "Agent") -> str:
     return str(next((getattr(spec, name) for name in _RUNNERS if hasattr(spec, name)), "") or "")
 
 
-def _show(session: Session, agent: "Agent") -> None:
+def _show(session: CommandContext, agent: "Agent") -> None:
     if session.output.as_json:
         session.output.json(agent)
         return

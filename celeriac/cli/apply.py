@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.session import Session, connected
-from celeriac.cli.variables import STDIN
+from celeriac.cli.core.arguments import STDIN
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -21,9 +21,9 @@ _WIDE = 100
 _MARKS = {"create": "+", "change": "~", "unchanged": " "}
 
 
-@connected
+@open_client
 def apply(
-    session: Session,
+    session: CommandContext,
     *,
     files: Annotated[
         list[str],
@@ -81,7 +81,7 @@ def apply(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _document(session: Session, files: Sequence[str], modules: Sequence[str]) -> "Document":
+def _document(session: CommandContext, files: Sequence[str], modules: Sequence[str]) -> "Document":
     from celeriac.cli import offers
     from celeriac.client.documents import Document
 
@@ -117,7 +117,7 @@ def _read(files: Sequence[str]) -> "Document":
         ) from error
 
 
-def _send(session: Session, document: "Document", *, dry_run: bool) -> "wire.Applied":
+def _send(session: CommandContext, document: "Document", *, dry_run: bool) -> "wire.Applied":
     from celeriac.client import ClientError
 
     try:

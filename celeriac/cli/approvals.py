@@ -1,4 +1,7 @@
-"""`celeriac approvals`: what agents ask people."""
+"""`celeriac approvals`: what agents ask people.
+
+Answering a question step by step, on a terminal.
+"""
 
 import sys
 from itertools import islice
@@ -6,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from celeriac.cli.exits import UsageProblemError
-from celeriac.cli.formatting import moment, plain, short
+from celeriac.cli.core.arguments import Limit, parse_json, parse_pair
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import UsageProblemError, moment, plain, printable, short
 from celeriac.cli.ids import ApprovalId, ExecutionOption, short_id
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
-from celeriac.cli.variables import parse_json, parse_pair
 from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.schemas.forms import FormField, form_fields
+from celeriac.kit.json_types import dumps
 
 if TYPE_CHECKING:
     from celeriac.wire import Approval
+
 
 _SHORT = 60
 
@@ -30,9 +34,9 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
+@open_client
 def list_approvals(
-    session: Session,
+    session: CommandContext,
     *,
     limit: Limit = 20,
     status: Annotated[
@@ -75,8 +79,8 @@ def list_approvals(
     )
 
 
-@connected
-def show(session: Session, approval: ApprovalId) -> None:
+@open_client
+def show(session: CommandContext, approval: ApprovalId) -> None:
     """Show everything about a question."""
     found = session.client.approvals.get(approval)
     if session.output.as_json:
@@ -85,8 +89,8 @@ def show(session: Session, approval: ApprovalId) -> None:
         session.output.fields(facts(found))
 
 
-@connected
-def link(session: Session, approval: ApprovalId) -> None:
+@open_client
+def link(session: CommandContext, approval: ApprovalId) -> None:
     """Make a link with which anybody can answer a question, once, without a key.
 
     It works until the question expires. Send it only where those may read who may decide.
@@ -99,8 +103,8 @@ def link(session: Session, approval: ApprovalId) -> None:
         session.output.say(f"It works until {moment(made.expires_at)}.")
 
 
-@connected
-def revoke_links(session: Session, approval: ApprovalId) -> None:
+@open_client
+def revoke_links(session: CommandContext, approval: ApprovalId) -> None:
     """Make all links to a question void, those of notices included."""
     session.client.approvals.revoke_links(approval)
     if session.output.as_json:
@@ -109,9 +113,9 @@ def revoke_links(session: Session, approval: ApprovalId) -> None:
         session.output.say(f"The links to {approval} work no more.")
 
 
-@connected
+@open_client
 def answer(
-    session: Session,
+    session: CommandContext,
     approval: ApprovalId,
     *,
     approve: Annotated[
@@ -141,7 +145,6 @@ def answer(
     asked = session.client.approvals.get(approval)
     if approve is None and value is None and not fields:
         _check_terminal(session)
-        from celeriac.cli.asking import answer_step_by_step
 
         answered = answer_step_by_step(session, asked, note)
     else:
@@ -183,7 +186,7 @@ def facts(asked: "Approval") -> dict[str, str]:
 
 def _form(asked: "Approval") -> str:
     """Return the fields of a form, one a line; the schema where single fields can't fill it."""
-    from celeriac.domain.forms import form_fields
+    from celeriac.domain.schemas.forms import form_fields
 
     if asked.answer_schema is None:
         return ""
@@ -210,7 +213,7 @@ def _value(asked: "Approval", value: str | None, fields: list[str]) -> Any:
 
 def _field(asked: "Approval", pair: str) -> tuple[str, Any]:
     """Return name and value of a form's field; numbers and choices needn't be written as JSON."""
-    from celeriac.domain.forms import form_fields
+    from celeriac.domain.schemas.forms import form_fields
 
     name, value = parse_pair(pair, option="--set", what="field")
     known = {field.name: field for field in form_fields(asked.answer_schema or {})}
@@ -222,9 +225,75 @@ def _field(asked: "Approval", pair: str) -> tuple[str, Any]:
     return name, value
 
 
-def _check_terminal(session: Session) -> None:
+def _check_terminal(session: CommandContext) -> None:
     if session.output.as_json or not (sys.stdin.isatty() and session.output.err.is_terminal):
         raise UsageProblemError(
             "Say how to answer.",
             cure="Give --approve or --refuse, and --value or --set where a value is needed.",
         )
+
+
+_DECISIONS = {
+    QuestionKind.TOOL: "Approve it?",
+    QuestionKind.QUESTION: "Answer it?",
+    QuestionKind.FORM: "Answer it?",
+    QuestionKind.BUDGET: "Allow more?",
+}
+
+
+def answer_step_by_step(session: CommandContext, asked: "Approval", note: str) -> "Approval":
+    """Show a question, ask the person, and send the answer; again where it doesn't fit.
+
+    Raises ClientError; Ctrl-C sends nothing.
+    """
+    from celeriac.client import ClientError
+
+    for name, fact in facts(asked).items():
+        session.output.say(f"{name + ':':<12} {fact}")
+    approved = typer.confirm(_DECISIONS[asked.kind], err=True)
+    while True:
+        try:
+            value = _asked_value(session, asked) if approved else None
+            note = note or typer.prompt("Note to the agent", "", show_default=False, err=True)
+            return session.client.approvals.answer(
+                asked.id, approved=approved, value=value, note=note
+            )
+        except UsageProblemError as error:
+            session.output.say(error.message)
+        except ClientError as error:
+            if error.code != "answer_invalid":
+                raise
+            session.output.say(error.message)
+
+
+def _asked_value(session: CommandContext, asked: "Approval") -> Any:
+    if asked.kind is QuestionKind.QUESTION:
+        return typer.prompt("Answer", err=True)
+    if asked.kind is QuestionKind.TOOL:
+        if not typer.confirm("Change the arguments?", default=False, err=True):
+            return None
+        text = typer.prompt("Arguments as JSON", dumps(asked.arguments), err=True)
+        return parse_json(text, "Arguments")
+    fields = form_fields(asked.answer_schema or {})
+    if not fields:
+        return parse_json(typer.prompt("Answer as JSON", err=True), "Answer")
+    written = {field.name: _ask(session, field) for field in fields}
+    value = {
+        field.name: field.chosen(written[field.name]) for field in fields if written[field.name]
+    }
+    return None if not value and asked.kind is QuestionKind.BUDGET else value
+
+
+def _ask(session: CommandContext, field: FormField) -> str:
+    """Return what a person wrote for a field; empty where they left out what may be left out."""
+    if field.hint:
+        session.output.say(field.hint)
+    if field.allowed and not field.choices:
+        session.output.say(f"  {field.allowed}{'' if field.required else '; may be left out'}")
+    label = printable(field.label)
+    if field.choices:
+        label += f" ({', '.join(printable(plain(each)) for each in field.choices)})"
+    if field.required and not field.default:
+        return str(typer.prompt(label, err=True))
+    shown = bool(field.default)
+    return str(typer.prompt(label, printable(field.default), show_default=shown, err=True))

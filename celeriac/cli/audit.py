@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from celeriac.cli.exits import CommandError, UsageProblemError
-from celeriac.cli.formatting import moment
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import CommandError, UsageProblemError, moment
 
 _SEAL_LENGTH = 64
 _HEAD = re.compile(rf"([0-9]{{1,19}}):([0-9a-f]{{{_SEAL_LENGTH}}})")
@@ -26,9 +25,9 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
+@open_client
 def list_entries(
-    session: Session,
+    session: CommandContext,
     *,
     limit: Limit = 20,
     action: Annotated[
@@ -63,9 +62,9 @@ def list_entries(
     )
 
 
-@connected
+@open_client
 def verify(
-    session: Session,
+    session: CommandContext,
     *,
     expect: Annotated[
         str | None,
@@ -164,7 +163,7 @@ def _mismatch(position: int, last: int) -> str:
     )
 
 
-def _has(session: Session, position: int, seal: str, *, last: int) -> bool:
+def _has(session: CommandContext, position: int, seal: str, *, last: int) -> bool:
     """Whether the trail has a seal with this value that ends at `position`."""
     if position == 0:
         return True

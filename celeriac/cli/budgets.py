@@ -1,20 +1,29 @@
-"""`celeriac budgets`: how much model calls may cost."""
+"""`celeriac budgets`: how much model calls may cost.
 
+`celeriac usage`: what model calls used and cost.
+
+`celeriac prices`: what model calls are thought to cost, on this machine.
+"""
+
+from datetime import datetime
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from celeriac.cli.exits import CommandError, ExitCode
-from celeriac.cli.formatting import moment, money
+from celeriac.cli.core.arguments import Home, Json, Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import CommandError, ExitCode, Output, moment, money
 from celeriac.cli.ids import BudgetId, ExecutionId
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
 from celeriac.domain.budget_kinds import OnBudget, Period
+from celeriac.domain.usage import UsageBy, dollars
 
 if TYPE_CHECKING:
     from celeriac import wire
+    from celeriac.agents.models import Prices
+
 
 TaskOption = Annotated[
     str | None, typer.Option("--task", metavar="TASK", help="Of this task: its id or name.")
@@ -34,9 +43,9 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
+@open_client
 def list_budgets(
-    session: Session, limit: Limit = 50, task: TaskOption = None, user: UserOption = None
+    session: CommandContext, limit: Limit = 50, task: TaskOption = None, user: UserOption = None
 ) -> None:
     """List budgets of your tasks and your own, the newest first; an admin sees everybody's."""
     found = list(islice(session.client.budgets.list(task=task, user_id=user), limit))
@@ -63,9 +72,9 @@ def list_budgets(
     )
 
 
-@connected
+@open_client
 def set_budget(
-    session: Session,
+    session: CommandContext,
     *,
     period: Annotated[Period, typer.Argument(help="It begins anew each day or month, in UTC.")],
     task: TaskOption = None,
@@ -105,15 +114,15 @@ def set_budget(
     )
 
 
-@connected
-def show(session: Session, budget: BudgetId) -> None:
+@open_client
+def show(session: CommandContext, budget: BudgetId) -> None:
     """Show a budget and how far it is used."""
     _show(session, session.client.budgets.get(budget))
 
 
-@connected
+@open_client
 def of(
-    session: Session,
+    session: CommandContext,
     execution: ExecutionId,
 ) -> None:
     """Show how all budgets stand that hold an execution: its own, its task's and its user's."""
@@ -130,8 +139,8 @@ def of(
     )
 
 
-@connected
-def remove(session: Session, budget: BudgetId) -> None:
+@open_client
+def remove(session: CommandContext, budget: BudgetId) -> None:
     """Remove a budget: it bounds nothing any more."""
     session.client.budgets.remove(budget)
     if session.output.as_json:
@@ -140,7 +149,7 @@ def remove(session: Session, budget: BudgetId) -> None:
         session.output.raw(f"removed · {budget}")
 
 
-def _show(session: Session, found: "wire.Budget") -> None:
+def _show(session: CommandContext, found: "wire.Budget") -> None:
     if session.output.as_json:
         session.output.json(found)
         return
@@ -177,3 +186,122 @@ def _beyond(standing: "wire.BudgetStanding") -> str:
     if standing.overshoot_tokens:
         parts.append(f"{standing.overshoot_tokens:,} tokens")
     return " and ".join(parts) or "-"
+
+
+_DAY = ["%Y-%m-%d"]
+
+
+@open_client
+def usage(
+    session: CommandContext,
+    *,
+    by: Annotated[UsageBy, typer.Option(help="What to add up by.")] = UsageBy.DAY,
+    since: Annotated[
+        datetime | None, typer.Option(formats=_DAY, help="First day, UTC; 30 days back.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=_DAY, help="Last day, UTC; today.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Only of this task: its id or name.")
+    ] = None,
+    user: Annotated[
+        UUID | None, typer.Option(metavar="ID", help="Only of this user; for admins.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="How many.")] = 50,
+) -> None:
+    """Add up what model calls used: of your executions; an admin sees everybody's.
+
+    The newest days come first, of all else the dearest.
+
+    Examples:
+      celeriac usage --by model
+      celeriac usage --by user --since 2026-11-01
+    """
+    found = session.client.usage.totals(
+        by.value,
+        since=since.date() if since else None,
+        until=until.date() if until else None,
+        task=task,
+        user_id=user,
+        limit=limit,
+    ).items
+    if session.output.as_json:
+        session.output.json(found)
+        return
+    session.output.table(
+        (by.upper(), "CALLS", "INPUT", "CACHED", "OUTPUT", "COST", "WITHOUT PRICE"),
+        (
+            (
+                each.name or each.key,
+                f"{each.calls:,}",
+                f"{each.input_tokens:,}",
+                f"{each.cached_tokens:,}",
+                f"{each.output_tokens:,}",
+                money(each.cost),
+                f"{each.unpriced_calls:,}" if each.unpriced_calls else "-",
+            )
+            for each in found
+        ),
+    )
+
+
+_MILLION = 1_000_000
+_UNKNOWN = "not known"
+
+
+def prices(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="As agents name it: provider/model.")
+    ] = None,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Show your own prices, or what a model costs, in US dollars per million tokens.
+
+    Your own are those of the file that CELERIAC_PRICES_FILE names, as workers started here see it.
+
+    Examples:
+      celeriac prices
+      celeriac prices openai/gpt-5-mini
+    """
+    from celeriac.wiring.core import load_prices, load_settings, model_price
+
+    settings = load_settings(home)
+    table = load_prices(settings)
+    output = Output(as_json=as_json)
+    if model is None:
+        _show_own(output, table)
+        return
+    read, written = (
+        model_price(settings, table, model, input_tokens=count, output_tokens=_MILLION - count)
+        for count in (_MILLION, 0)
+    )
+    if output.as_json:
+        output.json({"model": model, "input": read, "output": written})
+    else:
+        output.fields({"model": model, "input": _shown(read), "output": _shown(written)})
+    if read is None:
+        raise CommandError(
+            f"No price of {model} is known. Add it to the file that CELERIAC_PRICES_FILE names.",
+            exit_code=ExitCode.NOT_FOUND,
+        )
+
+
+def _show_own(output: Output, table: "Prices") -> None:
+    if output.as_json:
+        output.json({"version": table.version, "prices": dict(table.own)})
+        return
+    output.say(f"Version {table.version}" if table.version else "No version is named.")
+    output.table(
+        ("MODEL", "INPUT", "CACHED INPUT", "OUTPUT"),
+        (
+            (name, _shown(each.input), _shown(each.cached_input, each.input), _shown(each.output))
+            for name, each in sorted(table.own.items())
+        ),
+    )
+
+
+def _shown(price: Decimal | None, otherwise: Decimal | None = None) -> str:
+    price = otherwise if price is None else price
+    return _UNKNOWN if price is None else f"${dollars(price)}"

@@ -1,21 +1,107 @@
-"""`celeriac cassettes`: recorded model traffic."""
+"""`celeriac cassettes`: recorded model traffic.
+
+Options of `celeriac run` that record model traffic, or replay it.
+"""
 
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
-from celeriac.cli.exits import CommandError
-from celeriac.cli.files import Overwrite
-from celeriac.cli.formatting import moment, short, size
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import CommandError, UsageProblemError, moment, short, size
+from celeriac.cli.executions import Overwrite
 from celeriac.cli.ids import CassetteId
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
-from celeriac.cli.taping import readable, write
+from celeriac.kit.ids import parse_uuid
 
 if TYPE_CHECKING:
     from celeriac import wire
+    from celeriac.wire import Execution
+
+
+_AGENT = "What its agent may do"
+
+RecordTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--record-to",
+        metavar="FILE",
+        help="Record it, and save the cassette here when it has ended.",
+        dir_okay=False,
+        rich_help_panel=_AGENT,
+    ),
+]
+Replay = Annotated[
+    str | None,
+    typer.Option(
+        "--replay",
+        metavar="FILE|ID",
+        help="Answer its model requests from a cassette: a file, or the id of a cassette or of "
+        "the execution that recorded it.",
+        rich_help_panel=_AGENT,
+    ),
+]
+
+
+def check_recording(
+    record_to: Path | None, replay: str | None, *, record: bool, wait: bool
+) -> None:
+    """Refuse options that don't go together; raises UsageProblemError."""
+    if replay is not None and (record or record_to is not None):
+        raise UsageProblemError("What --replay answers can't be recorded again; leave one out.")
+    if record_to is not None and not wait:
+        raise UsageProblemError(
+            "--record-to saves the cassette when the run has ended, which --detach doesn't wait "
+            "for.",
+            cure="Use --record, and `celeriac cassettes download EXECUTION` later.",
+        )
+
+
+def cassette_id(session: CommandContext, replay: str) -> UUID:
+    """Return the id of the cassette that `replay` names; a file is uploaded."""
+    found = parse_uuid(replay)
+    if found is not None:
+        return found
+    return session.client.cassettes.upload(readable(Path(replay))).id
+
+
+def readable(file: Path) -> Path:
+    """Return a file that is there; raises UsageProblemError for one that isn't."""
+    if not file.is_file():
+        raise UsageProblemError(
+            f"There is no file {file}.",
+            cure="Name a cassette's file or its id; `celeriac cassettes list` shows yours.",
+        )
+    return file
+
+
+def save_recording(session: CommandContext, execution: "Execution", file: Path) -> None:
+    """Write what the execution has recorded to `file`, over what was there."""
+    from celeriac.client import ClientError
+
+    try:
+        content = session.client.cassettes.content(execution.id)
+    except ClientError as error:
+        if error.code != "not_found":
+            raise
+        session.output.say("Nothing was recorded: the run made no model request.")
+        return
+    write(file, content)
+    session.output.say(f"Recorded in {file}; `--replay {file}` runs it again without the model.")
+
+
+def write(file: Path, content: str) -> None:
+    """Write a cassette's text to a file; raises CommandError."""
+    try:
+        file.write_text(content, "utf-8")
+    except OSError as error:
+        raise CommandError(
+            f"{file} can't be written: {error.strerror}.", problem="file_not_written"
+        ) from error
+
 
 _SHORT = 60
 _STDOUT = "-"
@@ -32,8 +118,8 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
-def list_cassettes(session: Session, limit: Limit = 20) -> None:
+@open_client
+def list_cassettes(session: CommandContext, limit: Limit = 20) -> None:
     """List cassettes, the newest first.
 
     Examples:
@@ -62,10 +148,10 @@ def list_cassettes(session: Session, limit: Limit = 20) -> None:
     )
 
 
-@connected
-def show(session: Session, cassette: CassetteId) -> None:
+@open_client
+def show(session: CommandContext, cassette: CassetteId) -> None:
     """Show what a cassette holds: each request with the status of its answer."""
-    from celeriac.domain.cassette import parse
+    from celeriac.domain.cassettes import parse
 
     found = session.client.cassettes.get(cassette)
     if session.output.as_json:
@@ -87,9 +173,9 @@ def show(session: Session, cassette: CassetteId) -> None:
     )
 
 
-@connected
+@open_client
 def download(
-    session: Session,
+    session: CommandContext,
     *,
     cassette: CassetteId,
     file: Annotated[
@@ -119,9 +205,9 @@ def download(
         session.output.say(f"Written to {file}.")
 
 
-@connected
+@open_client
 def upload(
-    session: Session,
+    session: CommandContext,
     *,
     file: Annotated[Path, typer.Argument(help="The cassette's file.", metavar="FILE")],
     name: Annotated[
@@ -136,8 +222,8 @@ def upload(
         session.output.raw(str(stored.id))
 
 
-@connected
-def delete(session: Session, cassette: CassetteId) -> None:
+@open_client
+def delete(session: CommandContext, cassette: CassetteId) -> None:
     """Delete a cassette."""
     session.client.cassettes.delete(cassette)
     if session.output.as_json:
@@ -146,7 +232,7 @@ def delete(session: Session, cassette: CassetteId) -> None:
         session.output.say(f"The cassette {cassette} is deleted.")
 
 
-def _show(session: Session, cassette: "wire.Cassette") -> None:
+def _show(session: CommandContext, cassette: "wire.Cassette") -> None:
     session.output.fields(
         {
             "id": str(cassette.id),

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from celeriac.cli.exits import CommandError
+from celeriac.cli.core.arguments import Home, Json
+from celeriac.cli.core.output import CommandError, Output
 from celeriac.cli.local import open_database, read_settings
-from celeriac.cli.options import Home, Json
-from celeriac.cli.output import Output
 
 if TYPE_CHECKING:
     from celeriac.db.migrate import Schema

@@ -1,26 +1,186 @@
-"""`celeriac executions`: runs of tasks."""
+"""`celeriac executions`: runs of tasks.
 
+`celeriac timeline`: everything that is known of one execution, by time.
+
+Files of working directories on the command line.
+"""
+
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import (
+    CommandError,
+    ExitCode,
+    Output,
+    clock,
+    duration,
+    moment,
+    money,
+    plain,
+    printable,
+    short,
+    size,
+    tokens,
+)
 from celeriac.cli.failures import failure_text, own_frames
-from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.follow.following import event_line, follow, overshoot, show_outcome, summary
-from celeriac.cli.formatting import duration, moment, money, plain, short, tokens
+from celeriac.cli.follow.view import describe
 from celeriac.cli.ids import ExecutionId, short_id
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
-from celeriac.domain.states import Status, WaitingFor
+from celeriac.domain.executions.states import Status, WaitingFor
 
 if TYPE_CHECKING:
-    from celeriac.wire import Execution, ExecutionSummary
+    from celeriac.client.sessions import Files
+    from celeriac.logs import LogLine
+    from celeriac.wire import Event, Execution, ExecutionSummary
+
+
+_EVENTS = "events"
+_STYLES = {_EVENTS: "bold cyan", "api": "green", "worker": "magenta", "agent": "yellow"}
+_LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
+_LONGEST = 300
+_TRACES = ("exception", "traceback")
+"""Fields of log lines that are shown whole, below their line."""
+_IDS = frozenset(
+    {"request_id", "user_id", "task_id", "execution_id", "session_id", "celery_task_id", "logger"}
+)
+
+
+@open_client
+def timeline(
+    session: CommandContext,
+    execution: ExecutionId,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the log files are; CELERIAC_LOG_DIR, or `logs` in the home."),
+    ] = None,
+) -> None:
+    """Show what API, worker and agent logged for an execution, and its events, by time.
+
+    Log lines are read from the files on this machine; events come from the
+    server.
+
+    Examples:
+      celeriac timeline last
+      celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11 --json
+    """
+    from celeriac.logs import read_execution_lines
+
+    found = session.client.executions.get(execution)
+    directory = log_dir or session.logs
+    entries = [_of_event(event) for event in session.client.executions.events(found.id)]
+    entries += [_of_line(line) for line in read_execution_lines(directory, str(found.id))]
+    entries.sort(key=lambda entry: entry["at"])
+    if session.output.as_json:
+        session.output.json(entries)
+        return
+    for entry in entries:
+        _show(session.output, entry)
+    if all(entry["source"] == _EVENTS for entry in entries):
+        session.output.say(f"No log lines of it are in {directory}; these are its events.")
+
+
+def _of_event(event: "Event") -> dict[str, Any]:
+    return {
+        "at": event.at,
+        "source": _EVENTS,
+        "level": "info",
+        "event": event.type.value,
+        "text": describe(event),
+        "data": event.data,
+    }
+
+
+def _of_line(line: "LogLine") -> dict[str, Any]:
+    values = {name: value for name, value in line.fields.items() if name not in _IDS}
+    text = " ".join(
+        f"{name}={plain(value)}" for name, value in values.items() if name not in _TRACES
+    )
+    return {
+        "at": line.at,
+        "source": line.service,
+        "level": line.level,
+        "event": line.event,
+        "text": text,
+        "data": values,
+    }
+
+
+def _show(output: Output, entry: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    at: datetime = entry["at"]
+    line = Text(f"{clock(at)} ", style="dim")
+    line.append(f"{entry['source']:<7}", style=_STYLES.get(entry["source"], ""))
+    line.append(f"{printable(entry['event'])} ", style=_LEVELS.get(entry["level"], "bold"))
+    line.append(printable(short(entry["text"], _LONGEST)))
+    output.out.print(line, soft_wrap=True)
+    for name in _TRACES:
+        if trace := entry["data"].get(name):
+            shown = own_frames(str(trace)).rstrip()
+            output.out.print(Text(printable(shown), style="red"), soft_wrap=True)
+
+
+Paths = Annotated[
+    list[str], typer.Argument(metavar="[PATH]...", help="Files, as listed; all if none is named.")
+]
+Into = Annotated[
+    Path,
+    typer.Option("--to", metavar="DIRECTORY", help="Where they go; it is made.", file_okay=False),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
+
+
+def show_files(session: CommandContext, files: "Files") -> None:
+    """List files with their sizes."""
+    found = list(files.list())
+    if session.output.as_json:
+        session.output.json(found)
+        return
+    rows = ((each.path, size(each.size), moment(each.modified_at)) for each in found)
+    session.output.table(("PATH", "SIZE", "CHANGED"), rows)
+
+
+def fetch_files(
+    session: CommandContext,
+    files: "Files",
+    paths: Sequence[str],
+    directory: Path,
+    *,
+    overwrite: bool,
+) -> None:
+    """Download files, keeping their directories; nothing is written over unless asked for."""
+    from celeriac.client.sessions import local_path
+
+    wanted = list(paths) or [each.path for each in files.list()]
+    targets = {path: local_path(directory, path) for path in wanted}
+    there = [str(target) for target in targets.values() if target.exists()]
+    if there and not overwrite:
+        raise CommandError(
+            f"{there[0]} is there already; nothing was downloaded.",
+            cure="--overwrite replaces it, --to names another directory.",
+            problem="file_exists",
+        )
+    sizes = {path: files.download(path, target) for path, target in targets.items()}
+    if session.output.as_json:
+        session.output.json(
+            [
+                {"path": path, "file": str(targets[path]), "size": count}
+                for path, count in sizes.items()
+            ]
+        )
+        return
+    for path, count in sizes.items():
+        session.output.raw(f"{targets[path]} · {size(count)}")
+
 
 _SHORT = 60
 
@@ -42,9 +202,9 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
+@open_client
 def list_executions(
-    session: Session,
+    session: CommandContext,
     *,
     limit: Limit = 20,
     status: Annotated[
@@ -109,8 +269,8 @@ def list_executions(
     )
 
 
-@connected
-def show(session: Session, execution: ExecutionId) -> None:
+@open_client
+def show(session: CommandContext, execution: ExecutionId) -> None:
     """Show everything about an execution."""
     found = session.client.executions.get(execution)
     if session.output.as_json:
@@ -119,8 +279,8 @@ def show(session: Session, execution: ExecutionId) -> None:
         session.output.fields(_facts(found, overshoot(session, found)))
 
 
-@connected
-def result(session: Session, execution: ExecutionId) -> None:
+@open_client
+def result(session: CommandContext, execution: ExecutionId) -> None:
     """Print the result of a completed execution, and nothing else.
 
     Exits with 1 where it hasn't completed.
@@ -139,9 +299,9 @@ def result(session: Session, execution: ExecutionId) -> None:
         session.output.raw(plain(found.result))
 
 
-@connected
+@open_client
 def events(
-    session: Session,
+    session: CommandContext,
     execution: ExecutionId,
     after: Annotated[int, typer.Option(min=0, help="Only those numbered above it.")] = 0,
 ) -> None:
@@ -154,9 +314,9 @@ def events(
         session.output.raw(event_line(event))
 
 
-@connected
+@open_client
 def report(
-    session: Session,
+    session: CommandContext,
     execution: ExecutionId,
     html: Annotated[bool, typer.Option("--html", help="As a page, not as Markdown.")] = False,
 ) -> None:
@@ -172,15 +332,15 @@ def report(
         session.output.raw(text)
 
 
-@connected
-def files(session: Session, execution: ExecutionId) -> None:
+@open_client
+def files(session: CommandContext, execution: ExecutionId) -> None:
     """List the files that its agent left in the execution's own directory."""
     show_files(session, session.client.executions.files(execution))
 
 
-@connected
+@open_client
 def download(
-    session: Session,
+    session: CommandContext,
     execution: ExecutionId,
     paths: Paths = [],  # noqa: B006 - Typer copies it
     to: Into = Path(),
@@ -190,8 +350,8 @@ def download(
     fetch_files(session, session.client.executions.files(execution), paths, to, overwrite=overwrite)
 
 
-@connected
-def cancel(session: Session, execution: ExecutionId) -> None:
+@open_client
+def cancel(session: CommandContext, execution: ExecutionId) -> None:
     """End an execution. What waits ends at once, what runs within seconds.
 
     Exits with 6 where it had ended already: nothing was cancelled then.
@@ -219,9 +379,9 @@ def cancel(session: Session, execution: ExecutionId) -> None:
         session.output.raw(f"asked to stop · {found.id}")
 
 
-@connected
+@open_client
 def retry(
-    session: Session,
+    session: CommandContext,
     execution: ExecutionId,
     wait: Annotated[
         bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id at once.")

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.kit.ids import parse_uuid
 
 if TYPE_CHECKING:

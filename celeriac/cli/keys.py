@@ -7,10 +7,10 @@ from uuid import UUID
 
 import typer
 
-from celeriac.cli.formatting import moment
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import moment
 from celeriac.cli.ids import KeyId, short_id
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
 from celeriac.domain.accounts import Role
 
 
@@ -23,8 +23,8 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
-def list_keys(session: Session, limit: Limit = 50) -> None:
+@open_client
+def list_keys(session: CommandContext, limit: Limit = 50) -> None:
     """List your keys, the newest first; an admin sees everybody's."""
     found = list(islice(session.client.keys.list(), limit))
     if session.output.as_json:
@@ -51,9 +51,9 @@ def list_keys(session: Session, limit: Limit = 50) -> None:
     )
 
 
-@connected
+@open_client
 def create(
-    session: Session,
+    session: CommandContext,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, in your words.")],
     role: Annotated[
         Role | None, typer.Option(help="What it may do; as much as you, if not given.")
@@ -85,9 +85,9 @@ def create(
         session.output.say(f"Keep it safe: it can't be shown again. {revoking}")
 
 
-@connected
+@open_client
 def revoke(
-    session: Session,
+    session: CommandContext,
     key: KeyId,
 ) -> None:
     """Make a key useless for ever; servers elsewhere notice within seconds."""

@@ -16,7 +16,7 @@ def read_settings(home: Path | None) -> "Settings":
     Raises ConfigurationError, HomeUnusableError.
     """
     from celeriac.logs import LogOptions, Service, configure
-    from celeriac.wiring import load_settings
+    from celeriac.wiring.core import load_settings
 
     configure(LogOptions(service=Service.CLI, level="WARNING"))
     return load_settings(home)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.formatting import clock, plain
+from celeriac.cli.core.arguments import Home
+from celeriac.cli.core.output import CommandError, ExitCode, Output, UsageProblemError, clock, plain
 from celeriac.cli.local import log_directory
-from celeriac.cli.options import Home
-from celeriac.cli.output import Output
 
 if TYPE_CHECKING:
-    from celeriac.embedded.logfile import LogFollower
+    from celeriac.embedded.output import LogFollower
     from celeriac.logs import LogLine
 
 _POLL_SECONDS = 0.2
@@ -94,7 +92,7 @@ def _show_line(output: Output, line: "LogLine") -> None:
     """Show a line of a log file as people read it."""
     from rich.text import Text
 
-    from celeriac.cli.formatting import printable
+    from celeriac.cli.core.output import printable
 
     when = clock(line.at)
     values = {key: value for key, value in line.fields.items() if key not in _HIDDEN}
@@ -153,7 +151,7 @@ def _tail(path: Path) -> Sequence[bytes]:
 
 
 def _followers(directory: Path) -> Sequence["LogFollower"]:
-    from celeriac.embedded.logfile import LogFollower
+    from celeriac.embedded.output import LogFollower
     from celeriac.logs import SERVICE_FILES
 
     # a reader puts nobody's log aside, however large it is

@@ -15,29 +15,27 @@ from celeriac.cli import (
     audit,
     budgets,
     cassettes,
+    crews,
     database,
     executions,
     keys,
     models,
-    services,
     sessions,
     tasks,
     users,
 )
 from celeriac.cli.apply import apply
-from celeriac.cli.crews import commands as crews
+from celeriac.cli.budgets import prices, usage
+from celeriac.cli.core import context as services
+from celeriac.cli.core.output import ErrorReport, ExitCode, exit_code_of, printable, report_of
 from celeriac.cli.demo.command import demo
-from celeriac.cli.doctor import doctor
-from celeriac.cli.exits import ErrorReport, ExitCode, exit_code_of, report_of
-from celeriac.cli.formatting import printable
+from celeriac.cli.doctor.command import doctor
+from celeriac.cli.executions import timeline
 from celeriac.cli.logs import logs
 from celeriac.cli.mcp import mcp
 from celeriac.cli.monitor import monitor
-from celeriac.cli.prices import prices
 from celeriac.cli.run import run as run_task
-from celeriac.cli.timeline import timeline
 from celeriac.cli.up import up
-from celeriac.cli.usage import usage
 from celeriac.domain.errors import CeleriacError
 from celeriac.version import __version__
 
@@ -55,7 +53,7 @@ _PASS_ON = {
 
 
 @dataclass(slots=True)
-class _Manner:
+class _ErrorHandling:
     """What the options before the command's name ask for."""
 
     debug: bool = False
@@ -68,7 +66,7 @@ def run() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code. Errors are told on stderr, never raised."""
-    manner = _Manner()
+    manner = _ErrorHandling()
     command = build_command(manner)
     try:
         code = command(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
@@ -88,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else ExitCode.OK
 
 
-def build_app(manner: _Manner | None = None) -> typer.Typer:
+def build_app(manner: _ErrorHandling | None = None) -> typer.Typer:
     """Return the command line with all its commands."""
     app = typer.Typer(
         name=_PROGRAM,
@@ -99,7 +97,7 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=_MANNERS,
     )
-    _add_root(app, manner or _Manner())
+    _add_root(app, manner or _ErrorHandling())
     for start in (up, demo, services.api, mcp):
         app.command(rich_help_panel=_START)(start)
     for hand_over in (services.worker, services.beat):
@@ -114,7 +112,7 @@ def build_app(manner: _Manner | None = None) -> typer.Typer:
     return app
 
 
-def build_command(manner: _Manner | None = None) -> Any:
+def build_command(manner: _ErrorHandling | None = None) -> Any:
     """Return the command line as it is run and documented: help shows flags without a value."""
     command = typer.main.get_command(build_app(manner))
     _show_flags_plainly(command)
@@ -158,7 +156,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found,
 4 not allowed, 5 a server is away, 6 had ended already, 130 interrupted."""
 
 
-def _add_root(app: typer.Typer, manner: _Manner) -> None:
+def _add_root(app: typer.Typer, manner: _ErrorHandling) -> None:
     """Add the options that stand before the command's name."""
 
     @app.callback()
@@ -186,7 +184,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _tell(report: ErrorReport | None, code: int, manner: _Manner) -> int:
+def _tell(report: ErrorReport | None, code: int, manner: _ErrorHandling) -> int:
     """Write an error to stderr; called while it is being handled."""
     if report is not None:
         if manner.debug:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from celeriac.cli.exits import UsageProblemError
-from celeriac.cli.options import ApiKey, ApiUrl, ServerHome
+from celeriac.cli.core.arguments import ApiKey, ApiUrl, ServerHome
+from celeriac.cli.core.output import UsageProblemError
 from celeriac.cli.server import find_address, find_server
 
 _PORT = 8322
@@ -45,7 +45,7 @@ def mcp(
             raise UsageProblemError("--host and --port go with --http.")
         _over_stdio(home, api_url, api_key)
         return
-    from celeriac.cli.system.ports import choose_port
+    from celeriac.cli.system import choose_port
     from celeriac.mcp_server.server import PATH, serve_http
 
     url = find_address(home, api_url)

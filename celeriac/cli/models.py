@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import typer
 
-from celeriac.cli.options import Home, Json
-from celeriac.cli.output import Output
+from celeriac.cli.core.arguments import Home, Json
+from celeriac.cli.core.output import Output
 
 
 def build_app() -> typer.Typer:

@@ -1,13 +1,13 @@
 """`celeriac monitor`: one execution, live."""
 
+from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.follow.following import follow, show_outcome
 from celeriac.cli.ids import ExecutionId
 from celeriac.cli.run import Timeout
-from celeriac.cli.session import Session, connected
 
 
-@connected
-def monitor(session: Session, execution: ExecutionId, timeout: Timeout = None) -> None:
+@open_client
+def monitor(session: CommandContext, execution: ExecutionId, timeout: Timeout = None) -> None:
     """Follow an execution live until it ends, and print its result.
 
     On a terminal: status, attempt, worker, progress, tokens, live output, the

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celeriac.cli.exits import CommandError, UsageProblemError
+from celeriac.cli.core.output import CommandError, UsageProblemError
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -35,8 +35,7 @@ def offers_of(module: str) -> list[Offer]:
 
     The current directory is looked into last, as by workers. Raises UsageProblemError.
     """
-    from celeriac.agents.python.callables import find_function
-    from celeriac.agents.python.functions import registered_agents
+    from celeriac.agents.python.functions import find_function, registered_agents
     from celeriac.agents.python.variables import variables_schema
     from celeriac.domain.errors import AgentMisconfiguredError
 
@@ -122,7 +121,7 @@ def without(document: "Document", given: "Document") -> "Document":
 
 def unlisted(modules: Sequence[str]) -> list[str]:
     """Return those of `modules` that this environment doesn't let workers import."""
-    from celeriac.agents.python.callables import declared_modules
+    from celeriac.agents.python.functions import declared_modules
 
     listed = (*_listed(), *declared_modules())
     return [

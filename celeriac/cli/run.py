@@ -1,37 +1,104 @@
-"""`celeriac run`: run a task and wait for its result."""
+"""`celeriac run`: run a task and wait for its result.
 
-from collections.abc import Iterator, Sequence
+Running a task many times: the items of a batch, read from files of JSON lines.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from celeriac.cli.batches import is_batch, items_of, run_batch
-from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.follow.following import follow, show_outcome
-from celeriac.cli.ids import short_id
-from celeriac.cli.session import Session, connected
-from celeriac.cli.taping import (
-    RecordTo,
-    Replay,
-    cassette_id,
-    check_recording,
-    save_recording,
-)
-from celeriac.cli.variables import gather
-from celeriac.cli.wishes import (
+from celeriac.cli.cassettes import RecordTo, Replay, cassette_id, check_recording, save_recording
+from celeriac.cli.core.arguments import (
     AskBeyond,
     BudgetCost,
     BudgetTokens,
     Fork,
     Record,
     SessionOption,
+    gather,
+    parse_object,
+    read_text,
     wishes,
 )
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
+from celeriac.cli.follow.following import follow, show_outcome
+from celeriac.cli.ids import short_id
 
 if TYPE_CHECKING:
+    from celeriac.client.executions import ExecutionOptions
     from celeriac.wire import Execution, Worker
+
+
+SUFFIX = ".jsonl"
+_ALLOWED = frozenset({"priority", "queue"})
+
+
+def is_batch(files: Sequence[str]) -> bool:
+    """Return whether one of the files holds many items: JSON lines."""
+    return any(file.endswith(SUFFIX) for file in files)
+
+
+def items_of(files: Sequence[str], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the variables of each execution: one JSON object a line of the files of JSON lines.
+
+    `shared` variables are part of each item and win. Raises UsageProblemError naming the line.
+    """
+    items = [{**item, **shared} for file in files for item in _lines(file)]
+    if not items:
+        raise UsageProblemError(f"There are no items in {', '.join(files)}.")
+    return items
+
+
+def _lines(file: str) -> Iterator[dict[str, Any]]:
+    # not splitlines: JSON may hold other line ends, such as U+2028, in its texts
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if line.strip():
+            yield parse_object(line, f"{file}, line {number}")
+
+
+def run_batch(
+    session: CommandContext,
+    task: str,
+    items: Sequence[Mapping[str, Any]],
+    wished: "ExecutionOptions",
+    *,
+    delay: float | None,
+    key: str | None,
+    others: Sequence[str],
+) -> None:
+    """Run the task once for each item, and print the executions' ids in the items' order.
+
+    `others` are options that were given and mean something for one run only; they, and wishes
+    beyond priority and queue, are a UsageProblemError.
+    """
+    given = {name: value for name, value in wished.items() if value and name not in _ALLOWED}
+    if given or others:
+        names = ", ".join([*others, *sorted(given)])
+        raise UsageProblemError(
+            f"A batch takes --priority, --queue, --delay and --idempotency-key only; not {names}."
+        )
+    accepted = session.client.executions.execute_batch(
+        task,
+        items,
+        priority=wished.get("priority"),
+        queue=wished.get("queue"),
+        delay_seconds=delay,
+        idempotency_key=key,
+    )
+    if session.output.as_json:
+        session.output.json(accepted)
+        return
+    for execution_id in accepted.execution_ids:
+        session.output.raw(str(execution_id))
+    session.output.say(
+        f"{accepted.count} executions; `celeriac executions list --batch {accepted.batch_id}` "
+        f"lists them, `celeriac monitor {short_id(accepted.execution_ids[-1])}` follows the last."
+    )
+
 
 _HOW = "How it runs"
 
@@ -41,9 +108,9 @@ Timeout = Annotated[
 ]
 
 
-@connected
+@open_client
 def run(
-    session: Session,
+    session: CommandContext,
     *,
     task: Annotated[str, typer.Argument(help="The task's name or id.", metavar="TASK")],
     var: Annotated[
@@ -178,7 +245,7 @@ def run(
     _show_end(session, follow(session, begun, timeout=timeout), record_to)
 
 
-def _warn(session: Session, queue: str) -> None:
+def _warn(session: CommandContext, queue: str) -> None:
     """Say so where the execution waits in a queue to which no live worker listens."""
     from celeriac.client import ClientError
 
@@ -223,7 +290,7 @@ def _missing_task_explained(task: str) -> Iterator[None]:
         ) from error
 
 
-def _show_end(session: Session, ended: "Execution", record_to: Path | None) -> None:
+def _show_end(session: CommandContext, ended: "Execution", record_to: Path | None) -> None:
     if record_to is not None:
         save_recording(session, ended, record_to)
     show_outcome(session, ended)

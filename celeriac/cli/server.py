@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.core.output import CommandError, ExitCode
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.home import Home
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.files import Into, Overwrite, Paths, fetch_files, show_files
-from celeriac.cli.formatting import moment, short
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import moment, short
+from celeriac.cli.executions import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.ids import ExecutionOption, SessionId
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
-from celeriac.domain.session import SessionStatus
+from celeriac.domain.sessions import SessionStatus
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -30,9 +30,9 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
+@open_client
 def list_sessions(
-    session: Session,
+    session: CommandContext,
     *,
     limit: Limit = 20,
     execution: ExecutionOption = None,
@@ -73,8 +73,8 @@ def list_sessions(
     )
 
 
-@connected
-def show(session: Session, session_id: SessionId) -> None:
+@open_client
+def show(session: CommandContext, session_id: SessionId) -> None:
     """Show everything about a session."""
     found = session.client.sessions.get(session_id)
     if session.output.as_json:
@@ -83,15 +83,15 @@ def show(session: Session, session_id: SessionId) -> None:
         session.output.fields(_facts(found))
 
 
-@connected
-def files(session: Session, session_id: SessionId) -> None:
+@open_client
+def files(session: CommandContext, session_id: SessionId) -> None:
     """List the files that its agent works on."""
     show_files(session, session.client.sessions.files(session_id))
 
 
-@connected
+@open_client
 def download(
-    session: Session,
+    session: CommandContext,
     session_id: SessionId,
     paths: Paths = [],  # noqa: B006 - Typer copies it
     to: Into = Path(),
@@ -106,8 +106,8 @@ def download(
     fetch_files(session, session.client.sessions.files(session_id), paths, to, overwrite=overwrite)
 
 
-@connected
-def delete(session: Session, session_id: SessionId) -> None:
+@open_client
+def delete(session: CommandContext, session_id: SessionId) -> None:
     """Remove its files and what is needed to go on with it; there is no way back.
 
     Not possible while an execution works in it or waits to.

@@ -5,12 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.formatting import moment, plain, short
-from celeriac.cli.options import Limit
-from celeriac.cli.run import run
-from celeriac.cli.session import Session, connected
-from celeriac.cli.specs import (
+from celeriac.cli.core.arguments import (
     Assignments,
+    Limit,
     SpecFile,
     assign,
     begin_spec,
@@ -18,6 +15,9 @@ from celeriac.cli.specs import (
     put,
     text_argument,
 )
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import moment, plain, short
+from celeriac.cli.run import run
 
 if TYPE_CHECKING:
     from celeriac.wire import Task
@@ -53,9 +53,9 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
+@open_client
 def list_tasks(
-    session: Session,
+    session: CommandContext,
     limit: Limit = 50,
     active: Annotated[
         bool | None,
@@ -86,15 +86,15 @@ def list_tasks(
     )
 
 
-@connected
-def show(session: Session, task: TaskName) -> None:
+@open_client
+def show(session: CommandContext, task: TaskName) -> None:
     """Show a task with its whole specification."""
     _show(session, session.client.tasks.get(task))
 
 
-@connected
+@open_client
 def create(
-    session: Session,
+    session: CommandContext,
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among your tasks.")],
     agent: Annotated[str, typer.Option("--agent", help="Who does it: the agent's name or id.")],
@@ -124,9 +124,9 @@ def create(
     _show(session, task)
 
 
-@connected
+@open_client
 def update(
-    session: Session,
+    session: CommandContext,
     *,
     task: TaskName,
     agent: AgentName = None,
@@ -155,21 +155,21 @@ def update(
     _show(session, changed)
 
 
-@connected
-def activate(session: Session, task: TaskName) -> None:
+@open_client
+def activate(session: CommandContext, task: TaskName) -> None:
     """Switch a task on."""
     _show(session, session.client.tasks.change(task, active=True))
 
 
-@connected
-def deactivate(session: Session, task: TaskName) -> None:
+@open_client
+def deactivate(session: CommandContext, task: TaskName) -> None:
     """Switch a task off: it takes no new executions; those that it has go on."""
     _show(session, session.client.tasks.change(task, active=False))
 
 
-@connected
+@open_client
 def delete(
-    session: Session,
+    session: CommandContext,
     task: TaskName,
     cancel: Annotated[
         bool, typer.Option("--cancel", help="Cancel its executions that have not ended.")
@@ -205,7 +205,7 @@ def _fill(
     )
 
 
-def _show(session: Session, task: "Task") -> None:
+def _show(session: CommandContext, task: "Task") -> None:
     if session.output.as_json:
         session.output.json(task)
         return

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.core.output import UsageProblemError
 
 Servers = Annotated[
     list[str],

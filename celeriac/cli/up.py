@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.options import Home, Json
-from celeriac.cli.output import Output
+from celeriac.cli.core.arguments import Home, Json
+from celeriac.cli.core.output import Output
 
 if TYPE_CHECKING:
-    from celeriac.cli.system.running import System
+    from celeriac.cli.system import System
 
 
 def up(
@@ -73,10 +73,10 @@ def up(
       celeriac up --include warehouse
       DATABASE_URL=postgresql://me@db/celeriac celeriac up
     """
-    from celeriac.cli.arguments import include_arguments, worker_arguments
-    from celeriac.cli.system.running import SystemOptions, running_system
-    from celeriac.embedded.terminal import Terminal
-    from celeriac.kit.guard import hide_memory
+    from celeriac.cli.core.arguments import include_arguments, worker_arguments
+    from celeriac.cli.system import SystemOptions, running_system
+    from celeriac.embedded.output import Terminal
+    from celeriac.kit.child_bootstrap import hide_memory
     from celeriac.logs import LogOptions, Service, configure
 
     hide_memory()

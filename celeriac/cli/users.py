@@ -6,10 +6,9 @@ from uuid import UUID
 
 import typer
 
-from celeriac.cli.exits import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.formatting import moment
-from celeriac.cli.options import Limit
-from celeriac.cli.session import Session, connected
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError, moment
 from celeriac.domain.accounts import Role
 from celeriac.kit.ids import parse_uuid
 
@@ -28,8 +27,8 @@ def build_app() -> typer.Typer:
     return app
 
 
-@connected
-def list_users(session: Session, limit: Limit = 50) -> None:
+@open_client
+def list_users(session: CommandContext, limit: Limit = 50) -> None:
     """List users, the newest first."""
     found = list(islice(session.client.users.list(), limit))
     if session.output.as_json:
@@ -51,9 +50,9 @@ def list_users(session: Session, limit: Limit = 50) -> None:
     )
 
 
-@connected
+@open_client
 def create(
-    session: Session,
+    session: CommandContext,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among all users.")],
     role: Annotated[Role, typer.Option(help="What they may do.")] = Role.OPERATOR,
 ) -> None:
@@ -65,9 +64,9 @@ def create(
     _show(session, session.client.users.create(name, role=role.value))
 
 
-@connected
+@open_client
 def change(
-    session: Session,
+    session: CommandContext,
     *,
     user: UserName,
     role: Annotated[Role | None, typer.Option(help="What they may do from now on.")] = None,
@@ -103,7 +102,7 @@ def change(
     _show(session, changed)
 
 
-def _id_of(session: Session, user: str) -> UUID:
+def _id_of(session: CommandContext, user: str) -> UUID:
     """Return the id of a user by id or name: the server knows users by their ids."""
     whole = parse_uuid(user)
     if whole is not None:
@@ -119,7 +118,7 @@ def _id_of(session: Session, user: str) -> UUID:
     )
 
 
-def _show(session: Session, user: "User") -> None:
+def _show(session: CommandContext, user: "User") -> None:
     if session.output.as_json:
         session.output.json(user)
         return

@@ -1,18 +1,52 @@
-"""Executions: starting, following, waiting."""
+"""Executions: starting, following, waiting.
+
+What a caller may wish for one execution, beside its variables.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4
 
 from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
-from celeriac.client.files import Files
 from celeriac.client.resources import given, pages
+from celeriac.client.sessions import Files
 from celeriac.client.stream import Delta, Stream
 from celeriac.client.transport import API, Transport, segment
-from celeriac.client.wishes import Wishes, wished
+from celeriac.domain.budgets import Budget
+
+
+class ExecutionOptions(TypedDict, total=False):
+    """Options of a run; each may be left out."""
+
+    priority: str | None
+    queue: str | None
+    session_id: str | UUID | None
+    """An earlier session to go on with."""
+    fork_session: bool
+    """Go on with a copy of it, which leaves it as it is."""
+    budget: Budget | Mapping[str, Any] | None
+    """Instead of the task's: `max_cost`, `max_tokens`, `on_budget`."""
+    record: bool
+    """Save the model traffic as a cassette."""
+    cassette_id: str | UUID | None
+    """Answer model requests from this cassette."""
+
+
+def options_body(wishes: ExecutionOptions) -> dict[str, Any]:
+    """Return the fields of a request for `wishes`; those that wish for nothing are left out."""
+    body: dict[str, Any] = {}
+    for name, value in wishes.items():
+        if isinstance(value, UUID):
+            body[name] = str(value)
+        elif isinstance(value, Budget):
+            body[name] = value.model_dump(mode="json", exclude_none=True)
+        elif value is not None and value is not False:
+            body[name] = value
+    return body
+
 
 _PATH = f"{API}/task-executions"
 _OK = 200
@@ -35,7 +69,7 @@ class Executions:
         delay_seconds: float | None = None,
         available_at: datetime | None = None,
         idempotency_key: str | None = None,
-        **wishes: Unpack[Wishes],
+        **wishes: Unpack[ExecutionOptions],
     ) -> wire.Accepted:
         """Run a task in the background; return as soon as the execution is stored.
 
@@ -48,7 +82,7 @@ class Executions:
             execution_mode="async",
             delay_seconds=delay_seconds,
             available_at=None if available_at is None else available_at.isoformat(),
-            **wished(wishes),
+            **options_body(wishes),
         )
         path = f"{API}/tasks/{segment(task)}/execute"
         return self._transport.create_work(wire.Accepted, path, body, idempotency_key)
@@ -59,7 +93,7 @@ class Executions:
         variables: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
-        **wishes: Unpack[Wishes],
+        **wishes: Unpack[ExecutionOptions],
     ) -> wire.Execution:
         """Run a task and wait for its end; the same as `execute` and `wait`."""
         accepted = self.execute(task, variables, **wishes)
@@ -69,13 +103,13 @@ class Executions:
         self,
         task: str | UUID,
         variables: Mapping[str, Any] | None = None,
-        **wishes: Unpack[Wishes],
+        **wishes: Unpack[ExecutionOptions],
     ) -> wire.Execution:
         """Run a task in one request, which the server answers when the execution has ended.
 
         The server bounds it by the task's time limits; what hasn't ended by then is waited for.
         """
-        body = given(variables=dict(variables or {}), execution_mode="sync", **wished(wishes))
+        body = given(variables=dict(variables or {}), execution_mode="sync", **options_body(wishes))
         response = self._transport.send(
             "POST",
             f"{API}/tasks/{segment(task)}/execute",

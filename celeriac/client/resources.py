@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from celeriac import wire
 from celeriac.client.transport import API, Transport, segment
-from celeriac.domain.agent import AgentSpec
-from celeriac.domain.task import TaskSpec
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.tasks import TaskSpec
 from celeriac.wire import Wire
 
 M = TypeVar("M", bound=Wire)

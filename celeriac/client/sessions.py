@@ -1,12 +1,90 @@
-"""Sessions: looking at them, their files, deleting them."""
+"""Sessions: looking at them, their files, deleting them.
+
+Files of working directories: listing and downloading.
+"""
 
 from collections.abc import Iterator
-from uuid import UUID
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import httpx
 
 from celeriac import wire
-from celeriac.client.files import Files
+from celeriac.client.errors import ClientError, UnreachableError
 from celeriac.client.resources import given, pages
 from celeriac.client.transport import API, Transport, segment
+
+_PAGE = 500
+
+
+class Files:
+    """The files at one path of the API."""
+
+    def __init__(self, transport: Transport, owner: str) -> None:
+        """`owner` is the path of the session or execution that they belong to."""
+        self._transport = transport
+        self._path = f"{owner}/files"
+
+    def list(self) -> Iterator[wire.File]:
+        """Yield all files, in the order of their paths, reading page after page."""
+        after: str | None = None
+        while True:
+            params = {"limit": _PAGE, "after": after}
+            page = self._transport.get(wire.Files, self._path, params)
+            yield from page.items
+            after = page.next_after
+            if after is None:
+                return
+
+    def download(self, path: str, target: Path) -> int:
+        """Write a file to `target`, whose directory is made; return its bytes.
+
+        `target` appears when it is complete, and an existing one is replaced then. Raises
+        ClientError.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid4().hex}")
+        try:
+            with partial.open("xb") as file, self._reading(path) as response:
+                size = _copy(response, file)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return size
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[httpx.Response]:
+        http = self._transport.http
+        try:
+            with http.stream("GET", f"{self._path}/{quote(path, safe='/')}") as response:
+                if response.is_error:
+                    response.read()
+                    raise ClientError.of(response)
+                yield response
+        except httpx.TransportError as error:
+            raise UnreachableError(str(http.base_url), error) from error
+
+
+def local_path(directory: Path, path: str) -> Path:
+    """Return where a listed file belongs below `directory`.
+
+    Raises ClientError for a path that leads elsewhere, which no honest server lists.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise ClientError(f"The server names a file {path!r}, which is no path.", code="bad_path")
+    return directory.joinpath(*parts)
+
+
+def _copy(response: httpx.Response, file: BinaryIO) -> int:
+    size = 0
+    for chunk in response.iter_bytes():
+        size += file.write(chunk)
+    return size
+
 
 _PATH = f"{API}/sessions"
 

@@ -9,8 +9,8 @@ import httpx
 from httpx_sse import ServerSentEvent, SSEError, connect_sse
 
 from celeriac.client.errors import ClientError, UnreachableError
-from celeriac.domain.events import TERMINAL_EVENTS
-from celeriac.kit.jsontypes import loads
+from celeriac.domain.executions.events import TERMINAL_EVENTS
+from celeriac.kit.json_types import loads
 from celeriac.wire import Event
 
 _NO_CONTENT = 204

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, func, select, text, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.models import api_keys, users
+from celeriac.db.schema import api_keys, users
 from celeriac.domain.accounts import ApiKey, Role, User
 from celeriac.kit.ids import uuid7
 

@@ -1,4 +1,12 @@
-"""Questions of agents: asked by running attempts, read by them and by people."""
+"""Questions of agents: asked by running attempts, read by them and by people.
+
+The ends of questions: answered, run out, or not needed any more.
+
+Whoever writes both an execution and its questions takes the execution's row first: so an answer and
+a parking that meet wait for each other, and the later one sees what the earlier one did.
+
+Which open questions people are still to be told of: the rows are their own outbox.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,13 +16,20 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, and_, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
-from celeriac.db.models import approvals as table
-from celeriac.db.models import tasks
+from celeriac.db.executions.park import (
+    FRESH_COUNT,
+    INSERT_QUESTIONS,
+    NEW_QUESTIONS,
+    question_columns,
+)
 from celeriac.db.paging import Rows, read_bounded
-from celeriac.db.transitions.asking import ASKED, FRESH, FRESH_COUNT, question_columns
-from celeriac.domain.agent.tools import OnExpiry
-from celeriac.domain.approval import Answer, Approval, ApprovalStatus, Question, QuestionKind
-from celeriac.domain.execution import Lease
+from celeriac.db.schema import approvals as table
+from celeriac.db.schema import tasks
+from celeriac.domain.agents.runners import OnExpiry
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import Answer, Approval, Question
+from celeriac.domain.executions.model import Lease
+from celeriac.kit.json_types import storable, storable_text
 
 _OTHERS = {
     "task_name": tasks.c.name,
@@ -36,7 +51,7 @@ _ANSWER = (table.c.approved, table.c.value, table.c.note, table.c.answered_by)
 
 _ASK = text(
     "WITH "  # noqa: S608 - put together from constants
-    + FRESH
+    + NEW_QUESTIONS
     + """
 , done AS (
     UPDATE executions
@@ -48,7 +63,7 @@ _ASK = text(
     + FRESH_COUNT
     + """ AS first_number
 )"""
-    + ASKED
+    + INSERT_QUESTIONS
     + """
 SELECT EXISTS (SELECT FROM fresh) AS fresh,
        coalesce((SELECT id FROM fresh),
@@ -193,3 +208,185 @@ def _approval(row: Row[*tuple[Any, ...]]) -> Approval:
     values["status"] = ApprovalStatus(values["status"])
     values["on_expiry"] = OnExpiry(values["on_expiry"])
     return Approval(**values)
+
+
+_HOLD = text("""
+SELECT e.id FROM executions e JOIN approvals a ON a.execution_id = e.id
+WHERE a.id = :id
+FOR UPDATE OF e
+""")
+
+_LOGGED = """
+, numbered AS (
+    UPDATE executions e SET event_seq = e.event_seq + counted.many
+    FROM (SELECT execution_id, count(*) AS many FROM given GROUP BY execution_id) AS counted
+    WHERE e.id = counted.execution_id
+    RETURNING e.id, e.event_seq - counted.many AS first_number, e.attempt
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT n.id, n.first_number
+                 + row_number() OVER (PARTITION BY n.id ORDER BY given.id),
+           'approval_answered', n.attempt,
+           jsonb_build_object('approval_id', given.id, 'approved', given.approved,
+                              'by', given.answered_by)
+    FROM numbered n JOIN given ON given.execution_id = n.id
+)"""
+
+_ANSWERING = text(
+    """
+WITH given AS (
+    UPDATE approvals
+    SET status = 'answered', approved = :approved, value = CAST(:value AS jsonb), note = :note,
+        answered_at = now(), answered_by = :by
+    WHERE id = :id AND status = 'open' AND expires_at > now()
+      AND EXISTS (SELECT FROM executions e WHERE e.id = approvals.execution_id
+                  AND e.status NOT IN ('completed', 'failed', 'cancelled'))
+    RETURNING id, execution_id, approved, answered_by
+)"""  # noqa: S608 - put together from constants
+    + _LOGGED
+    + """
+SELECT id FROM given
+"""
+)
+
+
+def answer(connection: Connection, approval_id: UUID, given: Answer) -> bool:
+    """Store the answer to an open question with its event; False where it isn't open any more.
+
+    Two statements: the caller gives a transaction.
+    """
+    connection.execute(_HOLD, {"id": approval_id})
+    parameters = {
+        "id": approval_id,
+        "approved": given.approved,
+        "value": None if given.value is None else storable(given.value),
+        "note": storable_text(given.note),
+        "by": storable_text(given.by),
+    }
+    return connection.execute(_ANSWERING, parameters).one_or_none() is not None
+
+
+_REVOKE_LINKS = text("UPDATE approvals SET links_revoked = links_revoked + 1 WHERE id = :id")
+
+
+def revoke_links(connection: Connection, approval_id: UUID) -> None:
+    """Count one more revocation of a question's links."""
+    connection.execute(_REVOKE_LINKS, {"id": approval_id})
+
+
+_HOLD_DUE = text("""
+SELECT a.id FROM approvals a JOIN executions e ON e.id = a.execution_id
+WHERE a.status = 'open' AND a.expires_at <= now()
+  AND e.status NOT IN ('completed', 'failed', 'cancelled')
+ORDER BY a.expires_at
+LIMIT :limit
+FOR UPDATE OF e SKIP LOCKED
+""")
+
+_EXPIRE = text(
+    """
+WITH given AS (
+    UPDATE approvals
+    SET status = 'expired', approved = on_expiry = 'approve',
+        value = CASE on_expiry WHEN 'approve' THEN "default" END,
+        note = 'Nobody answered in time.', answered_at = now(), answered_by = 'expiry'
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'open'
+    RETURNING id, execution_id, approved, answered_by, on_expiry, title
+)"""  # noqa: S608 - put together from constants
+    + _LOGGED
+    + """
+SELECT id, execution_id, on_expiry, title FROM given ORDER BY id
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A question that nobody answered in time."""
+
+    id: UUID
+    execution_id: UUID
+    on_expiry: OnExpiry
+    title: str
+
+
+def expire_due(connection: Connection, *, limit: int) -> list[Expired]:
+    """Give questions whose time is over the answers that they name, with their events.
+
+    Two statements: the caller gives a transaction. Those that others work on are left to them.
+    """
+    ids = list(connection.execute(_HOLD_DUE, {"limit": limit}).scalars())
+    if not ids:
+        return []
+    rows = connection.execute(_EXPIRE, {"ids": ids})
+    return [Expired(row.id, row.execution_id, OnExpiry(row.on_expiry), row.title) for row in rows]
+
+
+_WITHDRAW = text("""
+UPDATE approvals a SET status = 'withdrawn'
+FROM (
+    SELECT o.id FROM approvals o LEFT JOIN executions e ON e.id = o.execution_id
+    WHERE o.status = 'open' AND (e.id IS NULL OR e.status IN ('completed', 'failed', 'cancelled'))
+    LIMIT :limit
+    FOR UPDATE OF o SKIP LOCKED
+) AS ended
+WHERE a.id = ended.id
+RETURNING a.id
+""")
+
+
+def withdraw_ended(connection: Connection, *, limit: int) -> int:
+    """Withdraw open questions of executions that have ended; return how many."""
+    return len(connection.execute(_WITHDRAW, {"limit": limit}).all())
+
+
+_CLAIM = text("""
+UPDATE approvals a
+SET notify_count = a.notify_count + 1,
+    notify_at = CASE WHEN a.notify_count + 1 < :most
+                     THEN now() + make_interval(secs => least(:first * power(2, a.notify_count),
+                                                              3600) * (0.75 + random() / 2)) END
+FROM (
+    SELECT id FROM approvals
+    WHERE status = 'open' AND notified_at IS NULL AND notify_at <= now() AND expires_at > now()
+    ORDER BY notify_at
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE a.id = due.id
+RETURNING a.id
+""")
+
+
+def claim(connection: Connection, *, limit: int, first_pause: float, most: int) -> list[Approval]:
+    """Take questions that are to be told of now, each for one try; return them.
+
+    The next try is due after `first_pause` seconds, doubled with each, and there are at most
+    `most`. Two statements.
+    """
+    parameters = {"limit": limit, "first": first_pause, "most": most}
+    ids = list(connection.execute(_CLAIM, parameters).scalars())
+    found = (get(connection, approval_id, owner=None) for approval_id in ids)
+    return [approval for approval in found if approval is not None]
+
+
+_DONE = text("""
+UPDATE approvals SET notified_at = now(), notify_at = NULL
+WHERE id = ANY(CAST(:ids AS uuid[])) AND notified_at IS NULL
+""")
+
+
+def done(connection: Connection, approval_ids: Sequence[UUID]) -> None:
+    """Write that people were told of these questions."""
+    connection.execute(_DONE, {"ids": list(approval_ids)})
+
+
+_GIVEN_UP = text("""
+SELECT id FROM approvals
+WHERE id = ANY(CAST(:ids AS uuid[])) AND notified_at IS NULL AND notify_at IS NULL
+""")
+
+
+def given_up(connection: Connection, approval_ids: Sequence[UUID]) -> list[UUID]:
+    """Return those for which no further try follows."""
+    return list(connection.execute(_GIVEN_UP, {"ids": list(approval_ids)}).scalars())

@@ -10,12 +10,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, insert, select, text
 
-from celeriac.db.models import audit_logs as table
-from celeriac.db.models import audit_seals as seals
+from celeriac.db.schema import audit_logs as table
+from celeriac.db.schema import audit_seals as seals
 from celeriac.domain.accounts import Actor
 from celeriac.domain.audit import AuditEntry, Seal
 from celeriac.kit.ids import uuid7
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.json_types import JsonObject
 
 _ENTRY = select(*(table.c[field.name] for field in fields(AuditEntry)))
 _SEAL = select(*(seals.c[field.name] for field in fields(Seal)))

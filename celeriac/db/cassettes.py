@@ -6,9 +6,9 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.models import cassettes as table
-from celeriac.domain.cassette import CassetteSummary
-from celeriac.domain.execution import Lease
+from celeriac.db.schema import cassettes as table
+from celeriac.domain.cassettes import CassetteSummary
+from celeriac.domain.executions.model import Lease
 from celeriac.kit.ids import uuid7
 
 _SUMMARY = tuple(table.c[field.name] for field in fields(CassetteSummary))

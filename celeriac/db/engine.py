@@ -1,23 +1,24 @@
-"""Connections to PostgreSQL, the units of work on them, and what their errors mean."""
+"""Connections to PostgreSQL, the units of work on them, and what their errors mean.
+
+What the database server says of itself.
+"""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from celeriac.domain.errors import (
-    DatabaseBusyError,
-    DatabaseTimeoutError,
-    DatabaseUnavailableError,
-)
-from celeriac.kit.jsontypes import dumps, loads
+from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
+from celeriac.kit.json_types import dumps, loads
+from celeriac.kit.outbound import psycopg_url, without_password
 from celeriac.kit.threads import Threads
-from celeriac.kit.urls import psycopg_url, without_password
 
 LOCK_SECONDS = 10.0
 STATEMENT_SECONDS = 60.0
@@ -213,3 +214,48 @@ def _known(error: DBAPIError, address: str) -> DatabaseUnavailableError | None:
 
 def _sqlstate(error: Exception) -> str | None:
     return getattr(getattr(error, "orig", error), "sqlstate", None)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseServer:
+    """Version as PostgreSQL names it, its clock, and connections in use of those allowed."""
+
+    version: str
+    number: int
+    """`server_version_num`: 180006 for 18.6."""
+    now: datetime
+    connections: int
+    max_connections: int
+
+
+_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
+
+
+def seconds_now(connection: Connection) -> float:
+    """Return the server's time, in seconds since 1970."""
+    return float(connection.execute(_NOW).scalar_one())
+
+
+def describe(connection: Connection) -> DatabaseServer:
+    """Return what the server says of itself; `now` is its clock at that moment."""
+    row = connection.execute(
+        text(
+            "SELECT current_setting('server_version'), "
+            "current_setting('server_version_num')::int, clock_timestamp(), "
+            "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
+            "current_setting('max_connections')::int"
+        )
+    ).one()
+    return DatabaseServer(*row)
+
+
+def read_only(connection: Connection) -> bool:
+    """Whether the server refuses writing: a standby, or a primary that was demoted."""
+    shown = connection.execute(text("SHOW transaction_read_only")).scalar_one()
+    return bool(shown == "on")
+
+
+def clock(connection: Connection) -> datetime:
+    """Return the server's clock."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now

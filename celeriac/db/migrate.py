@@ -54,6 +54,6 @@ def differences(connection: Connection) -> list[object]:
     """Return what the models have and the database lacks, or the reverse; empty when equal."""
     from alembic.autogenerate import compare_metadata
 
-    from celeriac.db.models import metadata
+    from celeriac.db.schema import metadata
 
     return list(compare_metadata(MigrationContext.configure(connection), metadata))

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
-from celeriac.db.models import (
+from celeriac.db.schema import (
     agents,
     api_keys,
     approvals,

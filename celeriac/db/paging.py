@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
-from celeriac.kit.jsontypes import dumps
+from celeriac.kit.json_types import dumps
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
-from celeriac.db.models import reports as table
-from celeriac.domain.report import ReportFormat
+from celeriac.db.schema import reports as table
+from celeriac.domain.reports import ReportFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def delete_sessions(connection: Connection, *, days: float, limit: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExecutionAge:
     """What is known of an execution by whoever wants to clean up after it."""
 
     terminal: bool
@@ -138,11 +138,11 @@ FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))
 
 def standings(
     connection: Connection, execution_ids: Sequence[UUID], *, days: float
-) -> dict[UUID, Standing]:
+) -> dict[UUID, ExecutionAge]:
     """Return how those of the executions stand that exist."""
     parameters = {"ids": list(execution_ids), "seconds": _seconds(days)}
     rows = connection.execute(_STANDINGS, parameters)
-    return {row[0]: Standing(row[1], row[2]) for row in rows}
+    return {row[0]: ExecutionAge(row[1], row[2]) for row in rows}
 
 
 _DELETE_KEYS = text("""
@@ -162,7 +162,7 @@ def delete_idempotency_keys(connection: Connection, *, days: float, limit: int) 
 _ALONE = text("SELECT pg_try_advisory_xact_lock(4242421)")
 
 
-def alone(connection: Connection) -> bool:
+def single_instance(connection: Connection) -> bool:
     """Whether no other keeper deletes now; holds to the end of the transaction."""
     return bool(connection.execute(_ALONE).scalar_one())
 

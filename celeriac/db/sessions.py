@@ -6,12 +6,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, null, select, text, update
 
-from celeriac.db.models import executions
-from celeriac.db.models import sessions as table
-from celeriac.domain.execution import Lease
-from celeriac.domain.session import Session, SessionStatus
+from celeriac.db.schema import executions
+from celeriac.db.schema import sessions as table
+from celeriac.domain.executions.model import Lease
+from celeriac.domain.sessions import Session, SessionStatus
 from celeriac.kit.ids import uuid7
-from celeriac.kit.jsontypes import JsonValue, storable
+from celeriac.kit.json_types import JsonValue, storable
 
 _SELECT = select(*(table.c[field.name] for field in fields(Session)))
 _LISTED = select(

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select, text
 from sqlalchemy.dialects.postgresql import BIGINT
 
-from celeriac.db.models import model_calls, tasks, usage_days, users
+from celeriac.db.schema import model_calls, tasks, usage_days, users
 from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageTotal
 
 _TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")

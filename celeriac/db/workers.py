@@ -1,4 +1,7 @@
-"""Worker processes as rows: each reports itself every few seconds."""
+"""Worker processes as rows: each reports itself every few seconds.
+
+Whether another worker should try what this one lacks the configuration for.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.models import workers as table
+from celeriac.db.schema import workers as table
 
 _SLOTS = text("""
 SELECT queue, sum(slots)
@@ -107,3 +110,41 @@ def forget(connection: Connection, *, older_than_seconds: float) -> int:
     """Delete the rows of processes that are long gone; return how many."""
     horizon = func.now() - text("make_interval(secs => :age)").bindparams(age=older_than_seconds)
     return connection.execute(delete(table).where(table.c.seen_at < horizon)).rowcount
+
+
+_UNTRIED = text("""
+WITH back AS (
+    SELECT attempt FROM events
+    WHERE execution_id = :id AND type = 'handed_back' AND data ->> 'code' = :code
+), tried AS (
+    SELECT regexp_replace(data ->> 'worker', '/[0-9]+$', '') AS hostname FROM events
+    WHERE execution_id = :id AND type = 'started' AND attempt IN (SELECT attempt FROM back)
+)
+SELECT (SELECT count(*) FROM back) < :most AND EXISTS (
+    SELECT FROM workers
+    WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :within)
+      AND consuming IS NOT FALSE AND (queues = '{}' OR :queue = ANY (queues))
+      AND hostname <> :hostname AND hostname NOT IN (SELECT hostname FROM tried)
+)
+""")
+
+
+def has_untried_worker(
+    connection: Connection,
+    execution_id: UUID,
+    *,
+    queue: str,
+    hostname: str,
+    code: str,
+    most: int,
+    within_seconds: float,
+) -> bool:
+    """Whether a live worker listens to `queue` that has not handed the execution back for `code`.
+
+    False once it was handed back for that `most` times.
+    """
+    values = {
+        "id": execution_id, "queue": queue, "hostname": hostname, "code": code, "most": most,
+        "within": within_seconds,
+    }  # fmt: skip
+    return bool(connection.execute(_UNTRIED, values).scalar_one())

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from celeriac.kit.jsontypes import JsonObject, JsonValue, canonical
+from celeriac.kit.json_types import JsonObject, JsonValue, canonical
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -7,10 +7,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from celeriac.domain.agent import AgentSpec
-from celeriac.domain.budget import Budget, Period
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.budget_kinds import Period
+from celeriac.domain.budgets import Budget
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import JsonObject, JsonValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

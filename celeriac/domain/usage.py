@@ -1,12 +1,63 @@
-"""Metering of model calls."""
+"""Metering of model calls.
 
+Rates: how many requests and tokens a minute a provider is sent, by all workers together.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from celeriac.domain.rate import Taken
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one window, a minute unless told otherwise, may hold; None bounds nothing."""
+
+    requests: int | None = None
+    tokens: int | None = None
+    """Input and output tokens together."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateRequest:
+    """What a call takes from one of the rates that apply to it."""
+
+    name: str
+    """`provider` or `provider/model`: calls with the same name share one rate."""
+    rate: Rate
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RateGrant:
+    """What a call has taken, so that it can be corrected or given back."""
+
+    demands: tuple[RateRequest, ...]
+    slot: int
+    """The piece of time in which it was taken, as the limiter counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateDenied:
+    """A call must wait `seconds`: until there may be room, or a provider's ban is over."""
+
+    seconds: float
+
+
+def demands(
+    rates: Mapping[str, Rate], *, provider: str, model: str, tokens: int
+) -> tuple[RateRequest, ...]:
+    """Return what a call takes: from its provider's rate and from its model's, where set."""
+    names = (provider, f"{provider}/{model}")
+    return tuple(_demand(name, rates[name], tokens) for name in names if name in rates)
+
+
+def _demand(name: str, rate: Rate, tokens: int) -> RateRequest:
+    # one that is larger than the whole rate takes all of it, and so gets its turn
+    return RateRequest(name, rate, tokens if rate.tokens is None else min(tokens, rate.tokens))
+
 
 MAX_COUNT = 2**31 - 1
 MAX_COST = Decimal(10**9)
@@ -38,7 +89,7 @@ class ModelCall:
     latency_ms: int = 0
     finish_reason: str | None = None
     cost: Decimal | None = None
-    booked: "PlannedCall | None" = None
+    booked: "CallEstimate | None" = None
     """What budgets are charged where the provider did not say what was used: an estimate."""
     made: float | None = None
     """When, in `time.monotonic()` seconds of this process; None means when it is stored."""
@@ -59,7 +110,7 @@ class ModelCall:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedCall:
+class CallEstimate:
     """A model call that is about to be made: the most that it can use.
 
     `cost` is in US dollars, None where no price is known. Limits and budgets are asked with it.
@@ -91,13 +142,13 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class Reservation:
     """Leave for one model call: what is reserved for it until it is charged."""
 
     id: UUID
     reserved: bool = True
     """Whether budgets hold a reservation under this id."""
-    taken: Taken | None = None
+    taken: RateGrant | None = None
     """What it took from the provider's limits."""
     day: date | None = None
     """The day (UTC) of the budget windows that it is reserved in."""

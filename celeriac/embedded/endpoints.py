@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from celeriac.embedded.errors import HomeUnusableError
-from celeriac.embedded.home import Home, write_private
-from celeriac.embedded.lock import find_holder
-from celeriac.kit.process import ProcessIdentity
+from celeriac.embedded.home import Home, find_holder, write_private
+from celeriac.kit.processes import ProcessIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

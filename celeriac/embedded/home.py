@@ -1,14 +1,31 @@
-"""The directory that holds everything an embedded stack keeps."""
+"""The directory that holds everything an embedded stack keeps.
 
+One running stack for each home.
+
+Ports that the operating system chooses.
+
+A directory with a short path for Unix sockets.
+"""
+
+import fcntl
+import json
 import os
+import re
 import secrets
+import shutil
+import socket
 import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
-from celeriac.embedded.errors import HomeUnusableError
+from celeriac.embedded.errors import AlreadyRunningError, HomeUnusableError
+from celeriac.embedded.service_user import give_directory
+from celeriac.kit.processes import ProcessIdentity, UserIds, identify, still_running
 
 DIRECTORY_NAME = ".celeriac"
 
@@ -177,3 +194,182 @@ def _refuse_foreign(root: Path) -> None:
 
 def _explain(error: OSError) -> str:
     return f"{error.strerror or error}. Free or repair it, or choose another with CELERIAC_HOME."
+
+
+_PATIENCE_SECONDS = 0.5
+_POLL_SECONDS = 0.05
+
+
+class HomeLock:
+    """Holds the home's lock file with flock(2): the kernel frees it however the holder ends.
+
+    A context manager; entering raises AlreadyRunningError where another process holds it.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock and write our identity into it. Raises AlreadyRunningError."""
+        path = self._home.lock_file
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HomeUnusableError(path, error.strerror or str(error)) from error
+        try:
+            self._lock(descriptor)
+            _write_holder(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back; harmless if it isn't held."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> "HomeLock":
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _lock(self, descriptor: int) -> None:
+        """A holder that is on its way out gets a moment."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    holder = _read_identity(self._home.lock_file)
+                    pid = holder.pid if holder else None
+                    raise AlreadyRunningError(self._home.root, pid) from error
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
+
+
+def find_holder(home: Home) -> ProcessIdentity | None:
+    """Return the process that runs this home's stack, or None.
+
+    Takes no lock, so that looking never keeps a stack from starting.
+    """
+    holder = _read_identity(home.lock_file)
+    return holder if holder and still_running(holder) else None
+
+
+def _write_holder(descriptor: int, path: Path) -> None:
+    identity = identify(os.getpid())
+    if identity is None:
+        raise HomeUnusableError(path, "/proc is needed to tell processes apart, and isn't mounted.")
+    text = json.dumps({"pid": identity.pid, "started": identity.started})
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+    except OSError as error:
+        raise HomeUnusableError(path, error.strerror or str(error)) from error
+
+
+def _read_identity(path: Path) -> ProcessIdentity | None:
+    """A holder may be writing just now: what isn't whole counts as nobody."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return ProcessIdentity(pid=int(values["pid"]), started=int(values["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def reserve_port() -> int:
+    """Return a free TCP port on the loopback interface, which nobody else gets for a minute.
+
+    A connection closed from the listening side leaves the port in TIME_WAIT. The kernel hands out
+    no such port, but lets a server with SO_REUSEADDR, as all of ours are, bind it by name.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((LOOPBACK, 0))
+        listener.listen(1)
+        port: int = listener.getsockname()[1]
+        with socket.create_connection((LOOPBACK, port)) as client:
+            accepted, _ = listener.accept()
+            accepted.close()
+            client.recv(1)  # our side has closed first, and so is the one that waits
+    return port
+
+
+_SOCKET_PATH_BYTES = 107
+"""unix(7): `sun_path` has 108 bytes, one of them for the final zero."""
+_LONGEST_SOCKET_NAME = ".s.PGSQL.65535"
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+-]+")
+_SHORTEST_PARENT = Path("/tmp")  # noqa: S108 - mkdtemp makes a private one in it
+
+
+class RuntimeDirectory:
+    """Where this home's sockets lie; it belongs to `user` (None: us) and is closed to all others.
+
+    That is `run` in the home or, where its path can't be a socket's, a directory of random name
+    among the temporary files, remembered in the home.
+    """
+
+    def __init__(self, home: Home, user: UserIds | None) -> None:
+        self._inside = home.root / "run"
+        self._pointer = home.root / "run.path"
+        self._user = user
+
+    def prepare(self) -> Path:
+        """Return the directory, made if need be. Raises HomeUnusableError."""
+        try:
+            if _fits(self._inside):
+                give_directory(self._inside, self._user)
+                return self._inside
+            return self._remembered() or self._make_outside()
+        except OSError as error:
+            raise HomeUnusableError(
+                self._inside, f"no place for sockets: {error.strerror or error}."
+            ) from error
+
+    def remove(self) -> None:
+        """Remove the directory, if it lies outside the home."""
+        if directory := self._remembered():
+            shutil.rmtree(directory, ignore_errors=True)
+        self._pointer.unlink(missing_ok=True)
+
+    def _remembered(self) -> Path | None:
+        """The directory of an earlier run, unless something else is there by now."""
+        try:
+            directory = Path(self._pointer.read_text(encoding="utf-8").strip())
+            status = directory.lstat()
+        except OSError:
+            return None
+        owner = self._user.user if self._user else os.geteuid()
+        private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == stat.S_IRWXU
+        return directory if private and status.st_uid == owner else None
+
+    def _make_outside(self) -> Path:
+        parent = Path(tempfile.gettempdir())
+        if not _fits(parent / "celeriac-12345678"):
+            parent = _SHORTEST_PARENT
+        directory = Path(tempfile.mkdtemp(prefix="celeriac-", dir=parent))
+        write_private(self._pointer, str(directory))
+        give_directory(directory, self._user)
+        return directory
+
+
+def _fits(directory: Path) -> bool:
+    """Whether sockets may lie there: a short path, without what means something in host lists."""
+    short = len(os.fsencode(directory / _LONGEST_SOCKET_NAME)) <= _SOCKET_PATH_BYTES
+    return short and _PLAIN_PATH.fullmatch(str(directory)) is not None

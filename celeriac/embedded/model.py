@@ -6,8 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from celeriac.embedded.home import Home
-from celeriac.embedded.ports import LOOPBACK, reserve_port
+from celeriac.embedded.home import LOOPBACK, Home, reserve_port
 from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.weights import require
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from celeriac.embedded.ports import LOOPBACK
+from celeriac.embedded.home import LOOPBACK
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PROMPT_CACHE_MEGABYTES = 256

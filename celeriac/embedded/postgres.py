@@ -1,21 +1,163 @@
-"""PostgreSQL 18, from a wheel, as a child process."""
+"""PostgreSQL 18, from a wheel, as a child process.
 
+PostgreSQL's data directory: made whole or not at all, checked before each start.
+"""
+
+import os
+import shutil
 import signal
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
+import psutil
 import psycopg
 
-from celeriac.embedded.cluster import DATABASE, ENVIRONMENT, NAME, ROLE, prepare_cluster
-from celeriac.embedded.errors import HomeUnusableError
-from celeriac.embedded.home import Home
-from celeriac.embedded.packages import find_in_package
-from celeriac.embedded.runtime import RuntimeDirectory
-from celeriac.embedded.service_user import find_service_user, let_run
-from celeriac.embedded.spec import ProcessSpec
-from celeriac.kit.process import UserIds
+from celeriac.embedded.errors import HomeUnusableError, ServerFailedError
+from celeriac.embedded.home import Home, RuntimeDirectory
+from celeriac.embedded.process import run_to_end
+from celeriac.embedded.service_user import find_service_user, give_directory, let_run
+from celeriac.embedded.spec import ProcessSpec, find_in_package
+from celeriac.kit.processes import UserIds
+
+NAME = "postgres"
+DATABASE = "celeriac"
+ROLE = "celeriac"
+MAJOR_VERSION = "18"
+
+_INITDB = (
+    "initdb",
+    f"--username={ROLE}",
+    "--auth=scram-sha-256",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",  # the same order on every machine
+)
+ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
+"""What the server and its tools need; everything else of ours is none of their business."""
+
+
+def prepare_cluster(
+    home: Home,
+    programs: Path,
+    *,
+    password: str,
+    sockets: Path,
+    become: UserIds | None,
+    sync: bool,
+) -> None:
+    """Make the data directory with its role and database the first time; check it every time.
+
+    `sockets` is the server user's own directory for sockets. Raises ServerFailedError where
+    PostgreSQL refuses, HomeUnusableError where the directory can't be used.
+    """
+    data = home.postgres
+    try:
+        if not data.exists():
+            draft = data.with_name(f"{data.name}.new")
+            if draft.exists():
+                shutil.rmtree(draft)
+            give_directory(draft, become)
+            maker = _Maker(home, programs, draft, become)
+            maker.initialise(password, sockets, sync=sync)
+            maker.create_database()
+            draft.rename(data)
+        give_directory(data, become)
+        _refuse_other_version(data)
+        _clear_stale_locks(data, sockets)
+    except OSError as error:
+        path = Path(error.filename or data)
+        raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
+
+
+class _Maker:
+    """Runs PostgreSQL's own tools on a new data directory."""
+
+    def __init__(self, home: Home, programs: Path, data: Path, become: UserIds | None) -> None:
+        self._log = home.log_file(NAME)
+        self._programs = programs
+        self._data = data
+        self._become = become
+
+    def initialise(self, password: str, private: Path, *, sync: bool) -> None:
+        """Run initdb, telling it the password in a file that only the server's user can read."""
+        with tempfile.NamedTemporaryFile("w", dir=private) as file:
+            file.write(password)
+            file.flush()
+            if self._become:
+                os.chown(file.fileno(), self._become.user, self._become.group)
+            self._run(*_INITDB, f"--pwfile={file.name}", *(() if sync else ("--no-sync",)))
+
+    def create_database(self) -> None:
+        """Create the database in single-user mode, so that no server need run for it."""
+        with tempfile.TemporaryFile() as script:
+            script.write(f"CREATE DATABASE {DATABASE};\n".encode())
+            script.seek(0)
+            self._run("postgres", "--single", "--exit_on_error=on", "postgres", stdin=script)
+
+    def _run(self, program: str, *arguments: str, stdin: IO[bytes] | None = None) -> None:
+        mode, rest = arguments[:1], arguments[1:]
+        spec = ProcessSpec(
+            name=NAME,
+            argv=(str(self._programs / program), *mode, "-D", str(self._data), *rest),
+            env=ENVIRONMENT,
+            cwd=self._data,
+            become=self._become,
+        )
+        run_to_end(spec, self._log, stdin=stdin)
+
+
+def _refuse_other_version(data: Path) -> None:
+    """Raise for a directory that isn't a whole cluster of our major version."""
+    try:
+        version = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise HomeUnusableError(
+            data,
+            f"not a PostgreSQL data directory ({error.strerror}). Move it away to start empty, or "
+            "put a backup in its place.",
+        ) from error
+    if version != MAJOR_VERSION:
+        raise ServerFailedError(
+            NAME,
+            f"{data} was made by PostgreSQL {version}, and this is {MAJOR_VERSION}. Dump it with "
+            f"version {version} and restore it here.",
+        )
+
+
+def _clear_stale_locks(data: Path, sockets: Path) -> None:
+    """Remove the lock files of a server that was killed, unless its pid is a server's of this data.
+
+    PostgreSQL would take any process that has the pid by now for itself, and refuse to start.
+    """
+    lock = data / "postmaster.pid"
+    pid = _read_pid(lock)
+    if pid is not None and str(data) in _command_of(pid):
+        return
+    if pid is not None and psutil.pid_exists(pid):
+        lock.unlink()
+    # Where nobody has the pid PostgreSQL clears that file itself, after a look at shared memory.
+    for path in sockets.glob(".s.PGSQL.*"):
+        path.unlink()
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _command_of(pid: int) -> Sequence[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return ()
+
 
 _PORT = 5432
 """Only part of the socket's name: nothing listens on TCP."""
@@ -34,6 +176,8 @@ _SETTINGS = {
     "log_line_prefix": "%m [%p] ",
     "jit": "off",  # our queries are short: compiling them would cost more than it gains
 }
+
+
 # A crash of the machine may lose data then, a kill of the server may not: commits still reach the
 # operating system, so that tests can kill it.
 _UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off"}

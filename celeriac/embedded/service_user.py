@@ -5,7 +5,7 @@ from pathlib import Path
 
 from celeriac.embedded.errors import EmbeddedError
 from celeriac.kit.access import grant_reading, grant_search
-from celeriac.kit.process import UserIds
+from celeriac.kit.processes import UserIds
 from celeriac.kit.users import system_user
 
 USER_NAME = "celeriac-embedded"

@@ -1,11 +1,16 @@
-"""What the supervisor is told of a process."""
+"""What the supervisor is told of a process.
 
+Find the servers' files inside installed packages, without importing those packages.
+"""
+
+import importlib.util
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from celeriac.kit.process import UserIds
+from celeriac.embedded.errors import ServerNotInstalledError
+from celeriac.kit.processes import UserIds
 
 ReadyCheck = Callable[[], str | None]
 """Returns None once the process serves, else why it doesn't yet; takes seconds at the most."""
@@ -29,3 +34,18 @@ class ProcessSpec:
     ready_within: float = 60.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace: float = 10.0
+
+
+def find_in_package(package: str, pattern: str, *, cure: str) -> Path:
+    """Return the first file of an installed package that matches a glob pattern.
+
+    Raises ServerNotInstalledError, naming `cure` as the command that helps.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ServerNotInstalledError(f"The package {package} isn't installed. Run: {cure}")
+    for path in sorted(Path(spec.origin).parent.glob(pattern)):
+        return path
+    raise ServerNotInstalledError(
+        f"The package {package} is damaged: it has no file {pattern}. Run: {cure}"
+    )

@@ -6,25 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from celeriac.embedded.children import ChildRecord
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack, withdraw_stack
-from celeriac.embedded.errors import (
-    EmbeddedError,
-    HomeUnusableError,
-    ServerNotInstalledError,
-)
-from celeriac.embedded.home import Home
-from celeriac.embedded.lock import HomeLock
+from celeriac.embedded.errors import EmbeddedError, HomeUnusableError, ServerNotInstalledError
+from celeriac.embedded.home import Home, HomeLock, RuntimeDirectory
 from celeriac.embedded.model import LocalModel
+from celeriac.embedded.output import Terminal
 from celeriac.embedded.postgres import Postgres
-from celeriac.embedded.runtime import RuntimeDirectory
+from celeriac.embedded.process import ChildRecord
 from celeriac.embedded.spec import ProcessSpec
-from celeriac.embedded.supervised import DEFAULT_POLICY, RestartPolicy
-from celeriac.embedded.supervisor import Supervisor
-from celeriac.embedded.terminal import Terminal
+from celeriac.embedded.supervisor import DEFAULT_POLICY, RestartPolicy, Supervisor
 from celeriac.embedded.valkey import BROKER_DATABASE, RESULT_DATABASE, Valkey
-from celeriac.kit.process import identify
-from celeriac.kit.urls import with_database
+from celeriac.kit.outbound import with_database
+from celeriac.kit.processes import identify
 
 _LEFTOVER_SECONDS = 15.0
 

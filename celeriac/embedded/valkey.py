@@ -10,12 +10,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celeriac.embedded.errors import HomeUnusableError
-from celeriac.embedded.home import Home, write_private
-from celeriac.embedded.packages import find_in_package
-from celeriac.embedded.ports import LOOPBACK, reserve_port
+from celeriac.embedded.home import LOOPBACK, Home, reserve_port, write_private
 from celeriac.embedded.service_user import find_service_user, give_directory, let_run
-from celeriac.embedded.spec import ProcessSpec
-from celeriac.kit.process import UserIds
+from celeriac.embedded.spec import ProcessSpec, find_in_package
+from celeriac.kit.processes import UserIds
 
 NAME = "valkey"
 APPLICATION_DATABASE = 0

@@ -11,7 +11,7 @@ import stat
 import struct
 from pathlib import Path
 
-from celeriac.kit.process import UserIds
+from celeriac.kit.processes import UserIds
 
 # The kernel's xattr format (linux/posix_acl_xattr.h): a version, then (tag, permissions, id).
 _ATTRIBUTE = "system.posix_acl_access"

@@ -6,7 +6,7 @@ What comes back are plain values, or the given default.
 from collections.abc import Callable
 from typing import Any, TypeGuard, TypeVar
 
-from celeriac.kit.jsontypes import storable, storable_text
+from celeriac.kit.json_types import storable, storable_text
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)

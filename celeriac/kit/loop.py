@@ -3,6 +3,8 @@
 `LoopThread` runs coroutines that are known to behave, hundreds at once. It is watched: when its
 loop ends, for whatever reason, all that ran on it ends with LoopEndedError and another loop takes
 its place. `celeriac.kit.own_loops` is for coroutines that may do anything.
+
+Work that a cancellation must not cut short.
 """
 
 import asyncio
@@ -31,7 +33,7 @@ _RESOLVING_THREADS = 16
 _USER_THREADS = 8
 
 
-class LeftBehindError(Exception):
+class AbandonedError(Exception):
     """A coroutine was cancelled and did not end within its grace time."""
 
 
@@ -177,7 +179,7 @@ def _close_coroutine(task: asyncio.Task[Any]) -> None:
             coroutine.close()
 
 
-class Running(Generic[T]):
+class LoopTask(Generic[T]):
     """A coroutine on a loop, seen from other threads."""
 
     def __init__(self) -> None:
@@ -203,7 +205,7 @@ class Running(Generic[T]):
             while not self._ended:
                 now = time.monotonic()
                 if now >= self._until:
-                    self._settle(error=LeftBehindError("The work did not end when told to."))
+                    self._settle(error=AbandonedError("The work did not end when told to."))
                     self._ended = self._overdue = True
                 elif now >= deadline:
                     return False
@@ -287,7 +289,7 @@ class _Host:
 
     def __init__(self, resolving: Threads) -> None:
         self.loop = EventLoop(resolving)
-        self.running: set[Running[Any]] = set()
+        self.running: set[LoopTask[Any]] = set()
         self.over = False
 
 
@@ -307,9 +309,9 @@ class LoopThread:
         """The present loop."""
         return self._host.loop
 
-    def start(self, work: Coroutine[Any, Any, T]) -> Running[T]:
+    def start(self, work: Coroutine[Any, Any, T]) -> LoopTask[T]:
         """Start a coroutine from any thread."""
-        running: Running[T] = Running()
+        running: LoopTask[T] = LoopTask()
         with self._changing:
             if self._host.over and not self._closing:
                 try:
@@ -427,3 +429,22 @@ def _told(cause: BaseException | None) -> str:
         return f": {cause!r}"
     except Exception:  # noqa: BLE001 - the class may be a user's
         return f": {type(cause).__name__}"
+
+
+async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Do all of `work`, and only then let a cancellation through that came meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:  # noqa: BLE001 - told by `result` below
+            break
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from celeriac.kit.loop import NO_ROOM, EventLoop, LoopEndedError, Running, not_made
+from celeriac.kit.loop import NO_ROOM, EventLoop, LoopEndedError, LoopTask, not_made
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class OwnLoops:
         self._name = name
         self._idle: deque[_Thread] = deque()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> Running[T]:
+    def start(self, work: Coroutine[Any, Any, T]) -> LoopTask[T]:
         """Start a coroutine from any thread, with the caller's context variables.
 
         Whatever else it has started is cancelled when it ends, and has a second for that. Where its
@@ -70,7 +70,7 @@ class OwnLoops:
                 self._idle.pop().end()
 
 
-class _Alone(Running[T]):
+class _Alone(LoopTask[T]):
     """A coroutine with a thread to itself."""
 
     def __init__(self) -> None:

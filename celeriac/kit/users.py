@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from celeriac.kit.access import first_closed, grant_search
-from celeriac.kit.process import UserIds
+from celeriac.kit.processes import UserIds
 
 _USERADD = (
     "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",

@@ -4,10 +4,19 @@
 with a fixed order of keys; docs/logs.md describes files, keys and events.
 """
 
-from celeriac.logs.context import CORRELATION_IDS, bind, bound, correlation
 from celeriac.logs.destinations import error_file, execution_file
-from celeriac.logs.events import CeleryEvent, Own, Step
-from celeriac.logs.pipeline import LEVELS, LogOptions, Service
+from celeriac.logs.pipeline import (
+    CORRELATION_IDS,
+    LEVELS,
+    CeleryEvent,
+    LogOptions,
+    Own,
+    Service,
+    Step,
+    bind,
+    bound,
+    correlation,
+)
 from celeriac.logs.reading import SERVICE_FILES, LogLine, parse_line, read_execution_lines
 from celeriac.logs.redact import MASK, clip, redact, redact_text
 from celeriac.logs.setup import configure, flush, get_logger, shutdown

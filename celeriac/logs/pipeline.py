@@ -1,24 +1,131 @@
-"""From an event to the line that is written, the same for our own and for libraries' events."""
+"""From an event to the line that is written, the same for our own and for libraries' events.
+
+Correlation ids: the one set that every log line of a request or an execution carries.
+
+They live in context variables, so they follow a thread, a coroutine and everything it starts on
+the event loop. Between processes they travel as `correlation()` and come back with `bound()`.
+
+Stable names of what is logged; docs/logs.md explains each, and a test holds it to this list.
+"""
 
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
+from structlog.contextvars import bound_contextvars, get_contextvars
 from structlog.dev import ConsoleRenderer
 from structlog.typing import EventDict
 
 from celeriac.domain.errors import ConfigurationError
-from celeriac.logs.context import CORRELATION_IDS
 from celeriac.logs.destinations import Destinations, Entry
-from celeriac.logs.events import Own
 from celeriac.logs.redact import clip, encode, redact_item
 from celeriac.logs.writer import Writer
+
+CORRELATION_IDS = (
+    "request_id",
+    "user_id",
+    "task_id",
+    "execution_id",
+    "session_id",
+    "celery_task_id",
+)
+"""Also the order in which they stand on a line."""
+_LONGEST_ID = 128
+
+
+def bind(
+    *,
+    request_id: str | UUID | None = None,
+    user_id: str | UUID | None = None,
+    task_id: str | UUID | None = None,
+    execution_id: str | UUID | None = None,
+    session_id: str | UUID | None = None,
+    celery_task_id: str | UUID | None = None,
+) -> AbstractContextManager[None]:
+    """Put the ids on every log line inside the `with`; None leaves what is bound outside."""
+    given = {
+        "request_id": request_id,
+        "user_id": user_id,
+        "task_id": task_id,
+        "execution_id": execution_id,
+        "session_id": session_id,
+        "celery_task_id": celery_task_id,
+    }
+    return bound_contextvars(**{key: str(value) for key, value in given.items() if value})
+
+
+def bound(ids: Mapping[str, object]) -> AbstractContextManager[None]:
+    """Like `bind`, for ids from a message header or a parent process.
+
+    What is no correlation id, no text, or longer than 128 characters is left out: a header is
+    somebody else's word.
+    """
+    known = {
+        key: value
+        for key in CORRELATION_IDS
+        if isinstance(value := ids.get(key), str) and 0 < len(value) <= _LONGEST_ID
+    }
+    return bound_contextvars(**known)
+
+
+def correlation() -> dict[str, str]:
+    """Return the ids bound here, for message headers and child processes."""
+    values = get_contextvars()
+    return {key: values[key] for key in CORRELATION_IDS if key in values}
+
+
+class Step(StrEnum):
+    """The steps of an execution's life (REQUIREMENTS A15), as the `event` of its log lines."""
+
+    EXECUTION_REQUESTED = "execution.requested"
+    EXECUTION_CREATED = "execution.created"
+    EXECUTION_QUEUED = "execution.queued"
+    EXECUTION_PICKED_UP = "execution.picked_up"
+    SESSION_CREATED = "session.created"
+    AGENT_SET_UP = "agent.set_up"
+    MESSAGE_SENT = "message.sent"
+    TOOL_EXECUTED = "tool.executed"
+    REPORT_GENERATED = "report.generated"
+    EXECUTION_COMPLETED = "execution.completed"
+    EXECUTION_FAILED = "execution.failed"
+    EXECUTION_CANCEL_REQUESTED = "execution.cancel_requested"
+    EXECUTION_CANCELLED = "execution.cancelled"
+    EXECUTION_RETRY_SCHEDULED = "execution.retry_scheduled"
+    EXECUTION_HANDED_BACK = "execution.handed_back"
+    EXECUTION_PARKED = "execution.parked"
+    EXECUTION_RESUMED = "execution.resumed"
+    APPROVAL_ASKED = "approval.asked"
+    APPROVAL_ANSWERED = "approval.answered"
+    EXECUTION_WORKER_LOST = "execution.worker_lost"
+    EXECUTION_LEASE_LOST = "execution.lease_lost"
+
+
+class CeleryEvent(StrEnum):
+    """What Celery's signals report (REQUIREMENTS A10, B11), as the `event` of its log lines."""
+
+    WORKER_READY = "celery.worker_ready"
+    TASK_PRERUN = "celery.task_prerun"
+    TASK_POSTRUN = "celery.task_postrun"
+    TASK_SUCCESS = "celery.task_success"
+    TASK_FAILURE = "celery.task_failure"
+    TASK_RETRY = "celery.task_retry"
+    TASK_REVOKED = "celery.task_revoked"
+
+
+class Own(StrEnum):
+    """What the log itself reports."""
+
+    LINES_LOST = "logs.lines_lost"
+
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _STDOUT, _STDERR = 1, 2

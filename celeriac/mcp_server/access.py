@@ -70,10 +70,10 @@ def _told_to_the_model() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise ToolError(told(error)) from error
+        raise ToolError(as_tool_error(error)) from error
 
 
-def told(error: ClientError) -> str:
+def as_tool_error(error: ClientError) -> str:
     """Return what a model is told: the message with its code, each wrong field, and the cure."""
     lines = [f"{error.message} [{error.code}]"]
     lines += [f"{each.field}: {each.message}" for each in error.fields]

@@ -9,11 +9,10 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
 from celeriac import wire
-from celeriac.domain.agent import OnExpiry
-from celeriac.domain.approval import ApprovalStatus, QuestionKind
+from celeriac.domain.agents import OnExpiry
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
 from celeriac.mcp_server.access import Access, ToolContext
-from celeriac.mcp_server.parameters import Limit
-from celeriac.mcp_server.toolbox import ENDS, READS, make_tool
+from celeriac.mcp_server.toolbox import ENDS, READS, Limit, make_tool
 
 
 class ApprovalView(BaseModel):

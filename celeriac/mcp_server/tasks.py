@@ -1,16 +1,21 @@
-"""Tools: what there is to run, and running it."""
+"""Tools: what there is to run, and running it.
 
+The tool that tells what models have used.
+"""
+
+from datetime import date
 from itertools import islice
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from mcp.server.mcpserver.tools import Tool
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from celeriac.client.wishes import Wishes
+from celeriac import wire
+from celeriac.client.executions import ExecutionOptions
+from celeriac.domain.usage import UsageBy
 from celeriac.mcp_server.access import Access, ToolContext
-from celeriac.mcp_server.parameters import Limit, TaskName
-from celeriac.mcp_server.toolbox import ADDS, READS, make_tool
+from celeriac.mcp_server.toolbox import ADDS, READS, Limit, TaskName, make_tool
 from celeriac.mcp_server.views import Accepted, TaskBrief, TaskDetails, TaskList
 
 PriorityName = Literal["low", "normal", "high", "critical"]
@@ -71,7 +76,9 @@ def task_tools(access: Access) -> list[Tool]:
 
         Follow it with wait_for_execution or get_execution.
         """
-        wishes = Wishes(priority=priority, session_id=session_id, fork_session=fork_session)
+        wishes = ExecutionOptions(
+            priority=priority, session_id=session_id, fork_session=fork_session
+        )
         with access.client(ctx) as client:
             accepted = client.executions.execute(
                 task,
@@ -89,3 +96,31 @@ def task_tools(access: Access) -> list[Tool]:
         make_tool(get_task, "Show a task", READS),
         make_tool(execute_task, "Start a task", ADDS),
     ]
+
+
+class UsageList(BaseModel):
+    """Totals: the newest days first, of all else the dearest first. Costs in US dollars."""
+
+    totals: list[wire.UsageTotal]
+
+
+def usage_tools(access: Access) -> list[Tool]:
+    """Return get_usage."""
+
+    def get_usage(
+        ctx: ToolContext,
+        *,
+        by: Annotated[UsageBy, Field(description="What is added up.")] = UsageBy.DAY,
+        since: Annotated[date | None, Field(description="First day; 30 days ago if null.")] = None,
+        until: Annotated[date | None, Field(description="Last day; today if null.")] = None,
+        task: Annotated[
+            str | None, Field(max_length=200, description="Only of this task: name or id.")
+        ] = None,
+        limit: Limit = 50,
+    ) -> UsageList:
+        """Tell how many tokens model calls used and what they cost, by day, task, user or model."""
+        with access.client(ctx) as client:
+            found = client.usage.totals(by.value, since=since, until=until, task=task, limit=limit)
+        return UsageList(totals=found.items)
+
+    return [make_tool(get_usage, "Show usage and costs", READS)]

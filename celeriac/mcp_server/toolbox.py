@@ -1,10 +1,15 @@
-"""How our functions become tools of the protocol."""
+"""How our functions become tools of the protocol.
+
+Parameters that several tools share, said once.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
+from pydantic import Field
 
 READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 """It changes nothing."""
@@ -32,3 +37,12 @@ def make_tool(function: Callable[..., Any], title: str, annotations: ToolAnnotat
     arguments.model_rebuild(force=True)
     tool.parameters = arguments.model_json_schema(by_alias=True)
     return tool
+
+
+TaskName = Annotated[str, Field(min_length=1, max_length=200, description="The task's name or id.")]
+ExecutionId = Annotated[UUID, Field(description="The execution's id.")]
+Limit = Annotated[int, Field(ge=1, le=200, description="How many to return at most.")]
+Offset = Annotated[int, Field(ge=0, description="Characters to pass over.")]
+Characters = Annotated[
+    int, Field(ge=100, le=200_000, description="How many characters to return at most.")
+]

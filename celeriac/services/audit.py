@@ -1,19 +1,31 @@
 """The audit trail: sealing its entries, checking the seals, removing what is old.
 
 Entries are written by the services that make the changes. `domain.audit` says what a seal proves.
+
+Audit entries about access: refused requests, and what administrators read of other users.
+
+The first access of a kind is written at once. Its repeats within a minute are counted and written
+as one more entry when the minute is over, so that nobody can flood the trail.
 """
 
 import hmac
+import queue
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection
 
-from celeriac.db import audit
+from celeriac.db import audit, owners
 from celeriac.db.audit import Mark
 from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor
 from celeriac.domain.audit import NO_SEAL, Seal, Sealer
-from celeriac.domain.errors import InvalidInputError
+from celeriac.domain.errors import InvalidInputError, UnavailableError
+from celeriac.kit.outbound import network_of
 
 logger = structlog.get_logger(__name__)
 
@@ -192,3 +204,229 @@ def _end_at(connection: Connection, position: int) -> _End:
             "after must be 0, or `last_position` of an earlier check.", field="after"
         )
     return _End(position, stored[0].seal)
+
+
+_WINDOW_SECONDS = 60.0
+_MOST_WINDOWS = 10_000
+_MOST_WAITING = 1_000
+_FLUSH_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
+ANONYMOUS = "anonymous"
+_Key = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Window:
+    """Accesses of one kind within a minute; `repeats` are not written yet."""
+
+    until: float
+    write: Callable[[int], None]
+    repeats: int = 0
+
+
+class AccessRecords:
+    """Writes entries about access. Safe to share between threads.
+
+    Refusals are written by a thread of its own: whoever has no key must not hold up those who have
+    one, however slow the database is.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Write to `database`; the thread starts with the first refusal or read."""
+        self._database = database
+        self._lock = threading.Lock()
+        self._windows: dict[_Key, _Window] = {}
+        self._first: queue.Queue[_Window | None] = queue.Queue(_MOST_WAITING)
+        self._thread: threading.Thread | None = None
+
+    def refused(
+        self,
+        actor: Actor | None,
+        *,
+        code: str,
+        method: str,
+        operation: str,
+        request_id: str | None,
+        address: str,
+    ) -> None:
+        """Record that a request was refused with the problem `code`; never waits.
+
+        `operation` is the operation's id in the description of the API. Without an actor the entry
+        names only the client's network: its IPv4 address, or the first half of an IPv6 address.
+        """
+        network = network_of(address)
+        details = {"code": code, "method": method, "address": network}
+
+        def write(repeats: int) -> None:
+            counted = _counted(details, repeats)
+            with self._database.statement() as connection:
+                if actor is not None:
+                    audit.record(
+                        connection,
+                        actor,
+                        "request.refuse",
+                        "operation",
+                        [operation],
+                        details=counted,
+                    )
+                else:
+                    audit.by_program(
+                        connection,
+                        ANONYMOUS,
+                        "request.refuse",
+                        "operation",
+                        operation,
+                        request_id=request_id,
+                        details=counted,
+                    )
+
+        window = self._open((actor.name if actor else ANONYMOUS, network, code, operation), write)
+        if window is not None:
+            try:
+                self._first.put_nowait(window)
+            except queue.Full:
+                self._count(window)
+
+    def admin_read(
+        self, actor: Actor, resource_type: str, resource_id: UUID | None, operation: str
+    ) -> None:
+        """Record that an administrator reads what is another user's, before it is shown.
+
+        `resource_id` is None for lists, which show everybody's. Raises DatabaseUnavailableError:
+        what can't be recorded is not shown.
+        """
+        if not actor.sees_all:
+            return
+        key = (actor.name, operation, str(resource_id))
+        if self._repeats(key):
+            return
+        with self._database.statement() as connection:
+            owner = None
+            if resource_id is not None:
+                owner = owners.owner_of(connection, resource_type, resource_id)
+                others = owner not in {None, actor.user_id}
+            else:
+                others = owners.has_others(connection, actor.user_id)
+        if not others:
+            return
+        details = {"operation": operation, **({"owner_id": str(owner)} if owner else {})}
+
+        def write(repeats: int) -> None:
+            with self._database.statement() as connection:
+                audit.record(
+                    connection,
+                    actor,
+                    f"{resource_type}.{'list' if resource_id is None else 'read'}",
+                    resource_type,
+                    ["*" if resource_id is None else resource_id],
+                    details=_counted(details, repeats),
+                )
+
+        window = self._open(key, write)
+        if window is not None:
+            try:
+                window.write(0)
+            except UnavailableError:
+                self._count(window)
+                raise
+
+    def flush(self, *, everything: bool = False) -> None:
+        """Write the repeats of minutes that are over, or of all; stops while that is impossible."""
+        now = time.monotonic()
+        with self._lock:
+            over = [key for key, each in self._windows.items() if everything or each.until <= now]
+        for key in over:
+            with self._lock:
+                window = self._windows.pop(key, None)
+            if window is None or not window.repeats:
+                continue
+            try:
+                window.write(window.repeats)
+            except UnavailableError as error:
+                logger.warning("audit.access_not_recorded_yet", error=error.message)
+                with self._lock:
+                    self._windows.setdefault(key, window)
+                return
+
+    def close(self) -> None:
+        """Write what is not written yet, for some seconds at most."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._first.put(None)
+            thread.join(_CLOSE_SECONDS)
+
+    def _repeats(self, key: _Key) -> bool:
+        """Count a repeat; False where no window is open for `key`."""
+        with self._lock:
+            window = self._windows.get(key)
+            if window is None or window.until <= time.monotonic():
+                return False
+            window.repeats += 1
+            return True
+
+    def _open(self, key: _Key, write: Callable[[int], None]) -> _Window | None:
+        """Return a new window, whose first access is to be written; None for a repeat."""
+        if self._repeats(key):
+            return None
+        with self._lock:
+            earlier = self._windows.get(key)
+            if earlier is not None and earlier.until > time.monotonic():
+                earlier.repeats += 1
+                return None
+            full = earlier is None and len(self._windows) >= _MOST_WINDOWS
+            if full:
+                oldest = next(iter(self._windows))
+                logger.warning(
+                    "audit.accesses_forgotten", repeats=self._windows.pop(oldest).repeats
+                )
+            window = _Window(time.monotonic() + _WINDOW_SECONDS, write)
+            if earlier is not None:
+                window.repeats = earlier.repeats
+            self._windows[key] = window
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="access-records", daemon=True
+                )
+                self._thread.start()
+        return window
+
+    def _count(self, window: _Window) -> None:
+        """Have an access that could not be written counted among the repeats."""
+        with self._lock:
+            window.repeats += 1
+
+    def _run(self) -> None:
+        flushed = time.monotonic()
+        while True:
+            try:
+                window = self._first.get(timeout=_FLUSH_SECONDS)
+            except queue.Empty:
+                pass
+            else:
+                if window is None:
+                    break
+                self._write_first(window)
+            if time.monotonic() - flushed >= _FLUSH_SECONDS:
+                self._survive(self.flush)
+                flushed = time.monotonic()
+        self._survive(lambda: self.flush(everything=True))
+
+    def _write_first(self, window: _Window) -> None:
+        try:
+            window.write(0)
+        except UnavailableError as error:
+            self._count(window)
+            logger.warning("audit.refusal_not_recorded_yet", error=error.message)
+        except Exception:
+            logger.exception("audit.refusal_not_recorded")
+
+    def _survive(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            logger.exception("audit.access_not_recorded")
+
+
+def _counted(details: dict[str, str], repeats: int) -> dict[str, str | int]:
+    return {**details, "repeats": repeats} if repeats else {**details}

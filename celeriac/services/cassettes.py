@@ -1,7 +1,13 @@
-"""Cassettes: keeping, listing and handing out recorded model traffic."""
+"""Cassettes: keeping, listing and handing out recorded model traffic.
+
+Tapes: cassettes as workers read and write them.
+"""
 
 import hashlib
 import zlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -11,16 +17,28 @@ from celeriac.db import audit, cassettes
 from celeriac.db.cassettes import Contents
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import RunnerName
-from celeriac.domain.cassette import MAX_BYTES, Cassette, CassetteSummary, dump, parse
+from celeriac.domain.agents import RunnerName
+from celeriac.domain.cassettes import (
+    MAX_BYTES,
+    Cassette,
+    CassetteSummary,
+    Header,
+    Interaction,
+    dump,
+    parse,
+)
 from celeriac.domain.errors import (
     CassetteInvalidError,
+    CassetteUnavailableError,
     InvalidInputError,
+    LeaseLostError,
     NotFoundError,
     TooLargeError,
 )
-from celeriac.domain.options import RunOptions
+from celeriac.domain.executions.model import Lease, RunOptions
 from celeriac.domain.paging import Page, read_cursor
+from celeriac.services.ports import Job
+from celeriac.services.retrying import patiently_in
 
 logger = structlog.get_logger(__name__)
 
@@ -161,3 +179,69 @@ def _inflated(content: bytes) -> bytes:
             limit=MAX_BYTES,
         )
     return text
+
+
+T = TypeVar("T")
+
+_PATIENCE_SECONDS = 60.0
+
+
+class CassetteStore:
+    """The cassettes of running attempts; every writing is fenced by the attempt's lease.
+
+    All of them wait up to a minute for the database. Raise DatabaseUnavailableError after that.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Work on `database`."""
+        self._database = database
+
+    async def load(self, cassette_id: UUID) -> Cassette:
+        """Return the cassette to play. Raises CassetteUnavailableError where it is gone."""
+        found = await self._patiently(lambda: self._read(cassette_id))
+        if found is None:
+            raise CassetteUnavailableError(
+                f"The cassette {cassette_id} was deleted; give another one, or record it anew.",
+                cassette_id=str(cassette_id),
+            )
+        return found
+
+    async def add(
+        self, lease: Lease, job: Job, interactions: Sequence[Interaction], *, complete: bool
+    ) -> bool:
+        """Add what an attempt has recorded to its execution's cassette; see `RunContext.record`."""
+
+        def extend() -> tuple[Contents, bool]:
+            earlier = self._read(lease.execution_id) or Cassette(_header(job))
+            cassette = earlier.extended(interactions, complete=complete)
+            return packed(cassette), cassette.header.complete
+
+        content, complete = await self._patiently(extend)
+
+        def record() -> bool:  # the whole of it: a try whose answer got lost adds nothing twice
+            with self._database.statement() as connection:
+                return cassettes.record(connection, lease, job.task_name, content)
+
+        if not await self._patiently(record):
+            raise LeaseLostError("This worker no longer owns the attempt.")
+        logger.info("cassette.recorded", interactions=len(interactions), complete=complete)
+        return complete
+
+    async def _patiently(self, work: Callable[[], T]) -> T:
+        return await patiently_in(self._database.threads, work, seconds=_PATIENCE_SECONDS)
+
+    def _read(self, cassette_id: UUID) -> Cassette | None:
+        with self._database.statement() as connection:
+            content = cassettes.content(connection, cassette_id)
+        return None if content is None else parse(unpacked(content))
+
+
+def _header(job: Job) -> Header:
+    return Header(
+        celeriac_cassette=1,
+        task=job.task_name,
+        agent=job.agent_name,
+        runner=job.agent.runner,
+        execution_id=job.execution_id,
+        recorded_at=datetime.now(UTC),
+    )

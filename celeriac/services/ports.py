@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 from uuid import UUID
 
-from celeriac.domain.agent import AgentSpec
-from celeriac.domain.approval import Answer, Question
-from celeriac.domain.budget import Budget
-from celeriac.domain.cassette import Cassette, Interaction
-from celeriac.domain.events import EventType
-from celeriac.domain.execution import Message
-from celeriac.domain.options import NO_OPTIONS, RunOptions
-from celeriac.domain.outcome import Completed, Parked
-from celeriac.domain.rate import Demand, Refused, Taken
-from celeriac.domain.session import Session
-from celeriac.domain.task import Limits
-from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
-from celeriac.kit.jsontypes import JsonObject, JsonValue
-from celeriac.services.time_limits import TimeLimits
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.budgets import Budget
+from celeriac.domain.cassettes import Cassette, Interaction
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import NO_OPTIONS, Completed, Message, Parked, RunOptions
+from celeriac.domain.sessions import Session
+from celeriac.domain.tasks import Limits
+from celeriac.domain.usage import (
+    CallEstimate,
+    ModelCall,
+    RateDenied,
+    RateGrant,
+    RateRequest,
+    Reservation,
+)
+from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.services.executions.time_limits import TimeLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,9 @@ class RateLimiter(Protocol):
     second, and then at once for a few seconds). No method raises for an unreachable server.
     """
 
-    def take(self, demands: Sequence[Demand], *, name: str, line: bool) -> Taken | Refused:
+    def take(
+        self, demands: Sequence[RateRequest], *, name: str, line: bool
+    ) -> RateGrant | RateDenied:
         """Take what a call of `name` (`provider/model`) demands, from all its rates or from none.
 
         No window of a minute, wherever it begins, holds more than a rate allows. With `line` one
@@ -86,15 +92,15 @@ class RateLimiter(Protocol):
         """
         ...
 
-    def correct(self, taken: Taken, tokens: int) -> None:
+    def correct(self, taken: RateGrant, tokens: int) -> None:
         """Put the tokens that a call used in the place of those it was thought to need."""
         ...
 
-    def give_back(self, taken: Taken) -> None:
+    def give_back(self, taken: RateGrant) -> None:
         """Take back a call that was not made."""
         ...
 
-    def hold_back(self, name: str, seconds: float) -> None:
+    def ban(self, name: str, seconds: float) -> None:
         """Refuse all calls of `name` (`provider/model`) for so long; never shortens a ban."""
         ...
 
@@ -160,7 +166,7 @@ class RunContext(Protocol):
         """Show a piece of streaming output to those who watch; never stored."""
         ...
 
-    async def admit(self, call: PlannedCall) -> Ticket | None:
+    async def admit(self, call: CallEstimate) -> Reservation | None:
         """Ask leave for a model call, of the provider's limits and of all budgets; may wait.
 
         The ticket, if there is one, must be given to `charge` when the call has ended, however it
@@ -168,7 +174,7 @@ class RunContext(Protocol):
         """
         ...
 
-    async def charge(self, call: ModelCall, ticket: Ticket | None = None) -> None:
+    async def charge(self, call: ModelCall, ticket: Reservation | None = None) -> None:
         """Record a model call with its tokens, latency and cost, and settle its ticket.
 
         A call that was made without asking leave is booked all the same; raises BudgetSpentError
@@ -176,7 +182,7 @@ class RunContext(Protocol):
         """
         ...
 
-    async def release(self, ticket: Ticket) -> None:
+    async def release(self, ticket: Reservation) -> None:
         """Give back the leave for a model call that came to nothing: it was refused, or failed."""
         ...
 

@@ -8,23 +8,22 @@ from pathlib import Path
 from uuid import uuid4
 
 from celeriac.adapters.memory import MemoryRunContext
-from celeriac.domain.agent import AgentSpec
-from celeriac.domain.approval import Answer, Question
-from celeriac.domain.cassette import Cassette, Header, dump
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.cassettes import Cassette, Header, dump
 from celeriac.domain.errors import ExecutionError, HardTimeLimitError, InvalidInputError
-from celeriac.domain.events import EventType
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import Completed, MustWaitError, Parked
-from celeriac.domain.prompt import compiled
-from celeriac.domain.schema import check_variables
-from celeriac.domain.session import Session, SessionStatus
-from celeriac.domain.task import TaskSpec
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed, MustWaitError, Parked, RunOptions
+from celeriac.domain.prompts import compiled
+from celeriac.domain.schemas import check_variables
+from celeriac.domain.sessions import Session, SessionStatus
+from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Job, Runner
 from celeriac.testing.specs import Spec, read_agent, read_cassette, read_task
-from celeriac.wiring import build_runners, load_settings
+from celeriac.wiring.core import build_runners, load_settings
 
 _WIND_UP_SECONDS = 5.0
 

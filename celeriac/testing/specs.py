@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from celeriac.domain.agent import AgentSpec
-from celeriac.domain.cassette import Cassette, parse
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.cassettes import Cassette, parse
 from celeriac.domain.errors import InvalidInputError
-from celeriac.domain.plan import agent_spec
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import loads
+from celeriac.domain.executions.model import agent_spec
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import loads
 
 Spec = Mapping[str, Any] | str | Path
 """A specification as a mapping, or the JSON file that holds it (`--spec FILE`)."""

@@ -1,8 +1,14 @@
 """What travels over HTTP in answers: written by the API, read by the client, said once."""
 
-from celeriac.wire.accounts import ApiKey, NewApiKey, User
+from celeriac.wire.accounts import (
+    ApiKey,
+    AuditEntry,
+    AuditFault,
+    AuditVerification,
+    NewApiKey,
+    User,
+)
 from celeriac.wire.approvals import Approval, ApprovalLink, LinkedApproval
-from celeriac.wire.audit import AuditEntry, AuditFault, AuditVerification
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
 from celeriac.wire.budgets import (
     Budget,
@@ -13,21 +19,23 @@ from celeriac.wire.budgets import (
     UsageTotals,
 )
 from celeriac.wire.cassettes import Cassette
-from celeriac.wire.catalog import Agent, AgentReference, Task
-from celeriac.wire.celery_tasks import CeleryTask, CeleryTaskError
-from celeriac.wire.document import Applied, AppliedResource, FieldChange
+from celeriac.wire.catalog import Agent, AgentReference, Applied, AppliedResource, FieldChange, Task
 from celeriac.wire.executions import (
     Accepted,
     AcceptedBatch,
+    CeleryHealth,
+    CeleryTask,
+    CeleryTaskError,
     Event,
     Events,
     Execution,
     ExecutionSummary,
+    Health,
     Progress,
+    ReadyHealth,
+    Worker,
 )
-from celeriac.wire.health import CeleryHealth, Health, ReadyHealth, Worker
-from celeriac.wire.reports import Report, Reports
-from celeriac.wire.sessions import File, Files, Session
+from celeriac.wire.sessions import File, Files, Report, Reports, Session
 
 __all__ = [
     "Accepted",

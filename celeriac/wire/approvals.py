@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.agent import OnExpiry
-from celeriac.domain.approval import ApprovalStatus, QuestionKind
+from celeriac.domain.agents import OnExpiry
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
 from celeriac.wire import examples
 from celeriac.wire.base import Links, Wire, example
 

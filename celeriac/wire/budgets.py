@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.budget import BudgetScope, OnBudget, Period
+from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.wire import examples
 from celeriac.wire.base import Dollars, Links, Wire, example
 

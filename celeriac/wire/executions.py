@@ -1,4 +1,9 @@
-"""Executions and their events."""
+"""Executions and their events.
+
+Celery tasks: those behind executions, and plain ones.
+
+The state of the service.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -6,11 +11,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.events import EventType
-from celeriac.domain.execution import TriggerType
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import WaitingFor
-from celeriac.domain.states import Status
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import RunOptions, TriggerType
+from celeriac.domain.executions.states import CeleryState, SimpleStatus, Status, WaitingFor
 from celeriac.wire import examples
 from celeriac.wire.base import Dollars, Links, Wire, example
 
@@ -146,3 +149,88 @@ class Events(Wire):
     next_after: int | None = Field(
         description="Send it as `after` for what follows; null where there is nothing yet."
     )
+
+
+class CeleryTaskError(Wire):
+    """Why a Celery task failed."""
+
+    type: str | None
+    message: str | None
+    traceback: str | None
+
+
+class CeleryTask(Wire):
+    """A Celery task as Celery names its state, and in plain words."""
+
+    model_config = example(examples.CELERY_TASK)
+
+    task_id: str
+    name: str | None
+    status: CeleryState
+    simple_status: SimpleStatus = Field(
+        description="pending, in_progress, completed, failed or cancelled."
+    )
+    execution_id: UUID | None = Field(description="The execution that this Celery task runs.")
+    result: Any
+    error: CeleryTaskError | None
+    worker: str | None
+    retries: int
+    started_at: datetime | None
+    completed_at: datetime | None
+    links: Links = Field(alias="_links")
+
+
+class Health(Wire):
+    """The process answers."""
+
+    model_config = example(examples.HEALTH)
+
+    status: str
+    version: str
+
+
+class ReadyHealth(Wire):
+    """What the API needs, each `ok` or what is wrong with it."""
+
+    model_config = example(examples.READY_HEALTH)
+
+    status: str = Field(description="ok, degraded (works, with less) or unavailable.")
+    checks: dict[str, str]
+
+
+class Worker(Wire):
+    """A worker process, as it last reported itself."""
+
+    hostname: str
+    pid: int
+    pool: str
+    slots: int
+    running: int
+    cpu_percent: float
+    memory_bytes: int
+    version: str
+    queues: list[str] = Field(description="What it listens to; empty where it doesn't say.")
+    consuming: bool | None = Field(
+        description="Whether it takes messages; null for a worker of an older release."
+    )
+    messages_dropped: int = Field(
+        description="Messages dropped since its start, because they were no tasks."
+    )
+    unknown_tasks: list[str] = Field(
+        description="Names of plain tasks that came and that it doesn't know."
+    )
+    started_at: datetime
+    seen_at: datetime
+
+
+class CeleryHealth(Wire):
+    """The live workers and what they do."""
+
+    model_config = example(examples.CELERY_HEALTH)
+
+    status: str = Field(description="ok, or unavailable where no worker takes messages.")
+    workers: int
+    consuming: int = Field(description="How many of the workers take messages.")
+    slots: int
+    active: int = Field(description="Executions that run right now.")
+    processes: list[Worker]

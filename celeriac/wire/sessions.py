@@ -1,11 +1,15 @@
-"""Sessions and the files that agents leave."""
+"""Sessions and the files that agents leave.
+
+Reports of executions.
+"""
 
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.session import SessionStatus
+from celeriac.domain.reports import ReportFormat
+from celeriac.domain.sessions import SessionStatus
 from celeriac.wire import examples
 from celeriac.wire.base import Links, Wire, example
 
@@ -53,3 +57,21 @@ class Files(Wire):
     skipped: int = Field(
         description="What else lies between: links, pipes, devices, names that are no UTF-8."
     )
+
+
+class Report(Wire):
+    """A report that was made."""
+
+    format: ReportFormat
+    size: int = Field(description="Bytes.")
+    sha256: str = Field(description="Checksum of the content, in hexadecimal.")
+    created_at: datetime
+    links: Links = Field(alias="_links")
+
+
+class Reports(Wire):
+    """The reports of an execution."""
+
+    model_config = example(examples.REPORTS)
+
+    items: list[Report]

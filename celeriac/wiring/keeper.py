@@ -5,16 +5,15 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from celeriac.adapters.notifications import Webhook
+from celeriac.adapters.webhook import Webhook
 from celeriac.domain.errors import ConfigurationError
-from celeriac.services.approval_links import ApprovalLinks
+from celeriac.services.approvals.answer import ApprovalLinks
+from celeriac.services.approvals.notify import Notices
 from celeriac.services.audit import AuditTrail
-from celeriac.services.dispatch import Dispatch
-from celeriac.services.keeper import MaintenanceJob
-from celeriac.services.notices import Notices
-from celeriac.services.retention import Retention, RetentionPolicy
-from celeriac.wiring.container import Container
-from celeriac.wiring.options import places, secret_key
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.operations.keeper import MaintenanceJob
+from celeriac.services.operations.retention import Retention, RetentionPolicy
+from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
@@ -29,7 +28,7 @@ _SEAL_SECONDS = 5.0
 _WITHDRAW_SECONDS = 15.0
 
 
-def build_maintenance(container: Container) -> list[MaintenanceJob]:
+def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     """Return what the keeper does; nothing is connected yet.
 
     Raises ConfigurationError where people are to be notified and the settings for that are wrong.
@@ -51,23 +50,27 @@ def build_maintenance(container: Container) -> list[MaintenanceJob]:
         logger.warning("audit.not_sealed", cure="set CELERIAC_SECRET_KEY for beat, too")
     sealing = [MaintenanceJob("seal_audit_trail", _SEAL_SECONDS, trail.seal)] if trail else []
     return [
-        MaintenanceJob("rescue_lost_workers", look_every, lambda: recover.lost_workers(limit)),
+        MaintenanceJob(
+            "rescue_lost_workers", look_every, lambda: recover.rescue_lost_workers(limit)
+        ),
         MaintenanceJob(
             "resend_lost_messages",
             _MESSAGES_SECONDS,
-            lambda: recover.lost_messages(older_than=options.resend_seconds, limit=limit),
+            lambda: recover.requeue_lost_messages(older_than=options.resend_seconds, limit=limit),
         ),
-        MaintenanceJob("resume_waiting", interval, lambda: recover.waited_enough(limit)),
+        MaintenanceJob("resume_waiting", interval, lambda: recover.resume_due(limit)),
         MaintenanceJob(
             "release_reservations",
             _RESERVATIONS_SECONDS,
             lambda: recover.leaked_reservations(limit),
         ),
-        MaintenanceJob("expire_approvals", interval, lambda: expire.overdue(limit)),
+        MaintenanceJob("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
         MaintenanceJob(
             "dispatch_due", interval, lambda: _dispatch_all(container.dispatch, interval)
         ),
-        MaintenanceJob("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.unneeded(limit)),
+        MaintenanceJob(
+            "withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.withdraw_orphaned(limit)
+        ),
         *notifying,
         *sealing,
         MaintenanceJob(
@@ -80,14 +83,14 @@ def _dispatch_all(dispatch: Dispatch, seconds: float) -> int:
     """Send while anything is due, for about so many seconds; return how much was sent."""
     until = time.monotonic() + seconds
     total = 0
-    while sent := dispatch.due():
+    while sent := dispatch.send_due():
         total += sent
         if time.monotonic() >= until:
             break
     return total
 
 
-def build_retention(container: Container) -> Retention:
+def build_retention(container: CoreServices) -> Retention:
     """Return what removes what is old enough, each time it is called."""
     settings = container.settings
     wanted = settings.retention
@@ -108,14 +111,14 @@ def build_retention(container: Container) -> Retention:
     )
 
 
-def build_audit_trail(container: Container) -> AuditTrail | None:
+def build_audit_trail(container: CoreServices) -> AuditTrail | None:
     """Return what seals the audit trail, or None where there is no secret key to seal with."""
     if container.settings.secret_key is None:
         return None
     return AuditTrail(container.database, secret_key(container.settings))
 
 
-def build_notices(container: Container) -> Notices | None:
+def build_notices(container: CoreServices) -> Notices | None:
     """Return what notifies people of open questions, or None where no webhook is configured.
 
     Raises ConfigurationError where there is no secret key to sign links with, and for an address

@@ -7,9 +7,10 @@ from typing import Any
 
 from celery.beat import Scheduler
 
-from celeriac.kit.guard import hide_memory
-from celeriac.services.keeper import MaintenanceRunner
-from celeriac.wiring import KEEPER_CONNECTIONS, Container, build, build_maintenance
+from celeriac.kit.child_bootstrap import hide_memory
+from celeriac.services.operations.keeper import MaintenanceRunner
+from celeriac.wiring.core import CoreServices, build
+from celeriac.wiring.keeper import KEEPER_CONNECTIONS, build_maintenance
 
 _TICK_SECONDS = 1.0
 
@@ -19,7 +20,7 @@ class Keeper(Scheduler):
 
     def __init__(self, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
         """Make the parts, unless Celery only wants to look at the class (`lazy`)."""
-        self._container: Container | None = None
+        self._container: CoreServices | None = None
         self._jobs = MaintenanceRunner([])
         super().__init__(*args, lazy=lazy, **kwargs)
 

@@ -14,13 +14,13 @@ import structlog
 from celery import Celery, signals
 from celery.worker import state
 
-from celeriac.adapters.celery_app import pool_refusal
+from celeriac.adapters.celery_queue import pool_refusal
 from celeriac.domain.errors import ConfigurationError
-from celeriac.kit.guard import hide_memory
+from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import flush
 from celeriac.settings import Settings
-from celeriac.wiring import build_runners
-from celeriac.worker.process import Closing, WorkerProcess
+from celeriac.wiring.core import build_runners
+from celeriac.worker.process import ShutdownState, WorkerProcess
 from celeriac.worker.status import ConsumerStatus
 from celeriac.worker.watch import ConsumerWatch
 
@@ -48,7 +48,7 @@ class Lifecycle:
 
     app: Celery
     settings: Settings
-    closing: Closing = field(default_factory=Closing)
+    closing: ShutdownState = field(default_factory=ShutdownState)
     consumer: ConsumerStatus = field(default_factory=ConsumerStatus)
     hostname: str = "worker"
     pool: str = "solo"

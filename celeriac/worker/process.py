@@ -16,13 +16,14 @@ import structlog
 from celery import Celery
 
 from celeriac.db import workers
-from celeriac.domain.execution import Message
+from celeriac.domain.executions.model import Message
 from celeriac.kit.ids import uuid7
-from celeriac.kit.process import raise_descriptor_limit
-from celeriac.services.attempt import StopReason
+from celeriac.kit.processes import raise_descriptor_limit
+from celeriac.services.executions.attempt import StopReason
 from celeriac.settings import Settings
 from celeriac.version import __version__
-from celeriac.wiring import build, build_machinery, worker_lock_seconds
+from celeriac.wiring.core import build
+from celeriac.wiring.worker import build_worker_runtime, worker_lock_seconds
 from celeriac.worker.reload import CodeWatch, end_worker
 from celeriac.worker.status import ConsumerStatus
 
@@ -34,7 +35,7 @@ _REPORT_SECONDS = 1.0
 """The shortest time between two reports, besides those of the heartbeat."""
 
 
-class Closing:
+class ShutdownState:
     """How far a worker is on its way down, shared with the children that it forks."""
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class WorkerProcess:
         self,
         settings: Settings,
         app: Celery,
-        closing: Closing,
+        closing: ShutdownState,
         consumer: ConsumerStatus,
         *,
         hostname: str,
@@ -98,7 +99,7 @@ class WorkerProcess:
             app=app,
             lock_seconds=worker_lock_seconds(settings),
         )
-        self._machinery = build_machinery(
+        self._machinery = build_worker_runtime(
             self._container, worker=f"{hostname}/{os.getpid()}", closing=lambda: closing.begun
         )
         self._me = psutil.Process()
@@ -146,7 +147,7 @@ class WorkerProcess:
         interval = self._settings.worker.heartbeat_seconds
         due = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
-            with _kept_alive("heartbeat"):
+            with _run_forever("heartbeat"):
                 if self._closing.draining:
                     self._hand_back()
                 if time.monotonic() >= due:
@@ -165,7 +166,7 @@ class WorkerProcess:
     def _write(self) -> None:
         """Store what the agents tell, some ten times a second."""
         while not self._ended.wait(self._settings.worker.event_flush_seconds):
-            with _kept_alive("notebook"):
+            with _run_forever("notebook"):
                 self._machinery.notebook.flush()
 
     @property
@@ -180,7 +181,7 @@ class WorkerProcess:
         """Notice changes of the code that agents run."""
         watch = CodeWatch(self._restart if self._settings.worker.reload else None)
         while not self._ended.wait(_CODE_SECONDS):
-            with _kept_alive("code-watch"):
+            with _run_forever("code-watch"):
                 watch.look()
 
     def _restart(self) -> None:
@@ -217,7 +218,7 @@ class WorkerProcess:
 
 
 @contextmanager
-def _kept_alive(thread: str) -> Iterator[None]:
+def _run_forever(thread: str) -> Iterator[None]:
     """Log what goes wrong in a round of a thread that the whole process hangs on, and go on."""
     try:
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from celeriac.agents.python.loaded import LOADED
+from celeriac.agents.python.functions import LOADED
 
 logger = structlog.get_logger(__name__)
 

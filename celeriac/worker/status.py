@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from celeriac.kit.jsontypes import dumps, loads
+from celeriac.kit.json_types import dumps, loads
 
 _SIZE = 128 * 1024
 _TIMES = struct.Struct("=ddQ")

@@ -5,7 +5,7 @@ from uuid import UUID
 from celery import current_app, shared_task
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK
-from celeriac.domain.execution import Message
+from celeriac.domain.executions.model import Message
 from celeriac.version import __version__
 
 _NO_LIMIT = 10 * 365 * 86_400

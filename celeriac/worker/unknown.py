@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from celeriac.adapters.celery_app import OWN_QUEUES
+from celeriac.adapters.celery_queue import OWN_QUEUES
 from celeriac.adapters.dropped import dropped_messages
 from celeriac.adapters.queue_search import bring_known_forward
 from celeriac.kit.backoff import grown

@@ -6,7 +6,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from celeriac.services.accounts import Accounts
 from tests.support.fleet import SECRET_KEY, Fleet
 from tests.support.servers import ValkeyServer

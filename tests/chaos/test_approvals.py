@@ -12,10 +12,10 @@ from starlette.routing import Route
 
 from celeriac import wire
 from celeriac.client import Client
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.states import Status
-from celeriac.domain.task import Limits
-from celeriac.kit.jsontypes import dumps
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import Limits
+from celeriac.kit.json_types import dumps
 from celeriac.services.accounts import Accounts
 from tests.support.fixtures import migrated_database
 from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
@@ -131,9 +131,9 @@ def test_asked_then_all_is_killed_and_answered_a_while_later(
         for execution_id, approval_id in asked.items():
             assert the_question(client, execution_id).id == approval_id, "it is the same question"
         wait_until(lambda: hook.links.keys() >= set(asked.values()), "people are told of all")
-        by_link = hook.links[asked[parked]]
+        get_by_link = hook.links[asked[parked]]
         form = {"decision": "approve", "value": "Monday"}
-        thanks = httpx.post(by_link, data=form, headers={"Accept": "text/html"}, timeout=30)
+        thanks = httpx.post(get_by_link, data=form, headers={"Accept": "text/html"}, timeout=30)
         assert "Thank you" in thanks.text
         for execution_id in in_place:
             client.approvals.answer(asked[execution_id], approved=True, value="Monday")

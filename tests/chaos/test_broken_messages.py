@@ -8,7 +8,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.broken_messages import broken_items, envelope, old_protocol_items
 from tests.support.celery_commands import inspect
 from tests.support.fleet import Fleet

@@ -2,16 +2,16 @@
 
 import pytest
 
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.budget import Budget
-from celeriac.domain.options import RunOptions
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import dumps
-from celeriac.services.agents import Agents, NewAgent
-from celeriac.services.budgets import Budgets
-from celeriac.services.submit import Request
-from celeriac.services.tasks import NewTask, Tasks
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import dumps
+from celeriac.services.budgets.manage import Budgets
+from celeriac.services.catalog.agents import Agents, NewAgent
+from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support.fleet import Fleet
 from tests.support.model_server import Exchange, ModelServer
 from tests.support.waiting import wait_until
@@ -37,7 +37,7 @@ def test_what_a_killed_worker_had_reserved_is_released(fleet: Fleet) -> None:
         options = RunOptions(budget=Budget(max_tokens=15))
         first = fleet.worker("w1", CELERIAC_PROVIDERS=providers)
         execution = container.submit.one(
-            fleet.actor, Request(task_id=task, options=options)
+            fleet.actor, SubmitRequest(task_id=task, options=options)
         ).execution_id
         wait_until(lambda: len(server.received) == 1, "the model was asked", within=30)
 

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from celeriac.adapters.redis_events import CANCEL_CHANNEL
-from celeriac.domain.states import Status
-from celeriac.kit.jsontypes import dumps
+from celeriac.domain.executions.states import Status
+from celeriac.kit.json_types import dumps
 from tests.support.fleet import Fleet
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until

@@ -7,13 +7,13 @@ from uuid import UUID
 import pytest
 
 from celeriac.db.approvals import ApprovalFilter
-from celeriac.domain.agent import ClaudeAgent
-from celeriac.domain.approval import Answer
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.services.agents import Agents, NewAgent
-from celeriac.services.approve import Approvals
-from celeriac.services.tasks import NewTask, Tasks
+from celeriac.domain.agents import ClaudeAgent
+from celeriac.domain.approvals import Answer
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.services.approvals.answer import Approvals
+from celeriac.services.catalog.agents import Agents, NewAgent
+from celeriac.services.catalog.tasks import NewTask, Tasks
 from tests.support import anthropic_scenes
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_processes import processes_of

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support import bad_consumer
 from tests.support.fleet import Fleet
 from tests.support.programs import Program

@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.execution import Message
-from celeriac.domain.states import Status
+from celeriac.domain.executions.model import Message
+from celeriac.domain.executions.states import Status
 from celeriac.services.ports import Envelope
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until

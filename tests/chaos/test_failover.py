@@ -10,19 +10,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.events import EventType
-from celeriac.domain.states import Status
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import Status
 from tests.support.fixtures import migrated_database
 from tests.support.fleet import SHORT_TIMES, Fleet, running_fleet
 from tests.support.outages import switch
 from tests.support.places import temporary_directory
 from tests.support.programs import Program
-from tests.support.servers import (
-    PostgresServer,
-    ValkeyServer,
-    running_postgres,
-    running_standby,
-)
+from tests.support.servers import PostgresServer, ValkeyServer, running_postgres, running_standby
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("B13", "F2")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 

@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.budget import Budget
-from celeriac.domain.options import RunOptions
-from celeriac.domain.states import Status
-from celeriac.services.submit import Request
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.states import Status
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support.fleet import SHORT_TIMES, Fleet
 from tests.support.outages import holding
 from tests.support.waiting import wait_until
@@ -26,7 +26,7 @@ def start(fleet: Fleet, *, budget: Budget | None = None) -> tuple[list[UUID], li
     fleet.beat()
     fleet.worker(slots=STUCK + 4)
     task = fleet.task("bill")
-    request = Request(
+    request = SubmitRequest(
         task_id=task,
         variables={"diary": str(fleet.diary), "gate": str(fleet.home / "other gate"), "model": "x"},
         options=RunOptions(budget=budget),

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.fixtures import migrated_database
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.places import temporary_directory

@@ -19,11 +19,11 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.accounts import Role
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import dumps
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import dumps
 from celeriac.services.accounts import Accounts
-from celeriac.services.submit import Request
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support import fleet_agents
 from tests.support.catalog import make_task
 from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
@@ -281,12 +281,12 @@ def test_what_was_stored_before_there_were_bounds_fails_clearly(
 ) -> None:
     fleet = world.fleet
     task = fleet.task("noop")
-    request = Request(task_id=task, delay_seconds=3_600)
+    request = SubmitRequest(task_id=task, delay_seconds=3_600)
     execution = fleet.container.submit.one(fleet.actor, request).execution_id
     with fleet.container.database.transaction() as connection:
         connection.execute(STORED, {"path": [field], "value": dumps(value), "id": task})
         connection.execute(DUE, {"id": execution})
-    fleet.container.dispatch.due()
+    fleet.container.dispatch.send_due()
     failed = fleet.wait_terminal([execution])[0]
     assert (failed.status, failed.error_code, failed.attempt) == (Status.FAILED, code, 1)
     assert fleet.get(world.held).status is Status.RUNNING

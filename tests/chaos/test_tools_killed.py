@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from celeriac.domain.agent import LlmAgent, McpServer
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import dumps
-from celeriac.services.agents import Agents, NewAgent
-from celeriac.services.tasks import NewTask, Tasks
+from celeriac.domain.agents import LlmAgent, McpServer
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import dumps
+from celeriac.services.catalog.agents import Agents, NewAgent
+from celeriac.services.catalog.tasks import NewTask, Tasks
 from tests.support.fleet import Fleet
 from tests.support.model_scenes import SCENES
 from tests.support.model_server import ModelServer

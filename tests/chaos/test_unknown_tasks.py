@@ -6,7 +6,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support import plain_tasks
 from tests.support.broken_messages import envelope
 from tests.support.celery_commands import library_user, run_python

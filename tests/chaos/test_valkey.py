@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.fleet import Fleet
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until

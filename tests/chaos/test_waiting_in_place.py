@@ -8,13 +8,11 @@ import pytest
 
 from celeriac.db import approvals
 from celeriac.db.approvals import ApprovalFilter
-from celeriac.db.executions import ExecutionFilter, find
-from celeriac.domain.approval import Answer, Approval
-from celeriac.domain.outcome import WaitingFor
-from celeriac.domain.retry import RetryPolicy
-from celeriac.domain.states import Status
-from celeriac.domain.task import Limits
-from celeriac.services.approve import Approvals
+from celeriac.db.executions.queries import ExecutionFilter, find
+from celeriac.domain.approvals import Answer, Approval
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.tasks import Limits, RetryPolicy
+from celeriac.services.approvals.answer import Approvals
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 

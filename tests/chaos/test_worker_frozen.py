@@ -2,7 +2,7 @@
 
 import pytest
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Connection, text
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.fleet import Fleet
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until

@@ -7,14 +7,15 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from celeriac.api.app import create_app
-from celeriac.api.protocol import SERVER_OPTIONS
+from celeriac.api.core.app import create_app
+from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.db import workers
 from celeriac.db.workers import WorkerReport
-from celeriac.domain.outcome import Completed
+from celeriac.domain.executions.model import Completed
 from celeriac.kit.ids import uuid7
 from celeriac.settings import Settings
-from celeriac.wiring import Container, build, build_accounts
+from celeriac.wiring.api import build_accounts
+from celeriac.wiring.core import CoreServices, build
 from tests.support.api import AGENT, EXECUTE, TASK, Asker
 from tests.support.asking import a_form, park
 from tests.support.http_server import serving
@@ -37,7 +38,7 @@ def container(
     valkey_server: ValkeyServer,
     migrated: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Container]:
+) -> Iterator[CoreServices]:
     """The shared parts on a database that the module's tests write to."""
     name = postgres_server.fresh_database(migrated)
     settings = Settings.load()
@@ -61,7 +62,7 @@ def container(
 
 
 @pytest.fixture(scope="module")
-def seeded(container: Container) -> Iterator[Seeded]:
+def seeded(container: CoreServices) -> Iterator[Seeded]:
     """The application with an agent, a task and one execution that has ended."""
     report = WorkerReport(
         id=uuid7(), hostname="celery@here", pid=1, pool="threads", slots=8, running=1,

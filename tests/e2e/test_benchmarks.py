@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.kit.jsontypes import loads
+from celeriac.kit.json_types import loads
 from tests.support.programs import REPOSITORY, scrubbed_environment
 
 _WITHIN_SECONDS = 300

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.kit.process import launch
+from celeriac.kit.processes import launch
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY, scrubbed_environment
 from tests.support.waiting import wait_until

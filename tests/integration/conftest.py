@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from celeriac.settings import Settings
-from celeriac.wiring import Container, build
+from celeriac.wiring.core import CoreServices, build
 from tests.support.servers import PostgresServer, ValkeyServer
 
 
@@ -33,7 +33,7 @@ def settings(
 
 
 @pytest.fixture
-def container(settings: Settings) -> Iterator[Container]:
+def container(settings: Settings) -> Iterator[CoreServices]:
     """The shared parts on a fresh database."""
     parts = build(settings, service="test", connections=10)
     yield parts

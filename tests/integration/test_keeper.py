@@ -11,20 +11,15 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from celeriac.db import executions
+from celeriac.db.executions import queries
 from celeriac.domain.errors import ConfigurationError
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
-from celeriac.services.keeper import MaintenanceJob, MaintenanceRunner
-from celeriac.services.submit import Request
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.states import Status
+from celeriac.services.executions.submit import SubmitRequest
+from celeriac.services.operations.keeper import MaintenanceJob, MaintenanceRunner
 from celeriac.settings import ApprovalSettings, RetentionSettings, Settings
-from celeriac.wiring import (
-    KEEPER_CONNECTIONS,
-    Container,
-    build,
-    build_maintenance,
-    build_notices,
-)
+from celeriac.wiring.core import CoreServices, build
+from celeriac.wiring.keeper import KEEPER_CONNECTIONS, build_maintenance, build_notices
 from tests.support.asking import a_question, park
 from tests.support.catalog import make_actor, make_task
 from tests.support.outages import holding
@@ -57,14 +52,16 @@ class Counted:
         return MaintenanceJob(name, 0.01, self)
 
 
-def test_the_keeper_removes_what_is_old_enough(container: Container) -> None:
+def test_the_keeper_removes_what_is_old_enough(container: CoreServices) -> None:
     """A few milliseconds are enough here."""
     settings = container.settings.model_copy(
         update={"retention": RetentionSettings(executions_days=1e-9)}
     )
     actor = make_actor(container.database)
     task = make_task(container.database, actor)
-    kept, old = (container.submit.one(actor, Request(task_id=task)).execution_id for _ in "ab")
+    kept, old = (
+        container.submit.one(actor, SubmitRequest(task_id=task)).execution_id for _ in "ab"
+    )
     finish(container, claim(container, old), Completed(None))
     workdir = settings.home / "work" / str(old)
     workdir.mkdir(parents=True)
@@ -77,24 +74,24 @@ def test_the_keeper_removes_what_is_old_enough(container: Container) -> None:
     assert not workdir.exists()
 
 
-def test_the_keeper_answers_what_nobody_answered(container: Container) -> None:
+def test_the_keeper_answers_what_nobody_answered(container: CoreServices) -> None:
     actor = make_actor(container.database)
     task = make_task(container.database, actor)
-    asking = container.submit.one(actor, Request(task_id=task)).execution_id
+    asking = container.submit.one(actor, SubmitRequest(task_id=task)).execution_id
     park(container, asking, a_question(on_expiry="fail", expires_seconds=0.001))
 
     by_name = {each.name: each for each in build_maintenance(container)}
     wait_until(by_name["expire_approvals"].work, "its time is over")
 
     with container.database.statement() as connection:
-        found = executions.get(connection, asking, owner=None)
+        found = queries.get(connection, asking, owner=None)
     assert found is not None
     assert (found.status, found.error_code) == (Status.FAILED, "approval_expired")
     assert "notify_of_approvals" not in by_name, "nobody is told without a webhook"
     assert by_name["withdraw_approvals"].work() == 0
 
 
-def test_links_are_sent_in_the_clear_to_no_webhook_outside(container: Container) -> None:
+def test_links_are_sent_in_the_clear_to_no_webhook_outside(container: CoreServices) -> None:
     with pytest.raises(ConfigurationError, match="must begin with https"):
         build_notices(
             replace(container, settings=with_webhook(container, "http://hooks.example.com"))
@@ -104,14 +101,14 @@ def test_links_are_sent_in_the_clear_to_no_webhook_outside(container: Container)
     )
 
 
-def with_webhook(container: Container, url: str) -> Settings:
+def with_webhook(container: CoreServices, url: str) -> Settings:
     approvals = ApprovalSettings(webhook=url, webhook_secret=SecretStr("s" * 16))
     return container.settings.model_copy(
         update={"approvals": approvals, "secret_key": SecretStr("k" * 32)}
     )
 
 
-def test_there_is_a_connection_for_each_job(container: Container) -> None:
+def test_there_is_a_connection_for_each_job(container: CoreServices) -> None:
     settings = with_webhook(container, "https://hooks.example.com")
     jobs = build_maintenance(replace(container, settings=settings))
     assert "notify_of_approvals" in {job.name for job in jobs}
@@ -168,11 +165,11 @@ def test_nothing_begins_after_the_end() -> None:
     assert counted.rounds == rounds
 
 
-def lost_execution(container: Container) -> UUID:
+def lost_execution(container: CoreServices) -> UUID:
     """Return an execution whose worker was lost long ago."""
     actor = make_actor(container.database)
     task = make_task(container.database, actor)
-    execution_id = container.submit.one(actor, Request(task_id=task)).execution_id
+    execution_id = container.submit.one(actor, SubmitRequest(task_id=task)).execution_id
     claim(container, execution_id)
     with container.database.statement() as connection:
         connection.execute(
@@ -182,7 +179,7 @@ def lost_execution(container: Container) -> UUID:
     return execution_id
 
 
-def waiting_for_locks(container: Container) -> int:
+def waiting_for_locks(container: CoreServices) -> int:
     with container.database.statement() as connection:
         query = text(
             "SELECT count(*) FROM pg_stat_activity"
@@ -193,7 +190,7 @@ def waiting_for_locks(container: Container) -> int:
 
 @pytest.mark.requirement("B13")
 def test_jobs_that_wait_for_locks_hold_up_neither_rescues_nor_sending(
-    container: Container,
+    container: CoreServices,
 ) -> None:
     """Tables that an operator has locked block the jobs that need them, and these alone."""
     lost = lost_execution(container)
@@ -206,7 +203,7 @@ def test_jobs_that_wait_for_locks_hold_up_neither_rescues_nor_sending(
 
     def status() -> tuple[Status, int]:
         with container.database.statement() as connection:
-            found = executions.get(connection, lost, owner=None)
+            found = queries.get(connection, lost, owner=None)
         assert found is not None
         return found.status, found.crash_count
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from celeriac.services.submit import Request
-from celeriac.wiring import Container
+from celeriac.services.executions.submit import SubmitRequest
+from celeriac.wiring.core import CoreServices
 from tests.support.catalog import make_actor, make_task
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 (_WAITING,) = re.findall(r"```sql\n(.*?);\n```", _PAGE, re.DOTALL)
 
 
-def test_what_waits_is_counted_by_queue(container: Container) -> None:
+def test_what_waits_is_counted_by_queue(container: CoreServices) -> None:
     for delay in (0.0, 0.0, 600.0):
         _submit(container, delay)
     with container.database.statement() as connection:
@@ -21,7 +21,9 @@ def test_what_waits_is_counted_by_queue(container: Container) -> None:
     assert [tuple(row) for row in rows] == [("task_execution", 2, 3)]
 
 
-def _submit(container: Container, delay_seconds: float) -> None:
+def _submit(container: CoreServices, delay_seconds: float) -> None:
     actor = make_actor(container.database)
-    request = Request(task_id=make_task(container.database, actor), delay_seconds=delay_seconds)
+    request = SubmitRequest(
+        task_id=make_task(container.database, actor), delay_seconds=delay_seconds
+    )
     container.submit.one(actor, request)

@@ -9,13 +9,13 @@ from uuid import UUID
 from celeriac.db import approvals
 from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
-from celeriac.domain.approval import Answer, Approval, ApprovalStatus, Question, QuestionKind
-from celeriac.domain.execution import Lease
-from celeriac.domain.outcome import Parked, WaitingFor
-from celeriac.services.approve import Approvals
-from celeriac.services.expire import Expire
-from celeriac.services.questions import Questions
-from celeriac.wiring import Container
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import Answer, Approval, Question
+from celeriac.domain.executions.model import Lease, Parked
+from celeriac.domain.executions.states import WaitingFor
+from celeriac.services.approvals.answer import Approvals
+from celeriac.services.approvals.ask import Expire, Questions
+from celeriac.wiring.core import CoreServices
 from tests.support.core import Core
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish
@@ -138,7 +138,7 @@ class InPlace:
             self._error = error
 
 
-def park(container: Container, execution_id: UUID | str, *questions: Question) -> None:
+def park(container: CoreServices, execution_id: UUID | str, *questions: Question) -> None:
     """Have a queued execution's first attempt ask, as its worker does."""
     asked = questions or (a_question(),)
     parked = Parked(WaitingFor.APPROVAL, "It asks.", questions=asked)

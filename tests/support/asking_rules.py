@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from celeriac.db import approvals
-from celeriac.domain.agent import OnExpiry
-from celeriac.domain.states import Status
+from celeriac.domain.agents import OnExpiry
+from celeriac.domain.executions.states import Status
 from tests.support.core_machine import CoreWorld, a_question
 
 index = st.integers(min_value=0, max_value=10_000)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from celeriac.domain.cassette import Cassette, Header, Interaction, Request, Response
+from celeriac.domain.cassettes import Cassette, Header, Interaction, Request, Response
 
 
 def asked(prompt: str, *, path: str = "/chat/completions", **more: Any) -> Request:

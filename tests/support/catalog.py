@@ -7,10 +7,10 @@ from uuid import UUID
 from celeriac.db import accounts
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agent import AgentSpec, PythonAgent
-from celeriac.domain.task import TaskSpec
-from celeriac.services.agents import Agents, NewAgent
-from celeriac.services.tasks import NewTask, Tasks
+from celeriac.domain.agents import AgentSpec, PythonAgent
+from celeriac.domain.tasks import TaskSpec
+from celeriac.services.catalog.agents import Agents, NewAgent
+from celeriac.services.catalog.tasks import NewTask, Tasks
 from tests.support import fleet_agents
 
 _numbers = count(1)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.json_types import JsonObject
 from tests.support.fleet import Fleet
 
 _SECONDS = 60

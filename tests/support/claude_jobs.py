@@ -6,11 +6,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from celeriac.adapters.memory import MemoryRunContext
-from celeriac.domain.agent import ClaudeAgent
-from celeriac.domain.options import NO_OPTIONS, RunOptions
-from celeriac.domain.session import Session, SessionStatus
-from celeriac.domain.task import Limits
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.domain.agents import ClaudeAgent
+from celeriac.domain.executions.model import NO_OPTIONS, RunOptions
+from celeriac.domain.sessions import Session, SessionStatus
+from celeriac.domain.tasks import Limits
+from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.ports import Job
 
 MODEL = "claude-test"

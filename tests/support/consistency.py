@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from celeriac.db.engine import Database
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from tests.support.replay import replay
 
 _FAULTS = {

@@ -12,25 +12,27 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryLiveEvents, MemoryTaskQueue
-from celeriac.db import answers, approvals, events, executions, transitions
+from celeriac.db import approvals
+from celeriac.db import approvals as answers
 from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
-from celeriac.db.transitions import Finished
-from celeriac.domain.approval import Answer, ApprovalStatus, Question, QuestionKind
-from celeriac.domain.events import Event
-from celeriac.domain.execution import Claim, Execution, Lease, Message
-from celeriac.domain.outcome import Outcome, Parked, WaitingFor
-from celeriac.domain.states import Status
-from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
-from celeriac.kit.jsontypes import JsonObject
-from celeriac.services.cancel import Cancel
-from celeriac.services.claim import ClaimAttempt
-from celeriac.services.dispatch import Dispatch
-from celeriac.services.expire import Expire
-from celeriac.services.finish import Finish
-from celeriac.services.plans import Plans
-from celeriac.services.recover import DatabaseView, Recover
-from celeriac.services.submit import Request, Submit
+from celeriac.db.executions import events, lifecycle, queries
+from celeriac.db.executions.lifecycle import Finished
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.executions.events import Event
+from celeriac.domain.executions.model import Claim, Execution, Lease, Message, Outcome, Parked
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
+from celeriac.kit.json_types import JsonObject
+from celeriac.services.approvals.ask import Expire
+from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.rescue import DatabaseView, Recover
+from celeriac.services.executions.run import ClaimAttempt
+from celeriac.services.executions.stop import Cancel
+from celeriac.services.executions.submit import Submit, SubmitRequest
 from tests.support.catalog import make_actor, make_task
 from tests.support.consistency import assert_consistent
 
@@ -82,7 +84,7 @@ class Core:
     def start_afresh(self) -> None:
         """Go on as another process would, which knows nothing of a broker that was away."""
         self.dispatch = Dispatch(self.database, self.queue, self.live)
-        self.submit = Submit(self.database, Plans(self.database), self.dispatch)
+        self.submit = Submit(self.database, SpecCache(self.database), self.dispatch)
 
     # steps
 
@@ -92,11 +94,13 @@ class Core:
 
     def pending_many(self, variables: Sequence[JsonObject]) -> Sequence[UUID]:
         """Submit executions that aren't sent yet."""
-        return self.submit.many(self.actor, Request(task_id=self.task), variables).execution_ids
+        return self.submit.many(
+            self.actor, SubmitRequest(task_id=self.task), variables
+        ).execution_ids
 
     def queued(self) -> UUID:
         """Submit one execution and send it."""
-        return self.submit.one(self.actor, Request(task_id=self.task)).execution_id
+        return self.submit.one(self.actor, SubmitRequest(task_id=self.task)).execution_id
 
     def message(self, execution_id: UUID) -> Message:
         """Return the message that would claim the execution as it is now."""
@@ -114,7 +118,7 @@ class Core:
 
     def claim_again(self, claim: Claim) -> Claim:
         """Send an execution that became pending again, and claim it."""
-        self.dispatch.due()
+        self.dispatch.send_due()
         again = self.claim(self.message(claim.lease.execution_id))
         assert again is not None, "nobody else can have it"
         return again
@@ -141,23 +145,23 @@ class Core:
         """Answer a question; return whether that was still possible, and what goes on by it."""
         with self.database.transaction() as connection:
             done = answers.answer(connection, approval_id, Answer(approved=True, by="ada"))
-            return done, transitions.resume_answered(connection, [execution_id])
+            return done, lifecycle.resume_answered(connection, [execution_id])
 
     def expire(self) -> int:
         """Do what the keeper does about questions that nobody answers."""
-        return Expire(self.database, self.live).overdue(LIMIT)
+        return Expire(self.database, self.live).expire_overdue(LIMIT)
 
     def resume(self) -> int:
         """Do what the keeper does about those that have waited long enough."""
-        return self.recover.waited_enough(LIMIT)
+        return self.recover.resume_due(LIMIT)
 
     def rescue(self) -> int:
         """Do what the keeper does about lost workers."""
-        return self.recover.lost_workers(LIMIT)
+        return self.recover.rescue_lost_workers(LIMIT)
 
     def resend(self) -> int:
         """Do what the keeper does about lost messages."""
-        return self.recover.lost_messages(older_than=RESEND_SECONDS, limit=LIMIT)
+        return self.recover.requeue_lost_messages(older_than=RESEND_SECONDS, limit=LIMIT)
 
     def lose_messages(self) -> int:
         """Empty the broker; return how many messages that were."""
@@ -175,7 +179,7 @@ class Core:
         """Put a queued execution back, as after a failed publication."""
         with self.database.statement() as connection:
             address = self.get(execution_id).celery_task_id or str(uuid4())
-            return transitions.unqueue(connection, [address], delay=0, reason="test")
+            return lifecycle.unqueue(connection, [address], delay=0, reason="test")
 
     # what the database has
 
@@ -193,7 +197,7 @@ class Core:
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.database.statement() as connection:
-            found = executions.get(connection, execution_id, owner=None)
+            found = queries.get(connection, execution_id, owner=None)
         assert found is not None, f"{execution_id} is lost"
         return found
 

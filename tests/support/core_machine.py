@@ -9,31 +9,32 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryTaskQueue
-from celeriac.db import leases
 from celeriac.db.engine import Database
-from celeriac.db.leases import Notes
-from celeriac.db.transitions import Turn
-from celeriac.domain.agent import OnExpiry
-from celeriac.domain.approval import Question, QuestionKind
+from celeriac.db.executions import leases
+from celeriac.db.executions.leases import PendingWrites
+from celeriac.db.executions.lifecycle import NextClaim
+from celeriac.domain.agents import OnExpiry
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Question
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.execution import Claim, Message
-from celeriac.domain.outcome import (
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import (
+    Claim,
     Completed,
     Failed,
     Failure,
     HandedBack,
+    Message,
     Outcome,
     Parked,
     Retry,
     Stopped,
-    WaitingFor,
 )
-from celeriac.domain.states import Status
-from celeriac.domain.task import DEFAULT_QUEUE, TaskSpec
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
 from celeriac.domain.usage import ModelCall
-from celeriac.services.finish import Finish
-from celeriac.services.plans import Plans
+from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.executions.finish import Finish
 from celeriac.services.ports import Envelope
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
@@ -156,7 +157,7 @@ class CoreWorld(RuleBasedStateMachine):
         """Claims of workers that have vanished, or that have ended already."""
         self.told: Counter[UUID] = Counter()
         """How many batches were stored under each token."""
-        self.plans = Plans(database)
+        self.plans = SpecCache(database)
         self.rows: dict[UUID, Row] = {}
         self.ended: dict[UUID, Row] = {}
 
@@ -192,7 +193,7 @@ class CoreWorld(RuleBasedStateMachine):
             self.core.resume()
             self.core.expire()
             self.core.pass_time(60.0)
-            while self.core.dispatch.due():
+            while self.core.dispatch.send_due():
                 while (envelope := self.queue.take(DEFAULT_QUEUE)) is not None:
                     claim = self.core.claim(envelope.message)
                     if claim is not None:
@@ -248,7 +249,7 @@ class CoreWorld(RuleBasedStateMachine):
     def record(self, claims: Sequence[Claim], *, losses: int, late: int) -> None:
         """Store a batch of each claim, sent again until an answer comes: stored exactly once."""
         batches = [
-            Notes(
+            PendingWrites(
                 claim.lease,
                 [NewEvent(EventType.CUSTOM), NewEvent(EventType.MESSAGE)],
                 [ModelCall("p", "m", 1, 1)],
@@ -269,11 +270,11 @@ class CoreWorld(RuleBasedStateMachine):
                 was.message_count + 1, was.model_call_count + 1, was.input_tokens + 1,
             )  # fmt: skip
 
-    def _sent_until_answered(self, batches: Sequence[Notes]) -> set[UUID]:
+    def _sent_until_answered(self, batches: Sequence[PendingWrites]) -> set[UUID]:
         while True:
             try:
                 with self.forgetful.statement() as connection:
-                    stored = leases.record(connection, batches)
+                    stored = leases.store_batch(connection, batches)
             except DatabaseUnavailableError:
                 continue
             return stored
@@ -284,7 +285,7 @@ class CoreWorld(RuleBasedStateMachine):
         if row.cancelling and wanted in {Status.PENDING, Status.WAITING}:
             wanted = Status.CANCELLED
         self.forgetful.losses, self.forgetful.late = losses, late
-        taking: Any = Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS) if turn else None
+        taking: Any = NextClaim(DEFAULT_QUEUE, "w", LEASE_SECONDS) if turn else None
         finished = Finish(self.forgetful, self.core.live)(claim, outcome, (), taking)
         self.forgetful.settle()
         taken = None

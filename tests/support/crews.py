@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 
 from celeriac.agents.crewai.venv import CrewVenv, State
-from celeriac.domain.agent import CrewaiAgent, CrewGraph
-from celeriac.domain.task import Limits
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.domain.agents import CrewaiAgent, CrewGraph
+from celeriac.domain.tasks import Limits
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.ports import Job
 from tests.support.programs import REPOSITORY
 

@@ -6,22 +6,21 @@ from uuid import UUID
 
 from celeriac.adapters.memory import MemoryRunner, MemoryRunners
 from celeriac.db.engine import Database
-from celeriac.domain.agent import RunnerName
-from celeriac.domain.outcome import Parked
-from celeriac.domain.task import DEFAULT_QUEUE
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.domain.agents import RunnerName
+from celeriac.domain.executions.model import Parked
+from celeriac.domain.tasks import DEFAULT_QUEUE
+from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
-from celeriac.services.active import ActiveAttempts
-from celeriac.services.claim import ClaimAttempt
-from celeriac.services.elsewhere import OtherWorkers
-from celeriac.services.execute import Execute, Parts
-from celeriac.services.finish import Finish
-from celeriac.services.heartbeat import Heartbeat
-from celeriac.services.notebook import Notebook
-from celeriac.services.plans import Plans
+from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.executions.attempt import AttemptRegistry
+from celeriac.services.executions.event_writer import EventWriter
+from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.other_workers import OtherWorkers
+from celeriac.services.executions.rescue import Heartbeat
+from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDependencies
 from celeriac.services.ports import Job, RunContext
-from celeriac.services.reporting import Reporting
+from celeriac.services.reports import ReportQueue
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.spending import backing_of
 
@@ -41,12 +40,12 @@ class Worker:
     ) -> None:
         used = database or core.database
         self.core = core
-        self.active = ActiveAttempts()
-        self.notebook = Notebook(used, self.active, core.live)
+        self.active = AttemptRegistry()
+        self.notebook = EventWriter(used, self.active, core.live)
         self.heartbeat = Heartbeat(used, self.active, lease_seconds=LEASE_SECONDS)
-        self.reporting = Reporting(lambda _: None)
-        self.parts = Parts(
-            plans=Plans(used),
+        self.reporting = ReportQueue(lambda _: None)
+        self.parts = ExecutorDependencies(
+            plans=SpecCache(used),
             claim=ClaimAttempt(used, worker="w", lease_seconds=LEASE_SECONDS),
             finish=Finish(used, core.live),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
@@ -72,7 +71,7 @@ class Worker:
     def drain(self) -> int:
         """Send what is due and run all messages there are; return how many were run."""
         count = 0
-        while self.core.dispatch.due():
+        while self.core.dispatch.send_due():
             while (envelope := self.core.queue.take(DEFAULT_QUEUE)) is not None:
                 count += self.execute(envelope.message)
         return count

@@ -9,24 +9,24 @@ from uuid import UUID
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from celeriac.adapters.celery_app import QUEUES
-from celeriac.db import events, executions
-from celeriac.domain.events import Event
-from celeriac.domain.execution import Execution
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import JsonObject, dumps
-from celeriac.services.patience import patiently
-from celeriac.services.submit import Request, Submitted
+from celeriac.adapters.celery_queue import QUEUES
+from celeriac.db.executions import events, queries
+from celeriac.domain.executions.events import Event
+from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import JsonObject, dumps
+from celeriac.services.executions.submit import SubmitRequest, Submitted
+from celeriac.services.retrying import patiently
 from celeriac.settings import Settings
-from celeriac.wiring import Container, build
+from celeriac.wiring.core import CoreServices, build
 from tests.support import fleet_agents
 from tests.support.catalog import make_actor, make_task
 from tests.support.consistency import assert_consistent
 from tests.support.programs import Program, scrubbed_environment
 from tests.support.waiting import wait_until
 
-API_FACTORY = "celeriac.api.factory:from_environment"
+API_FACTORY = "celeriac.api.core.app:from_environment"
 SECRET_KEY = "a key of tests alone: 0123456789abcdef"
 
 SHORT_TIMES = {
@@ -63,7 +63,7 @@ class Fleet:
             }
         )
         self.settings = settings
-        self.container: Container = build(settings, service="test", connections=4)
+        self.container: CoreServices = build(settings, service="test", connections=4)
         self.actor = make_actor(self.container.database)
         self.notes = home / "open-to-agents"
         """A directory where agents may write, whoever they run as."""
@@ -159,11 +159,13 @@ class Fleet:
 
     def submitted(self, task: UUID, **variables: Any) -> Submitted:
         """Submit one execution and return what a client would be told."""
-        return self.container.submit.one(self.actor, Request(task_id=task, variables=variables))
+        return self.container.submit.one(
+            self.actor, SubmitRequest(task_id=task, variables=variables)
+        )
 
     def batch(self, task: UUID, variables: Sequence[JsonObject]) -> Sequence[UUID]:
         """Submit many executions at once; the keeper sends them."""
-        request = Request(task_id=task)
+        request = SubmitRequest(task_id=task)
         return self.container.submit.many(self.actor, request, variables).execution_ids
 
     def open_gate(self) -> None:
@@ -199,7 +201,7 @@ class Fleet:
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.container.database.statement() as connection:
-            found = executions.get(connection, execution_id, owner=None)
+            found = queries.get(connection, execution_id, owner=None)
         assert found is not None, f"{execution_id} is lost"
         return found
 

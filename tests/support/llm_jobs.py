@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.outcome import Completed, Parked
-from celeriac.domain.session import Session, SessionStatus
-from celeriac.domain.task import Limits
-from celeriac.kit.jsontypes import JsonObject, JsonValue
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.executions.model import Completed, Parked
+from celeriac.domain.sessions import Session, SessionStatus
+from celeriac.domain.tasks import Limits
+from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.ports import Job
 
 TICKET_SCHEMA: JsonObject = {

@@ -7,11 +7,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.child.run import LogRelay
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.servers import StdioServer, ToolServers
-from celeriac.domain.agent import McpServer
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.domain.agents import McpServer
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext
 

@@ -8,22 +8,23 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from celeriac.db import executions
 from celeriac.db.approvals import ApprovalFilter
+from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.approval import Answer, Approval, ApprovalStatus
-from celeriac.domain.execution import Execution, Message
-from celeriac.domain.options import NO_OPTIONS, RunOptions
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.services.agents import Agents, NewAgent
-from celeriac.services.approve import Approvals
-from celeriac.services.budgets import Budgets
-from celeriac.services.submit import Request
-from celeriac.services.tasks import NewTask, Tasks
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.approval_states import ApprovalStatus
+from celeriac.domain.approvals import Answer, Approval
+from celeriac.domain.executions.model import NO_OPTIONS, Execution, Message, RunOptions
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.services.approvals.answer import Approvals
+from celeriac.services.budgets.manage import Budgets
+from celeriac.services.catalog.agents import Agents, NewAgent
+from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.executions.submit import SubmitRequest
 from celeriac.settings import ProviderSettings, Settings
-from celeriac.wiring import Container, Machinery, build, build_machinery
+from celeriac.wiring.core import CoreServices, build
+from celeriac.wiring.worker import WorkerRuntime, build_worker_runtime
 from tests.support.catalog import make_actor
 from tests.support.model_server import ModelServer, Scene
 
@@ -34,7 +35,9 @@ SLOTS = 50
 class ModelWorker:
     """Runs executions of `llm` tasks in threads, with the real pipeline and servers."""
 
-    def __init__(self, container: Container, machinery: Machinery, server: ModelServer) -> None:
+    def __init__(
+        self, container: CoreServices, machinery: WorkerRuntime, server: ModelServer
+    ) -> None:
         self.container = container
         self.machinery = machinery
         self.server = server
@@ -52,12 +55,12 @@ class ModelWorker:
 
     def submit(self, task: UUID, count: int, options: RunOptions = NO_OPTIONS) -> Sequence[UUID]:
         """Submit executions of a task."""
-        request = Request(task_id=task, options=options)
+        request = SubmitRequest(task_id=task, options=options)
         return self.container.submit.many(self.actor, request, [{}] * count).execution_ids
 
     def work(self) -> None:
         """Send what is due, and run all that is queued at once."""
-        while self.container.dispatch.due():
+        while self.container.dispatch.send_due():
             pass
         with self.container.database.statement() as connection:
             query = text("SELECT id, attempt FROM executions WHERE status = 'queued'")
@@ -70,7 +73,7 @@ class ModelWorker:
         with self.container.database.statement() as connection:
             connection.execute(text("UPDATE executions SET waiting_until = now()"
                                     " WHERE waiting_until IS NOT NULL"))  # fmt: skip
-        self.container.recover.waited_enough(1000)
+        self.container.recover.resume_due(1000)
 
     def go_on(self) -> None:
         """Work, and let the time pass that others wait for."""
@@ -90,7 +93,7 @@ class ModelWorker:
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.container.database.statement() as connection:
-            found = executions.get(connection, execution_id, owner=None)
+            found = queries.get(connection, execution_id, owner=None)
         assert found is not None, f"{execution_id} is lost"
         return found
 
@@ -121,7 +124,7 @@ def model_workers(
             changed = common.model_copy(update=more)
             container = build(changed, service="test", connections=12)
             stack.callback(container.close)
-            machinery = build_machinery(container, worker="test@worker", closing=lambda: False)
+            machinery = build_worker_runtime(container, worker="test@worker", closing=lambda: False)
             stack.callback(machinery.close)
             return ModelWorker(container, machinery, server)
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from celeriac.kit.jsontypes import JsonObject, loads
-from celeriac.kit.process import ProcessIdentity, identify, launch, send_signal, terminate_group
+from celeriac.kit.json_types import JsonObject, loads
+from celeriac.kit.processes import ProcessIdentity, identify, launch, send_signal, terminate_group
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from celeriac.domain.events import EventType
-from celeriac.domain.states import TRANSITIONS, Status, Transition
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import TRANSITIONS, Status, Transition
 
 _TRANSITIONS = {
     EventType.QUEUED: Transition.QUEUE,

@@ -6,10 +6,10 @@ from typing import Any
 from uuid import uuid4
 
 from celeriac.adapters.memory import MemoryRunContext
-from celeriac.domain.agent import AgentSpec, CommandAgent, PythonAgent
-from celeriac.domain.events import EventType
-from celeriac.domain.task import Limits
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.domain.agents import AgentSpec, CommandAgent, PythonAgent
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.tasks import Limits
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.ports import Job
 
 FUNCTIONS = "tests.support.agent_functions"

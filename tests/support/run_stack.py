@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from celeriac.embedded.errors import EmbeddedError
+from celeriac.embedded.output import Terminal
 from celeriac.embedded.stack import Stack, StackOptions
-from celeriac.embedded.terminal import Terminal
 
 FAILED = 3
 

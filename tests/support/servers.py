@@ -12,9 +12,8 @@ import psutil
 import psycopg
 import redis
 
-from celeriac.embedded.cluster import ENVIRONMENT
 from celeriac.embedded.home import Home
-from celeriac.embedded.postgres import Postgres
+from celeriac.embedded.postgres import ENVIRONMENT, Postgres
 from celeriac.embedded.process import ManagedProcess, run_to_end
 from celeriac.embedded.service_user import give_directory
 from celeriac.embedded.spec import ProcessSpec

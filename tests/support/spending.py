@@ -10,21 +10,19 @@ from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.adapters.memory_rates import MemoryRateLimiter
 from celeriac.db import budgets
 from celeriac.db.engine import Database
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.budget import Budget
-from celeriac.domain.execution import Claim
-from celeriac.domain.rate import Rate
-from celeriac.domain.task import Limits
-from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import Claim
+from celeriac.domain.tasks import Limits
+from celeriac.domain.usage import CallEstimate, ModelCall, Rate, Reservation
 from celeriac.kit.threads import Threads
-from celeriac.services.admission import Admission
-from celeriac.services.backing import Backing
-from celeriac.services.budget_book import BudgetBook
-from celeriac.services.conversations import Conversations
+from celeriac.services.approvals.ask import Questions
+from celeriac.services.budgets.admission import Admission, ProviderLimits
+from celeriac.services.budgets.ledger import BudgetLedger
+from celeriac.services.cassettes import CassetteStore
+from celeriac.services.executions.attempt import AttemptServices
 from celeriac.services.ports import Job, RateLimiter
-from celeriac.services.provider_limits import ProviderLimits
-from celeriac.services.questions import Questions
-from celeriac.services.tapes import Tapes
+from celeriac.services.sessions import SessionStore
 from tests.support.core import Core
 
 
@@ -38,16 +36,16 @@ def admission_of(
         limiter or MemoryRateLimiter(), rates or {}, database, Threads("rates", 2)
     )
     live = MemoryLiveEvents()
-    return Admission(limits, BudgetBook(database, Questions(database, live), live))
+    return Admission(limits, BudgetLedger(database, Questions(database, live), live))
 
 
-def backing_of(database: Database) -> Backing:
+def backing_of(database: Database) -> AttemptServices:
     """Return what stands behind the attempts of a process."""
-    return Backing(
+    return AttemptServices(
         admission=admission_of(database),
-        conversations=Conversations(database),
+        conversations=SessionStore(database),
         questions=Questions(database, MemoryLiveEvents()),
-        tapes=Tapes(database),
+        tapes=CassetteStore(database),
     )
 
 
@@ -69,9 +67,9 @@ def job_of(claim: Claim, budget: Budget | None = None) -> Job:
     )
 
 
-def planned(tokens: int = 10, cost: str | None = "0.01") -> PlannedCall:
+def planned(tokens: int = 10, cost: str | None = "0.01") -> CallEstimate:
     """Return a call that is about to be made."""
-    return PlannedCall("test", "model", tokens, 0, None if cost is None else Decimal(cost))
+    return CallEstimate("test", "model", tokens, 0, None if cost is None else Decimal(cost))
 
 
 def made(tokens: int = 10, cost: str | None = "0.01") -> ModelCall:
@@ -91,13 +89,18 @@ class Spending:
         return Spending(self.core)
 
     async def admit(
-        self, claim: Claim, call: PlannedCall, *, budget: Budget | None = None, park: bool = True
-    ) -> Ticket | None:
+        self, claim: Claim, call: CallEstimate, *, budget: Budget | None = None, park: bool = True
+    ) -> Reservation | None:
         """Ask leave for a call."""
         return await self.admission.admit(claim.lease, job_of(claim, budget), call, may_park=park)
 
     async def charge(
-        self, claim: Claim, call: ModelCall, ticket: Ticket | None, *, budget: Budget | None = None
+        self,
+        claim: Claim,
+        call: ModelCall,
+        ticket: Reservation | None,
+        *,
+        budget: Budget | None = None,
     ) -> None:
         """Charge a call."""
         await self.admission.charge(claim.lease, job_of(claim, budget), call, ticket)

@@ -5,20 +5,20 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from celeriac.db import leases, sessions
-from celeriac.db.leases import Notes
-from celeriac.domain.events import NewEvent
-from celeriac.domain.execution import Claim, Message
-from celeriac.domain.outcome import Outcome
-from celeriac.domain.session import SessionStatus
-from celeriac.domain.states import Status
+from celeriac.db import sessions
+from celeriac.db.executions import leases
+from celeriac.db.executions.leases import PendingWrites
+from celeriac.domain.executions.events import NewEvent
+from celeriac.domain.executions.model import Claim, Message, Outcome
+from celeriac.domain.executions.states import Status
+from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.usage import ModelCall
-from celeriac.services.claim import ClaimAttempt
-from celeriac.services.finish import Finish
-from celeriac.wiring import Container
+from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.run import ClaimAttempt
+from celeriac.wiring.core import CoreServices
 
 
-def claim(container: Container, execution_id: UUID | str, *, attempt: int = 0) -> Claim:
+def claim(container: CoreServices, execution_id: UUID | str, *, attempt: int = 0) -> Claim:
     """Claim a queued execution, as a worker does that got its message."""
     claiming = ClaimAttempt(container.database, worker="test-worker", lease_seconds=60)
     claimed = claiming(Message(UUID(str(execution_id)), attempt))
@@ -28,7 +28,7 @@ def claim(container: Container, execution_id: UUID | str, *, attempt: int = 0) -
 
 
 def tell(
-    container: Container,
+    container: CoreServices,
     claimed: Claim,
     events: Sequence[NewEvent] = (),
     *,
@@ -38,13 +38,13 @@ def tell(
     with container.database.statement() as connection:
         query = text("SELECT batch_no + 1 FROM executions WHERE id = :id")
         number = connection.execute(query, {"id": claimed.lease.execution_id}).scalar_one()
-        notes = Notes(claimed.lease, events=list(events), calls=list(calls), number=number)
-        written = leases.record(connection, [notes])
+        notes = PendingWrites(claimed.lease, events=list(events), calls=list(calls), number=number)
+        written = leases.store_batch(connection, [notes])
     assert written, "the lease must be held"
     container.live.changed([claimed.lease.execution_id])
 
 
-def begin_session(container: Container, claimed: Claim, *, runner: str = "llm") -> UUID:
+def begin_session(container: CoreServices, claimed: Claim, *, runner: str = "llm") -> UUID:
     """Make a session for a running attempt, as its runner does."""
     with container.database.statement() as connection:
         made = sessions.begin(connection, claimed.lease, runner=runner, parent_id=None)
@@ -57,7 +57,7 @@ def begin_session(container: Container, claimed: Claim, *, runner: str = "llm") 
 
 
 def finish(
-    container: Container, claimed: Claim, outcome: Outcome, *, has_session: bool = False
+    container: CoreServices, claimed: Claim, outcome: Outcome, *, has_session: bool = False
 ) -> Status:
     """Write how the attempt ended."""
     finishing = Finish(container.database, container.live)

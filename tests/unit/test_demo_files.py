@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from celeriac.api.schemas.catalog import NewAgent, NewTask
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.prompt import compiled
-from celeriac.domain.schema import check_schema, check_variables
+from celeriac.api.v1.schemas.catalog import NewAgent, NewTask
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.prompts import compiled
+from celeriac.domain.schemas import check_schema, check_variables
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 INPUTS = sorted((DEMO / "inputs").glob("*.txt"))

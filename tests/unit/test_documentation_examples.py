@@ -18,11 +18,11 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from celeriac.agents.pricing import Prices
-from celeriac.domain.agent import AgentSpec, ApprovalPolicy
-from celeriac.domain.agent.crew import CrewGraph
-from celeriac.domain.cassette import parse
-from celeriac.domain.prompt import Prompt
+from celeriac.agents.models import Prices
+from celeriac.domain.agents import AgentSpec, ApprovalPolicy
+from celeriac.domain.agents.crews import CrewGraph
+from celeriac.domain.cassettes import parse
+from celeriac.domain.prompts import Prompt
 from celeriac.wire.base import Problem
 from tests.support.docs import Block, check_command, command_lines, examples
 from tests.support.docs_plan import EXEMPT, FILLED, RUN

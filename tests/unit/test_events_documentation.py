@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from celeriac.domain.events import TERMINAL_EVENTS, EventType
+from celeriac.domain.executions.events import TERMINAL_EVENTS, EventType
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 

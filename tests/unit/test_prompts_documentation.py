@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from celeriac.domain.agent.crew.faults import MAX_CREW_TEMPLATES
-from celeriac.domain.prompt import BATCH_WORK, MAX_LOOP_ROUNDS, MAX_RENDERED_CHARACTERS, MAX_WORK
-from celeriac.domain.prompt.filters import FILTERS, MAX_PRECISION, MAX_TRIMMED, TESTS
-from celeriac.domain.prompt.language import MAX_DEPTH, MAX_NODES, MAX_TOKENS, METHODS
-from celeriac.domain.schema import MAX_SCHEMA_BYTES
-from celeriac.domain.schema.cost import MAX_IN_PLACE, MAX_NESTING, MAX_PATTERNS, MAX_STEPS
-from celeriac.domain.task import MAX_PROMPT_TEMPLATE
+from celeriac.domain.agents.crews import MAX_CREW_TEMPLATES
+from celeriac.domain.prompts import BATCH_WORK, MAX_LOOP_ROUNDS, MAX_RENDERED_CHARACTERS, MAX_WORK
+from celeriac.domain.prompts.filters import FILTERS, MAX_PRECISION, MAX_TRIMMED, TESTS
+from celeriac.domain.prompts.language import MAX_DEPTH, MAX_NODES, MAX_TOKENS, METHODS
+from celeriac.domain.schemas import MAX_SCHEMA_BYTES
+from celeriac.domain.schemas.cost import MAX_IN_PLACE, MAX_NESTING, MAX_PATTERNS, MAX_STEPS
+from celeriac.domain.tasks import MAX_PROMPT_TEMPLATE
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from celeriac.domain.states import TERMINAL, TRANSITIONS, Status
+from celeriac.domain.executions.states import TERMINAL, TRANSITIONS, Status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "states.md").read_text()
 DRAWN = re.findall(r"^    (\w+|\[\*\]) --> (\w+|\[\*\])(?:: (.+))?$", PAGE, re.MULTILINE)

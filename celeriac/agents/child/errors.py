@@ -20,8 +20,8 @@ from celeriac.domain.errors import (
     SoftTimeLimit,
     VariablesInvalidError,
 )
-from celeriac.kit.guard import CANNOT_EXECUTE, CANNOT_GUARD, GUARD_FAULTS
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.child_bootstrap import CANNOT_EXECUTE, CANNOT_GUARD, GUARD_FAULTS
+from celeriac.kit.json_types import JsonValue
 
 _REPORTABLE: dict[str, type[CeleriacError]] = {
     error.code: error

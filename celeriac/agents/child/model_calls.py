@@ -6,11 +6,11 @@ from decimal import Decimal
 
 from celeriac.agents.base import emit_clipped
 from celeriac.agents.child.protocol import AdmitMessage, ReleaseMessage, UsageMessage
-from celeriac.agents.pricing import Tokens
-from celeriac.domain.budget_room import MIN_ANSWER_TOKENS
+from celeriac.agents.models import Tokens
+from celeriac.domain.budgets import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import ChildProtocolError
-from celeriac.domain.usage import ModelCall, PlannedCall, Ticket
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.domain.usage import CallEstimate, ModelCall, Reservation
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.ports import RunContext
 
 Price = Callable[[str, str, Tokens], Decimal | None]
@@ -35,7 +35,7 @@ class ModelCalls:
         """Ask and charge `context`; `price` says what the child leaves open."""
         self._context = context
         self._price = price
-        self._under_way: dict[str, tuple[PlannedCall, Ticket | None]] = {}
+        self._under_way: dict[str, tuple[CallEstimate, Reservation | None]] = {}
 
     async def admit(self, message: AdmitMessage) -> JsonObject:
         """Wait for leave and return the reply.
@@ -54,12 +54,12 @@ class ModelCalls:
         limit = {} if clip is None else {"output_tokens": clip.output_tokens}
         return {"type": "admitted", "id": message.id, **limit}
 
-    def _planned(self, message: AdmitMessage) -> PlannedCall:
+    def _planned(self, message: AdmitMessage) -> CallEstimate:
         def price(tokens: Tokens) -> Decimal | None:
             return self._price(message.provider, message.model, tokens)
 
         most = Tokens(input=message.input_tokens, output=message.output_tokens)
-        planned = PlannedCall(
+        planned = CallEstimate(
             provider=message.provider,
             model=message.model,
             input_tokens=most.input,

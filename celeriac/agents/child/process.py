@@ -3,6 +3,8 @@
 It leads its own session, dies with its worker whatever happens to that, keeps to its resource
 limits, sees only the environment it is given, and takes with it, when it ends, whatever it
 started. Linux 5.3 or later (pidfds).
+
+What a worker lets its child processes see, and whom they run as.
 """
 
 import asyncio
@@ -11,30 +13,31 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 from uuid import uuid4
 
-from celeriac.agents.child.lines import LineSplitter
 from celeriac.agents.child.protocol import (
     MAX_LINE_BYTES,
     ChildMessage,
+    LineSplitter,
     LogMessage,
     encode_line,
     parse_line,
 )
-from celeriac.domain.errors import ChildProtocolError
-from celeriac.kit.jsontypes import JsonObject
-from celeriac.kit.process import (
+from celeriac.domain.environment import FIELD, EnvironmentRule
+from celeriac.domain.errors import AgentMisconfiguredError, ChildProtocolError
+from celeriac.kit.json_types import JsonObject
+from celeriac.kit.loop import run_shielded
+from celeriac.kit.processes import (
     ProcessIdentity,
     ResourceLimits,
     guarded_command,
     identify,
     terminate_group_async,
 )
-from celeriac.kit.shielding import despite_cancellation
 from celeriac.kit.threads import PROCESSES
 from celeriac.kit.users import OURSELVES, ChildUser
 
@@ -106,7 +109,7 @@ class ChildProcess:
             yield child
         finally:
             try:
-                await despite_cancellation(child._end())
+                await run_shielded(child._end())
             finally:
                 os.close(writer)  # should anything be left of the group, this kills it
 
@@ -281,11 +284,11 @@ async def _started(
         return popen
 
     try:
-        return await despite_cancellation(start())
+        return await run_shielded(start())
     except BaseException:
         os.close(writer)  # by that the kernel ends what was started
         if popen is not None:
-            await despite_cancellation(PROCESSES.run(popen.__exit__, None, None, None))
+            await run_shielded(PROCESSES.run(popen.__exit__, None, None, None))
         raise
     finally:
         os.close(lifeline)
@@ -311,3 +314,47 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Pope
         pass_fds=(lifeline,),
         start_new_session=True,
     )
+
+
+_PASSED_ON = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR",
+        "LANG", "LANGUAGE", "TZ", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE", "SSL_CERT_DIR",
+    }
+)  # fmt: skip
+_LOCALE_PREFIX = "LC_"
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """The bounds of a worker's child processes.
+
+    `worker` is the worker's own environment, `rule` says which of it agents may name, `user` is
+    who the processes run as.
+    """
+
+    worker: Mapping[str, str] = field(repr=False)
+    rule: EnvironmentRule = field(default_factory=EnvironmentRule)
+    user: ChildUser = OURSELVES
+
+    def environment(self, names: Collection[str] = (), *, home: Path) -> dict[str, str]:
+        """Return the environment of a child: what programs need, and what its agent `names`.
+
+        `home` is the home directory of a child that runs as another user. Variables that aren't
+        set are left out. Raises AgentMisconfiguredError where the rule refuses a name.
+        """
+        refusal = self.rule.refusal(names)
+        if refusal:
+            raise AgentMisconfiguredError(refusal, field=FIELD)
+        named = {name: self.worker[name] for name in names if name in self.worker}
+        return {**self.base(), **self.user.variables(home), **named}
+
+    def base(self) -> dict[str, str]:
+        """Return what every program needs; nothing in it depends on where the program runs."""
+        replaced = self.user.variables(Path())
+        return {
+            name: value
+            for name, value in self.worker.items()
+            if (name in _PASSED_ON and name not in replaced) or name.startswith(_LOCALE_PREFIX)
+        }

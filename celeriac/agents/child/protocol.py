@@ -3,6 +3,8 @@
 The worker writes `start` first and later, perhaps, `answer`, `soft_limit` or `cancel` to the
 child's stdin. The child writes any number of messages to its stdout and ends with one `result` or
 `error`; what follows that is not read. What it writes to stderr becomes log lines.
+
+Text lines out of a stream of bytes that may hold anything.
 """
 
 from decimal import Decimal
@@ -10,12 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from celeriac.domain.agent.tools import ApprovalPolicy, OnExpiry
-from celeriac.domain.approval import Answer, Question, QuestionKind
+from celeriac.domain.agents.runners import ApprovalPolicy, OnExpiry
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.errors import ChildProtocolError
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.usage import MAX_COST, MAX_COUNT, ModelCall
-from celeriac.kit.jsontypes import (
+from celeriac.kit.json_types import (
     MAX_DEPTH,
     JsonObject,
     dumps,
@@ -23,7 +26,7 @@ from celeriac.kit.jsontypes import (
     loads,
     refuse_big_integers,
 )
-from celeriac.services.time_limits import TimeLimits
+from celeriac.services.executions.time_limits import TimeLimits
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """The longest message either side may send, without its newline: a job, or what it came to."""
@@ -279,3 +282,34 @@ def encode_line(message: JsonObject) -> bytes:
             f"{MAX_LINE_BYTES:,}. Make its variables smaller, or pass them by reference."
         )
     return line + b"\n"
+
+
+MAX_LINE = 8_192
+
+
+class LineSplitter:
+    """Cuts bytes into lines; a line of more than `MAX_LINE` bytes comes in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """Return the lines that `chunk` completes, decoded, without empty ones."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        while len(self._rest) > MAX_LINE:
+            lines.append(self._rest[:MAX_LINE])
+            self._rest = self._rest[MAX_LINE:]
+        return [text for line in lines for text in _pieces(line)]
+
+    def rest(self) -> list[str]:
+        """Return the last, unfinished line."""
+        line, self._rest = self._rest, b""
+        return list(_pieces(line))
+
+
+def _pieces(line: bytes) -> list[str]:
+    line = line.rstrip(b"\r")
+    return [
+        line[start : start + MAX_LINE].decode(errors="backslashreplace").replace("\0", "\\x00")
+        for start in range(0, len(line), MAX_LINE)
+    ]

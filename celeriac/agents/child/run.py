@@ -1,11 +1,19 @@
-"""One attempt in a child process: its messages to the context, its limits held, its end told."""
+"""One attempt in a child process: its messages to the context, its limits held, its end told.
+
+The questions of one child process to people: asked while the child's other messages go on.
+
+Log lines of an agent: into our logs with the ids of the attempt, and into its event log.
+"""
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
 
-from celeriac.agents.child.asking import Asking
+from celeriac.agents.base import clip
 from celeriac.agents.child.errors import crash_of, error_of
-from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import (
@@ -20,19 +28,143 @@ from celeriac.agents.child.protocol import (
     ReleaseMessage,
     ResultMessage,
     UsageMessage,
+    answer_message,
     time_left,
 )
+from celeriac.domain.agents import ApprovalPolicy
+from celeriac.domain.approvals import Question
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     ChildCrashedError,
     ChildProtocolError,
     HardTimeLimitError,
 )
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed
+from celeriac.kit.json_types import JsonObject, JsonValue, dumps, storable_text
+from celeriac.kit.threads import CHECKS
 from celeriac.kit.users import UnreachableError
+from celeriac.logs import get_logger
 from celeriac.services.ports import Job, RunContext
+
+MAX_OPEN = 100
+"""How many questions of one child may be open at once."""
+
+
+class Asking:
+    """Asks in a child's name and sends it the answers; at the block's end nothing is waited for."""
+
+    def __init__(self, child: ChildProcess, context: RunContext, policy: ApprovalPolicy) -> None:
+        """Ask by `policy` what the child leaves open."""
+        self._child = child
+        self._context = context
+        self._policy = policy
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._waiting:
+            task.cancel()
+        await asyncio.gather(*self._waiting, return_exceptions=True)
+
+    def ask(self, message: AskMessage) -> None:
+        """Ask, and send the answer when it comes. Raises ChildProtocolError for too many."""
+        if len(self._waiting) >= MAX_OPEN:
+            raise ChildProtocolError(
+                f"The child process has {MAX_OPEN} open questions; it must wait for answers first."
+            )
+        self._waiting.add(asyncio.create_task(self._answer(message), name=f"ask {message.key}"))
+
+    async def next_message(self) -> ChildMessage | None:
+        """Return the child's next message; raises what a question comes to instead of an answer."""
+        self._raise_faults()
+        if not self._waiting:
+            return await self._child.next_message()
+        message = asyncio.ensure_future(self._child.next_message())
+        try:
+            while not message.done():
+                await asyncio.wait({message, *self._waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if not message.done():
+                    self._raise_faults()
+            return message.result()
+        finally:
+            message.cancel()
+
+    def _raise_faults(self) -> None:
+        for task in [task for task in self._waiting if task.done()]:
+            self._waiting.remove(task)
+            task.result()
+
+    async def _answer(self, message: AskMessage) -> None:
+        answer = await self._context.ask(await question_of(message, self._policy))
+        self._child.send(answer_message(message.key, answer, self._context.time_limits))
+
+
+async def question_of(message: AskMessage, policy: ApprovalPolicy) -> Question:
+    """Return what is to be asked; a schema is checked in a thread. Raises InvalidInputError."""
+    if message.answer_schema is None:
+        return message.question(policy)
+    return await CHECKS.run(message.question, policy)
+
+
+MAX_LOG_EVENTS = 1_000
+"""Lines of one attempt that become events; the log files get all of them."""
+
+MAX_LOG_CHARACTERS = 20_000
+"""How much of one line, and of its fields as JSON, is kept."""
+
+_NUMBERS = logging.getLevelNamesMapping()
+
+
+class LogRelay:
+    """Takes the log lines of one attempt."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._log = get_logger("celeriac.agent").bind(**context.correlation)
+        self._count = 0
+
+    async def write(
+        self,
+        message: str,
+        *,
+        level: str = "info",
+        source: str = "agent",
+        fields: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Log one line; raises what `RunContext.emit` raises.
+
+        `source` is the logger's name in the agent, or `stderr`.
+        """
+        message = clip(storable_text(message), MAX_LOG_CHARACTERS)
+        extra: dict[str, JsonValue] = {"source": source}
+        if fields:
+            size = len(dumps(dict(fields)))
+            kept = dict(fields) if size <= MAX_LOG_CHARACTERS else {"clipped": size}
+            extra["fields"] = kept  # nested: their names must not meet ours
+        self._log.log(_NUMBERS[level.upper()], message, **extra)
+        self._count += 1
+        if self._count > MAX_LOG_EVENTS:
+            return
+        await self._context.emit(EventType.LOG, {"level": level, "message": message, **extra})
+        if self._count == MAX_LOG_EVENTS:
+            await self._context.emit(
+                EventType.LOG,
+                {
+                    "level": "warning",
+                    "message": f"{MAX_LOG_EVENTS} lines are kept as events; see the log files "
+                    "for what follows.",
+                    "source": "celeriac",
+                },
+            )
+
 
 _EXIT_SECONDS = 2.0
 """How long a child that has given its result may take to end by itself."""

@@ -13,7 +13,7 @@ from claude_agent_sdk import (
     ResultMessage,
 )
 
-from celeriac.kit.shielding import despite_cancellation
+from celeriac.kit.loop import run_shielded
 
 _START_SECONDS = 60.0
 _INTERRUPT_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Conversation:
     Belongs to an event loop; made by `open`.
     """
 
-    def __init__(self, client: ClaudeSDKClient, inbox: "Inbox") -> None:
+    def __init__(self, client: ClaudeSDKClient, inbox: "MessageQueue") -> None:
         self._client = client
         self._inbox = inbox
         self._ended = False
@@ -45,7 +45,7 @@ class Conversation:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, options: ClaudeAgentOptions, inbox: "Inbox", kill: Kill
+        cls, options: ClaudeAgentOptions, inbox: "MessageQueue", kill: Kill
     ) -> AsyncIterator[Self]:
         """Connect, and give the conversation to the block.
 
@@ -58,13 +58,13 @@ class Conversation:
             async with asyncio.timeout(_START_SECONDS):
                 await client.connect()
         except BaseException:
-            await despite_cancellation(kill())
+            await run_shielded(kill())
             raise
         conversation = cls(client, inbox)
         try:
             yield conversation
         finally:
-            await despite_cancellation(conversation._end(kill))
+            await run_shielded(conversation._end(kill))
 
     async def say(self, prompt: str) -> None:
         """Send a prompt."""
@@ -122,7 +122,7 @@ class Conversation:
         await asyncio.gather(leaving, self._reader, return_exceptions=True)
 
 
-class Inbox:
+class MessageQueue:
     """What a conversation hears, in order: messages, and reasons to stop."""
 
     def __init__(self) -> None:

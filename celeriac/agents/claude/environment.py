@@ -1,9 +1,55 @@
-"""What Claude Code's process and its tools see of the environment."""
+"""What Claude Code's process and its tools see of the environment.
 
-from collections.abc import Collection, Mapping
+What the SDK is told: an agent's configuration in Claude Code's words.
+
+The directories of sessions: where an agent works, and where Claude Code keeps its own things.
+
+    <root>/<session id>/work      the working directory; its files are the session's
+    <root>/<session id>/config    Claude Code's HOME and configuration: transcripts above all
+
+They are kept, so that a later execution can go on with the session. Claude Code finds a
+conversation by the path of its working directory: workers that share sessions need the root at the
+same path, or at least with the same files; what lies under another path's name is taken over.
+
+Claude Code's process as a worker holds it: its environment, its start, its certain end.
+"""
+
+import asyncio
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
+from uuid import UUID, uuid4
 
-from celeriac.agents.child.confinement import Confinement
+import claude_agent_sdk
+from claude_agent_sdk import ClaudeAgentOptions, project_key_for_directory
+
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude import copying, supervisor
+from celeriac.agents.claude.permissions import Permissions, server_key
+from celeriac.agents.claude.resume import ResumeState, StructuredOutput
+from celeriac.domain.agents import ClaudeAgent
+from celeriac.domain.errors import AgentMisconfiguredError, SessionUnavailableError
+from celeriac.kit.json_types import dumps
+from celeriac.kit.loop import run_shielded
+from celeriac.kit.processes import (
+    ProcessIdentity,
+    children_descriptor_limit,
+    guarded_command,
+    send_signal,
+    still_running,
+    terminate_group_async,
+)
+from celeriac.kit.users import ChildUser
 
 _SWITCHES: Mapping[str, str] = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -41,3 +87,275 @@ def cli_environment(
         "ANTHROPIC_API_KEY": api_key,
         "NO_PROXY": "127.0.0.1",
     }
+
+
+RUN_PREFIX = "run-"
+"""Begins the names of the attempts' own directories."""
+
+_PRIVATE = 0o700
+_LAST_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDirectories:
+    """The two directories of one session."""
+
+    work: Path
+    config: Path
+
+    @classmethod
+    def of(cls, root: Path, session_id: UUID) -> "SessionDirectories":
+        """Name the directories; nothing is made."""
+        place = root.absolute() / str(session_id)
+        return cls(place / "work", place / "config")
+
+    @property
+    def place(self) -> Path:
+        """The directory of both; each attempt has one of its own here for as long as it lasts."""
+        return self.work.parent
+
+    def make(self, user: ChildUser) -> None:
+        """Make what isn't there, and remove what attempts have left that were killed.
+
+        Both belong to `user`, what is above them doesn't. Raises UnreachableError.
+        """
+        self.place.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
+        for directory in (self.work, self.config):
+            user.own(directory)
+        for left in self.place.glob(f"{RUN_PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def copy_from(self, other: "SessionDirectories", user: ChildUser) -> None:
+        """Fill these with another session's files, which stay as they are.
+
+        Links are copied as links: they lead nowhere that they did not lead before. Pipes, sockets
+        and devices are left out. Raises SessionUnavailableError where the other's are gone.
+        """
+        if not other.config.is_dir():
+            raise _gone(other)
+        _copy(user, (other.work, self.work), (other.config, self.config))
+
+    def adopt(self, conversation: str, user: ChildUser) -> None:
+        """See that Claude Code finds a conversation from the working directory.
+
+        Raises SessionUnavailableError where there is no such conversation.
+        """
+        projects = self.config / "projects"
+        here = projects / project_key_for_directory(self.work)
+        if (here / f"{conversation}.jsonl").is_file():
+            return
+        for found in projects.glob(f"*/{conversation}.jsonl"):
+            _copy(user, (found.parent, here))
+            return
+        raise _gone(self)
+
+
+def _copy(user: ChildUser, *pairs: tuple[Path, Path]) -> None:
+    """Copy directories as the user who owns them; raises SessionUnavailableError."""
+    paths = [str(path) for pair in pairs for path in pair]
+    if user.ids is None:
+        copying.copy_trees(*((str(source), str(target)) for source, target in pairs))
+        return
+    user.let_read([Path(sys.executable), Path(copying.__file__)])
+    command = (sys.executable, "-I", "-S", copying.__file__, *paths)
+    done = subprocess.run(
+        guarded_command(command, become=user.ids), capture_output=True, check=False, env={}, cwd="/"
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()[-_LAST_WORDS:]
+        raise SessionUnavailableError(f"The files of the session can't be copied: {said}")
+
+
+def _gone(directories: SessionDirectories) -> SessionUnavailableError:
+    return SessionUnavailableError(
+        f"The files of the session are not on this worker ({directories.config}). They were "
+        "removed, or the workers don't share CELERIAC_HOME; run the task without the session."
+    )
+
+
+_MARKER = "CELERIAC_CHILD"
+_GRACE_SECONDS = 1.8
+"""A little longer than the supervisor gives Claude Code."""
+
+_POLL_SECONDS = 0.02
+
+_ADDED_BY_SDK = (
+    "CLAUDE_AGENT_SDK_VERSION",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CLAUDE_CODE_SDK_READS_SESSION_STATE",
+    "PWD",
+    "TRACEPARENT",
+    "TRACESTATE",
+)
+
+
+class CliProcess:
+    """What the SDK is given to start, and how all of it is ended.
+
+    The SDK adds the environment that it is given to the worker's own; the supervisor, which it
+    starts for Claude Code, takes the worker's away again.
+    """
+
+    def __init__(self, directory: Path, environment: Mapping[str, str], user: ChildUser) -> None:
+        name, value = _MARKER, uuid4().hex
+        self.environment = {**environment, name: value}
+        self.program = directory / "claude"
+        self.directory = directory
+        self._user = user
+        self._marker = f"{name}={value}"
+        self._record = directory / "pid"
+
+    @classmethod
+    @asynccontextmanager
+    async def prepared(
+        cls, environment: Mapping[str, str], place: Path, user: ChildUser
+    ) -> AsyncIterator[Self]:
+        """Give the block a process to start, as `user`; at its end nothing of that is left.
+
+        Its files lie in a directory of `place`, from where programs can be run: many machines
+        forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start.
+        """
+        with tempfile.TemporaryDirectory(prefix=RUN_PREFIX, dir=place) as name:
+            process = cls(Path(name), environment, user)
+            process.write_program()
+            try:
+                yield process
+            finally:
+                await run_shielded(process.end())
+
+    def write_program(self) -> None:
+        """Write what the SDK starts in place of Claude Code."""
+        names = ",".join((*self.environment, *_ADDED_BY_SDK))
+        ids = self._user.ids
+        command = (
+            sys.executable, "-P", supervisor.__file__,
+            str(os.getpid()), str(self._record), f"{ids.user}:{ids.group}" if ids else "", names,
+            find_cli(),
+        )  # fmt: skip
+        # The SDK starts it without our guard, which would reset the worker's own limit.
+        descriptors = children_descriptor_limit()
+        limit = "" if descriptors is None else f"ulimit -S -n {descriptors}\n"
+        self.program.write_text(f'#!/bin/sh\n{limit}exec {shlex.join(command)} "$@"\n')
+        self.program.chmod(0o700)
+
+    def write_file(self, name: str, text: str) -> Path:
+        """Write a file for Claude Code's start; nobody else can read it."""
+        path = self.directory / name
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="utf-8")
+        self._user.give_file(path)
+        return path
+
+    def forget_files(self) -> None:
+        """Remove what Claude Code has read at its start: it may hold secrets of MCP servers."""
+        for path in self.directory.iterdir():
+            if path not in {self.program, self._record}:
+                path.unlink()
+
+    async def end(self) -> None:
+        """End the process with all that came from it, whatever state it is in."""
+        supervising = self._supervisor()
+        if supervising is None:
+            return
+        # The supervisor does it best: it knows what tools have left behind. Asked alone first,
+        # since it ends the others in order.
+        send_signal(supervising, signal.SIGTERM)
+        for _ in range(round(_GRACE_SECONDS / _POLL_SECONDS)):
+            if not still_running(supervising):
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        await terminate_group_async(supervising, 0.0, marker=self._marker)
+
+    def _supervisor(self) -> ProcessIdentity | None:
+        try:
+            pid, started = self._record.read_text().split()
+        except (FileNotFoundError, ValueError):
+            return None  # never started, or not that far
+        return ProcessIdentity(int(pid), started=int(started))
+
+
+def find_cli() -> str:
+    """Return the path of Claude Code: the SDK's own, else that on the PATH."""
+    bundled = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
+    if bundled.is_file():
+        return str(bundled)
+    found = shutil.which("claude")
+    if found is None:
+        raise AgentMisconfiguredError(
+            "There is no Claude Code on this worker: install a wheel of claude-agent-sdk for its "
+            "platform, or put `claude` on its PATH.",
+            field="runner",
+        )
+    return found
+
+
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+_FOR_EVER_DAYS = 36_500
+"""Sessions are kept until Celeriac's own retention removes them."""
+
+
+def sdk_options(
+    spec: ClaudeAgent,
+    start: ResumeState,
+    *,
+    workdir: Path,
+    process: CliProcess,
+    permissions: Permissions,
+    servers: Mapping[str, Any],
+    output: StructuredOutput | None,
+    on_stderr: Callable[[str], None],
+) -> ClaudeAgentOptions:
+    """Return the options of one attempt.
+
+    Nothing is taken from settings files, for an agent may have written them. Rules are told to
+    the hook, not here: it judges every call. Long and secret values go by files that only the
+    attempt has, since any user of the machine may read the arguments of a process.
+    """
+    return ClaudeAgentOptions(
+        cwd=workdir,
+        cli_path=process.program,
+        env=dict(process.environment),
+        setting_sources=[],
+        settings=_settings(spec),
+        strict_mcp_config=True,
+        mcp_servers=(
+            process.write_file("mcp.json", dumps({"mcpServers": servers})) if servers else {}
+        ),
+        model=spec.model,
+        system_prompt={"type": "preset", "preset": "claude_code"},
+        extra_args=(
+            {
+                "append-system-prompt-file": str(
+                    process.write_file("instructions", spec.instructions)
+                )
+            }
+            if spec.instructions
+            else {}
+        ),
+        tools=list(spec.tools),
+        disallowed_tools=[each for each in spec.denied_tools if _PLAIN_NAME.fullmatch(each)],
+        skills=[],
+        permission_mode="default",
+        can_use_tool=permissions.can_use_tool,
+        hooks={"PreToolUse": [permissions.matcher()]},
+        max_turns=spec.max_turns,
+        resume=start.resume,
+        fork_session=start.forks,
+        output_format=output.output_format if output else None,
+        include_partial_messages=True,
+        verbatim_prompts=True,
+        max_buffer_size=_MAX_MESSAGE_BYTES,
+        stderr=on_stderr,
+    )
+
+
+def _settings(spec: ClaudeAgent) -> str:
+    """Return Claude Code's settings: above all, that it may run nothing without asking us.
+
+    An open call is taken up before the hook is in force, and Claude Code by itself lets commands
+    run that only read; so does a hook that could not answer. A rule to ask stops both.
+    """
+    tools = [*spec.tools, *(f"mcp__{server_key(each.name)}" for each in spec.mcp_servers)]
+    return dumps({"cleanupPeriodDays": _FOR_EVER_DAYS, "permissions": {"ask": tools}})

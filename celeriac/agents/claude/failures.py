@@ -3,8 +3,8 @@
 from claude_agent_sdk import ClaudeSDKError, ResultMessage
 
 from celeriac.agents.base import clip
-from celeriac.agents.claude.calls import CUT_OFF, SLOW_DOWN, CallFailure
-from celeriac.domain.agent import ClaudeAgent
+from celeriac.agents.claude.proxy import CUT_OFF, SLOW_DOWN, CallFailure
+from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import (
     BudgetSpentError,
     ChildCrashedError,

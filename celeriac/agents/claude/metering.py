@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from celeriac.agents.gateway.completions import count_of
-from celeriac.agents.pricing import Tokens
-from celeriac.kit.jsontypes import loads
+from celeriac.agents.models import Tokens
+from celeriac.kit.json_types import loads
 
 _MAX_LINE = 4_000_000
 """Bytes of an unfinished line that are kept; a longer one tells nothing that we read."""
@@ -22,7 +22,7 @@ _LOOKED_AT = 200
 """Bytes at the beginning of an event's data that tell its type."""
 
 
-class Reading:
+class UsageReader:
     """What is read of one answer: its usage, its stop reason, and the tool calls that it holds.
 
     Fed with the body, be it a stream of events or one JSON object. What can't be read is passed

@@ -1,6 +1,20 @@
-"""Every tool call is judged here: by the agent's rules, then by a person where they say so."""
+"""Every tool call is judged here: by the agent's rules, then by a person where they say so.
 
-from collections.abc import Callable, Mapping
+What an agent's rules say about one tool call. No SDK, nobody is asked.
+
+What a person is asked for a tool call, and what their answer makes of the call.
+
+Most calls are asked about as calls. `AskUserQuestion`, Claude Code's own tool to ask people,
+becomes a form with a field for each of its questions.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from claude_agent_sdk import (
@@ -13,15 +27,201 @@ from claude_agent_sdk import (
     ToolPermissionContext,
 )
 
-from celeriac.agents.claude.calls import Calls
-from celeriac.agents.claude.policy import Policy, Verdict
-from celeriac.agents.claude.questions import changed_arguments, question_of, refusal_of
-from celeriac.domain.agent import ClaudeAgent
-from celeriac.domain.approval import Answer, Question
+from celeriac.agents.base import clip
+from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
+from celeriac.agents.claude.proxy import MessagesProxy
+from celeriac.agents.mcp.results import sanitize_json
+from celeriac.domain.agents import ApprovalPolicy, ClaudeAgent, McpServer, Permission
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.errors import CeleriacError
-from celeriac.kit.jsontypes import dumps
+from celeriac.kit.json_types import dumps, storable_text
 from celeriac.kit.threads import FILES
 from celeriac.services.ports import RunContext
+
+ASK_TOOL = "AskUserQuestion"
+
+_LONGEST_TITLE = 500
+
+ToolArguments = Mapping[str, Any]
+
+
+def question_of(
+    tool: str, arguments: ToolArguments, *, key: str, agent_name: str, policy: ApprovalPolicy
+) -> Question:
+    """Return what is asked; `key` stands for this very call."""
+    asked = dict(_questions(arguments)) if tool == ASK_TOOL else {}
+    title = " ".join(asked) or f"May the agent {agent_name} use {tool}?"
+    return Question(
+        key=key,
+        kind=QuestionKind.FORM if asked else QuestionKind.TOOL,
+        title=clip(storable_text(title), _LONGEST_TITLE),
+        tool=storable_text(tool),
+        arguments=sanitize_json(dict(arguments)),
+        schema=_form(asked) if asked else None,
+        expires_seconds=policy.expires_seconds,
+        on_expiry=policy.on_expiry,
+    )
+
+
+def refusal_of(tool: str, answer: Answer) -> str:
+    """Return what the agent is told where a call is not made, or an empty text."""
+    note = f" They say: {answer.note}" if answer.note else ""
+    if tool == ASK_TOOL:
+        if answer.approved and isinstance(answer.value, dict):
+            return ""
+        return f"Nobody answers the question. Decide by yourself.{note}"
+    return "" if answer.approved else f"A person refused this call.{note}"
+
+
+def changed_arguments(tool: str, arguments: ToolArguments, answer: Answer) -> dict[str, Any] | None:
+    """Return the arguments that an approved call is made with; None: its own."""
+    if not isinstance(answer.value, dict):
+        return None
+    if tool != ASK_TOOL:
+        return answer.value
+    answers = {
+        question: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for question, value in answer.value.items()
+    }
+    return {**arguments, "answers": answers}
+
+
+def _questions(arguments: ToolArguments) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    questions = arguments.get("questions")
+    for each in questions if isinstance(questions, list) else ():
+        if isinstance(each, dict) and isinstance(each.get("question"), str):
+            yield storable_text(each["question"]), sanitize_json(each)
+
+
+def _form(asked: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a form; the offered answers are examples, others may be given."""
+    return {
+        "type": "object",
+        "properties": {question: _field(each) for question, each in asked.items()},
+        "required": list(asked),
+        "additionalProperties": False,
+    }
+
+
+def _field(question: Mapping[str, Any]) -> dict[str, Any]:
+    options = [each for each in question.get("options") or () if isinstance(each, dict)]
+    text: dict[str, Any] = {
+        "type": "string",
+        "examples": [str(each.get("label")) for each in options],
+    }
+    about = "; ".join(f"{each.get('label')}: {each.get('description', '')}" for each in options)
+    field = {"type": "array", "items": text} if question.get("multiSelect") else text
+    return {"title": str(question.get("header") or ""), "description": about, **field}
+
+
+_OWN = frozenset({"StructuredOutput", "ToolSearch"})
+"""Tools by which Claude Code talks to itself: the typed answer, finding other tools."""
+
+_UNSAFE_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+class Verdict(StrEnum):
+    """What follows for a call."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, with its reason for the agent, and the arguments that the call is made with.
+
+    Those are the ones that were checked; None keeps the call's own.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    arguments: dict[str, Any] | None = None
+
+
+ALLOWED = Decision(Verdict.ALLOW)
+
+
+class Policy:
+    """The rules of one agent in one working directory.
+
+    A denial beats everything, a call that waits for approval beats a rule that allows it. File
+    tools never leave the working directory, whatever the rules say: links are followed first.
+    """
+
+    def __init__(self, spec: ClaudeAgent, workdir: Path) -> None:
+        """Hold the rules of `spec`; `workdir` is where its file tools may go."""
+        self._spec = spec
+        self._root = os.path.realpath(workdir)
+        self._servers = {f"mcp__{server_key(each.name)}__": each for each in spec.mcp_servers}
+
+    def judge(self, tool: str, arguments: Arguments, cwd: str | None = None) -> Decision:
+        """Say what follows for a call of `tool`; `cwd` is where Claude Code stands."""
+        permitted = self.check(tool, arguments, cwd)
+        if permitted.verdict is Verdict.DENY:
+            return permitted
+        return replace(self._by_rules(tool), arguments=permitted.arguments)
+
+    def check(self, tool: str, arguments: Arguments, cwd: str | None = None) -> Decision:
+        """Say whether a call may be made if a person or a rule wants it, and with what arguments.
+
+        The verdict is ALLOW, or DENY for what no answer of a person changes.
+        """
+        refusal = self._refusal(tool)
+        if refusal:
+            return Decision(Verdict.DENY, refusal)
+        try:
+            checked = checked_arguments(tool, arguments, self._root, directory_of(cwd, self._root))
+        except OutsideError as error:
+            return Decision(Verdict.DENY, str(error))
+        return Decision(Verdict.ALLOW, arguments=checked if checked != arguments else None)
+
+    def _by_rules(self, tool: str) -> Decision:
+        if tool in _OWN:
+            return ALLOWED
+        if self._needs_approval(tool):
+            return Decision(Verdict.ASK)
+        if _matches(tool, self._spec.allowed_tools):
+            return ALLOWED
+        if self._spec.permission is Permission.ASK:
+            return Decision(Verdict.ASK)
+        return Decision(Verdict.DENY, f"This agent may not use {tool}. Do without it.")
+
+    def _refusal(self, tool: str) -> str:
+        """Return why a tool is refused whatever a person says, or an empty text."""
+        if _matches(tool, self._spec.denied_tools):
+            return f"This agent may never use {tool}. Do without it."
+        if tool.startswith("mcp__"):
+            server, name = self._mcp_tool(tool)
+            if server is None:
+                return f"{tool} belongs to no MCP server of this agent."
+            if server.allowed_tools is not None and not _matches(name, server.allowed_tools):
+                return f"This agent may not use {name} of the MCP server {server.name}."
+        return ""
+
+    def _needs_approval(self, tool: str) -> bool:
+        if tool == ASK_TOOL:
+            return True
+        server, name = self._mcp_tool(tool)
+        return server is not None and _matches(name, server.approve_tools)
+
+    def _mcp_tool(self, tool: str) -> tuple[McpServer | None, str]:
+        for prefix, server in self._servers.items():
+            if tool.startswith(prefix):
+                return server, tool.removeprefix(prefix)
+        return None, ""
+
+
+def server_key(name: str) -> str:
+    """Return an MCP server's name as Claude Code writes it in the names of its tools."""
+    return _UNSAFE_IN_NAMES.sub("_", name)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
 
 _HOOK_SECONDS = 3_600.0
 """How long a judgement may take: the model has to finish its answer first."""
@@ -49,7 +249,7 @@ class Permissions:
         spec: ClaudeAgent,
         agent_name: str,
         context: RunContext,
-        calls: Calls,
+        calls: MessagesProxy,
         answers: Mapping[str, Answer],
         on_stop: Callable[[Exception], None],
     ) -> None:

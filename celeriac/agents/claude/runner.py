@@ -2,30 +2,264 @@
 
 Imports the Agent SDK, which takes half a second and is an extra: only `celeriac.agents.registry`
 imports this module, when the first agent of this kind is run.
+
+One attempt of a claude agent, from its first prompt to its outcome.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
-from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.claude.attempt import Attempt, Setting
-from celeriac.agents.claude.continuation import Continuation, continuation_of
-from celeriac.agents.claude.directories import SessionDirectories
-from celeriac.agents.claude.process import find_cli
-from celeriac.agents.claude.upstream import Upstream
-from celeriac.agents.mcp.servers import Chosen, ToolServers, programs_of
-from celeriac.agents.pricing import Prices
-from celeriac.domain.agent import ClaudeAgent, RunnerName
-from celeriac.domain.errors import AgentMisconfiguredError
-from celeriac.domain.outcome import Completed, Parked
+import httpx2
+from claude_agent_sdk import (
+    AssistantMessage,
+    ClaudeSDKError,
+    ResultMessage,
+    SystemMessage,
+    UserMessage,
+)
+
+from celeriac.agents.base import emit_message, final_result
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude.conversation import Conversation, MessageQueue, SilenceError
+from celeriac.agents.claude.environment import (
+    CliProcess,
+    SessionDirectories,
+    cli_environment,
+    find_cli,
+    sdk_options,
+)
+from celeriac.agents.claude.failures import failure_of, failure_of_sdk
+from celeriac.agents.claude.permissions import Permissions, Policy
+from celeriac.agents.claude.proxy import (
+    ANTHROPIC,
+    CUT_OFF,
+    AnthropicEndpoint,
+    Gateway,
+    MessagesProxy,
+)
+from celeriac.agents.claude.resume import (
+    ResumePoint,
+    ResumeState,
+    StructuredOutput,
+    continuation_of,
+    state_of,
+)
+from celeriac.agents.claude.tool_servers import check_servers, server_configs
+from celeriac.agents.claude.transcript import Transcript
+from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, programs_of
+from celeriac.agents.models import Prices, Provider
+from celeriac.agents.recording.proxy import taping
+from celeriac.domain.agents import ClaudeAgent, RunnerName
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    CeleriacError,
+    ProviderError,
+    ToolServerError,
+)
+from celeriac.domain.executions.model import Completed, MustWaitError, Parked
+from celeriac.domain.executions.states import WaitingFor
+from celeriac.kit.json_types import JsonObject
+from celeriac.kit.loop import run_shielded
 from celeriac.kit.threads import FILES
 from celeriac.kit.users import UnreachableError
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import Job, RunContext
 
 _log = get_logger(__name__)
+
+_STDERR_LINES = 50
+_TIMES = httpx2.Timeout(600.0, connect=10.0)
+"""Silence is noticed by `idle_seconds` long before."""
+
+_DEFERRED = "tool_deferred"
+_DEFERRED_LOST = "tool_deferred_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """Where an attempt works, and with what."""
+
+    directories: SessionDirectories
+    upstream: AnthropicEndpoint
+    prices: Prices
+    servers: Sequence[ResolvedServer]
+    confinement: Confinement
+
+
+class ClaudeRun:
+    """Talks with Claude Code until there is an outcome."""
+
+    def __init__(
+        self,
+        job: Job,
+        spec: ClaudeAgent,
+        context: RunContext,
+        start: ResumeState,
+        setting: RunEnvironment,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._context = context
+        self._start = start
+        self._setting = setting
+        self._output = StructuredOutput(job.output_schema) if job.output_schema else None
+        self._inbox = MessageQueue()
+        self._transcript = Transcript(context, start.calls)
+        self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._conversation_id: str | None = None
+        """Claude Code's id of the conversation, once there is one worth going on with."""
+
+    async def run(self) -> Completed | Parked:
+        """Raises what `ClaudeRunner.run` does."""
+        upstream = self._setting.upstream
+        keys = [upstream.api_key] if upstream.api_key else []
+        workdir = self._setting.directories.work
+        async with (
+            taping(self._job, self._context, keys=keys, workdir=workdir) as tape,
+            _client(tape.base_url(ANTHROPIC, upstream.base_url)) as client,
+        ):
+            if not tape.plays:
+                upstream.check()
+            calls = MessagesProxy(
+                upstream,
+                client,
+                address=tape.base_url(ANTHROPIC, upstream.base_url),
+                prices=self._setting.prices,
+                context=self._context,
+                on_stop=self._inbox.put,
+            )
+            try:
+                return await self._outcome(calls)
+            except (MustWaitError, ProviderError):
+                # What was said so far is paid for: the next attempt goes on from it.
+                await self._keep(ResumePoint.GO_ON)
+                raise
+            except asyncio.CancelledError:
+                # As at a worker's shutdown; whoever lost the attempt may not write.
+                with suppress(CeleriacError):
+                    await run_shielded(self._keep(ResumePoint.GO_ON))
+                raise
+
+    async def _outcome(self, calls: MessagesProxy) -> Completed | Parked:
+        async with Gateway.serving(calls, self._setting.servers) as gateway:
+            permissions = await self._permissions(calls)
+            try:
+                async with self._connected(gateway, permissions) as conversation:
+                    result = await self._listen(conversation)
+            except SilenceError:
+                raise ProviderError(
+                    f"Claude Code said nothing for {self._spec.idle_seconds:g} seconds."
+                ) from None
+            except ClaudeSDKError as error:
+                raise failure_of_sdk(error, calls.failure, list(self._last_words)) from error
+            finally:
+                self._transcript.flush()
+        if result.stop_reason == _DEFERRED and permissions.pending is not None:
+            await self._keep(ResumePoint.OPEN_CALL, self._transcript.open_calls)
+            question = permissions.pending
+            return Parked(WaitingFor.APPROVAL, question.title, questions=(question,))
+        if result.stop_reason == _DEFERRED_LOST:
+            raise ToolServerError(
+                "The tool whose call was approved is not there any more; its MCP server is gone."
+            )
+        failure = failure_of(result, calls.failure, self._spec, ended=calls.stop_reason)
+        if failure is not None:
+            raise failure
+        await self._keep(ResumePoint.BEGIN)
+        value = await self._output.value(result) if self._output else result.result
+        return Completed(
+            await final_result(value, None, f"the agent {self._job.agent_name}"),
+            truncated=self._output is None and result.stop_reason == CUT_OFF,
+        )
+
+    async def _permissions(self, calls: MessagesProxy) -> Permissions:
+        return Permissions(
+            Policy(self._spec, self._setting.directories.work),
+            spec=self._spec,
+            agent_name=self._job.agent_name,
+            context=self._context,
+            calls=calls,
+            answers=await self._context.answers(),
+            on_stop=self._inbox.put,
+        )
+
+    @asynccontextmanager
+    async def _connected(
+        self, gateway: Gateway, permissions: Permissions
+    ) -> AsyncIterator[Conversation]:
+        environment = cli_environment(
+            self._setting.confinement,
+            self._spec.environment,
+            home=self._setting.directories.config,
+            base_url=gateway.base_url,
+            api_key=gateway.key,
+        )
+        place = self._setting.directories.place
+        user = self._setting.confinement.user
+        async with CliProcess.prepared(environment, place, user) as process:
+            options = sdk_options(
+                self._spec,
+                self._start,
+                workdir=self._setting.directories.work,
+                process=process,
+                permissions=permissions,
+                servers=server_configs(self._setting.servers, gateway.base_url, gateway.key),
+                output=self._output,
+                on_stderr=self._last_words.append,
+            )
+            async with Conversation.open(options, self._inbox, process.end) as conversation:
+                process.forget_files()
+                yield conversation
+
+    async def _listen(self, conversation: Conversation) -> ResultMessage:
+        """Record what is said up to the result."""
+        if self._start.prompt is not None:
+            await emit_message(self._context, "user", self._start.prompt)
+            await conversation.say(self._start.prompt)
+            _log.info(Step.MESSAGE_SENT, model=self._spec.model)
+        async for message in conversation.messages(
+            self._spec.idle_seconds, excused=lambda: self._transcript.tool_is_running
+        ):
+            match message:
+                case ResultMessage():
+                    self._conversation_id = self._conversation_id and message.session_id
+                    return message
+                case SystemMessage():
+                    check_servers(message)
+                case AssistantMessage(error=None, session_id=conversation_id):
+                    await self._note(conversation_id)
+                case AssistantMessage():
+                    continue  # Claude Code's own words about a failed call; the result tells it
+                case UserMessage():
+                    await self._note(self._start.resume)
+            await self._transcript.record(message)
+        raise ClaudeSDKError("Claude Code ended without a result.")
+
+    async def _note(self, conversation_id: str | None) -> None:
+        """Store, once, that there is a conversation; a crash from here on begins it anew."""
+        if self._conversation_id is None and conversation_id is not None:
+            self._conversation_id = conversation_id
+            await self._keep(ResumePoint.BEGIN)
+
+    async def _keep(self, following: ResumePoint, calls: JsonObject | None = None) -> None:
+        """Store what the next attempt does with the conversation, where there is one."""
+        if self._conversation_id is not None:
+            await self._context.save_session(
+                external_id=self._conversation_id,
+                state=state_of(self._job, following, calls or {}),
+            )
+
+
+def _client(address: str) -> httpx2.AsyncClient:
+    """Return a client that doesn't look for this machine's own servers behind a proxy."""
+    on_loopback = Provider(name=ANTHROPIC, base_url=address).on_loopback
+    return httpx2.AsyncClient(timeout=_TIMES, trust_env=not on_loopback)
 
 
 class ClaudeRunner:
@@ -43,7 +277,7 @@ class ClaudeRunner:
         self,
         *,
         sessions_root: Path,
-        upstream: Upstream,
+        upstream: AnthropicEndpoint,
         prices: Prices,
         servers: ToolServers,
         confinement: Confinement,
@@ -74,17 +308,17 @@ class ClaudeRunner:
             structured=job.output_schema is not None,
             resumed=start.resume is not None,
         )
-        setting = Setting(
+        setting = RunEnvironment(
             directories=directories,
             upstream=self._upstream,
             prices=self._prices,
             servers=servers,
             confinement=self._confinement,
         )
-        return await Attempt(job, spec, context, start, setting).run()
+        return await ClaudeRun(job, spec, context, start, setting).run()
 
     async def _directories(
-        self, job: Job, start: Continuation, session_id: UUID, servers: Sequence[Chosen]
+        self, job: Job, start: ResumeState, session_id: UUID, servers: Sequence[ResolvedServer]
     ) -> SessionDirectories:
         """Make the session's directories, with what the conversation needs to be gone on with."""
         directories = SessionDirectories.of(self._root, session_id)
@@ -97,7 +331,7 @@ class ClaudeRunner:
                 return
             if source is not None and source.id != session_id:
                 directories.copy_from(SessionDirectories.of(self._root, source.id), user)
-            directories.take_over(start.resume, user)
+            directories.adopt(start.resume, user)
 
         try:
             await FILES.run(make)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from celeriac.kit.guard import hide_memory, set_parent_death_signal
-from celeriac.kit.process import UserIds, guarded_command, identify
+from celeriac.kit.child_bootstrap import hide_memory, set_parent_death_signal
+from celeriac.kit.processes import UserIds, guarded_command, identify
 
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -9,14 +9,14 @@ from typing import Any
 
 from claude_agent_sdk import SystemMessage
 
-from celeriac.agents.claude.policy import server_key
-from celeriac.agents.mcp.servers import Chosen, StdioServer
+from celeriac.agents.claude.permissions import server_key
+from celeriac.agents.mcp.servers import ResolvedServer, StdioServer
 from celeriac.domain.errors import AgentMisconfiguredError, ToolServerError
 
 _SOUND = frozenset({"connected", "pending"})
 
 
-def server_configs(chosen: Sequence[Chosen], gateway_url: str, key: str) -> dict[str, Any]:
+def server_configs(chosen: Sequence[ResolvedServer], gateway_url: str, key: str) -> dict[str, Any]:
     """Return Claude Code's configuration of MCP servers, by name.
 
     Raises AgentMisconfiguredError for names that could not be told apart in those of tools.

@@ -15,10 +15,10 @@ from claude_agent_sdk import (
 )
 
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
-from celeriac.agents.llm.deltas import Deltas
-from celeriac.agents.mcp.results import clean
-from celeriac.domain.events import EventType
-from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps, storable_text
+from celeriac.agents.llm.conversation import Deltas
+from celeriac.agents.mcp.results import sanitize_json
+from celeriac.domain.executions.events import EventType
+from celeriac.kit.json_types import JsonObject, JsonValue, dumps, storable_text
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import RunContext
 
@@ -93,7 +93,7 @@ class Transcript:
                 )
             case ToolUseBlock(id=call_id, name=tool, input=arguments):
                 self._open[call_id] = _OpenCall(tool, time.monotonic())
-                kept = clean(arguments)
+                kept = sanitize_json(arguments)
                 text = dumps(kept)
                 long = len(text) > MAX_MESSAGE_CHARACTERS
                 await self._context.emit(

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from celeriac.agents.base import final_result
-from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.model_calls import Price, unpriced
-from celeriac.agents.child.process import ChildCommand
+from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.run import run_in_child
-from celeriac.domain.agent import CommandAgent, RunnerName
+from celeriac.domain.agents import CommandAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
-from celeriac.domain.outcome import Completed
-from celeriac.kit.process import ResourceLimits
+from celeriac.domain.executions.model import Completed
+from celeriac.kit.processes import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
 _MEGABYTE = 1024 * 1024

@@ -4,6 +4,8 @@ The child is run by the Python of CrewAI's own virtual environment (`venv`), whi
 It gets the rendered graph and the providers' keys over stdin, never by its arguments or
 environment. Only killing its process stops a crew that waits for a model, which is what a
 cancellation does.
+
+The MCP servers that a crew's agents name, as the child starts and reaches them.
 """
 
 import shutil
@@ -16,25 +18,60 @@ from typing import ClassVar
 import structlog
 
 from celeriac.agents.base import final_result
-from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.child.process import ChildCommand
+from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
-from celeriac.agents.crewai.tool_servers import programs_of_crew, tool_servers_of
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
-from celeriac.agents.gateway.served import ServedModels
-from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices, Tokens
-from celeriac.agents.providers import Choice, Providers
-from celeriac.agents.tape import Tape, taping
-from celeriac.domain.agent import CrewaiAgent, CrewGraph, RunnerName
+from celeriac.agents.gateway.server import ServedModels
+from celeriac.agents.mcp.servers import StdioServer, ToolServers, programs_of
+from celeriac.agents.models import ModelRef, Prices, Providers, Tokens
+from celeriac.agents.recording import RecordingProxy, taping
+from celeriac.domain.agents import CrewaiAgent, CrewGraph, McpServer, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
-from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import JsonObject
-from celeriac.kit.process import ResourceLimits
+from celeriac.domain.executions.model import Completed
+from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.threads import CHECKS, FILES
-from celeriac.logs.events import Step
+from celeriac.logs.pipeline import Step
 from celeriac.services.ports import Job, RunContext
+
+
+def programs_of_crew(crew: CrewGraph, servers: ToolServers) -> list[Path]:
+    """Return the files that the commands of the crew's servers name."""
+    named = {name for agent in crew.agents for name in agent.tools}
+    chosen = servers.choose([McpServer(name=name) for name in sorted(named)])
+    return programs_of(each.endpoint for each in chosen)
+
+
+def tool_servers_of(crew: CrewGraph, servers: ToolServers) -> JsonObject:
+    """Return the servers by name, with their environments and headers.
+
+    Raises AgentMisconfiguredError naming the node for a server that nobody configured.
+    """
+    described: dict[str, JsonValue] = {}
+    for agent in crew.agents:
+        for name in agent.tools:
+            try:
+                (chosen,) = servers.choose([McpServer(name=name)])
+            except AgentMisconfiguredError as error:
+                node = f"agents.{agent.id}"
+                raise AgentMisconfiguredError(
+                    f"The crew's {node} names the tools {name!r}, but no MCP server of that name "
+                    "is configured for this worker. Add it to CELERIAC_MCP_SERVERS and restart "
+                    "the workers, or correct the name.",
+                    field="crew",
+                    node=node,
+                ) from error
+            endpoint = chosen.endpoint
+            if isinstance(endpoint, StdioServer):
+                described[name] = {
+                    "command": list(endpoint.command),
+                    "environment": dict(endpoint.environment),
+                }
+            else:
+                described[name] = {"url": endpoint.url, "headers": dict(endpoint.headers)}
+    return described
+
 
 logger = structlog.get_logger(__name__)
 
@@ -119,7 +156,7 @@ class CrewaiRunner:
         source = f"the crew {job.agent_name}"
         return replace(done, result=await final_result(done.result, job.output_schema, source))
 
-    def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, Choice]:
+    def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, ModelRef]:
         """Find every model that the crew names; an error says which node names it."""
         named = {agent.model: f"agents.{agent.id}" for agent in reversed(crew.agents)}
         if crew.manager_model is not None:
@@ -157,11 +194,11 @@ class CrewaiRunner:
             ),
         )
 
-    def _cost(self, choice: Choice | None, tokens: Tokens) -> Decimal | None:
+    def _cost(self, choice: ModelRef | None, tokens: Tokens) -> Decimal | None:
         return self._prices.cost(choice, tokens) if choice else None
 
 
-def _over(tape: Tape, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+def _over(tape: RecordingProxy, choices: Mapping[str, ModelRef]) -> dict[str, ModelRef]:
     """Return the models as they are reached over the tape."""
     return {
         name: replace(choice, provider=tape.reached(choice.provider))
@@ -173,7 +210,7 @@ def _described(
     job: Job,
     agent: CrewaiAgent,
     crew: CrewGraph,
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, ModelRef],
     tools: JsonObject,
 ) -> JsonObject:
     """Return what the child is told; it holds keys, and goes over its stdin alone."""

@@ -1,10 +1,18 @@
-"""The conversation of a run: what it goes on from, and what another attempt needs of it."""
+"""The conversation of a run: what it goes on from, and what another attempt needs of it.
 
-from collections.abc import Sequence
-from typing import Literal
+A model that saves the conversation before it is asked to go on with results of tools.
+
+Streaming output for those who watch, in pieces that are neither late nor too many.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_ai import ModelMessagesTypeAdapter
+from pydantic_ai import RunContext as AiContext
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -12,14 +20,17 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     repair_messages,
 )
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
 
-from celeriac.agents.mcp.results import clean
-from celeriac.agents.mcp.steps import Steps
-from celeriac.domain.agent import RunnerName
+from celeriac.agents.mcp.results import sanitize_json
+from celeriac.agents.mcp.toolset import CallKeys
+from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import SessionUnavailableError
-from celeriac.domain.outcome import Completed
-from celeriac.domain.session import Session
-from celeriac.kit.jsontypes import JsonValue, dumps
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.sessions import Session
+from celeriac.kit.json_types import JsonValue, dumps, storable_text
 from celeriac.services.ports import Job, RunContext
 
 PendingKind = Literal["approval", "question"]
@@ -36,7 +47,7 @@ class Pending(BaseModel):
     kind: PendingKind
 
 
-class Turn(BaseModel):
+class TurnState(BaseModel):
     """An execution's part of a conversation, from its prompt on."""
 
     model_config = ConfigDict(frozen=True)
@@ -59,7 +70,7 @@ class State(BaseModel):
 
     version: Literal[1] = 1
     messages: list[JsonValue] = []
-    turn: Turn | None = None
+    turn: TurnState | None = None
     """The last one."""
 
 
@@ -82,7 +93,7 @@ class Conversation:
         else:
             # what another execution left undone stays undone
             self.history = repair_messages(self.history)
-            self._turn = Turn(
+            self._turn = TurnState(
                 execution_id=str(job.execution_id), responses_before=_responses(self.history)
             )
             self.prompt = job.prompt
@@ -90,7 +101,7 @@ class Conversation:
         self.result = None
         if self._turn.finished:
             self.result = Completed(self._turn.result, truncated=self._turn.truncated)
-        self.steps = Steps(self._turn.steps)
+        self.steps = CallKeys(self._turn.steps)
         self._latest: Sequence[ModelMessage] = ()
         self._saved = False
 
@@ -133,13 +144,13 @@ class Conversation:
         elif session is not None or self._saved:
             await self._store([], turn)
 
-    def _turned(self, pending: Sequence[Pending] = ()) -> Turn:
+    def _turned(self, pending: Sequence[Pending] = ()) -> TurnState:
         changed = {"steps": self.steps.counts, "pending": tuple(pending)}
         return self._turn.model_copy(update=changed)
 
-    async def _store(self, messages: Sequence[ModelMessage], turn: Turn) -> None:
+    async def _store(self, messages: Sequence[ModelMessage], turn: TurnState) -> None:
         written = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")
-        state = State(messages=clean(written), turn=turn)
+        state = State(messages=sanitize_json(written), turn=turn)
         await self._context.save_session(state=state.model_dump(mode="json"))
         self._saved = True
 
@@ -191,3 +202,72 @@ def _brings_results(message: ModelMessage) -> bool:
     return isinstance(message, ModelRequest) and any(
         isinstance(part, ToolReturnPart) for part in message.parts
     )
+
+
+class CheckpointModel(WrapperModel):
+    """Wraps the model of one run: a later attempt repeats no call of a tool that was answered."""
+
+    def __init__(self, wrapped: Model, conversation: Conversation) -> None:
+        super().__init__(wrapped)
+        self.called_tools = False
+        """Whether the last answer called tools."""
+        self._conversation = conversation
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: AiContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        """Save what there is, then ask the wrapped model; see `Model.request_stream`."""
+        # The run's own messages: `messages` are worded for this model by now. Worded once more by
+        # the next attempt, the library's own words would pass for a user's.
+        own = messages if run_context is None else run_context.messages
+        await self._conversation.reached(own)
+        async with self.wrapped.request_stream(
+            messages, model_settings, model_request_parameters, run_context
+        ) as stream:
+            yield stream
+        self.called_tools = bool(stream.get().tool_calls)
+
+
+INTERVAL_SECONDS = 0.05
+
+Kind = Literal["text", "thinking"]
+
+
+class Deltas:
+    """Joins what a model says within 50 ms into one delta, `{"text": …}` or `{"thinking": …}`.
+
+    Belongs to an event loop; `flush` after the last piece.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        """Send to whoever watches `context`."""
+        self._context = context
+        self._kind: Kind = "text"
+        self._pieces: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, kind: Kind, piece: str) -> None:
+        """Take a piece; it goes out within the interval."""
+        if not piece:
+            return
+        if kind != self._kind:
+            self.flush()
+            self._kind = kind
+        self._pieces.append(piece)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Send what is gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pieces:
+            text = "".join(self._pieces)
+            self._pieces.clear()
+            self._context.delta({self._kind: storable_text(text)})

@@ -7,8 +7,8 @@ from pydantic_ai.messages import ModelMessage, ModelRequest
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
-from celeriac.agents.pricing import Tokens
-from celeriac.kit.jsontypes import dumps
+from celeriac.agents.models import Tokens
+from celeriac.kit.json_types import dumps
 
 DEFAULT_OUTPUT_TOKENS = 4_096
 """What an answer is thought to need at most where the agent sets no `max_output_tokens`."""

@@ -22,13 +22,12 @@ from pydantic_ai.usage import RequestUsage
 from celeriac.agents.base import clip, emit_clipped, emit_message
 from celeriac.agents.llm.estimate import estimate, least_input, tokens_of
 from celeriac.agents.llm.model_errors import content_filtered
-from celeriac.agents.llm.watchdog import Watchdog
-from celeriac.agents.pricing import Prices, Tokens
-from celeriac.agents.providers import Choice
-from celeriac.domain.budget_room import MIN_ANSWER_TOKENS
+from celeriac.agents.llm.silence import Watchdog
+from celeriac.agents.models import ModelRef, Prices, Tokens
+from celeriac.domain.budgets import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import BudgetSpentError, OutputInvalidError
-from celeriac.domain.usage import Clip, ModelCall, PlannedCall, Ticket
-from celeriac.logs.events import Step
+from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
+from celeriac.logs.pipeline import Step
 from celeriac.services.ports import RunContext
 
 logger = structlog.get_logger(__name__)
@@ -51,7 +50,7 @@ class MeteredModel(WrapperModel):
         self,
         wrapped: Model,
         *,
-        choice: Choice,
+        choice: ModelRef,
         context: RunContext,
         watchdog: Watchdog,
         prices: Prices,
@@ -106,10 +105,10 @@ class MeteredModel(WrapperModel):
                 await self._charge(stream.get(), began, planned, ticket)
         await self._close(stream.get(), bound)
 
-    def _planned(self, tokens: Tokens, least: int = 0) -> PlannedCall:
+    def _planned(self, tokens: Tokens, least: int = 0) -> CallEstimate:
         shortest = min(MIN_ANSWER_TOKENS, tokens.output)
         cheapest = Tokens(input=least, output=shortest, cached=least)
-        return PlannedCall(
+        return CallEstimate(
             provider=self._choice.provider.name,
             model=self._choice.model,
             input_tokens=tokens.input,
@@ -129,7 +128,7 @@ class MeteredModel(WrapperModel):
                 await emit_message(self._context, "system", part.content)
 
     async def _charge(
-        self, response: ModelResponse, began: float, planned: Tokens, ticket: Ticket | None
+        self, response: ModelResponse, began: float, planned: Tokens, ticket: Reservation | None
     ) -> None:
         usage = response.usage
         measured = _is_measured(usage)

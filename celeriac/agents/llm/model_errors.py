@@ -7,7 +7,7 @@ from pydantic_ai import exceptions as ai
 
 from celeriac.agents.base import clip
 from celeriac.agents.gateway.completions import AnswerError, message_of
-from celeriac.agents.providers import Choice
+from celeriac.agents.models import ModelRef
 from celeriac.domain.errors import (
     ContentFilteredError,
     ExecutionError,
@@ -52,7 +52,7 @@ _ADVICE: Mapping[type[ai.ModelAPIError], str] = {
 
 
 @contextmanager
-def translated(choice: Choice, *, max_model_calls: int) -> Iterator[None]:
+def translated(choice: ModelRef, *, max_model_calls: int) -> Iterator[None]:
     """Raise what the library raises inside the block as one of our `ExecutionError`s."""
     try:
         yield
@@ -77,14 +77,14 @@ def translated(choice: Choice, *, max_model_calls: int) -> Iterator[None]:
         ) from error
 
 
-def content_filtered(choice: Choice) -> ContentFilteredError:
+def content_filtered(choice: ModelRef) -> ContentFilteredError:
     """Return the error for an answer that the provider's filter has cut off or kept back."""
     return ContentFilteredError(
         f"The content filter of {choice} stopped the answer. Change the prompt or the input."
     )
 
 
-def _of_answer(error: AnswerError, choice: Choice) -> ExecutionError:
+def _of_answer(error: AnswerError, choice: ModelRef) -> ExecutionError:
     """Return the error for an answer that is none; some servers put refusals into a success."""
     said = _without_key(clip(error.message, _SHOWN), choice)
     if error.status is not None:
@@ -93,14 +93,14 @@ def _of_answer(error: AnswerError, choice: Choice) -> ExecutionError:
     return ProviderError(f"{choice} failed: {said}")
 
 
-def _of_provider(error: ai.ModelAPIError, choice: Choice) -> ExecutionError:
+def _of_provider(error: ai.ModelAPIError, choice: ModelRef) -> ExecutionError:
     said = _without_key(_said(error), choice)
     status = error.status_code if isinstance(error, ai.ModelHTTPError) else None
     return _refused(choice, said, type(error), status, error.retry_after)
 
 
 def _refused(
-    choice: Choice,
+    choice: ModelRef,
     said: str,
     kind: type[ai.ModelAPIError],
     status: int | None,
@@ -134,6 +134,6 @@ def _said(error: ai.ModelAPIError) -> str:
     return clip(message or error.message, _SHOWN)
 
 
-def _without_key(text: str, choice: Choice) -> str:
+def _without_key(text: str, choice: ModelRef) -> str:
     key = choice.provider.api_key
     return text.replace(key, "***") if key else text

@@ -14,25 +14,21 @@ import structlog
 from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
-from celeriac.agents.llm.checkpoints import CheckpointModel
-from celeriac.agents.llm.conversation import Conversation
-from celeriac.agents.llm.deferral import parked, results_of
-from celeriac.agents.llm.deltas import Deltas
+from celeriac.agents.llm.agent_run import TOOL_RETRIES, AgentRun
+from celeriac.agents.llm.approvals import parked, person_tools, results_of
+from celeriac.agents.llm.conversation import CheckpointModel, Conversation, Deltas
 from celeriac.agents.llm.metered_model import MeteredModel
-from celeriac.agents.llm.person import person_tools
-from celeriac.agents.llm.reach import Reach
+from celeriac.agents.llm.models import ModelFactory
+from celeriac.agents.llm.silence import SilenceLimits, Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
-from celeriac.agents.llm.turn import TOOL_RETRIES, Turn
-from celeriac.agents.llm.watchdog import Patience, Watchdog
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Choice, Providers
-from celeriac.domain.agent import LlmAgent, RunnerName
+from celeriac.agents.models import ModelRef, Prices, Providers
+from celeriac.domain.agents import LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedError
-from celeriac.domain.outcome import Completed, MustWaitError, Parked
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.domain.executions.model import Completed, MustWaitError, Parked
+from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.threads import CHECKS, FILES
-from celeriac.logs.events import Step
+from celeriac.logs.pipeline import Step
 from celeriac.services.ports import Job, RunContext
 
 logger = structlog.get_logger(__name__)
@@ -51,13 +47,13 @@ class LlmRunner:
         prices: Prices,
         *,
         servers: ToolServers | None = None,
-        patience: Patience | None = None,
+        patience: SilenceLimits | None = None,
     ) -> None:
         """Reach the models of `providers`, and tools of `servers`; connections come with runs."""
         self._prices = prices
         self._servers = servers or ToolServers(guard=OutboundGuard())
-        self._patience = patience or Patience()
-        self._reach = Reach(providers, silence_seconds=self._patience.first)
+        self._patience = patience or SilenceLimits()
+        self._reach = ModelFactory(providers, silence_seconds=self._patience.first)
         pydantic_ai.BANNER_ENABLED = False  # its greeting has no place in a worker's log
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
@@ -110,9 +106,9 @@ class LlmRunner:
         context: RunContext,
         *,
         conversation: Conversation,
-        choice: Choice,
+        choice: ModelRef,
         model: Model,
-    ) -> Turn:
+    ) -> AgentRun:
         watchdog = Watchdog(self._patience.within(job.limits), choice)
         metered = MeteredModel(
             model,
@@ -130,7 +126,7 @@ class LlmRunner:
             structured=bool(job.output_schema),
             mcp_servers=[server.name for server in spec.mcp_servers],
         )
-        return Turn(
+        return AgentRun(
             spec,
             job,
             choice=choice,

@@ -6,8 +6,8 @@ from pydantic_ai import ModelRetry, NativeOutput, StructuredDict, exceptions
 
 from celeriac.agents.base import violations_of
 from celeriac.domain.errors import AgentMisconfiguredError
-from celeriac.domain.schema import unfolded
-from celeriac.kit.jsontypes import JsonObject, JsonValue, dumps, loads
+from celeriac.domain.schemas import unfolded
+from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
 
 _NAME = "result"
 _WRAPPER = "value"

@@ -18,20 +18,20 @@ from mcp_types import (
     Tool,
 )
 
-from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.child.run import LogRelay
 from celeriac.agents.mcp.mending import Mending
-from celeriac.agents.mcp.results import clean, told
-from celeriac.agents.mcp.servers import Chosen, HttpServer, StdioServer
-from celeriac.agents.mcp.stdio import MAX_MESSAGE_BYTES, LastWords, stdio_streams
+from celeriac.agents.mcp.results import error_text, sanitize_json
+from celeriac.agents.mcp.servers import HttpServer, ResolvedServer, StdioServer
+from celeriac.agents.mcp.stdio import MAX_MESSAGE_BYTES, ExitDetails, stdio_streams
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     ExecutionError,
     SchemaInvalidError,
     ToolServerError,
 )
-from celeriac.domain.schema import check_schema, violations
+from celeriac.domain.schemas import check_schema, violations
+from celeriac.kit.loop import run_shielded
 from celeriac.kit.outbound import OutboundRefusedError, guarded_client
-from celeriac.kit.shielding import despite_cancellation
 from celeriac.version import __version__
 
 T = TypeVar("T")
@@ -50,12 +50,12 @@ class Connection:
     Belongs to the event loop; its calls may run side by side.
     """
 
-    def __init__(self, chosen: Chosen, *, workdir: Path, relay: LogRelay) -> None:
+    def __init__(self, chosen: ResolvedServer, *, workdir: Path, relay: LogRelay) -> None:
         """Lead to `chosen`; a program works in `workdir`, and `relay` takes its stderr."""
         self.chosen = chosen
         self._workdir = workdir
         self._relay = relay
-        self._words = LastWords()
+        self._words = ExitDetails()
         self._mending = Mending()
         self._closing = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
@@ -79,7 +79,7 @@ class Connection:
         except TimeoutError as error:
             raise self._failed(f"isn't ready after {START_SECONDS:g} seconds") from error
         except (MCPError, ValueError, RuntimeError) as error:
-            raise self._failed(f"can't be used: {told(error)}") from error
+            raise self._failed(f"can't be used: {error_text(error)}") from error
 
     async def call(
         self, tool: str, arguments: Mapping[str, Any], *, meta: RequestParamsMeta
@@ -109,14 +109,14 @@ class Connection:
             return "the tool's output schema promises structured content, and there is none"
         try:
             check_schema(dict(schema), field="outputSchema")
-            faults = violations(dict(schema), clean(result.structured_content))
+            faults = violations(dict(schema), sanitize_json(result.structured_content))
         except SchemaInvalidError:
             return ""
         return f"it doesn't fit the tool's output schema: {'; '.join(faults)}" if faults else ""
 
     async def aclose(self) -> None:
         """Hang up within a second; a program and all that it started is gone then."""
-        await despite_cancellation(self._close())
+        await run_shielded(self._close())
 
     async def _close(self) -> None:
         if self._life is None:
@@ -186,10 +186,10 @@ class Connection:
                 field=f"{self.chosen.field}.url",
             )
         if self._ready.done():
-            return self._failed(f"broke off: {told(cause)}")
+            return self._failed(f"broke off: {error_text(cause)}")
         if isinstance(cause, httpx2.HTTPError | OSError):
-            return self._failed(f"can't be reached: {told(cause)}")
-        return self._failed(f"can't be used: {told(cause)}")
+            return self._failed(f"can't be reached: {error_text(cause)}")
+        return self._failed(f"can't be used: {error_text(cause)}")
 
     def _failed(self, what: str) -> ToolServerError:
         words = str(self._words)

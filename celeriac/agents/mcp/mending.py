@@ -19,7 +19,7 @@ from mcp_types import (
 )
 from pydantic import TypeAdapter, ValidationError
 
-from celeriac.kit.jsontypes import dumps
+from celeriac.kit.json_types import dumps
 
 Incoming = SessionMessage | Exception
 Streams = tuple[Any, Any]

@@ -1,13 +1,26 @@
-"""What tools and models say, made fit for a model, for storage and for people."""
+"""What tools and models say, made fit for a model, for storage and for people.
+
+What a tool answered, as text.
+"""
 
 import math
 import re
 from typing import Any
 
+from mcp_types import (
+    AudioContent,
+    CallToolResult,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
 from pydantic import ValidationError
 
 from celeriac.agents.base import clip
-from celeriac.kit.jsontypes import INT64, MAX_DEPTH, storable_text
+from celeriac.kit.json_types import INT64, MAX_DEPTH, dumps, storable_text
 
 MAX_RESULT_CHARACTERS = 50_000
 """How much of one result a model gets to see."""
@@ -17,7 +30,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters but tab and line ends: terminals obey them, and jsonb has no NUL."""
 
 
-def readable(text: str) -> str:
+def sanitize_text(text: str) -> str:
     """Return `text` without control characters, cut to what a model gets to see."""
     text = _CONTROLS.sub("\ufffd", storable_text(text[: MAX_RESULT_CHARACTERS + 1]))
     if len(text) <= MAX_RESULT_CHARACTERS:
@@ -25,17 +38,17 @@ def readable(text: str) -> str:
     return f"{text[:MAX_RESULT_CHARACTERS]}\n[cut off: the result is longer than this]"
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return in a line what went wrong with a server or a tool."""
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"]))
-        return clip(readable(f"what it sends is no MCP ({place}: {fault['msg']})"), _SHOWN)
+        return clip(sanitize_text(f"what it sends is no MCP ({place}: {fault['msg']})"), _SHOWN)
     text = " ".join(str(error).split()) or type(error).__name__
-    return clip(readable(text), _SHOWN).rstrip(".")
+    return clip(sanitize_text(text), _SHOWN).rstrip(".")
 
 
-def clean(value: Any, depth: int = MAX_DEPTH) -> Any:
+def sanitize_json(value: Any, depth: int = MAX_DEPTH) -> Any:
     """Return what a model or a tool said as a JSON value that can be stored.
 
     No number is changed into another one: what can't be stored as a number becomes a text. What is
@@ -47,9 +60,12 @@ def clean(value: Any, depth: int = MAX_DEPTH) -> Any:
         case dict() | list() | tuple() if depth == 0:
             return f"[left out: nested deeper than {MAX_DEPTH} levels]"
         case dict():
-            return {storable_text(str(key)): clean(each, depth - 1) for key, each in value.items()}
+            return {
+                storable_text(str(key)): sanitize_json(each, depth - 1)
+                for key, each in value.items()
+            }
         case list() | tuple():
-            return [clean(each, depth - 1) for each in value]
+            return [sanitize_json(each, depth - 1) for each in value]
         case int() | float():
             return _number(value)
     return value
@@ -75,3 +91,33 @@ def _number(number: Any) -> Any:
         return str(number)
     except ValueError:  # Python refuses to write out thousands of digits
         return f"an integer of {int(number).bit_length()} bits"
+
+
+def text_of(result: CallToolResult, *, note: str = "") -> str:
+    """Return a tool's answer as text; what is no text is named and measured, not shown.
+
+    `note` says what is wrong with its form; the tool has worked all the same.
+    """
+    parts = [_block(block) for block in result.content]
+    if not parts and result.structured_content is not None:
+        parts.append(dumps(sanitize_json(result.structured_content)))
+    if note:
+        said = "This is what the tool answered" if parts else "The tool answered with nothing"
+        parts.append(f"[{said}; {note}.]")
+    elif not parts:
+        parts.append("[The tool answered with nothing.]")
+    return sanitize_text("\n".join(parts))
+
+
+def _block(block: ContentBlock) -> str:
+    match block:
+        case TextContent():
+            return block.text
+        case ImageContent() | AudioContent():
+            return f"[{block.type} {block.mime_type}, {len(block.data)} characters of base64]"
+        case EmbeddedResource(resource=TextResourceContents() as resource):
+            return resource.text
+        case EmbeddedResource(resource=resource):
+            return f"[resource {resource.uri}]"
+        case ResourceLink():
+            return f"[resource {block.name}: {block.uri}]"

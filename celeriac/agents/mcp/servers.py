@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from celeriac.agents.child.confinement import Confinement
-from celeriac.domain.agent import McpServer
+from celeriac.agents.child.process import Confinement
+from celeriac.domain.agents import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.users import OURSELVES, ChildUser
 
 _EVERYWHERE = OutboundGuard(allow_private=True)
@@ -40,7 +40,7 @@ Endpoint = StdioServer | HttpServer
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ResolvedServer:
     """An agent's entry for a server, the server itself, and where the entry stands."""
 
     entry: McpServer
@@ -91,9 +91,9 @@ class ToolServers:
             endpoints[name] = HttpServer(url, _EVERYWHERE, values)
         return cls(endpoints, guard=guard)
 
-    def choose(self, entries: Sequence[McpServer]) -> list[Chosen]:
+    def choose(self, entries: Sequence[McpServer]) -> list[ResolvedServer]:
         """Return what an agent's entries mean; raises AgentMisconfiguredError naming the field."""
-        chosen: list[Chosen] = []
+        chosen: list[ResolvedServer] = []
         for number, entry in enumerate(entries):
             place = f"mcp_servers.{number}"
             if any(entry.name == other.entry.name for other in chosen):
@@ -102,7 +102,7 @@ class ToolServers:
                     "its own.",
                     field=f"{place}.name",
                 )
-            chosen.append(Chosen(entry, self._endpoint(entry, place), place))
+            chosen.append(ResolvedServer(entry, self._endpoint(entry, place), place))
         return chosen
 
     def _endpoint(self, entry: McpServer, place: str) -> Endpoint:

@@ -1,26 +1,276 @@
-"""The tools of a run, as the model library takes them."""
+"""The tools of a run, as the model library takes them.
+
+Which of a server's tools an agent gets, and how its model knows them.
+
+Calls of tools: keyed so that a repeated one can be told, recorded, bounded.
+
+Names of calls: the same for a call that is repeated, another for every other.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from hashlib import sha256
 from typing import Any
 
+import structlog
+from mcp import MCPError
+from mcp_types import RequestParamsMeta, Tool
 from pydantic_ai import ApprovalRequired, ToolDefinition, ToolFailed
 from pydantic_ai import RunContext as AiContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
-from celeriac.agents.base import violations_of
-from celeriac.agents.child.log_relay import LogRelay
-from celeriac.agents.mcp.calls import Calls
+from celeriac.agents.base import clip, violations_of
+from celeriac.agents.child.run import LogRelay
 from celeriac.agents.mcp.connection import Connection
-from celeriac.agents.mcp.offers import Offer, offers_of
-from celeriac.agents.mcp.results import clean, repaired
-from celeriac.agents.mcp.servers import Chosen
-from celeriac.agents.mcp.steps import Steps
-from celeriac.kit.jsontypes import BEYOND_64_BITS
+from celeriac.agents.mcp.results import error_text, repaired, sanitize_json, sanitize_text, text_of
+from celeriac.agents.mcp.servers import ResolvedServer
+from celeriac.domain.errors import AgentMisconfiguredError, SchemaInvalidError, ToolServerError
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.schemas import check_schema
+from celeriac.kit.json_types import BEYOND_64_BITS, JsonObject, JsonValue, dumps
 from celeriac.kit.threads import CHECKS
+from celeriac.logs.pipeline import Step
 from celeriac.services.ports import RunContext
+
+MAX_TOOLS = 128
+"""Tools of one server that an agent may have; models take no more."""
+
+_MAX_NAME = 64
+_MAX_DESCRIPTION = 4_000
+_SHOWN_NAMES = 20
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
+_WILDCARDS = frozenset("*?")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool that an agent may call."""
+
+    name: str
+    """As the model knows it."""
+    tool: str
+    """As its server knows it."""
+    description: str
+    schema: JsonObject
+    """JSON schema of its arguments; a valid one."""
+    needs_approval: bool
+
+
+def model_name(server: str, tool: str) -> str:
+    """Return the name under which a model knows a tool: `server__tool`.
+
+    It follows from the two names alone, so that an answer to a call of yesterday finds its tool.
+    Names that a model can't take (letters, digits, `_`, `-`, at most 64) are changed and get a
+    mark of what they were.
+    """
+    full = f"{server}__{tool}"
+    fit = _UNFIT.sub("_", full)
+    if fit == full and len(fit) <= _MAX_NAME:
+        return fit
+    mark = sha256(full.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{fit[: _MAX_NAME - 9]}_{mark}"
+
+
+def tool_specs(
+    chosen: ResolvedServer, tools: Iterable[Tool]
+) -> tuple[list[ToolSpec], Mapping[str, str]]:
+    """Return the tools that the entry allows, and why others that it allows can't be used.
+
+    Raises AgentMisconfiguredError where the entry names a tool that isn't there or can't be used
+    (patterns may match none), or allows too many.
+    """
+    entry = chosen.entry
+    found: dict[str, Tool] = {}
+    for tool in tools:
+        found.setdefault(tool.name, tool)
+    faults: dict[str, str] = {}
+    offers: list[ToolSpec] = []
+    for name, tool in found.items():
+        if entry.allowed_tools is not None and not _matches(name, entry.allowed_tools):
+            continue
+        try:
+            schema = _schema(tool)
+        except (SchemaInvalidError, TypeError, ValueError) as error:
+            faults[name] = str(error)
+            continue
+        offers.append(
+            ToolSpec(
+                name=model_name(entry.name, name),
+                tool=name,
+                description=clip(sanitize_text(tool.description or ""), _MAX_DESCRIPTION),
+                schema=schema,
+                needs_approval=_matches(name, entry.approve_tools),
+            )
+        )
+    _check_named(chosen, "allowed_tools", entry.allowed_tools or (), found, faults)
+    _check_named(chosen, "approve_tools", entry.approve_tools, found, faults)
+    if len(offers) > MAX_TOOLS:
+        raise AgentMisconfiguredError(
+            f"The MCP server {entry.name!r} offers {len(offers)} tools; an agent can have "
+            f"{MAX_TOOLS}. Name those that it needs.",
+            field=f"{chosen.field}.allowed_tools",
+        )
+    return offers, faults
+
+
+def _check_named(
+    chosen: ResolvedServer,
+    field: str,
+    patterns: Sequence[str],
+    found: Mapping[str, Tool],
+    faults: Mapping[str, str],
+) -> None:
+    """Refuse names of tools that aren't there: a typo must not take a tool, or its approval."""
+    for pattern in patterns:
+        if _WILDCARDS & set(pattern):
+            continue
+        if pattern not in found:
+            names = sanitize_text(", ".join(sorted(found)[:_SHOWN_NAMES])) or "none at all"
+            raise AgentMisconfiguredError(
+                f"The MCP server {chosen.entry.name!r} has no tool {pattern!r}. It has: {names}.",
+                field=f"{chosen.field}.{field}",
+            )
+        if pattern in faults:
+            raise AgentMisconfiguredError(
+                f"The tool {pattern!r} of the MCP server {chosen.entry.name!r} can't be used: "
+                f"{faults[pattern]}",
+                field=f"{chosen.field}.{field}",
+            )
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _schema(tool: Tool) -> dict[str, Any]:
+    schema = {"type": "object", **sanitize_json(tool.input_schema)}
+    if schema["type"] != "object":
+        raise ValueError("its arguments must be an object")
+    check_schema(schema, field="inputSchema")
+    return schema
+
+
+class CallKeys:
+    """Names each call of an execution by what is called with what, and for which time.
+
+    After a crash an agent may repeat a call, or make another instead: the same call gets the same
+    name, another one never does.
+    """
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        """Go on from the `counts` of an earlier attempt."""
+        self._counts = Counter(counts or {})
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What another attempt goes on from."""
+        return dict(self._counts)
+
+    def next(self, tool: str, arguments: JsonObject) -> str:
+        """Return the name of a call that is made now."""
+        digest = sha256(dumps([tool, _sorted(arguments)]).encode()).hexdigest()[:16]
+        self._counts[digest] += 1
+        return f"{tool}:{digest}:{self._counts[digest]}"
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return sorted((key, _sorted(each)) for key, each in value.items())
+    return [_sorted(each) for each in value] if isinstance(value, list) else value
+
+
+logger = structlog.get_logger(__name__)
+
+MAX_EVENT_CHARACTERS = 20_000
+"""How much of a call's arguments, and of its result, is kept in the log."""
+
+IDEMPOTENCY_KEY = "celeriac/idempotency-key"
+"""Where a tool finds the key of a call, in the `_meta` of its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a tool answered, as a model gets to see it."""
+
+    text: str
+    failed: bool
+
+
+class Calls:
+    """Makes the calls of one run."""
+
+    def __init__(self, context: RunContext, steps: CallKeys) -> None:
+        """Record them in `context`, named by `steps`."""
+        self._context = context
+        self._steps = steps
+
+    async def make(
+        self, connection: Connection, tool: str, arguments: JsonObject, *, call_id: str
+    ) -> Answered:
+        """Call a tool; whatever goes wrong with it is an answer, too.
+
+        Raises ToolServerError where the server is gone.
+        """
+        step = self._steps.next(f"{connection.name}.{tool}", arguments)
+        names = {"id": call_id, "server": connection.name, "tool": tool}
+        await self._context.emit(EventType.TOOL_CALL, {**names, "arguments": _shortened(arguments)})
+        began = time.monotonic()
+        try:
+            answered = await self._ask(connection, tool, arguments, step)
+        except ToolServerError as error:
+            await self._record(names, Answered(sanitize_text(error.message), failed=True), began)
+            raise
+        await self._record(names, answered, began)
+        return answered
+
+    async def _ask(
+        self, connection: Connection, tool: str, arguments: JsonObject, step: str
+    ) -> Answered:
+        meta: RequestParamsMeta = {
+            IDEMPOTENCY_KEY: self._context.idempotency_key(step)  # type: ignore[misc]
+        }
+        try:
+            result = await connection.call(tool, arguments, meta=meta)
+        except TimeoutError:
+            seconds = connection.chosen.entry.timeout_seconds
+            return Answered(f"The tool did not answer within {seconds:g} seconds.", failed=True)
+        except (MCPError, ValueError, RuntimeError) as error:
+            return Answered(f"The tool failed: {error_text(error)}.", failed=True)
+        note = connection.mismatch(tool, result)
+        return Answered(text_of(result, note=note), failed=result.is_error)
+
+    async def _record(self, names: Mapping[str, str], answered: Answered, began: float) -> None:
+        ms = round((time.monotonic() - began) * 1000)
+        logger.info(
+            Step.TOOL_EXECUTED,
+            server=names["server"],
+            tool=names["tool"],
+            ms=ms,
+            failed=answered.failed,
+        )
+        data: dict[str, JsonValue] = {
+            **names,
+            "ms": ms,
+            "failed": answered.failed,
+            "content": answered.text[:MAX_EVENT_CHARACTERS],
+        }
+        if len(answered.text) > MAX_EVENT_CHARACTERS:
+            data["clipped"] = len(answered.text) - MAX_EVENT_CHARACTERS
+        await self._context.emit(EventType.TOOL_RESULT, data)
+
+
+def _shortened(arguments: JsonObject) -> JsonValue:
+    """Return arguments as the log keeps them: as they are or, where they are long, a text."""
+    text = dumps(arguments)
+    return arguments if len(text) <= MAX_EVENT_CHARACTERS else clip(text, MAX_EVENT_CHARACTERS)
+
 
 _ANY_OBJECT = SchemaValidator(
     core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
@@ -31,7 +281,7 @@ class ServerTools(AbstractToolset[None]):
     """The tools of one connected server."""
 
     def __init__(
-        self, connection: Connection, offers: Sequence[Offer], calls: Calls, *, retries: int
+        self, connection: Connection, offers: Sequence[ToolSpec], calls: Calls, *, retries: int
     ) -> None:
         """Offer `offers`; a model may send arguments that can't be read `retries` times."""
         self._connection = connection
@@ -60,7 +310,7 @@ class ServerTools(AbstractToolset[None]):
         Raises ToolFailed with what the model is to know, ApprovalRequired and ToolServerError.
         """
         offer = self._offers[name]
-        arguments = clean(tool_args)
+        arguments = sanitize_json(tool_args)
         faults = await violations_of(offer.schema, arguments)
         if arguments != repaired(tool_args):
             faults.append(f"{BEYOND_64_BITS} or no number at all must be given as a text")
@@ -75,7 +325,7 @@ class ServerTools(AbstractToolset[None]):
             raise ToolFailed(answered.text)
         return answered.text
 
-    def _tool(self, offer: Offer, retries: int) -> ToolsetTool[None]:
+    def _tool(self, offer: ToolSpec, retries: int) -> ToolsetTool[None]:
         return ToolsetTool(
             toolset=self,
             tool_def=ToolDefinition(
@@ -90,7 +340,7 @@ class ServerTools(AbstractToolset[None]):
 
 @asynccontextmanager
 async def connected(
-    servers: Sequence[Chosen], context: RunContext, steps: Steps, *, retries: int
+    servers: Sequence[ResolvedServer], context: RunContext, steps: CallKeys, *, retries: int
 ) -> AsyncIterator[list[ServerTools]]:
     """Connect to all `servers` at once, and give the block their tools.
 
@@ -116,7 +366,7 @@ async def _opened(
     try:
         for connection, tools in zip(connections, opening, strict=True):
             # a server's schemas are checked in a thread: they may be many and large
-            offers, faults = await CHECKS.run(offers_of, connection.chosen, await tools)
+            offers, faults = await CHECKS.run(tool_specs, connection.chosen, await tools)
             for tool, fault in faults.items():
                 await relay.write(
                     f"The tool {tool!r} of the MCP server {connection.name!r} is left out: {fault}",

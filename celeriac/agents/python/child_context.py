@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celeriac.agents.python.child_channel import Channel
-from celeriac.agents.python.child_questions import ChildQuestions
-from celeriac.agents.python.questions import approve_message, ask_message
-from celeriac.kit.jsontypes import checked, storable, storable_text
+from celeriac.agents.python.questions import ChildQuestions, approve_message, ask_message
+from celeriac.kit.json_types import checked, storable, storable_text
 
 if TYPE_CHECKING:
-    from celeriac.domain.approval import Answer
+    from celeriac.domain.approvals import Answer
 
 LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
 
@@ -163,7 +162,7 @@ class ChildContext:
         self._channel.send_line(storable(message))
 
     def _ask(self, message: Mapping[str, Any]) -> "Answer":
-        from celeriac.domain.approval import Answer  # slow to import, and few functions ask
+        from celeriac.domain.approvals import Answer  # slow to import, and few functions ask
 
         answer = self._questions.ask(message)
         return Answer(answer["approved"], answer["value"], answer["note"], answer["by"])

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, BinaryIO
 
-from celeriac.agents.python import callables
+from celeriac.agents.base import encode_result
+from celeriac.agents.python import functions
 from celeriac.agents.python.child_channel import Channel, ChannelHandler, Interrupts
 from celeriac.agents.python.child_context import ChildContext
-from celeriac.agents.python.child_questions import ChildQuestions
-from celeriac.agents.results import encode_result
+from celeriac.agents.python.questions import ChildQuestions
 from celeriac.domain.errors import (
     CeleriacError,
     ChildCrashedError,
@@ -27,13 +27,13 @@ from celeriac.domain.errors import (
     SoftTimeLimit,
 )
 from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
-from celeriac.kit.guard import release_reserve
-from celeriac.kit.jsontypes import loads, storable_text
+from celeriac.kit.child_bootstrap import release_reserve
+from celeriac.kit.json_types import loads, storable_text
 
 MAX_MESSAGE = 10_000
 MAX_TRACEBACK = 50_000
 
-_OWN_FILES = (__file__, callables.__file__)
+_OWN_FILES = (__file__, functions.__file__)
 _TERMINATED = 128 + signal.SIGTERM
 _SOFT_SIGNAL = signal.SIGUSR1
 
@@ -69,7 +69,7 @@ def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
 
 def _call(start: Mapping[str, Any], context: ChildContext) -> str:
     job, python = start["job"], start["python"]
-    function = callables.find_function(python["function"], python["allowed_modules"])
+    function = functions.find_function(python["function"], python["allowed_modules"])
     arguments = function.arguments(job["variables"], context)
     return encode_result(function.call(**arguments), function.path)
 

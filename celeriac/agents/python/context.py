@@ -6,18 +6,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from celeriac.agents.child.asking import question_of
-from celeriac.agents.child.log_relay import LogRelay
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.protocol import AskMessage
-from celeriac.agents.pricing import Tokens
+from celeriac.agents.child.run import LogRelay, question_of
+from celeriac.agents.models import Tokens
 from celeriac.agents.python.child_context import LOG_LEVELS
 from celeriac.agents.python.questions import approve_message, ask_message
-from celeriac.domain.approval import Answer
+from celeriac.domain.approvals import Answer
 from celeriac.domain.errors import InvalidInputError
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject, JsonValue, checked
+from celeriac.kit.json_types import JsonObject, JsonValue, checked
 from celeriac.services.ports import Job, RunContext
 
 

@@ -1,11 +1,38 @@
 """`@agent("name")`: how a package offers its functions to Celeriac.
 
 Standard library only: child processes import this before the user's module.
+
+From `package.module:function` to a call: find, check, and give it its variables.
+
+Used on the worker and in child processes; pydantic is imported only for functions with type hints.
+
+Which files of users' modules this process has imported, and whether they have changed since.
+
+Users' modules are those that lie neither in Python's own directories, nor among the installed
+packages, nor in Celeriac. Standard library only: child processes import this.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TypeVar
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import sysconfig
+import threading
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import MappingProxyType, ModuleType, SimpleNamespace
+from typing import Any, TypeVar
+
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    VariablesInvalidError,
+    WorkerMisconfiguredError,
+)
+from celeriac.kit.json_types import JsonObject
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -57,3 +84,276 @@ def function_path(function: object) -> str:
             "only such a function can be found again by a worker"
         )
     return f"{module}:{name}"
+
+
+_PYTHON = tuple(
+    os.path.join(sysconfig.get_path(name), "")  # noqa: PTH118 - compared as texts
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+_Stamp = tuple[int, int]
+
+
+class LoadedModules:
+    """Remembers each module's file as it was when the module was first seen here. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._names: set[str] = set()
+        self._stamps: dict[str, _Stamp] = {}
+
+    def note(self) -> None:
+        """Remember the files of modules that were imported since the last call."""
+        with self._lock:
+            for name in [name for name in list(sys.modules) if name not in self._names]:
+                self._names.add(name)
+                file = _users_file(name)
+                stamp = _stamp(file) if file else None
+                if file and stamp:
+                    self._stamps[file] = stamp
+
+    def changed(self) -> list[Path]:
+        """Return the files that are no longer as they were when they were imported.
+
+        One that is gone doesn't count: editors replace files.
+        """
+        with self._lock:
+            stamps = list(self._stamps.items())
+        return [Path(file) for file, stamp in stamps if _stamp(file) not in {stamp, None}]
+
+    def is_stale(self, name: str) -> bool:
+        """Whether the file of a module has changed since it was imported."""
+        file = _users_file(name)
+        with self._lock:
+            stamp = self._stamps.get(file) if file else None
+        return stamp is not None and _stamp(str(file)) not in {stamp, None}
+
+
+LOADED = LoadedModules()
+"""Those of this process."""
+
+
+def _users_file(name: str) -> str | None:
+    if name.partition(".")[0] == "celeriac":
+        return None
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if not isinstance(file, str) or not file.endswith(".py"):
+        return None
+    if not _INSTALLED.isdisjoint(Path(file).parts) or file.startswith(_PYTHON):
+        return None
+    return file
+
+
+def _stamp(file: str) -> _Stamp | None:
+    try:
+        found = os.stat(file)  # noqa: PTH116 - once a second for each file
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+CONTEXT_PARAMETER = "ctx"
+ENTRY_POINTS = "celeriac.agents"
+"""The group of entry points by which packages declare modules of agents."""
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    required: bool
+    convert: Callable[[Any], Any] | None
+    """Makes the annotated type of a JSON value; raises pydantic.ValidationError."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFunction:
+    """A user's function, found and ready to be called."""
+
+    path: str
+    call: Callable[..., Any]
+    is_coroutine: bool
+    wants_context: bool
+    takes_any: bool
+    """Whether it has a `**` parameter."""
+    parameters: Mapping[str, _Parameter]
+
+    def arguments(self, variables: JsonObject, context: object) -> dict[str, Any]:
+        """Return the keyword arguments for `variables`, with `context` where it is wanted.
+
+        Raises VariablesInvalidError naming each variable that is missing, unknown or of the
+        wrong type.
+        """
+        faults = [
+            f"{name} is missing"
+            for name, parameter in self.parameters.items()
+            if parameter.required and name not in variables
+        ]
+        arguments: dict[str, Any] = {}
+        for name, value in variables.items():
+            if name in self.parameters:
+                arguments[name] = _converted(name, value, self.parameters[name], faults)
+            elif self.takes_any and name != CONTEXT_PARAMETER:
+                arguments[name] = value
+            else:
+                faults.append(f"{name} is not a parameter of the function")
+        if faults:
+            raise VariablesInvalidError(
+                f"The variables don't fit {self.path}: {'; '.join(faults)}.",
+                field="variables",
+                faults=faults,
+            )
+        if self.wants_context:
+            arguments[CONTEXT_PARAMETER] = context
+        return arguments
+
+
+def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
+    """Return the function that `path` names.
+
+    Its module must be one of `allowed_modules` (packages include what is in them): no other is
+    imported. A function that `@agent` offers in a module which this process has imported for its
+    own reasons is found too. Imports the module: blocking. Raises AgentMisconfiguredError that says
+    what is wrong.
+    """
+    module_name, _, name = path.partition(":")
+    if not _is_allowed(module_name, allowed_modules) and path not in registered_agents().values():
+        raise _lacks(
+            path,
+            f"{module_name} is not among the modules that agents may use. Add it, or its package, "
+            "to CELERIAC_AGENT_MODULES and restart the workers",
+        )
+    function = _attribute(path, _import(path, module_name), name)
+    if not callable(function) or inspect.isclass(function):
+        raise _wrong(path, f"{name} is {type(function).__name__}, not a function")
+    origin = getattr(function, "__module__", None) or ""
+    if not is_registered(function) and not _is_allowed(origin, allowed_modules):
+        raise _wrong(
+            path,
+            f"{name} comes from {origin or 'an unknown module'}, which is not among the modules "
+            "that agents may use. Offer a function of your own, with @celeriac.agent(…)",
+        )
+    return _prepare(path, function)
+
+
+def declared_modules() -> tuple[str, ...]:
+    """Return the modules that installed packages declare, by entry points, to have agents."""
+    return tuple(sorted({each.module for each in entry_points(group=ENTRY_POINTS)}))
+
+
+def _is_allowed(module: str, allowed_modules: Sequence[str]) -> bool:
+    return any(module == each or module.startswith(f"{each}.") for each in allowed_modules)
+
+
+def _wrong(path: str, reason: str) -> AgentMisconfiguredError:
+    return AgentMisconfiguredError(f"The agent's function {path!r}: {reason}.", field="function")
+
+
+def _lacks(path: str, reason: str) -> WorkerMisconfiguredError:
+    return WorkerMisconfiguredError(f"The agent's function {path!r}: {reason}.", field="function")
+
+
+def _import(path: str, module_name: str) -> ModuleType:
+    if module_name not in sys.modules:
+        importlib.invalidate_caches()  # its file may be newer than our look into the directory
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            reason = (
+                f"the worker finds no module {error.name!r}. Install its package in the worker's "
+                "environment, or put its directory on PYTHONPATH"
+            )
+            raise _lacks(path, reason) from None
+        raise _lacks(path, f"importing {module_name} failed: {error}") from error
+    except (Exception, SystemExit) as error:  # the module is the user's: anything may be raised
+        reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
+        raise _lacks(path, reason) from error
+    LOADED.note()
+    return module
+
+
+def _attribute(path: str, module: ModuleType, name: str) -> Any:
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        near = difflib.get_close_matches(name, dir(module), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        if LOADED.is_stale(module.__name__):
+            hint = f", but {module.__file__} has changed since it was imported: restart the worker"
+        raise _lacks(path, f"the module {module.__name__} has no {name!r}{hint}") from None
+
+
+def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise _wrong(path, "it is a generator; return one value instead, and report with ctx")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise _wrong(path, f"its parameters can't be read: {error}") from error
+    parameters = dict(signature.parameters)
+    wants_context = parameters.pop(CONTEXT_PARAMETER, None) is not None
+    for parameter in parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise _wrong(path, f"variables are given by name, but {parameter} can't be")
+    named = {name: each for name, each in parameters.items() if each.kind in _NAMED}
+    hints = _hints(path, function, named)
+    return AgentFunction(
+        path=path,
+        call=function,
+        is_coroutine=inspect.iscoroutinefunction(function),
+        wants_context=wants_context,
+        takes_any=len(named) < len(parameters),
+        parameters={
+            name: _Parameter(
+                required=each.default is each.empty, convert=_converter(path, name, hints.get(name))
+            )
+            for name, each in named.items()
+        },
+    )
+
+
+def _hints(
+    path: str, function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
+) -> dict[str, Any]:
+    """Evaluate the annotations of the variables, but not of `ctx`, which is ours."""
+    annotations = {
+        name: each.annotation for name, each in named.items() if each.annotation is not each.empty
+    }
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return typing.get_type_hints(
+            SimpleNamespace(__annotations__=annotations), globalns=namespace, include_extras=True
+        )
+    except Exception as error:
+        raise _wrong(
+            path, f"its type hints can't be evaluated: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _converter(path: str, name: str, hint: Any) -> Callable[[Any], Any] | None:
+    if hint is None or hint is Any:
+        return None
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return TypeAdapter(hint).validate_python
+    except PydanticUserError as error:
+        reason = f"the type of {name} can't be made from JSON: {str(error).splitlines()[0]}"
+        raise _wrong(path, reason) from error
+
+
+def _converted(name: str, value: Any, parameter: _Parameter, faults: list[str]) -> Any:
+    if parameter.convert is None:
+        return value
+    from pydantic import ValidationError
+
+    try:
+        return parameter.convert(value)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            place = ".".join((name, *map(str, fault["loc"])))
+            faults.append(f"{place}: {fault['msg']}")
+        return None

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from celeriac.agents.base import final_result
-from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.model_calls import Price, unpriced
-from celeriac.agents.child.process import ChildCommand
+from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.python import child_main
-from celeriac.agents.python.callables import AgentFunction, find_function
 from celeriac.agents.python.context import AgentContext
-from celeriac.domain.agent import PythonAgent, RunnerName
+from celeriac.agents.python.functions import AgentFunction, find_function
+from celeriac.domain.agents import PythonAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, PermanentError
-from celeriac.domain.outcome import Completed
-from celeriac.kit.process import ResourceLimits
+from celeriac.domain.executions.model import Completed
+from celeriac.kit.processes import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
 _MEGABYTE = 1024 * 1024

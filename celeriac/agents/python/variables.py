@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from celeriac.agents.python.callables import CONTEXT_PARAMETER
+from celeriac.agents.python.functions import CONTEXT_PARAMETER
 from celeriac.domain.errors import SchemaInvalidError
-from celeriac.domain.schema import check_schema
+from celeriac.domain.schemas import check_schema
 
 _REFERENCES = "#/$defs/{model}"
 

@@ -13,9 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from celeriac.cli.core.output import duration, printable, tokens
 from celeriac.cli.demo.work import Piece
-from celeriac.cli.follow.screen import STYLES
-from celeriac.cli.formatting import duration, printable, tokens
+from celeriac.cli.follow.view import STYLES
 from celeriac.wire import ExecutionSummary
 
 _STREAM_LINES = 4

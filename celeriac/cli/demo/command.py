@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.exits import CommandError, ExitCode
-from celeriac.cli.formatting import short
-from celeriac.cli.options import Json
-from celeriac.cli.output import Output
+from celeriac.cli.core.arguments import Json
+from celeriac.cli.core.output import CommandError, ExitCode, Output, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +16,8 @@ if TYPE_CHECKING:
 
     from celeriac.cli.demo.plan import Plan
     from celeriac.cli.demo.work import Ended
-    from celeriac.cli.system.running import System, SystemOptions
-    from celeriac.embedded.terminal import Terminal
+    from celeriac.cli.system import System, SystemOptions
+    from celeriac.embedded.output import Terminal
 
 _SECONDS = 240.0
 _CONCURRENCY = 4
@@ -79,7 +77,7 @@ def demo(
 
 def _options(home: Path, models: Path) -> "SystemOptions":
     """Return how the demo runs the system: in its own home, with the user's weights."""
-    from celeriac.cli.system.running import SystemOptions
+    from celeriac.cli.system import SystemOptions
 
     return SystemOptions(
         home=home,
@@ -97,7 +95,7 @@ def _perform(
 ) -> "tuple[Sequence[Ended], float]":
     """Start the system, run the story on it, and stop it; return results and seconds."""
     from celeriac.cli.demo.quiet import QuietTerminal
-    from celeriac.cli.system.running import running_system
+    from celeriac.cli.system import running_system
 
     terminal: Terminal = QuietTerminal(console)
     console.print(
@@ -129,7 +127,7 @@ def _tell_story(
 def _failed(system: "System", cause: Exception) -> CommandError:
     """Return an error that names what failed, with the last words of the logs."""
     from celeriac.cli.demo.story import DemoFailedError
-    from celeriac.embedded.logfile import read_last_lines
+    from celeriac.embedded.output import read_last_lines
 
     lines = [str(cause)]
     for process in system.supervisor.processes:

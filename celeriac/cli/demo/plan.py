@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import celeriac
-from celeriac.cli.exits import CommandError
+from celeriac.cli.core.output import CommandError
 
 _PACKAGED = "demo_files"
 """Where a wheel has the files; in a checkout they are in `examples/demo`."""

@@ -1,6 +1,6 @@
 """The supervisor's terminal in the demo: its own words, none of the processes' many."""
 
-from celeriac.embedded.terminal import Terminal
+from celeriac.embedded.output import Terminal
 
 
 class QuietTerminal(Terminal):

@@ -6,9 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from celeriac.cli.core.output import Output, duration, plain, printable, short
 from celeriac.cli.demo.work import Ended
-from celeriac.cli.formatting import duration, plain, printable, short
-from celeriac.cli.output import Output
 
 _LONGEST = 400
 

@@ -9,15 +9,15 @@ from uuid import UUID
 
 from rich.console import Console
 
+from celeriac.cli.core.output import CommandError
 from celeriac.cli.demo.board import Board, open_board
 from celeriac.cli.demo.plan import Plan
 from celeriac.cli.demo.work import Ended, Piece, clear_away, collect, set_up, submit
-from celeriac.cli.exits import CommandError
 from celeriac.cli.follow.view import View
-from celeriac.cli.system.running import System
+from celeriac.cli.system import System
 from celeriac.client import Client, ClientError, Delta
-from celeriac.domain.events import EventType
-from celeriac.domain.states import Status
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import Status
 from celeriac.wire import ExecutionSummary
 
 _POLL_SECONDS = 0.2

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from celeriac.cli.demo.plan import Plan
 from celeriac.client import Client, ClientError
-from celeriac.domain.events import EventType
-from celeriac.domain.states import LIVE, Status
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import LIVE, Status
 from celeriac.wire import Event, Execution
 
 _TAKEN = "name_taken"

@@ -4,19 +4,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.core.output import CommandError, ExitCode, clock, duration, money, plain, tokens
 from celeriac.cli.failures import failure_text
-from celeriac.cli.follow.describe import describe
-from celeriac.cli.formatting import clock, duration, money, plain, tokens
+from celeriac.cli.follow.view import describe
 from celeriac.cli.ids import short_id
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 
 if TYPE_CHECKING:
-    from celeriac.cli.session import Session
+    from celeriac.cli.core.context import CommandContext
     from celeriac.wire import Event, Execution
 
 
-def follow(session: "Session", execution: "Execution", *, timeout: float | None) -> "Execution":
+def follow(
+    session: "CommandContext", execution: "Execution", *, timeout: float | None
+) -> "Execution":
     """Show an execution's way to its end on stderr, and return it as it ended.
 
     With `--json` nothing is shown. Raises ClientError, also where it hasn't ended after `timeout`
@@ -50,7 +51,7 @@ _LAST_EVENTS = 20
 """So many at the end of an execution's log may tell what cut its result off."""
 
 
-def cut_off(session: "Session", execution: "Execution") -> str:
+def cut_off(session: "CommandContext", execution: "Execution") -> str:
     """Return a warning about a result that is cut off: by a budget where the log says so."""
     after = max(0, execution.event_count - _LAST_EVENTS)
     said = [
@@ -62,7 +63,7 @@ def cut_off(session: "Session", execution: "Execution") -> str:
     return f"Warning: the result is cut off. {found[-1]}" if found else CUT_OFF
 
 
-def show_outcome(session: "Session", execution: "Execution") -> None:
+def show_outcome(session: "CommandContext", execution: "Execution") -> None:
     """Write the result to stdout and what it took to stderr.
 
     Raises CommandError where the execution didn't complete.
@@ -83,7 +84,7 @@ def show_outcome(session: "Session", execution: "Execution") -> None:
         raise _unsuccessful(execution)
 
 
-def overshoot(session: "Session", execution: "Execution") -> str:
+def overshoot(session: "CommandContext", execution: "Execution") -> str:
     """Return what was spent beyond each budget of an execution; empty where nothing was."""
     if not execution.input_tokens and not execution.output_tokens:
         return ""
@@ -117,14 +118,14 @@ def event_line(event: "Event") -> str:
     return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {describe(event)}".rstrip()
 
 
-def say_away(session: "Session", away: bool) -> None:
+def say_away(session: "CommandContext", away: bool) -> None:
     """Say that the API has stopped answering, or answers again."""
     session.output.say(
         "The API does not answer; trying again." if away else "The API answers again."
     )
 
 
-def _follow_plainly(session: "Session", execution_id: UUID, timeout: float | None) -> None:
+def _follow_plainly(session: "CommandContext", execution_id: UUID, timeout: float | None) -> None:
     from celeriac.client import Delta
 
     heard_of = session.client.executions.stream(

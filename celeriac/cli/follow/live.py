@@ -10,12 +10,11 @@ from uuid import UUID
 
 from rich.live import Live
 
+from celeriac.cli.core.context import CommandContext
 from celeriac.cli.follow.following import say_away
-from celeriac.cli.follow.screen import render
-from celeriac.cli.follow.view import View
-from celeriac.cli.session import Session
+from celeriac.cli.follow.view import View, render
 from celeriac.client import Delta
-from celeriac.embedded.logfile import LogFollower
+from celeriac.embedded.output import LogFollower
 from celeriac.logs import LogLine, execution_file, parse_line, read_execution_lines
 from celeriac.wire import Execution
 
@@ -23,7 +22,7 @@ _REFRESH_SECONDS = 0.1
 _KEPT_LINES = 50
 
 
-def follow_live(session: Session, execution: Execution, timeout: float | None) -> None:
+def follow_live(session: CommandContext, execution: Execution, timeout: float | None) -> None:
     """Show the live view until the execution has ended. Raises what the client raises."""
     view = View.of(execution)
     lock = threading.Lock()

@@ -1,18 +1,35 @@
-"""What is known of one execution while it is followed: a pure fold over its events."""
+"""What is known of one execution while it is followed: a pure fold over its events.
+
+Events in one line of words each.
+
+The live view of one execution, for a terminal.
+"""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from celeriac.domain.events import EventType
-from celeriac.domain.states import Status
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from celeriac.cli.core.output import clock, duration, plain, printable, short, tokens
+from celeriac.cli.failures import failure_text
+from celeriac.cli.ids import short_id
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import Status
+from celeriac.kit.json_types import dumps
 
 if TYPE_CHECKING:
     from celeriac.client import Delta
+    from celeriac.logs import LogLine
     from celeriac.wire import Event, Execution
+
 
 KEPT_EVENTS = 200
 _LONGEST_TEXT = 20_000
@@ -114,3 +131,216 @@ class View:
         self.done = done if isinstance(done, int | float) else None
         self.total = total if isinstance(total, int | float) else None
         self.note = str(data.get("note") or "")
+
+
+_LONGEST = 160
+
+Data = Mapping[str, Any]
+
+
+def describe(event: "Event") -> str:
+    """Return what `event` says, on one line."""
+    words = _WORDS.get(event.type)
+    said = words(event.data) if words else plain(event.data) if event.data else ""
+    if event.type is EventType.STARTED:
+        said = f"attempt {event.attempt} on {event.data.get('worker', 'a worker')}"
+    return short(said, _LONGEST)
+
+
+def _created(data: Data) -> str:
+    return f"by {data.get('by', '?')} ({data.get('trigger_type', 'manual')})"
+
+
+def _completed(data: Data) -> str:
+    return "cut off by the model's token limit" if data.get("truncated") else ""
+
+
+def _failed(data: Data) -> str:
+    code = str(data.get("code", "error"))
+    return f"{code}: {failure_text(code, data.get('message'), data.get('error_type'))}"
+
+
+def _retry(data: Data) -> str:
+    delay = data.get("delay")
+    when = f"in {duration(delay)} " if isinstance(delay, int | float) else ""
+    return f"{when}after {_failed(data)}"
+
+
+def _describe_progress(data: Data) -> str:
+    total = data.get("total")
+    part = f"{data.get('done', 0):g}" + (f" of {total:g}" if total else "")
+    return f"{part} {data.get('note') or ''}".strip()
+
+
+def _describe_waiting(data: Data) -> str:
+    return f"for {str(data.get('reason', '?')).replace('_', ' ')}: {data.get('note', '')}"
+
+
+def _asked(data: Data) -> str:
+    # the command first: a long title is cut
+    approval = short_id(str(data.get("approval_id", "?")))
+    said = f"celeriac approvals answer {approval}: {data.get('title', '')}"
+    arguments = _arguments(data.get("arguments"))
+    return f"{said} ({arguments})" if arguments else said
+
+
+def _answered(data: Data) -> str:
+    said = "approved" if data.get("approved") else "refused"
+    return f"{said} by {data.get('by', '?')}"
+
+
+def _tool_call(data: Data) -> str:
+    if not _tool(data):
+        return plain(data) if data else ""
+    return f"{_tool(data)}({_arguments(data.get('arguments'))})"
+
+
+def _tool_result(data: Data) -> str:
+    if not _tool(data):
+        return plain(data) if data else ""
+    said = "failed" if data.get("failed") else "answered"
+    spent = data.get("ms")
+    took = f" in {duration(spent / 1000)}" if isinstance(spent, int | float) else ""
+    content = data.get("content")
+    return f"{_tool(data)} {said}{took}" + (f": {plain(content)}" if content else "")
+
+
+def _tool(data: Data) -> str:
+    """Return the name of the tool, after its server's; empty where an agent names none."""
+    return ".".join(str(data[name]) for name in ("server", "tool") if data.get(name))
+
+
+def _arguments(arguments: object) -> str:
+    """Return a call's arguments as `name=value`; long ones come as a text already."""
+    if isinstance(arguments, Mapping):
+        return ", ".join(f"{name}={dumps(value)}" for name, value in arguments.items())
+    return "" if arguments is None else plain(arguments)
+
+
+def _model_call(data: Data) -> str:
+    read, written = data.get("input_tokens", 0), data.get("output_tokens", 0)
+    seconds = data.get("latency_ms", 0) / 1000
+    model = f"{data.get('provider', '?')}/{data.get('model', '?')}"
+    return f"{model}: {read} → {written} tokens in {duration(seconds)}"
+
+
+_WORDS: Mapping[EventType, Callable[[Data], str]] = {
+    EventType.CREATED: _created,
+    EventType.QUEUED: lambda data: f"in {data.get('queue', '?')}",
+    EventType.UNQUEUED: lambda data: str(data.get("reason", "")),
+    EventType.COMPLETED: _completed,
+    EventType.FAILED: _failed,
+    EventType.RETRY_SCHEDULED: _retry,
+    EventType.HANDED_BACK: lambda _: "its worker shuts down",
+    EventType.WORKER_LOST: lambda data: f"{data.get('worker')} no longer answers",
+    EventType.WAITING: _describe_waiting,
+    EventType.APPROVAL_ASKED: _asked,
+    EventType.APPROVAL_ANSWERED: _answered,
+    EventType.CANCEL_REQUESTED: lambda data: f"by {data.get('by', '?')}",
+    EventType.PROGRESS: _describe_progress,
+    EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",
+    EventType.MODEL_CALL: _model_call,
+    EventType.TOOL_CALL: _tool_call,
+    EventType.TOOL_RESULT: _tool_result,
+    EventType.LOG: lambda data: f"{data.get('level', 'info')}: {data.get('message', '')}",
+    EventType.CUSTOM: lambda data: f"{data.get('name', '')} {plain(data.get('data', ''))}",
+}
+
+
+STYLES = {
+    Status.PENDING: "yellow",
+    Status.QUEUED: "yellow",
+    Status.RUNNING: "cyan",
+    Status.WAITING: "magenta",
+    Status.COMPLETED: "green",
+    Status.FAILED: "red",
+    Status.CANCELLED: "red",
+}
+_EVENTS = 8
+_LINES = 6
+_QUESTIONS = 3
+_TEXT_LINES = 8
+_BAR_WIDTH = 40
+_CLOCK_WIDTH = 12
+_NAME_WIDTH = max(len(kind) for kind in EventType)
+_SERVICE_WIDTH = 6
+
+
+def render(view: "View", lines: Sequence["LogLine"]) -> RenderableType:
+    """Return the whole screen: facts, progress, live text, last events, last log lines."""
+    parts: list[RenderableType] = [_facts(view), _progress(view)]
+    if view.waits_for or view.questions:
+        parts.append(_waiting(view))
+    if view.text and not view.ended:
+        tail = "\n".join(view.text.splitlines()[-_TEXT_LINES:])
+        parts.append(Panel(Text(printable(tail)), title="output", title_align="left"))
+    parts.append(_events(view))
+    if lines:
+        parts.append(_log(lines))
+    title = f"{printable(view.task_name)} · {view.execution_id}"
+    return Panel(Group(*parts), title=title, title_align="left")
+
+
+def _facts(view: "View") -> RenderableType:
+    status = Text(view.status.value, style=f"bold {STYLES[view.status]}")
+    grid = Table.grid(padding=(0, 3))
+    waited = _between(view.created_at, view.started_at or view.ended_at)
+    ran = _between(view.started_at, view.ended_at)
+    grid.add_row(
+        status,
+        Text(f"attempt {view.attempt}"),
+        Text(f"waited {duration(waited)}"),
+        Text(f"ran {duration(ran)}" if view.started_at else "not started"),
+        Text(f"tokens {tokens(view.input_tokens, view.output_tokens)}"),
+    )
+    worker = Text(f"worker {printable(view.worker or '-')}", style="dim")
+    return Group(grid, worker)
+
+
+def _waiting(view: "View") -> RenderableType:
+    """What is waited for, and how a person answers what is asked."""
+    lines = [Text(printable(f"waits: {view.waits_for}"), style="bold magenta")]
+    for approval_id, title in list(view.questions.items())[:_QUESTIONS]:
+        lines.append(Text(printable(f"asks: {title}"), style="magenta"))
+        lines.append(Text(f"      celeriac approvals answer {short_id(printable(approval_id))}"))
+    return Group(*(lines if view.waits_for else lines[1:]))
+
+
+def _between(begin: datetime | None, end: datetime | None) -> float | None:
+    return None if begin is None else ((end or datetime.now(UTC)) - begin).total_seconds()
+
+
+def _progress(view: "View") -> RenderableType:
+    """A bar that fills where the agent says how much there is, and pulses where it doesn't."""
+    known = view.done is not None and view.total
+    if view.status is Status.COMPLETED:
+        bar = ProgressBar(total=1, completed=1, width=_BAR_WIDTH)
+    elif known:
+        bar = ProgressBar(total=view.total, completed=view.done or 0, width=_BAR_WIDTH)
+    else:
+        running = view.status is Status.RUNNING
+        bar = ProgressBar(total=None if running else 1, width=_BAR_WIDTH, pulse=running)
+    part = f"{view.done:g} of {view.total:g}" if known else ""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(bar, Text(printable(f"{part} {view.note}".strip())))
+    return grid
+
+
+def _events(view: "View") -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim", no_wrap=True, min_width=_CLOCK_WIDTH)
+    grid.add_column(style="bold", no_wrap=True, min_width=_NAME_WIDTH)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for event in list(view.events)[-_EVENTS:]:
+        grid.add_row(clock(event.at), event.type.value, Text(printable(describe(event))))
+    return grid
+
+
+def _log(lines: Sequence["LogLine"]) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True, min_width=_CLOCK_WIDTH)
+    grid.add_column(no_wrap=True, min_width=_SERVICE_WIDTH)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for line in list(lines)[-_LINES:]:
+        grid.add_row(clock(line.at), line.service, printable(line.event), style="dim")
+    return Panel(grid, title="log", title_align="left", border_style="dim")

@@ -1,1 +1,375 @@
-"""The whole system on one machine: servers, API, worker and beat under one supervisor."""
+"""The whole system on one machine: servers, API, worker and beat under one supervisor.
+
+Starts the whole system in one home and keeps it, until it is told to stop.
+
+API, worker and beat as the supervisor runs them.
+
+The address that the API listens on.
+
+The administrator's API key of a home: made once, kept in a private file.
+"""
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+import structlog
+
+from celeriac.adapters.celery_queue import QUEUES
+from celeriac.cli.core.arguments import CELERY, check_modules, node_name, worker_arguments
+from celeriac.cli.core.output import CommandError, UsageProblemError
+from celeriac.cli.server import key_file
+from celeriac.db import migrate, workers
+from celeriac.db.engine import Database
+from celeriac.domain.errors import DatabaseUnavailableError, UnauthenticatedError
+from celeriac.embedded.endpoints import Endpoints, find_running_stack
+from celeriac.embedded.errors import AlreadyRunningError
+from celeriac.embedded.home import Home, reserve_port, write_private
+from celeriac.embedded.output import Terminal
+from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.stack import Stack, StackOptions
+from celeriac.embedded.supervisor import Supervisor
+from celeriac.services.accounts import Accounts, Authenticate
+from celeriac.settings import Settings
+from celeriac.wiring.core import SECRET_KEY_NAME
+
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
+
+
+def choose_port(host: str, port: int) -> int:
+    """Return `port` if the API can listen on it, or one that is free for 0.
+
+    The choice is made once, so that a restarted API keeps its address. Raises CommandError naming
+    the port and the cure where it is taken or not ours to take.
+    """
+    if port == 0:
+        return reserve_port()
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except socket.gaierror as error:
+        raise UsageProblemError(f"--host {host}: {error.strerror}.") from error
+    except OSError as error:
+        raise _refused(host, port, error) from error
+    return port
+
+
+def reachable_url(host: str, port: int) -> str:
+    """Return the address under which this machine reaches an API that listens on `host`."""
+    if host in _EVERYWHERE:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _refused(host: str, port: int, error: OSError) -> CommandError:
+    if error.errno == errno.EADDRINUSE:
+        return CommandError(
+            f"Port {port} on {host} is taken by another program.",
+            cure=f"Choose another: --port {port + 1}, or --port 0 for any that is free.",
+        )
+    if error.errno == errno.EACCES:
+        return CommandError(
+            f"Port {port} may only be taken by root.", cure="Choose one above 1023 with --port."
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageProblemError(
+            f"{host} is no address of this machine.", cure="Correct --host, or leave it out."
+        )
+    return CommandError(f"Can't listen on {host}, port {port}: {error.strerror}.")
+
+
+API = "api"
+WORKER = "worker"
+BEAT = "beat"
+
+_API_GRACE = 20.0
+_BEAT_GRACE = 15.0
+_HAND_BACK_SECONDS = 15.0
+"""What a worker gets beyond its soft shutdown, to hand back what could not finish."""
+_CHECK_SECONDS = 2.0
+_FRESH_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """What to run. `environment` is the whole environment of each process."""
+
+    environment: Mapping[str, str]
+    host: str
+    port: int
+    worker_options: Sequence[str]
+    soft_shutdown: float
+
+    def specs(self, worker_ready: "WorkerReady") -> Sequence[ProcessSpec]:
+        """Return worker, beat and API in the order of their start; they stop in the reverse."""
+        return self._worker(worker_ready), self._beat(), self._api()
+
+    def _worker(self, ready: "WorkerReady") -> ProcessSpec:
+        arguments = worker_arguments(self.worker_options, QUEUES)
+        return ProcessSpec(
+            name=WORKER,
+            argv=(*_CELERY, "worker", *arguments),
+            env=self.environment,
+            ready=ready,
+            stop_grace=self.soft_shutdown + _HAND_BACK_SECONDS,
+        )
+
+    def _beat(self) -> ProcessSpec:
+        return ProcessSpec(
+            name=BEAT,
+            argv=(*_CELERY, "beat", "--loglevel=INFO"),
+            env=self.environment,
+            stop_grace=_BEAT_GRACE,
+        )
+
+    def _api(self) -> ProcessSpec:
+        options = (f"--host={self.host}", f"--port={self.port}")
+        return ProcessSpec(
+            name=API,
+            argv=(sys.executable, "-P", "-m", "celeriac", "api", *options),
+            env=self.environment,
+            ready=ApiReady(reachable_url(self.host, self.port)),
+            stop_grace=_API_GRACE,
+        )
+
+
+_CELERY = (
+    sys.executable,
+    "-W",
+    # Celery's advice for pickled messages, which we never take
+    "ignore:You're running the worker with superuser privileges",
+    *CELERY,
+    "--quiet",
+    "-A",
+    "celeriac",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiReady:
+    """Ready check: the API answers."""
+
+    url: str
+
+    def __call__(self) -> str | None:
+        """Return None if it does, else why not."""
+        try:
+            with httpx.Client(trust_env=False, timeout=_CHECK_SECONDS) as client:
+                answer = client.get(f"{self.url}/health/live")
+        except httpx.HTTPError as error:
+            return str(error)
+        return None if answer.is_success else f"it answers {answer.status_code}"
+
+
+class WorkerReady:
+    """Ready check: the worker that runs now has reported itself to the database.
+
+    An earlier one's row doesn't count, though it is still fresh after a crash.
+    """
+
+    def __init__(self, database: Database, find_pid: Callable[[], int | None]) -> None:
+        """`find_pid` returns the pid of the worker that runs now."""
+        self._database = database
+        self._find_pid = find_pid
+
+    def __call__(self) -> str | None:
+        """Return None if it has, else why it doesn't count as ready."""
+        pid = self._find_pid()
+        host = socket.gethostname()
+        try:
+            with self._database.statement() as connection:
+                found = workers.live(connection, within_seconds=_FRESH_SECONDS)
+        except DatabaseUnavailableError as error:
+            return error.message
+        here = [row.pid for row in found if row.hostname.endswith(f"@{host}")]
+        if any(_belongs(each, pid) for each in here):
+            return None
+        return "it has not reported itself to the database"
+
+
+def _belongs(pid: int, leader: int | None) -> bool:
+    """Whether `pid` is the worker itself or, with prefork, a child of it."""
+    try:
+        return pid == leader or psutil.Process(pid).ppid() == leader
+    except psutil.NoSuchProcess:
+        return False
+
+
+logger = structlog.get_logger(__name__)
+
+
+def ensure_admin_key(database: Database, home: Home, secret_key: str) -> str:
+    """Return the home's key, made anew where there is none or this database doesn't know it.
+
+    Raises DatabaseUnavailableError, HomeUnusableError, and ConflictError where the user `admin`
+    exists and is none.
+    """
+    path = key_file(home)
+    if path.exists():
+        token = path.read_text(encoding="utf-8").strip()
+        try:
+            Authenticate(database, secret_key)(token, request_id=None)
+        except UnauthenticatedError as error:
+            logger.info("admin_key.replaced", reason=error.message)
+        else:
+            return token
+    made = Accounts(database, secret_key).bootstrap_admin(key_name=f"celeriac up in {home.root}")
+    write_private(path, made.token)
+    return made.token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemOptions:
+    """How to run the system; None takes what the settings say.
+
+    `local_model` and `models` as in `StackOptions`. `worker_options` are Celery's own. `reload`
+    starts the worker anew when its code changes; None does so unless the settings say otherwise.
+    `variables` are set for API, worker and beat over what the environment says.
+    """
+
+    home: Path | None = None
+    host: str | None = None
+    port: int | None = None
+    local_model: bool | None = None
+    models: Path | None = None
+    worker_options: tuple[str, ...] = ()
+    reload: bool | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A system that runs: where it is, and who keeps it running."""
+
+    home: Home
+    api_url: str
+    api_key: str = field(repr=False)
+    endpoints: Endpoints
+    supervisor: Supervisor
+    count_running: Callable[[], int]
+    """Counts the executions that its workers run now. Raises DatabaseUnavailableError."""
+    stop_seconds: float
+    """So long a stopping worker lets them finish."""
+    has_openai: bool = False
+    """Whether workers have a key of OpenAI's."""
+
+    @property
+    def key_file(self) -> Path:
+        """Where the administrator's API key is kept."""
+        return key_file(self.home)
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The pid of the worker that runs now."""
+        return self.supervisor.process(WORKER).pid
+
+
+@contextmanager
+def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[System]:
+    """Start everything, yield the system for the caller to `supervisor.run`, and stop it all.
+
+    Within it SIGINT, SIGTERM and SIGHUP are requests to stop. Raises what `Stack` raises, and
+    CommandError where the API can't listen.
+    """
+    # not load_settings: the stack that runs in this home is the one started here
+    settings = Settings.load(**({"home": options.home} if options.home else {}))
+    check_modules(settings.celery.include, "CELERIAC_CELERY_INCLUDE")
+    _refuse_second(Home.at(settings.home))
+    host = options.host or settings.api.host
+    port = choose_port(host, settings.api.port if options.port is None else options.port)
+    stack = Stack(_stack_options(settings, options), terminal)
+    with stack, stack.supervisor.handling_signals():
+        endpoints = stack.start()
+        secret = settings.secret_key
+        secret_key = secret.get_secret_value() if secret else stack.home.secret(SECRET_KEY_NAME)
+        variables = {
+            "CELERIAC_HOME": str(stack.home.root),
+            "CELERIAC_SECRET_KEY": secret_key,
+            "CELERIAC_LOG_CONSOLE": _console(settings),
+            "CELERIAC_WORKER_RELOAD": _reload(settings, options),
+            "PYTHONUNBUFFERED": "1",
+            **options.variables,
+        }
+        programs = Programs(
+            environment={**os.environ, **endpoints.environment(), **variables},
+            host=host,
+            port=port,
+            worker_options=options.worker_options,
+            soft_shutdown=settings.celery.worker_soft_shutdown_timeout,
+        )
+        database = Database(endpoints.database_url, connections=1, application="celeriac-up")
+        try:
+            api_key = _prepare_database(database, stack.home, secret_key)
+            ready = WorkerReady(database, lambda: stack.supervisor.process(WORKER).pid)
+            stack.supervisor.start(programs.specs(ready))
+            url = reachable_url(host, port)
+            stack.publish(endpoints, api_url=url)
+            yield System(
+                home=stack.home,
+                api_url=url,
+                api_key=api_key,
+                endpoints=endpoints,
+                supervisor=stack.supervisor,
+                count_running=partial(_count_running, database),
+                stop_seconds=settings.celery.worker_soft_shutdown_timeout,
+                has_openai=settings.openai_api_key is not None,
+            )
+        finally:
+            database.close()
+
+
+def _count_running(database: Database) -> int:
+    with database.statement() as connection:
+        return workers.running_on(connection, f"{node_name()}@")
+
+
+def _refuse_second(home: Home) -> None:
+    """Raise AlreadyRunningError where this home's stack runs, which may hold the port."""
+    stack = find_running_stack(home)
+    if stack is not None:
+        raise AlreadyRunningError(home.root, stack.supervisor.pid, api_url=stack.api_url)
+
+
+def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:
+    return StackOptions(
+        home=settings.home,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        broker_url=settings.celery_broker_url,
+        result_backend=settings.celery_result_backend,
+        model_base_url=settings.local_model_url,
+        local_model=options.local_model,
+        models=options.models or settings.models,
+    )
+
+
+def _prepare_database(database: Database, home: Home, secret_key: str) -> str:
+    """Bring the schema up to date and return the administrator's key."""
+    with database.transaction() as connection:
+        migrate.upgrade(connection)
+    return ensure_admin_key(database, home, secret_key)
+
+
+def _reload(settings: Settings, options: SystemOptions) -> str:
+    wanted = options.reload
+    if wanted is None:
+        is_set = "reload" in settings.worker.model_fields_set
+        wanted = settings.worker.reload if is_set else True
+    return str(wanted).lower()
+
+
+def _console(settings: Settings) -> str:
+    """Their output is a file that `up` shows to people: lines for people, unless told otherwise."""
+    return "pretty" if settings.log_console == "auto" else settings.log_console

@@ -1,8 +1,8 @@
 """Budgets: as they are set, and what is reserved and spent of them."""
 
 from celeriac.db.budgets.reserving import (
-    Payer,
-    Reserving,
+    ChargeScope,
+    ReservationResult,
     begin_windows,
     raise_limits,
     release_leaked,
@@ -14,8 +14,8 @@ from celeriac.db.budgets.reserving import (
 from celeriac.db.budgets.stored import find, get, put, remove, standings
 
 __all__ = [
-    "Payer",
-    "Reserving",
+    "ChargeScope",
+    "ReservationResult",
     "begin_windows",
     "find",
     "get",

@@ -10,15 +10,16 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.budgets import statements
-from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Standing
-from celeriac.domain.execution import Lease
+from celeriac.domain.budget_kinds import BudgetScope, OnBudget
+from celeriac.domain.budgets import Budget, BudgetState
+from celeriac.domain.executions.model import Lease
 
 _KEPT_SECONDS = 600.0
 """How long a reservation outlasts its release: far longer than anybody tries to settle it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Payer:
+class ChargeScope:
     """Who pays for a call: an execution with the budget it has of its own, its task, its user."""
 
     execution_id: UUID | None
@@ -33,7 +34,7 @@ class Payer:
 
 
 @dataclass(frozen=True, slots=True)
-class Reserving:
+class ReservationResult:
     """What came of an attempt to reserve, or to spend, and how the budgets stand.
 
     `complete` is False where a budget's window hasn't begun: nothing was done. `held` is False
@@ -45,20 +46,20 @@ class Reserving:
     admitted: bool
     held: bool
     day: date
-    standings: tuple[Standing, ...]
+    standings: tuple[BudgetState, ...]
 
 
 def reserve(
     connection: Connection,
     lease: Lease,
-    payer: Payer,
+    payer: ChargeScope,
     *,
     ticket: UUID,
     cost: Decimal | None,
     tokens: int,
     least_cost: Decimal = Decimal(0),
     least_tokens: int = 0,
-) -> Reserving:
+) -> ReservationResult:
     """Reserve for a call in all budgets that apply, or in none; one statement.
 
     A call is admitted where each budget has something left and either holds it, with all that is
@@ -81,13 +82,13 @@ def reserve(
 
 def spend(
     connection: Connection,
-    payer: Payer,
+    payer: ChargeScope,
     *,
     ticket: UUID,
     attempt: int,
     cost: Decimal,
     tokens: int,
-) -> Reserving:
+) -> ReservationResult:
     """Add what a call used that nothing was reserved for; returns how the budgets stand then.
 
     Repeated with the same `ticket` within ten minutes it adds it once.
@@ -102,7 +103,7 @@ def spend(
     return _reserving(connection.execute(statements.SPEND, parameters).all())
 
 
-def begin_windows(connection: Connection, payer: Payer) -> None:
+def begin_windows(connection: Connection, payer: ChargeScope) -> None:
     """Begin the present windows of all budgets that apply, with what was used in them so far."""
     connection.execute(statements.BEGIN_WINDOWS, payer_columns(payer))
 
@@ -130,7 +131,9 @@ def release_leaked(connection: Connection, *, limit: int) -> int:
     return len(connection.execute(statements.RELEASE, parameters).all())
 
 
-def raise_limits(connection: Connection, standing: Standing, *, cost: Decimal, tokens: int) -> bool:
+def raise_limits(
+    connection: Connection, standing: BudgetState, *, cost: Decimal, tokens: int
+) -> bool:
     """Raise a window's limits; False where that was done since `standing` was read."""
     parameters = {
         "budget_id": standing.budget_id,
@@ -142,7 +145,7 @@ def raise_limits(connection: Connection, standing: Standing, *, cost: Decimal, t
     return bool(connection.execute(statements.RAISE, parameters).all())
 
 
-def payer_columns(payer: Payer) -> dict[str, object]:
+def payer_columns(payer: ChargeScope) -> dict[str, object]:
     """Return what the statements ask of who pays."""
     own = payer.own
     return {
@@ -155,12 +158,12 @@ def payer_columns(payer: Payer) -> dict[str, object]:
     }
 
 
-def _reserving(rows: Sequence[Any]) -> Reserving:
+def _reserving(rows: Sequence[Any]) -> ReservationResult:
     complete, fits, held, day = rows[0][:4]
     standings = tuple(standing_of(tuple(row)[4:]) for row in rows if row[4] is not None)
-    return Reserving(complete, complete and fits and held, held, day, standings)
+    return ReservationResult(complete, complete and fits and held, held, day, standings)
 
 
-def standing_of(row: Sequence[Any]) -> Standing:
+def standing_of(row: Sequence[Any]) -> BudgetState:
     """Return how a budget stands, from the columns of `Standing` in their order."""
-    return Standing(row[0], BudgetScope(row[1]), row[2], row[3], OnBudget(row[4]), *row[5:])
+    return BudgetState(row[0], BudgetScope(row[1]), row[2], row[3], OnBudget(row[4]), *row[5:])

@@ -6,8 +6,9 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.budgets import statements
-from celeriac.db.budgets.reserving import Payer, payer_columns, standing_of
-from celeriac.domain.budget import Budget, BudgetScope, Period, Standing, StoredBudget
+from celeriac.db.budgets.reserving import ChargeScope, payer_columns, standing_of
+from celeriac.domain.budget_kinds import BudgetScope, Period
+from celeriac.domain.budgets import Budget, BudgetState, StoredBudget
 from celeriac.kit.ids import uuid7
 
 _STANDING_COLUMNS = 12
@@ -60,7 +61,7 @@ def find(
     return _find(connection, owner_id=owner, subject_id=subject_id, before=before, limit=limit)
 
 
-def standings(connection: Connection, payer: Payer) -> list[Standing]:
+def standings(connection: Connection, payer: ChargeScope) -> list[BudgetState]:
     """Return how all budgets stand that apply to an execution."""
     rows = connection.execute(statements.STANDINGS, payer_columns(payer))
     return [standing_of(tuple(row)) for row in rows]

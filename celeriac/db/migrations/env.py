@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from celeriac.db.models import metadata
+from celeriac.db.schema import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, compare_server_default=True)

@@ -1,12 +1,9 @@
 """One tree of errors, each with a stable code that clients may rely on.
 
-Nothing here knows HTTP: `celeriac.api.problems` maps these classes to status codes.
+Nothing here knows HTTP: `celeriac.api.core.problems` maps these classes to status codes.
 """
 
-from celeriac.domain.errors.base import (
-    CeleriacError,
-)
-from celeriac.domain.errors.failures import (
+from celeriac.domain.errors.attempts import (
     AgentMisconfiguredError,
     ApprovalExpiredError,
     BudgetSpentError,
@@ -36,7 +33,8 @@ from celeriac.domain.errors.failures import (
     WorkerLostError,
     WorkerMisconfiguredError,
 )
-from celeriac.domain.errors.refusals import (
+from celeriac.domain.errors.base import CeleriacError
+from celeriac.domain.errors.requests import (
     AnswerInvalidError,
     ApprovalClosedError,
     BrokerUnavailableError,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.json_types import JsonValue
 
 
 class CeleriacError(Exception):

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from celeriac.client import Client
-from celeriac.domain.agent import CommandAgent, PythonAgent
-from celeriac.kit.jsontypes import dumps
+from celeriac.domain.agents import CommandAgent, PythonAgent
+from celeriac.kit.json_types import dumps
 from celeriac.services.accounts import Accounts
 from tests.support import anthropic_scenes, fleet_agents, plain_tasks
 from tests.support.anthropic_server import AnthropicServer

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from celeriac.client import Client
-from celeriac.domain.agent import ClaudeAgent
-from celeriac.domain.states import Status
+from celeriac.domain.agents import ClaudeAgent
+from celeriac.domain.executions.states import Status
 from tests.e2e.celery.conftest import Person
 from tests.support.claude_processes import processes_of
 from tests.support.fleet import Fleet

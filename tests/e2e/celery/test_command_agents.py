@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from celeriac.client import Client
-from celeriac.domain.states import Status
-from celeriac.kit.process import identify, still_running
+from celeriac.domain.executions.states import Status
+from celeriac.kit.processes import identify, still_running
 from tests.e2e.celery.conftest import Person
 from tests.support.fleet import Fleet
 from tests.support.programs import Program

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from celeriac.domain.retry import RetryPolicy
+from celeriac.domain.tasks import RetryPolicy
 from tests.support.fleet import Fleet
 from tests.support.logfiles import json_lines
 from tests.support.programs import Program

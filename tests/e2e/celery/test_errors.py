@@ -10,9 +10,9 @@ from uuid import UUID
 import httpx
 import pytest
 
-from celeriac.domain.execution import Execution
-from celeriac.domain.retry import RetryPolicy
-from celeriac.domain.states import Status
+from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import RetryPolicy
 from tests.support.fleet import Fleet
 from tests.support.logfiles import json_lines
 from tests.support.programs import Program

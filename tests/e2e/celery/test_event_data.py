@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from celeriac.domain.retry import RetryPolicy
-from celeriac.domain.states import Status
-from celeriac.services.submit import Request
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import RetryPolicy
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 from tests.support.waiting import wait_until
@@ -41,7 +41,7 @@ def _run_in_every_way(fleet: Fleet) -> None:
     gate = str(fleet.home / "a-gate-that-stays-shut")
     running = fleet.submit(fleet.task("talk"), diary=str(fleet.diary), gate=gate)
     waiting = fleet.container.submit.one(
-        fleet.actor, Request(task_id=fleet.task("noop"), delay_seconds=600)
+        fleet.actor, SubmitRequest(task_id=fleet.task("noop"), delay_seconds=600)
     ).execution_id
     ends = {
         fleet.submit(fleet.task("noop")): Status.COMPLETED,

@@ -10,10 +10,10 @@ import pytest
 
 from celeriac import wire
 from celeriac.client import Client
-from celeriac.domain.agent import LlmAgent, McpServer
-from celeriac.domain.states import Status
-from celeriac.kit.jsontypes import JsonObject
-from celeriac.kit.process import identify, still_running
+from celeriac.domain.agents import LlmAgent, McpServer
+from celeriac.domain.executions.states import Status
+from celeriac.kit.json_types import JsonObject
+from celeriac.kit.processes import identify, still_running
 from tests.e2e.celery.conftest import Person
 from tests.support.fleet import Fleet
 from tests.support.programs import Program

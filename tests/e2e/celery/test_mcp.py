@@ -10,7 +10,7 @@ import httpx
 import pytest
 from mcp import Client
 
-from celeriac.embedded.ports import reserve_port
+from celeriac.embedded.home import reserve_port
 from tests.e2e.celery.conftest import Person
 from tests.support.fleet import Fleet
 from tests.support.mcp_clients import ask, over_stdio, refusal

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from celeriac.embedded.ports import reserve_port
+from celeriac.embedded.home import reserve_port
 from tests.e2e.celery.conftest import Person
 from tests.support.fleet import Fleet
 from tests.support.mcp_clients import Mode, ask, over_http, refusal

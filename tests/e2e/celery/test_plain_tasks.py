@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 import redis
 
-from celeriac.domain.celery_states import CeleryState
-from celeriac.kit.jsontypes import JsonObject, loads
+from celeriac.domain.executions.states import CeleryState
+from celeriac.kit.json_types import JsonObject, loads
 from tests.support.celery_commands import inspect, library_user
 from tests.support.fleet import Fleet
 from tests.support.programs import Program

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from tests.support.celery_commands import inspect
 from tests.support.fleet import Fleet
 from tests.support.programs import Program

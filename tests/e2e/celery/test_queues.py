@@ -2,8 +2,8 @@
 
 import pytest
 
-from celeriac.adapters.celery_app import QUEUES
-from celeriac.domain.states import Status
+from celeriac.adapters.celery_queue import QUEUES
+from celeriac.domain.executions.states import Status
 from tests.support import plain_tasks
 from tests.support.celery_commands import inspect, library_user
 from tests.support.fleet import Fleet

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.kit.jsontypes import dumps
+from celeriac.kit.json_types import dumps
 from tests.support.command_line import CommandLine, RunningUp, running_up
 from tests.support.places import temporary_directory
 

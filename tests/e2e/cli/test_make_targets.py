@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.embedded.ports import reserve_port
-from celeriac.kit.process import terminate_group
+from celeriac.embedded.home import reserve_port
+from celeriac.kit.processes import terminate_group
 from tests.support.command_line import CommandLine
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY

@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from celeriac.adapters.celery_app import QUEUES
+from celeriac.adapters.celery_queue import QUEUES
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.workers import WorkerReport
-from celeriac.embedded.ports import reserve_port
+from celeriac.embedded.home import reserve_port
 from celeriac.kit.ids import uuid7
-from celeriac.services.submit import Request
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support.command_line import CommandLine, RunningUp
 from tests.support.core import Core
 from tests.support.places import temporary_directory
@@ -195,7 +195,7 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
 ) -> None:
     opened = Database(database, connections=1)
     core = Core(opened)
-    core.submit.many(core.actor, Request(task_id=core.task, queue="reports"), [{}] * 3)
+    core.submit.many(core.actor, SubmitRequest(task_id=core.task, queue="reports"), [{}] * 3)
     listening = {"queues": ["task_execution"], "messages_dropped": 7, "unknown_tasks": ["shop.add"]}
     _report(opened, "deaf", consuming=False, **listening)
 

@@ -15,9 +15,8 @@ import pytest
 import redis
 
 from celeriac.embedded.endpoints import find_running_stack
-from celeriac.embedded.home import Home
-from celeriac.embedded.lock import find_holder
-from celeriac.kit.urls import without_password
+from celeriac.embedded.home import Home, find_holder
+from celeriac.kit.outbound import without_password
 from tests.support.places import temporary_directory
 from tests.support.run_stack import FAILED
 from tests.support.stack_program import StackProgram, running_stack, wait_all_gone

@@ -136,7 +136,7 @@ PAGES: dict[str, Page] = {
     "docs/apply.md": Page(printed=("Hello there, friend.", "3 created", "\n0 0 3\n")),
     "docs/approvals.md": Page(
         program=_CLIENT,
-        after="from celeriac.adapters.notifications import signature\nnow = int(time.time())\n"
+        after="from celeriac.adapters.webhook import signature\nnow = int(time.time())\n"
         'assert is_genuine(signature("s", b"{}", at=now), b"{}", "s")\n'
         'assert not is_genuine(signature("s", b"{}", at=now), b"{ }", "s")\n',
     ),

@@ -13,7 +13,7 @@ from celery.backends.base import COMPRESSED_PAYLOAD_MAGIC
 from kombu import Connection, Consumer, Exchange, Producer, Queue, compression
 from kombu.exceptions import DecodeError, EncodeError
 
-from celeriac.adapters.celery_app import CeleryOptions, create_app
+from celeriac.adapters.celery_queue import CeleryOptions, create_app
 
 _SIZE = 20_000_000
 

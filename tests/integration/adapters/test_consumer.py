@@ -12,7 +12,7 @@ import pytest
 from kombu.transport import pyamqp
 from structlog.testing import capture_logs
 
-from celeriac.adapters.celery_app import CeleryOptions, create_app
+from celeriac.adapters.celery_queue import CeleryOptions, create_app
 from celeriac.adapters.dropped import dropped_messages
 from celeriac.worker.consumer import Consumer
 from celeriac.worker.status import ConsumerStatus

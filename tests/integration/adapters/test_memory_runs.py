@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from celeriac.adapters.memory import MemoryRunContext, MemoryRunner, MemoryRunners
-from celeriac.domain.agent import LlmAgent, PythonAgent, RunnerName
+from celeriac.domain.agents import LlmAgent, PythonAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Completed
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.json_types import JsonValue
 from celeriac.services.ports import Job, RunContext, Runners
 from tests.support.llm_jobs import llm_job
 

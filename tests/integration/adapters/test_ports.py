@@ -11,12 +11,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from celeriac.adapters import celery_app as celery_app_module
+from celeriac.adapters import celery_queue as celery_app_module
 from celeriac.adapters.celery_queue import CeleryTaskQueue
 from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents
 from celeriac.domain.errors import BrokerUnavailableError
-from celeriac.domain.execution import Message
-from celeriac.embedded.ports import reserve_port
+from celeriac.domain.executions.model import Message
+from celeriac.embedded.home import reserve_port
 from celeriac.services.ports import Envelope, TaskQueue
 from tests.integration.adapters.conftest import EventsUnderTest, QueueUnderTest, celery_app
 from tests.support.servers import ValkeyServer

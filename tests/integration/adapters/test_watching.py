@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents, channel
 from celeriac.adapters.redis_watch import Change, Watcher
-from celeriac.kit.jsontypes import dumps
+from celeriac.kit.json_types import dumps
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 

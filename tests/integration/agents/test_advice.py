@@ -7,8 +7,8 @@ from typing import ClassVar
 import pytest
 
 from celeriac.agents.advice import Advice
-from celeriac.agents.providers import Providers
-from celeriac.domain.agent import LlmAgent
+from celeriac.agents.models import Providers
+from celeriac.domain.agents import LlmAgent
 
 
 class _Models(BaseHTTPRequestHandler):

@@ -6,10 +6,11 @@ import time
 import pytest
 
 from celeriac.agents.python.runner import PythonRunner
-from celeriac.domain.agent import OnExpiry
-from celeriac.domain.approval import Answer, Question, QuestionKind
+from celeriac.domain.agents import OnExpiry
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.errors import ApprovalExpiredError
-from celeriac.domain.task import Limits
+from celeriac.domain.tasks import Limits
 from tests.support.run_context import RecordingContext, python_job
 from tests.support.waiting import wait_until
 

@@ -7,9 +7,9 @@ import pytest
 
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import CeleriacError, ChildCrashedError, MemoryLimitError
-from celeriac.domain.task import Limits
-from celeriac.kit.process import identify, still_running
-from celeriac.services.failures import describe
+from celeriac.domain.tasks import Limits
+from celeriac.kit.processes import identify, still_running
+from celeriac.services.executions.finish import describe
 from tests.support.agent_functions import UNTOLD
 from tests.support.run_context import RecordingContext, python_job
 from tests.support.waiting import wait_until

@@ -19,7 +19,7 @@ from celeriac.agents.child.protocol import (
 )
 from celeriac.agents.child.run import run_in_child
 from celeriac.domain.errors import ChildCrashedError, ChildProtocolError
-from celeriac.kit.process import ResourceLimits, identify, still_running
+from celeriac.kit.processes import ResourceLimits, identify, still_running
 from tests.support.run_context import RecordingContext, python_job
 from tests.support.waiting import wait_until
 
@@ -140,7 +140,7 @@ WORKER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from celeriac.agents.child.process import ChildCommand, ChildProcess
-from celeriac.kit.process import ResourceLimits, UserIds
+from celeriac.kit.processes import ResourceLimits, UserIds
 from celeriac.kit.users import ChildUser
 
 async def main():

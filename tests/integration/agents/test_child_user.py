@@ -10,17 +10,16 @@ from typing import Any
 
 import pytest
 
-from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.child.log_relay import LogRelay
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.run import LogRelay
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.python.runner import PythonRunner
-from celeriac.domain.agent import McpServer, PythonAgent
+from celeriac.domain.agents import McpServer, PythonAgent
 from celeriac.domain.errors import AgentMisconfiguredError
-from celeriac.kit.addresses import OutboundGuard
-from celeriac.kit.folders import Folder
-from celeriac.kit.removal import remove_tree
+from celeriac.kit.files import Folder, remove_tree
+from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.users import ChildUser
 from tests.support.confined import AGENT_USER, agent_user, confined
 from tests.support.places import temporary_directory

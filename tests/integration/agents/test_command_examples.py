@@ -8,7 +8,7 @@ import pytest
 
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.errors import VariablesInvalidError
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from tests.support.confined import confined
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.command.runner import CommandRunner
-from celeriac.agents.pricing import Price, Prices, price_by_name
-from celeriac.agents.providers import Providers
+from celeriac.agents.models import Price, Prices, Providers, price_by_name
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     ChildCrashedError,
@@ -16,7 +15,7 @@ from celeriac.domain.errors import (
     PermanentError,
     RetryableError,
 )
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job, python_job
 

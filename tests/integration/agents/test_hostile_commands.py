@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from celeriac.agents.child.log_relay import MAX_LOG_CHARACTERS
+from celeriac.agents.child.run import MAX_LOG_CHARACTERS
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.errors import ChildCrashedError, ChildProtocolError, HardTimeLimitError
-from celeriac.domain.task import Limits
+from celeriac.domain.tasks import Limits
 from celeriac.services.ports import Job
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job

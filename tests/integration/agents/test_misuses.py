@@ -5,11 +5,11 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.domain.agent import CommandAgent
-from celeriac.domain.events import EventType
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import dumps
+from celeriac.domain.agents import CommandAgent
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import dumps
 from tests.support import fleet_agents, misuses
 from tests.support.catalog import make_task_of
 from tests.support.fleet import Fleet, running_fleet

@@ -13,7 +13,7 @@ from celeriac.domain.errors import (
     RetryableError,
     VariablesInvalidError,
 )
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.usage import ModelCall
 from tests.support.run_context import RecordingContext, python_job
 

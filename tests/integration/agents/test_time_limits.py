@@ -12,10 +12,10 @@ from celeriac.agents.child.run import describe_job
 from celeriac.agents.python import child_main
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import HardTimeLimitError, SoftTimeLimit
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Completed
-from celeriac.domain.task import Limits
-from celeriac.kit.process import ProcessIdentity, ResourceLimits, identify, still_running
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.tasks import Limits
+from celeriac.kit.processes import ProcessIdentity, ResourceLimits, identify, still_running
 from celeriac.services.ports import Job
 from tests.support.run_context import FUNCTIONS, RecordingContext, python_job
 from tests.support.waiting import wait_until

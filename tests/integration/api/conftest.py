@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from celeriac.api.app import create_app
-from celeriac.api.protocol import SERVER_OPTIONS
+from celeriac.api.core.app import create_app
+from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.client import Client
 from celeriac.domain.accounts import Role
-from celeriac.wiring import Container, build_accounts
+from celeriac.wiring.api import build_accounts
+from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, TASK, Asker
 from tests.support.http_server import serving
 
 
 @pytest.fixture
-def app_client(container: Container) -> Iterator[TestClient]:
+def app_client(container: CoreServices) -> Iterator[TestClient]:
     """The application, without a key."""
     with TestClient(create_app(container), raise_server_exceptions=False) as client:
         yield client
@@ -50,14 +51,14 @@ def ada(person: Callable[..., Asker]) -> Asker:
 
 
 @pytest.fixture
-def api_url(container: Container) -> Iterator[str]:
+def api_url(container: CoreServices) -> Iterator[str]:
     """The application behind a real socket."""
     with serving(create_app(container), **SERVER_OPTIONS) as url:
         yield url
 
 
 @pytest.fixture
-def client(api_url: str, container: Container) -> Iterator[Client]:
+def client(api_url: str, container: CoreServices) -> Iterator[Client]:
     """The Python client of an administrator who has the same agent and task."""
     token = build_accounts(container).bootstrap_admin().token
     with Client(api_url, api_key=token) as client:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from celeriac.settings import Settings
-from celeriac.wiring import Container, build
+from celeriac.wiring.core import CoreServices, build
 from tests.support.api import Asker, assert_problem
 
 
 @pytest.fixture
-def container(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Container]:
+def container(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[CoreServices]:
     """The shared parts, where agents may see the shop's variables."""
     monkeypatch.setenv("CELERIAC_AGENT_ENVIRONMENT", "SHOP_*, SORT_ORDER")
     servers = '{"crm": {"url": "https://crm/mcp", "headers": {"Authorization": "CRM_AUTH"}}}'

@@ -11,9 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
-from celeriac.domain.approval import Question, QuestionKind
-from celeriac.services.approval_links import ApprovalLinks
-from celeriac.wiring import Container
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Question
+from celeriac.services.approvals.answer import ApprovalLinks
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.asking import a_form, a_question, park
 
@@ -59,7 +60,7 @@ class Linked:
 
 @pytest.fixture
 def linked(
-    ada: Asker, container: Container, app_client: TestClient
+    ada: Asker, container: CoreServices, app_client: TestClient
 ) -> Callable[[Question], Linked]:
     def make(question: Question) -> Linked:
         accepted = ada.post(EXECUTE, json={"variables": {"text": "x"}}).json()
@@ -187,7 +188,7 @@ def test_programs_get_json(linked: Callable[[Question], Linked]) -> None:
 
 @pytest.mark.parametrize("change", ["cut", "other key", "expired", "flipped", "nonsense"])
 def test_no_other_token_leads_anywhere(
-    linked: Callable[[Question], Linked], container: Container, change: str
+    linked: Callable[[Question], Linked], container: CoreServices, change: str
 ) -> None:
     link = linked(a_question())
     token = link.path.rpartition("/")[2]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from celeriac.domain.accounts import Role
-from celeriac.domain.approval import Question
-from celeriac.wiring import Container
+from celeriac.domain.approvals import Question
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.asking import a_form, a_question, park
 
@@ -15,7 +15,7 @@ APPROVALS = "/api/v1/approvals"
 
 
 @pytest.fixture
-def asked(ada: Asker, container: Container) -> Callable[..., dict[str, Any]]:
+def asked(ada: Asker, container: CoreServices) -> Callable[..., dict[str, Any]]:
     """Makes an execution of Ada's that asks; returns its question."""
 
     def ask(*questions: Question) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from celeriac.domain.accounts import Role
-from celeriac.domain.cassette import dump
-from celeriac.wiring import Container
+from celeriac.domain.cassettes import dump
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.cassettes import cassette, recorded
 from tests.support.waiting import wait_until
@@ -149,7 +149,7 @@ def test_a_key_revokes_none_of_a_higher_role(ada: Asker) -> None:
 
 @pytest.mark.parametrize("cancel", [True, False])
 def test_disabling_a_user_cancels_their_work_where_that_is_asked_for(
-    ada: Asker, admin: Asker, person: Callable[..., Asker], container: Container, *, cancel: bool
+    ada: Asker, admin: Asker, person: Callable[..., Asker], container: CoreServices, *, cancel: bool
 ) -> None:
     path = ada.post(EXECUTE, json={"variables": {"text": "a"}, "delay_seconds": 3600}).json()[
         "_links"

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from celeriac.domain.accounts import Role
-from celeriac.wiring import Container
+from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, EXECUTE, Asker, assert_problem
 
 ME = "/api/v1/me"
@@ -35,7 +35,7 @@ def test_without_a_good_key_there_is_nothing(app_client: TestClient, ada: Asker)
         assert response.headers["www-authenticate"] == "Bearer", sent
 
 
-def test_the_key_itself_is_stored_nowhere(ada: Asker, container: Container) -> None:
+def test_the_key_itself_is_stored_nowhere(ada: Asker, container: CoreServices) -> None:
     secret = ada.token.split("_")[2]
     with container.database.statement() as connection:
         stored = connection.execute(text("SELECT row_to_json(k)::text FROM api_keys k")).scalars()
@@ -54,7 +54,7 @@ def test_a_revoked_key_is_refused(ada: Asker) -> None:
     assert "revoked" in problem["detail"]
 
 
-def test_an_expired_key_is_refused(ada: Asker, container: Container) -> None:
+def test_an_expired_key_is_refused(ada: Asker, container: CoreServices) -> None:
     past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
     made = ada.post(KEYS, json={"name": "old", "expires_at": past}).json()
     problem = assert_problem(Asker(ada.client, made["token"]).get(ME), 401, "unauthenticated")
@@ -125,7 +125,7 @@ def test_everything_done_is_in_the_audit_trail(ada: Asker, admin: Asker) -> None
 
 
 def test_who_tries_many_keys_has_to_wait_and_others_need_not(
-    app_client: TestClient, ada: Asker, admin: Asker, container: Container
+    app_client: TestClient, ada: Asker, admin: Asker, container: CoreServices
 ) -> None:
     assert ada.get(ME).status_code == 200
     allowance = container.settings.api.bad_keys_per_minute

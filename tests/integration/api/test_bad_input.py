@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from celeriac.wiring import Container
+from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 
 BATCH = "/api/v1/tasks/summarise/execute-batch"
@@ -153,7 +153,7 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-def _rows(container: Container) -> dict[str, int]:
+def _rows(container: CoreServices) -> dict[str, int]:
     tables = ("agents", "agent_versions", "tasks", "task_versions", "executions", "events",
               "idempotency_keys", "users", "api_keys",
               # refusals of the key are recorded themselves
@@ -164,7 +164,7 @@ def _rows(container: Container) -> dict[str, int]:
 
 
 @pytest.mark.requirement("A6")
-def test_each_is_a_problem_and_stores_nothing(ada: Asker, container: Container) -> None:
+def test_each_is_a_problem_and_stores_nothing(ada: Asker, container: CoreServices) -> None:
     before = _rows(container)
     wrong = [name for name, case in CASES.items() if not _refused(ada, name, case)]
     assert not wrong, "see the printed answers"

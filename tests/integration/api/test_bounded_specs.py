@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from celeriac.domain.approval import Question, QuestionKind
-from celeriac.wiring import Container
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Question
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.asking import park
 from tests.support.crews import agent, crew, task
@@ -94,7 +95,7 @@ def test_a_refusal_repeats_no_value_and_stays_small(ada: Asker) -> None:
         assert next(iter(variables)) in problem["detail"]
 
 
-def test_a_refused_answer_repeats_no_value(ada: Asker, container: Container) -> None:
+def test_a_refused_answer_repeats_no_value(ada: Asker, container: CoreServices) -> None:
     execution = ada.post(EXECUTE, json={"variables": {"text": "x"}}).json()["execution_id"]
     schema = {"properties": {"pin": {"type": "integer"}}}
     park(container, execution, Question(key="f", kind=QuestionKind.FORM, title="?", schema=schema))

@@ -11,7 +11,7 @@ import pytest
 from celeriac.client import Client
 from celeriac.domain.accounts import Role
 from celeriac.domain.usage import ModelCall
-from celeriac.wiring import Container
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.working import claim, tell
 
@@ -25,7 +25,7 @@ CALLS = [
 ]  # fmt: skip
 
 
-def spend(asker: Asker, container: Container, variables: str = "a") -> str:
+def spend(asker: Asker, container: CoreServices, variables: str = "a") -> str:
     """Run an execution that makes the three calls; return its path."""
     accepted = asker.post(EXECUTE, json={"variables": {"text": variables}}).json()
     tell(container, claim(container, accepted["execution_id"]), calls=CALLS)
@@ -33,7 +33,7 @@ def spend(asker: Asker, container: Container, variables: str = "a") -> str:
 
 
 @pytest.mark.requirement("E5")
-def test_each_model_call_is_listed_and_added_up(ada: Asker, container: Container) -> None:
+def test_each_model_call_is_listed_and_added_up(ada: Asker, container: CoreServices) -> None:
     path = spend(ada, container)
     spend(ada, container)
 
@@ -55,7 +55,7 @@ def test_each_model_call_is_listed_and_added_up(ada: Asker, container: Container
     assert (task["name"], task["calls"]) == ("summarise", 6)
 
 
-def test_model_calls_come_in_pages(ada: Asker, container: Container) -> None:
+def test_model_calls_come_in_pages(ada: Asker, container: CoreServices) -> None:
     path = f"{spend(ada, container)}/model-calls"
     first = ada.get(path, params={"limit": 2}).json()
     rest = ada.get(path, params={"limit": 2, "cursor": first["next_cursor"]}).json()
@@ -64,7 +64,7 @@ def test_model_calls_come_in_pages(ada: Asker, container: Container) -> None:
 
 
 def test_usage_is_ones_own_unless_one_is_an_admin(
-    ada: Asker, admin: Asker, person: Callable[..., Asker], container: Container
+    ada: Asker, admin: Asker, person: Callable[..., Asker], container: CoreServices
 ) -> None:
     path = spend(ada, container)
     bob = person("bob")
@@ -78,7 +78,7 @@ def test_usage_is_ones_own_unless_one_is_an_admin(
     assert admin.get("/api/v1/usage", params=nobody).json()["items"] == []
 
 
-def test_days_outside_the_question_are_left_out(ada: Asker, container: Container) -> None:
+def test_days_outside_the_question_are_left_out(ada: Asker, container: CoreServices) -> None:
     spend(ada, container)
     today = datetime.now(UTC).date()
     before = {"until": str(today - timedelta(days=2)), "since": str(today - timedelta(days=9))}
@@ -88,7 +88,7 @@ def test_days_outside_the_question_are_left_out(ada: Asker, container: Container
     assert problem["field"] == "since"
 
 
-def test_a_budget_is_set_shown_changed_and_removed(ada: Asker, container: Container) -> None:
+def test_a_budget_is_set_shown_changed_and_removed(ada: Asker, container: CoreServices) -> None:
     path = spend(ada, container)
 
     made = ada.post(BUDGETS, json=DAILY).json()
@@ -155,7 +155,7 @@ def test_what_is_no_budget_is_refused(ada: Asker) -> None:
     assert assert_problem(days, 422, "invalid_input")["field"] == "since"
 
 
-def test_the_client_has_them_all(client: Client, container: Container) -> None:
+def test_the_client_has_them_all(client: Client, container: CoreServices) -> None:
     accepted = client.executions.execute("summarise", {"text": "a"})
     tell(container, claim(container, accepted.execution_id), calls=CALLS)
 

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from celeriac.client import Client, ClientError
-from celeriac.domain.cassette import MAX_BYTES, dump, parse
-from celeriac.domain.execution import Lease
-from celeriac.services.tapes import Tapes
-from celeriac.wiring import Container
+from celeriac.domain.cassettes import MAX_BYTES, dump, parse
+from celeriac.domain.executions.model import Lease
+from celeriac.services.cassettes import CassetteStore
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.cassettes import cassette, recorded
 from tests.support.core import Core
@@ -133,8 +133,8 @@ def test_the_client_knows_cassettes(client: Client) -> None:
         client.cassettes.get(stored.id)
 
 
-def test_attempts_add_to_one_cassette_while_they_hold_the_lease(container: Container) -> None:
-    core, tapes = Core(container.database), Tapes(container.database)
+def test_attempts_add_to_one_cassette_while_they_hold_the_lease(container: CoreServices) -> None:
+    core, tapes = Core(container.database), CassetteStore(container.database)
     claim = core.running()
     job = job_of(claim)
     one, two = recorded("a", "1"), recorded("a", "2", attempt=2)

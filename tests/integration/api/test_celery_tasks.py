@@ -4,9 +4,9 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.adapters.celery_app import create_app
-from celeriac.domain.outcome import Completed, Failure, Retry
-from celeriac.wiring import Container, celery_options
+from celeriac.adapters.celery_queue import create_app
+from celeriac.domain.executions.model import Completed, Failure, Retry
+from celeriac.wiring.core import CoreServices, celery_options
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.working import claim, finish
 
@@ -15,7 +15,7 @@ PING = {"name": "celeriac.tasks.monitoring.ping"}
 
 
 @pytest.mark.requirement("B3", "B4")
-def test_a_plain_task_is_sent_and_followed(ada: Asker, container: Container) -> None:
+def test_a_plain_task_is_sent_and_followed(ada: Asker, container: CoreServices) -> None:
     sent = ada.post(PATH, json=PING)
     assert sent.status_code == 202, sent.text
     body = sent.json()
@@ -36,7 +36,7 @@ def test_a_plain_task_is_sent_and_followed(ada: Asker, container: Container) -> 
 
 
 @pytest.mark.requirement("B4", "D4")
-def test_a_failed_plain_task_tells_why(ada: Asker, container: Container) -> None:
+def test_a_failed_plain_task_tells_why(ada: Asker, container: CoreServices) -> None:
     body = ada.post(PATH, json=PING).json()
     backend = create_app(celery_options(container.settings, publisher=True)).backend
     backend.store_result(body["task_id"], ValueError("no"), "FAILURE", traceback="Traceback …")
@@ -45,7 +45,7 @@ def test_a_failed_plain_task_tells_why(ada: Asker, container: Container) -> None
     assert found["error"] == {"type": "ValueError", "message": "no", "traceback": "Traceback …"}
 
 
-def test_a_plain_task_is_sent_once_under_one_key(ada: Asker, container: Container) -> None:
+def test_a_plain_task_is_sent_once_under_one_key(ada: Asker, container: CoreServices) -> None:
     headers = {"Idempotency-Key": "ping-1"}
     first = ada.post(PATH, json=PING, headers=headers)
     again = ada.post(PATH, json=PING, headers=headers)
@@ -58,7 +58,7 @@ def test_a_plain_task_is_sent_once_under_one_key(ada: Asker, container: Containe
 
 @pytest.mark.requirement("B4", "D4")
 def test_an_execution_s_celery_task_stands_as_the_execution(
-    ada: Asker, container: Container
+    ada: Asker, container: CoreServices
 ) -> None:
     accepted = ada.post(EXECUTE, json={"variables": {"text": "a"}}).json()
     path = accepted["_links"]["celery_task"]
@@ -73,7 +73,7 @@ def test_an_execution_s_celery_task_stands_as_the_execution(
     found = ada.get(path).json()
     assert (found["status"], found["simple_status"]) == ("RETRY", "in_progress")
     assert found["error"] == {"type": "E", "message": "no", "traceback": "T"}
-    container.dispatch.due()
+    container.dispatch.send_due()
     execution = ada.get(accepted["_links"]["self"]).json()
     finish(container, claim(container, accepted["execution_id"], attempt=1), Completed(7))
     found = ada.get(execution["_links"]["celery_task"]).json()

@@ -6,19 +6,20 @@ from uuid import uuid4
 import pytest
 
 from celeriac import Client, ClientError
-from celeriac.api.app import create_app
+from celeriac.api.core.app import create_app
 from celeriac.client import UnreachableError, WaitTimeoutError
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.states import Status
 from celeriac.wire import Event
-from celeriac.wiring import Container, build_accounts
+from celeriac.wiring.api import build_accounts
+from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, TASK
 from tests.support.http_server import serving
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish
 
 
-def test_from_nothing_to_a_result(client: Client, container: Container) -> None:
+def test_from_nothing_to_a_result(client: Client, container: CoreServices) -> None:
     accepted = client.executions.execute("summarise", {"text": "One."})
     assert accepted.status == "queued"
     claimed = claim(container, accepted.execution_id)
@@ -80,7 +81,9 @@ def test_the_key_is_read_from_the_environment_when_asked(
 
 
 @pytest.mark.requirement("A13")
-def test_a_stream_shows_what_happens_while_it_happens(client: Client, container: Container) -> None:
+def test_a_stream_shows_what_happens_while_it_happens(
+    client: Client, container: CoreServices
+) -> None:
     accepted = client.executions.execute("summarise", {"text": "One."})
     seen: list[object] = []
 
@@ -97,7 +100,7 @@ def test_a_stream_shows_what_happens_while_it_happens(client: Client, container:
     assert _types(seen) == ["created", "queued", "started", "completed"]
 
 
-def test_a_stream_survives_the_server_s_restart(container: Container) -> None:
+def test_a_stream_survives_the_server_s_restart(container: CoreServices) -> None:
     app = create_app(container)
     token = build_accounts(container).bootstrap_admin().token
     seen: list[object] = []

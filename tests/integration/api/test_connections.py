@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from celeriac.api.app import create_app
-from celeriac.api.protocol import SERVER_OPTIONS
-from celeriac.kit.jsontypes import loads
+from celeriac.api.core.app import create_app
+from celeriac.api.core.protocol import SERVER_OPTIONS
+from celeriac.kit.json_types import loads
 from celeriac.settings import Settings
-from celeriac.wiring import Container, build, build_accounts
+from celeriac.wiring.api import build_accounts
+from celeriac.wiring.core import CoreServices, build
 from tests.support.api import AGENT, TASK
 from tests.support.http_server import serving
 from tests.support.waiting import wait_until
@@ -140,7 +141,7 @@ def test_later_headers_on_a_connection_must_arrive_in_time(settings: Settings) -
         assert line.ended()
 
 
-def test_bodies_must_arrive_in_time(settings: Settings, container: Container) -> None:
+def test_bodies_must_arrive_in_time(settings: Settings, container: CoreServices) -> None:
     token = build_accounts(container).bootstrap_admin().token
     with _served(settings, body_seconds=0.3) as url:
         for lines in (("Content-Length: 100",), ("Transfer-Encoding: chunked",)):
@@ -250,7 +251,7 @@ def test_a_server_that_listens_everywhere_is_asked_by_addresses(settings: Settin
 
 
 def test_no_header_has_a_say_in_links(
-    settings: Settings, container: Container, ask: Callable[[Container], str]
+    settings: Settings, container: CoreServices, ask: Callable[[CoreServices], str]
 ) -> None:
     update = {"allowed_hosts": ("*",)}
     token = build_accounts(container).bootstrap_admin().token
@@ -275,13 +276,13 @@ def test_a_slash_too_many_is_no_redirect(settings: Settings, path: str) -> None:
 
 
 @pytest.fixture
-def ask() -> Callable[[Container], str]:
+def ask() -> Callable[[CoreServices], str]:
     """Makes an execution ask a question, and returns the question's id."""
     from fastapi.testclient import TestClient
 
     from tests.support.asking import a_form, park
 
-    def make(container: Container) -> str:
+    def make(container: CoreServices) -> str:
         token = build_accounts(container).bootstrap_admin(key_name="asks").token
         with TestClient(create_app(container)) as client:
             client.headers["Authorization"] = f"Bearer {token}"

@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from celeriac.api.app import create_app
+from celeriac.api.core.app import create_app
 from celeriac.domain.accounts import Role
-from celeriac.domain.outcome import Completed
-from celeriac.wiring import Container
+from celeriac.domain.executions.model import Completed
+from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish
@@ -22,7 +22,7 @@ TASK_PATH = "/api/v1/tasks/summarise"
 RUN: dict[str, Any] = {"variables": {"text": "a"}}
 
 
-def run_to_its_end(asker: Asker, container: Container) -> str:
+def run_to_its_end(asker: Asker, container: CoreServices) -> str:
     """Run `summarise` and return the execution's id."""
     execution_id = str(asker.post(EXECUTE, json=RUN).json()["execution_id"])
     finish(container, claim(container, UUID(execution_id)), Completed({"summary": "1"}))
@@ -30,7 +30,7 @@ def run_to_its_end(asker: Asker, container: Container) -> str:
 
 
 def test_a_deleted_task_frees_its_name_and_keeps_its_history(
-    ada: Asker, admin: Asker, container: Container
+    ada: Asker, admin: Asker, container: CoreServices
 ) -> None:
     task_id = ada.get(TASK_PATH).json()["id"]
     ended = run_to_its_end(ada, container)
@@ -66,7 +66,7 @@ def test_a_deleted_task_frees_its_name_and_keeps_its_history(
 
 
 def test_a_name_that_another_process_knows_is_looked_up_again(
-    ada: Asker, container: Container
+    ada: Asker, container: CoreServices
 ) -> None:
     with TestClient(create_app(container)) as other_process:
         other = Asker(other_process, ada.token)
@@ -89,7 +89,7 @@ def test_a_name_that_another_process_knows_is_looked_up_again(
 
 
 def test_a_task_with_work_that_has_not_ended_is_kept_unless_it_is_cancelled(
-    ada: Asker, container: Container
+    ada: Asker, container: CoreServices
 ) -> None:
     waiting = ada.post(EXECUTE, json={**RUN, "delay_seconds": 60}).json()["execution_id"]
     running = ada.post(EXECUTE, json=RUN).json()["execution_id"]
@@ -105,7 +105,9 @@ def test_a_task_with_work_that_has_not_ended_is_kept_unless_it_is_cancelled(
     assert ada.get(f"/api/v1/task-executions/{running}").json()["status"] == "completed"
 
 
-def test_an_agent_that_a_task_uses_is_kept(ada: Asker, admin: Asker, container: Container) -> None:
+def test_an_agent_that_a_task_uses_is_kept(
+    ada: Asker, admin: Asker, container: CoreServices
+) -> None:
     agent_id = ada.get(AGENT_PATH).json()["id"]
     body = assert_problem(ada.delete(AGENT_PATH), 409, "conflict")
     assert "summarise" in body["detail"]
@@ -134,7 +136,7 @@ def test_who_may_delete(ada: Asker, admin: Asker, person: Callable[..., Asker]) 
     assert_problem(ada.post(EXECUTE, json=RUN), 404, "not_found")
 
 
-def test_a_task_that_is_being_made_keeps_its_agent(ada: Asker, container: Container) -> None:
+def test_a_task_that_is_being_made_keeps_its_agent(ada: Asker, container: CoreServices) -> None:
     """Whoever comes second waits, and then sees what the first one did."""
     ada.delete(TASK_PATH)
     answers: list[int] = []
@@ -158,7 +160,7 @@ def test_a_task_that_is_being_made_keeps_its_agent(ada: Asker, container: Contai
     assert answers == [404]
 
 
-def test_executions_of_a_deleted_task_still_run(ada: Asker, container: Container) -> None:
+def test_executions_of_a_deleted_task_still_run(ada: Asker, container: CoreServices) -> None:
     """One that was submitted in the same moment is no orphan."""
     accepted = ada.post(EXECUTE, json=RUN).json()["execution_id"]
     with container.database.transaction() as connection:

@@ -6,9 +6,9 @@ from threading import Thread
 import pytest
 from fastapi.testclient import TestClient
 
-from celeriac.api.app import create_app
-from celeriac.domain.outcome import Completed, Failed, Failure
-from celeriac.wiring import Container, build
+from celeriac.api.core.app import create_app
+from celeriac.domain.executions.model import Completed, Failed, Failure
+from celeriac.wiring.core import CoreServices, build
 from tests.support.api import EXECUTE, TASK, Asker, assert_problem
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish
@@ -48,7 +48,7 @@ def test_an_execution_records_what_was_asked(ada: Asker) -> None:
 
 
 @pytest.mark.requirement("A5")
-def test_an_execution_records_what_came_of_it(ada: Asker, container: Container) -> None:
+def test_an_execution_records_what_came_of_it(ada: Asker, container: CoreServices) -> None:
     accepted = ada.post(EXECUTE, json=ONE).json()
     claimed = claim(container, accepted["execution_id"])
     details = {"type": "ValueError", "traceback": "Traceback …", "attempt": 1}
@@ -114,7 +114,7 @@ def test_a_batch_is_taken_on_in_one_call(ada: Asker) -> None:
 
 
 @pytest.mark.requirement("A2")
-def test_sync_mode_answers_when_it_has_ended(ada: Asker, container: Container) -> None:
+def test_sync_mode_answers_when_it_has_ended(ada: Asker, container: CoreServices) -> None:
     answers = []
     sync = ONE | {"execution_mode": "sync"}
     asking = Thread(target=lambda: answers.append(ada.post(EXECUTE, json=sync)))
@@ -140,7 +140,7 @@ def test_sync_mode_is_bounded_by_the_task_s_limits(ada: Asker) -> None:
 
 
 @pytest.mark.requirement("A2")
-def test_the_flag_makes_sync_the_default(ada: Asker, container: Container) -> None:
+def test_the_flag_makes_sync_the_default(ada: Asker, container: CoreServices) -> None:
     settings = container.settings.model_copy(update={"enable_async_task_execution": False})
     other = build(settings, service="test", connections=5)
     spec = TASK["spec"] | {

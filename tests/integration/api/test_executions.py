@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from celeriac.domain.outcome import Completed
-from celeriac.wiring import Container
+from celeriac.domain.executions.model import Completed
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, TASK, Asker, assert_problem
 from tests.support.working import claim, finish
 
@@ -19,7 +19,7 @@ def _ids(ada: Asker, query: str = "") -> list[str]:
     return [item["id"] for item in response.json()["items"]]
 
 
-def test_lists_are_filtered(ada: Asker, container: Container) -> None:
+def test_lists_are_filtered(ada: Asker, container: CoreServices) -> None:
     ada.post("/api/v1/tasks", json=TASK | {"name": "other"})
     first = ada.post(EXECUTE, json=ONE).json()["execution_id"]
     second = ada.post("/api/v1/tasks/other/execute", json=ONE).json()["execution_id"]
@@ -75,7 +75,7 @@ def test_a_queued_execution_is_cancelled_at_once(ada: Asker) -> None:
     assert (again.status_code, again.json()) == (200, cancelled.json()), "again changes nothing"
 
 
-def test_a_running_execution_is_asked_to_stop(ada: Asker, container: Container) -> None:
+def test_a_running_execution_is_asked_to_stop(ada: Asker, container: CoreServices) -> None:
     accepted = ada.post(EXECUTE, json=ONE).json()
     claim(container, accepted["execution_id"])
     body = ada.post(accepted["_links"]["cancel"]).json()
@@ -84,7 +84,7 @@ def test_a_running_execution_is_asked_to_stop(ada: Asker, container: Container) 
 
 
 def test_retry_makes_a_new_execution_that_names_its_origin(
-    ada: Asker, container: Container
+    ada: Asker, container: CoreServices
 ) -> None:
     accepted = ada.post(EXECUTE, json=ONE | {"priority": "high"}).json()
     retry = f"{EXECUTIONS}/{accepted['execution_id']}/retry"
@@ -102,7 +102,7 @@ def test_retry_makes_a_new_execution_that_names_its_origin(
     assert replayed.headers["idempotent-replayed"] == "true"
 
 
-def test_events_are_numbered_without_gaps(ada: Asker, container: Container) -> None:
+def test_events_are_numbered_without_gaps(ada: Asker, container: CoreServices) -> None:
     accepted = ada.post(EXECUTE, json=ONE).json()
     finish(container, claim(container, accepted["execution_id"]), Completed(1))
     path = accepted["_links"]["events"]

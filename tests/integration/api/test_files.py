@@ -7,16 +7,16 @@ from uuid import UUID, uuid4
 import pytest
 
 from celeriac.client import Client, ClientError
-from celeriac.client.files import local_path
-from celeriac.domain.outcome import Completed
-from celeriac.wiring import Container
+from celeriac.client.sessions import local_path
+from celeriac.domain.executions.model import Completed
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.working import begin_session, claim, finish
 
 BODY = {"variables": {"text": "a"}}
 
 
-def worked(container: Container, execution_id: str | UUID) -> Path:
+def worked(container: CoreServices, execution_id: str | UUID) -> Path:
     """Run an execution with a session; return the directory that its agent worked in."""
     claimed = claim(container, execution_id)
     session_id = begin_session(container, claimed)
@@ -27,7 +27,7 @@ def worked(container: Container, execution_id: str | UUID) -> Path:
 
 
 @pytest.fixture
-def work(ada: Asker, container: Container) -> Path:
+def work(ada: Asker, container: CoreServices) -> Path:
     """The working directory of a session of Ada's."""
     return worked(container, ada.post(EXECUTE, json=BODY).json()["execution_id"])
 
@@ -126,7 +126,7 @@ def test_files_that_lie_elsewhere_are_explained(
 
 
 def test_an_execution_has_files_of_its_own(
-    ada: Asker, container: Container, person: Callable[..., Asker]
+    ada: Asker, container: CoreServices, person: Callable[..., Asker]
 ) -> None:
     accepted = ada.post(EXECUTE, json=BODY).json()
     workdir = container.settings.home / "work" / accepted["execution_id"]
@@ -139,7 +139,7 @@ def test_an_execution_has_files_of_its_own(
     assert_problem(person("bob").get(item["_links"]["self"]), 404, "not_found")
 
 
-def test_the_client_downloads(client: Client, container: Container, tmp_path: Path) -> None:
+def test_the_client_downloads(client: Client, container: CoreServices, tmp_path: Path) -> None:
     accepted = client.executions.execute("summarise", {"text": "a"})
     work = worked(container, accepted.execution_id)
     name = "ü #1?\n%0A.txt"

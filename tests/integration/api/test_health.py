@@ -10,11 +10,11 @@ from celeriac.db import workers
 from celeriac.db.workers import WorkerReport
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.ids import uuid7
-from celeriac.wiring import Container
+from celeriac.wiring.core import CoreServices
 
 
 @pytest.mark.requirement("B9")
-def test_the_live_workers_are_counted(app_client: TestClient, container: Container) -> None:
+def test_the_live_workers_are_counted(app_client: TestClient, container: CoreServices) -> None:
     response = app_client.get("/health/celery")
     assert response.status_code == 503
     assert response.json() == {
@@ -61,7 +61,7 @@ def test_all_is_well(app_client: TestClient) -> None:
 
 
 def test_a_full_disk_that_a_statement_met_makes_it_not_ready(
-    app_client: TestClient, container: Container
+    app_client: TestClient, container: CoreServices
 ) -> None:
     full = text("DO $$ BEGIN RAISE 'No space left on device' USING ERRCODE = '53100'; END $$")
     with (

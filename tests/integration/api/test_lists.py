@@ -10,9 +10,9 @@ from celeriac.client import Client
 from celeriac.db import sessions
 from celeriac.db.paging import MAX_PAGE_BYTES
 from celeriac.db.sessions import SessionFilter
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.kit.jsontypes import dumps
-from celeriac.wiring import Container
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.kit.json_types import dumps
+from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, TASK, Asker
 from tests.support.working import claim, tell
 
@@ -21,7 +21,7 @@ _SMALL = 100_000
 _MB = 1_000_000
 
 
-def _grow(container: Container, table: str, column: str, value: str, **where: Any) -> None:
+def _grow(container: CoreServices, table: str, column: str, value: str, **where: Any) -> None:
     """Put a large value into rows, as executions, agents or answers would."""
     condition = " AND ".join(f"{name} = :{name}" for name in where) or "true"
     statement = text(f"UPDATE {table} SET {column} = {value} WHERE {condition}")
@@ -47,7 +47,7 @@ def _pages(asker: Asker, path: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def heavy(ada: Asker, container: Container) -> list[str]:
+def heavy(ada: Asker, container: CoreServices) -> list[str]:
     """Twelve executions with 7 MB of variables and 7 MB of results, as text compresses well."""
     path = "/api/v1/tasks/summarise/execute-batch"
     ids = ada.post(path, json={"items": [{"text": "a"}] * 12}).json()["execution_ids"]
@@ -97,7 +97,7 @@ def test_small_ones_are_all_on_one_page(ada: Asker) -> None:
 
 @pytest.mark.parametrize("filling", ["repeat('x', 1000000)", "noise"])
 def test_lists_of_agents_and_tasks_are_bounded(
-    ada: Asker, container: Container, filling: str
+    ada: Asker, container: CoreServices, filling: str
 ) -> None:
     for number in range(20):
         ada.post("/api/v1/agents", json=AGENT | {"name": f"writer{number}"})
@@ -113,7 +113,7 @@ def test_lists_of_agents_and_tasks_are_bounded(
         assert len({item["id"] for item in _pages(ada, path)}) == 21
 
 
-def test_lists_of_sessions_read_no_states(ada: Asker, container: Container) -> None:
+def test_lists_of_sessions_read_no_states(ada: Asker, container: CoreServices) -> None:
     from tests.support.working import begin_session
 
     accepted = ada.post("/api/v1/tasks/summarise/execute", json={"variables": {"text": "a"}})
@@ -128,7 +128,7 @@ def test_lists_of_sessions_read_no_states(ada: Asker, container: Container) -> N
     assert len(whole.state) == 8_000_000
 
 
-def test_lists_of_questions_are_bounded(ada: Asker, container: Container) -> None:
+def test_lists_of_questions_are_bounded(ada: Asker, container: CoreServices) -> None:
     from tests.support.asking import a_form, park
 
     path = "/api/v1/tasks/summarise/execute-batch"
@@ -140,7 +140,7 @@ def test_lists_of_questions_are_bounded(ada: Asker, container: Container) -> Non
     assert len(ada.get("/api/v1/approvals?limit=500").content) < MAX_PAGE_BYTES + 3 * _MB
 
 
-def test_lists_of_events_are_bounded(ada: Asker, container: Container, client: Client) -> None:
+def test_lists_of_events_are_bounded(ada: Asker, container: CoreServices, client: Client) -> None:
     accepted = ada.post("/api/v1/tasks/summarise/execute", json={"variables": {"text": "a"}})
     execution_id = accepted.json()["execution_id"]
     claimed = claim(container, execution_id)

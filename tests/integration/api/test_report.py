@@ -7,12 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from celeriac.domain.errors import ConflictError
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import dumps
-from celeriac.services.report import Reports
-from celeriac.services.reporting import Reporting
-from celeriac.wiring import Container
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import Completed
+from celeriac.kit.json_types import dumps
+from celeriac.services.reports import ReportQueue, ReportStore
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.together import together
 from tests.support.waiting import wait_until
@@ -23,7 +22,7 @@ HOSTILE = "<script>alert(1)</script> ``` # [x](javascript:alert(1))"
 
 @pytest.mark.requirement("A14")
 def test_a_report_can_be_downloaded_once_it_has_ended(
-    ada: Asker, container: Container, person: Callable[..., Asker]
+    ada: Asker, container: CoreServices, person: Callable[..., Asker]
 ) -> None:
     accepted = ada.post(EXECUTE, json={"variables": {"text": HOSTILE}}).json()
     path = f"{accepted['_links']['self']}/report"
@@ -63,10 +62,10 @@ def test_a_report_can_be_downloaded_once_it_has_ended(
 
 
 @pytest.mark.requirement("A14")
-def test_a_report_is_made_once_by_whoever_comes_first(ada: Asker, container: Container) -> None:
+def test_a_report_is_made_once_by_whoever_comes_first(ada: Asker, container: CoreServices) -> None:
     accepted = ada.post(EXECUTE, json={"variables": {"text": "a"}}).json()
     execution_id = UUID(accepted["execution_id"])
-    reports = Reports(container.database)
+    reports = ReportStore(container.database)
     with pytest.raises(ConflictError):
         reports.prepare(execution_id)
     finish(container, claim(container, execution_id), Completed("b"))
@@ -80,16 +79,16 @@ def test_a_report_is_made_once_by_whoever_comes_first(ada: Asker, container: Con
 
 
 @pytest.mark.requirement("A14")
-def test_a_worker_s_reports_are_made_beside_its_work(ada: Asker, container: Container) -> None:
+def test_a_worker_s_reports_are_made_beside_its_work(ada: Asker, container: CoreServices) -> None:
     ids = []
     for _ in range(3):
         accepted = ada.post(EXECUTE, json={"variables": {"text": "a"}}).json()
         ids.append(UUID(accepted["execution_id"]))
     for execution_id in ids[::2]:
         finish(container, claim(container, execution_id), Completed("b"))
-    reporting = Reporting(Reports(container.database).prepare)
+    reporting = ReportQueue(ReportStore(container.database).prepare)
     for execution_id in [ids[0], uuid4(), ids[1], ids[2]]:
-        reporting.later(execution_id, {"execution_id": str(execution_id)})
+        reporting.enqueue(execution_id, {"execution_id": str(execution_id)})
 
     def made(execution_id: UUID) -> int:
         path = f"/api/v1/task-executions/{execution_id}/reports"
@@ -99,4 +98,4 @@ def test_a_worker_s_reports_are_made_beside_its_work(ada: Asker, container: Cont
     assert made(ids[0]) == 2
     assert made(ids[1]) == 0, "it runs"
     reporting.close()
-    Reporting(Reports(container.database).prepare).close()
+    ReportQueue(ReportStore(container.database).prepare).close()

@@ -6,9 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from celeriac.api.app import create_app
+from celeriac.api.core.app import create_app
 from celeriac.db.engine import Database
-from celeriac.wiring import Container, build
+from celeriac.wiring.core import CoreServices, build
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.outages import holding, read_only
 
@@ -31,7 +31,7 @@ def test_another_request_id_is_replaced(app_client: TestClient, given: str) -> N
 
 
 def test_bodies_over_the_limit_are_refused_by_their_header(
-    ada: Asker, container: Container
+    ada: Asker, container: CoreServices
 ) -> None:
     size = container.settings.api.max_body_bytes + 1
     headers = {"Content-Type": "application/json"}
@@ -54,7 +54,7 @@ def test_bodies_over_the_limit_are_refused_while_they_arrive(ada: Asker) -> None
     assert response.headers["connection"] == "close"
 
 
-def test_an_unforeseen_error_tells_nothing_of_the_inside(container: Container) -> None:
+def test_an_unforeseen_error_tells_nothing_of_the_inside(container: CoreServices) -> None:
     app = create_app(container)
 
     @app.get("/fault")
@@ -67,7 +67,7 @@ def test_an_unforeseen_error_tells_nothing_of_the_inside(container: Container) -
     assert "hunter2" not in response.text
 
 
-def test_without_the_database_it_says_so(container: Container) -> None:
+def test_without_the_database_it_says_so(container: CoreServices) -> None:
     settings = container.settings.model_copy(
         update={"database_url": "postgresql://u:secret@127.0.0.1:1/d"}
     )
@@ -86,7 +86,7 @@ def test_without_the_database_it_says_so(container: Container) -> None:
 
 
 def test_a_read_only_database_is_said_and_passes(
-    container: Container, app_client: TestClient, ada: Asker
+    container: CoreServices, app_client: TestClient, ada: Asker
 ) -> None:
     """As after a failover, while the API still reaches the server that was the primary."""
     body = {"variables": {"text": "a"}}
@@ -103,7 +103,7 @@ def test_a_read_only_database_is_said_and_passes(
     assert ada.post(EXECUTE, json=body).status_code == 202
 
 
-def test_a_locked_row_is_no_database_that_is_away(container: Container, ada: Asker) -> None:
+def test_a_locked_row_is_no_database_that_is_away(container: CoreServices, ada: Asker) -> None:
     settings = container.settings
     short = Database(settings.require_database(), connections=2, lock_seconds=0.1)
     app = create_app(container)
@@ -127,7 +127,7 @@ def test_a_locked_row_is_no_database_that_is_away(container: Container, ada: Ask
 
 @pytest.mark.requirement("B9")
 def test_without_redis_executions_are_stored_and_sent_later(
-    container: Container, ada: Asker
+    container: CoreServices, ada: Asker
 ) -> None:
     settings = container.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     away = build(settings, service="test", connections=5)
@@ -149,7 +149,7 @@ def test_without_redis_executions_are_stored_and_sent_later(
 
 @pytest.mark.requirement("B9")
 def test_a_database_without_our_tables_is_not_ready(
-    container: Container, postgres_server: object
+    container: CoreServices, postgres_server: object
 ) -> None:
     name = postgres_server.fresh_database()  # type: ignore[attr-defined]
     url = postgres_server.url(name)  # type: ignore[attr-defined]

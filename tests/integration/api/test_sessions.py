@@ -8,9 +8,9 @@ import pytest
 
 from celeriac.client import Client, ClientError
 from celeriac.db import sessions
-from celeriac.domain.budget import Budget
-from celeriac.domain.outcome import Completed, Failed, Failure
-from celeriac.wiring import Container
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import Completed, Failed, Failure
+from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.working import begin_session, claim, finish
 
@@ -18,13 +18,13 @@ BODY: dict[str, Any] = {"variables": {"text": "a"}}
 SESSIONS = "/api/v1/sessions"
 
 
-def worked_in(ada: Asker, container: Container, outcome: Completed | Failed) -> tuple[str, str]:
+def worked_in(ada: Asker, container: CoreServices, outcome: Completed | Failed) -> tuple[str, str]:
     """Run an execution that makes a session; return both ids."""
     execution_id = ada.post(EXECUTE, json=BODY).json()["execution_id"]
     return execution_id, str(run(container, execution_id, outcome))
 
 
-def run(container: Container, execution_id: str | UUID, outcome: Completed | Failed) -> UUID:
+def run(container: CoreServices, execution_id: str | UUID, outcome: Completed | Failed) -> UUID:
     claimed = claim(container, execution_id)
     made = begin_session(container, claimed)
     finish(container, claimed, outcome, has_session=True)
@@ -32,7 +32,7 @@ def run(container: Container, execution_id: str | UUID, outcome: Completed | Fai
 
 
 @pytest.mark.requirement("A5", "A12")
-def test_a_session_is_shown_and_gone_on_with(ada: Asker, container: Container) -> None:
+def test_a_session_is_shown_and_gone_on_with(ada: Asker, container: CoreServices) -> None:
     execution_id, session_id = worked_in(ada, container, Completed("b"))
     execution = ada.get(f"/api/v1/task-executions/{execution_id}").json()
     assert execution["session_id"] == session_id
@@ -58,7 +58,9 @@ def test_a_session_is_shown_and_gone_on_with(ada: Asker, container: Container) -
     assert found[0]["options"]["fork_session"] is True
 
 
-def test_options_of_a_run_are_stored_and_kept_by_a_retry(ada: Asker, container: Container) -> None:
+def test_options_of_a_run_are_stored_and_kept_by_a_retry(
+    ada: Asker, container: CoreServices
+) -> None:
     _, session_id = worked_in(ada, container, Completed("b"))
     wishes = {
         "session_id": session_id, "fork_session": True, "record": True,
@@ -93,7 +95,7 @@ def test_bad_options_are_refused(ada: Asker, wishes: dict[str, Any], field: str)
 
 
 def test_a_session_that_is_not_there_is_not_found(
-    ada: Asker, container: Container, person: Callable[..., Asker]
+    ada: Asker, container: CoreServices, person: Callable[..., Asker]
 ) -> None:
     _, session_id = worked_in(ada, container, Completed("b"))
     assert_problem(ada.post(EXECUTE, json=BODY | {"session_id": str(uuid4())}), 404, "not_found")
@@ -105,7 +107,7 @@ def test_a_session_that_is_not_there_is_not_found(
 
 
 @pytest.mark.requirement("A17")
-def test_sessions_are_filtered(ada: Asker, admin: Asker, container: Container) -> None:
+def test_sessions_are_filtered(ada: Asker, admin: Asker, container: CoreServices) -> None:
     _, good = worked_in(ada, container, Completed("b"))
     failure = Failure("agent_failed", "It gave up.", {"type": "X", "attempt": 1})
     failed_in, bad = worked_in(ada, container, Failed(failure))
@@ -124,7 +126,7 @@ def test_sessions_are_filtered(ada: Asker, admin: Asker, container: Container) -
     assert [page["items"][0]["id"], rest["items"][0]["id"]] == [bad, good]
 
 
-def test_deleting_takes_files_and_state(ada: Asker, admin: Asker, container: Container) -> None:
+def test_deleting_takes_files_and_state(ada: Asker, admin: Asker, container: CoreServices) -> None:
     _, session_id = worked_in(ada, container, Completed("b"))
     path = f"{SESSIONS}/{session_id}"
     user = ada.post(EXECUTE, json=BODY | {"session_id": session_id}).json()
@@ -154,7 +156,7 @@ def test_deleting_takes_files_and_state(ada: Asker, admin: Asker, container: Con
     assert [entry["resource_id"] for entry in trail] == [session_id], "said once"
 
 
-def test_the_client_does_all_of_it(client: Client, container: Container) -> None:
+def test_the_client_does_all_of_it(client: Client, container: CoreServices) -> None:
     first = client.executions.execute("summarise", {"text": "a"})
     session_id = run(container, first.execution_id, Completed("b"))
     accepted = client.executions.execute(

@@ -13,12 +13,13 @@ from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 from redis import Redis
 from sqlalchemy import text
 
-from celeriac.api.app import create_app
-from celeriac.api.protocol import SERVER_OPTIONS
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import dumps, loads
-from celeriac.wiring import Container, build, build_accounts
+from celeriac.api.core.app import create_app
+from celeriac.api.core.protocol import SERVER_OPTIONS
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import Completed
+from celeriac.kit.json_types import dumps, loads
+from celeriac.wiring.api import build_accounts
+from celeriac.wiring.core import CoreServices, build
 from tests.support.api import AGENT, TASK
 from tests.support.http_server import serving
 from tests.support.servers import ValkeyServer
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.requirement("A13")
 
 
 @contextmanager
-def _connected(container: Container) -> Iterator[httpx.Client]:
+def _connected(container: CoreServices) -> Iterator[httpx.Client]:
     token = build_accounts(container).bootstrap_admin(key_name="stream").token
     headers = {"Authorization": f"Bearer {token}"}
     with (
@@ -40,7 +41,7 @@ def _connected(container: Container) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def http(container: Container) -> Iterator[httpx.Client]:
+def http(container: CoreServices) -> Iterator[httpx.Client]:
     with _connected(container) as connected:
         yield connected
 
@@ -59,7 +60,7 @@ def _follow(http: httpx.Client, path: str, **headers: str) -> list[ServerSentEve
 
 
 def test_a_finished_execution_is_told_and_the_stream_ends(
-    http: httpx.Client, container: Container
+    http: httpx.Client, container: CoreServices
 ) -> None:
     accepted = _accepted(http)
     claimed = claim(container, accepted["execution_id"])
@@ -84,7 +85,7 @@ def test_a_finished_execution_is_told_and_the_stream_ends(
 
 
 def test_what_happens_is_told_at_once_and_output_as_it_is_written(
-    http: httpx.Client, container: Container
+    http: httpx.Client, container: CoreServices
 ) -> None:
     accepted = _accepted(http)
     claimed = None
@@ -101,12 +102,12 @@ def test_what_happens_is_told_at_once_and_output_as_it_is_written(
         assert list(events) == [], "the stream ends with the execution"
 
 
-def test_without_redis_the_stream_reads_the_database(container: Container) -> None:
+def test_without_redis_the_stream_reads_the_database(container: CoreServices) -> None:
     settings = container.settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     away = build(settings, service="test", connections=5)
     with _connected(away) as http:
         accepted = _accepted(http)
-        wait_until(container.dispatch.due, "it is sent by somebody who has Redis")
+        wait_until(container.dispatch.send_due, "it is sent by somebody who has Redis")
         with connect_sse(http, "GET", accepted["_links"]["stream"]) as source:
             events = source.iter_sse()
             assert next(events).event == "created"
@@ -132,14 +133,14 @@ def _key(http: httpx.Client) -> Iterator[tuple[httpx.Client, str]]:
         yield client, made["id"]
 
 
-def _revoke_elsewhere(container: Container, key_id: str) -> None:
+def _revoke_elsewhere(container: CoreServices, key_id: str) -> None:
     """Do it as another API process does: this one isn't told."""
     with container.database.statement() as connection:
         connection.execute(text("UPDATE api_keys SET revoked_at = now() WHERE id = :id"),
                            {"id": key_id})  # fmt: skip
 
 
-def test_a_stream_ends_with_its_key(http: httpx.Client, container: Container) -> None:
+def test_a_stream_ends_with_its_key(http: httpx.Client, container: CoreServices) -> None:
     accepted = _accepted(http)
     with _key(http) as (viewer, key_id):
         with connect_sse(viewer, "GET", accepted["_links"]["stream"]) as source:
@@ -150,7 +151,7 @@ def test_a_stream_ends_with_its_key(http: httpx.Client, container: Container) ->
         assert viewer.get(accepted["_links"]["stream"]).status_code == 401
 
 
-def test_a_stream_ends_with_its_user(http: httpx.Client, container: Container) -> None:
+def test_a_stream_ends_with_its_user(http: httpx.Client, container: CoreServices) -> None:
     accepted = _accepted(http)
     user = http.post("/api/v1/users", json={"name": "eve", "role": "admin"}).json()
     key = http.post("/api/v1/api-keys", json={"name": "e", "user_id": user["id"]}).json()
@@ -168,7 +169,7 @@ def test_a_stream_ends_with_its_user(http: httpx.Client, container: Container) -
 
 
 def test_a_stream_ends_when_an_admin_is_none_any_more(
-    http: httpx.Client, container: Container
+    http: httpx.Client, container: CoreServices
 ) -> None:
     accepted = _accepted(http)
     user = http.post("/api/v1/users", json={"name": "eve", "role": "admin"}).json()
@@ -184,7 +185,9 @@ def test_a_stream_ends_when_an_admin_is_none_any_more(
         assert list(events) == []
 
 
-def test_waiting_in_sync_mode_ends_with_the_key(http: httpx.Client, container: Container) -> None:
+def test_waiting_in_sync_mode_ends_with_the_key(
+    http: httpx.Client, container: CoreServices
+) -> None:
     _accepted(http)
     with _key(http) as (viewer, key_id), ThreadPoolExecutor(1) as pool:
         body = {"variables": {"text": "a"}, "execution_mode": "sync"}
@@ -201,7 +204,7 @@ def test_waiting_in_sync_mode_ends_with_the_key(http: httpx.Client, container: C
 
 
 def test_many_streams_share_one_connection_and_one_query(
-    http: httpx.Client, container: Container, valkey_server: ValkeyServer
+    http: httpx.Client, container: CoreServices, valkey_server: ValkeyServer
 ) -> None:
     """They all see the end; idle ones cost a look into the database a second, together."""
     streams = 300
@@ -240,7 +243,7 @@ def test_many_streams_share_one_connection_and_one_query(
 
 
 def test_streams_live_through_a_broken_connection(
-    http: httpx.Client, container: Container, valkey_server: ValkeyServer
+    http: httpx.Client, container: CoreServices, valkey_server: ValkeyServer
 ) -> None:
     accepted = _accepted(http)
     claimed = claim(container, accepted["execution_id"])
@@ -263,14 +266,14 @@ def test_streams_live_through_a_broken_connection(
     redis.close()
 
 
-def _calm(container: Container) -> bool:
+def _calm(container: CoreServices) -> bool:
     """Whether three seconds cost about as many looks and a look-up of the key."""
     before = _transactions(container)
     time.sleep(3)
     return _transactions(container) - before < 30
 
 
-def _transactions(container: Container) -> int:
+def _transactions(container: CoreServices) -> int:
     """Return how many statements the database has ended so far, ours among them."""
     query = text("SELECT xact_commit + xact_rollback FROM pg_stat_database"
                  " WHERE datname = current_database()")  # fmt: skip

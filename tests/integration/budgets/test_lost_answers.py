@@ -13,19 +13,19 @@ import pytest
 from sqlalchemy import Connection, text
 
 from celeriac.adapters.memory import MemoryRunner
-from celeriac.db import leases, usage
+from celeriac.db import usage
 from celeriac.db.engine import Database
-from celeriac.domain.budget import Budget, BudgetScope, Period
+from celeriac.db.executions import leases
+from celeriac.domain.budget_kinds import BudgetScope, Period
+from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.domain.execution import Claim
-from celeriac.domain.rate import Taken
-from celeriac.domain.usage import Clip, PlannedCall, Ticket
-from celeriac.services.attempt import Attempt
-from celeriac.services.backing import Backing
-from celeriac.services.budgets import Budgets
-from celeriac.services.plans import Plans
+from celeriac.domain.executions.model import Claim
+from celeriac.domain.usage import CallEstimate, Clip, RateGrant, Reservation
+from celeriac.services.budgets.admission import ProviderLimits
+from celeriac.services.budgets.manage import Budgets
+from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.executions.attempt import Attempt, AttemptServices
 from celeriac.services.ports import Job, RunContext
-from celeriac.services.provider_limits import ProviderLimits
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.spending import Spending, admission_of, backing_of, job_of, made, planned
@@ -91,7 +91,7 @@ async def test_an_answer_is_not_clipped_by_its_own_reservation(
     begun = await spending.admit(claim, planned(0, "0"), budget=BUDGET)
     await spending.charge(claim, made(0, "0"), begun, budget=BUDGET)
     lose(forgetful, lost)
-    call = PlannedCall("test", "model", 20, 500, Decimal(0))
+    call = CallEstimate("test", "model", 20, 500, Decimal(0))
     ticket = await spending.admit(claim, call, budget=BUDGET)
     assert ticket is not None
     assert ticket.clip == Clip(80, "execution's budget")
@@ -238,7 +238,7 @@ async def test_a_call_is_booked_whose_limit_is_corrected_when_it_is_cancelled(
         raise asyncio.CancelledError
 
     monkeypatch.setattr(ProviderLimits, "correct", cancelled)
-    taken = replace(ticket, taken=Taken((), 0))
+    taken = replace(ticket, taken=RateGrant((), 0))
     with pytest.raises(asyncio.CancelledError):
         await spending.charge(claim, made(25, "0.02"), taken, budget=BUDGET)
     assert spending.window(claim.lease.execution_id)[1] == 25
@@ -247,7 +247,7 @@ async def test_a_call_is_booked_whose_limit_is_corrected_when_it_is_cancelled(
 # midnight
 
 
-def a_day_later(core: Core, ticket: Ticket) -> Ticket:
+def a_day_later(core: Core, ticket: Reservation) -> Reservation:
     """Let it be the next day for all budgets; return the ticket as it was given then."""
     core.execute(
         "UPDATE budget_windows SET window_key = to_char(window_key::date - 1, 'YYYY-MM-DD')"
@@ -266,7 +266,7 @@ def windows(core: Core) -> list[int]:
         return list(connection.execute(query).scalars())
 
 
-def attempt_of(core: Core, claim: Claim, backing: Backing, workdir: Path) -> Attempt:
+def attempt_of(core: Core, claim: Claim, backing: AttemptServices, workdir: Path) -> Attempt:
     async def nothing(_job: Job, _context: RunContext) -> None: ...
 
     attempt = Attempt(claim.lease, workdir=workdir, correlation={}, on_delta=core.live.delta)
@@ -277,7 +277,7 @@ def attempt_of(core: Core, claim: Claim, backing: Backing, workdir: Path) -> Att
 @pytest.fixture
 def daily(core: Core) -> Budgets:
     """Budgets, one of which bounds what the core's task may use in a day."""
-    made_by = Budgets(core.database, Plans(core.database), core.live)
+    made_by = Budgets(core.database, SpecCache(core.database), core.live)
     made_by.put(core.actor, BudgetScope.TASK, core.task, Period.DAY, BUDGET)
     return made_by
 
@@ -293,7 +293,7 @@ async def test_a_call_around_midnight_counts_in_one_day(
     await attempt.charge(made(30), a_day_later(core, ticket))
     (batch,) = attempt.last_batches()
     with core.database.statement() as connection:
-        leases.record(connection, [batch])
+        leases.store_batch(connection, [batch])
     other = core.running()
     next_attempt = attempt_of(core, other, backing, tmp_path)
     await next_attempt.charge(made(4), await next_attempt.admit(planned(5)))
@@ -310,7 +310,7 @@ async def test_calls_that_were_not_asked_for_are_totalled_in_the_day_they_are_bo
         today = usage.today(connection)
         assert batch.calls[0].day == today
         batch.calls[0] = replace(batch.calls[0], day=today - timedelta(days=1))
-        leases.record(connection, [batch])
+        leases.store_batch(connection, [batch])
         day = connection.execute(text("SELECT day FROM usage_days")).scalar_one()
     assert day == today - timedelta(days=1)
     assert windows(core) == [30]

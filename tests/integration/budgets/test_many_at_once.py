@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from celeriac.domain.accounts import Role
-from celeriac.domain.approval import Answer
-from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Period
+from celeriac.domain.approvals import Answer
+from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
+from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import ForbiddenError
-from celeriac.domain.outcome import WaitingFor
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.settings import Settings
 from tests.support.catalog import make_actor
 from tests.support.consistency import assert_consistent

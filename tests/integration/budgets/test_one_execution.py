@@ -10,14 +10,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.approval import Answer
-from celeriac.domain.budget import Budget, OnBudget
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import WaitingFor
-from celeriac.domain.report import ReportFormat
-from celeriac.domain.states import Status
-from celeriac.services.report import Reports
-from celeriac.services.submit import Request
+from celeriac.domain.approvals import Answer
+from celeriac.domain.budget_kinds import OnBudget
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.reports import ReportFormat
+from celeriac.services.executions.submit import SubmitRequest
+from celeriac.services.reports import ReportStore
 from celeriac.settings import Settings
 from tests.support import fleet_agents
 from tests.support.catalog import make_task
@@ -63,7 +63,7 @@ def test_it_is_stopped_between_its_calls(worker: ModelWorker) -> None:
     assert len(worker.server.received) == 1
     (own,) = worker.budgets.of_execution(worker.actor, execution)
     assert own.overshoot_tokens == 1, "no more than of the one call under way, and shown"
-    made = Reports(worker.container.database)(worker.actor, execution, ReportFormat.MARKDOWN)
+    made = ReportStore(worker.container.database)(worker.actor, execution, ReportFormat.MARKDOWN)
     assert "- **Overshoot**: 1 tokens beyond the execution's budget\n" in made.content.decode()
     assert failed.input_tokens + failed.output_tokens == CALL_TOKENS
 
@@ -110,7 +110,7 @@ def test_a_model_that_no_budget_of_money_holds_is_told_once(
             variables: dict[str, Any] = {"calls": 2, "tokens": 10}
         else:
             task, variables = worker.task("twice", output_schema=SCHEMA), {}
-        request = Request(task_id=task, options=RunOptions(budget=money), variables=variables)
+        request = SubmitRequest(task_id=task, options=RunOptions(budget=money), variables=variables)
         (execution,) = worker.container.submit.many(
             worker.actor, request, [variables]
         ).execution_ids
@@ -128,7 +128,7 @@ def test_a_model_that_no_budget_of_money_holds_is_told_once(
 def test_a_function_is_stopped_once_it_told_of_too_much(worker: ModelWorker, function: str) -> None:
     task = make_task(worker.container.database, worker.actor, function)
     options = RunOptions(budget=Budget(max_tokens=25))
-    request = Request(task_id=task, options=options, variables={"calls": 100, "tokens": 10})
+    request = SubmitRequest(task_id=task, options=options, variables={"calls": 100, "tokens": 10})
     (execution,) = worker.container.submit.many(
         worker.actor, request, [request.variables]
     ).execution_ids

@@ -15,22 +15,22 @@ from structlog.testing import capture_logs
 
 from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.db.engine import Database
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.approval import Question, QuestionKind
-from celeriac.domain.budget import Budget
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Question
+from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.domain.execution import Lease
-from celeriac.domain.options import RunOptions
-from celeriac.domain.task import Limits
+from celeriac.domain.executions.model import Lease, RunOptions
+from celeriac.domain.tasks import Limits
 from celeriac.kit.threads import Threads
-from celeriac.services.admission import Admission
-from celeriac.services.backing import Backed, Backing
-from celeriac.services.budget_book import BudgetBook, Used
-from celeriac.services.conversations import Conversations
-from celeriac.services.patience import patiently, surely_in
+from celeriac.services.approvals.ask import Questions
+from celeriac.services.budgets.admission import Admission
+from celeriac.services.budgets.ledger import BudgetLedger, Used
+from celeriac.services.cassettes import CassetteStore
+from celeriac.services.executions.attempt import AttemptServices, BoundServices
 from celeriac.services.ports import Job, Runner
-from celeriac.services.questions import Questions
-from celeriac.services.tapes import Tapes
+from celeriac.services.retrying import patiently, surely_in
+from celeriac.services.sessions import SessionStore
 from tests.support.cassettes import recorded
 from tests.support.spending import planned
 from tests.support.waiting import wait_until
@@ -66,8 +66,8 @@ class Process:
     """What a worker process has for its attempts, with a database that nobody answers for."""
 
     database: Database
-    book: BudgetBook
-    backed: Backed
+    book: BudgetLedger
+    backed: BoundServices
     lease: Lease
 
 
@@ -76,17 +76,17 @@ def process() -> Iterator[Process]:
     database = Database(f"postgresql://ada:x@127.0.0.1:{_refused_port()}/none", connections=2)
     live = MemoryLiveEvents()
     questions = Questions(database, live)
-    book = BudgetBook(database, questions, live)
-    backing = Backing(
+    book = BudgetLedger(database, questions, live)
+    backing = AttemptServices(
         admission=Admission(cast("Any", None), book),
-        conversations=Conversations(database),
+        conversations=SessionStore(database),
         questions=questions,
-        tapes=Tapes(database),
+        tapes=CassetteStore(database),
     )
     lease = Lease(JOB.execution_id, 1, uuid4())
     runner = cast("Runner", SimpleNamespace(name="llm", resumable=True))
     playing = replace(JOB, options=RunOptions(cassette_id=uuid4()))
-    yield Process(database, book, Backed(backing, lease, playing, runner), lease)
+    yield Process(database, book, BoundServices(backing, lease, playing, runner), lease)
     database.close()
 
 

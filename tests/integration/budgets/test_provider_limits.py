@@ -10,11 +10,10 @@ from uuid import UUID
 import pytest
 
 from celeriac.domain.errors import ProviderRateLimitedError
-from celeriac.domain.execution import Execution
-from celeriac.domain.outcome import Parked, WaitingFor
-from celeriac.domain.rate import Rate
-from celeriac.domain.states import Status
-from celeriac.services.provider_limits import MAX_PARKS
+from celeriac.domain.executions.model import Execution, Parked
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.usage import Rate
+from celeriac.services.budgets.admission import MAX_PARKS
 from celeriac.settings import ProviderLimit, Settings
 from tests.support.core import Core
 from tests.support.model_server import Exchange
@@ -122,15 +121,15 @@ def test_a_provider_that_always_sends_away_is_a_failure_in_the_end(core: Core) -
     waits = []
 
     for _ in range(MAX_PARKS):
-        parked = admission.sent_away(claim.lease, error)
+        parked = admission.on_rate_limited(claim.lease, error)
         assert isinstance(parked, Parked)
         waits.append(parked.seconds)
         core.end(claim, parked)
         core.execute("UPDATE executions SET waiting_until = now()")
-        core.recover.waited_enough(10)
+        core.recover.resume_due(10)
         claim = core.claim_again(claim)
 
-    assert admission.sent_away(claim.lease, error) is None
+    assert admission.on_rate_limited(claim.lease, error) is None
     assert waits[0] is not None
     assert waits[3] is not None
     assert waits[3] > 4 * waits[0], f"without a word from the provider it waits longer: {waits}"

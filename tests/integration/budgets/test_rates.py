@@ -8,8 +8,8 @@ import pytest
 
 from celeriac.adapters.memory_rates import MemoryRateLimiter
 from celeriac.adapters.rate_limit import RedisRateLimiter
-from celeriac.domain.rate import Demand, Rate, Refused, Taken, demands
-from celeriac.embedded.ports import reserve_port
+from celeriac.domain.usage import Rate, RateDenied, RateGrant, RateRequest, demands
+from celeriac.embedded.home import reserve_port
 from celeriac.services.ports import RateLimiter
 from tests.support.servers import ValkeyServer
 from tests.support.together import together
@@ -46,11 +46,13 @@ def limiters(request: pytest.FixtureRequest) -> Iterator[Limiters]:
         each.close()
 
 
-def demand(requests: int | None = None, tokens: int | None = None, *, takes: int = 1) -> Demand:
-    return Demand("test", Rate(requests, tokens), takes)
+def demand(
+    requests: int | None = None, tokens: int | None = None, *, takes: int = 1
+) -> RateRequest:
+    return RateRequest("test", Rate(requests, tokens), takes)
 
 
-def take(limiter: RateLimiter, *wanted: Demand, line: bool = False) -> Taken | Refused:
+def take(limiter: RateLimiter, *wanted: RateRequest, line: bool = False) -> RateGrant | RateDenied:
     return limiter.take(wanted, name=MODEL, line=line)
 
 
@@ -58,13 +60,13 @@ def take(limiter: RateLimiter, *wanted: Demand, line: bool = False) -> Taken | R
 def test_all_processes_together_take_no_more_than_the_rate(limiters: Limiters) -> None:
     processes = [limiters() for _ in range(3)]
 
-    def ask(limiter: RateLimiter) -> Callable[[], Taken | Refused]:
+    def ask(limiter: RateLimiter) -> Callable[[], RateGrant | RateDenied]:
         return lambda: take(limiter, demand(requests=10))
 
     answers = together([ask(each) for each in processes * 6])
 
-    assert sum(isinstance(each, Taken) for each in answers) == 10
-    refused = [each.seconds for each in answers if isinstance(each, Refused)]
+    assert sum(isinstance(each, RateGrant) for each in answers) == 10
+    refused = [each.seconds for each in answers if isinstance(each, RateDenied)]
     assert len(refused) == 8
     assert all(0 < seconds <= WINDOW * 62 / 60 for seconds in refused)
 
@@ -74,7 +76,7 @@ def test_room_comes_back_when_it_was_said_to(limiters: Limiters) -> None:
     take(limiter, demand(requests=1))
 
     def taken() -> bool:
-        return isinstance(take(limiter, demand(requests=1)), Taken)
+        return isinstance(take(limiter, demand(requests=1)), RateGrant)
 
     assert not taken()
     wait_until(taken, "there is room again", within=5 * WINDOW)
@@ -83,34 +85,34 @@ def test_room_comes_back_when_it_was_said_to(limiters: Limiters) -> None:
 def test_tokens_count_as_they_were_demanded_and_then_as_they_were_used(limiters: Limiters) -> None:
     limiter = limiters()
     first = take(limiter, demand(tokens=100, takes=80))
-    assert isinstance(first, Taken)
-    assert isinstance(take(limiter, demand(tokens=100, takes=30)), Refused)
+    assert isinstance(first, RateGrant)
+    assert isinstance(take(limiter, demand(tokens=100, takes=30)), RateDenied)
 
     limiter.correct(first, 50)
 
-    assert isinstance(take(limiter, demand(tokens=100, takes=30)), Taken)
-    assert isinstance(take(limiter, demand(tokens=100, takes=30)), Refused)
+    assert isinstance(take(limiter, demand(tokens=100, takes=30)), RateGrant)
+    assert isinstance(take(limiter, demand(tokens=100, takes=30)), RateDenied)
 
 
 def test_what_is_given_back_can_be_taken(limiters: Limiters) -> None:
     limiter = limiters()
     first = take(limiter, demand(requests=1, tokens=10, takes=10))
-    assert isinstance(first, Taken)
+    assert isinstance(first, RateGrant)
 
     limiter.give_back(first)
 
-    assert isinstance(take(limiter, demand(requests=1, tokens=10, takes=10)), Taken)
+    assert isinstance(take(limiter, demand(requests=1, tokens=10, takes=10)), RateGrant)
 
 
 def test_a_call_takes_from_all_its_rates_or_from_none(limiters: Limiters) -> None:
     limiter = limiters()
-    wide, narrow = Demand("test", Rate(requests=2), 1), Demand(MODEL, Rate(requests=1), 1)
-    assert isinstance(take(limiter, wide, narrow), Taken)
+    wide, narrow = RateRequest("test", Rate(requests=2), 1), RateRequest(MODEL, Rate(requests=1), 1)
+    assert isinstance(take(limiter, wide, narrow), RateGrant)
 
-    assert isinstance(take(limiter, wide, narrow), Refused)
+    assert isinstance(take(limiter, wide, narrow), RateDenied)
 
-    assert isinstance(take(limiter, wide), Taken), "the refused call took nothing of it"
-    assert isinstance(take(limiter, wide), Refused)
+    assert isinstance(take(limiter, wide), RateGrant), "the refused call took nothing of it"
+    assert isinstance(take(limiter, wide), RateDenied)
 
 
 def test_those_who_line_up_are_sent_away_for_ever_longer(limiters: Limiters) -> None:
@@ -120,7 +122,7 @@ def test_those_who_line_up_are_sent_away_for_ever_longer(limiters: Limiters) -> 
 
     answers = [take(limiter, demand(requests=4), line=True) for _ in range(4)]
 
-    waits = [each.seconds for each in answers if isinstance(each, Refused)]
+    waits = [each.seconds for each in answers if isinstance(each, RateDenied)]
     steps = [later - earlier for earlier, later in pairwise(waits)]
     assert len(steps) == 3
     assert all(step > WINDOW / 4 * 0.5 for step in steps), f"one place after the other: {waits}"
@@ -129,13 +131,13 @@ def test_those_who_line_up_are_sent_away_for_ever_longer(limiters: Limiters) -> 
 def test_a_ban_refuses_its_model_only_and_is_never_shortened(limiters: Limiters) -> None:
     limiter, other = limiters(), limiters()
 
-    limiter.hold_back(MODEL, 30)
-    limiter.hold_back(MODEL, 1)
+    limiter.ban(MODEL, 30)
+    limiter.ban(MODEL, 1)
 
     refused = take(other, demand(requests=5))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RateDenied)
     assert 25 < refused.seconds <= 30
-    assert isinstance(other.take([demand(requests=5)], name="test/other", line=False), Taken)
+    assert isinstance(other.take([demand(requests=5)], name="test/other", line=False), RateGrant)
 
 
 @pytest.mark.requirement("E6")
@@ -144,10 +146,10 @@ def test_without_a_server_calls_are_let_through() -> None:
 
     for _ in range(100):
         taken = take(limiter, demand(requests=1))
-        assert isinstance(taken, Taken)
+        assert isinstance(taken, RateGrant)
         limiter.correct(taken, 5)
         limiter.give_back(taken)
-    limiter.hold_back(MODEL, 60)
+    limiter.ban(MODEL, 60)
     limiter.close()
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.domain.budget import Budget, BudgetScope, Period
-from celeriac.domain.options import RunOptions
-from celeriac.domain.states import Status
+from celeriac.domain.budget_kinds import BudgetScope, Period
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import UsageBy
-from celeriac.services.tapes import Tapes
-from celeriac.services.usage import Usage
+from celeriac.services.budgets.manage import Usage
+from celeriac.services.cassettes import CassetteStore
 from celeriac.settings import Settings
 from tests.integration.budgets.test_provider_limits import SCENES, waiting
 from tests.support.model_worker import Workers, model_workers, until
@@ -34,7 +35,7 @@ def test_a_replay_asks_neither_providers_nor_budgets(workers: Workers) -> None:
     worker.pass_waiting()
     other.work()  # the first one holds its own calls back by now
     assert worker.get(recorded).status is Status.COMPLETED
-    cassette = asyncio.run(Tapes(worker.container.database).load(recorded))
+    cassette = asyncio.run(CassetteStore(worker.container.database).load(recorded))
     assert [(each.attempt, each.response.status) for each in cassette.interactions] == [
         (1, 429),
         (2, 200),

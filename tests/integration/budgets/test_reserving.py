@@ -7,10 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.db import budgets
-from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Period
+from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
+from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import AgentMisconfiguredError, BudgetSpentError, LeaseLostError
-from celeriac.domain.outcome import Completed, MustWaitError, WaitingFor
-from celeriac.domain.usage import Clip, PlannedCall, Ticket
+from celeriac.domain.executions.model import Completed, MustWaitError
+from celeriac.domain.executions.states import WaitingFor
+from celeriac.domain.usage import CallEstimate, Clip, Reservation
 from tests.support.core import Core
 from tests.support.spending import Spending, made, planned
 
@@ -77,14 +79,14 @@ async def test_who_can_not_be_parked_waits_for_the_others(core: Core, spending: 
 
     await spending.charge(claim, made(5), first, budget=TEN_TOKENS)
 
-    assert isinstance(await second, Ticket)
+    assert isinstance(await second, Reservation)
 
 
 async def test_many_at_once_reserve_no_more_than_there_is(core: Core, spending: Spending) -> None:
     budget = Budget(max_tokens=105, max_cost=Decimal(100))
     claim = core.running()
 
-    async def ask() -> Ticket | None:
+    async def ask() -> Reservation | None:
         try:
             return await spending.admit(claim, planned(10), budget=budget)
         except MustWaitError:
@@ -161,9 +163,9 @@ async def test_one_that_asks_waits_for_a_person(core: Core, spending: Spending) 
 
 async def test_two_at_once_can_not_both_take_the_rest(core: Core, spending: Spending) -> None:
     budget = Budget(max_tokens=100)
-    claim, call = core.running(), PlannedCall("test", "model", 20, 500, least_tokens=21)
+    claim, call = core.running(), CallEstimate("test", "model", 20, 500, least_tokens=21)
 
-    async def ask() -> Ticket | None:
+    async def ask() -> Reservation | None:
         try:
             return await spending.admit(claim, call, budget=budget)
         except MustWaitError:
@@ -177,7 +179,7 @@ async def test_two_at_once_can_not_both_take_the_rest(core: Core, spending: Spen
 
 
 async def test_money_clips_an_answer_too(core: Core, spending: Spending) -> None:
-    call = PlannedCall(
+    call = CallEstimate(
         "test",
         "model",
         20,

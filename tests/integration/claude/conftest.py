@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from mcp.server.mcpserver import MCPServer
 
-from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
-from celeriac.agents.pricing import Price, Prices
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.agents.models import Price, Prices
+from celeriac.kit.outbound import OutboundGuard
 from tests.support import mcp_tools
 from tests.support.anthropic_scenes import KEY, SCENES
 from tests.support.anthropic_server import AnthropicServer
@@ -79,7 +79,7 @@ def runner(
     prices = {"input": "2", "cached_input": "0.5", "cache_write": "4", "output": "10"}
     return ClaudeRunner(
         sessions_root=tmp_path / "sessions",
-        upstream=Upstream(anthropic.base_url, KEY),
+        upstream=AnthropicEndpoint(anthropic.base_url, KEY),
         prices=Prices({f"anthropic/{MODEL}": Price.model_validate(prices)}),
         servers=ToolServers(
             {

@@ -7,10 +7,10 @@ import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import PermanentError
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Completed
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.json_types import JsonObject
 from tests.support.anthropic_scenes import KEY
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import MODEL, claude_job

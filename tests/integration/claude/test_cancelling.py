@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.domain.outcome import Completed
+from celeriac.domain.executions.model import Completed
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job
 from tests.support.claude_processes import processes_of

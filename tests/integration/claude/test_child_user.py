@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.child.process import Confinement
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.domain.approval import Answer
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import Completed, Parked
-from celeriac.kit.removal import remove_tree
+from celeriac.domain.approvals import Answer
+from celeriac.domain.executions.model import Completed, Parked, RunOptions
+from celeriac.kit.files import remove_tree
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.claude_processes import processes_of
 from tests.support.confined import AGENT_USER, agent_user, confined

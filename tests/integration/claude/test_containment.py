@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.domain.outcome import Completed
-from celeriac.kit.jsontypes import JsonObject, loads
+from celeriac.domain.executions.model import Completed
+from celeriac.kit.json_types import JsonObject, loads
 from tests.support.claude_jobs import claude_job
 from tests.support.run_context import RecordingContext
 

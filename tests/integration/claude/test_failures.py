@@ -13,7 +13,7 @@ from celeriac.domain.errors import (
     ProviderRefusedError,
     ToolServerError,
 )
-from celeriac.domain.outcome import Completed
+from celeriac.domain.executions.model import Completed
 from celeriac.domain.usage import Clip
 from tests.support.anthropic_scenes import KEY
 from tests.support.anthropic_server import AnthropicServer

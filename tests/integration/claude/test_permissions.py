@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.domain.approval import Answer, Question, QuestionKind
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Completed, Parked, WaitingFor
-from celeriac.domain.schema import violations
-from celeriac.kit.jsontypes import loads
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed, Parked
+from celeriac.domain.executions.states import WaitingFor
+from celeriac.domain.schemas import violations
+from celeriac.kit.json_types import loads
 from celeriac.services.ports import Job
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of

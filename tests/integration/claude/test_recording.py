@@ -6,12 +6,12 @@ from uuid import uuid4
 
 import pytest
 
+from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.agents.claude.upstream import Upstream
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices
-from celeriac.domain.options import RunOptions
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.agents.models import Prices
+from celeriac.domain.executions.model import RunOptions
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.anthropic_scenes import KEY
 from tests.support.claude_jobs import claude_job
 from tests.support.confined import confined
@@ -35,7 +35,7 @@ async def test_a_recorded_run_is_played_without_a_provider(
 
     nobody = ClaudeRunner(
         sessions_root=tmp_path / "elsewhere",
-        upstream=Upstream("https://api.anthropic.com"),
+        upstream=AnthropicEndpoint("https://api.anthropic.com"),
         prices=Prices(),
         servers=ToolServers(guard=OutboundGuard()),
         confinement=confined({"PATH": "/usr/bin:/bin"}),

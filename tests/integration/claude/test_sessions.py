@@ -10,10 +10,10 @@ import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import ProviderRateLimitedError, SessionUnavailableError
-from celeriac.domain.events import EventType
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import Completed, MustWaitError, Parked, WaitingFor
-from celeriac.domain.usage import PlannedCall, Ticket
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed, MustWaitError, Parked, RunOptions
+from celeriac.domain.executions.states import WaitingFor
+from celeriac.domain.usage import CallEstimate, Reservation
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.run_context import RecordingContext
@@ -77,7 +77,7 @@ async def test_a_session_without_its_files_is_told(
 class ThirdCallMustWait(RecordingContext):
     """Gives leave for two calls."""
 
-    async def admit(self, call: PlannedCall) -> Ticket | None:
+    async def admit(self, call: CallEstimate) -> Reservation | None:
         if len(self.planned) == 2:
             raise MustWaitError(Parked(WaitingFor.PROVIDER_LIMIT, "Too many requests.", seconds=9))
         return await super().admit(call)

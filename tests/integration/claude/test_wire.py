@@ -8,7 +8,7 @@ import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import ExecutionError, ProviderError
-from celeriac.domain.outcome import Completed, Parked
+from celeriac.domain.executions.model import Completed, Parked
 from tests.support.anthropic_scenes import SCENES
 from tests.support.anthropic_server import AnthropicServer, Exchange
 from tests.support.claude_jobs import MODEL, claude_job

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.accounts import Role
-from celeriac.domain.agent import OnExpiry
-from celeriac.domain.approval import Answer, ApprovalStatus, QuestionKind
+from celeriac.domain.agents import OnExpiry
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import Answer
 from celeriac.domain.errors import (
     AnswerInvalidError,
     ApprovalClosedError,
@@ -19,8 +20,8 @@ from celeriac.domain.errors import (
     ForbiddenError,
     NotFoundError,
 )
-from celeriac.domain.outcome import Parked, WaitingFor
-from celeriac.domain.states import Status
+from celeriac.domain.executions.model import Parked
+from celeriac.domain.executions.states import Status, WaitingFor
 from tests.support.asking import NO, YES, Asking, a_form, a_question
 from tests.support.catalog import make_actor
 from tests.support.core import Core
@@ -158,7 +159,7 @@ def test_an_answer_that_meets_the_parking_lets_it_go_on_all_the_same(asking: Ask
         assert asking.core.status(execution_id) in {Status.PENDING, Status.QUEUED}
         assert asking.core.event_types(execution_id).count("resumed") == 1
         # one that is due and not sent is not overtaken by the next round's
-        asking.core.dispatch.due()
+        asking.core.dispatch.send_due()
     asking.core.assert_consistent()
 
 
@@ -166,13 +167,13 @@ def test_an_answer_that_meets_the_parking_lets_it_go_on_all_the_same(asking: Ask
 def test_nobody_answers_in_time(asking: Asking, on_expiry: OnExpiry) -> None:
     question = a_question(expires_seconds=SOON, on_expiry=on_expiry, default={"to": "default"})
     execution_id = asking.parked(question)
-    assert asking.expire.overdue(10) == 0, "there is time left"
+    assert asking.expire.expire_overdue(10) == 0, "there is time left"
     asking.pass_time(SOON + 1)
 
     with pytest.raises(ApprovalClosedError, match="has expired"):
         asking.answer(execution_id)
-    assert asking.expire.overdue(10) == 1
-    assert asking.expire.overdue(10) == 0
+    assert asking.expire.expire_overdue(10) == 1
+    assert asking.expire.expire_overdue(10) == 0
 
     found = asking.only(execution_id)
     assert found.status is ApprovalStatus.EXPIRED
@@ -200,9 +201,9 @@ def test_answers_expiries_and_cancellations_at_once_end_in_one_of_them(asking: A
         together(
             [
                 partial(answer, execution_id),
-                partial(asking.expire.overdue, 10),
+                partial(asking.expire.expire_overdue, 10),
                 partial(asking.core.cancel, asking.core.actor, [execution_id]),
-                partial(asking.expire.overdue, 10),
+                partial(asking.expire.expire_overdue, 10),
             ]
         )
 

@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 
-from celeriac.domain.approval import ApprovalStatus
+from celeriac.domain.approval_states import ApprovalStatus
 from celeriac.domain.errors import ApprovalExpiredError, LeaseLostError
-from celeriac.domain.outcome import HandedBack, Parked, WaitingFor
-from celeriac.domain.states import Status
-from celeriac.domain.task import Limits
-from celeriac.services.questions import Questions
-from celeriac.services.time_limits import TimeLimits
+from celeriac.domain.executions.model import HandedBack, Parked
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.tasks import Limits
+from celeriac.services.approvals.ask import Questions
+from celeriac.services.executions.time_limits import TimeLimits
 from tests.support.asking import NO, YES, Asking, InPlace, a_form, a_question
 from tests.support.core import Core
 from tests.support.waiting import wait_until
@@ -93,7 +93,7 @@ def test_another_attempt_asks_under_the_same_key_and_gets_the_same_answer(asking
     asking.ask_in_place(claim.lease, a_question())
     asking.core.end(claim, HandedBack())
     asking.answer(claim.lease.execution_id)
-    asking.core.dispatch.due()
+    asking.core.dispatch.send_due()
     again = asking.core.claim(asking.core.message(claim.lease.execution_id))
     assert again is not None
 
@@ -119,7 +119,7 @@ def test_a_question_in_place_whose_expiry_fails_raises(asking: Asking) -> None:
     waiting = asking.ask_in_place(claim.lease, a_question(on_expiry="fail", expires_seconds=60))
     asking.pass_time(61)
 
-    assert asking.expire.overdue(10) == 1
+    assert asking.expire.expire_overdue(10) == 1
 
     with pytest.raises(ApprovalExpiredError, match="May it be sent"):
         waiting.result()
@@ -163,13 +163,13 @@ def test_what_an_ended_execution_asked_is_withdrawn(asking: Asking) -> None:
     left_open = asking.parked()
 
     assert asking.status(cancelled) is ApprovalStatus.WITHDRAWN, "with the cancellation"
-    assert asking.expire.unneeded(10) == 0, "it still runs"
+    assert asking.expire.withdraw_orphaned(10) == 0, "it still runs"
     asking.core.execute(
         "UPDATE executions SET status = 'cancelled', completed_at = now(), lease_until = NULL,"
         " event_seq = event_seq + 1 WHERE status = 'running'"
     )
 
-    assert asking.expire.unneeded(10) == 1
+    assert asking.expire.withdraw_orphaned(10) == 1
     with pytest.raises(LeaseLostError):
         in_place.result()
     assert asking.status(left_open) is ApprovalStatus.OPEN

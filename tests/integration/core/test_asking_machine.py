@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from celeriac.db.engine import Database
-from celeriac.domain.task import DEFAULT_QUEUE
+from celeriac.domain.tasks import DEFAULT_QUEUE
 from tests.integration.core.test_state_machine import quiet  # noqa: F401 - a fixture
 from tests.support.asking_rules import AskingRules, index
 from tests.support.core_machine import OUTCOMES, read_rows
@@ -75,7 +75,7 @@ class AskingMachine(AskingRules):
         self.core.pending()
 
     def take(self) -> None:
-        self.core.dispatch.due()
+        self.core.dispatch.send_due()
         self.rows = read_rows(self.core.database)
         envelope = self.queue.take(DEFAULT_QUEUE)
         if envelope is not None:

@@ -19,15 +19,10 @@ from sqlalchemy.exc import (
 from structlog.testing import capture_logs
 
 from celeriac.db.engine import Database, refuses
-from celeriac.domain.errors import (
-    DatabaseBusyError,
-    DatabaseTimeoutError,
-    DatabaseUnavailableError,
-)
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
-from celeriac.services.failures import describe
-from celeriac.services.finish import Finish
+from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.states import Status
+from celeriac.services.executions.finish import Finish, describe
 from tests.integration.core.test_running import Process, emit, told
 from tests.support.core import Core
 from tests.support.outages import holding, read_only

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from celeriac.adapters.memory import MemoryLiveEvents
-from celeriac.domain.agent import PythonAgent
-from celeriac.domain.budget import Budget
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.domain.agents import PythonAgent
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
-from celeriac.services.agents import AgentChange, Agents, NewAgent
-from celeriac.services.budgets import Budgets
-from celeriac.services.plans import Plans
+from celeriac.services.budgets.manage import Budgets
+from celeriac.services.catalog.agents import AgentChange, Agents, NewAgent
+from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.tasks import TaskEdit, Tasks
+from celeriac.services.executions.submit import SubmitRequest
 from celeriac.services.ports import Job, RunContext
-from celeriac.services.submit import Request
-from celeriac.services.tasks import TaskEdit, Tasks
 from tests.support.core import Core
 from tests.support.executing import Worker
 
@@ -53,7 +53,7 @@ def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
 ) -> None:
     tasks, agents = Tasks(core.database), Agents(core.database)
     old = tasks.get(core.actor, str(core.task))
-    request = Request(task_id=core.task, delay_seconds=60)
+    request = SubmitRequest(task_id=core.task, delay_seconds=60)
     delayed = [core.submit.one(core.actor, request).execution_id for _ in range(DELAYED)]
     python_agent(core, f"after-{old.id}", "pkg.mod:after")
     tasks.change(
@@ -63,7 +63,7 @@ def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
         core.actor, old.agent_name, AgentChange(spec=PythonAgent(function="pkg.mod:changed"))
     )
     core.start_afresh()
-    new = core.submit.one(core.actor, Request(task_id=core.task)).execution_id
+    new = core.submit.one(core.actor, SubmitRequest(task_id=core.task)).execution_id
     core.pass_time(61)
     worker.drain()
     worker.run(new)
@@ -86,5 +86,5 @@ def test_the_budgets_of_an_old_execution_are_those_it_was_submitted_with(core: C
         str(core.task),
         TaskEdit(agent=f"{name}-2", spec=TaskSpec(budget=Budget(max_tokens=9))),
     )
-    budgets = Budgets(core.database, Plans(core.database), MemoryLiveEvents())
+    budgets = Budgets(core.database, SpecCache(core.database), MemoryLiveEvents())
     assert [each.max_tokens for each in budgets.of_execution(core.actor, old)] == [7]

@@ -4,12 +4,11 @@ import pytest
 
 from celeriac.db import workers
 from celeriac.db.workers import WorkerReport
-from celeriac.domain.execution import Message
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
-from celeriac.domain.task import DEFAULT_QUEUE, Priority
+from celeriac.domain.executions.model import Completed, Message
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
 from celeriac.kit.ids import uuid7
-from celeriac.services.submit import Request
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support.core import RESEND_SECONDS, Core
 from tests.support.together import together
 
@@ -25,12 +24,12 @@ def drain(core: Core) -> list[Message]:
 
 
 def submit(core: Core, **more: object) -> object:
-    request = Request(task_id=core.task, **more)  # type: ignore[arg-type]
+    request = SubmitRequest(task_id=core.task, **more)  # type: ignore[arg-type]
     return core.submit.one(core.actor, request)
 
 
 def test_submitted_is_sent_at_once_with_the_address_that_the_row_has(core: Core) -> None:
-    submitted = core.submit.one(core.actor, Request(task_id=core.task))
+    submitted = core.submit.one(core.actor, SubmitRequest(task_id=core.task))
     assert submitted.status is Status.QUEUED
     envelope = core.queue.take(DEFAULT_QUEUE)
     assert envelope is not None
@@ -40,25 +39,29 @@ def test_submitted_is_sent_at_once_with_the_address_that_the_row_has(core: Core)
 
 
 def test_what_is_due_later_is_sent_later(core: Core) -> None:
-    submitted = core.submit.one(core.actor, Request(task_id=core.task, delay_seconds=60))
+    submitted = core.submit.one(core.actor, SubmitRequest(task_id=core.task, delay_seconds=60))
     assert submitted.status is Status.PENDING
-    assert core.dispatch.due() == 0
+    assert core.dispatch.send_due() == 0
     core.pass_time(61)
-    assert core.dispatch.due() == 1
+    assert core.dispatch.send_due() == 1
     assert drain(core) == [Message(submitted.execution_id, 0)]
 
 
 def test_the_broker_holds_a_short_window_and_the_urgent_come_first(core: Core) -> None:
     low = [
-        core.submit.one(core.actor, Request(task_id=core.task, priority=Priority.LOW)).execution_id
+        core.submit.one(
+            core.actor, SubmitRequest(task_id=core.task, priority=Priority.LOW)
+        ).execution_id
         for _ in range(WINDOW + 5)
     ]
-    urgent = core.submit.one(core.actor, Request(task_id=core.task, priority=Priority.CRITICAL))
+    urgent = core.submit.one(
+        core.actor, SubmitRequest(task_id=core.task, priority=Priority.CRITICAL)
+    )
     assert core.queue.depth(DEFAULT_QUEUE) == WINDOW
     assert urgent.status is Status.PENDING, "it went past the window"
     claim = core.claim(Message(low[0], 0))
     assert claim is not None
-    assert core.dispatch.due() == 1
+    assert core.dispatch.send_due() == 1
     assert core.status(urgent.execution_id) is Status.QUEUED, "the less urgent was sent first"
 
 
@@ -81,8 +84,8 @@ def test_a_queue_holds_as_many_as_the_workers_that_listen_to_it_can_run(core: Co
     assert core.dispatch.window("nobody") == WINDOW
 
     for queue in (DEFAULT_QUEUE, "gpu", "nobody"):
-        core.submit.many(core.actor, Request(task_id=core.task, queue=queue), [{}] * 120)
-    assert core.dispatch.due() == 100 + 40 + WINDOW
+        core.submit.many(core.actor, SubmitRequest(task_id=core.task, queue=queue), [{}] * 120)
+    assert core.dispatch.send_due() == 100 + 40 + WINDOW
     depths = {queue: core.queue.depth(queue) for queue in (DEFAULT_QUEUE, "gpu", "nobody")}
     assert depths == {DEFAULT_QUEUE: 100, "gpu": 40, "nobody": WINDOW}
 
@@ -96,7 +99,7 @@ def test_workers_that_do_not_say_count_for_every_queue_and_idle_consumers_for_no
     assert core.dispatch.window("gpu") == 70
     assert core.dispatch.window(DEFAULT_QUEUE) == 30
     core.pending_many([{}] * 40)
-    assert core.dispatch.due() == 30
+    assert core.dispatch.send_due() == 30
 
 
 @pytest.mark.requirement("C4")
@@ -106,37 +109,37 @@ def test_a_new_execution_overtakes_none_that_is_due_and_as_urgent(core: Core) ->
     assert _submitted(core, Priority.NORMAL) is Status.PENDING
     assert _submitted(core, Priority.HIGH) is Status.QUEUED, "what waits is less urgent"
     assert _submitted(core, Priority.NORMAL, queue="other") is Status.QUEUED
-    assert core.dispatch.due() == 3
+    assert core.dispatch.send_due() == 3
     assert _submitted(core, Priority.NORMAL) is Status.QUEUED, "nothing waits any more"
 
 
 def test_what_is_due_later_is_no_reason_to_wait(core: Core) -> None:
-    core.submit.one(core.actor, Request(task_id=core.task, delay_seconds=60))
+    core.submit.one(core.actor, SubmitRequest(task_id=core.task, delay_seconds=60))
     assert _submitted(core, Priority.LOW) is Status.QUEUED
 
 
 def _submitted(core: Core, priority: Priority, queue: str | None = None) -> Status:
-    request = Request(task_id=core.task, priority=priority, queue=queue)
+    request = SubmitRequest(task_id=core.task, priority=priority, queue=queue)
     return core.submit.one(core.actor, request).status
 
 
 def test_a_broker_that_is_away_costs_nothing_but_time(core: Core) -> None:
     core.queue.away = True
-    submitted = core.submit.one(core.actor, Request(task_id=core.task))
+    submitted = core.submit.one(core.actor, SubmitRequest(task_id=core.task))
     assert submitted.status is Status.PENDING
     assert core.event_types(submitted.execution_id) == ["created", "queued", "unqueued"]
-    another = core.submit.one(core.actor, Request(task_id=core.task))
+    another = core.submit.one(core.actor, SubmitRequest(task_id=core.task))
     assert core.event_types(another.execution_id) == ["created"], "it waited for the broker again"
     core.queue.away = False
     core.pass_time(5)
     core.start_afresh()
-    assert core.dispatch.due() == 2
+    assert core.dispatch.send_due() == 2
     core.assert_consistent()
 
 
 def test_many_dispatchers_send_each_execution_once(core: Core) -> None:
     ids = core.pending_many([{}] * WINDOW)
-    assert sum(together([core.dispatch.due] * 6)) == WINDOW
+    assert sum(together([core.dispatch.send_due] * 6)) == WINDOW
     assert sorted(message.execution_id for message in drain(core)) == sorted(ids)
     core.assert_consistent()
 
@@ -147,7 +150,7 @@ def test_a_lost_message_is_sent_again(core: Core) -> None:
     assert core.resend() == 0, "it was given up too soon"
     core.pass_time(RESEND_SECONDS + 1)
     assert core.resend() == 1
-    assert core.dispatch.due() == 1
+    assert core.dispatch.send_due() == 1
     assert core.claim(core.message(execution_id)) is not None
     assert core.event_types(execution_id) == [
         "created", "queued", "unqueued", "queued", "started",
@@ -169,7 +172,7 @@ def test_a_lost_message_is_found_under_steady_load_too(
 ) -> None:
     """There are always younger messages waiting, so the queue is never shorter than what is old."""
     clock = 0.0
-    monkeypatch.setattr("celeriac.services.recover.time.monotonic", lambda: clock)
+    monkeypatch.setattr("celeriac.services.executions.rescue.time.monotonic", lambda: clock)
     lost = core.queued()
     core.lose_messages()
     for _ in range(3):

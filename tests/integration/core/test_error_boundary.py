@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import Parked, WaitingFor
-from celeriac.domain.states import Status
-from celeriac.domain.task import TaskSpec
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Parked
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
-from celeriac.services import execute
-from celeriac.services.attempt import Attempt, StopReason
-from celeriac.services.conversations import Conversations
+from celeriac.services.catalog.tasks import TaskEdit, Tasks
+from celeriac.services.executions import run
+from celeriac.services.executions.attempt import Attempt, StopReason
 from celeriac.services.ports import Job, RunContext
-from celeriac.services.tasks import TaskEdit, Tasks
+from celeriac.services.sessions import SessionStore
 from tests.support.core import Core
 from tests.support.executing import Work, Worker
 from tests.support.forgetful import ForgetfulDatabase
@@ -111,7 +111,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
 
 AWAY: dict[str, Callable[[Worker], tuple[Any, str]]] = {
     "reading the plan": lambda worker: (worker.parts.plans, "of_versions"),
-    "reading the session": lambda _: (Conversations, "of"),
+    "reading the session": lambda _: (SessionStore, "of"),
 }
 
 
@@ -120,7 +120,7 @@ def test_a_database_that_stays_away_before_the_start_hands_the_attempt_back(
     core: Core, worker: Worker, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = core.queued()
-    monkeypatch.setattr(execute, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(run, "_PATIENCE_SECONDS", 0.0)
     with monkeypatch.context() as patching:
         patching.setattr(*AWAY[stage](worker), raising(DatabaseUnavailableError("away")))
         worker.run(execution_id)
@@ -141,8 +141,8 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 STAGES: dict[str, Callable[[Worker], tuple[Any, str]]] = {
     "reading the plan": lambda worker: (worker.parts.plans, "of_versions"),
-    "rendering the prompt": lambda _: (execute, "compiled"),
-    "reading the session": lambda _: (Conversations, "of"),
+    "rendering the prompt": lambda _: (run, "compiled"),
+    "reading the session": lambda _: (SessionStore, "of"),
     "finding the runner": lambda worker: (worker.parts.runners, "get"),
     "giving it its services": lambda _: (Attempt, "back"),
     "starting the agent": lambda worker: (worker.parts.own_loops, "start"),
@@ -200,7 +200,7 @@ def test_an_error_that_can_t_be_described_is_stored(
 AFTERWARDS: dict[str, Callable[[Worker], tuple[Any, str]]] = {
     "reporting": lambda worker: (worker.parts.reporting, "later"),
     "tidying": lambda _: (Attempt, "tidy"),
-    "logging": lambda _: (execute, "_report"),
+    "logging": lambda _: (run, "_report"),
     "telling who watches": lambda worker: (worker.core.live, "changed"),
 }
 
@@ -233,7 +233,7 @@ def test_a_stop_while_the_plan_is_read_is_heeded(
         assert worker.active.stop_all(reason) == 1, "the attempt was not registered"
         raise DatabaseUnavailableError("away")
 
-    monkeypatch.setattr(execute, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(run, "_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(worker.parts.plans, "of_versions", stopped)
     worker.run(execution_id)
     wanted = Status.CANCELLED if reason is StopReason.CANCELLED else Status.PENDING

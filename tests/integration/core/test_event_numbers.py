@@ -4,25 +4,24 @@ import random
 from collections.abc import Sequence
 from functools import partial
 
-from celeriac.db import leases
-from celeriac.db.leases import Notes
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.execution import Claim, Lease
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
+from celeriac.db.executions import leases
+from celeriac.db.executions.leases import PendingWrites
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import Claim, Completed, Lease
+from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
 from tests.support.core import Core
 from tests.support.together import together
 
 
-def page(lease: Lease, *names: str, number: int = 1) -> Notes:
+def page(lease: Lease, *names: str, number: int = 1) -> PendingWrites:
     events = [NewEvent(EventType.CUSTOM, f'{{"name": "{name}"}}') for name in names]
-    return Notes(lease, events, number=number)
+    return PendingWrites(lease, events, number=number)
 
 
-def record(core: Core, *pages: Notes) -> set[object]:
+def record(core: Core, *pages: PendingWrites) -> set[object]:
     with core.database.statement() as connection:
-        return set(leases.record(connection, pages))
+        return set(leases.store_batch(connection, pages))
 
 
 def test_one_statement_numbers_the_events_of_many_executions_in_order(core: Core) -> None:

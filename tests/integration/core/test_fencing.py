@@ -5,12 +5,21 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.db import leases
-from celeriac.db.leases import Notes
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.execution import Claim, Lease
-from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
-from celeriac.domain.states import Status
+from celeriac.db.executions import leases
+from celeriac.db.executions.leases import PendingWrites
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import (
+    Claim,
+    Completed,
+    Failed,
+    Failure,
+    HandedBack,
+    Lease,
+    Outcome,
+    Retry,
+    Stopped,
+)
+from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
 from tests.support.core import LEASE_SECONDS, Core
 
@@ -29,9 +38,9 @@ def stale_leases(lease: Lease) -> dict[str, Lease]:
     }
 
 
-def notes(lease: Lease) -> Notes:
+def notes(lease: Lease) -> PendingWrites:
     call = ModelCall("p", "m", input_tokens=1, output_tokens=1)
-    return Notes(lease, [NewEvent(EventType.CUSTOM, "{}")], [call], (1.0, 2.0, "half"))
+    return PendingWrites(lease, [NewEvent(EventType.CUSTOM, "{}")], [call], (1.0, 2.0, "half"))
 
 
 @pytest.fixture
@@ -41,7 +50,7 @@ def robbed(core: Core) -> Claim:
     core.pass_time(LEASE_SECONDS + 1)
     assert core.rescue() == 1
     core.pass_time(10)
-    core.dispatch.due()
+    core.dispatch.send_due()
     assert core.claim(core.message(claim.lease.execution_id), "quick") is not None
     return claim
 
@@ -53,7 +62,7 @@ def test_every_part_of_a_lease_counts(core: Core, kind: str) -> None:
     stale = stale_leases(claim.lease)[kind]
     with core.database.statement() as connection:
         assert leases.renew(connection, [stale], lease_seconds=60).held == {}
-        assert leases.record(connection, [notes(stale)]) == set()
+        assert leases.store_batch(connection, [notes(stale)]) == set()
     for outcome in OUTCOMES:
         assert core.end(replace(claim, lease=stale), outcome).status is None
     assert core.snapshot(claim.lease.execution_id) == before
@@ -91,5 +100,5 @@ def test_a_finished_attempt_holds_no_lease(core: Core) -> None:
     core.end(claim, Completed(1))
     with core.database.statement() as connection:
         assert leases.renew(connection, [claim.lease], lease_seconds=60).held == {}
-        assert leases.record(connection, [notes(claim.lease)]) == set()
+        assert leases.store_batch(connection, [notes(claim.lease)]) == set()
     core.assert_consistent()

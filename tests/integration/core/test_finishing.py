@@ -7,17 +7,25 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, text
 
-from celeriac.db import transitions
 from celeriac.db.engine import Database
-from celeriac.db.leases import Notes
-from celeriac.db.transitions import Turn
-from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Outcome, Retry, Stopped
-from celeriac.domain.states import Status
-from celeriac.domain.task import DEFAULT_QUEUE
+from celeriac.db.executions import lifecycle
+from celeriac.db.executions.leases import PendingWrites
+from celeriac.db.executions.lifecycle import NextClaim
+from celeriac.domain.executions.model import (
+    Claim,
+    Completed,
+    Failed,
+    Failure,
+    HandedBack,
+    Outcome,
+    Retry,
+    Stopped,
+)
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import DEFAULT_QUEUE
 from celeriac.domain.usage import ModelCall
-from celeriac.services.claim import ClaimAttempt
-from celeriac.services.finish import Finish
+from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.run import ClaimAttempt
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
 
@@ -40,8 +48,8 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
     database.close()
 
 
-def turn(core: Core) -> Turn:
-    return Turn(DEFAULT_QUEUE, "w", LEASE_SECONDS)
+def turn(core: Core) -> NextClaim:
+    return NextClaim(DEFAULT_QUEUE, "w", LEASE_SECONDS)
 
 
 @pytest.mark.parametrize(("outcome", "status", "event"), ENDS)
@@ -90,9 +98,9 @@ def test_a_retry_counts_and_keeps_why(core: Core) -> None:
     assert (waiting.retry_count, waiting.crash_count, waiting.attempt) == (1, 0, 1)
     assert (waiting.error_code, waiting.error_message) == ("agent_failed", "no such lead")
     assert waiting.error_details == DETAILS
-    assert core.dispatch.due() == 0, "it was sent before its time"
+    assert core.dispatch.send_due() == 0, "it was sent before its time"
     core.pass_time(2.1)
-    assert core.dispatch.due() == 1
+    assert core.dispatch.send_due() == 1
     again = core.claim(core.message(waiting.id))
     assert again is not None
     assert (again.retry_count, again.lease.attempt) == (1, 2)
@@ -190,7 +198,7 @@ def test_a_finish_that_the_server_comes_to_late_takes_nothing(core: Core) -> Non
     following = core.pending()
     core.end(claim, Completed(1))
     with core.database.statement() as connection:
-        late = transitions.finish(connection, claim.lease, Completed(1), turn(core))
+        late = lifecycle.finish(connection, claim.lease, Completed(1), turn(core))
     assert (late.again, late.claim) == (True, None)
     assert core.status(following) is Status.PENDING
 
@@ -254,7 +262,7 @@ def test_a_result_outlives_an_error_that_passes(
     claim = core.running()
     following = core.pending()
     faulty = FaultyDatabase(core.database, [error, error])
-    notes = [Notes(claim.lease, number=1)] if with_notes else []
+    notes = [PendingWrites(claim.lease, number=1)] if with_notes else []
     finished = Finish(faulty, core.live)(claim, Completed({"n": 1}), notes, turn(core))
     faulty.close()
     assert finished.instead is None
@@ -267,7 +275,7 @@ def test_a_result_outlives_an_error_that_passes(
 @pytest.mark.parametrize("error", ["58030", "42501", "XX000", "26000"])
 def test_notes_outlive_an_error_that_passes_after_they_were_refused(core: Core, error: str) -> None:
     claim = core.running()
-    notes = Notes(claim.lease, number=1)
+    notes = PendingWrites(claim.lease, number=1)
     notes.calls.append(ModelCall("p", "m", 10, 5, made=time.monotonic()))
     faulty = FaultyDatabase(core.database, ["22P05", error])
     Finish(faulty, core.live)(claim, Completed(1), [notes], None)

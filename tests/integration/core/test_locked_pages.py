@@ -9,13 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.db.engine import Database
-from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
+from celeriac.domain.executions.model import Claim, Completed
+from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
-from celeriac.services.attempt import Attempt
-from celeriac.services.finish import Finish
-from celeriac.services.notebook import Notebook
+from celeriac.services.executions.attempt import Attempt
+from celeriac.services.executions.event_writer import EventWriter
+from celeriac.services.executions.finish import Finish
 from tests.integration.core.test_running import Process, emit, told
 from tests.support.core import Core
 from tests.support.outages import holding
@@ -37,7 +36,7 @@ def impatient(shared_database: Database) -> Iterator[Database]:
 def process(core: Core, impatient: Database, tmp_path: Path) -> Process:
     """A worker process whose notes wait for locks shortly."""
     made = Process(core, tmp_path)
-    made.notebook = Notebook(impatient, made.active, core.live)
+    made.notebook = EventWriter(impatient, made.active, core.live)
     return made
 
 
@@ -84,7 +83,7 @@ def test_an_end_does_not_wait_for_what_others_wait_for(
 ) -> None:
     stuck, other = core.running(), core.running()
     attempts = [process.attempt(stuck), process.attempt(other)]
-    patient = Notebook(shared_database, process.active, core.live)  # its lock time-out is long
+    patient = EventWriter(shared_database, process.active, core.live)  # its lock time-out is long
     with process.active.running(attempts[0]), process.active.running(attempts[1]):
         charge(attempts[0], "locked")
         process.notebook.flush()

@@ -9,16 +9,14 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryRunner
-from celeriac.db.leases import Notes
-from celeriac.domain.events import EventType
-from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
+from celeriac.db.executions.leases import PendingWrites
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Claim, Completed
+from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
-from celeriac.services.active import ActiveAttempts
-from celeriac.services.attempt import Attempt
-from celeriac.services.finish import Finish
-from celeriac.services.notebook import Notebook
+from celeriac.services.executions.attempt import Attempt, AttemptRegistry
+from celeriac.services.executions.event_writer import EventWriter
+from celeriac.services.executions.finish import Finish
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
@@ -49,8 +47,8 @@ class Telling:
     def __init__(self, core: Core, forgetful: ForgetfulDatabase, workdir: Path) -> None:
         self.core = core
         self.claim: Claim = core.running()
-        self.active = ActiveAttempts()
-        self.notebook = Notebook(forgetful, self.active, core.live)
+        self.active = AttemptRegistry()
+        self.notebook = EventWriter(forgetful, self.active, core.live)
         self.attempt = Attempt(
             self.claim.lease, workdir=workdir, correlation={}, on_delta=core.live.delta
         )
@@ -160,7 +158,7 @@ def test_the_next_attempt_counts_its_batches_anew(
     again.assert_stored_once("a", "b", "c", "d")
 
 
-def numbers(batches: Sequence[Notes]) -> list[int]:
+def numbers(batches: Sequence[PendingWrites]) -> list[int]:
     return [batch.number for batch in batches]
 
 

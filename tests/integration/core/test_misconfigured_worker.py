@@ -8,9 +8,9 @@ import pytest
 from celeriac.db import workers
 from celeriac.db.workers import WorkerReport
 from celeriac.domain.errors import WorkerMisconfiguredError
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import Status
 from celeriac.kit.ids import uuid7
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core

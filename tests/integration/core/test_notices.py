@@ -16,10 +16,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from celeriac.adapters.notifications import DELIVERY, SIGNATURE, Webhook
-from celeriac.kit.addresses import OutboundGuard
-from celeriac.services.approval_links import ApprovalLinks
-from celeriac.services.notices import Notices
+from celeriac.adapters.webhook import DELIVERY, SIGNATURE, Webhook
+from celeriac.kit.outbound import OutboundGuard
+from celeriac.services.approvals.answer import ApprovalLinks
+from celeriac.services.approvals.notify import Notices
 from tests.support.asking import Asking, a_question
 from tests.support.core import Core
 from tests.support.http_server import serving

@@ -12,12 +12,13 @@ from structlog.testing import capture_logs
 from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.db import sessions
 from celeriac.db.engine import Database
-from celeriac.domain.approval import Question, QuestionKind
-from celeriac.domain.execution import Claim
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Question
+from celeriac.domain.executions.model import Claim
 from celeriac.kit.ids import uuid7
-from celeriac.services.conversations import Conversations
-from celeriac.services.questions import Questions
-from celeriac.services.tapes import Tapes
+from celeriac.services.approvals.ask import Questions
+from celeriac.services.cassettes import CassetteStore
+from celeriac.services.sessions import SessionStore
 from tests.support.cassettes import recorded
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
@@ -38,19 +39,21 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
 
 def begin(database: Database, claim: Claim) -> UUID:
     session_id = uuid7()
-    conversations = Conversations(database)
+    conversations = SessionStore(database)
     asyncio.run(conversations.begin(claim.lease, session_id, runner="python", parent_id=None))
     return session_id
 
 
 def save(database: Database, claim: Claim, session_id: UUID) -> None:
-    conversations = Conversations(database)
+    conversations = SessionStore(database)
     asyncio.run(conversations.save(claim.lease, session_id, external_id="x", state={"n": 1}))
 
 
 def record(database: Database, claim: Claim) -> None:
     interactions = [recorded("a", "b")]
-    asyncio.run(Tapes(database).add(claim.lease, job_of(claim), interactions, complete=True))
+    asyncio.run(
+        CassetteStore(database).add(claim.lease, job_of(claim), interactions, complete=True)
+    )
 
 
 def ask(database: Database, claim: Claim) -> None:
@@ -97,7 +100,7 @@ def test_what_was_recorded_is_kept_once(core: Core, forgetful: ForgetfulDatabase
     for _ in range(2):
         forgetful.losses = 2
         record(forgetful, claim)
-    found = asyncio.run(Tapes(core.database).load(claim.lease.execution_id))
+    found = asyncio.run(CassetteStore(core.database).load(claim.lease.execution_id))
     assert len(found.interactions) == 2
 
 

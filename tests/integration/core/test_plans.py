@@ -12,52 +12,56 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, event, text
 
-from celeriac.db import executions, leases, queues, retention, sessions, transitions
+from celeriac.db import retention, sessions
 from celeriac.db.engine import Database
-from celeriac.db.executions import ExecutionFilter
+from celeriac.db.executions import leases, lifecycle, queries
+from celeriac.db.executions import queries as queues
+from celeriac.db.executions.lifecycle import NextClaim
+from celeriac.db.executions.queries import ExecutionFilter
 from celeriac.db.sessions import SessionFilter
-from celeriac.db.transitions import Turn
-from celeriac.domain.execution import Lease, Message
-from celeriac.domain.outcome import Completed, HandedBack
-from celeriac.domain.states import Status
+from celeriac.domain.executions.model import Completed, HandedBack, Lease, Message
+from celeriac.domain.executions.states import Status
 from tests.support.core import Core
 
 Work = Callable[[Connection], object]
 
 LEASE = Lease(uuid4(), 1, uuid4())
 MESSAGE = Message(uuid4(), 0)
-TURN = Turn("task_execution", "w", 30.0)
+TURN = NextClaim("task_execution", "w", 30.0)
 LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
 
 BY_ID = {"pk_executions"}
 STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "claim": (
-        lambda c: transitions.claim(c, MESSAGE, token=uuid4(), worker="w", lease_seconds=30.0),
+        lambda c: lifecycle.claim(c, MESSAGE, token=uuid4(), worker="w", lease_seconds=30.0),
         BY_ID,
     ),
-    "complete": (lambda c: transitions.finish(c, LEASE, Completed(None)), BY_ID),
-    "hand back": (lambda c: transitions.finish(c, LEASE, HandedBack()), BY_ID),
+    "complete": (lambda c: lifecycle.finish(c, LEASE, Completed(None)), BY_ID),
+    "hand back": (lambda c: lifecycle.finish(c, LEASE, HandedBack()), BY_ID),
     "complete and take the next": (
-        lambda c: transitions.finish(c, LEASE, Completed(None), TURN),
+        lambda c: lifecycle.finish(c, LEASE, Completed(None), TURN),
         BY_ID | {"ix_executions_due"},
     ),
-    "cancel": (lambda c: transitions.request_cancel(c, [uuid4()], "someone"), BY_ID),
+    "cancel": (lambda c: lifecycle.request_cancel(c, [uuid4()], "someone"), BY_ID),
     "renew leases": (lambda c: leases.renew(c, [LEASE], lease_seconds=30.0), BY_ID),
     "queue what is due": (
-        lambda c: transitions.queue_due(c, {"task_execution": 16}, smallest=16),
+        lambda c: lifecycle.queue_due(c, {"task_execution": 16}, smallest=16),
         BY_ID | {"ix_executions_due", "ix_executions_sent"},
     ),
     "take back what was not sent": (
-        lambda c: transitions.unqueue(c, ["celery-task"], delay=2.0, reason="broker_unavailable"),
+        lambda c: lifecycle.unqueue(c, ["celery-task"], delay=2.0, reason="broker_unavailable"),
         {"ix_executions_celery_task"},
     ),
-    "find lost messages": (lambda c: queues.waiting(c, older_than=15.0), {"ix_executions_sent"}),
+    "find lost messages": (
+        lambda c: queues.queued_counts(c, older_than=15.0),
+        {"ix_executions_sent"},
+    ),
     "send again": (
-        lambda c: transitions.resend(c, "task_execution", older_than=15.0, limit=100),
+        lambda c: lifecycle.resend(c, "task_execution", older_than=15.0, limit=100),
         BY_ID | {"ix_executions_sent"},
     ),
     "rescue": (
-        lambda c: transitions.rescue_expired(c, limit=100, base_delay=2.0),
+        lambda c: lifecycle.rescue_expired(c, limit=100, base_delay=2.0),
         BY_ID | {"ix_executions_leased"},
     ),
     "who works in a session": (
@@ -65,21 +69,21 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         {"ix_executions_session"},
     ),
     "list what worked in a session": (
-        lambda c: executions.find(c, ExecutionFilter(session_id=uuid4()), before=None, limit=50),
+        lambda c: queries.find(c, ExecutionFilter(session_id=uuid4()), before=None, limit=50),
         {"ix_executions_session"},
     ),
     "list the sessions of an execution": (
         lambda c: sessions.find(c, SessionFilter(execution_id=uuid4()), before=None, limit=50),
         BY_ID,
     ),
-    "end a session": (lambda c: transitions.settle_session(c, uuid4()), BY_ID),
+    "end a session": (lambda c: lifecycle.settle_session(c, uuid4()), BY_ID),
     "what ended long ago": (
         lambda c: retention.old_executions(c, days=90, after=UUID(int=0), limit=100),
         BY_ID,
     ),
     "forget what ended": (lambda c: retention.delete_executions(c, [uuid4()]), BY_ID),
     "list what is live": (
-        lambda c: executions.find(c, LIVE, before=None, limit=50),
+        lambda c: queries.find(c, LIVE, before=None, limit=50),
         {"ix_executions_live"},
     ),
 }
@@ -158,4 +162,4 @@ def plan(database: Database, statement: str) -> str:
 
 
 def test_the_statements_are_seen_as_they_are(database: Database) -> None:
-    assert indexes(database, lambda c: executions.get(c, UUID(int=1), owner=None)) == BY_ID
+    assert indexes(database, lambda c: queries.get(c, UUID(int=1), owner=None)) == BY_ID

@@ -5,12 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from celeriac.db import server
+from celeriac.db import engine
 from celeriac.db.engine import Database
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.domain.outcome import Completed
-from celeriac.domain.states import Status
-from celeriac.services.recover import DatabaseView, Recover
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.states import Status
+from celeriac.services.executions.rescue import DatabaseView, Recover
 from tests.support.core import LEASE_SECONDS, LIMIT, Core
 from tests.support.outages import HeldDatabase, read_only
 from tests.support.together import together
@@ -44,7 +44,7 @@ def test_after_the_cap_it_fails(core: Core) -> None:
     core.execute("UPDATE executions SET max_crashes = 3")
     for crash in range(1, 4):
         core.pass_time(60)
-        core.dispatch.due()
+        core.dispatch.send_due()
         assert core.claim(core.message(execution_id)) is not None, f"crash {crash}"
         assert lose(core) == 1
     failed = core.get(execution_id)
@@ -101,7 +101,7 @@ class Keeper:
 
     def look(self) -> int:
         """Look once, right now."""
-        return self.recover.lost_workers(LIMIT)
+        return self.recover.rescue_lost_workers(LIMIT)
 
     def watch(self, seconds: float) -> int:
         """Look twice a second for so long; return how many were rescued."""
@@ -173,8 +173,8 @@ def test_a_database_that_cannot_write_is_a_gap(core: Core) -> None:
 def test_a_database_whose_clock_jumps_is_a_gap(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """A standby whose clock is ahead, or a machine that was suspended: all leases end at once."""
     ahead = timedelta()
-    real = server.clock
-    monkeypatch.setattr(server, "clock", lambda connection: real(connection) + ahead)
+    real = engine.clock
+    monkeypatch.setattr(engine, "clock", lambda connection: real(connection) + ahead)
     keeper = Keeper(core)
     assert keeper.watch(LEASE_SECONDS + 5) == 0
     core.running()

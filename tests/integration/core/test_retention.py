@@ -11,23 +11,23 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from celeriac.db import budgets, leases, reports, sessions
-from celeriac.db.budgets import Payer
-from celeriac.db.leases import Notes
-from celeriac.db.models import metadata
+from celeriac.db import budgets, reports, sessions
+from celeriac.db.budgets import ChargeScope
+from celeriac.db.executions import leases
+from celeriac.db.executions.leases import PendingWrites
 from celeriac.db.retention import CHILDREN
-from celeriac.domain.budget import Budget
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import Completed
-from celeriac.domain.report import ReportFormat
-from celeriac.domain.session import SessionStatus
+from celeriac.db.schema import metadata
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import Completed, RunOptions
+from celeriac.domain.reports import ReportFormat
+from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.usage import ModelCall
 from celeriac.kit import ids
 from celeriac.services.audit import AuditTrail
-from celeriac.services.places import Places
-from celeriac.services.retention import Retention, RetentionPolicy
-from celeriac.services.submit import Idempotency, Request
+from celeriac.services.executions.submit import Idempotency, SubmitRequest
+from celeriac.services.operations.retention import Retention, RetentionPolicy
+from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
 
 DAY = 86_400
@@ -46,42 +46,42 @@ _AGE = (
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(sessions=tmp_path / "s", workdirs=tmp_path / "w", logs=tmp_path / "l")
+def places(tmp_path: Path) -> StoragePaths:
+    return StoragePaths(sessions=tmp_path / "s", workdirs=tmp_path / "w", logs=tmp_path / "l")
 
 
-def retention(core: Core, places: Places, policy: RetentionPolicy = POLICY) -> int:
+def retention(core: Core, places: StoragePaths, policy: RetentionPolicy = POLICY) -> int:
     trail = AuditTrail(core.database, "a key of tests alone: 0123456789abcdef")
     trail.seal()
     trail.seal()  # up to where the first call has looked
     return Retention(core.database, places, policy, trail, batch=2)()
 
 
-def completed(core: Core, places: Places) -> UUID:
+def completed(core: Core, places: StoragePaths) -> UUID:
     """Return an execution that ended and left something everywhere."""
     claim = core.running()
-    notes = Notes(
+    notes = PendingWrites(
         claim.lease, events=[NewEvent(EventType.MESSAGE)], calls=[ModelCall("p", "m", 1, 1)]
     )
     with core.database.statement() as connection:
-        assert leases.record(connection, [notes])
+        assert leases.store_batch(connection, [notes])
     core.end(claim, Completed(1))
     execution_id = claim.lease.execution_id
     with core.database.statement() as connection:
         assert reports.add(connection, execution_id, ReportFormat.HTML, b"x", sha256="x")
-        budgets.begin_windows(connection, Payer(execution_id, core.task, uuid4(), OWN))
+        budgets.begin_windows(connection, ChargeScope(execution_id, core.task, uuid4(), OWN))
     leave_files(places, execution_id)
     return execution_id
 
 
-def leave_files(places: Places, execution_id: UUID) -> None:
+def leave_files(places: StoragePaths, execution_id: UUID) -> None:
     places.workdir(execution_id).mkdir(parents=True)
     (places.workdir(execution_id) / "out.txt").touch()
     places.logs.mkdir(exist_ok=True)
     places.log_file(execution_id).touch()
 
 
-def with_session(core: Core, places: Places) -> UUID:
+def with_session(core: Core, places: StoragePaths) -> UUID:
     """Return a session that an execution worked in, with its files."""
     claim = core.running()
     with core.database.statement() as connection:
@@ -93,7 +93,7 @@ def with_session(core: Core, places: Places) -> UUID:
     return made
 
 
-def pass_days(core: Core, places: Places, days: float) -> None:
+def pass_days(core: Core, places: StoragePaths, days: float) -> None:
     """Let days pass for all rows and files; ids are from the past, too."""
     for statement in _AGE:
         core.execute(
@@ -137,7 +137,7 @@ def test_every_table_that_names_an_execution_is_thought_of() -> None:
     assert naming - _KEPT_WITHOUT == set(CHILDREN)
 
 
-def test_old_executions_go_with_all_their_traces(core: Core, places: Places) -> None:
+def test_old_executions_go_with_all_their_traces(core: Core, places: StoragePaths) -> None:
     old = [completed(core, places) for _ in range(5)]
     pass_days(core, places, 20)
     young = completed(core, places)
@@ -154,7 +154,7 @@ def test_old_executions_go_with_all_their_traces(core: Core, places: Places) -> 
     assert retention(core, places) == 0, "nothing is left to do"
 
 
-def test_what_lives_is_never_touched(core: Core, places: Places) -> None:
+def test_what_lives_is_never_touched(core: Core, places: StoragePaths) -> None:
     live = [core.queued(), core.running().lease.execution_id, core.waiting(), core.pending()]
     for execution_id in live:
         leave_files(places, execution_id)
@@ -170,7 +170,7 @@ def test_what_lives_is_never_touched(core: Core, places: Places) -> None:
         assert places.log_file(execution_id).exists()
 
 
-def test_files_go_before_their_execution_does(core: Core, places: Places) -> None:
+def test_files_go_before_their_execution_does(core: Core, places: StoragePaths) -> None:
     execution_id = completed(core, places)
     nobody = uuid4()
     leave_files(places, nobody)
@@ -191,11 +191,11 @@ def test_files_go_before_their_execution_does(core: Core, places: Places) -> Non
     assert core.get(execution_id).result == 1
 
 
-def test_idle_sessions_go_and_those_in_use_stay(core: Core, places: Places) -> None:
+def test_idle_sessions_go_and_those_in_use_stay(core: Core, places: StoragePaths) -> None:
     idle, used, forked = (with_session(core, places) for _ in range(3))
-    core.submit.one(core.actor, Request(task_id=core.task, session_id=used))
+    core.submit.one(core.actor, SubmitRequest(task_id=core.task, session_id=used))
     fork = RunOptions(fork_session=True)
-    core.submit.one(core.actor, Request(task_id=core.task, session_id=forked, options=fork))
+    core.submit.one(core.actor, SubmitRequest(task_id=core.task, session_id=forked, options=fork))
     pass_days(core, places, 19)
     assert retention(core, places) == 0
     pass_days(core, places, 2)
@@ -212,7 +212,7 @@ def test_idle_sessions_go_and_those_in_use_stay(core: Core, places: Places) -> N
     assert session_status(core, idle) is None
 
 
-def test_an_interrupted_removal_is_taken_up_again(core: Core, places: Places) -> None:
+def test_an_interrupted_removal_is_taken_up_again(core: Core, places: StoragePaths) -> None:
     session_id = with_session(core, places)
     with core.database.transaction() as connection:
         sessions.delete(connection, session_id)  # and then the machine went away
@@ -221,7 +221,7 @@ def test_an_interrupted_removal_is_taken_up_again(core: Core, places: Places) ->
     assert retention(core, places) == 0
 
 
-def test_zero_keeps_everything(core: Core, places: Places) -> None:
+def test_zero_keeps_everything(core: Core, places: StoragePaths) -> None:
     execution_id = completed(core, places)
     session_id = with_session(core, places)
     pass_days(core, places, 10_000)
@@ -234,8 +234,10 @@ def test_zero_keeps_everything(core: Core, places: Places) -> None:
     assert session_status(core, session_id) is SessionStatus.ENDED
 
 
-def test_the_audit_trail_and_idempotency_keys_go_in_their_time(core: Core, places: Places) -> None:
-    request = Request(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
+def test_the_audit_trail_and_idempotency_keys_go_in_their_time(
+    core: Core, places: StoragePaths
+) -> None:
+    request = SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
     first = core.submit.one(core.actor, request).execution_id
     pass_days(core, places, 4)
     retention(core, places)
@@ -253,7 +255,7 @@ def test_the_audit_trail_and_idempotency_keys_go_in_their_time(core: Core, place
         assert connection.execute(text(entries)).scalar_one() < before
 
 
-def test_only_one_keeper_deletes_rows_at_a_time(core: Core, places: Places) -> None:
+def test_only_one_keeper_deletes_rows_at_a_time(core: Core, places: StoragePaths) -> None:
     execution_id = completed(core, places)
     pass_days(core, places, 31)
     with core.database.transaction() as connection:
@@ -269,7 +271,9 @@ def make_unremovable(directory: Path) -> None:
     directory.touch()
 
 
-def test_what_can_t_be_removed_blocks_nothing_that_is_younger(core: Core, places: Places) -> None:
+def test_what_can_t_be_removed_blocks_nothing_that_is_younger(
+    core: Core, places: StoragePaths
+) -> None:
     """More than a batch of them, as on a mount that has become read-only."""
     stuck = [completed(core, places) for _ in range(5)]
     young = [completed(core, places) for _ in range(3)]
@@ -288,7 +292,7 @@ def test_what_can_t_be_removed_blocks_nothing_that_is_younger(core: Core, places
     assert [count(core, "executions", each) for each in stuck] == [0] * 5
 
 
-def test_sessions_that_can_t_be_removed_block_no_others(core: Core, places: Places) -> None:
+def test_sessions_that_can_t_be_removed_block_no_others(core: Core, places: StoragePaths) -> None:
     made = [with_session(core, places) for _ in range(6)]
     for each in made[:4]:
         make_unremovable(places.session(each))
@@ -298,11 +302,13 @@ def test_sessions_that_can_t_be_removed_block_no_others(core: Core, places: Plac
 
 
 def remember_a_key(core: Core) -> None:
-    request = Request(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
+    request = SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
     core.submit.one(core.actor, request)
 
 
-def test_a_log_file_that_can_t_be_removed_stops_nothing_else(core: Core, places: Places) -> None:
+def test_a_log_file_that_can_t_be_removed_stops_nothing_else(
+    core: Core, places: StoragePaths
+) -> None:
     stuck, other = completed(core, places), completed(core, places)
     remember_a_key(core)
     places.log_file(stuck).unlink()
@@ -314,7 +320,7 @@ def test_a_log_file_that_can_t_be_removed_stops_nothing_else(core: Core, places:
     assert core.count("idempotency_keys") == 0, "the steps after that were done"
 
 
-def test_a_step_that_fails_stops_no_other(core: Core, places: Places) -> None:
+def test_a_step_that_fails_stops_no_other(core: Core, places: StoragePaths) -> None:
     execution_id = completed(core, places)
     remember_a_key(core)
     pass_days(core, places, 41)

@@ -12,18 +12,16 @@ from sqlalchemy import text
 
 from celeriac.adapters.memory import MemoryRunner
 from celeriac.domain.errors import LeaseLostError
-from celeriac.domain.events import EventType
-from celeriac.domain.execution import Claim
-from celeriac.domain.outcome import Completed, Retry
-from celeriac.domain.states import Status
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Claim, Completed, Retry
+from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
-from celeriac.services.active import ActiveAttempts
-from celeriac.services.attempt import Attempt, StopReason
-from celeriac.services.heartbeat import Heartbeat
-from celeriac.services.notebook import Notebook
+from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
+from celeriac.services.executions.event_writer import EventWriter
+from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.ports import Job, RunContext
 from celeriac.settings import Settings
-from celeriac.wiring.machinery import heartbeat_database_of
+from celeriac.wiring.worker import heartbeat_database_of
 from tests.integration.core.test_transitions import FAILURE
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
@@ -42,9 +40,9 @@ class Process:
     def __init__(self, core: Core, workdir: Path) -> None:
         self.core = core
         self.workdir = workdir
-        self.active = ActiveAttempts()
+        self.active = AttemptRegistry()
         self.heartbeat = Heartbeat(core.database, self.active, lease_seconds=LEASE_SECONDS)
-        self.notebook = Notebook(core.database, self.active, core.live)
+        self.notebook = EventWriter(core.database, self.active, core.live)
         self.stops: list[UUID] = []
 
     def attempt(self, claim: Claim) -> Attempt:
@@ -128,7 +126,7 @@ def test_notes_survive_a_database_that_is_away(core: Core, process: Process) -> 
     claim = core.running()
     attempt = process.attempt(claim)
     broken = ForgetfulDatabase(core.database)
-    notebook = Notebook(broken, process.active, core.live)
+    notebook = EventWriter(broken, process.active, core.live)
     with process.active.running(attempt):
         emit(attempt, "a")
         broken.engine.dispose()
@@ -256,7 +254,7 @@ def retried(core: Core) -> tuple[Claim, Claim]:
     """Two claims of the same execution, one after the other."""
     first = core.running()
     core.end(first, Retry(FAILURE, 0.0))
-    core.dispatch.due()
+    core.dispatch.send_due()
     second = core.claim(core.message(first.lease.execution_id))
     assert second is not None
     return first, second

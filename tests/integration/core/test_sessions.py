@@ -7,7 +7,7 @@ from sqlalchemy import event
 
 from celeriac.db import sessions
 from celeriac.domain.accounts import Role
-from celeriac.domain.agent import RunnerName
+from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import (
     ConflictError,
     InvalidInputError,
@@ -15,11 +15,18 @@ from celeriac.domain.errors import (
     SessionDeletedError,
     SessionInUseError,
 )
-from celeriac.domain.execution import Claim
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import Completed, Failed, Failure, HandedBack, Retry, Stopped
-from celeriac.domain.session import Session, SessionStatus
-from celeriac.services.submit import Idempotency, Request
+from celeriac.domain.executions.model import (
+    Claim,
+    Completed,
+    Failed,
+    Failure,
+    HandedBack,
+    Retry,
+    RunOptions,
+    Stopped,
+)
+from celeriac.domain.sessions import Session, SessionStatus
+from celeriac.services.executions.submit import Idempotency, SubmitRequest
 from tests.support.catalog import make_actor
 from tests.support.core import Core
 from tests.support.together import together
@@ -53,7 +60,9 @@ def ended(core: Core) -> UUID:
 
 def going_on(core: Core, session_id: UUID, options: RunOptions | None = None) -> UUID:
     """Submit an execution that goes on with a session."""
-    request = Request(task_id=core.task, session_id=session_id, options=options or RunOptions())
+    request = SubmitRequest(
+        task_id=core.task, session_id=session_id, options=options or RunOptions()
+    )
     return core.submit.one(core.actor, request).execution_id
 
 
@@ -179,7 +188,9 @@ def test_bad_sessions_are_refused_and_nothing_is_stored(core: Core) -> None:
     with pytest.raises(SessionDeletedError):
         going_on(core, session_id)
     with pytest.raises(InvalidInputError, match="fork"):
-        core.submit.many(core.actor, Request(task_id=core.task, session_id=session_id), [{}, {}])
+        core.submit.many(
+            core.actor, SubmitRequest(task_id=core.task, session_id=session_id), [{}, {}]
+        )
     with core.database.statement() as connection:
         assert sessions.used_by(connection, session_id) is None
 
@@ -187,7 +198,7 @@ def test_bad_sessions_are_refused_and_nothing_is_stored(core: Core) -> None:
 def test_a_refusal_leaves_the_idempotency_key_free(core: Core) -> None:
     session_id = ended(core)
     user = going_on(core, session_id)
-    request = Request(
+    request = SubmitRequest(
         task_id=core.task, session_id=session_id, idempotency=Idempotency("key", "fingerprint")
     )
     with pytest.raises(SessionInUseError):
@@ -204,7 +215,7 @@ def test_a_refusal_leaves_the_idempotency_key_free(core: Core) -> None:
 def test_an_administrator_goes_on_with_other_people_s_sessions(core: Core) -> None:
     session_id = ended(core)
     admin = make_actor(core.database, Role.ADMIN)
-    request = Request(task_id=core.task, session_id=session_id)
+    request = SubmitRequest(task_id=core.task, session_id=session_id)
     assert core.submit.one(admin, request).session_id == session_id
     with pytest.raises(ConflictError):
         going_on(core, session_id)

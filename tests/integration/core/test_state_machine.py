@@ -24,14 +24,14 @@ from hypothesis.stateful import (
 )
 
 from celeriac.adapters.memory import MemoryTaskQueue
-from celeriac.db import leases
 from celeriac.db.engine import Database
-from celeriac.domain.agent import PythonAgent
-from celeriac.domain.states import Status
-from celeriac.domain.task import DEFAULT_QUEUE, Priority
-from celeriac.services.agents import AgentChange, Agents, NewAgent
-from celeriac.services.submit import Request
-from celeriac.services.tasks import TaskEdit, Tasks
+from celeriac.db.executions import leases
+from celeriac.domain.agents import PythonAgent
+from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
+from celeriac.services.catalog.agents import AgentChange, Agents, NewAgent
+from celeriac.services.catalog.tasks import TaskEdit, Tasks
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support.asking_rules import AskingRules, index
 from tests.support.core import LEASE_SECONDS
 from tests.support.core_machine import OUTCOMES, SPEC, read_rows
@@ -58,7 +58,7 @@ class CoreMachine(AskingRules):
 
     @rule(priority=st.sampled_from(Priority), delay=st.sampled_from([0.0, 15.0]))
     def submit(self, priority: Priority, delay: float) -> None:
-        request = Request(task_id=self.core.task, priority=priority, delay_seconds=delay)
+        request = SubmitRequest(task_id=self.core.task, priority=priority, delay_seconds=delay)
         submitted = self.core.submit.one(self.core.actor, request)
         assert self.core.status(submitted.execution_id) is submitted.status
 
@@ -125,7 +125,7 @@ class CoreMachine(AskingRules):
     @precondition(lambda self: self.rows and not self.queue.away)
     @rule(count=st.integers(1, 6))
     def fetch(self, count: int) -> None:
-        self.core.dispatch.due()
+        self.core.dispatch.send_due()
         for _ in range(count):
             self.rows = read_rows(self.core.database)
             if self.depth():
@@ -196,7 +196,7 @@ class CoreMachine(AskingRules):
     @rule()
     def dispatch(self) -> None:
         sent = len(self.queue.sent)
-        count = 0 if self.queue.away else self.core.dispatch.due()
+        count = 0 if self.queue.away else self.core.dispatch.send_due()
         assert len(self.queue.sent) == sent + count
 
     @rule()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from celeriac.domain.events import EventType
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.domain.executions.events import EventType
+from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
@@ -57,7 +57,7 @@ def test_one_statement_submits_and_two_run_an_execution(core: Core, worker: Work
 def test_what_is_told_costs_one_statement_with_the_end(core: Core, worker: Worker) -> None:
     worker.run(core.queued())
     (execution_id,) = core.pending_many([{"events": 50}])
-    core.dispatch.due()
+    core.dispatch.send_due()
     message = core.message(execution_id)
     with sent(core) as running:
         worker.execute(message)

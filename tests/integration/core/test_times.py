@@ -6,15 +6,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from celeriac.db import approvals, leases, usage
+from celeriac.db import approvals, usage
 from celeriac.db.approvals import ApprovalFilter
-from celeriac.db.leases import Notes
+from celeriac.db.executions import leases
+from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.events import EventType, NewEvent
-from celeriac.domain.states import Status
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall, UsageBy
-from celeriac.services.submit import Request
-from celeriac.services.usage import Usage
+from celeriac.services.budgets.manage import Usage
+from celeriac.services.executions.submit import SubmitRequest
 from tests.support.core import Core
 
 EXACT = timedelta(seconds=20)
@@ -31,13 +32,13 @@ def test_events_and_calls_have_their_own_times_not_that_of_their_storing(core: C
     """The database was away for an hour, and all that was told meanwhile is stored at once."""
     claim, ages = core.running(), [3600, 1800, 60]
     told = time.monotonic()
-    notes = Notes(
+    notes = PendingWrites(
         claim.lease,
         [NewEvent(EventType.CUSTOM, "{}", told - age) for age in ages],
         [ModelCall("p", "m", 1, 1, made=told - age) for age in ages],
     )
     with core.database.statement() as connection:
-        assert leases.record(connection, [notes])
+        assert leases.store_batch(connection, [notes])
         calls = connection.execute(text("SELECT at FROM model_calls ORDER BY at")).scalars().all()
     stored, events = now(core), core.events(claim.lease.execution_id)[-3:]
     for times in ([event.at for event in events], calls):
@@ -49,20 +50,20 @@ def test_events_and_calls_have_their_own_times_not_that_of_their_storing(core: C
 def test_an_event_without_a_time_of_its_own_happens_when_it_is_stored(core: Core) -> None:
     claim = core.running()
     with core.database.statement() as connection:
-        leases.record(connection, [Notes(claim.lease, [NewEvent(EventType.CUSTOM)])])
+        leases.store_batch(connection, [PendingWrites(claim.lease, [NewEvent(EventType.CUSTOM)])])
     assert abs(now(core) - core.events(claim.lease.execution_id)[-1].at) < EXACT
 
 
 def test_a_start_at_a_time_is_stored_as_it_was_given(core: Core) -> None:
     wanted = datetime(2031, 2, 3, 4, 5, 6, 789_012, tzinfo=UTC)
-    request = Request(task_id=core.task, available_at=wanted)
+    request = SubmitRequest(task_id=core.task, available_at=wanted)
     submitted = core.submit.one(core.actor, request)
     assert submitted.status is Status.PENDING
     assert core.get(submitted.execution_id).available_at == wanted
 
 
 def test_a_time_that_has_passed_is_now_and_jumps_no_queue(core: Core) -> None:
-    request = Request(task_id=core.task, available_at=datetime(2001, 1, 1, tzinfo=UTC))
+    request = SubmitRequest(task_id=core.task, available_at=datetime(2001, 1, 1, tzinfo=UTC))
     submitted = core.submit.one(core.actor, request)
     assert submitted.status is Status.QUEUED
     row = core.get(submitted.execution_id)
@@ -70,7 +71,7 @@ def test_a_time_that_has_passed_is_now_and_jumps_no_queue(core: Core) -> None:
 
 
 def test_a_delay_counts_from_the_databases_now(core: Core) -> None:
-    request = Request(task_id=core.task, delay_seconds=90.5)
+    request = SubmitRequest(task_id=core.task, delay_seconds=90.5)
     row = core.get(core.submit.one(core.actor, request).execution_id)
     assert row.available_at - row.created_at == timedelta(seconds=90.5)
 

@@ -5,20 +5,19 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.db import transitions
-from celeriac.domain.execution import Message
-from celeriac.domain.outcome import (
+from celeriac.db.executions import lifecycle
+from celeriac.domain.executions.model import (
     Completed,
     Failed,
     Failure,
     HandedBack,
+    Message,
     Outcome,
     Parked,
     Retry,
     Stopped,
-    WaitingFor,
 )
-from celeriac.domain.states import TRANSITIONS, Status, Transition
+from celeriac.domain.executions.states import TRANSITIONS, Status, Transition, WaitingFor
 from tests.support.core import ASKING, LEASE_SECONDS, RESEND_SECONDS, Core
 
 pytestmark = pytest.mark.requirement("A4")
@@ -48,7 +47,7 @@ def arrange(core: Core, status: Status) -> UUID:
 def finishing(outcome: Outcome) -> Callable[[Core, UUID], object]:
     def finish(core: Core, execution_id: UUID) -> object:
         with core.database.statement() as connection:
-            return transitions.finish(connection, core.lease(execution_id), outcome)
+            return lifecycle.finish(connection, core.lease(execution_id), outcome)
 
     return finish
 
@@ -76,13 +75,13 @@ def wait_enough(core: Core, execution_id: UUID) -> object:
 
 def expire(core: Core, execution_id: UUID) -> object:
     with core.database.statement() as connection:
-        return transitions.expire(
+        return lifecycle.expire(
             connection, execution_id, code="approval_expired", message="Nobody answered."
         )
 
 
 OPERATIONS: dict[str, tuple[Transition, Callable[[Core, UUID], object]]] = {
-    "queue": (Transition.QUEUE, lambda core, _: core.dispatch.due()),
+    "queue": (Transition.QUEUE, lambda core, _: core.dispatch.send_due()),
     "unqueue": (Transition.UNQUEUE, lambda core, key: core.unqueue(key)),
     "lose message": (Transition.UNQUEUE, lose_message),
     "claim": (Transition.CLAIM, lambda core, key: core.claim(core.message(key))),
@@ -143,7 +142,7 @@ def test_every_transition_is_tested() -> None:
 def test_only_the_attempt_that_a_message_names_is_claimed(core: Core) -> None:
     claim = core.running()
     core.end(claim, Retry(FAILURE, 0.0))
-    core.dispatch.due()
+    core.dispatch.send_due()
     execution_id = claim.lease.execution_id
     assert core.status(execution_id) is Status.QUEUED
     assert core.claim(Message(execution_id, 0)) is None, "an outdated message was heard"

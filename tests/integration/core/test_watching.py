@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection
 
 from celeriac.db.engine import Database
-from celeriac.domain.approval import Answer
-from celeriac.services.questions import Questions
+from celeriac.domain.approvals import Answer
+from celeriac.services.approvals.ask import Questions
 from tests.support.asking import a_question
 from tests.support.core import Core
 from tests.support.waiting import wait_until

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.child.process import Confinement
 from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.agents.mcp.servers import StdioServer, ToolServers
-from celeriac.agents.pricing import Price, Prices
-from celeriac.agents.providers import Provider, Providers
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.agents.models import Price, Prices, Provider, Providers
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.confined import confined
 from tests.support.crew_scenes import CREW_SCENES
 from tests.support.crews import require_crewai

@@ -8,11 +8,10 @@ import pytest
 
 from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Providers
-from celeriac.domain.cassette import dump, parse
-from celeriac.domain.options import RunOptions
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.agents.models import Prices, Providers
+from celeriac.domain.cassettes import dump, parse
+from celeriac.domain.executions.model import RunOptions
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.confined import confined
 from tests.support.crews import crew, crew_job, require_crewai, task
 from tests.support.model_scenes import KEY

@@ -9,14 +9,10 @@ import pytest
 from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.agents.crewai.venv import CrewVenv
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Provider, Providers
-from celeriac.domain.errors import (
-    AgentMisconfiguredError,
-    ProviderRefusedError,
-)
-from celeriac.domain.task import Limits
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.agents.models import Prices, Provider, Providers
+from celeriac.domain.errors import AgentMisconfiguredError, ProviderRefusedError
+from celeriac.domain.tasks import Limits
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.confined import confined
 from tests.support.crews import agent, crew, crew_job, task
 from tests.support.model_scenes import KEY

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from celeriac.agents.crewai.runner import CrewaiRunner
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from tests.support.crew_scenes import TICKET
 from tests.support.crews import agent, crew, crew_job, task
 from tests.support.llm_jobs import TICKET_SCHEMA

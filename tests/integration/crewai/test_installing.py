@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.crewai.venv import LOCK, CrewVenv, State, crewai_version, lock_hash
-from celeriac.cli.crews import installer
-from celeriac.cli.crews.installer import CrewaiInstallError, install
-from celeriac.embedded.ports import reserve_port
+from celeriac.cli import crews
+from celeriac.cli.crews import CrewaiInstallError, install_environment
+from celeriac.embedded.home import reserve_port
 from tests.support.crews import require_crewai
 
 
@@ -52,16 +52,16 @@ def test_what_is_ready_is_left_alone() -> None:
     venv = require_crewai()
     before = venv.stamp.stat().st_mtime_ns
     told: list[str] = []
-    assert install(venv, tell=told.append) is False
+    assert install_environment(venv, tell=told.append) is False
     assert (venv.stamp.stat().st_mtime_ns, told) == (before, [])
 
 
 def test_too_little_room_is_told_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installer, "NEEDED_BYTES", 10**18)
+    monkeypatch.setattr(crews, "NEEDED_BYTES", 10**18)
     with pytest.raises(CrewaiInstallError, match="too little room") as raised:
-        install(CrewVenv(tmp_path / "crewai"), tell=lambda _: None)
+        install_environment(CrewVenv(tmp_path / "crewai"), tell=lambda _: None)
     assert "--venv" in (raised.value.cure or "")
     assert not (tmp_path / "crewai").exists()
 
@@ -81,7 +81,7 @@ def test_without_a_network_the_error_says_so_and_what_was_done_is_kept(
     for _ in range(2):
         told.clear()
         with pytest.raises(CrewaiInstallError, match="can't be fetched") as raised:
-            install(venv, tell=told.append)
+            install_environment(venv, tell=told.append)
         assert "run this again" in (raised.value.cure or "")
         assert venv.state() is State.UNFINISHED
     assert not any("virtual environment" in line for line in told), "the second try goes on"

@@ -14,7 +14,7 @@ from celeriac.agents.crewai.program.channel import Channel
 from celeriac.agents.crewai.program.failures import CrewStopError
 from celeriac.agents.crewai.program.meter import Allowance, MeteredClient, Model
 from celeriac.agents.crewai.program.progress import Progress
-from celeriac.embedded.ports import reserve_port
+from celeriac.embedded.home import reserve_port
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import Exchange, ModelServer, tokens
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.embedded.children import Child, ChildRecord
 from celeriac.embedded.errors import AlreadyRunningError, HomeUnusableError
-from celeriac.embedded.home import Home
-from celeriac.embedded.lock import HomeLock, find_holder
-from celeriac.embedded.runtime import RuntimeDirectory
-from celeriac.kit.process import identify, launch
+from celeriac.embedded.home import Home, HomeLock, RuntimeDirectory, find_holder
+from celeriac.embedded.process import Child, ChildRecord
+from celeriac.kit.processes import identify, launch
 from tests.support.users import normal_user
 
 

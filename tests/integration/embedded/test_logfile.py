@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from celeriac.embedded.logfile import LogFollower, open_for_appending, read_last_lines
+from celeriac.embedded.output import LogFollower, open_for_appending, read_last_lines
 
 
 def test_only_what_comes_later_is_read_and_only_whole_lines(tmp_path: Path) -> None:

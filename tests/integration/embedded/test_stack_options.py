@@ -12,9 +12,9 @@ from rich.console import Console
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.errors import HomeUnusableError, ServerNotInstalledError
 from celeriac.embedded.home import Home
+from celeriac.embedded.output import Terminal
 from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
-from celeriac.embedded.terminal import Terminal
 from tests.support.waiting import wait_until
 
 DATABASE = "postgresql://user:word@db.example/app"

@@ -9,7 +9,7 @@ import pytest
 from celeriac.embedded.home import Home
 from celeriac.embedded.process import ManagedProcess
 from celeriac.embedded.spec import ProcessSpec
-from celeriac.embedded.supervised import RestartPolicy, State, Supervised
+from celeriac.embedded.supervisor import RestartPolicy, State, Supervised
 from tests.support.waiting import wait_until
 
 POLICY = RestartPolicy(first_delay=1, longest_delay=4, stable_after=30)

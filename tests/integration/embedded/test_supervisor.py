@@ -11,13 +11,12 @@ import psutil
 import pytest
 from rich.console import Console
 
-from celeriac.embedded.children import ChildRecord
 from celeriac.embedded.errors import ServerFailedError, StopRequestedError
 from celeriac.embedded.home import Home
+from celeriac.embedded.output import Terminal
+from celeriac.embedded.process import ChildRecord
 from celeriac.embedded.spec import ProcessSpec
-from celeriac.embedded.supervised import RestartPolicy
-from celeriac.embedded.supervisor import Supervisor
-from celeriac.embedded.terminal import Terminal
+from celeriac.embedded.supervisor import RestartPolicy, Supervisor
 
 QUICK = RestartPolicy(first_delay=0.05, longest_delay=0.15, stable_after=60)
 

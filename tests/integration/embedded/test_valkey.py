@@ -9,8 +9,7 @@ import pytest
 import redis
 
 from celeriac.embedded.errors import ServerFailedError
-from celeriac.embedded.home import Home
-from celeriac.embedded.ports import LOOPBACK
+from celeriac.embedded.home import LOOPBACK, Home
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 

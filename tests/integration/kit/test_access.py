@@ -9,7 +9,7 @@ import pytest
 
 from celeriac.embedded.service_user import USER_NAME, find_service_user
 from celeriac.kit.access import grant_reading, grant_search
-from celeriac.kit.process import UserIds
+from celeriac.kit.processes import UserIds
 from tests.support.places import temporary_directory
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has a service user")

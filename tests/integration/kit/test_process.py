@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.kit import proctable
-from celeriac.kit.guard import CANNOT_EXECUTE
-from celeriac.kit.process import (
+from celeriac.kit import processes
+from celeriac.kit.child_bootstrap import CANNOT_EXECUTE
+from celeriac.kit.processes import (
     ProcessIdentity,
     ResourceLimits,
     UserIds,
@@ -97,7 +97,7 @@ os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
 """
 _FIND_DAEMON = """
 import os, sys
-from celeriac.kit.process import ProcessIdentity, find_members
+from celeriac.kit.processes import ProcessIdentity, find_members
 # of a leader that has ended, and was older than the daemon
 found = find_members(ProcessIdentity(pid=os.getpid(), started=1), marker=sys.argv[1])
 print(int(sys.argv[2]) in {each.pid for each in found}, os.geteuid(), os.access("/root", os.R_OK))
@@ -131,7 +131,7 @@ def test_root_finds_the_processes_of_another_user_in_a_container_too(tmp_path: P
 _HIDING = """
 import subprocess, sys
 sys.path[:0] = [sys.argv[1]]
-from celeriac.kit.guard import hide_memory
+from celeriac.kit.child_bootstrap import hide_memory
 if sys.argv[2] == "hidden":
     hide_memory()
 read = "import os; print(b'SECRET' in open(f'/proc/{os.getppid()}/environ', 'rb').read())"
@@ -192,8 +192,8 @@ def test_environments_are_read_of_those_only_that_could_belong(
             read.append(pid)
         return read_file(pid, name)
 
-    read_file = proctable._read
-    monkeypatch.setattr(proctable, "_read", noting)
+    read_file = processes._read
+    monkeypatch.setattr(processes, "_read", noting)
 
     assert find_members(leader, marker=MARKER) >= set(family)
     assert daemon.pid in read
@@ -211,8 +211,8 @@ def test_the_table_of_processes_is_read_off_the_event_loop(
         readers.add(threading.get_ident())
         return read_file(pid, name)
 
-    read_file = proctable._read
-    monkeypatch.setattr(proctable, "_read", noting)
+    read_file = processes._read
+    monkeypatch.setattr(processes, "_read", noting)
 
     assert asyncio.run(terminate_group_async(family[0], 0, marker=MARKER)) == frozenset()
     assert readers
@@ -222,7 +222,7 @@ def test_the_table_of_processes_is_read_off_the_event_loop(
 def test_children_get_the_soft_limit_of_open_files_back() -> None:
     script = (
         "import resource, subprocess, sys; "
-        "from celeriac.kit.process import launch, raise_descriptor_limit; "
+        "from celeriac.kit.processes import launch, raise_descriptor_limit; "
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard)); "
         "assert raise_descriptor_limit() == hard == raise_descriptor_limit(); "
@@ -291,7 +291,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path, become: str) -> None:
     if become != "None" and os.geteuid() != 0:
         pytest.skip("only root can start a process as another user")
     script = (
-        "import os, time; from celeriac.kit.process import UserIds, launch; "
+        "import os, time; from celeriac.kit.processes import UserIds, launch; "
         f"process = launch(['sleep', '600'], become={become}); "
         "open('pid.part', 'w').write(str(process.pid)); os.rename('pid.part', 'pid'); "
         "time.sleep(600)"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from celeriac.domain.errors import ConfigurationError
-from celeriac.kit.process import UserIds
+from celeriac.kit.processes import UserIds
 from celeriac.kit.users import OURSELVES, ChildUser, UnreachableError, named_user, obstacle
 from celeriac.settings import Settings
-from celeriac.wiring.options import AGENT_USER, child_user
+from celeriac.wiring.core import AGENT_USER, child_user
 from tests.support.confined import agent_user
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY
@@ -161,7 +161,7 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
 """
 _OBSTACLE = """
 from celeriac.kit.users import obstacle
-from celeriac.kit.process import UserIds
+from celeriac.kit.processes import UserIds
 print(obstacle(UserIds(1, 1)))
 """
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.agents.llm.watchdog import Patience
+from celeriac.agents.llm.silence import SilenceLimits
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
-from celeriac.agents.pricing import Price, Prices
-from celeriac.agents.providers import Provider, Providers
-from celeriac.embedded.ports import reserve_port
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.agents.models import Price, Prices, Provider, Providers
+from celeriac.embedded.home import reserve_port
+from celeriac.kit.outbound import OutboundGuard
 from tests.support import mcp_tools
 from tests.support.http_server import serving
 from tests.support.model_scenes import KEY, SCENES
@@ -91,7 +90,7 @@ async def runner(model_server: ModelServer, tool_servers: ToolServers) -> AsyncI
     prices = Prices(
         {"test/priced": Price.model_validate({"input": "2", "cached_input": "0.5", "output": "10"})}
     )
-    patience = Patience(first=10.0, between=5.0)
+    patience = SilenceLimits(first=10.0, between=5.0)
     runner = LlmRunner(providers, prices, servers=tool_servers, patience=patience)
     yield runner
     await runner.aclose()

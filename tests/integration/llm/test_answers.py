@@ -7,9 +7,9 @@ import pytest
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.errors import PermanentError
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.jsontypes import JsonObject, storable
+from celeriac.kit.json_types import JsonObject, storable
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, result_of
 from tests.support.model_scenes import KEY, TICKET
 from tests.support.model_server import ModelServer

@@ -5,17 +5,12 @@ from typing import Any
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.domain.agent import ApprovalPolicy, McpServer, OnExpiry
-from celeriac.domain.approval import Answer, QuestionKind
-from celeriac.domain.events import EventType
-from celeriac.domain.outcome import WaitingFor
-from tests.support.llm_jobs import (
-    TICKET_SCHEMA,
-    llm_job,
-    next_attempt,
-    parked_of,
-    result_of,
-)
+from celeriac.domain.agents import ApprovalPolicy, McpServer, OnExpiry
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Answer
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import WaitingFor
+from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, next_attempt, parked_of, result_of
 from tests.support.model_scenes import TICKET
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext

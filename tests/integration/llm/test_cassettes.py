@@ -7,18 +7,18 @@ from uuid import uuid4
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.agents.llm.watchdog import Patience
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Provider, Providers
-from celeriac.domain.cassette import Cassette, dump, parse
+from celeriac.agents.llm.silence import SilenceLimits
+from celeriac.agents.mcp.servers import ToolServers
+from celeriac.agents.models import Prices, Provider, Providers
+from celeriac.domain.cassettes import Cassette, dump, parse
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     CassetteMismatchError,
     ExecutionError,
     OutputInvalidError,
 )
-from celeriac.domain.options import RunOptions
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.domain.executions.model import RunOptions
+from celeriac.kit.json_types import JsonValue
 from celeriac.services.ports import Job
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, result_of
 from tests.support.model_scenes import KEY, TICKET
@@ -51,9 +51,11 @@ async def _play(runner: LlmRunner, job: Job, context: RecordingContext) -> JsonV
 
 
 @pytest.fixture
-def lonely(tool_servers: object) -> LlmRunner:
+def lonely(tool_servers: ToolServers) -> LlmRunner:
     """A runner that has no provider at all."""
-    return LlmRunner(Providers([]), Prices({}), servers=tool_servers, patience=Patience(10.0, 5.0))  # type: ignore[arg-type]
+    return LlmRunner(
+        Providers([]), Prices({}), servers=tool_servers, patience=SilenceLimits(10.0, 5.0)
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from celeriac.agents.gateway.http import MAX_RETRIES
+from celeriac.agents.gateway.server import MAX_RETRIES
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -15,7 +15,7 @@ from celeriac.domain.errors import (
     ProviderRateLimitedError,
     ProviderRefusedError,
 )
-from celeriac.kit.jsontypes import JsonObject
+from celeriac.kit.json_types import JsonObject
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer

@@ -7,16 +7,16 @@ from uuid import uuid4
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.domain.agent import McpServer
+from celeriac.domain.agents import McpServer
 from celeriac.domain.errors import (
     ModelCallLimitError,
     ProviderRateLimitedError,
     SessionUnavailableError,
 )
-from celeriac.domain.options import RunOptions
-from celeriac.domain.outcome import MustWaitError, Parked, WaitingFor
-from celeriac.domain.usage import PlannedCall, Ticket
-from celeriac.kit.jsontypes import JsonValue
+from celeriac.domain.executions.model import MustWaitError, Parked, RunOptions
+from celeriac.domain.executions.states import WaitingFor
+from celeriac.domain.usage import CallEstimate, Reservation
+from celeriac.kit.json_types import JsonValue
 from tests.support.llm_jobs import (
     TICKET_SCHEMA,
     llm_job,
@@ -41,7 +41,7 @@ class Sparing(RecordingContext):
         super().__init__(workdir)
         self.leave = leave
 
-    async def admit(self, call: PlannedCall) -> Ticket | None:
+    async def admit(self, call: CallEstimate) -> Reservation | None:
         if len(self.planned) == self.leave:
             self.denial = MustWaitError(
                 Parked(WaitingFor.PROVIDER_LIMIT, "The limit is used up.", seconds=5)

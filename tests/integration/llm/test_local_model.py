@@ -10,12 +10,11 @@ from uuid import uuid4
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Providers
-from celeriac.api.schemas.catalog import NewAgent, NewTask
+from celeriac.agents.models import Prices, Providers
+from celeriac.api.v1.schemas.catalog import NewAgent, NewTask
 from celeriac.domain.errors import AgentMisconfiguredError
-from celeriac.domain.prompt import compiled
-from celeriac.domain.schema import violations
+from celeriac.domain.prompts import compiled
+from celeriac.domain.schemas import violations
 from celeriac.embedded.model import LocalModel
 from celeriac.services.ports import Job
 from tests.support.llm_jobs import llm_job, result_of

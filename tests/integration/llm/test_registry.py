@@ -6,16 +6,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.claude.upstream import Upstream
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Provider, Providers
+from celeriac.agents.models import Prices, Provider, Providers
 from celeriac.agents.registry import Registry
-from celeriac.domain.agent import LlmAgent, PythonAgent
-from celeriac.domain.outcome import Completed
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.domain.agents import LlmAgent, PythonAgent
+from celeriac.domain.executions.model import Completed
 from celeriac.kit.loop import LoopThread
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.llm_jobs import llm_job
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext
@@ -26,14 +25,14 @@ LLM = LlmAgent(model="test/model")
 _LOADED = """
 import json, sys
 from pathlib import Path
-from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.claude.upstream import Upstream
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude.proxy import Upstream
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Providers
+from celeriac.agents.models import Prices
+from celeriac.agents.models import Providers
 from celeriac.agents.registry import Registry
-from celeriac.domain.agent import LlmAgent, PythonAgent
-from celeriac.kit.addresses import OutboundGuard
+from celeriac.domain.agents import LlmAgent, PythonAgent
+from celeriac.kit.outbound import OutboundGuard
 
 registry = Registry(
     providers=Providers([]), prices=Prices(), agent_modules=(), commands={},
@@ -60,7 +59,7 @@ def registry(base_url: str) -> Registry:
         commands={},
         tool_servers=ToolServers(guard=OutboundGuard()),
         crewai_venv=Path("crewai"),
-        anthropic=Upstream("http://127.0.0.1:1"),
+        anthropic=AnthropicEndpoint("http://127.0.0.1:1"),
         sessions_root=Path("sessions"),
         confinement=Confinement({}),
     )

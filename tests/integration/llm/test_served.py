@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from celeriac.agents.gateway.served import ServedModels
-from celeriac.agents.providers import Choice, Provider
-from celeriac.agents.tape.server import Answer, Incoming, LoopbackServer
+from celeriac.agents.gateway.server import ServedModels
+from celeriac.agents.models import ModelRef, Provider
+from celeriac.agents.recording.server import HttpRequest, LoopbackServer, ResponseWriter
 from celeriac.domain.errors import AgentMisconfiguredError
-from celeriac.embedded.ports import reserve_port
-from celeriac.kit.jsontypes import dumps
+from celeriac.embedded.home import reserve_port
+from celeriac.kit.json_types import dumps
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ async def serving(body: str, status: int = 200) -> AsyncIterator[tuple[str, list
     """Serve a list of models; give its address and the list of what is asked."""
     asked: list[str] = []
 
-    async def answer(incoming: Incoming, answer: Answer) -> None:
+    async def answer(incoming: HttpRequest, answer: ResponseWriter) -> None:
         asked.append(incoming.target)
         await answer.begin(status, [("content-length", str(len(body)))])
         await answer.piece(body.encode())
@@ -30,8 +30,8 @@ async def serving(body: str, status: int = 200) -> AsyncIterator[tuple[str, list
         yield f"http://127.0.0.1:{server.port}/v1", asked
 
 
-def choice(address: str, model: str, provider: str = "local") -> Choice:
-    return Choice(Provider(name=provider, base_url=address), model)
+def choice(address: str, model: str, provider: str = "local") -> ModelRef:
+    return ModelRef(Provider(name=provider, base_url=address), model)
 
 
 async def test_names_tags_and_aliases_are_served_and_asked_for_once() -> None:

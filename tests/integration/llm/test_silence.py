@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.agents.llm.watchdog import Patience
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Provider, Providers
+from celeriac.agents.llm.silence import SilenceLimits
+from celeriac.agents.models import Prices, Provider, Providers
 from celeriac.domain.errors import ProviderError
-from celeriac.domain.task import Limits
+from celeriac.domain.tasks import Limits
 from tests.support.llm_jobs import llm_job, result_of
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext
@@ -18,7 +17,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-IMPATIENT = Patience(first=0.6, between=0.3)
+IMPATIENT = SilenceLimits(first=0.6, between=0.3)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from celeriac.agents.tape import Tape, taping
-from celeriac.agents.tape.requests import WORKDIR
-from celeriac.domain.cassette import dump
+from celeriac.agents.recording import RecordingProxy, taping
+from celeriac.agents.recording.fetch import WORKDIR
+from celeriac.domain.cassettes import dump
 from celeriac.domain.errors import CassetteUnavailableError
-from celeriac.domain.events import EventType
-from celeriac.domain.options import NO_OPTIONS, RunOptions
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import NO_OPTIONS, RunOptions
 from tests.support.llm_jobs import llm_job
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
@@ -52,7 +52,7 @@ async def _until(holds: Callable[[], bool], what: str) -> None:
 @asynccontextmanager
 async def _taped(
     context: RecordingContext, options: RunOptions, **more: Any
-) -> AsyncIterator[Tape]:
+) -> AsyncIterator[RecordingProxy]:
     async with taping(replace(llm_job("plain"), options=options), context, **more) as tape:
         yield tape
 
@@ -129,7 +129,7 @@ async def test_a_cancelled_run_leaves_no_server_and_no_request_behind(
 async def test_a_recording_that_grows_too_large_ends_and_the_run_goes_on(
     model_server: ModelServer, context: RecordingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celeriac.agents.tape.recorder.MAX_BYTES", 1500)
+    monkeypatch.setattr("celeriac.agents.recording.recorder.MAX_BYTES", 1500)
     async with _taped(context, RECORD) as tape:
         url = tape.base_url("test", model_server.base_url)
         answers = [await _ask(url, "plain") for _ in range(3)]
@@ -168,7 +168,7 @@ async def test_a_cassette_that_is_gone_is_said_before_anything_is_done(
 async def test_a_request_of_absurd_size_is_refused(
     model_server: ModelServer, context: RecordingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celeriac.agents.tape.server.MAX_REQUEST_BYTES", 1000)
+    monkeypatch.setattr("celeriac.agents.recording.server.MAX_REQUEST_BYTES", 1000)
     async with _taped(context, RECORD) as tape:
         refused = await _ask(tape.base_url("test", model_server.base_url), "plain " * 1000)
     assert refused.status_code == 413

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from celeriac.domain.approval import Answer, Question
-from celeriac.domain.cassette import dump
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.cassettes import dump
 from celeriac.domain.errors import InvalidInputError, ProviderRefusedError, VariablesInvalidError
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
-from celeriac.embedded.home import Home
-from celeriac.embedded.lock import HomeLock
-from celeriac.kit.process import identify
+from celeriac.embedded.home import Home, HomeLock
+from celeriac.kit.processes import identify
 from celeriac.testing import run_agent
 from tests.support.cassettes import cassette
 from tests.support.llm_jobs import TICKET_SCHEMA

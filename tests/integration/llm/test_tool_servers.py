@@ -11,10 +11,10 @@ import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.agents.mcp import connection
-from celeriac.domain.agent import McpServer
+from celeriac.domain.agents import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ToolServerError
-from celeriac.domain.events import EventType
-from celeriac.kit.process import identify, still_running
+from celeriac.domain.executions.events import EventType
+from celeriac.kit.processes import identify, still_running
 from tests.support.llm_jobs import llm_job
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext

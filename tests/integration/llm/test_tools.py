@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.agents.llm.watchdog import Patience
+from celeriac.agents.llm.silence import SilenceLimits
 from celeriac.agents.mcp.mending import NOT_ASKED_FOR
 from celeriac.agents.mcp.results import MAX_RESULT_CHARACTERS
 from celeriac.agents.mcp.servers import HttpServer, ToolServers
-from celeriac.agents.pricing import Prices
-from celeriac.agents.providers import Provider, Providers
-from celeriac.domain.agent import McpServer
-from celeriac.domain.events import EventType
-from celeriac.kit.addresses import OutboundGuard
-from celeriac.kit.jsontypes import JsonObject, storable
+from celeriac.agents.models import Prices, Provider, Providers
+from celeriac.domain.agents import McpServer
+from celeriac.domain.executions.events import EventType
+from celeriac.kit.json_types import JsonObject, storable
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, next_attempt, result_of
 from tests.support.model_scenes import TICKET
 from tests.support.model_server import ModelServer
@@ -246,7 +245,7 @@ async def test_a_long_call_is_not_the_models_silence(
         Providers([Provider(name="test", base_url=model_server.base_url)]),
         Prices(),
         servers=tool_servers,
-        patience=Patience(first=5.0, between=0.3),
+        patience=SilenceLimits(first=5.0, between=0.3),
     )
 
     outcome = await runner.run(llm_job('use tools__wait {"seconds": 0.9}', **tools()), context)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.agents.llm.watchdog import Patience
+from celeriac.agents.llm.silence import SilenceLimits
 from celeriac.domain.errors import ExecutionError, ProviderError
-from celeriac.domain.outcome import Completed, Parked
+from celeriac.domain.executions.model import Completed, Parked
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job
 from tests.support.model_scenes import SCENES
 from tests.support.model_server import Exchange, ModelServer
@@ -138,7 +138,7 @@ async def test_the_pauses_of_the_client_are_no_silence_of_the_model(
     model_server: ModelServer, runner: LlmRunner, context: RecordingContext
 ) -> None:
     """The pause is longer than the model may be silent, which it is not."""
-    runner._patience = Patience(first=0.8, between=0.8)
+    runner._patience = SilenceLimits(first=0.8, between=0.8)
 
     assert await runner.run(llm_job("busy"), context) == Completed("AB")
     assert len(model_server.received) == 2

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from celeriac.client import Client
-from celeriac.domain.agent import AgentSpec, LlmAgent, PythonAgent
-from celeriac.domain.budget import Budget
-from celeriac.domain.retry import RetryPolicy
-from celeriac.domain.task import TaskSpec
+from celeriac.domain.agents import AgentSpec, LlmAgent, PythonAgent
+from celeriac.domain.budgets import Budget
+from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from tests.support.chaos import agents
 from tests.support.chaos.plan import Submission
 from tests.support.model_server import Exchange, ModelServer, tokens

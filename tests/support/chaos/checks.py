@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from tests.support.chaos.catalog import Model, model_calls_of
 from tests.support.chaos.driver import Driver
 from tests.support.chaos.facts import TERMINAL, Facts

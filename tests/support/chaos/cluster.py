@@ -12,11 +12,9 @@ import psutil
 import psycopg
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from celeriac.embedded.cluster import DATABASE, ENVIRONMENT, ROLE
-from celeriac.embedded.home import Home
-from celeriac.embedded.postgres import Postgres
+from celeriac.embedded.home import Home, RuntimeDirectory
+from celeriac.embedded.postgres import DATABASE, ENVIRONMENT, ROLE, Postgres
 from celeriac.embedded.process import run_to_end
-from celeriac.embedded.runtime import RuntimeDirectory
 from celeriac.embedded.service_user import give_directory
 from celeriac.embedded.spec import ProcessSpec
 from tests.support.chaos.processes import children_of, signal_all, title_of

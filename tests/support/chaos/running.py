@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy import text
 
 from celeriac.db.engine import Database
-from celeriac.services.patience import patiently
+from celeriac.services.retrying import patiently
 from tests.support.chaos.driver import Driver, Entry
 from tests.support.chaos.faults import Happening, Step, steps_of
 from tests.support.chaos.findings import Finding

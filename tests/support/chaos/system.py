@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-from celeriac.adapters.celery_app import QUEUES
+from celeriac.adapters.celery_queue import QUEUES
 from celeriac.client import Client
 from celeriac.db import migrate
 from celeriac.db.engine import Database
-from celeriac.embedded.ports import reserve_port
-from celeriac.kit.jsontypes import dumps, loads
+from celeriac.embedded.home import reserve_port
+from celeriac.kit.json_types import dumps, loads
 from celeriac.services.accounts import Accounts
 from tests.support.chaos import agents
 from tests.support.chaos.catalog import LLM_QUEUE, PRICES, Model, make_catalog

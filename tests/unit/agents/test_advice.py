@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.advice import Advice
-from celeriac.agents.providers import Providers
-from celeriac.domain.agent import AgentSpec, ClaudeAgent, CommandAgent, LlmAgent, PythonAgent
+from celeriac.agents.models import Providers
+from celeriac.domain.agents import AgentSpec, ClaudeAgent, CommandAgent, LlmAgent, PythonAgent
 
 SHOP = (
     "import json as text\nfrom pathlib import Path\n\n\nasync def score(): ...\n\n\nnap = score\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.agents.python.callables import declared_modules, find_function
+from celeriac.agents.python.functions import declared_modules, find_function
 from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
 from tests.support.run_context import FUNCTIONS
 

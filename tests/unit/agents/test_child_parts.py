@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.errors import crash_of, error_of
-from celeriac.agents.child.lines import MAX_LINE, LineSplitter
-from celeriac.agents.child.protocol import ErrorReport, UsageMessage, parse_line
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.protocol import (
+    MAX_LINE,
+    ErrorReport,
+    LineSplitter,
+    UsageMessage,
+    parse_line,
+)
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -18,8 +23,8 @@ from celeriac.domain.errors import (
     RetryableError,
 )
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.guard import CANNOT_EXECUTE, CANNOT_GUARD
-from celeriac.kit.process import UserIds
+from celeriac.kit.child_bootstrap import CANNOT_EXECUTE, CANNOT_GUARD
+from celeriac.kit.processes import UserIds
 from celeriac.kit.users import ChildUser
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from celeriac.agents.claude.metering import Reading
-from celeriac.agents.pricing import Tokens
+from celeriac.agents.claude.metering import UsageReader
+from celeriac.agents.models import Tokens
 
 pytestmark = pytest.mark.requirement("A12")
 
@@ -35,7 +35,7 @@ def stream(*events: Mapping[str, object]) -> bytes:
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_a_stream_is_read_however_it_is_cut(size: int) -> None:
-    body, reading = stream(START, TEXT, CALL, END), Reading()
+    body, reading = stream(START, TEXT, CALL, END), UsageReader()
     for begin in range(0, len(body), size):
         reading.feed(body[begin : begin + size])
 
@@ -46,7 +46,7 @@ def test_a_stream_is_read_however_it_is_cut(size: int) -> None:
 
 
 def test_a_stream_that_breaks_off_is_read_as_far_as_it_goes() -> None:
-    reading = Reading()
+    reading = UsageReader()
     reading.feed(stream(START) + b'data: {"type": "message_delta", "del')
 
     assert reading.measured
@@ -55,7 +55,7 @@ def test_a_stream_that_breaks_off_is_read_as_far_as_it_goes() -> None:
 
 
 def test_an_answer_in_one_piece_is_read() -> None:
-    reading = Reading()
+    reading = UsageReader()
     content = [{"type": "text", "text": "…"}, {"type": "tool_use", "id": "toolu_2"}]
     usage = {"input_tokens": 3, "output_tokens": 4}
     reading.take(
@@ -71,7 +71,7 @@ def test_an_answer_in_one_piece_is_read() -> None:
     [b"\xff\x00", b"[]", b'{"usage": 5, "content": "x"}', b'{"usage": {"input_tokens": -1}}'],
 )
 def test_nonsense_is_passed_over(body: bytes) -> None:
-    reading = Reading()
+    reading = UsageReader()
     reading.take(body)
     reading.feed(b"data: " + body + b'"message_start"\n')
     reading.feed(b'data: {"type": "message_start", "message": ' + body[:1] + b"\n")

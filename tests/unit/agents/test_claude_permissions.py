@@ -7,11 +7,10 @@ import pytest
 from claude_agent_sdk import HookContext, PermissionResultAllow, ToolPermissionContext
 from claude_agent_sdk.types import PreToolUseHookInput
 
-from celeriac.agents.claude.calls import Calls
-from celeriac.agents.claude.permissions import Permissions
-from celeriac.agents.claude.policy import Policy
-from celeriac.domain.agent import ClaudeAgent, Permission
-from celeriac.domain.approval import Answer, Question
+from celeriac.agents.claude.permissions import Permissions, Policy
+from celeriac.agents.claude.proxy import MessagesProxy
+from celeriac.domain.agents import ClaudeAgent, Permission
+from celeriac.domain.approvals import Answer, Question
 from celeriac.services.ports import RunContext
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
@@ -34,7 +33,7 @@ async def test_a_relative_path_is_resolved_where_the_call_was_made(tmp_path: Pat
         spec=spec,
         agent_name="writer",
         context=cast(RunContext, Approving()),
-        calls=cast(Calls, nothing),
+        calls=cast(MessagesProxy, nothing),
         answers={},
         on_stop=lambda _: None,
     )

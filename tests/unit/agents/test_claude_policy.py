@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.claude.policy import Policy, Verdict, server_key
-from celeriac.domain.agent import ClaudeAgent, McpServer, Permission
+from celeriac.agents.claude.permissions import Policy, Verdict, server_key
+from celeriac.domain.agents import ClaudeAgent, McpServer, Permission
 
 pytestmark = pytest.mark.requirement("A12")
 

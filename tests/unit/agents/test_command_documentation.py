@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 
 from celeriac.agents.child import protocol
-from celeriac.agents.child.log_relay import MAX_LOG_CHARACTERS
+from celeriac.agents.child.run import MAX_LOG_CHARACTERS
 from tests.support.programs import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "command-agents.md").read_text()

@@ -2,8 +2,13 @@
 
 import pytest
 
-from celeriac.agents.gateway.events import MAX_EVENT_BYTES, Event, EventReader, EventTooLongError
-from celeriac.agents.gateway.thinking import InlineThinking
+from celeriac.agents.gateway.streams import (
+    MAX_EVENT_BYTES,
+    Event,
+    EventReader,
+    EventTooLongError,
+    InlineThinking,
+)
 from celeriac.agents.gateway.waiting import LONGEST_WAIT, wait_of
 
 NOW = 1_700_000_000.0

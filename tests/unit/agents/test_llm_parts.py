@@ -10,18 +10,17 @@ from pydantic_ai.models.openai import OpenAIChatModel
 
 from celeriac.adapters.memory import MemoryRunContext
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
-from celeriac.agents.llm.chat_models import ChatModels
-from celeriac.agents.llm.clients import Clients
-from celeriac.agents.llm.deltas import Deltas
+from celeriac.agents.llm.conversation import Deltas
 from celeriac.agents.llm.model_errors import translated
+from celeriac.agents.llm.models import ChatModels, Clients
+from celeriac.agents.llm.silence import SilenceLimits, Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
-from celeriac.agents.llm.watchdog import Patience, Watchdog
-from celeriac.agents.providers import Choice, Provider
+from celeriac.agents.models import ModelRef, Provider
 from celeriac.domain.errors import AgentMisconfiguredError, ModelCallLimitError, ProviderError
-from celeriac.domain.events import EventType
-from celeriac.domain.task import Limits
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.tasks import Limits
 
-CHOICE = Choice(Provider(name="test", base_url="http://127.0.0.1:9/v1"), "model")
+CHOICE = ModelRef(Provider(name="test", base_url="http://127.0.0.1:9/v1"), "model")
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_clipped_text_has_the_length_asked_for() -> None:
 
 @pytest.mark.anyio
 async def test_the_watchdog_rests_while_nothing_is_due() -> None:
-    watchdog = Watchdog(Patience(first=0.01, between=0.01), CHOICE)
+    watchdog = Watchdog(SilenceLimits(first=0.01, between=0.01), CHOICE)
 
     async with watchdog.watching():
         watchdog.asked()
@@ -91,7 +90,7 @@ async def test_the_watchdog_rests_while_nothing_is_due() -> None:
 
 @pytest.mark.anyio
 async def test_the_watchdog_bites_once_and_heeds_nothing_afterwards() -> None:
-    watchdog = Watchdog(Patience(first=0.01, between=60), CHOICE)
+    watchdog = Watchdog(SilenceLimits(first=0.01, between=60), CHOICE)
 
     async def ask_a_silent_model() -> None:
         async with watchdog.watching():
@@ -108,7 +107,7 @@ async def test_the_watchdog_bites_once_and_heeds_nothing_afterwards() -> None:
 
 @pytest.mark.anyio
 async def test_timeouts_of_others_pass_the_watchdog() -> None:
-    watchdog = Watchdog(Patience(), CHOICE)
+    watchdog = Watchdog(SilenceLimits(), CHOICE)
 
     with pytest.raises(TimeoutError):
         async with watchdog.watching():
@@ -116,10 +115,10 @@ async def test_timeouts_of_others_pass_the_watchdog() -> None:
 
 
 def test_patience_ends_before_the_soft_limit() -> None:
-    patience = Patience(first=300, between=60)
+    patience = SilenceLimits(first=300, between=60)
 
     assert patience.within(Limits(soft_seconds=540, hard_seconds=600)) == patience
-    assert patience.within(Limits(soft_seconds=10, hard_seconds=20)) == Patience(8, 8)
+    assert patience.within(Limits(soft_seconds=10, hard_seconds=20)) == SilenceLimits(8, 8)
 
 
 def test_too_many_model_calls_are_final_and_name_the_field() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.python.callables import find_function
-from celeriac.agents.python.loaded import LoadedModules
+from celeriac.agents.python.functions import LoadedModules, find_function
 from celeriac.domain.errors import AgentMisconfiguredError
 
 ONE = "async def one():\n    return 1\n"

@@ -13,15 +13,19 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from celeriac.agents.mcp.contents import text_of
-from celeriac.agents.mcp.offers import model_name
-from celeriac.agents.mcp.results import MAX_RESULT_CHARACTERS, clean, readable, told
+from celeriac.agents.mcp.results import (
+    MAX_RESULT_CHARACTERS,
+    error_text,
+    sanitize_json,
+    sanitize_text,
+    text_of,
+)
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
-from celeriac.agents.mcp.steps import Steps
-from celeriac.domain.agent import McpServer
+from celeriac.agents.mcp.toolset import CallKeys, model_name
+from celeriac.domain.agents import McpServer
 from celeriac.domain.errors import ConfigurationError
-from celeriac.kit.addresses import OutboundGuard
-from celeriac.kit.jsontypes import storable
+from celeriac.kit.json_types import storable
+from celeriac.kit.outbound import OutboundGuard
 from tests.support.confined import confined
 
 
@@ -46,7 +50,7 @@ def test_names_that_become_alike_stay_apart() -> None:
 
 
 def test_equal_calls_are_counted_and_others_are_told_apart() -> None:
-    steps = Steps()
+    steps = CallKeys()
     first = steps.next("crm.find", {"a": 1, "b": {"c": [1, {"d": 2, "e": 3}]}})
     again = steps.next("crm.find", {"b": {"c": [1, {"e": 3, "d": 2}]}, "a": 1})
     other = steps.next("crm.find", {"a": 2})
@@ -59,10 +63,10 @@ def test_equal_calls_are_counted_and_others_are_told_apart() -> None:
 
 
 def test_counting_goes_on_from_an_earlier_attempt() -> None:
-    steps = Steps()
+    steps = CallKeys()
     steps.next("crm.find", {})
 
-    assert Steps(steps.counts).next("crm.find", {}).endswith(":2")
+    assert CallKeys(steps.counts).next("crm.find", {}).endswith(":2")
 
 
 def test_all_kinds_of_content_become_text() -> None:
@@ -90,8 +94,8 @@ def test_structured_content_stands_for_a_missing_text() -> None:
 
 
 def test_texts_are_cut_and_lose_what_terminals_obey() -> None:
-    assert readable("a\tb\r\nc\x1b[2Jd\x9be\x00\ud800") == "a\tb\r\nc�[2Jd�e�?"
-    cut = readable("x" * (MAX_RESULT_CHARACTERS + 5))
+    assert sanitize_text("a\tb\r\nc\x1b[2Jd\x9be\x00\ud800") == "a\tb\r\nc�[2Jd�e�?"
+    cut = sanitize_text("x" * (MAX_RESULT_CHARACTERS + 5))
     assert cut.endswith("x\n[cut off: the result is longer than this]")
 
 
@@ -104,12 +108,12 @@ def test_texts_are_cut_and_lose_what_terminals_obey() -> None:
     ],
 )
 def test_cleaned_values_can_be_stored(value: object) -> None:
-    assert "\\u0000" not in storable(clean(value))
+    assert "\\u0000" not in storable(sanitize_json(value))
 
 
 def test_errors_are_told_in_a_line() -> None:
-    assert told(ValueError("one\n  two.")) == "one two"
-    assert told(TimeoutError()) == "TimeoutError"
+    assert error_text(ValueError("one\n  two.")) == "one two"
+    assert error_text(TimeoutError()) == "TimeoutError"
 
 
 def test_programs_see_what_is_named_and_what_programs_need() -> None:

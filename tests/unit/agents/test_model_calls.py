@@ -8,10 +8,10 @@ import pytest
 
 from celeriac.agents.child.model_calls import ModelCalls
 from celeriac.agents.child.protocol import AdmitMessage, ReleaseMessage, UsageMessage
-from celeriac.agents.pricing import Tokens
+from celeriac.agents.models import Tokens
 from celeriac.domain.errors import BudgetSpentError
-from celeriac.domain.events import EventType
-from celeriac.domain.usage import Clip, PlannedCall, Ticket
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.usage import CallEstimate, Clip, Reservation
 from tests.support.run_context import RecordingContext
 
 pytestmark = pytest.mark.anyio
@@ -22,8 +22,8 @@ ADMIT = AdmitMessage(id="1", provider="test", model="m", input_tokens=100, outpu
 class Ticketing(RecordingContext):
     """Gives a ticket for each call."""
 
-    async def admit(self, call: PlannedCall) -> Ticket | None:
-        return await super().admit(call) or Ticket(uuid4())
+    async def admit(self, call: CallEstimate) -> Reservation | None:
+        return await super().admit(call) or Reservation(uuid4())
 
 
 def price(provider: str, model: str, tokens: Tokens) -> Decimal | None:

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.pricing import Price, Prices, Tokens, price_by_name
-from celeriac.agents.providers import Choice, Provider, Providers
+from celeriac.agents.models import (
+    ModelRef,
+    Price,
+    Prices,
+    Provider,
+    Providers,
+    Tokens,
+    price_by_name,
+)
 from celeriac.domain.errors import ConfigurationError
 
 OPENAI = Provider(name="openai", base_url="https://api.openai.com/v1")
@@ -23,7 +30,7 @@ def prices(tmp_path: Path, text: str) -> Prices:
 
 @pytest.mark.requirement("E5")
 def test_a_known_model_has_its_published_price() -> None:
-    cost = Prices().cost(Choice(OPENAI, "gpt-4o-mini"), MILLION)
+    cost = Prices().cost(ModelRef(OPENAI, "gpt-4o-mini"), MILLION)
 
     assert cost == Decimal("0.75"), "$0.15 in and $0.60 out per million tokens"
 
@@ -37,11 +44,11 @@ def test_a_known_model_has_its_published_price() -> None:
     ],
 )
 def test_an_unknown_price_is_none(provider: Provider, model: str) -> None:
-    assert Prices().cost(Choice(provider, model), MILLION) is None
+    assert Prices().cost(ModelRef(provider, model), MILLION) is None
 
 
 def test_the_local_model_is_free() -> None:
-    assert Prices().cost(Choice(LOCAL, "smollm2"), MILLION) == 0
+    assert Prices().cost(ModelRef(LOCAL, "smollm2"), MILLION) == 0
 
 
 def test_own_prices_come_first(tmp_path: Path) -> None:
@@ -52,8 +59,8 @@ def test_own_prices_come_first(tmp_path: Path) -> None:
     )
 
     tokens = Tokens(input=1_000_000, output=100_000, cached=600_000)
-    assert table.cost(Choice(OPENAI, "gpt-4o-mini"), tokens) == Decimal("0.146")
-    assert table.cost(Choice(LOCAL, "smollm2"), tokens) == Decimal("0.55")
+    assert table.cost(ModelRef(OPENAI, "gpt-4o-mini"), tokens) == Decimal("0.146")
+    assert table.cost(ModelRef(LOCAL, "smollm2"), tokens) == Decimal("0.55")
 
 
 def test_the_file_has_a_version_and_beginnings_of_names(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from celeriac.agents.providers import Provider, Providers
+from celeriac.agents.models import Provider, Providers
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
 
 OPENAI = "https://api.openai.com/v1"

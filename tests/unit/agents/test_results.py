@@ -12,10 +12,9 @@ from uuid import UUID
 import pytest
 
 from celeriac.agents import base
-from celeriac.agents.base import violations_of
-from celeriac.agents.results import MAX_RESULT_BYTES, encode_result
+from celeriac.agents.base import MAX_RESULT_BYTES, encode_result, violations_of
 from celeriac.domain.errors import PermanentError
-from celeriac.domain.schema import validation
+from celeriac.domain.schemas import validation
 from tests.support.agent_functions import Lead
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from celeriac.api.auth import BadKeys
+from celeriac.api.core.auth import BadKeys
 from celeriac.domain.errors import TooManyRequestsError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from celeriac import wire
-from celeriac.api.app import describe
-from celeriac.kit.jsontypes import dumps
+from celeriac.api.core.app import describe
+from celeriac.kit.json_types import dumps
 from celeriac.wire import examples
 
 SCHEMA = describe()

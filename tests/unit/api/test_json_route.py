@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from celeriac.api.json_route import MAX_VALUES, parse
+from celeriac.api.core.requests import MAX_VALUES, parse
 from celeriac.domain.errors import InvalidInputError, MalformedJsonError, TooLargeError
-from celeriac.kit.jsontypes import MAX_DEPTH
+from celeriac.kit.json_types import MAX_DEPTH
 
 
 def _nested(levels: int) -> bytes:

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from celeriac.api.problems import INTERNAL_ERROR, METHOD_NOT_ALLOWED, status_of
+from celeriac.api.core.problems import INTERNAL_ERROR, METHOD_NOT_ALLOWED, status_of
 from celeriac.domain import errors
-from celeriac.domain.celery_states import SIMPLE, celery_state
 from celeriac.domain.errors import CeleriacError
-from celeriac.domain.states import Status
+from celeriac.domain.executions.states import SIMPLE, Status, celery_state
 
 _PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from celeriac.api.faults import faults
-from celeriac.domain.agent import AgentSpec
-from celeriac.domain.task import TaskSpec
+from celeriac.api.core.problems import faults
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.tasks import TaskSpec
 from celeriac.wire import ExecutionSummary
 
 

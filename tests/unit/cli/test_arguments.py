@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from celeriac.cli.arguments import include_arguments, worker_arguments
-from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.core.arguments import include_arguments, worker_arguments
+from celeriac.cli.core.output import UsageProblemError
 
 QUEUES = ("task_execution", "default")
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.cli.batches import is_batch, items_of
-from celeriac.cli.exits import UsageProblemError
-from celeriac.cli.run import unserved
+from celeriac.cli.core.output import UsageProblemError
+from celeriac.cli.run import is_batch, items_of, unserved
 from celeriac.wire import CeleryHealth, Worker
 from celeriac.wire.examples import CELERY_HEALTH
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import typer
 
-from celeriac.cli.exits import ExitCode
+from celeriac.cli.core.output import ExitCode
 from celeriac.cli.main import build_app, main
 
 _HEAVY = ("celery", "fastapi", "httpx", "openai", "psycopg", "pydantic", "sqlalchemy")

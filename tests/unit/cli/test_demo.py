@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.cli.core.output import CommandError
 from celeriac.cli.demo.plan import read_plan
 from celeriac.cli.demo.work import Proof, prove
-from celeriac.cli.exits import CommandError
-from celeriac.domain.events import EventType
+from celeriac.domain.executions.events import EventType
 from celeriac.wire import Event
 
 C, Q, S, L, R, D = (

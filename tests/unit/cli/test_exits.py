@@ -2,8 +2,8 @@
 
 import pytest
 
-from celeriac.cli.exits import CommandError, ExitCode, exit_code_of, report_of
-from celeriac.cli.session import told_by_server
+from celeriac.cli.core.context import server_errors
+from celeriac.cli.core.output import CommandError, ExitCode, exit_code_of, report_of
 from celeriac.client import ClientError, UnreachableError, WaitTimeoutError
 from celeriac.domain import errors
 from celeriac.embedded.errors import StopRequestedError
@@ -44,13 +44,13 @@ def test_exit_codes_of_our_own_errors(error: errors.CeleriacError, code: ExitCod
     ],
 )
 def test_exit_codes_of_what_the_server_says(status: int, code: ExitCode) -> None:
-    assert told_by_server(ClientError("x", code="y", status=status)).exit_code is code
+    assert server_errors(ClientError("x", code="y", status=status)).exit_code is code
 
 
 def test_a_server_that_is_away_is_unavailable_and_a_wait_that_is_over_failed() -> None:
-    away = told_by_server(UnreachableError("http://h", OSError("refused")))
+    away = server_errors(UnreachableError("http://h", OSError("refused")))
     assert away.exit_code is ExitCode.UNAVAILABLE
-    assert told_by_server(WaitTimeoutError("id", 5)).exit_code is ExitCode.FAILED
+    assert server_errors(WaitTimeoutError("id", 5)).exit_code is ExitCode.FAILED
 
 
 def test_an_error_is_one_line_with_its_code_and_a_cure() -> None:
@@ -68,7 +68,7 @@ def test_the_fields_that_are_wrong_are_listed() -> None:
             ProblemField(field="spec.b", message="must be a number"),
         ],
     )
-    assert list(report_of(told_by_server(error)).lines()) == [
+    assert list(report_of(server_errors(error)).lines()) == [
         "error: 2 fields are wrong. [invalid_input]",
         "       spec.a: is missing",
         "       spec.b: must be a number",
@@ -76,5 +76,5 @@ def test_the_fields_that_are_wrong_are_listed() -> None:
 
 
 def test_known_problems_get_a_cure() -> None:
-    told = told_by_server(ClientError("Switched off.", code="task_inactive", status=409))
+    told = server_errors(ClientError("Switched off.", code="task_inactive", status=409))
     assert list(report_of(told).lines())[1].strip().startswith("`celeriac tasks activate")

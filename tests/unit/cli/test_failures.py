@@ -6,7 +6,7 @@ from celeriac.cli.failures import failure_text, own_frames
 
 _TRACEBACK = """\
 Traceback (most recent call last):
-  File "/usr/lib/python3/site-packages/celeriac/services/attempt.py", line 90, in run
+  File "/usr/lib/python3/site-packages/celeriac/services/executions/attempt.py", line 90, in run
     await runner.run()
     ^^^^^^^^^^^^^^^^^^
   File "/usr/lib/python3/site-packages/celeriac/agents/python/runner.py", line 12, in run

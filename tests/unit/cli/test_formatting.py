@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from celeriac.cli import formatting
+from celeriac.cli.core import output
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from celeriac.cli import formatting
     ],
 )
 def test_durations(seconds: float | None, words: str) -> None:
-    assert formatting.duration(seconds) == words
+    assert output.duration(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_durations(seconds: float | None, words: str) -> None:
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (20 * 1024**3, "20.0 GiB")],
 )
 def test_sizes(count: int, words: str) -> None:
-    assert formatting.size(count) == words
+    assert output.size(count) == words
 
 
 @pytest.mark.parametrize(
@@ -37,36 +37,36 @@ def test_sizes(count: int, words: str) -> None:
     [("0E-9", "$0.00"), ("12.500000000", "$12.50"), ("0.0021", "$0.0021"), ("0.6", "$0.60")],
 )
 def test_money_keeps_the_digits_of_cheap_calls(dollars: str, words: str) -> None:
-    assert formatting.money(Decimal(dollars)) == words
+    assert output.money(Decimal(dollars)) == words
 
 
 def test_texts_are_cut_to_one_line() -> None:
-    assert formatting.short("one\ntwo  three", 50) == "one two three"
-    assert formatting.short("abcdef", 4) == "abc…"
+    assert output.short("one\ntwo  three", 50) == "one two three"
+    assert output.short("abcdef", 4) == "abc…"
 
 
 def test_tokens() -> None:
-    assert formatting.tokens(0, 0) == "-"
-    assert formatting.tokens(1200, 5) == "1,200 → 5"
+    assert output.tokens(0, 0) == "-"
+    assert output.tokens(1200, 5) == "1,200 → 5"
 
 
 def test_times_are_shown_in_the_readers_zone() -> None:
     at = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
-    assert formatting.moment(at) == f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-    assert formatting.clock(at).endswith(":00.123")
-    assert formatting.moment(None) == "-"
+    assert output.moment(at) == f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+    assert output.clock(at).endswith(":00.123")
+    assert output.moment(None) == "-"
 
 
 def test_strings_stay_plain_and_everything_else_is_json() -> None:
-    assert formatting.plain("grüß") == "grüß"
-    assert formatting.plain({"ö": [1]}) == '{\n  "ö": [\n    1\n  ]\n}'
+    assert output.plain("grüß") == "grüß"
+    assert output.plain({"ö": [1]}) == '{\n  "ö": [\n    1\n  ]\n}'
 
 
 @pytest.mark.parametrize("bad", ["\x1b", "\x07", "\x9b", "\r", "\u202e", "\u2066"])
 def test_nothing_that_commands_a_terminal_gets_through(bad: str) -> None:
-    assert formatting.printable(f"a{bad}b\n\tc") == "a\N{REPLACEMENT CHARACTER}b\n\tc"
+    assert output.printable(f"a{bad}b\n\tc") == "a\N{REPLACEMENT CHARACTER}b\n\tc"
 
 
 def test_ordinary_text_of_any_language_gets_through() -> None:
     text = "naïve 日本語 שלום 👩‍🔬"
-    assert formatting.printable(text) == text
+    assert output.printable(text) == text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.cli.exits import ExitCode
+from celeriac.cli.core.output import ExitCode
 from celeriac.cli.main import main
 
 

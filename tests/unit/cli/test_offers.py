@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.python import functions
-from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.core.output import UsageProblemError
 from celeriac.cli.offers import hint_for, offers_of, unlisted
 
 OFFERED = '''\

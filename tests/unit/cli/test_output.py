@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from celeriac.cli.output import Output, fitted
+from celeriac.cli.core.output import Output, fitted
 
 ID = "01a21573-c050-7000-a89e-d3a9dd42c929"
 COLUMNS = ("ID", "TASK", "STATUS", "ATTEMPT", "CREATED", "TOKENS", "ERROR")

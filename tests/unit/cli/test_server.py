@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.cli.exits import CommandError, ExitCode
+from celeriac.cli.core.output import CommandError, ExitCode
 from celeriac.cli.server import Server, find_server, key_file
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
-from celeriac.embedded.home import Home, write_private
-from celeriac.embedded.lock import HomeLock
-from celeriac.kit.process import identify
+from celeriac.embedded.home import Home, HomeLock, write_private
+from celeriac.kit.processes import identify
 
 URL = "http://127.0.0.1:8321"
 

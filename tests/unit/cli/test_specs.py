@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.cli.exits import UsageProblemError
-from celeriac.cli.specs import assign, begin_spec, json_argument, put, text_argument
+from celeriac.cli.core.arguments import assign, begin_spec, json_argument, put, text_argument
+from celeriac.cli.core.output import UsageProblemError
 
 
 def test_fields_are_set_by_their_path() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from celeriac.cli.exits import UsageProblemError
+from celeriac.cli.core.output import UsageProblemError
 from celeriac.cli.tool_servers import put_servers
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.cli.exits import UsageProblemError
-from celeriac.cli.variables import gather, parse_pair
+from celeriac.cli.core.arguments import gather, parse_pair
+from celeriac.cli.core.output import UsageProblemError
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,11 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from celeriac.cli.follow.describe import describe
 from celeriac.cli.follow.following import event_line
-from celeriac.cli.follow.screen import render
-from celeriac.cli.follow.view import KEPT_EVENTS, View
+from celeriac.cli.follow.view import KEPT_EVENTS, View, describe, render
 from celeriac.client import Delta
-from celeriac.domain.events import EventType
-from celeriac.domain.states import Status
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import Status
 from celeriac.wire import Event
 
 BEGIN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from celeriac.cli.exits import UsageProblemError
-from celeriac.cli.wishes import wishes
-from celeriac.client.wishes import wished
-from celeriac.domain.budget import Budget, OnBudget
+from celeriac.cli.core.arguments import wishes
+from celeriac.cli.core.output import UsageProblemError
+from celeriac.client.executions import options_body
+from celeriac.domain.budget_kinds import OnBudget
+from celeriac.domain.budgets import Budget
 
 NOTHING: dict[str, Any] = {
     "priority": None, "queue": None, "session": None, "fork": False, "cost": None,
@@ -16,7 +17,7 @@ NOTHING: dict[str, Any] = {
 
 
 def test_what_is_not_wished_for_is_not_sent() -> None:
-    assert wished(wishes(**NOTHING)) == {}
+    assert options_body(wishes(**NOTHING)) == {}
 
 
 def test_everything_that_is_wished_for_is_sent() -> None:
@@ -24,7 +25,7 @@ def test_everything_that_is_wished_for_is_sent() -> None:
         "priority": "high", "session": "0199", "fork": True, "cost": 0.1, "tokens": 9, "ask": True,
         "record": True,
     }  # fmt: skip
-    assert wished(wishes(**given)) == {
+    assert options_body(wishes(**given)) == {
         "priority": "high", "session_id": "0199", "fork_session": True, "record": True,
         "budget": {"max_cost": "0.1", "max_tokens": 9, "on_budget": "ask"},
     }  # fmt: skip
@@ -32,7 +33,7 @@ def test_everything_that_is_wished_for_is_sent() -> None:
 
 def test_a_budget_may_be_given_as_such() -> None:
     budget = Budget(max_tokens=5, on_budget=OnBudget.ASK)
-    assert wished({"budget": budget}) == {"budget": {"max_tokens": 5, "on_budget": "ask"}}
+    assert options_body({"budget": budget}) == {"budget": {"max_tokens": 5, "on_budget": "ask"}}
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import pytest
 from celeriac.cli.server import find_server, key_file
 from celeriac.client import Client, ClientError
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
-from celeriac.embedded.home import Home, write_private
-from celeriac.embedded.lock import HomeLock
-from celeriac.kit.process import identify
+from celeriac.embedded.home import Home, HomeLock, write_private
+from celeriac.kit.processes import identify
 
 URL = "http://127.0.0.1:45678"
 

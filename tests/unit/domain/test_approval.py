@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from celeriac.domain.answering import MAX_NOTE, check_answer
-from celeriac.domain.approval import Answer, Question, QuestionKind
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import MAX_NOTE, Answer, Question, check_answer
 from celeriac.domain.errors import (
     AnswerInvalidError,
     InvalidInputError,

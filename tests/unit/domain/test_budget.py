@@ -7,15 +7,17 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from celeriac.domain.agent import LlmAgent
-from celeriac.domain.approval import Answer, QuestionKind
-from celeriac.domain.budget import Budget, BudgetScope, OnBudget, Standing
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.approval_states import QuestionKind
+from celeriac.domain.approvals import Answer
+from celeriac.domain.budget_kinds import BudgetScope, OnBudget
+from celeriac.domain.budgets import Budget, BudgetState
 from celeriac.domain.errors import BudgetSpentError
-from celeriac.domain.task import Limits
-from celeriac.services.budget_words import extension_of, question_about, spent_error
+from celeriac.domain.tasks import Limits
+from celeriac.services.budgets.manage import extension_of, question_about, spent_error
 from celeriac.services.ports import Job
 
-STANDING = Standing(
+STANDING = BudgetState(
     budget_id=UUID(int=1),
     scope=BudgetScope.TASK,
     subject_id=UUID(int=2),

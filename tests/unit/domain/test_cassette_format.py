@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeriac.domain.cassette import (
+from celeriac.domain.cassettes import (
     MAX_BYTES,
     Cassette,
     Header,
@@ -21,7 +21,7 @@ from celeriac.domain.cassette import (
     read_body,
     write_body,
 )
-from celeriac.domain.cassette import format as cassette_format
+from celeriac.domain.cassettes import format as cassette_format
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
 from tests.support.cassettes import cassette, recorded
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from celeriac.domain.agent import CommandAgent
+from celeriac.domain.agents import CommandAgent
 
 
 def test_a_command_is_a_name_never_a_path() -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.domain.forms import FormFaultError, form_fields, form_value
+from celeriac.domain.schemas.forms import FormFaultError, form_fields, form_value
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -8,12 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeriac.domain.errors import (
-    TemplateInvalidError,
-    TemplateRenderError,
-    UnavailableError,
-)
-from celeriac.domain.prompt import (
+from celeriac.domain.errors import TemplateInvalidError, TemplateRenderError, UnavailableError
+from celeriac.domain.prompts import (
     MAX_LOOP_ROUNDS,
     MAX_RENDERED_CHARACTERS,
     Budget,

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from celeriac.domain.agent import OnExpiry
-from celeriac.domain.approval import Approval, ApprovalStatus, QuestionKind
-from celeriac.domain.events import Event, EventType
-from celeriac.domain.execution import Execution, TriggerType
-from celeriac.domain.options import NO_OPTIONS
-from celeriac.domain.report import html, markdown
-from celeriac.domain.states import Status
+from celeriac.domain.agents import OnExpiry
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import Approval
+from celeriac.domain.executions.events import Event, EventType
+from celeriac.domain.executions.model import NO_OPTIONS, Execution, TriggerType
+from celeriac.domain.executions.states import Status
+from celeriac.domain.reports import html, markdown
 
 _AT = datetime(2026, 11, 22, 3, 4, 5, 678900, UTC)
 _ID = UUID(int=7)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeriac.domain.retry import GiveUp, RetryAfter, RetryPolicy, backoff, decide
+from celeriac.domain.tasks import GiveUp, RetryAfter, RetryPolicy, backoff, decide
 
 DAY = 86_400.0
 policies = st.builds(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from celeriac.domain.errors import SchemaInvalidError, VariablesInvalidError
-from celeriac.domain.schema import (
+from celeriac.domain.schemas import (
     MAX_SCHEMA_BYTES,
     check_schema,
     check_variables,
@@ -15,8 +15,8 @@ from celeriac.domain.schema import (
     unfolded,
     violations,
 )
-from celeriac.domain.schema.pattern import compiled_size
-from celeriac.kit.jsontypes import dumps
+from celeriac.domain.schemas.pattern import compiled_size
+from celeriac.kit.json_types import dumps
 
 LEAD = {
     "type": "object",

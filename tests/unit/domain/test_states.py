@@ -2,7 +2,14 @@
 
 import pytest
 
-from celeriac.domain.states import LIVE, TERMINAL, TRANSITIONS, Status, Transition, allowed
+from celeriac.domain.executions.states import (
+    LIVE,
+    TERMINAL,
+    TRANSITIONS,
+    Status,
+    Transition,
+    allowed,
+)
 
 pytestmark = pytest.mark.requirement("A4")
 

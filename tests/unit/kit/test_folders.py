@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeriac.kit.folders import Folder
-from celeriac.kit.removal import remove_if_empty, remove_tree
+from celeriac.kit.files import Folder, remove_if_empty, remove_tree
 
 SECRET = b"not for you"
 
@@ -182,7 +181,7 @@ def test_names_that_are_no_text_and_what_is_too_deep_are_passed_over(base: Path)
 def test_of_a_huge_directory_the_first_are_shown(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celeriac.kit.folders._MOST_IN_ONE", 3)
+    monkeypatch.setattr("celeriac.kit.files._MOST_IN_ONE", 3)
     for number in range(10):
         (base / "inner" / str(number)).touch()
     found = Folder(base, "inner").files(limit=100)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.kit.json_bounds import has_more_values_than, long_integers
+from celeriac.kit.json_types import has_more_values_than, long_integers
 
 _PIECE = 64 * 1024
 

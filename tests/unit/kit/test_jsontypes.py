@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeriac.kit.jsontypes import MAX_DEPTH, checked, storable
+from celeriac.kit.json_types import MAX_DEPTH, checked, storable
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text()

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from celeriac.kit.loop import LeftBehindError, LoopEndedError, LoopThread
+from celeriac.kit.loop import AbandonedError, LoopEndedError, LoopThread
 from celeriac.kit.threads import FILES, PROCESSES
 from tests.support.scarcity import LACKS
 from tests.support.waiting import wait_until
@@ -69,7 +69,7 @@ def test_one_that_ignores_its_cancellation_is_left_behind(loop: LoopThread) -> N
     running = loop.start(stubborn())
     assert started.wait(5), "the coroutine must have begun"
     running.cancel(0.05)
-    with pytest.raises(LeftBehindError):
+    with pytest.raises(AbandonedError):
         running.result()
     release.set()
 

@@ -4,8 +4,7 @@ from ipaddress import ip_address
 import httpx2
 import pytest
 
-from celeriac.kit.addresses import OutboundGuard, is_public
-from celeriac.kit.outbound import OutboundRefusedError, guarded_client
+from celeriac.kit.outbound import OutboundGuard, OutboundRefusedError, guarded_client, is_public
 
 NOWHERE_ELSE = OutboundGuard()
 

@@ -13,9 +13,9 @@ from contextvars import ContextVar
 
 import pytest
 
-from celeriac.kit.loop import EventLoop, LeftBehindError, LoopEndedError
+from celeriac.kit.loop import AbandonedError, EventLoop, LoopEndedError
 from celeriac.kit.own_loops import OwnLoops
-from celeriac.kit.process import identify, still_running
+from celeriac.kit.processes import identify, still_running
 from tests.support.scarcity import LACKS
 from tests.support.waiting import wait_until
 
@@ -173,7 +173,7 @@ def test_busy_code_that_was_given_up_is_interrupted(loops: OwnLoops) -> None:
     running = loops.start(spin())
     assert begun.wait(10)
     running.cancel(0.05)
-    with pytest.raises(LeftBehindError):
+    with pytest.raises(AbandonedError):
         running.result()
     assert interrupted.wait(10), "it would keep the processor busy for ever"
 

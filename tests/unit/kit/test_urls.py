@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from celeriac.kit.urls import psycopg_url
+from celeriac.kit.outbound import psycopg_url
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from mcp import Client as McpClient
 
 from celeriac.client import Client, ClientError
-from celeriac.mcp_server.access import OneKey, bearer_key, told
+from celeriac.mcp_server.access import OneKey, as_tool_error, bearer_key
 from celeriac.mcp_server.server import build_server
 from celeriac.wire import ProblemField
 from tests.support.programs import REPOSITORY
@@ -31,7 +31,7 @@ def test_an_error_is_told_with_its_fields_and_its_cure() -> None:
     fields = [ProblemField(field="variables.text", message="is missing")]
     error = ClientError("The variables don't fit.", code="variables_invalid", fields=fields)
 
-    assert told(error).splitlines() == [
+    assert as_tool_error(error).splitlines() == [
         "The variables don't fit. [variables_invalid]",
         "variables.text: is missing",
         "get_task shows the schema that the variables must fit.",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celeriac.domain.errors import LinkInvalidError
-from celeriac.services.approval_links import ApprovalLinks
+from celeriac.services.approvals.answer import ApprovalLinks
 
 LINKS = ApprovalLinks("a key of tests alone: 0123456789abcdef")
 SOON = datetime.now(UTC) + timedelta(days=1)

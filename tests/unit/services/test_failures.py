@@ -14,10 +14,10 @@ from celeriac.domain.errors import (
     RetryableError,
     VariablesInvalidError,
 )
-from celeriac.domain.outcome import Failed, Retry
-from celeriac.domain.retry import RetryPolicy
-from celeriac.kit.jsontypes import storable
-from celeriac.services.failures import MAX_DETAILS, MAX_MESSAGE, describe, outcome_of
+from celeriac.domain.executions.model import Failed, Retry
+from celeriac.domain.tasks import RetryPolicy
+from celeriac.kit.json_types import storable
+from celeriac.services.executions.finish import MAX_DETAILS, MAX_MESSAGE, describe, outcome_for
 from tests.support import misuses
 
 
@@ -59,7 +59,7 @@ def test_code_and_retryability_are_those_of_its_class(
 def test_a_statement_that_is_too_slow_counts_as_a_retry(error: Exception, away: bool) -> None:
     raised = describe(error, attempt=1)
     assert raised.not_its_own is away
-    assert isinstance(outcome_of(raised, RetryPolicy(max_retries=1), retry_count=1), Failed)
+    assert isinstance(outcome_for(raised, RetryPolicy(max_retries=1), retry_count=1), Failed)
 
 
 def test_a_rate_limit_is_copied_with_plain_values() -> None:
@@ -76,7 +76,7 @@ def test_a_rate_limit_is_copied_with_plain_values() -> None:
     assert (found.message, found.retry_after) == ("slow down", None)
     assert (found.provider, found.model) == ("shop", None)
     wait = describe(ProviderRateLimitedError("slow", retry_after=300), attempt=1)
-    outcome = outcome_of(wait, RetryPolicy(), retry_count=0)
+    outcome = outcome_for(wait, RetryPolicy(), retry_count=0)
     assert isinstance(outcome, Retry)
     assert outcome.delay >= 300
 
@@ -110,7 +110,7 @@ def test_no_error_keeps_us_from_describing_it(how: str) -> None:
     assert storable(raised.failure.details)
     assert raised.failure.message
     assert raised.failure.details["traceback"]
-    assert isinstance(outcome_of(raised, RetryPolicy(max_retries=0), retry_count=0), Failed)
+    assert isinstance(outcome_for(raised, RetryPolicy(max_retries=0), retry_count=0), Failed)
 
 
 def test_secrets_in_what_agents_raise_are_masked_as_in_logs() -> None:

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from celeriac.domain.errors import ProviderRateLimitedError
-from celeriac.domain.rate import Refused
-from celeriac.services.provider_limits import ProviderLimits
+from celeriac.domain.usage import RateDenied
+from celeriac.services.budgets.admission import ProviderLimits
 
 _THREADS = 8
 _EACH = 150
@@ -35,7 +35,7 @@ def test_no_ban_is_lost_to_another(limits: ProviderLimits) -> None:
             error: Any = ProviderRateLimitedError("slow down")
             error.provider, error.model = "p", f"{thread}-{number}"
             error.retry_after = 60.0
-            limits.sent_away(uuid4(), error)
+            limits.on_rate_limited(uuid4(), error)
 
     threads = [threading.Thread(target=send_away, args=(each,)) for each in range(_THREADS)]
     try:
@@ -49,6 +49,6 @@ def test_no_ban_is_lost_to_another(limits: ProviderLimits) -> None:
         name
         for thread in range(_THREADS)
         for number in range(_EACH)
-        if not isinstance(limits._banned(name := f"p/{thread}-{number}"), Refused)
+        if not isinstance(limits._banned(name := f"p/{thread}-{number}"), RateDenied)
     ]
     assert free == []

@@ -4,8 +4,8 @@ import asyncio
 import threading
 import time
 
-from celeriac.domain.task import Limits
-from celeriac.services.time_limits import TimeLimits
+from celeriac.domain.tasks import Limits
+from celeriac.services.executions.time_limits import TimeLimits
 from tests.support.waiting import wait_until
 
 SHORT = Limits(soft_seconds=0.3, hard_seconds=0.5)

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import psutil
 
-from celeriac.services.active import ActiveAttempts
-from celeriac.worker.process import Closing, WorkerProcess
+from celeriac.services.executions.attempt import AttemptRegistry
+from celeriac.worker.process import ShutdownState, WorkerProcess
 
 TICKS = 25
 
@@ -38,9 +38,9 @@ def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
     process: Any = WorkerProcess.__new__(WorkerProcess)
     process._ended = threading.Event()
     heartbeat = Away(process._ended)
-    process._machinery = SimpleNamespace(heartbeat=heartbeat, active=ActiveAttempts())
+    process._machinery = SimpleNamespace(heartbeat=heartbeat, active=AttemptRegistry())
     process._settings = SimpleNamespace(worker=SimpleNamespace(heartbeat_seconds=3600.0))
-    process._closing = Closing()
+    process._closing = ShutdownState()
     names = SimpleNamespace(queues=(), unknown_tasks=())
     process._consumer = SimpleNamespace(names=lambda: names, dropped_count=0, is_consuming=False)
     process._me = psutil.Process()

@@ -63,7 +63,7 @@ def _run(crew: Mapping[str, Any], channel: Channel, progress: Progress) -> Any:
 
 def _described(error: BaseException, start: Mapping[str, Any]) -> BaseException:
     if isinstance(error, MemoryError):
-        # The hard limit lies a little higher, to report with (`celeriac.kit.guard`).
+        # The hard limit lies a little higher, to report with (`celeriac.kit.child_bootstrap`).
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
         stop = CrewStopError(

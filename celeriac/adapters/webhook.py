@@ -1,0 +1,84 @@
+"""Notices to a webhook: signed, guarded, in the background."""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import httpx2
+import structlog
+
+from celeriac.kit.outbound import OutboundGuard, guarded_client
+from celeriac.services.approvals.notify import Notice
+from celeriac.version import __version__
+
+logger = structlog.get_logger(__name__)
+
+SIGNATURE = "Celeriac-Signature"
+DELIVERY = "Celeriac-Delivery"
+_SECONDS = 10.0
+_MAX_ANSWER_BYTES = 65_536
+
+
+def signature(secret: str, body: bytes, *, at: int) -> str:
+    """Return the signature header of a body that is sent at the Unix time `at`.
+
+    `t=<at>,v1=<HMAC-SHA256 over "<at>." and the body, hexadecimal>`: a receiver computes the same,
+    compares in constant time, and refuses what is minutes old.
+    """
+    signed = f"{at}.".encode() + body
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"
+
+
+class Webhook:
+    """Posts notices to one address, all of a batch at once, within ten seconds."""
+
+    def __init__(self, url: str, secret: str, guard: OutboundGuard) -> None:
+        """Post to `url`, signed with `secret`, where `guard` lets it go."""
+        self._url = url
+        self._secret = secret
+        self._guard = guard
+
+    def __call__(self, notices: Sequence[Notice]) -> list[UUID]:
+        """Send; return the questions whose notices were answered with 2xx."""
+        return asyncio.run(self._send_all(notices))
+
+    async def _send_all(self, notices: Sequence[Notice]) -> list[UUID]:
+        async with guarded_client(
+            self._guard,
+            timeout_seconds=_SECONDS,
+            max_bytes=_MAX_ANSWER_BYTES,
+            https_only=self._url.startswith("https:"),
+            headers={"user-agent": f"celeriac/{__version__}"},
+        ) as client:
+            taken = await asyncio.gather(*(self._send(client, notice) for notice in notices))
+        return [notice.approval_id for notice, was in zip(notices, taken, strict=True) if was]
+
+    async def _send(self, client: httpx2.AsyncClient, notice: Notice) -> bool:
+        body = notice.body.encode()
+        headers = {
+            "content-type": "application/json",
+            SIGNATURE: signature(self._secret, body, at=int(time.time())),
+            DELIVERY: str(notice.approval_id),
+        }
+        try:
+            async with asyncio.timeout(_SECONDS):
+                answer = await client.post(self._url, content=body, headers=headers)
+        except (httpx2.HTTPError, TimeoutError) as error:
+            # neither the address nor the body: both may hold secrets
+            logger.warning(
+                "approval.notice_failed",
+                approval_id=notice.approval_id,
+                error=f"{type(error).__name__}: {error}",
+            )
+            return False
+        if not answer.is_success:
+            logger.warning(
+                "approval.notice_refused",
+                approval_id=notice.approval_id,
+                status=answer.status_code,
+            )
+        return answer.is_success

@@ -1,0 +1,129 @@
+"""Where an attempt takes a conversation up: anew, after a wait, or from an earlier execution.
+
+Structured output: a task's JSON schema as Claude Code takes it, and its answer back.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from claude_agent_sdk import ResultMessage
+
+from celeriac.agents.base import clip, violations_of
+from celeriac.domain.agents import RunnerName
+from celeriac.domain.errors import OutputInvalidError, SessionUnavailableError
+from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.services.ports import Job
+
+GO_ON = "The work was interrupted from outside. Go on where you stopped."
+"""What is said to a conversation that a limit or a failing provider had stopped."""
+
+
+class ResumePoint(StrEnum):
+    """What the next attempt of the same execution does with the conversation."""
+
+    BEGIN = "begin"
+    """It is of no use: begin as if there had been no attempt."""
+    GO_ON = "go_on"
+    """It stopped between two steps: go on."""
+    OPEN_CALL = "open_call"
+    """A tool call waits in it for a person's answer: resume, and it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeState:
+    """How an attempt begins.
+
+    `resume` is the conversation to go on with, `prompt` what is said first (None: nothing, an open
+    call goes on by itself), `calls` are tool calls that are still open.
+    """
+
+    resume: str | None
+    prompt: str | None
+    forks: bool
+    calls: JsonObject
+
+
+def continuation_of(job: Job) -> ResumeState:
+    """Say how an attempt begins.
+
+    A later attempt of the same execution goes on where the earlier one was parked, and begins
+    anew after a failure. Raises SessionUnavailableError for the session of another kind of agent.
+    """
+    session = job.session
+    if session is None:
+        return ResumeState(None, job.prompt, forks=False, calls={})
+    if session.runner != RunnerName.CLAUDE:
+        raise SessionUnavailableError(
+            f"The session {session.id} belongs to an agent of the kind {session.runner}; this "
+            "agent's sessions are of the kind claude."
+        )
+    state: dict[str, Any] = session.state if isinstance(session.state, dict) else {}
+    if state.get("execution_id") == str(job.execution_id) and session.external_id:
+        match state.get("next"):
+            case ResumePoint.OPEN_CALL:
+                return ResumeState(session.external_id, None, forks=False, calls=state["calls"])
+            case ResumePoint.GO_ON:
+                return ResumeState(session.external_id, GO_ON, forks=False, calls={})
+    if session.execution_id == job.execution_id:
+        return ResumeState(None, job.prompt, forks=False, calls={})
+    if session.external_id is None:
+        raise SessionUnavailableError(
+            f"The session {session.id} holds no conversation: its execution ended before the "
+            "agent said anything. Run the task without it."
+        )
+    return ResumeState(session.external_id, job.prompt, forks=job.forks, calls={})
+
+
+def state_of(job: Job, following: ResumePoint, calls: JsonObject) -> JsonObject:
+    """Return what a session stores for the next attempt."""
+    return {"execution_id": str(job.execution_id), "next": following.value, "calls": dict(calls)}
+
+
+_WRAPPER = "value"
+_DEFINITIONS = ("$defs", "definitions")
+_DIALECT = "$schema"
+_SHOWN = 2_000
+
+
+class StructuredOutput:
+    """What a run must return under a JSON schema.
+
+    Claude Code gives the schema to the model as a tool whose arguments are the answer, so its root
+    must be an object: other schemas are wrapped into one.
+    """
+
+    def __init__(self, schema: JsonObject) -> None:
+        self._schema = schema
+        self._wrapped = schema.get("type") != "object"
+
+    @property
+    def output_format(self) -> dict[str, JsonValue]:
+        """What the SDK is told."""
+        schema = {key: value for key, value in self._schema.items() if key != _DIALECT}
+        if self._wrapped:
+            definitions = {key: schema.pop(key) for key in _DEFINITIONS if key in schema}
+            schema = {
+                "type": "object",
+                "properties": {_WRAPPER: schema},
+                "required": [_WRAPPER],
+                "additionalProperties": False,
+                **definitions,
+            }
+        return {"type": "json_schema", "schema": schema}
+
+    async def value(self, result: ResultMessage) -> JsonValue:
+        """Return the answer; raises OutputInvalidError where it doesn't fit."""
+        answer = result.structured_output
+        if not isinstance(answer, dict) or (self._wrapped and _WRAPPER not in answer):
+            raise OutputInvalidError(
+                "The agent gave its answer as a text, not as the task's output schema asks.",
+                answer=clip(result.result or "", _SHOWN),
+            )
+        value = answer[_WRAPPER] if self._wrapped else answer
+        if faults := await violations_of(self._schema, value):
+            raise OutputInvalidError(
+                f"The answer doesn't fit the task's output schema: {'; '.join(faults)}.",
+                faults=faults,
+            )
+        return value

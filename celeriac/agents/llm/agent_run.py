@@ -1,0 +1,209 @@
+"""One attempt at an answer: the agent of the model library, and what its run comes to."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from typing import Any
+
+from pydantic_ai import (
+    Agent,
+    DeferredToolRequests,
+    DeferredToolResults,
+    UnexpectedModelBehavior,
+    UsageLimits,
+)
+from pydantic_ai import RunContext as AiContext
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    FinalResultEvent,
+    PartDeltaEvent,
+    PartEndEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+)
+from pydantic_ai.output import OutputSpec
+from pydantic_ai.run import AgentRunResult
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.usage import RunUsage
+
+from celeriac.agents.base import clip, final_result
+from celeriac.agents.gateway.server import listening
+from celeriac.agents.llm.approvals import parked, pending_of
+from celeriac.agents.llm.conversation import CheckpointModel, Conversation, Deltas, Kind
+from celeriac.agents.llm.metered_model import MAX_SHOWN_ANSWER, MeteredModel
+from celeriac.agents.llm.model_errors import translated
+from celeriac.agents.llm.silence import Watchdog
+from celeriac.agents.llm.structured import StructuredOutput
+from celeriac.agents.mcp.results import repaired
+from celeriac.agents.models import ModelRef
+from celeriac.domain.agents import LlmAgent
+from celeriac.domain.errors import OutputInvalidError, ProviderError
+from celeriac.domain.executions.model import Completed, Parked
+from celeriac.services.ports import Job
+
+TOOL_RETRIES = 3
+"""How often a model may call a tool that isn't there, or with arguments that can't be read."""
+
+_REPAIRS = 1
+"""How often a model is shown what was wrong with its answer before the attempt fails."""
+
+
+class AgentRun:
+    """One run of an agent, from its prompt, or from where another attempt left it."""
+
+    def __init__(
+        self,
+        spec: LlmAgent,
+        job: Job,
+        *,
+        choice: ModelRef,
+        model: CheckpointModel,
+        metered: MeteredModel,
+        conversation: Conversation,
+        watchdog: Watchdog,
+        deltas: Deltas,
+    ) -> None:
+        """Have `model` answer; `metered`, within it, knows what it said last."""
+        self._spec = spec
+        self._job = job
+        self._choice = choice
+        self._model = model
+        self._metered = metered
+        self._conversation = conversation
+        self._watchdog = watchdog
+        self._deltas = deltas
+
+    async def run(
+        self,
+        output: StructuredOutput | None,
+        toolsets: Sequence[AbstractToolset[None]],
+        answers: DeferredToolResults | None,
+    ) -> Completed | Parked:
+        """Return the answer, or the questions that it waits for; the session is saved by then.
+
+        `answers` are those to the calls that an earlier attempt left waiting.
+        """
+        conversation = self._conversation
+        with translated(self._choice, max_model_calls=self._spec.max_model_calls):
+            async with self._watchdog.watching():
+                with listening(self._watchdog):
+                    result = await self._ask(output, toolsets, answers)
+        messages = result.all_messages()
+        if isinstance(result.output, DeferredToolRequests):
+            pending = pending_of(result.output, messages)
+            await conversation.park(messages, pending)
+            return parked(
+                pending, messages, agent=self._job.agent_name, policy=self._spec.approvals
+            )
+        answer = result.output if output is None else output.value(result.output)
+        value = await final_result(repaired(answer), None, f"the agent {self._job.agent_name}")
+        done = Completed(value, truncated=self._metered.truncated)
+        await conversation.finish(messages, done, keep=self._spec.keep_session)
+        return done
+
+    async def _ask(
+        self,
+        output: StructuredOutput | None,
+        toolsets: Sequence[AbstractToolset[None]],
+        answers: DeferredToolResults | None,
+    ) -> AgentRunResult[Any]:
+        conversation = self._conversation
+        try:
+            return await self._agent(output, toolsets).run(
+                conversation.prompt,
+                message_history=conversation.history or None,
+                deferred_tool_results=answers,
+                usage=RunUsage(requests=conversation.requests),
+                usage_limits=UsageLimits(request_limit=self._spec.max_model_calls),
+                event_stream_handler=self._listen,
+            )
+        except UnexpectedModelBehavior as error:
+            await self._explain(error, output)
+            raise
+
+    def _agent(
+        self, output: StructuredOutput | None, toolsets: Sequence[AbstractToolset[None]]
+    ) -> Agent[None, Any]:
+        answer: OutputSpec[Any] = str if output is None else output.type
+        agent: Agent[None, Any] = Agent(
+            self._model,
+            output_type=[answer, DeferredToolRequests] if toolsets else answer,
+            name=self._job.agent_name,
+            instructions=self._spec.instructions or None,
+            model_settings=_settings(self._spec),
+            retries={
+                "tools": TOOL_RETRIES,
+                "output": min(_REPAIRS, self._spec.max_model_calls - 1),
+            },
+            toolsets=toolsets,
+        )
+        if output is not None:
+            agent.output_validator(output.check)
+        return agent
+
+    async def _explain(
+        self, error: UnexpectedModelBehavior, output: StructuredOutput | None
+    ) -> None:
+        """Raise an error that says what is wrong with the model's answer, where it gave one."""
+        answer = self._metered.last_answer
+        if output is not None and answer.strip():
+            raise OutputInvalidError(
+                f"The answer doesn't fit the task's output schema: {await output.explain(answer)}.",
+                answer=clip(answer, MAX_SHOWN_ANSWER),
+            ) from error
+        if not answer.strip() and not self._model.called_tools:
+            raise OutputInvalidError("The model answered with nothing.") from error
+
+    async def _listen(
+        self, _context: AiContext[None], events: AsyncIterable[AgentStreamEvent]
+    ) -> None:
+        try:
+            async for event in _readable(events):
+                kind, piece = _piece(event)
+                self._deltas.add(kind, piece)
+        finally:
+            self._deltas.flush()
+
+
+_FROM_THE_MODEL = (PartStartEvent, PartDeltaEvent, PartEndEvent, FinalResultEvent)
+"""What the model's answer is read from; other events are those of tools."""
+
+
+async def _readable(events: AsyncIterable[AgentStreamEvent]) -> AsyncIterator[AgentStreamEvent]:
+    """Pass `events` on; the library trips over chunks that have another shape than OpenAI's."""
+    event = None
+    try:
+        async for event in events:
+            yield event
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if event is not None and not isinstance(event, _FROM_THE_MODEL):
+            raise  # a tool's, not the provider's
+        raise ProviderError(
+            f"The provider sent an answer that can't be read: {error!r}."
+        ) from error
+
+
+def _settings(spec: LlmAgent) -> ModelSettings:
+    settings = ModelSettings()
+    if spec.temperature is not None:
+        settings["temperature"] = spec.temperature
+    if spec.max_output_tokens is not None:
+        settings["max_tokens"] = spec.max_output_tokens
+    return settings
+
+
+def _piece(event: AgentStreamEvent) -> tuple[Kind, str]:
+    """Return what an event adds to the answer; an empty text where it adds nothing."""
+    match event:
+        case PartStartEvent(part=TextPart(content=text)):
+            return "text", text
+        case PartStartEvent(part=ThinkingPart(content=text)):
+            return "thinking", text
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return "text", text
+        case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text)):
+            return "thinking", text or ""
+        case _:
+            return "text", ""

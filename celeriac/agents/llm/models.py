@@ -1,0 +1,162 @@
+"""How runs reach their models: over the process's connections, or each over its own tape.
+
+HTTP clients of model providers: one for each, shared by all runs of a process.
+
+Chat models of the model library: one for each model that agents name.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import httpx2
+from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.profiles.openai import OpenAIModelProfile
+from pydantic_ai.providers import Provider as AiProvider
+from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
+from celeriac.agents.gateway.server import ChatClient, ServedModels
+from celeriac.agents.models import OPENAI, ModelRef, Provider, Providers
+from celeriac.agents.recording import taping
+from celeriac.services.ports import Job, RunContext
+
+_CONNECT_SECONDS = 10.0
+_NO_KEY = "none"
+_OPENAI_ONLY = ("openai-organization", "openai-project")
+
+
+class Clients:
+    """Makes each provider's client when it is first asked for; belongs to one event loop."""
+
+    def __init__(self, *, silence_seconds: float) -> None:
+        """Let a connection be silent for `silence_seconds` before a try counts as failed."""
+        self._timeout = httpx2.Timeout(silence_seconds, connect=_CONNECT_SECONDS)
+        self._clients: dict[Provider, AsyncOpenAI] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def of(self, provider: Provider) -> AsyncOpenAI:
+        """Return the client of `provider`; called on the loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # connections belong to their loop; one that an agent has blocked is given up with them
+            self._loop, self._clients = loop, {}
+        client = self._clients.get(provider)
+        if client is None:
+            client = self._clients[provider] = self._make(provider)
+        return client
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.close()
+
+    def _make(self, provider: Provider) -> AsyncOpenAI:
+        return AsyncOpenAI(
+            base_url=provider.base_url,
+            api_key=provider.api_key or _NO_KEY,
+            max_retries=0,  # the HTTP client repeats requests itself
+            http_client=ChatClient(
+                timeout=self._timeout,
+                limits=DEFAULT_CONNECTION_LIMITS,
+                follow_redirects=True,
+                # A proxy of the environment can't know the way to this machine's own servers.
+                trust_env=not provider.on_loopback,
+                event_hooks={
+                    "request": [] if provider.name == OPENAI else [_without_openai_headers]
+                },
+            ),
+        )
+
+
+async def _without_openai_headers(request: httpx2.Request) -> None:
+    """Keep from other providers what the SDK reads from OPENAI_ORG_ID and OPENAI_PROJECT_ID."""
+    for name in _OPENAI_ONLY:
+        request.headers.pop(name, None)
+
+
+_COMPATIBLE = OpenAIModelProfile(
+    # The older name `max_tokens` is the one that all compatible servers know.
+    openai_chat_supports_max_completion_tokens=False,
+    supports_json_schema_output=True,
+    # They take schemas as they are; OpenAI's strict dialect would drop lengths and ranges.
+    json_schema_transformer=None,
+)
+
+
+class ChatModels:
+    """Makes each model when it is first asked for, once for each event loop."""
+
+    def __init__(self, clients: Clients) -> None:
+        """Reach providers through `clients`."""
+        self._clients = clients
+        self._models: dict[ModelRef, tuple[AsyncOpenAI, OpenAIChatModel]] = {}
+
+    def of(self, choice: ModelRef) -> OpenAIChatModel:
+        """Return the model that `choice` names; called on the loop."""
+        client = self._clients.of(choice.provider)
+        known = self._models.get(choice)
+        if known is not None and known[0] is client:
+            return known[1]
+        model = OpenAIChatModel(
+            choice.model,
+            provider=_provider(choice.provider, client),
+            profile=None if choice.provider.name == OPENAI else _COMPATIBLE,
+        )
+        self._models[choice] = client, model  # the client is another one on another event loop
+        return model
+
+    async def aclose(self) -> None:
+        """Close the clients."""
+        self._models.clear()
+        await self._clients.aclose()
+
+
+def _provider(provider: Provider, client: AsyncOpenAI) -> AiProvider[AsyncOpenAI]:
+    if provider.name == OPENAI:
+        return OpenAIProvider(openai_client=client)
+    return OpenAICompatibleProvider(provider.name, openai_client=client)
+
+
+class ModelFactory:
+    """The models of all providers; belongs to one event loop."""
+
+    def __init__(self, providers: Providers, *, silence_seconds: float) -> None:
+        """Let a connection be silent for `silence_seconds` before a try counts as failed."""
+        self._providers = providers
+        self._silence_seconds = silence_seconds
+        self._models = self._new_models()
+        self._served = ServedModels()
+
+    @asynccontextmanager
+    async def model(
+        self, name: str, job: Job, context: RunContext
+    ) -> AsyncIterator[tuple[ModelRef, OpenAIChatModel]]:
+        """Give the block what `provider/model` names, and the model to ask.
+
+        Records or plays its requests as the job's options say (see `taping`). Raises
+        AgentMisconfiguredError, also for a model that the local server doesn't serve; what is
+        played needs no provider that is set up.
+        """
+        async with taping(job, context, keys=self._providers.keys) as tape:
+            choice = self._providers.choose(name, reached=not tape.plays)
+            if not tape.plays:
+                await self._served.check(choice)
+            if not tape.active:
+                yield choice, self._models.of(choice)
+                return
+            own = self._new_models()
+            try:
+                yield choice, own.of(replace(choice, provider=tape.reached(choice.provider)))
+            finally:
+                await own.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._models.aclose()
+
+    def _new_models(self) -> ChatModels:
+        return ChatModels(Clients(silence_seconds=self._silence_seconds))

@@ -1,0 +1,281 @@
+"""The application: routers, problems and what wraps every request.
+
+The application as a server process makes it: from the environment, with nothing handed in.
+
+The API's description of itself.
+
+The interactive documentation, from files of ours: it works without the Internet.
+"""
+
+import gc
+import resource
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import Lifespan
+
+from celeriac.api.core import links, problems
+from celeriac.api.core.auth import BadKeys, Lookups, record_read
+from celeriac.api.core.middleware import AllowedHosts, RequestBody, RequestContext, host_name
+from celeriac.api.core.problems import MEDIA_TYPE
+from celeriac.api.core.protocol import LIMITS, ConnectionLimits
+from celeriac.api.core.requests import Parsing
+from celeriac.api.v1 import (
+    agents,
+    api_keys,
+    apply,
+    approvals,
+    audit,
+    budgets,
+    cassettes,
+    celery_tasks,
+    execute,
+    executions,
+    health,
+    reports,
+    session_files,
+    sessions,
+    tasks,
+    usage,
+    users,
+)
+from celeriac.api.web import approval_links
+from celeriac.kit.child_bootstrap import hide_memory
+from celeriac.logs import Service, configure
+from celeriac.version import __version__
+from celeriac.wiring.api import build_api_services
+from celeriac.wiring.core import CoreServices, build, load_settings, log_options
+
+_JSON = "application/json"
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+DESCRIPTION = """
+Run AI agents in the background: describe a task once, execute it a million times.
+
+Send your API key as `Authorization: Bearer cel_…`. Errors are problems (RFC 9457) with a stable
+`code`. Lists come in pages: send `next_cursor` as `cursor`. Work is created once per
+`Idempotency-Key`. Times are RFC 3339 in UTC.
+"""
+
+TAGS = [
+    {"name": "agents", "description": "Who does the work."},
+    {"name": "tasks", "description": "Named, reusable pieces of work."},
+    {"name": "catalog", "description": "Agents, tasks and budgets from one document."},
+    {"name": "executions", "description": "Runs of tasks: start, follow, cancel, repeat."},
+    {"name": "sessions", "description": "Conversations that later runs can go on with."},
+    {"name": "usage", "description": "What model calls used and cost."},
+    {"name": "budgets", "description": "How much model calls may cost."},
+    {"name": "cassettes", "description": "Recorded model traffic, to run agents without models."},
+    {"name": "approvals", "description": "What agents ask people, and the answers."},
+    {"name": "celery tasks", "description": "The Celery tasks behind executions, and plain ones."},
+    {"name": "accounts", "description": "Users and API keys."},
+    {"name": "audit", "description": "Who did what."},
+    {"name": "health", "description": "The state of the service."},
+]
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Make `app` describe its problems with their own media type."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                tags=TAGS,
+                routes=app.routes,
+            )
+            _name_problems(schema)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]
+
+
+def _name_problems(schema: dict[str, Any]) -> None:
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if content.get(_JSON, {}).get("schema") == _PROBLEM:
+                    content[MEDIA_TYPE] = content.pop(_JSON)
+
+
+PATH = "/docs"
+_FILES = "/docs/files"
+
+
+def install_docs(app: FastAPI) -> None:
+    """Serve `/docs` and what it is made of."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(PATH)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url=str(app.openapi_url),
+            title=app.title,
+            swagger_js_url=f"{_FILES}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_FILES}/swagger-ui.css",
+            swagger_favicon_url=f"{_FILES}/favicon.png",
+        )
+
+    app.include_router(router)
+    files = resources.files("fastapi_offline") / "static"
+    app.mount(_FILES, StaticFiles(directory=str(files)), name="docs-files")
+
+
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
+
+_RESOURCES = (
+    agents,
+    tasks,
+    apply,
+    execute,
+    executions,
+    reports,
+    sessions,
+    session_files,
+    cassettes,
+    usage,
+    budgets,
+    approvals,
+    celery_tasks,
+    api_keys,
+    users,
+    audit,
+)
+
+
+def create_app(container: CoreServices) -> FastAPI:
+    """Return the ASGI application on the parts of `container`, which stays the caller's to close.
+
+    Raises ConfigurationError where there is no secret key.
+    """
+    desk = build_api_services(container)
+
+    settings = container.settings.api
+    limits = ConnectionLimits(
+        header_seconds=settings.header_seconds,
+        body_seconds=settings.body_seconds,
+        max_body_bytes=settings.max_body_bytes,
+        max_connections=settings.max_connections,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        yield {LIMITS: limits}
+        await run_in_threadpool(desk.close)
+
+    app = _routed(lifespan)
+    app.state.container = container
+    app.state.desk = desk
+    app.state.parsing = Parsing()
+    app.state.lookups = Lookups(BadKeys(per_minute=settings.bad_keys_per_minute))
+    # the last one added is the outermost
+    app.add_middleware(RequestBody, limit=settings.max_body_bytes, seconds=settings.body_seconds)
+    app.add_middleware(
+        AllowedHosts,
+        hosts=_hosts(
+            settings.host, container.settings.public_url, container.settings.allowed_hosts
+        ),
+        any_address=settings.host in _EVERYWHERE,
+    )
+    app.add_middleware(RequestContext)
+    return app
+
+
+def _hosts(listens_on: str, public_url: str | None, more: Iterable[str]) -> set[str]:
+    """Return the names by which the API may be reached."""
+    hosts = {"localhost", "127.0.0.1", "[::1]", *more}
+    if listens_on in _EVERYWHERE:
+        hosts.add(socket.gethostname())
+    else:
+        hosts.add(listens_on)
+    if public_url is not None:
+        hosts.add(urlsplit(public_url).netloc.rpartition("@")[2])
+    return {host_name(host) for host in hosts}
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI description; needs no parts."""
+    return _routed(None).openapi()
+
+
+def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
+    app = FastAPI(
+        title="Celeriac",
+        version=__version__,
+        summary="Background execution for AI agents",
+        description=DESCRIPTION,
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # they would be built from the request's own Host
+        lifespan=lifespan,
+    )
+    version_1 = APIRouter(prefix=links.PREFIX)
+    version_1.include_router(approval_links.router)
+    for module in _RESOURCES:
+        version_1.include_router(module.router, dependencies=[Depends(record_read)])
+    version_1.include_router(users.own_router)
+    app.include_router(version_1)
+    app.include_router(health.router)
+    problems.install(app)
+    install_docs(app)
+    install_openapi(app)
+    return app
+
+
+logger = structlog.get_logger(__name__)
+
+_OTHER_DESCRIPTORS = 200
+"""Connections to servers, log files, libraries."""
+
+
+def from_environment() -> FastAPI:
+    """Return the application on parts of its own, closed when the server shuts down.
+
+    For `uvicorn --factory`; each server process calls it once. Raises ConfigurationError.
+    """
+    hide_memory()
+    settings = load_settings()
+    configure(log_options(settings, Service.API))
+    _allow_descriptors(settings.api.max_connections + _OTHER_DESCRIPTORS)
+    container = build(settings, service="api", connections=settings.api.database_connections)
+    app = create_app(container)
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(served: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        async with inner(served) as state:
+            # what is there now stays: no collection of garbage needs to look at it again
+            gc.collect()
+            gc.freeze()
+            yield state or {}
+        container.close()
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Let this process open so many files and connections, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if most < wanted:
+        logger.warning("api.few_descriptors", wanted=wanted, allowed=most)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,303 @@
+"""Who is asking: known, and allowed to, before anything else of a request is read.
+
+What routes ask for: the parts, who is asking, pages, idempotency keys.
+
+Dependencies that don't wait are coroutines: FastAPI sends plain functions through its thread pool.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Annotated, TypeVar, cast
+
+from fastapi import Depends, Header, Query, Request, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from celeriac import logs
+from celeriac.api.core import links
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.errors import (
+    DatabaseUnavailableError,
+    TooManyRequestsError,
+    UnauthenticatedError,
+)
+from celeriac.kit.ids import parse_uuid
+from celeriac.kit.outbound import network_of
+from celeriac.wiring.api import ApiServices
+from celeriac.wiring.core import CoreServices
+
+_SCHEME = "bearer"
+_bearer = HTTPBearer(
+    scheme_name="ApiKey",
+    description="An API key, `cel_…`; made by `celeriac keys create` or `POST /api/v1/api-keys`.",
+    bearerFormat="cel_<prefix>_<secret>",
+    auto_error=False,
+)
+
+
+async def _caller(
+    request: Request,
+    _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> AsyncIterator[Actor]:
+    # `admit` has been here before the body was read; this only hands over what it has found
+    actor = cast(Actor, request.state.actor)
+    with logs.bind(user_id=actor.user_id):
+        yield actor
+
+
+Caller = Annotated[Actor, Depends(_caller)]
+"""Whoever has a good key."""
+
+
+async def _operator(actor: Caller) -> Actor:
+    return actor
+
+
+async def _admin(actor: Caller) -> Actor:
+    return actor
+
+
+Operator = Annotated[Actor, Depends(_operator)]
+"""A caller who may create and run things."""
+
+Admin = Annotated[Actor, Depends(_admin)]
+"""A caller who may manage users and see everybody's things."""
+
+_ROLES: dict[object, Role] = {
+    _caller: Role.VIEWER,
+    _operator: Role.OPERATOR,
+    _admin: Role.ADMIN,
+}
+
+
+def required_role(dependant: Dependant) -> Role | None:
+    """Return the role that a route's parameters ask for, None where it needs no key."""
+    roles = [required_role(inner) for inner in dependant.dependencies]
+    roles.append(_ROLES.get(dependant.call))
+    found = [role for role in roles if role is not None]
+    return max(found, key=list(Role).index) if found else None
+
+
+async def admit(request: Request, role: Role) -> None:
+    """Let a request on whose key has at least `role`; its actor is in `request.state`.
+
+    Raises UnauthenticatedError, ForbiddenError or TooManyRequestsError.
+    """
+    request.state.actor = actor = await authenticate(request)
+    actor.require(role)
+
+
+async def authenticate(request: Request) -> Actor:
+    """Return who sends a request, now; raises UnauthenticatedError or TooManyRequestsError.
+
+    Asks the database for each key once in five seconds; may be asked again while a request lasts.
+    """
+    token, request_id = _token(request), request.state.request_id
+    desk = cast(ApiServices, request.app.state.desk)
+    known = desk.authenticate.remembered(token, request_id=request_id)
+    if known is not None:
+        return known
+    lookups = cast(Lookups, request.app.state.lookups)
+    address = "" if request.client is None else request.client.host
+    found = await lookups(address, token, lambda: desk.authenticate(token, request_id=request_id))
+    return replace(found, request_id=request_id)
+
+
+class Lookups:
+    """Looks keys up in the database: each once at a time, and bad ones not without end."""
+
+    def __init__(self, bad_keys: "BadKeys") -> None:
+        """Belongs to one application, and so to one event loop."""
+        self._bad_keys = bad_keys
+        self._under_way: dict[str, asyncio.Task[Actor]] = {}
+
+    async def __call__(self, address: str, token: str, ask: Callable[[], Actor]) -> Actor:
+        """Return what `ask` does, for all who wait for the same key; raises what it raises."""
+        task = self._under_way.get(token)
+        if task is None:
+            self._bad_keys.begin(address, token)
+            task = asyncio.create_task(self._ask(address, token, ask))
+            self._under_way[token] = task
+            task.add_done_callback(lambda done: self._forget(token, done))
+        return await asyncio.shield(task)
+
+    def _forget(self, token: str, done: asyncio.Task[Actor]) -> None:
+        self._under_way.pop(token, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited may have left
+
+    async def _ask(self, address: str, token: str, ask: Callable[[], Actor]) -> Actor:
+        try:
+            actor = await run_in_threadpool(ask)
+        except UnauthenticatedError:
+            self._bad_keys.failed(token)
+            raise
+        except BaseException:
+            self._bad_keys.forgive(address)
+            raise
+        self._bad_keys.succeeded(address, token)
+        return actor
+
+
+CHECK_SECONDS = 5.0
+"""After so long at the most an open answer is checked by `still_allowed`."""
+
+
+async def still_allowed(request: Request) -> bool:
+    """Whether the sender of an open request may still see what they saw when it began.
+
+    Costs next to nothing if asked often. A database that is away has no say in it.
+    """
+    began = cast(Actor, request.state.actor)
+    try:
+        actor = await authenticate(request)
+    except (UnauthenticatedError, TooManyRequestsError):
+        return False
+    except DatabaseUnavailableError:
+        return True
+    return actor.scope == began.scope
+
+
+def _token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != _SCHEME or not token.strip():
+        raise UnauthenticatedError(
+            "There is no API key; send it in the header `Authorization: Bearer cel_…`."
+        )
+    return token.strip()
+
+
+class BadKeys:
+    """Bounds how many keys that are no good are looked up for an address, in this process.
+
+    An address has an allowance that fills up again over a minute (GCRA: one time per address). A
+    key that was good before is looked up in any case, so that nobody loses access to a neighbour
+    who guesses; a new key behind the same address may have to wait.
+    """
+
+    def __init__(self, *, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Allow each address `per_minute` bad keys, all at once or spread."""
+        self._interval = 60.0 / per_minute
+        self._burst = 60.0
+        self._clock = clock
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._good: OrderedDict[bytes, None] = OrderedDict()
+
+    def begin(self, address: str, token: str) -> None:
+        """Count one look-up of a key; raises TooManyRequestsError where the allowance is used."""
+        network, now = network_of(address), self._clock()
+        full_at = max(self._full_at.get(network, now), now) + self._interval
+        wait = full_at - now - self._burst
+        if wait > 0 and _hashed(token) not in self._good:
+            raise TooManyRequestsError(
+                "Too many requests with unknown API keys came from this address; try again later.",
+                retry_after=math.ceil(wait),
+            )
+        _put(self._full_at, network, full_at)
+
+    def failed(self, token: str) -> None:
+        """Note that a key is no good: its look-up stays counted."""
+        self._good.pop(_hashed(token), None)
+
+    def succeeded(self, address: str, token: str) -> None:
+        """Note that a key is good: its look-up doesn't count."""
+        self.forgive(address)
+        _put(self._good, _hashed(token), None)
+
+    def forgive(self, address: str) -> None:
+        """Take a look-up back that was begun."""
+        network = network_of(address)
+        if network in self._full_at:
+            self._full_at[network] -= self._interval
+
+
+_REMEMBERED = 10_000
+"""So many addresses, and so many good keys, are remembered: those that were seen last."""
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _put(memory: OrderedDict[K, V], key: K, value: V) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
+
+
+def _hashed(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+MAX_PAGE = 500
+
+
+async def _container(request: Request) -> CoreServices:
+    return cast(CoreServices, request.app.state.container)
+
+
+async def _desk(request: Request) -> ApiServices:
+    return cast(ApiServices, request.app.state.desk)
+
+
+Shared = Annotated[CoreServices, Depends(_container)]
+AtDesk = Annotated[ApiServices, Depends(_desk)]
+
+
+_RESOURCES = {
+    "agents": ("agent", "agent"),
+    "api-keys": ("api_key", "key_id"),
+    "approvals": ("approval", "approval_id"),
+    "audit-logs": ("audit_log", None),
+    "budgets": ("budget", "budget_id"),
+    "cassettes": ("cassette", "cassette_id"),
+    "sessions": ("session", "session_id"),
+    "task-executions": ("execution", "execution_id"),
+    "tasks": ("task", "task"),
+    "usage": ("usage", None),
+    "users": ("user", "user_id"),
+}
+"""Segments of paths, and the type and the path parameter of what they hold."""
+
+
+async def record_read(request: Request, actor: Caller, desk: AtDesk) -> None:
+    """Record in the audit trail that an administrator reads what is another user's."""
+    if request.method != "GET" or not actor.sees_all:
+        return
+    route = request.scope["route"]
+    segment = request.url.path.removeprefix(links.PREFIX).split("/")[1]
+    if segment not in _RESOURCES:
+        return
+    resource, parameter = _RESOURCES[segment]
+    reference = request.path_params.get(parameter) if parameter else None
+    resource_id = None if reference is None else parse_uuid(str(reference))
+    if reference is not None and resource_id is None:
+        return  # a name, which only finds one's own; or no id at all, which finds nothing
+    await run_in_threadpool(
+        desk.access_records.admin_read, actor, resource, resource_id, route.operation_id
+    )
+
+
+Cursor = Annotated[
+    str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items on a page.")]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any string of your own. The same key with the same request does the work "
+        "once and answers the same; with another request it is refused.",
+    ),
+]

@@ -1,0 +1,225 @@
+"""What wraps every request, as plain ASGI: its ids, its log line, its host, its body."""
+
+import asyncio
+import re
+import time
+from collections.abc import Collection
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from celeriac import logs
+from celeriac.api.core import problems
+from celeriac.api.core.links import shown_path
+from celeriac.domain.errors import HostRefusedError, RequestTimeoutError, TooLargeError
+from celeriac.kit.ids import uuid7
+
+logger = structlog.get_logger(__name__)
+
+REQUEST_ID = "X-Request-ID"
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_QUIET = frozenset({"/health/live", "/health/ready", "/health/celery"})
+_SERVER_ERROR = 500
+
+
+class RequestContext:
+    """Gives each request its id, and its answer to whatever nobody foresaw."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request: `X-Request-ID` is taken over if it is sane, and sent back."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if _SANE_ID.fullmatch(given) else str(uuid7())
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def respond(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        with logs.bind(request_id=request_id):
+            try:
+                await self._app(scope, receive, respond)
+            except Exception as error:
+                # the last line of defence: logged with its traceback, answered with 500
+                response = problems.internal(Request(scope), error)
+                if status:
+                    raise  # half an answer is out: the server must break the connection
+                await response(scope, receive, respond)
+            finally:
+                _log(scope, status, time.perf_counter() - started)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    values: dict[str, Any] = {
+        "method": scope["method"],
+        "path": shown_path(scope["path"]),
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+    }
+    if status >= _SERVER_ERROR:
+        logger.warning("api.request", **values)
+    elif scope["path"] in _QUIET:
+        logger.debug("api.request", **values)
+    else:
+        logger.info("api.request", **values)
+
+
+class AllowedHosts:
+    """Answers only for hosts by which this server is meant to be reached.
+
+    A page of another site whose name leads here (DNS rebinding) finds nothing. Health is for
+    probes, which ask by addresses: it is answered in any case.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool) -> None:
+        """Wrap `app`; `*` in `hosts` means all, `*.name` those within; `any_address` adds IPs."""
+        self._app = app
+        self._names = frozenset(host for host in hosts if "*" not in host)
+        self._within = tuple(host[1:] for host in hosts if host.startswith("*."))
+        self._all = "*" in hosts
+        self._any_address = any_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; raises HostRefusedError as an answer."""
+        if scope["type"] != "http" or self._all or scope["path"] in _QUIET:
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).getlist("host")
+        if len(given) == 1 and self._allows(host_name(given[0])):
+            await self._app(scope, receive, send)
+            return
+        error = HostRefusedError(
+            "This server doesn't answer for the host that the request names; add it to "
+            "CELERIAC_ALLOWED_HOSTS, or set CELERIAC_PUBLIC_URL.",
+        )
+        await problems.of_error(Request(scope), error)(scope, receive, send)
+
+    def _allows(self, name: str) -> bool:
+        if name in self._names or name.endswith(self._within):
+            return True
+        if not self._any_address:
+            return False
+        try:
+            ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
+
+
+def host_name(host: str) -> str:
+    """Return the name in a `Host` header or an address, in the form in which it is compared."""
+    name = host if host.endswith("]") or host.count(":") != 1 else host.partition(":")[0]
+    if name.startswith("[") and "]:" in name:
+        name = name.partition("]:")[0] + "]"
+    elif ":" in name and not name.startswith("["):
+        name = f"[{name}]"
+    return name.lower().rstrip(".")
+
+
+class RequestBody:
+    """Bounds how large a body is and how long it takes to arrive, for whoever reads it.
+
+    Nothing is read here, and nothing beforehand: a request that is refused for its key costs what
+    the server had already received. Starlette's own limiter answers in plain text, not with a
+    problem.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, seconds: float) -> None:
+        """Wrap `app`; `limit` is in bytes, `seconds` are for the whole body."""
+        self._app = app
+        self._limit = limit
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; its `receive` raises TooLargeError or RequestTimeoutError."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body(Headers(scope=scope), receive, self._limit, self._seconds)
+
+        async def respond(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                body.answered = True
+                if body.left_behind:
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, body.receive, respond)
+
+
+class _Body:
+    """The body of one request, as it arrives."""
+
+    def __init__(self, headers: Headers, receive: Receive, limit: int, seconds: float) -> None:
+        self.answered = False
+        self._receive = receive
+        self._limit = limit
+        self._seconds = seconds
+        self._until: float | None = None
+        self._whole = False
+        self._size = 0
+        length = headers.get("content-length", "0")
+        self._declared = int(length) if length.isdecimal() and len(length) < _LENGTH_DIGITS else 0
+        self._expects = "expect" in headers
+        self._exists = self._declared > 0 or "transfer-encoding" in headers
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether the connection can't be used again after the answer.
+
+        What is left of a body of bounded size the server reads and drops. The rest of a larger one
+        is not waited for, nor is one that the client sends only when it is asked to.
+        """
+        if self._whole or not self._exists:
+            return False
+        too_large = max(self._size, self._declared) > self._limit
+        return too_large or (self._expects and self._until is None)
+
+    async def receive(self) -> Message:
+        """Return the next message."""
+        if self._whole:
+            return await self._receive()
+        self._refuse_large(self._declared)
+        now = time.monotonic()
+        self._until = self._until or now + self._seconds
+        try:
+            async with asyncio.timeout(self._until - now):
+                message = await self._receive()
+        except TimeoutError as error:
+            if self.answered:
+                return {"type": "http.disconnect"}
+            self._declared = self._limit + 1  # the rest is not waited for
+            raise RequestTimeoutError(
+                f"The body took longer than {self._seconds:g} seconds to arrive."
+            ) from error
+        if message["type"] == "http.request":
+            self._size += len(message.get("body", b""))
+            self._refuse_large(self._size)
+            self._whole = not message.get("more_body", False)
+        return message
+
+    def _refuse_large(self, size: int) -> None:
+        if size > self._limit:
+            raise TooLargeError(
+                f"The body is over {self._limit} bytes; send less at once.",
+                field="body",
+                limit=self._limit,
+            )
+
+
+_LENGTH_DIGITS = 19

@@ -1,0 +1,290 @@
+"""Problems: how errors look over HTTP (RFC 9457). The only place that knows status codes.
+
+What pydantic finds wrong with a request, in words that name the field and the cure.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import compile_path
+
+from celeriac.api.core.links import shown_path
+from celeriac.domain import errors
+from celeriac.domain.errors import CeleriacError
+from celeriac.kit.json_types import JsonObject, dumps
+from celeriac.wire import Problem, ProblemField
+
+_CURES = {
+    "missing": "is required; add it",
+    "extra_forbidden": "is not a field here; remove it or correct its name",
+    "json_invalid": "is not valid JSON",
+    "uuid_parsing": "is no id; write it whole, as in 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11",
+    "uuid_type": "is no id; write it as a text",
+    "int_parsing_size": "is too large a number",
+}
+_OWN_WORDS = "Value error, "
+_WHOLE = "body"
+
+
+def faults(found: Sequence[Any], body: object) -> list[ProblemField]:
+    """Translate pydantic's findings about `body` and the parameters of a request.
+
+    No value that was sent is repeated: it may be a secret.
+    """
+    return [
+        ProblemField(field=_field(fault["loc"], body), message=_message(fault)) for fault in found
+    ]
+
+
+def _message(fault: Any) -> str:
+    cure = _CURES.get(fault["type"])
+    if cure is not None:
+        return cure
+    message = str(fault["msg"])
+    if message.startswith(_OWN_WORDS):
+        return message.removeprefix(_OWN_WORDS)
+    return message[:1].lower() + message[1:]
+
+
+def _field(location: Sequence[int | str], body: object) -> str:
+    place, *path = location
+    if place != _WHOLE:
+        return ".".join(str(part) for part in path)
+    return ".".join(_steps(path, body)) or _WHOLE
+
+
+def _steps(path: Sequence[int | str], body: object) -> list[str]:
+    # Within a union pydantic puts the kind into the path; what the body doesn't have is no step,
+    # except at the end, where a required field is missing.
+    steps: list[str] = []
+    for index, part in enumerate(path):
+        if _has(body, part):
+            body = body[part]  # type: ignore[index]
+        elif index < len(path) - 1:
+            continue
+        steps.append(str(part))
+    return steps
+
+
+def _has(body: object, part: int | str) -> bool:
+    if isinstance(body, dict):
+        return part in body
+    return isinstance(body, list) and isinstance(part, int) and part < len(body)
+
+
+logger = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+_TYPE = "urn:celeriac:problem:"
+_SHOWN = 5
+_MAX_FIELDS = 50
+_LONGEST_DETAIL = 2_000
+_LONGEST_FIELD = 300
+_LONGEST_MESSAGE = 1_000
+_MOST_DETAILS = 10_000
+"""An answer stays small, whatever was sent: these bound its parts, in characters."""
+
+STATUS_OF: Mapping[type[CeleriacError], int] = {
+    errors.MalformedJsonError: 400,
+    errors.HostRefusedError: 421,
+    errors.RequestTimeoutError: 408,
+    errors.TooManyRequestsError: 429,
+    errors.InvalidInputError: 422,
+    errors.TooLargeError: 413,
+    errors.IdempotencyMismatchError: 422,
+    errors.UnauthenticatedError: 401,
+    errors.ForbiddenError: 403,
+    errors.NotFoundError: 404,
+    errors.LinkInvalidError: 404,
+    errors.ConflictError: 409,
+    errors.UnavailableError: 503,
+}
+"""The nearest class in an error's ancestry counts; what has none here is a fault of ours: 500."""
+
+METHOD_NOT_ALLOWED = "method_not_allowed"
+INTERNAL_ERROR = "internal_error"
+_HTTP_CODES = {404: errors.NotFoundError.code, 405: METHOD_NOT_ALLOWED}
+
+
+def status_of(error: type[CeleriacError]) -> int:
+    """Return the HTTP status of an error class."""
+    return next((STATUS_OF[kind] for kind in error.__mro__ if kind in STATUS_OF), 500)
+
+
+def problem(
+    request: Request,
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    fields: Sequence[ProblemField] = (),
+    details: JsonObject | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the answer for an error."""
+    body = Problem(
+        type=_TYPE + code,
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=_clipped(detail, _LONGEST_DETAIL),
+        code=code,
+        request_id=getattr(request.state, "request_id", None),
+        field=_clipped(fields[0].field, _LONGEST_FIELD) if fields else None,
+        fields=[_shown(each) for each in fields[:_MAX_FIELDS]] or None,
+        details=_bounded(details or {}),
+    )
+    return Response(
+        dumps(body.model_dump(mode="json", exclude_none=True)),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers=dict(headers or {}),
+    )
+
+
+def _shown(fault: ProblemField) -> ProblemField:
+    return ProblemField(
+        field=_clipped(fault.field, _LONGEST_FIELD),
+        message=_clipped(fault.message, _LONGEST_MESSAGE),
+    )
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _bounded(details: JsonObject) -> dict[str, Any] | None:
+    """Return what fits of `details`: whole values, the first ones."""
+    kept: dict[str, Any] = {}
+    left = _MOST_DETAILS
+    for name, value in details.items():
+        left -= len(name) + len(dumps(value))
+        if left >= 0:
+            kept[name] = value
+    return kept or None
+
+
+def of_error(request: Request, error: CeleriacError) -> Response:
+    """Return the problem of one of our own errors."""
+    status = status_of(type(error))
+    if status == 500:  # noqa: PLR2004 - the one number for "our fault"
+        return internal(request, error)
+    details = {name: value for name, value in error.details.items() if name != "field"}
+    field = error.details.get("field")
+    fields = [ProblemField(field=field, message=error.message)] if field else []
+    if isinstance(error, errors.DocumentInvalidError):
+        fields = [ProblemField(field=place, message=message) for place, message in error.places]
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.TooManyRequestsError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, errors.UnavailableError):
+        if not isinstance(error, errors.DatabaseTimeoutError):  # it would take as long again
+            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        logger.warning("api.unavailable", code=error.code, error=error.message)
+    return problem(
+        request,
+        status=status,
+        code=error.code,
+        detail=error.message,
+        fields=fields,
+        details=details,
+        headers=headers,
+    )
+
+
+def internal(request: Request, error: Exception) -> Response:
+    """Return the problem of an error that nobody foresaw; its traceback goes to the log only."""
+    logger.error("api.internal_error", path=shown_path(request.url.path), exc_info=error)
+    return problem(
+        request,
+        status=500,
+        code=INTERNAL_ERROR,
+        detail="Something went wrong on our side. The server's log has it under this request_id.",
+    )
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, CeleriacError)
+    if isinstance(error, _REFUSALS):
+        record_refusal(request, error)
+    return of_error(request, error)
+
+
+_REFUSALS = (
+    errors.UnauthenticatedError,
+    errors.ForbiddenError,
+    errors.LinkInvalidError,
+    errors.TooManyRequestsError,
+)
+
+
+def record_refusal(request: Request, error: CeleriacError) -> None:
+    """Have the audit trail record that a request was refused."""
+    route = request.scope.get("route")
+    request.app.state.desk.access_records.refused(
+        getattr(request.state, "actor", None),
+        code=error.code,
+        method=request.method,
+        operation=getattr(route, "operation_id", None) or "unknown",
+        request_id=getattr(request.state, "request_id", None),
+        address=request.client.host if request.client else "unknown",
+    )
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    every = error.errors()
+    found = faults(every[:_MAX_FIELDS], error.body)
+    told = [f"{_clipped(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
+    if len(every) > _SHOWN:
+        told.append(f"and {len(every) - _SHOWN} more")
+    return problem(
+        request,
+        status=422,
+        code=errors.InvalidInputError.code,
+        detail="; ".join(told),
+        fields=found,
+        details={"faults": len(every)} if len(every) > _MAX_FIELDS else None,
+    )
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, CeleriacError):
+        return of_error(request, error.__cause__)
+    code = _HTTP_CODES.get(error.status_code, f"http_{error.status_code}")
+    detail: Any = error.detail
+    if error.status_code == 404:  # noqa: PLR2004 - routing has one number for it
+        detail = f"There is nothing at {request.url.path}; see /docs for what there is."
+    headers = error.headers
+    if error.status_code == 405:  # noqa: PLR2004 - likewise
+        allowed = ", ".join(sorted(_methods(request)) or [(headers or {}).get("Allow", "")])
+        headers = {"Allow": allowed}
+        detail = f"{request.method} is not possible here; there are: {allowed}."
+    return problem(
+        request, status=error.status_code, code=code, detail=str(detail), headers=headers
+    )
+
+
+def _methods(request: Request) -> set[str]:
+    """Return all methods that the path is described with; Starlette names one route's alone."""
+    return {
+        method.upper()
+        for path, operations in request.app.openapi()["paths"].items()
+        if compile_path(path)[0].match(request.url.path)
+        for method in operations
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem."""
+    app.add_exception_handler(CeleriacError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)

@@ -1,0 +1,218 @@
+"""Routes that read requests strictly.
+
+The key comes first: nothing of a body is read for a caller who may not send it. Parameters that a
+route doesn't have are refused: a filter with a typing error must not return everything. Of JSON
+bodies, beyond the grammar, what can't be stored or would be changed on the way (characters that
+PostgreSQL can't hold, integers beyond 64 bits) and what costs more than its size says: nesting
+without end, values without number. All of that is found out away from the event loop.
+
+Idempotency keys: what makes two requests the same.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, cast, get_args
+
+import orjson
+from fastapi import HTTPException, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from celeriac.api.core.auth import admit, required_role
+from celeriac.domain.errors import (
+    CeleriacError,
+    InvalidInputError,
+    MalformedJsonError,
+    TooLargeError,
+)
+from celeriac.kit.json_types import (
+    BEYOND_64_BITS,
+    INT64,
+    MAX_DEPTH,
+    JsonValue,
+    has_more_values_than,
+    is_deeper,
+    loads,
+    long_integers,
+)
+from celeriac.services.executions.submit import Idempotency
+
+MAX_VALUES = 10_000
+"""Values and names in a body; enough for any specification."""
+
+MAX_BULK_VALUES = 200_000
+"""The same for requests with `BULK = True`: they hold data of the caller's own, of any form.
+Parsing so many takes about 60 ms in one step, in which nothing else of the process runs."""
+
+_SMALL = 16 * 1024
+"""A body of so many bytes is parsed in about the time that waking up a thread takes."""
+
+
+def parse(body: bytes, *, max_values: int = MAX_VALUES) -> JsonValue:
+    """Return the JSON value of `body`.
+
+    Raises MalformedJsonError, InvalidInputError, and TooLargeError for more than `max_values`
+    values and names of fields.
+    """
+    if has_more_values_than(body, max_values):
+        raise TooLargeError(
+            f"The body has more than {max_values} values; send less at once.",
+            field="body",
+            limit=max_values,
+        )
+    try:
+        value = loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MalformedJsonError(f"The body is not valid JSON: {error}.") from error
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
+        raise InvalidInputError(f"The body is nested deeper than {MAX_DEPTH} levels; flatten it.")
+    if b"\\u0000" in body:
+        path = _path_of_nul(value)
+        if path is not None:
+            raise InvalidInputError(
+                "The NUL character can't be stored; remove it.",
+                field=".".join(reversed(path)) or "body",
+            )
+    if any(number not in INT64 for number in long_integers(body)):
+        raise InvalidInputError(f"The body holds {BEYOND_64_BITS}; send it as a text.")
+    return value
+
+
+def _path_of_nul(value: JsonValue) -> list[str] | None:
+    """Return the way to the first NUL, from the inside out; None where there is none."""
+    if isinstance(value, str):
+        return [] if "\0" in value else None
+    if isinstance(value, dict):
+        if any("\0" in key for key in value):
+            return []
+        steps = ((key, inner) for key, inner in value.items())
+    elif isinstance(value, list):
+        steps = ((str(index), inner) for index, inner in enumerate(value))
+    else:
+        return None
+    for step, inner in steps:
+        path = _path_of_nul(inner)
+        if path is not None:
+            path.append(step)
+            return path
+    return None
+
+
+class Parsing:
+    """Parses bodies away from the event loop; large ones one after the other.
+
+    Threads that compute share one processor: several at once would keep the loop from its turn.
+    """
+
+    def __init__(self) -> None:
+        """Belongs to one application, and so to one event loop."""
+        self._turn = asyncio.Semaphore(1)
+
+    async def __call__(self, body: bytes, max_values: int) -> JsonValue:
+        """Return the value of a body; raises what `parse` raises."""
+        if len(body) <= _SMALL:
+            return parse(body, max_values=max_values)
+        async with self._turn:
+            return await run_in_threadpool(parse, body, max_values=max_values)
+
+
+class _JsonRequest(Request):
+    max_values = MAX_VALUES
+    _parsed: JsonValue
+
+    async def body(self) -> bytes:
+        try:
+            return await super().body()
+        except CeleriacError as error:
+            # FastAPI lets nothing else out of its reading of the body
+            raise HTTPException(400) from error
+
+    async def json(self) -> JsonValue:
+        if not hasattr(self, "_parsed"):
+            body = await self.body()
+            parsing = cast(Parsing, self.app.state.parsing)
+            try:
+                self._parsed = await parsing(body, self.max_values)
+            except InvalidInputError as error:
+                raise HTTPException(400) from error
+        return self._parsed
+
+
+class JsonRoute(APIRoute):
+    """A route that asks for the key first, reads its body with `parse`, knows its parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the route's handler, given requests that parse strictly."""
+        handle = super().get_route_handler()
+        known = frozenset(_parameters(self.dependant))
+        role = required_role(self.dependant)
+        max_values = _max_values(self)
+
+        async def handle_strictly(request: Request) -> Response:
+            if role is not None:
+                await admit(request, role)
+            for name in request.query_params:
+                if name not in known:
+                    there_are = f"; there are: {', '.join(sorted(known))}" if known else ""
+                    raise InvalidInputError(
+                        f"There is no parameter {name!r} here{there_are}.", field=name
+                    )
+            if self.body_field is not None:
+                _refuse_other_media(request)
+            strict = _JsonRequest(request.scope, request.receive)
+            strict.max_values = max_values
+            return await handle(strict)
+
+        return handle_strictly
+
+
+def _max_values(route: APIRoute) -> int:
+    if route.body_field is None:
+        return MAX_VALUES
+    model = route.body_field.field_info.annotation
+    models = (model, *get_args(model))  # an optional body is a union
+    bulk = any(getattr(each, "BULK", False) for each in models)
+    return MAX_BULK_VALUES if bulk else MAX_VALUES
+
+
+def _refuse_other_media(request: Request) -> None:
+    headers = request.headers
+    empty = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not (empty or media == "application/json" or media.endswith("+json")):
+        raise InvalidInputError(
+            "The body must be JSON; send it with `Content-Type: application/json`.",
+            field="Content-Type",
+        )
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _parameters(inner)
+
+
+REPLAYED = "Idempotent-Replayed"
+
+
+def idempotency(request: Request, key: str | None, body: BaseModel | None) -> Idempotency | None:
+    """Return the key with the fingerprint of the request, or None where no key was sent.
+
+    The fingerprint covers method, path and the body as it was understood: spaces, the order of
+    keys and defaults that are written out make no difference. Takes time for a large body.
+    """
+    if key is None:
+        return None
+    found = hashlib.sha256(f"{request.method}\n{request.url.path}\n".encode())
+    found.update(orjson.dumps(body, default=_fields, option=orjson.OPT_SORT_KEYS))
+    return Idempotency(key, found.hexdigest())
+
+
+def _fields(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return dict(value)
+    return str(value)  # an amount of money

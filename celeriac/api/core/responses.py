@@ -1,0 +1,58 @@
+"""How answers are written and documented."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from celeriac.wire import Problem, Wire
+
+_PROBLEMS = {
+    400: "The body is not JSON (`malformed_json`).",
+    401: "The API key is missing, unknown, revoked or expired (`unauthenticated`).",
+    403: "The key's role is not enough (`forbidden`).",
+    404: "There is no such resource, or it is someone else's (`not_found`).",
+    408: "The body took too long to arrive (`request_timeout`).",
+    409: "The state of the resource forbids it (`conflict`, `name_taken`, `task_inactive`).",
+    413: "The body is over the size limit (`too_large`).",
+    421: "The server doesn't answer for the host that the request names (`host_refused`).",
+    422: "The request can't be accepted; `field` says where (`invalid_input` and others).",
+    429: "Too many unknown keys came from this address (`too_many_requests`).",
+    503: "A server that is needed can't do it now; try again later (`database_unavailable`, "
+    "`database_busy`, `database_timeout`, `broker_unavailable`).",
+}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of the problems that a route may answer with."""
+    return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
+
+
+READING = problem_responses(401, 421, 422, 429, 503)
+"""What any route that reads may answer with."""
+
+WRITING = problem_responses(400, 401, 403, 408, 413, 421, 422, 429, 503)
+"""What any route that takes a body may answer with."""
+
+
+def json_response(
+    model: Wire,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    background: BackgroundTask | None = None,
+    exclude: Mapping[str, Any] | None = None,
+) -> Response:
+    """Return `model` without what `exclude` names (pydantic's), written straight to JSON.
+
+    Takes time where the model is large: to be called in the thread of a route that is no coroutine.
+    What FastAPI makes of a returned model it writes on the event loop.
+    """
+    return Response(
+        model.model_dump_json(by_alias=True, exclude=None if exclude is None else dict(exclude)),
+        status_code=status,
+        headers=dict(headers or {}),
+        media_type="application/json",
+        background=background,
+    )

@@ -1,0 +1,245 @@
+"""Running tasks over HTTP: one execution, or thousands in one call.
+
+Waiting for the end of an execution, for requests in sync mode. Holds no thread meanwhile.
+"""
+
+import time
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api.core import links, views
+from celeriac.api.core.auth import AtDesk, IdempotencyKey, Operator, Shared, still_allowed
+from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
+from celeriac.api.core.responses import WRITING, json_response, problem_responses
+from celeriac.api.v1.schemas.executions import Execute, ExecuteBatch, ResponseMode, When
+from celeriac.api.v1.tasks import TaskPath
+from celeriac.domain.accounts import Actor
+from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError, UnauthenticatedError
+from celeriac.domain.executions.model import NO_OPTIONS, Execution
+from celeriac.domain.tasks import TaskSpec, backoff
+from celeriac.logs import Step
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.submit import Idempotency, Submitted, SubmittedBatch
+from celeriac.services.executions.submit import SubmitRequest as Work
+from celeriac.wiring.api import ApiServices
+from celeriac.wiring.core import CoreServices
+
+MAX_WAIT_SECONDS = 3600.0
+_CHECK_SECONDS = 1.0
+"""So often it is looked whether the caller is still there, and whether the time is up."""
+
+
+def longest_wait(task: TaskSpec) -> float:
+    """Return the seconds after which a task's execution should have ended, retries included."""
+    pauses = (backoff(task.retry, number, 1.0) for number in range(task.retry.max_retries))
+    return min(
+        task.limits.hard_seconds * (task.retry.max_retries + 1) + sum(pauses), MAX_WAIT_SECONDS
+    )
+
+
+async def wait_for_terminal(
+    request: Request,
+    shared: CoreServices,
+    desk: ApiServices,
+    actor: Actor,
+    execution_id: UUID,
+    *,
+    seconds: float,
+) -> Execution | None:
+    """Return the execution when it has ended, or as it is after `seconds`.
+
+    None where the caller has gone, or the database was away when the time was up. Raises
+    UnauthenticatedError when the caller's key isn't good any more.
+    """
+    deadline = time.monotonic() + seconds
+    found: Execution | None = None
+    watching = shared.watcher.changes(
+        execution_id,
+        position=lambda: -1 if found is None else found.event_seq,
+        idle_seconds=_CHECK_SECONDS,
+    )
+    async with watching as changes:
+        async for change in changes:
+            if not await still_allowed(request):
+                raise UnauthenticatedError("The API key is not good any more; make a new one.")
+            if change.delta is None and not change.idle:
+                try:
+                    found = await run_in_threadpool(desk.queries.execution, actor, execution_id)
+                except DatabaseUnavailableError:
+                    found = None  # it is stored: waiting on is better than failing
+            if found is not None and found.status.terminal:
+                return found
+            if time.monotonic() > deadline or await request.is_disconnected():
+                return found
+    return found
+
+
+logger = structlog.get_logger(__name__)
+
+router = APIRouter(prefix="/tasks", tags=["executions"], route_class=JsonRoute)
+
+_SENT_AT_ONCE = 500
+
+
+@router.post(
+    "/{task}/execute",
+    status_code=202,
+    response_model=wire.Accepted,
+    operation_id="execute_task",
+    summary="Run a task",
+    responses=WRITING
+    | problem_responses(404, 409)
+    | {200: {"model": wire.Execution, "description": "It has ended (sync mode)."}},
+)
+async def execute(
+    request: Request,
+    task: TaskPath,
+    actor: Operator,
+    shared: Shared,
+    desk: AtDesk,
+    body: Execute | None = None,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Take on one execution of a task.
+
+    It is stored before the answer is sent, and from then on not lost. In `sync` mode the answer
+    waits until it has ended, at most for the task's time limits; then it is 200 with the whole
+    execution, else 202 as in `async` mode.
+    """
+    body = body or Execute()
+    mode = body.execution_mode or _default_mode(shared)
+
+    def submit(task_id: UUID) -> tuple[UUID, Submitted]:
+        once = idempotency(request, key, body)
+        work = _work(task_id, body, mode, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, execution_mode=mode.value)
+        return task_id, shared.submit.one(actor, work)
+
+    task_id, submitted = await run_in_threadpool(desk.tasks.use, actor, task, submit)
+    headers = {} if submitted.created else {REPLAYED: "true"}
+    if mode is ResponseMode.SYNC:
+        plan = await run_in_threadpool(shared.plans.current, task_id)
+        wait = body.seconds_until_due() + longest_wait(plan.task)
+        ended = await wait_for_terminal(
+            request, shared, desk, actor, submitted.execution_id, seconds=wait
+        )
+        if ended is not None and ended.status.terminal:
+            return await run_in_threadpool(
+                json_response, views.execution(ended), status=200, headers=headers
+            )
+    if not submitted.created:
+        submitted = await run_in_threadpool(_found, desk, actor, submitted.execution_id)
+    return json_response(accepted(task_id, submitted, mode), status=202, headers=headers)
+
+
+@router.post(
+    "/{task}/execute-batch",
+    status_code=202,
+    response_model=wire.AcceptedBatch,
+    operation_id="execute_task_batch",
+    summary="Run a task many times",
+    responses=WRITING | problem_responses(404, 409),
+)
+async def execute_batch(
+    request: Request,
+    task: TaskPath,
+    body: ExecuteBatch,
+    actor: Operator,
+    shared: Shared,
+    desk: AtDesk,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Take on one execution for each item, all or none.
+
+    The answer comes when all are stored; they are sent to the workers right after it.
+    """
+    most = shared.settings.api.max_batch
+    if len(body.items) > most:
+        raise TooLargeError(
+            f"items has {len(body.items)} entries; the limit is {most}. Send several batches.",
+            field="items",
+            limit=most,
+        )
+
+    def submit(task_id: UUID) -> tuple[UUID, SubmittedBatch]:
+        once = idempotency(request, key, body)
+        work = _work(task_id, body, ResponseMode.ASYNC, once)
+        logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, count=len(body.items))
+        batch = shared.submit.many(actor, work, body.items)
+        if not batch.created:
+            ids = desk.queries.batch(actor, batch.batch_id)
+            batch = SubmittedBatch(batch.batch_id, ids, created=False)
+        return task_id, batch
+
+    task_id, batch = await run_in_threadpool(desk.tasks.use, actor, task, submit)
+    accepted_batch = wire.AcceptedBatch.model_construct(
+        batch_id=batch.batch_id,
+        task_id=task_id,
+        count=len(batch.execution_ids),
+        execution_ids=list(batch.execution_ids),
+        links=links.batch(batch.batch_id, task_id),
+    )
+    headers = {} if batch.created else {REPLAYED: "true"}
+    send = BackgroundTask(_send_due, shared.dispatch) if batch.created else None
+    return json_response(accepted_batch, status=202, headers=headers, background=send)
+
+
+def accepted(task_id: UUID, submitted: Submitted, mode: str) -> wire.Accepted:
+    """Return the answer for an execution that was taken on."""
+    return wire.Accepted(
+        execution_id=submitted.execution_id,
+        task_id=task_id,
+        status=submitted.status,
+        execution_mode=mode,
+        celery_task_id=submitted.celery_task_id,
+        session_id=submitted.session_id,
+        links=links.accepted(
+            submitted.execution_id, task_id, submitted.celery_task_id, submitted.session_id
+        ),
+    )
+
+
+def _work(task_id: UUID, body: When, mode: ResponseMode, once: Idempotency | None) -> Work:
+    one = body if isinstance(body, Execute) else None
+    return Work(
+        task_id=task_id,
+        variables=one.variables if one else {},
+        session_id=one.session_id if one else None,
+        options=one.options() if one else NO_OPTIONS,
+        priority=None if body.priority is None else int(body.priority),
+        queue=body.queue,
+        delay_seconds=body.delay_seconds,
+        available_at=body.available_at,
+        execution_mode=mode.value,
+        idempotency=once,
+    )
+
+
+def _default_mode(shared: CoreServices) -> ResponseMode:
+    return ResponseMode.ASYNC if shared.settings.enable_async_task_execution else ResponseMode.SYNC
+
+
+def as_it_is(row: Execution) -> Submitted:
+    """Return an execution that an earlier request has made, as it stands."""
+    return Submitted(
+        row.id, row.status, row.celery_task_id, created=False, session_id=row.session_id
+    )
+
+
+def _found(desk: ApiServices, actor: Actor, execution_id: UUID) -> Submitted:
+    return as_it_is(desk.queries.execution(actor, execution_id))
+
+
+def _send_due(dispatch: Dispatch) -> None:
+    try:
+        while dispatch.send_due():
+            pass
+    except DatabaseUnavailableError as error:
+        # all is stored; the keeper sends what is left
+        logger.warning("batch.not_sent", error=error.message)

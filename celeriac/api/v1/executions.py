@@ -1,0 +1,197 @@
+"""Executions over HTTP."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api.core import views
+from celeriac.api.core.auth import (
+    MAX_PAGE,
+    AtDesk,
+    Caller,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Operator,
+    Shared,
+)
+from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
+from celeriac.api.core.responses import READING, json_response, problem_responses
+from celeriac.api.v1.execute import accepted, as_it_is
+from celeriac.api.v1.schemas.catalog import Reference
+from celeriac.api.v1.schemas.executions import ResponseMode, Timestamp
+from celeriac.api.v1.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
+from celeriac.db.executions.queries import BULKY, ExecutionFilter
+from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.states import Status, WaitingFor
+
+router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
+
+Bulky = Literal["variables", "result", "error_details"]
+ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
+After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
+
+
+@router.get(
+    "",
+    response_model=wire.Page[wire.ExecutionSummary],
+    operation_id="list_executions",
+    summary="List executions",
+    responses=READING | problem_responses(404),
+)
+def find(
+    actor: Caller,
+    desk: AtDesk,
+    status: Annotated[list[Status], Query(description="One or several.")] = [],  # noqa: B006
+    task: Annotated[Reference | None, Query(description="A task's id or name.")] = None,
+    batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
+    origin_id: Annotated[UUID | None, Query(description="Repeats of this execution.")] = None,
+    session_id: Annotated[UUID | None, Query(description="Those that worked in it.")] = None,
+    trigger_type: Annotated[TriggerType | None, Query(description="Started by.")] = None,
+    waiting_for: Annotated[WaitingFor | None, Query(description="Waiting, for this.")] = None,
+    created_after: Annotated[
+        Timestamp | None, Query(description="Created at or after this time.")
+    ] = None,
+    created_before: Annotated[
+        Timestamp | None, Query(description="Created before this time.")
+    ] = None,
+    include: Annotated[
+        list[Bulky], Query(description="What else to show, which may be large. One or several.")
+    ] = [],  # noqa: B006
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Response:
+    """Return your executions, the newest first; an admin sees everybody's.
+
+    Variables, results and error details are left out but for what `include` names; a page with them
+    ends early where they are large, and `next_cursor` goes on behind it.
+    """
+    wanted = ExecutionFilter(
+        statuses=status,
+        task_id=None if task is None else desk.tasks.resolve(actor, task),
+        batch_id=batch_id,
+        origin_id=origin_id,
+        session_id=session_id,
+        trigger_type=trigger_type,
+        waiting_for=waiting_for,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    page = desk.queries.executions(actor, wanted, cursor=cursor, limit=limit, include=include)
+    items = list(map(views.summary, page.items))
+    shown = wire.Page[wire.ExecutionSummary](items=items, next_cursor=page.next_cursor)
+    return json_response(shown, exclude={"items": {"__all__": set(BULKY) - set(include)}})
+
+
+@router.get(
+    "/{execution_id}",
+    response_model=wire.Execution,
+    operation_id="get_execution",
+    summary="Get an execution",
+    responses=READING | problem_responses(404),
+)
+def get(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> Response:
+    """Return an execution as it stands."""
+    return json_response(views.execution(desk.queries.execution(actor, execution_id)))
+
+
+@router.post(
+    "/{execution_id}/cancel",
+    response_model=wire.Execution,
+    operation_id="cancel_execution",
+    summary="Cancel an execution",
+    responses=READING | problem_responses(403, 404),
+)
+def cancel(execution_id: ExecutionPath, actor: Operator, shared: Shared, desk: AtDesk) -> Response:
+    """Ask for its end and return it as it stands.
+
+    What no worker holds is `cancelled` at once. A running one is `running` until its worker has
+    stopped it, which takes seconds. Cancelling what has ended changes nothing.
+    """
+    shared.cancel(actor, [execution_id])
+    return json_response(views.execution(desk.queries.execution(actor, execution_id)))
+
+
+@router.post(
+    "/{execution_id}/retry",
+    status_code=202,
+    response_model=wire.Accepted,
+    operation_id="retry_execution",
+    summary="Run an execution's work again",
+    responses=READING | problem_responses(403, 404, 409),
+)
+def retry(
+    request: Request,
+    execution_id: ExecutionPath,
+    actor: Operator,
+    shared: Shared,
+    desk: AtDesk,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Take on a new execution with the same variables, which names this one as its origin.
+
+    The task and its agent are used as they are now. Possible once this one has ended.
+    """
+    submitted = shared.replay(actor, execution_id, idempotency(request, key, None))
+    row = desk.queries.execution(actor, submitted.execution_id)
+    headers = {}
+    if not submitted.created:
+        submitted = as_it_is(row)
+        headers[REPLAYED] = "true"
+    return json_response(
+        accepted(row.task_id, submitted, ResponseMode.ASYNC), status=202, headers=headers
+    )
+
+
+@router.get(
+    "/{execution_id}/events",
+    response_model=wire.Events,
+    operation_id="list_events",
+    summary="List an execution's events",
+    responses=READING | problem_responses(404),
+)
+def events(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    desk: AtDesk,
+    after: After = 0,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_PAGE, description="Events in one json_response.")
+    ] = 100,
+) -> Response:
+    """Return events in order, numbered without gaps; fewer than `limit` where they are large."""
+    found = desk.queries.events(actor, execution_id, after=after, limit=limit)
+    items = list(map(views.event, found))
+    return json_response(wire.Events(items=items, next_after=found[-1].seq if found else None))
+
+
+@router.get(
+    "/{execution_id}/stream",
+    operation_id="stream_events",
+    summary="Follow an execution live",
+    response_class=Response,
+    responses=READING | problem_responses(404) | STREAM,
+)
+async def follow(
+    request: Request,
+    execution_id: ExecutionPath,
+    actor: Caller,
+    shared: Shared,
+    desk: AtDesk,
+    after: After = 0,
+    last_event_id: Annotated[
+        int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume behind it.")
+    ] = None,
+) -> Response:
+    """Send events as they come (Server-Sent Events), until the execution has ended.
+
+    The id of each is its number: `Last-Event-ID` resumes without gap or repeat. Events named
+    `delta` are pieces of output; they have no number and are live only. Where nothing can follow
+    any more the answer is 204, which tells browsers to stop reconnecting. It ends within seconds
+    when the key is revoked or may not see the execution any more.
+    """
+    begin = after if last_event_id is None else last_event_id
+    return await stream(request, shared, desk, actor, execution_id, after=begin)

@@ -1,0 +1,161 @@
+"""Requests that create work.
+
+Points in time and days, as requests write them.
+"""
+
+import re
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from celeriac.domain.agents import Strict
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.tasks import PriorityLabel, QueueName
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_FIRST_YEAR, _LAST_YEAR = 1970, 2999
+
+
+def _written(value: object) -> object:
+    # pydantic would take a number for seconds since 1970, and a date for its midnight
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("must be a time as in 2030-01-31T12:00:00Z, with its zone")
+    return value
+
+
+def _in_our_time(value: AwareDatetime) -> AwareDatetime:
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise ValueError(f"must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}")
+    return value
+
+
+def _day_written(value: object) -> object:
+    # pydantic would take a number for seconds since 1970
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise ValueError("must be a day as in 2030-01-31")
+    return value
+
+
+Day = Annotated[date, Field(strict=False), BeforeValidator(_day_written)]
+"""A day, `2030-01-31`."""
+
+Timestamp = Annotated[
+    AwareDatetime,
+    Field(strict=False),
+    BeforeValidator(_written),
+    AfterValidator(_in_our_time),
+]
+"""A time in RFC 3339 with its zone, between 1970 and 2999."""
+
+
+_LONGEST_DELAY = 366 * 86_400
+
+
+class ResponseMode(StrEnum):
+    """Whether the answer comes at once or when the execution has ended."""
+
+    ASYNC = "async"
+    SYNC = "sync"
+
+
+class When(Strict):
+    """When, where and how urgently to run."""
+
+    BULK: ClassVar[bool] = True
+
+    priority: PriorityLabel | None = Field(default=None, description="Default: the task's own.")
+    queue: QueueName | None = Field(default=None, description="Default: the task's own.")
+    delay_seconds: float = Field(
+        default=0.0, ge=0, le=_LONGEST_DELAY, description="Start no earlier than in so long."
+    )
+    available_at: Timestamp | None = Field(
+        default=None,
+        description="Start no earlier than at this time (with a zone); instead of delay_seconds.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.available_at is not None and self.delay_seconds:
+            raise ValueError("give either delay_seconds or available_at, not both")
+        return self
+
+    def seconds_until_due(self) -> float:
+        """Return how long who waits for the result waits for the start, by this machine's clock."""
+        if self.available_at is None:
+            return self.delay_seconds
+        wait = (self.available_at - datetime.now(UTC)).total_seconds()
+        return min(max(wait, 0.0), _LONGEST_DELAY)
+
+
+class Execute(When):
+    """What to run."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"variables": {"text": "Celeriac is a root vegetable."}}]}
+    )
+
+    variables: dict[str, Any] = Field(
+        default_factory=dict, description="They must fit the task's variables_schema."
+    )
+    execution_mode: Annotated[ResponseMode, Field(strict=False)] | None = Field(
+        default=None,
+        description="async (as a rule the default) answers at once, sync when it has ended.",
+    )
+    session_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        default=None,
+        description="An earlier session, of the same kind of agent, to go on with.",
+    )
+    fork_session: bool = Field(
+        default=False,
+        description="Go on with a copy of the session, which stays as it is; also while it is in "
+        "use.",
+    )
+    budget: Budget | None = Field(
+        default=None, description="For this execution, instead of its task's."
+    )
+    record: bool = Field(default=False, description="Save its model traffic as a cassette.")
+    cassette_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        default=None,
+        description="Answer its model requests from this cassette instead of from providers.",
+    )
+
+    @model_validator(mode="after")
+    def _forks_something(self) -> Self:
+        if self.fork_session and self.session_id is None:
+            raise ValueError("fork_session needs the session_id of what to fork")
+        return self
+
+    def options(self) -> RunOptions:
+        """Return what the caller wishes for this run."""
+        return RunOptions(
+            fork_session=self.fork_session,
+            budget=self.budget,
+            record=self.record,
+            cassette_id=self.cassette_id,
+        )
+
+
+class ExecuteBatch(When):
+    """Many runs of one task, taken on all or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [{"text": "One."}, {"text": "Two."}]}]}
+    )
+
+    items: list[dict[str, Any]] = Field(
+        min_length=1, fail_fast=True, description="The variables of each execution."
+    )

@@ -1,0 +1,220 @@
+"""The page behind a signed link: a question with a form, safe against whatever an agent wrote.
+
+No scripts, nothing loaded, everything escaped, and a policy that would stop it otherwise.
+
+Questions as HTML forms, and answers from what browsers send.
+"""
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+from starlette.responses import HTMLResponse
+
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import Answer, Approval
+from celeriac.domain.errors import AnswerInvalidError
+from celeriac.domain.schemas.forms import FormFaultError, FormField, form_fields, form_value
+from celeriac.kit.json_types import JsonValue, dumps, loads, refuse_big_integers
+
+_VALUE = "value"
+_PREFIX = "value."
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One choice of an input."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of the page's form."""
+
+    name: str
+    label: str
+    given: str = ""
+    hint: str = ""
+    allowed: str = ""
+    required: bool = False
+    long: bool = False
+    options: tuple[Option, ...] = ()
+
+
+def inputs_of(approval: Approval, given: Mapping[str, str]) -> list[Input]:
+    """Return the inputs of a question's form, filled with what was `given` before."""
+    if approval.kind is QuestionKind.TOOL:
+        return []
+    text = given.get(_VALUE, "")
+    if approval.kind is QuestionKind.QUESTION:
+        return [Input(_VALUE, "Answer", given=text, required=True, long=True)]
+    schema = approval.schema or {}
+    fields = form_fields(schema)
+    if not fields:
+        return [Input(_VALUE, "Answer as JSON", given=text, hint=dumps(schema), long=True)]
+    return [_input(field, given) for field in fields]
+
+
+def answer_of(approval: Approval, sent: Mapping[str, str]) -> Answer:
+    """Return the answer that a browser sent. Raises AnswerInvalidError naming the field."""
+    decision = sent.get("decision")
+    if decision not in {"approve", "refuse"}:
+        raise AnswerInvalidError("Choose one of the buttons.", field="decision")
+    note = sent.get("note", "")
+    if decision == "refuse":
+        return Answer(approved=False, note=note)
+    return Answer(approved=True, value=_value(approval, sent), note=note)
+
+
+def _value(approval: Approval, sent: Mapping[str, str]) -> JsonValue:
+    if approval.kind is QuestionKind.TOOL:
+        return None
+    text = sent.get(_VALUE, "")
+    if approval.kind is QuestionKind.QUESTION:
+        return text.replace("\r\n", "\n").strip()
+    schema = approval.schema or {}
+    try:
+        if not form_fields(schema):
+            refuse_big_integers(text)
+            return loads(text)
+        written = {
+            name.removeprefix(_PREFIX): value
+            for name, value in sent.items()
+            if name.startswith(_PREFIX)
+        }
+        return form_value(schema, written)
+    except FormFaultError as error:
+        raise AnswerInvalidError(f"{error}.", field=f"{_PREFIX}{error.name}") from error
+    except (ValueError, TypeError) as error:
+        raise AnswerInvalidError(f"The answer must be JSON: {error}.", field=_VALUE) from error
+
+
+def _input(field: FormField, given: Mapping[str, str]) -> Input:
+    options = tuple(Option(dumps(choice), _label(choice)) for choice in field.choices)
+    return Input(
+        name=_PREFIX + field.name,
+        label=field.label,
+        hint=field.hint,
+        allowed="" if field.choices else field.allowed,
+        given=given.get(_PREFIX + field.name, field.default),
+        required=field.required,
+        long=field.is_json,
+        options=(Option("", "-"), *options) if options else (),
+    )
+
+
+def _label(choice: JsonValue) -> str:
+    if isinstance(choice, bool):
+        return "yes" if choice else "no"
+    return choice if isinstance(choice, str) else dumps(choice)
+
+
+_PAGES = Path(__file__).parent / "pages"
+_HEADING = "An agent asks"
+_BUTTONS = {
+    QuestionKind.TOOL: ("Approve", "Refuse"),
+    QuestionKind.QUESTION: ("Answer", "Don't answer"),
+    QuestionKind.FORM: ("Answer", "Don't answer"),
+    QuestionKind.BUDGET: ("Allow more", "Refuse"),
+}
+
+
+def question_page(
+    approval: Approval, *, fault: str = "", given: Mapping[str, str] | None = None
+) -> HTMLResponse:
+    """Return the page of an open question; with a `fault`, what was wrong with the answer."""
+    given = given or {}
+    yes, no = _BUTTONS[approval.kind]
+    return _page(
+        status=422 if fault else 200,
+        heading=_HEADING,
+        message=fault,
+        faulty=True,
+        approval=approval,
+        title=approval.title,
+        until=f"{approval.expires_at:%Y-%m-%d %H:%M} UTC",
+        arguments=_readable(approval),
+        fields=inputs_of(approval, given),
+        note=given.get("note", ""),
+        yes=yes,
+        no=no,
+    )
+
+
+def closed_page(approval: Approval, *, now: bool = False, status: int = 200) -> HTMLResponse:
+    """Return the page of a question that is no longer open; `now` where this answered it."""
+    return _message_page(
+        "Thank you" if now else _HEADING, _said(approval), status=status, title=approval.title
+    )
+
+
+def message_page(message: str, *, status: int) -> HTMLResponse:
+    """Return a page that says why there is no question."""
+    return _message_page(_HEADING, message, status=status, faulty=True)
+
+
+def _message_page(
+    heading: str, message: str, *, status: int, faulty: bool = False, title: str = ""
+) -> HTMLResponse:
+    return _page(
+        status=status,
+        heading=heading,
+        message=message,
+        faulty=faulty,
+        approval=None,
+        title=title,
+        fields=None,
+    )
+
+
+def _said(approval: Approval) -> str:
+    match approval.status:
+        case ApprovalStatus.ANSWERED:
+            said = "approved" if approval.approved else "refused"
+            return f"The question was {said} at {approval.answered_at:%Y-%m-%d %H:%M} UTC."
+        case ApprovalStatus.WITHDRAWN:
+            return "The question is not needed any more: its execution has ended."
+    return "The question has expired; nobody answered it in time."
+
+
+def _readable(approval: Approval) -> str:
+    if not approval.arguments:
+        return ""
+    return json.dumps(approval.arguments, indent=2, ensure_ascii=False)
+
+
+def _page(*, status: int, **values: object) -> HTMLResponse:
+    template, style = _template()
+    # the stylesheet is ours; its digest lets it, and nothing else, through the policy
+    content = template.render(style=Markup(style), **values)  # noqa: S704
+    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    )
+    headers = {
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "X-Robots-Tag": "noindex",
+    }
+    return HTMLResponse(content, status_code=status, headers=headers)
+
+
+@cache
+def _template() -> tuple[Template, str]:
+    environment = Environment(
+        loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined
+    )
+    style = (_PAGES / "approval.css").read_text()
+    return environment.get_template("approval.html"), style

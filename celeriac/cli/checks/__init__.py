@@ -1,1 +1,0 @@
-"""Checks of what Celeriac needs: run by `doctor`, and by every program before it starts."""

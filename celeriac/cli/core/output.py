@@ -1,0 +1,341 @@
+"""What commands write: tables and fields for people, JSON for programs.
+
+Values as people read them: durations, times, sizes, money, cut texts.
+
+Exit codes, and from an error to what the terminal says of it.
+"""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from celeriac.domain.errors import (
+    CeleriacError,
+    ConfigurationError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from celeriac.domain.usage import dollars
+from celeriac.embedded.errors import StopRequestedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+_MINUTE = 60
+_HOUR = 3600
+_DAY = 86_400
+_KILO = 1024
+_ABSENT = "-"
+_TURNS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
+"""Directional formatting of Unicode: it can make text read as what it isn't."""
+
+
+def duration(seconds: float | None) -> str:
+    """Return `0.42 s`, `12.3 s`, `2 min 5 s`, `1 h 3 min` or `2 d 4 h`."""
+    if seconds is None:
+        return _ABSENT
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds < _MINUTE:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def moment(at: datetime | None) -> str:
+    """Return a time in the reader's own zone, to the second."""
+    return _ABSENT if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def clock(at: datetime) -> str:
+    """Return the time of day in the reader's own zone, to the millisecond."""
+    return f"{at.astimezone():%H:%M:%S.%f}"[:-3]
+
+
+def size(count: float) -> str:
+    """Return bytes as `512 B`, `1.5 KiB`, `20.0 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _KILO:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= _KILO
+    return f"{count:.1f} TiB"
+
+
+def tokens(read: int, written: int) -> str:
+    """Return tokens read and written by models, as `120 → 45`."""
+    return f"{read:,} → {written:,}" if read or written else _ABSENT
+
+
+def money(amount: Decimal) -> str:
+    """Return US dollars: two digits after the point, up to six of less than a dollar."""
+    return f"${dollars(round(amount, 2 if amount >= 1 else 6))}"
+
+
+def short(text: str, most: int) -> str:
+    """Return `text` on one line and cut to `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def plain(value: Any) -> str:
+    """Return a JSON value as text: strings as they are, everything else as indented JSON."""
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def printable(text: str) -> str:
+    """Return `text` without what could command a terminal: models and errors hold anything.
+
+    Control characters, and those that turn the direction of writing, become replacement
+    characters; line ends and tabs stay.
+    """
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if _commands_terminals(character) else character
+        for character in text
+    )
+
+
+def _commands_terminals(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in _TURNS
+
+
+_PIPE_WIDTH = 200
+"""Characters a line where no terminal says how many; tables are as wide as they need to be."""
+_GAP = 2
+"""Spaces between two columns of a table."""
+_NARROWEST = 8
+"""Characters that are left of a cell that is shortened."""
+
+
+class Output:
+    """The two channels of a command: answers on stdout, talk about them on stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        """`as_json` makes every answer one JSON value on stdout."""
+        self.as_json = as_json
+        self.out = _console(stderr=False)
+        self.err = _console(stderr=True)
+
+    def json(self, value: Any) -> None:
+        """Write a value (models and dataclasses too) as indented JSON."""
+        from pydantic_core import to_jsonable_python
+
+        data = to_jsonable_python(value, by_alias=True)
+        self.raw(json.dumps(data, indent=2, ensure_ascii=False))
+
+    def json_line(self, value: Any) -> None:
+        """Write a value as JSON on one line, for readers of a stream."""
+        from pydantic_core import to_jsonable_python
+
+        self.raw(json.dumps(to_jsonable_python(value, by_alias=True), ensure_ascii=False))
+
+    def raw(self, text: str) -> None:
+        """Write text as it is, made harmless where a terminal would read it."""
+        shown = printable(text) if self.out.is_terminal else text
+        self.out.print(shown, markup=False, highlight=False, soft_wrap=True, emoji=False)
+
+    def say(self, text: str) -> None:
+        """Tell a person something beside the answer."""
+        if not self.as_json:
+            self.err.print(
+                printable(text), markup=False, highlight=False, soft_wrap=True, emoji=False
+            )
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        cut: Collection[str] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
+        """Write rows of text under the names of their columns, one line a row.
+
+        Where the terminal is too narrow, the columns of `cut` are shortened, then those of `drop`
+        are left out in that order, which is said on stderr. What is in neither is always whole, so
+        that ids can be copied.
+        """
+        from rich.cells import cell_len
+        from rich.table import Table
+        from rich.text import Text
+
+        cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+        natural = {
+            name: max(cell_len(each) for each in (name, *(row[index] for row in cells)))
+            for index, name in enumerate(columns)
+        }
+        room = self.out.width if self.out.is_terminal else sys.maxsize
+        widths = fitted(natural, room, cut=cut, drop=drop)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, width in widths.items():
+            table.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
+        for row in cells:
+            shown = zip(columns, row, strict=True)
+            table.add_row(*(Text(cell) for name, cell in shown if name in widths))
+        needed = sum(widths.values()) + _GAP * len(widths)
+        # wider than a narrow terminal at the worst: rich would shorten every column
+        self.out.width = max(self.out.width, needed)
+        self.out.print(table)
+        if left_out := [name for name in columns if name not in widths]:
+            self.say(f"Left out for want of room: {', '.join(left_out)}. --json has everything.")
+
+    def fields(self, values: Mapping[str, str]) -> None:
+        """Write names and values, one pair a line."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in values.items():
+            table.add_row(name, Text(printable(value)))
+        self.out.print(table)
+
+
+def fitted(
+    natural: Mapping[str, int], room: int, *, cut: Collection[str], drop: Sequence[str]
+) -> dict[str, int]:
+    """Return the widths of the columns that are shown, by name.
+
+    `natural` are the widths of the longest cells, `room` is that of a line.
+    """
+    widths = dict(natural)
+
+    def needed(least: Mapping[str, int]) -> int:
+        return sum(least.values()) + _GAP * (len(least) - 1)
+
+    def smallest() -> dict[str, int]:
+        return {
+            name: min(width, max(_NARROWEST, len(name))) if name in cut else width
+            for name, width in widths.items()
+        }
+
+    for name in drop:
+        if needed(smallest()) <= room:
+            break
+        widths.pop(name, None)
+    least = smallest()
+    while needed(widths) > room and widths != least:
+        loose = [name for name in widths if widths[name] > least[name]]
+        widest = max(loose, key=widths.__getitem__)
+        widths[widest] -= 1
+    return widths
+
+
+def _console(*, stderr: bool) -> "Console":
+    from rich.console import Console
+
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=None if terminal else _PIPE_WIDTH)
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code means; documented in docs/cli.md."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DENIED = 4
+    UNAVAILABLE = 5
+    ENDED_ALREADY = 6
+    INTERRUPTED = 130
+
+
+class CommandError(CeleriacError):
+    """A command can't do what it was asked; `cure` says what would help."""
+
+    code = "command_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cure: str | None = None,
+        exit_code: ExitCode = ExitCode.FAILED,
+        problem: str | None = None,
+    ) -> None:
+        """`problem` is the code that the server gave, shown in place of the error's own."""
+        super().__init__(message)
+        self.cure = cure
+        self.exit_code = exit_code
+        self.problem = problem or self.code
+
+
+class UsageProblemError(CommandError):
+    """What was typed can't be understood."""
+
+    code = "usage"
+
+    def __init__(self, message: str, *, cure: str | None = None) -> None:
+        super().__init__(message, cure=cure, exit_code=ExitCode.USAGE)
+
+
+_CODES: tuple[tuple[type[CeleriacError], ExitCode], ...] = (
+    (InvalidInputError, ExitCode.USAGE),
+    (ConfigurationError, ExitCode.USAGE),
+    (NotFoundError, ExitCode.NOT_FOUND),
+    (UnauthenticatedError, ExitCode.DENIED),
+    (ForbiddenError, ExitCode.DENIED),
+    (UnavailableError, ExitCode.UNAVAILABLE),
+    (StopRequestedError, ExitCode.INTERRUPTED),
+)
+
+
+def exit_code_of(error: CeleriacError) -> ExitCode:
+    """Return the exit code that `error` stands for."""
+    if isinstance(error, CommandError):
+        return error.exit_code
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    return ExitCode.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """An error as the terminal shows it: one line, and below it what helps."""
+
+    message: str
+    code: str | None = None
+    cure: str | None = None
+
+    def lines(self) -> Iterator[str]:
+        """Yield `error: MESSAGE [CODE]`, the message's further lines, and the cure."""
+        first, *rest = self.message.splitlines() or ["it failed without a word"]
+        yield f"error: {first} [{self.code}]" if self.code else f"error: {first}"
+        yield from rest
+        if self.cure:
+            yield f"       {self.cure}"
+
+
+def report_of(error: CeleriacError) -> ErrorReport:
+    """Return how the terminal shows an error of ours."""
+    if isinstance(error, CommandError):
+        return ErrorReport(error.message, error.problem, error.cure or CURES.get(error.problem))
+    return ErrorReport(error.message, error.code, CURES.get(error.code))
+
+
+CURES = {
+    "task_inactive": "`celeriac tasks activate TASK` switches it on.",
+    "unauthenticated": "Give a key with --api-key or CELERIAC_API_KEY; `celeriac keys create` "
+    "makes one.",
+    "database_unavailable": "`celeriac doctor` shows what answers and what does not.",
+    "broker_unavailable": "`celeriac doctor` shows what answers and what does not.",
+}
+"""What helps, for errors whose message can't know who reads it."""

@@ -1,0 +1,208 @@
+"""Checks of this machine: Python, packages, the home, the disk.
+
+What a program checks before it starts, so that it says plainly what is wrong (E8).
+"""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from celeriac.agents.crewai.venv import CrewVenv, State, crewai_version
+from celeriac.cli.core.output import CommandError, ExitCode, size
+from celeriac.cli.doctor.findings import Finding, Level, failed, ok, warning
+from celeriac.cli.doctor.servers import check_broker, check_database, check_redis
+from celeriac.domain.errors import ConfigurationError
+from celeriac.embedded import weights
+from celeriac.embedded.endpoints import RunningStack
+from celeriac.embedded.errors import HomeUnusableError
+from celeriac.embedded.home import Home
+from celeriac.kit.access import first_closed
+from celeriac.kit.processes import identify
+from celeriac.settings import Settings
+from celeriac.version import __version__
+from celeriac.wiring.core import child_user
+
+_OLDEST = (3, 11)
+_REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?(==(?P<pinned>[^,;\s]+))?")
+_DISK_LOW = 1024**3
+_DISK_OUT = 100 * 1024**2
+
+
+def check_python() -> Iterator[Finding]:
+    """Yield whether this Python is new enough and which Celeriac runs on it."""
+    message = f"{platform.python_version()} at {sys.executable}, Celeriac {__version__}"
+    if sys.version_info < _OLDEST:
+        yield failed("Python", message, "Use Python 3.11 or newer.", ExitCode.FAILED)
+    else:
+        yield ok("Python", message)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Yield whether the packages that Celeriac needs are there, the pinned ones as pinned."""
+    needed = [text for text in requires("celeriac") or () if "extra ==" not in text]
+    wrong = [fault for text in needed if (fault := _fault(text))]
+    if wrong:
+        yield failed(
+            "packages",
+            "; ".join(wrong),
+            "Install Celeriac again: make setup, or pip install --upgrade celeriac.",
+            ExitCode.FAILED,
+        )
+    else:
+        yield ok("packages", f"all {len(needed)} are there; Celery {version('celery')}")
+
+
+def check_model(models: Path) -> Iterator[Finding]:
+    """Yield whether `celeriac up` can run the local model, whose weights may be in `models`."""
+    commands = weights.missing(models)
+    if commands:
+        yield warning("local model", "not installed", f"{commands}; or use other models.")
+    else:
+        yield ok("local model", f"installed; weights at {weights.find(models)}")
+
+
+def check_crewai(venv: CrewVenv) -> Iterator[Finding]:
+    """Yield whether workers of this machine can run crews, which is nobody's duty."""
+    state = venv.state()
+    if state is State.READY:
+        yield ok("CrewAI", f"{crewai_version()} at {venv.root}")
+    elif state is State.MISSING:
+        yield ok("CrewAI", "not installed; `celeriac crews install` does it")
+    else:
+        yield warning("CrewAI", f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
+
+
+def check_agents(settings: Settings) -> Iterator[Finding]:
+    """Yield who the workers of this machine run agents as, and whether that user can read Python.
+
+    Makes nobody: a worker that needs the user does.
+    """
+    try:
+        user = child_user(settings, make=False)
+    except ConfigurationError as error:
+        yield failed("agents", error.message, None, ExitCode.USAGE)
+        return
+    if user.ids is None:
+        yield _of_ourselves()
+        return
+    needed = (Path(sys.executable), Path(os.__file__), *Path(__file__).parents[:3])
+    for path in needed:
+        closed = first_closed(path, user.ids, above=False)
+        if closed is not None:
+            cure = f"chmod o+rX {closed}, or set CELERIAC_AGENT_USER."
+            yield warning("agents", f"run as {user.name}, who can't read {closed}", cure)
+            return
+    yield ok("agents", f"run as {user.name} (user id {user.ids.user})")
+
+
+def _of_ourselves() -> Finding:
+    if os.geteuid() == 0:
+        return warning(
+            "agents",
+            "run as root, with every right and secret of the worker's",
+            "Unset CELERIAC_AGENT_USER.",
+        )
+    return ok("agents", f"run as this user (user id {os.geteuid()}), who owns the home")
+
+
+def check_claude(settings: Settings) -> Iterator[Finding]:
+    """Yield whether workers of this machine can run Claude Code, which is nobody's duty."""
+    if find_spec("claude_agent_sdk") is None:
+        yield ok("Claude Code", "not installed; pip install 'celeriac[claude]' does it")
+    elif settings.anthropic_api_key is None:
+        found = f"SDK {version('claude-agent-sdk')}"
+        yield ok("Claude Code", f"{found}; its agents need ANTHROPIC_API_KEY, which is not set")
+    else:
+        yield ok(
+            "Claude Code", f"SDK {version('claude-agent-sdk')}, asks {settings.anthropic_base_url}"
+        )
+
+
+def _fault(requirement: str) -> str | None:
+    """Say what is wrong with a package, given as in `kombu[redis]==5.7.0`."""
+    match = _REQUIREMENT.match(requirement)
+    if match is None:
+        return f"{requirement!r} can't be understood"
+    name, pinned = match["name"], match["pinned"]
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return f"{name} is missing"
+    if pinned and found != pinned:
+        return f"{name} is {found}, needed is {pinned}"
+    return None
+
+
+def check_home(home: Home) -> Iterator[Finding]:
+    """Yield whether the home can be used, and whether there is room on its disk."""
+    if home.root.exists():
+        try:
+            Home.open(home.root)
+        except HomeUnusableError as error:
+            yield failed("home", error.message, None, ExitCode.FAILED)
+            return
+        yield ok("home", str(home.root))
+    else:
+        yield ok("home", f"{home.root} will be made by `celeriac up`")
+    yield _judge_disk(home.root)
+
+
+def _judge_disk(root: Path) -> Finding:
+    place = next(each for each in (root, *root.parents) if each.exists())
+    free = shutil.disk_usage(place).free
+    message = f"{size(free)} free at {place}"
+    if free < _DISK_OUT:
+        return failed("disk", message, "Free some space: PostgreSQL stops without.")
+    if free < _DISK_LOW:
+        return warning("disk", message, "Free some space before it runs out.")
+    return ok("disk", message)
+
+
+def check_stack(stack: RunningStack | None) -> Iterator[Finding]:
+    """Yield whether `celeriac up` runs in the home."""
+    if stack is None:
+        yield ok("celeriac up", "does not run in this home")
+        return
+    gone = [name for name, pid in stack.pids.items() if identify(pid) is None]
+    message = f"process {stack.supervisor.pid} runs {', '.join(stack.pids)}"
+    if gone:
+        # it writes the pids down once, at its start
+        message += f"; started anew since: {', '.join(gone)}"
+    yield ok("celeriac up", message)
+
+
+class NotReadyError(CommandError):
+    """A program can't start: something that it needs doesn't work."""
+
+    code = "not_ready"
+
+
+def check_servers(settings: Settings, *, program: str, broker_needed: bool) -> Sequence[Finding]:
+    """Return what is doubtful about the servers that `program` needs.
+
+    Raises NotReadyError naming everything that doesn't work and what helps. Without
+    `broker_needed` a broker that is away is doubtful: what is accepted is stored and sent later.
+    """
+    needed = [*check_database(settings)]
+    helpful = [*check_redis(settings), *check_broker(settings)]
+    if broker_needed:
+        needed, helpful = [*needed, *helpful], []
+    failed = [finding for finding in needed if finding.level is Level.FAIL]
+    if failed:
+        raise NotReadyError(
+            "\n".join([f"{program} can't start.", *_tell(failed)]), exit_code=failed[0].exit_code
+        )
+    return [finding for finding in [*needed, *helpful] if finding.level is not Level.OK]
+
+
+def _tell(findings: Sequence[Finding]) -> Iterator[str]:
+    for finding in findings:
+        yield f"  {finding.subject}: {finding.message}"
+        if finding.cure:
+            yield f"    {finding.cure}"

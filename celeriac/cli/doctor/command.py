@@ -1,0 +1,104 @@
+"""`celeriac doctor`: what works, what doesn't, and what to do about it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome
+from celeriac.cli.core.output import CommandError, ExitCode, Output, printable
+
+if TYPE_CHECKING:
+    from celeriac.cli.doctor.findings import Finding
+
+_MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
+
+
+def doctor(
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    home: ServerHome = None,
+) -> None:
+    """Look at everything that Celeriac needs; say what is wrong and what helps.
+
+    Looks at Python and packages, the home and its disk, PostgreSQL, schema and
+    clock, Redis, broker, workers, API, key and the model server. Changes
+    nothing. Exits with 1 where anything fails.
+
+    Examples:
+      celeriac doctor
+      DATABASE_URL=postgresql://… REDIS_URL=redis://… celeriac doctor --json
+    """
+    from celeriac.cli.doctor.findings import Level
+
+    output = Output(as_json=as_json)
+    findings = []
+    for finding in _findings(home, api_url, api_key):
+        findings.append(finding)
+        if not as_json:
+            _show(output, finding)
+    failed = sum(finding.level is Level.FAIL for finding in findings)
+    if as_json:
+        output.json({"ok": not failed, "findings": [_as_json(each) for each in findings]})
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
+    from celeriac.agents.crewai.venv import CrewVenv
+    from celeriac.cli.doctor import checks, servers, work
+    from celeriac.cli.doctor.findings import failed
+    from celeriac.cli.local import read_settings
+    from celeriac.cli.server import find_server
+    from celeriac.domain.errors import CeleriacError
+    from celeriac.embedded.endpoints import find_running_stack
+    from celeriac.embedded.home import Home
+
+    yield from checks.check_python()
+    yield from checks.check_packages()
+    place = Home.at(home)
+    yield from checks.check_home(place)
+    try:
+        settings = read_settings(home)
+        yield from checks.check_stack(find_running_stack(place))
+    except CeleriacError as error:
+        yield failed("configuration", error.message, None, ExitCode.USAGE)
+        return
+    yield from checks.check_agents(settings)
+    yield from checks.check_model(settings.models.absolute())
+    yield from checks.check_crewai(CrewVenv(settings.crewai.absolute()))
+    yield from checks.check_claude(settings)
+    yield from servers.check_database(settings)
+    yield from servers.check_redis(settings)
+    yield from servers.check_broker(settings)
+    yield from work.check_workers(settings)
+    yield from work.check_notices(settings)
+    try:
+        server = find_server(home, api_url, api_key)
+    except CommandError as error:
+        yield from work.check_api(error)
+    else:
+        yield from work.check_api(server)
+    yield from work.check_model(settings)
+
+
+def _show(output: Output, finding: "Finding") -> None:
+    from rich.text import Text
+
+    mark, style = _MARKS[finding.level]
+    line = Text(mark, style=style)
+    line.append(f"  {finding.subject:<14}{printable(finding.message)}", style="default")
+    output.out.print(line, soft_wrap=True)
+    if finding.cure:
+        output.out.print(Text(f"      {'':<14}→ {printable(finding.cure)}"), soft_wrap=True)
+
+
+def _as_json(finding: "Finding") -> dict[str, object]:
+    return {
+        "subject": finding.subject,
+        "level": finding.level.value,
+        "message": finding.message,
+        "cure": finding.cure,
+    }

@@ -1,0 +1,141 @@
+"""Checks of the servers: PostgreSQL and its schema, Redis, the broker."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from celeriac.adapters import redis_server
+from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, create_app
+from celeriac.cli.core.output import ExitCode, duration, size
+from celeriac.cli.doctor.findings import Finding, failed, ok, warning
+from celeriac.db import engine, migrate
+from celeriac.db.engine import Database
+from celeriac.domain.errors import (
+    BrokerUnavailableError,
+    ConfigurationError,
+    DatabaseUnavailableError,
+    UnavailableError,
+)
+from celeriac.kit.outbound import without_password
+from celeriac.settings import Settings
+from celeriac.wiring.core import celery_options
+
+DATABASE = "PostgreSQL"
+SCHEMA = "schema"
+REDIS = "Redis"
+BROKER = "broker"
+CLOCK = "clock"
+
+_OLDEST = 140_000
+_MOST_SKEW_SECONDS = 2.0
+_CROWDED = 0.9
+
+
+def check_database(settings: Settings) -> Iterator[Finding]:
+    """Yield how the database server, its clock and the schema are."""
+    try:
+        database = Database(settings.require_database(), connections=1, application="celeriac-cli")
+    except ConfigurationError as error:
+        yield failed(DATABASE, error.message, None, ExitCode.USAGE)
+        return
+    try:
+        with database.statement() as connection:
+            said = engine.describe(connection)
+            skew = abs((said.now - datetime.now(UTC)).total_seconds())
+            schema = migrate.schema(connection)
+    except DatabaseUnavailableError as error:
+        yield failed(DATABASE, error.message, _database_cure(error.message))
+        return
+    finally:
+        database.close()
+    yield _judge_server(said, database.address)
+    yield _judge_schema(schema)
+    yield _judge_clock(skew)
+
+
+def check_redis(settings: Settings) -> Iterator[Finding]:
+    """Yield how the application's Redis is, and whether it may lose what it is given."""
+    try:
+        said = redis_server.describe(settings.require_redis())
+    except ConfigurationError as error:
+        yield failed(REDIS, error.message, None, ExitCode.USAGE)
+    except UnavailableError as error:
+        yield failed(REDIS, error.message, _REDIS_CURE)
+    else:
+        yield _judge_redis(said)
+
+
+def check_broker(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the broker answers, by asking its queues for their depths."""
+    try:
+        options = celery_options(settings, publisher=True)
+        queue = CeleryTaskQueue(create_app(options))
+        waiting = {name: queue.depth(name) for name in QUEUES}
+    except ConfigurationError as error:
+        yield failed(BROKER, error.message, None, ExitCode.USAGE)
+    except BrokerUnavailableError as error:
+        yield failed(BROKER, error.message, _BROKER_CURE)
+    else:
+        address = without_password(options.broker_url)
+        depths = ", ".join(f"{name} {count}" for name, count in waiting.items())
+        yield ok(BROKER, f"{address} answers; messages that wait: {depths}")
+
+
+_REDIS_CURE = "Start it or correct REDIS_URL; `celeriac up` starts one of its own."
+_BROKER_CURE = "Start it, or correct CELERY_BROKER_URL (without it: database 1 of REDIS_URL)."
+
+
+def _database_cure(message: str) -> str:
+    if "password authentication failed" in message:
+        return "Correct user and password in DATABASE_URL."
+    if "does not exist" in message:
+        return "Create it, or correct DATABASE_URL."
+    return "Start it or correct DATABASE_URL; `celeriac up` starts one of its own."
+
+
+def _judge_server(said: engine.DatabaseServer, address: str) -> Finding:
+    where = f"{said.version} at {address}"
+    if said.number < _OLDEST:
+        return failed(DATABASE, where, "Celeriac needs PostgreSQL 14 or newer.", ExitCode.FAILED)
+    used = f"{said.connections} of {said.max_connections} connections in use"
+    if said.connections > said.max_connections * _CROWDED:
+        return warning(DATABASE, f"{where}, {used}", "Raise its max_connections.")
+    return ok(DATABASE, f"{where}, {used}")
+
+
+def _judge_schema(schema: migrate.Schema) -> Finding:
+    if schema.up_to_date:
+        return ok(SCHEMA, f"revision {schema.current}")
+    if schema.current is None:
+        return failed(
+            SCHEMA, "the database is empty", "Run `celeriac db upgrade`.", ExitCode.FAILED
+        )
+    return failed(
+        SCHEMA,
+        f"the database has revision {schema.current}, this release needs {schema.wanted}",
+        "Run `celeriac db upgrade`.",
+        ExitCode.FAILED,
+    )
+
+
+def _judge_clock(skew: float) -> Finding:
+    message = f"{duration(skew)} apart from the database's"
+    if skew > _MOST_SKEW_SECONDS:
+        return warning(CLOCK, message, "Set this machine's clock by NTP: log lines mislead.")
+    return ok(CLOCK, message)
+
+
+def _judge_redis(said: redis_server.RedisServer) -> Finding:
+    where = f"{said.product} {said.version}, {size(said.used_memory)} in use"
+    if said.max_memory and said.eviction != "noeviction":
+        return warning(
+            REDIS,
+            f"{where}; when full it drops entries ({said.eviction})",
+            "Set maxmemory-policy to noeviction: a queue must keep what it holds.",
+        )
+    if not said.append_only:
+        return warning(
+            REDIS,
+            f"{where}; it forgets its queues when it dies",
+            "Set appendonly to yes. Without it nothing is lost, but messages are sent again late.",
+        )
+    return ok(REDIS, where)

@@ -1,0 +1,153 @@
+"""Checks of the parts that work together: workers, API, key, model."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import httpx
+
+from celeriac.cli.core.output import CommandError, ExitCode, size
+from celeriac.cli.doctor.findings import Finding, failed, ok, warning
+from celeriac.cli.server import Server
+from celeriac.client import Client, ClientError
+from celeriac.db import workers
+from celeriac.db.engine import Database
+from celeriac.db.executions import queries
+from celeriac.domain.errors import CeleriacError
+from celeriac.settings import Settings
+
+_ALIVE_SECONDS = 30.0
+_TIMEOUT = 5.0
+
+
+def check_workers(settings: Settings) -> Iterator[Finding]:
+    """Yield which worker processes are alive, by the rows that they write."""
+    try:
+        database = Database(settings.require_database(), connections=1, application="celeriac-cli")
+        with database.statement() as connection:
+            found = workers.live(connection, within_seconds=_ALIVE_SECONDS)
+            waiting = queries.waiting_counts(connection)
+        database.close()
+    except CeleriacError:
+        yield failed("workers", "unknown: the database doesn't answer", None)
+        return
+    if not found:
+        yield warning("workers", "none is alive", "Start one: `celeriac worker`.")
+        return
+    alone = all(each.consuming is False for each in found)
+    for each in found:
+        yield _judge_worker(each, alone=alone)
+    yield from _judge_messages(found)
+    yield from _judge_queues(waiting, found)
+
+
+def _judge_worker(worker: workers.WorkerRow, *, alone: bool) -> Finding:
+    who = f"{worker.hostname} (process {worker.pid}, {worker.pool})"
+    if worker.consuming is False:
+        judge = failed if alone else warning
+        return judge(
+            "workers",
+            f"{who} is alive and takes no messages",
+            "It is stopping, or its broker is away; see its log.",
+        )
+    return ok(
+        "workers",
+        f"{who}: {worker.running} of {worker.slots} slots busy, {size(worker.memory_bytes)}",
+    )
+
+
+def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
+    # the children of a prefork worker all say what their one consumer met
+    dropped = {worker.hostname: worker.messages_dropped for worker in found}
+    unknown = sorted({name for worker in found for name in worker.unknown_tasks})
+    if sum(dropped.values()):
+        yield warning(
+            "messages",
+            f"{sum(dropped.values())} were dropped, because they were no tasks",
+            "Look for message.dropped in the workers' log; something else writes into the queues.",
+        )
+    if unknown:
+        yield warning(
+            "messages",
+            "of tasks that a worker doesn't know came in the last five minutes: "
+            f"{', '.join(unknown)}",
+            "Start a worker that loads their module: `celeriac worker --include MODULE`.",
+        )
+
+
+def _judge_queues(
+    waiting: Mapping[str, int], found: Sequence[workers.WorkerRow]
+) -> Iterator[Finding]:
+    if any(not worker.queues for worker in found):
+        return  # one of an older release, which doesn't say what it listens to
+    served = {queue for worker in found for queue in worker.queues}
+    for queue, count in waiting.items():
+        if queue not in served:
+            yield warning(
+                "queues",
+                f"{count} executions wait in {queue!r}, to which no worker listens",
+                f"Start one: `celeriac worker -Q {queue}`.",
+            )
+
+
+def check_notices(settings: Settings) -> Iterator[Finding]:
+    """Yield whether notices of questions have links, where a webhook is told of them."""
+    if settings.approvals.webhook is not None and settings.public_url is None:
+        yield warning(
+            "notices",
+            "CELERIAC_APPROVALS_WEBHOOK is told of questions without links that answer them",
+            "Set CELERIAC_PUBLIC_URL, where people reach the API with a browser.",
+        )
+
+
+def check_api(server: Server | CommandError) -> Iterator[Finding]:
+    """Yield whether the API answers and accepts the key. A CommandError is why none is known."""
+    if isinstance(server, CommandError):
+        yield warning("API", server.message, server.cure or "Start it: `celeriac api`.")
+        return
+    try:
+        with Client(server.url, api_key=server.api_key, timeout=_TIMEOUT) as client:
+            ready = client.health()
+            wrong = [f"{name} {found}" for name, found in ready.checks.items() if found != "ok"]
+            if wrong:
+                yield warning(
+                    "API",
+                    f"{server.url} is {ready.status}: {', '.join(wrong)}",
+                    "See the findings above.",
+                )
+            else:
+                yield ok("API", f"{server.url} answers")
+            me = client.users.me()
+            yield ok("API key", f"of {me.name}, {me.role.value}")
+    except ClientError as error:
+        yield _api_trouble(error)
+
+
+def _api_trouble(error: ClientError) -> Finding:
+    if error.status is None:
+        return failed("API", error.message, "Start it: `celeriac api`.")
+    return failed(
+        "API key",
+        error.message,
+        "Give a good one with --api-key or CELERIAC_API_KEY.",
+        ExitCode.DENIED,
+    )
+
+
+def check_model(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the local model's server answers."""
+    if settings.local_model_url is None:
+        yield ok("model server", "none runs here; `celeriac up` starts one")
+        return
+    url = settings.local_model_url
+    try:
+        with httpx.Client(trust_env=False, timeout=_TIMEOUT) as client:
+            answer = client.get(f"{url}/models")
+        answer.raise_for_status()
+        names = ", ".join(str(each["id"]) for each in answer.json()["data"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        yield failed(
+            "model server",
+            f"{url} doesn't answer as an OpenAI-compatible server does: {error}",
+            "Look at its log, or correct CELERIAC_LOCAL_MODEL_URL.",
+        )
+        return
+    yield ok("model server", f"{url} serves {names}")

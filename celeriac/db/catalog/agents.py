@@ -1,0 +1,135 @@
+"""Agents and their versions."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.dialects.postgresql import insert
+
+from celeriac.db.paging import Rows, read_bounded
+from celeriac.db.schema import agent_versions as versions
+from celeriac.db.schema import agents as table
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.executions.model import agent_spec
+from celeriac.domain.tasks import Agent
+from celeriac.kit.ids import uuid7
+
+_SELECT = select(
+    table.c.id,
+    table.c.owner_id,
+    table.c.name,
+    table.c.description,
+    versions.c.version,
+    versions.c.spec,
+    table.c.created_at,
+    table.c.updated_at,
+).join_from(table, versions, versions.c.id == table.c.current_version_id)
+
+
+THERE = table.c.deleted_at.is_(None)
+"""What is not deleted."""
+
+
+def by_id(
+    connection: Connection, agent_id: UUID, *, owner: UUID | None, lock: bool = False
+) -> Agent | None:
+    """Return an agent of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
+    query = _SELECT.where(table.c.id == agent_id, THERE)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    if lock:
+        query = query.with_for_update(of=table)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _agent(row)
+
+
+def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
+    """Return the id of the agent that `owner` has given this name, or None."""
+    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, THERE)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def find(
+    connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
+) -> Rows[Agent]:
+    """Return up to `limit` agents made before the agent `before`, the newest first."""
+    query = _SELECT.where(THERE)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    query = query.order_by(table.c.id.desc()).limit(limit)
+    found = read_bounded(connection, query, bulky=[versions.c.spec])
+    return Rows(list(map(_agent, found.items)), more=found.more)
+
+
+def add(
+    connection: Connection, *, owner: UUID, name: str, description: str, spec: AgentSpec
+) -> UUID | None:
+    """Insert an agent at version 1 and return its id, or None where the name is taken."""
+    agent_id, version_id = uuid7(), uuid7()
+    statement = (
+        insert(table)
+        .values(
+            id=agent_id,
+            owner_id=owner,
+            name=name,
+            description=description,
+            current_version_id=version_id,
+        )
+        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=THERE)
+        .returning(table.c.id)
+    )
+    if connection.execute(statement).first() is None:
+        return None
+    _add_version(connection, version_id, agent_id, 1, spec)
+    return agent_id
+
+
+def change(
+    connection: Connection, agent: Agent, *, description: str | None, spec: AgentSpec | None
+) -> None:
+    """Change a locked agent; another specification becomes its next version. None keeps."""
+    values: dict[str, Any] = {"updated_at": func.now()}
+    if description is not None:
+        values["description"] = description
+    if spec is not None:
+        values["current_version_id"] = uuid7()
+        _add_version(connection, values["current_version_id"], agent.id, agent.version + 1, spec)
+    connection.execute(update(table).where(table.c.id == agent.id).values(values))
+
+
+def delete(connection: Connection, agent_id: UUID) -> None:
+    """Mark a locked agent as deleted."""
+    connection.execute(update(table).where(table.c.id == agent_id).values(deleted_at=func.now()))
+
+
+def keep(connection: Connection, agent_id: UUID) -> bool:
+    """Keep an agent from being deleted until the transaction ends; False where it is deleted."""
+    query = select(table.c.id).where(table.c.id == agent_id, THERE)
+    query = query.with_for_update(read=True, key_share=True)
+    return connection.execute(query).first() is not None
+
+
+def _add_version(
+    connection: Connection, version_id: UUID, agent_id: UUID, number: int, spec: AgentSpec
+) -> None:
+    connection.execute(
+        plain_insert(versions).values(
+            id=version_id, agent_id=agent_id, version=number, spec=spec.model_dump(mode="json")
+        )
+    )
+
+
+def _agent(row: Row[*tuple[Any, ...]]) -> Agent:
+    return Agent(
+        id=row.id,
+        owner_id=row.owner_id,
+        name=row.name,
+        description=row.description,
+        version=row.version,
+        spec=agent_spec(row.spec),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

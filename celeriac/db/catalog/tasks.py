@@ -1,0 +1,172 @@
+"""Tasks and their versions."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.dialects.postgresql import insert
+
+from celeriac.db.paging import Rows, read_bounded
+from celeriac.db.schema import agents
+from celeriac.db.schema import task_versions as versions
+from celeriac.db.schema import tasks as table
+from celeriac.domain.tasks import Task, TaskSpec
+from celeriac.kit.ids import uuid7
+
+_SELECT = (
+    select(
+        table.c.id,
+        table.c.owner_id,
+        table.c.name,
+        table.c.description,
+        table.c.active,
+        table.c.agent_id,
+        agents.c.name.label("agent_name"),
+        versions.c.version,
+        versions.c.spec,
+        table.c.created_at,
+        table.c.updated_at,
+    )
+    .join_from(table, versions, versions.c.id == table.c.current_version_id)
+    .join(agents, agents.c.id == table.c.agent_id)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskChange:
+    """What to change on a task; None keeps what there is."""
+
+    description: str | None = None
+    active: bool | None = None
+    agent_id: UUID | None = None
+    spec: TaskSpec | None = None
+
+
+THERE = table.c.deleted_at.is_(None)
+"""What is not deleted."""
+
+
+def by_id(
+    connection: Connection, task_id: UUID, *, owner: UUID | None, lock: bool = False
+) -> Task | None:
+    """Return a task of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
+    query = _SELECT.where(table.c.id == task_id, THERE)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    if lock:
+        query = query.with_for_update(of=table)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _task(row)
+
+
+def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
+    """Return the id of the task that `owner` has given this name, or None."""
+    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, THERE)
+    return connection.execute(query).scalar_one_or_none()
+
+
+def find(
+    connection: Connection,
+    *,
+    owner: UUID | None,
+    active: bool | None,
+    before: UUID | None,
+    limit: int,
+) -> Rows[Task]:
+    """Return up to `limit` tasks made before the task `before`, the newest first."""
+    query = _SELECT.where(THERE)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    if active is not None:
+        query = query.where(table.c.active.is_(active))
+    if before is not None:
+        query = query.where(table.c.id < before)
+    query = query.order_by(table.c.id.desc()).limit(limit)
+    found = read_bounded(connection, query, bulky=[versions.c.spec])
+    return Rows(list(map(_task, found.items)), more=found.more)
+
+
+def add(
+    connection: Connection,
+    *,
+    owner: UUID,
+    agent_id: UUID,
+    name: str,
+    description: str,
+    active: bool,
+    spec: TaskSpec,
+) -> UUID | None:
+    """Insert a task at version 1 and return its id, or None where the name is taken."""
+    task_id, version_id = uuid7(), uuid7()
+    statement = (
+        insert(table)
+        .values(
+            id=task_id,
+            owner_id=owner,
+            agent_id=agent_id,
+            name=name,
+            description=description,
+            active=active,
+            current_version_id=version_id,
+        )
+        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=THERE)
+        .returning(table.c.id)
+    )
+    if connection.execute(statement).first() is None:
+        return None
+    _add_version(connection, version_id, task_id, 1, spec)
+    return task_id
+
+
+def change(connection: Connection, task: Task, wanted: TaskChange) -> None:
+    """Change a locked task; another specification becomes its next version."""
+    values: dict[str, Any] = {"updated_at": func.now()}
+    for name in ("description", "active", "agent_id"):
+        if getattr(wanted, name) is not None:
+            values[name] = getattr(wanted, name)
+    if wanted.spec is not None:
+        values["current_version_id"] = uuid7()
+        version = values["current_version_id"]
+        _add_version(connection, version, task.id, task.version + 1, wanted.spec)
+    connection.execute(update(table).where(table.c.id == task.id).values(values))
+
+
+def delete(connection: Connection, task_id: UUID) -> None:
+    """Mark a locked task as deleted; nothing can be submitted to it from the commit on."""
+    connection.execute(
+        update(table).where(table.c.id == task_id).values(deleted_at=func.now(), active=False)
+    )
+
+
+def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:
+    """Return the names of up to `limit` tasks that an agent does, whoever owns them."""
+    query = select(table.c.name).where(table.c.agent_id == agent_id, THERE)
+    return list(connection.execute(query.order_by(table.c.name).limit(limit)).scalars())
+
+
+def _add_version(
+    connection: Connection, version_id: UUID, task_id: UUID, number: int, spec: TaskSpec
+) -> None:
+    connection.execute(
+        plain_insert(versions).values(
+            id=version_id, task_id=task_id, version=number, spec=spec.model_dump(mode="json")
+        )
+    )
+
+
+def _task(row: Row[*tuple[Any, ...]]) -> Task:
+    return Task(
+        id=row.id,
+        owner_id=row.owner_id,
+        name=row.name,
+        description=row.description,
+        active=row.active,
+        agent_id=row.agent_id,
+        agent_name=row.agent_name,
+        version=row.version,
+        spec=TaskSpec.model_validate(row.spec),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,343 @@
+"""The birth of executions: rows in `pending`, or in `queued` where they may be sent at once.
+
+pending ⇄ queued: marking what may be sent, and taking it back.
+
+Idempotency keys: which resource an earlier request with the same key has made.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from celeriac.db.executions.guards import with_guards
+from celeriac.db.schema import idempotency_keys as table
+from celeriac.domain.accounts import Actor
+from celeriac.domain.executions.model import (
+    NO_OPTIONS,
+    Cause,
+    Message,
+    RunOptions,
+    TriggerType,
+    stored_options,
+)
+from celeriac.domain.executions.states import Transition
+from celeriac.domain.tasks import Priority
+from celeriac.kit.ids import uuid7
+from celeriac.kit.json_types import JsonObject, dumps, storable
+
+_CREATE = with_guards(
+    """
+WITH plan AS (
+    SELECT t.id, due.at AS available_at,
+           CASE WHEN due.at <= now() AND :window > (SELECT count(*) FROM (
+                    SELECT FROM executions
+                    WHERE status = {queue_to} AND queue = :queue AND queued_at IS NOT NULL
+                    LIMIT :window) AS sent)
+                AND NOT EXISTS (
+                    SELECT
+                    FROM generate_series(CAST(:priority AS int), CAST(:highest AS int)) AS level,
+                    LATERAL (
+                        SELECT FROM executions
+                        WHERE status IN ({queue_from}) AND queue = :queue AND priority = level
+                          AND available_at <= now()
+                        LIMIT 1) AS due)
+                THEN {queue_to} ELSE 'pending' END AS status
+    FROM tasks t JOIN agents a ON a.id = t.agent_id,
+         (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
+                                          now() + make_interval(secs => :delay_seconds))) AS at) due
+    WHERE t.id = :task_id AND t.active AND t.current_version_id = :task_version_id
+      AND a.current_version_id = :agent_version_id
+), born AS (
+    INSERT INTO executions (
+        id, owner_id, task_id, task_version_id, agent_version_id, status, trigger_type,
+        execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
+        session_id, options, available_at, max_crashes, queued_at, celery_task_id, event_seq)
+    SELECT i.id, :owner_id, plan.id, :task_version_id, :agent_version_id, plan.status,
+           :trigger_type, :execution_mode, :priority, :queue, i.variables, :origin_id,
+           :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
+           plan.available_at, :max_crashes,
+           CASE plan.status WHEN {queue_to} THEN now() END,
+           CASE plan.status WHEN {queue_to} THEN gen_random_uuid()::text END,
+           CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
+    FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
+                          jsonb_array_elements(CAST(:variables AS jsonb))) AS i (id, variables)
+    RETURNING id, status, celery_task_id
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, 1, 'created', 0, CAST(:event AS jsonb) FROM born
+    UNION ALL
+    SELECT id, 2, 'queued', 0,
+           jsonb_build_object('queue', CAST(:queue AS text), 'celery_task_id', celery_task_id)
+    FROM born WHERE status = {queue_to}
+), audited AS (
+    INSERT INTO audit_logs (id, actor_id, actor, action, resource_type, resource_id, request_id,
+                            details)
+    SELECT :audit_id, :actor_id, :actor, 'execution.create', :audit_type, :audited_id,
+           :request_id, jsonb_build_object('task_id', plan.id, 'count', cardinality(
+               CAST(:ids AS uuid[])))
+    FROM plan
+)
+SELECT celery_task_id FROM born
+""",
+    queue=Transition.QUEUE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExecutions:
+    """One or many executions of one task that differ in their ids and variables alone."""
+
+    ids: Sequence[UUID]
+    variables: Sequence[JsonObject]
+    task_id: UUID
+    task_version_id: UUID
+    agent_version_id: UUID
+    queue: str
+    priority: int
+    max_crashes: int
+    trigger_type: TriggerType
+    execution_mode: str
+    delay_seconds: float = 0.0
+    available_at: datetime | None = None
+    origin_id: UUID | None = None
+    batch_id: UUID | None = None
+    session_id: UUID | None = None
+    options: RunOptions = NO_OPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """Stored executions; `celery_task_id` is that of a single one which is to be sent now."""
+
+    celery_task_id: str | None
+
+
+def create(
+    connection: Connection, new: NewExecutions, actor: Actor, *, window: int
+) -> Created | None:
+    """Insert the executions with their first events and one audit entry, all or none.
+
+    They are born `queued`, and must then be sent, where they are due by the database's clock, their
+    queue has fewer than `window` messages out and no due row of at least their priority waits in
+    it. A `window` of 0 makes them `pending` in any case.
+    Returns None, having written nothing, when the task is gone or inactive or when its or its
+    agent's current version is no longer the one named: the caller reads them again.
+    """
+    parameters = {
+        "ids": list(new.ids),
+        # one text: psycopg takes seconds, without a pause, to quote a large text within a list
+        "variables": f"[{','.join(map(storable, new.variables))}]",
+        "window": window,
+        "owner_id": actor.user_id,
+        "task_id": new.task_id,
+        "task_version_id": new.task_version_id,
+        "agent_version_id": new.agent_version_id,
+        "trigger_type": new.trigger_type,
+        "execution_mode": new.execution_mode,
+        "priority": new.priority,
+        "highest": max(Priority),
+        "queue": new.queue,
+        "origin_id": new.origin_id,
+        "batch_id": new.batch_id,
+        "request_id": actor.request_id,
+        "session_id": new.session_id,
+        "options": stored_options(new.options),
+        "delay_seconds": new.delay_seconds,
+        "available_at": new.available_at,
+        "max_crashes": new.max_crashes,
+        "event": dumps({"trigger_type": new.trigger_type, "by": actor.name}),
+        "audit_id": uuid7(),
+        "actor_id": actor.user_id,
+        "actor": actor.name,
+        "audit_type": "batch" if new.batch_id else "execution",
+        "audited_id": str(new.batch_id or new.ids[0]),
+    }
+    row = connection.execute(_CREATE, parameters).first()
+    return None if row is None else Created(row[0])
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A row that was just marked `queued` and whose message must now be sent."""
+
+    message: Message
+    celery_task_id: str
+    queue: str
+    priority: int
+    cause: Cause
+
+
+_QUEUE_DUE = with_guards(
+    """
+WITH RECURSIVE names AS (
+    (SELECT queue FROM executions WHERE status IN ({queue_from}) ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.queue FROM executions e
+            WHERE e.status IN ({queue_from}) AND e.queue > names.queue ORDER BY e.queue LIMIT 1)
+    FROM names WHERE names.queue IS NOT NULL
+), due AS (
+    SELECT picked.id
+    FROM names
+    LEFT JOIN unnest(CAST(:queues AS text[]), CAST(:windows AS int[])) AS w (queue, size)
+           ON w.queue = names.queue,
+    LATERAL (SELECT greatest(w.size, :smallest) AS size) AS win,
+    LATERAL (
+        SELECT e.id FROM executions e
+        WHERE e.status IN ({queue_from}) AND e.queue = names.queue AND e.available_at <= now()
+        ORDER BY e.priority DESC, e.available_at
+        LIMIT greatest(0, win.size - (SELECT count(*) FROM (
+            SELECT FROM executions s
+            WHERE s.status = {queue_to} AND s.queue = names.queue AND s.queued_at IS NOT NULL
+            LIMIT win.size) AS sent))
+        FOR UPDATE SKIP LOCKED
+    ) AS picked
+), moved AS (
+    UPDATE executions e
+    SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
+        celery_task_id = gen_random_uuid()::text
+    FROM due WHERE e.id = due.id
+    RETURNING e.id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
+              event_seq
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, 'queued', attempt,
+           jsonb_build_object('queue', queue, 'celery_task_id', celery_task_id)
+    FROM moved
+)
+SELECT id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
+       set_config('synchronous_commit', 'off', true)
+FROM moved
+""",
+    queue=Transition.QUEUE,
+)
+
+
+def queue_due(
+    connection: Connection, windows: Mapping[str, int], *, smallest: int
+) -> list[QueuedMessage]:
+    """Mark due rows as `queued`, the urgent first, and return them for sending.
+
+    Each queue gets as many as `windows` says, and `smallest` at least. Rows that another dispatcher
+    is marking right now are passed over. The commit doesn't wait for the disk: should the server
+    crash right after, the row is still `pending`, its message claims nothing and the keeper sends
+    another.
+    """
+    parameters = {
+        "queues": list(windows),
+        "windows": list(windows.values()),
+        "smallest": smallest,
+    }
+    rows = connection.execute(_QUEUE_DUE, parameters)
+    return [
+        QueuedMessage(Message(row[0], row[1]), row[2], row[3], row[4], Cause(*row[5:8]))
+        for row in rows
+    ]
+
+
+_UNQUEUE = with_guards(
+    """
+WITH moved AS (
+    UPDATE executions
+    SET status = {unqueue_to}, available_at = now() + make_interval(secs => :delay),
+        event_seq = event_seq + 1
+    WHERE status IN ({unqueue_from}) AND celery_task_id = ANY(:celery_task_ids)
+    RETURNING id, event_seq, attempt
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'unqueued', attempt, jsonb_build_object('reason', CAST(:reason AS text))
+FROM moved
+RETURNING execution_id
+""",
+    unqueue=Transition.UNQUEUE,
+)
+
+
+def unqueue(
+    connection: Connection, celery_task_ids: Sequence[str], *, delay: float, reason: str
+) -> list[UUID]:
+    """Put queued rows back to `pending`, due in `delay` seconds, because sending failed.
+
+    The messages may be out all the same; they claim the row only while it is queued with the
+    attempt that they name, so a double is dropped.
+    """
+    parameters = {"celery_task_ids": list(celery_task_ids), "delay": delay, "reason": reason}
+    return [row[0] for row in connection.execute(_UNQUEUE, parameters)]
+
+
+_RESEND = with_guards(
+    """
+WITH lost AS (
+    SELECT id FROM executions
+    WHERE status IN ({unqueue_from}) AND queue = :queue
+      AND queued_at < now() - make_interval(secs => :older_than)
+    ORDER BY queued_at
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE executions e
+    SET status = {unqueue_to}, available_at = now(), event_seq = event_seq + 1
+    FROM lost WHERE e.id = lost.id
+    RETURNING e.id, event_seq, attempt
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'unqueued', attempt, '{{"reason": "message_lost"}}'::jsonb FROM moved
+RETURNING execution_id
+""",
+    unqueue=Transition.UNQUEUE,
+)
+
+
+def resend(connection: Connection, queue: str, *, older_than: float, limit: int) -> list[UUID]:
+    """Put rows of `queue` that were sent over `older_than` seconds ago back to `pending`.
+
+    For messages that the broker has lost; the next dispatch sends them anew.
+    """
+    parameters = {"queue": queue, "older_than": older_than, "limit": limit}
+    return [row[0] for row in connection.execute(_RESEND, parameters)]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """What the earlier request with this key was and made."""
+
+    fingerprint: str
+    resource_id: UUID
+
+
+def claim_key(
+    connection: Connection,
+    *,
+    owner_id: UUID,
+    key: str,
+    fingerprint: str,
+    resource_type: str,
+    resource_id: UUID,
+) -> StoredKey | None:
+    """Take the key for `resource_id`; return what took it before, or None if it is ours now.
+
+    A concurrent request with the same key waits here until the first one commits or rolls back.
+    """
+    statement = (
+        insert(table)
+        .values(
+            owner_id=owner_id,
+            key=key,
+            fingerprint=fingerprint,
+            resource_type=resource_type,
+            resource_id=resource_id,
+        )
+        .on_conflict_do_nothing()
+        .returning(table.c.key)
+    )
+    if connection.execute(statement).first() is not None:
+        return None
+    earlier = connection.execute(
+        select(table.c.fingerprint, table.c.resource_id).where(
+            table.c.owner_id == owner_id, table.c.key == key
+        )
+    ).one()
+    return StoredKey(earlier.fingerprint, earlier.resource_id)

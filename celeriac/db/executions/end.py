@@ -1,0 +1,141 @@
+"""running → what becomes of an execution whose worker was lost.
+
+A person or program wants an execution to end: at once, or by word to its worker.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from celeriac.db.executions.guards import with_guards
+from celeriac.db.executions.park import CLOSE_SESSION, SETTLED_COLUMNS, WITHDRAW_QUESTIONS
+from celeriac.domain.executions.model import Cause
+from celeriac.domain.executions.states import Status, Transition
+
+_RESCUE = with_guards(
+    """
+WITH lost AS (
+    SELECT id, worker_hostname FROM executions
+    WHERE status IN ({lose_from}) AND lease_until < now()
+    ORDER BY lease_until
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE executions e
+    SET status = CASE WHEN cancel_requested_at IS NOT NULL THEN {stop_to}
+                      WHEN crash_count + 1 >= max_crashes THEN {give_up_to}
+                      ELSE {lose_to} END,
+        completed_at = CASE WHEN cancel_requested_at IS NOT NULL
+                              OR crash_count + 1 >= max_crashes THEN now() END,
+        error_code = 'worker_lost',
+        error_message = format('The worker %s was lost during attempt %s (lost workers: %s).',
+                               e.worker_hostname, attempt, crash_count + 1),
+        error_details = jsonb_build_object('type', 'WorkerLostError', 'attempt', attempt,
+                                           'traceback', NULL, 'worker', e.worker_hostname),
+        crash_count = crash_count + 1, lease_token = NULL, lease_until = NULL,
+        available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
+                                                     * :base_delay * (0.5 + random())),
+        event_seq = event_seq + 2
+    FROM lost WHERE e.id = lost.id
+    RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
+              e.request_id, e.owner_id, e.task_id, """
+    + SETTLED_COLUMNS
+    + """
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq - 1, 'worker_lost', attempt,
+           jsonb_build_object('worker', worker_hostname, 'crash_count', crash_count)
+    FROM moved
+    UNION ALL
+    SELECT id, event_seq,
+           CASE status WHEN {stop_to} THEN 'cancelled' WHEN {give_up_to} THEN 'failed'
+                       ELSE 'retry_scheduled' END,
+           attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
+    FROM moved
+)"""
+    + CLOSE_SESSION
+    + WITHDRAW_QUESTIONS
+    + """
+SELECT id, status, attempt, crash_count, worker_hostname, error_message, request_id, owner_id,
+       task_id
+FROM moved
+""",
+    lose=Transition.LOSE,
+    give_up=Transition.GIVE_UP,
+    stop=Transition.STOP,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """An execution that was taken from a lost worker, and what became of it."""
+
+    execution_id: UUID
+    status: Status
+    attempt: int
+    crash_count: int
+    worker: str | None
+    message: str
+    cause: Cause
+
+
+def rescue_expired(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
+    """Take up to `limit` executions whose lease has run out from their workers.
+
+    Each becomes `pending` (due after some `base_delay` seconds, doubled with every crash; spread,
+    so that those lost together don't all come back together), `cancelled` where that was asked
+    for, or `failed` with `worker_lost` once its workers were lost as often as its `max_crashes`
+    says. Whatever the lost worker still writes is refused from here on. With a `limit` of 0 nothing
+    is taken, and the statement still fails where it could not write.
+    """
+    rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay})
+    return [
+        Rescued(row[0], Status(row[1]), row[2], row[3], row[4], row[5], Cause(*row[6:]))
+        for row in rows
+    ]
+
+
+_CANCEL = with_guards(
+    """
+WITH target AS (
+    SELECT id, status FROM executions
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+      AND (status IN ({cancel_from}) OR status IN ({stop_from}) AND cancel_requested_at IS NULL)
+    ORDER BY id
+    FOR UPDATE
+), moved AS (
+    UPDATE executions e
+    SET status = CASE WHEN target.status IN ({cancel_from}) THEN {cancel_to} ELSE e.status END,
+        completed_at = CASE WHEN target.status IN ({cancel_from}) THEN now() END,
+        cancel_requested_at = now(), cancel_requested_by = :by,
+        waiting_for = NULL, waiting_until = NULL, event_seq = event_seq + 1
+    FROM target WHERE e.id = target.id
+    RETURNING e.id, e.status, e.event_seq, e.attempt, """
+    + SETTLED_COLUMNS
+    + """
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, CASE status WHEN {cancel_to} THEN 'cancelled' ELSE 'cancel_requested' END,
+           attempt, jsonb_build_object('by', CAST(:by AS text))
+    FROM moved
+)"""
+    + CLOSE_SESSION
+    + WITHDRAW_QUESTIONS
+    + """
+SELECT id, status FROM moved
+""",
+    cancel=Transition.CANCEL,
+    stop=Transition.STOP,
+)
+
+
+def request_cancel(connection: Connection, ids: Sequence[UUID], by: str) -> dict[UUID, Status]:
+    """Cancel what no worker holds and mark what is running; return the new status of each.
+
+    Terminal executions and running ones that are already marked are passed over. A running one
+    stays `running` until its worker, or the keeper in its place, says that it has stopped.
+    """
+    rows = connection.execute(_CANCEL, {"ids": list(ids), "by": by})
+    return {row[0]: Status(row[1]) for row in rows}

@@ -1,0 +1,53 @@
+"""Reading the event log of an execution."""
+
+from uuid import UUID
+
+from sqlalchemy import Connection, func, select
+
+from celeriac.db.paging import read_bounded
+from celeriac.db.schema import events as table
+from celeriac.domain.executions.events import Event, EventType
+from celeriac.domain.executions.states import WaitingFor
+
+
+def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> list[Event]:
+    """Return up to `limit` events numbered above `seq`, in order.
+
+    They are fewer where they are large; none are left only when there are none.
+    """
+    query = (
+        select(
+            table.c.execution_id,
+            table.c.seq,
+            table.c.type,
+            table.c.at,
+            table.c.attempt,
+            table.c.data,
+        )
+        .where(table.c.execution_id == execution_id, table.c.seq > seq)
+        .order_by(table.c.seq)
+        .limit(limit)
+    )
+    return [
+        Event(row.execution_id, row.seq, EventType(row.type), row.at, row.attempt, row.data)
+        for row in read_bounded(
+            connection, query, bulky=[table.c.data], key="seq", ascending=True
+        ).items
+    ]
+
+
+def parks_since_last_call(connection: Connection, execution_id: UUID, *, reason: WaitingFor) -> int:
+    """Return how often an execution was parked for `reason` since its last model call."""
+    mine = table.c.execution_id == execution_id
+    last = (
+        select(func.coalesce(func.max(table.c.seq), 0))
+        .where(mine, table.c.type == EventType.MODEL_CALL)
+        .scalar_subquery()
+    )
+    query = select(func.count()).where(
+        mine,
+        table.c.seq > last,
+        table.c.type == EventType.WAITING,
+        table.c.data["reason"].astext == reason,
+    )
+    return connection.execute(query).scalar_one()

@@ -1,0 +1,228 @@
+"""What a worker writes while it holds leases: renewals, and what its agents tell."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import Lease
+from celeriac.domain.usage import ModelCall
+from celeriac.kit.ids import uuid7
+
+_RENEW = text("""
+WITH asked AS (
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]))
+        AS l (id, attempt, token)
+), held AS (
+    SELECT e.id, e.cancel_requested_at IS NOT NULL AS cancelled
+    FROM executions e
+    JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
+    WHERE e.lease_until IS NOT NULL
+), free AS (
+    SELECT e.id
+    FROM executions e
+    JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
+    WHERE e.lease_until IS NOT NULL
+    ORDER BY e.id
+    FOR UPDATE OF e SKIP LOCKED
+), renewed AS (
+    UPDATE executions e SET lease_until = now() + make_interval(secs => :lease_seconds)
+    FROM free WHERE e.id = free.id
+    RETURNING e.id, set_config('synchronous_commit', 'off', true)
+)
+SELECT h.id, h.cancelled, r.id IS NULL FROM held h LEFT JOIN renewed r ON r.id = h.id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What came of renewing leases.
+
+    `held` has the leases that are still ours, each with whether its cancellation was asked for. One
+    that is missing is lost: its execution must be stopped and will accept no writing.
+    """
+
+    held: Mapping[UUID, bool]
+    skipped: frozenset[UUID]
+    """Those of them that were not renewed, because someone else had locked their row."""
+
+
+def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
+    """Renew all `leases` in one statement that waits for no row."""
+    found = connection.execute(_RENEW, {**_columns(leases), "lease_seconds": lease_seconds}).all()
+    return Renewal({row[0]: row[1] for row in found}, frozenset(row[0] for row in found if row[2]))
+
+
+@dataclass(slots=True)
+class PendingWrites:
+    """A batch of what an agent told during one attempt, in order.
+
+    Batches of an attempt are numbered from 1 without gaps. One that was stored keeps its number
+    and its contents, however often it is sent.
+    """
+
+    lease: Lease
+    events: list[NewEvent] = field(default_factory=list)
+    calls: list[ModelCall] = field(default_factory=list)
+    progress: tuple[float, float | None, str] | None = None
+    number: int = 1
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to store."""
+        return bool(self.events or self.calls or self.progress)
+
+
+_RECORD = text("""
+WITH notes AS (
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]),
+        CAST(:numbers AS int[]), CAST(:event_counts AS int[]), CAST(:messages AS int[]),
+        CAST(:tools AS int[]), CAST(:call_counts AS int[]), CAST(:input_tokens AS bigint[]),
+        CAST(:output_tokens AS bigint[]), CAST(:costs AS numeric[]),
+        CAST(:done AS double precision[]), CAST(:total AS double precision[]),
+        CAST(:note AS text[]))
+    AS n (id, attempt, token, number, event_count, messages, tools, calls, input_tokens,
+          output_tokens, cost, done, total, note)
+), held AS (
+    SELECT e.id, e.batch_no FROM executions e
+    JOIN notes n ON e.id = n.id AND e.attempt = n.attempt AND e.lease_token = n.token
+    WHERE e.lease_until IS NOT NULL
+    ORDER BY e.id
+    FOR UPDATE OF e
+), moved AS (
+    UPDATE executions e
+    SET batch_no = n.number, event_seq = event_seq + n.event_count,
+        message_count = message_count + n.messages, tool_call_count = tool_call_count + n.tools,
+        model_call_count = model_call_count + n.calls,
+        input_tokens = e.input_tokens + n.input_tokens,
+        output_tokens = e.output_tokens + n.output_tokens, cost = e.cost + n.cost,
+        progress_done = coalesce(n.done, progress_done),
+        progress_total = CASE WHEN n.done IS NULL THEN progress_total ELSE n.total END,
+        progress_note = coalesce(n.note, progress_note)
+    FROM held JOIN notes n USING (id)
+    -- what a try has stored whose answer got lost is not stored again
+    WHERE e.id = held.id AND held.batch_no = n.number - 1
+    RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.owner_id, e.task_id
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, at, data)
+    SELECT v.id, moved.before + v.place, v.type, moved.attempt,
+           now() - make_interval(secs => v.age), v.data::jsonb
+    FROM unnest(CAST(:event_ids AS uuid[]), CAST(:places AS int[]), CAST(:types AS text[]),
+                CAST(:ages AS double precision[]), CAST(:data AS text[]))
+         AS v (id, place, type, age, data)
+    JOIN moved ON moved.id = v.id
+), calls AS (
+    SELECT c.*, now() - make_interval(secs => c.age) AS at,
+           moved.attempt, moved.owner_id, moved.task_id
+    FROM unnest(CAST(:call_ids AS uuid[]), CAST(:called_ids AS uuid[]),
+                CAST(:providers AS text[]), CAST(:models AS text[]),
+                CAST(:call_input AS int[]), CAST(:call_output AS int[]),
+                CAST(:call_cached AS int[]), CAST(:latencies AS int[]),
+                CAST(:reasons AS text[]), CAST(:call_costs AS numeric[]),
+                CAST(:call_ages AS double precision[]), CAST(:days AS date[]))
+         AS c (id, execution_id, provider, model, input_tokens, output_tokens, cached_tokens,
+               latency_ms, finish_reason, cost, age, day)
+    JOIN moved ON moved.id = c.execution_id
+), charged AS (
+    INSERT INTO model_calls (id, execution_id, attempt, at, provider, model, input_tokens,
+                             output_tokens, cached_tokens, latency_ms, finish_reason, cost)
+    SELECT id, execution_id, attempt, at, provider, model, input_tokens, output_tokens,
+           cached_tokens, latency_ms, finish_reason, cost
+    FROM calls
+), totalled AS (
+    -- in the order of their keys, as every writer of totals locks them
+    INSERT INTO usage_days AS u (owner_id, day, task_id, provider, model, calls, unpriced_calls,
+                                 input_tokens, output_tokens, cached_tokens, cost)
+    SELECT owner_id, coalesce(day, CAST(at AT TIME ZONE 'UTC' AS date)), task_id, provider, model,
+           count(*), count(*) FILTER (WHERE cost IS NULL), sum(input_tokens), sum(output_tokens),
+           sum(cached_tokens), coalesce(sum(cost), 0)
+    FROM calls
+    -- what a cassette answered was paid by the execution that recorded it
+    WHERE NOT starts_with(provider, 'cassette/')
+    GROUP BY 1, 2, 3, 4, 5
+    ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (owner_id, day, task_id, provider, model) DO UPDATE
+    SET calls = u.calls + excluded.calls,
+        unpriced_calls = u.unpriced_calls + excluded.unpriced_calls,
+        input_tokens = u.input_tokens + excluded.input_tokens,
+        output_tokens = u.output_tokens + excluded.output_tokens,
+        cached_tokens = u.cached_tokens + excluded.cached_tokens, cost = u.cost + excluded.cost
+)
+SELECT id FROM held JOIN notes n USING (id) WHERE held.batch_no >= n.number - 1
+""")
+
+
+def store_batch(connection: Connection, notes: Sequence[PendingWrites]) -> set[UUID]:
+    """Store what agents told, for all leases in one statement; events get their numbers here.
+
+    Returns the executions whose batch is stored, by this statement or by an earlier one whose
+    answer got lost; one that is missing has lost its lease. A lease must not occur twice in
+    `notes`.
+    """
+    return {row[0] for row in connection.execute(_RECORD, _record_parameters(notes))}
+
+
+def wait_briefly(connection: Connection, seconds: float) -> None:
+    """Let the statements of the present transaction wait for a lock for so long at most."""
+    connection.execute(
+        text("SELECT set_config('lock_timeout', :value, true)"),
+        {"value": f"{round(seconds * 1000)}ms"},
+    )
+
+
+def _columns(leases: Sequence[Lease]) -> dict[str, list[object]]:
+    return {
+        "ids": [lease.execution_id for lease in leases],
+        "attempts": [lease.attempt for lease in leases],
+        "tokens": [lease.token for lease in leases],
+    }
+
+
+def _record_parameters(notes: Sequence[PendingWrites]) -> dict[str, list[object]]:
+    events = [(n.lease.execution_id, i, e) for n in notes for i, e in enumerate(n.events, 1)]
+    calls = [(n.lease.execution_id, call) for n in notes for call in n.calls]
+    progress = [n.progress or (None, None, None) for n in notes]
+    now = time.monotonic()
+    return {
+        **_columns([n.lease for n in notes]),
+        "numbers": [n.number for n in notes],
+        "event_counts": [len(n.events) for n in notes],
+        "messages": [_count(n, EventType.MESSAGE) for n in notes],
+        "tools": [_count(n, EventType.TOOL_CALL) for n in notes],
+        "call_counts": [len(n.calls) for n in notes],
+        "input_tokens": [sum(c.input_tokens for c in n.calls) for n in notes],
+        "output_tokens": [sum(c.output_tokens for c in n.calls) for n in notes],
+        "costs": [sum(c.cost or 0 for c in n.calls) for n in notes],
+        "done": [done for done, _, _ in progress],
+        "total": [total for _, total, _ in progress],
+        "note": [note for _, _, note in progress],
+        "event_ids": [execution_id for execution_id, _, _ in events],
+        "places": [place for _, place, _ in events],
+        "types": [event.type for _, _, event in events],
+        "ages": [_age(event.made, now) for _, _, event in events],
+        "data": [event.data for _, _, event in events],
+        "call_ids": [uuid7() for _ in calls],
+        "called_ids": [execution_id for execution_id, _ in calls],
+        "providers": [call.provider for _, call in calls],
+        "models": [call.model for _, call in calls],
+        "call_input": [call.input_tokens for _, call in calls],
+        "call_output": [call.output_tokens for _, call in calls],
+        "call_cached": [call.cached_tokens for _, call in calls],
+        "latencies": [call.latency_ms for _, call in calls],
+        "reasons": [call.finish_reason for _, call in calls],
+        "call_costs": [call.cost for _, call in calls],
+        "call_ages": [_age(call.made, now) for _, call in calls],
+        "days": [call.day for _, call in calls],
+    }
+
+
+def _age(made: float | None, now: float) -> float:
+    """Return how long ago something was made: all times are the database's, less this."""
+    return 0.0 if made is None else max(now - made, 0.0)
+
+
+def _count(notes: PendingWrites, kind: EventType) -> int:
+    return sum(event.type is kind for event in notes.events)

@@ -1,0 +1,310 @@
+"""running → waiting → pending: an execution that waits without a worker, and how it goes on.
+
+Questions to people as parts of statements: stored with their events, withdrawn at an end.
+
+A session follows its execution's end: ended, or failed with the execution's error.
+
+Part of every statement that ends executions without a worker, and a statement of its own for the
+workers, which know whether there is a session: most executions have none and pay nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from celeriac.db.executions.guards import with_guards
+from celeriac.domain.approvals import Question
+from celeriac.domain.executions.model import Lease, Parked
+from celeriac.domain.executions.states import Status, Transition
+from celeriac.kit.ids import uuid7
+from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
+
+_LONGEST_TITLE = 4_000
+_LONGEST_TEXT = 2_000
+_LONGEST_ARGUMENTS = 200_000
+
+NEW_QUESTIONS = """
+fresh AS (
+    SELECT q.*, row_number() OVER (ORDER BY q.place) AS number
+    FROM unnest(CAST(:question_ids AS uuid[]), CAST(:keys AS text[]), CAST(:kinds AS text[]),
+                CAST(:titles AS text[]), CAST(:tools AS text[]), CAST(:arguments AS text[]),
+                CAST(:schemas AS text[]), CAST(:on_expiries AS text[]),
+                CAST(:defaults AS text[]), CAST(:expiries AS double precision[]))
+         WITH ORDINALITY
+         AS q (id, key, kind, title, tool, arguments, schema, on_expiry, default_value, expires,
+               place)
+    WHERE NOT EXISTS (SELECT FROM approvals a WHERE a.execution_id = :id AND a.key = q.key)
+)"""
+"""Begins a WITH: those questions of the execution `:id` that are not known yet.
+
+Only the holder of its lease asks in its name, one statement after the other, so that what is fresh
+here is fresh when it is stored.
+"""
+
+FRESH_COUNT = "(SELECT count(*) FROM fresh)"
+"""How many numbers their events take."""
+
+INSERT_QUESTIONS = """
+, asked AS (
+    INSERT INTO approvals (id, execution_id, task_id, owner_id, attempt, key, kind, title, tool,
+                           arguments, schema, on_expiry, "default", expires_at)
+    SELECT q.id, done.id, done.task_id, done.owner_id, done.attempt, q.key, q.kind, q.title,
+           q.tool, q.arguments::json, q.schema::json, q.on_expiry, q.default_value::jsonb,
+           now() + make_interval(secs => q.expires)
+    FROM done, fresh AS q
+    WHERE done.asks
+), asked_events AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT done.id, done.first_number + q.number, 'approval_asked', done.attempt,
+           jsonb_build_object('approval_id', q.id, 'kind', q.kind, 'title', q.title,
+                              'expires_at', now() + make_interval(secs => q.expires))
+    FROM done, fresh AS q
+    WHERE done.asks
+)"""
+"""Goes on after `NEW_QUESTIONS` and an UPDATE `done` of the execution.
+
+That has counted `event_seq` up by `FRESH_COUNT` at least and returns, besides the row's own
+columns, `asks` (whether they are asked at all) and `first_number` (the number before theirs).
+"""
+
+WITHDRAW_QUESTIONS = """
+, withdrawn AS (
+    UPDATE approvals a SET status = 'withdrawn'
+    FROM moved
+    WHERE a.execution_id = moved.id AND a.status = 'open'
+      AND moved.status IN ('completed', 'failed', 'cancelled')
+)"""
+"""Continues a WITH whose part `moved` has ended executions: nobody needs to answer any more."""
+
+
+def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]]:
+    """Return the arrays that `NEW_QUESTIONS` unnests; of several with one key, the first."""
+    first: dict[str, Question] = {}
+    for question in questions:
+        first.setdefault(question.key, question)
+    asked = list(first.values())
+    return {
+        "question_ids": [uuid7() for _ in asked],
+        "keys": [storable_text(q.key) for q in asked],
+        "kinds": [q.kind for q in asked],
+        "titles": [clipped(storable_text(q.title), _LONGEST_TITLE) for q in asked],
+        "tools": [None if q.tool is None else storable_text(q.tool) for q in asked],
+        "arguments": [storable(shown(q.arguments)) for q in asked],
+        "schemas": [None if q.schema is None else storable(q.schema) for q in asked],
+        "on_expiries": [q.on_expiry for q in asked],
+        "defaults": [storable(q.default) for q in asked],
+        "expiries": [q.expires_seconds for q in asked],
+    }
+
+
+def shown(arguments: JsonObject) -> JsonObject:
+    """Return arguments as people are shown them: long texts of large ones are clipped.
+
+    What the agent calls its tool with is its own; this is for reading.
+    """
+    if len(storable(arguments)) <= _LONGEST_ARGUMENTS:
+        return arguments
+    small: JsonObject = _clip(arguments)
+    if len(storable(small)) <= _LONGEST_ARGUMENTS:
+        return small
+    return {"clipped": clipped(storable(small), _LONGEST_ARGUMENTS // 2)}
+
+
+def clipped(text: str, length: int) -> str:
+    """Return `text` cut to `length` characters, saying how many are left out."""
+    if len(text) <= length:
+        return text
+    return f"{text[:length]}… ({len(text) - length:,} characters more)"
+
+
+def _clip(value: JsonValue) -> JsonValue:
+    match value:
+        case str():
+            return clipped(value, _LONGEST_TEXT)
+        case Mapping():
+            return {key: _clip(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_clip(each) for each in value]
+    return value
+
+
+_SETTLE = """
+UPDATE sessions s
+SET status = CASE moved.status WHEN 'failed' THEN 'failed' ELSE 'ended' END,
+    error_code = CASE moved.status WHEN 'failed' THEN moved.error_code END,
+    error_message = CASE moved.status WHEN 'failed' THEN moved.error_message END,
+    updated_at = now()
+FROM moved
+WHERE s.id = moved.session_id AND s.status = 'active'
+  AND moved.status IN ('completed', 'failed', 'cancelled')
+  AND (s.execution_id = moved.id OR moved.options ->> 'fork_session' IS DISTINCT FROM 'true')
+"""
+
+SETTLED_COLUMNS = "e.session_id, e.options, e.error_code, e.error_message"
+"""What `moved` must return of executions `e`, besides `id` and `status`."""
+
+CLOSE_SESSION = f"""
+, settled AS ({_SETTLE})
+"""
+"""Continues a WITH whose part `moved` has ended executions.
+
+The session that an execution was to fork, and has not forked yet, isn't its own.
+"""
+
+_ONE = text(
+    # by itself: the plan must not begin with the sessions
+    f"""
+WITH moved AS MATERIALIZED (
+    SELECT e.id, e.status, {SETTLED_COLUMNS} FROM executions e WHERE e.id = :id)
+"""
+    + _SETTLE
+)
+
+
+def settle_session(connection: Connection, execution_id: UUID) -> None:
+    """Let the session of an execution that has ended follow it; nothing for one that goes on."""
+    connection.execute(_ONE, {"id": execution_id})
+
+
+_PARK = with_guards(
+    "WITH "
+    + NEW_QUESTIONS
+    + """
+, done AS (
+    UPDATE executions
+    SET status = CASE WHEN cancel_requested_at IS NULL THEN {park_to} ELSE {stop_to} END,
+        completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
+        waiting_for = CASE WHEN cancel_requested_at IS NULL THEN :reason END,
+        waiting_until = CASE WHEN cancel_requested_at IS NULL THEN
+            now() + make_interval(secs => CAST(:seconds AS double precision)) END,
+        lease_until = NULL,
+        event_seq = event_seq + 1 + CASE WHEN cancel_requested_at IS NULL THEN """
+    + FRESH_COUNT
+    + """ ELSE 0 END
+    WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token
+    RETURNING id, event_seq, attempt, status, task_id, owner_id,
+              status = {park_to} AS asks, event_seq - 1 - """
+    + FRESH_COUNT
+    + """ AS first_number
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE 'waiting' END, attempt,
+           CAST(:data AS jsonb)
+    FROM done
+)"""
+    + INSERT_QUESTIONS
+    + """
+SELECT status FROM done
+""",
+    park=Transition.PARK,
+    stop=Transition.STOP,
+)
+
+
+def park(connection: Connection, lease: Lease, parked: Parked) -> Status | None:
+    """Let go of an execution that waits, and store its questions; all in one statement.
+
+    Returns None where the lease is no longer ours: nothing was written. One whose cancellation was
+    asked for is cancelled instead. A question whose key is known already is not asked again: the
+    caller lets an execution go on at once all of whose questions are answered.
+    """
+    event = {"reason": parked.reason, "note": storable_text(parked.note)}
+    if parked.seconds is not None:
+        event["seconds"] = str(round(parked.seconds, 3))
+    row = connection.execute(
+        _PARK,
+        {
+            "id": lease.execution_id,
+            "attempt": lease.attempt,
+            "token": lease.token,
+            "reason": parked.reason,
+            "seconds": parked.seconds,
+            "data": storable(event),
+            **question_columns(parked.questions),
+        },
+    ).one_or_none()
+    return None if row is None else Status(row[0])
+
+
+_RESUMING = """
+, moved AS (
+    UPDATE executions e
+    SET status = {resume_to}, available_at = now(), waiting_for = NULL, waiting_until = NULL,
+        event_seq = event_seq + 1
+    FROM ready WHERE e.id = ready.id AND e.status IN ({resume_from})
+    RETURNING e.id, e.event_seq, e.attempt
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'resumed', attempt, '{{}}'::jsonb FROM moved
+RETURNING execution_id
+"""
+
+_RESUME_DUE = with_guards(
+    """
+WITH ready AS (
+    SELECT id FROM executions
+    WHERE status IN ({resume_from}) AND waiting_until IS NOT NULL AND waiting_until <= now()
+    ORDER BY waiting_until
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+)"""
+    + _RESUMING,
+    resume=Transition.RESUME,
+)
+
+
+def resume_due(connection: Connection, *, limit: int) -> list[UUID]:
+    """Make executions `pending` again whose time of waiting is over; return which."""
+    return [row[0] for row in connection.execute(_RESUME_DUE, {"limit": limit})]
+
+
+_RESUME_ANSWERED = with_guards(
+    """
+WITH ready AS (
+    SELECT id FROM executions e
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({resume_from}) AND waiting_until IS NULL
+      AND NOT EXISTS (SELECT FROM approvals a WHERE a.execution_id = e.id AND a.status = 'open')
+    ORDER BY id
+    FOR UPDATE
+)"""
+    + _RESUMING,
+    resume=Transition.RESUME,
+)
+
+
+def resume_answered(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Make those executions `pending` again that wait for no open question; return which."""
+    return [row[0] for row in connection.execute(_RESUME_ANSWERED, {"ids": list(execution_ids)})]
+
+
+_EXPIRE = with_guards(
+    """
+WITH moved AS (
+    UPDATE executions e
+    SET status = {expire_to}, completed_at = now(), waiting_for = NULL, waiting_until = NULL,
+        event_seq = event_seq + 1, error_code = :code, error_message = :message,
+        error_details = jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt,
+                                           'traceback', NULL)
+    WHERE id = :id AND status IN ({expire_from})
+    RETURNING e.id, e.status, e.event_seq, e.attempt, """
+    + SETTLED_COLUMNS
+    + """
+)"""
+    + CLOSE_SESSION
+    + WITHDRAW_QUESTIONS
+    + """
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'failed', attempt,
+       jsonb_build_object('code', CAST(:code AS text), 'message', CAST(:message AS text))
+FROM moved
+RETURNING execution_id
+""",
+    expire=Transition.EXPIRE,
+)
+
+
+def expire(connection: Connection, execution_id: UUID, *, code: str, message: str) -> bool:
+    """Fail a waiting execution; False where it doesn't wait any more."""
+    parameters = {"id": execution_id, "code": code, "message": storable_text(message)}
+    return connection.execute(_EXPIRE, parameters).one_or_none() is not None

@@ -1,0 +1,295 @@
+"""Reading executions. Nothing here writes: the status belongs to `db.transitions`.
+
+What waits in which queue, from the partial indexes on live rows.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    text,
+)
+
+from celeriac.db.paging import Rows, read_bounded
+from celeriac.db.schema import approvals, events, tasks
+from celeriac.db.schema import executions as table
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.executions.model import Execution, TriggerType, run_options
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.kit.ids import uuid7_at
+
+_ASKS = exists().where(
+    approvals.c.execution_id == table.c.id, approvals.c.status == ApprovalStatus.OPEN
+)
+_ASKS_IN_PLACE = {
+    WaitingFor.APPROVAL: _ASKS.where(approvals.c.kind != QuestionKind.BUDGET),
+    WaitingFor.BUDGET: _ASKS.where(approvals.c.kind == QuestionKind.BUDGET),
+}
+"""What a running execution asks a person, and waits for where it is."""
+
+_COMPUTED = {
+    "waiting_for": case(
+        *(
+            (and_(table.c.status == Status.RUNNING, asks), literal(reason.value))
+            for reason, asks in _ASKS_IN_PLACE.items()
+        ),
+        else_=table.c.waiting_for,
+    ),
+    "task_name": tasks.c.name,
+    "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
+    # agents write it, of any length; lists show it
+    # the rest of the details may be large, and lists do not show it
+    "error_type": func.left(table.c.error_details["type"].astext, 200),
+    "progress_note": func.left(table.c.progress_note, 2_000),
+    # the last event of its log says so
+    "truncated": exists().where(
+        table.c.status == Status.COMPLETED,
+        events.c.execution_id == table.c.id,
+        events.c.seq == table.c.event_seq,
+        events.c.data["truncated"].as_boolean(),
+    ),
+}
+
+
+def _selected(include: Collection[str]) -> Select[Any]:
+    return select(
+        *(
+            null().label(field.name)
+            if field.name in BULKY and field.name not in include
+            else (_COMPUTED[field.name] if field.name in _COMPUTED else table.c[field.name]).label(
+                field.name
+            )
+            for field in fields(Execution)
+        )
+    ).join_from(table, tasks, tasks.c.id == table.c.task_id)
+
+
+BULKY = ("variables", "result", "error_details")
+"""What may be large of an execution."""
+
+_SELECT = _selected(BULKY)
+
+_OPEN = tuple(status for status in Status if not status.terminal)
+
+_CLOCK_SLACK = timedelta(hours=1)
+"""How far the clock that made an id may be from the database's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFilter:
+    """Which executions to list; empty and None mean: all. The times are of creation."""
+
+    owner_id: UUID | None = None
+    statuses: Sequence[Status] = ()
+    task_id: UUID | None = None
+    batch_id: UUID | None = None
+    origin_id: UUID | None = None
+    session_id: UUID | None = None
+    trigger_type: TriggerType | None = None
+    waiting_for: WaitingFor | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def get(connection: Connection, execution_id: UUID, *, owner: UUID | None) -> Execution | None:
+    """Return an execution, or None where there is none or it isn't `owner`'s (None: anybody's)."""
+    query = _SELECT.where(table.c.id == execution_id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _execution(row)
+
+
+def of_celery_task(
+    connection: Connection, celery_task_id: str, *, owner: UUID | None
+) -> Execution | None:
+    """Return the execution that was last queued as this Celery task, or None."""
+    query = _SELECT.where(table.c.celery_task_id == celery_task_id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    # the index isn't unique, and rows of earlier releases share ids
+    row = connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else _execution(row)
+
+
+def cancel_requested(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Return those of the executions whose cancellation was asked for."""
+    query = select(table.c.id).where(
+        table.c.id.in_(execution_ids), table.c.cancel_requested_at.is_not(None)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def statuses(
+    connection: Connection, execution_ids: Sequence[UUID], *, owner: UUID | None
+) -> dict[UUID, Status]:
+    """Return the status of each execution that exists and is `owner`'s (None: anybody's)."""
+    query = select(table.c.id, table.c.status).where(table.c.id.in_(execution_ids))
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    return {row.id: Status(row.status) for row in connection.execute(query)}
+
+
+def open_ids(
+    connection: Connection, owner_id: UUID, *, after: UUID | None, limit: int
+) -> list[UUID]:
+    """Return ids, in their order, of a user's executions that have not ended."""
+    query = select(table.c.id).where(table.c.owner_id == owner_id, table.c.completed_at.is_(None))
+    if after is not None:
+        query = query.where(table.c.id > after)
+    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
+
+
+def open_of_task(connection: Connection, task_id: UUID, *, limit: int) -> list[UUID]:
+    """Return ids, in their order, of up to `limit` executions of a task that could be cancelled.
+
+    Those whose cancellation was asked for already are not among them.
+    """
+    query = _filtered(select(table.c.id), ExecutionFilter(task_id=task_id, statuses=_OPEN))
+    query = query.where(table.c.cancel_requested_at.is_(None))
+    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
+
+
+_POSITIONS = text("SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the number of the latest event of each execution that exists."""
+    rows = connection.execute(_POSITIONS, {"ids": list(execution_ids)})
+    return {row.id: row.event_seq for row in rows}
+
+
+def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> list[UUID]:
+    """Return the ids of a batch in the order in which they were given."""
+    query = select(table.c.id).where(table.c.batch_id == batch_id).order_by(table.c.id)
+    if owner is not None:
+        query = query.where(table.c.owner_id == owner)
+    return list(connection.execute(query).scalars())
+
+
+def find(
+    connection: Connection,
+    wanted: ExecutionFilter,
+    *,
+    before: UUID | None,
+    limit: int,
+    include: Collection[str] = (),
+) -> Rows[Execution]:
+    """Return up to `limit` executions with smaller ids than `before`, the newest first.
+
+    Of what is in `BULKY` only those named by `include` are read; the others are None.
+    """
+    query = _filtered(_selected(include), wanted)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    query = query.order_by(table.c.id.desc()).limit(limit)
+    if not include:
+        return Rows([_execution(row) for row in connection.execute(query)])
+    found = read_bounded(connection, query, bulky=[table.c[name] for name in include])
+    return Rows(list(map(_execution, found.items)), more=found.more)
+
+
+_EQUAL = (
+    "owner_id",
+    "task_id",
+    "batch_id",
+    "origin_id",
+    "session_id",
+    "trigger_type",
+)
+
+
+def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
+    for name in _EQUAL:
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(table.c[name] == value)
+    statuses = wanted.statuses
+    if wanted.waiting_for is not None:
+        waits = table.c.waiting_for == wanted.waiting_for
+        asks = _ASKS_IN_PLACE.get(wanted.waiting_for)
+        if asks is not None:
+            waits = or_(waits, and_(table.c.status == Status.RUNNING, asks))
+        query = query.where(waits)
+        statuses = statuses or (Status.WAITING, Status.RUNNING)
+    if statuses:
+        # written out, not bound, and as the index says it: so the planner sees that it fits
+        values = [literal(status.value, literal_execute=True) for status in statuses]
+        query = query.where(table.c.status.in_(values))
+        if not any(status.terminal for status in statuses):
+            query = query.where(table.c.completed_at.is_(None))
+    # ids are ordered by time, so the index on them bounds what must be read
+    if wanted.created_after is not None:
+        query = query.where(
+            table.c.created_at >= wanted.created_after,
+            table.c.id >= uuid7_at(wanted.created_after - _CLOCK_SLACK),
+        )
+    if wanted.created_before is not None:
+        query = query.where(
+            table.c.created_at < wanted.created_before,
+            table.c.id < uuid7_at(wanted.created_before + _CLOCK_SLACK),
+        )
+    return query
+
+
+def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
+    values = {field.name: getattr(row, field.name) for field in fields(Execution)}
+    duration = values["duration_seconds"]
+    values["status"] = Status(values["status"])
+    values["trigger_type"] = TriggerType(values["trigger_type"])
+    values["options"] = run_options(values["options"])
+    waiting_for = values["waiting_for"]
+    values["waiting_for"] = None if waiting_for is None else WaitingFor(waiting_for)
+    values["duration_seconds"] = None if duration is None else float(duration)
+    return Execution(**values)
+
+
+_WAITING = text("""
+SELECT queue, count(*), count(*) FILTER (
+    WHERE queued_at < now() - make_interval(secs => :older_than))
+FROM executions
+WHERE status = 'queued' AND queued_at IS NOT NULL
+GROUP BY queue
+HAVING bool_or(queued_at < now() - make_interval(secs => :older_than))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedCount:
+    """How many rows of a queue are `queued`, and how many of them have been for long."""
+
+    all: int
+    old: int
+
+
+def queued_counts(connection: Connection, *, older_than: float) -> dict[str, QueuedCount]:
+    """Return the queues with rows that have been `queued` for over `older_than` seconds."""
+    rows = connection.execute(_WAITING, {"older_than": older_than})
+    return {row[0]: QueuedCount(row[1], row[2]) for row in rows}
+
+
+_COUNTS = text("""
+SELECT queue, count(*) FROM executions
+WHERE status = 'pending' AND available_at <= now()
+   OR status = 'queued' AND queued_at IS NOT NULL
+GROUP BY queue ORDER BY queue
+""")
+
+
+def waiting_counts(connection: Connection) -> dict[str, int]:
+    """Return how many executions are due and wait for a worker, by queue."""
+    return {row[0]: int(row[1]) for row in connection.execute(_COUNTS)}

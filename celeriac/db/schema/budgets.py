@@ -1,0 +1,104 @@
+"""Budgets, what is spent and reserved of them, and totals of usage by day."""
+
+from sqlalchemy import (
+    Column,
+    Date,
+    Index,
+    Integer,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import BIGINT
+
+from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk
+from celeriac.domain.budget_kinds import OnBudget, Period
+
+
+def _dollars(name: str, *, required: bool = True) -> Column[object]:
+    if required:
+        return Column(name, Numeric(24, 9), nullable=False, server_default="0")
+    return Column(name, Numeric(24, 9))
+
+
+def _count(name: str) -> Column[object]:
+    return Column(name, BIGINT, nullable=False, server_default="0")
+
+
+budgets = Table(
+    "budgets",
+    metadata,
+    uuid_pk(),
+    Column("scope", Text, nullable=False),
+    Column("subject_id", Uuid, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    Column("period", Text, nullable=False),
+    _dollars("max_cost", required=False),
+    Column("max_tokens", BIGINT),
+    Column("on_budget", Text, nullable=False),
+    timestamp("created_at", now=True),
+    timestamp("updated_at", now=True),
+    enum_check("period", Period),
+    enum_check("on_budget", OnBudget),
+    UniqueConstraint("subject_id", "period"),
+    Index(None, "owner_id", "id"),
+)
+"""Of tasks and users. An execution's own budget is in its task or its options."""
+
+budget_windows = Table(
+    "budget_windows",
+    metadata,
+    Column("budget_id", Uuid, primary_key=True),
+    Column("window_key", Text, primary_key=True),
+    _dollars("spent_cost"),
+    _count("spent_tokens"),
+    _dollars("reserved_cost"),
+    _count("reserved_tokens"),
+    _dollars("extra_cost"),
+    _count("extra_tokens"),
+    Column("raised", Integer, nullable=False, server_default="0"),
+    postgresql_with={"fillfactor": "50"},
+)
+"""One row per budget and day, month or execution; the row that all reservations lock."""
+
+budget_reservations = Table(
+    "budget_reservations",
+    metadata,
+    uuid_pk(),
+    Column("budget_id", Uuid, primary_key=True),
+    Column("window_key", Text, nullable=False),
+    Column("execution_id", Uuid, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cost", Numeric(24, 9), nullable=False),
+    Column("tokens", BIGINT, nullable=False),
+    timestamp("created_at", now=True),
+    timestamp("released_at"),
+    Index(None, "released_at", postgresql_where=text("released_at IS NOT NULL")),
+)
+"""What calls under way may use; the attempt tells the keeper which were left behind.
+
+One with `released_at` holds nothing any more. It stays for a while, so that what is booked under
+its id is booked once.
+"""
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("owner_id", Uuid, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("task_id", Uuid, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    _count("calls"),
+    _count("unpriced_calls"),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cached_tokens"),
+    _dollars("cost"),
+    Index(None, "task_id", "day"),
+    Index(None, "day"),
+)
+"""Totals that grow with each model call; days are UTC. Kept when executions are deleted."""

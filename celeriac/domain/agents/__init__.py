@@ -1,0 +1,50 @@
+"""Agents: who does the work. A specification is immutable; a change makes a new version."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from celeriac.domain.agents.base import Label, Name, RunnerName, Strict, VariableNames, Word
+from celeriac.domain.agents.crews import CrewGraph
+from celeriac.domain.agents.runners import (
+    ApprovalPolicy,
+    ClaudeAgent,
+    CommandAgent,
+    CrewaiAgent,
+    FunctionPath,
+    LlmAgent,
+    McpServer,
+    McpServers,
+    OnExpiry,
+    Permission,
+    PythonAgent,
+    ToolPatterns,
+)
+
+AgentSpec = Annotated[
+    LlmAgent | PythonAgent | CommandAgent | ClaudeAgent | CrewaiAgent, Field(discriminator="runner")
+]
+"""What an agent is; the `runner` field tells which kind."""
+
+__all__ = [
+    "AgentSpec",
+    "ApprovalPolicy",
+    "ClaudeAgent",
+    "CommandAgent",
+    "CrewGraph",
+    "CrewaiAgent",
+    "FunctionPath",
+    "Label",
+    "LlmAgent",
+    "McpServer",
+    "McpServers",
+    "Name",
+    "OnExpiry",
+    "Permission",
+    "PythonAgent",
+    "RunnerName",
+    "Strict",
+    "ToolPatterns",
+    "VariableNames",
+    "Word",
+]

@@ -1,0 +1,195 @@
+"""Tools that agents reach over MCP, and when a person must be asked first.
+
+Agents of the kind `llm`.
+
+Agents of the kind `claude`.
+
+Agents of the kind `crewai`.
+
+Agents of the kind `python`.
+
+Agents of the kind `command`.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from celeriac.domain.agents.base import RunnerName, Shape, Strict, VariableNames, Word
+from celeriac.domain.agents.crews import CrewGraph
+
+ToolPattern = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200),
+    Shape(
+        r"[A-Za-z0-9_.*?-]+",
+        "write a tool's name, or a pattern of names with '*' and '?'",
+    ),
+]
+"""A tool's name, or a pattern of names with `*` and `?`."""
+
+ServerUrl = Annotated[
+    str,
+    StringConstraints(max_length=2_000),
+    Shape(r"https?://.*", "write an address that begins with https:// or http://"),
+]
+
+ToolPatterns = Annotated[tuple[ToolPattern, ...], Field(strict=False, max_length=200)]
+
+
+class McpServer(Strict):
+    """An MCP server that an agent may use, and how far.
+
+    Without a `url` the name is that of a server that an administrator configured for the workers:
+    programs over stdio come from there only. With one it is reached over streamable HTTP, where
+    outbound addresses are guarded.
+    """
+
+    name: Word
+    url: ServerUrl | None = None
+    allowed_tools: ToolPatterns | None = None
+    """Tools that the agent sees; None: all that the server offers."""
+    approve_tools: ToolPatterns = ()
+    """Tools that wait for a person's approval before each call."""
+    timeout_seconds: float = Field(default=60.0, gt=0, le=3_600)
+    """How long one call may take."""
+
+
+McpServers = Annotated[tuple[McpServer, ...], Field(strict=False, max_length=20)]
+
+
+class OnExpiry(StrEnum):
+    """What follows when nobody answers a question in time."""
+
+    DENY = "deny"
+    """The agent is told no, and goes on."""
+    APPROVE = "approve"
+    """The agent is told yes."""
+    FAIL = "fail"
+    """The execution fails with `approval_expired`."""
+
+
+class ApprovalPolicy(Strict):
+    """How long an agent's questions stay open, and what follows when nobody answers."""
+
+    expires_seconds: float = Field(default=86_400.0, ge=1, le=31_536_000)
+    on_expiry: OnExpiry = Field(default=OnExpiry.DENY, strict=False)
+
+
+class LlmAgent(Strict):
+    """A language model behind an OpenAI-compatible endpoint."""
+
+    runner: Literal[RunnerName.LLM] = RunnerName.LLM
+    model: str = Field(
+        min_length=1, max_length=200, examples=["local/smollm2", "openai/gpt-5-mini"]
+    )
+    """`provider/model`; the provider's address and key come from the settings."""
+    instructions: str = Field(default="", max_length=100_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_output_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_model_calls: int = Field(default=20, ge=1, le=1_000)
+    """Ends runs that go in circles; counts requests to the model, repairs of output included."""
+    mcp_servers: McpServers = ()
+    may_ask: bool = False
+    """Gives the model a tool to ask a person a question, free or as a form."""
+    approvals: ApprovalPolicy = ApprovalPolicy()
+    keep_session: bool = False
+    """Keeps the conversation as a session that later executions can go on with."""
+
+
+ToolNames = Annotated[
+    tuple[
+        Annotated[
+            str,
+            StringConstraints(max_length=200),
+            Shape(
+                r"[A-Za-z][A-Za-z0-9_]*",
+                "write a tool's name: letters, digits and '_', a letter first",
+            ),
+        ],
+        ...,
+    ],
+    Field(strict=False, max_length=200),
+]
+"""Names of tools as they are: no patterns."""
+
+
+class Permission(StrEnum):
+    """What happens to a tool call that no rule of the agent allows or denies."""
+
+    ASK = "ask"
+    """A person is asked."""
+    DENY = "deny"
+    """The agent is told that it may not."""
+
+
+class ClaudeAgent(Strict):
+    """Claude Code, driven through the Claude Agent SDK, in a working directory of its session."""
+
+    runner: Literal[RunnerName.CLAUDE] = RunnerName.CLAUDE
+    model: str | None = Field(default=None, min_length=1, max_length=200)
+    """None: what Claude Code takes by itself."""
+    instructions: str = Field(default="", max_length=100_000)
+    """Added to Claude Code's own system prompt."""
+    tools: ToolNames = ("Read", "Write", "Edit", "Glob", "Grep", "Bash")
+    """The built-in tools that exist for the agent."""
+    allowed_tools: ToolPatterns = ("Read", "Glob", "Grep")
+    """Tools, built in or `mcp__server__tool`, that run without asking."""
+    denied_tools: ToolPatterns = ()
+    """Tools that never run, whatever else allows them."""
+    permission: Permission = Field(default=Permission.DENY, strict=False)
+    max_turns: int | None = Field(default=None, ge=1, le=1_000)
+    idle_seconds: float = Field(default=300.0, ge=1, le=86_400)
+    """The run is stopped when Claude Code says nothing for so long, a running tool apart."""
+    mcp_servers: McpServers = ()
+    environment: VariableNames = ()
+    """Names of the worker's environment variables that its tools may see."""
+    approvals: ApprovalPolicy = ApprovalPolicy()
+
+
+class CrewaiAgent(Strict):
+    """A crew, run by CrewAI in a child process, in CrewAI's own virtual environment."""
+
+    runner: Literal[RunnerName.CREWAI] = RunnerName.CREWAI
+    crew: CrewGraph
+    max_model_calls: int = Field(default=200, ge=1, le=10_000)
+    """Ends crews that go in circles; counts the requests of all its agents."""
+    approvals: ApprovalPolicy = ApprovalPolicy()
+
+
+FunctionPath = Annotated[
+    str,
+    StringConstraints(max_length=300),
+    Shape(
+        r"[A-Za-z_][\w.]*:[A-Za-z_]\w*",
+        "write module:function, as in shop.agents:score_lead",
+    ),
+]
+"""`package.module:function`."""
+
+
+class PythonAgent(Strict):
+    """A user's function: a coroutine runs in the worker, a plain one in a child process."""
+
+    runner: Literal[RunnerName.PYTHON] = RunnerName.PYTHON
+    function: FunctionPath = Field(examples=["shop.agents:score_lead"])
+    environment: VariableNames = ()
+    """Names of the worker's environment variables that a child process may see."""
+    approvals: ApprovalPolicy = ApprovalPolicy()
+
+
+class CommandAgent(Strict):
+    """Any program that speaks our JSON lines on stdio, as an administrator allowed it."""
+
+    runner: Literal[RunnerName.COMMAND] = RunnerName.COMMAND
+    command: Word = Field(examples=["word-count"])
+    """The name of a program in the workers' `CELERIAC_COMMANDS`."""
+    arguments: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=10_000)], ...],
+        Field(strict=False, max_length=100),
+    ] = ()
+    """Put behind those that the administrator set."""
+    environment: VariableNames = ()
+    """Names of the worker's environment variables that the program may see."""
+    approvals: ApprovalPolicy = ApprovalPolicy()

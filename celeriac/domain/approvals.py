@@ -1,0 +1,158 @@
+"""Approvals: questions that agents ask people, and the answers.
+
+What an answer must be like to fit its question.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from celeriac.domain.agents.runners import OnExpiry
+from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.errors import AnswerInvalidError, InvalidInputError, TooLargeError
+from celeriac.domain.schemas import check_schema, faults
+from celeriac.kit.json_types import MAX_DEPTH, JsonObject, JsonValue, storable
+
+MAX_KEY = 500
+MAX_EXPIRES_SECONDS = 31_536_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question before it is stored; `key` is unique within its execution.
+
+    Asked again under the same key, it is the same question: no second row, no second answer.
+    """
+
+    key: str
+    kind: QuestionKind
+    title: str
+    """What is asked, in a sentence that a person can answer."""
+    tool: str | None = None
+    arguments: JsonObject = field(default_factory=dict)
+    schema: JsonObject | None = None
+    """JSON schema of the answer's value, for a form."""
+    expires_seconds: float = 86_400.0
+    on_expiry: OnExpiry = OnExpiry.DENY
+    default: JsonValue = None
+    """The value of the answer that an expiry gives, where it approves."""
+
+    def __post_init__(self) -> None:
+        """Refuse, in the agent that asks, what nobody could answer. Raises InvalidInputError."""
+        if not 0 < len(self.key) <= MAX_KEY:
+            raise InvalidInputError(
+                f"The key of a question has 1 to {MAX_KEY} characters.", field="key"
+            )
+        if not 0 < self.expires_seconds <= MAX_EXPIRES_SECONDS:
+            raise InvalidInputError(
+                f"expires_seconds must be between 0 and {MAX_EXPIRES_SECONDS}.",
+                field="expires_seconds",
+            )
+        if self.kind is QuestionKind.FORM and self.schema is None:
+            raise InvalidInputError("A form needs a JSON schema of its value.", field="schema")
+        if self.schema is not None:
+            check_schema(self.schema, field="schema")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person, or an expiry, answered."""
+
+    approved: bool
+    value: JsonValue = None
+    """The text or the form's value; for a tool, its arguments where the person changed them."""
+    note: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A stored question with its answer, as read by the API."""
+
+    id: UUID
+    execution_id: UUID
+    task_id: UUID
+    task_name: str
+    owner_id: UUID
+    attempt: int
+    key: str
+    kind: QuestionKind
+    title: str
+    tool: str | None
+    arguments: JsonObject
+    schema: JsonObject | None
+    status: ApprovalStatus
+    on_expiry: OnExpiry
+    default: JsonValue
+    created_at: datetime
+    expires_at: datetime
+    approved: bool | None
+    value: JsonValue
+    note: str | None
+    answered_at: datetime | None
+    answered_by: str | None
+    links_revoked: int
+    """How often the links to it were revoked."""
+    expired: bool
+    """Whether its time is over, by the database's clock, even if nobody has written that yet."""
+
+    @property
+    def needs_admin(self) -> bool:
+        """Whether only an admin may answer: what admins allowed a user to spend is at stake."""
+        return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") == "user"
+
+
+MAX_NOTE = 10_000
+MAX_VALUE_BYTES = 1_000_000
+
+
+def check_answer(kind: QuestionKind, schema: JsonObject | None, answer: Answer) -> None:
+    """Accept an answer or raise AnswerInvalidError naming the field and the cure.
+
+    A refusal has no value. An approved tool call may have other arguments, an object; a free
+    question needs a text; a form, and whatever else has a schema, what fits that. Raises
+    TooLargeError.
+    """
+    if len(answer.note) > MAX_NOTE:
+        raise TooLargeError(f"The note has over {MAX_NOTE:,} characters.", field="note")
+    value = answer.value
+    if value is not None and len(_encoded(value)) > MAX_VALUE_BYTES:
+        raise TooLargeError(f"The value has over {MAX_VALUE_BYTES:,} bytes.", field="value")
+    if not answer.approved:
+        if value is not None:
+            raise AnswerInvalidError(
+                "A refusal has no value; say why in `note`, or approve.", field="value"
+            )
+        return
+    match kind:
+        case QuestionKind.TOOL if not (value is None or isinstance(value, dict)):
+            raise AnswerInvalidError(
+                "The value of an approved tool call is null, or an object of other arguments.",
+                field="value",
+            )
+        case QuestionKind.QUESTION if not (isinstance(value, str) and value.strip()):
+            raise AnswerInvalidError("The question needs a text as its value.", field="value")
+    if schema is not None and kind is not QuestionKind.TOOL:
+        _check_schema(schema, value)
+
+
+def _encoded(value: JsonValue) -> str:
+    try:
+        return storable(value, depth=MAX_DEPTH)
+    except TypeError as error:
+        raise AnswerInvalidError(f"The value can't be stored: {error}.", field="value") from error
+
+
+def _check_schema(schema: JsonObject, value: JsonValue) -> None:
+    found = faults(schema, value)
+    if found:
+        said = "; ".join(f"{_field(fault.place)}: {fault.message}" for fault in found)
+        raise AnswerInvalidError(
+            f"The value doesn't fit the form: {said}.",
+            field=_field(found[0].place),
+            faults=[{"field": _field(fault.place), "message": fault.message} for fault in found],
+        )
+
+
+def _field(place: str) -> str:
+    return f"value.{place}" if place else "value"

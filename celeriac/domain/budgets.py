@@ -1,0 +1,182 @@
+"""Budgets: how much model calls may cost, in money and in tokens.
+
+What budgets have room for: whether a call can fit, and how long its answer may be.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import Field, PlainSerializer, model_validator
+
+from celeriac.domain.agents.base import Strict
+from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
+from celeriac.domain.usage import CallEstimate, Clip, dollars
+
+Money = Annotated[
+    Decimal,
+    Field(strict=False, ge=0, le=1_000_000_000, max_digits=18, decimal_places=9),
+    PlainSerializer(dollars, return_type=str, when_used="json"),
+]
+"""US dollars; in JSON a number or a text, written as a text."""
+
+
+class Budget(Strict):
+    """A bound on model calls; at least one of the two limits is set."""
+
+    max_cost: Money | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=10**15)
+    """Input and output tokens together."""
+    on_budget: OnBudget = Field(default=OnBudget.STOP, strict=False)
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.max_cost is None and self.max_tokens is None:
+            raise ValueError("set max_cost, max_tokens or both; a budget must bound something")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """How far a budget is used in its present window: a day, a month, or one execution.
+
+    `max_cost` and `max_tokens` are the limits of this window: what people allowed in addition, in
+    answer to questions, is part of them; `raised` counts these answers. What calls under way have
+    reserved is not yet spent.
+    """
+
+    budget_id: UUID
+    """The budget's id; for an execution's own, the execution's."""
+    scope: BudgetScope
+    subject_id: UUID
+    window: str
+    """`2026-11-22`, `2026-11`, or `run` for an execution's own."""
+    on_budget: OnBudget
+    max_cost: Decimal | None
+    max_tokens: int | None
+    spent_cost: Decimal
+    spent_tokens: int
+    reserved_cost: Decimal
+    reserved_tokens: int
+    raised: int
+
+    @property
+    def spent_out(self) -> bool:
+        """Whether what is spent leaves room for nothing."""
+        return (self.max_cost is not None and self.spent_cost >= self.max_cost) or (
+            self.max_tokens is not None and self.spent_tokens >= self.max_tokens
+        )
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more is spent than the limits allow."""
+        return self.overshoot_cost > 0 or self.overshoot_tokens > 0
+
+    @property
+    def overshoot_cost(self) -> Decimal:
+        """Dollars spent beyond the limit: at most what the last call cost."""
+        if self.max_cost is None:
+            return Decimal(0)
+        return max(self.spent_cost - self.max_cost, Decimal(0))
+
+    @property
+    def overshoot_tokens(self) -> int:
+        """Tokens spent beyond the limit: at most those of the last call."""
+        return 0 if self.max_tokens is None else max(self.spent_tokens - self.max_tokens, 0)
+
+    @property
+    def beyond(self) -> str:
+        """What is spent beyond the limits, in words; empty where nothing is."""
+        parts = [f"${dollars(self.overshoot_cost)}"] if self.overshoot_cost else []
+        if self.overshoot_tokens:
+            parts.append(f"{self.overshoot_tokens:,} tokens")
+        return f"{' and '.join(parts)} beyond the {self.name}" if parts else ""
+
+    def describe(self) -> str:
+        """Return the budget and its use in a phrase, for errors and questions."""
+        return f"the {self.name} is spent: {self.use}"
+
+    @property
+    def name(self) -> str:
+        """The budget in words: `execution's budget`, `task's budget of 2026-11-22`."""
+        window = "" if self.scope is BudgetScope.EXECUTION else f" of {self.window}"
+        return f"{self.scope}'s budget{window}"
+
+    @property
+    def use(self) -> str:
+        """What is spent of each limit: `$0.50 of $2.00 and 10 of 100 tokens`."""
+        parts = []
+        if self.max_cost is not None:
+            parts.append(f"${dollars(self.spent_cost)} of ${dollars(self.max_cost)}")
+        if self.max_tokens is not None:
+            parts.append(f"{self.spent_tokens:,} of {self.max_tokens:,} tokens")
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBudget:
+    """The budget of a task or a user, as a row; `subject_id` is the task's or the user's id."""
+
+    id: UUID
+    scope: BudgetScope
+    subject_id: UUID
+    subject_name: str
+    owner_id: UUID
+    """Whose it is: the task's owner, or the user."""
+    period: Period
+    budget: Budget
+    created_at: datetime
+    updated_at: datetime
+    standing: BudgetState
+
+
+class Extension(Strict):
+    """What a person allows in addition, as the value of their answer; nothing: as much again."""
+
+    cost: Money | None = None
+    tokens: int | None = Field(default=None, ge=0, le=10**15)
+
+
+MIN_ANSWER_TOKENS = 16
+"""No answer is clipped to fewer tokens: the call is refused instead."""
+
+
+def can_hold(standing: BudgetState, call: CallEstimate) -> bool:
+    """Whether the least that `call` needs fits in what is not spent."""
+    tokens = standing.spent_tokens + call.least_tokens
+    if standing.max_tokens is not None and tokens > standing.max_tokens:
+        return False
+    if standing.max_cost is None or call.least_cost is None:
+        return True
+    return standing.spent_cost + call.least_cost <= standing.max_cost
+
+
+def clip_of(standings: Iterable[BudgetState], call: CallEstimate) -> Clip | None:
+    """Return the limit of an answer that what is left asks for; None where the call's own will do.
+
+    `standings` are without the call's own reservation. The input counts as it is reserved for.
+    """
+    limit = call.output_tokens if call.output_limit is None else call.output_limit
+    rooms = [(room, each) for each in standings for room in _rooms(each, call)]
+    if not rooms:
+        return None
+    room, standing = min(rooms, key=lambda each: each[0])
+    shortest = MIN_ANSWER_TOKENS if call.least_output is None else call.least_output
+    room = max(room, min(shortest, limit))
+    return Clip(room, standing.name) if room < limit else None
+
+
+def _rooms(standing: BudgetState, call: CallEstimate) -> Iterator[int]:
+    """Yield how many tokens of an answer each limit of a budget has room for."""
+    if standing.max_tokens is not None:
+        used = standing.spent_tokens + standing.reserved_tokens
+        yield standing.max_tokens - used - call.input_tokens
+    if standing.max_cost is not None and call.cost is not None and call.input_cost is not None:
+        answer = call.cost - call.input_cost
+        if answer > 0 and call.output_tokens:
+            used_cost = standing.spent_cost + standing.reserved_cost
+            left = max(standing.max_cost - used_cost - call.input_cost, Decimal(0))
+            yield int(left * call.output_tokens / answer)

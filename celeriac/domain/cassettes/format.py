@@ -1,0 +1,351 @@
+"""The format of cassettes: a header, and one recorded request with its answer a line.
+
+Cassettes as text: JSON lines, read strictly and written the same way each time.
+
+Bodies of recorded messages: as readable as they can be kept, and exact in what they mean.
+
+Cassettes as they are stored and listed.
+"""
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal, Self, TypeVar
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+
+from celeriac.domain.agents.base import Strict
+from celeriac.domain.errors import CassetteInvalidError, TooLargeError
+from celeriac.kit.json_types import JsonValue, dumps, has_more_values_than, loads
+
+EVENT_STREAM = "text/event-stream"
+
+_EVENT = re.compile(r"(?:event: (?P<event>[\w.-]{1,100})\n)?data: (?P<data>\{[^\n]*\})\n\n")
+"""An event whose data is one JSON object, as model providers write them."""
+
+_EVENT_END = re.compile(r"(?<=\n\n)|(?<=\r\n\r\n)")
+
+
+def _decodes(text: str) -> str:
+    b64decode(text, validate=True)
+    return text
+
+
+_Base64 = Annotated[str, AfterValidator(_decodes)]
+
+
+class JsonEvent(Strict):
+    """A server-sent event whose data is a JSON object."""
+
+    event: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,100}$")] | None = None
+    data: dict[str, JsonValue]
+
+
+StreamItem = JsonEvent | str
+"""An event, or text that is none, as it came."""
+
+
+class Body(Strict):
+    """The body of a message, in the one of four forms that suits it; all None for an empty one."""
+
+    body: JsonValue = None
+    """A JSON value."""
+    stream: Annotated[tuple[StreamItem, ...], Field(strict=False, fail_fast=True)] | None = None
+    """Server-sent events."""
+    text: str | None = None
+    base64: _Base64 | None = None
+    """Bytes that are no text."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        forms = (self.body, self.stream, self.text, self.base64)
+        if sum(form is not None for form in forms) > 1:
+            raise ValueError("give one of body, stream, text and base64, not several")
+        return self
+
+
+def read_body(content: bytes, media: str) -> dict[str, JsonValue]:
+    """Return the fields of a `Body` that stand for `content` of the media type `media`."""
+    if not content:
+        return {}
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(content).decode()}
+    if media.startswith(EVENT_STREAM):
+        return {"stream": tuple(_item(part) for part in _EVENT_END.split(text) if part)}
+    try:
+        value = loads(text)
+    except ValueError:
+        value = None
+    return {"text": text} if value is None else {"body": value}
+
+
+def write_body(body: Body) -> list[bytes]:
+    """Return the chunks in which the body is sent: each event of a stream is one."""
+    if body.stream is not None:
+        return [_written(item).encode() for item in body.stream]
+    if body.text is not None:
+        return [body.text.encode()]
+    if body.base64 is not None:
+        return [b64decode(body.base64)]
+    return [] if body.body is None else [dumps(body.body).encode()]
+
+
+def _item(text: str) -> StreamItem:
+    found = _EVENT.fullmatch(text)
+    if found is None:
+        return text
+    try:
+        return JsonEvent(event=found["event"], data=loads(found["data"]))
+    except ValueError:
+        return text
+
+
+def _written(item: StreamItem) -> str:
+    if isinstance(item, str):
+        return item
+    name = f"event: {item.event}\n" if item.event else ""
+    return f"{name}data: {dumps(item.data)}\n\n"
+
+
+MAX_BYTES = 32 * 1024 * 1024
+"""The size of a cassette as text, in bytes."""
+
+MAX_INTERACTIONS = 10_000
+
+REQUEST_HEADERS = frozenset({"anthropic-beta", "anthropic-version", "content-type", "openai-beta"})
+"""The headers of requests that are kept, for readers; no key is among them."""
+
+RESPONSE_HEADERS = frozenset(
+    {"content-type", "request-id", "retry-after", "retry-after-ms", "x-request-id"}
+    | {"x-should-retry"}
+)
+"""The headers of answers that are kept, and sent again."""
+
+_Value = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=1_000)]
+_Short = Annotated[str, StringConstraints(max_length=300)]
+
+
+def _only(known: frozenset[str]) -> AfterValidator:
+    def check(headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name in headers:
+            if name not in known:
+                raise ValueError(f"{name!r} is not kept; there are: {', '.join(sorted(known))}")
+        return headers
+
+    return AfterValidator(check)
+
+
+class Header(Strict):
+    """The first line: what it is, and where it was recorded."""
+
+    celeriac_cassette: Literal[1]
+    """The version of the format."""
+    task: _Short = ""
+    agent: _Short = ""
+    runner: _Short = ""
+    execution_id: Annotated[UUID, Field(strict=False)] | None = None
+    recorded_at: Annotated[datetime, Field(strict=False)] | None = None
+    complete: bool = True
+    """False where the recording was stopped at a limit: the last calls are missing."""
+
+
+class Request(Body):
+    """A request to a model provider. `path` begins behind the provider's base URL."""
+
+    method: Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,20}$")]
+    path: Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]*$", max_length=2_000)]
+    headers: Annotated[dict[str, _Value], _only(REQUEST_HEADERS)] = Field(default_factory=dict)
+
+
+class Response(Body):
+    """A provider's answer."""
+
+    status: int = Field(ge=200, le=599)
+    headers: Annotated[dict[str, _Value], _only(RESPONSE_HEADERS)] = Field(default_factory=dict)
+    broken: bool = False
+    """The connection broke before the answer was whole."""
+
+
+class Interaction(Strict):
+    """One recorded request with its answer."""
+
+    attempt: int = Field(default=1, ge=1)
+    """The attempt of the execution that made the request."""
+    provider: _Short
+    """The provider's name: `openai`, `anthropic` or as the settings call it."""
+    request: Request
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Cassette:
+    """A whole cassette; the interactions are in the order in which they were begun."""
+
+    header: Header
+    interactions: tuple[Interaction, ...] = ()
+
+    def extended(self, more: Sequence[Interaction], *, complete: bool) -> "Cassette":
+        """Return the cassette with `more` behind what it has, as far as the limits allow.
+
+        `complete` says whether `more` is all that there was. Behind a gap nothing is added.
+        """
+        if not self.header.complete:
+            return self
+        cut = self.header.model_copy(update={"complete": False})
+        size = _size(cut) + sum(map(_size, self.interactions))
+        kept = list(self.interactions)
+        for each in more:
+            size += _size(each)
+            if size > MAX_BYTES or len(kept) >= MAX_INTERACTIONS:
+                complete = False
+                break
+            kept.append(each)
+        return Cassette(self.header if complete else cut, tuple(kept))
+
+
+def dump_line(line: Header | Interaction) -> str:
+    """Return one line of a cassette with its end; what has its default is left out."""
+    values = line.model_dump(mode="json", exclude_defaults=True)
+    for name in ("request", "response"):
+        message = values.get(name, {})
+        for form in Body.model_fields:
+            if form in message:
+                message[form] = message.pop(form)  # behind what is short
+    return dumps(values) + "\n"
+
+
+def _size(line: Header | Interaction) -> int:
+    return len(dump_line(line).encode())
+
+
+MAX_DEPTH = 100
+_MAX_LINES = 2 * MAX_INTERACTIONS + 2
+"""Each interaction may have an empty line behind it."""
+
+L = TypeVar("L", Header, Interaction)
+
+_CURE = "Record it anew (`celeriac run TASK --record FILE`), or mend that line by hand."
+
+
+def dump(cassette: Cassette) -> str:
+    """Return the text of a cassette."""
+    return dump_line(cassette.header) + "".join(map(dump_line, cassette.interactions))
+
+
+def parse(content: str | bytes, *, max_values: int | None = None) -> Cassette:
+    """Read the text of a cassette.
+
+    `max_values` bounds the values and names of each line, for texts that anybody may have written.
+    Raises CassetteInvalidError that names the line and what is wrong with it, and TooLargeError.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if len(data) > MAX_BYTES:
+        raise TooLargeError(
+            f"The cassette has {len(data)} bytes; the limit is {MAX_BYTES}. Record a shorter run.",
+            field="body",
+            limit=MAX_BYTES,
+        )
+    if data.count(b"\n") > _MAX_LINES:
+        raise TooLargeError(
+            f"The cassette has more than {_MAX_LINES} lines, empty ones among them.",
+            field="body",
+            limit=_MAX_LINES,
+        )
+    lines = _lines(data, max_values)
+    first = next(lines, None)
+    if first is None:
+        raise CassetteInvalidError(f"The cassette is empty. {_CURE}", field="line 1")
+    header = _read(Header, *first)
+    return Cassette(header, tuple(_read(Interaction, number, line) for number, line in lines))
+
+
+def _lines(data: bytes, max_values: int | None) -> Iterator[tuple[int, bytes]]:
+    count = 0
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        count += 1
+        if count > MAX_INTERACTIONS + 1:
+            raise TooLargeError(
+                f"The cassette has more than {MAX_INTERACTIONS} lines. Record a shorter run.",
+                field=f"line {number}",
+                limit=MAX_INTERACTIONS,
+            )
+        if max_values is not None and has_more_values_than(line, max_values):
+            raise TooLargeError(
+                f"Line {number} of the cassette has more than {max_values} values.",
+                field=f"line {number}",
+                limit=max_values,
+            )
+        yield number, line
+
+
+def _read(model: type[L], number: int, line: bytes) -> L:
+    place = f"line {number}"
+    try:
+        value = loads(line)
+    except ValueError as error:
+        raise CassetteInvalidError(
+            f"Line {number} of the cassette is not valid JSON: {error}. {_CURE}", field=place
+        ) from error
+    if _too_deep(line, value):
+        raise CassetteInvalidError(
+            f"Line {number} of the cassette is nested deeper than {MAX_DEPTH} levels.", field=place
+        )
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise CassetteInvalidError(
+            f"Line {number} of the cassette is no {_NAMES[model]}: {_first(error)}. {_CURE}",
+            field=place,
+        ) from error
+
+
+_NAMES: dict[type[Strict], str] = {
+    Header: 'header ({"celeriac_cassette": 1, …})',
+    Interaction: 'interaction ({"provider": …, "request": …, "response": …})',
+}
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
+
+
+def _too_deep(line: bytes, value: JsonValue) -> bool:
+    if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = []
+        for item in level:
+            children = item.values() if isinstance(item, dict) else item
+            inner += [child for child in children if isinstance(child, dict | list)]
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class CassetteSummary:
+    """A stored cassette without its content."""
+
+    id: UUID
+    """That of the execution, where one recorded it."""
+    owner_id: UUID
+    name: str
+    execution_id: UUID | None
+    """The execution that recorded it; None where it was uploaded."""
+    interactions: int
+    size: int
+    """Bytes of its text."""
+    complete: bool
+    """False where the recording was stopped at a limit."""
+    created_at: datetime

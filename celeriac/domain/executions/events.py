@@ -1,0 +1,65 @@
+"""Events: the entries of an execution's append-only log."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from celeriac.kit.json_types import JsonObject
+
+
+class EventType(StrEnum):
+    """The kinds of events. Names are part of the API; documented in docs/events.md."""
+
+    CREATED = "created"
+    QUEUED = "queued"
+    UNQUEUED = "unqueued"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    RETRY_SCHEDULED = "retry_scheduled"
+    HANDED_BACK = "handed_back"
+    WORKER_LOST = "worker_lost"
+    WAITING = "waiting"
+    RESUMED = "resumed"
+    APPROVAL_ASKED = "approval_asked"
+    APPROVAL_ANSWERED = "approval_answered"
+    CANCEL_REQUESTED = "cancel_requested"
+    CANCELLED = "cancelled"
+    PROGRESS = "progress"
+    MESSAGE = "message"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    MODEL_CALL = "model_call"
+    LOG = "log"
+    CUSTOM = "custom"
+
+
+TERMINAL_EVENTS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
+"""After one of these nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that has no number yet; the database gives the number.
+
+    `data` is JSON text of an object, encoded when the event is made: what JSON can't hold is an
+    error of the one who tells it. `made` is when that was, in `time.monotonic()` seconds of this
+    process; None stands for the moment of storing.
+    """
+
+    type: EventType
+    data: str = "{}"
+    made: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored event. `seq` counts from 1 within its execution, without gaps."""
+
+    execution_id: UUID
+    seq: int
+    type: EventType
+    at: datetime
+    attempt: int
+    data: JsonObject

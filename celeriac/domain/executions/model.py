@@ -1,0 +1,305 @@
+"""Executions: one run of a task, the central row of the system.
+
+Options of one run, beside its task's own: stored with the execution.
+
+A plan: one version of a task together with one version of its agent; immutable.
+
+What an attempt came to: the words between a runner, the pipeline and the database.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.agents.base import Strict
+from celeriac.domain.approvals import Question
+from celeriac.domain.budgets import Budget
+from celeriac.domain.errors import SpecificationUnreadableError
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import JsonObject, JsonValue
+
+
+class RunOptions(Strict):
+    """What a caller wishes for one execution; the defaults wish for nothing."""
+
+    fork_session: bool = False
+    """Goes on with a copy of the session, which stays as it is."""
+    budget: Budget | None = None
+    """For this execution, instead of its task's."""
+    record: bool = False
+    """Saves the model traffic as a cassette."""
+    cassette_id: UUID | None = Field(default=None, strict=False)
+    """Answers model requests from this cassette instead of from providers."""
+
+    @property
+    def wishes_tape(self) -> bool:
+        """Whether the model traffic is to be recorded or answered from a cassette."""
+        return self.record or self.cassette_id is not None
+
+
+NO_OPTIONS = RunOptions()
+
+
+def run_options(stored: JsonObject | None) -> RunOptions:
+    """Read an execution's stored options; None stands for no wishes.
+
+    Raises SpecificationUnreadableError for those that a newer release has stored.
+    """
+    if stored is None:
+        return NO_OPTIONS
+    try:
+        return RunOptions.model_validate(stored)
+    except ValidationError as error:
+        raise unreadable("options of the execution", error) from error
+
+
+def unreadable(what: str, error: ValidationError) -> SpecificationUnreadableError:
+    """Return why stored specifications can't be read; `what` names them."""
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return SpecificationUnreadableError(
+        f"This release of Celeriac can't read the stored {what} ({place}: {fault['msg']}): a newer "
+        "one has written them. Upgrade this program.",
+        place=place,
+    )
+
+
+def stored_options(options: RunOptions) -> str | None:
+    """Return options as they are stored: as JSON text, or None for no wishes."""
+    return None if options == NO_OPTIONS else options.model_dump_json(exclude_defaults=True)
+
+
+class TriggerType(StrEnum):
+    """What started an execution (REQUIREMENTS A3)."""
+
+    MANUAL = "manual"
+    SCHEDULED = "scheduled"
+    WEBHOOK = "webhook"
+    WORKFLOW = "workflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What an execution comes from; its log lines say so wherever they are written."""
+
+    request_id: str | None
+    user_id: UUID
+    task_id: UUID
+
+    def ids(self) -> dict[str, str]:
+        """Return the correlation ids that are known."""
+        ids = {"user_id": str(self.user_id), "task_id": str(self.task_id)}
+        return ids if self.request_id is None else {"request_id": self.request_id, **ids}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What travels through the broker: a hint that this attempt may be claimed."""
+
+    execution_id: UUID
+    attempt: int
+    """The attempt count of the row when it was queued; the claim makes it attempt + 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write one attempt: every write of a worker names all three values."""
+
+    execution_id: UUID
+    attempt: int
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker needs to run an execution that it has just claimed."""
+
+    lease: Lease
+    task_id: UUID
+    task_version_id: UUID
+    agent_version_id: UUID
+    owner_id: UUID
+    variables: JsonObject
+    retry_count: int
+    celery_task_id: str
+    request_id: str | None
+    queue: str
+    session_id: UUID | None
+    stored_options: JsonObject | None
+    """As they are stored: a newer API may have written what this worker can't read."""
+
+    @property
+    def options(self) -> RunOptions:
+        """The options of the run; raises SpecificationUnreadableError."""
+        return run_options(self.stored_options)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The whole row, as read by the API. Times are aware and in UTC, durations in seconds."""
+
+    id: UUID
+    owner_id: UUID
+    task_id: UUID
+    task_name: str
+    task_version_id: UUID
+    agent_version_id: UUID
+    status: Status
+    trigger_type: TriggerType
+    execution_mode: str
+    priority: int
+    queue: str
+    variables: JsonObject
+    result: JsonValue
+    error_code: str | None
+    error_message: str | None
+    error_details: JsonObject | None
+    attempt: int
+    retry_count: int
+    crash_count: int
+    celery_task_id: str | None
+    worker_hostname: str | None
+    origin_id: UUID | None
+    batch_id: UUID | None
+    session_id: UUID | None
+    options: RunOptions
+    request_id: str | None
+    created_at: datetime
+    available_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_seconds: float | None
+    lease_until: datetime | None
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    waiting_for: WaitingFor | None
+    waiting_until: datetime | None
+    event_seq: int
+    message_count: int
+    tool_call_count: int
+    model_call_count: int
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal
+    progress_done: float | None
+    progress_total: float | None
+    progress_note: str | None
+    truncated: bool = False
+    """Whether the model's token limit has cut the result off."""
+    error_type: str | None = None
+    """The class of the exception that the last attempt ended with."""
+
+
+_AGENT: TypeAdapter[AgentSpec] = TypeAdapter(AgentSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionSpec:
+    """All that is needed to submit or run an execution, besides its variables."""
+
+    task_id: UUID
+    task_name: str
+    owner_id: UUID
+    task_version_id: UUID
+    task: TaskSpec
+    agent_version_id: UUID
+    agent_name: str
+    agent: AgentSpec
+
+
+def agent_spec(stored: JsonObject) -> AgentSpec:
+    """Read an agent's stored specification."""
+    return _AGENT.validate_python(stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The work is done; `result` is any JSON value.
+
+    `truncated` says that it is a text which the model's token limit has cut off.
+    """
+
+    result: JsonValue
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, ready to be stored.
+
+    `details` holds at least `type`, `traceback` and `attempt` (REQUIREMENTS A5).
+    """
+
+    code: str
+    message: str
+    details: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed; another follows after `delay` seconds."""
+
+    failure: Failure
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed and no other follows."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The attempt was stopped because somebody cancelled the execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """The worker returns the execution; counts neither as a retry nor as a crash.
+
+    It shuts down, or it can't run the attempt for a reason of its own, which `failure` then names.
+    Another attempt follows after `delay` seconds.
+    """
+
+    failure: Failure | None = None
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The attempt ends here and holds no worker; another one goes on from the session.
+
+    It goes on once all `questions` are answered or, where there are none, after `seconds`.
+    """
+
+    reason: WaitingFor
+    note: str
+    """Why, in a sentence for people."""
+    questions: tuple[Question, ...] = ()
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would wait for ever."""
+        if not self.questions and self.seconds is None:
+            raise ValueError("a parked execution needs a question or a time")
+
+
+class MustWaitError(Exception):
+    """Raised inside an agent where its attempt must be parked; holds the outcome."""
+
+    def __init__(self, parked: Parked) -> None:
+        super().__init__(parked.note)
+        self.parked = parked
+
+
+Outcome = Completed | Retry | Failed | Stopped | HandedBack | Parked
+"""Every way an attempt can end while its worker still holds the lease."""

@@ -1,0 +1,152 @@
+"""The states of an execution and every transition between them, as data.
+
+`docs/states.md` draws this table and a test holds the drawing against it. The only writer of
+`executions.status` is `celeriac.db.executions.lifecycle`, which takes its guards from here.
+
+Celery's states, what they mean in plain words, and how our statuses map onto them.
+"""
+
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Status(StrEnum):
+    """Where an execution stands (DESIGN section 4)."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing can follow."""
+        return self in TERMINAL
+
+
+class Transition(StrEnum):
+    """A named reason to change state; the name is written into the event log."""
+
+    QUEUE = "queue"
+    UNQUEUE = "unqueue"
+    CLAIM = "claim"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    RETRY = "retry"
+    HAND_BACK = "hand_back"
+    LOSE = "lose"
+    GIVE_UP = "give_up"
+    PARK = "park"
+    RESUME = "resume"
+    EXPIRE = "expire"
+    CANCEL = "cancel"
+    STOP = "stop"
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+LIVE = frozenset(Status) - TERMINAL
+
+TRANSITIONS = MappingProxyType(
+    {
+        # name: (allowed sources, target)
+        Transition.QUEUE: (frozenset({Status.PENDING}), Status.QUEUED),
+        Transition.UNQUEUE: (frozenset({Status.QUEUED}), Status.PENDING),
+        Transition.CLAIM: (frozenset({Status.QUEUED}), Status.RUNNING),
+        Transition.COMPLETE: (frozenset({Status.RUNNING}), Status.COMPLETED),
+        Transition.FAIL: (frozenset({Status.RUNNING}), Status.FAILED),
+        Transition.RETRY: (frozenset({Status.RUNNING}), Status.PENDING),
+        Transition.HAND_BACK: (frozenset({Status.RUNNING}), Status.PENDING),
+        Transition.LOSE: (frozenset({Status.RUNNING}), Status.PENDING),
+        Transition.GIVE_UP: (frozenset({Status.RUNNING}), Status.FAILED),
+        Transition.PARK: (frozenset({Status.RUNNING}), Status.WAITING),
+        Transition.RESUME: (frozenset({Status.WAITING}), Status.PENDING),
+        Transition.EXPIRE: (frozenset({Status.WAITING}), Status.FAILED),
+        Transition.CANCEL: (
+            frozenset({Status.PENDING, Status.QUEUED, Status.WAITING}),
+            Status.CANCELLED,
+        ),
+        Transition.STOP: (frozenset({Status.RUNNING}), Status.CANCELLED),
+    }
+)
+"""Every legal change of state: name → (states it may start from, state it ends in).
+
+CANCEL ends what no worker holds; STOP is the worker's own word that a running one was cancelled.
+"""
+
+
+def allowed(source: Status, target: Status) -> bool:
+    """Whether any transition leads from `source` to `target`."""
+    return any(source in sources and target is end for sources, end in TRANSITIONS.values())
+
+
+class WaitingFor(StrEnum):
+    """What a parked execution waits for."""
+
+    APPROVAL = "approval"
+    BUDGET = "budget"
+    PROVIDER_LIMIT = "provider_limit"
+
+
+class CeleryState(StrEnum):
+    """The states that Celery reports (REQUIREMENTS B4)."""
+
+    PENDING = "PENDING"
+    RECEIVED = "RECEIVED"
+    STARTED = "STARTED"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+    RETRY = "RETRY"
+    REVOKED = "REVOKED"
+
+    @classmethod
+    def read(cls, name: str) -> "CeleryState":
+        """Return Celery's state `name`; a state of a task's own making counts as STARTED."""
+        return cls(name) if name in cls.__members__ else cls.STARTED
+
+
+class SimpleStatus(StrEnum):
+    """A state in plain words (REQUIREMENTS D4)."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+SIMPLE = MappingProxyType(
+    {
+        CeleryState.PENDING: SimpleStatus.PENDING,
+        CeleryState.RECEIVED: SimpleStatus.PENDING,
+        CeleryState.STARTED: SimpleStatus.IN_PROGRESS,
+        CeleryState.RETRY: SimpleStatus.IN_PROGRESS,
+        CeleryState.SUCCESS: SimpleStatus.COMPLETED,
+        CeleryState.FAILURE: SimpleStatus.FAILED,
+        CeleryState.REVOKED: SimpleStatus.CANCELLED,
+    }
+)
+
+_OF_STATUS = MappingProxyType(
+    {
+        Status.PENDING: CeleryState.PENDING,
+        Status.QUEUED: CeleryState.PENDING,
+        Status.RUNNING: CeleryState.STARTED,
+        Status.WAITING: CeleryState.STARTED,
+        Status.COMPLETED: CeleryState.SUCCESS,
+        Status.FAILED: CeleryState.FAILURE,
+        Status.CANCELLED: CeleryState.REVOKED,
+    }
+)
+
+
+def celery_state(status: Status, *, attempt: int) -> CeleryState:
+    """Return Celery's word for an execution's status after `attempt` attempts.
+
+    What goes back to the queue after an attempt is RETRY, whatever ended the attempt.
+    """
+    if attempt and status in {Status.PENDING, Status.QUEUED}:
+        return CeleryState.RETRY
+    return _OF_STATUS[status]

@@ -1,0 +1,371 @@
+"""The filters and tests of templates: Jinja's, on JSON alone, each paid for by what it works on.
+
+Every one takes the budget, then the value, then its own arguments, by the names that Jinja has.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
+from celeriac.domain.prompts.values import (
+    Missing,
+    elements,
+    equal,
+    fault,
+    given,
+    inner,
+    is_list,
+    key_of,
+    kind,
+    number,
+    ordered,
+    text_of,
+    weigh,
+)
+from celeriac.kit.json_types import dumps
+
+MAX_PRECISION = 15
+MAX_TRIMMED = 100
+MAX_NUMBER_CHARACTERS = 100
+"""Of a text that is read as a number."""
+
+_WORD = re.compile(r"\w+")
+_WORD_BEGINNING = re.compile(r"[^-\s({\[<]+")
+
+
+def _text(budget: Budget, value: Any, *, each: int = 64) -> str:
+    """Return `value` as text to work on, paid for at a unit for `each` characters."""
+    text = text_of(value, budget)
+    budget.text(len(text))
+    budget.spend(len(text) // each)
+    return text
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(number(given(value)), int):
+        raise fault(f"{name} must be a whole number")
+    return int(value)
+
+
+def _abs(_: Budget, value: Any) -> Any:
+    return abs(number(value))
+
+
+def _capitalize(budget: Budget, s: Any) -> str:
+    return _text(budget, s, each=8).capitalize()
+
+
+def _default(_: Budget, value: Any, default_value: Any = "", boolean: Any = None) -> Any:
+    if isinstance(value, Missing) or (given(boolean) and not value):
+        return default_value
+    return value
+
+
+def _first(budget: Budget, seq: Any) -> Any:
+    return _end(budget, seq, 0)
+
+
+def _last(budget: Budget, seq: Any) -> Any:
+    return _end(budget, seq, -1)
+
+
+def _end(budget: Budget, seq: Any, index: int) -> Any:
+    if isinstance(seq, Mapping):
+        seq = elements(seq, budget)
+    if not isinstance(seq, str) and not is_list(seq):
+        raise fault(f"a {kind(seq)} has no elements")
+    return inner(seq, index, "an element of what is empty")
+
+
+def _float(_: Budget, value: Any, default: Any = 0.0) -> Any:
+    try:
+        return float(_numeral(value))
+    except (TypeError, ValueError, OverflowError):
+        return default
+
+
+def _int(_: Budget, value: Any, default: Any = 0, base: Any = 10) -> Any:
+    numeral = _numeral(value)
+    try:
+        if isinstance(numeral, str):
+            return number(int(numeral, _whole(base, "base")))
+        return number(int(numeral))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return number(int(float(numeral)))
+    except (TypeError, ValueError, OverflowError):
+        return default
+
+
+def _numeral(value: Any) -> Any:
+    """Return a number, or a text that is short enough to be read as one."""
+    if not isinstance(value, str):
+        return number(value) if isinstance(value, int | float) else None
+    return value if len(value) <= MAX_NUMBER_CHARACTERS else ""
+
+
+def _items(budget: Budget, value: Any) -> list[Any]:
+    if not isinstance(value, Mapping):
+        raise fault(f"a {kind(value)} has no items")
+    budget.spend(3 * len(value))
+    return [[key, each] for key, each in value.items()]
+
+
+def _join(budget: Budget, value: Any, d: Any = "") -> str:
+    parts, separator = [], text_of(d, budget)
+    size = 0
+    for element in elements(value, budget):
+        parts.append(text_of(element, budget))
+        size += len(parts[-1]) + len(separator)
+        if size > MAX_RENDERED_CHARACTERS:
+            break
+    budget.text(size)
+    return separator.join(parts)
+
+
+def _length(_: Budget, obj: Any) -> int:
+    if not isinstance(obj, str | Mapping) and not is_list(obj):
+        raise fault(f"a {kind(obj)} has no length")
+    return len(obj)
+
+
+def _list(budget: Budget, value: Any) -> list[Any]:
+    return list(elements(value, budget))
+
+
+def _lower(budget: Budget, s: Any) -> str:
+    return _text(budget, s, each=8).lower()
+
+
+def _upper(budget: Budget, s: Any) -> str:
+    return _text(budget, s, each=8).upper()
+
+
+def _max(budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None) -> Any:
+    keyed = _keyed(budget, value, case_sensitive, attribute)
+    return max(keyed, key=_key, default=(None, Missing("the greatest of what is empty")))[1]
+
+
+def _min(budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None) -> Any:
+    keyed = _keyed(budget, value, case_sensitive, attribute)
+    return min(keyed, key=_key, default=(None, Missing("the least of what is empty")))[1]
+
+
+def _sort(
+    budget: Budget,
+    value: Any,
+    reverse: Any = None,
+    case_sensitive: Any = None,
+    attribute: Any = None,
+) -> list[Any]:
+    keyed = _keyed(budget, value, case_sensitive, attribute)
+    return [each for _, each in sorted(keyed, key=_key, reverse=bool(given(reverse)))]
+
+
+def _keyed(
+    budget: Budget, value: Any, case_sensitive: Any, attribute: Any
+) -> list[tuple[Any, Any]]:
+    """Return the elements with what they are put in order by."""
+    find = key_of(given(attribute), budget)
+    found = elements(value, budget)
+    keys = ordered([find(element) for element in found], budget)
+    if not given(case_sensitive):
+        keys = [_same_case(key, budget) for key in keys]
+    return list(zip(keys, found, strict=True))
+
+
+def _key(pair: tuple[Any, Any]) -> Any:
+    return pair[0]
+
+
+def _same_case(key: Any, budget: Budget) -> Any:
+    return _lower(budget, key) if isinstance(key, str) else key
+
+
+def _unique(
+    budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None
+) -> list[Any]:
+    find = key_of(given(attribute), budget)
+    seen, kept = set(), []
+    for element in elements(value, budget):
+        key = find(element)
+        if not given(case_sensitive):
+            key = _same_case(key, budget)
+        if isinstance(key, str):
+            budget.spend(1 + len(key) // 16)
+        elif key is not None:
+            number(key)
+        if key not in seen:
+            seen.add(key)
+            kept.append(element)
+    return kept
+
+
+def _reverse(budget: Budget, value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(budget, value, each=16)[::-1]
+    return list(reversed(elements(value, budget)))
+
+
+def _round(_: Budget, value: Any, precision: Any = 0, method: Any = "common") -> Any:
+    digits = _whole(precision, "the precision of round")
+    if abs(digits) > MAX_PRECISION:
+        raise fault(f"the precision of round is at most {MAX_PRECISION}")
+    if method not in ("common", "ceil", "floor"):
+        raise fault("the method of round is common, ceil or floor")
+    value = number(value)
+    if method == "common":
+        return round(value, digits)
+    whole = math.ceil if method == "ceil" else math.floor
+    return number(whole(value * 10.0**digits) / 10.0**digits)
+
+
+def _string(budget: Budget, object: Any) -> str:  # noqa: A002 - the name that Jinja has
+    return text_of(object, budget)
+
+
+def _title(budget: Budget, s: Any) -> str:
+    text = _text(budget, s, each=1)
+    return _WORD_BEGINNING.sub(lambda word: word[0][0].upper() + word[0][1:].lower(), text)
+
+
+def _tojson(budget: Budget, value: Any) -> str:
+    weigh(value, budget)
+    return dumps(value)
+
+
+def _trim(budget: Budget, value: Any, chars: Any = None) -> str:
+    text = _text(budget, value)
+    if chars is None:
+        return text.strip()
+    if not isinstance(chars, str) or len(chars) > MAX_TRIMMED:
+        raise fault(f"trim takes a text of at most {MAX_TRIMMED} characters")
+    budget.spend(len(text) * len(chars) // 64)
+    return text.strip(chars)
+
+
+def _truncate(  # noqa: PLR0917 - the arguments that Jinja has
+    budget: Budget,
+    s: Any,
+    length: Any = 255,
+    killwords: Any = None,
+    end: Any = "...",
+    leeway: Any = 5,
+) -> str:
+    text, ending = text_of(s, budget), text_of(end, budget)
+    most, over = _whole(length, "the length of truncate"), _whole(leeway, "the leeway of truncate")
+    if most < len(ending) or over < 0:
+        raise fault(f"truncate needs a length of {len(ending)} at least, and no negative leeway")
+    if len(text) <= most + over:
+        return text
+    budget.text(most)
+    kept = text[: most - len(ending)]
+    return (kept if given(killwords) else kept.rsplit(" ", 1)[0]) + ending
+
+
+def _wordcount(budget: Budget, s: Any) -> int:
+    text = _text(budget, s, each=1)
+    return sum(1 for _ in _WORD.finditer(text))
+
+
+Filter = Callable[..., Any]
+
+FILTERS: Mapping[str, Filter] = {
+    "abs": _abs, "capitalize": _capitalize, "d": _default, "default": _default, "first": _first,
+    "float": _float, "int": _int, "items": _items, "join": _join, "last": _last,
+    "length": _length, "list": _list, "lower": _lower, "max": _max, "min": _min,
+    "reverse": _reverse, "round": _round, "sort": _sort, "string": _string, "title": _title,
+    "tojson": _tojson, "trim": _trim, "truncate": _truncate, "unique": _unique, "upper": _upper,
+    "wordcount": _wordcount,
+}  # fmt: skip
+
+TAKE_MISSING = frozenset({"d", "default", "defined", "undefined"})
+"""The filters and tests that are about what may be missing."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _holds_elements(value: Any) -> bool:
+    return isinstance(value, str | Mapping) or is_list(value)
+
+
+def _remainder(value: Any, by: Any) -> int | float:
+    return number(value) % number(given(by))
+
+
+def compared(operator: str, left: Any, right: Any, budget: Budget) -> bool:
+    """Return whether a comparison holds; `operator` is Jinja's name of it."""
+    match operator:
+        case "eq" | "ne":
+            return equal(left, right, budget) is (operator == "eq")
+        case "in" | "notin":
+            return _contains(right, left, budget) is (operator == "in")
+    if isinstance(left, str) and isinstance(right, str):
+        budget.spend(min(len(left), len(right)) // 16)
+    elif is_list(left) and is_list(right):
+        budget.spend(weigh(left, budget) + weigh(right, budget))
+    elif not (_is_number(left) and _is_number(right)):
+        raise fault(f"a {kind(left)} and a {kind(right)} have no order")
+    match operator:
+        case "lt":
+            return bool(left < right)
+        case "gt":
+            return bool(left > right)
+        case "lteq":
+            return bool(left <= right)
+    return bool(left >= right)
+
+
+def _contains(whole: Any, part: Any, budget: Budget) -> bool:
+    if isinstance(whole, str):
+        if not isinstance(part, str):
+            raise fault(f"a text holds texts, no {kind(part)}")
+        budget.spend((len(whole) + len(part)) // 16)
+        return part in whole
+    if isinstance(whole, Mapping):
+        return isinstance(part, str) and part in whole
+    if not is_list(whole):
+        raise fault(f"a {kind(whole)} has no elements")
+    return any(equal(part, element, budget) for element in whole)
+
+
+TESTS: Mapping[str, Filter] = {
+    "boolean": lambda _, value: isinstance(value, bool),
+    "defined": lambda _, value: not isinstance(value, Missing),
+    "divisibleby": lambda _, value, num: _remainder(value, num) == 0,
+    "eq": lambda budget, a, b: compared("eq", a, b, budget),
+    "equalto": lambda budget, a, b: compared("eq", a, b, budget),
+    "even": lambda _, value: _remainder(value, 2) == 0,
+    "false": lambda _, value: value is False,
+    "float": lambda _, value: isinstance(value, float),
+    "ge": lambda budget, a, b: compared("gteq", a, b, budget),
+    "gt": lambda budget, a, b: compared("gt", a, b, budget),
+    "in": lambda budget, value, seq: compared("in", value, seq, budget),
+    "integer": lambda _, value: _is_integer(value),
+    "iterable": lambda _, value: _holds_elements(value),
+    "le": lambda budget, a, b: compared("lteq", a, b, budget),
+    "lt": lambda budget, a, b: compared("lt", a, b, budget),
+    "mapping": lambda _, value: isinstance(value, Mapping),
+    "ne": lambda budget, a, b: compared("ne", a, b, budget),
+    "none": lambda _, value: value is None,
+    "number": lambda _, value: _is_number(value),
+    "odd": lambda _, value: _remainder(value, 2) == 1,
+    "sequence": lambda _, value: _holds_elements(value),
+    "string": lambda _, value: isinstance(value, str),
+    "true": lambda _, value: value is True,
+    "undefined": lambda _, value: isinstance(value, Missing),
+}
+
+SIGNATURES: Mapping[Filter, inspect.Signature] = {
+    function: inspect.signature(function) for function in (*FILTERS.values(), *TESTS.values())
+}

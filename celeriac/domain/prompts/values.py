@@ -1,0 +1,201 @@
+"""The values of templates: JSON, and what is missing. Nothing else can be held or written."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celeriac.domain.errors import TemplateRenderError
+from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
+
+_MAX_INTEGER = 2**64
+"""Clients send no larger ones, and writing them down costs more than linearly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What isn't there; using it is an error, but for the tests and the filter about that."""
+
+    name: str
+    quiet: bool = False
+    """Whether it counts as an empty text: what an inline `if` without `else` gives."""
+
+
+def fault(message: str) -> TemplateRenderError:
+    """Return the error of a template that can't be rendered with the values given to it."""
+    return TemplateRenderError(
+        f"The prompt template can't be rendered: {message}", field="variables"
+    )
+
+
+def given(value: Any) -> Any:
+    """Return a value that must be there."""
+    if isinstance(value, Missing):
+        if value.quiet:
+            return ""
+        raise fault(f"{value.name!r} is undefined")
+    return value
+
+
+def number(value: Any) -> int | float:
+    """Return a number within 64 bits."""
+    if not isinstance(value, int | float):
+        raise fault(f"a {kind(value)} is no number")
+    if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
+        raise fault("a number is beyond 64 bits")
+    return value
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is a JSON array."""
+    return isinstance(value, list | tuple)
+
+
+def kind(value: Any) -> str:
+    """Return what a value is, in a word."""
+    if value is None:
+        return "none"
+    return next((name for name, types in _KINDS if isinstance(value, types)), "value of no JSON")
+
+
+_KINDS = (
+    ("text", str),
+    ("boolean", bool),
+    ("number", (int, float)),
+    ("mapping", Mapping),
+    ("list", (list, tuple)),
+)
+
+
+def elements(value: Any, budget: Budget) -> Sequence[Any]:
+    """Return what a loop goes through: a list's elements, a mapping's keys, a text's characters."""
+    value = given(value)
+    if not isinstance(value, str | Mapping) and not is_list(value):
+        raise fault(f"a {kind(value)} has no elements")
+    budget.spend(len(value))
+    return value if is_list(value) else list(value)
+
+
+def text_of(value: Any, budget: Budget) -> str:
+    """Return a value as text, as templates write it."""
+    value = given(value)
+    match value:
+        case str():
+            return value
+        case None | bool():
+            return str(value)
+        case int() | float():
+            if not math.isfinite(number(value)):
+                raise fault("a number is infinite, or is none")
+            return str(value)
+    weigh(value, budget)
+    return str(value)
+
+
+def weigh(value: Any, budget: Budget) -> int:
+    """Pay for going through a whole value; return about how many characters it has as text.
+
+    Raises TemplateRenderError where that is too long, or where it isn't JSON all through.
+    """
+    characters = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            characters += len(item)
+        elif isinstance(item, Mapping):
+            budget.spend(2 * len(item))
+            characters += sum(_key_length(key) for key in item)
+            waiting.extend(item.values())
+        elif is_list(item):
+            budget.spend(len(item))
+            waiting.extend(item)
+        elif item is None or isinstance(item, int | float):
+            if item is not None:
+                number(item)
+        else:
+            raise fault(f"a {kind(item)} can't be written")
+        characters += 2
+        if characters > MAX_RENDERED_CHARACTERS:
+            break
+    budget.text(characters)
+    return characters
+
+
+def equal(left: Any, right: Any, budget: Budget) -> bool:
+    """Return whether two values are equal; as far as that must be looked into, it is paid for."""
+    budget.spend(1)
+    if isinstance(left, str) and isinstance(right, str):
+        if len(left) != len(right):
+            return False
+        budget.spend(len(left) // 64)
+        return left == right
+    if is_list(left) and is_list(right):
+        return len(left) == len(right) and all(
+            equal(one, other, budget) for one, other in zip(left, right, strict=True)
+        )
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return len(left) == len(right) and all(
+            key in right and equal(value, right[key], budget) for key, value in left.items()
+        )
+    if left is None or right is None:
+        return left is right
+    return isinstance(left, int | float) and isinstance(right, int | float) and left == right
+
+
+def ordered(values: Sequence[Any], budget: Budget) -> Sequence[Any]:
+    """Return values that can be put in order: all texts, or all numbers, or lists of such."""
+    rounds = max(1, len(values)).bit_length()
+    budget.spend(len(values) * rounds // 2)
+    for value in values:
+        if isinstance(value, str):
+            budget.spend(rounds * len(value) // 16)
+        elif is_list(value):
+            budget.spend(rounds * (1 + weigh(value, budget) // 16))
+        else:
+            number(given(value))
+    return values
+
+
+def inner(value: Any, key: Any, name: str) -> Any:
+    """Return what a value has at a key or an index, or what says that it is missing there."""
+    value = given(value)
+    if isinstance(value, Mapping):
+        return value[key] if isinstance(key, str) and key in value else Missing(name)
+    if isinstance(value, str) or is_list(value):
+        if isinstance(key, int) and -len(value) <= key < len(value):
+            return value[key]
+        return Missing(name)
+    return Missing(name)
+
+
+def key_of(attribute: Any, budget: Budget) -> Callable[[Any], Any]:
+    """Return what finds `a.b` in an element, or returns the element itself."""
+    if attribute is None:
+        return given
+    path = [int(part) if part.isdecimal() else part for part in _short(attribute).split(".")]
+
+    def find(element: Any) -> Any:
+        for part in path:
+            budget.spend(1)
+            element = inner(element, part, str(attribute))
+        return given(element)
+
+    return find
+
+
+def _short(attribute: Any) -> str:
+    if isinstance(attribute, str) and len(attribute) <= _MAX_ATTRIBUTE:
+        return attribute
+    if isinstance(attribute, int):
+        return str(number(attribute))
+    raise fault("an attribute must be a short name")
+
+
+_MAX_ATTRIBUTE = 200
+
+
+def _key_length(key: Any) -> int:
+    if not isinstance(key, str):
+        raise fault("a mapping has a key that is no text")
+    return len(key)

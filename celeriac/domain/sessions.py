@@ -1,0 +1,42 @@
+"""Sessions: the conversation of an execution; a later execution can go on with it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from celeriac.kit.json_types import JsonValue
+
+
+class SessionStatus(StrEnum):
+    """Where a session stands."""
+
+    ACTIVE = "active"
+    """An execution works in it, or it is parked."""
+    ENDED = "ended"
+    """Its last execution has ended; another may go on with it."""
+    FAILED = "failed"
+    """Its last execution failed; another may go on with it."""
+    DELETED = "deleted"
+    """Its files are gone; nothing can go on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The whole row. `state` is what the runner needs to go on; it is never shown."""
+
+    id: UUID
+    owner_id: UUID
+    execution_id: UUID
+    """The execution that began it."""
+    runner: str
+    parent_id: UUID | None
+    """The session that it was forked from."""
+    external_id: str | None
+    """The id that the agent's own SDK gave it."""
+    state: JsonValue
+    status: SessionStatus
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    updated_at: datetime

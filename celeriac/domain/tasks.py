@@ -1,0 +1,203 @@
+"""Tasks: named, reusable pieces of work. Like agents, their specification is versioned.
+
+When to try again: pure decisions, no clock and no random source of their own.
+
+The catalog: the stored agents and tasks, each at its current version.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from celeriac.domain.agents import AgentSpec, Strict
+from celeriac.domain.agents.base import Shape
+from celeriac.domain.budgets import Budget
+
+
+class RetryPolicy(Strict):
+    """How often and how patiently failed attempts are repeated.
+
+    The defaults give waits of 2, 4 and 8 seconds (REQUIREMENTS B5), each shifted by jitter.
+    """
+
+    max_retries: int = Field(default=3, ge=0, le=100)
+    base_seconds: float = Field(default=2.0, ge=0, le=3600)
+    factor: float = Field(default=2.0, ge=1, le=10)
+    max_seconds: float = Field(default=300.0, ge=0, le=86_400)
+    jitter: float = Field(default=0.1, ge=0, le=1)
+    """Share of the wait by which it may be longer or shorter: 0.1 means ±10 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Try again after `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Do not try again; `reason` is `permanent` or `retries_exhausted`."""
+
+    reason: str
+
+
+def backoff(policy: RetryPolicy, retry_count: int, spread: float) -> float:
+    """Return the seconds to wait before retry number `retry_count` + 1.
+
+    `retry_count` counts the retries already made; `spread` in [-1, 1] places the wait within the
+    jitter (0: the middle).
+    """
+    wait = min(policy.base_seconds * policy.factor**retry_count, policy.max_seconds)
+    return wait * (1 + policy.jitter * spread)
+
+
+def decide(
+    policy: RetryPolicy,
+    *,
+    retry_count: int,
+    retryable: bool,
+    spread: float,
+    retry_after: float | None = None,
+) -> RetryAfter | GiveUp:
+    """Decide what follows a failed attempt.
+
+    A provider's own `retry_after` (seconds) is honoured where it is longer than the backoff, but
+    never beyond one day.
+    """
+    if not retryable:
+        return GiveUp("permanent")
+    if retry_count >= policy.max_retries:
+        return GiveUp("retries_exhausted")
+    wait = backoff(policy, retry_count, spread)
+    return RetryAfter(max(wait, min(retry_after or 0.0, 86_400.0)))
+
+
+QueueName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=60),
+    Shape(
+        r"[a-z][a-z0-9_-]*",
+        "begin with a lower-case letter, and use lower-case letters, digits, '_' and '-' only",
+    ),
+]
+
+DEFAULT_QUEUE = "task_execution"
+MAX_PROMPT_TEMPLATE = 200_000
+
+
+class Priority(IntEnum):
+    """How urgent an execution is among those waiting in one queue; higher goes first."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
+
+    @property
+    def label(self) -> str:
+        """The name used in the API: low, normal, high or critical."""
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, label: str) -> Self:
+        """Return the priority of an API name; raises KeyError for an unknown one."""
+        return cls[label.upper()]
+
+
+def _priority(value: object) -> object:
+    if isinstance(value, str) and value.islower() and value.upper() in Priority.__members__:
+        return Priority.parse(value)
+    if isinstance(value, Priority):
+        return value
+    raise ValueError("must be one of low, normal, high, critical")
+
+
+PriorityLabel = Annotated[
+    Priority,
+    BeforeValidator(_priority),
+    PlainSerializer(lambda value: Priority(value).label, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [priority.name.lower() for priority in Priority]}),
+]
+"""A priority that is written as its name."""
+
+
+class Limits(Strict):
+    """Bounds of one attempt. Past the hard limit the work is stopped by force, in every pool."""
+
+    soft_seconds: float = Field(default=540.0, gt=0, le=86_400)
+    hard_seconds: float = Field(default=600.0, gt=0, le=86_400)
+    memory_mb: int = Field(default=1024, ge=64, le=1_048_576)
+    """What each process of a child may allocate; the worker's own loop is not bounded by it."""
+
+    @model_validator(mode="after")
+    def _soft_before_hard(self) -> Self:
+        if self.soft_seconds > self.hard_seconds:
+            raise ValueError(
+                "soft_seconds must not be greater than hard_seconds: "
+                "lower the soft limit or raise the hard one"
+            )
+        return self
+
+
+class TaskSpec(Strict):
+    """What a task does and within which bounds; the agent is named beside it."""
+
+    prompt: str = Field(default="", max_length=MAX_PROMPT_TEMPLATE)
+    """A Jinja template, rendered in a sandbox with the execution's variables."""
+    variables_schema: dict[str, Any] = Field(default_factory=dict)
+    """JSON Schema (2020-12) of the variables; empty means: no variables are checked."""
+    output_schema: dict[str, Any] | None = None
+    """JSON Schema of the result; None leaves the result free-form."""
+    limits: Limits = Limits()
+    retry: RetryPolicy = RetryPolicy()
+    max_crashes: int = Field(default=3, ge=1, le=20)
+    """After so many lost workers the execution is failed with `worker_lost`."""
+    queue: QueueName = DEFAULT_QUEUE
+    budget: Budget | None = None
+    """What the model calls of one execution may cost together."""
+    priority: PriorityLabel = Field(
+        default=Priority.NORMAL, json_schema_extra={"default": Priority.NORMAL.label}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent with its current specification. Versions count from 1; times are in UTC."""
+
+    id: UUID
+    owner_id: UUID
+    name: str
+    description: str
+    version: int
+    spec: AgentSpec
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task with its current specification and the agent that does it."""
+
+    id: UUID
+    owner_id: UUID
+    name: str
+    description: str
+    active: bool
+    agent_id: UUID
+    agent_name: str
+    version: int
+    spec: TaskSpec
+    created_at: datetime
+    updated_at: datetime

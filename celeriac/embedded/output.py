@@ -1,0 +1,137 @@
+"""Log files of supervised processes: written by them, read by us.
+
+The processes write to the files themselves. A pipe through the supervisor would make them wait
+when the terminal does (Ctrl-S), and break when the supervisor is killed.
+
+What `celeriac up` shows: every process's lines, each with its name before it.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.console import Console
+from rich.text import Text
+
+MOST_BYTES = 16 * 1024 * 1024
+"""An overgrown log is put aside as `NAME.log.1`, in place of an earlier one."""
+
+_READ_BYTES = 256 * 1024
+_LAST_BYTES = 16 * 1024
+
+
+def open_for_appending(path: Path) -> BinaryIO:
+    """Open a log for a process to write, made for its owner alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    return os.fdopen(descriptor, "ab", buffering=0)
+
+
+def read_last_lines(path: Path, count: int, *, since: int = 0) -> Sequence[str]:
+    """Return up to `count` last lines of a log, none of them from before byte `since`."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = since if since <= size else 0  # it was put aside meanwhile
+            file.seek(max(start, size - _LAST_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ()
+    return [line for line in lines if line.strip()][-count:]
+
+
+class LogFollower:
+    """Reads a growing log line by line, from its end at the time the follower is made."""
+
+    def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        self._path = path
+        self._most_bytes = most_bytes
+        self._position = _size(path)
+        self._rest = b""
+
+    def read_lines(self) -> Sequence[str]:
+        """Return the whole lines that came since the last call; never waits.
+
+        Puts the log aside once all of it is read and it has grown too large.
+        """
+        try:
+            return self._read_lines()
+        except OSError:  # deleted or closed to us meanwhile: showing logs must stop nobody's work
+            return ()
+
+    def _read_lines(self) -> Sequence[str]:
+        size = _size(self._path)
+        if size < self._position:
+            self._position, self._rest = 0, b""
+        if size == self._position:
+            if size > self._most_bytes:
+                self._put_aside()
+            return ()
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            data = file.read(_READ_BYTES)
+        self._position += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _READ_BYTES:  # a line without end
+            lines, self._rest = [*lines, self._rest], b""
+        return [line.decode(errors="replace").rstrip("\r") for line in lines]
+
+    def _put_aside(self) -> None:
+        """Copy and empty: its writer keeps the file open, and appends at the new end.
+
+        What is written in between is lost. Where there is no room for a copy, room is worth more.
+        """
+        copy = self._path.with_name(f"{self._path.name}.1")
+        try:
+            shutil.copyfile(self._path, copy)
+        except OSError:
+            copy.unlink(missing_ok=True)
+        os.truncate(self._path, 0)
+        self._position = 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
+_OWN_NAME = "up"
+_NAME_WIDTH = 9
+
+
+class Terminal:
+    """Writes lines prefixed by the name of where they come from, in a colour of its own.
+
+    Colours are shown where the console is a terminal that wants them (rich decides).
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._fresh_colours = cycle(_COLOURS)
+        self._styles = {_OWN_NAME: "bold"}
+        self._gone = False
+
+    def show(self, name: str, line: str) -> None:
+        """Show one line that the process `name` has written.
+
+        Once the terminal has gone (closed, broken pipe), nothing more is shown: the processes
+        must be stopped in order all the same, and their logs are in files.
+        """
+        if self._gone:
+            return
+        if name not in self._styles:
+            self._styles[name] = next(self._fresh_colours)
+        prefix = Text(f"{name:<{_NAME_WIDTH}}│ ", style=self._styles[name])
+        try:
+            self._console.print(prefix + Text.from_ansi(line), soft_wrap=True)
+        except OSError:
+            self._gone = True
+
+    def say(self, line: str) -> None:
+        """Show one line of the supervisor's own."""
+        self.show(_OWN_NAME, line)

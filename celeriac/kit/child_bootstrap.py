@@ -1,0 +1,199 @@
+"""What a child process does to itself first: die with its parent, keep to its limits.
+
+Standard library only, and no project imports: this file is also run by its path as a small
+program that guards itself and then becomes another program (`celeriac.kit.processes.launch`).
+That takes the place of `preexec_fn`, which may deadlock in a process with threads.
+"""
+
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import stat
+import sys
+import warnings  # noqa: F401 - os.execvp needs it, as a user who may not reach this Python
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_F_SETSIG = 10  # fcntl(2); the fcntl module has no name for it
+_REPORT_RESERVE = 16 * 1024 * 1024
+_INHERITED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+
+CANNOT_GUARD = 126
+CANNOT_EXECUTE = 127
+"""Exit codes of the small program, the shell's own: it could not set up, or not run the other."""
+
+_NO_GUARD, _NO_PROGRAM = "cannot set up ", "cannot run "
+GUARD_FAULTS = (_NO_GUARD, _NO_PROGRAM)
+"""How its one line on stderr begins then."""
+
+
+def set_parent_death_signal(number: int, parent: int) -> None:
+    """Have the kernel send this process the signal `number` when its parent goes.
+
+    `parent` is the pid that started us, told by the parent itself. Raises ProcessLookupError
+    where it has gone already, since then the signal would never come; OSError where the kernel
+    refuses.
+
+    The kernel watches the parent's *thread* that forked, not its process: start children from a
+    thread that lives as long as they may (prctl(2), PR_SET_PDEATHSIG). The setting survives
+    exec, but not a change of user: change users first.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl(PR_SET_PDEATHSIG): {os.strerror(error)}")
+    if os.getppid() != parent:
+        raise ProcessLookupError(f"the parent process {parent} has gone already")
+
+
+def kill_group_at_hangup(pipe: int) -> None:
+    """Have the kernel kill our whole process group when the last writer of `pipe` closes it.
+
+    `pipe` is the read end of a pipe whose other end only the parent holds and never writes to;
+    it must stay open here. Stronger than a parent-death signal: it reaches the group's other
+    processes too, and looks at the parent's process, not at one of its threads. It takes the place
+    of one: that signal comes once the forking thread is gone, perhaps before the parent's files
+    are closed, and a leader that died of it would hear no hangup for its group. Works by
+    asynchronous I/O notification (fcntl(2), F_SETOWN with a group, F_SETSIG, O_ASYNC).
+    """
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(pipe, _F_SETSIG, signal.SIGKILL)
+    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        gone = os.read(pipe, 1) == b""
+    except BlockingIOError:
+        gone = False
+    if gone:
+        raise ProcessLookupError("the parent process has gone already")
+
+
+def hide_memory() -> None:
+    """Keep other processes of our user from reading our memory and environment, and tracing us.
+
+    Root still can. The setting is passed on by fork, but not by exec (PR_SET_DUMPABLE); there are
+    no core files either. Does nothing where the kernel refuses.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def limit_resources(
+    *, memory: int | None = None, cpu_seconds: int | None = None, descriptors: int | None = None
+) -> None:
+    """Set this process's own limits, which its children inherit; write no core files.
+
+    `memory` in bytes bounds what each process may allocate, by RLIMIT_DATA: since Linux 4.7 that
+    counts every private writable mapping, so heap from brk and from mmap alike. RLIMIT_AS would
+    count reserved address space as well and stop healthy programs with threads or a JIT. Memory
+    in MAP_SHARED mappings is not counted. A breach shows as MemoryError (ENOMEM). The hard limit
+    lies 16 MiB higher: `release_reserve` gives a program that room to report its breach.
+    `cpu_seconds` ends the process with SIGXCPU, and a second later with SIGKILL. `descriptors` is
+    the soft limit of open files; the hard one stays.
+    """
+    _lower(resource.RLIMIT_CORE, 0, 0)
+    if memory is not None:
+        _lower(resource.RLIMIT_DATA, memory, memory + _REPORT_RESERVE)
+    if cpu_seconds is not None:
+        _lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    if descriptors is not None:
+        _lower(resource.RLIMIT_NOFILE, descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def become_user(user: int, group: int) -> None:
+    """Give up root for good: take the ids of a user, with no group but `group`.
+
+    Raises PermissionError where we aren't root.
+    """
+    os.setgroups([group])
+    os.setgid(group)
+    os.setuid(user)
+
+
+def give_pipes(user: int, group: int) -> None:
+    """Give the pipes on stdin, stdout and stderr to a user.
+
+    Programs that open /dev/stderr open the pipe anew, which only its owner may.
+    """
+    for descriptor in (0, 1, 2):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.fchown(descriptor, user, group)
+
+
+def release_reserve() -> None:
+    """Lift the memory limit of `limit_resources` by its reserve, to report a breach."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def reset_signals() -> None:
+    """Undo ignored and blocked signals, which exec passes on (a Celery child ignores SIGINT)."""
+    for number in _INHERITED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _restore_python_signals() -> None:
+    """Undo what the interpreter ignores for itself and another program would inherit."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit, never above a hard limit that is already in force."""
+    ceiling = resource.getrlimit(kind)[1]
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(kind, (soft, hard))
+
+
+def _optional(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Guard this process and become the program that `arguments` name after the eight settings.
+
+    Arguments: death signal, parent pid, memory, CPU seconds, user id, group id, pipe of
+    `kill_group_at_hangup`, soft limit of open files (empty: none), program, its own arguments.
+    Returns an exit code only where that failed; the reason is on stderr.
+    """
+    number, parent, memory, cpu_seconds, user, group, pipe, descriptors, *command = arguments
+    try:
+        reset_signals()
+        _restore_python_signals()
+        if pipe:
+            kill_group_at_hangup(int(pipe))  # as root, it also reaches who changes users later
+        if user:
+            give_pipes(int(user), int(group))
+            become_user(int(user), int(group))  # before the death signal, which it would clear
+        if not pipe:
+            set_parent_death_signal(int(number), int(parent))
+        limit_resources(
+            memory=_optional(memory),
+            cpu_seconds=_optional(cpu_seconds),
+            descriptors=_optional(descriptors),
+        )
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{_NO_GUARD}{command[0]}: {error}\n")
+        return CANNOT_GUARD
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.stderr.write(f"{_NO_PROGRAM}{command[0]}: {error.strerror}\n")
+    return CANNOT_EXECUTE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

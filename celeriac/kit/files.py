@@ -1,0 +1,235 @@
+"""Reading directories that programs fill which nobody trusts.
+
+Every component of a path is opened by itself, relative to the one before and without following a
+symbolic link, and all that is told of a file is asked of the open file: so nothing outside can be
+reached, whatever is renamed or replaced by a link in the meantime.
+
+Removing directories that programs filled which nobody trusts.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+# not blocking: opening a named pipe would wait for its writer
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_DEEPEST = 32
+_LONGEST = 4096
+_MOST_IN_ONE = 10_000
+"""Entries of one directory that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A regular file; `path` is relative, with slashes, `size` in bytes."""
+
+    path: str
+    size: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Some of a directory's files, in the order of their paths' components."""
+
+    files: Sequence[FileEntry]
+    skipped: int
+    """What was passed over: links, devices, pipes, names that are no UTF-8, what is too deep."""
+    more: bool
+    """Whether files follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A regular file, open for reading; `size` is what it had when it was opened."""
+
+    file: BinaryIO
+    size: int
+    modified_at: datetime
+
+    def chunks(self, size: int = 1 << 16) -> Iterator[bytes]:
+        """Yield the content, no more than it had when it was opened, and close the file."""
+        left = self.size
+        with self.file:
+            while left and (chunk := self.file.read(min(size, left))):
+                left -= len(chunk)
+                yield chunk
+
+
+class Folder:
+    """A directory below a trusted one. Safe to share between threads."""
+
+    def __init__(self, base: Path, *below: str) -> None:
+        """Mean `base/below…`; `base` is trusted, and what is below it is not."""
+        self._base = base
+        self._below = below
+
+    def exists(self) -> bool:
+        """Whether the directory is there."""
+        try:
+            with self._opened():
+                return True
+        except OSError:
+            return False
+
+    def files(self, *, after: str | None = None, limit: int) -> Listing:
+        """Return up to `limit` files of all levels, those behind the path `after`.
+
+        Raises FileNotFoundError where there is no directory, ValueError for an `after` that is no
+        path.
+        """
+        behind = () if after is None else _parts(after)
+        found: list[FileEntry] = []
+        skipped = 0
+        with self._opened() as root:
+            for entry in _walk(root, (), behind):
+                if entry is None:
+                    skipped += 1
+                elif len(found) == limit:
+                    return Listing(found, skipped, more=True)
+                else:
+                    found.append(entry)
+        return Listing(found, skipped, more=False)
+
+    def open(self, path: str) -> OpenFile:
+        """Open a file for reading.
+
+        Raises ValueError for a path that isn't a plain relative one, and OSError for what isn't
+        there, isn't a regular file, or lies behind a symbolic link.
+        """
+        *folders, name = _parts(path)
+        with self._opened() as root, ExitStack() as stack:
+            place = root
+            for folder in folders:
+                place = os.open(folder, _DIRECTORY, dir_fd=place)
+                stack.callback(os.close, place)
+            handle = os.open(name, _FILE, dir_fd=place)
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            os.close(handle)
+            raise FileNotFoundError(f"{path} is not a regular file")
+        return OpenFile(os.fdopen(handle, "rb"), facts.st_size, _modified(facts))
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        with ExitStack() as stack:
+            place = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, place)
+            for name in self._below:
+                place = os.open(name, _DIRECTORY, dir_fd=place)
+                stack.callback(os.close, place)
+            yield place
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    parts = tuple(path.split("/"))
+    if len(path) > _LONGEST or any(part in {"", ".", ".."} for part in parts) or "\0" in path:
+        raise ValueError("must be a relative path without empty parts, `.` and `..`")
+    return parts
+
+
+def _walk(
+    place: int, inside: tuple[str, ...], behind: tuple[str, ...]
+) -> Iterator[FileEntry | None]:
+    """Yield the files below the open directory `place`, and None for what is passed over."""
+    with os.scandir(place) as entries:
+        # listed first and opened by name: what an entry says of itself may be outdated
+        names = [entry.name for entry in islice(entries, _MOST_IN_ONE)]
+        yield from (None for _ in entries)
+    for name in sorted(names):
+        parts = (*inside, name)
+        if parts < behind[: len(parts)]:
+            continue
+        yield from _entry(place, parts, behind)
+
+
+def _entry(
+    place: int, parts: tuple[str, ...], behind: tuple[str, ...]
+) -> Iterator[FileEntry | None]:
+    try:
+        facts = os.stat(parts[-1], dir_fd=place, follow_symlinks=False)
+    except OSError:
+        return  # gone meanwhile
+    if stat.S_ISDIR(facts.st_mode) and len(parts) < _DEEPEST:
+        try:
+            folder = os.open(parts[-1], _DIRECTORY, dir_fd=place)
+        except OSError:
+            yield None
+            return
+        try:
+            yield from _walk(folder, parts, behind)
+        finally:
+            os.close(folder)
+    elif not stat.S_ISREG(facts.st_mode) or not _is_text(parts[-1]):
+        yield None
+    elif parts > behind:
+        yield FileEntry("/".join(parts), facts.st_size, _modified(facts))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _modified(facts: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(facts.st_mtime, UTC)
+
+
+_OWN = 0o700
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def remove_tree(path: Path) -> bool:
+    """Remove a directory with all that is in it; return whether nothing is left of it.
+
+    Symbolic links are removed, never followed. Directories that their maker closed against
+    everybody are opened first.
+    """
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+        return True
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        _open_up(path)
+        shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
+
+
+def remove_if_empty(path: Path) -> bool:
+    """Remove a directory that has nothing in it; return whether it is gone."""
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _open_up(path: Path) -> None:
+    """Let us write into every directory below `path`."""
+    with suppress(OSError):
+        path.chmod(_OWN)
+    for _, folders, _, place in os.fwalk(path):
+        for name in folders:
+            # by its handle: the name may mean a link by now
+            with suppress(OSError):
+                handle = os.open(name, _PATH, dir_fd=place)
+                try:
+                    Path(f"/proc/self/fd/{handle}").chmod(_OWN)
+                finally:
+                    os.close(handle)

@@ -1,0 +1,396 @@
+"""Process groups on Linux: start children that die with us, and end all that came from them.
+
+The process table of Linux: who is who, who came from whom, and signals that can't go astray.
+"""
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from celeriac.kit import child_bootstrap
+from celeriac.kit.threads import PROCESSES
+
+_PROC = "/proc"
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process for all time: its pid with its start, since the kernel uses pids again.
+
+    `started` is in clock ticks since boot; unlike a wall-clock time it never shifts.
+    """
+
+    pid: int
+    started: int
+
+
+class _Entry(NamedTuple):
+    """One line of the process table."""
+
+    identity: ProcessIdentity
+    parent: int
+    group: int
+    session: int
+    running: bool
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """Return the identity of the process that has `pid` now (a zombie too), or None."""
+    entry = _read_entry(pid)
+    return entry.identity if entry else None
+
+
+def still_running(process: ProcessIdentity) -> bool:
+    """Whether this very process exists and is no zombie."""
+    entry = _read_entry(process.pid)
+    return entry is not None and entry.identity == process and entry.running
+
+
+def send_signal(process: ProcessIdentity, number: int) -> bool:
+    """Send a signal to this very process; False where it has gone or isn't ours to signal."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        # The handle holds on to whoever has the pid: once checked, nobody else can be hit.
+        if not still_running(process):
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def find_members(
+    leader: ProcessIdentity, *, known: Iterable[ProcessIdentity] = (), marker: str | None = None
+) -> frozenset[ProcessIdentity]:
+    """Return every running process that came from `leader`, itself included.
+
+    Members are its descendants, whatever is in the group or session of a member, and descendants
+    of those; `known` adds members found earlier, whose parents may have died since. `marker`, a
+    `NAME=value` set in the leader's environment, finds even daemons that cut every tie.
+    """
+    table = {entry.identity.pid: entry for entry in _read_table()}
+    occupant = table.get(leader.pid)
+    if occupant is None or occupant.identity == leader:
+        # The kernel gives a pid to nobody else while a group or session bears its number.
+        pids = {leader.pid}
+    else:
+        pids = set()
+    pids |= {each.pid for each in known if each.pid in table and table[each.pid].identity == each}
+    pids.discard(os.getpid())
+    _close_over(pids, table.values())
+    if marker is not None:
+        # Whoever came from the leader was started after it, and most are found by their ties:
+        # reading an environment costs more than all the rest.
+        pids |= {
+            pid
+            for pid, entry in table.items()
+            if pid not in pids
+            and pid != os.getpid()
+            and entry.running
+            and entry.identity.started >= leader.started
+            and _has_marker(pid, marker)
+        }
+        _close_over(pids, table.values())
+    return frozenset(table[pid].identity for pid in pids if pid in table and table[pid].running)
+
+
+def _close_over(pids: set[int], table: Iterable[_Entry]) -> None:
+    """Add to `pids` the children of each and all in a group or session named after one."""
+    ours = os.getpid()
+    entries = [entry for entry in table if entry.identity.pid != ours]
+    size = -1
+    while size != len(pids):
+        size = len(pids)
+        pids |= {
+            entry.identity.pid
+            for entry in entries
+            if entry.parent in pids or entry.group in pids or entry.session in pids
+        }
+
+
+def _read_table() -> list[_Entry]:
+    entries = (_read_entry(int(name)) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
+    return [entry for entry in entries if entry is not None]
+
+
+def _read_entry(pid: int) -> _Entry | None:
+    """Read /proc/PID/stat (proc_pid_stat(5)): one read, so the figures belong together."""
+    text = _read(pid, "stat")
+    if text is None:
+        return None
+    # The name, in brackets, may itself hold brackets and spaces; numbers follow the last one.
+    fields = text.rpartition(b")")[2].split()
+    return _Entry(
+        identity=ProcessIdentity(pid, started=int(fields[19])),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        # A main thread that has ended looks like a zombie while other threads still run.
+        running=fields[0] not in (b"Z", b"X") or int(fields[17]) > 1,
+    )
+
+
+def _has_marker(pid: int, marker: str) -> bool:
+    environment = _read(pid, "environ")
+    if environment is None and os.geteuid() == 0:
+        environment = _read_as_owner(pid, "environ")
+    return environment is not None and marker.encode() in environment.split(b"\0")
+
+
+def _read_as_owner(pid: int, name: str) -> bytes | None:
+    """Read a file of /proc/PID with the rights of that process's user.
+
+    Root needs that in containers, where it has no CAP_SYS_PTRACE. The kernel looks at the user that
+    a thread accesses files as (setfsuid(2)), which is this thread's alone.
+    """
+    try:
+        owner = os.stat(f"{_PROC}/{pid}")  # noqa: PTH116 - names are all we need
+    except OSError:
+        return None
+    if owner.st_uid == 0:
+        return None
+    libc = ctypes.CDLL(None)
+    user, group = libc.setfsuid(owner.st_uid), libc.setfsgid(owner.st_gid)
+    try:
+        return _read(pid, name)
+    finally:
+        libc.setfsuid(user)
+        libc.setfsgid(group)
+
+
+def _read(pid: int, name: str) -> bytes | None:
+    """Read a file of /proc/PID; None where the process has gone or isn't ours to look at.
+
+    Without pathlib: the whole table is read for each child that ends.
+    """
+    try:
+        descriptor = os.open(f"{_PROC}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    try:
+        parts = []
+        while part := os.read(descriptor, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+    except (ProcessLookupError, PermissionError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+_FIRST_POLL_SECONDS = 0.002
+_LONGEST_POLL_SECONDS = 0.05
+_KILL_SECONDS = 5.0
+_AGAIN_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """Limits of one process and, each for itself, of those it starts.
+
+    `memory` in bytes (what it bounds: `limit_resources`), `cpu_seconds` of processor time.
+    """
+
+    memory: int | None = None
+    cpu_seconds: int | None = None
+
+
+NO_LIMITS = ResourceLimits()
+
+
+class _Descriptors:
+    """What the soft limit of open files was before this process has raised its own."""
+
+    soft: int | None = None
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as its hard limit allows; return how many.
+
+    Children of `guarded_command` get the soft limit back that there was before: programs that use
+    select(2) break with descriptors above 1023.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        if _Descriptors.soft is None:
+            _Descriptors.soft = soft
+    return hard
+
+
+def children_descriptor_limit() -> int | None:
+    """Return the soft limit of open files that children must be given; None where it is ours."""
+    return _Descriptors.soft
+
+
+@dataclass(frozen=True, slots=True)
+class UserIds:
+    """The user and group that a process of root's takes on."""
+
+    user: int
+    group: int
+
+
+def guarded_command(
+    command: Sequence[str],
+    *,
+    limits: ResourceLimits = NO_LIMITS,
+    death_signal: int = signal.SIGKILL,
+    become: UserIds | None = None,
+    lifeline: int | None = None,
+) -> list[str]:
+    """Return the arguments that start `command` under limits and that dies with its parent.
+
+    `become` needs root; that user must be able to reach the program, but not this Python.
+    For launchers of one's own, such as `asyncio.create_subprocess_exec`; give it
+    `start_new_session=True`. The thread that starts it must outlive it (`guard`). Where the
+    program can't be run, the exit code is 126 or 127 and stderr says why. `lifeline` is the read
+    end of a pipe, to be passed on, that ends the whole group; without one, a parent-death signal
+    ends the process alone (`guard`).
+    """
+    settings = (
+        str(int(death_signal)),
+        str(os.getpid()),
+        "" if limits.memory is None else str(limits.memory),
+        "" if limits.cpu_seconds is None else str(limits.cpu_seconds),
+        "" if become is None else str(become.user),
+        "" if become is None else str(become.group),
+        "" if lifeline is None else str(lifeline),
+        "" if _Descriptors.soft is None else str(_Descriptors.soft),
+    )
+    return [sys.executable, "-I", "-S", child_bootstrap.__file__, *settings, *command]
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    limits: ResourceLimits = NO_LIMITS,
+    death_signal: int = signal.SIGKILL,
+    become: UserIds | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `command` as the leader of its own session, under limits, to die with this thread.
+
+    `env` None passes our environment on; `become` needs root (`guarded_command`). End it with
+    `terminate_group`. Call this from a thread that lives as long as the child may (`guard`).
+    """
+    return subprocess.Popen(
+        guarded_command(command, limits=limits, death_signal=death_signal, become=become),
+        env=env,
+        cwd=cwd,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def terminate_group(
+    leader: int | ProcessIdentity, grace_seconds: float, *, marker: str | None = None
+) -> frozenset[ProcessIdentity]:
+    """End a child and all that came from it: SIGTERM, up to `grace_seconds`, then SIGKILL.
+
+    `leader` must have been started as the leader of its own session; a plain pid is right only
+    while its parent hasn't reaped it. Processes that made a session of their own are found too
+    (`find_members`). Blocks; works in any thread; reaps nothing. Returns what survived five
+    seconds of SIGKILL: normally nothing.
+    """
+    steps = _termination(leader, grace_seconds, marker)
+    while True:
+        try:
+            time.sleep(next(steps))
+        except StopIteration as end:
+            survivors: frozenset[ProcessIdentity] = end.value
+            return survivors
+
+
+async def terminate_group_async(
+    leader: int | ProcessIdentity, grace_seconds: float, *, marker: str | None = None
+) -> frozenset[ProcessIdentity]:
+    """Do what `terminate_group` does without blocking the event loop.
+
+    Cancelled on its way it leaves processes behind: shield it.
+    """
+    steps = _termination(leader, grace_seconds, marker)
+
+    def next_step() -> float | frozenset[ProcessIdentity]:
+        try:
+            return next(steps)
+        except StopIteration as end:
+            survivors: frozenset[ProcessIdentity] = end.value
+            return survivors
+
+    while True:
+        step = await PROCESSES.run(next_step)  # which may read the whole table of processes
+        if not isinstance(step, float):
+            return step
+        await asyncio.sleep(step)
+
+
+_Steps = Generator[float, None, frozenset[ProcessIdentity]]
+
+
+def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: str | None) -> _Steps:
+    """End a group; yields the seconds to sleep before it goes on, returns the survivors."""
+    identity = identify(leader) if isinstance(leader, int) else leader
+    if identity is None:
+        return frozenset()
+    known = yield from _found(identity, frozenset(), marker)
+    if not known:
+        return known
+    if grace_seconds > 0:
+        _signal_all(known, signal.SIGTERM)
+        _signal_all(known, signal.SIGCONT)  # a stopped process would not see its SIGTERM
+        yield from _wait_gone(known, time.monotonic() + grace_seconds)
+    deadline = time.monotonic() + _KILL_SECONDS
+    while (known := (yield from _found(identity, known, marker))) and time.monotonic() < deadline:
+        _signal_all(known, signal.SIGKILL)
+        yield from _wait_gone(known, deadline)
+    return known
+
+
+def _found(
+    identity: ProcessIdentity, known: frozenset[ProcessIdentity], marker: str | None
+) -> _Steps:
+    """Look for members and, where none is seen, once more: amid an exec a process has no marker."""
+    found = find_members(identity, known=known, marker=marker)
+    if not found and marker is not None:
+        yield _AGAIN_SECONDS
+        found = find_members(identity, known=known, marker=marker)
+    return found
+
+
+def _signal_all(processes: Iterable[ProcessIdentity], number: int) -> None:
+    for process in processes:
+        send_signal(process, number)
+
+
+def _wait_gone(
+    processes: Iterable[ProcessIdentity], deadline: float
+) -> Generator[float, None, None]:
+    """Yield pauses until none of `processes` runs or the deadline comes."""
+    left, pause = list(processes), _FIRST_POLL_SECONDS
+    while left := [process for process in left if still_running(process)]:
+        if time.monotonic() >= deadline:
+            return
+        yield pause
+        pause = min(pause * 2, _LONGEST_POLL_SECONDS)

@@ -1,0 +1,99 @@
+"""Notices: people are told of open questions, by a webhook that the operator configured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from celeriac.db import approvals
+from celeriac.db.engine import Database
+from celeriac.domain.approvals import Approval
+from celeriac.kit.json_types import JsonValue, dumps
+from celeriac.services.approvals.answer import ApprovalLinks
+
+logger = structlog.get_logger(__name__)
+
+_BATCH = 20
+_FIRST_PAUSE = 10.0
+_MOST_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What is to be sent about one question; `body` is JSON and holds a secret, the link."""
+
+    approval_id: UUID
+    body: str
+
+
+Send = Callable[[Sequence[Notice]], Sequence[UUID]]
+"""Sends notices, within a bounded time; returns the questions whose notices were taken."""
+
+
+class Notices:
+    """Tells of questions; any number of keepers may do it at once.
+
+    A notice that is not taken is sent again, up to eight times over about twenty minutes; one may
+    arrive twice.
+    """
+
+    def __init__(
+        self, database: Database, links: ApprovalLinks, send: Send, *, public_url: str | None
+    ) -> None:
+        """Find what is due in `database`; without a `public_url` notices have no links."""
+        self._database = database
+        self._links = links
+        self._send = send
+        self._public_url = public_url
+
+    def send_due(self) -> int:
+        """Send what is due; return how many were taken. Raises DatabaseUnavailableError."""
+        with self._database.statement() as connection:
+            due = approvals.claim(
+                connection, limit=_BATCH, first_pause=_FIRST_PAUSE, most=_MOST_TRIES
+            )
+        if not due:
+            return 0
+        taken = self._send([self._notice(approval) for approval in due])
+        with self._database.statement() as connection:
+            approvals.done(connection, taken)
+            given_up = approvals.given_up(connection, [approval.id for approval in due])
+        for approval_id in taken:
+            logger.info("approval.notified", approval_id=approval_id)
+        for approval_id in given_up:
+            logger.error("approval.not_notified", approval_id=approval_id, tries=_MOST_TRIES)
+        return len(taken)
+
+    def _notice(self, approval: Approval) -> Notice:
+        content = {
+            "type": "approval.asked",
+            "approval": {
+                "id": approval.id,
+                "execution_id": approval.execution_id,
+                "task_id": approval.task_id,
+                "task_name": approval.task_name,
+                "kind": approval.kind,
+                "title": approval.title,
+                "tool": approval.tool,
+                "arguments": approval.arguments,
+                "schema": approval.schema,
+                "on_expiry": approval.on_expiry,
+                "created_at": approval.created_at,
+                "expires_at": approval.expires_at,
+            },
+            "links": self._addresses(approval),
+        }
+        return Notice(approval.id, dumps(content))
+
+    def _addresses(self, approval: Approval) -> JsonValue:
+        if self._public_url is None:
+            return {}
+        path = f"{self._public_url}/api/v1/approvals"
+        links = {"approval": f"{path}/{approval.id}"}
+        if not approval.needs_admin:
+            token = self._links.token(
+                approval.id, approval.expires_at, links_revoked=approval.links_revoked
+            )
+            links["answer"] = f"{path}/links/{token}"
+        return links

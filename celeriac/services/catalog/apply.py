@@ -1,0 +1,334 @@
+"""Apply: makes and changes agents, tasks and budgets as one document says, all or nothing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import accounts, owners
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.budget_kinds import BudgetScope
+from celeriac.domain.document import (
+    Action,
+    AgentEntry,
+    BudgetEntry,
+    Document,
+    DocumentFault,
+    Outcome,
+    TaskEntry,
+    differences,
+    duplicates,
+    plain,
+)
+from celeriac.domain.errors import DocumentInvalidError, InvalidInputError, NotFoundError
+from celeriac.domain.tasks import Agent, Task, TaskSpec
+from celeriac.kit.json_types import JsonObject
+from celeriac.services.budgets.manage import Budgets, budget_of, put_budget
+from celeriac.services.catalog.agents import (
+    AgentChange,
+    Agents,
+    NewAgent,
+    add_agent,
+    agent_named,
+    change_agent,
+    found_agent,
+)
+from celeriac.services.catalog.tasks import (
+    NewTask,
+    TaskEdit,
+    add_task,
+    change_task,
+    check_prompt,
+    found_task,
+    task_faults,
+    task_named,
+)
+
+logger = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What is to be done for one entry; `write` does it and returns the outcome with its ids."""
+
+    outcome: Outcome
+    write: Callable[[Connection], Outcome]
+
+
+class Apply:
+    """Applies documents. Safe to share between threads."""
+
+    def __init__(self, database: Database, agents: Agents, budgets: Budgets) -> None:
+        """Work on `database`; `agents` checks theirs, `budgets` hears of those that were set."""
+        self._database = database
+        self._agents = agents
+        self._budgets = budgets
+
+    def __call__(self, actor: Actor, document: Document, *, dry_run: bool) -> list[Outcome]:
+        """Create what is missing and change what differs, in one transaction.
+
+        Nothing is deleted. With `dry_run` nothing is written, and the outcomes say what would be
+        done. Documents of one user are applied one after the other. Raises ForbiddenError,
+        DocumentInvalidError with everything that is wrong, and NameTakenError where somebody else
+        makes the same thing at the same time.
+        """
+        actor.require(Role.OPERATOR)
+        if any(entry.user_id is not None for entry in document.budgets):
+            actor.require(Role.ADMIN)
+        faults = [*duplicates(document), *self._agent_faults(document)]
+        with self._database.transaction() as connection:
+            if not dry_run:
+                owners.hold_catalog(connection, actor.user_id)
+            plan = _Plan(connection, actor, document, lock=not dry_run)
+            steps = plan.steps()
+            if faults := [*faults, *plan.faults]:
+                raise DocumentInvalidError([(fault.field, fault.message) for fault in faults])
+            if dry_run:
+                return [step.outcome for step in steps]
+            outcomes = [step.write(connection) for step in steps]
+        self._after(actor, outcomes)
+        return outcomes
+
+    def _agent_faults(self, document: Document) -> Iterator[DocumentFault]:
+        for index, entry in enumerate(document.agents):
+            for fault in self._agents.faults(entry.spec):
+                yield DocumentFault(f"agents.{index}.{_in_spec(fault.field)}", fault.message)
+
+    def _after(self, actor: Actor, outcomes: Sequence[Outcome]) -> None:
+        """Tell of what is committed."""
+        for outcome in outcomes:
+            if outcome.action is Action.UNCHANGED:
+                continue
+            if outcome.kind == "budget" and outcome.id is not None:
+                self._budgets.was_put(actor, outcome.id)
+            logger.info(
+                "document.applied",
+                kind=outcome.kind,
+                id=outcome.id,
+                name=outcome.name,
+                action=outcome.action,
+            )
+
+
+class _Plan:
+    """Holds a document against what is stored: what is wrong with it, and what is to be done."""
+
+    def __init__(
+        self, connection: Connection, actor: Actor, document: Document, *, lock: bool
+    ) -> None:
+        self._connection = connection
+        self._actor = actor
+        self._document = document
+        self._lock = lock
+        self._agents = {entry.name: entry.spec for entry in document.agents}
+        self._tasks: dict[str, Task | None] = {}
+        self.faults: list[DocumentFault] = []
+
+    def steps(self) -> list[_Step]:
+        """Return what is to be done, in the order of the document; fills `faults`."""
+        document = self._document
+        return [
+            *(self._agent(entry) for entry in document.agents),
+            *(self._task(f"tasks.{n}", entry) for n, entry in enumerate(document.tasks)),
+            *self._budgets(document.budgets),
+        ]
+
+    def _agent(self, entry: AgentEntry) -> _Step:
+        found = agent_named(self._connection, self._actor, entry.name, lock=self._lock)
+        description = _either(entry.description, found.description if found else None, "")
+        after = {"description": description, "spec": plain(entry.spec.model_dump())}
+        if found is None:
+            given = {"runner": entry.spec.runner.value, **_given(entry.spec)}
+            outcome = _created("agent", entry.name, {"description": description, "spec": given})
+            new = NewAgent(name=entry.name, spec=entry.spec, description=description)
+            return _Step(outcome, lambda at: _stored(outcome, add_agent(at, self._actor, new)))
+        before = {"description": found.description, "spec": plain(found.spec.model_dump())}
+        outcome = _compared("agent", found, before, after)
+        change = AgentChange(description=entry.description, spec=entry.spec)
+        return _Step(
+            outcome,
+            _unless_same(
+                outcome, lambda at: _stored(outcome, change_agent(at, self._actor, found, change))
+            ),
+        )
+
+    def _task(self, place: str, entry: TaskEntry) -> _Step:
+        for fault in task_faults(entry.spec or TaskSpec()):
+            self._fault(f"{place}.{_in_spec(fault.field)}", fault.message)
+        found = task_named(self._connection, self._actor, entry.name, lock=self._lock)
+        self._tasks[entry.name] = found
+        spec = _either(entry.spec, found.spec if found else None, TaskSpec())
+        agent, agent_spec = self._agent_of(place, entry, found)
+        if agent_spec is not None:
+            self._check_prompt(place, agent_spec, spec)
+        description = _either(entry.description, found.description if found else None, "")
+        active = _either(entry.active, found.active if found else None, True)  # noqa: FBT003 - its value
+        top = {"agent": agent, "description": description, "active": active}
+        if found is None:
+            outcome = _created("task", entry.name, {**top, "spec": _given(spec)})
+            new = NewTask(
+                name=entry.name,
+                agent=entry.agent,
+                spec=spec,
+                description=description,
+                active=active,
+            )
+            return _Step(outcome, lambda at: _stored(outcome, add_task(at, self._actor, new)))
+        before = {
+            "agent": found.agent_name,
+            "description": found.description,
+            "active": found.active,
+            "spec": plain(found.spec.model_dump()),
+        }
+        outcome = _compared("task", found, before, {**top, "spec": plain(spec.model_dump())})
+        edit = TaskEdit(
+            description=entry.description, active=entry.active, agent=entry.agent, spec=entry.spec
+        )
+        return _Step(
+            outcome,
+            _unless_same(
+                outcome, lambda at: _stored(outcome, change_task(at, self._actor, found, edit))
+            ),
+        )
+
+    def _check_prompt(self, place: str, agent: AgentSpec, spec: TaskSpec) -> None:
+        try:
+            check_prompt(agent, spec)
+        except InvalidInputError as error:
+            self._fault(f"{place}.spec.prompt", error.message)
+
+    def _agent_of(
+        self, place: str, entry: TaskEntry, task: Task | None
+    ) -> tuple[str, AgentSpec | None]:
+        """Return name and specification of a task's agent, which the document may make."""
+        if entry.agent in self._agents:
+            return entry.agent, self._agents[entry.agent]
+        try:
+            agent = found_agent(self._connection, self._actor, entry.agent)
+        except NotFoundError:
+            self._fault(
+                f"{place}.agent",
+                f"there is no agent {entry.agent!r}; add it to the document's agents or correct "
+                "its name",
+            )
+            return entry.agent, None
+        if task is not None and task.agent_name == agent.name and task.agent_id != agent.id:
+            return str(agent.id), agent.spec  # another user's, with the same name
+        return agent.name, agent.spec
+
+    def _budgets(self, entries: Sequence[BudgetEntry]) -> Iterator[_Step]:
+        first: dict[tuple[object, str], int] = {}
+        for index, entry in enumerate(entries):
+            place = f"budgets.{index}"
+            scope = BudgetScope.TASK if entry.user_id is None else BudgetScope.USER
+            subject_id = entry.user_id if entry.task is None else self._task_of(place, entry.task)
+            if scope is BudgetScope.USER and not self._is_user(subject_id):
+                self._fault(f"{place}.user_id", f"there is no user {subject_id}; correct the id")
+            earlier = first.setdefault((subject_id or entry.task, entry.period), index)
+            if earlier != index:
+                self._fault(
+                    place,
+                    f"the budget of {entry.name} is in the document twice, first as "
+                    f"budgets.{earlier}; remove one of them",
+                )
+            yield self._budget(entry, scope, subject_id)
+
+    def _is_user(self, user_id: UUID | None) -> bool:
+        return user_id is not None and accounts.user(self._connection, user_id) is not None
+
+    def _task_of(self, place: str, reference: str) -> UUID | None:
+        """Return the id of a budget's task; None where the document makes the task."""
+        if reference in self._tasks:
+            found = self._tasks[reference]
+            return None if found is None else found.id
+        try:
+            return found_task(self._connection, self._actor, reference).id
+        except NotFoundError:
+            self._fault(
+                f"{place}.task",
+                f"there is no task {reference!r}; add it to the document's tasks or correct its "
+                "name",
+            )
+            return None
+
+    def _budget(self, entry: BudgetEntry, scope: BudgetScope, subject_id: UUID | None) -> _Step:
+        found = None if subject_id is None else budget_of(
+            self._connection, subject_id, entry.period
+        )  # fmt: skip
+        after = plain(entry.budget.model_dump())
+        if found is None:
+            outcome = _created("budget", entry.name, after)
+        else:
+            changes = differences(plain(found.budget.model_dump()), after)
+            action = Action.CHANGE if changes else Action.UNCHANGED
+            outcome = Outcome(
+                kind="budget", name=entry.name, action=action, id=found.id, changes=changes
+            )
+
+        def write(connection: Connection) -> Outcome:
+            subject = subject_id or found_task(connection, self._actor, str(entry.task)).id
+            budget_id = put_budget(
+                connection,
+                self._actor,
+                scope=scope,
+                subject_id=subject,
+                period=entry.period,
+                budget=entry.budget,
+            )
+            return replace(outcome, id=budget_id)
+
+        return _Step(outcome, _unless_same(outcome, write))
+
+    def _fault(self, field: str, message: str) -> None:
+        self.faults.append(DocumentFault(field, message))
+
+
+def _either(wanted: _T | None, stored: _T | None, default: _T) -> _T:
+    """Return the first that is not None."""
+    if wanted is not None:
+        return wanted
+    return default if stored is None else stored
+
+
+def _given(spec: object) -> JsonObject:
+    """Return what a specification says beyond the defaults."""
+    return plain(spec.model_dump(exclude_defaults=True))  # type: ignore[attr-defined, no-any-return]
+
+
+def _in_spec(field: str | None) -> str:
+    """Return the place of a fault within its entry; that of a template has its own name."""
+    return field if field is not None and field.startswith("spec") else f"spec.{field or ''}"
+
+
+def _created(kind: str, name: str, values: JsonObject) -> Outcome:
+    changes = [each for each in differences({}, values) if each.after not in (None, "", {})]
+    return Outcome(kind=kind, name=name, action=Action.CREATE, changes=changes)
+
+
+def _compared(kind: str, found: Agent | Task, before: JsonObject, after: JsonObject) -> Outcome:
+    changes = differences(before, after)
+    return Outcome(
+        kind=kind,
+        name=found.name,
+        action=Action.CHANGE if changes else Action.UNCHANGED,
+        id=found.id,
+        version=found.version,
+        changes=changes,
+    )
+
+
+def _stored(outcome: Outcome, stored: Agent | Task) -> Outcome:
+    return replace(outcome, id=stored.id, version=stored.version)
+
+
+def _unless_same(
+    outcome: Outcome, write: Callable[[Connection], Outcome]
+) -> Callable[[Connection], Outcome]:
+    return (lambda _: outcome) if outcome.action is Action.UNCHANGED else write

@@ -1,0 +1,405 @@
+"""Finish: write how an attempt ended, once, and only while its lease is ours.
+
+From an exception to what is stored and decided about it.
+
+Agents raise objects of classes that we have never seen: asking one for its text, its type or an
+attribute runs code of theirs, which may raise anything. `describe` asks once, trusts nothing that
+comes back, and returns plain values.
+"""
+
+import math
+import random
+import traceback
+from asyncio import CancelledError
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import audit
+from celeriac.db.engine import Database, first_line, refuses
+from celeriac.db.executions import leases, lifecycle
+from celeriac.db.executions.leases import PendingWrites
+from celeriac.db.executions.lifecycle import Finished, NextClaim
+from celeriac.domain.errors import (
+    BusyError,
+    CeleriacError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    ExecutionError,
+    InvalidInputError,
+    PermanentError,
+    ProviderError,
+    ProviderRateLimitedError,
+    ResultNotStorableError,
+    UnavailableError,
+    WorkerMisconfiguredError,
+)
+from celeriac.domain.executions.model import (
+    Claim,
+    Failed,
+    Failure,
+    HandedBack,
+    MustWaitError,
+    Outcome,
+    Parked,
+    Retry,
+)
+from celeriac.domain.tasks import GiveUp, RetryPolicy, decide
+from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
+from celeriac.kit.json_types import JsonObject, loads, storable_text
+from celeriac.logs.redact import redact_text
+from celeriac.services.executions.event_writer import bill_of
+from celeriac.services.ports import LiveEvents
+from celeriac.services.retrying import is_unavailable, patiently
+
+MAX_MESSAGE = 2_000
+MAX_TRACEBACK = 20_000
+MAX_DETAILS = 200_000
+"""Characters of an error's details as JSON; larger ones are left out."""
+
+_MAX_NAME = 200
+_MAX_CHAIN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What an agent raised, as plain values."""
+
+    failure: Failure
+    retryable: bool
+    cancelled: bool
+    """Whether it was a cancellation, by us or by the agent itself."""
+    parked: Parked | None
+    """How the attempt is to wait, where its context has said that it must."""
+    retry_after: float | None
+    """Seconds before which the provider asks not to be called again."""
+    not_its_own: bool
+    """Whether the fault is not the agent's: the process or the database was busy, or the database
+    away, for longer than the attempt could wait.
+
+    Not so for a statement that took too long: it may take too long every time.
+    """
+    worker_lacks: bool
+    """Whether this worker lacks what the agent needs, and another may have it."""
+    rate_limited: ProviderRateLimitedError | None
+    """A copy of the error where the provider asks to slow down."""
+
+
+def describe(error: BaseException, *, attempt: int) -> Raised:
+    """Describe `error` for storage: stable code, message, type, traceback and attempt.
+
+    Secrets in texts are masked as in logs. Never raises, whatever the error's class does. May
+    block as long as that does.
+    """
+    kind = type(error)
+    details = _details(error)
+    name = details.get("type")
+    if not isinstance(name, str):
+        name = type_name(kind)
+    message = redact_text(asked_text(lambda: str(error), MAX_MESSAGE))
+    traceback_text = _traceback(error, f"{name}: {message}" if message else name)
+    failure = Failure(
+        code=_code(error),
+        message=message or name,
+        details={"traceback": traceback_text, **details, "type": name, "attempt": attempt},
+    )
+    return Raised(
+        failure=failure,
+        retryable=_retryable(error),
+        cancelled=issubclass(kind, CancelledError),
+        parked=error.parked if kind is MustWaitError else None,  # type: ignore[attr-defined]
+        retry_after=_retry_after(error),
+        not_its_own=is_a(error, BusyError)
+        or (is_a(error, DatabaseUnavailableError) and not is_a(error, DatabaseTimeoutError)),
+        worker_lacks=is_a(error, WorkerMisconfiguredError),
+        rate_limited=_rate_limited(error, failure.message),
+    )
+
+
+def outcome_for(raised: Raised, policy: RetryPolicy, *, retry_count: int) -> Retry | Failed:
+    """Decide what follows when an agent raised an error.
+
+    An `ExecutionError` says itself whether another attempt may help; bad input never gets better;
+    anything else may be a passing fault.
+    """
+    failure = raised.failure
+    decision = decide(
+        policy,
+        retry_count=retry_count,
+        retryable=raised.retryable,
+        spread=random.uniform(-1, 1),
+        retry_after=raised.retry_after,
+    )
+    if isinstance(decision, GiveUp):
+        details = {**failure.details, "gave_up": decision.reason}
+        return Failed(Failure(failure.code, failure.message, details))
+    return Retry(failure, decision.seconds)
+
+
+def _code(error: BaseException) -> str:
+    if is_a(error, InvalidInputError):
+        return asked_text(lambda: error.code, _MAX_NAME) or InvalidInputError.code
+    if is_a(error, UnavailableError):
+        return asked_text(lambda: error.code, _MAX_NAME) or UnavailableError.code
+    if not is_a(error, ExecutionError):
+        return ExecutionError.code
+    usual = PermanentError.code if is_a(error, PermanentError) else ExecutionError.code
+    return asked_text(lambda: error.code, _MAX_NAME) or usual
+
+
+def _retryable(error: BaseException) -> bool:
+    if not is_a(error, ExecutionError):
+        return not is_a(error, InvalidInputError)
+    usual = not is_a(error, PermanentError)
+    said: object = asked(lambda: error.retryable, usual)
+    return said if isinstance(said, bool) else usual
+
+
+def _rate_limited(error: BaseException, message: str) -> ProviderRateLimitedError | None:
+    if not is_a(error, ProviderRateLimitedError):
+        return None
+    seconds: object = asked(lambda: error.retry_after, None)
+    return ProviderRateLimitedError(
+        message,
+        retry_after=_seconds(seconds),
+        provider=asked_text(lambda: error.provider, _MAX_NAME) or None,
+        model=asked_text(lambda: error.model, _MAX_NAME) or None,
+    )
+
+
+def _retry_after(error: BaseException) -> float | None:
+    if not is_a(error, ProviderError):
+        return None
+    return _seconds(asked(lambda: error.retry_after, None))
+
+
+def _seconds(said: object) -> float | None:
+    if type(said) not in (int, float):
+        return None
+    seconds = asked(lambda: float(said), -1.0)  # type: ignore[arg-type]
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _details(error: BaseException) -> JsonObject:
+    """Return what an error says of itself; agents may have put anything there."""
+    text = asked_object(lambda: getattr(error, "details", {}), MAX_MESSAGE)
+    if len(text) > MAX_DETAILS:
+        return {"details_left_out": len(text)}
+    plain: JsonObject = loads(text)
+    return {
+        name: redact_text(value) if isinstance(value, str) else value
+        for name, value in plain.items()
+    }
+
+
+def _traceback(error: BaseException, last_line: str) -> str:
+    """Format the traceback; of a chain that is too long or can't be formatted only the last part.
+
+    Formatting takes a millisecond for each error that is the cause or context of another one, or
+    is in a group.
+    """
+    lines = asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
+    if lines is None:
+        own: list[str] = asked(lambda: traceback.format_tb(error.__traceback__), [])
+        lines = ["Traceback (most recent call last):\n", *own, f"{last_line}\n"]
+    return redact_text(storable_text(asked(lambda: "".join(lines)[-MAX_TRACEBACK:], "")))
+
+
+def _is_long(error: BaseException) -> bool:
+    seen: set[int] = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        grouped = each.exceptions if is_a(each, BaseExceptionGroup) else ()
+        if len(seen) + len(grouped) > _MAX_CHAIN:
+            return True
+        left += [one for one in (each.__cause__, each.__context__, *grouped) if one is not None]
+    return False
+
+
+logger = structlog.get_logger(__name__)
+
+_PATIENCE_SECONDS = 600.0
+"""How long a result waits for the database. The lease can't be taken while the database is away."""
+
+
+class Finish:
+    """Ends attempts."""
+
+    def __init__(self, database: Database, live: LiveEvents) -> None:
+        """Write into `database`, tell `live`."""
+        self._database = database
+        self._live = live
+
+    def __call__(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        notes: Sequence[PendingWrites],
+        turn: NextClaim | None,
+        *,
+        has_session: bool = False,
+    ) -> Finished:
+        """Store `outcome` and the last notes; on `turn`, claim the next pending execution.
+
+        All in one transaction, with the end of the execution's session; `has_session` tells of one
+        that the attempt has made. The status is None where the lease was lost: nothing was written.
+        Raises DatabaseUnavailableError after ten minutes without the database; the keeper then
+        deals with the expired lease. What a try wrote and claimed whose answer got lost is found
+        again. What the database refuses because of its data is stored as a failure instead, at
+        once; any other error may pass and is waited for in the same way.
+        """
+        ending = _Ending(claim, outcome, notes, has_session or claim.session_id is not None)
+        try:
+            finished = self._patiently(ending, turn)
+        except Exception as error:
+            if not refuses(error):
+                raise
+            kind, reason = type(error).__name__, first_line(error)
+            logger.error("execution.end_refused", kind=kind, error=reason)  # noqa: TRY400 - the trace holds the values
+            finished = self._instead(ending, turn, error)
+        changed = [claim.lease.execution_id] if finished.status is not None else []
+        if finished.claim is not None:
+            changed.append(finished.claim.lease.execution_id)
+        self._tell(changed)
+        return finished
+
+    def _patiently(self, ending: "_Ending", turn: NextClaim | None) -> Finished:
+        try:
+            return self._once(ending, turn)
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+        return patiently(lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS, on=_may_pass)
+
+    def _once(self, ending: "_Ending", turn: NextClaim | None) -> Finished:
+        claim, outcome = ending.claim, ending.outcome
+        if ending.is_one_statement:
+            with self._database.statement() as connection:
+                return lifecycle.finish(connection, claim.lease, outcome, turn)
+        with self._database.transaction() as connection:
+            for batch in ending.notes:
+                leases.store_batch(connection, [batch])
+            finished = lifecycle.finish(connection, claim.lease, outcome, turn)
+            if finished.status is not None and not finished.again:
+                if ending.has_session and finished.status.terminal:
+                    lifecycle.settle_session(connection, claim.lease.execution_id)
+                if isinstance(outcome, Failed):
+                    _audit(connection, claim, outcome.failure)
+            return finished
+
+    def _again(self, ending: "_Ending", turn: NextClaim | None) -> Finished:
+        """Write once more what may be written already, and find what was claimed with it.
+
+        In this order: the server may still be at the first try, which holds the lock of the row
+        until its claim can be seen. No turn now: what the lost try has put back could be what it
+        takes.
+        """
+        finished = self._once(ending, None)
+        if turn is None or (finished.status is not None and not finished.again):
+            return finished  # the first try did nothing, and a late one finds nothing to end
+        with self._database.statement() as connection:
+            return replace(finished, claim=lifecycle.find_claim(connection, turn.token))
+
+    def _instead(self, ending: "_Ending", turn: NextClaim | None, refused: Exception) -> Finished:
+        """End an attempt whose outcome or last notes the database refuses."""
+        alone = replace(ending, notes=())
+        if ending.notes:
+            for batch in ending.notes:
+                self._record_alone(batch)
+            try:
+                return self._patiently(alone, turn)  # only the notes were at fault
+            except Exception as error:
+                if not refuses(error):
+                    raise
+                refused = error
+        outcome = _storable(ending.outcome, refused, attempt=ending.claim.lease.attempt)
+        return replace(self._patiently(replace(alone, outcome=outcome), turn), instead=outcome)
+
+    def _record_alone(self, batch: PendingWrites) -> None:
+        """Store of a batch what can be stored: all of it, or its model calls, or its number."""
+        for notes in (batch, bill_of(batch), PendingWrites(batch.lease, number=batch.number)):
+            if notes is None:
+                continue
+            try:
+                patiently(partial(self._record, notes), seconds=_PATIENCE_SECONDS, on=_may_pass)
+            except Exception as error:
+                if not refuses(error):
+                    raise
+                logger.error("notebook.refused", error=first_line(error))  # noqa: TRY400 - as above
+            else:
+                return
+
+    def _record(self, notes: PendingWrites) -> None:
+        with self._database.statement() as connection:
+            leases.store_batch(connection, [notes])
+
+    def _tell(self, changed: Sequence[UUID]) -> None:
+        try:
+            self._live.changed(changed)
+        except Exception:  # it is stored, and what was claimed with it must not be lost
+            logger.exception("execution.not_told")
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same may be stored later: all but what is refused, and refusals of our own."""
+    if isinstance(error, CeleriacError):
+        return is_unavailable(error)
+    return isinstance(error, Exception) and not refuses(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What there is to be written."""
+
+    claim: Claim
+    outcome: Outcome
+    notes: Sequence[PendingWrites]
+    has_session: bool
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether nothing is to be written besides the outcome: so most executions end."""
+        return not (self.notes or self.has_session or isinstance(self.outcome, Failed | Parked))
+
+
+def _storable(outcome: Outcome, refused: Exception, *, attempt: int) -> Outcome:
+    """Return what is stored in the place of an outcome that the database refuses."""
+    match outcome:
+        case Retry(failure, delay):
+            return Retry(_bare(failure, attempt), delay)
+        case Failed(failure):
+            return Failed(_bare(failure, attempt))
+        case HandedBack(_, delay):
+            return HandedBack(None, delay)
+    error = ResultNotStorableError(
+        f"What the attempt came to can't be stored: {first_line(refused)}. Return plain JSON."
+    )
+    return Failed(describe(error, attempt=attempt).failure)
+
+
+def _bare(failure: Failure, attempt: int) -> Failure:
+    kind = str(failure.details.get("type", failure.code))
+    details = {"type": storable_text(kind), "traceback": None, "attempt": attempt}
+    return Failure(storable_text(failure.code), storable_text(failure.message), details)
+
+
+def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:
+    audit.failed(
+        connection,
+        claim.lease.execution_id,
+        actor="worker",
+        request_id=claim.request_id,
+        details={
+            "code": failure.code,
+            "message": failure.message,
+            "attempt": claim.lease.attempt,
+        },
+    )

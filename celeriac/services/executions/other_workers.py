@@ -1,0 +1,34 @@
+"""What a wrongly configured worker does with an execution: hand it back while others may run it."""
+
+from celeriac.db import workers
+from celeriac.db.engine import Database
+from celeriac.domain.errors import WorkerMisconfiguredError
+from celeriac.domain.executions.model import Claim
+
+MOST_HAND_BACKS = 8
+
+
+class OtherWorkers:
+    """Knows whether another live worker could run what this one can't."""
+
+    def __init__(self, database: Database, *, worker: str, live_seconds: float) -> None:
+        """`worker` is HOSTNAME/PID; a worker silent for `live_seconds` is gone."""
+        self._database = database
+        self._hostname = worker.partition("/")[0]
+        self._live_seconds = live_seconds
+
+    def may_run(self, claim: Claim) -> bool:
+        """Whether the execution should be handed back: a live worker has not tried it yet.
+
+        One statement, of attempts that fail this way alone. Raises DatabaseUnavailableError.
+        """
+        with self._database.statement() as connection:
+            return workers.has_untried_worker(
+                connection,
+                claim.lease.execution_id,
+                queue=claim.queue,
+                hostname=self._hostname,
+                code=WorkerMisconfiguredError.code,
+                most=MOST_HAND_BACKS,
+                within_seconds=self._live_seconds,
+            )

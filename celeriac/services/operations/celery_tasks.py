@@ -1,0 +1,169 @@
+"""Celery tasks: sending plain ones from a list, and telling how any of them stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import audit
+from celeriac.db.audit import AuditFilter
+from celeriac.db.engine import Database
+from celeriac.db.executions import create, queries
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.errors import IdempotencyMismatchError, InvalidInputError, NotFoundError
+from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.states import CeleryState, celery_state
+from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.services.executions.submit import Idempotency
+
+logger = structlog.get_logger(__name__)
+
+_RESOURCE = "celery_task"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeleryTaskState:
+    """How a Celery task stands; what nobody knows is None."""
+
+    task_id: str
+    state: CeleryState
+    name: str | None = None
+    execution_id: UUID | None = None
+    result: JsonValue = None
+    error_type: str | None = None
+    error_message: str | None = None
+    traceback: str | None = None
+    worker: str | None = None
+    retries: int = 0
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainTask:
+    """A plain Celery task to send; `queue` None takes the task's route."""
+
+    name: str
+    args: Sequence[JsonValue] = ()
+    kwargs: JsonObject | None = None
+    queue: str | None = None
+
+
+class PlainTasks(Protocol):
+    """Celery itself, behind a door: Celery is imported by the adapters only."""
+
+    def send(self, task: PlainTask, task_id: str) -> None:
+        """Publish; raises BrokerUnavailableError."""
+        ...
+
+    def state(self, task_id: str) -> CeleryTaskState:
+        """Return what the result backend has; an unknown id is PENDING, as Celery has it.
+
+        Raises UnavailableError, ResultUnreadableError.
+        """
+        ...
+
+
+class CeleryTasks:
+    """Celery tasks over HTTP. Safe to share between threads."""
+
+    def __init__(
+        self, database: Database, plain: PlainTasks, *, allowed: Sequence[str], run_task: str
+    ) -> None:
+        """Send the names in `allowed` through `plain`; `run_task` is the task of executions."""
+        self._database = database
+        self._plain = plain
+        self._allowed = frozenset(allowed)
+        self._run_task = run_task
+
+    def send(
+        self, actor: Actor, task: PlainTask, once: Idempotency | None = None
+    ) -> tuple[CeleryTaskState, bool]:
+        """Send a plain task; return its state and whether it was sent now or by an earlier request.
+
+        Raises ForbiddenError, InvalidInputError for a name that isn't on the list,
+        IdempotencyMismatchError and, with nothing stored, BrokerUnavailableError.
+        """
+        actor.require(Role.OPERATOR)
+        if task.name not in self._allowed:
+            known = ", ".join(sorted(self._allowed)) or "none"
+            raise InvalidInputError(
+                f"The task {task.name!r} is not on the list of those that may be sent over HTTP: "
+                f"{known}. An operator adds it with CELERIAC_API_CELERY_TASK_ALLOW_LIST.",
+                field="name",
+            )
+        task_id = uuid4()
+        with self._database.transaction() as connection:
+            earlier = self._remember(connection, actor, task_id, once) if once else None
+            if earlier is None:
+                details = {"name": task.name}
+                audit.record(
+                    connection, actor, "celery_task.send", _RESOURCE, [task_id], details=details
+                )
+                # before the commit: what could not be sent must not be remembered as sent
+                self._plain.send(task, str(task_id))
+        if earlier is not None:
+            return self._plain_state(actor, str(earlier)), False
+        logger.info("celery_task.sent", celery_task_id=task_id, name=task.name)
+        state = CeleryTaskState(task_id=str(task_id), state=CeleryState.PENDING, name=task.name)
+        return state, True
+
+    def get(self, actor: Actor, task_id: UUID) -> CeleryTaskState:
+        """Return how a Celery task stands: one of an execution, or a plain one of the actor's.
+
+        An admin sees any id; one that nobody knows is PENDING, as Celery has it. Raises
+        NotFoundError, UnavailableError, ResultUnreadableError.
+        """
+        with self._database.statement() as connection:
+            execution = queries.of_celery_task(connection, str(task_id), owner=actor.scope)
+        if execution is not None:
+            return self._of_execution(execution, str(task_id))
+        return self._plain_state(actor, str(task_id))
+
+    def _plain_state(self, actor: Actor, task_id: str) -> CeleryTaskState:
+        wanted = AuditFilter(resource_type=_RESOURCE, resource_id=task_id, actor_id=actor.scope)
+        with self._database.statement() as connection:
+            sent = audit.find(connection, wanted, before=None, limit=1)
+        if not (sent or actor.sees_all):
+            raise NotFoundError("Celery task", task_id)
+        return self._plain.state(task_id)
+
+    def _of_execution(self, execution: Execution, task_id: str) -> CeleryTaskState:
+        details = execution.error_details or {}
+        return CeleryTaskState(
+            task_id=task_id,
+            state=celery_state(execution.status, attempt=execution.attempt),
+            name=self._run_task,
+            execution_id=execution.id,
+            result=execution.result,
+            error_type=details.get("type"),
+            error_message=execution.error_message,
+            traceback=details.get("traceback"),
+            worker=execution.worker_hostname,
+            retries=execution.retry_count,
+            started_at=execution.started_at,
+            completed_at=execution.completed_at,
+        )
+
+    def _remember(
+        self, connection: Connection, actor: Actor, task_id: UUID, once: Idempotency
+    ) -> UUID | None:
+        earlier = create.claim_key(
+            connection,
+            owner_id=actor.user_id,
+            key=once.key,
+            fingerprint=once.fingerprint,
+            resource_type=_RESOURCE,
+            resource_id=task_id,
+        )
+        if earlier is None:
+            return None
+        if earlier.fingerprint != once.fingerprint:
+            raise IdempotencyMismatchError(
+                "This Idempotency-Key was used before with another request; use a new key."
+            )
+        return earlier.resource_id

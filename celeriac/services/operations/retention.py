@@ -1,0 +1,294 @@
+"""Retention: what is old enough goes, what lives never does.
+
+Files go before the rows that tell of them, and every step can be done twice: whatever interrupts
+it, the next round finds the rest. Any number of keepers may run it; one deletes rows at a time.
+
+Leftovers: files of executions that nobody has touched for a long time.
+"""
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from celeriac.db import retention, sessions, workers
+from celeriac.db.engine import Database
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.kit.files import remove_tree
+from celeriac.kit.ids import parse_uuid
+from celeriac.logs import error_file
+from celeriac.services.audit import AuditTrail
+from celeriac.services.storage_paths import StoragePaths
+
+_DAY = 86_400
+_LOG_FILE = re.compile(r"task-execution-(.+)\.log")
+_ERROR_FILE = re.compile(r"task-errors-\d{4}-\d{2}-\d{2}\.log")
+
+
+def old_directories(place: Path, *, days: float) -> Iterator[tuple[UUID, Path]]:
+    """Yield the executions' directories in `place` that were last changed `days` ago."""
+    for path in _old(place, days=days, kind=stat.S_ISDIR):
+        execution_id = parse_uuid(path.name)
+        if execution_id is not None:
+            yield execution_id, path
+
+
+def old_logs(place: Path, *, days: float) -> Iterator[tuple[UUID, Path]]:
+    """Yield the executions' log files in `place` that were last written `days` ago."""
+    for path in _old(place, days=days, kind=stat.S_ISREG):
+        named = _LOG_FILE.fullmatch(path.name)
+        execution_id = None if named is None else parse_uuid(named[1])
+        if execution_id is not None:
+            yield execution_id, path
+
+
+def old_error_files(place: Path, *, days: float) -> Iterator[Path]:
+    """Yield the files of a day's errors that were last written `days` ago."""
+    for path in _old(error_file(place, "").parent, days=days, kind=stat.S_ISREG):
+        if _ERROR_FILE.fullmatch(path.name):
+            yield path
+
+
+def _old(place: Path, *, days: float, kind: Callable[[int], bool]) -> Iterator[Path]:
+    oldest = time.time() - days * _DAY
+    try:
+        entries = os.scandir(place)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            try:
+                facts = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # gone meanwhile
+            if kind(facts.st_mode) and facts.st_mtime < oldest:
+                yield Path(entry.path)
+
+
+logger = structlog.get_logger(__name__)
+
+_WORKERS_KEPT_SECONDS = 86_400.0
+_BEFORE_ALL = UUID(int=0)
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """Days after which things go; 0 keeps them for ever."""
+
+    executions: float
+    sessions: float
+    files: float
+    logs: float
+    audit: float
+    idempotency_keys: float
+
+
+class Retention:
+    """Removes what is old enough."""
+
+    def __init__(
+        self,
+        database: Database,
+        places: StoragePaths,
+        policy: RetentionPolicy,
+        audit_trail: AuditTrail | None,
+        *,
+        batch: int,
+    ) -> None:
+        """Look after `database` and the files in `places`, `batch` rows or files at a time.
+
+        Without an `audit_trail` its entries are kept for ever.
+        """
+        self._database = database
+        self._places = places
+        self._policy = policy
+        self._audit_trail = audit_trail
+        self._batch = batch
+
+    def __call__(self) -> int:
+        """Remove all that is old enough by now; return how much that was."""
+        policy = self._policy
+        steps: list[tuple[str, Callable[[], int], float | bool]] = [
+            ("sessions", self._repeated(self._sessions), policy.sessions),
+            # those that people deleted go in any case
+            ("session_files", self._session_files, True),
+            ("executions", self._executions, policy.executions),
+            ("workdirs", self._workdirs, policy.files),
+            ("log_files", self._log_files, policy.logs),
+            ("session_rows", self._repeated(self._session_rows), policy.executions),
+            ("audit", self._repeated(self._audit), policy.audit),
+            ("idempotency_keys", self._repeated(self._idempotency_keys), policy.idempotency_keys),
+            ("workers", self._workers, True),
+        ]
+        return sum(_done(kind, step) for kind, step, wanted in steps if wanted)
+
+    def _repeated(self, step: Callable[[], int]) -> Callable[[], int]:
+        """Return what repeats a step while it finds a whole batch."""
+
+        def repeat() -> int:
+            total = 0
+            while count := step():
+                total += count
+                if count < self._batch:
+                    break
+            return total
+
+        return repeat
+
+    def _sessions(self) -> int:
+        with self._database.transaction() as connection:
+            doomed = retention.doom_idle_sessions(
+                connection, days=self._policy.sessions, limit=self._batch
+            )
+        return len(doomed)
+
+    def _session_files(self) -> int:
+        def find(after: UUID) -> list[UUID]:
+            with self._database.statement() as connection:
+                return retention.doomed_sessions(connection, after=after, limit=self._batch)
+
+        def mark(gone: list[UUID]) -> int:
+            with self._database.statement() as connection:
+                sessions.files_removed(connection, gone)
+            return len(gone)
+
+        return self._with_files(
+            "sessions", find, lambda each: remove_tree(self._places.session(each)), mark
+        )
+
+    def _executions(self) -> int:
+        def find(after: UUID) -> list[UUID]:
+            with self._database.statement() as connection:
+                return retention.old_executions(
+                    connection, days=self._policy.executions, after=after, limit=self._batch
+                )
+
+        def delete(gone: list[UUID]) -> int:
+            return self._deleted(lambda connection: retention.delete_executions(connection, gone))
+
+        return self._with_files("executions", find, self._removed_files, delete)
+
+    def _with_files(
+        self,
+        kind: str,
+        find: Callable[[UUID], list[UUID]],
+        remove: Callable[[UUID], bool],
+        finish: Callable[[list[UUID]], int],
+    ) -> int:
+        """Remove files and then what names them, page by page.
+
+        What can't be removed stays for the next round and stands in nobody's way.
+        """
+        done, stay, after = 0, list[UUID](), _BEFORE_ALL
+        while found := find(after):
+            gone = [each for each in found if remove(each)]
+            stay += [each for each in found if each not in set(gone)]
+            done += finish(gone) if gone else 0
+            if len(found) < self._batch:
+                break
+            after = found[-1]
+        if stay:
+            logger.warning(
+                "retention.files_stay", kind=kind, count=len(stay), ids=stay[:_MOST_NAMED]
+            )
+        return done
+
+    def _removed_files(self, execution_id: UUID) -> bool:
+        # both are tried, whatever becomes of one of them
+        removed = [
+            _unlink(self._places.log_file(execution_id)),
+            remove_tree(self._places.workdir(execution_id)),
+        ]
+        return all(removed)
+
+    def _session_rows(self) -> int:
+        return self._deleted(
+            lambda connection: retention.delete_sessions(
+                connection, days=self._policy.executions, limit=self._batch
+            )
+        )
+
+    def _audit(self) -> int:
+        if self._audit_trail is None:
+            return 0
+        return self._audit_trail.expire(days=self._policy.audit, limit=self._batch)
+
+    def _idempotency_keys(self) -> int:
+        return self._deleted(
+            lambda connection: retention.delete_idempotency_keys(
+                connection, days=self._policy.idempotency_keys, limit=self._batch
+            )
+        )
+
+    def _workers(self) -> int:
+        """Forget worker processes that are long gone."""
+        with self._database.statement() as connection:
+            return workers.forget(connection, older_than_seconds=_WORKERS_KEPT_SECONDS)
+
+    def _deleted(self, delete: Callable[[Connection], int]) -> int:
+        with self._database.transaction() as connection:
+            return delete(connection) if retention.single_instance(connection) else 0
+
+    def _workdirs(self) -> int:
+        """Remove the directories of executions that ended long ago, or that nobody knows."""
+        old = old_directories(self._places.workdirs, days=self._policy.files)
+        return self._swept(old, days=self._policy.files, remove=remove_tree)
+
+    def _log_files(self) -> int:
+        removed = self._swept(
+            old_logs(self._places.logs, days=self._policy.logs), days=0, remove=_unlink
+        )
+        for path in old_error_files(self._places.logs, days=self._policy.logs):
+            removed += _unlink(path)
+        return removed
+
+    def _swept(
+        self,
+        found: Iterator[tuple[UUID, Path]],
+        *,
+        days: float,
+        remove: Callable[[Path], bool],
+    ) -> int:
+        removed = 0
+        while batch := dict(islice(found, self._batch)):
+            with self._database.statement() as connection:
+                known = retention.standings(connection, list(batch), days=days)
+            for execution_id, path in batch.items():
+                standing = known.get(execution_id)
+                if standing is None or standing.old:
+                    removed += remove(path)
+        return removed
+
+
+def _done(kind: str, step: Callable[[], int]) -> int:
+    """Do a step, and return what it did; one that fails costs the others nothing."""
+    try:
+        count = step()
+    except DatabaseUnavailableError as error:
+        logger.warning("retention.database_unavailable", kind=kind, error=error.message)
+        return 0
+    except Exception:
+        # files and rows of other kinds are not to pile up for it
+        logger.exception("retention.step_failed", kind=kind)
+        return 0
+    if count:
+        logger.info("retention.removed", kind=kind, count=count)
+    return count
+
+
+def _unlink(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("retention.files_stay", kind="logs", path=path.name, error=error.strerror)
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""What answers requests over HTTP."""
+
+import os
+from dataclasses import dataclass
+
+from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
+from celeriac.adapters.redis_server import RedisPing
+from celeriac.agents.advice import Advice
+from celeriac.db import engine
+from celeriac.db.engine import Database
+from celeriac.services.accounts import Accounts, Authenticate
+from celeriac.services.approvals.answer import ApprovalLinks, Approvals
+from celeriac.services.audit import AccessRecords, AuditTrail
+from celeriac.services.budgets.manage import Budgets, Usage
+from celeriac.services.cassettes import Cassettes
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.apply import Apply
+from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.queries import Queries
+from celeriac.services.operations.celery_tasks import CeleryTasks
+from celeriac.services.operations.health import HealthChecks
+from celeriac.services.reports import ReportStore
+from celeriac.services.sessions import Artifacts, Sessions
+from celeriac.wiring.core import (
+    CoreServices,
+    advice,
+    celery_options,
+    environment_rule,
+    places,
+    secret_key,
+)
+
+_MISSED_HEARTBEATS = 3
+"""After so many a worker counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """What answers requests over HTTP, besides the parts that every program shares."""
+
+    authenticate: Authenticate
+    accounts: Accounts
+    agents: Agents
+    advice: Advice
+    tasks: Tasks
+    apply: Apply
+    queries: Queries
+    approvals: Approvals
+    approval_links: ApprovalLinks
+    sessions: Sessions
+    cassettes: Cassettes
+    artifacts: Artifacts
+    reports: ReportStore
+    budgets: Budgets
+    usage: Usage
+    celery_tasks: CeleryTasks
+    health: HealthChecks
+    redis_ping: RedisPing
+    audit_trail: AuditTrail
+    access_records: AccessRecords
+
+    def close(self) -> None:
+        """Write what is not written yet, and close what it opened itself."""
+        self.access_records.close()
+        self.redis_ping.close()
+
+
+def build_accounts(container: CoreServices) -> Accounts:
+    """Return the accounts; raises ConfigurationError where there is no secret key."""
+    return Accounts(container.database, secret_key(container.settings))
+
+
+def build_api_services(container: CoreServices) -> ApiServices:
+    """Put together what the HTTP API needs; nothing is connected yet.
+
+    Raises ConfigurationError where there is no secret key.
+    """
+    settings = container.settings
+    queries = Queries(container.database)
+    sessions = Sessions(container.database, places(settings))
+    redis_ping = RedisPing(settings.require_redis())
+    agents = Agents(container.database, environment_rule(settings))
+    budgets = Budgets(container.database, container.plans, container.live)
+    celery = CeleryPlainTasks(celery_options(settings, publisher=True))
+    return ApiServices(
+        authenticate=Authenticate(container.database, secret_key(settings)),
+        accounts=build_accounts(container),
+        agents=agents,
+        advice=advice(settings, os.environ),
+        tasks=Tasks(container.database),
+        apply=Apply(container.database, agents, budgets),
+        queries=queries,
+        approvals=Approvals(container.database, container.live, container.dispatch),
+        approval_links=ApprovalLinks(
+            secret_key(settings), lambda: _database_clock(container.database)
+        ),
+        sessions=sessions,
+        cassettes=Cassettes(container.database),
+        artifacts=Artifacts(queries, sessions, places(settings)),
+        reports=ReportStore(container.database),
+        budgets=budgets,
+        usage=Usage(container.database),
+        celery_tasks=CeleryTasks(
+            container.database,
+            celery,
+            allowed=settings.api.celery_task_allow_list,
+            run_task=EXECUTE_TASK,
+        ),
+        health=HealthChecks(
+            container.database,
+            redis_ping,
+            worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+        ),
+        redis_ping=redis_ping,
+        audit_trail=AuditTrail(container.database, secret_key(settings)),
+        access_records=AccessRecords(container.database),
+    )
+
+
+def _database_clock(database: Database) -> float:
+    with database.statement() as connection:
+        return engine.seconds_now(connection)

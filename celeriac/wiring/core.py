@@ -1,0 +1,343 @@
+"""The parts that every program shares.
+
+From settings to what each part is told of them.
+
+The price table of a machine.
+
+The runners of a process, as its settings have them.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from celeriac.adapters.celery_queue import CeleryOptions, CeleryTaskQueue, create_app
+from celeriac.adapters.redis_events import RedisLiveEvents
+from celeriac.adapters.redis_watch import Watcher
+from celeriac.agents.advice import Advice
+from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude.proxy import AnthropicEndpoint
+from celeriac.agents.mcp.servers import ToolServers
+from celeriac.agents.models import Prices, Providers, Tokens
+from celeriac.agents.python.functions import declared_modules
+from celeriac.agents.registry import Registry
+from celeriac.db.engine import LOCK_SECONDS, Database
+from celeriac.domain.environment import EnvironmentRule
+from celeriac.domain.errors import ConfigurationError
+from celeriac.domain.usage import Rate
+from celeriac.embedded.endpoints import find_running_stack
+from celeriac.embedded.home import Home
+from celeriac.kit.processes import UserIds
+from celeriac.kit.users import OURSELVES, ChildUser, named_user, obstacle, system_user
+from celeriac.logs import LogOptions, Service
+from celeriac.services.approvals.ask import Expire
+from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.rescue import DatabaseView, Recover
+from celeriac.services.executions.stop import Cancel, Replay
+from celeriac.services.executions.submit import Submit
+from celeriac.services.storage_paths import StoragePaths
+from celeriac.settings import Settings
+
+SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
+"""The home's secret that keys the hashes of API keys."""
+
+AGENT_USER = "celeriac-agent"
+"""The system user that agents run as where the worker runs as root."""
+
+_SPARE_ID = 65_529
+"""Taken where no user can be made: reserved by distributions and never given to anybody."""
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """Read the environment and, where it names no servers, the stack that runs in the home.
+
+    Raises ConfigurationError naming what is wrong; servers that nobody names stay None until they
+    are asked for.
+    """
+    settings = Settings.load() if home is None else Settings.load(home=home)
+    place = Home.at(settings.home)
+    stack = find_running_stack(place)
+    found: dict[str, object] = {}
+    if stack is not None:
+        found = {
+            "database_url": stack.endpoints.database_url,
+            "redis_url": stack.endpoints.redis_url,
+            "celery_broker_url": stack.endpoints.broker_url,
+            "celery_result_backend": stack.endpoints.result_backend,
+            "local_model_url": stack.endpoints.model_base_url,
+            "secret_key": SecretStr(place.secret(SECRET_KEY_NAME)),
+        }
+    missing = {name: value for name, value in found.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=missing)
+
+
+def celery_options(settings: Settings, *, publisher: bool) -> CeleryOptions:
+    """Return what the Celery app needs of the settings.
+
+    A `publisher` (API, beat, CLI) gives up on a silent broker after a second; a worker's sockets
+    wait for messages and must not.
+    """
+    celery = settings.celery
+    return CeleryOptions(
+        broker_url=settings.broker_url(),
+        result_backend=settings.result_backend(),
+        visibility_timeout=celery.visibility_timeout,
+        publish_timeout=celery.publish_timeout if publisher else None,
+        extra=celery.model_dump(exclude={"visibility_timeout", "publish_timeout"}),
+    )
+
+
+def log_options(settings: Settings, service: Service) -> LogOptions:
+    """Return how this process writes its log."""
+    return LogOptions(
+        service=service,
+        level=settings.log_level,
+        directory=settings.logs,
+        console=settings.log_console,
+        execution_files=settings.log_execution_files,
+    )
+
+
+def places(settings: Settings) -> StoragePaths:
+    """Return where executions and sessions leave files."""
+    return StoragePaths(
+        sessions=settings.home / "sessions", workdirs=settings.home / "work", logs=settings.logs
+    )
+
+
+def secret_key(settings: Settings) -> str:
+    """Return the key of the hashes of API keys; raises ConfigurationError where there is none."""
+    if settings.secret_key is None:
+        raise ConfigurationError(
+            "CELERIAC_SECRET_KEY is not set. It keys the hashes of API keys: set it to at least 32 "
+            "random characters, the same for every process; `celeriac up` makes one in its home."
+        )
+    return settings.secret_key.get_secret_value()
+
+
+def rates(settings: Settings) -> dict[str, Rate]:
+    """Return the providers' limits, by `provider` or `provider/model`."""
+    return {
+        name: Rate(limit.requests_per_minute, limit.tokens_per_minute)
+        for name, limit in settings.provider_limits.items()
+    }
+
+
+def providers(settings: Settings) -> Providers:
+    """Return the model providers that agents may name; ConfigurationError for a bad address."""
+    key = settings.openai_api_key
+    return Providers.configured(
+        openai_base_url=settings.openai_base_url,
+        openai_api_key=key.get_secret_value() if key else None,
+        local_model_url=settings.local_model_url,
+        others={
+            name: (provider.base_url, provider.api_key.get_secret_value())
+            for name, provider in settings.providers.items()
+        },
+    )
+
+
+def anthropic(settings: Settings) -> AnthropicEndpoint:
+    """Return the Messages API that Claude Code asks; ConfigurationError for a bad address."""
+    key = settings.anthropic_api_key
+    return AnthropicEndpoint(settings.anthropic_base_url, key.get_secret_value() if key else None)
+
+
+def environment_rule(settings: Settings) -> EnvironmentRule:
+    """Return which variables agents may name."""
+    return EnvironmentRule(settings.agent_environment, settings.reserved)
+
+
+def child_user(settings: Settings, *, make: bool = True) -> ChildUser:
+    """Return who child processes of agents run as: for root another user, else ourselves.
+
+    That user is made the first time, unless `make` is false, where no other is set. Raises
+    ConfigurationError.
+    """
+    wanted = settings.agent_user
+    if os.geteuid() != 0:
+        if wanted is not None and _user_of(wanted).user != os.geteuid():
+            raise ConfigurationError(
+                f"CELERIAC_AGENT_USER is {wanted}, but only root can run agents as another user. "
+                "Leave it out, or run the worker as that user."
+            )
+        return OURSELVES
+    if wanted is None:
+        name, ids = AGENT_USER, _default_user(make=make)
+    else:
+        name, ids = wanted, _user_of(wanted)
+    if ids.user == 0:
+        return OURSELVES  # an administrator said so
+    hindrance = obstacle(ids)
+    if hindrance:
+        raise ConfigurationError(
+            f"Agents can't run as the user {name} (CELERIAC_AGENT_USER): {hindrance}. "
+            "Run the worker as a normal user, or set CELERIAC_AGENT_USER=root to let agents run as "
+            "root, with every right that the worker has."
+        )
+    return ChildUser(name, ids)
+
+
+def _default_user(*, make: bool) -> UserIds:
+    try:
+        return system_user(AGENT_USER) if make else named_user(AGENT_USER)
+    except (OSError, ValueError):
+        return UserIds(_SPARE_ID, _SPARE_ID)
+
+
+def _user_of(text: str) -> UserIds:
+    try:
+        return named_user(text)
+    except ValueError as error:
+        raise ConfigurationError(f"CELERIAC_AGENT_USER: {error}.") from error
+
+
+def advice(settings: Settings, environment: Mapping[str, str]) -> Advice:
+    """Return what looks at new agents; `environment` is that of this process."""
+    return Advice(
+        providers=providers(settings),
+        commands=settings.commands,
+        modules=(*settings.agent_modules, *declared_modules()),
+        search_path=environment.get("PATH", ""),
+    )
+
+
+def confinement(settings: Settings, environment: Mapping[str, str]) -> Confinement:
+    """Return the bounds of child processes; `environment` is the worker's own.
+
+    Raises ConfigurationError.
+    """
+    return Confinement(environment, environment_rule(settings), child_user(settings))
+
+
+def tool_servers(settings: Settings, bounds: Confinement) -> ToolServers:
+    """Return the MCP servers that agents may use; ConfigurationError for a variable not set."""
+    servers = settings.mcp_servers
+    return ToolServers.configured(
+        programs={
+            name: (server.command, server.environment)
+            for name, server in servers.items()
+            if server.command is not None
+        },
+        addresses={
+            name: (server.url, server.headers)
+            for name, server in servers.items()
+            if server.url is not None
+        },
+        confinement=bounds,
+        guard=settings.outbound.guard(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CoreServices:
+    """The parts that every program shares. Made after a fork, never before it."""
+
+    settings: Settings
+    database: Database
+    queue: CeleryTaskQueue
+    live: RedisLiveEvents
+    watcher: Watcher
+    plans: SpecCache
+    dispatch: Dispatch
+    submit: Submit
+    cancel: Cancel
+    replay: Replay
+    recover: Recover
+    expire: Expire
+
+    def close(self) -> None:
+        """Send what is still to be told and close all connections."""
+        self.live.close()
+        self.database.close()
+
+
+def build(
+    settings: Settings,
+    *,
+    service: str,
+    connections: int,
+    app: Any = None,
+    lock_seconds: float = LOCK_SECONDS,
+) -> CoreServices:
+    """Put the parts together for one process; nothing is connected yet.
+
+    `app` is the Celery app of a worker or beat; others publish with one of their own. Raises
+    ConfigurationError where an address is missing.
+    """
+    database = Database(
+        settings.require_database(),
+        connections=connections,
+        application=f"celeriac-{service}",
+        lock_seconds=lock_seconds,
+    )
+    live = RedisLiveEvents(settings.require_redis())
+    queue = CeleryTaskQueue(app or create_app(celery_options(settings, publisher=True)))
+    plans = SpecCache(database)
+    dispatch = Dispatch(database, queue, live)
+    submit = Submit(database, plans, dispatch)
+    return CoreServices(
+        settings=settings,
+        database=database,
+        queue=queue,
+        live=live,
+        watcher=Watcher(settings.require_redis(), Queries(database).positions),
+        plans=plans,
+        dispatch=dispatch,
+        submit=submit,
+        cancel=Cancel(database, live),
+        replay=Replay(database, submit),
+        recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds)),
+        expire=Expire(database, live),
+    )
+
+
+def load_prices(settings: Settings) -> Prices:
+    """Return the price table; raises ConfigurationError for a file that can't be read."""
+    return Prices.load(settings.prices_file)
+
+
+def model_price(
+    settings: Settings, prices: Prices, model: str, *, input_tokens: int, output_tokens: int
+) -> Decimal | None:
+    """Return what so many tokens of `provider/model` cost; None where no price is known.
+
+    Raises AgentMisconfiguredError for what is no such name.
+    """
+    choice = providers(settings).choose(model, reached=False)
+    return prices.cost(choice, Tokens(input=input_tokens, output=output_tokens))
+
+
+def build_runners(settings: Settings) -> Registry:
+    """Return what finds the runner of an agent; none is made yet."""
+    bounds = confinement(settings, os.environ)
+    if bounds.user.ids is not None:
+        _close_places(places(settings))
+    return Registry(
+        providers=providers(settings),
+        prices=load_prices(settings),
+        agent_modules=(*settings.agent_modules, *declared_modules()),
+        commands=settings.commands,
+        tool_servers=tool_servers(settings, bounds),
+        crewai_venv=settings.crewai,
+        anthropic=anthropic(settings),
+        sessions_root=places(settings).sessions,
+        confinement=bounds,
+    )
+
+
+def _close_places(found: StoragePaths) -> None:
+    """Keep agents, who own directories in these, from listing them: other users' are there too."""
+    for directory in (found.workdirs, found.sessions):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = stat.S_IMODE(directory.stat().st_mode)
+        if mode & stat.S_IRWXO:
+            directory.chmod(mode & ~stat.S_IRWXO)
