@@ -1,1 +1,1 @@
-"""core."""
+"""What all routes share: the application, authentication, problems, requests, responses."""

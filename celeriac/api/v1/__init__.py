@@ -1,1 +1,1 @@
-"""v1."""
+"""The routes of `/api/v1`, one file for each kind of resource."""

@@ -1,1 +1,1 @@
-"""web."""
+"""Pages that need no login: answers to approvals over signed links."""

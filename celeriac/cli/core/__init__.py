@@ -1,1 +1,1 @@
-"""core."""
+"""What all commands share: their context, arguments, options and output."""

@@ -1,1 +1,1 @@
-"""doctor."""
+"""`celeriac doctor`: checks of the machine, the servers and the work."""

@@ -1,1 +1,1 @@
-"""catalog."""
+"""Agents, tasks and their versions."""

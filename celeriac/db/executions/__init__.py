@@ -1,1 +1,1 @@
-"""executions."""
+"""Executions: every change of status, leases, events, queries."""

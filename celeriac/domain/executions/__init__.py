@@ -1,1 +1,1 @@
-"""executions."""
+"""Executions: states, values and events."""

@@ -1,1 +1,1 @@
-"""approvals."""
+"""Approvals: asking, answering, notifying."""

@@ -1,1 +1,1 @@
-"""budgets."""
+"""Budgets: admission of model calls, the ledger, management."""

@@ -1,1 +1,1 @@
-"""catalog."""
+"""Agents and tasks: management, documents, versions."""

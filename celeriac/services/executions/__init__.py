@@ -1,1 +1,1 @@
-"""executions."""
+"""Executions: submit, dispatch, run, finish, stop, rescue."""

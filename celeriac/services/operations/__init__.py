@@ -1,1 +1,1 @@
-"""operations."""
+"""Maintenance and health."""

@@ -1,1 +1,1 @@
-"""schemas."""
+"""Request bodies that several routes share."""
