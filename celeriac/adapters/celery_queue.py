@@ -1,9 +1,4 @@
-"""The task queue on Celery: messages that hold two values and nothing else.
-
-The Celery app: one factory for workers, beat, and whoever publishes.
-
-Plain Celery tasks: sending them and reading the result backend.
-"""
+"""Celery as the task queue: the application, sending executions, and the status of plain tasks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext

@@ -1,7 +1,4 @@
-"""What a Redis or Valkey server says of itself.
-
-Whether Redis answers.
-"""
+"""Connections to Redis and their health check."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,4 @@
-"""Model providers: which OpenAI-compatible endpoints there are, and which of them a model names.
-
-What a model call costs: the user's own prices first, then the published ones.
-
-Published prices come from `genai-prices`, whose data is dated and names its sources. A model that
-neither knows has no price: none is ever guessed from a similar name or another provider.
-"""
+"""Model providers by name, and prices of models."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,4 @@
-"""`celeriac approvals`: what agents ask people.
-
-Answering a question step by step, on a terminal.
-"""
+"""`celeriac approvals`: lists, details, answers."""
 
 import sys
 from itertools import islice

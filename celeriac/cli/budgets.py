@@ -1,9 +1,4 @@
-"""`celeriac budgets`: how much model calls may cost.
-
-`celeriac usage`: what model calls used and cost.
-
-`celeriac prices`: what model calls are thought to cost, on this machine.
-"""
+"""`celeriac budgets`, `usage` and `prices`."""
 
 from datetime import datetime
 from decimal import Decimal

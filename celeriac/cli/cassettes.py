@@ -1,7 +1,4 @@
-"""`celeriac cassettes`: recorded model traffic.
-
-Options of `celeriac run` that record model traffic, or replay it.
-"""
+"""`celeriac cassettes`, and recording of a run."""
 
 from itertools import islice
 from pathlib import Path

@@ -1,9 +1,4 @@
-"""`celeriac executions`: runs of tasks.
-
-`celeriac timeline`: everything that is known of one execution, by time.
-
-Files of working directories on the command line.
-"""
+"""`celeriac executions`: lists, details, timeline, files."""
 
 from collections.abc import Sequence
 from datetime import datetime

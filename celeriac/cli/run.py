@@ -1,7 +1,4 @@
-"""`celeriac run`: run a task and wait for its result.
-
-Running a task many times: the items of a batch, read from files of JSON lines.
-"""
+"""`celeriac run`: one execution or a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,4 @@
-"""The client itself.
-
-The server that runs in a home, as `celeriac up` describes it in two files there.
-"""
+"""The client of the HTTP API, and how it finds a running home."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""Executions: starting, following, waiting.
-
-What a caller may wish for one execution, beside its variables.
-"""
+"""Executions over HTTP: submit, wait, list, cancel, events; and options of a run."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

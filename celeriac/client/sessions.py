@@ -1,7 +1,4 @@
-"""Sessions: looking at them, their files, deleting them.
-
-Files of working directories: listing and downloading.
-"""
+"""Sessions and their files over HTTP."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,12 +1,4 @@
-"""Questions of agents: asked by running attempts, read by them and by people.
-
-The ends of questions: answered, run out, or not needed any more.
-
-Whoever writes both an execution and its questions takes the execution's row first: so an answer and
-a parking that meet wait for each other, and the later one sees what the earlier one did.
-
-Which open questions people are still to be told of: the rows are their own outbox.
-"""
+"""Approvals: questions, answers, and notices about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -1,7 +1,4 @@
-"""Connections to PostgreSQL, the units of work on them, and what their errors mean.
-
-What the database server says of itself.
-"""
+"""The database engine: connections, transactions, errors by SQLSTATE, server settings."""
 
 import time
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""Worker processes as rows: each reports itself every few seconds.
-
-Whether another worker should try what this one lacks the configuration for.
-"""
+"""Workers: their rows, slots by queue, and which may run an execution."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Approvals: questions that agents ask people, and the answers.
-
-What an answer must be like to fit its question.
-"""
+"""Approvals: questions that agents ask, answers, and the validation of answers."""
 
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -1,7 +1,4 @@
-"""Budgets: how much model calls may cost, in money and in tokens.
-
-What budgets have room for: whether a call can fit, and how long its answer may be.
-"""
+"""Budgets: limits in money and tokens, their state, and the room that is left for a call."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,9 +1,4 @@
-"""Tasks: named, reusable pieces of work. Like agents, their specification is versioned.
-
-When to try again: pure decisions, no clock and no random source of their own.
-
-The catalog: the stored agents and tasks, each at its current version.
-"""
+"""Tasks: prompt, schemas, limits and retry policy, versioned."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,4 @@
-"""Metering of model calls.
-
-Rates: how many requests and tokens a minute a provider is sent, by all workers together.
-"""
+"""Usage of model calls, their estimates, and rate limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,11 +1,4 @@
-"""The directory that holds everything an embedded stack keeps.
-
-One running stack for each home.
-
-Ports that the operating system chooses.
-
-A directory with a short path for Unix sockets.
-"""
+"""The home directory: paths, lock, ports and runtime files."""
 
 import fcntl
 import json

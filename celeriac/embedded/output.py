@@ -1,10 +1,4 @@
-"""Log files of supervised processes: written by them, read by us.
-
-The processes write to the files themselves. A pipe through the supervisor would make them wait
-when the terminal does (Ctrl-S), and break when the supervisor is killed.
-
-What `celeriac up` shows: every process's lines, each with its name before it.
-"""
+"""Log files and terminal output of the embedded stack."""
 
 import os
 import shutil

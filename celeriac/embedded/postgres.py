@@ -1,7 +1,4 @@
-"""PostgreSQL 18, from a wheel, as a child process.
-
-PostgreSQL's data directory: made whole or not at all, checked before each start.
-"""
+"""The embedded PostgreSQL: cluster, configuration, start and stop."""
 
 import os
 import shutil

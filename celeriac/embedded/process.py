@@ -1,7 +1,4 @@
-"""One process of the stack: started, watched, stopped.
-
-Which processes a running stack has started, for the next run to end what was left.
-"""
+"""Processes of the embedded stack, and the record of their ids."""
 
 import json
 import shutil

@@ -1,7 +1,4 @@
-"""What the supervisor is told of a process.
-
-Find the servers' files inside installed packages, without importing those packages.
-"""
+"""What a supervised program is: command, environment, readiness; and programs within packages."""
 
 import importlib.util
 import signal

@@ -1,6 +1,6 @@
-"""Keeps a set of processes running, and stops them in order.
+"""The supervisor of `celeriac up`.
 
-The life of one supervised process: starting, ready, dead, started again.
+Starts programs, restarts them with growing pauses, stops them.
 """
 
 import signal

@@ -1,13 +1,4 @@
-"""JSON: its types, one fast encoder, and the one place that says what can be stored of it.
-
-What can be stored, wherever it comes from (docs/api.md): texts without lone surrogates, integers of
-64 bits, finite numbers, keys that are different texts, and so many levels of nesting.
-
-Bounds of JSON texts, checked on the bytes before anything is built from them.
-
-Everything here works in pieces of 64 kB: no single step keeps the other threads of the process
-waiting, however large the text is.
-"""
+"""JSON types, their bounds, and strict encoding and decoding."""
 
 import dataclasses
 import json

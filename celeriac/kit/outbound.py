@@ -1,12 +1,6 @@
-"""Guarded outbound HTTP: for addresses that users or agents name, not the operator.
+"""Outbound connections to the public Internet only.
 
-A name is resolved here, every address is checked, and the connection goes to an address that was
-checked: neither a second answer of the name server nor a redirect leads anywhere else. Whatever is
-not on the public internet is refused, unless it is allowed by configuration.
-
-Which addresses outbound requests may reach, where users or agents name them.
-
-Small transformations of server addresses.
+Address rules, URL checks, and a guarded transport.
 """
 
 import asyncio

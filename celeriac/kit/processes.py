@@ -1,7 +1,4 @@
-"""Process groups on Linux: start children that die with us, and end all that came from them.
-
-The process table of Linux: who is who, who came from whom, and signals that can't go astray.
-"""
+"""Child processes: identity by start time, process groups, signals that reach the right process."""
 
 import asyncio
 import ctypes

@@ -1,12 +1,4 @@
-"""From an event to the line that is written, the same for our own and for libraries' events.
-
-Correlation ids: the one set that every log line of a request or an execution carries.
-
-They live in context variables, so they follow a thread, a coroutine and everything it starts on
-the event loop. Between processes they travel as `correlation()` and come back with `bound()`.
-
-Stable names of what is logged; docs/logs.md explains each, and a test holds it to this list.
-"""
+"""The log pipeline: correlation context, event names, processors and output."""
 
 import logging
 import os

@@ -1,7 +1,4 @@
-"""Tools: executions as they stand, and ending them.
-
-The tool that waits, for a bounded time, and tells how it goes.
-"""
+"""Tools that run executions, read them and wait for them."""
 
 import asyncio
 import time

@@ -1,7 +1,4 @@
-"""The server itself, and the two ways to reach it.
-
-Who may talk to the server over HTTP: whoever carries an API key, which the API then checks.
-"""
+"""The MCP server: its tools, and checks of requests over HTTP."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any

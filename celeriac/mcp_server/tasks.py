@@ -1,7 +1,4 @@
-"""Tools: what there is to run, and running it.
-
-The tool that tells what models have used.
-"""
+"""Tools that list tasks and usage."""
 
 from datetime import date
 from itertools import islice

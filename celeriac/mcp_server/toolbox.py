@@ -1,7 +1,4 @@
-"""How our functions become tools of the protocol.
-
-Parameters that several tools share, said once.
-"""
+"""Registers the tools of the MCP server and describes their parameters."""
 
 from collections.abc import Callable
 from typing import Annotated, Any

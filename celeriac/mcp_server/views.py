@@ -1,7 +1,4 @@
-"""What tools answer: the parts of the API's resources that a model needs, and no more.
-
-Tools: what an execution left behind, in pieces that fit a model's context.
-"""
+"""What the tools of the MCP server return, and how they read executions."""
 
 from datetime import datetime
 from itertools import islice

@@ -1,7 +1,4 @@
-"""Accounts: users, and the making and revoking of their API keys.
-
-Authenticate: from the key that a caller shows to who they are.
-"""
+"""Users and API keys: authentication and management."""
 
 import hashlib
 import hmac

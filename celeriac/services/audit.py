@@ -1,12 +1,4 @@
-"""The audit trail: sealing its entries, checking the seals, removing what is old.
-
-Entries are written by the services that make the changes. `domain.audit` says what a seal proves.
-
-Audit entries about access: refused requests, and what administrators read of other users.
-
-The first access of a kind is written at once. Its repeats within a minute are counted and written
-as one more entry when the minute is over, so that nobody can flood the trail.
-"""
+"""The audit trail: recording access, sealing, listing and verification."""
 
 import hmac
 import queue

@@ -1,7 +1,4 @@
-"""Cassettes: keeping, listing and handing out recorded model traffic.
-
-Tapes: cassettes as workers read and write them.
-"""
+"""Cassettes: management, and what attempts load and record."""
 
 import hashlib
 import zlib

@@ -1,7 +1,4 @@
-"""Reports: what an execution did, made once it has ended and kept from then on.
-
-Reporting: a worker writes the reports of what it has run, when nobody waits for it any more.
-"""
+"""Reports: made on request or after an execution has ended, and stored."""
 
 import contextlib
 import hashlib

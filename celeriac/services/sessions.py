@@ -1,11 +1,4 @@
-"""Sessions as people see them: looked at, listed, deleted.
-
-Conversations: the sessions of running attempts, read and written for their runners.
-
-Continuing: what must hold for a new execution to go on with an earlier session.
-
-Artifacts: the files that agents leave in the directories they work in.
-"""
+"""Sessions: reading and writing during attempts, continuing and forking, deletion, files."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""How values are read from variables of the environment.
-
-What is said of a wrong setting: the value, unless it may be secret, and what is allowed.
-"""
+"""Parsing of environment variables, and messages about wrong values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any

@@ -1,19 +1,4 @@
-"""What agents' child processes may see, and who they run as.
-
-Celery's own settings.
-
-The programs that agents of the kind `command` may name.
-
-Settings of model providers.
-
-Settings of what Celeriac itself sends to the outside.
-
-Settings of the programs: workers, the keeper, the HTTP server.
-
-How long things are kept.
-
-The MCP servers that agents may name.
-"""
+"""Settings by subject, each a model that `Settings` is made of."""
 
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self

@@ -1,7 +1,4 @@
-"""Users and API keys.
-
-The audit trail.
-"""
+"""Users, API keys and the audit trail as HTTP shapes."""
 
 from datetime import datetime
 from typing import Any

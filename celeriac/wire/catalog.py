@@ -1,7 +1,4 @@
-"""Agents and tasks.
-
-What came of a document of agents, tasks and budgets.
-"""
+"""Agents, tasks and documents as HTTP shapes."""
 
 from datetime import datetime
 from typing import Any, Literal

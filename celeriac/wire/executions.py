@@ -1,9 +1,4 @@
-"""Executions and their events.
-
-Celery tasks: those behind executions, and plain ones.
-
-The state of the service.
-"""
+"""Executions, plain Celery tasks and health as HTTP shapes."""
 
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,4 @@
-"""Sessions and the files that agents leave.
-
-Reports of executions.
-"""
+"""Sessions and reports as HTTP shapes."""
 
 from datetime import datetime
 from uuid import UUID

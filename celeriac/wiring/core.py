@@ -1,11 +1,4 @@
-"""The parts that every program shares.
-
-From settings to what each part is told of them.
-
-The price table of a machine.
-
-The runners of a process, as its settings have them.
-"""
+"""Builds what all programs share: options from settings, prices, runners, core services."""
 
 import os
 import stat

@@ -1,11 +1,4 @@
-"""A child process that speaks JSON lines over stdio (`child_protocol`) and can always be killed.
-
-It leads its own session, dies with its worker whatever happens to that, keeps to its resource
-limits, sees only the environment it is given, and takes with it, when it ends, whatever it
-started. Linux 5.3 or later (pidfds).
-
-What a worker lets its child processes see, and whom they run as.
-"""
+"""A child process of a runner: started confined, spoken to over pipes, ended for certain."""
 
 import asyncio
 import contextlib

@@ -1,11 +1,4 @@
-"""What a child process and its worker say to each other: JSON lines over stdio.
-
-The worker writes `start` first and later, perhaps, `answer`, `soft_limit` or `cancel` to the
-child's stdin. The child writes any number of messages to its stdout and ends with one `result` or
-`error`; what follows that is not read. What it writes to stderr becomes log lines.
-
-Text lines out of a stream of bytes that may hold anything.
-"""
+"""The protocol between worker and child: JSON lines, bounded in length."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal

@@ -1,9 +1,4 @@
-"""One attempt in a child process: its messages to the context, its limits held, its end told.
-
-The questions of one child process to people: asked while the child's other messages go on.
-
-Log lines of an agent: into our logs with the ids of the attempt, and into its event log.
-"""
+"""Runs a child: its messages become events, questions, model calls and log lines."""
 
 import asyncio
 import contextlib

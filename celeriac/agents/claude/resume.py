@@ -1,7 +1,4 @@
-"""Where an attempt takes a conversation up: anew, after a wait, or from an earlier execution.
-
-Structured output: a task's JSON schema as Claude Code takes it, and its answer back.
-"""
+"""Resume points of Claude Code conversations, and structured output."""
 
 from dataclasses import dataclass
 from enum import StrEnum

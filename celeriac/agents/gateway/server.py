@@ -1,8 +1,8 @@
-"""Which models the local server has: many servers answer to any name, with the model they have.
+"""Calls to model servers.
 
-Who is told what happens on the wire while a model is asked.
+Which models a local server has, listeners, and the HTTP client of a provider.
 
-The HTTP client of one provider: repeats what failed in passing, and reads every answer.
+The client repeats requests that failed temporarily and reads every answer.
 """
 
 import asyncio

@@ -1,9 +1,4 @@
-"""One streamed answer of a chat model: read as servers write it, passed on as OpenAI does.
-
-Server-sent events out of bytes, as WHATWG defines them.
-
-Thoughts that a model writes at the beginning of its answer, between `<think>` and `</think>`.
-"""
+"""Streams of model answers: server-sent events, cumulative and incremental deltas, thinking."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator

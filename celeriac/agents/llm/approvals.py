@@ -1,7 +1,4 @@
-"""The tool with which a model asks a person.
-
-Calls that wait for a person: from a model's calls to questions, and from answers to results.
-"""
+"""Approvals of an `llm` run: the tool that asks a person, and calls that wait for an answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

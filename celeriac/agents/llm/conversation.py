@@ -1,9 +1,4 @@
-"""The conversation of a run: what it goes on from, and what another attempt needs of it.
-
-A model that saves the conversation before it is asked to go on with results of tools.
-
-Streaming output for those who watch, in pieces that are neither late nor too many.
-"""
+"""The message history of a run: loaded, streamed, saved for a later attempt."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence

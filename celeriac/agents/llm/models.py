@@ -1,8 +1,6 @@
-"""How runs reach their models: over the process's connections, or each over its own tape.
+"""Chat models and the HTTP clients of their providers, one for each and shared by a process.
 
-HTTP clients of model providers: one for each, shared by all runs of a process.
-
-Chat models of the model library: one for each model that agents name.
+A recorded or replayed run has clients of its own, which reach the recording proxy.
 """
 
 import asyncio

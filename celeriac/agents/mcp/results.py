@@ -1,7 +1,4 @@
-"""What tools and models say, made fit for a model, for storage and for people.
-
-What a tool answered, as text.
-"""
+"""Results of tools as text and JSON that models can be given."""
 
 import math
 import re

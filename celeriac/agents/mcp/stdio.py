@@ -1,13 +1,4 @@
-"""MCP over the stdio of a child process that can't outlive its run.
-
-The SDK's own transport would inherit the worker's environment, read lines of any length, and take
-seconds to stop a server that doesn't want to.
-
-What a server writes to its stderr: read in a thread, and kept within bounds.
-
-A server may write hundreds of thousands of lines. Neither the event loop, which other runs share,
-nor the log has room for them: lines beyond a rate are counted and dropped, the last ones are kept.
-"""
+"""MCP servers as child processes over stdio, and their standard error."""
 
 import asyncio
 import contextlib

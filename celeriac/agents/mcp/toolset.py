@@ -1,11 +1,4 @@
-"""The tools of a run, as the model library takes them.
-
-Which of a server's tools an agent gets, and how its model knows them.
-
-Calls of tools: keyed so that a repeated one can be told, recorded, bounded.
-
-Names of calls: the same for a call that is repeated, another for every other.
-"""
+"""The tools of a run: offered to the model, called over MCP, with approvals."""
 
 import asyncio
 import re

@@ -1,16 +1,4 @@
-"""`@agent("name")`: how a package offers its functions to Celeriac.
-
-Standard library only: child processes import this before the user's module.
-
-From `package.module:function` to a call: find, check, and give it its variables.
-
-Used on the worker and in child processes; pydantic is imported only for functions with type hints.
-
-Which files of users' modules this process has imported, and whether they have changed since.
-
-Users' modules are those that lie neither in Python's own directories, nor among the installed
-packages, nor in Celeriac. Standard library only: child processes import this.
-"""
+"""Functions that agents name: loaded, checked, called, and reloaded when their file has changed."""
 
 import difflib
 import importlib

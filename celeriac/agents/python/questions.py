@@ -1,7 +1,4 @@
-"""What `ctx.ask` and `ctx.approve` ask, as the `ask` message of the child protocol.
-
-Inside the child process: questions to people, and the threads that wait for the answers.
-"""
+"""Questions of Python functions, in process and in child processes."""
 
 import hashlib
 import json

@@ -1,7 +1,4 @@
-"""One request on its way to its provider, and the answer as it comes back.
-
-From what goes over the wire to what a cassette keeps of it, without keys.
-"""
+"""One recorded request, sent to its provider and reduced to what a cassette keeps."""
 
 import asyncio
 import re

@@ -1,7 +1,4 @@
-"""Recording: requests go on to their providers, and what goes by is kept.
-
-Playing: requests are answered from a cassette, and nothing leaves the machine.
-"""
+"""Records model traffic into a cassette, or plays it back."""
 
 import asyncio
 from types import TracebackType

@@ -1,10 +1,8 @@
-"""The application: routers, problems and what wraps every request.
+"""The FastAPI application.
 
-The application as a server process makes it: from the environment, with nothing handed in.
+Routers, error handlers, middleware, OpenAPI description and offline documentation.
 
-The API's description of itself.
-
-The interactive documentation, from files of ours: it works without the Internet.
+`from_environment` builds it for a server process.
 """
 
 import gc

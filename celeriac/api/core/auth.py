@@ -1,9 +1,4 @@
-"""Who is asking: known, and allowed to, before anything else of a request is read.
-
-What routes ask for: the parts, who is asking, pages, idempotency keys.
-
-Dependencies that don't wait are coroutines: FastAPI sends plain functions through its thread pool.
-"""
+"""Authentication of requests, and the dependencies of routes."""
 
 import asyncio
 import hashlib

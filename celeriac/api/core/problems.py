@@ -1,7 +1,4 @@
-"""Problems: how errors look over HTTP (RFC 9457). The only place that knows status codes.
-
-What pydantic finds wrong with a request, in words that name the field and the cure.
-"""
+"""Errors as problem documents (RFC 9457), validation errors by field among them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

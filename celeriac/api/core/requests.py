@@ -1,13 +1,4 @@
-"""Routes that read requests strictly.
-
-The key comes first: nothing of a body is read for a caller who may not send it. Parameters that a
-route doesn't have are refused: a filter with a typing error must not return everything. Of JSON
-bodies, beyond the grammar, what can't be stored or would be changed on the way (characters that
-PostgreSQL can't hold, integers beyond 64 bits) and what costs more than its size says: nesting
-without end, values without number. All of that is found out away from the event loop.
-
-Idempotency keys: what makes two requests the same.
-"""
+"""Strict reading of JSON requests, and idempotency keys."""
 
 import asyncio
 import hashlib

@@ -1,7 +1,4 @@
-"""Documents over HTTP: agents, tasks and budgets in one request.
-
-Requests that describe agents, tasks and budgets in one document.
-"""
+"""`POST /api/v1/apply`: documents of agents, tasks and budgets."""
 
 from typing import Annotated, Any, ClassVar
 

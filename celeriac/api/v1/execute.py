@@ -1,7 +1,4 @@
-"""Running tasks over HTTP: one execution, or thousands in one call.
-
-Waiting for the end of an execution, for requests in sync mode. Holds no thread meanwhile.
-"""
+"""`POST /api/v1/tasks/{task}/execute`, and waiting for an execution's end."""
 
 import time
 from uuid import UUID

@@ -1,9 +1,4 @@
-"""The page behind a signed link: a question with a form, safe against whatever an agent wrote.
-
-No scripts, nothing loaded, everything escaped, and a policy that would stop it otherwise.
-
-Questions as HTML forms, and answers from what browsers send.
-"""
+"""The page that shows an approval and takes the answer."""
 
 import hashlib
 import json

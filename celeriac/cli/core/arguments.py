@@ -1,12 +1,6 @@
-"""What Celery's worker is started with: our defaults, unless the same was said otherwise.
+"""Arguments and options that commands share.
 
-Options that several commands share, said once.
-
-The variables of an execution as they are typed: `name=text`, `name:=JSON`, files, stdin.
-
-Specifications of agents and tasks, put together from files and options.
-
-Options of commands that run a task, beyond what and when.
+Variables, specifications, run options, worker arguments.
 """
 
 import json

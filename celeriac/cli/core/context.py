@@ -1,6 +1,6 @@
-"""What a command that asks the server is given: a connection, and where its answers go.
+"""The context of commands: the connection to the API, its output, and the server programs.
 
-`celeriac api`, `worker`, `beat`: one program each, in the foreground.
+`celeriac api`, `worker` and `beat` each run one program in the foreground.
 """
 
 import inspect

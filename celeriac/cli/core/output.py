@@ -1,9 +1,4 @@
-"""What commands write: tables and fields for people, JSON for programs.
-
-Values as people read them: durations, times, sizes, money, cut texts.
-
-Exit codes, and from an error to what the terminal says of it.
-"""
+"""Output of commands: tables and fields, JSON, formatted values, exit codes and error messages."""
 
 import json
 import sys

@@ -1,7 +1,4 @@
-"""Checks of this machine: Python, packages, the home, the disk.
-
-What a program checks before it starts, so that it says plainly what is wrong (E8).
-"""
+"""Checks of the machine and of the settings."""
 
 import os
 import platform

@@ -1,9 +1,4 @@
-"""What is known of one execution while it is followed: a pure fold over its events.
-
-Events in one line of words each.
-
-The live view of one execution, for a terminal.
-"""
+"""The view of a followed execution: progress, events, screen."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence

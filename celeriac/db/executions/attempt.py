@@ -1,6 +1,6 @@
-"""queued → running: a worker becomes the owner of an attempt, by its message or by taking turns.
+"""Claims and finishes attempts.
 
-running → whatever the attempt came to, written only by the holder of its lease.
+Each is one guarded statement; finishing may claim the next pending execution of the queue.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,4 @@
-"""The birth of executions: rows in `pending`, or in `queued` where they may be sent at once.
-
-pending ⇄ queued: marking what may be sent, and taking it back.
-
-Idempotency keys: which resource an earlier request with the same key has made.
-"""
+"""Creates executions, queues them and takes them back, and stores idempotency keys."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""running → what becomes of an execution whose worker was lost.
-
-A person or program wants an execution to end: at once, or by word to its worker.
-"""
+"""Ends executions without their worker: rescue after a lost lease, and cancellation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

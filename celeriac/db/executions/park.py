@@ -1,11 +1,7 @@
-"""running → waiting → pending: an execution that waits without a worker, and how it goes on.
+"""Parks executions (running → waiting → pending) and stores their questions.
 
-Questions to people as parts of statements: stored with their events, withdrawn at an end.
-
-A session follows its execution's end: ended, or failed with the execution's error.
-
-Part of every statement that ends executions without a worker, and a statement of its own for the
-workers, which know whether there is a session: most executions have none and pay nothing.
+The session's fragment is part of every statement that ends executions without a worker. Workers
+have a statement of their own, because they know whether there is a session.
 """
 
 from collections.abc import Mapping, Sequence

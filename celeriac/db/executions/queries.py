@@ -1,7 +1,4 @@
-"""Reading executions. Nothing here writes: the status belongs to `db.transitions`.
-
-What waits in which queue, from the partial indexes on live rows.
-"""
+"""Reads executions: single ones, lists, statuses, and counts of queued rows."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields

@@ -1,11 +1,4 @@
-"""The central table and its log.
-
-The hot tables carry no foreign keys: parents are never deleted while children exist, the insert
-itself checks the task, and a key-share lock on one busy task row would serialise submitters
-(docs/adr/0004).
-
-Worker processes, as they report themselves.
-"""
+"""Tables of executions, events, model calls and workers."""
 
 from sqlalchemy import (
     Boolean,

@@ -1,7 +1,4 @@
-"""Recorded model traffic.
-
-Reports of executions, as they were made.
-"""
+"""Tables of cassettes and reports."""
 
 from sqlalchemy import (
     BigInteger,

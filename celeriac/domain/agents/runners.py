@@ -1,15 +1,4 @@
-"""Tools that agents reach over MCP, and when a person must be asked first.
-
-Agents of the kind `llm`.
-
-Agents of the kind `claude`.
-
-Agents of the kind `crewai`.
-
-Agents of the kind `python`.
-
-Agents of the kind `command`.
-"""
+"""Specifications of agents, one class for each runner, and of the tools they reach over MCP."""
 
 from enum import StrEnum
 from typing import Annotated, Literal

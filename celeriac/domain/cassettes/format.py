@@ -1,10 +1,8 @@
-"""The format of cassettes: a header, and one recorded request with its answer a line.
+"""The format of cassettes.
 
-Cassettes as text: JSON lines, read strictly and written the same way each time.
+JSON lines with a header, then one recorded request and answer for each line.
 
-Bodies of recorded messages: as readable as they can be kept, and exact in what they mean.
-
-Cassettes as they are stored and listed.
+They are read strictly and written the same way each time. Bodies are kept readable and exact.
 """
 
 import re

@@ -1,9 +1,4 @@
-"""Which recorded answer a request gets, and what to say where there is none.
-
-When two requests are the same, when they are alike, and where they differ.
-
-Pieces of streamed answers put together: fewer and longer, with the same meaning.
-"""
+"""Chooses the recorded answer of a request, and describes the differences where there is none."""
 
 import hashlib
 import re

@@ -1,10 +1,6 @@
-"""Executions: one run of a task, the central row of the system.
+"""Values of executions.
 
-Options of one run, beside its task's own: stored with the execution.
-
-A plan: one version of a task together with one version of its agent; immutable.
-
-What an attempt came to: the words between a runner, the pipeline and the database.
+The central row, its options, its specification, and outcomes of attempts.
 """
 
 from dataclasses import dataclass, field

@@ -1,10 +1,4 @@
-"""The states of an execution and every transition between them, as data.
-
-`docs/states.md` draws this table and a test holds the drawing against it. The only writer of
-`executions.status` is `celeriac.db.executions.lifecycle`, which takes its guards from here.
-
-Celery's states, what they mean in plain words, and how our statuses map onto them.
-"""
+"""States of executions, their transitions as data, and their counterparts in Celery."""
 
 from enum import StrEnum
 from types import MappingProxyType

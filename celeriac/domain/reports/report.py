@@ -1,9 +1,4 @@
-"""A report as Markdown: the result first, then how it came to it.
-
-How a report can be written.
-
-A report as a page: its Markdown as HTML that loads nothing, links nowhere and runs nothing.
-"""
+"""Reports of executions as Markdown and HTML."""
 
 import hashlib
 from base64 import b64encode

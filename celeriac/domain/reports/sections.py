@@ -1,10 +1,6 @@
-"""Words of others in a report: they stay plain text, whatever they hold, and of bearable length.
+"""Sections of a report: tool calls, model calls, conversation, questions.
 
-What was used: calls of tools with their durations, calls of models with tokens and cost.
-
-What was said: messages, and calls of tools with their answers, in order.
-
-What people were asked, and what they answered.
+Text of others stays plain text and is cut to a bearable length.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""Approve: people read what agents ask, and answer it, each question once.
-
-Signed links: whoever holds one may answer one question, once, until it expires.
-"""
+"""Answers to approvals, from users and over signed links."""
 
 import hashlib
 import hmac

@@ -1,7 +1,4 @@
-"""Questions of running attempts to people, and the answers.
-
-Expire: questions that nobody answered in time, and those that nobody needs to answer.
-"""
+"""Asks people in place of an attempt, and expires open questions."""
 
 import asyncio
 import threading

@@ -1,7 +1,4 @@
-"""Admission: leave for a model call, of the provider's limits and of all budgets.
-
-Provider limits: calls wait for their turn, here for a moment or without a worker for longer.
-"""
+"""Admission of model calls: limits of providers, shared by all workers, and budgets."""
 
 import asyncio
 import random

@@ -1,11 +1,4 @@
-"""Budgets as people set them: those of tasks by their owners, those of users by admins.
-
-What is said about spent budgets: errors, questions to people, and what their answers mean.
-
-One answer for all: who asked about a budget goes on once its limits were raised.
-
-Usage: what model calls used, within what the actor may see.
-"""
+"""Budgets as users manage them, messages about spent budgets, and usage."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta

@@ -1,8 +1,6 @@
-"""One attempt in flight: what its runner may do, and how it is stopped from outside.
+"""A running attempt.
 
-What stands behind a running attempt: its session, its questions, its leave to call models.
-
-The attempts that this process is running, shared between its threads.
+Its events and usage, its services, and the registry of a process's attempts.
 """
 
 import asyncio

@@ -1,10 +1,8 @@
-"""Finish: write how an attempt ended, once, and only while its lease is ours.
+"""Stores the outcome of an attempt, once, and turns exceptions into outcomes.
 
-From an exception to what is stored and decided about it.
-
-Agents raise objects of classes that we have never seen: asking one for its text, its type or an
-attribute runs code of theirs, which may raise anything. `describe` asks once, trusts nothing that
-comes back, and returns plain values.
+Exceptions of agents are objects of unknown classes: asking one for its text or an attribute runs
+code of theirs, which may raise anything. `describe` asks once, trusts nothing that comes back,
+and returns plain values.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Recover: bring back what was lost, by workers or by the broker.
-
-The heartbeat of one worker process: renews its leases and learns what must stop.
-"""
+"""Leases: the heartbeat that renews them, and the rescue of executions whose lease has expired."""
 
 import time
 from collections.abc import Callable, Sequence

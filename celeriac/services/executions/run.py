@@ -1,12 +1,4 @@
-"""Execute: the pipeline of one attempt, from a message to a committed outcome.
-
-    claim → prepare → run → finish
-
-Each step is a method. The thread that calls stays with the attempt to its end; the agent itself
-runs on the process's event loop, or on one of its own where it is a user's code.
-
-Claim: turn a message into an attempt that this worker owns, or drop it.
-"""
+"""Runs executions that a message names: claim, prepare, run the agent, finish."""
 
 import asyncio
 import random

@@ -1,7 +1,4 @@
-"""Cancel: at once where no worker holds the execution, else by word to its worker.
-
-Replay: run a finished execution's work again, as a new execution that names its origin.
-"""
+"""Cancels executions, and runs ended ones again."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID

@@ -1,10 +1,4 @@
-"""Retention: what is old enough goes, what lives never does.
-
-Files go before the rows that tell of them, and every step can be done twice: whatever interrupts
-it, the next round finds the rest. Any number of keepers may run it; one deletes rows at a time.
-
-Leftovers: files of executions that nobody has touched for a long time.
-"""
+"""Deletes what is older than its retention, never what is live, and files that were left behind."""
 
 import os
 import re
