@@ -19,8 +19,8 @@ from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
+from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.results import sanitize_json
-from celeriac.agents.mcp.toolset import CallKeys
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.executions.model import Completed

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pydantic_core import SchemaValidator, core_schema
 
 from celeriac.agents.base import clip, violations_of
 from celeriac.agents.child.run import LogRelay
+from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.results import error_text, repaired, sanitize_json, sanitize_text, text_of
 from celeriac.agents.mcp.servers import ResolvedServer
@@ -148,35 +148,6 @@ def _schema(tool: Tool) -> dict[str, Any]:
         raise ValueError("its arguments must be an object")
     check_schema(schema, field="inputSchema")
     return schema
-
-
-class CallKeys:
-    """Names each call of an execution by what is called with what, and for which time.
-
-    After a crash an agent may repeat a call, or make another instead: the same call gets the same
-    name, another one never does.
-    """
-
-    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
-        """Go on from the `counts` of an earlier attempt."""
-        self._counts = Counter(counts or {})
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What another attempt goes on from."""
-        return dict(self._counts)
-
-    def next(self, tool: str, arguments: JsonObject) -> str:
-        """Return the name of a call that is made now."""
-        digest = sha256(dumps([tool, _sorted(arguments)]).encode()).hexdigest()[:16]
-        self._counts[digest] += 1
-        return f"{tool}:{digest}:{self._counts[digest]}"
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return sorted((key, _sorted(each)) for key, each in value.items())
-    return [_sorted(each) for each in value] if isinstance(value, list) else value
 
 
 logger = structlog.get_logger(__name__)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, BinaryIO
 
-from celeriac.agents.base import encode_result
 from celeriac.agents.python import functions
 from celeriac.agents.python.child_channel import Channel, ChannelHandler, Interrupts
 from celeriac.agents.python.child_context import ChildContext
 from celeriac.agents.python.questions import ChildQuestions
+from celeriac.agents.results import encode_result
 from celeriac.domain.errors import (
     CeleriacError,
     ChildCrashedError,

@@ -198,7 +198,7 @@ def test_an_error_that_can_t_be_described_is_stored(
 
 
 AFTERWARDS: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reporting": lambda worker: (worker.parts.reporting, "later"),
+    "reporting": lambda worker: (worker.parts.reporting, "enqueue"),
     "tidying": lambda _: (Attempt, "tidy"),
     "logging": lambda _: (run, "_report"),
     "telling who watches": lambda worker: (worker.core.live, "changed"),

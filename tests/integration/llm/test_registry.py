@@ -26,7 +26,7 @@ _LOADED = """
 import json, sys
 from pathlib import Path
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.proxy import Upstream
+from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import Prices
 from celeriac.agents.models import Providers
@@ -37,7 +37,7 @@ from celeriac.kit.outbound import OutboundGuard
 registry = Registry(
     providers=Providers([]), prices=Prices(), agent_modules=(), commands={},
     tool_servers=ToolServers(guard=OutboundGuard()), crewai_venv=Path("crewai"),
-    anthropic=Upstream("http://127.0.0.1:1"), sessions_root=Path("sessions"),
+    anthropic=AnthropicEndpoint("http://127.0.0.1:1"), sessions_root=Path("sessions"),
     confinement=Confinement({}),
 )
 sdks = ("claude_agent_sdk", "pydantic_ai", "openai", "genai_prices", "mcp")

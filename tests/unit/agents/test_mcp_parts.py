@@ -13,6 +13,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.results import (
     MAX_RESULT_CHARACTERS,
     error_text,
@@ -21,7 +22,7 @@ from celeriac.agents.mcp.results import (
     text_of,
 )
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
-from celeriac.agents.mcp.toolset import CallKeys, model_name
+from celeriac.agents.mcp.toolset import model_name
 from celeriac.domain.agents import McpServer
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.json_types import storable

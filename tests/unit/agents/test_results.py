@@ -12,7 +12,8 @@ from uuid import UUID
 import pytest
 
 from celeriac.agents import base
-from celeriac.agents.base import MAX_RESULT_BYTES, encode_result, violations_of
+from celeriac.agents.base import violations_of
+from celeriac.agents.results import MAX_RESULT_BYTES, encode_result
 from celeriac.domain.errors import PermanentError
 from celeriac.domain.schemas import validation
 from tests.support.agent_functions import Lead

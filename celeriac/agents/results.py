@@ -1,0 +1,53 @@
+"""What a user's code returns, as JSON; the same rules on the worker and in a child process."""
+
+import dataclasses
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from celeriac.domain.errors import PermanentError
+from celeriac.kit.json_types import MAX_DEPTH, storable
+
+MAX_RESULT_BYTES = 8_000_000
+
+
+def encode_result(value: object, source: str) -> str:
+    """Return `value` as JSON text.
+
+    Besides JSON's own types it may hold pydantic models, dataclasses, UUIDs, dates, times,
+    decimals and paths. Raises PermanentError naming `source` for anything else, for what can't be
+    stored unchanged (see `storable`), and for more than `MAX_RESULT_BYTES`.
+    """
+    try:
+        text = storable(value, default=_plain, depth=MAX_DEPTH)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PermanentError(
+            f"{source} returned a value that JSON can't hold: {error}. Return plain values, "
+            "pydantic models or dataclasses."
+        ) from error
+    size = len(text.encode())
+    if size > MAX_RESULT_BYTES:
+        raise PermanentError(
+            f"{source} returned {size:,} bytes of JSON; the limit is {MAX_RESULT_BYTES:,}. "
+            "Store large results elsewhere and return where they are."
+        )
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Turn what json doesn't know into what it does; raises TypeError for the rest."""
+    if hasattr(value, "model_dump"):  # pydantic, without importing it
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (UUID, Decimal, PurePath)):
+        return str(value)
+    if isinstance(value, float):
+        return float(value)  # a subclass
+    if isinstance(value, tuple):
+        return list(value)  # a named one
+    raise TypeError(f"it holds a {type(value).__name__}")
