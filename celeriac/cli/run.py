@@ -18,7 +18,7 @@ from celeriac.cli.core.arguments import (
     gather,
     parse_object,
     read_text,
-    wishes,
+    run_options,
 )
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
@@ -61,7 +61,7 @@ def run_batch(
     session: CommandContext,
     task: str,
     items: Sequence[Mapping[str, Any]],
-    wished: "ExecutionOptions",
+    options: "ExecutionOptions",
     *,
     delay: float | None,
     key: str | None,
@@ -69,10 +69,10 @@ def run_batch(
 ) -> None:
     """Run the task once for each item, and print the executions' ids in the items' order.
 
-    `others` are options that were given and mean something for one run only; they, and wishes
+    `others` are options that were given and mean something for one run only; they, and run_options
     beyond priority and queue, are a UsageProblemError.
     """
-    given = {name: value for name, value in wished.items() if value and name not in _ALLOWED}
+    given = {name: value for name, value in options.items() if value and name not in _ALLOWED}
     if given or others:
         names = ", ".join([*others, *sorted(given)])
         raise UsageProblemError(
@@ -81,8 +81,8 @@ def run_batch(
     accepted = session.client.executions.execute_batch(
         task,
         items,
-        priority=wished.get("priority"),
-        queue=wished.get("queue"),
+        priority=options.get("priority"),
+        queue=options.get("queue"),
         delay_seconds=delay,
         idempotency_key=key,
     )
@@ -190,7 +190,7 @@ def run(
     """
     lines = [each for each in vars_file if is_batch([each])]
     variables = gather(var, [each for each in vars_file if each not in lines], input_)
-    wished = wishes(
+    options = run_options(
         priority=priority,
         queue=queue,
         session=from_session,
@@ -209,11 +209,11 @@ def run(
         }
         others = [name for name, value in single.items() if value]
         items = items_of(lines, variables)
-        run_batch(session, task, items, wished, delay=delay, key=key, others=others)
+        run_batch(session, task, items, options, delay=delay, key=key, others=others)
         return
     check_recording(record_to, replay, record=record, wait=wait)
     if replay is not None:
-        wished["cassette_id"] = cassette_id(session, replay)
+        options["cassette_id"] = cassette_id(session, replay)
     executions = session.client.executions
     if sync:
         if not wait or timeout is not None or delay is not None or key is not None:
@@ -222,12 +222,12 @@ def run(
                 "--timeout, --delay or --idempotency-key."
             )
         with _missing_task_explained(task):
-            ended = executions.run_sync(task, variables, **wished)
+            ended = executions.run_sync(task, variables, **options)
         _show_end(session, ended, record_to)
         return
     with _missing_task_explained(task):
         accepted = executions.execute(
-            task, variables, delay_seconds=delay, idempotency_key=key, **wished
+            task, variables, delay_seconds=delay, idempotency_key=key, **options
         )
     if session.output.as_json and not wait:
         session.output.json(accepted)

@@ -32,10 +32,10 @@ class ExecutionOptions(TypedDict, total=False):
     """Answer model requests from this cassette."""
 
 
-def options_body(wishes: ExecutionOptions) -> dict[str, Any]:
-    """Return the fields of a request for `wishes`; those that wish for nothing are left out."""
+def options_body(options: ExecutionOptions) -> dict[str, Any]:
+    """Return the fields of a request for `options`; those that are not set are left out."""
     body: dict[str, Any] = {}
-    for name, value in wishes.items():
+    for name, value in options.items():
         if isinstance(value, UUID):
             body[name] = str(value)
         elif isinstance(value, Budget):
@@ -66,11 +66,11 @@ class Executions:
         delay_seconds: float | None = None,
         available_at: datetime | None = None,
         idempotency_key: str | None = None,
-        **wishes: Unpack[ExecutionOptions],
+        **options: Unpack[ExecutionOptions],
     ) -> wire.Accepted:
         """Run a task in the background; return as soon as the execution is stored.
 
-        `wishes`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
+        `options`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
         `cassette_id`. Without a key of the caller's one is made up, so that a repeated request runs
         it once.
         """
@@ -79,7 +79,7 @@ class Executions:
             execution_mode="async",
             delay_seconds=delay_seconds,
             available_at=None if available_at is None else available_at.isoformat(),
-            **options_body(wishes),
+            **options_body(options),
         )
         path = f"{API}/tasks/{segment(task)}/execute"
         return self._transport.create_work(wire.Accepted, path, body, idempotency_key)
@@ -90,23 +90,25 @@ class Executions:
         variables: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
-        **wishes: Unpack[ExecutionOptions],
+        **options: Unpack[ExecutionOptions],
     ) -> wire.Execution:
         """Run a task and wait for its end; the same as `execute` and `wait`."""
-        accepted = self.execute(task, variables, **wishes)
+        accepted = self.execute(task, variables, **options)
         return self.wait(accepted.execution_id, timeout=timeout)
 
     def run_sync(
         self,
         task: str | UUID,
         variables: Mapping[str, Any] | None = None,
-        **wishes: Unpack[ExecutionOptions],
+        **options: Unpack[ExecutionOptions],
     ) -> wire.Execution:
         """Run a task in one request, which the server answers when the execution has ended.
 
         The server bounds it by the task's time limits; what hasn't ended by then is waited for.
         """
-        body = given(variables=dict(variables or {}), execution_mode="sync", **options_body(wishes))
+        body = given(
+            variables=dict(variables or {}), execution_mode="sync", **options_body(options)
+        )
         response = self._transport.send(
             "POST",
             f"{API}/tasks/{segment(task)}/execute",

@@ -21,7 +21,7 @@ from celeriac.domain.budgets import Budget
 
 
 class RetryPolicy(Strict):
-    """How often and how patiently failed attempts are repeated.
+    """How often and how retry_while_unavailable failed attempts are repeated.
 
     The defaults give waits of 2, 4 and 8 seconds (REQUIREMENTS B5), each shifted by jitter.
     """

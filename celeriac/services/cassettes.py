@@ -35,7 +35,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.model import Lease, RunOptions
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.services.ports import Job
-from celeriac.services.retrying import patiently_in
+from celeriac.services.retrying import retry_while_unavailable_in
 
 logger = structlog.get_logger(__name__)
 
@@ -119,17 +119,17 @@ def visible(connection: Connection, actor: Actor, cassette_id: UUID) -> Cassette
 def check_traffic(
     connection: Connection, actor: Actor, options: RunOptions, runner: RunnerName
 ) -> None:
-    """Accept what `options` wish for the model traffic of a run, or raise.
+    """Accept what `options` ask for the model traffic of a run, or raise.
 
     Raises NotFoundError for a cassette that the actor can't see, and InvalidInputError where there
     is nothing to record.
     """
-    wished = "cassette_id" if options.cassette_id is not None else "record"
+    option = "cassette_id" if options.cassette_id is not None else "record"
     if runner not in TAPED:
         raise InvalidInputError(
             f"An agent of the kind {runner} makes no model calls that Celeriac sees; leave "
-            f"{wished} out.",
-            field=wished,
+            f"{option} out.",
+            field=option,
         )
     if options.cassette_id is None:
         return
@@ -225,7 +225,9 @@ class CassetteStore:
         return complete
 
     async def _patiently(self, work: Callable[[], T]) -> T:
-        return await patiently_in(self._database.threads, work, seconds=_PATIENCE_SECONDS)
+        return await retry_while_unavailable_in(
+            self._database.threads, work, seconds=_PATIENCE_SECONDS
+        )
 
     def _read(self, cassette_id: UUID) -> Cassette | None:
         with self._database.statement() as connection:

@@ -122,7 +122,7 @@ class Job:
     owner_id: UUID | None = None
     task_id: UUID | None = None
     budget: Budget | None = None
-    """What this execution's model calls may cost together: the caller's wish, or the task's."""
+    """What this execution's model calls may cost together: the caller's limit, or the task's."""
     session: Session | None = None
     """The session to go on with: an earlier execution's, or this one's own after it was parked."""
 

@@ -37,7 +37,7 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, DatabaseUnavailableError)
 
 
-def patiently(
+def retry_while_unavailable(
     work: Callable[[], T],
     *,
     seconds: float,
@@ -50,7 +50,9 @@ def patiently(
     pool may not, as it would hold up the calls of others. Raises RuntimeError there.
     """
     if in_pool():
-        raise RuntimeError("A thread of a pool may not wait: call patiently_in from the coroutine.")
+        raise RuntimeError(
+            "A thread of a pool may not wait: call retry_while_unavailable_in from the coroutine."
+        )
     try:
         return work()
     except Exception as error:
@@ -60,7 +62,9 @@ def patiently(
     return Retrying(**_schedule(seconds, on))(work)
 
 
-async def patiently_in(threads: Threads, work: Callable[[], T], *, seconds: float) -> T:
+async def retry_while_unavailable_in(
+    threads: Threads, work: Callable[[], T], *, seconds: float
+) -> T:
     """Do the same from a coroutine: `threads` call `work`, and none is held between two tries."""
     return await patiently_await(partial(threads.run, work), seconds=seconds)
 
@@ -75,8 +79,8 @@ async def patiently_await(work: Callable[[], Awaitable[T]], *, seconds: float) -
     return retried
 
 
-async def surely_in(threads: Threads, work: Callable[[], T], *, seconds: float) -> T:
-    """Do as `patiently_in` what must be done even where the coroutine is cancelled.
+async def retry_until_stored_in(threads: Threads, work: Callable[[], T], *, seconds: float) -> T:
+    """Do as `retry_while_unavailable_in` what must be done even where the coroutine is cancelled.
 
     `work` is called by one thread at a time, and not again after it has returned.
     """

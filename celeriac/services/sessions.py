@@ -28,7 +28,7 @@ from celeriac.domain.sessions import Session, SessionStatus
 from celeriac.kit.files import Folder, Listing, OpenFile, remove_tree
 from celeriac.kit.json_types import JsonValue
 from celeriac.services.executions.queries import Queries
-from celeriac.services.retrying import patiently, patiently_in
+from celeriac.services.retrying import retry_while_unavailable, retry_while_unavailable_in
 from celeriac.services.storage_paths import StoragePaths
 
 logger = structlog.get_logger(__name__)
@@ -120,7 +120,7 @@ class SessionStore:
         if claim.session_id is None:
             return None
         session_id = claim.session_id
-        session = patiently(lambda: self._get(session_id), seconds=_PATIENCE_SECONDS)
+        session = retry_while_unavailable(lambda: self._get(session_id), seconds=_PATIENCE_SECONDS)
         if session is None or session.status is SessionStatus.DELETED:
             raise SessionUnavailableError(
                 f"The session {claim.session_id} was deleted; run the task without it.",
@@ -162,7 +162,9 @@ class SessionStore:
             raise LeaseLostError("This worker no longer owns the attempt.")
 
     async def _in_threads(self, work: Callable[[], T]) -> T:
-        return await patiently_in(self._database.threads, work, seconds=_PATIENCE_SECONDS)
+        return await retry_while_unavailable_in(
+            self._database.threads, work, seconds=_PATIENCE_SECONDS
+        )
 
     def _get(self, session_id: UUID) -> Session | None:
         with self._database.statement() as connection:

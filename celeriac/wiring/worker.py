@@ -70,7 +70,7 @@ class WorkerRuntime:
     heartbeat: Heartbeat
     databases: tuple[Database, ...]
     """Besides the container's: those that must not wait for connections that others hold."""
-    notebook: EventWriter
+    event_writer: EventWriter
     listener: CancelListener
     reporting: ReportQueue
     limiter: RedisRateLimiter
@@ -98,7 +98,7 @@ def build_worker_runtime(
     """Put together what a worker process named `worker` needs; its threads start here."""
     settings = container.settings
     active = AttemptRegistry()
-    notebook = EventWriter(container.database, active, container.live)
+    event_writer = EventWriter(container.database, active, container.live)
     loop = LoopThread()
     own_loops = OwnLoops()
     runners = build_runners(settings)
@@ -122,7 +122,7 @@ def build_worker_runtime(
         finish=Finish(container.database, container.live),
         runners=runners,
         active=active,
-        notebook=notebook,
+        event_writer=event_writer,
         backing=AttemptServices(
             admission=Admission(
                 ProviderLimits(limiter, rates(settings), container.database, rate_threads),
@@ -149,7 +149,7 @@ def build_worker_runtime(
         active=active,
         heartbeat=Heartbeat(heartbeat_database, active, lease_seconds=lease_seconds),
         databases=(heartbeat_database, budget_database),
-        notebook=notebook,
+        event_writer=event_writer,
         listener=listener,
         reporting=reporting,
         limiter=limiter,

@@ -99,13 +99,13 @@ class WorkerProcess:
             app=app,
             lock_seconds=worker_lock_seconds(settings),
         )
-        self._machinery = build_worker_runtime(
+        self._runtime = build_worker_runtime(
             self._container, worker=f"{hostname}/{os.getpid()}", closing=lambda: closing.begun
         )
         self._me = psutil.Process()
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
-            threading.Thread(target=self._write, name="notebook", daemon=True),
+            threading.Thread(target=self._write, name="event_writer", daemon=True),
             threading.Thread(target=self._watch_code, name="code-watch", daemon=True),
         ]
         for thread in self._threads:
@@ -113,12 +113,12 @@ class WorkerProcess:
 
     def execute(self, message: Message) -> int:
         """Run what `message` offers, and more while it lasts; see `services.execute`."""
-        return self._machinery.execute(message)
+        return self._runtime.execute(message)
 
     @property
     def running(self) -> int:
         """How many attempts run here."""
-        return len(self._machinery.active)
+        return len(self._runtime.active)
 
     def health(self) -> dict[str, object]:
         """Return what runs here and whether the database answers."""
@@ -127,19 +127,19 @@ class WorkerProcess:
         return {
             "worker": self._hostname,
             "pool": self._pool,
-            "running": len(self._machinery.active),
+            "running": len(self._runtime.active),
             "workers": len(live),
             "database": "ok",
         }
 
     def close(self) -> None:
         """Hand back what still runs, say goodbye and end the threads."""
-        self._machinery.active.stop_all(StopReason.SHUTDOWN)
+        self._runtime.active.stop_all(StopReason.SHUTDOWN)
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
-        self._machinery.heartbeat.sign_off(self._id)
-        self._machinery.close()
+        self._runtime.heartbeat.sign_off(self._id)
+        self._runtime.close()
         self._container.close()
 
     def _beat(self) -> None:
@@ -152,29 +152,29 @@ class WorkerProcess:
                     self._hand_back()
                 if time.monotonic() >= due:
                     due = time.monotonic() + interval
-                    self._machinery.heartbeat.beat()
+                    self._runtime.heartbeat.beat()
                     self._report()
                     continue
                 if self._reported not in {None, self._consuming} and self._may_report:
                     self._report()
-                self._machinery.heartbeat.catch_up()
+                self._runtime.heartbeat.catch_up()
 
     def _hand_back(self) -> None:
-        if count := self._machinery.active.stop_all(StopReason.SHUTDOWN):
+        if count := self._runtime.active.stop_all(StopReason.SHUTDOWN):
             logger.info("worker.draining", executions=count)
 
     def _write(self) -> None:
         """Store what the agents tell, some ten times a second."""
         while not self._ended.wait(self._settings.worker.event_flush_seconds):
-            with _run_forever("notebook"):
-                self._machinery.notebook.flush()
+            with _run_forever("event_writer"):
+                self._runtime.event_writer.flush()
 
     @property
     def _consuming(self) -> bool:
         """Whether messages are taken; a `solo` worker takes none while it works on one."""
         if self._closing.begun:
             return False
-        busy = self._pool == "solo" and len(self._machinery.active) > 0
+        busy = self._pool == "solo" and len(self._runtime.active) > 0
         return busy or self._consumer.is_consuming
 
     def _watch_code(self) -> None:
@@ -204,7 +204,7 @@ class WorkerProcess:
             pid=self._me.pid,
             pool=self._pool,
             slots=self._slots,
-            running=len(self._machinery.active),
+            running=len(self._runtime.active),
             cpu_percent=self._me.cpu_percent(),
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
@@ -213,7 +213,7 @@ class WorkerProcess:
             messages_dropped=self._consumer.dropped_count,
             unknown_tasks=names.unknown_tasks,
         )
-        if self._machinery.heartbeat.report(said):
+        if self._runtime.heartbeat.report(said):
             self._reported = consuming
 
 

@@ -41,7 +41,7 @@ class Worker:
         used = database or core.database
         self.core = core
         self.active = AttemptRegistry()
-        self.notebook = EventWriter(used, self.active, core.live)
+        self.event_writer = EventWriter(used, self.active, core.live)
         self.heartbeat = Heartbeat(used, self.active, lease_seconds=LEASE_SECONDS)
         self.reporting = ReportQueue(lambda _: None)
         self.parts = ExecutorDependencies(
@@ -50,7 +50,7 @@ class Worker:
             finish=Finish(used, core.live),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
             active=self.active,
-            notebook=self.notebook,
+            event_writer=self.event_writer,
             backing=backing_of(used),
             reporting=self.reporting,
             live=core.live,

@@ -17,7 +17,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject, dumps
 from celeriac.services.executions.submit import SubmitRequest, Submitted
-from celeriac.services.retrying import patiently
+from celeriac.services.retrying import retry_while_unavailable
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build
 from tests.support import fleet_agents
@@ -190,7 +190,7 @@ class Fleet:
             with self.container.database.statement() as connection:
                 return connection.execute(query, parameters).scalar_one()
 
-        return patiently(ask, seconds=20)
+        return retry_while_unavailable(ask, seconds=20)
 
     def ids(self, status: Status) -> list[UUID]:
         """Return the ids of all executions with a status."""

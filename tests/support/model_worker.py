@@ -1,4 +1,4 @@
-"""A worker's machinery in the test's process, whose language model is scripted."""
+"""A worker's runtime in the test's process, whose language model is scripted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,10 +36,10 @@ class ModelWorker:
     """Runs executions of `llm` tasks in threads, with the real pipeline and servers."""
 
     def __init__(
-        self, container: CoreServices, machinery: WorkerRuntime, server: ModelServer
+        self, container: CoreServices, runtime: WorkerRuntime, server: ModelServer
     ) -> None:
         self.container = container
-        self.machinery = machinery
+        self.runtime = runtime
         self.server = server
         self.actor = make_actor(container.database)
         self.budgets = Budgets(container.database, container.plans, container.live)
@@ -66,7 +66,7 @@ class ModelWorker:
             query = text("SELECT id, attempt FROM executions WHERE status = 'queued'")
             messages = [Message(*row) for row in connection.execute(query)]
         with ThreadPoolExecutor(SLOTS) as slots:
-            list(slots.map(self.machinery.execute, messages))
+            list(slots.map(self.runtime.execute, messages))
 
     def pass_waiting(self) -> None:
         """Let the time pass that parked executions wait for."""
@@ -124,9 +124,9 @@ def model_workers(
             changed = common.model_copy(update=more)
             container = build(changed, service="test", connections=12)
             stack.callback(container.close)
-            machinery = build_worker_runtime(container, worker="test@worker", closing=lambda: False)
-            stack.callback(machinery.close)
-            return ModelWorker(container, machinery, server)
+            runtime = build_worker_runtime(container, worker="test@worker", closing=lambda: False)
+            stack.callback(runtime.close)
+            return ModelWorker(container, runtime, server)
 
         yield start
 

@@ -239,14 +239,14 @@ class MessagesProxy:
         Claude Code leaves room for answers of many thousand tokens that hardly any of them needs;
         to reserve it all would keep most of a budget idle.
         """
-        wish = _object(incoming.body)
-        model, limit = wish.get("model"), wish.get("max_tokens")
+        request = _object(incoming.body)
+        model, limit = request.get("model"), request.get("max_tokens")
         name = model if isinstance(model, str) and model else "unknown"
         tokens = Tokens(
             input=min(len(incoming.body) // _BYTES_PER_TOKEN + 1, MAX_COUNT),
             output=min(limit, _LIKELY_OUTPUT) if isinstance(limit, int) else _LIKELY_OUTPUT,
         )
-        least, shortest = _least_input(wish), _shortest_answer(wish)
+        least, shortest = _least_input(request), _shortest_answer(request)
         if isinstance(limit, int):
             shortest = min(shortest, limit)
 
@@ -381,21 +381,23 @@ def _clipped(incoming: HttpRequest, clip: Clip) -> HttpRequest:
     return replace(incoming, body=body)
 
 
-def _shortest_answer(wish: JsonObject) -> int:
+def _shortest_answer(request: JsonObject) -> int:
     """Return the lowest limit that the API takes and that leaves room for an answer."""
-    thinking = wish.get("thinking")
+    thinking = request.get("thinking")
     thought = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
     return MIN_ANSWER_TOKENS + (thought if isinstance(thought, int) else 0)
 
 
-def _least_input(wish: JsonObject) -> int:
+def _least_input(request: JsonObject) -> int:
     """Return the fewest tokens that the input can have: one for each word of its texts.
 
     The API itself leaves out parts of a conversation where `context_management` asks it to.
     """
-    if "context_management" in wish:
+    if "context_management" in request:
         return 0
-    return sum(len(text.split()) for text in _texts([wish.get("system"), wish.get("messages")]))
+    return sum(
+        len(text.split()) for text in _texts([request.get("system"), request.get("messages")])
+    )
 
 
 def _texts(value: JsonValue) -> Iterator[str]:

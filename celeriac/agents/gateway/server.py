@@ -161,9 +161,9 @@ async def _refused(response: httpx2.Response) -> float | None:
 
 
 def _may_pass(response: httpx2.Response) -> bool:
-    wish = response.headers.get("x-should-retry")
-    if wish in ("true", "false"):
-        return wish == "true"
+    should_retry = response.headers.get("x-should-retry")
+    if should_retry in ("true", "false"):
+        return should_retry == "true"
     if _NO_CREDIT in response.content:
         return False
     return response.status_code >= _SERVER_ERRORS or response.status_code in _PASSING

@@ -60,7 +60,7 @@ def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
             text = _call(start, ChildContext(channel, questions, start["job"]))
     except BaseException as error:
         if os.getpid() != owner or stop.requested:
-            raise  # a fork's own end, or ours by the worker's wish: not for us to report
+            raise  # a fork's own end, or requested by the worker: not an error to report
         channel.send({"type": "error", "error": _report(error, start)})
         return 1
     channel.send_line(f'{{"type": "result", "value": {text}}}')

@@ -96,7 +96,7 @@ async def taping(
 ) -> AsyncIterator[RecordingProxy]:
     """Record the model traffic of the block, or play a cassette to it, as the job's options say.
 
-    Without such a wish it does nothing. `keys` are never recorded; neither is what requests carry
+    Without such an option it does nothing. `keys` are never recorded, nor is what requests carry
     as keys. The path of `workdir` is recorded by another name, under which any run has its own.
     Raises CassetteUnavailableError before the block, and behind it CassetteMismatchError in the
     place of what else the block raised, where a request had no answer.

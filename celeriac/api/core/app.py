@@ -162,7 +162,7 @@ def create_app(container: CoreServices) -> FastAPI:
 
     Raises ConfigurationError where there is no secret key.
     """
-    desk = build_api_services(container)
+    services = build_api_services(container)
 
     settings = container.settings.api
     limits = ConnectionLimits(
@@ -175,11 +175,11 @@ def create_app(container: CoreServices) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         yield {LIMITS: limits}
-        await run_in_threadpool(desk.close)
+        await run_in_threadpool(services.close)
 
     app = _routed(lifespan)
     app.state.container = container
-    app.state.desk = desk
+    app.state.services = services
     app.state.parsing = Parsing()
     app.state.lookups = Lookups(BadKeys(per_minute=settings.bad_keys_per_minute))
     # the last one added is the outermost

@@ -94,13 +94,15 @@ async def authenticate(request: Request) -> Actor:
     Asks the database for each key once in five seconds; may be asked again while a request lasts.
     """
     token, request_id = _token(request), request.state.request_id
-    desk = cast(ApiServices, request.app.state.desk)
-    known = desk.authenticate.remembered(token, request_id=request_id)
+    services = cast(ApiServices, request.app.state.services)
+    known = services.authenticate.remembered(token, request_id=request_id)
     if known is not None:
         return known
     lookups = cast(Lookups, request.app.state.lookups)
     address = "" if request.client is None else request.client.host
-    found = await lookups(address, token, lambda: desk.authenticate(token, request_id=request_id))
+    found = await lookups(
+        address, token, lambda: services.authenticate(token, request_id=request_id)
+    )
     return replace(found, request_id=request_id)
 
 
@@ -238,12 +240,12 @@ async def _container(request: Request) -> CoreServices:
     return cast(CoreServices, request.app.state.container)
 
 
-async def _desk(request: Request) -> ApiServices:
-    return cast(ApiServices, request.app.state.desk)
+async def _services(request: Request) -> ApiServices:
+    return cast(ApiServices, request.app.state.services)
 
 
 Shared = Annotated[CoreServices, Depends(_container)]
-AtDesk = Annotated[ApiServices, Depends(_desk)]
+Services = Annotated[ApiServices, Depends(_services)]
 
 
 _RESOURCES = {
@@ -262,7 +264,7 @@ _RESOURCES = {
 """Segments of paths, and the type and the path parameter of what they hold."""
 
 
-async def record_read(request: Request, actor: Caller, desk: AtDesk) -> None:
+async def record_read(request: Request, actor: Caller, services: Services) -> None:
     """Record in the audit trail that an administrator reads what is another user's."""
     if request.method != "GET" or not actor.sees_all:
         return
@@ -276,7 +278,7 @@ async def record_read(request: Request, actor: Caller, desk: AtDesk) -> None:
     if reference is not None and resource_id is None:
         return  # a name, which only finds one's own; or no id at all, which finds nothing
     await run_in_threadpool(
-        desk.access_records.admin_read, actor, resource, resource_id, route.operation_id
+        services.access_records.admin_read, actor, resource, resource_id, route.operation_id
     )
 
 

@@ -225,7 +225,7 @@ _REFUSALS = (
 def record_refusal(request: Request, error: CeleriacError) -> None:
     """Have the audit trail record that a request was refused."""
     route = request.scope.get("route")
-    request.app.state.desk.access_records.refused(
+    request.app.state.services.access_records.refused(
         getattr(request.state, "actor", None),
         code=error.code,
         method=request.method,

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
 from celeriac.api.v1.schemas.catalog import AgentPatch, NewAgent, Reference
@@ -27,10 +27,10 @@ AgentPath = Annotated[
     summary="Make an agent",
     responses=WRITING | problem_responses(409),
 )
-def create(body: NewAgent, actor: Operator, desk: AtDesk) -> wire.Agent:
+def create(body: NewAgent, actor: Operator, services: Services) -> wire.Agent:
     """Store an agent at version 1. Its name must be new among your agents."""
     new = agents.NewAgent(name=body.name, description=body.description, spec=body.spec)
-    return views.agent(desk.agents.create(actor, new), desk.advice.warnings(new.spec))
+    return views.agent(services.agents.create(actor, new), services.advice.warnings(new.spec))
 
 
 @router.get(
@@ -40,9 +40,9 @@ def create(body: NewAgent, actor: Operator, desk: AtDesk) -> wire.Agent:
     summary="List agents",
     responses=READING,
 )
-def find(actor: Caller, desk: AtDesk, cursor: Cursor = None, limit: Limit = 50) -> Response:
+def find(actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50) -> Response:
     """Return your agents, the newest first; an admin sees everybody's."""
-    page = desk.agents.find(actor, cursor=cursor, limit=limit)
+    page = services.agents.find(actor, cursor=cursor, limit=limit)
     items = list(map(views.agent, page.items))
     return json_response(wire.Page(items=items, next_cursor=page.next_cursor))
 
@@ -53,9 +53,9 @@ def find(actor: Caller, desk: AtDesk, cursor: Cursor = None, limit: Limit = 50) 
     summary="Get an agent",
     responses=READING | problem_responses(404),
 )
-def get(agent: AgentPath, actor: Caller, desk: AtDesk) -> wire.Agent:
+def get(agent: AgentPath, actor: Caller, services: Services) -> wire.Agent:
     """Return an agent at its current version."""
-    return views.agent(desk.agents.get(actor, agent))
+    return views.agent(services.agents.get(actor, agent))
 
 
 @router.patch(
@@ -64,11 +64,11 @@ def get(agent: AgentPath, actor: Caller, desk: AtDesk) -> wire.Agent:
     summary="Change an agent",
     responses=WRITING | problem_responses(404),
 )
-def change(agent: AgentPath, body: AgentPatch, actor: Operator, desk: AtDesk) -> wire.Agent:
+def change(agent: AgentPath, body: AgentPatch, actor: Operator, services: Services) -> wire.Agent:
     """Change an agent. Another `spec` becomes its next version, which new executions use."""
     wanted = agents.AgentChange(description=body.description, spec=body.spec)
-    changed = desk.agents.change(actor, agent, wanted)
-    return views.agent(changed, [] if body.spec is None else desk.advice.warnings(changed.spec))
+    changed = services.agents.change(actor, agent, wanted)
+    return views.agent(changed, [] if body.spec is None else services.advice.warnings(changed.spec))
 
 
 @router.delete(
@@ -79,7 +79,7 @@ def change(agent: AgentPath, body: AgentPatch, actor: Operator, desk: AtDesk) ->
     summary="Delete an agent",
     responses=READING | problem_responses(403, 404, 409),
 )
-def delete(agent: AgentPath, actor: Operator, desk: AtDesk) -> Response:
+def delete(agent: AgentPath, actor: Operator, services: Services) -> Response:
     """Delete an agent that no task uses. What it did stays, and its name is free."""
-    desk.agents.delete(actor, agent)
+    services.agents.delete(actor, agent)
     return Response(status_code=204)

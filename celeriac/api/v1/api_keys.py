@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit
+from celeriac.api.core.auth import Caller, Cursor, Limit, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, WRITING, problem_responses
 from celeriac.api.v1.schemas.accounts import NewApiKey
@@ -24,9 +24,9 @@ KeyPath = Annotated[UUID, Path(description="The key's id, not the key.")]
     summary="Make an API key",
     responses=WRITING | problem_responses(404),
 )
-def create(body: NewApiKey, actor: Caller, desk: AtDesk) -> wire.NewApiKey:
+def create(body: NewApiKey, actor: Caller, services: Services) -> wire.NewApiKey:
     """Make a key for yourself, or as an admin for anybody. Its `token` is shown this once."""
-    made = desk.accounts.create_key(
+    made = services.accounts.create_key(
         actor, name=body.name, role=body.role, user_id=body.user_id, expires_at=body.expires_at
     )
     shown = wire.ApiKey.model_validate(made.key)
@@ -35,10 +35,10 @@ def create(body: NewApiKey, actor: Caller, desk: AtDesk) -> wire.NewApiKey:
 
 @router.get("", operation_id="list_api_keys", summary="List API keys", responses=READING)
 def find(
-    actor: Caller, desk: AtDesk, cursor: Cursor = None, limit: Limit = 50
+    actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
 ) -> wire.Page[wire.ApiKey]:
     """Return your keys without their secrets, the newest first; an admin sees everybody's."""
-    page = desk.accounts.keys(actor, cursor=cursor, limit=limit)
+    page = services.accounts.keys(actor, cursor=cursor, limit=limit)
     items = [wire.ApiKey.model_validate(key) for key in page.items]
     return wire.Page(items=items, next_cursor=page.next_cursor)
 
@@ -49,9 +49,9 @@ def find(
     summary="Get an API key",
     responses=READING | problem_responses(404),
 )
-def get(key_id: KeyPath, actor: Caller, desk: AtDesk) -> wire.ApiKey:
+def get(key_id: KeyPath, actor: Caller, services: Services) -> wire.ApiKey:
     """Return a key without its secret."""
-    return wire.ApiKey.model_validate(desk.accounts.key(actor, key_id))
+    return wire.ApiKey.model_validate(services.accounts.key(actor, key_id))
 
 
 @router.delete(
@@ -62,8 +62,8 @@ def get(key_id: KeyPath, actor: Caller, desk: AtDesk) -> wire.ApiKey:
     summary="Revoke an API key",
     responses=READING | problem_responses(404),
 )
-def revoke(key_id: KeyPath, actor: Caller, desk: AtDesk) -> Response:
+def revoke(key_id: KeyPath, actor: Caller, services: Services) -> Response:
     """Make a key useless for ever; other API processes may believe it for five seconds more."""
-    desk.accounts.revoke_key(actor, key_id)
-    desk.authenticate.forget()
+    services.accounts.revoke_key(actor, key_id)
+    services.authenticate.forget()
     return Response(status_code=204)

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Operator
+from celeriac.api.core.auth import Operator, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import WRITING, problem_responses
 from celeriac.api.v1.budgets import NewBudget
@@ -98,7 +98,7 @@ router = APIRouter(prefix="/apply", tags=["catalog"], route_class=JsonRoute)
 def apply(
     body: Document,
     actor: Operator,
-    desk: AtDesk,
+    services: Services,
     dry_run: Annotated[
         bool, Query(description="Say what would be done, and write nothing.")
     ] = False,
@@ -107,6 +107,6 @@ def apply(
 
     The same document again changes nothing. Whatever is wrong with it is in `fields`.
     """
-    outcomes = desk.apply(actor, body.plain(), dry_run=dry_run)
-    warnings = {each.name: desk.advice.warnings(each.spec) for each in body.agents}
+    outcomes = services.apply(actor, body.plain(), dry_run=dry_run)
+    warnings = {each.name: services.advice.warnings(each.spec) for each in body.agents}
     return views.applied(outcomes, warnings, dry_run=dry_run)

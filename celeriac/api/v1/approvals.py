@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import links, views
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit, Operator, Shared
+from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
 from celeriac.db.approvals import ApprovalFilter
@@ -59,7 +59,7 @@ ApprovalPath = Annotated[UUID, Path(description="The question's id.")]
 )
 def find(
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     status: Annotated[list[ApprovalStatus], Query(description="One or several.")] = [],  # noqa: B006
     execution_id: Annotated[UUID | None, Query(description="Of this execution.")] = None,
     cursor: Cursor = None,
@@ -67,7 +67,7 @@ def find(
 ) -> Response:
     """Return what your executions ask, the newest first; an admin sees everybody's."""
     wanted = ApprovalFilter(statuses=status, execution_id=execution_id)
-    page = desk.approvals.find(actor, wanted, cursor=cursor, limit=limit)
+    page = services.approvals.find(actor, wanted, cursor=cursor, limit=limit)
     items = list(map(views.approval, page.items))
     return json_response(wire.Page(items=items, next_cursor=page.next_cursor))
 
@@ -78,9 +78,9 @@ def find(
     summary="Get a question",
     responses=READING | problem_responses(404),
 )
-def get(approval_id: ApprovalPath, actor: Caller, desk: AtDesk) -> wire.Approval:
+def get(approval_id: ApprovalPath, actor: Caller, services: Services) -> wire.Approval:
     """Return a question as it stands."""
-    return views.approval(desk.approvals.get(actor, approval_id))
+    return views.approval(services.approvals.get(actor, approval_id))
 
 
 @router.post(
@@ -90,16 +90,18 @@ def get(approval_id: ApprovalPath, actor: Caller, desk: AtDesk) -> wire.Approval
     responses=WRITING | problem_responses(404, 409),
 )
 def link(
-    request: Request, approval_id: ApprovalPath, actor: Operator, desk: AtDesk, shared: Shared
+    request: Request, approval_id: ApprovalPath, actor: Operator, services: Services, shared: Shared
 ) -> wire.ApprovalLink:
     """Make a signed link with which anybody can answer the question, once, without a key.
 
     It works until the question expires. Its address begins with `CELERIAC_PUBLIC_URL` or, where
     that is not set, with the address that the server listens on.
     """
-    found = desk.approvals.get_for_link(actor, approval_id)
+    found = services.approvals.get_for_link(actor, approval_id)
     base = shared.settings.public_url or links.listening(request.scope.get("server"))
-    token = desk.approval_links.token(found.id, found.expires_at, links_revoked=found.links_revoked)
+    token = services.approval_links.token(
+        found.id, found.expires_at, links_revoked=found.links_revoked
+    )
     return wire.ApprovalLink(url=f"{base}{links.signed(token)}", expires_at=found.expires_at)
 
 
@@ -111,9 +113,9 @@ def link(
     summary="Revoke the links to a question",
     responses=READING | problem_responses(403, 404),
 )
-def revoke_links(approval_id: ApprovalPath, actor: Operator, desk: AtDesk) -> Response:
+def revoke_links(approval_id: ApprovalPath, actor: Operator, services: Services) -> Response:
     """Make all links void that were made for the question so far, those of notices included."""
-    desk.approvals.revoke_links(actor, approval_id)
+    services.approvals.revoke_links(actor, approval_id)
     return Response(status_code=204)
 
 
@@ -124,11 +126,11 @@ def revoke_links(approval_id: ApprovalPath, actor: Operator, desk: AtDesk) -> Re
     responses=WRITING | problem_responses(404, 409),
 )
 def respond(
-    approval_id: ApprovalPath, body: AnswerRequest, actor: Operator, desk: AtDesk
+    approval_id: ApprovalPath, body: AnswerRequest, actor: Operator, services: Services
 ) -> wire.Approval:
     """Answer an open question; its execution goes on once nothing else is open.
 
     The same answer again answers the same; another one, or an answer that comes too late, is
     refused with `approval_closed`.
     """
-    return views.approval(desk.approvals.answer(actor, approval_id, body.answer()))
+    return views.approval(services.approvals.answer(actor, approval_id, body.answer()))

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from celeriac import wire
-from celeriac.api.core.auth import Admin, AtDesk, Caller, Cursor, Limit
+from celeriac.api.core.auth import Admin, Caller, Cursor, Limit, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, problem_responses
 from celeriac.db.audit import AuditFilter
@@ -19,7 +19,7 @@ _Word = Annotated[str | None, Query(max_length=100, pattern=r"^[A-Za-z0-9_.-]+$"
 @router.get("", operation_id="list_audit_logs", summary="List the audit trail", responses=READING)
 def find(
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     action: Annotated[_Word, Query(description="As in `execution.cancel`.")] = None,
     resource_type: Annotated[_Word, Query(description="As in `execution`.")] = None,
     resource_id: Annotated[_Word, Query(description="The resource's id.")] = None,
@@ -28,7 +28,7 @@ def find(
 ) -> wire.Page[wire.AuditEntry]:
     """Return what you have done, the newest first; an admin sees what everybody has done."""
     wanted = AuditFilter(action=action, resource_type=resource_type, resource_id=resource_id)
-    page = desk.queries.audit(actor, wanted, cursor=cursor, limit=limit)
+    page = services.queries.audit(actor, wanted, cursor=cursor, limit=limit)
     items = [wire.AuditEntry.model_validate(entry) for entry in page.items]
     return wire.Page(items=items, next_cursor=page.next_cursor)
 
@@ -41,7 +41,7 @@ def find(
 )
 def verify(
     actor: Admin,  # noqa: ARG001 - asked for its permission
-    desk: AtDesk,
+    services: Services,
     after: Annotated[
         int, Query(ge=0, le=_MAX_POSITION, description="`last_position` of the page before.")
     ] = 0,
@@ -53,5 +53,5 @@ def verify(
     `complete` has a fault. Keep the last `head` elsewhere: if a later check does not pass it, the
     end of the trail was cut off.
     """
-    found = desk.audit_trail.verify(after=after, seals=limit)
+    found = services.audit_trail.verify(after=after, seals=limit)
     return wire.AuditVerification.model_validate(found)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, WRITING, problem_responses
 from celeriac.api.v1.schemas.catalog import Reference
@@ -63,7 +63,7 @@ BudgetPath = Annotated[UUID, Path(description="The budget's id.")]
     summary="Set a budget",
     responses=WRITING | problem_responses(404),
 )
-def put(body: NewBudget, actor: Operator, desk: AtDesk) -> wire.Budget:
+def put(body: NewBudget, actor: Operator, services: Services) -> wire.Budget:
     """Set the budget of a task or a user for a period, in the place of an earlier one.
 
     What was used since the day or month began counts. Executions that ask for more of it go on.
@@ -71,11 +71,11 @@ def put(body: NewBudget, actor: Operator, desk: AtDesk) -> wire.Budget:
     scope = BudgetScope.TASK if body.user_id is None else BudgetScope.USER
 
     def set_for(subject_id: UUID) -> StoredBudget:
-        return desk.budgets.put(actor, scope, subject_id, body.period, body.budget())
+        return services.budgets.put(actor, scope, subject_id, body.period, body.budget())
 
     if body.user_id is not None:
         return views.budget(set_for(body.user_id))
-    return views.budget(desk.tasks.use(actor, str(body.task), set_for))
+    return views.budget(services.tasks.use(actor, str(body.task), set_for))
 
 
 @router.get(
@@ -86,15 +86,15 @@ def put(body: NewBudget, actor: Operator, desk: AtDesk) -> wire.Budget:
 )
 def find(
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
     user_id: Annotated[UUID | None, Query(description="Of this user.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> wire.Page[wire.Budget]:
     """Return your budgets and those of your tasks, the newest first; an admin sees everybody's."""
-    subject_id = user_id if task is None else desk.tasks.resolve(actor, task)
-    page = desk.budgets.find(actor, subject_id=subject_id, cursor=cursor, limit=limit)
+    subject_id = user_id if task is None else services.tasks.resolve(actor, task)
+    page = services.budgets.find(actor, subject_id=subject_id, cursor=cursor, limit=limit)
     return wire.Page(items=list(map(views.budget, page.items)), next_cursor=page.next_cursor)
 
 
@@ -104,9 +104,9 @@ def find(
     summary="Get a budget",
     responses=READING | problem_responses(404),
 )
-def get(budget_id: BudgetPath, actor: Caller, desk: AtDesk) -> wire.Budget:
+def get(budget_id: BudgetPath, actor: Caller, services: Services) -> wire.Budget:
     """Return a budget and how far it is used."""
-    return views.budget(desk.budgets.get(actor, budget_id))
+    return views.budget(services.budgets.get(actor, budget_id))
 
 
 @router.delete(
@@ -117,7 +117,7 @@ def get(budget_id: BudgetPath, actor: Caller, desk: AtDesk) -> wire.Budget:
     summary="Remove a budget",
     responses=READING | problem_responses(403, 404),
 )
-def remove(budget_id: BudgetPath, actor: Operator, desk: AtDesk) -> Response:
+def remove(budget_id: BudgetPath, actor: Operator, services: Services) -> Response:
     """Remove a budget: it bounds nothing any more. A user's is an admin's to remove."""
-    desk.budgets.remove(actor, budget_id)
+    services.budgets.remove(actor, budget_id)
     return Response(status_code=204)

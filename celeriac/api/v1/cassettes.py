@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, json_response, problem_responses
 from celeriac.domain.agents import Label
@@ -27,10 +27,10 @@ _TEXT = {"content": {MEDIA: {"schema": {"type": "string"}}}}
 
 @router.get("", operation_id="list_cassettes", summary="List cassettes", responses=READING)
 def find(
-    actor: Caller, desk: AtDesk, cursor: Cursor = None, limit: Limit = 50
+    actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
 ) -> wire.Page[wire.Cassette]:
     """Return your cassettes, the newest first; an admin sees everybody's."""
-    page = desk.cassettes.page(actor, cursor=cursor, limit=limit)
+    page = services.cassettes.page(actor, cursor=cursor, limit=limit)
     return wire.Page(items=list(map(views.cassette, page.items)), next_cursor=page.next_cursor)
 
 
@@ -46,7 +46,7 @@ def find(
 async def upload(
     request: Request,
     actor: Operator,
-    desk: AtDesk,
+    services: Services,
     name: Annotated[
         Label, Query(min_length=1, max_length=200, description="What to list it under.")
     ] = "uploaded",
@@ -65,10 +65,10 @@ async def upload(
     content = await request.body()
 
     def store() -> wire.Cassette:
-        cassette_id = desk.cassettes.upload(
+        cassette_id = services.cassettes.upload(
             actor, name, content, compressed=content_encoding == "gzip"
         )
-        return views.cassette(desk.cassettes.get(actor, cassette_id))
+        return views.cassette(services.cassettes.get(actor, cassette_id))
 
     return json_response(await run_in_threadpool(store), status=201)
 
@@ -79,9 +79,9 @@ async def upload(
     summary="Get a cassette",
     responses=READING | problem_responses(404),
 )
-def get(cassette_id: CassettePath, actor: Caller, desk: AtDesk) -> wire.Cassette:
+def get(cassette_id: CassettePath, actor: Caller, services: Services) -> wire.Cassette:
     """Return what is known of a cassette."""
-    return views.cassette(desk.cassettes.get(actor, cassette_id))
+    return views.cassette(services.cassettes.get(actor, cassette_id))
 
 
 @router.get(
@@ -91,13 +91,13 @@ def get(cassette_id: CassettePath, actor: Caller, desk: AtDesk) -> wire.Cassette
     response_class=Response,
     responses=READING | problem_responses(404) | {200: {"description": "Its text.", **_TEXT}},
 )
-def download(cassette_id: CassettePath, actor: Caller, desk: AtDesk) -> Response:
+def download(cassette_id: CassettePath, actor: Caller, services: Services) -> Response:
     """Return a cassette's text: JSON lines, a header and then one request with its answer each."""
     headers = {
         "Content-Disposition": f'attachment; filename="cassette-{cassette_id}.jsonl"',
         "X-Content-Type-Options": "nosniff",
     }
-    content = desk.cassettes.content(actor, cassette_id)
+    content = services.cassettes.content(actor, cassette_id)
     return Response(content, media_type=MEDIA, headers=headers)
 
 
@@ -109,7 +109,7 @@ def download(cassette_id: CassettePath, actor: Caller, desk: AtDesk) -> Response
     summary="Delete a cassette",
     responses=READING | problem_responses(403, 404),
 )
-def delete(cassette_id: CassettePath, actor: Operator, desk: AtDesk) -> Response:
+def delete(cassette_id: CassettePath, actor: Operator, services: Services) -> Response:
     """Delete a cassette; an execution that was to be answered from it fails then."""
-    desk.cassettes.delete(actor, cassette_id)
+    services.cassettes.delete(actor, cassette_id)
     return Response(status_code=204)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Caller, IdempotencyKey, Operator
+from celeriac.api.core.auth import Caller, IdempotencyKey, Operator, Services
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
 from celeriac.domain.agents import Strict
@@ -50,12 +50,12 @@ def send(
     request: Request,
     body: EnqueueCeleryTask,
     actor: Operator,
-    desk: AtDesk,
+    services: Services,
     key: IdempotencyKey = None,
 ) -> Response:
     """Send a task whose name is on the server's list; its result is kept for an hour as a rule."""
     task = PlainTask(name=body.name, args=body.args, kwargs=body.kwargs, queue=body.queue)
-    state, created = desk.celery_tasks.send(actor, task, idempotency(request, key, body))
+    state, created = services.celery_tasks.send(actor, task, idempotency(request, key, body))
     headers = {} if created else {REPLAYED: "true"}
     return json_response(views.celery_task(state), status=202, headers=headers)
 
@@ -70,10 +70,10 @@ def send(
 def get(
     task_id: Annotated[UUID, Path(description="Celery's id of the task.")],
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
 ) -> wire.CeleryTask:
     """Return how a Celery task stands: one behind your executions, or a plain one you have sent.
 
     An admin may ask for any id; one that nobody knows is PENDING, as Celery has it.
     """
-    return views.celery_task(desk.celery_tasks.get(actor, task_id))
+    return views.celery_task(services.celery_tasks.get(actor, task_id))

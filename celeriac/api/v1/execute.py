@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import links, views
-from celeriac.api.core.auth import AtDesk, IdempotencyKey, Operator, Shared, still_allowed
+from celeriac.api.core.auth import IdempotencyKey, Operator, Services, Shared, still_allowed
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import WRITING, json_response, problem_responses
 from celeriac.api.v1.schemas.executions import Execute, ExecuteBatch, ResponseMode, When
@@ -43,7 +43,7 @@ def longest_wait(task: TaskSpec) -> float:
 async def wait_for_terminal(
     request: Request,
     shared: CoreServices,
-    desk: ApiServices,
+    services: ApiServices,
     actor: Actor,
     execution_id: UUID,
     *,
@@ -67,7 +67,7 @@ async def wait_for_terminal(
                 raise UnauthenticatedError("The API key is not good any more; make a new one.")
             if change.delta is None and not change.idle:
                 try:
-                    found = await run_in_threadpool(desk.queries.execution, actor, execution_id)
+                    found = await run_in_threadpool(services.queries.execution, actor, execution_id)
                 except DatabaseUnavailableError:
                     found = None  # it is stored: waiting on is better than failing
             if found is not None and found.status.terminal:
@@ -99,7 +99,7 @@ async def execute(
     task: TaskPath,
     actor: Operator,
     shared: Shared,
-    desk: AtDesk,
+    services: Services,
     body: Execute | None = None,
     key: IdempotencyKey = None,
 ) -> Response:
@@ -118,20 +118,20 @@ async def execute(
         logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, execution_mode=mode.value)
         return task_id, shared.submit.one(actor, work)
 
-    task_id, submitted = await run_in_threadpool(desk.tasks.use, actor, task, submit)
+    task_id, submitted = await run_in_threadpool(services.tasks.use, actor, task, submit)
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is ResponseMode.SYNC:
         plan = await run_in_threadpool(shared.plans.current, task_id)
         wait = body.seconds_until_due() + longest_wait(plan.task)
         ended = await wait_for_terminal(
-            request, shared, desk, actor, submitted.execution_id, seconds=wait
+            request, shared, services, actor, submitted.execution_id, seconds=wait
         )
         if ended is not None and ended.status.terminal:
             return await run_in_threadpool(
                 json_response, views.execution(ended), status=200, headers=headers
             )
     if not submitted.created:
-        submitted = await run_in_threadpool(_found, desk, actor, submitted.execution_id)
+        submitted = await run_in_threadpool(_found, services, actor, submitted.execution_id)
     return json_response(accepted(task_id, submitted, mode), status=202, headers=headers)
 
 
@@ -149,7 +149,7 @@ async def execute_batch(
     body: ExecuteBatch,
     actor: Operator,
     shared: Shared,
-    desk: AtDesk,
+    services: Services,
     key: IdempotencyKey = None,
 ) -> Response:
     """Take on one execution for each item, all or none.
@@ -170,11 +170,11 @@ async def execute_batch(
         logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, count=len(body.items))
         batch = shared.submit.many(actor, work, body.items)
         if not batch.created:
-            ids = desk.queries.batch(actor, batch.batch_id)
+            ids = services.queries.batch(actor, batch.batch_id)
             batch = SubmittedBatch(batch.batch_id, ids, created=False)
         return task_id, batch
 
-    task_id, batch = await run_in_threadpool(desk.tasks.use, actor, task, submit)
+    task_id, batch = await run_in_threadpool(services.tasks.use, actor, task, submit)
     accepted_batch = wire.AcceptedBatch.model_construct(
         batch_id=batch.batch_id,
         task_id=task_id,
@@ -229,8 +229,8 @@ def as_it_is(row: Execution) -> Submitted:
     )
 
 
-def _found(desk: ApiServices, actor: Actor, execution_id: UUID) -> Submitted:
-    return as_it_is(desk.queries.execution(actor, execution_id))
+def _found(services: ApiServices, actor: Actor, execution_id: UUID) -> Submitted:
+    return as_it_is(services.queries.execution(actor, execution_id))
 
 
 def _send_due(dispatch: Dispatch) -> None:

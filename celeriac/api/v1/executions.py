@@ -10,12 +10,12 @@ from celeriac import wire
 from celeriac.api.core import views
 from celeriac.api.core.auth import (
     MAX_PAGE,
-    AtDesk,
     Caller,
     Cursor,
     IdempotencyKey,
     Limit,
     Operator,
+    Services,
     Shared,
 )
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
@@ -44,7 +44,7 @@ After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered
 )
 def find(
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     status: Annotated[list[Status], Query(description="One or several.")] = [],  # noqa: B006
     task: Annotated[Reference | None, Query(description="A task's id or name.")] = None,
     batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
@@ -71,7 +71,7 @@ def find(
     """
     wanted = ExecutionFilter(
         statuses=status,
-        task_id=None if task is None else desk.tasks.resolve(actor, task),
+        task_id=None if task is None else services.tasks.resolve(actor, task),
         batch_id=batch_id,
         origin_id=origin_id,
         session_id=session_id,
@@ -80,7 +80,7 @@ def find(
         created_after=created_after,
         created_before=created_before,
     )
-    page = desk.queries.executions(actor, wanted, cursor=cursor, limit=limit, include=include)
+    page = services.queries.executions(actor, wanted, cursor=cursor, limit=limit, include=include)
     items = list(map(views.summary, page.items))
     shown = wire.Page[wire.ExecutionSummary](items=items, next_cursor=page.next_cursor)
     return json_response(shown, exclude={"items": {"__all__": set(BULKY) - set(include)}})
@@ -93,9 +93,9 @@ def find(
     summary="Get an execution",
     responses=READING | problem_responses(404),
 )
-def get(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> Response:
+def get(execution_id: ExecutionPath, actor: Caller, services: Services) -> Response:
     """Return an execution as it stands."""
-    return json_response(views.execution(desk.queries.execution(actor, execution_id)))
+    return json_response(views.execution(services.queries.execution(actor, execution_id)))
 
 
 @router.post(
@@ -105,14 +105,16 @@ def get(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> Response:
     summary="Cancel an execution",
     responses=READING | problem_responses(403, 404),
 )
-def cancel(execution_id: ExecutionPath, actor: Operator, shared: Shared, desk: AtDesk) -> Response:
+def cancel(
+    execution_id: ExecutionPath, actor: Operator, shared: Shared, services: Services
+) -> Response:
     """Ask for its end and return it as it stands.
 
     What no worker holds is `cancelled` at once. A running one is `running` until its worker has
     stopped it, which takes seconds. Cancelling what has ended changes nothing.
     """
     shared.cancel(actor, [execution_id])
-    return json_response(views.execution(desk.queries.execution(actor, execution_id)))
+    return json_response(views.execution(services.queries.execution(actor, execution_id)))
 
 
 @router.post(
@@ -128,7 +130,7 @@ def retry(
     execution_id: ExecutionPath,
     actor: Operator,
     shared: Shared,
-    desk: AtDesk,
+    services: Services,
     key: IdempotencyKey = None,
 ) -> Response:
     """Take on a new execution with the same variables, which names this one as its origin.
@@ -136,7 +138,7 @@ def retry(
     The task and its agent are used as they are now. Possible once this one has ended.
     """
     submitted = shared.replay(actor, execution_id, idempotency(request, key, None))
-    row = desk.queries.execution(actor, submitted.execution_id)
+    row = services.queries.execution(actor, submitted.execution_id)
     headers = {}
     if not submitted.created:
         submitted = as_it_is(row)
@@ -156,14 +158,14 @@ def retry(
 def events(
     execution_id: ExecutionPath,
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     after: After = 0,
     limit: Annotated[
         int, Query(ge=1, le=MAX_PAGE, description="Events in one json_response.")
     ] = 100,
 ) -> Response:
     """Return events in order, numbered without gaps; fewer than `limit` where they are large."""
-    found = desk.queries.events(actor, execution_id, after=after, limit=limit)
+    found = services.queries.events(actor, execution_id, after=after, limit=limit)
     items = list(map(views.event, found))
     return json_response(wire.Events(items=items, next_after=found[-1].seq if found else None))
 
@@ -180,7 +182,7 @@ async def follow(
     execution_id: ExecutionPath,
     actor: Caller,
     shared: Shared,
-    desk: AtDesk,
+    services: Services,
     after: After = 0,
     last_event_id: Annotated[
         int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume behind it.")
@@ -194,4 +196,4 @@ async def follow(
     when the key is revoked or may not see the execution any more.
     """
     begin = after if last_event_id is None else last_event_id
-    return await stream(request, shared, desk, actor, execution_id, after=begin)
+    return await stream(request, shared, services, actor, execution_id, after=begin)

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core.auth import AtDesk
+from celeriac.api.core.auth import Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import json_response
 from celeriac.services.operations.health import OK
@@ -28,12 +28,12 @@ async def live() -> wire.Health:
     summary="Whether requests can be served",
     responses={503: {"model": wire.ReadyHealth, "description": "They can't."}},
 )
-def ready(desk: AtDesk) -> Response:
+def ready(services: Services) -> Response:
     """Check the database, its schema and Redis.
 
     Without Redis the answer is 200 and `degraded`: executions are stored and sent later.
     """
-    found = desk.health.readiness()
+    found = services.health.readiness()
     model = wire.ReadyHealth(status=found.status, checks=found.checks)
     return json_response(model, status=200 if found.serving else _UNAVAILABLE)
 
@@ -45,9 +45,9 @@ def ready(desk: AtDesk) -> Response:
     summary="The live workers and what they do",
     responses={503: {"model": wire.CeleryHealth, "description": "No worker takes messages."}},
 )
-def celery(desk: AtDesk) -> Response:
+def celery(services: Services) -> Response:
     """Return the live worker processes with their active counts, 503 where none takes messages."""
-    found = desk.health.live_workers()
+    found = services.health.live_workers()
     consuming = {worker.hostname for worker in found if worker.consuming is not False}
     model = wire.CeleryHealth(
         status=OK if consuming else "unavailable",

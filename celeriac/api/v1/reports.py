@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import links
-from celeriac.api.core.auth import AtDesk, Caller
+from celeriac.api.core.auth import Caller, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, problem_responses
 from celeriac.api.v1.executions import ExecutionPath
@@ -41,7 +41,7 @@ _MEDIA = {
 def report(
     execution_id: ExecutionPath,
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     format: Annotated[  # noqa: A002 - the parameter's public name
         ReportFormat, Query(description="markdown or html.")
     ] = ReportFormat.MARKDOWN,
@@ -50,7 +50,7 @@ def report(
 
     It is made once and kept: the same bytes each time.
     """
-    made = desk.reports(actor, execution_id, format)
+    made = services.reports(actor, execution_id, format)
     media, ending = _MEDIA[made.format]
     headers = {
         "Content-Disposition": f'attachment; filename="execution-{execution_id}.{ending}"',
@@ -68,7 +68,7 @@ def report(
     summary="List an execution's reports",
     responses=READING | problem_responses(404),
 )
-def reports(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> wire.Reports:
+def reports(execution_id: ExecutionPath, actor: Caller, services: Services) -> wire.Reports:
     """Return which reports were made so far, with their sizes.
 
     Those of executions that told something are made when these end, others when they are asked for.
@@ -83,6 +83,6 @@ def reports(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> wire.Re
                 created_at=each.created_at,
                 links={"self": f"{path}?format={each.format}"},
             )
-            for each in desk.reports.made(actor, execution_id)
+            for each in services.reports.made(actor, execution_id)
         ]
     )

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from celeriac import wire
 from celeriac.api.core import links
-from celeriac.api.core.auth import MAX_PAGE, AtDesk, Caller
+from celeriac.api.core.auth import MAX_PAGE, Caller, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, problem_responses
 from celeriac.api.v1.executions import ExecutionPath
@@ -56,7 +56,7 @@ _CHUNK = 256 * 1024
 def of_session(
     session_id: SessionPath,
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     after: _After = None,
     limit: _Limit = 100,
 ) -> wire.Files:
@@ -64,7 +64,7 @@ def of_session(
 
     They are on the worker's machine: an API elsewhere must share its home (docs/sessions.md).
     """
-    found = desk.artifacts.of_session(actor, session_id, after=after, limit=limit)
+    found = services.artifacts.of_session(actor, session_id, after=after, limit=limit)
     return _shown(found, f"{links.PREFIX}/sessions/{session_id}")
 
 
@@ -76,9 +76,11 @@ def of_session(
     response_class=Response,
     responses=READING | problem_responses(404) | _FILE,
 )
-def from_session(session_id: SessionPath, path: _FilePath, actor: Caller, desk: AtDesk) -> Response:
+def from_session(
+    session_id: SessionPath, path: _FilePath, actor: Caller, services: Services
+) -> Response:
     """Send a file. What is no regular file, or lies behind a symbolic link, isn't there."""
-    return _sent(desk.artifacts.open_of_session(actor, session_id, path), path)
+    return _sent(services.artifacts.open_of_session(actor, session_id, path), path)
 
 
 @router.get(
@@ -91,7 +93,7 @@ def from_session(session_id: SessionPath, path: _FilePath, actor: Caller, desk: 
 def of_execution(
     execution_id: ExecutionPath,
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     after: _After = None,
     limit: _Limit = 100,
 ) -> wire.Files:
@@ -99,7 +101,7 @@ def of_execution(
 
     Agents of the kind claude work in the directory of their session instead.
     """
-    found = desk.artifacts.of_execution(actor, execution_id, after=after, limit=limit)
+    found = services.artifacts.of_execution(actor, execution_id, after=after, limit=limit)
     return _shown(found, f"{links.PREFIX}/task-executions/{execution_id}")
 
 
@@ -112,10 +114,10 @@ def of_execution(
     responses=READING | problem_responses(404) | _FILE,
 )
 def from_execution(
-    execution_id: ExecutionPath, path: _FilePath, actor: Caller, desk: AtDesk
+    execution_id: ExecutionPath, path: _FilePath, actor: Caller, services: Services
 ) -> Response:
     """Send a file. What is no regular file, or lies behind a symbolic link, isn't there."""
-    return _sent(desk.artifacts.open_of_execution(actor, execution_id, path), path)
+    return _sent(services.artifacts.open_of_execution(actor, execution_id, path), path)
 
 
 def _shown(found: Listing, owner: str) -> wire.Files:

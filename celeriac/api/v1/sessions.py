@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit, Operator
+from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, json_response, problem_responses
 from celeriac.db.sessions import SessionFilter
@@ -29,7 +29,7 @@ SessionPath = Annotated[UUID, Path(description="The session's id.")]
 )
 def find(
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     execution_id: Annotated[
         UUID | None, Query(description="Those that this execution began or worked in.")
     ] = None,
@@ -40,7 +40,7 @@ def find(
 ) -> Response:
     """Return your sessions, the newest first; an admin sees everybody's."""
     wanted = SessionFilter(execution_id=execution_id, runner=runner, status=status)
-    page = desk.sessions.find(actor, wanted, cursor=cursor, limit=limit)
+    page = services.sessions.find(actor, wanted, cursor=cursor, limit=limit)
     items = list(map(views.session, page.items))
     return json_response(wire.Page(items=items, next_cursor=page.next_cursor))
 
@@ -51,9 +51,9 @@ def find(
     summary="Get a session",
     responses=READING | problem_responses(404),
 )
-def get(session_id: SessionPath, actor: Caller, desk: AtDesk) -> wire.Session:
+def get(session_id: SessionPath, actor: Caller, services: Services) -> wire.Session:
     """Return a session as it stands; what was said in it are the events of its executions."""
-    return views.session(desk.sessions.get(actor, session_id))
+    return views.session(services.sessions.get(actor, session_id))
 
 
 @router.delete(
@@ -64,11 +64,11 @@ def get(session_id: SessionPath, actor: Caller, desk: AtDesk) -> wire.Session:
     summary="Delete a session",
     responses=READING | problem_responses(403, 404, 409),
 )
-def delete(session_id: SessionPath, actor: Operator, desk: AtDesk) -> Response:
+def delete(session_id: SessionPath, actor: Operator, services: Services) -> Response:
     """Forget what the agent needs to go on with it and remove its files.
 
     Not possible while an execution works in it, waits to, or is to fork it. It stays in lists as
     `deleted`.
     """
-    desk.sessions.delete(actor, session_id)
+    services.sessions.delete(actor, session_id)
     return Response(status_code=204)

@@ -50,22 +50,22 @@ _PING_SECONDS = 15
 async def stream(
     request: Request,
     shared: CoreServices,
-    desk: ApiServices,
+    services: ApiServices,
     actor: Actor,
     execution_id: UUID,
     *,
     after: int,
 ) -> Response:
     """Return the stream of what follows event number `after`. Raises NotFoundError."""
-    execution = await run_in_threadpool(desk.queries.execution, actor, execution_id)
+    execution = await run_in_threadpool(services.queries.execution, actor, execution_id)
     if execution.status.terminal and execution.event_seq <= after:
         return Response(status_code=204)
-    content = _events(request, shared, desk, execution_id, after)
+    content = _events(request, shared, services, execution_id, after)
     return EventSourceResponse(content, ping=_PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 
 async def _events(
-    request: Request, shared: CoreServices, desk: ApiServices, execution_id: UUID, after: int
+    request: Request, shared: CoreServices, services: ApiServices, execution_id: UUID, after: int
 ) -> AsyncIterator[ServerSentEvent]:
     # watching begins before the first look into the database, so that nothing falls in between
     watching = shared.watcher.changes(
@@ -80,7 +80,7 @@ async def _events(
             if change.delta is not None:
                 yield ServerSentEvent(dumps(change.delta), event=DELTA)
                 continue
-            while found := await _read(desk, execution_id, after):
+            while found := await _read(services, execution_id, after):
                 if not await still_allowed(
                     request
                 ):  # asked after reading, so that nothing newer is sent
@@ -93,10 +93,10 @@ async def _events(
 
 
 async def _read(
-    desk: ApiServices, execution_id: UUID, after: int
+    services: ApiServices, execution_id: UUID, after: int
 ) -> list[tuple[Event, ServerSentEvent]]:
     def read() -> list[tuple[Event, ServerSentEvent]]:
-        found = desk.queries.log(execution_id, after=after, limit=_AT_ONCE)
+        found = services.queries.log(execution_id, after=after, limit=_AT_ONCE)
         return [(event, _sent(event)) for event in found]
 
     try:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit, Operator, Shared
+from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
 from celeriac.api.v1.schemas.catalog import NewTask, Reference, TaskPatch
@@ -28,7 +28,7 @@ TaskPath = Annotated[
     summary="Make a task",
     responses=WRITING | problem_responses(404, 409),
 )
-def create(body: NewTask, actor: Operator, desk: AtDesk) -> wire.Task:
+def create(body: NewTask, actor: Operator, services: Services) -> wire.Task:
     """Store a task at version 1. Its prompt and its schemas are checked here."""
     new = tasks.NewTask(
         name=body.name,
@@ -37,7 +37,7 @@ def create(body: NewTask, actor: Operator, desk: AtDesk) -> wire.Task:
         active=body.active,
         spec=body.spec,
     )
-    return views.task(desk.tasks.create(actor, new))
+    return views.task(services.tasks.create(actor, new))
 
 
 @router.get(
@@ -49,13 +49,13 @@ def create(body: NewTask, actor: Operator, desk: AtDesk) -> wire.Task:
 )
 def find(
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     active: Annotated[bool | None, Query(description="Only active, or only inactive ones.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
     """Return your tasks, the newest first; an admin sees everybody's."""
-    page = desk.tasks.find(actor, active=active, cursor=cursor, limit=limit)
+    page = services.tasks.find(actor, active=active, cursor=cursor, limit=limit)
     items = list(map(views.task, page.items))
     return json_response(wire.Page(items=items, next_cursor=page.next_cursor))
 
@@ -66,9 +66,9 @@ def find(
     summary="Get a task",
     responses=READING | problem_responses(404),
 )
-def get(task: TaskPath, actor: Caller, desk: AtDesk) -> wire.Task:
+def get(task: TaskPath, actor: Caller, services: Services) -> wire.Task:
     """Return a task at its current version."""
-    return views.task(desk.tasks.get(actor, task))
+    return views.task(services.tasks.get(actor, task))
 
 
 @router.patch(
@@ -77,12 +77,12 @@ def get(task: TaskPath, actor: Caller, desk: AtDesk) -> wire.Task:
     summary="Change a task",
     responses=WRITING | problem_responses(404),
 )
-def change(task: TaskPath, body: TaskPatch, actor: Operator, desk: AtDesk) -> wire.Task:
+def change(task: TaskPath, body: TaskPatch, actor: Operator, services: Services) -> wire.Task:
     """Change a task. Another `spec` becomes its next version, which new executions use."""
     edit = tasks.TaskEdit(
         description=body.description, active=body.active, agent=body.agent, spec=body.spec
     )
-    return views.task(desk.tasks.change(actor, task, edit))
+    return views.task(services.tasks.change(actor, task, edit))
 
 
 @router.delete(
@@ -97,7 +97,7 @@ def delete(
     task: TaskPath,
     actor: Operator,
     shared: Shared,
-    desk: AtDesk,
+    services: Services,
     cancel: Annotated[
         bool, Query(description="Cancel its executions that have not ended.")
     ] = False,
@@ -106,5 +106,5 @@ def delete(
 
     Not possible while executions of it have not ended, unless they are to be cancelled.
     """
-    desk.tasks.delete(actor, task, cancel=shared.cancel if cancel else None)
+    services.tasks.delete(actor, task, cancel=shared.cancel if cancel else None)
     return Response(status_code=204)

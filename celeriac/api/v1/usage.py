@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk, Caller, Cursor, Limit
+from celeriac.api.core.auth import Caller, Cursor, Limit, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, problem_responses
 from celeriac.api.v1.schemas.catalog import Reference
@@ -27,7 +27,7 @@ ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
 )
 def totals(
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     by: Annotated[UsageBy, Query(description="What to add up by.")] = UsageBy.DAY,
     since: Annotated[
         Day | None, Query(description="First day, UTC; 30 days back if not given.")
@@ -41,12 +41,12 @@ def totals(
 
     The newest days come first, of all else the dearest. What one execution used is on its row.
     """
-    found = desk.usage.totals(
+    found = services.usage.totals(
         actor,
         by,
         since=since,
         until=until,
-        task_id=None if task is None else desk.tasks.resolve(actor, task),
+        task_id=None if task is None else services.tasks.resolve(actor, task),
         user_id=user_id,
         limit=limit,
     )
@@ -62,12 +62,12 @@ def totals(
 def calls(
     execution_id: ExecutionPath,
     actor: Caller,
-    desk: AtDesk,
+    services: Services,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> wire.Page[wire.MadeCall]:
     """Return the model calls of all attempts, the oldest first."""
-    page = desk.usage.calls(actor, execution_id, cursor=cursor, limit=limit)
+    page = services.usage.calls(actor, execution_id, cursor=cursor, limit=limit)
     items = [wire.MadeCall.model_validate(each) for each in page.items]
     return wire.Page(items=items, next_cursor=page.next_cursor)
 
@@ -78,10 +78,10 @@ def calls(
     summary="List the budgets of an execution",
     responses=READING | problem_responses(404),
 )
-def budgets(execution_id: ExecutionPath, actor: Caller, desk: AtDesk) -> wire.BudgetStandings:
+def budgets(execution_id: ExecutionPath, actor: Caller, services: Services) -> wire.BudgetStandings:
     """Return how all budgets stand now that hold this execution: its own, its task's, its user's.
 
     What was spent beyond a limit is its `overshoot`: at most part of the one call under way.
     """
-    found = desk.budgets.of_execution(actor, execution_id)
+    found = services.budgets.of_execution(actor, execution_id)
     return wire.BudgetStandings(items=list(map(views.standing, found)))

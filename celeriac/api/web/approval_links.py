@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from celeriac.api.core import problems as problems_of
 from celeriac.api.core import views
-from celeriac.api.core.auth import AtDesk
+from celeriac.api.core.auth import Services
 from celeriac.api.core.requests import JsonRoute, parse
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.approvals import AnswerRequest
@@ -87,14 +87,14 @@ def _pages(*statuses: int) -> dict[int | str, dict[str, Any]]:
     response_class=Response,
     responses=_PAGE | _pages(404) | problem_responses(422, 503),
 )
-def show(request: Request, token: Token, desk: AtDesk) -> Response:
+def show(request: Request, token: Token, services: Services) -> Response:
     """Show a question to whoever holds a signed link to it; needs no key and changes nothing.
 
     A page with a form or, for those who accept `application/json`, JSON. After the question is
     answered the page says so; after it has expired there is nothing any more.
     """
     try:
-        found = desk.approvals.get_by_link(desk.approval_links.read(token))
+        found = services.approvals.get_by_link(services.approval_links.read(token))
     except (LinkInvalidError, NotFoundError) as error:
         return _nothing(request, error)
     return _shown(request, found)
@@ -108,36 +108,36 @@ def show(request: Request, token: Token, desk: AtDesk) -> Response:
     responses=_PAGE | _pages(403, 404, 409, 422) | problem_responses(400, 413, 503),
     openapi_extra=_BODY,
 )
-async def respond(request: Request, token: Token, desk: AtDesk) -> Response:
+async def respond(request: Request, token: Token, services: Services) -> Response:
     """Answer a question, once, for whoever holds a signed link to it; needs no key."""
     try:
         # the link stands for a key: nothing is read for whoever has none
-        link = desk.approval_links.read(token)
+        link = services.approval_links.read(token)
     except LinkInvalidError as error:
         return await run_in_threadpool(_nothing, request, error)
     body = await request.body()
-    return await run_in_threadpool(_respond, request, link, desk, body)
+    return await run_in_threadpool(_respond, request, link, services, body)
 
 
-def _respond(request: Request, link: Link, desk: ApiServices, body: bytes) -> Response:
+def _respond(request: Request, link: Link, services: ApiServices, body: bytes) -> Response:
     if len(body) > _MAX_BODY:
         raise TooLargeError(
             f"An answer has at most {_MAX_BODY} bytes.", field="body", limit=_MAX_BODY
         )
     try:
-        asked = desk.approvals.get_by_link(link)
+        asked = services.approvals.get_by_link(link)
     except NotFoundError as error:
         return _nothing(request, error)
     if not _is_form(request):
-        return _json(_answered(request, desk, link, _request(body)))
-    return _respond_to_form(request, desk, link, asked, _sent(body))
+        return _json(_answered(request, services, link, _request(body)))
+    return _respond_to_form(request, services, link, asked, _sent(body))
 
 
 def _respond_to_form(
-    request: Request, desk: ApiServices, link: Link, asked: Approval, sent: dict[str, str]
+    request: Request, services: ApiServices, link: Link, asked: Approval, sent: dict[str, str]
 ) -> Response:
     try:
-        found = _answered(request, desk, link, answer_of(asked, sent))
+        found = _answered(request, services, link, answer_of(asked, sent))
     except ApprovalClosedError as error:
         return message_page(error.message, status=409)
     except ForbiddenError as error:
@@ -147,9 +147,9 @@ def _respond_to_form(
     return closed_page(found, now=True)
 
 
-def _answered(request: Request, desk: ApiServices, link: Link, given: Answer) -> Approval:
+def _answered(request: Request, services: ApiServices, link: Link, given: Answer) -> Approval:
     request_id = request.state.request_id
-    return desk.approvals.answer_by_link(link, given, request_id=request_id)
+    return services.approvals.answer_by_link(link, given, request_id=request_id)
 
 
 def _shown(request: Request, found: Approval) -> Response:

@@ -363,7 +363,7 @@ Record = Annotated[
 ]
 
 
-def wishes(
+def run_options(
     *,
     priority: str | None,
     queue: str | None,

@@ -22,7 +22,7 @@ from celeriac.domain.executions.model import Lease
 from celeriac.kit.backoff import grown
 from celeriac.logs import Step
 from celeriac.services.ports import LiveEvents
-from celeriac.services.retrying import patiently_in
+from celeriac.services.retrying import retry_while_unavailable_in
 
 logger = structlog.get_logger(__name__)
 
@@ -67,7 +67,9 @@ class Questions:
             with self._database.statement() as connection:
                 return approvals.answers(connection, execution_id, kind=kind)
 
-        return await patiently_in(self._database.threads, read, seconds=_PATIENCE_SECONDS)
+        return await retry_while_unavailable_in(
+            self._database.threads, read, seconds=_PATIENCE_SECONDS
+        )
 
     async def ask(self, lease: Lease, question: Question) -> Answer:
         """Store a question and wait until it is answered; see `RunContext.ask`.
@@ -93,7 +95,9 @@ class Questions:
             with self._database.statement() as connection:
                 return approvals.ask(connection, lease, question)
 
-        asked = await patiently_in(self._database.threads, ask, seconds=_PATIENCE_SECONDS)
+        asked = await retry_while_unavailable_in(
+            self._database.threads, ask, seconds=_PATIENCE_SECONDS
+        )
         if asked is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
         if asked.fresh:

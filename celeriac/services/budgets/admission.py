@@ -28,7 +28,7 @@ from celeriac.kit.backoff import grown
 from celeriac.kit.threads import Threads
 from celeriac.services.budgets.ledger import NOTHING, BudgetLedger, Used
 from celeriac.services.ports import Job, RateLimiter
-from celeriac.services.retrying import patiently
+from celeriac.services.retrying import retry_while_unavailable
 
 logger = structlog.get_logger(__name__)
 
@@ -122,7 +122,7 @@ class ProviderLimits:
                 )
 
         try:
-            return patiently(count, seconds=_PATIENCE_SECONDS)
+            return retry_while_unavailable(count, seconds=_PATIENCE_SECONDS)
         except DatabaseUnavailableError:
             return 0  # the parking itself waits for the database, or is left to the keeper
 

@@ -38,7 +38,11 @@ from celeriac.services.budgets.manage import (
     spent_error,
 )
 from celeriac.services.ports import Job, LiveEvents
-from celeriac.services.retrying import patiently_await, patiently_in, surely_in
+from celeriac.services.retrying import (
+    patiently_await,
+    retry_until_stored_in,
+    retry_while_unavailable_in,
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -148,7 +152,7 @@ class BudgetLedger:
                 gone = True  # released meanwhile, as a lost attempt's; spent all the same
             return self._spend(job, used, ticket).day
 
-        return await surely_in(self._threads, book, seconds=_PATIENCE_SECONDS)
+        return await retry_until_stored_in(self._threads, book, seconds=_PATIENCE_SECONDS)
 
     async def spend(self, lease: Lease, job: Job, used: Used) -> date | None:
         """Book a call that nothing was reserved for, after it was made.
@@ -167,7 +171,7 @@ class BudgetLedger:
                     return None
             return self._spend(job, used, ticket)
 
-        found = await surely_in(self._threads, book, seconds=_PATIENCE_SECONDS)
+        found = await retry_until_stored_in(self._threads, book, seconds=_PATIENCE_SECONDS)
         if found is None:
             return None
         exceeded = [each for each in found.standings if each.exceeded]
@@ -207,7 +211,7 @@ class BudgetLedger:
                     lambda: budgets.begin_windows(connection, payer),
                 )
 
-        return await patiently_in(self._threads, reserve, seconds=_PATIENCE_SECONDS)
+        return await retry_while_unavailable_in(self._threads, reserve, seconds=_PATIENCE_SECONDS)
 
     async def _seconds_behind_others(self, execution_id: UUID) -> float:
         def count() -> int:
@@ -216,7 +220,7 @@ class BudgetLedger:
                     connection, execution_id, reason=WaitingFor.BUDGET
                 )
 
-        parks = await patiently_in(self._threads, count, seconds=_PATIENCE_SECONDS)
+        parks = await retry_while_unavailable_in(self._threads, count, seconds=_PATIENCE_SECONDS)
         return grown(_BUSY_SECONDS, parks, _LONGEST_BUSY_SECONDS) * random.uniform(1, 2)
 
     def _settle(self, ticket: UUID, cost: Decimal, tokens: int) -> bool:
@@ -303,7 +307,7 @@ class BudgetLedger:
             resumed = answer_all_for_budget(self._database, question.key, by=by, note=note)
             self._live.changed(resumed)
 
-        await surely_in(self._threads, raise_limits, seconds=_PATIENCE_SECONDS)
+        await retry_until_stored_in(self._threads, raise_limits, seconds=_PATIENCE_SECONDS)
 
 
 class _BudgetedSubjects:

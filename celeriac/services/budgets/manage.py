@@ -104,13 +104,13 @@ def extension_of(standing: BudgetState, answer: Answer) -> tuple[Decimal, int]:
     a value that can't be read: nothing is allowed then.
     """
     try:
-        wished = Extension.model_validate({} if answer.value is None else answer.value)
+        extension = Extension.model_validate({} if answer.value is None else answer.value)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise spent_error(standing, f"The answer can't be read: {fault['msg']}.") from error
-    if wished.cost is None and wished.tokens is None:
+    if extension.cost is None and extension.tokens is None:
         return standing.max_cost or Decimal(0), standing.max_tokens or 0
-    return wished.cost or Decimal(0), wished.tokens or 0
+    return extension.cost or Decimal(0), extension.tokens or 0
 
 
 def check_price(call: CallEstimate, standings: Sequence[BudgetState]) -> None:

@@ -418,7 +418,7 @@ class Attempt:
 
 
 class AttemptRegistry:
-    """A register by execution; the heartbeat, the notebook and the control channel read it."""
+    """A register by execution; the heartbeat, the event writer and the control channel read it."""
 
     def __init__(self) -> None:
         """Start empty."""

@@ -1,4 +1,4 @@
-"""The notebook: carries what agents tell to the database, in batches and in order."""
+"""The event_writer: carries what agents tell to the database, in batches and in order."""
 
 import threading
 import time
@@ -95,12 +95,14 @@ class EventWriter:
             self._set_apart(pages, error)
             return
         except DatabaseUnavailableError as error:
-            logger.warning("notebook.database_unavailable", code=error.code, error=error.message)
+            logger.warning(
+                "event_writer.database_unavailable", code=error.code, error=error.message
+            )
             return
         except Exception as error:  # noqa: BLE001 - drivers raise anything
             refused = refuses(error)
             if refused:
-                logger.error("notebook.refused", pages=len(pages), error=first_line(error))  # noqa: TRY400 - it says all
+                logger.error("event_writer.refused", pages=len(pages), error=first_line(error))  # noqa: TRY400 - it says all
             else:
                 self._pause(error, len(pages))
             if len(pages) > 1:
@@ -128,7 +130,7 @@ class EventWriter:
         self._paused_until = time.monotonic() + seconds
         if not was_failing:
             kind, reason = type(error).__name__, first_line(error)
-            logger.error("notebook.failed", pages=pages, kind=kind, error=reason)
+            logger.error("event_writer.failed", pages=pages, kind=kind, error=reason)
 
     def _record(self, batches: Sequence[PendingWrites], *, apart: bool) -> set[UUID]:
         if not apart:
@@ -152,7 +154,9 @@ class EventWriter:
                 if len(pages) > 1:
                     self._store([(attempt, batch)], apart=True)
                 if key in self._apart:
-                    logger.warning("notebook.database_busy", execution_id=key, error=error.message)
+                    logger.warning(
+                        "event_writer.database_busy", execution_id=key, error=error.message
+                    )
 
     def _keep_bill(self, attempt: Attempt, refused: PendingWrites) -> None:
         """Store of a batch that the database refuses the model calls alone; the rest is lost."""

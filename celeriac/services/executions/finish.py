@@ -52,7 +52,7 @@ from celeriac.kit.json_types import JsonObject, loads, storable_text
 from celeriac.logs.redact import redact_text
 from celeriac.services.executions.event_writer import bill_of
 from celeriac.services.ports import LiveEvents
-from celeriac.services.retrying import is_unavailable, patiently
+from celeriac.services.retrying import is_unavailable, retry_while_unavailable
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
@@ -275,7 +275,9 @@ class Finish:
         except Exception as error:
             if not _may_pass(error):
                 raise
-        return patiently(lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS, on=_may_pass)
+        return retry_while_unavailable(
+            lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS, on=_may_pass
+        )
 
     def _once(self, ending: "_Ending", turn: NextClaim | None) -> Finished:
         claim, outcome = ending.claim, ending.outcome
@@ -327,11 +329,13 @@ class Finish:
             if notes is None:
                 continue
             try:
-                patiently(partial(self._record, notes), seconds=_PATIENCE_SECONDS, on=_may_pass)
+                retry_while_unavailable(
+                    partial(self._record, notes), seconds=_PATIENCE_SECONDS, on=_may_pass
+                )
             except Exception as error:
                 if not refuses(error):
                     raise
-                logger.error("notebook.refused", error=first_line(error))  # noqa: TRY400 - as above
+                logger.error("event_writer.refused", error=first_line(error))  # noqa: TRY400 - as above
             else:
                 return
 

@@ -56,7 +56,7 @@ from celeriac.services.executions.finish import Finish, Raised, describe, outcom
 from celeriac.services.executions.other_workers import OtherWorkers
 from celeriac.services.ports import Job, LiveEvents, Runner, Runners
 from celeriac.services.reports import ReportQueue
-from celeriac.services.retrying import patiently
+from celeriac.services.retrying import retry_while_unavailable
 
 _PATIENCE_SECONDS = 30.0
 """How long a message waits for the database; then it is dropped and the keeper sends another."""
@@ -81,7 +81,9 @@ class ClaimAttempt:
         try:
             return self._once(message, token)
         except DatabaseUnavailableError:
-            return patiently(lambda: self._again(message, token), seconds=_PATIENCE_SECONDS)
+            return retry_while_unavailable(
+                lambda: self._again(message, token), seconds=_PATIENCE_SECONDS
+            )
 
     def _once(self, message: Message, token: UUID) -> Claim | None:
         with self._database.statement() as connection:
@@ -128,7 +130,7 @@ class ExecutorDependencies:
     finish: Finish
     runners: Runners
     active: AttemptRegistry
-    notebook: EventWriter
+    event_writer: EventWriter
     backing: AttemptServices
     reporting: ReportQueue
     live: LiveEvents
@@ -186,7 +188,7 @@ class Execute:
             if outcome is None:
                 logger.warning(Step.EXECUTION_LEASE_LOST, attempt=claim.lease.attempt)
                 return None
-            notes = self._parts.notebook.last_page(attempt)
+            notes = self._parts.event_writer.last_page(attempt)
             finished = self._parts.finish(
                 claim, outcome, notes, turn(claim.queue), has_session=attempt.has_session
             )
@@ -222,7 +224,7 @@ class Execute:
     def _plan(self, claim: Claim) -> ExecutionSpec:
         """Read what the attempt is to do; see `SpecCache.of_versions` for what is raised."""
         _ = claim.options  # they are read here already, where an unreadable one is handed back
-        return patiently(
+        return retry_while_unavailable(
             lambda: self._parts.plans.of_versions(claim.task_version_id, claim.agent_version_id),
             seconds=_PATIENCE_SECONDS,
         )
@@ -259,7 +261,9 @@ class Execute:
         """Run the agent to its outcome; None means that the lease was lost."""
         came: Completed | Parked | Raised | BaseException
         try:
-            job = patiently(lambda: self._prepare(claim, plan), seconds=_PATIENCE_SECONDS)
+            job = retry_while_unavailable(
+                lambda: self._prepare(claim, plan), seconds=_PATIENCE_SECONDS
+            )
             runner = self._parts.runners.get(job.agent)
             attempt.back(self._parts.backing, job, runner)
             came = self._wait(attempt, runner, self._start(attempt, runner, job))

@@ -25,7 +25,7 @@ def app_client(container: CoreServices) -> Iterator[TestClient]:
 @pytest.fixture
 def admin(app_client: TestClient) -> Asker:
     """The first administrator."""
-    made = app_client.app.state.desk.accounts.bootstrap_admin()  # type: ignore[attr-defined]
+    made = app_client.app.state.services.accounts.bootstrap_admin()  # type: ignore[attr-defined]
     return Asker(app_client, made.token)
 
 

@@ -43,7 +43,7 @@ def test_refused_requests_are_in_the_trail_and_repeats_are_counted(
     assert forbidden["resource_id"] == "list_users"
     assert forbidden["details"]["method"] == "GET"
     assert forbidden["actor_id"]
-    app_client.app.state.desk.access_records.flush(everything=True)  # type: ignore[attr-defined]
+    app_client.app.state.services.access_records.flush(everything=True)  # type: ignore[attr-defined]
     counted = [each["details"].get("repeats") for each in entries(admin, "request.refuse")]
     assert sorted(filter(None, counted)) == [4, 4, 4]
 
@@ -95,7 +95,7 @@ def test_uploads_deletions_and_changes_say_what_they_did(ada: Asker, admin: Aske
 
 def test_only_admins_check_the_trail(ada: Asker, admin: Asker, app_client: TestClient) -> None:
     assert_problem(ada.get(f"{TRAIL}/verification"), 403, "forbidden")
-    trail = app_client.app.state.desk.audit_trail  # type: ignore[attr-defined]
+    trail = app_client.app.state.services.audit_trail  # type: ignore[attr-defined]
     trail.seal()
     assert trail.seal() > 0
     found = admin.get(f"{TRAIL}/verification").json()

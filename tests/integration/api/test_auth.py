@@ -136,7 +136,7 @@ def test_who_tries_many_keys_has_to_wait_and_others_need_not(
     problem = assert_problem(response, 429, "too_many_requests")
     assert int(response.headers["retry-after"]) == problem["details"]["retry_after"] > 0
     assert ada.get(ME).status_code == 200, "the same address, a key that was good before"
-    app_client.app.state.desk.authenticate.forget()  # type: ignore[attr-defined]
+    app_client.app.state.services.authenticate.forget()  # type: ignore[attr-defined]
     assert ada.get(ME).status_code == 200, "also when it is looked up again"
     assert app_client.get("/health/live").status_code == 200
     assert admin.get(ME).status_code == 200

@@ -29,7 +29,7 @@ from celeriac.services.budgets.ledger import BudgetLedger, Used
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import AttemptServices, BoundServices
 from celeriac.services.ports import Job, Runner
-from celeriac.services.retrying import patiently, surely_in
+from celeriac.services.retrying import retry_until_stored_in, retry_while_unavailable
 from celeriac.services.sessions import SessionStore
 from tests.support.cassettes import recorded
 from tests.support.spending import planned
@@ -148,7 +148,7 @@ async def test_what_must_be_done_is_tried_until_it_is_done_although_it_was_cance
             raise DatabaseUnavailableError("away")
         loop.call_soon_threadsafe(done.set)
 
-    booking = asyncio.ensure_future(surely_in(pool, book, seconds=60))
+    booking = asyncio.ensure_future(retry_until_stored_in(pool, book, seconds=60))
     await asyncio.to_thread(wait_until, lambda: tries, "it was tried")
     booking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -163,7 +163,7 @@ async def test_a_thread_of_a_pool_is_not_held_by_waiting() -> None:
     """Who waits on one is told, not served: its pauses would hold up others."""
 
     def wait() -> None:
-        patiently(int, seconds=1)
+        retry_while_unavailable(int, seconds=1)
 
-    with pytest.raises(RuntimeError, match="patiently_in"):
+    with pytest.raises(RuntimeError, match="retry_while_unavailable_in"):
         await Threads("test", 1).run(wait)

@@ -202,11 +202,11 @@ def test_a_read_only_server_loses_no_note_and_no_result(core: Core, process: Pro
     with ThreadPoolExecutor(1) as thread, capture_logs() as logs, process.active.running(attempt):
         emit(attempt, "a")
         with read_only(core.database.engine.url):
-            process.notebook.flush()
-            process.notebook.flush()
+            process.event_writer.flush()
+            process.event_writer.flush()
             emit(attempt, "b")
             process.heartbeat.beat()
-            last = process.notebook.last_page(attempt)
+            last = process.event_writer.last_page(attempt)
             finishing = thread.submit(core.finish, claim, Completed(1), last, None)
             wait_until(lambda: "database.unavailable" in str(logs), "the result waits")
         assert finishing.result(30).status is Status.COMPLETED
@@ -223,7 +223,7 @@ def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, proces
         emit(attempt, "a")
         core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
         try:
-            process.notebook.flush()
+            process.event_writer.flush()
         finally:
             core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
         emit(attempt, "b")
@@ -242,23 +242,23 @@ def test_an_error_that_stays_is_logged_once_and_pauses_the_notes(
         core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
         try:
             with capture_logs() as logs:
-                process.notebook.flush()
+                process.event_writer.flush()
                 wait_until(lambda: flushed(process) and _tried(process, 2), "a second try")
         finally:
             core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
-        assert [entry["event"] for entry in logs] == ["notebook.failed"]
+        assert [entry["event"] for entry in logs] == ["event_writer.failed"]
         assert "exc_info" not in logs[0]
         wait_until(lambda: flushed(process) and told(core, claims[1]), "they are stored")
     assert [told(core, claim) for claim in claims] == [["a"], ["b"]]
 
 
 def flushed(process: Process) -> bool:
-    process.notebook.flush()
+    process.event_writer.flush()
     return True
 
 
 def _tried(process: Process, times: int) -> bool:
-    return process.notebook._backoff._tries >= times
+    return process.event_writer._backoff._tries >= times
 
 
 def test_a_result_outlives_a_lock_that_is_held_for_long(core: Core, impatient: Database) -> None:

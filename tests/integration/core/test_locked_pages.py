@@ -36,7 +36,7 @@ def impatient(shared_database: Database) -> Iterator[Database]:
 def process(core: Core, impatient: Database, tmp_path: Path) -> Process:
     """A worker process whose notes wait for locks shortly."""
     made = Process(core, tmp_path)
-    made.notebook = EventWriter(impatient, made.active, core.live)
+    made.event_writer = EventWriter(impatient, made.active, core.live)
     return made
 
 
@@ -60,19 +60,19 @@ def test_a_locked_row_holds_up_only_those_who_need_it(core: Core, process: Proce
     ):
         for attempt, model in zip(attempts, models, strict=True):
             charge(attempt, model)
-        process.notebook.flush()
+        process.event_writer.flush()
         with holding(core.database.engine.url, LOCK):
             for attempt, model in zip(attempts, models, strict=True):
                 charge(attempt, model)
-            process.notebook.flush()
+            process.event_writer.flush()
             assert [calls(core, claim) for claim in claims] == [1, 2, 1, 2]
             for attempt in attempts:
                 emit(attempt, "later")
-            process.notebook.flush()
+            process.event_writer.flush()
             assert [told(core, claim) for claim in claims] == [[], ["later"], [], ["later"]]
-        process.notebook.flush()
-        process.notebook.flush()
-        process.notebook.flush()
+        process.event_writer.flush()
+        process.event_writer.flush()
+        process.event_writer.flush()
         assert [calls(core, claim) for claim in claims] == [2, 2, 2, 2]
         assert [told(core, claim) for claim in claims] == [["later"]] * 4
     core.assert_consistent()
@@ -86,7 +86,7 @@ def test_an_end_does_not_wait_for_what_others_wait_for(
     patient = EventWriter(shared_database, process.active, core.live)  # its lock time-out is long
     with process.active.running(attempts[0]), process.active.running(attempts[1]):
         charge(attempts[0], "locked")
-        process.notebook.flush()
+        process.event_writer.flush()
         charge(attempts[0], "locked")
         with ThreadPoolExecutor(1) as thread:
             with holding(core.database.engine.url, LOCK):

@@ -48,7 +48,7 @@ class Telling:
         self.core = core
         self.claim: Claim = core.running()
         self.active = AttemptRegistry()
-        self.notebook = EventWriter(forgetful, self.active, core.live)
+        self.event_writer = EventWriter(forgetful, self.active, core.live)
         self.attempt = Attempt(
             self.claim.lease, workdir=workdir, correlation={}, on_delta=core.live.delta
         )
@@ -85,7 +85,7 @@ def telling(core: Core, forgetful: ForgetfulDatabase, tmp_path: Path) -> Telling
 def until_stored(telling: Telling) -> None:
     """Flush as often as a worker would need to."""
     for _ in range(10):
-        telling.notebook.flush()
+        telling.event_writer.flush()
 
 
 @pytest.mark.requirement("F2")
@@ -96,7 +96,7 @@ def test_a_batch_that_is_sent_again_is_stored_once(
     with telling.active.running(telling.attempt):
         telling.tell("a", "b")
         forgetful.losses, forgetful.late = losses, late
-        telling.notebook.flush()
+        telling.event_writer.flush()
         telling.tell("c")
         until_stored(telling)
         telling.tell("d")
@@ -112,9 +112,9 @@ def test_the_last_batch_is_stored_once_with_the_end(
     with telling.active.running(telling.attempt):
         telling.tell("a")
         forgetful.losses = 1
-        telling.notebook.flush()
+        telling.event_writer.flush()
         telling.tell("b")
-        last = telling.notebook.last_page(telling.attempt)
+        last = telling.event_writer.last_page(telling.attempt)
         forgetful.losses, forgetful.late = losses, late
         finished = Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)
     assert finished.status is Status.COMPLETED
@@ -128,9 +128,9 @@ def test_a_flush_beside_the_end_stores_nothing_of_its_own(
     """An agent that was left behind may still tell when the last batches are on their way."""
     with telling.active.running(telling.attempt):
         telling.tell("a")
-        last = telling.notebook.last_page(telling.attempt)
+        last = telling.event_writer.last_page(telling.attempt)
         telling.tell("too late")
-        telling.notebook.flush()
+        telling.event_writer.flush()
         Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)
     telling.assert_stored_once("a")
 
@@ -141,7 +141,7 @@ def test_the_next_attempt_counts_its_batches_anew(
     with telling.active.running(telling.attempt):
         for name in "abc":
             telling.tell(name)
-            telling.notebook.flush()
+            telling.event_writer.flush()
     core.pass_time(3600)
     core.rescue()
     core.pass_time(3600)
@@ -154,7 +154,7 @@ def test_the_next_attempt_counts_its_batches_anew(
     again.attempt.back(backing_of(core.database), job_of(again.claim), MemoryRunner(nothing))
     with again.active.running(again.attempt):
         again.tell("d")
-        again.notebook.flush()
+        again.event_writer.flush()
     again.assert_stored_once("a", "b", "c", "d")
 
 

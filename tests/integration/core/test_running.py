@@ -42,7 +42,7 @@ class Process:
         self.workdir = workdir
         self.active = AttemptRegistry()
         self.heartbeat = Heartbeat(core.database, self.active, lease_seconds=LEASE_SECONDS)
-        self.notebook = EventWriter(core.database, self.active, core.live)
+        self.event_writer = EventWriter(core.database, self.active, core.live)
         self.stops: list[UUID] = []
 
     def attempt(self, claim: Claim) -> Attempt:
@@ -82,11 +82,11 @@ def test_notes_are_stored_in_order_and_told_to_who_watches(core: Core, process: 
     attempt = process.attempt(claim)
     with process.active.running(attempt):
         emit(attempt, "a", "b")
-        process.notebook.flush()
+        process.event_writer.flush()
         core.live.changes.clear()
         emit(attempt, "c")
-        process.notebook.flush()
-        process.notebook.flush()
+        process.event_writer.flush()
+        process.event_writer.flush()
     assert told(core, claim) == ["a", "b", "c"]
     assert core.live.changes == [claim.lease.execution_id], "an empty page was told of"
 
@@ -105,7 +105,7 @@ def test_an_attempt_serves_several_loops_at_once(core: Core, process: Process) -
 
     with process.active.running(attempt):
         saved = together([use] * 4)
-        process.notebook.flush()
+        process.event_writer.flush()
     assert len({session for sessions in saved for session in sessions}) == 1
     assert told(core, claim) == ["saved"] * 4
 
@@ -115,9 +115,9 @@ def test_the_last_page_goes_with_the_end(core: Core, process: Process) -> None:
     attempt = process.attempt(claim)
     with process.active.running(attempt):
         emit(attempt, "a")
-        process.notebook.flush()
+        process.event_writer.flush()
         emit(attempt, "b")
-        core.finish(claim, Completed(1), process.notebook.last_page(attempt), None)
+        core.finish(claim, Completed(1), process.event_writer.last_page(attempt), None)
     assert told(core, claim) == ["a", "b"]
     assert core.event_types(claim.lease.execution_id)[-1] == "completed"
 
@@ -126,15 +126,15 @@ def test_notes_survive_a_database_that_is_away(core: Core, process: Process) -> 
     claim = core.running()
     attempt = process.attempt(claim)
     broken = ForgetfulDatabase(core.database)
-    notebook = EventWriter(broken, process.active, core.live)
+    event_writer = EventWriter(broken, process.active, core.live)
     with process.active.running(attempt):
         emit(attempt, "a")
         broken.engine.dispose()
         broken.losses = 1
-        notebook.flush()
+        event_writer.flush()
         emit(attempt, "b")
-        notebook.flush()
-        notebook.flush()
+        event_writer.flush()
+        event_writer.flush()
     broken.close()
     assert told(core, claim) == ["a", "b"]
     core.assert_consistent()
@@ -180,7 +180,7 @@ def test_odd_texts_are_stored(core: Core, process: Process) -> None:
 
     asyncio.run(tell())
     with process.active.running(attempt):
-        process.notebook.flush()
+        process.event_writer.flush()
     stored = core.get(claim.lease.execution_id)
     assert stored.progress_note == "nul � and ?"
     assert stored.model_call_count == 1
@@ -204,9 +204,9 @@ def test_a_page_that_the_database_refuses_costs_no_other_agent(
             emit(attempts[0], "a")
             emit(attempts[1], "odd")
             emit(attempts[2], "c")
-            process.notebook.flush()
+            process.event_writer.flush()
             emit(attempts[1], "b")
-            process.notebook.flush()
+            process.event_writer.flush()
     finally:
         core.execute("ALTER TABLE events DROP CONSTRAINT odd")
     assert [told(core, claim) for claim in claims] == [["a"], ["b"], ["c"]]
@@ -233,7 +233,7 @@ def test_a_lost_lease_stops_its_attempt_and_refuses_its_notes(core: Core, proces
     core.rescue()
     with process.active.running(attempt):
         emit(attempt, "too late")
-        process.notebook.flush()
+        process.event_writer.flush()
         assert attempt.stop_reason is StopReason.LEASE_LOST
         with pytest.raises(LeaseLostError):
             emit(attempt, "later still")
@@ -358,7 +358,7 @@ def test_an_event_that_is_too_large_is_refused_at_once(core: Core, process: Proc
         emit(attempt, "x" * 9_000_000)
     emit(attempt, "small")
     with process.active.running(attempt):
-        process.notebook.flush()
+        process.event_writer.flush()
     told = [
         each.data["name"] for each in core.events(claim.lease.execution_id) if each.data.get("name")
     ]

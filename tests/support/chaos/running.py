@@ -11,7 +11,7 @@ from functools import partial
 from sqlalchemy import text
 
 from celeriac.db.engine import Database
-from celeriac.services.retrying import patiently
+from celeriac.services.retrying import retry_while_unavailable
 from tests.support.chaos.driver import Driver, Entry
 from tests.support.chaos.faults import Happening, Step, steps_of
 from tests.support.chaos.findings import Finding
@@ -168,7 +168,7 @@ class _Run:
             with self._renewed().statement() as connection:
                 return int(connection.execute(query).scalar_one())
 
-        return patiently(ask, seconds=60)
+        return retry_while_unavailable(ask, seconds=60)
 
     def _renewed(self) -> Database:
         """Return a database that leads to the primary of now."""

@@ -38,7 +38,7 @@ def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
     process: Any = WorkerProcess.__new__(WorkerProcess)
     process._ended = threading.Event()
     heartbeat = Away(process._ended)
-    process._machinery = SimpleNamespace(heartbeat=heartbeat, active=AttemptRegistry())
+    process._runtime = SimpleNamespace(heartbeat=heartbeat, active=AttemptRegistry())
     process._settings = SimpleNamespace(worker=SimpleNamespace(heartbeat_seconds=3600.0))
     process._closing = ShutdownState()
     names = SimpleNamespace(queues=(), unknown_tasks=())

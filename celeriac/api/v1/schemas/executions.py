@@ -140,7 +140,7 @@ class Execute(When):
         return self
 
     def options(self) -> RunOptions:
-        """Return what the caller wishes for this run."""
+        """Return the caller's options for this run."""
         return RunOptions(
             fork_session=self.fork_session,
             budget=self.budget,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.cli.core.arguments import wishes
+from celeriac.cli.core.arguments import run_options
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.client.executions import options_body
 from celeriac.domain.budget_kinds import OnBudget
@@ -17,7 +17,7 @@ NOTHING: dict[str, Any] = {
 
 
 def test_what_is_not_wished_for_is_not_sent() -> None:
-    assert options_body(wishes(**NOTHING)) == {}
+    assert options_body(run_options(**NOTHING)) == {}
 
 
 def test_everything_that_is_wished_for_is_sent() -> None:
@@ -25,7 +25,7 @@ def test_everything_that_is_wished_for_is_sent() -> None:
         "priority": "high", "session": "0199", "fork": True, "cost": 0.1, "tokens": 9, "ask": True,
         "record": True,
     }  # fmt: skip
-    assert options_body(wishes(**given)) == {
+    assert options_body(run_options(**given)) == {
         "priority": "high", "session_id": "0199", "fork_session": True, "record": True,
         "budget": {"max_cost": "0.1", "max_tokens": 9, "on_budget": "ask"},
     }  # fmt: skip
@@ -41,4 +41,4 @@ def test_a_budget_may_be_given_as_such() -> None:
 )
 def test_options_that_need_others_say_so(given: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageProblemError, match=named):
-        wishes(**NOTHING | given)
+        run_options(**NOTHING | given)
