@@ -111,6 +111,6 @@ def _require(schema: "Schema") -> None:
         raise CommandError(
             f"The database has revision {schema.current or 'none'}; "
             f"this release needs {schema.wanted}.",
-            cure="Run `celeriac db upgrade`.",
+            cure=schema.cure,
             problem="schema_outdated",
         )

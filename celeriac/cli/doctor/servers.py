@@ -112,7 +112,7 @@ def _judge_schema(schema: migrate.Schema) -> Finding:
     return failed(
         SCHEMA,
         f"the database has revision {schema.current}, this release needs {schema.wanted}",
-        "Run `celeriac db upgrade`.",
+        schema.cure,
         ExitCode.FAILED,
     )
 

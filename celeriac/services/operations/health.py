@@ -60,8 +60,8 @@ class HealthChecks:
                     checks["database"] = "refuses writes: its disk is full"
             if not schema.up_to_date:
                 checks["schema"] = (
-                    f"is at revision {schema.current}, this release needs {schema.wanted}: "
-                    "run `celeriac db upgrade`"
+                    f"is at revision {schema.current}, this release needs {schema.wanted}. "
+                    f"{schema.cure}"
                 )
         except UnavailableError:
             checks["database"] = "doesn't answer"

@@ -1,0 +1,431 @@
+-- The schema of the first release. `celeriac.db.schema` describes the same tables; the tests compare
+-- the two.
+
+CREATE TABLE users (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    role text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    disabled_at timestamptz,
+    CONSTRAINT pk_users PRIMARY KEY (id),
+    CONSTRAINT uq_users_name UNIQUE (name),
+    CONSTRAINT ck_users_role_known CHECK (role IN ('viewer', 'operator', 'admin'))
+);
+
+CREATE TABLE api_keys (
+    id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    name text NOT NULL,
+    prefix text NOT NULL,
+    digest text NOT NULL,
+    role text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    last_used_at timestamptz,
+    parent_id uuid,
+    CONSTRAINT pk_api_keys PRIMARY KEY (id),
+    CONSTRAINT uq_api_keys_prefix UNIQUE (prefix),
+    CONSTRAINT fk_api_keys_parent_id FOREIGN KEY (parent_id) REFERENCES api_keys(id),
+    CONSTRAINT fk_api_keys_user_id FOREIGN KEY (user_id) REFERENCES users(id),
+    CONSTRAINT ck_api_keys_role_known CHECK (role IN ('viewer', 'operator', 'admin'))
+);
+CREATE INDEX ix_api_keys_parent_id ON api_keys (parent_id);
+CREATE INDEX ix_api_keys_user_id ON api_keys (user_id);
+
+CREATE TABLE agents (
+    id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL DEFAULT '',
+    current_version_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
+    CONSTRAINT pk_agents PRIMARY KEY (id),
+    CONSTRAINT fk_agents_owner_id FOREIGN KEY (owner_id) REFERENCES users(id)
+);
+CREATE UNIQUE INDEX uq_agents_owner_id_name ON agents (owner_id, name) WHERE deleted_at IS NULL;
+
+CREATE TABLE agent_versions (
+    id uuid NOT NULL,
+    agent_id uuid NOT NULL,
+    version integer NOT NULL,
+    spec jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_agent_versions PRIMARY KEY (id),
+    CONSTRAINT uq_agent_versions_agent_id_version UNIQUE (agent_id, version),
+    CONSTRAINT fk_agent_versions_agent_id FOREIGN KEY (agent_id) REFERENCES agents(id)
+);
+
+CREATE TABLE tasks (
+    id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    agent_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL DEFAULT '',
+    active boolean NOT NULL DEFAULT true,
+    current_version_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
+    CONSTRAINT pk_tasks PRIMARY KEY (id),
+    CONSTRAINT fk_tasks_agent_id FOREIGN KEY (agent_id) REFERENCES agents(id),
+    CONSTRAINT fk_tasks_owner_id FOREIGN KEY (owner_id) REFERENCES users(id)
+);
+CREATE INDEX ix_tasks_agent_id ON tasks (agent_id);
+CREATE UNIQUE INDEX uq_tasks_owner_id_name ON tasks (owner_id, name) WHERE deleted_at IS NULL;
+
+CREATE TABLE task_versions (
+    id uuid NOT NULL,
+    task_id uuid NOT NULL,
+    version integer NOT NULL,
+    spec jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_task_versions PRIMARY KEY (id),
+    CONSTRAINT uq_task_versions_task_id_version UNIQUE (task_id, version),
+    CONSTRAINT fk_task_versions_task_id FOREIGN KEY (task_id) REFERENCES tasks(id)
+);
+
+CREATE TABLE executions (
+    id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    task_id uuid NOT NULL,
+    task_version_id uuid NOT NULL,
+    agent_version_id uuid NOT NULL,
+    status text NOT NULL,
+    trigger_type text NOT NULL,
+    execution_mode text NOT NULL,
+    priority smallint NOT NULL,
+    queue text NOT NULL,
+    variables jsonb NOT NULL,
+    origin_id uuid,
+    batch_id uuid,
+    session_id uuid,
+    request_id text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    available_at timestamptz NOT NULL DEFAULT now(),
+    queued_at timestamptz,
+    started_at timestamptz,
+    attempt_started_at timestamptz,
+    completed_at timestamptz,
+    attempt integer NOT NULL DEFAULT 0,
+    retry_count integer NOT NULL DEFAULT 0,
+    crash_count integer NOT NULL DEFAULT 0,
+    max_crashes smallint NOT NULL,
+    celery_task_id text,
+    worker_hostname text,
+    lease_token uuid,
+    lease_until timestamptz,
+    cancel_requested_at timestamptz,
+    cancel_requested_by text,
+    result jsonb,
+    error_code text,
+    error_message text,
+    error_details jsonb,
+    progress_done double precision,
+    progress_total double precision,
+    progress_note text,
+    event_seq integer NOT NULL DEFAULT 0,
+    message_count integer NOT NULL DEFAULT 0,
+    tool_call_count integer NOT NULL DEFAULT 0,
+    model_call_count integer NOT NULL DEFAULT 0,
+    input_tokens bigint NOT NULL DEFAULT '0',
+    output_tokens bigint NOT NULL DEFAULT '0',
+    cost numeric(18,9) NOT NULL DEFAULT '0',
+    options jsonb,
+    waiting_for text,
+    waiting_until timestamptz,
+    batch_no integer NOT NULL DEFAULT 0,
+    CONSTRAINT pk_executions PRIMARY KEY (id),
+    CONSTRAINT ck_executions_status_known CHECK (
+        status IN ('pending', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')
+    ),
+    CONSTRAINT ck_executions_trigger_type_known
+        CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow'))
+) WITH (fillfactor=80);
+CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
+CREATE INDEX ix_executions_celery_task ON executions (celery_task_id);
+CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at)
+    WHERE status = 'pending';
+CREATE INDEX ix_executions_leased ON executions (lease_until)
+    WHERE status = 'running' AND lease_until IS NOT NULL;
+CREATE INDEX ix_executions_live ON executions (owner_id, id)
+    WHERE status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL;
+CREATE INDEX ix_executions_owner ON executions (owner_id, id);
+CREATE INDEX ix_executions_parked ON executions (waiting_until)
+    WHERE status = 'waiting' AND waiting_until IS NOT NULL;
+CREATE INDEX ix_executions_sent ON executions (queue, queued_at)
+    WHERE status = 'queued' AND queued_at IS NOT NULL;
+CREATE INDEX ix_executions_session ON executions (session_id, id) WHERE session_id IS NOT NULL;
+CREATE INDEX ix_executions_task ON executions (task_id, id);
+CREATE INDEX ix_executions_trouble ON executions (owner_id, id)
+    WHERE status IN ('failed', 'cancelled');
+
+CREATE TABLE events (
+    execution_id uuid NOT NULL,
+    seq integer NOT NULL,
+    type text NOT NULL,
+    attempt integer NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    data jsonb NOT NULL,
+    CONSTRAINT pk_events PRIMARY KEY (execution_id, seq)
+);
+
+CREATE TABLE model_calls (
+    id uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    provider text NOT NULL,
+    model text NOT NULL,
+    input_tokens integer NOT NULL,
+    output_tokens integer NOT NULL,
+    cached_tokens integer NOT NULL,
+    latency_ms integer NOT NULL,
+    finish_reason text,
+    cost numeric(18,9),
+    CONSTRAINT pk_model_calls PRIMARY KEY (id)
+);
+CREATE INDEX ix_model_calls_execution_id ON model_calls (execution_id);
+
+CREATE TABLE idempotency_keys (
+    owner_id uuid NOT NULL,
+    key text NOT NULL,
+    fingerprint text NOT NULL,
+    resource_type text NOT NULL,
+    resource_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_idempotency_keys PRIMARY KEY (owner_id, key)
+);
+CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);
+
+CREATE TABLE workers (
+    id uuid NOT NULL,
+    hostname text NOT NULL,
+    pid integer NOT NULL,
+    pool text NOT NULL,
+    slots integer NOT NULL,
+    running integer NOT NULL DEFAULT 0,
+    cpu_percent double precision NOT NULL DEFAULT '0',
+    memory_bytes bigint NOT NULL DEFAULT '0',
+    version text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    stopped_at timestamptz,
+    queues text[] NOT NULL DEFAULT '{}',
+    consuming boolean,
+    messages_dropped bigint NOT NULL DEFAULT '0',
+    unknown_tasks text[] NOT NULL DEFAULT '{}',
+    CONSTRAINT pk_workers PRIMARY KEY (id)
+);
+CREATE INDEX ix_workers_hostname ON workers (hostname);
+
+CREATE TABLE sessions (
+    id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    runner text NOT NULL,
+    parent_id uuid,
+    external_id text,
+    state jsonb,
+    status text NOT NULL,
+    error_code text,
+    error_message text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    files_removed_at timestamptz,
+    CONSTRAINT pk_sessions PRIMARY KEY (id),
+    CONSTRAINT ck_sessions_status_known CHECK (status IN ('active', 'ended', 'failed', 'deleted'))
+);
+CREATE INDEX ix_sessions_doomed ON sessions (id)
+    WHERE status = 'deleted' AND files_removed_at IS NULL;
+CREATE INDEX ix_sessions_execution_id ON sessions (execution_id);
+CREATE INDEX ix_sessions_idle ON sessions (updated_at) WHERE status IN ('ended', 'failed');
+CREATE INDEX ix_sessions_owner_id_id ON sessions (owner_id, id);
+
+CREATE TABLE approvals (
+    id uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    task_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    key text NOT NULL,
+    kind text NOT NULL,
+    title text NOT NULL,
+    tool text,
+    arguments json NOT NULL,
+    schema json,
+    status text NOT NULL DEFAULT 'open',
+    on_expiry text NOT NULL,
+    "default" jsonb,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    approved boolean,
+    value jsonb,
+    note text,
+    answered_at timestamptz,
+    answered_by text,
+    notified_at timestamptz,
+    notify_at timestamptz DEFAULT now(),
+    notify_count integer NOT NULL DEFAULT 0,
+    links_revoked integer NOT NULL DEFAULT 0,
+    CONSTRAINT pk_approvals PRIMARY KEY (id),
+    CONSTRAINT uq_approvals_execution_id_key UNIQUE (execution_id, key),
+    CONSTRAINT ck_approvals_kind_known CHECK (kind IN ('tool', 'question', 'form', 'budget')),
+    CONSTRAINT ck_approvals_on_expiry_known CHECK (on_expiry IN ('deny', 'approve', 'fail')),
+    CONSTRAINT ck_approvals_status_known
+        CHECK (status IN ('open', 'answered', 'expired', 'withdrawn'))
+);
+CREATE INDEX ix_approvals_budget ON approvals (key) WHERE kind = 'budget' AND status = 'open';
+CREATE INDEX ix_approvals_open ON approvals (expires_at) WHERE status = 'open';
+CREATE INDEX ix_approvals_owner_id_id ON approvals (owner_id, id);
+CREATE INDEX ix_approvals_unanswered ON approvals (owner_id, id) WHERE status = 'open';
+CREATE INDEX ix_approvals_unnotified ON approvals (notify_at)
+    WHERE status = 'open' AND notified_at IS NULL;
+
+CREATE TABLE budgets (
+    id uuid NOT NULL,
+    scope text NOT NULL,
+    subject_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    period text NOT NULL,
+    max_cost numeric(24,9),
+    max_tokens bigint,
+    on_budget text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_budgets PRIMARY KEY (id),
+    CONSTRAINT uq_budgets_subject_id_period UNIQUE (subject_id, period),
+    CONSTRAINT ck_budgets_on_budget_known CHECK (on_budget IN ('stop', 'ask')),
+    CONSTRAINT ck_budgets_period_known CHECK (period IN ('day', 'month'))
+);
+CREATE INDEX ix_budgets_owner_id_id ON budgets (owner_id, id);
+
+CREATE TABLE budget_windows (
+    budget_id uuid NOT NULL,
+    window_key text NOT NULL,
+    spent_cost numeric(24,9) NOT NULL DEFAULT '0',
+    spent_tokens bigint NOT NULL DEFAULT '0',
+    reserved_cost numeric(24,9) NOT NULL DEFAULT '0',
+    reserved_tokens bigint NOT NULL DEFAULT '0',
+    extra_cost numeric(24,9) NOT NULL DEFAULT '0',
+    extra_tokens bigint NOT NULL DEFAULT '0',
+    raised integer NOT NULL DEFAULT 0,
+    CONSTRAINT pk_budget_windows PRIMARY KEY (budget_id, window_key)
+) WITH (fillfactor=50);
+
+CREATE TABLE budget_reservations (
+    id uuid NOT NULL,
+    budget_id uuid NOT NULL,
+    window_key text NOT NULL,
+    execution_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    cost numeric(24,9) NOT NULL,
+    tokens bigint NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    released_at timestamptz,
+    CONSTRAINT pk_budget_reservations PRIMARY KEY (id, budget_id)
+);
+CREATE INDEX ix_budget_reservations_released_at ON budget_reservations (released_at)
+    WHERE released_at IS NOT NULL;
+
+CREATE TABLE usage_days (
+    owner_id uuid NOT NULL,
+    day date NOT NULL,
+    task_id uuid NOT NULL,
+    provider text NOT NULL,
+    model text NOT NULL,
+    calls bigint NOT NULL DEFAULT '0',
+    unpriced_calls bigint NOT NULL DEFAULT '0',
+    input_tokens bigint NOT NULL DEFAULT '0',
+    output_tokens bigint NOT NULL DEFAULT '0',
+    cached_tokens bigint NOT NULL DEFAULT '0',
+    cost numeric(24,9) NOT NULL DEFAULT '0',
+    CONSTRAINT pk_usage_days PRIMARY KEY (owner_id, day, task_id, provider, model)
+);
+CREATE INDEX ix_usage_days_day ON usage_days (day);
+CREATE INDEX ix_usage_days_task_id_day ON usage_days (task_id, day);
+
+CREATE TABLE cassettes (
+    id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    name text NOT NULL,
+    execution_id uuid,
+    interactions integer NOT NULL,
+    size bigint NOT NULL,
+    complete boolean NOT NULL,
+    digest bytea NOT NULL,
+    content bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_cassettes PRIMARY KEY (id)
+);
+CREATE INDEX ix_cassettes_owner_id_id ON cassettes (owner_id, id);
+CREATE UNIQUE INDEX ix_cassettes_uploaded ON cassettes (owner_id, digest)
+    WHERE execution_id IS NULL;
+
+CREATE TABLE reports (
+    execution_id uuid NOT NULL,
+    format text NOT NULL,
+    size integer NOT NULL,
+    sha256 text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    content bytea NOT NULL,
+    CONSTRAINT pk_reports PRIMARY KEY (execution_id, format),
+    CONSTRAINT ck_reports_format_known CHECK (format IN ('markdown', 'html'))
+);
+
+-- The position of an entry of the audit trail. The transaction gets its id before the position, so
+-- that a position that was given belongs to a transaction that snapshots know, and sealing can wait
+-- for its end.
+CREATE SEQUENCE audit_logs_position_seq;
+CREATE FUNCTION audit_position() RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_current_xact_id();
+    RETURN nextval('audit_logs_position_seq');
+END $$;
+
+CREATE TABLE audit_logs (
+    id uuid NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    actor_id uuid,
+    actor text NOT NULL,
+    action text NOT NULL,
+    resource_type text NOT NULL,
+    resource_id text NOT NULL,
+    request_id text,
+    details jsonb NOT NULL DEFAULT '{}',
+    position bigint NOT NULL DEFAULT audit_position(),
+    CONSTRAINT pk_audit_logs PRIMARY KEY (id)
+);
+CREATE INDEX ix_audit_logs_actor_id_id ON audit_logs (actor_id, id);
+CREATE INDEX ix_audit_logs_resource_type_resource_id ON audit_logs (resource_type, resource_id);
+CREATE UNIQUE INDEX ix_audit_logs_position ON audit_logs (position);
+
+CREATE TABLE audit_seals (
+    last_position bigint NOT NULL,
+    first_position bigint NOT NULL,
+    entries integer NOT NULL,
+    digest bytea NOT NULL,
+    previous bytea NOT NULL,
+    seal bytea NOT NULL,
+    key_hash text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_audit_seals PRIMARY KEY (last_position)
+);
+
+CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('celeriac.audit_retention', true) = 'on' THEN
+        RETURN CASE TG_OP WHEN 'UPDATE' THEN NEW ELSE OLD END;
+    END IF;
+    RAISE EXCEPTION 'the table % is append-only', TG_TABLE_NAME USING ERRCODE = '42501';
+END $$;
+CREATE TRIGGER audit_logs_rows BEFORE UPDATE OR DELETE ON audit_logs
+    FOR EACH ROW EXECUTE FUNCTION audit_append_only();
+CREATE TRIGGER audit_logs_all BEFORE TRUNCATE ON audit_logs
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+CREATE TRIGGER audit_seals_rows BEFORE UPDATE OR DELETE ON audit_seals
+    FOR EACH ROW EXECUTE FUNCTION audit_append_only();
+CREATE TRIGGER audit_seals_all BEFORE TRUNCATE ON audit_seals
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
