@@ -13,6 +13,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.schemas import is_quick, violations
 from celeriac.domain.usage import Clip
 from celeriac.kit.json_types import JsonObject, JsonValue, loads, storable_text
+from celeriac.kit.text import clipped_field
 from celeriac.kit.threads import CHECKS
 from celeriac.services.ports import RunContext
 
@@ -28,11 +29,9 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
     Its event holds `role` and `content`, and `clipped`, the number of characters that were cut
     off, where there were any.
     """
-    kept = storable_text(content[:MAX_MESSAGE_CHARACTERS])
-    data: dict[str, str | int] = {"role": role, "content": kept}
-    if len(content) > MAX_MESSAGE_CHARACTERS:
-        data["clipped"] = len(content) - MAX_MESSAGE_CHARACTERS
-    await context.emit(EventType.MESSAGE, data)
+    field = clipped_field("content", content, MAX_MESSAGE_CHARACTERS)
+    field["content"] = storable_text(field["content"])
+    await context.emit(EventType.MESSAGE, {"role": role, **field})
 
 
 async def emit_clipped(context: RunContext, clip: Clip) -> None:
@@ -70,8 +69,3 @@ async def final_result(value: object, schema: JsonObject | None, source: str) ->
             faults=faults,
         )
     return result
-
-
-def clip(text: str, characters: int) -> str:
-    """Return `text` cut to `characters`; what was cut ends in an ellipsis."""
-    return text if len(text) <= characters else text[: characters - 1] + "…"

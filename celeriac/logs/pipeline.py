@@ -18,6 +18,7 @@ from structlog.dev import ConsoleRenderer
 from structlog.typing import EventDict
 
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.text import clip_middle
 from celeriac.logs.destinations import Destinations, Entry
 from celeriac.logs.redact import clip, encode, redact_item
 from celeriac.logs.writer import Writer
@@ -207,7 +208,7 @@ class Pipeline:
         for key, value in event_dict.items():
             fields[key] = redact_item(key, value)
         if trace is not None:
-            fields["exception"] = redact_item("exception", _shorten(trace))
+            fields["exception"] = redact_item("exception", clip_middle(trace, _LONGEST_TRACE))
         line = encode(fields) + b"\n"
         if len(line) > _LONGEST_LINE:
             fields = {key: _shortened(key, value) for key, value in fields.items()}
@@ -252,14 +253,6 @@ def _trace(exc_info: Any) -> str | None:
     else:
         error = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
     return None if error is None else "".join(traceback.format_exception(error)).rstrip()
-
-
-def _shorten(trace: str) -> str:
-    """Cut the middle out of a very long traceback: both ends tell more."""
-    if len(trace) <= _LONGEST_TRACE:
-        return trace
-    half = _LONGEST_TRACE // 2
-    return f"{trace[:half]}\n… {len(trace) - 2 * half} characters …\n{trace[-half:]}"
 
 
 def _shortened(key: str, value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from celeriac.kit.text import clip as clip_text
+
 MASK = "***"
 _DEPTH = 6
 _ITEMS = 100
@@ -102,7 +104,7 @@ def clip(value: Any, limit: int = 200) -> str:
         text = redact_text(value[: limit * 4])
     else:
         text = encode(redact(value)).decode()
-    return text if len(text) <= limit else text[: limit - 1] + _ELLIPSIS
+    return clip_text(text, limit)
 
 
 def encode(value: Any) -> bytes:

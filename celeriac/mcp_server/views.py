@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from celeriac import wire
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.kit.json_types import dumps
+from celeriac.kit.text import clip_values
 from celeriac.mcp_server.access import Access, ToolContext
 from celeriac.mcp_server.toolbox import READS, Characters, ExecutionId, Limit, Offset, make_tool
 from celeriac.wire.base import Dollars
@@ -211,7 +212,10 @@ def reading_tools(access: Access) -> list[Tool]:
         """
         with access.client(ctx) as client:
             found = list(islice(client.executions.events(execution_id, after=after), limit + 1))
-        shown = [_clipped(each) for each in found[:limit]]
+        shown = [
+            each.model_copy(update={"data": clip_values(each.data, MAX_TEXT)})
+            for each in found[:limit]
+        ]
         last = shown[-1].seq if shown else after
         return EventPage(events=shown, next_after=last, more=len(found) > limit)
 
@@ -265,17 +269,3 @@ def _piece(text: str, offset: int, characters: int) -> TextPage:
         total_characters=len(text),
         next_offset=end if end < len(text) else None,
     )
-
-
-def _clipped(event: wire.Event) -> wire.Event:
-    return event.model_copy(update={"data": _cut(event.data)})
-
-
-def _cut(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > MAX_TEXT:
-        return f"{value[:MAX_TEXT]}… ({len(value) - MAX_TEXT:,} more characters)"
-    if isinstance(value, dict):
-        return {key: _cut(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_cut(each) for each in value]
-    return value

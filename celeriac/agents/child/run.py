@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from celeriac.agents.base import clip
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
 from celeriac.agents.child.process import ChildCommand, ChildProcess
@@ -37,6 +36,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, storable_text
+from celeriac.kit.text import clip
 from celeriac.kit.threads import CHECKS
 from celeriac.kit.users import UnreachableError
 from celeriac.logs import get_logger

@@ -2,7 +2,6 @@
 
 from claude_agent_sdk import ClaudeSDKError, ResultMessage
 
-from celeriac.agents.base import clip
 from celeriac.agents.claude.proxy import CUT_OFF, SLOW_DOWN, CallFailure
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import (
@@ -18,6 +17,7 @@ from celeriac.domain.errors import (
     ProviderRefusedError,
     RetryableError,
 )
+from celeriac.kit.text import clip
 
 _CONTEXT = "model_context_window_exceeded"
 _ENDINGS = frozenset({"end_turn", "stop_sequence", "tool_use", CUT_OFF})

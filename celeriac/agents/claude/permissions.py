@@ -27,7 +27,6 @@ from claude_agent_sdk import (
     ToolPermissionContext,
 )
 
-from celeriac.agents.base import clip
 from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
 from celeriac.agents.claude.proxy import MessagesProxy
 from celeriac.agents.mcp.results import sanitize_json
@@ -36,6 +35,7 @@ from celeriac.domain.approval_states import QuestionKind
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.errors import CeleriacError
 from celeriac.kit.json_types import dumps, storable_text
+from celeriac.kit.text import clip
 from celeriac.kit.threads import FILES
 from celeriac.services.ports import RunContext
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from claude_agent_sdk import ResultMessage
 
-from celeriac.agents.base import clip, violations_of
+from celeriac.agents.base import violations_of
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import OutputInvalidError, SessionUnavailableError
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.text import clip
 from celeriac.services.ports import Job
 
 GO_ON = "The work was interrupted from outside. Go on where you stopped."

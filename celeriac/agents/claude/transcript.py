@@ -14,11 +14,12 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, clip, emit_message
+from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, emit_message
 from celeriac.agents.llm.conversation import Deltas
 from celeriac.agents.mcp.results import sanitize_json
 from celeriac.domain.executions.events import EventType
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, storable_text
+from celeriac.kit.text import clip, clipped_field
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import RunContext
 
@@ -89,7 +90,11 @@ class Transcript:
             case ThinkingBlock(thinking=text) if text:
                 await self._context.emit(
                     EventType.MESSAGE,
-                    {"role": "assistant", "thinking": True, **_clipped(storable_text(text))},
+                    {
+                        "role": "assistant",
+                        "thinking": True,
+                        **clipped_field("content", storable_text(text), MAX_MESSAGE_CHARACTERS),
+                    },
                 )
             case ToolUseBlock(id=call_id, name=tool, input=arguments):
                 self._open[call_id] = _OpenCall(tool, time.monotonic())
@@ -125,7 +130,9 @@ class Transcript:
                 **_name(tool),
                 "ms": ms,
                 "failed": failed,
-                **_clipped(storable_text(_text_of(block.content))),
+                **clipped_field(
+                    "content", storable_text(_text_of(block.content)), MAX_MESSAGE_CHARACTERS
+                ),
             },
         )
 
@@ -137,13 +144,6 @@ def _name(tool: str) -> dict[str, JsonValue]:
         return {"tool": name}
     _, server, own = (*name.split("__", 2), "")[:3]
     return {"server": server, "tool": own}
-
-
-def _clipped(text: str) -> dict[str, JsonValue]:
-    data: dict[str, JsonValue] = {"content": text[:MAX_MESSAGE_CHARACTERS]}
-    if len(text) > MAX_MESSAGE_CHARACTERS:
-        data["clipped"] = len(text) - MAX_MESSAGE_CHARACTERS
-    return data
 
 
 def _text_of(content: str | list[dict[str, JsonValue]] | None) -> str:

@@ -28,7 +28,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RunUsage
 
-from celeriac.agents.base import clip, final_result
+from celeriac.agents.base import final_result
 from celeriac.agents.gateway.server import listening
 from celeriac.agents.llm.approvals import parked, pending_of
 from celeriac.agents.llm.conversation import CheckpointModel, Conversation, Deltas, Kind
@@ -41,6 +41,7 @@ from celeriac.agents.models import ModelRef
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.errors import OutputInvalidError, ProviderError
 from celeriac.domain.executions.model import Completed, Parked
+from celeriac.kit.text import clip
 from celeriac.services.ports import Job
 
 TOOL_RETRIES = 3

@@ -8,7 +8,6 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.tools import DeferredToolApprovalResult, ToolApproved, ToolDenied
 from pydantic_ai.toolsets import FunctionToolset
 
-from celeriac.agents.base import clip
 from celeriac.agents.llm.conversation import Pending, PendingKind
 from celeriac.agents.mcp.results import sanitize_json, sanitize_text
 from celeriac.domain.agents import ApprovalPolicy
@@ -19,6 +18,7 @@ from celeriac.domain.executions.model import Parked
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.schemas import check_schema
 from celeriac.kit.json_types import JsonValue, dumps
+from celeriac.kit.text import clip
 from celeriac.kit.threads import CHECKS
 
 MAX_QUESTION = 4_000

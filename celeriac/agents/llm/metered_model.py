@@ -19,7 +19,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
-from celeriac.agents.base import clip, emit_clipped, emit_message
+from celeriac.agents.base import emit_clipped, emit_message
 from celeriac.agents.llm.estimate import estimate, least_input, tokens_of
 from celeriac.agents.llm.model_errors import content_filtered
 from celeriac.agents.llm.silence import Watchdog
@@ -27,6 +27,7 @@ from celeriac.agents.models import ModelRef, Prices, Tokens
 from celeriac.domain.budgets import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import BudgetSpentError, OutputInvalidError
 from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
+from celeriac.kit.text import clip
 from celeriac.logs.pipeline import Step
 from celeriac.services.ports import RunContext
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 from pydantic_ai import exceptions as ai
 
-from celeriac.agents.base import clip
 from celeriac.agents.gateway.completions import AnswerError, message_of
 from celeriac.agents.models import ModelRef
 from celeriac.domain.errors import (
@@ -17,6 +16,7 @@ from celeriac.domain.errors import (
     ProviderRateLimitedError,
     ProviderRefusedError,
 )
+from celeriac.kit.text import clip
 
 _SHOWN = 500
 _PASSING = frozenset({408, 409, 425})

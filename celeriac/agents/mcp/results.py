@@ -16,8 +16,8 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from celeriac.agents.base import clip
 from celeriac.kit.json_types import INT64, MAX_DEPTH, dumps, storable_text
+from celeriac.kit.text import clip
 
 MAX_RESULT_CHARACTERS = 50_000
 """How much of one result a model gets to see."""

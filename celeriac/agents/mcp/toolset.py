@@ -18,7 +18,7 @@ from pydantic_ai import RunContext as AiContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
-from celeriac.agents.base import clip, violations_of
+from celeriac.agents.base import violations_of
 from celeriac.agents.child.run import LogRelay
 from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.connection import Connection
@@ -28,6 +28,7 @@ from celeriac.domain.errors import AgentMisconfiguredError, SchemaInvalidError, 
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.schemas import check_schema
 from celeriac.kit.json_types import BEYOND_64_BITS, JsonObject, JsonValue, dumps
+from celeriac.kit.text import clip, clipped_field
 from celeriac.kit.threads import CHECKS
 from celeriac.logs.pipeline import Step
 from celeriac.services.ports import RunContext
@@ -219,15 +220,15 @@ class Calls:
             ms=ms,
             failed=answered.failed,
         )
-        data: dict[str, JsonValue] = {
-            **names,
-            "ms": ms,
-            "failed": answered.failed,
-            "content": answered.text[:MAX_EVENT_CHARACTERS],
-        }
-        if len(answered.text) > MAX_EVENT_CHARACTERS:
-            data["clipped"] = len(answered.text) - MAX_EVENT_CHARACTERS
-        await self._context.emit(EventType.TOOL_RESULT, data)
+        await self._context.emit(
+            EventType.TOOL_RESULT,
+            {
+                **names,
+                "ms": ms,
+                "failed": answered.failed,
+                **clipped_field("content", answered.text, MAX_EVENT_CHARACTERS),
+            },
+        )
 
 
 def _shortened(arguments: JsonObject) -> JsonValue:

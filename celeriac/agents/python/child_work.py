@@ -29,6 +29,7 @@ from celeriac.domain.errors import (
 from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
 from celeriac.kit.child_bootstrap import release_reserve
 from celeriac.kit.json_types import loads, storable_text
+from celeriac.kit.text import clip_middle
 
 MAX_MESSAGE = 10_000
 MAX_TRACEBACK = 50_000
@@ -144,8 +145,8 @@ def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
     message = asked_text(lambda: str(described), sys.maxsize) or name
     return {
         "type": name,
-        "message": _cut(message, MAX_MESSAGE),
-        "traceback": _cut(_traceback(error, f"{name}: {message}"), MAX_TRACEBACK),
+        "message": clip_middle(message, MAX_MESSAGE),
+        "traceback": clip_middle(_traceback(error, f"{name}: {message}"), MAX_TRACEBACK),
         "code": (asked_text(lambda: getattr(described, "code", None), MAX_MESSAGE) or None)
         if ours
         else None,
@@ -201,11 +202,3 @@ def _traceback(error: BaseException, last_line: str) -> str:
         own = "".join(asked(lambda: traceback.format_tb(begin), []))
         whole = f"Traceback (most recent call last):\n{own}{last_line}\n"
     return storable_text(whole)
-
-
-def _cut(text: str, length: int) -> str:
-    """Shorten in the middle: the ends of a traceback say the most."""
-    if len(text) <= length:
-        return text
-    half = length // 2
-    return f"{text[:half]}\n… {len(text) - length:,} characters left out …\n{text[-half:]}"

@@ -14,6 +14,7 @@ from celeriac.api.core.links import shown_path
 from celeriac.domain import errors
 from celeriac.domain.errors import CeleriacError
 from celeriac.kit.json_types import JsonObject, dumps
+from celeriac.kit.text import clip
 from celeriac.wire import Problem, ProblemField
 
 _CURES = {
@@ -129,10 +130,10 @@ def problem(
         type=_TYPE + code,
         title=code.replace("_", " ").capitalize(),
         status=status,
-        detail=_clipped(detail, _LONGEST_DETAIL),
+        detail=clip(detail, _LONGEST_DETAIL),
         code=code,
         request_id=getattr(request.state, "request_id", None),
-        field=_clipped(fields[0].field, _LONGEST_FIELD) if fields else None,
+        field=clip(fields[0].field, _LONGEST_FIELD) if fields else None,
         fields=[_shown(each) for each in fields[:_MAX_FIELDS]] or None,
         details=_bounded(details or {}),
     )
@@ -146,13 +147,9 @@ def problem(
 
 def _shown(fault: ProblemField) -> ProblemField:
     return ProblemField(
-        field=_clipped(fault.field, _LONGEST_FIELD),
-        message=_clipped(fault.message, _LONGEST_MESSAGE),
+        field=clip(fault.field, _LONGEST_FIELD),
+        message=clip(fault.message, _LONGEST_MESSAGE),
     )
-
-
-def _clipped(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _bounded(details: JsonObject) -> dict[str, Any] | None:
@@ -239,7 +236,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     every = error.errors()
     found = faults(every[:_MAX_FIELDS], error.body)
-    told = [f"{_clipped(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
+    told = [f"{clip(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
     if len(every) > _SHOWN:
         told.append(f"and {len(every) - _SHOWN} more")
     return problem(

@@ -21,6 +21,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.usage import dollars
 from celeriac.embedded.errors import StopRequestedError
+from celeriac.kit.text import clip
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,8 +83,7 @@ def money(amount: Decimal) -> str:
 
 def short(text: str, most: int) -> str:
     """Return `text` on one line and cut to `most` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return clip(" ".join(text.split()), most)
 
 
 def plain(value: Any) -> str:

@@ -14,7 +14,8 @@ from celeriac.domain.approvals import Question
 from celeriac.domain.executions.model import Lease, Parked
 from celeriac.domain.executions.states import Status, Transition
 from celeriac.kit.ids import uuid7
-from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
+from celeriac.kit.json_types import JsonObject, storable, storable_text
+from celeriac.kit.text import clip_counted, clip_values
 
 _LONGEST_TITLE = 4_000
 _LONGEST_TEXT = 2_000
@@ -84,7 +85,7 @@ def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]
         "question_ids": [uuid7() for _ in asked],
         "keys": [storable_text(q.key) for q in asked],
         "kinds": [q.kind for q in asked],
-        "titles": [clipped(storable_text(q.title), _LONGEST_TITLE) for q in asked],
+        "titles": [clip_counted(storable_text(q.title), _LONGEST_TITLE) for q in asked],
         "tools": [None if q.tool is None else storable_text(q.tool) for q in asked],
         "arguments": [storable(shown(q.arguments)) for q in asked],
         "schemas": [None if q.schema is None else storable(q.schema) for q in asked],
@@ -101,28 +102,10 @@ def shown(arguments: JsonObject) -> JsonObject:
     """
     if len(storable(arguments)) <= _LONGEST_ARGUMENTS:
         return arguments
-    small: JsonObject = _clip(arguments)
+    small: JsonObject = clip_values(arguments, _LONGEST_TEXT)
     if len(storable(small)) <= _LONGEST_ARGUMENTS:
         return small
-    return {"clipped": clipped(storable(small), _LONGEST_ARGUMENTS // 2)}
-
-
-def clipped(text: str, length: int) -> str:
-    """Return `text` cut to `length` characters, saying how many are left out."""
-    if len(text) <= length:
-        return text
-    return f"{text[:length]}… ({len(text) - length:,} characters more)"
-
-
-def _clip(value: JsonValue) -> JsonValue:
-    match value:
-        case str():
-            return clipped(value, _LONGEST_TEXT)
-        case Mapping():
-            return {key: _clip(each) for key, each in value.items()}
-        case list() | tuple():
-            return [_clip(each) for each in value]
-    return value
+    return {"clipped": clip_counted(storable(small), _LONGEST_ARGUMENTS // 2)}
 
 
 _SETTLE = """

@@ -12,6 +12,7 @@ import orjson
 from celeriac.domain.cassettes.format import Cassette, JsonEvent, Request, Response, StreamItem
 from celeriac.domain.errors import CassetteMismatchError
 from celeriac.kit.json_types import JsonValue, dumps
+from celeriac.kit.text import clip
 
 VOLATILE = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "user"})
 """Fields of a request's body that say who asks; they play no part in matching."""
@@ -86,8 +87,7 @@ def _shown(value: object, other: object) -> str:
     if value is _MISSING:
         return "nothing"
     if not isinstance(value, str):
-        text = dumps(value)
-        return text if len(text) <= _SHOWN_DIFFERENCES else text[: _SHOWN_DIFFERENCES - 1] + "…"
+        return clip(dumps(value), _SHOWN_DIFFERENCES)
     begin = 0
     if isinstance(other, str):
         pairs = enumerate(zip(value, other, strict=False))

@@ -17,6 +17,7 @@ from celeriac.domain.approvals import Approval
 from celeriac.domain.executions.events import Event, EventType
 from celeriac.domain.usage import dollars
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.text import clip
 
 _HARMLESS = r"(?<=[^\W_])[-_](?=[^\W_])|(?<![\w./@:])\d+\.\d+(?![\w./@:])"
 """A hyphen or underscore inside a word, and a decimal number: readers find no markup or link."""
@@ -55,8 +56,7 @@ def fenced(text: str, language: str = "") -> str:
 
 def short(value: JsonValue, most: int) -> str:
     """Return a JSON value as compact JSON, cut to `most` characters; not escaped yet."""
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return clip(orjson.dumps(value).decode(), most)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

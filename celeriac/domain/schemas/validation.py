@@ -21,6 +21,7 @@ from celeriac.domain.schemas.cost import Cost, SchemaCostError, cost_of
 from celeriac.kit.cache import WeighedCache
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
 from celeriac.kit.processes import ResourceLimits, launch, terminate_group
+from celeriac.kit.text import clip
 
 MAX_SCHEMA_BYTES = 100_000
 
@@ -170,10 +171,10 @@ def _ready(schema: JsonObject, field: str) -> _Schema:
         return _schemas.get(text, lambda: _compiled(text), 20 * size + 10_000)
     except SchemaCostError as error:
         raise SchemaInvalidError(
-            f"{field} is refused: {_clip(str(error), _MESSAGE_CHARACTERS)}.", field=field
+            f"{field} is refused: {clip(str(error), _MESSAGE_CHARACTERS)}.", field=field
         ) from error
     except (ValueError, jsonschema_rs.ReferencingError) as error:
-        reason = _clip(str(error).splitlines()[0], _MESSAGE_CHARACTERS)
+        reason = clip(str(error).splitlines()[0], _MESSAGE_CHARACTERS)
         raise SchemaInvalidError(
             f"{field} is not a valid JSON Schema: {reason}", field=field
         ) from error
@@ -262,12 +263,8 @@ def _run(work: bytes) -> tuple[bytes, bytes]:
 def _told(found: Sequence[tuple[Sequence[str | int], str]]) -> list[Fault]:
     return [
         Fault(
-            _clip(".".join(_clip(str(part), 100) for part in path), _PLACE_CHARACTERS),
-            _clip(message, _MESSAGE_CHARACTERS),
+            clip(".".join(clip(str(part), 100) for part in path), _PLACE_CHARACTERS),
+            clip(message, _MESSAGE_CHARACTERS),
         )
         for path, message in found
     ]
-
-
-def _clip(text: str, characters: int) -> str:
-    return text if len(text) <= characters else f"{text[: characters - 1]}…"

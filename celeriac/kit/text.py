@@ -1,0 +1,52 @@
+"""Texts cut to a length in characters."""
+
+from collections.abc import Mapping
+
+from celeriac.kit.json_types import JsonValue
+
+
+def clip(text: str, characters: int) -> str:
+    """Return `text` cut to `characters`; a text that was cut ends in an ellipsis."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def clip_middle(text: str, characters: int) -> str:
+    """Return `text` without its middle where it is longer than `characters`, and say how much.
+
+    For tracebacks, whose first and last lines matter most.
+    """
+    if len(text) <= characters:
+        return text
+    half = characters // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n… {left_out:,} characters left out …\n{text[-half:]}"
+
+
+def clip_counted(text: str, characters: int) -> str:
+    """Return `text` cut to `characters`, followed by the number of characters left out."""
+    if len(text) <= characters:
+        return text
+    return f"{text[:characters]}… ({len(text) - characters:,} characters more)"
+
+
+def clip_values(value: JsonValue, characters: int) -> JsonValue:
+    """Return a JSON value with each text in it cut by `clip_counted`."""
+    match value:
+        case str():
+            return clip_counted(value, characters)
+        case Mapping():
+            return {key: clip_values(each, characters) for key, each in value.items()}
+        case list() | tuple():
+            return [clip_values(each, characters) for each in value]
+    return value
+
+
+def clipped_field(name: str, text: str, characters: int) -> dict[str, JsonValue]:
+    """Return `text` as the field `name` of an event.
+
+    A longer text is cut to `characters`, and `clipped` holds the number of characters left out.
+    """
+    field: dict[str, JsonValue] = {name: text[:characters]}
+    if len(text) > characters:
+        field["clipped"] = len(text) - characters
+    return field
