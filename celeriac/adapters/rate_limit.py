@@ -1,13 +1,13 @@
-"""Rates of providers, held in Redis for all workers together.
+"""Rate limits of providers, counted in Redis for all workers together.
 
-A window is counted in sixty pieces, of a second each where it is a minute. A piece counts until
-the whole of it is older than the window, so that no window holds more than its rate, wherever it
-begins; the price is that room comes back up to one piece late. A rate costs a hash of at most 61
-pieces, however many calls it counts. The clock is that of Redis.
+A rate has a counter for requests and one for tokens. A counter divides its window into 60 slots,
+one second each for a window of a minute. A slot counts until all of it is older than the window, so
+no window of that length, wherever it begins, exceeds the limit; capacity returns up to one slot
+late. A counter is a hash of at most 61 slots. All times are those of the Redis server.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -20,104 +20,79 @@ from celeriac.domain.usage import RateDenied, RateGrant, RateRequest
 logger = structlog.get_logger(__name__)
 
 _TIMEOUT = 0.5
-_AWAY_SECONDS = 5.0
-"""How long nothing is asked of a Redis that didn't answer."""
+_PAUSE_SECONDS = 5.0
+"""How long Redis is not used after it did not answer."""
 
-_UNKNOWN = -1
-"""The piece of a call that nobody counted."""
+_NOT_COUNTED = -1
+"""The slot of a call that was made without Redis."""
 
-# ARGV: window in ms, tokens to add per rate ... ; one piece is a sixtieth of the window
 _CLOCK = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local window = tonumber(ARGV[1])
-local piece = window / 60
-local slot = math.floor(now / piece)
+local width = window / 60
+local slot = math.floor(now / width)
 """
 
 _TAKE = (
     _CLOCK
     + """
--- KEYS: the ban, then for each rate its counts and its line
--- ARGV: window, '1' to line up, then for each rate its requests, tokens (or -1), and the demand
-local function free_in(key, requests, tokens, demand)
-    local counts, slots = {}, {}
+-- KEYS: the ban, then for each counter its slots and the end of its queue
+-- ARGV: window in ms, '1' to enqueue, then for each counter its limit and the amount to add
+local function wait_for(key, limit, amount)
+    local counts, slots, total = {}, {}, 0
     local fields = redis.call('HGETALL', key)
-    local asked, used = 0, 0
     for i = 1, #fields, 2 do
-        local at, kind = string.match(fields[i], '^(%d+):(%a)$')
-        at = tonumber(at)
+        local at, count = tonumber(fields[i]), tonumber(fields[i + 1])
         if at < slot - 60 then
             redis.call('HDEL', key, fields[i])
         else
-            if not counts[at] then
-                counts[at] = {r = 0, t = 0}
-                table.insert(slots, at)
-            end
-            local count = tonumber(fields[i + 1])
-            counts[at][kind] = count
-            if kind == 'r' then asked = asked + count else used = used + count end
+            table.insert(slots, at)
+            counts[at] = count
+            total = total + count
         end
     end
-    local function full()
-        return (requests >= 0 and asked + 1 > requests) or (tokens >= 0 and used + demand > tokens)
-    end
-    if not full() then return 0 end
+    if total + amount <= limit then return 0 end
     table.sort(slots)
     for _, at in ipairs(slots) do
-        asked = asked - counts[at].r
-        used = used - counts[at].t
-        if not full() then return math.max((at + 61) * piece - now, 1) end
+        total = total - counts[at]
+        if total + amount <= limit then return math.max((at + 61) * width - now, 1) end
     end
     return window
 end
 
 local wait, binding = redis.call('PTTL', KEYS[1]), 0
-local rates = (#KEYS - 1) / 2
-for i = 1, rates do
-    local at = 3 * i
-    local free = free_in(
-        KEYS[2 * i], tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]))
-    if free > wait then wait, binding = free, i end
+for i = 2, #KEYS, 2 do
+    local needed = wait_for(KEYS[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]))
+    if needed > wait then wait, binding = needed, i end
 end
 if wait > 0 then
     if ARGV[2] == '1' and binding > 0 then
-        local at = 3 * binding
-        local requests, tokens = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-        local pause = 0
-        if requests > 0 then pause = window / requests end
-        if tokens > 0 then pause = math.max(pause, window * tonumber(ARGV[at + 2]) / tokens) end
-        local line = KEYS[2 * binding + 1]
-        local place = math.max(now + wait, tonumber(redis.call('GET', line) or '0'))
-        local behind = math.ceil(place + pause)
-        redis.call('SET', line, string.format('%.0f', behind), 'PX',
-                   string.format('%.0f', math.max(behind - now, 1)))
+        local queue = KEYS[binding + 1]
+        local place = math.max(now + wait, tonumber(redis.call('GET', queue) or '0'))
+        local share = tonumber(ARGV[binding + 2]) / tonumber(ARGV[binding + 1])
+        local behind = math.ceil(place + window * share)
+        redis.call('SET', queue, string.format('%.0f', behind), 'PX', behind - math.floor(now))
         wait = place - now
     end
     return {math.ceil(wait), slot}
 end
-for i = 1, rates do
-    redis.call('HINCRBY', KEYS[2 * i], string.format('%.0f:r', slot), 1)
-    redis.call('HINCRBY', KEYS[2 * i], string.format('%.0f:t', slot), ARGV[3 * i + 2])
-    redis.call('PEXPIRE', KEYS[2 * i], string.format('%.0f', 2 * window))
+for i = 2, #KEYS, 2 do
+    redis.call('HINCRBY', KEYS[i], string.format('%.0f', slot), ARGV[i + 2])
+    redis.call('PEXPIRE', KEYS[i], 2 * window)
 end
 return {0, slot}
 """
 )
 
-_CHANGE = (
+_ADD = (
     _CLOCK
     + """
--- KEYS: counts; ARGV: window, the slot, requests to add, then tokens to add for each rate
-local at = tonumber(ARGV[2])
-if at < slot - 60 then return 0 end
+-- KEYS: counters; ARGV: window in ms, the slot, then for each counter the amount to add
+if tonumber(ARGV[2]) < slot - 60 then return end
 for i, key in ipairs(KEYS) do
-    if redis.call('EXISTS', key) == 1 then
-        redis.call('HINCRBY', key, ARGV[2] .. ':r', ARGV[3])
-        redis.call('HINCRBY', key, ARGV[2] .. ':t', ARGV[3 + i])
-    end
+    if redis.call('EXISTS', key) == 1 then redis.call('HINCRBY', key, ARGV[2], ARGV[i + 2]) end
 end
-return 1
 """
 )
 
@@ -125,84 +100,93 @@ _BAN = """
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
     redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 end
-return 1
 """
 
 
 class RedisRateLimiter:
-    """A `RateLimiter`. Made after a fork; safe to share between threads."""
+    """A `RateLimiter`. Create it after a fork. Safe to share between threads."""
 
     def __init__(self, url: str, *, window_seconds: float = 60.0) -> None:
-        """Count in the Redis at `url`; nothing is connected yet."""
+        """Count in the Redis at `url`; connects on first use."""
         self._redis = Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
         )
-        self._window = str(round(window_seconds * 1000))
+        self._window = round(window_seconds * 1000)
         self._take = self._redis.register_script(_TAKE)
-        self._change = self._redis.register_script(_CHANGE)
+        self._add = self._redis.register_script(_ADD)
         self._ban = self._redis.register_script(_BAN)
-        self._away_until = 0.0
-        self._away = False
+        self._retry_at = 0.0
+        self._failing = False
 
     def take(
-        self, demands: Sequence[RateRequest], *, name: str, line: bool
+        self, demands: Sequence[RateRequest], *, name: str, enqueue: bool
     ) -> RateGrant | RateDenied:
-        """Take what a call demands; see `RateLimiter.take`."""
+        """Count a call, or say how long it must wait; see `RateLimiter.take`."""
         keys = [_key("ban", name)]
-        values = [self._window, "1" if line else "0"]
-        for demand in demands:
-            keys += [_key("rate", demand.name), _key("line", demand.name)]
-            values += [_limit(demand.rate.requests), _limit(demand.rate.tokens), str(demand.tokens)]
+        values: list[int] = [self._window, enqueue]
+        for counter, limit, amount in _counters(demands):
+            keys += [_key("rate", counter), _key("queue", counter)]
+            values += [limit, amount]
         answer = self._run(self._take, keys, values)
         if answer is None:
-            return RateGrant(tuple(demands), _UNKNOWN)
+            return RateGrant(tuple(demands), _NOT_COUNTED)
         wait, slot = answer
         return RateDenied(wait / 1000) if wait > 0 else RateGrant(tuple(demands), slot)
 
     def correct(self, taken: RateGrant, tokens: int) -> None:
-        """Put the tokens used in the place of those demanded."""
-        self._add(taken, requests=0, tokens=[tokens - each.tokens for each in taken.demands])
+        """Replace the estimated tokens of a call with those it used."""
+        self._change(taken, requests=0, tokens=[tokens - each.tokens for each in taken.demands])
 
     def give_back(self, taken: RateGrant) -> None:
-        """Take back a call that was not made."""
-        self._add(taken, requests=-1, tokens=[-each.tokens for each in taken.demands])
+        """Uncount a call that was not made."""
+        self._change(taken, requests=-1, tokens=[-each.tokens for each in taken.demands])
 
     def ban(self, name: str, seconds: float) -> None:
-        """Refuse all calls of `name` for so long."""
-        self._run(self._ban, [_key("ban", name)], [str(max(round(seconds * 1000), 1))])
+        """Refuse all calls of `name` for `seconds`."""
+        self._run(self._ban, [_key("ban", name)], [max(round(seconds * 1000), 1)])
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
 
-    def _add(self, taken: RateGrant, *, requests: int, tokens: Sequence[int]) -> None:
-        if taken.slot == _UNKNOWN or not (requests or any(tokens)):
+    def _change(self, taken: RateGrant, *, requests: int, tokens: Sequence[int]) -> None:
+        if taken.slot == _NOT_COUNTED:
             return
-        keys = [_key("rate", each.name) for each in taken.demands]
-        values = [self._window, str(taken.slot), str(requests), *map(str, tokens)]
-        self._run(self._change, keys, values)
+        changes: list[tuple[str, int]] = []
+        for each, more in zip(taken.demands, tokens, strict=True):
+            changes += [(f"{each.name}:requests", requests), (f"{each.name}:tokens", more)]
+        changes = [(name, amount) for name, amount in changes if amount]
+        if changes:
+            keys = [_key("rate", name) for name, _ in changes]
+            values = [self._window, taken.slot, *(amount for _, amount in changes)]
+            self._run(self._add, keys, values)
 
-    def _run(self, script: Script, keys: Sequence[str], values: Sequence[str]) -> Any:
-        """Run a script; None where Redis is away: it is not asked again for some seconds."""
-        if time.monotonic() < self._away_until:
+    def _run(self, script: Script, keys: Sequence[str], values: Sequence[int]) -> Any:
+        """Run a script; None if Redis does not answer, which pauses its use for seconds."""
+        if time.monotonic() < self._retry_at:
             return None
         try:
-            answer = script(keys=list(keys), args=list(values))
+            answer = script(keys=list(keys), args=[int(value) for value in values])
         except (RedisError, OSError) as error:
-            self._away_until = time.monotonic() + _AWAY_SECONDS
-            if not self._away:
+            self._retry_at = time.monotonic() + _PAUSE_SECONDS
+            if not self._failing:
                 logger.warning("rate_limits.unavailable", error=str(error))
-            self._away = True
+            self._failing = True
             return None
-        if self._away:
-            self._away = False
+        if self._failing:
+            self._failing = False
             logger.info("rate_limits.back")
         return answer
 
 
+def _counters(demands: Sequence[RateRequest]) -> Iterator[tuple[str, int, int]]:
+    """Yield the name, the limit and the amount to add of each counter."""
+    for each in demands:
+        if each.rate.requests is not None:
+            yield f"{each.name}:requests", each.rate.requests, 1
+        if each.rate.tokens is not None:
+            yield f"{each.name}:tokens", each.rate.tokens, each.tokens
+
+
 def _key(kind: str, name: str) -> str:
     return f"celeriac:{kind}:{name}"
-
-
-def _limit(value: int | None) -> str:
-    return "-1" if value is None else str(value)

@@ -83,12 +83,13 @@ class RateLimiter(Protocol):
     """
 
     def take(
-        self, demands: Sequence[RateRequest], *, name: str, line: bool
+        self, demands: Sequence[RateRequest], *, name: str, enqueue: bool
     ) -> RateGrant | RateDenied:
         """Take what a call of `name` (`provider/model`) demands, from all its rates or from none.
 
-        No window of a minute, wherever it begins, holds more than a rate allows. With `line` one
-        that is refused is given a place: as many seconds as those before it will need.
+        No window of a minute, wherever it begins, holds more than a rate allows. With
+        `enqueue` a refused call joins the queue of its limit: it waits until those before it have
+        had their turn.
         """
         ...
 

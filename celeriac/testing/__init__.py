@@ -1,4 +1,4 @@
-"""Tests of agents without servers and without models (docs/testing-agents.md).
+"""Run agents in tests without servers and without models (docs/testing-agents.md).
 
 from celeriac.testing import run_agent
 

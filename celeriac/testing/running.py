@@ -1,4 +1,4 @@
-"""Runs an agent in this process as a worker would, its model requests answered by a cassette."""
+"""Runs an agent in the test's process; a cassette answers its model requests."""
 
 import tempfile
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from celeriac.adapters.memory import MemoryRunContext
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.cassettes import Cassette, Header, dump
@@ -22,28 +21,30 @@ from celeriac.domain.usage import ModelCall
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Job, Runner
+from celeriac.testing.context import MemoryRunContext
 from celeriac.testing.specs import Spec, read_agent, read_cassette, read_task
 from celeriac.wiring.core import build_runners, load_settings
 
-_WIND_UP_SECONDS = 5.0
+_CANCEL_SECONDS = 5.0
+"""How long a cancelled attempt may take to end."""
 
 Answers = Callable[[Question], Answer]
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRun:
-    """What an agent did."""
+    """The result of an agent and what it did."""
 
     result: JsonValue
     truncated: bool
     """Whether the model's token limit has cut the result off."""
     messages: tuple[tuple[str, str], ...]
-    """What was said: the role and the text."""
+    """Role and text of each message."""
     tool_calls: tuple[JsonObject, ...]
-    """The events of its tool calls."""
+    """The `tool_call` events."""
     calls: tuple[ModelCall, ...]
     questions: tuple[Question, ...]
-    """What it has asked a person."""
+    """The questions that the agent asked a person."""
 
 
 def run_agent(
@@ -55,35 +56,35 @@ def run_agent(
     record: bool = False,
     answer: Answers | None = None,
 ) -> AgentRun:
-    """Run a task of an agent on a cassette, or with `record` on its model, and write the cassette.
+    """Run a task of an agent on a cassette; with `record`, run it on its model and write the file.
 
-    No server is needed. A replay asks no model and needs no key; tools run for real. A recording
-    asks the providers that the environment configures; `local` is the model server of `celeriac up`
-    in CELERIAC_HOME or the current directory. `answer` is asked what the agent asks a person. The
-    task's retries are made where the recording has them, without their delays. Raises what the
-    execution would fail with: CassetteMismatchError where the agent no longer asks what was
-    recorded, and InvalidInputError for a wrong specification.
+    No server is needed. A replay makes no model calls and needs no key; tools are really called. A
+    recording uses the providers that the environment configures; `local` is the model server of
+    `celeriac up` in CELERIAC_HOME or the current directory. `answer` returns the answers to the
+    agent's questions. Retries happen where the recording has them, without delays. Raises the error
+    that the execution would fail with, CassetteMismatchError if the agent makes a request that was
+    not recorded, and InvalidInputError for a wrong specification.
     """
     path = Path(cassette)
-    played = None if record else read_cassette(path)
+    replayed = None if record else read_cassette(path)
     with tempfile.TemporaryDirectory(prefix="celeriac-") as home:
-        bench = _Bench(Path(home), read_agent(agent), read_task(task), variables, answer)
+        execution = _Execution(Path(home), read_agent(agent), read_task(task), variables, answer)
         try:
-            return bench.run(played)
+            return execution.run(replayed)
         finally:
             if record:
-                path.write_text(dump(bench.recorded), "utf-8")
+                path.write_text(dump(execution.recorded), "utf-8")
 
 
 class _Context(MemoryRunContext):
-    """A person answers at once, in whatever way the agent asks."""
+    """Answers each question at once with `answer`."""
 
     def __init__(self, workdir: Path, hard_seconds: float, answer: Answers | None) -> None:
         super().__init__(workdir, hard_seconds=hard_seconds)
         self._answer = answer
 
-    def give(self, question: Question) -> None:
-        """Have the question answered, unless it was before."""
+    def answer_now(self, question: Question) -> None:
+        """Store the answer to a question that has none yet."""
         if question.key in self.given:
             return
         if self._answer is None:
@@ -95,12 +96,12 @@ class _Context(MemoryRunContext):
         self.given[question.key] = self._answer(question)
 
     async def ask(self, question: Question) -> Answer:
-        self.give(question)
+        self.answer_now(question)
         return await super().ask(question)
 
 
-class _Bench:
-    """One execution: its attempts, one after the other."""
+class _Execution:
+    """Runs the attempts of one execution, one after the other."""
 
     def __init__(
         self,
@@ -132,23 +133,24 @@ class _Bench:
 
     @property
     def recorded(self) -> Cassette:
-        """What was recorded so far."""
+        """The traffic recorded so far."""
         return self._context.recorded
 
-    def run(self, played: Cassette | None) -> AgentRun:
-        self._context.played = played
-        options = RunOptions(record=True) if played is None else RunOptions(cassette_id=uuid4())
+    def run(self, replayed: Cassette | None) -> AgentRun:
+        self._context.played = replayed
+        options = RunOptions(record=True) if replayed is None else RunOptions(cassette_id=uuid4())
         self._job = replace(self._job, options=options)
-        attempts = 1 if played is None else max((i.attempt for i in played.interactions), default=1)
+        recorded = replayed.interactions if replayed else ()
+        attempts = max((each.attempt for each in recorded), default=1)
         loop = LoopThread("agent-under-test")
-        # the models are those of the home that runs here; what is written goes into ours
+        # models come from the real home; files are written to the temporary one
         found = load_settings()
         runners = build_runners(
             found.model_copy(update={"home": self._home, "crewai_venv": found.crewai})
         )
         try:
             runner = runners.get(self._agent)
-            return self._told(self._result(loop, runner, attempts))
+            return self._run_of(self._result(loop, runner, attempts))
         finally:
             runners.close(loop)
             loop.close()
@@ -164,7 +166,7 @@ class _Bench:
                 if isinstance(outcome, Completed):
                     return outcome
                 for question in outcome.questions:
-                    self._context.give(question)
+                    self._context.answer_now(question)
                     self._context.questions.append(question)
             self._job = replace(
                 self._job, attempt=self._job.attempt + 1, session=self._session(runner)
@@ -174,8 +176,8 @@ class _Bench:
         running = loop.start(runner.run(self._job, self._context))
         limit = self._task.limits.hard_seconds
         if not running.wait(limit):
-            running.cancel(_WIND_UP_SECONDS)
-            running.wait(_WIND_UP_SECONDS + 1)
+            running.cancel(_CANCEL_SECONDS)
+            running.wait(_CANCEL_SECONDS + 1)
             raise HardTimeLimitError(f"The attempt was stopped at its hard limit of {limit:g} s.")
         try:
             return running.result()
@@ -201,7 +203,7 @@ class _Bench:
             updated_at=now,
         )
 
-    def _told(self, done: Completed) -> AgentRun:
+    def _run_of(self, done: Completed) -> AgentRun:
         events = self._context.events
         return AgentRun(
             result=done.result,

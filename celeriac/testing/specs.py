@@ -1,4 +1,4 @@
-"""What a test gives to be run: specifications and cassettes, from files or as they are."""
+"""Read the specifications and cassettes that a test passes, as mappings or files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import loads
 
 Spec = Mapping[str, Any] | str | Path
-"""A specification as a mapping, or the JSON file that holds it (`--spec FILE`)."""
+"""A specification as a mapping, or the path of its JSON file (`--spec FILE`)."""
 
 
 def read_agent(spec: Spec) -> AgentSpec:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from celeriac.adapters.memory import MemoryRunContext
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.executions.model import NO_OPTIONS, RunOptions
 from celeriac.domain.sessions import Session, SessionStatus
 from celeriac.domain.tasks import Limits
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.ports import Job
+from celeriac.testing.context import MemoryRunContext
 
 MODEL = "claude-test"
 

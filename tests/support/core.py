@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from celeriac.adapters.memory import MemoryLiveEvents, MemoryTaskQueue
 from celeriac.db import approvals
 from celeriac.db import approvals as answers
 from celeriac.db.approvals import ApprovalFilter
@@ -35,6 +34,7 @@ from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import Submit, SubmitRequest
 from tests.support.catalog import make_actor, make_task
 from tests.support.consistency import assert_consistent
+from tests.support.memory import MemoryLiveEvents, MemoryTaskQueue
 
 LEASE_SECONDS = 30.0
 RESEND_SECONDS = 15.0

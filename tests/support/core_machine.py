@@ -8,7 +8,6 @@ from uuid import UUID
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 from sqlalchemy import text
 
-from celeriac.adapters.memory import MemoryTaskQueue
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
@@ -38,6 +37,7 @@ from celeriac.services.executions.finish import Finish
 from celeriac.services.ports import Envelope
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.memory import MemoryTaskQueue
 
 EXPIRES_SECONDS = 50.0
 

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
-from celeriac.adapters.memory import MemoryRunner, MemoryRunners
 from celeriac.db.engine import Database
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.executions.model import Parked
@@ -22,6 +21,7 @@ from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDepe
 from celeriac.services.ports import Job, RunContext
 from celeriac.services.reports import ReportQueue
 from tests.support.core import LEASE_SECONDS, Core
+from tests.support.memory import MemoryRunner, MemoryRunners
 from tests.support.spending import backing_of
 
 Work = Callable[[Job, RunContext], Awaitable[JsonValue | Parked]]

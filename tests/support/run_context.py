@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from celeriac.adapters.memory import MemoryRunContext
 from celeriac.domain.agents import AgentSpec, CommandAgent, PythonAgent
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.tasks import Limits
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.ports import Job
+from celeriac.testing.context import MemoryRunContext
 
 FUNCTIONS = "tests.support.agent_functions"
 

@@ -6,8 +6,6 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from celeriac.adapters.memory import MemoryLiveEvents
-from celeriac.adapters.memory_rates import MemoryRateLimiter
 from celeriac.db import budgets
 from celeriac.db.engine import Database
 from celeriac.domain.agents import LlmAgent
@@ -24,6 +22,8 @@ from celeriac.services.executions.attempt import AttemptServices
 from celeriac.services.ports import Job, RateLimiter
 from celeriac.services.sessions import SessionStore
 from tests.support.core import Core
+from tests.support.memory import MemoryLiveEvents
+from tests.support.memory_rates import MemoryRateLimiter
 
 
 def admission_of(

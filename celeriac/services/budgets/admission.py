@@ -73,11 +73,13 @@ class ProviderLimits:
             if answer is None:
                 if not wanted:
                     return None
-                answer = await self._threads.run(self._limiter.take, wanted, name=name, line=False)
+                answer = await self._threads.run(
+                    self._limiter.take, wanted, name=name, enqueue=False
+                )
             if isinstance(answer, RateDenied) and answer.seconds > _IN_PLACE_SECONDS and may_park:
                 if wanted:
                     answer = await self._threads.run(
-                        self._limiter.take, wanted, name=name, line=True
+                        self._limiter.take, wanted, name=name, enqueue=True
                     )
                 if isinstance(answer, RateDenied):
                     raise MustWaitError(_parked(name, answer.seconds))

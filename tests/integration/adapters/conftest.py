@@ -9,12 +9,12 @@ from celery import Celery
 from redis import Redis
 
 from celeriac.adapters.celery_queue import CeleryOptions, CeleryTaskQueue, create_app
-from celeriac.adapters.memory import MemoryLiveEvents, MemoryTaskQueue
 from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents, channel
 from celeriac.domain.executions.model import Message
 from celeriac.embedded.home import reserve_port
 from celeriac.kit.json_types import JsonObject, loads
 from celeriac.services.ports import LiveEvents, TaskQueue
+from tests.support.memory import MemoryLiveEvents, MemoryTaskQueue
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.adapters.memory import MemoryRunContext, MemoryRunner, MemoryRunners
 from celeriac.domain.agents import LlmAgent, PythonAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.executions.events import EventType
@@ -12,7 +11,9 @@ from celeriac.domain.executions.model import Completed
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.json_types import JsonValue
 from celeriac.services.ports import Job, RunContext, Runners
+from celeriac.testing.context import MemoryRunContext
 from tests.support.llm_jobs import llm_job
+from tests.support.memory import MemoryRunner, MemoryRunners
 
 
 async def work(job: Job, context: RunContext) -> JsonValue:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from celeriac.adapters.memory import MemoryRunner
 from celeriac.db import usage
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases
@@ -28,6 +27,7 @@ from celeriac.services.executions.attempt import Attempt, AttemptServices
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.memory import MemoryRunner
 from tests.support.spending import Spending, admission_of, backing_of, job_of, made, planned
 from tests.support.waiting import wait_until
 

@@ -13,7 +13,6 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.db.engine import Database
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.approval_states import QuestionKind
@@ -32,6 +31,7 @@ from celeriac.services.ports import Job, Runner
 from celeriac.services.retrying import retry_until_stored_in, retry_while_unavailable
 from celeriac.services.sessions import SessionStore
 from tests.support.cassettes import recorded
+from tests.support.memory import MemoryLiveEvents
 from tests.support.spending import planned
 from tests.support.waiting import wait_until
 

@@ -6,11 +6,11 @@ from typing import Protocol
 
 import pytest
 
-from celeriac.adapters.memory_rates import MemoryRateLimiter
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.domain.usage import Rate, RateDenied, RateGrant, RateRequest, demands
 from celeriac.embedded.home import reserve_port
 from celeriac.services.ports import RateLimiter
+from tests.support.memory_rates import MemoryRateLimiter
 from tests.support.servers import ValkeyServer
 from tests.support.together import together
 from tests.support.waiting import wait_until
@@ -52,8 +52,10 @@ def demand(
     return RateRequest("test", Rate(requests, tokens), takes)
 
 
-def take(limiter: RateLimiter, *wanted: RateRequest, line: bool = False) -> RateGrant | RateDenied:
-    return limiter.take(wanted, name=MODEL, line=line)
+def take(
+    limiter: RateLimiter, *wanted: RateRequest, enqueue: bool = False
+) -> RateGrant | RateDenied:
+    return limiter.take(wanted, name=MODEL, enqueue=enqueue)
 
 
 @pytest.mark.requirement("E6")
@@ -120,7 +122,7 @@ def test_those_who_line_up_are_sent_away_for_ever_longer(limiters: Limiters) -> 
     for _ in range(4):
         take(limiter, demand(requests=4))
 
-    answers = [take(limiter, demand(requests=4), line=True) for _ in range(4)]
+    answers = [take(limiter, demand(requests=4), enqueue=True) for _ in range(4)]
 
     waits = [each.seconds for each in answers if isinstance(each, RateDenied)]
     steps = [later - earlier for earlier, later in pairwise(waits)]
@@ -137,7 +139,7 @@ def test_a_ban_refuses_its_model_only_and_is_never_shortened(limiters: Limiters)
     refused = take(other, demand(requests=5))
     assert isinstance(refused, RateDenied)
     assert 25 < refused.seconds <= 30
-    assert isinstance(other.take([demand(requests=5)], name="test/other", line=False), RateGrant)
+    assert isinstance(other.take([demand(requests=5)], name="test/other", enqueue=False), RateGrant)
 
 
 @pytest.mark.requirement("E6")

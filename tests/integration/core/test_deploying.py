@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.domain.agents import PythonAgent
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.states import Status
@@ -20,6 +19,7 @@ from celeriac.services.executions.submit import SubmitRequest
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.executing import Worker
+from tests.support.memory import MemoryLiveEvents
 
 DELAYED = 12
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from celeriac.adapters.memory import MemoryRunner
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Claim, Completed
@@ -20,6 +19,7 @@ from celeriac.services.executions.finish import Finish
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.memory import MemoryRunner
 from tests.support.spending import backing_of, job_of
 
 LOST = [(1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]

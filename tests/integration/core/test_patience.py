@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from celeriac.adapters.memory import MemoryLiveEvents
 from celeriac.db import sessions
 from celeriac.db.engine import Database
 from celeriac.domain.approval_states import QuestionKind
@@ -22,6 +21,7 @@ from celeriac.services.sessions import SessionStore
 from tests.support.cassettes import recorded
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.memory import MemoryLiveEvents
 from tests.support.outages import read_only
 from tests.support.spending import job_of
 from tests.support.waiting import wait_until

@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.adapters.memory import MemoryRunner
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Claim, Completed, Retry
@@ -25,6 +24,7 @@ from celeriac.wiring.worker import heartbeat_database_of
 from tests.integration.core.test_transitions import FAILURE
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.memory import MemoryRunner
 from tests.support.outages import holding
 from tests.support.spending import backing_of, job_of
 from tests.support.together import together

@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from celeriac.adapters.memory import MemoryTaskQueue
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases
 from celeriac.domain.agents import PythonAgent
@@ -36,6 +35,7 @@ from tests.support.asking_rules import AskingRules, index
 from tests.support.core import LEASE_SECONDS
 from tests.support.core_machine import OUTCOMES, SPEC, read_rows
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.memory import MemoryTaskQueue
 
 EXAMPLES, STEPS = 60, 100
 lost = st.sampled_from([0, 0, 0, 1, 2])

@@ -8,7 +8,6 @@ import pytest
 from pydantic_ai import ModelRetry, UsageLimitExceeded
 from pydantic_ai.models.openai import OpenAIChatModel
 
-from celeriac.adapters.memory import MemoryRunContext
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, emit_message
 from celeriac.agents.llm.conversation import Deltas
 from celeriac.agents.llm.model_errors import translated
@@ -20,6 +19,7 @@ from celeriac.domain.errors import AgentMisconfiguredError, ModelCallLimitError,
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.tasks import Limits
 from celeriac.kit.text import clip
+from celeriac.testing.context import MemoryRunContext
 
 CHOICE = ModelRef(Provider(name="test", base_url="http://127.0.0.1:9/v1"), "model")
 

@@ -1,0 +1,114 @@
+"""A run context in memory, for tests of agents and runners."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.cassettes import Cassette, Header, Interaction
+from celeriac.domain.errors import CassetteUnavailableError
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.tasks import Limits
+from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
+from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.services.executions.time_limits import TimeLimits
+
+
+class MemoryRunContext:
+    """A `RunContext` that records every call of a runner in its attributes."""
+
+    def __init__(
+        self, workdir: Path, *, hard_seconds: float = 60.0, execution_id: str = "execution"
+    ) -> None:
+        """Use `workdir`, made on first use. The hard limit counts from now."""
+        self.time_limits = TimeLimits()
+        self.time_limits.begin(Limits(soft_seconds=hard_seconds, hard_seconds=hard_seconds))
+        self.correlation: Mapping[str, str] = {"execution_id": execution_id}
+        self.events: list[tuple[EventType, JsonObject]] = []
+        self.deltas: list[JsonObject] = []
+        self.planned: list[CallEstimate] = []
+        self.denial: Exception | None = None
+        """Raised by `admit`."""
+        self.clip: Clip | None = None
+        """The limit for answers in the reservations that `admit` returns."""
+        self.calls: list[ModelCall] = []
+        self.tickets: list[Reservation | None] = []
+        self.released: list[Reservation] = []
+        self.questions: list[Question] = []
+        self.given: dict[str, Answer] = {}
+        """Answers by the questions' keys."""
+        self.session_id = uuid4()
+        self.external_id: str | None = None
+        self.state: JsonValue = None
+        self.steps: list[tuple[float, float | None, str]] = []
+        self.played: Cassette | None = None
+        """The cassette to replay."""
+        self.recorded = Cassette(Header(celeriac_cassette=1))
+        self._workdir = workdir
+        self._execution_id = execution_id
+
+    @property
+    def workdir(self) -> Path:
+        """The directory of the execution; made if it does not exist."""
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        return self._workdir
+
+    def idempotency_key(self, step: str) -> str:
+        """Return `execution_id:step`."""
+        return f"{self._execution_id}:{step}"
+
+    async def emit(self, kind: EventType, data: JsonObject) -> None:
+        """Record an event."""
+        self.events.append((kind, data))
+
+    def delta(self, data: JsonObject) -> None:
+        """Record a piece of streaming output."""
+        self.deltas.append(data)
+
+    async def admit(self, call: CallEstimate) -> Reservation | None:
+        """Record the estimate; raise `denial` if it is set."""
+        self.planned.append(call)
+        if self.denial is not None:
+            raise self.denial
+        return None if self.clip is None else Reservation(uuid4(), clip=self.clip)
+
+    async def charge(self, call: ModelCall, ticket: Reservation | None = None) -> None:
+        """Record a model call and its reservation."""
+        self.tickets.append(ticket)
+        self.calls.append(call)
+
+    async def release(self, ticket: Reservation) -> None:
+        """Record the reservation of a call that was not made."""
+        self.released.append(ticket)
+
+    async def ask(self, question: Question) -> Answer:
+        """Record a question and return its answer from `given`; raises KeyError without one."""
+        self.questions.append(question)
+        return self.given[question.key]
+
+    async def answers(self) -> Mapping[str, Answer]:
+        """Return `given`."""
+        return self.given
+
+    async def save_session(
+        self, *, external_id: str | None = None, state: JsonValue = None
+    ) -> UUID:
+        """Record the session's data; None keeps the earlier value."""
+        self.external_id = external_id or self.external_id
+        self.state = self.state if state is None else state
+        return self.session_id
+
+    async def cassette(self) -> Cassette:
+        """Return `played`; raises CassetteUnavailableError if it is not set."""
+        if self.played is None:
+            raise CassetteUnavailableError("No cassette is set for this run.")
+        return self.played
+
+    async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
+        """Add to `recorded`, within the size limits of cassettes."""
+        self.recorded = self.recorded.extended(interactions, complete=complete)
+        return self.recorded.header.complete
+
+    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Record the progress."""
+        self.steps.append((done, total, note))
