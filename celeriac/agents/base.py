@@ -10,11 +10,12 @@ from typing import Literal
 from celeriac.agents.results import encode_result
 from celeriac.domain.errors import BusyError, OutputInvalidError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.schemas import is_quick, violations
+from celeriac.domain.schemas import is_quick
 from celeriac.domain.usage import Clip
 from celeriac.kit.json_types import JsonObject, JsonValue, loads, storable_text
 from celeriac.kit.text import clipped_field
 from celeriac.kit.threads import CHECKS
+from celeriac.services.catalog.schemas import violations
 from celeriac.services.ports import RunContext
 
 MAX_MESSAGE_CHARACTERS = 20_000

@@ -10,7 +10,7 @@ from celeriac.cli.core.arguments import Limit, parse_json, parse_pair
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import UsageProblemError, moment, plain, printable, short
 from celeriac.cli.ids import ApprovalId, ExecutionOption, short_id
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.schemas.forms import FormField, form_fields
 from celeriac.kit.json_types import dumps
 

@@ -17,9 +17,15 @@ from celeriac.db.executions.park import (
 from celeriac.db.paging import Rows, read_bounded
 from celeriac.db.schema import approvals as table
 from celeriac.db.schema import tasks
-from celeriac.domain.agents.runners import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.approvals import Answer, Approval, Question
+from celeriac.domain.approvals import (
+    Answer,
+    Approval,
+    ApprovalFilter,
+    ApprovalStatus,
+    OnExpiry,
+    Question,
+    QuestionKind,
+)
 from celeriac.domain.executions.model import Lease
 from celeriac.kit.json_types import storable, storable_text
 
@@ -153,15 +159,6 @@ def get(connection: Connection, approval_id: UUID, *, owner: UUID | None) -> App
         query = query.where(table.c.owner_id == owner)
     row = connection.execute(query).one_or_none()
     return None if row is None else _approval(row)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalFilter:
-    """Which questions to list; empty and None mean: all."""
-
-    owner_id: UUID | None = None
-    statuses: Sequence[ApprovalStatus] = ()
-    execution_id: UUID | None = None
 
 
 def find(

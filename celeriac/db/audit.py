@@ -13,22 +13,12 @@ from sqlalchemy import Connection, insert, select, text
 from celeriac.db.schema import audit_logs as table
 from celeriac.db.schema import audit_seals as seals
 from celeriac.domain.accounts import Actor
-from celeriac.domain.audit import AuditEntry, Seal
+from celeriac.domain.audit import AuditEntry, AuditFilter, Seal
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 
 _ENTRY = select(*(table.c[field.name] for field in fields(AuditEntry)))
 _SEAL = select(*(seals.c[field.name] for field in fields(Seal)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditFilter:
-    """Which entries to list; None means: all."""
-
-    actor_id: UUID | None = None
-    action: str | None = None
-    resource_type: str | None = None
-    resource_id: str | None = None
 
 
 def record(

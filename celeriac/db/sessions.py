@@ -1,7 +1,7 @@
 """Sessions: conversations that can be gone on with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, null, select, text, update
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, null, select, text, update
 from celeriac.db.schema import executions
 from celeriac.db.schema import sessions as table
 from celeriac.domain.executions.model import Lease
-from celeriac.domain.sessions import Session, SessionStatus
+from celeriac.domain.sessions import Session, SessionFilter, SessionStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue, storable
 
@@ -20,17 +20,6 @@ _LISTED = select(
         for field in fields(Session)
     )
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionFilter:
-    """Which sessions to list; None means: all."""
-
-    owner_id: UUID | None = None
-    execution_id: UUID | None = None
-    """The sessions that this execution began or works in."""
-    runner: str | None = None
-    status: SessionStatus | None = None
 
 
 def get(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Session | None:

@@ -1,6 +1,5 @@
 """What model calls used: each call of an execution, and totals by day."""
 
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -9,19 +8,9 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, sele
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.schema import model_calls, tasks, usage_days, users
-from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageTotal
+from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageFilter, UsageTotal
 
 _TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageFilter:
-    """Which usage to add up; days are UTC and both included, None means: all."""
-
-    since: date
-    until: date
-    owner_id: UUID | None = None
-    task_id: UUID | None = None
 
 
 def today(connection: Connection) -> date:

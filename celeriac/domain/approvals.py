@@ -1,17 +1,52 @@
 """Approvals: questions that agents ask, answers, and the validation of answers."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
-from celeriac.domain.agents.runners import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
 from celeriac.domain.errors import AnswerInvalidError, InvalidInputError, TooLargeError
-from celeriac.domain.schemas import check_schema, faults
+from celeriac.domain.schemas import Fault, check_schema
 from celeriac.kit.json_types import MAX_DEPTH, JsonObject, JsonValue, storable
 
 MAX_KEY = 500
 MAX_EXPIRES_SECONDS = 31_536_000
+
+
+class QuestionKind(StrEnum):
+    """What an agent asks for."""
+
+    TOOL = "tool"
+    """May this tool be called with these arguments?"""
+    QUESTION = "question"
+    """A free question; the answer is a text."""
+    FORM = "form"
+    """A question whose answer fits a JSON schema."""
+    BUDGET = "budget"
+    """A budget is spent; may the execution go on?"""
+
+
+class ApprovalStatus(StrEnum):
+    """Where a question stands."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    EXPIRED = "expired"
+    """Nobody answered in time; the answer is the one that its `on_expiry` says."""
+    WITHDRAWN = "withdrawn"
+    """The execution ended before an answer came."""
+
+
+class OnExpiry(StrEnum):
+    """What follows when nobody answers a question in time."""
+
+    DENY = "deny"
+    """The agent is told no, and goes on."""
+    APPROVE = "approve"
+    """The agent is told yes."""
+    FAIL = "fail"
+    """The execution fails with `approval_expired`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +134,30 @@ class Approval:
         return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") == "user"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalFilter:
+    """Which questions to list; empty and None mean: all."""
+
+    owner_id: UUID | None = None
+    statuses: Sequence[ApprovalStatus] = ()
+    execution_id: UUID | None = None
+
+
 MAX_NOTE = 10_000
 MAX_VALUE_BYTES = 1_000_000
 
 
-def check_answer(kind: QuestionKind, schema: JsonObject | None, answer: Answer) -> None:
-    """Accept an answer or raise AnswerInvalidError naming the field and the cure.
+Validate = Callable[[JsonObject, JsonValue], Sequence[Fault]]
+"""Returns the faults of a value under a JSON schema."""
 
-    A refusal has no value. An approved tool call may have other arguments, an object; a free
-    question needs a text; a form, and whatever else has a schema, what fits that. Raises
+
+def check_answer(
+    kind: QuestionKind, schema: JsonObject | None, answer: Answer, validate: Validate
+) -> None:
+    """Raise AnswerInvalidError naming the field and the cure if an answer doesn't fit.
+
+    A refusal has no value. An approved tool call may have other arguments, an object. A free
+    question needs a text. A form's value, and any other value with a schema, must fit that. Raises
     TooLargeError.
     """
     if len(answer.note) > MAX_NOTE:
@@ -130,7 +180,7 @@ def check_answer(kind: QuestionKind, schema: JsonObject | None, answer: Answer) 
         case QuestionKind.QUESTION if not (isinstance(value, str) and value.strip()):
             raise AnswerInvalidError("The question needs a text as its value.", field="value")
     if schema is not None and kind is not QuestionKind.TOOL:
-        _check_schema(schema, value)
+        _check_value(validate(schema, value))
 
 
 def _encoded(value: JsonValue) -> str:
@@ -140,8 +190,7 @@ def _encoded(value: JsonValue) -> str:
         raise AnswerInvalidError(f"The value can't be stored: {error}.", field="value") from error
 
 
-def _check_schema(schema: JsonObject, value: JsonValue) -> None:
-    found = faults(schema, value)
+def _check_value(found: Sequence[Fault]) -> None:
     if found:
         said = "; ".join(f"{_field(fault.place)}: {fault.message}" for fault in found)
         raise AnswerInvalidError(

@@ -161,3 +161,13 @@ def _encoded(entry: AuditEntry) -> bytes:
         entry.details,
     ]
     return canonical(fields) + b"\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries to list; None means: all."""
+
+    actor_id: UUID | None = None
+    action: str | None = None
+    resource_type: str | None = None
+    resource_id: str | None = None

@@ -40,3 +40,14 @@ class Session:
     error_message: str | None
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Which sessions to list; None means: all."""
+
+    owner_id: UUID | None = None
+    execution_id: UUID | None = None
+    """The sessions that this execution began or works in."""
+    runner: str | None = None
+    status: SessionStatus | None = None

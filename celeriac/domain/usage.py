@@ -197,3 +197,13 @@ class UsageTotal:
     output_tokens: int
     cached_tokens: int
     cost: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFilter:
+    """Which usage to add up; days are UTC and both included, None means: all."""
+
+    since: date
+    until: date
+    owner_id: UUID | None = None
+    task_id: UUID | None = None

@@ -9,8 +9,7 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
 from celeriac import wire
-from celeriac.domain.agents import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.mcp_server.access import Access, ToolContext
 from celeriac.mcp_server.toolbox import ENDS, READS, Limit, make_tool
 

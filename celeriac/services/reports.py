@@ -11,13 +11,13 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import approvals, budgets, reports
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.budgets import ChargeScope
 from celeriac.db.engine import Database
 from celeriac.db.executions import events, queries
 from celeriac.db.reports import StoredReport
 from celeriac.domain import reports as report
 from celeriac.domain.accounts import Actor
+from celeriac.domain.approvals import ApprovalFilter
 from celeriac.domain.budgets import BudgetState
 from celeriac.domain.errors import (
     CeleriacError,

@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 
 from celeriac.db import audit, sessions
 from celeriac.db.engine import Database
-from celeriac.db.sessions import SessionFilter
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import (
@@ -24,7 +23,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.model import Claim, Lease
 from celeriac.domain.paging import Page, read_cursor
-from celeriac.domain.sessions import Session, SessionStatus
+from celeriac.domain.sessions import Session, SessionFilter, SessionStatus
 from celeriac.kit.files import Folder, Listing, OpenFile, remove_tree
 from celeriac.kit.json_types import JsonValue
 from celeriac.services.executions.queries import Queries

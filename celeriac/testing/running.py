@@ -14,12 +14,12 @@ from celeriac.domain.errors import ExecutionError, HardTimeLimitError, InvalidIn
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked, RunOptions
 from celeriac.domain.prompts import compiled
-from celeriac.domain.schemas import check_variables
 from celeriac.domain.sessions import Session, SessionStatus
 from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.loop import LoopThread
+from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.ports import Job, Runner
 from celeriac.testing.context import MemoryRunContext
 from celeriac.testing.specs import Spec, read_agent, read_cassette, read_task

@@ -6,8 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.agents import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.wire import examples
 from celeriac.wire.base import Links, Wire, example
 

@@ -6,9 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.domain.agents import ClaudeAgent
-from celeriac.domain.approvals import Answer
+from celeriac.domain.approvals import Answer, ApprovalFilter
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.approvals.answer import Approvals

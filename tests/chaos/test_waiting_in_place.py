@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 
 from celeriac.db import approvals
-from celeriac.db.approvals import ApprovalFilter
-from celeriac.db.executions.queries import ExecutionFilter, find
-from celeriac.domain.approvals import Answer, Approval
+from celeriac.db.executions.queries import find
+from celeriac.domain.approvals import Answer, Approval, ApprovalFilter
+from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import Limits, RetryPolicy
 from celeriac.services.approvals.answer import Approvals

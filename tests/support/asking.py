@@ -7,10 +7,15 @@ from typing import Any
 from uuid import UUID
 
 from celeriac.db import approvals
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.approvals import Answer, Approval, Question
+from celeriac.domain.approvals import (
+    Answer,
+    Approval,
+    ApprovalFilter,
+    ApprovalStatus,
+    Question,
+    QuestionKind,
+)
 from celeriac.domain.executions.model import Lease, Parked
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.services.approvals.answer import Approvals

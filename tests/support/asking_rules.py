@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from celeriac.db import approvals
-from celeriac.domain.agents import OnExpiry
+from celeriac.domain.approvals import OnExpiry
 from celeriac.domain.executions.states import Status
 from tests.support.core_machine import CoreWorld, a_question
 

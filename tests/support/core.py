@@ -13,12 +13,10 @@ from sqlalchemy import text
 
 from celeriac.db import approvals
 from celeriac.db import approvals as answers
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
 from celeriac.db.executions import events, lifecycle, queries
 from celeriac.db.executions.lifecycle import Finished
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, ApprovalFilter, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Claim, Execution, Lease, Message, Outcome, Parked
 from celeriac.domain.executions.states import Status, WaitingFor

@@ -12,9 +12,7 @@ from celeriac.db.engine import Database
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.db.executions.lifecycle import NextClaim
-from celeriac.domain.agents import OnExpiry
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Question
+from celeriac.domain.approvals import OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import (

@@ -8,12 +8,10 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import LlmAgent
-from celeriac.domain.approval_states import ApprovalStatus
-from celeriac.domain.approvals import Answer, Approval
+from celeriac.domain.approvals import Answer, Approval, ApprovalFilter, ApprovalStatus
 from celeriac.domain.executions.model import NO_OPTIONS, Execution, Message, RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec

@@ -9,7 +9,8 @@ import pytest
 from celeriac.api.v1.schemas.catalog import NewAgent, NewTask
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.prompts import compiled
-from celeriac.domain.schemas import check_schema, check_variables
+from celeriac.domain.schemas import check_schema
+from celeriac.services.catalog.schemas import check_variables
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 INPUTS = sorted((DEMO / "inputs").glob("*.txt"))

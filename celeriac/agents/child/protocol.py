@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from celeriac.domain.agents.runners import ApprovalPolicy, OnExpiry
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.agents.runners import ApprovalPolicy
+from celeriac.domain.approvals import Answer, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.usage import MAX_COST, MAX_COUNT, ModelCall

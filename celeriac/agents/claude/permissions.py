@@ -31,8 +31,7 @@ from celeriac.agents.claude.paths import Arguments, OutsideError, checked_argume
 from celeriac.agents.claude.proxy import MessagesProxy
 from celeriac.agents.mcp.results import sanitize_json
 from celeriac.domain.agents import ApprovalPolicy, ClaudeAgent, McpServer, Permission
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.errors import CeleriacError
 from celeriac.kit.json_types import dumps, storable_text
 from celeriac.kit.text import clip

@@ -11,8 +11,7 @@ from pydantic_ai.toolsets import FunctionToolset
 from celeriac.agents.llm.conversation import Pending, PendingKind
 from celeriac.agents.mcp.results import sanitize_json, sanitize_text
 from celeriac.domain.agents import ApprovalPolicy
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.errors import SchemaInvalidError
 from celeriac.domain.executions.model import Parked
 from celeriac.domain.executions.states import WaitingFor

@@ -29,9 +29,10 @@ from celeriac.domain.errors import (
     SchemaInvalidError,
     ToolServerError,
 )
-from celeriac.domain.schemas import check_schema, violations
+from celeriac.domain.schemas import check_schema
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.outbound import OutboundRefusedError, guarded_client
+from celeriac.services.catalog.schemas import violations
 from celeriac.version import __version__
 
 T = TypeVar("T")

@@ -2,8 +2,7 @@
 
 from uuid import UUID
 
-from celeriac.domain.approval_states import ApprovalStatus
-from celeriac.domain.approvals import Approval
+from celeriac.domain.approvals import Approval, ApprovalStatus
 from celeriac.domain.budget_kinds import BudgetScope
 from celeriac.domain.budgets import StoredBudget
 from celeriac.domain.executions.model import Execution

@@ -15,10 +15,8 @@ from celeriac.api.core import links, views
 from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.domain.agents import Strict
-from celeriac.domain.approval_states import ApprovalStatus
-from celeriac.domain.approvals import MAX_NOTE, Answer
+from celeriac.domain.approvals import MAX_NOTE, Answer, ApprovalFilter, ApprovalStatus
 
 
 class AnswerRequest(Strict):

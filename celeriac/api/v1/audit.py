@@ -8,7 +8,7 @@ from celeriac import wire
 from celeriac.api.core.auth import Admin, Caller, Cursor, Limit, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, problem_responses
-from celeriac.db.audit import AuditFilter
+from celeriac.domain.audit import AuditFilter
 
 router = APIRouter(prefix="/audit-logs", tags=["audit"], route_class=JsonRoute)
 

@@ -24,8 +24,7 @@ from celeriac.api.v1.execute import accepted, as_it_is
 from celeriac.api.v1.schemas.catalog import Reference
 from celeriac.api.v1.schemas.executions import ResponseMode, Timestamp
 from celeriac.api.v1.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
-from celeriac.db.executions.queries import BULKY, ExecutionFilter
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.model import BULKY, ExecutionFilter, TriggerType
 from celeriac.domain.executions.states import Status, WaitingFor
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)

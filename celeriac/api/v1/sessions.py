@@ -11,9 +11,8 @@ from celeriac.api.core import views
 from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import READING, json_response, problem_responses
-from celeriac.db.sessions import SessionFilter
 from celeriac.domain.agents import RunnerName
-from celeriac.domain.sessions import SessionStatus
+from celeriac.domain.sessions import SessionFilter, SessionStatus
 
 router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=JsonRoute)
 

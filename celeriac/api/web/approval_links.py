@@ -15,8 +15,7 @@ from celeriac.api.core.requests import JsonRoute, parse
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.approvals import AnswerRequest
 from celeriac.api.web.approval_page import answer_of, closed_page, message_page, question_page
-from celeriac.domain.approval_states import ApprovalStatus
-from celeriac.domain.approvals import Answer, Approval
+from celeriac.domain.approvals import Answer, Approval, ApprovalStatus
 from celeriac.domain.errors import (
     ApprovalClosedError,
     ForbiddenError,

@@ -12,8 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.approvals import Answer, Approval
+from celeriac.domain.approvals import Answer, Approval, ApprovalStatus, QuestionKind
 from celeriac.domain.errors import AnswerInvalidError
 from celeriac.domain.schemas.forms import FormFaultError, FormField, form_fields, form_value
 from celeriac.kit.json_types import JsonValue, dumps, loads, refuse_big_integers

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,8 +24,14 @@ from sqlalchemy import (
 from celeriac.db.paging import Rows, read_bounded
 from celeriac.db.schema import approvals, events, tasks
 from celeriac.db.schema import executions as table
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.executions.model import Execution, TriggerType, run_options
+from celeriac.domain.approvals import ApprovalStatus, QuestionKind
+from celeriac.domain.executions.model import (
+    BULKY,
+    Execution,
+    ExecutionFilter,
+    TriggerType,
+    run_options,
+)
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.kit.ids import uuid7_at
 
@@ -75,31 +81,12 @@ def _selected(include: Collection[str]) -> Select[Any]:
     ).join_from(table, tasks, tasks.c.id == table.c.task_id)
 
 
-BULKY = ("variables", "result", "error_details")
-"""What may be large of an execution."""
-
 _SELECT = _selected(BULKY)
 
 _OPEN = tuple(status for status in Status if not status.terminal)
 
 _CLOCK_SLACK = timedelta(hours=1)
 """How far the clock that made an id may be from the database's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionFilter:
-    """Which executions to list; empty and None mean: all. The times are of creation."""
-
-    owner_id: UUID | None = None
-    statuses: Sequence[Status] = ()
-    task_id: UUID | None = None
-    batch_id: UUID | None = None
-    origin_id: UUID | None = None
-    session_id: UUID | None = None
-    trigger_type: TriggerType | None = None
-    waiting_for: WaitingFor | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
 
 
 def get(connection: Connection, execution_id: UUID, *, owner: UUID | None) -> Execution | None:

@@ -16,8 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk
-from celeriac.domain.agents import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.domain.sessions import SessionStatus
 
 sessions = Table(

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 
 from celeriac.domain.agents.base import RunnerName, Shape, Strict, VariableNames, Word
 from celeriac.domain.agents.crews import CrewGraph
+from celeriac.domain.approvals import OnExpiry
 
 ToolPattern = Annotated[
     str,
@@ -46,17 +47,6 @@ class McpServer(Strict):
 
 
 McpServers = Annotated[tuple[McpServer, ...], Field(strict=False, max_length=20)]
-
-
-class OnExpiry(StrEnum):
-    """What follows when nobody answers a question in time."""
-
-    DENY = "deny"
-    """The agent is told no, and goes on."""
-    APPROVE = "approve"
-    """The agent is told yes."""
-    FAIL = "fail"
-    """The execution fails with `approval_expired`."""
 
 
 class ApprovalPolicy(Strict):

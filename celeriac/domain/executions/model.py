@@ -3,6 +3,7 @@
 The central row, its options, its specification, and outcomes of attempts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -191,6 +192,26 @@ class Execution:
     """Whether the model's token limit has cut the result off."""
     error_type: str | None = None
     """The class of the exception that the last attempt ended with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFilter:
+    """Which executions to list; empty and None mean: all. The times are of creation."""
+
+    owner_id: UUID | None = None
+    statuses: Sequence[Status] = ()
+    task_id: UUID | None = None
+    batch_id: UUID | None = None
+    origin_id: UUID | None = None
+    session_id: UUID | None = None
+    trigger_type: TriggerType | None = None
+    waiting_for: WaitingFor | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+BULKY = ("variables", "result", "error_details")
+"""The fields of an execution that may be large; lists omit them by default."""
 
 
 _AGENT: TypeAdapter[AgentSpec] = TypeAdapter(AgentSpec)

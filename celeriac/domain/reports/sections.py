@@ -12,8 +12,7 @@ from decimal import Decimal
 
 import orjson
 
-from celeriac.domain.approval_states import ApprovalStatus
-from celeriac.domain.approvals import Approval
+from celeriac.domain.approvals import Approval, ApprovalStatus
 from celeriac.domain.executions.events import Event, EventType
 from celeriac.domain.usage import dollars
 from celeriac.kit.json_types import JsonObject, JsonValue

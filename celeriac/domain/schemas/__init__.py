@@ -2,22 +2,20 @@
 
 from celeriac.domain.schemas.validation import (
     MAX_SCHEMA_BYTES,
+    ChildValidation,
     Fault,
     check_schema,
-    check_variables,
-    faults,
     is_quick,
     unfolded,
-    violations,
+    validate,
 )
 
 __all__ = [
     "MAX_SCHEMA_BYTES",
+    "ChildValidation",
     "Fault",
     "check_schema",
-    "check_variables",
-    "faults",
     "is_quick",
     "unfolded",
-    "violations",
+    "validate",
 ]

@@ -1,13 +1,10 @@
-"""Holds values against JSON schemas, without any network and within bounds.
+"""Validates values against JSON schemas, offline and within bounds.
 
-Validation is one call of a library that keeps the interpreter to itself and can't be stopped. So
-its cost is known beforehand (`cost`): schemas that cost too much are no schemas here, and a value
-for which a good one would take long is validated in a child process with limits of its own.
+Validation is one call of a library that holds the interpreter lock and can't be stopped. Its cost
+is therefore calculated first (`cost`). A schema that costs too much is refused. A value that would
+take long is left to a child process that can be killed: `services.catalog.schemas` starts it.
 """
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -15,37 +12,31 @@ from dataclasses import dataclass
 
 import jsonschema_rs
 
-from celeriac.domain.errors import BusyError, SchemaInvalidError, VariablesInvalidError
+from celeriac.domain.errors import SchemaInvalidError
 from celeriac.domain.schemas import program
 from celeriac.domain.schemas.cost import Cost, SchemaCostError, cost_of
 from celeriac.kit.cache import WeighedCache
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
-from celeriac.kit.processes import ResourceLimits, launch, terminate_group
 from celeriac.kit.text import clip
 
 MAX_SCHEMA_BYTES = 100_000
 
 _INLINE_STEPS = 1_000_000
-"""What may be validated in this process: 20 ms at most in which nothing else of it runs."""
+"""At most this much is validated in this process: 20 ms, during which no other thread runs."""
 
 _TURN_STEPS = 50_000
 _TURN = threading.Lock()
-"""Held while a schema is compiled and a value beyond those steps is validated: threads that all do
-so at once would keep the event loop waiting for each of them."""
+"""Held while a schema is compiled or a value of more than `_TURN_STEPS` is validated. Without it,
+the event loop would wait for every thread that does so at once."""
 
 _QUICK_STEPS = 500_000
 _QUICK_VALUES = 10_000
-"""What an event loop may validate itself; the second bounds what finding that out costs."""
+"""Limits of what an event loop may validate; the second also bounds the cost of measuring."""
 
 _LISTED_STEPS = 5_000
 _LISTED_IN_CHILD_STEPS = 200_000
-"""Up to which all faults of a value are found, at ten microseconds each: here, and in a child.
-Beyond, the first one is."""
-
-_CHILD_SECONDS = 5
-_CHILD_BYTES = 1024**3
-_CHILDREN = threading.BoundedSemaphore(2)
-_PATIENCE = 10.0
+"""Up to these, all faults of a value are listed, at 10 µs each: in this process, and in a child
+process. Beyond, only the first one is."""
 
 _MESSAGE_CHARACTERS = 300
 _PLACE_CHARACTERS = 200
@@ -55,7 +46,7 @@ _MANY = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one place of a value; the place is a path as in `lead.size`.
+    """What is wrong with one place of a value; the place is a path such as `lead.size`.
 
     The message names keywords and properties, and never repeats a value.
     """
@@ -63,19 +54,33 @@ class Fault:
     place: str
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
 
 @dataclass(frozen=True, slots=True)
-class _Size:
-    """How much there is in a value."""
+class ChildValidation:
+    """A validation that takes too long for this process; `work` is the input of `program`."""
 
-    values: int
-    characters: int
-    depth: int
+    work: bytes
+
+    @staticmethod
+    def faults(written: bytes) -> list[Fault] | None:
+        """Read what the program wrote; None if it was ended before its verdict."""
+        verdict, _, found = written.partition(b"\n")
+        if verdict == b"true":
+            return []
+        if verdict != b"false":
+            return None
+        try:
+            return _clipped(loads(found))
+        except ValueError:
+            return [Fault("", "the value doesn't fit, in more places than can be listed")]
 
 
 @dataclass(frozen=True, slots=True)
 class _Schema:
-    """A schema that is within the bounds, ready for use."""
+    """A schema that is within the bounds, compiled."""
 
     text: str
     cost: Cost
@@ -86,81 +91,57 @@ _schemas: WeighedCache[str, _Schema] = WeighedCache(_CACHED_BYTES)
 
 
 def check_schema(schema: JsonObject, *, field: str) -> None:
-    """Accept `schema` or raise SchemaInvalidError naming `field`.
+    """Raise SchemaInvalidError naming `field` if `schema` can't be used.
 
-    A schema that is accepted can be used: its references lead to places within it, its patterns
-    compile, and neither unfolds beyond the bounds (docs/schemas.md).
+    The references of an accepted schema lead to places within it, its patterns compile, and both
+    are within the bounds of docs/schemas.md.
     """
-    _ready(schema, field)
+    _compiled(schema, field)
 
 
-def faults(schema: JsonObject, value: JsonValue) -> list[Fault]:
-    """Return at most ten faults of `value` under `schema`, none if it fits.
+def validate(schema: JsonObject, value: JsonValue) -> list[Fault] | ChildValidation:
+    """Return at most ten faults of `value`, none if it fits; or the work for a child process.
 
-    May block for seconds where much has to be looked at (`is_quick`). Raises SchemaInvalidError for
-    a schema that is not within the bounds, and BusyError where too many such values are
-    looked at in this process already.
+    May block for milliseconds. Raises SchemaInvalidError.
     """
-    ready = _ready(schema, "schema")
-    size = _measure(value, _MANY)
-    steps = ready.cost.of(values=size.values, characters=size.characters, depth=size.depth)
+    compiled = _compiled(schema, "schema")
+    steps, _ = _steps(compiled, value, _MANY)
     if steps <= _INLINE_STEPS:
         with _TURN if steps > _TURN_STEPS else nullcontext():
-            fits = ready.validator.is_valid(value)
+            fits = compiled.validator.is_valid(value)
         if fits:
             return []
-        if steps * ready.cost.in_place <= _LISTED_STEPS:
-            return _told(program.faults_of(ready.validator, value))
-    every = steps * ready.cost.in_place <= _LISTED_IN_CHILD_STEPS
-    return _faults_in_child(ready, value, every=every)
+        if steps * compiled.cost.in_place <= _LISTED_STEPS:
+            return _clipped(program.faults_of(compiled.validator, value))
+    every = dumps(steps * compiled.cost.in_place <= _LISTED_IN_CHILD_STEPS)
+    return ChildValidation(
+        f'{{"schema":{compiled.text},"value":{dumps(value)},"all":{every}}}'.encode()
+    )
 
 
 def is_quick(schema: JsonObject, value: JsonValue) -> bool:
-    """Whether `value` is validated within a few milliseconds, as an event loop needs it.
+    """Whether an event loop may validate `value`: it takes a few milliseconds at most.
 
     Raises SchemaInvalidError.
     """
-    ready = _ready(schema, "schema")
-    size = _measure(value, _QUICK_VALUES)
-    steps = ready.cost.of(values=size.values, characters=size.characters, depth=size.depth)
-    return size.values <= _QUICK_VALUES and steps <= _QUICK_STEPS
-
-
-def violations(schema: JsonObject, value: JsonValue) -> list[str]:
-    """Return what `faults` does, each as a sentence that names its place."""
-    return [
-        f"{fault.place}: {fault.message}" if fault.place else fault.message
-        for fault in faults(schema, value)
-    ]
+    steps, values = _steps(_compiled(schema, "schema"), value, _QUICK_VALUES)
+    return values <= _QUICK_VALUES and steps <= _QUICK_STEPS
 
 
 def unfolded(schema: JsonObject) -> int | None:
-    """Return how many subschemas there are once all references are written out.
+    """Return the number of subschemas after all references are replaced by what they refer to.
 
-    None where one leads back to itself. Raises SchemaInvalidError.
+    None if the schema is recursive. Raises SchemaInvalidError.
     """
-    return _ready(schema, "schema").cost.unfolded
+    return _compiled(schema, "schema").cost.unfolded
 
 
-def check_variables(schema: JsonObject, variables: JsonObject) -> None:
-    """Accept the variables of an execution or raise VariablesInvalidError naming each fault."""
-    if not schema:
-        return
-    found = violations(schema, variables)
-    if found:
-        raise VariablesInvalidError(
-            f"The variables don't fit the task's schema: {'; '.join(found)}.",
-            field="variables",
-            faults=found,
-        )
-
-
-def _ready(schema: JsonObject, field: str) -> _Schema:
+def _compiled(schema: JsonObject, field: str) -> _Schema:
     try:
         text = dumps(schema)
     except TypeError as error:
         raise SchemaInvalidError(
-            f"{field} is not a valid JSON Schema: it is no JSON.", field=field
+            f"{field} is not a valid JSON Schema: it is not JSON.", field=field
         ) from error
     size = len(text.encode())
     if size > MAX_SCHEMA_BYTES:
@@ -168,7 +149,7 @@ def _ready(schema: JsonObject, field: str) -> _Schema:
             f"{field} has {size} bytes; the limit is {MAX_SCHEMA_BYTES}.", field=field
         )
     try:
-        return _schemas.get(text, lambda: _compiled(text), 20 * size + 10_000)
+        return _schemas.get(text, lambda: _compile(text), 20 * size + 10_000)
     except SchemaCostError as error:
         raise SchemaInvalidError(
             f"{field} is refused: {clip(str(error), _MESSAGE_CHARACTERS)}.", field=field
@@ -180,15 +161,18 @@ def _ready(schema: JsonObject, field: str) -> _Schema:
         ) from error
 
 
-def _compiled(text: str) -> _Schema:
+def _compile(text: str) -> _Schema:
     schema = loads(text)
     cost = cost_of(schema)  # before anything is compiled
     with _TURN:
         return _Schema(text, cost, program.validator_of(schema))
 
 
-def _measure(value: JsonValue, most: int) -> _Size:
-    """Measure a value; one that holds more than `most` values is not gone through to its end."""
+def _steps(schema: _Schema, value: JsonValue, most: int) -> tuple[int, int]:
+    """Return the steps that validation takes, and the values counted.
+
+    Stops counting at more than `most` values.
+    """
     values = characters = depth = 0
     level = [value]
     while level and values <= most:
@@ -208,7 +192,7 @@ def _measure(value: JsonValue, most: int) -> _Size:
                 break
         level = inner
         depth += 1
-    return _Size(values, characters, depth)
+    return schema.cost.of(values=values, characters=characters, depth=depth), values
 
 
 def _bytes(text: object) -> int:
@@ -217,50 +201,7 @@ def _bytes(text: object) -> int:
     return len(text) if text.isascii() else 4 * len(text)
 
 
-def _faults_in_child(ready: _Schema, value: JsonValue, *, every: bool) -> list[Fault]:
-    work = f'{{"schema":{ready.text},"value":{dumps(value)},"all":{dumps(every)}}}'.encode()
-    if not _CHILDREN.acquire(timeout=_PATIENCE):
-        raise BusyError("Other large values are being validated; send the request again.")
-    try:
-        verdict, found = _run(work)
-    finally:
-        _CHILDREN.release()
-    if verdict == b"true":
-        return []
-    if verdict != b"false":
-        return [
-            Fault(
-                "",
-                f"the schema takes more than {_CHILD_SECONDS} seconds, or too much memory, for a "
-                "value of this size; make either smaller",
-            )
-        ]
-    try:
-        return _told(loads(found))
-    except ValueError:
-        return [Fault("", "the value doesn't fit, in more places than can be listed")]
-
-
-def _run(work: bytes) -> tuple[bytes, bytes]:
-    """Return the two lines of the program; empty where it was ended before it wrote them."""
-    child = launch(
-        [sys.executable, "-I", program.__file__],
-        env={"PATH": os.defpath},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        limits=ResourceLimits(memory=_CHILD_BYTES, cpu_seconds=_CHILD_SECONDS),
-    )
-    try:
-        written, _ = child.communicate(work, timeout=4 * _CHILD_SECONDS)
-    except subprocess.TimeoutExpired:
-        terminate_group(child.pid, 0)
-        written, _ = child.communicate()
-    verdict, _, found = written.partition(b"\n")
-    return verdict, found
-
-
-def _told(found: Sequence[tuple[Sequence[str | int], str]]) -> list[Fault]:
+def _clipped(found: Sequence[tuple[Sequence[str | int], str]]) -> list[Fault]:
     return [
         Fault(
             clip(".".join(clip(str(part), 100) for part in path), _PLACE_CHARACTERS),

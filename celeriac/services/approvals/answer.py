@@ -17,12 +17,10 @@ from sqlalchemy import Connection
 
 from celeriac.db import accounts, approvals, audit
 from celeriac.db import approvals as answers
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.approval_states import ApprovalStatus
-from celeriac.domain.approvals import Answer, Approval, check_answer
+from celeriac.domain.approvals import Answer, Approval, ApprovalFilter, ApprovalStatus, check_answer
 from celeriac.domain.errors import (
     ApprovalClosedError,
     DatabaseUnavailableError,
@@ -33,6 +31,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.json_types import loads, storable, storable_text
 from celeriac.logs import Step
+from celeriac.services.catalog.schemas import faults
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.ports import LiveEvents
 
@@ -248,7 +247,7 @@ def _answer(
     """Return the question as it is now, and what goes on; None where nothing was written."""
     given = replace(given, note=storable_text(given.note), value=_stored(given.value))
     asked = _get(connection, approval_id, None)
-    check_answer(asked.kind, asked.schema, given)
+    check_answer(asked.kind, asked.schema, given, faults)
     if answers.answer(connection, approval_id, given):
         resumed = lifecycle.resume_answered(connection, [asked.execution_id])
         return _get(connection, approval_id, None), resumed

@@ -14,9 +14,7 @@ from celeriac.db import approvals, audit
 from celeriac.db.approvals import Asked, Closed, Expired
 from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle
-from celeriac.domain.agents.runners import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, ApprovalStatus, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.executions.model import Lease
 from celeriac.kit.backoff import grown

@@ -17,8 +17,7 @@ from celeriac.db import budgets
 from celeriac.db.budgets import ChargeScope, ReservationResult
 from celeriac.db.engine import Database
 from celeriac.db.executions import events
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.budget_kinds import OnBudget
 from celeriac.domain.budgets import BudgetState, can_hold, clip_of
 from celeriac.domain.errors import LeaseLostError

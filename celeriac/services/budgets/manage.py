@@ -15,11 +15,9 @@ from celeriac.db.budgets import ChargeScope
 from celeriac.db.catalog import tasks
 from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle, queries
-from celeriac.db.usage import UsageFilter
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import ApprovalPolicy, ClaudeAgent, LlmAgent
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget, BudgetState, Extension, StoredBudget
 from celeriac.domain.errors import (
@@ -31,7 +29,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.model import Parked
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.paging import Page, read_cursor
-from celeriac.domain.usage import CallEstimate, MadeCall, UsageBy, UsageTotal, dollars
+from celeriac.domain.usage import CallEstimate, MadeCall, UsageBy, UsageFilter, UsageTotal, dollars
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.catalog.plans import SpecCache
 from celeriac.services.ports import Job, LiveEvents

@@ -5,16 +5,14 @@ from dataclasses import replace
 from uuid import UUID
 
 from celeriac.db import audit
-from celeriac.db.audit import AuditFilter
 from celeriac.db.engine import Database
 from celeriac.db.executions import events
 from celeriac.db.executions import queries as executions
-from celeriac.db.executions.queries import ExecutionFilter
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.audit import AuditEntry
+from celeriac.domain.audit import AuditEntry, AuditFilter
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.executions.events import Event
-from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.model import Execution, ExecutionFilter
 from celeriac.domain.paging import Page, read_cursor
 
 _EXECUTIONS = "executions"

@@ -28,12 +28,12 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.states import Status
 from celeriac.domain.prompts import Budget, compiled
-from celeriac.domain.schemas import check_variables
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.logs import Step
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.sessions import acquire_session
 

@@ -10,10 +10,10 @@ import structlog
 from sqlalchemy import Connection
 
 from celeriac.db import audit
-from celeriac.db.audit import AuditFilter
 from celeriac.db.engine import Database
 from celeriac.db.executions import create, queries
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.audit import AuditFilter
 from celeriac.domain.errors import IdempotencyMismatchError, InvalidInputError, NotFoundError
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import CeleryState, celery_state

@@ -6,9 +6,7 @@ import time
 import pytest
 
 from celeriac.agents.python.runner import PythonRunner
-from celeriac.domain.agents import OnExpiry
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError
 from celeriac.domain.tasks import Limits
 from tests.support.run_context import RecordingContext, python_job

@@ -11,8 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Question
+from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem

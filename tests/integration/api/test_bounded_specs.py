@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Question
+from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.asking import park

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from celeriac.client import Client
 from celeriac.db import sessions
 from celeriac.db.paging import MAX_PAGE_BYTES
-from celeriac.db.sessions import SessionFilter
 from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.sessions import SessionFilter
 from celeriac.kit.json_types import dumps
 from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, TASK, Asker

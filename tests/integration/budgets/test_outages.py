@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 
 from celeriac.db.engine import Database
 from celeriac.domain.agents import LlmAgent
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Question
+from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.model import Lease, RunOptions

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.domain.executions.states import WaitingFor
-from celeriac.domain.schemas import violations
 from celeriac.kit.json_types import loads
+from celeriac.services.catalog.schemas import violations
 from celeriac.services.ports import Job
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of

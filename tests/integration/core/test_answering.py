@@ -10,9 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.accounts import Role
-from celeriac.domain.agents import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.approvals import Answer
+from celeriac.domain.approvals import Answer, ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.domain.errors import (
     AnswerInvalidError,
     ApprovalClosedError,

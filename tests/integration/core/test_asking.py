@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from celeriac.domain.approval_states import ApprovalStatus
+from celeriac.domain.approvals import ApprovalStatus
 from celeriac.domain.errors import ApprovalExpiredError, LeaseLostError
 from celeriac.domain.executions.model import HandedBack, Parked
 from celeriac.domain.executions.states import Status, WaitingFor

@@ -11,8 +11,7 @@ from structlog.testing import capture_logs
 
 from celeriac.db import sessions
 from celeriac.db.engine import Database
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Question
+from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.domain.executions.model import Claim
 from celeriac.kit.ids import uuid7
 from celeriac.services.approvals.ask import Questions

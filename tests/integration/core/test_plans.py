@@ -17,10 +17,9 @@ from celeriac.db.engine import Database
 from celeriac.db.executions import leases, lifecycle, queries
 from celeriac.db.executions import queries as queues
 from celeriac.db.executions.lifecycle import NextClaim
-from celeriac.db.executions.queries import ExecutionFilter
-from celeriac.db.sessions import SessionFilter
-from celeriac.domain.executions.model import Completed, HandedBack, Lease, Message
+from celeriac.domain.executions.model import Completed, ExecutionFilter, HandedBack, Lease, Message
 from celeriac.domain.executions.states import Status
+from celeriac.domain.sessions import SessionFilter
 from tests.support.core import Core
 
 Work = Callable[[Connection], object]

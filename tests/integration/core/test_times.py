@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.db import approvals, usage
-from celeriac.db.approvals import ApprovalFilter
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.approvals import ApprovalFilter
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall, UsageBy

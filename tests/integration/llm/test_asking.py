@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
-from celeriac.domain.agents import ApprovalPolicy, McpServer, OnExpiry
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer
+from celeriac.domain.agents import ApprovalPolicy, McpServer
+from celeriac.domain.approvals import Answer, OnExpiry, QuestionKind
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import WaitingFor
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, next_attempt, parked_of, result_of

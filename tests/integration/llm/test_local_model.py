@@ -14,8 +14,8 @@ from celeriac.agents.models import Prices, Providers
 from celeriac.api.v1.schemas.catalog import NewAgent, NewTask
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.prompts import compiled
-from celeriac.domain.schemas import violations
 from celeriac.embedded.model import LocalModel
+from celeriac.services.catalog.schemas import violations
 from celeriac.services.ports import Job
 from tests.support.llm_jobs import llm_job, result_of
 from tests.support.local_model import IS_INSTALLED, running_local_model

@@ -16,6 +16,7 @@ from celeriac.agents.base import violations_of
 from celeriac.agents.results import MAX_RESULT_BYTES, encode_result
 from celeriac.domain.errors import PermanentError
 from celeriac.domain.schemas import validation
+from celeriac.services.catalog import schemas
 from tests.support.agent_functions import Lead
 
 
@@ -82,14 +83,14 @@ async def test_a_large_output_waits_for_others_that_are_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its model calls are paid: it must not be thrown away because the process is busy."""
-    monkeypatch.setattr(validation, "_PATIENCE", 0.01)
+    monkeypatch.setattr(schemas, "_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(validation, "_INLINE_STEPS", 0)
     monkeypatch.setattr(base, "is_quick", lambda *_: False)
     for _ in range(2):
-        assert validation._CHILDREN.acquire(blocking=False)
+        assert schemas._CHILDREN.acquire(blocking=False)
     checked = asyncio.ensure_future(violations_of({"type": "string"}, "a"))
     done, _ = await asyncio.wait({checked}, timeout=0.5)
     assert not done
     for _ in range(2):
-        validation._CHILDREN.release()
+        schemas._CHILDREN.release()
     assert await checked == []

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from celeriac.agents.python.variables import variables_schema
 from celeriac.domain.errors import VariablesInvalidError
-from celeriac.domain.schemas import check_schema, check_variables
+from celeriac.domain.schemas import check_schema
+from celeriac.services.catalog.schemas import check_variables
 
 
 class Colour(enum.Enum):

@@ -2,14 +2,14 @@ from typing import Any
 
 import pytest
 
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import MAX_NOTE, Answer, Question, check_answer
+from celeriac.domain.approvals import MAX_NOTE, Answer, Question, QuestionKind, check_answer
 from celeriac.domain.errors import (
     AnswerInvalidError,
     InvalidInputError,
     SchemaInvalidError,
     TooLargeError,
 )
+from celeriac.services.catalog.schemas import faults
 
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
@@ -56,14 +56,14 @@ def test_a_schema_that_is_none_or_leads_elsewhere_is_refused(schema: dict[str, A
 def test_what_fits_is_taken(
     kind: QuestionKind, schema: dict[str, Any] | None, answer: Answer
 ) -> None:
-    check_answer(kind, schema, answer)
+    check_answer(kind, schema, answer, faults)
 
 
 def test_each_fault_of_a_form_is_named() -> None:
     with pytest.raises(AnswerInvalidError, match="an integer beyond 64 bits"):
-        check_answer(QuestionKind.TOOL, None, Answer(approved=True, value={"n": 2**63}))
+        check_answer(QuestionKind.TOOL, None, Answer(approved=True, value={"n": 2**63}), faults)
     with pytest.raises(AnswerInvalidError) as refused:
-        check_answer(QuestionKind.FORM, NUMBER, Answer(approved=True, value={"n": "one"}))
+        check_answer(QuestionKind.FORM, NUMBER, Answer(approved=True, value={"n": "one"}), faults)
 
     assert refused.value.field == "value.n"
     assert "value.n: " in refused.value.message
@@ -78,5 +78,5 @@ def test_each_fault_of_a_form_is_named() -> None:
 )
 def test_what_is_too_large_is_refused(answer: Answer, field: str) -> None:
     with pytest.raises(TooLargeError) as refused:
-        check_answer(QuestionKind.QUESTION, None, answer)
+        check_answer(QuestionKind.QUESTION, None, answer, faults)
     assert refused.value.field == field

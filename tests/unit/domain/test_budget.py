@@ -8,8 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from celeriac.domain.agents import LlmAgent
-from celeriac.domain.approval_states import QuestionKind
-from celeriac.domain.approvals import Answer
+from celeriac.domain.approvals import Answer, QuestionKind
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget
 from celeriac.domain.budgets import Budget, BudgetState
 from celeriac.domain.errors import BudgetSpentError

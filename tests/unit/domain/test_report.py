@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from celeriac.domain.agents import OnExpiry
-from celeriac.domain.approval_states import ApprovalStatus, QuestionKind
-from celeriac.domain.approvals import Approval
+from celeriac.domain.approvals import Approval, ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.domain.executions.events import Event, EventType
 from celeriac.domain.executions.model import NO_OPTIONS, Execution, TriggerType
 from celeriac.domain.executions.states import Status

@@ -9,14 +9,12 @@ from celeriac.domain.errors import SchemaInvalidError, VariablesInvalidError
 from celeriac.domain.schemas import (
     MAX_SCHEMA_BYTES,
     check_schema,
-    check_variables,
-    faults,
     is_quick,
     unfolded,
-    violations,
 )
 from celeriac.domain.schemas.pattern import compiled_size
 from celeriac.kit.json_types import dumps
+from celeriac.services.catalog.schemas import check_variables, faults, violations
 
 LEAD = {
     "type": "object",
@@ -384,7 +382,7 @@ def test_a_schema_that_is_unfolded_is_counted() -> None:
 
 
 def test_what_is_no_json_is_no_schema() -> None:
-    with pytest.raises(SchemaInvalidError, match="no JSON"):
+    with pytest.raises(SchemaInvalidError, match="not JSON"):
         check_schema({"const": object()}, field="f")
 
 
