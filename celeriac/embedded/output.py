@@ -94,29 +94,31 @@ def _size(path: Path) -> int:
 
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green")
-_OWN_NAME = "up"
 _NAME_WIDTH = 9
 
 
 class Terminal:
-    """Writes lines prefixed by the name of where they come from, in a colour of its own.
+    """Writes lines that begin with the name of the process that wrote them, a colour for each.
 
-    Colours are shown where the console is a terminal that wants them (rich decides).
+    rich decides whether the console shows colours.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, own_name: str = "up", quiet: bool = False) -> None:
+        """`own_name` begins the supervisor's lines; `quiet` shows no others."""
         self._console = console
+        self._own_name = own_name
+        self._quiet = quiet
         self._fresh_colours = cycle(_COLOURS)
-        self._styles = {_OWN_NAME: "bold"}
+        self._styles = {own_name: "bold"}
         self._gone = False
 
     def show(self, name: str, line: str) -> None:
         """Show one line that the process `name` has written.
 
-        Once the terminal has gone (closed, broken pipe), nothing more is shown: the processes
-        must be stopped in order all the same, and their logs are in files.
+        Once the terminal is gone (closed, broken pipe), nothing is shown any more and no error is
+        raised: the processes must still be stopped in order, and their logs are in files.
         """
-        if self._gone:
+        if self._gone or (self._quiet and name != self._own_name):
             return
         if name not in self._styles:
             self._styles[name] = next(self._fresh_colours)
@@ -127,5 +129,5 @@ class Terminal:
             self._gone = True
 
     def say(self, line: str) -> None:
-        """Show one line of the supervisor's own."""
-        self.show(_OWN_NAME, line)
+        """Show one line of the supervisor."""
+        self.show(self._own_name, line)

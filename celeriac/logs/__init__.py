@@ -1,7 +1,7 @@
-"""Logging: one pipeline for API, worker, beat, agents and the libraries below them.
+"""Logging: one pipeline for API, worker, beat, agents and libraries.
 
-`configure` once per process, `get_logger` anywhere, `bind` around a piece of work. Lines are JSON
-with a fixed order of keys; docs/logs.md describes files, keys and events.
+Call `configure` once per process, `get_logger` anywhere, and `bind` around a piece of work. Lines
+are JSON with a fixed order of keys; docs/logs.md describes files, keys and events.
 """
 
 from celeriac.logs.destinations import error_file, execution_file

@@ -1,8 +1,8 @@
-"""Where lines go: the console, the service's file, a file per execution, the errors of the day.
+"""Destinations of log lines: console, file of the service, file per execution, errors of the day.
 
-Files are opened, appended to with one write of whole lines, and closed, once per batch. So
-several processes share a file without mixing lines (O_APPEND), rotation needs no signal, a fork
-inherits no handle, and ten thousand executions need no table of open files.
+For each batch a file is opened, appended to in one write of whole lines, and closed. So processes
+share a file without mixing lines (O_APPEND), rotation needs no signal, a fork inherits no
+descriptor, and ten thousand executions need no table of open files.
 """
 
 import os
@@ -25,10 +25,10 @@ class Entry(NamedTuple):
     line: bytes
     """JSON, for files."""
     console: bytes
-    """What the console shows: the same, or its pretty form."""
+    """For the console: the same, or the form for people."""
     execution_id: str | None
     error_date: str | None
-    """UTC date of an error-level line, else None."""
+    """UTC date (YYYY-MM-DD) of a line of level error or critical, else None."""
 
 
 def execution_file(directory: Path, execution_id: str) -> Path:
@@ -37,12 +37,12 @@ def execution_file(directory: Path, execution_id: str) -> Path:
 
 
 def error_file(directory: Path, date: str) -> Path:
-    """Return the file of the failed executions' errors of one UTC day (YYYY-MM-DD)."""
+    """Return the file of the errors of executions on one UTC day (YYYY-MM-DD)."""
     return directory / "errors" / f"task-errors-{date}.log"
 
 
 class Destinations:
-    """Writes batches of entries. What the system refuses is counted and told, never raised."""
+    """Writes batches of entries. Lines that can't be written are counted; nothing is raised."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class Destinations:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was lost, as in a new process."""
+        """Set the counts of lost lines to 0, as in a new process."""
         self._lost: dict[str, int] = defaultdict(int)
         self._recovered: dict[str, int] = defaultdict(int)
 
     def write(self, entries: Sequence[Entry], *, overflow: int = 0) -> None:
-        """Write `entries`, in order; `overflow` says how many more never came here."""
+        """Write `entries` in order; `overflow` lines were dropped before them."""
         if overflow:
             self._recovered["queue"] += overflow
         self._write(entries)
@@ -76,7 +76,7 @@ class Destinations:
             self._write([self._report(kind, lines) for kind, lines in recovered.items()])
 
     def lost(self) -> Mapping[str, int]:
-        """Return the lines lost by kinds of destination that do not work at present."""
+        """Return the number of lines lost, by destination that does not work now."""
         return {kind: lines for kind, lines in self._lost.items() if lines}
 
     def _write(self, entries: Sequence[Entry]) -> None:
@@ -84,7 +84,7 @@ class Destinations:
             self._put("service", self._service_file, [entry.line for entry in entries])
         if self._directory is not None:
             self._write_executions(self._directory, entries)
-        if self._console is not None:  # last: its reader may block
+        if self._console is not None:  # last: a reader that doesn't read blocks
             self._put("console", self._console, [entry.console for entry in entries])
 
     def _write_executions(self, directory: Path, entries: Iterable[Entry]) -> None:
@@ -123,8 +123,8 @@ class Destinations:
 
 
 def complain(message: str) -> None:
-    """Tell the process's standard error of trouble with the logs themselves."""
-    with suppress(OSError):  # nobody is left to tell
+    """Report a problem of the logs themselves on the process's standard error."""
+    with suppress(OSError):  # there is no other place to report it
         os.write(_STDERR, f"celeriac logs: {message}\n".encode())
 
 
@@ -147,6 +147,6 @@ def _write_all(handle: int, data: bytes) -> None:
         try:
             rest = rest[os.write(handle, rest) :]
         except BlockingIOError:  # a non-blocking pipe that is full
-            room = select.poll()
-            room.register(handle, select.POLLOUT)
-            room.poll()
+            poll = select.poll()
+            poll.register(handle, select.POLLOUT)
+            poll.poll()

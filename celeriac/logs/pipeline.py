@@ -31,7 +31,7 @@ CORRELATION_IDS = (
     "session_id",
     "celery_task_id",
 )
-"""Also the order in which they stand on a line."""
+"""In their order on a line."""
 _LONGEST_ID = 128
 
 
@@ -44,23 +44,16 @@ def bind(
     session_id: str | UUID | None = None,
     celery_task_id: str | UUID | None = None,
 ) -> AbstractContextManager[None]:
-    """Put the ids on every log line inside the `with`; None leaves what is bound outside."""
-    given = {
-        "request_id": request_id,
-        "user_id": user_id,
-        "task_id": task_id,
-        "execution_id": execution_id,
-        "session_id": session_id,
-        "celery_task_id": celery_task_id,
-    }
+    """Put the ids on every log line inside the `with`; None keeps an id that is bound outside."""
+    given = locals()
     return bound_contextvars(**{key: str(value) for key, value in given.items() if value})
 
 
 def bound(ids: Mapping[str, object]) -> AbstractContextManager[None]:
-    """Like `bind`, for ids from a message header or a parent process.
+    """Like `bind`, for ids from a message header or a parent process, which are not trusted.
 
-    What is no correlation id, no text, or longer than 128 characters is left out: a header is
-    somebody else's word.
+    Keys that are no correlation id, values that are no text, and values of more than 128 characters
+    are left out.
     """
     known = {
         key: value
@@ -77,7 +70,7 @@ def correlation() -> dict[str, str]:
 
 
 class Step(StrEnum):
-    """The steps of an execution's life (REQUIREMENTS A15), as the `event` of its log lines."""
+    """Steps of an execution (REQUIREMENTS A15): the `event` of their log lines."""
 
     EXECUTION_REQUESTED = "execution.requested"
     EXECUTION_CREATED = "execution.created"
@@ -103,7 +96,7 @@ class Step(StrEnum):
 
 
 class CeleryEvent(StrEnum):
-    """What Celery's signals report (REQUIREMENTS A10, B11), as the `event` of its log lines."""
+    """Signals of Celery (REQUIREMENTS A10, B11): the `event` of their log lines."""
 
     WORKER_READY = "celery.worker_ready"
     TASK_PRERUN = "celery.task_prerun"
@@ -115,7 +108,7 @@ class CeleryEvent(StrEnum):
 
 
 class Own(StrEnum):
-    """What the log itself reports."""
+    """Events of the log itself."""
 
     LINES_LOST = "logs.lines_lost"
 
@@ -129,14 +122,14 @@ _ERRORS = frozenset({"error", "critical"})
 
 
 class Service(StrEnum):
-    """Which process writes; the `service` of its lines."""
+    """The kind of process that writes: the `service` of its lines."""
 
     API = "api"
     WORKER = "worker"
     BEAT = "beat"
     CLI = "cli"
     AGENT = "agent"
-    """A child process that runs an agent; its standard output is its protocol."""
+    """A child process that runs an agent; its standard output carries its protocol."""
 
 
 _FILES = {
@@ -154,19 +147,19 @@ class LogOptions:
     service: Service
     level: str = "INFO"
     directory: Path | None = None
-    """Where log files go; None: no files."""
+    """Directory of the log files; None writes no files."""
     console: Literal["auto", "json", "pretty", "off"] = "auto"
     """`auto` is pretty on a terminal and JSON elsewhere. The CLI and agents use stderr."""
     execution_files: bool = True
-    """Whether each execution gets its file. Off saves an open and a small file per execution;
-    `read_execution_lines` then searches the services' files."""
+    """Whether each execution has a file. False saves an open and a small file per execution;
+    `read_execution_lines` then searches the files of the services."""
 
 
 class Pipeline:
-    """Turns events into entries and hands them to the writer."""
+    """Turns events into entries and gives them to the writer."""
 
     def __init__(self, options: LogOptions) -> None:
-        """Raises ConfigurationError where the level is unknown or the directory can't be used."""
+        """Raises ConfigurationError for an unknown level or an unusable directory."""
         level = options.level.upper()
         if level not in LEVELS:
             raise ConfigurationError(
@@ -189,7 +182,7 @@ class Pipeline:
         )
 
     def submit(self, level: str, event_dict: EventDict) -> None:
-        """Log one event; `event_dict` is used up."""
+        """Log one event. `event_dict` is changed."""
         self.writer.submit(self._entry(level, event_dict))
 
     def _entry(self, level: str, event_dict: EventDict) -> Entry:
@@ -245,7 +238,7 @@ def _prepared(directory: Path | None) -> Path | None:
 
 
 def _trace(exc_info: Any) -> str | None:
-    """Return the traceback that `exc_info` stands for (an exception, a tuple, or true: now)."""
+    """Return the traceback of `exc_info`: an exception, a tuple, or true for the current one."""
     if not exc_info:
         return None
     if isinstance(exc_info, BaseException):

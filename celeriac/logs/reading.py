@@ -1,4 +1,4 @@
-"""Reading log files back: the lines of one execution, merged by time."""
+"""Reads log files: the lines of one execution, ordered by time."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ class LogLine:
 
 
 def parse_line(raw: bytes) -> LogLine | None:
-    """Return the line that `raw` holds, or None where it holds none.
+    """Return the line in `raw`, or None.
 
-    A line that was torn (a full disk, a killed process) may be followed by a whole one on the same
-    row; that one is found.
+    After an incomplete line (a full disk, a killed process) a whole one may follow in the same
+    `raw`; that one is returned.
     """
     values = _decode(raw)
     if values is None:
@@ -53,10 +53,10 @@ def parse_line(raw: bytes) -> LogLine | None:
 
 
 def read_execution_lines(directory: Path, execution_id: str) -> Iterator[LogLine]:
-    """Yield what API, worker and agents logged for one execution, by time.
+    """Yield the lines of API, worker and agents about one execution, ordered by time.
 
-    Reads the execution's own file; where there is none (`execution_files` off) it searches the
-    services' files. Yields nothing where nothing was logged; lines that can't be read are left out.
+    Reads the execution's file, or the files of the services where it has none (`execution_files` is
+    off). Malformed lines are left out.
     """
     own = execution_file(directory, execution_id)
     paths = [own] if own.exists() else [directory / name for name in SERVICE_FILES]

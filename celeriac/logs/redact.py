@@ -1,4 +1,4 @@
-"""Secrets out, long values short."""
+"""Masks secrets and shortens long values."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ class _Kind(Enum):
 
 
 class _Kinds(dict[str, _Kind]):
-    """Remembers what a key is: a program has few keys and logs each of them often."""
+    """Caches the kind of each key: a program has few keys and logs each of them often."""
 
     _LIMIT = 10_000
 
@@ -85,7 +85,7 @@ def redact(value: Any, *, depth: int = _DEPTH) -> Any:
 
 
 def redact_item(key: Any, value: Any, *, depth: int = _DEPTH) -> Any:
-    """Return `value` as it may be shown under the name `key`."""
+    """Return `value` masked as its name `key` demands."""
     kind = _kinds[key]
     if kind is _Kind.PLAIN or value is None or isinstance(value, bool):
         return redact(value, depth=depth)
@@ -97,10 +97,10 @@ def redact_item(key: Any, value: Any, *, depth: int = _DEPTH) -> Any:
 def clip(value: Any, limit: int = 200) -> str:
     """Return `value` as text of at most `limit` characters, secrets masked.
 
-    Texts stay as they are, everything else becomes JSON. What was cut ends in an ellipsis.
+    Values that are no text become JSON. A value that was cut ends in an ellipsis.
     """
     if isinstance(value, str):
-        # Masking only makes texts shorter by chance: look beyond the limit, not at megabytes.
+        # Masking seldom shortens a text much: some characters beyond the limit are enough.
         text = redact_text(value[: limit * 4])
     else:
         text = encode(redact(value)).decode()
@@ -108,7 +108,7 @@ def clip(value: Any, limit: int = 200) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """Return `value` as JSON; what JSON has no form for is written as its repr."""
+    """Return `value` as JSON; values without a JSON form become their repr."""
     try:
         return orjson.dumps(value, default=_describe, option=_OPTIONS)
     except TypeError:  # lone surrogates, integers beyond 64 bits: only that part becomes text

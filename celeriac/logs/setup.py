@@ -22,11 +22,11 @@ _CHATTY = (
     "uvicorn.access",
 )
 _TWICE = "celery.app.trace"
-"""Tells a task's end and its traceback as our own lines do; what is critical it alone tells."""
+"""Its lines on a task's end repeat ours; only its critical lines say something else."""
 
 
 class _Setup:
-    """What `configure` changed, and how it was before."""
+    """What `configure` changes, and the state before it."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -58,13 +58,13 @@ class _Setup:
 
 
 class _Current:
-    """The setup in force. Loggers that were made, and cached, before it reach it through here."""
+    """The setup in force; loggers that were made and cached before it find it here."""
 
     setup: _Setup | None = None
 
 
 class _Bridge(logging.Handler):
-    """Brings the records of standard logging into the pipeline."""
+    """Sends the records of standard logging to the pipeline."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
@@ -84,13 +84,13 @@ class _Bridge(logging.Handler):
 
 
 class _Name:
-    """The end of structlog's chain: holds a logger's name; the line has been submitted before."""
+    """The last logger of structlog's chain: only holds the name; `_submit` has written the line."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
 
     def ignore(self, _: str) -> None:
-        """Take what the last processor returned."""
+        """Ignore what the last processor returned."""
 
     debug = info = warning = error = critical = ignore
 
@@ -102,10 +102,10 @@ def get_logger(name: str) -> FilteringBoundLogger:
 
 
 def configure(options: LogOptions) -> None:
-    """Set up logging for this process. A second call replaces the first.
+    """Set up logging for this process; a second call replaces the first.
 
-    Nothing is started before the first line. Raises ConfigurationError where the level is unknown
-    or the directory can't be used.
+    Starts nothing before the first line. Raises ConfigurationError for an unknown level or an
+    unusable directory.
     """
     pipeline = Pipeline(options)
     shutdown()
@@ -114,15 +114,16 @@ def configure(options: LogOptions) -> None:
 
 
 def flush() -> bool:
-    """Wait (5 s at most) until all lines are written; for processes that end without `exit`.
+    """Wait up to 5 s until all lines are written; return whether they are.
 
-    Celery's prefork children are such: call it from `worker_process_shutdown`.
+    For processes that end without running exit handlers, such as Celery's prefork children: call it
+    in `worker_process_shutdown`.
     """
     return _Current.setup is None or _Current.setup.pipeline.writer.flush()
 
 
 def shutdown() -> None:
-    """Write what is left and undo `configure`. A normal exit writes what is left by itself."""
+    """Write what is left and undo `configure`. Not needed at a normal exit."""
     setup, _Current.setup = _Current.setup, None
     if setup is not None:
         setup.undo()

@@ -1,4 +1,4 @@
-"""The background writer: callers hand over lines, one thread writes them in batches."""
+"""Writes log lines in the background: callers queue them, one thread writes them in batches."""
 
 import os
 import threading
@@ -9,11 +9,12 @@ from queue import Empty, SimpleQueue
 
 from celeriac.logs.destinations import Destinations, Entry, complain
 
-_FORK_PATIENCE_SECONDS = 2.0
+_FORK_SECONDS = 2.0
+"""The longest that a fork waits for the batch that is being written."""
 
 
 class _Mark:
-    """Travels through the queue; `done` is set once everything before it is written."""
+    """An item of the queue; `done` is set once everything before it is written."""
 
     def __init__(self, *, stop: bool) -> None:
         self.stop = stop
@@ -23,10 +24,10 @@ class _Mark:
 class Writer:
     """Writes entries within `interval` seconds, in the order of submission.
 
-    The thread starts with the first entry. A fork stops it first, so that no child inherits a
-    half-done batch; parent and child each start their own with their next entry. The queue is
-    reentrant: signal handlers may log. Beyond `capacity` waiting entries (the disk or the
-    console's reader is stuck) new ones are counted as lost rather than blocking the work.
+    The thread starts with the first entry. It is stopped before a fork, so that no child inherits a
+    half-written batch; parent and child each start their own with their next entry. The queue is
+    reentrant, because signal handlers log. While `capacity` entries wait (the disk or the reader of
+    the console is stuck), new ones are counted as lost: `submit` never blocks.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Writer:
         _follow_forks(self)
 
     def submit(self, entry: Entry) -> None:
-        """Take `entry`; cheap, never blocks, never raises for a failing destination."""
+        """Queue `entry`. Never blocks, and never raises for a destination that fails."""
         if self._queue.qsize() >= self._capacity:
             self._overflow += 1
             return
@@ -53,13 +54,13 @@ class Writer:
             self._start()
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything submitted before is written; False when that took too long."""
+        """Wait until all earlier entries are written; return False after `timeout` seconds."""
         return self._pass_mark(stop=False, timeout=timeout)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Write what is left and stop; later entries are written by the calling thread itself.
+        """Write what is left and stop; the calling thread itself writes later entries.
 
-        False when that took longer than `timeout` seconds; what is lost is told on stderr.
+        Returns False after `timeout` seconds. Reports what is lost on stderr.
         """
         self._closed = True
         done = self._pass_mark(stop=True, timeout=timeout)
@@ -72,18 +73,18 @@ class Writer:
         return done
 
     def pause(self) -> None:
-        """Stop the thread ahead of a fork."""
+        """Stop the thread before a fork."""
         self._forking = True
-        self._pass_mark(stop=True, timeout=_FORK_PATIENCE_SECONDS)
+        self._pass_mark(stop=True, timeout=_FORK_SECONDS)
 
     def resume(self) -> None:
-        """Go on after a fork, in the parent."""
+        """Continue after a fork, in the parent."""
         self._forking = False
         if not self._queue.empty():
             self._start()
 
     def restart(self) -> None:
-        """Begin anew after a fork, in the child: what waits is the parent's to write."""
+        """Start over after a fork, in the child: the parent writes what waits."""
         self._destinations.reset()
         self._reset()
 
@@ -126,7 +127,7 @@ class Writer:
         stopped = False
         while not stopped:
             first = self._queue.get()
-            self._wake.wait(self._interval)  # a batch gathers, unless somebody waits for it
+            self._wake.wait(self._interval)  # collect a batch, unless `flush` waits for it
             self._wake.clear()
             marks = self._write_batch([first, *self._gather()])
             stopped = any(mark.stop for mark in marks)
@@ -152,19 +153,19 @@ class Writer:
 
 
 def _follow_forks(writer: Writer) -> None:
-    """Tell `writer` of forks for as long as it lives (such hooks can't be taken back)."""
-    alive = weakref.ref(writer)
+    """Call `writer` around forks while it exists; such hooks can't be removed."""
 
-    def call(method: Callable[[Writer], None]) -> Callable[[], None]:
-        def hook() -> None:
-            present = alive()
-            if present is not None:
-                method(present)
+    def hook(method: Callable[[], None]) -> Callable[[], None]:
+        weak = weakref.WeakMethod(method)
 
-        return hook
+        def call() -> None:
+            if (present := weak()) is not None:
+                present()
+
+        return call
 
     os.register_at_fork(
-        before=call(Writer.pause),
-        after_in_parent=call(Writer.resume),
-        after_in_child=call(Writer.restart),
+        before=hook(writer.pause),
+        after_in_parent=hook(writer.resume),
+        after_in_child=hook(writer.restart),
     )

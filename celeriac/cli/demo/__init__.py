@@ -1,1 +1,1 @@
-"""`celeriac demo`: everything at work, from nothing to results."""
+"""`celeriac demo`."""

@@ -1,33 +1,43 @@
-"""`celeriac demo`: real agent tasks on a real small model, from nothing to results."""
+"""`celeriac demo`: agent tasks on a small model, from nothing to results, on this machine."""
 
+import threading
 import time
+import tomllib
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import celeriac
 from celeriac.cli.core.arguments import Json
-from celeriac.cli.core.output import CommandError, ExitCode, Output, short
+from celeriac.cli.core.output import (
+    CommandError,
+    ExitCode,
+    Output,
+    duration,
+    plain,
+    printable,
+    short,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
-    from celeriac.cli.demo.plan import Plan
-    from celeriac.cli.demo.work import Ended
-    from celeriac.cli.system import System, SystemOptions
-    from celeriac.embedded.output import Terminal
+    from celeriac.cli.demo.scenario import Result, Scenario
+    from celeriac.cli.system import System
 
 _SECONDS = 240.0
-_CONCURRENCY = 4
 _VARIABLES = {
     # a lost worker is noticed in seconds, for people who watch
     "CELERIAC_WORKER_LEASE_SECONDS": "5",
     "CELERIAC_WORKER_HEARTBEAT_SECONDS": "1",
 }
 _LAST_LINES = 8
-_LONGEST = 200
+_LOG_CHARACTERS = 200
+_RESULT_CHARACTERS = 400
 
 
 def demo(
@@ -58,8 +68,9 @@ def demo(
       celeriac demo
       celeriac demo --json > results.json
     """
-    from celeriac.cli.demo.plan import read_plan
-    from celeriac.cli.demo.results import show_results, write_json
+    from celeriac.cli.demo.scenario import Scenario
+    from celeriac.cli.system import SystemOptions, running_system
+    from celeriac.embedded.output import Terminal
     from celeriac.logs import LogOptions, Service, configure
     from celeriac.settings import Settings
 
@@ -67,73 +78,130 @@ def demo(
     output = Output(as_json=as_json)
     console = output.err if as_json else output.out
     settings = Settings.load()
-    options = _options(home or settings.home / "demo", settings.models)
-    ended, took = _perform(read_plan(), options, console, time.monotonic() + seconds)
-    if as_json:
-        write_json(output, ended, took)
-    else:
-        show_results(console, ended, took)
-
-
-def _options(home: Path, models: Path) -> "SystemOptions":
-    """Return how the demo runs the system: in its own home, with the user's weights."""
-    from celeriac.cli.system import SystemOptions
-
-    return SystemOptions(
-        home=home,
+    document, texts = read_files()
+    deadline = time.monotonic() + seconds
+    options = SystemOptions(
+        home=home or settings.home / "demo",
         host="127.0.0.1",
         port=0,
         local_model=True,
-        models=models,
-        worker_options=(f"--concurrency={_CONCURRENCY}",),
+        models=settings.models,
+        worker_options=("--concurrency=4",),
         variables=_VARIABLES,
     )
-
-
-def _perform(
-    plan: "Plan", options: "SystemOptions", console: "Console", deadline: float
-) -> "tuple[Sequence[Ended], float]":
-    """Start the system, run the story on it, and stop it; return results and seconds."""
-    from celeriac.cli.demo.quiet import QuietTerminal
-    from celeriac.cli.system import running_system
-
-    terminal: Terminal = QuietTerminal(console)
     console.print(
         f"• Starting servers, model, worker, keeper and API in {options.home}.", highlight=False
     )
+    terminal = Terminal(console, own_name="system", quiet=True)
     with running_system(options, terminal) as system:
-        return _tell_story(system, plan, console, deadline)
+        begun = time.monotonic()
+        results = _run(Scenario(system, document, texts, console, deadline))
+        took = time.monotonic() - begun
+    if as_json:
+        output.json({"seconds": round(took, 3), "executions": [_as_json(each) for each in results]})
+    else:
+        _show(console, results, took)
 
 
-def _tell_story(
-    system: "System", plan: "Plan", console: "Console", deadline: float
-) -> "tuple[Sequence[Ended], float]":
-    from celeriac.cli.demo.story import Story
+def read_files(directory: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the document that `Client.apply` takes, and the texts by name.
 
-    begun = time.monotonic()
-    story = Story(system, plan, console, deadline)
-    story.start()
-    system.supervisor.run(until=lambda: not story.is_alive() or time.monotonic() > deadline)
-    if system.supervisor.stop_requested:
+    They are read from `directory`, or come with Celeriac: a wheel has them in `demo_files`, a
+    checkout in `examples/demo`. Raises CommandError where a file is missing or malformed.
+    """
+    package = Path(celeriac.__file__).parent
+    packaged, checkout = package / "demo_files", package.parent / "examples" / "demo"
+    directory = directory or (packaged if packaged.is_dir() else checkout)
+    try:
+        document = tomllib.loads((directory / "demo.toml").read_text(encoding="utf-8"))
+        texts = {
+            path.stem: path.read_text(encoding="utf-8").strip()
+            for path in sorted((directory / "inputs").glob("*.txt"))
+        }
+    except (OSError, ValueError) as error:
+        raise CommandError(f"The demo's files in {directory} can't be read: {error}") from error
+    if not (document.get("agents") and document.get("tasks") and texts):
+        raise CommandError(f"The demo's files in {directory} name no agent, no task or no text.")
+    return document, texts
+
+
+def _run(scenario: "Scenario") -> "Sequence[Result]":
+    """Run the scenario in a thread, while this one supervises the processes."""
+    future: Future[Sequence[Result]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(scenario.run())
+        except Exception as error:  # noqa: BLE001 - raised by `future.result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="demo", daemon=True).start()
+    supervisor = scenario.system.supervisor
+    supervisor.run(until=lambda: future.done() or time.monotonic() > scenario.deadline)
+    if supervisor.stop_requested:
         raise CommandError("Stopped before it was done.", exit_code=ExitCode.INTERRUPTED)
-    story.join(1.0)
-    if story.is_alive():
-        raise _failed(system, CommandError("The time is up and the demo is not done."))
-    if story.failure is not None:
-        raise _failed(system, story.failure) from story.failure
-    return story.ended, time.monotonic() - begun
+    try:
+        return future.result(timeout=1.0)
+    except FutureTimeoutError as error:
+        raise _failed(scenario.system, "The time is up and the demo is not done.") from error
+    except Exception as error:
+        raise _failed(scenario.system, str(error)) from error
 
 
-def _failed(system: "System", cause: Exception) -> CommandError:
-    """Return an error that names what failed, with the last words of the logs."""
-    from celeriac.cli.demo.story import DemoFailedError
+def _failed(system: "System", message: str) -> CommandError:
+    """Return an error with the last lines of all logs."""
+    from celeriac.cli.demo.scenario import DemoFailedError
     from celeriac.embedded.output import read_last_lines
 
-    lines = [str(cause)]
+    lines = [message]
     for process in system.supervisor.processes:
+        lines.append(f"--- {process.spec.name}: {process.log}")
         last = read_last_lines(process.log, _LAST_LINES)
-        lines += [
-            f"--- {process.spec.name}: {process.log}",
-            *(short(each, _LONGEST) for each in last),
-        ]
+        lines += [short(line, _LOG_CHARACTERS) for line in last]
     return DemoFailedError("\n".join(lines), cure=f"All logs are in {system.home.logs}.")
+
+
+def _show(console: "Console", results: "Sequence[Result]", seconds: float) -> None:
+    """Print each result by task, and what the events prove."""
+    from rich.text import Text
+
+    by_task = sorted(results, key=lambda each: each.piece.task)
+    for before, each in zip([None, *by_task], by_task, strict=False):
+        if before is None or before.piece.task != each.piece.task:
+            console.print(Text(f"\n{each.piece.task}", style="bold underline"))
+        execution, started = each.execution, each.proof.started
+        result = printable(short(plain(execution.result), _RESULT_CHARACTERS))
+        totals = (
+            f"  {duration(execution.duration_seconds)}, {execution.input_tokens} tokens read, "
+            f"{execution.output_tokens} written, {started} attempt{'s' if started > 1 else ''}"
+        )
+        parts = ((f"{each.piece.text}\n", "bold"), f"  {result}\n", (totals, "dim"))
+        console.print(Text.assemble(*parts), soft_wrap=True)
+    lost = sum(each.proof.lost > 0 for each in results)
+    read = sum(each.execution.input_tokens for each in results)
+    written = sum(each.execution.output_tokens for each in results)
+    for line in (
+        "",
+        f"• {len(results)} executions, each completed exactly once by its own log.",
+        f"• {lost} of them lost their worker on the way and were run again.",
+        f"• {read:,} tokens read and {written:,} written by a model on this machine.",
+        f"• {duration(seconds)} from the first request to the last result.",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _as_json(each: "Result") -> dict[str, Any]:
+    execution = each.execution
+    return {
+        "execution_id": execution.id,
+        "task": each.piece.task,
+        "text": each.piece.text,
+        "status": execution.status.value,
+        "result": execution.result,
+        "duration_seconds": execution.duration_seconds,
+        "input_tokens": execution.input_tokens,
+        "output_tokens": execution.output_tokens,
+        "attempts": each.proof.started,
+        "workers_lost": each.proof.lost,
+        "completed_events": each.proof.completed,
+    }
