@@ -140,7 +140,7 @@ class ChildProcess:
             raise item
         return item
 
-    def end_at_once(self) -> None:
+    def kill_at_end(self) -> None:
         """Have the end of the block kill the child without asking it first."""
         self._grace_seconds = 0.0
 
