@@ -133,12 +133,12 @@ def settled(connection: Connection, earlier: Mark) -> bool:
     return bool(connection.execute(_OLDEST_TRANSACTION).scalar_one() >= earlier.transaction)
 
 
-_ALONE = text("SELECT pg_try_advisory_xact_lock(4242422)")
+_LOCK = text("SELECT pg_try_advisory_xact_lock(4242422)")
 
 
 def sealing_alone(connection: Connection) -> bool:
     """Lock sealing until the transaction ends; False if another process holds the lock."""
-    return bool(connection.execute(_ALONE).scalar_one())
+    return bool(connection.execute(_LOCK).scalar_one())
 
 
 def last_seal(connection: Connection) -> Seal | None:

@@ -19,19 +19,19 @@ _SELECT = columns(Agent, table, version=versions.c.version, spec=versions.c.spec
 )
 
 EXISTS = table.c.deleted_at.is_(None)
-"""What is not deleted."""
+"""The condition of rows that are not deleted."""
 
 
 def by_id(
     connection: Connection, agent_id: UUID, *, owner: UUID | None, lock: bool = False
 ) -> Agent | None:
-    """Return an agent of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
+    """Return an agent of `owner` (None: of anyone) or None; `lock` locks its row."""
     query = given(_SELECT.where(table.c.id == agent_id, EXISTS), (table.c.owner_id, owner))
     return read_one(connection, query.with_for_update(of=table) if lock else query, _agent)
 
 
 def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
-    """Return the id of the agent that `owner` has given this name, or None."""
+    """Return the id of the agent of `owner` with this name, or None."""
     query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, EXISTS)
     return connection.execute(query).scalar_one_or_none()
 
@@ -39,7 +39,7 @@ def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None
 def find(
     connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
 ) -> Rows[Agent]:
-    """Return up to `limit` agents made before the agent `before`, the newest first."""
+    """Return up to `limit` agents with smaller ids than `before`, the newest first."""
     query = given(_SELECT.where(EXISTS), (table.c.owner_id, owner))
     page = newest(query, table.c.id, before=before, limit=limit)
     found = read_bounded(connection, page, bulky=[versions.c.spec])
@@ -49,7 +49,7 @@ def find(
 def add(
     connection: Connection, *, owner: UUID, name: str, description: str, spec: AgentSpec
 ) -> UUID | None:
-    """Insert an agent at version 1 and return its id, or None where the name is taken."""
+    """Insert an agent at version 1 and return its id, or None if the name is taken."""
     agent_id, version_id = uuid7(), uuid7()
     statement = (
         insert(table)
@@ -72,7 +72,7 @@ def add(
 def change(
     connection: Connection, agent: Agent, *, description: str | None, spec: AgentSpec | None
 ) -> None:
-    """Change a locked agent; another specification becomes its next version. None keeps."""
+    """Change a locked agent; a specification becomes its next version. None keeps the value."""
     values: dict[str, Any] = {"updated_at": func.now()}
     if description is not None:
         values["description"] = description
@@ -88,7 +88,7 @@ def delete(connection: Connection, agent_id: UUID) -> None:
 
 
 def keep(connection: Connection, agent_id: UUID) -> bool:
-    """Keep an agent from being deleted until the transaction ends; False where it is deleted."""
+    """Prevent an agent's deletion until the transaction ends; False if it is deleted."""
     query = select(table.c.id).where(table.c.id == agent_id, EXISTS)
     query = query.with_for_update(read=True, key_share=True)
     return connection.execute(query).first() is not None

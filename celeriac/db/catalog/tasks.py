@@ -23,7 +23,7 @@ _SELECT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskChange:
-    """What to change on a task; None keeps what there is."""
+    """Changes of a task; None keeps the stored value."""
 
     description: str | None = None
     active: bool | None = None
@@ -32,19 +32,19 @@ class TaskChange:
 
 
 EXISTS = table.c.deleted_at.is_(None)
-"""What is not deleted."""
+"""The condition of rows that are not deleted."""
 
 
 def by_id(
     connection: Connection, task_id: UUID, *, owner: UUID | None, lock: bool = False
 ) -> Task | None:
-    """Return a task of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
+    """Return a task of `owner` (None: of anyone) or None; `lock` locks its row."""
     query = given(_SELECT.where(table.c.id == task_id, EXISTS), (table.c.owner_id, owner))
     return read_one(connection, query.with_for_update(of=table) if lock else query, _task)
 
 
 def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
-    """Return the id of the task that `owner` has given this name, or None."""
+    """Return the id of the task of `owner` with this name, or None."""
     query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, EXISTS)
     return connection.execute(query).scalar_one_or_none()
 
@@ -57,7 +57,7 @@ def find(
     before: UUID | None,
     limit: int,
 ) -> Rows[Task]:
-    """Return up to `limit` tasks made before the task `before`, the newest first."""
+    """Return up to `limit` tasks with smaller ids than `before`, the newest first."""
     query = given(_SELECT.where(EXISTS), (table.c.owner_id, owner), (table.c.active, active))
     page = newest(query, table.c.id, before=before, limit=limit)
     found = read_bounded(connection, page, bulky=[versions.c.spec])
@@ -74,7 +74,7 @@ def add(
     active: bool,
     spec: TaskSpec,
 ) -> UUID | None:
-    """Insert a task at version 1 and return its id, or None where the name is taken."""
+    """Insert a task at version 1 and return its id, or None if the name is taken."""
     task_id, version_id = uuid7(), uuid7()
     statement = (
         insert(table)
@@ -97,7 +97,7 @@ def add(
 
 
 def change(connection: Connection, task: Task, wanted: TaskChange) -> None:
-    """Change a locked task; another specification becomes its next version."""
+    """Change a locked task; a specification becomes its next version."""
     values: dict[str, Any] = {"updated_at": func.now()}
     for name in ("description", "active", "agent_id"):
         if getattr(wanted, name) is not None:
@@ -110,14 +110,14 @@ def change(connection: Connection, task: Task, wanted: TaskChange) -> None:
 
 
 def delete(connection: Connection, task_id: UUID) -> None:
-    """Mark a locked task as deleted; nothing can be submitted to it from the commit on."""
+    """Mark a locked task as deleted; after the commit it takes no new executions."""
     connection.execute(
         update(table).where(table.c.id == task_id).values(deleted_at=func.now(), active=False)
     )
 
 
 def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:
-    """Return the names of up to `limit` tasks that an agent does, whoever owns them."""
+    """Return the names of up to `limit` tasks of an agent, of all owners."""
     query = select(table.c.name).where(table.c.agent_id == agent_id, EXISTS)
     return list(connection.execute(query.order_by(table.c.name).limit(limit)).scalars())
 
