@@ -9,8 +9,7 @@ import httpx
 import psutil
 
 from celeriac.embedded.home import LOOPBACK, reserve_port
-from celeriac.embedded.process import ManagedProcess
-from celeriac.embedded.spec import ProcessSpec, ReadyCheck
+from celeriac.embedded.process import ManagedProcess, ProcessSpec, ReadyCheck
 
 _ROOT = Path(__file__).parent.parent
 _STOP_SECONDS = 40.0

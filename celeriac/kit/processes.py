@@ -356,7 +356,7 @@ def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: st
         return known
     if grace_seconds > 0:
         _signal_all(known, signal.SIGTERM)
-        _signal_all(known, signal.SIGCONT)  # a stopped process would not see its SIGTERM
+        _signal_all(known, signal.SIGCONT)  # a stopped process handles no signals
         yield from _wait_gone(known, time.monotonic() + grace_seconds)
     deadline = time.monotonic() + _KILL_SECONDS
     while (known := (yield from _found(identity, known, marker))) and time.monotonic() < deadline:

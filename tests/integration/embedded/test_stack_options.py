@@ -13,7 +13,7 @@ from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.errors import HomeUnusableError, ServerNotInstalledError
 from celeriac.embedded.home import Home
 from celeriac.embedded.output import Terminal
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from tests.support.waiting import wait_until
 
