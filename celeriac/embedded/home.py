@@ -260,7 +260,7 @@ def find_holder(home: Home) -> ProcessIdentity | None:
 def _write_holder(descriptor: int, path: Path) -> None:
     identity = identify(os.getpid())
     if identity is None:
-        raise HomeUnusableError(path, "/proc is needed to tell processes apart, and isn't mounted.")
+        raise HomeUnusableError(path, "/proc is needed to identify processes, and isn't mounted.")
     text = json.dumps({"pid": identity.pid, "started": identity.started})
     try:
         os.ftruncate(descriptor, 0)

@@ -117,7 +117,7 @@ class Stack:
         """
         supervisor = identify(os.getpid())
         if supervisor is None:
-            raise EmbeddedError("/proc is needed to tell processes apart, and isn't mounted.")
+            raise EmbeddedError("/proc is needed to identify processes, and isn't mounted.")
 
         def write() -> None:
             pids = {each.spec.name: each.pid for each in self.supervisor.processes if each.pid}

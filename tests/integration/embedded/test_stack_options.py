@@ -88,7 +88,7 @@ def test_the_connection_file_carries_the_api_and_hides_passwords_from_logs(
         assert "word" not in repr(found)
         stored = home.stack_file.read_text()
         home.stack_file.write_text(json.dumps({"endpoints": {}}))
-        with pytest.raises(HomeUnusableError, match="can't be understood"):
+        with pytest.raises(HomeUnusableError, match="is malformed"):
             find_running_stack(home)
         home.stack_file.write_text(stored)
     assert find_running_stack(home) is None

@@ -163,7 +163,7 @@ def test_one_that_never_served_is_not_tried_again(
         supervisor.start([script("server", command, ready=lambda: "no answer")])
     assert str(caught.value).splitlines() == [
         f"server: {reason}",
-        "Its last words:",
+        "Its last lines:",
         "  no room left",
         f"Log: {home.log_file('server')}",
     ]
