@@ -37,76 +37,6 @@ ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
 """The whole environment of the server and its tools."""
 
 
-def prepare_cluster(
-    home: Home,
-    programs: Path,
-    *,
-    password: str,
-    sockets: Path,
-    become: UserIds | None,
-    sync: bool,
-) -> None:
-    """Create the data directory with its role and database if it is missing; check it every time.
-
-    `sockets` is the directory of the server's user for sockets. Raises ServerFailedError where
-    PostgreSQL fails, HomeUnusableError where the directory can't be used.
-    """
-    data = home.postgres
-    try:
-        if not data.exists():
-            draft = data.with_name(f"{data.name}.new")
-            if draft.exists():
-                shutil.rmtree(draft)
-            give_directory(draft, become)
-            maker = _Maker(home, programs, draft, become)
-            maker.initialise(password, sockets, sync=sync)
-            maker.create_database()
-            draft.rename(data)
-        give_directory(data, become)
-        _refuse_other_version(data)
-        _clear_stale_locks(data, sockets)
-    except OSError as error:
-        path = Path(error.filename or data)
-        raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
-
-
-class _Maker:
-    """Runs PostgreSQL's tools on a new data directory."""
-
-    def __init__(self, home: Home, programs: Path, data: Path, become: UserIds | None) -> None:
-        self._log = home.log_file(NAME)
-        self._programs = programs
-        self._data = data
-        self._become = become
-
-    def initialise(self, password: str, private: Path, *, sync: bool) -> None:
-        """Run initdb with the password in a file that only the server's user can read."""
-        with tempfile.NamedTemporaryFile("w", dir=private) as file:
-            file.write(password)
-            file.flush()
-            if self._become:
-                os.chown(file.fileno(), self._become.user, self._become.group)
-            self._run(*_INITDB, f"--pwfile={file.name}", *(() if sync else ("--no-sync",)))
-
-    def create_database(self) -> None:
-        """Create the database in single-user mode, which needs no running server."""
-        with tempfile.TemporaryFile() as script:
-            script.write(f"CREATE DATABASE {DATABASE};\n".encode())
-            script.seek(0)
-            self._run("postgres", "--single", "--exit_on_error=on", "postgres", stdin=script)
-
-    def _run(self, program: str, *arguments: str, stdin: IO[bytes] | None = None) -> None:
-        mode, rest = arguments[:1], arguments[1:]
-        spec = ProcessSpec(
-            name=NAME,
-            argv=(str(self._programs / program), *mode, "-D", str(self._data), *rest),
-            env=ENVIRONMENT,
-            cwd=self._data,
-            become=self._become,
-        )
-        run_to_end(spec, self._log, stdin=stdin)
-
-
 def _refuse_other_version(data: Path) -> None:
     """Raise for a directory that isn't a complete cluster of our major version."""
     try:
@@ -212,29 +142,59 @@ class Postgres:
                 programs.parent, f"user id {user and user.user} can't be let in: {error.strerror}."
             ) from error
         sockets = RuntimeDirectory(home, user).prepare()
-        password = home.secret(NAME)
-        prepare_cluster(
-            home,
-            programs,
-            password=password,
-            sockets=sockets,
-            become=user,
-            sync=not fast_unsafe,
-        )
-        settings = {
-            **_SETTINGS,
-            **(_UNSAFE_SETTINGS if fast_unsafe else {}),
-            "max_connections": str(max_connections),
-            "unix_socket_directories": str(sockets),
-        }
-        return cls(
+        server = cls(
             programs=programs,
             data=home.postgres,
             sockets=sockets,
             user=user,
-            password=password,
-            settings=settings,
+            password=home.secret(NAME),
+            settings={
+                **_SETTINGS,
+                **(_UNSAFE_SETTINGS if fast_unsafe else {}),
+                "max_connections": str(max_connections),
+                "unix_socket_directories": str(sockets),
+            },
         )
+        try:
+            server._prepare_data(home.log_file(NAME), sync=not fast_unsafe)
+        except OSError as error:
+            path = Path(error.filename or server.data)
+            raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
+        return server
+
+    def _prepare_data(self, log: Path, *, sync: bool) -> None:
+        """Create the data directory if it is missing; check it every time."""
+        if not self.data.exists():
+            draft = self.data.with_name(f"{self.data.name}.new")
+            if draft.exists():
+                shutil.rmtree(draft)
+            give_directory(draft, self.user)
+            self._create_cluster(draft, log, sync=sync)
+            draft.rename(self.data)
+        give_directory(self.data, self.user)
+        _refuse_other_version(self.data)
+        _clear_stale_locks(self.data, self.sockets)
+
+    def _create_cluster(self, data: Path, log: Path, *, sync: bool) -> None:
+        """Create the role and the database in the new directory `data`, with PostgreSQL's tools."""
+
+        def run(program: str, mode: str, *options: str, stdin: IO[bytes] | None = None) -> None:
+            argv = (str(self.programs / program), mode, "-D", str(data), *options)
+            spec = ProcessSpec(name=NAME, argv=argv, env=ENVIRONMENT, cwd=data, become=self.user)
+            run_to_end(spec, log, stdin=stdin)
+
+        # initdb reads the password from a file that only the server's user can read
+        with tempfile.NamedTemporaryFile("w", dir=self.sockets) as file:
+            file.write(self.password)
+            file.flush()
+            if self.user:
+                os.chown(file.fileno(), self.user.user, self.user.group)
+            run(*_INITDB, f"--pwfile={file.name}", *(() if sync else ("--no-sync",)))
+        # single-user mode needs no running server
+        with tempfile.TemporaryFile() as script:
+            script.write(f"CREATE DATABASE {DATABASE};\n".encode())
+            script.seek(0)
+            run("postgres", "--single", "--exit_on_error=on", "postgres", stdin=script)
 
     def url(self, database: str = DATABASE) -> str:
         """Return the SQLAlchemy URL of a database on this server, with the password."""

@@ -1,6 +1,5 @@
 """The groups of settings, and how their variables are read."""
 
-from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -45,22 +44,27 @@ def read_json(value: Any) -> Any:
 _MOST_PORT = 65535
 
 
-def checked_url(url: str | None, schemes: Sequence[str] = ()) -> str | None:
-    """Return `url` after a check of its scheme, if any are given, and its port.
+def url_with(*schemes: str) -> AfterValidator:
+    """Return a validator of URLs: one of `schemes`, if any are given, and a valid port.
 
-    Raises ValueError without the URL in the message: it may hold a password.
+    The URL is in no message: it may hold a password.
     """
-    if url is None:
-        return url
-    parts = urlsplit(url)
-    if schemes and parts.scheme not in schemes:
-        raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
-    for host in parts.netloc.rpartition("@")[2].split(","):
-        _, colon, port = host.rpartition("]")[2].partition(":")
-        if colon and port and not (port.isascii() and port.isdigit() and int(port) <= _MOST_PORT):
-            raise ValueError("has a port that is not a number from 0 to 65535")
-    return url
 
+    def check(url: str) -> str:
+        parts = urlsplit(url)
+        if schemes and parts.scheme not in schemes:
+            raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            port = host.rpartition("]")[2].partition(":")[2]
+            if port and not (port.isascii() and port.isdigit() and int(port) <= _MOST_PORT):
+                raise ValueError("has a port that is not a number from 0 to 65535")
+        return url
+
+    return AfterValidator(check)
+
+
+Url = Annotated[str, url_with()]
+HttpUrl = Annotated[str, url_with("https", "http")]
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_names)]
 """Names, separated by commas in a variable."""
@@ -206,16 +210,11 @@ class ApprovalSettings(Group):
 
     model_config = SettingsConfigDict(env_prefix="CELERIAC_APPROVALS_")
 
-    webhook: str | None = None
+    webhook: HttpUrl | None = None
     """Address that receives each question with a link to answer it. Use `http://` only in a private
     network."""
     webhook_secret: SecretStr | None = Field(default=None, min_length=16)
     """Key of the signature of these requests."""
-
-    @field_validator("webhook")
-    @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        return checked_url(value, ("https", "http"))
 
     @model_validator(mode="after")
     def _is_signed(self) -> Self:
@@ -329,7 +328,7 @@ class McpServerSettings(BaseModel):
     command: CommandLine | None = None
     environment: tuple[_Variable, ...] = ()
     """Variables of the worker that are passed to the program."""
-    url: str | None = None
+    url: HttpUrl | None = None
     headers: dict[_Header, _Variable] = {}
     """Request headers, each with the variable of the worker that holds its value."""
 
@@ -341,7 +340,6 @@ class McpServerSettings(BaseModel):
             raise ValueError("environment is for servers with a command")
         if self.url is None and self.headers:
             raise ValueError("headers are for servers with a url")
-        checked_url(self.url, ("https", "http"))
         return self
 
 

@@ -27,6 +27,7 @@ from celeriac.settings.sections import (
     ApprovalSettings,
     CelerySettings,
     Commands,
+    HttpUrl,
     KeeperSettings,
     McpServersSettings,
     Names,
@@ -34,10 +35,11 @@ from celeriac.settings.sections import (
     ProviderLimit,
     ProviderSettings,
     RetentionSettings,
+    Url,
     VariablePatterns,
     WorkerSettings,
-    checked_url,
     read_json,
+    url_with,
 )
 
 _SECRET_CHARACTERS = 32
@@ -64,14 +66,14 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".celeriac")
-    database_url: str | None = Field(
-        default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL")
-    )
-    redis_url: str | None = Field(
+    database_url: (
+        Annotated[str, url_with("postgresql", "postgres", "postgresql+psycopg")] | None
+    ) = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL"))
+    redis_url: Annotated[str, url_with("redis", "rediss")] | None = Field(
         default=None, validation_alias=AliasChoices("REDIS_URL", "CELERIAC_REDIS_URL")
     )
-    celery_broker_url: str | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
-    celery_result_backend: str | None = Field(
+    celery_broker_url: Url | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
+    celery_result_backend: Url | None = Field(
         default=None, validation_alias="CELERY_RESULT_BACKEND"
     )
     local_model_url: str | None = None
@@ -108,7 +110,7 @@ class Settings(BaseSettings):
     commands: Commands = {}
     """Programs that agents of the `command` runner may name; JSON: {"word-count":
     ["/opt/tools/word-count", "--json"]}."""
-    public_url: str | None = None
+    public_url: HttpUrl | None = None
     """Address of the API for browsers; links that answer questions begin with it."""
     allowed_hosts: Names = ()
     """Host names under which the API may be reached, besides loopback names, the address that it
@@ -146,26 +148,10 @@ class Settings(BaseSettings):
             raise ValueError(f"must have at least {_SECRET_CHARACTERS} characters")
         return value
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgresql(cls, value: str | None) -> str | None:
-        return checked_url(value, ("postgresql", "postgres", "postgresql+psycopg"))
-
-    @field_validator("redis_url")
-    @classmethod
-    def _is_redis(cls, value: str | None) -> str | None:
-        return checked_url(value, ("redis", "rediss"))
-
-    @field_validator("celery_broker_url", "celery_result_backend")
-    @classmethod
-    def _is_url(cls, value: str | None) -> str | None:
-        return checked_url(value)
-
     @field_validator("public_url")
     @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        checked = checked_url(value, ("https", "http"))
-        return None if checked is None else checked.rstrip("/")
+    def _without_slash(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
 
     @model_validator(mode="after")
     def _agents_see_none_of_ours(self) -> Self:
