@@ -33,8 +33,9 @@ from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.plans import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.repeat import Replay
 from celeriac.services.executions.rescue import DatabaseView, Recover
-from celeriac.services.executions.stop import Cancel, Replay
+from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import Submit
 from celeriac.services.storage_paths import StoragePaths
 from celeriac.settings import Settings
