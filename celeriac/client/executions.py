@@ -228,7 +228,7 @@ class Executions:
             return self._count("cancel", body)
         return self._change(
             body, limit, lambda part, _: self._transport.post(
-                wire.BulkResult, f"{_PATH}/cancel", part
+                wire.BulkResult, f"{_PATH}/bulk/cancel", part
             )
         )  # fmt: skip
 
@@ -253,13 +253,13 @@ class Executions:
         key = idempotency_key or str(uuid4())
         return self._change(
             body, limit, lambda part, number: self._transport.create_work(
-                wire.BulkResult, f"{_PATH}/retry", part, f"{key}.{number}"
+                wire.BulkResult, f"{_PATH}/bulk/retry", part, f"{key}.{number}"
             )
         )  # fmt: skip
 
     def _count(self, action: str, body: dict[str, Any]) -> wire.BulkResult:
         response = self._transport.send(
-            "POST", f"{_PATH}/{action}", body=body | {"limit": 1}, params={"dry_run": True}
+            "POST", f"{_PATH}/bulk/{action}", body=body | {"limit": 1}, params={"dry_run": True}
         )
         return wire.BulkResult.model_validate_json(response.content)
 

@@ -112,7 +112,7 @@ DryRun = Annotated[bool, Query(description="Only count the matches; change nothi
 
 
 @router.post(
-    "/cancel",
+    "/bulk/cancel",
     response_model=wire.BulkResult,
     operation_id="cancel_executions",
     summary="Cancel many executions",
@@ -136,7 +136,7 @@ def cancel_many(
 
 
 @router.post(
-    "/retry",
+    "/bulk/retry",
     status_code=202,
     response_model=wire.BulkResult,
     operation_id="retry_executions",

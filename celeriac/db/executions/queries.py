@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-from celeriac.db.paging import Rows, read_bounded
+from celeriac.db.paging import Rows, newest, read_bounded
 from celeriac.db.schema import agent_versions, approvals, events, tasks
 from celeriac.db.schema import executions as table
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
@@ -204,8 +204,9 @@ def find_ids(
     connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
 ) -> list[UUID]:
     """Return the ids of what `find` returns."""
-    query = _before(_filtered(select(table.c.id), wanted), before)
-    return list(connection.execute(query.order_by(table.c.id.desc()).limit(limit)).scalars())
+    query = _filtered(select(table.c.id), wanted)
+    page = newest(query, table.c.id, before=before, limit=limit)
+    return list(connection.execute(page).scalars())
 
 
 def count(
@@ -213,8 +214,8 @@ def count(
 ) -> int:
     """Return how many executions with smaller ids than `before` there are; at most `most`."""
     # in the order of the list: so the planner reads by the index that serves the list
-    query = _before(_filtered(select(table.c.id), wanted), before)
-    found = query.order_by(table.c.id.desc()).limit(most).subquery()
+    query = _filtered(select(table.c.id), wanted)
+    found = newest(query, table.c.id, before=before, limit=most).subquery()
     return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
 
 
@@ -230,8 +231,8 @@ def find(
 
     Of what is in `BULKY` only those named by `include` are read; the others are None.
     """
-    query = _before(_filtered(_selected(include), wanted), before)
-    query = query.order_by(table.c.id.desc()).limit(limit)
+    query = _filtered(_selected(include), wanted)
+    query = newest(query, table.c.id, before=before, limit=limit)
     if not include:
         return Rows([_execution(row) for row in connection.execute(query)])
     found = read_bounded(connection, query, bulky=[table.c[name] for name in include])
@@ -247,10 +248,6 @@ _EQUAL = (
     "trigger_type",
     "error_code",
 )
-
-
-def _before(query: Select[Any], before: UUID | None) -> Select[Any]:
-    return query if before is None else query.where(table.c.id < before)
 
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:

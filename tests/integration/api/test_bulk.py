@@ -10,13 +10,16 @@ import pytest
 from sqlalchemy import event, text
 
 from celeriac.domain.accounts import Role
+from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
+from tests.support.core import ASKING
+from tests.support.together import together
 from tests.support.working import claim, finish
 
 EXECUTIONS = "/api/v1/task-executions"
-CANCEL, RETRY = f"{EXECUTIONS}/cancel", f"{EXECUTIONS}/retry"
+CANCEL, RETRY = f"{EXECUTIONS}/bulk/cancel", f"{EXECUTIONS}/bulk/retry"
 ONE = {"variables": {"text": "One."}}
 FAILED = Failed(Failure("agent_failed", "No."))
 
@@ -337,3 +340,76 @@ def test_a_cursor_of_another_list_is_refused(ada: Asker) -> None:
     cursor = ada.get(f"{EXECUTIONS}?limit=1").json()["next_cursor"]
     for path in (CANCEL, RETRY):
         assert_problem(ada.post(path, json={"limit": 1, "cursor": cursor}), 422, "cursor_invalid")
+
+
+def test_two_requests_with_one_key_at_once_make_one_batch(
+    ada: Asker, container: CoreServices
+) -> None:
+    for _ in range(3):
+        _fail(ada, container)
+    key = {"Idempotency-Key": "both"}
+    made = together(
+        [lambda: ada.post(RETRY, json={"limit": 5}, headers=key).json() for _ in range(4)]
+    )
+    assert len({each["batch_id"] for each in made}) == 1
+    assert all(each == made[0] for each in made)
+    assert len(ada.get(f"{EXECUTIONS}?status=queued").json()["items"]) == 3
+
+
+def test_a_task_that_changed_is_used_as_it_is_now(ada: Asker, container: CoreServices) -> None:
+    failed = _fail(ada, container)
+    container.plans.current(UUID(ada.get("/api/v1/tasks/summarise").json()["id"]))
+    # another process has changed it: the plan that is cached here is stale
+    with container.database.statement() as connection:
+        connection.execute(text("""
+            WITH made AS (
+                INSERT INTO task_versions (id, task_id, version, spec)
+                SELECT gen_random_uuid(), id, 2,
+                       (SELECT spec FROM task_versions WHERE id = tasks.current_version_id)
+                FROM tasks RETURNING id, task_id)
+            UPDATE tasks SET current_version_id = made.id FROM made WHERE tasks.id = made.task_id
+        """))  # fmt: skip
+    done = _ask(ada, RETRY, json={"limit": 5})
+    assert done["affected"] == 1
+    with container.database.statement() as connection:
+        versions = connection.execute(
+            text(
+                "SELECT e.task_version_id = t.current_version_id FROM executions e "
+                "JOIN tasks t ON t.id = e.task_id ORDER BY (e.id = :old) DESC"
+            ),
+            {"old": failed},
+        )
+        assert list(versions.scalars()) == [False, True]
+
+
+def test_without_a_broker_the_new_ones_wait_for_the_keeper(
+    ada: Asker, container: CoreServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fail(ada, container)
+
+    def send(_: object) -> None:
+        raise BrokerUnavailableError("The broker does not answer.")
+
+    monkeypatch.setattr(container.queue, "send", send)
+    done = _ask(ada, RETRY, json={"limit": 5})
+    assert _statuses(ada)[done["execution_ids"][0]] == "pending"
+
+
+def test_waiting_since_says_when_the_wait_began(ada: Asker, container: CoreServices) -> None:
+    def shown(execution_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = ada.get(f"{EXECUTIONS}/{execution_id}").json()
+        return found
+
+    later = shown(_run(ada, delay_seconds=600))
+    assert (later["status"], later["waiting_since"]) == ("pending", None)
+    queued = shown(_run(ada))
+    assert queued["waiting_since"] == queued["available_at"]
+    claimed = claim(container, queued["id"])
+    assert shown(queued["id"])["waiting_since"] is None, "it runs"
+    finish(container, claimed, ASKING)
+    events = ada.get(f"{EXECUTIONS}/{queued['id']}/events").json()["items"]
+    parked = {each["type"]: each["at"] for each in events}
+    waiting = shown(queued["id"])
+    assert (waiting["waiting_for"], waiting["waiting_since"]) == ("approval", parked["waiting"])
+    ada.post(f"{EXECUTIONS}/{queued['id']}/cancel")
+    assert shown(queued["id"])["waiting_since"] is None
