@@ -15,9 +15,8 @@ from celeriac.adapters.redis_events import RedisLiveEvents
 from celeriac.adapters.redis_watch import Watcher
 from celeriac.agents.advice import Advice
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.models import Prices, Providers, Tokens
+from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
 from celeriac.db.engine import LOCK_SECONDS, Database
