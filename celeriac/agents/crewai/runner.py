@@ -222,7 +222,6 @@ def _described(
         "mcp": tools,
         "max_model_calls": agent.max_model_calls,
         "memory_mb": job.limits.memory_mb,
-        "timeout_seconds": job.limits.soft_seconds,
     }
 
 

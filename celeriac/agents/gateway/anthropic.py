@@ -8,7 +8,9 @@ import httpx2
 
 from celeriac.agents.gateway.calls import (
     USUAL_OUTPUT_TOKENS,
+    Answer,
     RequestSize,
+    WireFormat,
     object_of,
     words_of,
 )
@@ -29,7 +31,7 @@ _COUNTED = (
 )
 
 
-class Messages:
+class Messages(WireFormat):
     """The format of one attempt, which remembers the tool calls of its answers."""
 
     charges_failures = True
@@ -95,18 +97,15 @@ def error_body(kind: str, message: str) -> bytes:
     return dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
 
 
-class MessageAnswer:
+class MessageAnswer(Answer):
     """An answer of the Messages API, be it a stream of events or one JSON object.
 
     What can't be read is skipped: the client judges the answer, this only counts.
     """
 
     begun = True
-    text_bytes = 0
 
     def __init__(self, response: httpx2.Response | None = None) -> None:
-        self.model: str | None = None
-        self.finish_reason: str | None = None
         self.tool_calls: list[str] = []
         """The ids of its tool calls, in order."""
         self.ended = asyncio.Event()
@@ -115,11 +114,6 @@ class MessageAnswer:
         self._response = response
         self._usage: dict[str, int] = {}
         self._reader: EventReader | None = EventReader()
-
-    @property
-    def measured(self) -> bool:
-        """Whether the provider reported what was used."""
-        return any(self._usage.values())
 
     @property
     def tokens(self) -> Tokens:

@@ -5,12 +5,14 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 import httpx2
 
@@ -51,113 +53,85 @@ class RequestSize:
     """The limit of the answer that the request names, where it is not `output`."""
 
 
-class Answer(Protocol):
+class Answer(ABC):
     """A provider's answer to one call, read as it passes."""
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What to send before the pieces."""
-        ...
+    model: str | None = None
+    """The model that answered, where calls are recorded under that name."""
+    finish_reason: str | None = None
+    """How it ended; None until it has."""
+    begun = False
+    """Whether anything of an answer came."""
+    text_bytes = 0
+    """The size of its text so far."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """What to send before the pieces."""
 
     @property
-    def model(self) -> str | None:
-        """The model that answered, where calls are recorded under that name."""
-        ...
-
-    @property
-    def finish_reason(self) -> str | None:
-        """How it ended; None until it has."""
-        ...
-
-    @property
+    @abstractmethod
     def tokens(self) -> Tokens:
-        """What was used, as far as the provider has reported it."""
-        ...
+        """What was used, as far as the provider has reported it; zeros where it has not."""
+
+    @abstractmethod
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body to pass on. Raises AnswerError and the errors of the connection."""
 
     @property
     def measured(self) -> bool:
         """Whether the provider reported what was used."""
-        ...
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything of an answer came."""
-        ...
-
-    @property
-    def text_bytes(self) -> int:
-        """The size of its text so far."""
-        ...
-
-    def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body to pass on. Raises AnswerError and what the connection raises."""
-        ...
+        return bool(self.tokens.input or self.tokens.output)
 
 
-class WireFormat(Protocol):
+class WireFormat(ABC):
     """How one API writes requests and answers."""
 
-    @property
-    def charges_failures(self) -> bool:
-        """Whether calls that failed are recorded too, those refused as `http_STATUS` at no cost."""
-        ...
+    charges_failures: bool
+    """Whether calls that failed are recorded too, those refused as `http_STATUS` at no cost."""
+    call_paths: tuple[str, ...]
+    """The paths, after the base URL, that ask a model, and so are metered."""
+    free_paths: tuple[str, ...] = ()
+    """Other paths that programs may request."""
+    follows_redirects: bool
+    """Whether redirects are followed: HTTP clients keep only some keys from other hosts."""
 
-    @property
-    def call_paths(self) -> Collection[str]:
-        """The paths, after the base URL, that ask a model, and so are metered."""
-        ...
-
-    @property
-    def free_paths(self) -> Collection[str]:
-        """Other paths that programs may request."""
-        ...
-
-    @property
-    def follows_redirects(self) -> bool:
-        """Whether redirects are followed: HTTP clients keep only some keys from other hosts."""
-        ...
-
+    @abstractmethod
     def key_header(self, key: str) -> tuple[str, str]:
         """Return the header that holds the provider's key."""
-        ...
 
+    @abstractmethod
     def size_of(self, request: JsonObject) -> RequestSize:
         """Return what a request may use."""
-        ...
 
+    @abstractmethod
     def prepared(self, request: JsonObject, limit: int | None) -> JsonObject:
         """Return the request to send; its answer may have at most `limit` tokens."""
-        ...
 
+    @abstractmethod
     def answer(
         self, response: httpx2.Response, *, streamed: bool, on_piece: Callable[[], None]
     ) -> Answer:
         """Read a successful response; `on_piece` is called for each piece that comes."""
-        ...
 
+    @abstractmethod
     def error_body(self, error: ExecutionError) -> bytes:
         """Return an error in the API's form, as JSON."""
-        ...
 
+    @abstractmethod
     def stream_error(self, error: ExecutionError) -> bytes:
         """Return the event that reports an error within a stream."""
-        ...
 
 
-class SilenceWatch(Protocol):
-    """Follows the requests of a run, to notice a model that sends nothing."""
+class SilenceWatch:
+    """Follows the requests of a run, to notice a model that sends nothing; this one does not."""
 
     def asked(self) -> None:
         """A request was sent: an answer is due."""
-        ...
 
     def heard(self) -> None:
         """A piece of the answer came: the next one is due."""
-        ...
 
     def rest(self) -> None:
         """Nothing is due."""
-        ...
 
 
 class ModelCalls:
@@ -174,7 +148,7 @@ class ModelCalls:
     ) -> None:
         """Admit and charge calls at `context`; `on_admitted` is awaited before each is sent."""
         self.context = context
-        self.watch = watch
+        self.watch = watch or SilenceWatch()
         self.failure: CallFailure | None = None
         """Why the newest call failed, if it did."""
         self.finish_reason: str | None = None
@@ -205,8 +179,7 @@ class ModelCalls:
         except Exception as error:
             self.stop(error)
             raise
-        if self.watch is not None:
-            self.watch.asked()
+        self.watch.asked()
         return call
 
     def stop(self, error: Exception) -> None:
@@ -272,9 +245,8 @@ class Call:
     def answered(self, response: httpx2.Response) -> Answer:
         """Read the provider's answer."""
         self._failed, self._status = False, None  # an earlier try's
-        watch = self._calls.watch
         self._answer = self._wire.answer(
-            response, streamed=self.streamed, on_piece=watch.heard if watch else _ignore
+            response, streamed=self.streamed, on_piece=self._calls.watch.heard
         )
         return self._answer
 
@@ -312,8 +284,7 @@ class Call:
         if self._ended:
             return
         self._ended = True
-        if self._calls.watch is not None:
-            self._calls.watch.rest()
+        self._calls.watch.rest()
         try:
             await run_shielded(self._settle())
         except Exception as error:
@@ -445,7 +416,3 @@ def _encoded(value: JsonObject) -> bytes:
         return dumps(value).encode()
     except TypeError:
         return json.dumps(value).encode()
-
-
-def _ignore() -> None:
-    """Follow nothing."""

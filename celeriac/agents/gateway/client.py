@@ -48,7 +48,7 @@ class ModelClient(httpx2.AsyncClient):
         self, request: httpx2.Request, *, stream: bool = False, **options: Any
     ) -> httpx2.Response:
         """Send a request; see `httpx2.AsyncClient.send`."""
-        if not request.url.path.endswith(tuple(self._wire.call_paths)):
+        if not request.url.path.endswith(self._wire.call_paths):
             return await super().send(request, stream=stream, **options)
         calls = current_calls()
         call = await calls.begin(self._provider, self._wire, await request.aread())
@@ -139,11 +139,9 @@ def _repeats(response: httpx2.Response, *, may_pass: bool) -> bool:
 
 
 async def _rest(seconds: float, calls: ModelCalls) -> None:
-    if calls.watch is not None:
-        calls.watch.rest()
+    calls.watch.rest()
     await asyncio.sleep(seconds)
-    if calls.watch is not None:
-        calls.watch.asked()
+    calls.watch.asked()
 
 
 def _backoff(tries: int) -> float:

@@ -7,7 +7,13 @@ from typing import Any, Literal
 
 import httpx2
 
-from celeriac.agents.gateway.calls import USUAL_OUTPUT_TOKENS, RequestSize, words_of
+from celeriac.agents.gateway.calls import (
+    USUAL_OUTPUT_TOKENS,
+    Answer,
+    RequestSize,
+    WireFormat,
+    words_of,
+)
 from celeriac.agents.gateway.completions import (
     TOOL_CALLS,
     AnswerError,
@@ -33,12 +39,11 @@ _LIMITS = ("max_completion_tokens", "max_tokens")
 """The fields that bound an answer: OpenAI's own models know the first, other servers the second."""
 
 
-class ChatCompletions:
+class ChatCompletions(WireFormat):
     """The format of one provider that has OpenAI's API."""
 
     charges_failures = False
     call_paths = ("/chat/completions",)
-    free_paths: tuple[str, ...] = ()
     follows_redirects = True
 
     def __init__(self, provider: Provider) -> None:
@@ -177,22 +182,12 @@ _LONGEST_FIELD = max(map(len, _FIELDS))
 _KEPT_IN_DELTA = ("role", "refusal", "reasoning_content", "reasoning")
 
 
-class _Answer:
-    """What is read of an answer; see `calls.Answer`."""
-
-    model: str | None = None
+class _Answer(Answer):
+    """An answer that is passed on in OpenAI's own form."""
 
     def __init__(self, media_type: str) -> None:
         self.headers = {"content-type": media_type}
         self.usage = Usage()
-        self.finish_reason: str | None = None
-        self.begun = False
-        self.text_bytes = 0
-
-    @property
-    def measured(self) -> bool:
-        """Whether the provider reported what was used."""
-        return bool(self.usage)
 
     @property
     def tokens(self) -> Tokens:

@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -154,18 +155,17 @@ class Recorder(Traffic):
             trust_env=not provider.on_loopback,
         )
         self._clients.append(client)
-        return _RecordingTransport(self, client, provider)
+        return _Transport(provider, partial(self._send, client))
 
     def interactions(self) -> list[Interaction]:
         """Return what was recorded; requests that were given up are not in it."""
         return [each for each in self._kept if each is not None]
 
-    async def send(
+    async def _send(
         self, client: httpx2.AsyncClient, provider: Provider, request: httpx2.Request
     ) -> httpx2.Response:
         """Send a request, and return the answer as it comes."""
         self._masker.learn(request)
-        await request.aread()
         exchange = _Exchange(client, request)
         place = len(self._kept)
         self._kept.append(None)
@@ -216,14 +216,20 @@ class Recorder(Traffic):
                 raise end
 
 
-class _RecordingTransport(httpx2.AsyncBaseTransport):
-    def __init__(self, recorder: Recorder, client: httpx2.AsyncClient, provider: Provider) -> None:
-        self._recorder = recorder
-        self._client = client
+class _Transport(httpx2.AsyncBaseTransport):
+    """Sends the requests to `provider` by a function."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        send: Callable[[Provider, httpx2.Request], Awaitable[httpx2.Response]],
+    ) -> None:
         self._provider = provider
+        self._send = send
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._recorder.send(self._client, self._provider, request)
+        await request.aread()
+        return await self._send(self._provider, request)
 
 
 class _Exchange(httpx2.AsyncByteStream):
@@ -311,9 +317,9 @@ class _Replay(Traffic):
         """The first request that had no answer."""
 
     def transport(self, provider: Provider) -> httpx2.AsyncBaseTransport:
-        return _ReplayTransport(self, provider)
+        return _Transport(provider, self._answer)
 
-    def answer(self, provider: Provider, request: httpx2.Request) -> httpx2.Response:
+    async def _answer(self, provider: Provider, request: httpx2.Request) -> httpx2.Response:
         """Answer a request as it was answered, or refuse it for good."""
         self._masker.learn(request)
         try:
@@ -328,16 +334,6 @@ class _Replay(Traffic):
             headers=_replayed_headers(replayed),
             stream=_Replayed(response, self._masker),
         )
-
-
-class _ReplayTransport(httpx2.AsyncBaseTransport):
-    def __init__(self, replay: _Replay, provider: Provider) -> None:
-        self._replay = replay
-        self._provider = provider
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await request.aread()
-        return self._replay.answer(self._provider, request)
 
 
 class _Replayed(httpx2.AsyncByteStream):

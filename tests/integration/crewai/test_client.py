@@ -203,6 +203,24 @@ async def test_a_server_that_is_away_may_come_back(context: Reserving) -> None:
     assert context.released
 
 
+async def test_a_call_may_wait_longer_than_its_client_would(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    class Waiting(Reserving):
+        async def admit(self, call: CallEstimate) -> Reservation | None:
+            await asyncio.sleep(0.6)
+            return await super().admit(call)
+
+    context = Waiting(tmp_path)
+    async with gateway_to(server.base_url, context) as gateway:
+        with client(gateway) as crew:
+            crew.timeout = httpx.Timeout(0.2)
+            response = await ask(crew, gateway, "whole")
+
+    assert response.json()["choices"][0]["message"]["content"] == "Done."
+    assert len(context.calls) == 1
+
+
 async def test_calls_beyond_the_limit_are_not_made(server: ModelServer, context: Reserving) -> None:
     server.forget()
     async with gateway_to(server.base_url, context) as gateway:

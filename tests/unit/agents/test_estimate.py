@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from celeriac.adapters.memory import MemoryRunContext
 from celeriac.agents.gateway.anthropic import Messages
 from celeriac.agents.gateway.calls import (
     USUAL_OUTPUT_TOKENS,
@@ -19,6 +18,7 @@ from celeriac.agents.gateway.openai import ChatCompletions
 from celeriac.agents.models import Prices, Provider
 from celeriac.domain.usage import CallEstimate, Clip
 from celeriac.kit.json_types import dumps
+from celeriac.testing.context import MemoryRunContext
 
 pytestmark = pytest.mark.anyio
 

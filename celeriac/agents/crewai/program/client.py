@@ -14,6 +14,8 @@ import httpx
 from .failures import CrewStopError
 from .progress import Progress
 
+_NO_TIMEOUT = httpx.Timeout(None).as_dict()
+
 
 @dataclass(frozen=True)
 class Model:
@@ -63,6 +65,8 @@ class GatewayClient(httpx.Client):
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send one request and read its whole answer; raises CrewStopError where it fails."""
         body = json.loads(request.read())
+        # a call may wait for a person, while the crew's own limits stand still
+        request.extensions = {**request.extensions, "timeout": _NO_TIMEOUT}
         self._progress.at_work(self._agent)
         self._limit.take(self._model)
         self._log_prompt(body)

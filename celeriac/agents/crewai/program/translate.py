@@ -117,7 +117,6 @@ class CrewBuilder:
             api_key=model.api_key,
             custom_openai=True,
             max_retries=0,
-            timeout=self._crew["timeout_seconds"],
             temperature=node.get("temperature"),
             stream=False,
             **{model.limit_field: node.get("max_output_tokens")},
