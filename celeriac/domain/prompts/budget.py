@@ -1,7 +1,7 @@
-"""What renderings may cost. Work is charged before it is done, so that no part of it is unbounded.
+"""The cost limits of rendering. Work is charged before it is done, so that all of it is bounded.
 
-One unit of work is about a microsecond of processor time at most. Costs are counted and not timed:
-the same template with the same values is accepted, or refused, on every machine at any load.
+One unit of work is at most about a microsecond of CPU time. Costs are counted, not measured: the
+same template with the same values is accepted, or refused, on every machine at every load.
 """
 
 import threading
@@ -11,33 +11,33 @@ from typing import Self
 from celeriac.domain.errors import BusyError, TemplateRenderError
 
 MAX_RENDERED_CHARACTERS = 1_000_000
-"""Of one rendered text, and of every text within a template."""
+"""Limit of the rendered text, and of every text within a template."""
 
 MAX_WORK = 1_000_000
-"""Units of work of one rendering: about a second."""
+"""Limit of one rendering in units of work: about a second."""
 
 BATCH_WORK = 1_000
-"""Units of work that each further rendering of a batch may add."""
+"""Units of work that each further rendering of a batch adds to the limit."""
 
 _LONG_WORK = 10_000
 _LONG = threading.BoundedSemaphore(2)
-_PATIENCE = 5.0
+_WAIT_SECONDS = 5.0
 
 
 class Budget:
-    """What one rendering, or several that belong together, may still cost.
+    """What one rendering, or a batch of them, may still cost.
 
-    Renderings that work for long take turns, two at a time in a process: many threads that compute
-    would keep the others from the interpreter. Use it as a context manager, which gives the turn
-    back. Not to be shared between threads.
+    At most two long renderings run at a time in a process, because many computing threads would
+    keep the others from the interpreter. Use a budget as a context manager, which releases its
+    permit, and in one thread only.
     """
 
-    def __init__(self, renderings: int = 1, *, patience: float = _PATIENCE) -> None:
-        """Allow for so many renderings; wait for a turn `patience` seconds at most."""
+    def __init__(self, renderings: int = 1, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+        """Allow `renderings` renderings; a long one waits at most `wait_seconds` for a permit."""
         self._left = MAX_WORK + BATCH_WORK * (renderings - 1)
         self._long_below = self._left - _LONG_WORK
-        self._patience = patience
-        self._has_turn = False
+        self._wait_seconds = wait_seconds
+        self._has_permit = False
 
     def __enter__(self) -> Self:
         return self
@@ -48,15 +48,15 @@ class Budget:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._has_turn:
-            self._has_turn = False
+        if self._has_permit:
+            self._has_permit = False
             _LONG.release()
 
     def spend(self, units: int) -> None:
-        """Pay for work that is about to be done.
+        """Charge work before it is done.
 
-        Raises TemplateRenderError where that is too much, and BusyError where others compute
-        for so long that there is no turn.
+        Raises TemplateRenderError if the limit is exceeded, and BusyError if other long
+        renderings do not end in time.
         """
         self._left -= units
         if self._left < 0:
@@ -65,13 +65,13 @@ class Budget:
                 "given to it.",
                 field="prompt",
             )
-        if self._left < self._long_below and not self._has_turn:
-            if not _LONG.acquire(timeout=self._patience):
+        if self._left < self._long_below and not self._has_permit:
+            if not _LONG.acquire(timeout=self._wait_seconds):
                 raise BusyError("Other long prompts are being rendered; send the request again.")
-            self._has_turn = True
+            self._has_permit = True
 
     def text(self, characters: int) -> None:
-        """Pay for a text that is to be made; raises TemplateRenderError where it is too long."""
+        """Charge a text before it is made; raises TemplateRenderError if it is too long."""
         if characters > MAX_RENDERED_CHARACTERS:
             raise TemplateRenderError(
                 f"A text in the template is over {MAX_RENDERED_CHARACTERS} characters.",

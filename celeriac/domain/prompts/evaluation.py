@@ -1,10 +1,11 @@
-"""Renders a template by walking its tree: no code is made, and no object's attributes are read.
+"""Renders a template by walking its tree: no code is generated, no Python attributes are read.
 
-Whatever works through more than one value or character pays for it first (`Budget`).
+Every operation on more than one value or character is charged to the budget first.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import floordiv, mod, sub, truediv
 from typing import Any, ClassVar
 
 from jinja2 import nodes
@@ -31,7 +32,7 @@ MAX_LOOP_ROUNDS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """What `loop` is within a loop."""
+    """The variable `loop` within a loop."""
 
     items: Sequence[Any]
     index0: int
@@ -61,7 +62,7 @@ class Evaluation:
     """One rendering of one template."""
 
     def __init__(self, variables: JsonObject, budget: Budget) -> None:
-        """Read `variables`, pay from `budget`."""
+        """Read `variables`, charge `budget`."""
         self._variables = variables
         self._budget = budget
         self._local: dict[str, Any] = {}
@@ -130,7 +131,7 @@ class Evaluation:
             self._run(loop.else_)
 
     def _rounds(self, loop: nodes.For, items: Sequence[Any]) -> Iterable[Any]:
-        """Yield the items, each bound to the loop's names, while there are rounds left."""
+        """Yield the items, each bound to the loop's names; raises after too many rounds."""
         for item in items:
             self._rounds_left -= 1
             if self._rounds_left < 0:
@@ -159,7 +160,7 @@ class Evaluation:
         return self._EXPRESSIONS[type(node)](self, node)
 
     def _present(self, node: nodes.Node) -> Any:
-        """Return a value that must be there, and be JSON."""
+        """Return a value, which must exist and be JSON."""
         value = given(self._value(node))
         if isinstance(value, _Loop):
             raise fault(f"{LOOP} itself is no value; write {LOOP}.index, for example")
@@ -174,9 +175,6 @@ class Evaluation:
         if node.name in self._variables:
             return self._variables[node.name]
         return Missing(node.name)
-
-    def _const(self, node: nodes.Const) -> Any:
-        return node.value
 
     def _getattr(self, node: nodes.Getattr) -> Any:
         value = self._value(node.node)
@@ -226,15 +224,10 @@ class Evaluation:
             return Missing("an inline if without else", quiet=True)
         return self._value(node.expr2)
 
-    def _and(self, node: nodes.And) -> Any:
+    def _either(self, node: nodes.And | nodes.Or) -> Any:
         left = self._present(node.left)
-        return self._present(node.right) if left else left
-
-    def _or(self, node: nodes.Or) -> Any:
-        return self._present(node.left) or self._present(node.right)
-
-    def _not(self, node: nodes.Not) -> bool:
-        return not self._holds(node.node)
+        decided = not left if isinstance(node, nodes.And) else bool(left)
+        return left if decided else self._present(node.right)
 
     def _compare(self, node: nodes.Compare) -> bool:
         left = self._present(node.expr)
@@ -255,27 +248,16 @@ class Evaluation:
     def _arithmetic(self, node: nodes.BinExpr) -> Any:
         left, right = self._present(node.left), self._present(node.right)
         left, right = _operand(left, node.operator), _operand(right, node.operator)
-        match node.operator:
-            case "-":
-                return number(left - right)
-            case "/":
-                return number(left / right)
-            case "//":
-                return number(left // right)
-        return number(left % right)
+        return number(_ARITHMETIC[node.operator](left, right))
 
     def _sign(self, node: nodes.UnaryExpr) -> Any:
         value = _operand(self._present(node.node), node.operator)
         return -value if node.operator == "-" else +value
 
-    def _filter(self, node: nodes.Filter) -> Any:
-        return self._call_with(FILTERS[node.name], node)
-
-    def _test(self, node: nodes.Test) -> bool:
-        return bool(self._call_with(TESTS[node.name], node))
-
-    def _call_with(self, function: Callable[..., Any], node: nodes.Filter | nodes.Test) -> Any:
-        assert node.node is not None  # there are no filter blocks here
+    def _filter(self, node: nodes.Filter | nodes.Test) -> Any:
+        """Return the value of a filter or a test."""
+        assert node.node is not None  # filter blocks are refused
+        function = (TESTS if isinstance(node, nodes.Test) else FILTERS)[node.name]
         find = self._value if node.name in TAKE_MISSING else self._present
         value = find(node.node)
         args = [self._present(each) for each in node.args]
@@ -311,33 +293,20 @@ class Evaluation:
         return list(numbers)
 
     _EXPRESSIONS: ClassVar[Mapping[type[nodes.Node], Callable[["Evaluation", Any], Any]]] = {
-        nodes.Name: _name,
-        nodes.Const: _const,
-        nodes.Getattr: _getattr,
-        nodes.Getitem: _getitem,
-        nodes.List: _list,
-        nodes.Tuple: _list,
-        nodes.Dict: _dict,
-        nodes.CondExpr: _choice,
-        nodes.And: _and,
-        nodes.Or: _or,
-        nodes.Not: _not,
-        nodes.Compare: _compare,
-        nodes.Add: _add,
-        nodes.Sub: _arithmetic,
-        nodes.Div: _arithmetic,
-        nodes.FloorDiv: _arithmetic,
-        nodes.Mod: _arithmetic,
-        nodes.Neg: _sign,
-        nodes.Pos: _sign,
-        nodes.Filter: _filter,
-        nodes.Test: _test,
-        nodes.Call: _call,
-    }
+        nodes.Name: _name, nodes.Const: lambda _, node: node.value,
+        nodes.Getattr: _getattr, nodes.Getitem: _getitem,
+        nodes.List: _list, nodes.Tuple: _list, nodes.Dict: _dict,
+        nodes.CondExpr: _choice, nodes.And: _either, nodes.Or: _either,
+        nodes.Not: lambda self, node: not self._holds(node.node), nodes.Compare: _compare,
+        nodes.Add: _add, nodes.Sub: _arithmetic, nodes.Div: _arithmetic,
+        nodes.FloorDiv: _arithmetic, nodes.Mod: _arithmetic, nodes.Neg: _sign, nodes.Pos: _sign,
+        nodes.Filter: _filter, nodes.Test: _filter, nodes.Call: _call,
+    }  # fmt: skip
 
 
+_ARITHMETIC = {"-": sub, "/": truediv, "//": floordiv, "%": mod}
 _FAR = 2**62
-"""`len` takes no longer ranges."""
+"""`len` accepts no longer ranges."""
 
 _SHOWN = 50
 
@@ -351,7 +320,7 @@ def _operand(value: Any, operator: str) -> int | float:
 
 
 def _named(node: nodes.Node) -> str:
-    """Return how a value is written in the template, as far as that can be told shortly."""
+    """Return a short name of an expression for errors."""
     match node:
         case nodes.Name():
             return node.name

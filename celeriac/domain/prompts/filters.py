@@ -1,12 +1,13 @@
-"""The filters and tests of templates: Jinja's, on JSON alone, each paid for by what it works on.
+"""The filters and tests of templates: those of Jinja, for JSON values, each charged to the budget.
 
-Every one takes the budget, then the value, then its own arguments, by the names that Jinja has.
+The names of their arguments are those of Jinja.
 """
 
 import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
+from operator import ge, gt, le, lt
 from typing import Any
 
 from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
@@ -30,14 +31,17 @@ from celeriac.kit.json_types import dumps
 MAX_PRECISION = 15
 MAX_TRIMMED = 100
 MAX_NUMBER_CHARACTERS = 100
-"""Of a text that is read as a number."""
+"""Limit of a text that is read as a number."""
+
+Filter = Callable[..., Any]
+"""Takes the budget, then the value, then its arguments."""
 
 _WORD = re.compile(r"\w+")
 _WORD_BEGINNING = re.compile(r"[^-\s({\[<]+")
 
 
 def _text(budget: Budget, value: Any, *, each: int = 64) -> str:
-    """Return `value` as text to work on, paid for at a unit for `each` characters."""
+    """Return `value` as text, charged at one unit for `each` characters."""
     text = text_of(value, budget)
     budget.text(len(text))
     budget.spend(len(text) // each)
@@ -54,8 +58,11 @@ def _abs(_: Budget, value: Any) -> Any:
     return abs(number(value))
 
 
-def _capitalize(budget: Budget, s: Any) -> str:
-    return _text(budget, s, each=8).capitalize()
+def _cased(change: Callable[[str], str]) -> Filter:
+    def apply(budget: Budget, s: Any) -> str:
+        return change(_text(budget, s, each=8))
+
+    return apply
 
 
 def _default(_: Budget, value: Any, default_value: Any = "", boolean: Any = None) -> Any:
@@ -64,20 +71,15 @@ def _default(_: Budget, value: Any, default_value: Any = "", boolean: Any = None
     return value
 
 
-def _first(budget: Budget, seq: Any) -> Any:
-    return _end(budget, seq, 0)
+def _at(index: int) -> Filter:
+    def apply(budget: Budget, seq: Any) -> Any:
+        if isinstance(seq, Mapping):
+            seq = elements(seq, budget)
+        if not _holds_elements(seq):
+            raise fault(f"a {kind(seq)} has no elements")
+        return inner(seq, index, "an element of what is empty")
 
-
-def _last(budget: Budget, seq: Any) -> Any:
-    return _end(budget, seq, -1)
-
-
-def _end(budget: Budget, seq: Any, index: int) -> Any:
-    if isinstance(seq, Mapping):
-        seq = elements(seq, budget)
-    if not isinstance(seq, str) and not is_list(seq):
-        raise fault(f"a {kind(seq)} has no elements")
-    return inner(seq, index, "an element of what is empty")
+    return apply
 
 
 def _float(_: Budget, value: Any, default: Any = 0.0) -> Any:
@@ -102,7 +104,7 @@ def _int(_: Budget, value: Any, default: Any = 0, base: Any = 10) -> Any:
 
 
 def _numeral(value: Any) -> Any:
-    """Return a number, or a text that is short enough to be read as one."""
+    """Return a number, or a text that is short enough to be parsed as one."""
     if not isinstance(value, str):
         return number(value) if isinstance(value, int | float) else None
     return value if len(value) <= MAX_NUMBER_CHARACTERS else ""
@@ -128,7 +130,7 @@ def _join(budget: Budget, value: Any, d: Any = "") -> str:
 
 
 def _length(_: Budget, obj: Any) -> int:
-    if not isinstance(obj, str | Mapping) and not is_list(obj):
+    if not _holds_elements(obj):
         raise fault(f"a {kind(obj)} has no length")
     return len(obj)
 
@@ -137,22 +139,12 @@ def _list(budget: Budget, value: Any) -> list[Any]:
     return list(elements(value, budget))
 
 
-def _lower(budget: Budget, s: Any) -> str:
-    return _text(budget, s, each=8).lower()
+def _extreme(choose: Callable[..., Any], missing: str) -> Filter:
+    def apply(budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None) -> Any:
+        keyed = _keyed(budget, value, case_sensitive, attribute)
+        return choose(keyed, key=_key, default=(None, Missing(missing)))[1]
 
-
-def _upper(budget: Budget, s: Any) -> str:
-    return _text(budget, s, each=8).upper()
-
-
-def _max(budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None) -> Any:
-    keyed = _keyed(budget, value, case_sensitive, attribute)
-    return max(keyed, key=_key, default=(None, Missing("the greatest of what is empty")))[1]
-
-
-def _min(budget: Budget, value: Any, case_sensitive: Any = None, attribute: Any = None) -> Any:
-    keyed = _keyed(budget, value, case_sensitive, attribute)
-    return min(keyed, key=_key, default=(None, Missing("the least of what is empty")))[1]
+    return apply
 
 
 def _sort(
@@ -169,7 +161,7 @@ def _sort(
 def _keyed(
     budget: Budget, value: Any, case_sensitive: Any, attribute: Any
 ) -> list[tuple[Any, Any]]:
-    """Return the elements with what they are put in order by."""
+    """Return pairs of sort key and element."""
     find = key_of(given(attribute), budget)
     found = elements(value, budget)
     keys = ordered([find(element) for element in found], budget)
@@ -183,7 +175,7 @@ def _key(pair: tuple[Any, Any]) -> Any:
 
 
 def _same_case(key: Any, budget: Budget) -> Any:
-    return _lower(budget, key) if isinstance(key, str) else key
+    return _text(budget, key, each=8).lower() if isinstance(key, str) else key
 
 
 def _unique(
@@ -272,19 +264,19 @@ def _wordcount(budget: Budget, s: Any) -> int:
     return sum(1 for _ in _WORD.finditer(text))
 
 
-Filter = Callable[..., Any]
-
 FILTERS: Mapping[str, Filter] = {
-    "abs": _abs, "capitalize": _capitalize, "d": _default, "default": _default, "first": _first,
-    "float": _float, "int": _int, "items": _items, "join": _join, "last": _last,
-    "length": _length, "list": _list, "lower": _lower, "max": _max, "min": _min,
+    "abs": _abs, "capitalize": _cased(str.capitalize), "d": _default, "default": _default,
+    "first": _at(0), "float": _float, "int": _int, "items": _items, "join": _join, "last": _at(-1),
+    "length": _length, "list": _list, "lower": _cased(str.lower),
+    "max": _extreme(max, "the greatest of what is empty"),
+    "min": _extreme(min, "the least of what is empty"),
     "reverse": _reverse, "round": _round, "sort": _sort, "string": _string, "title": _title,
-    "tojson": _tojson, "trim": _trim, "truncate": _truncate, "unique": _unique, "upper": _upper,
-    "wordcount": _wordcount,
+    "tojson": _tojson, "trim": _trim, "truncate": _truncate, "unique": _unique,
+    "upper": _cased(str.upper), "wordcount": _wordcount,
 }  # fmt: skip
 
 TAKE_MISSING = frozenset({"d", "default", "defined", "undefined"})
-"""The filters and tests that are about what may be missing."""
+"""The filters and tests that accept a missing value."""
 
 
 def _is_number(value: Any) -> bool:
@@ -304,7 +296,7 @@ def _remainder(value: Any, by: Any) -> int | float:
 
 
 def compared(operator: str, left: Any, right: Any, budget: Budget) -> bool:
-    """Return whether a comparison holds; `operator` is Jinja's name of it."""
+    """Return the result of a comparison; `operator` is Jinja's name for it."""
     match operator:
         case "eq" | "ne":
             return equal(left, right, budget) is (operator == "eq")
@@ -316,14 +308,10 @@ def compared(operator: str, left: Any, right: Any, budget: Budget) -> bool:
         budget.spend(weigh(left, budget) + weigh(right, budget))
     elif not (_is_number(left) and _is_number(right)):
         raise fault(f"a {kind(left)} and a {kind(right)} have no order")
-    match operator:
-        case "lt":
-            return bool(left < right)
-        case "gt":
-            return bool(left > right)
-        case "lteq":
-            return bool(left <= right)
-    return bool(left >= right)
+    return bool(_ORDERS[operator](left, right))
+
+
+_ORDERS = {"lt": lt, "gt": gt, "lteq": le, "gteq": ge}
 
 
 def _contains(whole: Any, part: Any, budget: Budget) -> bool:

@@ -1,4 +1,4 @@
-"""The values of templates: JSON, and what is missing. Nothing else can be held or written."""
+"""The values of templates: JSON values and missing ones, no others."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,27 +9,27 @@ from celeriac.domain.errors import TemplateRenderError
 from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
 
 _MAX_INTEGER = 2**64
-"""Clients send no larger ones, and writing them down costs more than linearly."""
+"""JSON input has no larger ones, and formatting them takes more than linear time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What isn't there; using it is an error, but for the tests and the filter about that."""
+    """A missing value. Using it is an error, except in the tests and the filter for that."""
 
     name: str
     quiet: bool = False
-    """Whether it counts as an empty text: what an inline `if` without `else` gives."""
+    """Whether it counts as an empty text, as the value of an inline `if` without `else`."""
 
 
 def fault(message: str) -> TemplateRenderError:
-    """Return the error of a template that can't be rendered with the values given to it."""
+    """Return the error of a template that can't be rendered with its variables."""
     return TemplateRenderError(
         f"The prompt template can't be rendered: {message}", field="variables"
     )
 
 
 def given(value: Any) -> Any:
-    """Return a value that must be there."""
+    """Return the value; raises TemplateRenderError if it is missing."""
     if isinstance(value, Missing):
         if value.quiet:
             return ""
@@ -38,7 +38,7 @@ def given(value: Any) -> Any:
 
 
 def number(value: Any) -> int | float:
-    """Return a number within 64 bits."""
+    """Return the number; raises TemplateRenderError unless it is one of at most 64 bits."""
     if not isinstance(value, int | float):
         raise fault(f"a {kind(value)} is no number")
     if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
@@ -52,7 +52,7 @@ def is_list(value: Any) -> bool:
 
 
 def kind(value: Any) -> str:
-    """Return what a value is, in a word."""
+    """Return the name of a value's type."""
     if value is None:
         return "none"
     return next((name for name, types in _KINDS if isinstance(value, types)), "value of no JSON")
@@ -68,7 +68,7 @@ _KINDS = (
 
 
 def elements(value: Any, budget: Budget) -> Sequence[Any]:
-    """Return what a loop goes through: a list's elements, a mapping's keys, a text's characters."""
+    """Return what a loop iterates over: elements of a list, keys of a mapping, characters."""
     value = given(value)
     if not isinstance(value, str | Mapping) and not is_list(value):
         raise fault(f"a {kind(value)} has no elements")
@@ -77,7 +77,7 @@ def elements(value: Any, budget: Budget) -> Sequence[Any]:
 
 
 def text_of(value: Any, budget: Budget) -> str:
-    """Return a value as text, as templates write it."""
+    """Return a value as text, as templates output it."""
     value = given(value)
     match value:
         case str():
@@ -93,9 +93,9 @@ def text_of(value: Any, budget: Budget) -> str:
 
 
 def weigh(value: Any, budget: Budget) -> int:
-    """Pay for going through a whole value; return about how many characters it has as text.
+    """Charge the traversal of a value; return its approximate number of characters as text.
 
-    Raises TemplateRenderError where that is too long, or where it isn't JSON all through.
+    Raises TemplateRenderError if that is too large, or a part of the value is not JSON.
     """
     characters = 0
     waiting = [value]
@@ -123,7 +123,7 @@ def weigh(value: Any, budget: Budget) -> int:
 
 
 def equal(left: Any, right: Any, budget: Budget) -> bool:
-    """Return whether two values are equal; as far as that must be looked into, it is paid for."""
+    """Return whether two values are equal, and charge the comparison."""
     budget.spend(1)
     if isinstance(left, str) and isinstance(right, str):
         if len(left) != len(right):
@@ -144,7 +144,7 @@ def equal(left: Any, right: Any, budget: Budget) -> bool:
 
 
 def ordered(values: Sequence[Any], budget: Budget) -> Sequence[Any]:
-    """Return values that can be put in order: all texts, or all numbers, or lists of such."""
+    """Charge the sorting of values and return them; raises if one has no order."""
     rounds = max(1, len(values)).bit_length()
     budget.spend(len(values) * rounds // 2)
     for value in values:
@@ -158,7 +158,7 @@ def ordered(values: Sequence[Any], budget: Budget) -> Sequence[Any]:
 
 
 def inner(value: Any, key: Any, name: str) -> Any:
-    """Return what a value has at a key or an index, or what says that it is missing there."""
+    """Return the value at a key or an index, or a Missing called `name`."""
     value = given(value)
     if isinstance(value, Mapping):
         return value[key] if isinstance(key, str) and key in value else Missing(name)
@@ -170,7 +170,7 @@ def inner(value: Any, key: Any, name: str) -> Any:
 
 
 def key_of(attribute: Any, budget: Budget) -> Callable[[Any], Any]:
-    """Return what finds `a.b` in an element, or returns the element itself."""
+    """Return a function for the attribute `a.b` of an element; for None, the element itself."""
     if attribute is None:
         return given
     path = [int(part) if part.isdecimal() else part for part in _short(attribute).split(".")]

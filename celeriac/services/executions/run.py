@@ -238,7 +238,7 @@ class Execute:
     def _prepare(self, claim: Claim, plan: ExecutionSpec) -> Job:
         if plan.task.output_schema is not None:
             check_schema(plan.task.output_schema, field="output_schema")  # before it costs anything
-        with Budget(patience=_RENDERING_PATIENCE_SECONDS) as budget:
+        with Budget(wait_seconds=_RENDERING_PATIENCE_SECONDS) as budget:
             prompt = compiled(plan.task.prompt).render(claim.variables, budget)
         return Job(
             execution_id=claim.lease.execution_id,

@@ -211,7 +211,7 @@ class Submit:
                     runner=plan.agent.runner,
                     fork=request.options.fork_session,
                 )
-            if request.options.wishes_tape:
+            if request.options.uses_cassette:
                 check_traffic(connection, actor, request.options, plan.agent.runner)
             created = lifecycle.create(connection, new, actor, window=window)
             if created is None:
@@ -224,7 +224,7 @@ def _depends_on_nothing(request: SubmitRequest) -> bool:
     return (
         request.idempotency is None
         and request.session_id is None
-        and not request.options.wishes_tape
+        and not request.options.uses_cassette
     )
 
 

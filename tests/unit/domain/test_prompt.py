@@ -286,7 +286,7 @@ def test_filters_and_operators_do_what_jinja_s_do(source: str, rendered: str) ->
         ("{{ a|join(*b) }}", 1, "arguments can't be given with"),
         ("{{ a.items(1) }}", 1, "takes no arguments"),
         ("{{ range() }}", 1, "one to three numbers"),
-        ("{{ '\\ud800' }}", 1, "no character"),
+        ("{{ '\\ud800' }}", 1, "not a character"),
         ("{{ 18446744073709551616 }}", 1, "beyond 64 bits"),
         ("{{ 1e999 }}", 1, "too large"),
         ("{% for loop in a %}{% endfor %}", 1, "'loop' is the loop itself"),
@@ -317,12 +317,12 @@ def test_renderings_that_belong_together_share_a_budget() -> None:
 def test_only_few_long_renderings_run_at_once() -> None:
     """Threads that compute keep the others, the event loop's among them, from the interpreter."""
     holding = Prompt("{% for i in range(9000) %}{{ i }}{{ i }}{{ i }}{% endfor %}")
-    with Budget() as one, Budget() as two, Budget(patience=0.01) as three:
+    with Budget() as one, Budget() as two, Budget(wait_seconds=0.01) as three:
         holding.render({}, one)
         holding.render({}, two)
         with pytest.raises(UnavailableError):
             holding.render({}, three)
-    with Budget(patience=0.01) as later:
+    with Budget(wait_seconds=0.01) as later:
         holding.render({}, later)
 
 
