@@ -71,11 +71,6 @@ CANCEL ends an execution that no worker holds; STOP is written by the worker of 
 """
 
 
-def allowed(source: Status, target: Status) -> bool:
-    """Whether any transition leads from `source` to `target`."""
-    return any(source in sources and target is end for sources, end in TRANSITIONS.values())
-
-
 class WaitingFor(StrEnum):
     """What a parked execution waits for."""
 
