@@ -163,7 +163,7 @@ class Evaluation:
         """Return a value, which must exist and be JSON."""
         value = given(self._value(node))
         if isinstance(value, _Loop):
-            raise fault(f"{LOOP} itself is no value; write {LOOP}.index, for example")
+            raise fault(f"{LOOP} itself is not a value; write {LOOP}.index, for example")
         return value
 
     def _holds(self, node: nodes.Node) -> bool:

@@ -40,7 +40,7 @@ def given(value: Any) -> Any:
 def number(value: Any) -> int | float:
     """Return the number; raises TemplateRenderError unless it is one of at most 64 bits."""
     if not isinstance(value, int | float):
-        raise fault(f"a {kind(value)} is no number")
+        raise fault(f"a {kind(value)} is not a number")
     if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
         raise fault("a number is beyond 64 bits")
     return value
@@ -197,5 +197,5 @@ _MAX_ATTRIBUTE = 200
 
 def _key_length(key: Any) -> int:
     if not isinstance(key, str):
-        raise fault("a mapping has a key that is no text")
+        raise fault("a mapping has a key that is not a text")
     return len(key)

@@ -313,7 +313,7 @@ def _joined(base: str, address: str) -> str:
     try:
         return urldefrag(urljoin(base, address))[0]
     except ValueError as error:
-        raise SchemaCostError(f"{address[:100]!r} is no address") from error
+        raise SchemaCostError(f"{address[:100]!r} is not an address") from error
 
 
 def _size(value: JsonValue) -> int:
