@@ -1,17 +1,17 @@
 """Prompt templates: a small, safe part of Jinja (docs/prompts.md).
 
 Jinja parses a template, and its syntax is checked against an allow-list (`language`). A walk over
-the syntax tree renders it (`evaluation`) and charges all work to a budget before doing it
-(`budget`), so that the cost of a template is bounded for all values.
+the syntax tree renders it (`evaluation`) and counts all work against a limit before doing it
+(`work`), so that the cost of a template is bounded for all values.
 """
 
 from jinja2 import nodes
 
 from celeriac.domain.errors import TemplateInvalidError
-from celeriac.domain.prompts.budget import BATCH_WORK, MAX_RENDERED_CHARACTERS, MAX_WORK, Budget
 from celeriac.domain.prompts.evaluation import MAX_LOOP_ROUNDS, Evaluation
 from celeriac.domain.prompts.language import parse, variables_of
 from celeriac.domain.prompts.values import fault
+from celeriac.domain.prompts.work import BATCH_WORK, MAX_RENDERED_CHARACTERS, MAX_WORK, WorkLimit
 from celeriac.kit.cache import WeighedCache
 from celeriac.kit.json_types import JsonObject, JsonValue
 
@@ -20,8 +20,8 @@ __all__ = [
     "MAX_LOOP_ROUNDS",
     "MAX_RENDERED_CHARACTERS",
     "MAX_WORK",
-    "Budget",
     "Prompt",
+    "WorkLimit",
     "check_template",
     "compiled",
 ]
@@ -38,18 +38,18 @@ class Prompt:
         self._tree, self.size = parse(source)
         self.variables = variables_of(self._tree)
 
-    def render(self, variables: JsonObject, budget: Budget | None = None) -> str:
-        """Return the prompt for `variables`, charged to `budget` or else to a new one.
+    def render(self, variables: JsonObject, work: WorkLimit | None = None) -> str:
+        """Return the prompt for `variables`; its work counts against `work`, or a new limit.
 
         Raises TemplateRenderError for a missing variable, a value that an operation can't use,
         more than 10,000 loop rounds or 1,000,000 characters, and too much work; BusyError if too
         many other threads render long prompts.
         """
-        if budget is None:
-            with Budget() as own:
+        if work is None:
+            with WorkLimit() as own:
                 return self.render(variables, own)
         try:
-            return Evaluation(variables, budget).text(self._tree)
+            return Evaluation(variables, work).text(self._tree)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise fault(str(error)) from error
         except RecursionError as error:

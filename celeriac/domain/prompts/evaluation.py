@@ -1,6 +1,6 @@
 """Renders a template by walking its tree: no code is generated, no Python attributes are read.
 
-Every operation on more than one value or character is charged to the budget first.
+Every operation on more than one value or character counts against the limit of work first.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from jinja2 import nodes
 
 from celeriac.domain.errors import TemplateRenderError
-from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
 from celeriac.domain.prompts.filters import FILTERS, TAKE_MISSING, TESTS, compared
 from celeriac.domain.prompts.language import LOOP, RANGE, named_arguments
 from celeriac.domain.prompts.values import (
@@ -25,6 +24,7 @@ from celeriac.domain.prompts.values import (
     number,
     text_of,
 )
+from celeriac.domain.prompts.work import MAX_RENDERED_CHARACTERS, WorkLimit
 from celeriac.kit.json_types import JsonObject
 
 MAX_LOOP_ROUNDS = 10_000
@@ -61,10 +61,10 @@ class _Loop:
 class Evaluation:
     """One rendering of one template."""
 
-    def __init__(self, variables: JsonObject, budget: Budget) -> None:
-        """Read `variables`, charge `budget`."""
+    def __init__(self, variables: JsonObject, work: WorkLimit) -> None:
+        """Read `variables`; the work counts against `work`."""
         self._variables = variables
-        self._budget = budget
+        self._work = work
         self._local: dict[str, Any] = {}
         self._rounds_left = MAX_LOOP_ROUNDS
         self._depth = 0
@@ -92,10 +92,10 @@ class Evaluation:
     def _piece(self, part: nodes.Expr) -> str:
         if isinstance(part, nodes.TemplateData):
             if self._depth:
-                self._budget.spend(len(part.data) // 64)
+                self._work.spend(len(part.data) // 64)
             return part.data
-        text = text_of(self._value(part), self._budget)
-        self._budget.spend(len(text) // 64)
+        text = text_of(self._value(part), self._work)
+        self._work.spend(len(text) // 64)
         return text
 
     def _write(self, piece: str) -> None:
@@ -105,7 +105,7 @@ class Evaluation:
                 f"The rendered prompt is over {MAX_RENDERED_CHARACTERS} characters.",
                 field="prompt",
             )
-        self._budget.spend(1)
+        self._work.spend(1)
         self._pieces.append(piece)
 
     def _run_if(self, statement: nodes.If) -> None:
@@ -115,7 +115,7 @@ class Evaluation:
         return self._run(statement.else_)
 
     def _run_loop(self, loop: nodes.For) -> None:
-        items = elements(self._value(loop.iter), self._budget)
+        items = elements(self._value(loop.iter), self._work)
         outer, self._local = self._local, dict(self._local)
         try:
             if loop.test is not None:
@@ -140,7 +140,7 @@ class Evaluation:
                     "shorten its loops or the lists given to it.",
                     field="prompt",
                 )
-            self._budget.spend(1)
+            self._work.spend(1)
             self._bind(loop.target, item)
             yield item
 
@@ -156,7 +156,7 @@ class Evaluation:
     # expressions
 
     def _value(self, node: nodes.Node) -> Any:
-        self._budget.spend(1)
+        self._work.spend(1)
         return self._EXPRESSIONS[type(node)](self, node)
 
     def _present(self, node: nodes.Node) -> Any:
@@ -195,8 +195,8 @@ class Evaluation:
         bounds = slice(*(self._bound(each) for each in (part.start, part.stop, part.step)))
         size = len(range(*bounds.indices(len(value))))
         if isinstance(value, str):
-            self._budget.text(size)
-        self._budget.spend(1 + size // 8)
+            self._work.text(size)
+        self._work.spend(1 + size // 8)
         return value[bounds]
 
     def _bound(self, node: nodes.Expr | None) -> int | None:
@@ -233,7 +233,7 @@ class Evaluation:
         left = self._present(node.expr)
         for operand in node.ops:
             right = self._present(operand.expr)
-            if not compared(operand.op, left, right, self._budget):
+            if not compared(operand.op, left, right, self._work):
                 return False
             left = right
         return True
@@ -241,7 +241,7 @@ class Evaluation:
     def _add(self, node: nodes.Add) -> Any:
         left, right = self._present(node.left), self._present(node.right)
         if isinstance(left, str) and isinstance(right, str):
-            self._budget.text(len(left) + len(right))
+            self._work.text(len(left) + len(right))
             return left + right
         return number(_operand(left, "+") + _operand(right, "+"))
 
@@ -262,7 +262,7 @@ class Evaluation:
         value = find(node.node)
         args = [self._present(each) for each in node.args]
         named = {name: self._present(each) for name, each in named_arguments(node).items()}
-        return function(self._budget, value, *args, **named)
+        return function(self._work, value, *args, **named)
 
     def _call(self, node: nodes.Call) -> Any:
         target = node.node
@@ -272,7 +272,7 @@ class Evaluation:
         value = self._present(target.node)
         if not isinstance(value, Mapping):
             raise fault(f"a {kind(value)} has no {target.attr}()")
-        self._budget.spend(3 * len(value))
+        self._work.spend(3 * len(value))
         match target.attr:
             case "keys":
                 return list(value)
@@ -289,7 +289,7 @@ class Evaluation:
                 f"A range in the template has more than {MAX_LOOP_ROUNDS} numbers.",
                 field="prompt",
             )
-        self._budget.spend(len(numbers))
+        self._work.spend(len(numbers))
         return list(numbers)
 
     _EXPRESSIONS: ClassVar[Mapping[type[nodes.Node], Callable[["Evaluation", Any], Any]]] = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celeriac.domain.errors import TemplateRenderError
-from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
+from celeriac.domain.prompts.work import MAX_RENDERED_CHARACTERS, WorkLimit
 
 _MAX_INTEGER = 2**64
 """JSON input has no larger ones, and formatting them takes more than linear time."""
@@ -67,16 +67,16 @@ _KINDS = (
 )
 
 
-def elements(value: Any, budget: Budget) -> Sequence[Any]:
+def elements(value: Any, work: WorkLimit) -> Sequence[Any]:
     """Return what a loop iterates over: elements of a list, keys of a mapping, characters."""
     value = given(value)
     if not isinstance(value, str | Mapping) and not is_list(value):
         raise fault(f"a {kind(value)} has no elements")
-    budget.spend(len(value))
+    work.spend(len(value))
     return value if is_list(value) else list(value)
 
 
-def text_of(value: Any, budget: Budget) -> str:
+def text_of(value: Any, work: WorkLimit) -> str:
     """Return a value as text, as templates output it."""
     value = given(value)
     match value:
@@ -88,12 +88,12 @@ def text_of(value: Any, budget: Budget) -> str:
             if not math.isfinite(number(value)):
                 raise fault("a number is infinite, or is none")
             return str(value)
-    weigh(value, budget)
+    weigh(value, work)
     return str(value)
 
 
-def weigh(value: Any, budget: Budget) -> int:
-    """Charge the traversal of a value; return its approximate number of characters as text.
+def weigh(value: Any, work: WorkLimit) -> int:
+    """Count the work of traversing a value; return its approximate number of characters as text.
 
     Raises TemplateRenderError if that is too large, or a part of the value is not JSON.
     """
@@ -104,11 +104,11 @@ def weigh(value: Any, budget: Budget) -> int:
         if isinstance(item, str):
             characters += len(item)
         elif isinstance(item, Mapping):
-            budget.spend(2 * len(item))
+            work.spend(2 * len(item))
             characters += sum(_key_length(key) for key in item)
             waiting.extend(item.values())
         elif is_list(item):
-            budget.spend(len(item))
+            work.spend(len(item))
             waiting.extend(item)
         elif item is None or isinstance(item, int | float):
             if item is not None:
@@ -118,40 +118,40 @@ def weigh(value: Any, budget: Budget) -> int:
         characters += 2
         if characters > MAX_RENDERED_CHARACTERS:
             break
-    budget.text(characters)
+    work.text(characters)
     return characters
 
 
-def equal(left: Any, right: Any, budget: Budget) -> bool:
-    """Return whether two values are equal, and charge the comparison."""
-    budget.spend(1)
+def equal(left: Any, right: Any, work: WorkLimit) -> bool:
+    """Return whether two values are equal, and count the work of comparing them."""
+    work.spend(1)
     if isinstance(left, str) and isinstance(right, str):
         if len(left) != len(right):
             return False
-        budget.spend(len(left) // 64)
+        work.spend(len(left) // 64)
         return left == right
     if is_list(left) and is_list(right):
         return len(left) == len(right) and all(
-            equal(one, other, budget) for one, other in zip(left, right, strict=True)
+            equal(one, other, work) for one, other in zip(left, right, strict=True)
         )
     if isinstance(left, Mapping) and isinstance(right, Mapping):
         return len(left) == len(right) and all(
-            key in right and equal(value, right[key], budget) for key, value in left.items()
+            key in right and equal(value, right[key], work) for key, value in left.items()
         )
     if left is None or right is None:
         return left is right
     return isinstance(left, int | float) and isinstance(right, int | float) and left == right
 
 
-def ordered(values: Sequence[Any], budget: Budget) -> Sequence[Any]:
-    """Charge the sorting of values and return them; raises if one has no order."""
+def ordered(values: Sequence[Any], work: WorkLimit) -> Sequence[Any]:
+    """Count the work of sorting values and return them; raises if one has no order."""
     rounds = max(1, len(values)).bit_length()
-    budget.spend(len(values) * rounds // 2)
+    work.spend(len(values) * rounds // 2)
     for value in values:
         if isinstance(value, str):
-            budget.spend(rounds * len(value) // 16)
+            work.spend(rounds * len(value) // 16)
         elif is_list(value):
-            budget.spend(rounds * (1 + weigh(value, budget) // 16))
+            work.spend(rounds * (1 + weigh(value, work) // 16))
         else:
             number(given(value))
     return values
@@ -169,7 +169,7 @@ def inner(value: Any, key: Any, name: str) -> Any:
     return Missing(name)
 
 
-def key_of(attribute: Any, budget: Budget) -> Callable[[Any], Any]:
+def key_of(attribute: Any, work: WorkLimit) -> Callable[[Any], Any]:
     """Return a function for the attribute `a.b` of an element; for None, the element itself."""
     if attribute is None:
         return given
@@ -177,7 +177,7 @@ def key_of(attribute: Any, budget: Budget) -> Callable[[Any], Any]:
 
     def find(element: Any) -> Any:
         for part in path:
-            budget.spend(1)
+            work.spend(1)
             element = inner(element, part, str(attribute))
         return given(element)
 

@@ -37,7 +37,7 @@ from celeriac.domain.executions.model import (
     Stopped,
 )
 from celeriac.domain.executions.states import Status
-from celeriac.domain.prompts import Budget, compiled
+from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.domain.schemas import check_schema
 from celeriac.domain.tasks import RetryPolicy
 from celeriac.kit.backoff import grown
@@ -238,8 +238,8 @@ class Execute:
     def _prepare(self, claim: Claim, plan: ExecutionSpec) -> Job:
         if plan.task.output_schema is not None:
             check_schema(plan.task.output_schema, field="output_schema")  # before it costs anything
-        with Budget(wait_seconds=_RENDERING_PATIENCE_SECONDS) as budget:
-            prompt = compiled(plan.task.prompt).render(claim.variables, budget)
+        with WorkLimit(wait_seconds=_RENDERING_PATIENCE_SECONDS) as work:
+            prompt = compiled(plan.task.prompt).render(claim.variables, work)
         return Job(
             execution_id=claim.lease.execution_id,
             attempt=claim.lease.attempt,

@@ -28,7 +28,7 @@ from celeriac.domain.executions.model import (
     TriggerType,
 )
 from celeriac.domain.executions.states import Status
-from celeriac.domain.prompts import Budget, compiled
+from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.logs import Step
@@ -266,10 +266,10 @@ def _check(
     actor: Actor, plan: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool
 ) -> None:
     check_owner(actor, plan)
-    with Budget(len(variables)) as budget:
+    with WorkLimit(len(variables)) as work:
         for index, values in enumerate(variables):
             try:
-                check_one(plan, values, budget)
+                check_one(plan, values, work)
             except InvalidInputError as error:
                 if not batch:
                     raise
@@ -284,12 +284,12 @@ def check_owner(actor: Actor, plan: ExecutionSpec) -> None:
         raise NotFoundError("task", plan.task_id)
 
 
-def check_one(plan: ExecutionSpec, variables: JsonObject, budget: Budget) -> None:
+def check_one(plan: ExecutionSpec, variables: JsonObject, work: WorkLimit) -> None:
     """Raise VariablesInvalidError or TemplateRenderError where the task can't run with these."""
     check_variables(plan.task.variables_schema, variables)
-    text = compiled(plan.task.prompt).render(variables, budget)
+    text = compiled(plan.task.prompt).render(variables, work)
     if isinstance(plan.agent, CrewaiAgent):
-        plan.agent.crew.render(variables, text, budget)
+        plan.agent.crew.render(variables, text, work)
 
 
 def new_executions(

@@ -24,11 +24,11 @@ _LONG = threading.BoundedSemaphore(2)
 _WAIT_SECONDS = 5.0
 
 
-class Budget:
-    """What one rendering, or a batch of them, may still cost.
+class WorkLimit:
+    """The work that one rendering, or a batch of them, may still do.
 
     At most two long renderings run at a time in a process, because many computing threads would
-    keep the others from the interpreter. Use a budget as a context manager, which releases its
+    keep the others from the interpreter. Use it as a context manager, which releases its
     permit, and in one thread only.
     """
 
@@ -53,7 +53,7 @@ class Budget:
             _LONG.release()
 
     def spend(self, units: int) -> None:
-        """Charge work before it is done.
+        """Count work before it is done.
 
         Raises TemplateRenderError if the limit is exceeded, and BusyError if other long
         renderings do not end in time.
@@ -71,7 +71,7 @@ class Budget:
             self._has_permit = True
 
     def text(self, characters: int) -> None:
-        """Charge a text before it is made; raises TemplateRenderError if it is too long."""
+        """Count the work of making a text; raises TemplateRenderError if it is too long."""
         if characters > MAX_RENDERED_CHARACTERS:
             raise TemplateRenderError(
                 f"A text in the template is over {MAX_RENDERED_CHARACTERS} characters.",
