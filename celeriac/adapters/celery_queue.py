@@ -85,7 +85,7 @@ def create_app(options: CeleryOptions) -> Celery:
     """Return a configured app; nothing is connected yet."""
     use_for_redis()
     unpack_nothing()
-    app = Celery("celeriac", amqp=UncompressedAMQP)
+    app = Celery("celeriac", amqp=UncompressedAMQP, loader="celeriac.worker.modules:ModuleLoader")
     app.conf.update(
         broker_url=options.broker_url,
         result_backend=options.result_backend,

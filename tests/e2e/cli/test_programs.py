@@ -234,6 +234,29 @@ def test_what_a_worker_cannot_be_is_refused_in_one_sentence(
     assert "not supported" in result.err or "there is no module" in result.err
 
 
+def test_a_module_that_cannot_be_imported_is_told_with_its_own_frames(
+    own: CommandLine, database: str, valkey_server: ValkeyServer
+) -> None:
+    (own.directory / "helper.py").write_text("def price(of):\n    return {}[of]\n")
+    (own.directory / "shop.py").write_text("import helper\n\nPRICE = helper.price('tea')\n")
+    env = {"DATABASE_URL": database, "REDIS_URL": valkey_server.url(), "PYTHONWARNINGS": "ignore"}
+    for result in (
+        own.run("worker", "--include", "shop", **env),
+        own.run("worker", CELERIAC_CELERY_INCLUDE="shop", **env),
+        own.run("beat", CELERIAC_CELERY_INCLUDE="shop", **env),
+        own.run("up", "--no-model", "--port", "0", "--include", "shop", "--json", **env),
+    ):
+        assert result.code == 2, result.err
+        line, *frames = result.err[result.err.index("error: ") :].splitlines()
+        assert "The module 'shop' can't be imported: KeyError: 'tea'" in line
+        shown = [frame for frame in frames if frame.startswith("  File")]
+        assert shown == [
+            f'  File "{own.directory}/shop.py", line 3, in <module>',
+            f'  File "{own.directory}/helper.py", line 2, in price',
+        ]
+        assert frames[-1].startswith("KeyError: 'tea'")
+
+
 @pytest.mark.parametrize("command", [("inspect", "ping"), ("worker",), ("beat",), ("report",)])
 def test_celery_without_servers_is_told_one_sentence(
     own: CommandLine, command: tuple[str, ...]
