@@ -12,9 +12,11 @@ from celery.loaders.app import AppLoader
 
 _OWN = "celeriac."
 _EXIT_USAGE = 2
-_FRAMEWORK = tuple(
-    str(Path(str(each.__file__)).parent) for each in (celery, kombu, importlib)
-) + (str(Path(__file__).parent), "<frozen importlib")
+_FRAMEWORK = (
+    *(str(Path(str(each.__file__)).parent) for each in (celery, kombu, importlib)),
+    str(Path(__file__).parent),
+    "<frozen importlib",
+)
 
 
 class ModuleLoader(AppLoader):

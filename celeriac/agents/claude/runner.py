@@ -35,7 +35,7 @@ from celeriac.agents.claude.environment import (
     sdk_options,
 )
 from celeriac.agents.claude.failures import failure_of, failure_of_sdk
-from celeriac.agents.claude.permissions import Permissions, Policy
+from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
 from celeriac.agents.claude.proxy import (
     ANTHROPIC,
     CUT_OFF,
@@ -111,6 +111,7 @@ class ClaudeRun:
         self._output = StructuredOutput(job.output_schema) if job.output_schema else None
         self._inbox = MessageQueue()
         self._transcript = Transcript(context, start.calls)
+        self._keys = QuestionKeys(start.answered)
         self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
         self._conversation_id: str | None = None
         """Claude Code's id of the conversation, once there is one worth going on with."""
@@ -186,6 +187,7 @@ class ClaudeRun:
             context=self._context,
             calls=calls,
             answers=await self._context.answers(),
+            keys=self._keys,
             on_stop=self._inbox.put,
         )
 
@@ -252,7 +254,7 @@ class ClaudeRun:
         if self._conversation_id is not None:
             await self._context.save_session(
                 external_id=self._conversation_id,
-                state=state_of(self._job, following, calls or {}),
+                state=state_of(self._job, following, calls or {}, self._keys.answered),
             )
 
 

@@ -38,7 +38,11 @@ def test_a_parked_attempts_questions_come_with_an_event_each(asking: Asking) -> 
 
 
 def test_arguments_in_the_event_are_clipped_and_without_secrets(asking: Asking) -> None:
-    arguments = {"token": "t0psecret", "body": "dear Ada" * 10_000, "url": "https://a:b@shop.example"}
+    arguments = {
+        "token": "t0psecret",
+        "body": "dear Ada" * 10_000,
+        "url": "https://a:b@shop.example",
+    }
     execution_id = asking.parked(
         a_question("long", arguments=arguments),
         a_question("short", arguments={"password": "t0psecret", "n": 1}),
