@@ -31,6 +31,7 @@ from celeriac.cli.follow.following import event_line, follow, overshoot, show_ou
 from celeriac.cli.follow.view import describe
 from celeriac.cli.ids import ExecutionId, short_id
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client.sessions import Files
@@ -423,8 +424,8 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, str]:
         "trigger": execution.trigger_type.value,
         "priority": execution.priority,
         "queue": execution.queue,
-        "attempt": f"{execution.attempt} ({execution.retry_count} retries, "
-        f"{execution.crash_count} lost workers)",
+        "attempt": f"{execution.attempt} ({counted(execution.retry_count, 'retry', 'retries')}, "
+        f"{counted(execution.crash_count, 'lost worker')})",
         "worker": execution.worker_hostname or "",
         "created": moment(execution.created_at),
         "started": moment(execution.started_at),

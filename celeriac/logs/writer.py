@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from celeriac.kit.words import counted
 from celeriac.logs.destinations import Destinations, Entry, complain
 
 _FORK_SECONDS = 2.0
@@ -65,11 +66,13 @@ class Writer:
         self._closed = True
         done = self._pass_mark(stop=True, timeout=timeout)
         if not done:
-            complain(f"gave up after {timeout:g} s with {self._queue.qsize()} lines unwritten")
+            complain(
+                f"gave up after {timeout:g} s with {counted(self._queue.qsize(), 'line')} unwritten"
+            )
         elif not self._queue.empty():
             self._start()
         for kind, lines in self._destinations.lost().items():
-            complain(f"{lines} lines for {kind} were lost")
+            complain(f"lost {counted(lines, 'line')} for {kind}")
         return done
 
     def pause(self) -> None:

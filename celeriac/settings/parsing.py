@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import NoDecode
 
 from celeriac.kit.json_types import loads
+from celeriac.kit.words import counted
 
 
 def read_names(value: Any) -> Any:
@@ -83,10 +84,14 @@ _OTHERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "tuple_type": lambda _: "must be a list",
     "list_type": lambda _: "must be a list",
     "string_pattern_mismatch": lambda said: f"must match the pattern {said['pattern']}",
-    "string_too_short": lambda said: f"must have at least {said['min_length']} characters",
-    "string_too_long": lambda said: f"must have at most {said['max_length']} characters",
-    "too_short": lambda said: f"must have at least {said['min_length']} entries",
-    "too_long": lambda said: f"must have at most {said['max_length']} entries",
+    "string_too_short": lambda said: (
+        f"must have at least {counted(said['min_length'], 'character')}"
+    ),
+    "string_too_long": lambda said: f"must have at most {counted(said['max_length'], 'character')}",
+    "too_short": lambda said: (
+        f"must have at least {counted(said['min_length'], 'entry', 'entries')}"
+    ),
+    "too_long": lambda said: f"must have at most {counted(said['max_length'], 'entry', 'entries')}",
 }
 
 

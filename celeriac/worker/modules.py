@@ -29,13 +29,14 @@ class ModuleLoader(AppLoader):
         reason on stderr. Elsewhere the exception is raised as it is.
         """
         try:
-            return super().import_task_module(module)
+            imported: ModuleType = super().import_task_module(module)
         except (Exception, SystemExit) as error:  # the module is the user's: anything may be raised
             if module.startswith(_OWN) or "celery.bin.celery" not in sys.modules:
                 raise
             sys.stderr.write(f"error: {import_failure(module, error)}\n")
             sys.stderr.flush()
             sys.exit(_EXIT_USAGE)
+        return imported
 
 
 def import_failure(module: str, error: BaseException) -> str:

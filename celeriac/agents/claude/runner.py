@@ -68,6 +68,7 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.threads import FILES
 from celeriac.kit.users import UnreachableError
+from celeriac.kit.words import counted
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import Job, RunContext
 
@@ -155,7 +156,7 @@ class ClaudeRun:
                     result = await self._listen(conversation)
             except SilenceError:
                 raise ProviderError(
-                    f"Claude Code said nothing for {self._spec.idle_seconds:g} seconds."
+                    f"Claude Code said nothing for {counted(self._spec.idle_seconds, 'second')}."
                 ) from None
             except ClaudeSDKError as error:
                 raise failure_of_sdk(error, calls.failure, list(self._last_words)) from error

@@ -30,6 +30,7 @@ from celeriac.domain.schemas import check_schema
 from celeriac.kit.json_types import BEYOND_64_BITS, JsonObject, JsonValue, dumps
 from celeriac.kit.text import clip, clipped_field
 from celeriac.kit.threads import CHECKS
+from celeriac.kit.words import counted
 from celeriac.logs.pipeline import Step
 from celeriac.services.ports import RunContext
 
@@ -205,7 +206,9 @@ class Calls:
             result = await connection.call(tool, arguments, meta=meta)
         except TimeoutError:
             seconds = connection.chosen.entry.timeout_seconds
-            return Answered(f"The tool did not answer within {seconds:g} seconds.", failed=True)
+            return Answered(
+                f"The tool did not answer within {counted(seconds, 'second')}.", failed=True
+            )
         except (MCPError, ValueError, RuntimeError) as error:
             return Answered(f"The tool failed: {error_text(error)}.", failed=True)
         note = connection.mismatch(tool, result)

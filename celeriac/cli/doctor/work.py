@@ -12,6 +12,7 @@ from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.domain.errors import CeleriacError
+from celeriac.kit.words import counted
 from celeriac.settings import Settings
 
 _ALIVE_SECONDS = 30.0
@@ -50,7 +51,8 @@ def _judge_worker(worker: workers.WorkerRow, *, alone: bool) -> Finding:
         )
     return ok(
         "workers",
-        f"{who}: {worker.running} of {worker.slots} slots busy, {size(worker.memory_bytes)}",
+        f"{who}: {worker.running} of {counted(worker.slots, 'slot')} busy, "
+        f"{size(worker.memory_bytes)}",
     )
 
 
@@ -61,7 +63,7 @@ def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
     if sum(dropped.values()):
         yield warning(
             "messages",
-            f"{sum(dropped.values())} were dropped, because they were no tasks",
+            f"{counted(sum(dropped.values()), 'message')} dropped for being no task",
             "Look for message.dropped in the workers' log; something else writes into the queues.",
         )
     if unknown:
@@ -83,7 +85,7 @@ def _judge_queues(
         if queue not in served:
             yield warning(
                 "queues",
-                f"{count} executions wait in {queue!r}, to which no worker listens",
+                f"{counted(count, 'execution')} queued in {queue!r}, to which no worker listens",
                 f"Start one: `celeriac worker -Q {queue}`.",
             )
 

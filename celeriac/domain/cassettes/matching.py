@@ -13,6 +13,7 @@ from celeriac.domain.cassettes.format import Cassette, JsonEvent, Request, Respo
 from celeriac.domain.errors import CassetteMismatchError
 from celeriac.kit.json_types import JsonValue, dumps
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 
 VOLATILE = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "user"})
 """Fields of a request's body that say who asks; they play no part in matching."""
@@ -163,7 +164,7 @@ class Replayer:
         if alike:
             return (
                 f"The agent makes this request ({what}) more often than when the cassette was "
-                f"recorded: {len(alike)} answer(s) are recorded, and all are given. Record it anew."
+                f"recorded, and got {counted(len(alike), 'answer')} already. Record it anew."
             )
         nearest = min(self._differing(what, request), key=len, default=None)
         if nearest is None:

@@ -17,6 +17,7 @@ from celeriac.domain.executions.events import Event, EventType
 from celeriac.domain.usage import dollars
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 
 _HARMLESS = r"(?<=[^\W_])[-_](?=[^\W_])|(?<![\w./@:])\d+\.\d+(?![\w./@:])"
 """A hyphen or underscore inside a word, and a decimal number: readers find no markup or link."""
@@ -50,7 +51,7 @@ def fenced(text: str, language: str = "") -> str:
     longest = max(map(len, _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
     shown = f"{fence}{language}\n{text}\n{fence}"
-    return shown if cut <= 0 else f"{shown}\n\n*{cut:,} more characters are left out here.*"
+    return shown if cut <= 0 else f"{shown}\n\n*{counted(cut, 'more character')} left out here.*"
 
 
 def short(value: JsonValue, most: int) -> str:
@@ -153,8 +154,9 @@ def _part(event: Event) -> str:
         outcome = "failed" if data.get("failed") else "answers"
         took = f" after {data['ms']} ms" if isinstance(data.get("ms"), int | float) else ""
         parts = [f"### {inline(tool_of(data))} {outcome}{took}", block(data.get("content", data))]
-    if data.get("clipped"):
-        parts.append(f"*{inline(str(data['clipped']))} characters were cut when it was stored.*")
+    if clipped := data.get("clipped"):  # a number, unless the agent tells events of its own
+        cut = counted(clipped, "character") if isinstance(clipped, int) else inline(str(clipped))
+        parts.append(f"*{cut} cut off when it was stored.*")
     return "\n\n".join(parts)
 
 

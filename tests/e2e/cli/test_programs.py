@@ -207,12 +207,12 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
     deaf = ("workers", "deaf@here (process 1, threads) is alive and takes no messages")
     alone = found()
     assert alone[deaf] == "fail"
-    assert alone["messages", "7 were dropped, because they were no tasks"] == "warn"
+    assert alone["messages", "7 messages dropped for being no task"] == "warn"
     unknown = "of tasks that a worker doesn't know came in the last five minutes: shop.add"
     assert alone["messages", unknown] == "warn"
     broker = next(message for subject, message in alone if subject == "broker")
     assert all(f"{queue} 0" in broker for queue in QUEUES), "every queue's depth is told"
-    unserved = ("queues", "3 executions wait in 'reports', to which no worker listens")
+    unserved = ("queues", "3 executions queued in 'reports', to which no worker listens")
     assert alone[unserved] == "warn"
 
     _report(opened, "good", consuming=True, queues=["reports"])
