@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, select, text, update
@@ -40,6 +40,10 @@ class WorkerReport:
     """How many messages its consumer has dropped, because they were no tasks."""
     unknown_tasks: Sequence[str] = ()
     """Names of tasks that came in the last five minutes and that it doesn't know."""
+    unknown_tasks_ages: Sequence[float] = ()
+    """Seconds before this report at which a message of each of them came last."""
+    lacks: Sequence[str] = ()
+    """What agents need that this process does not have, the latest last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +53,21 @@ class WorkerRow(WorkerReport):
     started_at: datetime
     seen_at: datetime
 
+    def unknown_seen_at(self) -> Mapping[str, datetime]:
+        """Return when a message of each unknown task came last."""
+        return {
+            name: self.seen_at - timedelta(seconds=age)
+            for name, age in zip(self.unknown_tasks, self.unknown_tasks_ages, strict=True)
+        }
+
+
+_LISTS = ("queues", "unknown_tasks", "unknown_tasks_ages", "lacks")
+
 
 def report(connection: Connection, said: WorkerReport) -> None:
     """Insert or renew the row of a worker process."""
     values = {name: getattr(said, name) for name in WorkerReport.__dataclass_fields__}
-    values.update(queues=list(said.queues), unknown_tasks=list(said.unknown_tasks))
+    values.update({name: list(values[name]) for name in _LISTS})
     statement = insert(table).values(**values)
     connection.execute(
         statement.on_conflict_do_update(

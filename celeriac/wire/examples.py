@@ -248,7 +248,7 @@ CELERY_HEALTH: dict[str, Any] = {
             "hostname": "celery@shop-1", "pid": 4711, "pool": "threads", "slots": 100,
             "running": 3, "cpu_percent": 12.5, "memory_bytes": 183500800, "version": "0.1.0",
             "queues": ["task_execution", "default"], "consuming": True, "messages_dropped": 0,
-            "unknown_tasks": [],
+            "unknown_tasks": [], "unknown_tasks_ages": [], "lacks": [],
             "started_at": _AT, "seen_at": _LATER,
         }
     ],

@@ -214,6 +214,10 @@ class Worker(Wire):
     unknown_tasks: list[str] = Field(
         description="Names of plain tasks that came and that it doesn't know."
     )
+    unknown_tasks_ages: list[float] = Field(
+        description="Seconds before `seen_at` at which each of these came last."
+    )
+    lacks: list[str] = Field(description="What agents need that it does not have.")
     started_at: datetime
     seen_at: datetime
 

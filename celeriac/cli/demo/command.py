@@ -173,8 +173,9 @@ def _show(console: "Console", results: "Sequence[Result]", seconds: float) -> No
         execution, started = each.execution, each.proof.started
         result = printable(short(plain(execution.result), _RESULT_CHARACTERS))
         totals = (
-            f"  {duration(execution.duration_seconds)}, {counted(execution.input_tokens, 'token')} read, "
-            f"{execution.output_tokens} written, {started} attempt{'s' if started > 1 else ''}"
+            f"  {duration(execution.duration_seconds)}, "
+            f"{counted(execution.input_tokens, 'token')} read, "
+            f"{execution.output_tokens} written, {counted(started, 'attempt')}"
         )
         parts = ((f"{each.piece.text}\n", "bold"), f"  {result}\n", (totals, "dim"))
         console.print(Text.assemble(*parts), soft_wrap=True)
