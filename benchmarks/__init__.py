@@ -1,1 +1,1 @@
-"""Measurements, beside bare Celery in the same run. Nothing here asserts a time."""
+"""Benchmarks, compared with bare Celery in the same run. Nothing here asserts a time."""

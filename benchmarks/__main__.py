@@ -18,7 +18,7 @@ _ALONE: dict[str, Callable[[Stage, Scale], Figure]] = {
     "waits": waits.measure,
     "cancels": cancels.measure,
 }
-"""These bring their own workers."""
+"""These start workers of their own."""
 
 _OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
     "rate": rate.measure,
@@ -31,7 +31,7 @@ NAMES = ("throughput", "rate", "idle", "batch", "waits", "cancels")
 
 
 def main() -> None:
-    """Run the measurements that were named, or all."""
+    """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure Celeriac and print one JSON document; docs/benchmarks.md explains it. "

@@ -1,4 +1,4 @@
-"""The agents that are measured: they do nothing, or next to nothing, or wait."""
+"""The agents of the benchmarks: they do nothing, almost nothing, or wait."""
 
 import asyncio
 import subprocess
@@ -23,14 +23,14 @@ async def length(text: str) -> int:
 
 @agent("benchmark-wait")
 async def wait(seconds: float) -> float:
-    """Wait without holding anything up, as an agent waits for its model."""
+    """Wait without blocking, as an agent waits for its model."""
     await asyncio.sleep(seconds)
     return seconds
 
 
 @agent("benchmark-work")
 async def work(ctx: "AgentContext") -> None:
-    """Tell that it has begun, and wait to be stopped."""
+    """Report progress, then wait to be stopped."""
     await ctx.progress(0)
     await asyncio.Event().wait()
 

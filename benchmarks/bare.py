@@ -1,4 +1,4 @@
-"""Bare Celery with results, as its documentation sets it up: what Celeriac is measured against."""
+"""Bare Celery with results, set up as in its documentation, for comparison."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""(f) Cancelling what runs: from the request until the row says so and no process is left."""
+"""(f) Cancelling: from the request until the row says so and no process is left."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ _MARKER = "CELERIAC_CHILD"
 
 
 def measure(stage: Stage, scale: Scale) -> Figure:
-    """Cancel one execution of each kind at a time, while it is at its work."""
+    """Cancel running executions of each kind, one at a time."""
     measured: dict[str, object] = {}
     targets = []
     with Models.running() as models, _at_work(stage, models) as (client, worker):
@@ -35,7 +35,7 @@ def measure(stage: Stage, scale: Scale) -> Figure:
             name = kind.name.replace(" ", "-")
             task = add_task(stage.container, stage.actor, name, kind.spec, prompt="Work.")
             cancelling = _Cancelling(stage, client, worker, kind, task)
-            cancelling.once()  # the first one loads what its runner needs
+            cancelling.once()  # the first one loads the runner's libraries
             figures = percentiles([cancelling.once() for _ in range(count)])
             measured[kind.name] = figures
             goal = _GOAL_SECONDS_OF_CLAUDE if kind.name == "claude" else _GOAL_SECONDS
@@ -74,7 +74,7 @@ class _Cancelling:
         self._directory = str(stage.container.settings.home.parent)
 
     def once(self) -> float:
-        """Start one, cancel it at its work; return the seconds until nothing is left of it."""
+        """Start one, cancel it while it works; return the seconds until nothing of it is left."""
         before = self._children()
         asked = self._kind.asked()
         execution = self._client.executions.execute(self._task, {}).execution_id
@@ -111,7 +111,7 @@ class _Cancelling:
         return set(self._worker.children(recursive=True))
 
     def _marked(self) -> set[psutil.Process]:
-        """Return running processes that bear the mark of an attempt of ours, wherever they hang."""
+        """Return the running processes that have the marker of one of our attempts."""
         found = set()
         for process in psutil.process_iter():
             try:

@@ -1,4 +1,4 @@
-"""Where the time goes: processor time by process, commands and statements, for one execution."""
+"""Costs of one execution: processor time by process, commands and statements."""
 
 import time
 from collections import Counter
@@ -10,14 +10,14 @@ from redis import Redis
 from sqlalchemy import Engine, event
 
 _OWN = ("info", "client|setinfo", "client|setname", "hello", "auth", "select")
-"""Commands of the measuring itself and of new connections."""
+"""Commands of the benchmark itself and of new connections."""
 
 
 class Meter:
-    """Adds up, over some runs, what some processes and Valkey did in them."""
+    """Adds up the work of some processes and of Valkey over several runs."""
 
     def __init__(self, processes: Mapping[str, psutil.Process], valkey: Redis) -> None:
-        """Watch `processes`, each with all that it started, and this one, the submitter, alone."""
+        """Watch `processes` with their children, and this process, the submitter, without."""
         self._processes = processes
         self._valkey = valkey
         self._seconds = dict.fromkeys(("submitter", *processes), 0.0)
@@ -26,7 +26,7 @@ class Meter:
         self._executions = 0
 
     def run(self, work: Callable[[], object], executions: int) -> None:
-        """Do `work` and count what it costs."""
+        """Call `work` and count its costs."""
         seconds, commands, reads = self._processor(), self._called(), self._round_trips()
         work()
         self._reads += self._round_trips() - reads
@@ -60,12 +60,12 @@ class Meter:
         return Counter({name: count for name, count in calls.items() if name not in _OWN})
 
     def _round_trips(self) -> int:
-        """What it has read from its clients' sockets: a pipeline is one, a command alone too."""
+        """Reads from the sockets of clients: one for a pipeline, one for a single command."""
         return int(self._valkey.info("stats")["total_reads_processed"])
 
 
 class Statements:
-    """Counts what one engine sends to PostgreSQL."""
+    """Counts the statements that one engine sends to PostgreSQL."""
 
     def __init__(self, engine: Engine) -> None:
         """Count from now on."""

@@ -1,4 +1,4 @@
-"""What a measurement hands back: values, and how they stand beside what was aimed at."""
+"""The results of a benchmark: values and targets."""
 
 import operator
 import statistics

@@ -21,7 +21,7 @@ _WARM_UP = 5
 
 
 def measure(stage: Stage, api: str, scale: Scale) -> Figure:
-    """Run `scale.samples` executions each way, with pauses that keep in step with nothing."""
+    """Run `scale.samples` executions each way, with irregular pauses."""
     started: list[float] = []
     answered: list[float] = []
     ids: list[str] = []

@@ -1,4 +1,4 @@
-"""Where and on what was measured."""
+"""The machine and the commit of a benchmark."""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parent.parent
 
 
 def describe() -> dict[str, Any]:
-    """Return processors, memory, load and the versions that matter."""
+    """Return processors, memory, load and versions."""
     return {
         "processors": os.cpu_count(),
         "memory_megabytes": round(psutil.virtual_memory().total / 1_000_000),
@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any] | None:
-    """Return the commit that is measured and whether files differ from it; None outside of Git."""
+    """Return the commit, and whether files differ from it; None outside of Git."""
     git = shutil.which("git")
     if git is None:
         return None

@@ -1,4 +1,4 @@
-"""The programs that are measured: real processes beside the servers, ended with their block."""
+"""The programs of the benchmarks: real processes, ended at the end of a `with` block."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,7 @@ import httpx
 import psutil
 
 from celeriac.embedded.home import LOOPBACK, reserve_port
-from celeriac.embedded.process import ManagedProcess
-from celeriac.embedded.spec import ProcessSpec, ReadyCheck
+from celeriac.embedded.process import ManagedProcess, ProcessSpec, ReadyCheck
 
 _ROOT = Path(__file__).parent.parent
 _STOP_SECONDS = 40.0
@@ -20,7 +19,7 @@ class Programs:
     """Runs programs in one environment, with their output in log files."""
 
     def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
-        """Give each program `environment` and nothing else."""
+        """Each program gets `environment` and no other variables."""
         self._environment = environment
         self._logs = logs
 
@@ -32,7 +31,7 @@ class Programs:
         ready: ReadyCheck | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Iterator[psutil.Process]:
-        """Run a Python module, with `environment` added to what all have.
+        """Run a Python module, with `environment` added to the common variables.
 
         Raises ServerFailedError with its last lines if it doesn't start.
         """
@@ -58,7 +57,7 @@ class Programs:
     def worker(
         self, *, pool: str, concurrency: int, environment: Mapping[str, str] | None = None
     ) -> AbstractContextManager[psutil.Process]:
-        """Run a worker of ours with all its queues."""
+        """Run a worker of Celeriac with all its queues."""
         return self._celery_worker("ours", "celeriac", pool, concurrency, environment)
 
     def bare_worker(self, *, pool: str, concurrency: int) -> AbstractContextManager[psutil.Process]:

@@ -35,7 +35,7 @@ def measure(stage: Stage, api: str, scale: Scale) -> Figure:
 
 
 async def _send(stage: Stage, url: str, *, rate: float, seconds: float) -> tuple[list[float], int]:
-    """Return the latencies in seconds, and how many requests went out over 5 ms late."""
+    """Return the latencies in seconds, and the number of requests sent more than 5 ms late."""
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
     late = 0

@@ -1,4 +1,4 @@
-"""An agent of each runner that works until it is stopped, and the models that keep it waiting."""
+"""An agent of each runner that works until it is stopped, and the models that it waits for."""
 
 import importlib.util
 from collections import defaultdict
@@ -35,7 +35,7 @@ _CREW = {
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Scripted servers on the loopback whose answers begin, and never end."""
+    """Scripted servers on the loopback whose answers begin and never end."""
 
     chat: model_server.ModelServer
     messages: anthropic_server.AnthropicServer
@@ -71,18 +71,18 @@ def _never() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """An agent that works until it is stopped, and how one sees that it is at its work."""
+    """An agent that works until it is stopped, and how to see that it works."""
 
     name: str
     spec: AgentSpec
     model: bool = False
-    """At its work once its model was asked; by default once it tells progress."""
+    """Whether it works once its model was called; by default once it reports progress."""
     asked: Callable[[], int] = _never
-    """How often its model was asked so far."""
+    """Number of calls of its model so far."""
     program: str | None = None
-    """At its work once such a program runs below the worker."""
+    """Name of a program below the worker that shows that it works."""
     heavy: bool = False
-    """Takes seconds to begin, or to end."""
+    """Takes seconds to start or to end."""
 
 
 def kinds(models: Models) -> list[Kind]:
@@ -120,7 +120,7 @@ def missing(kind: Kind) -> str | None:
 
 
 def worker_environment(models: Models) -> Mapping[str, str]:
-    """Return what a worker must be told of all this."""
+    """Return the settings of a worker for these agents."""
     return {
         "CELERIAC_PROVIDERS": dumps({"slow": {"base_url": models.chat.base_url}}),
         "CELERIAC_COMMANDS": dumps({"work": ["sh", "-c", _COMMAND], "deaf": ["sh", "-c", _DEAF]}),

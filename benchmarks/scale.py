@@ -1,4 +1,4 @@
-"""How much is measured: enough for figures, or just enough to see that all of it runs."""
+"""The size of the benchmarks: enough for figures, or just enough to run each of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ class Scale:
     """The counts of all measurements."""
 
     sides: Sequence[tuple[str, str]]
-    """(a) Pools, and how the work is handed over to them."""
+    """(a) Pools, and how executions are submitted."""
     executions: int
     """(a) Executions in one run."""
     rounds: int
-    """(a, d, e) Runs; the median counts."""
+    """(a, d, e) Runs; the median is the result."""
     rate: float
     """(b) Requests a second."""
     seconds: float
@@ -32,7 +32,7 @@ class Scale:
     cancels: int
     """(f) Cancelled executions of each runner."""
     heavy_cancels: int
-    """(f) The same, of those that take seconds each; none: they are left out."""
+    """(f) The same for runners that take seconds each; 0 leaves them out."""
 
 
 FULL = Scale(

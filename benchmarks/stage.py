@@ -1,4 +1,4 @@
-"""The stage of the measurements: real servers, and one user with three tasks."""
+"""The environment of the benchmarks: real servers, and one user with three tasks."""
 
 import os
 import tempfile
@@ -33,7 +33,7 @@ _SECRET_KEY = "benchmark-" * 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Running servers, what runs beside them, and what is to be executed."""
+    """Running servers and programs, and the tasks to execute."""
 
     container: CoreServices
     actor: Actor
@@ -47,13 +47,13 @@ class Stage:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request to the API must carry."""
+        """The headers of requests to the API."""
         return {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
 
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """Start PostgreSQL (with fsync) and Valkey in a directory of their own; remove all after.
+    """Start PostgreSQL (with fsync) and Valkey in a temporary directory, and remove it afterwards.
 
     While it stands, this process has the same scrubbed environment as all that it starts, and logs
     as the API does: it stands in for it as the submitter of (a).

@@ -1,4 +1,4 @@
-"""(a) Durable no-op executions per second, end to end, in turn with bare Celery with results.
+"""(a) Durable no-op executions per second, end to end, alternating with bare Celery with results.
 
 Both run on the same Valkey, with the same pool and concurrency, and count as done when the
 submitter has seen that all have succeeded. They are handed over in bulk, by the call that each
@@ -25,11 +25,11 @@ _GOAL = 1.2
 T = TypeVar("T")
 
 Run = Callable[[int], None]
-"""Executes so many no-ops and returns when all have succeeded."""
+"""Executes that many no-ops and returns when all have succeeded."""
 
 
 def measure(stage: Stage, scale: Scale) -> Figure:
-    """Measure pools and ways of handing over, each with workers of its own."""
+    """Measure pools and ways of submitting, each with workers of its own."""
     measured = {
         f"{pool}, {way}": _side_by_side(stage, scale, pool, way) for pool, way in scale.sides
     }
@@ -128,7 +128,7 @@ def _by_threads(call: Callable[[], T], count: int) -> list[T]:
 
 
 class _Count:
-    """The statements of all programs from before their start to after their end.
+    """Counts the statements of all programs from before their start to after their end.
 
     Each is a round trip and, with autocommit, a transaction: that is how PostgreSQL counts those of
     the worker and the keeper, the few of their start and their heartbeats among them.

@@ -22,7 +22,7 @@ _START_SECONDS = 60.0
 
 
 def measure(stage: Stage, scale: Scale) -> Figure:
-    """Submit `scale.waits` waits at once to a worker with as many threads; `scale.rounds` times."""
+    """Submit `scale.waits` waits at once to a worker with as many threads, `scale.rounds` times."""
     walls: list[float] = []
     with (
         stage.programs.beat(),
@@ -75,7 +75,7 @@ def _run(stage: Stage, count: int, seconds: float) -> None:
 
 @contextmanager
 def _peaks(process: psutil.Process) -> Iterator["_Peak"]:
-    """Watch what a process occupies while the block runs."""
+    """Measure the resources of a process while the block runs."""
     peak = _Peak(process)
     thread = threading.Thread(target=peak.watch, daemon=True)
     thread.start()
@@ -87,7 +87,7 @@ def _peaks(process: psutil.Process) -> Iterator["_Peak"]:
 
 
 class _Peak:
-    """The most that was seen: resident memory in bytes, open descriptors, threads."""
+    """Maxima of resident memory in bytes, open descriptors and threads."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.ended = threading.Event()

@@ -1,4 +1,4 @@
-"""Looking at the database from outside, without standing in what is measured."""
+"""Reads the database from outside, without being part of what is measured."""
 
 import time
 from typing import Any
@@ -22,10 +22,10 @@ _POLL_SECONDS = 0.02
 
 
 class Watch:
-    """A connection of its own; `statements` counts what it asked, to be taken off the rest."""
+    """A connection of its own; `statements` counts its statements, to be subtracted."""
 
     def __init__(self, url: str) -> None:
-        """Look at the database at `url`."""
+        """Connect to the database at `url`."""
         self._database = Database(url, connections=1, application="benchmark-watch")
         self.statements = 0
 
@@ -45,7 +45,7 @@ class Watch:
             time.sleep(_POLL_SECONDS)
 
     def transactions(self) -> int:
-        """Return how many transactions the database has seen; every connection must be closed.
+        """Return the number of transactions of the database; every connection must be closed.
 
         PostgreSQL's sessions report what they did seconds later, or when they end.
         """

@@ -7,8 +7,7 @@ from celeriac.agents.python.functions import agent
 from celeriac.version import __version__
 
 if TYPE_CHECKING:
-    from celeriac.agents.python.child_context import ChildContext
-    from celeriac.agents.python.context import AgentContext
+    from celeriac.agents.python.context import AgentContext, ChildContext
     from celeriac.client import Client, ClientError
     from celeriac.domain.errors import PermanentError, RetryableError, SoftTimeLimit
 
@@ -27,7 +26,7 @@ __all__ = [
 
 _LAZY = {
     "AgentContext": "celeriac.agents.python.context",
-    "ChildContext": "celeriac.agents.python.child_context",
+    "ChildContext": "celeriac.agents.python.context",
     "Client": "celeriac.client",
     "ClientError": "celeriac.client",
     "PermanentError": "celeriac.domain.errors",

@@ -1,7 +1,7 @@
 """Start, and stop by their own pid, processes in the background: `make run-worker-bg`, `make stop`.
 
-A process is remembered as its pid and its start time, so that a pid which the system has given to
-something else is never signalled. Its output goes to a file beside the record.
+A record has the pid and the start time of a process, so that another process with the same pid is
+never signalled. The output of a process goes to a file beside its record.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 
 GRACE_SECONDS = 60
-"""How long `stop` waits: longer than the worker's own grace for what still runs."""
+"""Seconds that `stop` waits; more than a worker gives its running executions."""
 
 
 def find(record: Path) -> psutil.Process | None:
-    """Return the process that `record` remembers, or None where it has ended."""
+    """Return the process of `record`, or None where it has ended."""
     try:
         known = json.loads(record.read_text())
         process = psutil.Process(known["pid"])
@@ -28,7 +28,7 @@ def find(record: Path) -> psutil.Process | None:
 
 
 def start(directory: Path, name: str, command: list[str]) -> None:
-    """Start `command` in a session of its own and remember it as `name`."""
+    """Start `command` in a session of its own, and record it as `name`."""
     record = directory / f"{name}.json"
     running = find(record)
     if running is not None:
@@ -49,7 +49,7 @@ def start(directory: Path, name: str, command: list[str]) -> None:
 
 
 def stop(directory: Path) -> None:
-    """Ask every remembered process to end, and wait until it has."""
+    """Stop every recorded process, and wait until it has ended."""
     running = {}
     for record in sorted(directory.glob("*.json")):
         process = find(record)
@@ -70,7 +70,7 @@ def stop(directory: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and do as it says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="where records are kept")
     actions = parser.add_subparsers(dest="action", required=True)

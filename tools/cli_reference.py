@@ -25,31 +25,31 @@ here, for one command; `python -m celeriac` is the same program. This page is wr
 
 ## Which server
 
-Commands that ask a server take it from `--api-url` and `--api-key`, else from `CELERIAC_API_URL`
-and `CELERIAC_API_KEY`, else from the stack that `celeriac up` runs in the home (`--home`,
-`CELERIAC_HOME`, or `.celeriac` in the current directory). The home's own key is sent to the home's
-own server only.
+Commands that call the API find it by `--api-url` and `--api-key`, else by `CELERIAC_API_URL` and
+`CELERIAC_API_KEY`, else by the stack that `celeriac up` runs in the home (`--home`,
+`CELERIAC_HOME`, or `.celeriac` in the current directory). The key of the home is sent only to the
+server of the home.
 
-`api`, `worker`, `beat` and `db` need no API: they read `DATABASE_URL`, `REDIS_URL`,
-`CELERY_BROKER_URL` and `CELERY_RESULT_BACKEND`, and where those are not set use the servers of the
-stack that runs in the home.
+`api`, `worker`, `beat` and `db` need no API. They read `DATABASE_URL`, `REDIS_URL`,
+`CELERY_BROKER_URL` and `CELERY_RESULT_BACKEND`; where these are not set, they use the servers of
+the stack that runs in the home.
 
 ## Output
 
 Answers go to standard output, everything else to standard error. With `--json` the answer is one
-JSON value. An error is one line, `error: MESSAGE [CODE]`, and below it what helps; the code is the
-API's own (docs/api.md) or the command line's. `celeriac --debug …` adds the traceback.
+JSON value. An error is one line, `error: MESSAGE [CODE]`, followed by its cure. The code is one of
+the API (docs/api.md) or of the command line. `celeriac --debug …` adds the traceback.
 
-Tables keep to the width of the terminal: ids and names are whole, other columns are shortened or
-left out, which standard error says. Where there is no terminal nothing is.
+Tables fit the width of the terminal: ids and names are complete, other columns are shortened or
+left out, with a note on standard error. Without a terminal, tables are complete.
 
 ## Ids
 
-Where an id of an execution, approval, session, cassette, API key or budget is wanted, at least 6
-characters of its beginning or end will do, and `last` is the newest. The beginning of an id is the
-time at which it was made, so the end tells ids apart: hints show its last 12 characters. Short ids
-are looked for among the newest 500 that you may see, in five requests at the most; older ones need
-the whole id. What several have in common is refused, and lists them.
+An id of an execution, approval, session, cassette, API key or budget may be shortened to 6 or more
+characters of its beginning or end; `last` is the newest. Ids begin with the time of their creation
+and differ in their end: hints show the last 12 characters. Short ids are searched among the newest
+500 that you may see, in at most five requests; older ones need the whole id. An ambiguous short id
+is refused, with a list of the matches.
 
 ## Completion
 
@@ -66,11 +66,11 @@ _MEANINGS = {
     ExitCode.OK: "done; for `run`, `monitor` and `retry --wait`: the execution completed",
     ExitCode.FAILED: "the operation or the execution failed, or it was cancelled",
     ExitCode.USAGE: "wrong usage, wrong input or a wrong setting",
-    ExitCode.NOT_FOUND: "there is no such thing, or it is somebody else's",
+    ExitCode.NOT_FOUND: "it does not exist, or belongs to another user",
     ExitCode.DENIED: "no key, a bad key, or a key that may not do this",
-    ExitCode.UNAVAILABLE: "a server that is needed doesn't answer",
+    ExitCode.UNAVAILABLE: "a required server doesn't answer",
     ExitCode.ENDED_ALREADY: "`executions cancel`: the execution had ended already",
-    ExitCode.INTERRUPTED: "Ctrl-C (`celeriac up` is meant to end so, and exits with 0)",
+    ExitCode.INTERRUPTED: "Ctrl-C (`celeriac up` exits with 0)",
 }
 
 
@@ -105,7 +105,7 @@ def _section(path: str, command: Any) -> Iterator[str]:
 
 
 def _row(parameter: Any) -> str | None:
-    """Return a parameter as a row of a table; help has no row, every command has it."""
+    """Return a parameter as a row of a table; None for help, which every command has."""
     if "--help" in parameter.opts:
         return None
     argument = parameter.param_type_name == "argument"

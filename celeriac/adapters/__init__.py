@@ -1,1 +1,1 @@
-"""The outside world behind the ports of the services."""
+"""Implementations of the services' ports with Celery, Redis and HTTP."""

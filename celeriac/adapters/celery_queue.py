@@ -1,4 +1,4 @@
-"""Celery as the task queue: the application, sending executions, and the status of plain tasks."""
+"""Celery: the application, the task queue of executions, and plain tasks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +14,7 @@ from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError, ResponseError
 
-from celeriac.adapters.compression import UncompressedAMQP, unpack_nothing
+from celeriac.adapters.compression import UncompressedAMQP, refuse_compression
 from celeriac.adapters.redis_transport import use_for_redis
 from celeriac.domain.errors import BrokerUnavailableError, ResultUnreadableError, UnavailableError
 from celeriac.domain.executions.states import CeleryState
@@ -24,10 +24,10 @@ from celeriac.services.operations.celery_tasks import CeleryTaskState, PlainTask
 from celeriac.services.ports import Envelope
 
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
-"""The queues of REQUIREMENTS A7 and E1; a task may name others, which a worker must be given."""
+"""Queues of each worker; a task may name others, which a worker must be started with."""
 
 OWN_QUEUES = frozenset({"task_execution", "scheduled", "monitoring"})
-"""Queues that bring Celeriac's tasks alone; the others are for users' tasks as well."""
+"""Queues of Celeriac's tasks only; the others are also for users' tasks."""
 
 ROUTES = {
     "celeriac.tasks.execution.*": {"queue": "task_execution"},
@@ -41,9 +41,9 @@ _GREEN_POOLS = frozenset({"gevent", "eventlet"})
 
 
 def pool_refusal(pool: str) -> str | None:
-    """Say why a worker can't use Celery's `pool`; None where it can.
+    """Return why Celery's `pool` is refused, or None.
 
-    The libraries of agents need real threads, which these pools replace.
+    The libraries of agents need real threads, which green pools replace.
     """
     if pool not in _GREEN_POOLS:
         return None
@@ -52,28 +52,38 @@ def pool_refusal(pool: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryOptions:
-    """What the app is made from; `extra` are Celery settings by their lower-case names."""
+    """Settings of the app; `extra` are Celery settings by their lower-case names."""
 
     broker_url: str
     result_backend: str
     visibility_timeout: int = 300
     publish_timeout: float | None = None
-    """Seconds until a publication fails; None for workers, whose sockets block in BRPOP."""
+    """Time limit of a publication in seconds; None for workers, whose sockets block in BRPOP."""
     extra: Mapping[str, Any]
 
 
 BROKER_FAILURES = (KombuError, AMQPError, RedisError, OSError)
-"""What publishing raises, whatever the transport; a full pool's LimitExceeded is a KombuError."""
+"""The errors of publishing with any transport; LimitExceeded of a pool is a KombuError."""
 
 _POOL_SECONDS = 5.0
-"""How long a caller waits for one of the connections that all share."""
+"""How long a caller waits for a connection of the pool."""
+
+
+@contextmanager
+def _broker_errors(app: Celery) -> Iterator[None]:
+    """Raise BrokerUnavailableError for errors of the broker in the block."""
+    try:
+        yield
+    except BROKER_FAILURES as error:
+        address = without_password(app.conf.broker_url)
+        raise BrokerUnavailableError(f"The broker at {address} doesn't answer: {error}") from error
 
 
 @contextmanager
 def producer_of(app: Celery) -> Iterator[Producer]:
-    """Yield a producer of the app's pool; raises LimitExceeded where none gets free in time."""
+    """Yield a producer of the app's pool; raises LimitExceeded if none is free in time."""
     pool = app.producer_pool
-    # kombu's pool has twice as many producers as connections, and waits for those without a bound
+    # kombu's pool has twice as many producers as connections, and waits for connections forever
     pool._acquire_connection = partial(  # noqa: SLF001
         pool.connections.acquire, block=True, timeout=_POOL_SECONDS
     )
@@ -82,9 +92,9 @@ def producer_of(app: Celery) -> Iterator[Producer]:
 
 
 def create_app(options: CeleryOptions) -> Celery:
-    """Return a configured app; nothing is connected yet."""
+    """Return a configured app; connects on first use."""
     use_for_redis()
-    unpack_nothing()
+    refuse_compression()
     app = Celery("celeriac", amqp=UncompressedAMQP, loader="celeriac.worker.modules:ModuleLoader")
     app.conf.update(
         broker_url=options.broker_url,
@@ -99,7 +109,7 @@ def create_app(options: CeleryOptions) -> Celery:
         task_default_queue="default",
         task_create_missing_queues=True,
         task_publish_retry=False,
-        # Redis results and a lost connection: cancelling long tasks then loses them (FACTS).
+        # Redis results and a lost connection: cancelling long tasks then loses them.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         worker_enable_soft_shutdown_on_idle=False,
@@ -122,10 +132,10 @@ def _transport(options: CeleryOptions) -> dict[str, Any]:
         return {}
     return {
         "visibility_timeout": options.visibility_timeout,
-        # a dead worker's messages come back seconds after the timeout, not minutes (FACTS)
+        # a dead worker's messages come back seconds after the timeout, not minutes
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # one that dies while it looks for them holds up the others no longer than this
+        # a worker that dies during the search blocks that of others at most this long
         "unacked_mutex_expire": 10,
         "priority_steps": list(PRIORITY_STEPS),
         "socket_timeout": options.publish_timeout or 30,
@@ -142,119 +152,99 @@ EXECUTE_TASK = "celeriac.tasks.execution.run"
 """The Celery task that runs an attempt; registered in `celeriac.worker.tasks`."""
 
 _REDIS_STEPS = (9, 6, 3, 0)
-"""Redis: priority steps, 0 is taken first (FACTS). Index: our priority, low to critical."""
+"""Priority steps of Redis by our priority, low to critical; 0 is taken first."""
 
 _AMQP_PRIORITIES = (0, 3, 6, 9)
-"""RabbitMQ: the greater number is taken first."""
+"""Priorities of RabbitMQ by ours; the greatest is taken first."""
 
 
 class CeleryTaskQueue:
     """Publishes through the app's producer pool. Safe to share between threads.
 
-    Nothing is retried here: a publication that failed may have happened (FACTS), and it is the
-    claim that makes doubles harmless and the keeper that makes losses good.
+    Nothing is retried here. A failed publication may have been sent: the claim ignores duplicates,
+    and the keeper sends lost messages again.
     """
 
     def __init__(self, app: Celery) -> None:
         """Publish with the connection settings of `app`."""
         self._app = app
-        self._address = without_password(app.conf.broker_url)
         redis = app.conf.broker_url.startswith(("redis", "rediss", "sentinel"))
         self._priorities = _REDIS_STEPS if redis else _AMQP_PRIORITIES
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Publish all `envelopes`, on Redis in one round trip; see `TaskQueue.send`."""
-        try:
-            with (
-                producer_of(self._app) as producer,
-                producer.batch() if len(envelopes) > 1 else nullcontext(),
-            ):
-                for envelope in envelopes:
-                    self._app.send_task(
-                        EXECUTE_TASK,
-                        args=(str(envelope.message.execution_id), envelope.message.attempt),
-                        task_id=envelope.celery_task_id,
-                        queue=envelope.queue,
-                        priority=self._priorities[envelope.priority],
-                        ignore_result=True,
-                        retry=False,
-                        producer=producer,
-                    )
-        except BROKER_FAILURES as error:
-            raise self._unavailable(error) from error
+        """Publish all `envelopes`, in one round trip on Redis; see `TaskQueue.send`."""
+        with (
+            _broker_errors(self._app),
+            producer_of(self._app) as producer,
+            producer.batch() if len(envelopes) > 1 else nullcontext(),
+        ):
+            for envelope in envelopes:
+                self._app.send_task(
+                    EXECUTE_TASK,
+                    args=(str(envelope.message.execution_id), envelope.message.attempt),
+                    task_id=envelope.celery_task_id,
+                    queue=envelope.queue,
+                    priority=self._priorities[envelope.priority],
+                    ignore_result=True,
+                    retry=False,
+                    producer=producer,
+                )
 
     def depth(self, queue: str) -> int:
-        """Return how many messages wait in `queue` over all its priorities."""
-        try:
-            with self._app.connection_or_acquire() as connection:
-                return _depth(connection, [queue])
-        except BROKER_FAILURES as error:
-            raise self._unavailable(error) from error
-
-    def _unavailable(self, error: Exception) -> BrokerUnavailableError:
-        return BrokerUnavailableError(f"The broker at {self._address} doesn't answer: {error}")
+        """Return the number of messages in `queue`, of all priorities."""
+        with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
+            return _depth(connection, [queue])
 
 
 def waiting_messages(app: Celery, queues: Sequence[str]) -> int:
-    """Return how many messages wait in `queues` together; over a connection of its own.
+    """Return the number of messages in `queues`, over a new connection.
 
     Raises BrokerUnavailableError.
     """
-    try:
-        with app.connection_for_read() as connection:
-            return _depth(connection, queues)
-    except BROKER_FAILURES as error:
-        address = without_password(app.conf.broker_url)
-        raise BrokerUnavailableError(f"The broker at {address} doesn't answer: {error}") from error
+    with _broker_errors(app), app.connection_for_read() as connection:
+        return _depth(connection, queues)
 
 
 def _depth(connection: Connection, queues: Sequence[str]) -> int:
-    # A connection that could not be made before has no channels until it is made anew.
+    # A connection that failed before has no channels until it is made again.
     connection.ensure_connection(max_retries=1, interval_start=0)
     total = 0
     for queue in queues:
-        with connection.channel() as channel:  # RabbitMQ closes it where there is no such queue
+        with connection.channel() as channel:  # RabbitMQ closes it if the queue does not exist
             try:
                 total += int(channel.queue_declare(queue, passive=True).message_count)
             except ChannelError:
-                continue  # nothing was ever sent, or Redis holds no message of it
+                continue  # no queue: nothing was sent, or Redis has no message of it
     return total
 
 
 class CeleryPlainTasks:
     """Sends plain tasks and reads their results. Safe to share between threads.
 
-    Sending with a result backend makes Celery listen for the result, which nobody here waits for:
-    it would keep a subscription per task, and block while Redis is away. So the app that sends has
-    none; workers store results all the same.
+    The app that sends has no result backend: Celery would keep a subscription for each result, and
+    block while Redis is unavailable. Workers store results all the same.
     """
 
     def __init__(self, options: CeleryOptions) -> None:
-        """Use the broker and the result backend of `options`; nothing is connected yet."""
+        """Use the broker and the result backend of `options`; connects on first use."""
         self._sender = create_app(replace(options, result_backend="disabled"))
         self._results = create_app(options)
 
     def send(self, task: PlainTask, task_id: str) -> None:
         """Publish `task`; raises BrokerUnavailableError."""
-        try:
-            with producer_of(self._sender) as producer:
-                self._sender.send_task(
-                    task.name,
-                    args=list(task.args),
-                    kwargs=dict(task.kwargs or {}),
-                    task_id=task_id,
-                    queue=task.queue,
-                    retry=False,
-                    producer=producer,
-                )
-        except BROKER_FAILURES as error:
-            address = without_password(self._sender.conf.broker_url)
-            raise BrokerUnavailableError(
-                f"The broker at {address} doesn't answer; send the request again later."
-            ) from error
+        with _broker_errors(self._sender), producer_of(self._sender) as producer:
+            self._sender.send_task(
+                task.name,
+                args=list(task.args),
+                kwargs=dict(task.kwargs or {}),
+                task_id=task_id,
+                queue=task.queue,
+                retry=False,
+                producer=producer,
+            )
 
     def state(self, task_id: str) -> CeleryTaskState:
-        """Return what the result backend has; raises UnavailableError, ResultUnreadableError."""
+        """Return the stored state; raises UnavailableError, ResultUnreadableError."""
         try:
             meta = self._results.backend.get_task_meta(task_id)
             return _state(task_id, meta)
@@ -264,19 +254,19 @@ class CeleryPlainTasks:
                     "The result backend doesn't answer; ask again later."
                 ) from error
             raise ResultUnreadableError(task_id) from error
-        except Exception as error:  # anything may lie under a key, and Celery trusts it
+        except Exception as error:  # Celery does not check what is stored under the key
             raise ResultUnreadableError(task_id) from error
 
 
 def _is_of_another_type(error: Exception) -> bool:
-    """Whether Redis says that the key holds no text but, say, a list."""
+    """Whether the key in Redis holds another type than a text."""
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
 
 
 def _state(task_id: str, meta: Mapping[str, Any]) -> CeleryTaskState:
-    """Return what `meta` says; raises any error for what is no entry of Celery's."""
+    """Return the state in `meta`; raises any error if Celery did not write it."""
     state = CeleryState.read(meta["status"])
-    state_of = CeleryTaskState(
+    found = CeleryTaskState(
         task_id=task_id,
         state=state,
         name=_text(meta.get("name")),
@@ -286,8 +276,8 @@ def _state(task_id: str, meta: Mapping[str, Any]) -> CeleryTaskState:
         traceback=_text(meta.get("traceback")),
         **_outcome(state, meta.get("result")),
     )
-    dumps(asdict(state_of))  # what can't be encoded can't be told
-    return state_of
+    dumps(asdict(found))  # raises for values that can't be encoded in the response
+    return found
 
 
 def _text(value: Any) -> str | None:

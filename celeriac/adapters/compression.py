@@ -1,8 +1,7 @@
-"""Compressed messages and results are never unpacked: a small one may unpack to any size.
+"""Compressed messages and results are refused: a small one may decompress to any size.
 
-kombu unpacks the body of each message as soon as it has arrived, without a bound, whatever the
-transport and whoever receives it: consumers of tasks, of remote control and of events. Celery does
-the same with results that say that they are compressed.
+kombu decompresses the body of each message on arrival, without a limit, with every transport and
+for every consumer: of tasks, of remote control and of events. Celery does so with results.
 """
 
 from collections.abc import Callable
@@ -12,15 +11,15 @@ from celery.app.amqp import AMQP
 from kombu import compression
 from kombu.exceptions import DecodeError, EncodeError
 
-COMPRESSED = "it is compressed, which Celeriac's workers don't take"
-"""Why a message is dropped that says in its headers that it is compressed."""
+COMPRESSED = "it is compressed, which Celeriac's workers refuse"
+"""The reason for dropping a message whose headers say that it is compressed."""
 
 
-def unpack_nothing() -> None:
-    """Have kombu refuse, in the whole process, to unpack anything; harmless to repeat.
+def refuse_compression() -> None:
+    """Make kombu refuse all decompression in this process; idempotent.
 
-    Here and not in the transports: all of them, and Celery's result backends, come by this one
-    function, and so do methods that are registered later.
+    Replaces the function that all transports and Celery's result backends use, also for methods
+    that are registered later.
     """
     compression.get_decoder = _refuse
 
@@ -30,7 +29,7 @@ def _refuse(_method: object) -> NoReturn:
 
 
 class UncompressedAMQP(AMQP):
-    """Refuses to publish compressed tasks, which no worker would take."""
+    """Refuses to publish compressed tasks, which workers refuse."""
 
     def _create_task_sender(self) -> Callable[..., Any]:
         send = super()._create_task_sender()
@@ -41,7 +40,7 @@ class UncompressedAMQP(AMQP):
             method = options.get("compression") or self.app.conf.task_compression
             if method:
                 raise EncodeError(
-                    f"The task {name} asks for the compression {method!r}, and workers take no"
+                    f"The task {name} asks for the compression {method!r}, and workers refuse"
                     " compressed messages: remove it from the task, its options and the settings."
                 )
             return send(producer, name, message, *args, **options)

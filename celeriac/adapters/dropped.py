@@ -1,4 +1,4 @@
-"""Messages that can't be processed: each is logged and counted, then acknowledged."""
+"""Logs and counts messages that can't be processed and are dropped."""
 
 import re
 import threading
@@ -11,26 +11,26 @@ logger = structlog.get_logger(__name__)
 
 _EXCERPT = 200
 _OPAQUE = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
-"""Base64 and keys: what they hold must not be in the log, and nobody could read it there."""
+"""Base64 and keys, which may be secret and are not readable."""
 
 
 class DroppedMessages:
     """Counts this process's dropped messages. Safe to share between threads."""
 
     def __init__(self) -> None:
-        """Start at none."""
+        """Start at 0."""
         self._lock = threading.Lock()
         self._count = 0
 
     @property
     def count(self) -> int:
-        """How many messages this process has dropped."""
+        """The number of messages that this process has dropped."""
         return self._count
 
     def record(
         self, reason: str, content: object, *, queue: object = None, task: object = None
     ) -> None:
-        """Log that a message is dropped, with a masked excerpt of its `content`, and count it."""
+        """Count a dropped message and log it with a masked excerpt of its `content`."""
         with self._lock:
             self._count += 1
         data = content if isinstance(content, (bytes, bytearray, memoryview, str)) else b""
@@ -51,4 +51,4 @@ def _excerpt(content: bytes | bytearray | memoryview | str) -> str:
 
 
 dropped_messages = DroppedMessages()
-"""The count of this process: the transport and the consumer, which Celery makes, share it."""
+"""The count of this process, which the transport and the consumer share."""

@@ -1,7 +1,7 @@
-"""Brings a message that a worker knows to the head of its queue in Redis.
+"""Moves a message of a known task to the head of its queue in Redis.
 
-Messages of unknown tasks may lie ahead of it. Taking them one by one costs a round trip each, for
-each worker; here Redis looks through them in one.
+Messages of unknown tasks may be ahead of it. A worker would take and return each in a round trip;
+this searches them in one.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,7 @@ from redis.commands.core import Script
 
 _MOST_MESSAGES = 500
 _MOST_BYTES = 1_000_000
-"""What one search looks at for each priority. Redis serves nobody else meanwhile: a few
-milliseconds at most."""
+"""Limits of one search per priority. They bound the time that Redis is blocked to milliseconds."""
 
 _SEARCH = """
 local most_messages, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -38,7 +37,7 @@ for _, key in ipairs(KEYS) do
     place, bytes = place + 1, bytes + #item
   end
   if place < length then
-    rotate(key, place) -- the next search goes on behind these
+    rotate(key, place) -- the next search continues behind these
     all_seen = 0
   end
 end
@@ -48,17 +47,17 @@ return {0, all_seen}
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search came to: a known message is at the head now, or all were looked at."""
+    """Whether a known message is at the head now, and whether all messages were searched."""
 
     known: bool
     all_seen: bool
 
 
 def bring_known_forward(channel: Any, queue: str, names: Iterable[str]) -> Found:
-    """Put the first message of `queue` whose task is one of `names` at its head.
+    """Move the first message of `queue` whose task is in `names` to the head, in one round trip.
 
-    The unknown ones ahead of it go to the end, as if each had been taken and put back. One round
-    trip. A channel that isn't Redis's finds nothing. Raises the errors of Redis.
+    The messages ahead of it move to the end, as if each had been taken and returned. Finds nothing
+    with other brokers than Redis. Raises the errors of Redis.
     """
     client = getattr(channel, "client", None)
     if client is None or not hasattr(channel, "_q_for_pri"):

@@ -1,8 +1,8 @@
-"""Live events over Redis publish/subscribe: hints for watchers and words for workers.
+"""Live events over Redis publish/subscribe: change notifications and cancellations.
 
-A publication never blocks or fails its caller: it goes into a bounded queue that one thread
-empties in pipelines. What gets lost costs a watcher a second and a cancellation one heartbeat;
-the database has it all.
+Publishing never blocks and never raises: messages go into a bounded queue, and one thread sends
+them in pipelines. A lost message delays a watcher by a second and a cancellation by a heartbeat;
+the database has everything.
 """
 
 import queue
@@ -24,29 +24,29 @@ CANCEL_CHANNEL = "celeriac:cancel"
 _CAPACITY = 10_000
 _BATCH = 500
 _PAUSE = 0.02
-"""Seconds from one publication to the next. The first goes at once; under load, many go together,
-for less than half of the processor time."""
+"""Seconds between pipelines. The first message is sent at once; under load many share a pipeline,
+which takes less than half of the CPU time."""
 
 _TIMEOUT = 2.0
 _FIRST_RETRY = 0.5
 _LONGEST_RETRY = 15.0
 _LONGEST_OUTAGE = 2.0
-"""Publications are dropped meanwhile, so this is short."""
+"""The longest pause after an error. Messages are dropped meanwhile, so it is short."""
 
-_MOST_WORDS = 1000
-"""Words for workers that are read before they are acted on."""
+_MAX_MESSAGES = 1000
+"""Cancellation messages that are read before they are handled."""
 
 
 def channel(execution_id: UUID) -> str:
-    """Return the channel that tells of one execution."""
+    """Return the channel of an execution."""
     return f"celeriac:execution:{execution_id}"
 
 
 class RedisLiveEvents:
-    """The sending side. Made after a fork; safe to share between threads."""
+    """Publishes live events. Create it after a fork. Safe to share between threads."""
 
     def __init__(self, url: str) -> None:
-        """Publish to the Redis at `url`; the thread starts with the first publication."""
+        """Publish to the Redis at `url`; the thread starts with the first message."""
         self._redis = Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
         )
@@ -57,21 +57,21 @@ class RedisLiveEvents:
         self._backoff = Backoff(_FIRST_RETRY, _LONGEST_OUTAGE)
 
     def changed(self, execution_ids: Sequence[UUID]) -> None:
-        """Say that the executions have new events."""
+        """Notify watchers of new events."""
         for execution_id in execution_ids:
             self._put(channel(execution_id), "{}")
 
     def delta(self, execution_id: UUID, data: JsonObject) -> None:
-        """Hand a piece of streaming output to those who watch."""
+        """Send a piece of streaming output to watchers."""
         self._put(channel(execution_id), dumps({"delta": data}))
 
     def cancel(self, execution_ids: Sequence[UUID]) -> None:
-        """Tell all workers to stop these executions."""
+        """Notify all workers of cancelled executions."""
         if execution_ids:
             self._put(CANCEL_CHANNEL, dumps([str(key) for key in execution_ids]))
 
     def close(self, seconds: float = 2.0) -> None:
-        """Send what is left, at most for `seconds`, and end the thread."""
+        """Send queued messages for at most `seconds`, and end the thread."""
         with self._start:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -95,7 +95,7 @@ class RedisLiveEvents:
             try:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
-                # the next publication tries again
+                # the next message tries again
                 logger.warning("live_events.unavailable", error=str(error), dropped=0)
             else:
                 self._thread = thread
@@ -122,7 +122,7 @@ class RedisLiveEvents:
             if not self._backoff.failing:
                 logger.warning("live_events.unavailable", error=str(error), dropped=len(batch))
             self._closing.wait(self._backoff.failed())
-        except Exception:  # nobody else publishes what comes after it
+        except Exception:  # the thread must go on for later messages
             logger.exception("live_events.failed", dropped=len(batch))
             self._closing.wait(self._backoff.failed())
         else:
@@ -131,22 +131,21 @@ class RedisLiveEvents:
 
 
 class CancelListener:
-    """A worker's ear: calls back with the executions that are to be looked at.
+    """Listens for cancellations and passes the executions' ids to a callback.
 
-    Anybody with access to Redis can publish there: a word says that the row of an execution may ask
-    for its end, never that it is to end.
+    Anyone with access to Redis can publish there, so the callback must check the executions' rows.
     """
 
-    def __init__(self, url: str, on_word: Callable[[list[UUID]], None]) -> None:
-        """Listen to the Redis at `url` from `start` on."""
+    def __init__(self, url: str, on_cancel: Callable[[list[UUID]], None]) -> None:
+        """Listen to the Redis at `url` after `start`."""
         self._redis = Redis.from_url(url, socket_connect_timeout=_TIMEOUT, health_check_interval=25)
-        self._on_word = on_word
+        self._on_cancel = on_cancel
         self._ended = threading.Event()
         self._backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         self._thread = threading.Thread(target=self._run, name="cancel-listener", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen, and reconnect for as long as it takes."""
+        """Start listening; reconnects without a limit."""
         self._thread.start()
 
     def close(self) -> None:
@@ -172,13 +171,13 @@ class CancelListener:
             subscription.subscribe(CANCEL_CHANNEL)
             while not self._ended.is_set():
                 message = subscription.get_message(timeout=0.5)
-                words: list[bytes] = []
-                while message is not None and len(words) < _MOST_WORDS:
-                    words.append(message["data"])
+                found: list[bytes] = []
+                while message is not None and len(found) < _MAX_MESSAGES:
+                    found.append(message["data"])
                     message = subscription.get_message(timeout=0)
-                ids = dict.fromkeys(key for word in words for key in _ids(word))
+                ids = dict.fromkeys(key for data in found for key in _ids(data))
                 if ids:
-                    self._on_word(list(ids))
+                    self._on_cancel(list(ids))
                 if self._backoff.succeeded():
                     logger.info("cancel_listener.back")
                 if ids:

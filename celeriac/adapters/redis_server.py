@@ -1,4 +1,4 @@
-"""Connections to Redis and their health check."""
+"""Facts about a Redis server, and its health check."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RedisServer:
-    """Product and version, memory in bytes (`max_memory` 0: no limit), and how data survive."""
+    """Product and version, memory in bytes (`max_memory` 0: no limit), eviction and persistence."""
 
     product: str
     version: str
@@ -26,10 +26,10 @@ class RedisServer:
 
 
 def describe(url: str) -> RedisServer:
-    """Return what the server at `url` says of itself.
+    """Return facts about the server at `url`.
 
-    Raises UnavailableError where it doesn't answer within seconds or refuses us, and
-    ConfigurationError where `url` is no address of a Redis server.
+    Raises UnavailableError if it doesn't answer within seconds or refuses the login, and
+    ConfigurationError if `url` is not the address of a Redis server.
     """
     try:
         client = Redis.from_url(
@@ -41,24 +41,24 @@ def describe(url: str) -> RedisServer:
         )
     except ValueError as error:
         raise ConfigurationError(
-            f"{without_password(url)!r} is no Redis address; it must be like redis://host:6379/0."
+            f"{without_password(url)!r} is not a Redis address; write it as redis://host:6379/0."
         ) from error
     try:
-        said = client.info()
+        info = client.info()
     except (RedisError, OSError) as error:
         raise UnavailableError(
             f"Redis at {without_password(url)} doesn't answer: {error}"
         ) from error
     finally:
         client.close()
-    valkey = said.get("valkey_version")
+    valkey = info.get("valkey_version")
     return RedisServer(
         product="Valkey" if valkey else "Redis",
-        version=str(valkey or said.get("redis_version", "unknown")),
-        used_memory=int(said.get("used_memory", 0)),
-        max_memory=int(said.get("maxmemory", 0)),
-        eviction=str(said.get("maxmemory_policy", "unknown")),
-        append_only=bool(said.get("aof_enabled", 0)),
+        version=str(valkey or info.get("redis_version", "unknown")),
+        used_memory=int(info.get("used_memory", 0)),
+        max_memory=int(info.get("maxmemory", 0)),
+        eviction=str(info.get("maxmemory_policy", "unknown")),
+        append_only=bool(info.get("aof_enabled", 0)),
     )
 
 
@@ -66,10 +66,10 @@ _PROBE_SECONDS = 1.0
 
 
 class RedisPing:
-    """Asks the Redis at a URL for a sign of life. Safe to share between threads."""
+    """The health check of a Redis server. Safe to share between threads."""
 
     def __init__(self, url: str) -> None:
-        """Nothing is connected yet."""
+        """Check the server at `url`; connects on first use."""
         self._address = without_password(url)
         self._redis = Redis.from_url(
             url,
@@ -79,7 +79,7 @@ class RedisPing:
         )
 
     def __call__(self) -> None:
-        """Return if it answers within a second; raises UnavailableError."""
+        """Return if it answers within a second; otherwise raise UnavailableError."""
         try:
             self._redis.ping()
         except (RedisError, OSError) as error:

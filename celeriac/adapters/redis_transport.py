@@ -1,13 +1,13 @@
-"""kombu's Redis transport, without the faults of kombu 5.7.0 that end or stop workers.
+"""kombu's Redis transport, with fixes of two faults of kombu 5.7.0 that stop workers.
 
-A channel that is closed reads the answer of the BRPOP that it has under way. In kombu that read
-raises once the server is gone, and leaves the channel half closed, with its unacknowledged
-messages. Closing it again then fails with an AttributeError, which Celery takes for unrecoverable:
-the worker ends, and all that runs in it is lost. tests/chaos/test_valkey.py shows it.
+Closing a channel reads the answer of its running BRPOP. Without a server that read raises, and
+leaves the channel half closed, with its unacknowledged messages. Closing it again then raises
+AttributeError, which Celery treats as unrecoverable: the worker exits and loses its executions.
+tests/chaos/test_valkey.py shows it.
 
-An item of a queue that is no message raises out of kombu's event loop, which ends the consumer; one
-that kombu has put into its hash of unacknowledged messages stops the redelivery of all others. Here
-such items are dropped, logged and counted. tests/chaos/test_broken_messages.py shows it.
+An item of a queue that is not a message raises through kombu's event loop, which ends the consumer.
+In kombu's hash of unacknowledged messages it stops the redelivery of all others. Here such items
+are dropped, logged and counted. tests/chaos/test_broken_messages.py shows it.
 """
 
 import reprlib
@@ -31,31 +31,31 @@ BROKER_ERRORS = tuple(
     for error in (*redis.Transport.connection_errors, *redis.Transport.channel_errors)
     if error is not KeyError
 )
-"""Errors of the server. kombu counts every KeyError among them, those of bad messages too."""
+"""Errors of the server. kombu includes KeyError, which bad messages raise too."""
 
 
 class QoS(redis.QoS):
-    """Unacknowledged messages, of which an unreadable one doesn't hold up the others."""
+    """Unacknowledged messages; an unreadable one doesn't block the others."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
-        """Put a message back into its queue; what can't be put back is dropped."""
+        """Return a message to its queue; drop it if that fails."""
         try:
             super().restore_by_tag(tag, client=client, leftmost=leftmost)  # type: ignore[no-untyped-call]
         except BROKER_ERRORS:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is stored there
-            reason = f"it can't be put back into its queue: {_told(error)}"
+        except Exception as error:  # noqa: BLE001 - anything may be stored there
+            reason = f"it can't be returned to its queue: {_name(error)}"
             dropped_messages.record(reason, b"")
             self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 
 class Channel(redis.Channel):
-    """A channel that outlives its server and what others put into its queues."""
+    """A channel that tolerates a lost server and items that are not messages."""
 
     QoS = QoS
 
     def close(self) -> None:
-        """Close; what is not acknowledged comes back after the visibility timeout."""
+        """Close; unacknowledged messages are redelivered after the visibility timeout."""
         self._closing = True
         if self._in_poll:
             with suppress(Empty, *self.connection_errors):
@@ -70,7 +70,7 @@ class Channel(redis.Channel):
         consumer_tag: str,
         **more: Any,
     ) -> Any:
-        """Consume from `queue`; items that are no messages don't reach `callback`."""
+        """Consume from `queue`; items that are not messages don't reach `callback`."""
         result = super().basic_consume(  # type: ignore[no-untyped-call]
             queue, no_ack=no_ack, callback=callback, consumer_tag=consumer_tag, **more
         )
@@ -87,30 +87,30 @@ class Channel(redis.Channel):
         return result
 
     def _read(self, raw: Any, queue: str) -> Any:
-        """Return the message that `raw` is, or None where it was dropped."""
+        """Return the message in `raw`, or None if it was dropped."""
         fault = _fault(raw)
         if fault is None:
             try:
                 return self.Message(raw, channel=self)  # type: ignore[no-untyped-call]
-            except Exception as error:  # noqa: BLE001 - decoders raise what they like
-                fault = f"its body can't be decoded: {_told(error)}"
+            except Exception as error:  # noqa: BLE001 - decoders may raise anything
+                fault = f"its body can't be decoded: {_name(error)}"
         dropped_messages.record(fault, reprlib.repr(raw), queue=queue)
         return None
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read the answer of a BRPOP and deliver it: kombu's method, minus its trust in the item.
+        """Read the answer of a BRPOP and deliver it, like kombu's method; checks the item.
 
-        Raises Empty where there was nothing to deliver.
+        Raises Empty if there was nothing to deliver.
         """
         try:
             try:
                 found = self.client.parse_response(self.client.connection, "BRPOP", **options)
             except self.connection_errors:
-                # so that the next round connects anew
+                # the next round reconnects
                 self.client.connection.disconnect()
                 raise
             except ResponseError as error:
-                # it is a replica now, or can't write: as good as away
+                # it is a replica now, or can't write: treat it as unavailable
                 self.client.connection.disconnect()
                 raise RedisConnectionError(str(error)) from error
             self.connection.answered_at = time.monotonic()
@@ -122,7 +122,7 @@ class Channel(redis.Channel):
             try:
                 raw = loads(bytes_to_str(item))
             except Exception as error:  # noqa: BLE001 - any bytes may be there
-                dropped_messages.record(f"it is no JSON: {_told(error)}", item, queue=queue)
+                dropped_messages.record(f"it is not JSON: {_name(error)}", item, queue=queue)
                 return True
             self.connection._deliver(raw, queue)  # noqa: SLF001 - as kombu's own method does
             return True
@@ -131,19 +131,19 @@ class Channel(redis.Channel):
             self._flush_brpop_reauth()  # type: ignore[no-untyped-call]
 
     def _receive_one(self, c: Any) -> Any:
-        """Read and deliver one broadcast; what is none is dropped."""
+        """Read and deliver one broadcast; drop what is not one."""
         try:
             return super()._receive_one(c)  # type: ignore[no-untyped-call]
         except Empty:
-            return None  # kombu has logged it; others may follow at once
+            return None  # kombu has logged it; others may follow
         except BROKER_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - any bytes may be there
-            dropped_messages.record(f"it is no broadcast: {_told(error)}", b"")
+            dropped_messages.record(f"it is not a broadcast: {_name(error)}", b"")
             return None
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
-        """Deliver a broadcast, unless nobody here listens to its exchange any more."""
+        """Deliver a broadcast, unless its exchange has no listener any more."""
         queue = self._fanout_to_queue.get(exchange)
         if queue is not None:
             self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own method does
@@ -151,17 +151,17 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """The Redis transport with these channels."""
+    """The Redis transport with the fixed channels."""
 
     Channel = Channel
-    # a server that became a replica comes back, or another takes its place: connect anew
+    # a server that became a replica comes back or is replaced: reconnect
     connection_errors = (*redis.Transport.connection_errors, ReadOnlyError)
 
     answered_at: float | None = None
     """When the server last answered a request for messages, by the monotonic clock."""
 
     def _reject_inbound_message(self, raw_message: Any) -> None:
-        """Put back what came from a queue that is not consumed any more, if it is a message."""
+        """Return a message of a queue that is no longer consumed; drop what is not one."""
         fault = _fault(raw_message)
         if fault is None:
             super()._reject_inbound_message(raw_message)  # type: ignore[no-untyped-call]
@@ -170,13 +170,13 @@ class Transport(redis.Transport):
 
 
 def use_for_redis() -> None:
-    """Have kombu take this transport for `redis://` and `rediss://`; harmless to repeat."""
+    """Make kombu use this transport for `redis://` and `rediss://`; idempotent."""
     path = f"{Transport.__module__}:{Transport.__qualname__}"
     TRANSPORT_ALIASES.update(redis=path, rediss=path)
 
 
 def _fault(raw: Any) -> str | None:
-    """Say why `raw` is no message of this transport; None where it may be one."""
+    """Return why `raw` is not a message of this transport, or None."""
     if not isinstance(raw, Mapping):
         return f"it is {_kind(raw)}, not an object"
     properties = raw.get("properties")
@@ -222,5 +222,5 @@ def _kind(value: Any) -> str:
     return "missing or null" if value is None else f"a {type(value).__name__}"
 
 
-def _told(error: Exception) -> str:
+def _name(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,7 +1,6 @@
-"""The watching side of live events, for streams: wakes readers up, hands over live output.
+"""Receives live events for streams: wakes readers, and passes on live output.
 
-All readers of a process share one connection to Redis and one look into the database a second,
-however many they are.
+All readers of a process share one connection to Redis and one query per second.
 """
 
 import asyncio
@@ -26,14 +25,14 @@ from celeriac.kit.json_types import JsonObject, loads
 
 logger = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 1.0
-"""So often the database is asked for executions that have changed, told or not."""
+_QUERY_SECONDS = 1.0
+"""How often the database is queried for changed executions, with or without notifications."""
 
 _PAUSES = (0.1, 10.0)
-"""Seconds before trying again, the first and the longest; each is twice the one before."""
+"""The first and the longest pause before a retry, in seconds; each pause is twice the last."""
 
 _KEPT = 1_000
-"""So much live output is kept for a reader that is slower than its execution."""
+"""Pieces of live output that are kept for a slow reader."""
 
 _CONNECTION_SECONDS = 2.0
 _POLL_SECONDS = 10.0
@@ -41,27 +40,27 @@ _POLL_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something new: `delta` holds live output, or None when the database is to be read.
+    """A change of an execution: `delta` holds live output; if it is None, read the database.
 
-    `idle` says that nothing is new, only that time has passed.
+    With `idle` nothing has changed for a while.
     """
 
     delta: JsonObject | None = None
     idle: bool = False
 
 
-_NEWS = Change()
+_CHANGED = Change()
 _IDLE = Change(idle=True)
 
 Positions = Callable[[Sequence[UUID]], Mapping[UUID, int]]
-"""Returns the number of the latest event of each execution; raises DatabaseUnavailableError."""
+"""Returns the number of the latest event by execution; raises DatabaseUnavailableError."""
 
 
 class Watcher:
-    """Watches executions; with Redis away their readers are woken up by the database alone."""
+    """Watches executions. Without Redis, queries of the database wake the readers."""
 
     def __init__(self, url: str, positions: Positions) -> None:
-        """Use the Redis at `url` and the database by `positions`, while somebody watches."""
+        """Use the Redis at `url` and query `positions` while there are readers."""
         self._url = url
         self._positions = positions
         self._shared: dict[int, _Shared] = {}
@@ -70,11 +69,11 @@ class Watcher:
     async def changes(
         self, execution_id: UUID, *, position: Callable[[], int], idle_seconds: float
     ) -> AsyncIterator[AsyncIterator[Change]]:
-        """Yield an endless iterator of changes; subscribed before the block is entered.
+        """Yield an endless iterator of changes; the block is subscribed from its start.
 
-        The first change comes at once, so that a reader always begins with the database. `position`
-        returns the number of the latest event that the reader knows: a look into the database wakes
-        up those that are behind. Where nothing comes for `idle_seconds` an idle change does.
+        The first change comes at once, so that a reader begins with the database. `position`
+        returns the number of the latest event that the reader has; later events in the database
+        wake it. After `idle_seconds` without a change there is an idle change.
         """
         loop = id(asyncio.get_running_loop())
         shared = self._shared.get(loop)
@@ -93,20 +92,20 @@ class Watcher:
 
 
 class _Reader:
-    """What has come for one stream and was not taken yet."""
+    """The changes that one stream has not read yet."""
 
     def __init__(self, position: Callable[[], int], idle_seconds: float) -> None:
         self.position = position
         self._idle_seconds = idle_seconds
-        self._waiting: deque[Change] = deque([_NEWS])
+        self._waiting: deque[Change] = deque([_CHANGED])
         self._woken = asyncio.Event()
         self._woken.set()
 
     def put(self, change: Change) -> None:
         if len(self._waiting) >= _KEPT:
-            self._waiting.clear()  # live output only, which nobody is promised
-            self._waiting.append(_NEWS)
-        if not (change is _NEWS and self._waiting and self._waiting[-1] is _NEWS):
+            self._waiting.clear()  # only live output is lost, which is not guaranteed
+            self._waiting.append(_CHANGED)
+        if not (change is _CHANGED and self._waiting and self._waiting[-1] is _CHANGED):
             self._waiting.append(change)
         self._woken.set()
 
@@ -124,7 +123,7 @@ class _Reader:
 
 
 class _Shared:
-    """What the readers of one event loop share."""
+    """The shared connection and queries of the readers of one event loop."""
 
     def __init__(self, url: str, positions: Positions) -> None:
         self._url = url
@@ -139,13 +138,13 @@ class _Shared:
 
     def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(self._keep(self._listen)),
-            asyncio.create_task(self._keep(self._look)),
+            asyncio.create_task(self._repeat(self._listen)),
+            asyncio.create_task(self._repeat(self._query)),
         ]
 
     def stop(self) -> None:
-        """End soon; nothing is waited for."""
-        self._stopped = True  # redis-py, while it connects, may swallow a cancellation
+        """Stop without waiting for the end."""
+        self._stopped = True  # redis-py may swallow a cancellation while it connects
         for task in self._tasks:
             task.cancel()
         self._executor.shutdown(wait=False)
@@ -155,7 +154,7 @@ class _Shared:
         await self._subscribe(execution_id)
 
     async def remove(self, execution_id: UUID, reader: _Reader) -> bool:
-        """Return whether nobody is left."""
+        """Return whether no reader is left."""
         readers = self._readers.get(execution_id, set())
         readers.discard(reader)
         if not readers:
@@ -165,7 +164,7 @@ class _Shared:
         return not self._readers
 
     async def _subscribe(self, execution_id: UUID) -> None:
-        """Subscribe to an execution's channel if somebody watches it, else the reverse."""
+        """Subscribe to an execution's channel if it has readers, otherwise unsubscribe."""
         async with self._subscribing:
             wanted = execution_id in self._readers
             if self._subscription is None or wanted == (execution_id in self._subscribed):
@@ -178,22 +177,22 @@ class _Shared:
                     self._subscribed.discard(execution_id)
                     await self._subscription.unsubscribe(channel(execution_id))
             except (RedisError, OSError, RuntimeError):
-                pass  # the listening notices it as well, and subscribes to all anew
+                pass  # `_listen` gets the same error, and subscribes to all again
             except Exception:
                 self._subscribed.discard(execution_id)  # the next reader tries again
                 logger.exception("watcher.failed")
 
-    async def _keep(self, work: Callable[[Backoff], Awaitable[None]]) -> None:
-        """Do `work`, which has no end, and begin again after each error, whatever it is.
+    async def _repeat(self, work: Callable[[Backoff], Awaitable[None]]) -> None:
+        """Run `work`, which has no end, and repeat it after each error of any kind.
 
-        The readers wait for it, and nobody else would tell them. It notes its successes.
+        Readers depend on it. `work` calls `backoff.succeeded`.
         """
         backoff = Backoff(*_PAUSES)
         while not self._stopped:
             try:
                 await work(backoff)
             except (RedisError, OSError, RuntimeError) as error:
-                # RuntimeError: the connection was closed beside the reading
+                # RuntimeError: the connection was closed during the read
                 if not backoff.failing:
                     logger.warning("watcher.unavailable", error=f"{type(error).__name__}: {error}")
             except DatabaseUnavailableError as error:
@@ -209,7 +208,9 @@ class _Shared:
             socket_connect_timeout=_CONNECTION_SECONDS,
             socket_timeout=_CONNECTION_SECONDS,
             health_check_interval=25,
-            retry=Retry(NoBackoff(), 0),  # who reconnects subscribes anew: that is done here
+            retry=Retry(
+                NoBackoff(), 0
+            ),  # a new connection must subscribe again, which is done here
         )
         try:
             async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
@@ -217,14 +218,14 @@ class _Shared:
                     self._subscribed = set(self._readers)
                     await subscription.subscribe(*map(channel, self._subscribed))
                     self._subscription = subscription
-                self._wake_all()  # something may have been missed
-                await self._hear(subscription, backoff)
+                self._wake_all()  # notifications may have been missed
+                await self._receive(subscription, backoff)
         finally:
             self._subscription = None
-            with suppress(Exception):  # it is given up; why was said already
+            with suppress(Exception):  # its error is already logged
                 await redis.aclose()
 
-    async def _hear(self, subscription: PubSub, backoff: Backoff) -> None:
+    async def _receive(self, subscription: PubSub, backoff: Backoff) -> None:
         while not self._stopped:
             message = await subscription.get_message(timeout=_POLL_SECONDS)
             if message is not None:
@@ -234,22 +235,22 @@ class _Shared:
                     reader.put(change)
             backoff.succeeded()
 
-    async def _look(self, backoff: Backoff) -> None:
+    async def _query(self, backoff: Backoff) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_QUERY_SECONDS)
             watched = list(self._readers)
             found = await loop.run_in_executor(self._executor, self._positions, watched)
             for execution_id, number in found.items():
                 for reader in self._readers.get(execution_id, ()):
                     if reader.position() < number:
-                        reader.put(_NEWS)
+                        reader.put(_CHANGED)
             backoff.succeeded()
 
     def _wake_all(self) -> None:
         for readers in self._readers.values():
             for reader in readers:
-                reader.put(_NEWS)
+                reader.put(_CHANGED)
 
 
 _PREFIX = len(channel(UUID(int=0))) - len(str(UUID(int=0)))
@@ -266,5 +267,5 @@ def _change(data: bytes) -> Change:
     try:
         delta = loads(data).get("delta")
     except (ValueError, AttributeError):
-        return _NEWS
-    return _NEWS if delta is None else Change(delta)
+        return _CHANGED
+    return _CHANGED if delta is None else Change(delta)

@@ -1,4 +1,4 @@
-"""Notices to a webhook: signed, guarded, in the background."""
+"""Sends signed notices of approvals to a webhook."""
 
 import asyncio
 import hashlib
@@ -25,8 +25,8 @@ _MAX_ANSWER_BYTES = 65_536
 def signature(secret: str, body: bytes, *, at: int) -> str:
     """Return the signature header of a body that is sent at the Unix time `at`.
 
-    `t=<at>,v1=<HMAC-SHA256 over "<at>." and the body, hexadecimal>`: a receiver computes the same,
-    compares in constant time, and refuses what is minutes old.
+    `t=<at>,v1=<HMAC-SHA256 of "<at>." and the body, hexadecimal>`. A receiver computes the same,
+    compares in constant time, and refuses old times.
     """
     signed = f"{at}.".encode() + body
     digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
@@ -34,16 +34,16 @@ def signature(secret: str, body: bytes, *, at: int) -> str:
 
 
 class Webhook:
-    """Posts notices to one address, all of a batch at once, within ten seconds."""
+    """Posts notices to one URL, a batch concurrently, within ten seconds."""
 
     def __init__(self, url: str, secret: str, guard: OutboundGuard) -> None:
-        """Post to `url`, signed with `secret`, where `guard` lets it go."""
+        """Post to `url` if `guard` allows it, signed with `secret`."""
         self._url = url
         self._secret = secret
         self._guard = guard
 
     def __call__(self, notices: Sequence[Notice]) -> list[UUID]:
-        """Send; return the questions whose notices were answered with 2xx."""
+        """Send; return the ids of the approvals whose notices got a 2xx response."""
         return asyncio.run(self._send_all(notices))
 
     async def _send_all(self, notices: Sequence[Notice]) -> list[UUID]:
@@ -68,7 +68,7 @@ class Webhook:
             async with asyncio.timeout(_SECONDS):
                 answer = await client.post(self._url, content=body, headers=headers)
         except (httpx2.HTTPError, TimeoutError) as error:
-            # neither the address nor the body: both may hold secrets
+            # without URL and body, which may hold secrets
             logger.warning(
                 "approval.notice_failed",
                 approval_id=notice.approval_id,

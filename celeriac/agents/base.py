@@ -1,7 +1,4 @@
-"""What runners share: how a conversation enters an execution's log, what a result must be.
-
-What a user's code returns, as JSON; the same rules on the worker and in a child process.
-"""
+"""Shared by runners: messages in an execution's log, and checks of results."""
 
 import contextlib
 import re
@@ -20,7 +17,7 @@ from celeriac.services.catalog.schemas import violations
 from celeriac.services.ports import RunContext
 
 MAX_MESSAGE_CHARACTERS = 20_000
-"""How much of one message is kept in the log; the rest is cut off and counted."""
+"""The longest message in the log; longer ones are cut."""
 
 Role = Literal["system", "user", "assistant"]
 
@@ -28,8 +25,8 @@ Role = Literal["system", "user", "assistant"]
 async def emit_message(context: RunContext, role: Role, content: str) -> None:
     """Add a message to the execution's log.
 
-    Its event holds `role` and `content`, and `clipped`, the number of characters that were cut
-    off, where there were any.
+    The event has `role` and `content`, and for a longer message `clipped`, the number of characters
+    left out.
     """
     field = clipped_field("content", content, MAX_MESSAGE_CHARACTERS)
     field["content"] = storable_text(field["content"])
@@ -37,7 +34,7 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
 
 
 async def emit_clipped(context: RunContext, clip: Clip) -> None:
-    """Add a warning to the execution's log that names the budget which cut an answer off."""
+    """Add a warning to the execution's log that names the budget that cut an answer off."""
     message = (
         f"The answer was cut off at {counted(clip.output_tokens, 'token')}: no more is left of the "
         f"{clip.budget}."
@@ -46,10 +43,10 @@ async def emit_clipped(context: RunContext, clip: Clip) -> None:
 
 
 async def violations_of(schema: JsonObject, value: JsonValue) -> list[str]:
-    """Return what is wrong with `value` under `schema`; none if it fits.
+    """Return the violations of `schema` in `value`.
 
-    What takes more than a few milliseconds is done in a thread, and the loop goes on. Waits while
-    other large values are being checked: the limits of the attempt end that, nothing else.
+    Values that take more than a few milliseconds are checked in a thread. Waits for a free thread
+    until the attempt's time limit.
     """
     if is_quick(schema, value):
         return violations(schema, value)
@@ -59,10 +56,10 @@ async def violations_of(schema: JsonObject, value: JsonValue) -> list[str]:
 
 
 async def final_result(value: object, schema: JsonObject | None, source: str) -> JsonValue:
-    """Return a result as it will be stored, or raise why it can't be: of every kind of agent.
+    """Return the result of an agent as it is stored.
 
-    Raises what `encode_result` does, and OutputInvalidError, which names `source` and each fault,
-    for what doesn't fit the task's output `schema`.
+    Raises the errors of `encode_result`, and OutputInvalidError, which names `source` and each
+    fault, for a result that doesn't fit the task's output `schema`.
     """
     result = loads(encode_result(value, re.sub("^the ", "The ", source)))
     if schema is not None and (faults := await violations_of(schema, result)):

@@ -1,4 +1,4 @@
-"""Finds the runner of an agent. A runner's module is imported when its first agent is run."""
+"""The runners of a worker. A runner's module is imported when its first agent is run."""
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,15 +16,15 @@ from celeriac.services.ports import Runner
 _CLOSE_SECONDS = 5.0
 
 WARMED = (RunnerName.LLM, RunnerName.PYTHON)
-"""Runners that every worker has; the others are made when the first agent asks for them."""
+"""Runners that `warm` creates; the others are created for their first agent."""
 
 
 class Registry:
-    """Makes each runner once per process. Safe to share between threads.
+    """Creates each runner once per process. Safe to share between threads.
 
-    `agent_modules` are the packages whose functions agents may name, `commands` the programs that
-    they may; `crewai_venv` is CrewAI's own environment. Claude Code asks `anthropic` and keeps its
-    sessions under `sessions_root`. `confinement` bounds child processes.
+    `agent_modules` are the packages whose functions agents may use, `commands` the programs;
+    `crewai_venv` is the environment of CrewAI. Claude Code calls `anthropic` and keeps its sessions
+    in `sessions_root`. `confinement` holds the environment and the user of child processes.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Registry:
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
     def get(self, agent: AgentSpec) -> Runner:
-        """Return the runner of `agent`; the first call for a kind may take a second or two."""
+        """Return the runner of `agent`; creating it may take a second or two."""
         return self._of(agent.runner)
 
     def warm(self, names: Sequence[RunnerName] = WARMED) -> threading.Thread:
-        """Make runners in the background, so that their first executions need not wait."""
+        """Create runners in the background, before their first executions."""
         thread = threading.Thread(
             target=lambda: [self._of(name) for name in names], name="warm-runners", daemon=True
         )
@@ -67,7 +67,7 @@ class Registry:
         return thread
 
     def close(self, loop: LoopThread) -> None:
-        """Close the runners' connections on the loop they belong to; nothing may run any more."""
+        """Close the runners' connections on their loop; no agent may be running."""
         closing = loop.start(self._aclose())
         if closing.wait(_CLOSE_SECONDS):
             closing.result()

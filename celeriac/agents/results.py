@@ -1,4 +1,4 @@
-"""What a user's code returns, as JSON; the same rules on the worker and in a child process."""
+"""Encodes results of users' code as JSON, in the worker and in child processes alike."""
 
 import dataclasses
 from datetime import date, datetime, time
@@ -17,28 +17,28 @@ MAX_RESULT_BYTES = 8_000_000
 def encode_result(value: object, source: str) -> str:
     """Return `value` as JSON text.
 
-    Besides JSON's own types it may hold pydantic models, dataclasses, UUIDs, dates, times,
-    decimals and paths. Raises PermanentError naming `source` for anything else, for what can't be
-    stored unchanged (see `storable`), and for more than `MAX_RESULT_BYTES`.
+    It may hold JSON types, pydantic models, dataclasses, UUIDs, dates, times, decimals and paths.
+    Raises PermanentError that names `source` for other types, for values that can't be stored
+    unchanged (see `storable`), and for more than `MAX_RESULT_BYTES`.
     """
     try:
         text = storable(value, default=_plain, depth=MAX_DEPTH)
     except (TypeError, ValueError, RecursionError) as error:
         raise PermanentError(
-            f"{source} returned a value that JSON can't hold: {error}. Return plain values, "
+            f"{source} returned a value that JSON can't hold: {error}. Return JSON values, "
             "pydantic models or dataclasses."
         ) from error
     size = len(text.encode())
     if size > MAX_RESULT_BYTES:
         raise PermanentError(
             f"{source} returned {counted(size, 'byte')} of JSON; the limit is "
-            f"{MAX_RESULT_BYTES:,}. Store large results elsewhere and return where they are."
+            f"{MAX_RESULT_BYTES:,}. Store large results elsewhere and return their location."
         )
     return text
 
 
 def _plain(value: Any) -> Any:
-    """Turn what json doesn't know into what it does; raises TypeError for the rest."""
+    """Convert a value to JSON types; raises TypeError for other types."""
     if hasattr(value, "model_dump"):  # pydantic, without importing it
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -34,7 +34,7 @@ from celeriac.embedded.endpoints import Endpoints, find_running_stack
 from celeriac.embedded.errors import AlreadyRunningError, ServerFailedError
 from celeriac.embedded.home import Home, reserve_port, write_private
 from celeriac.embedded.output import Terminal, read_last_lines
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.supervisor import Supervisor
 from celeriac.services.accounts import Accounts, Authenticate

@@ -1,1 +1,1 @@
-"""PostgreSQL: tables, queries, transitions. Functions here take a connection and never commit."""
+"""PostgreSQL: tables, queries, transitions. Functions take a connection and never commit."""

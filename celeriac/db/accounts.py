@@ -5,27 +5,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, select, text, update
-from sqlalchemy import insert as plain_insert
+from sqlalchemy import Connection, Row, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from celeriac.db.paging import columns, given, newest, read_one, value_of
 from celeriac.db.schema import api_keys, users
 from celeriac.domain.accounts import ApiKey, Role, User
 from celeriac.kit.ids import uuid7
 
-_USER = select(users.c.id, users.c.name, users.c.role, users.c.created_at, users.c.disabled_at)
-_KEY = select(
-    api_keys.c.id,
-    api_keys.c.user_id,
-    users.c.name.label("user_name"),
-    api_keys.c.name,
-    api_keys.c.prefix,
-    api_keys.c.role,
-    api_keys.c.created_at,
-    api_keys.c.expires_at,
-    api_keys.c.revoked_at,
-    api_keys.c.last_used_at,
-).join_from(api_keys, users, users.c.id == api_keys.c.user_id)
+_USER = columns(User, users)
+_KEY = columns(ApiKey, api_keys, user_name=users.c.name).join_from(
+    api_keys, users, users.c.id == api_keys.c.user_id
+)
 
 _PRESENTED = text("""
 WITH touched AS (
@@ -33,9 +24,9 @@ WITH touched AS (
     WHERE prefix = :prefix AND digest = :digest
       AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 )
-SELECT k.id, k.digest, k.role AS key_role, k.revoked_at IS NOT NULL AS revoked,
-       k.expires_at, k.expires_at <= now() AS expired, k.user_id, u.name, u.role,
-       u.disabled_at IS NOT NULL AS disabled
+SELECT k.id, k.digest, k.role, k.revoked_at IS NOT NULL AS revoked, k.expires_at,
+       coalesce(k.expires_at <= now(), false) AS expired, k.user_id, u.name AS user_name,
+       u.role AS user_role, u.disabled_at IS NOT NULL AS user_disabled
 FROM api_keys k JOIN users u ON u.id = k.user_id
 WHERE k.prefix = :prefix
 """)
@@ -43,7 +34,7 @@ WHERE k.prefix = :prefix
 
 @dataclass(frozen=True, slots=True)
 class PresentedKey:
-    """The key that a caller has shown, and its user, as they stand now."""
+    """The key that a caller presented, with its user, both in their current state."""
 
     id: UUID
     digest: str
@@ -60,27 +51,16 @@ class PresentedKey:
 def presented(connection: Connection, *, prefix: str, digest: str) -> PresentedKey | None:
     """Return the key with this public prefix, or None; the caller compares the digests.
 
-    Notes that the key is in use, to the minute.
+    Updates the time of last use, to the minute.
     """
     row = connection.execute(_PRESENTED, {"prefix": prefix, "digest": digest}).one_or_none()
     if row is None:
         return None
-    return PresentedKey(
-        id=row.id,
-        digest=row.digest,
-        role=Role(row.key_role),
-        revoked=row.revoked,
-        expires_at=row.expires_at,
-        expired=bool(row.expired),
-        user_id=row.user_id,
-        user_name=row.name,
-        user_role=Role(row.role),
-        user_disabled=row.disabled,
-    )
+    return value_of(PresentedKey, row, role=Role, user_role=Role)
 
 
 def add_user(connection: Connection, *, name: str, role: Role) -> UUID | None:
-    """Insert a user and return the id, or None where the name is taken."""
+    """Insert a user and return the id, or None if the name is taken."""
     statement = (
         insert(users)
         .values(id=uuid7(), name=name, role=role.value)
@@ -91,30 +71,26 @@ def add_user(connection: Connection, *, name: str, role: Role) -> UUID | None:
 
 
 def user(connection: Connection, user_id: UUID, *, lock: bool = False) -> User | None:
-    """Return a user or None; `lock` holds the row for a change."""
+    """Return a user or None; `lock` locks the row until the transaction ends."""
     query = _USER.where(users.c.id == user_id)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
-    return None if row is None else _user(row)
+    return read_one(connection, query.with_for_update() if lock else query, _user)
 
 
 def user_named(connection: Connection, name: str) -> User | None:
     """Return the user with this name or None."""
-    row = connection.execute(_USER.where(users.c.name == name)).one_or_none()
-    return None if row is None else _user(row)
+    return read_one(connection, _USER.where(users.c.name == name), _user)
 
 
 def find_users(connection: Connection, *, before: UUID | None, limit: int) -> list[User]:
-    """Return up to `limit` users made before the user `before`, the newest first."""
-    query = _USER if before is None else _USER.where(users.c.id < before)
-    return [
-        _user(row) for row in connection.execute(query.order_by(users.c.id.desc()).limit(limit))
-    ]
+    """Return up to `limit` users with smaller ids than `before`, the newest first."""
+    page = newest(_USER, users.c.id, before=before, limit=limit)
+    return [_user(row) for row in connection.execute(page)]
 
 
 def change_user(
     connection: Connection, user_id: UUID, *, role: Role | None, disabled: bool | None
 ) -> None:
-    """Give a user another role, or disable or enable them; None keeps."""
+    """Change a user's role, or disable or enable the user; None keeps the stored value."""
     values: dict[str, Any] = {}
     if role is not None:
         values["role"] = role.value
@@ -138,7 +114,7 @@ def add_key(
     """Insert a key, of which only the keyed hash is stored, and return its id."""
     key_id = uuid7()
     connection.execute(
-        plain_insert(api_keys).values(
+        insert(api_keys).values(
             id=key_id,
             user_id=user_id,
             name=name,
@@ -153,25 +129,18 @@ def add_key(
 
 
 def key(connection: Connection, key_id: UUID, *, owner: UUID | None) -> ApiKey | None:
-    """Return a key of `owner` (None: anybody's) or None."""
-    query = _KEY.where(api_keys.c.id == key_id)
-    if owner is not None:
-        query = query.where(api_keys.c.user_id == owner)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _key(row)
+    """Return a key of `owner` (None: of anyone) or None."""
+    query = given(_KEY.where(api_keys.c.id == key_id), (api_keys.c.user_id, owner))
+    return read_one(connection, query, _key)
 
 
 def find_keys(
     connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
 ) -> list[ApiKey]:
-    """Return up to `limit` keys made before the key `before`, the newest first."""
-    query = _KEY
-    if owner is not None:
-        query = query.where(api_keys.c.user_id == owner)
-    if before is not None:
-        query = query.where(api_keys.c.id < before)
-    rows = connection.execute(query.order_by(api_keys.c.id.desc()).limit(limit))
-    return [_key(row) for row in rows]
+    """Return up to `limit` keys with smaller ids than `before`, the newest first."""
+    query = given(_KEY, (api_keys.c.user_id, owner))
+    page = newest(query, api_keys.c.id, before=before, limit=limit)
+    return [_key(row) for row in connection.execute(page)]
 
 
 _REVOKE = text("""
@@ -187,24 +156,13 @@ RETURNING id
 
 
 def revoke_key(connection: Connection, key_id: UUID) -> list[UUID]:
-    """Revoke a key and all keys that were made with it; return those that were not revoked yet."""
+    """Revoke a key and all keys made with it; return the ids of those newly revoked."""
     return list(connection.execute(_REVOKE, {"id": key_id}).scalars())
 
 
-def _user(row: Row[*tuple[Any, ...]]) -> User:
-    return User(row.id, row.name, Role(row.role), row.created_at, row.disabled_at)
+def _user(row: Row[Any]) -> User:
+    return value_of(User, row, role=Role)
 
 
-def _key(row: Row[*tuple[Any, ...]]) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        user_id=row.user_id,
-        user_name=row.user_name,
-        name=row.name,
-        prefix=row.prefix,
-        role=Role(row.role),
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-        last_used_at=row.last_used_at,
-    )
+def _key(row: Row[Any]) -> ApiKey:
+    return value_of(ApiKey, row, role=Role)

@@ -1,15 +1,16 @@
-"""The audit trail: who did what to which resource, written in the transaction of the change.
+"""The audit trail: entries, written in the transaction of the change, and their seals.
 
-The tables refuse every UPDATE and DELETE but those of `retention`. Sealing is described in
+The tables refuse every UPDATE and DELETE except those of retention. Sealing is described in
 `domain.audit`.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, insert, text
 
+from celeriac.db.paging import columns, given, newest, read_one, value_of
 from celeriac.db.schema import audit_logs as table
 from celeriac.db.schema import audit_seals as seals
 from celeriac.domain.accounts import Actor
@@ -17,8 +18,8 @@ from celeriac.domain.audit import AuditEntry, AuditFilter, Seal
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 
-_ENTRY = select(*(table.c[field.name] for field in fields(AuditEntry)))
-_SEAL = select(*(seals.c[field.name] for field in fields(Seal)))
+_ENTRY = columns(AuditEntry, table)
+_SEAL = columns(Seal, seals)
 
 
 def record(
@@ -32,21 +33,17 @@ def record(
 ) -> None:
     """Write one entry for each resource, in the caller's transaction.
 
-    `action` is `resource.verb`. No secret belongs into `details`.
+    `action` is `resource.verb`. `details` must not contain secrets.
     """
-    rows = [
-        {
-            "id": uuid7(),
-            "actor_id": actor.user_id,
-            "actor": actor.name,
-            "action": action,
-            "resource_type": resource_type,
-            "resource_id": str(resource_id),
-            "request_id": actor.request_id,
-            "details": dict(details or {}),
-        }
-        for resource_id in resource_ids
-    ]
+    shared = {
+        "actor_id": actor.user_id,
+        "actor": actor.name,
+        "action": action,
+        "resource_type": resource_type,
+        "request_id": actor.request_id,
+        "details": dict(details or {}),
+    }
+    rows = [{"id": uuid7(), "resource_id": str(each), **shared} for each in resource_ids]
     if rows:
         connection.execute(insert(table), rows)
 
@@ -59,7 +56,7 @@ def failed(
     request_id: str | None,
     details: JsonObject,
 ) -> None:
-    """Write that an execution has failed for good (REQUIREMENTS A17), as a program saw it."""
+    """Write that an execution has failed finally (REQUIREMENTS A17); `actor` is a program."""
     by_program(
         connection,
         actor,
@@ -98,15 +95,10 @@ def find(
     connection: Connection, wanted: AuditFilter, *, before: UUID | None, limit: int
 ) -> list[AuditEntry]:
     """Return up to `limit` entries older than `before`, the newest first."""
-    query = _ENTRY
-    for name in ("actor_id", "action", "resource_type", "resource_id"):
-        value = getattr(wanted, name)
-        if value is not None:
-            query = query.where(table.c[name] == value)
-    if before is not None:
-        query = query.where(table.c.id < before)
-    rows = connection.execute(query.order_by(table.c.id.desc()).limit(limit))
-    return [AuditEntry(*row) for row in rows]
+    names = ("actor_id", "action", "resource_type", "resource_id")
+    query = given(_ENTRY, *((table.c[name], getattr(wanted, name)) for name in names))
+    page = newest(query, table.c.id, before=before, limit=limit)
+    return [AuditEntry(*row) for row in connection.execute(page)]
 
 
 def between(connection: Connection, first: int, last: int) -> list[AuditEntry]:
@@ -124,41 +116,41 @@ _OLDEST_TRANSACTION = text("SELECT CAST(pg_snapshot_xmin(pg_current_snapshot()):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A position, and the first transaction that cannot have got one up to it."""
+    """A position, and the first transaction that can only have been given later ones."""
 
     position: int
     transaction: int
 
 
 def mark(connection: Connection) -> Mark:
-    """Return the highest position that was handed out so far; needs autocommit."""
+    """Return the highest position given to an entry so far; needs autocommit."""
     position = connection.execute(_HANDED_OUT).scalar_one()
     return Mark(position, connection.execute(_NEXT_TRANSACTION).scalar_one())
 
 
 def settled(connection: Connection, earlier: Mark) -> bool:
-    """Whether all transactions have ended that may have a position up to `earlier`."""
+    """Whether all transactions that may have a position up to `earlier` have ended."""
     return bool(connection.execute(_OLDEST_TRANSACTION).scalar_one() >= earlier.transaction)
 
 
-_ALONE = text("SELECT pg_try_advisory_xact_lock(4242422)")
+_LOCK = text("SELECT pg_try_advisory_xact_lock(4242422)")
 
 
 def sealing_alone(connection: Connection) -> bool:
-    """Whether nobody else seals now; holds to the end of the transaction."""
-    return bool(connection.execute(_ALONE).scalar_one())
+    """Lock sealing until the transaction ends; False if another process holds the lock."""
+    return bool(connection.execute(_LOCK).scalar_one())
 
 
 def last_seal(connection: Connection) -> Seal | None:
     """Return the newest seal."""
-    row = connection.execute(_SEAL.order_by(seals.c.last_position.desc()).limit(1)).one_or_none()
-    return None if row is None else Seal(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+    query = _SEAL.order_by(seals.c.last_position.desc()).limit(1)
+    return read_one(connection, query, lambda row: value_of(Seal, row))
 
 
 def seals_after(connection: Connection, position: int, *, limit: int) -> list[Seal]:
     """Return up to `limit` seals that end above `position`, the oldest first."""
     query = _SEAL.where(seals.c.last_position > position).order_by(seals.c.last_position)
-    return [Seal(**row) for row in connection.execute(query.limit(limit)).mappings()]
+    return [value_of(Seal, row) for row in connection.execute(query.limit(limit))]
 
 
 def add_seal(connection: Connection, seal: Seal) -> None:
@@ -174,7 +166,7 @@ SELECT max(position) FROM (
 
 
 def batch_end(connection: Connection, after: int, until: int, *, limit: int) -> int | None:
-    """Return the position of the last of the next `limit` entries; None where there is none."""
+    """Return the position of the last of the next `limit` entries; None if there are no more."""
     parameters = {"after": after, "until": until, "limit": limit}
     position: int | None = connection.execute(_NTH_POSITION, parameters).scalar_one()
     return position
@@ -184,7 +176,7 @@ _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
 
 def read_one_snapshot(connection: Connection) -> None:
-    """Have all reads of a transaction see the same state; call it first in the transaction."""
+    """Let all reads of the transaction see one snapshot; must be its first statement."""
     connection.execute(_ONE_SNAPSHOT)
 
 
@@ -199,12 +191,12 @@ _DELETE_ENTRIES = text("DELETE FROM audit_logs WHERE position <= :position")
 _DELETE_SEALS = text("DELETE FROM audit_seals WHERE last_position <= :position")
 
 RETENTION = "retention"
-"""The resource id of the entries that name what retention removed."""
+"""The resource id of the entries about removals by retention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """What retention removed: entries up to `position`, and the last of their seals."""
+    """A removal by retention: the entries up to `position`, and the last of their seals."""
 
     entries: int
     position: int
@@ -214,8 +206,8 @@ class Expired:
 def delete_sealed(connection: Connection, *, seconds: float, limit: int) -> Expired | None:
     """Delete up to `limit` seals that are older than `seconds`, with the entries under them.
 
-    For a transaction: the tables accept a DELETE only in one that allows it, as this does. The
-    newest seal stays: the next one names it.
+    Needs a transaction: the tables accept a DELETE only in one that sets
+    `celeriac.audit_retention`. The newest seal is kept: the next one refers to it.
     """
     parameters = {"seconds": seconds, "limit": limit}
     rows = connection.execute(_EXPIRED_SEALS, parameters).all()
@@ -229,7 +221,7 @@ def delete_sealed(connection: Connection, *, seconds: float, limit: int) -> Expi
 
 
 def last_expiry(connection: Connection) -> AuditEntry | None:
-    """Return the newest entry about what retention removed."""
+    """Return the newest entry about a removal by retention."""
     query = _ENTRY.where(table.c.resource_type == "audit_log", table.c.resource_id == RETENTION)
-    row = connection.execute(query.order_by(table.c.position.desc()).limit(1)).one_or_none()
-    return None if row is None else AuditEntry(*row)
+    query = query.order_by(table.c.position.desc()).limit(1)
+    return read_one(connection, query, lambda row: value_of(AuditEntry, row))

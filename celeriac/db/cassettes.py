@@ -1,22 +1,23 @@
 """Cassettes: recorded model traffic, compressed."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from celeriac.db.paging import columns, given, newest, read_one, value_of
 from celeriac.db.schema import cassettes as table
 from celeriac.domain.cassettes import CassetteSummary
 from celeriac.domain.executions.model import Lease
 from celeriac.kit.ids import uuid7
 
-_SUMMARY = tuple(table.c[field.name] for field in fields(CassetteSummary))
+_SUMMARY = columns(CassetteSummary, table)
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is stored of a cassette; `content` is its text compressed with zlib."""
+    """The stored values of a cassette; `content` is its text compressed with zlib."""
 
     interactions: int
     size: int
@@ -26,28 +27,22 @@ class Contents:
 
 
 def get(connection: Connection, cassette_id: UUID, *, owner: UUID | None) -> CassetteSummary | None:
-    """Return a cassette, or None where there is none or it isn't `owner`'s (None: anybody's)."""
-    query = select(*_SUMMARY).where(table.c.id == cassette_id)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else CassetteSummary(*row)
+    """Return a cassette of `owner` (None: of anyone), or None if there is none."""
+    query = given(_SUMMARY.where(table.c.id == cassette_id), (table.c.owner_id, owner))
+    return read_one(connection, query, lambda row: value_of(CassetteSummary, row))
 
 
 def find(
     connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
 ) -> list[CassetteSummary]:
     """Return up to `limit` cassettes with smaller ids than `before`, the newest first."""
-    query = select(*_SUMMARY).order_by(table.c.id.desc()).limit(limit)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    if before is not None:
-        query = query.where(table.c.id < before)
-    return [CassetteSummary(*row) for row in connection.execute(query)]
+    query = given(_SUMMARY, (table.c.owner_id, owner))
+    page = newest(query, table.c.id, before=before, limit=limit)
+    return [CassetteSummary(*row) for row in connection.execute(page)]
 
 
 def content(connection: Connection, cassette_id: UUID) -> bytes | None:
-    """Return the compressed text of a cassette, or None where there is none."""
+    """Return the compressed text of a cassette, or None if there is none."""
     query = select(table.c.content).where(table.c.id == cassette_id)
     return connection.execute(query).scalar_one_or_none()
 
@@ -58,9 +53,9 @@ def remove(connection: Connection, cassette_id: UUID) -> None:
 
 
 def upload(connection: Connection, owner_id: UUID, name: str, contents: Contents) -> UUID:
-    """Store an uploaded cassette; return its id, or that of the same one uploaded before."""
+    """Store an uploaded cassette; return its id, or that of an identical earlier upload."""
     same = insert(table).values(
-        id=uuid7(), owner_id=owner_id, name=name, execution_id=None, **_columns(contents)
+        id=uuid7(), owner_id=owner_id, name=name, execution_id=None, **asdict(contents)
     )
     statement = same.on_conflict_do_update(
         index_elements=[table.c.owner_id, table.c.digest],
@@ -89,7 +84,7 @@ RETURNING id
 
 
 def record(connection: Connection, lease: Lease, name: str, contents: Contents) -> bool:
-    """Put `contents` in the place of what the execution has recorded; False for a lost lease."""
+    """Store or replace the execution's recording; False for a lost lease."""
     row = connection.execute(
         _RECORD,
         {
@@ -97,17 +92,7 @@ def record(connection: Connection, lease: Lease, name: str, contents: Contents) 
             "attempt": lease.attempt,
             "token": lease.token,
             "name": name,
-            **_columns(contents),
+            **asdict(contents),
         },
     ).one_or_none()
     return row is not None
-
-
-def _columns(contents: Contents) -> dict[str, object]:
-    return {
-        "interactions": contents.interactions,
-        "size": contents.size,
-        "complete": contents.complete,
-        "digest": contents.digest,
-        "content": contents.content,
-    }

@@ -46,11 +46,11 @@ _REFUSED = (
 class Database:
     """A pool of connections to one database.
 
-    Made by the wiring, after a fork and never before it. Errors are told apart by SQLSTATE
-    (docs/adr/0016-errors-by-sqlstate.md): DatabaseUnavailableError where the server can't be
-    reached or can't write, DatabaseBusyError for lost races for a lock, DatabaseTimeoutError for a
-    statement that took too long. All of them roll the unit of work back, or lose its answer; any
-    other error is a bug and comes out unchanged.
+    Create it after a fork, never before. Errors are classified by SQLSTATE
+    (docs/adr/0016-errors-by-sqlstate.md): DatabaseUnavailableError if the server can't be reached
+    or can't write, DatabaseBusyError for lock time-outs, deadlocks and serialization failures,
+    DatabaseTimeoutError for a statement that took too long. After any of them the unit of work was
+    rolled back, or its answer was lost. Any other error is a bug and is raised unchanged.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Database:
         statement_seconds: float = STATEMENT_SECONDS,
         unacknowledged_seconds: float = UNACKNOWLEDGED_SECONDS,
     ) -> None:
-        """Prepare a pool of at most `connections`; nothing is opened yet.
+        """Prepare a pool of at most `connections`; none is opened yet.
 
-        A statement waits for a lock for `lock_seconds` and takes `statement_seconds` at most. A
-        connection is given up when what was sent isn't acknowledged for `unacknowledged_seconds`.
+        A statement waits at most `lock_seconds` for a lock and takes at most `statement_seconds`.
+        A connection is closed if sent data isn't acknowledged for `unacknowledged_seconds`.
         """
         self.address = without_password(url)
         self.engine: Engine = create_engine(
             psycopg_url(url),
-            # most units of work are one statement: for them connections are right as they are
+            # most units of work are one statement and need no transaction block
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
             pool_size=connections,
             max_overflow=0,
-            # errors are logged and stored: they must not hold what a statement was given
+            # errors are logged and stored: they must not contain the parameters
             hide_parameters=True,
             pool_timeout=_POOL_SECONDS,
             json_serializer=dumps,
@@ -85,8 +85,8 @@ class Database:
                 "application_name": application,
                 "connect_timeout": 5,
                 "options": _options(lock_seconds, statement_seconds),
-                # A server that vanished without a word is noticed within half a minute: by probes
-                # while nothing is sent, by the missing acknowledgement of what was sent.
+                # A server that disappears is detected within 30 s: by keepalive probes on an idle
+                # connection, by the missing acknowledgement of sent data otherwise.
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
@@ -97,7 +97,7 @@ class Database:
         event.listen(self.engine, "handle_error", self._note_full_disk)
         self._disk_full_at: float | None = None
         self.threads = Threads("database", connections)
-        """For coroutines that read or write: as many threads as there are connections."""
+        """For coroutines that use the database: as many threads as connections."""
         self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     @contextmanager
@@ -108,15 +108,15 @@ class Database:
 
     @contextmanager
     def statement(self) -> Iterator[Connection]:
-        """Yield a connection on which each statement is a transaction of its own.
+        """Yield a connection in autocommit mode: each statement is its own transaction.
 
-        For units of work that are one statement: it saves the round trips of BEGIN and COMMIT.
+        For units of work of one statement: saves the round trips of BEGIN and COMMIT.
         """
         with _translated(self.address), self.engine.connect() as connection:
             yield connection
 
     def disk_full_within(self, seconds: float) -> bool:
-        """Whether a statement of this process met a full disk of the server so lately."""
+        """Whether a statement of this process failed on the server's full disk within `seconds`."""
         met = self._disk_full_at
         return met is not None and time.monotonic() - met < seconds
 
@@ -125,17 +125,16 @@ class Database:
             self._disk_full_at = time.monotonic()
 
     def close(self) -> None:
-        """Close all idle connections; those in use are closed when they come back."""
+        """Close all idle connections; those in use are closed when they are returned."""
         self.threads.shutdown(wait=False, cancel_futures=True)
         self.engine.dispose()
 
 
 def refuses(error: Exception) -> bool:
-    """Whether the database will never accept what `error` was raised for.
+    """Whether the database will never accept the data that `error` was raised for.
 
-    So it is where the data is at fault: the server says so, or a value can't be encoded for it.
-    Everything else may pass: a missing privilege, a schema that is being migrated, an error of the
-    disk, a lack of memory.
+    True if the server rejects a value, or a value can't be encoded. Every other error may be
+    temporary: a missing privilege, a running migration, a disk error, a lack of memory.
     """
     state = _sqlstate(error)
     if state is not None:
@@ -145,7 +144,7 @@ def refuses(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return in a line why the database failed, without the statement and its values."""
+    """Return the first line of a database error, without the statement and its values."""
     cause = getattr(error, "orig", error)
     lines = str(cause).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(cause).__name__
@@ -156,17 +155,17 @@ def _options(lock_seconds: float, statement_seconds: float) -> str:
         "timezone": "UTC",
         "lock_timeout": round(lock_seconds * 1000),
         "statement_timeout": round(statement_seconds * 1000),
-        # Plans are kept. One made while a table was small must not read the whole of it later.
+        # Plans are cached. One made for a small table must not scan the table when it is large.
         "enable_seqscan": "off",
     }
     return " ".join(f"-c {name}={value}" for name, value in options.items())
 
 
 def _leave_read_only_server(context: ExceptionContext) -> None:
-    """Drop the pool's connections to a server that has become read-only.
+    """Close the pool's connections to a server that has become read-only.
 
-    The next ones are opened anew, and with several hosts and `target_session_attrs=read-write` in
-    the address they reach the new primary.
+    With several hosts and `target_session_attrs=read-write` in the address, new connections reach
+    the new primary.
     """
     if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
         context.is_disconnect = True
@@ -189,7 +188,7 @@ def _translated(address: str) -> Iterator[None]:
 
 
 def _known(error: DBAPIError, address: str) -> DatabaseUnavailableError | None:
-    """Return what an error of the driver means; None for a bug."""
+    """Return the error that a driver error is translated to; None for a bug."""
     state = _sqlstate(error)
     reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
     if state is None:
@@ -215,7 +214,7 @@ def _sqlstate(error: Exception) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseServer:
-    """Version as PostgreSQL names it, its clock, and connections in use of those allowed."""
+    """The server's version, current time, and connections in use and allowed."""
 
     version: str
     number: int
@@ -225,16 +224,8 @@ class DatabaseServer:
     max_connections: int
 
 
-_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
-
-
-def seconds_now(connection: Connection) -> float:
-    """Return the server's time, in seconds since 1970."""
-    return float(connection.execute(_NOW).scalar_one())
-
-
 def describe(connection: Connection) -> DatabaseServer:
-    """Return what the server says of itself; `now` is its clock at that moment."""
+    """Return the server's version, clock and connections."""
     row = connection.execute(
         text(
             "SELECT current_setting('server_version'), "
@@ -247,12 +238,12 @@ def describe(connection: Connection) -> DatabaseServer:
 
 
 def read_only(connection: Connection) -> bool:
-    """Whether the server refuses writing: a standby, or a primary that was demoted."""
+    """Whether the server refuses writes: a standby, or a demoted primary."""
     shown = connection.execute(text("SHOW transaction_read_only")).scalar_one()
     return bool(shown == "on")
 
 
 def clock(connection: Connection) -> datetime:
-    """Return the server's clock."""
+    """Return the server's current time."""
     now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now

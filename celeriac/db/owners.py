@@ -1,4 +1,4 @@
-"""Whose a resource is, by its type and id."""
+"""Owners of resources, and the lock on a user's catalog."""
 
 from uuid import UUID
 
@@ -31,7 +31,7 @@ _OWNERS = {
 
 
 def owner_of(connection: Connection, resource_type: str, resource_id: UUID) -> UUID | None:
-    """Return the user who owns a resource, or None where there is no such resource."""
+    """Return the user who owns a resource, or None if it does not exist."""
     key, owner = _OWNERS[resource_type]
     return connection.execute(select(owner).where(key == resource_id).limit(1)).scalar()
 
@@ -46,5 +46,5 @@ _HOLD = text("SELECT pg_advisory_xact_lock(4242423, hashtext(CAST(:user_id AS te
 
 
 def hold_catalog(connection: Connection, user_id: UUID) -> None:
-    """Keep others who call this for the same user waiting until the transaction ends."""
+    """Lock the user's catalog until the transaction ends; other callers wait."""
     connection.execute(_HOLD, {"user_id": user_id})

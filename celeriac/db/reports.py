@@ -1,4 +1,4 @@
-"""Reports as they were made: kept compressed, with their size and checksum."""
+"""Stored reports: compressed, with their size and checksum."""
 
 import zlib
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
+from celeriac.db.paging import columns, value_of
 from celeriac.db.schema import reports as table
 from celeriac.domain.reports import ReportFormat
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReport:
-    """A report's facts; `size` is in bytes, `sha256` of the content in hexadecimal."""
+    """A report without its content; `size` is in bytes, `sha256` in hexadecimal."""
 
     execution_id: UUID
     format: ReportFormat
@@ -23,26 +24,14 @@ class StoredReport:
 
 
 def find(connection: Connection, execution_id: UUID) -> list[StoredReport]:
-    """Return what there is of an execution, in the order in which it was made."""
-    query = (
-        select(
-            table.c.execution_id,
-            table.c.format,
-            table.c.size,
-            table.c.sha256,
-            table.c.created_at,
-        )
-        .where(table.c.execution_id == execution_id)
-        .order_by(table.c.created_at, table.c.format)
-    )
-    return [
-        StoredReport(row[0], ReportFormat(row[1]), row[2], row[3], row[4])
-        for row in connection.execute(query)
-    ]
+    """Return the reports of an execution, in the order in which they were made."""
+    query = columns(StoredReport, table).where(table.c.execution_id == execution_id)
+    rows = connection.execute(query.order_by(table.c.created_at, table.c.format))
+    return [value_of(StoredReport, row, format=ReportFormat) for row in rows]
 
 
 def content(connection: Connection, execution_id: UUID, wanted: ReportFormat) -> bytes | None:
-    """Return a report's bytes, or None where it has not been made."""
+    """Return a report's bytes, or None if it is not stored."""
     query = select(table.c.content).where(
         table.c.execution_id == execution_id, table.c.format == wanted
     )
@@ -67,7 +56,7 @@ def add(
     *,
     sha256: str,
 ) -> bool:
-    """Keep a report of an execution that has ended; False where there is one already."""
+    """Store a report of an ended execution; False if it is stored already."""
     values = {
         "id": execution_id,
         "format": wanted,

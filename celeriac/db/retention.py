@@ -1,7 +1,7 @@
-"""What is old enough to go. Everything here takes a bounded number of rows, the oldest first.
+"""Deletion of old rows. Every function processes a bounded number of rows, the oldest first.
 
-Ages are in days by the database's clock. Ids are ordered by time, so the index on them bounds what
-must be read; they were made by other clocks, which may be off by up to an hour.
+Ages are in days by the database's clock. Ids are ordered by time, so their index bounds the rows to
+read. Other clocks made them, which may be off by up to an hour.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _CLOCK_SLACK = timedelta(hours=1)
 _TERMINAL = "('completed', 'failed', 'cancelled')"
 
 CHILDREN = ("events", "model_calls", "approvals", "reports")
-"""Tables of rows that mean nothing without their execution."""
+"""Tables whose rows are deleted with their execution."""
 
 _OLD_EXECUTIONS = text(f"""
 SELECT id FROM executions
@@ -49,14 +49,14 @@ WITH gone AS (
         f", {table}_gone AS (DELETE FROM {table} WHERE execution_id IN (SELECT id FROM gone))"  # noqa: S608
         for table in CHILDREN
     )
-    # what was spent of its own budget has the execution's id
+    # the window of its own budget has the execution's id
     + ", budget_gone AS (DELETE FROM budget_windows WHERE budget_id IN (SELECT id FROM gone))"
     + " SELECT count(*) FROM gone"
 )
 
 
 def delete_executions(connection: Connection, execution_ids: Sequence[UUID]) -> int:
-    """Delete those of the executions that have ended, with all that belongs to them."""
+    """Delete those of the executions that have ended, with all their rows; return how many."""
     parameters = {"ids": list(execution_ids)}
     return int(connection.execute(_DELETE_EXECUTIONS, parameters).scalar_one())
 
@@ -69,7 +69,7 @@ LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
 
-_DOOM_SESSIONS = text("""
+_DELETE_IDLE_SESSIONS = text("""
 UPDATE sessions s SET status = 'deleted', state = NULL, updated_at = now()
 WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
     SELECT FROM executions e
@@ -78,29 +78,29 @@ RETURNING id
 """)
 
 
-def doom_idle_sessions(connection: Connection, *, days: float, limit: int) -> list[UUID]:
-    """Mark sessions as deleted that nobody has worked in for `days`; in a transaction.
+def mark_idle_sessions_deleted(connection: Connection, *, days: float, limit: int) -> list[UUID]:
+    """Mark sessions as deleted that no execution has used for `days`; needs a transaction.
 
-    Not those that an execution is to fork. Whoever wants one from here on finds it deleted; the
-    second statement sees those who came before the first has locked it.
+    Sessions that an execution waits to fork are kept. The first statement locks the rows, so the
+    second one sees every execution that was submitted before.
     """
     parameters = {"seconds": _seconds(days), "limit": limit}
     idle = list(connection.execute(_IDLE_SESSIONS, parameters).scalars())
     if not idle:
         return []
-    return list(connection.execute(_DOOM_SESSIONS, {"ids": idle}).scalars())
+    return list(connection.execute(_DELETE_IDLE_SESSIONS, {"ids": idle}).scalars())
 
 
-_DOOMED_SESSIONS = text("""
+_DELETED_SESSIONS = text("""
 SELECT id FROM sessions WHERE id > :after AND status = 'deleted' AND files_removed_at IS NULL
 ORDER BY id LIMIT :limit
 """)
 
 
-def doomed_sessions(connection: Connection, *, after: UUID, limit: int) -> list[UUID]:
+def deleted_sessions(connection: Connection, *, after: UUID, limit: int) -> list[UUID]:
     """Return deleted sessions whose files may still be there, with greater ids than `after`."""
     parameters = {"after": after, "limit": limit}
-    return list(connection.execute(_DOOMED_SESSIONS, parameters).scalars())
+    return list(connection.execute(_DELETED_SESSIONS, parameters).scalars())
 
 
 _DELETE_SESSIONS = text("""
@@ -115,33 +115,33 @@ DELETE FROM sessions WHERE id IN (
 
 
 def delete_sessions(connection: Connection, *, days: float, limit: int) -> int:
-    """Delete the rows of sessions whose files and executions are long gone; return how many."""
+    """Delete rows of sessions whose files and executions are deleted; return how many."""
     parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
     return connection.execute(_DELETE_SESSIONS, parameters).rowcount
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionAge:
-    """What is known of an execution by whoever wants to clean up after it."""
+    """The age of an execution, for the removal of its files."""
 
     terminal: bool
     old: bool
-    """Whether it ended long enough ago."""
+    """Whether it ended before the retention period."""
 
 
-_STANDINGS = text(f"""
+_AGES = text(f"""
 SELECT id, status IN {_TERMINAL},
        coalesce(completed_at < now() - make_interval(secs => :seconds), false)
 FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))
 """)  # noqa: S608 - put together from constants
 
 
-def standings(
+def ages(
     connection: Connection, execution_ids: Sequence[UUID], *, days: float
 ) -> dict[UUID, ExecutionAge]:
-    """Return how those of the executions stand that exist."""
+    """Return the ages of those of the executions that exist."""
     parameters = {"ids": list(execution_ids), "seconds": _seconds(days)}
-    rows = connection.execute(_STANDINGS, parameters)
+    rows = connection.execute(_AGES, parameters)
     return {row[0]: ExecutionAge(row[1], row[2]) for row in rows}
 
 
@@ -154,17 +154,17 @@ DELETE FROM idempotency_keys WHERE (owner_id, key) IN (
 
 
 def delete_idempotency_keys(connection: Connection, *, days: float, limit: int) -> int:
-    """Forget idempotency keys; return how many."""
+    """Delete idempotency keys; return how many."""
     parameters = {"seconds": _seconds(days), "limit": limit}
     return connection.execute(_DELETE_KEYS, parameters).rowcount
 
 
-_ALONE = text("SELECT pg_try_advisory_xact_lock(4242421)")
+_LOCK = text("SELECT pg_try_advisory_xact_lock(4242421)")
 
 
 def single_instance(connection: Connection) -> bool:
-    """Whether no other keeper deletes now; holds to the end of the transaction."""
-    return bool(connection.execute(_ALONE).scalar_one())
+    """Lock retention until the transaction ends; False if another keeper holds the lock."""
+    return bool(connection.execute(_LOCK).scalar_one())
 
 
 def _bound(days: float) -> UUID:

@@ -1,11 +1,12 @@
-"""Sessions: conversations that can be gone on with."""
+"""Sessions: conversations that later executions can continue."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, null, select, text, update
 
+from celeriac.db.paging import columns, given, newest, read_one, value_of
 from celeriac.db.schema import executions
 from celeriac.db.schema import sessions as table
 from celeriac.domain.executions.model import Lease
@@ -13,31 +14,19 @@ from celeriac.domain.sessions import Session, SessionFilter, SessionStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue, storable
 
-_SELECT = select(*(table.c[field.name] for field in fields(Session)))
-_LISTED = select(
-    *(
-        null().label("state") if field.name == "state" else table.c[field.name]
-        for field in fields(Session)
-    )
-)
+_SELECT = columns(Session, table)
+_LISTED = columns(Session, table, state=null())
 
 
-def get(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Session | None:
-    """Return a session, or None where there is none or it isn't `owner`'s (None: anybody's)."""
-    query = _SELECT.where(table.c.id == session_id)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else session_of(row)
+def get(
+    connection: Connection, session_id: UUID, *, owner: UUID | None, lock: bool = False
+) -> Session | None:
+    """Return a session of `owner` (None: of anyone), or None if there is none.
 
-
-def lock(connection: Connection, session_id: UUID, *, owner: UUID | None) -> Session | None:
-    """Like `get`, and keep the row from others to the end of the transaction."""
-    query = _SELECT.where(table.c.id == session_id).with_for_update()
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else session_of(row)
+    `lock` locks its row until the transaction ends.
+    """
+    query = given(_SELECT.where(table.c.id == session_id), (table.c.owner_id, owner))
+    return read_one(connection, query.with_for_update() if lock else query, session_of)
 
 
 def find(
@@ -45,20 +34,16 @@ def find(
 ) -> list[Session]:
     """Return up to `limit` sessions with smaller ids than `before`, the newest first.
 
-    Their states are left out: they may be large, and nobody is shown them.
+    Their states are left out: they may be large, and the API does not show them.
     """
-    query = _LISTED.order_by(table.c.id.desc()).limit(limit)
-    for name in ("owner_id", "runner", "status"):
-        value = getattr(wanted, name)
-        if value is not None:
-            query = query.where(table.c[name] == value)
+    names = ("owner_id", "runner", "status")
+    query = given(_LISTED, *((table.c[name], getattr(wanted, name)) for name in names))
     if wanted.execution_id is not None:
-        begun = select(table.c.id).where(table.c.execution_id == wanted.execution_id)
-        gone_on = select(executions.c.session_id).where(executions.c.id == wanted.execution_id)
-        query = query.where(table.c.id.in_(begun.union(gone_on)))
-    if before is not None:
-        query = query.where(table.c.id < before)
-    return [session_of(row) for row in connection.execute(query)]
+        created = select(table.c.id).where(table.c.execution_id == wanted.execution_id)
+        continued = select(executions.c.session_id).where(executions.c.id == wanted.execution_id)
+        query = query.where(table.c.id.in_(created.union(continued)))
+    page = newest(query, table.c.id, before=before, limit=limit)
+    return [session_of(row) for row in connection.execute(page)]
 
 
 _BEGIN = text("""
@@ -83,9 +68,9 @@ def begin(
     parent_id: UUID | None,
     session_id: UUID | None = None,
 ) -> UUID | None:
-    """Make a session for the execution of `lease`; return its id, or None for a lost lease.
+    """Create a session for the execution of `lease`; return its id, or None for a lost lease.
 
-    With a `session_id` it can be repeated.
+    With a `session_id` it is idempotent.
     """
     row = connection.execute(
         _BEGIN,
@@ -122,7 +107,7 @@ def save(
     state: JsonValue,
     status: SessionStatus,
 ) -> bool:
-    """Write what is needed to go on; None keeps what there is. False for a lost lease."""
+    """Save what a later attempt needs; None keeps the stored value. False for a lost lease."""
     row = connection.execute(
         _SAVE,
         {
@@ -148,16 +133,16 @@ LIMIT 1
 
 
 def used_by(connection: Connection, session_id: UUID, *, forks: bool = False) -> UUID | None:
-    """Return an execution that works in the session or will, or with `forks` is to fork it.
+    """Return an execution that uses the session or waits to, or with `forks` waits to fork it.
 
-    With a lock on the session none joins meanwhile.
+    While the session is locked, no other execution can start to use it.
     """
     parameters = {"id": session_id, "forks": forks}
     return connection.execute(_USED_BY, parameters).scalar_one_or_none()
 
 
 def take(connection: Connection, session_id: UUID) -> None:
-    """Mark a session as worked in again; its last error is over."""
+    """Mark a session as active again and clear its last error."""
     values = {"status": SessionStatus.ACTIVE, "error_code": None, "error_message": None}
     connection.execute(
         update(table).where(table.c.id == session_id).values(**values, updated_at=text("now()"))
@@ -165,13 +150,13 @@ def take(connection: Connection, session_id: UUID) -> None:
 
 
 def delete(connection: Connection, session_id: UUID) -> None:
-    """Mark a session as deleted and forget its state; its files are to follow."""
+    """Mark a session as deleted and clear its state; its files are removed later."""
     values = {"status": SessionStatus.DELETED, "state": null(), "updated_at": text("now()")}
     connection.execute(update(table).where(table.c.id == session_id).values(**values))
 
 
 def files_removed(connection: Connection, session_ids: Sequence[UUID]) -> None:
-    """Note that nothing is left of deleted sessions' files."""
+    """Record that the files of deleted sessions are removed."""
     connection.execute(
         update(table)
         .where(table.c.id.in_(session_ids), table.c.status == SessionStatus.DELETED)
@@ -179,8 +164,6 @@ def files_removed(connection: Connection, session_ids: Sequence[UUID]) -> None:
     )
 
 
-def session_of(row: Row[tuple[object, ...]]) -> Session:
-    """Read a row of all columns of a `Session`."""
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
-    values["status"] = SessionStatus(values["status"])
-    return Session(**values)
+def session_of(row: Row[Any]) -> Session:
+    """Return the session of a row with all its columns."""
+    return value_of(Session, row, status=SessionStatus)

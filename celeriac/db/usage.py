@@ -1,4 +1,4 @@
-"""What model calls used: each call of an execution, and totals by day."""
+"""Usage of model calls: each call of an execution, and totals by day."""
 
 from datetime import date
 from typing import Any
@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select, text
 from sqlalchemy.dialects.postgresql import BIGINT
 
+from celeriac.db.paging import columns, given
 from celeriac.db.schema import model_calls, tasks, usage_days, users
 from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageFilter, UsageTotal
 
@@ -22,7 +23,7 @@ def today(connection: Connection) -> date:
 def totals(
     connection: Connection, by: UsageBy, wanted: UsageFilter, *, limit: int
 ) -> list[UsageTotal]:
-    """Return up to `limit` totals: the newest days first, of all else the dearest first."""
+    """Return up to `limit` totals: the newest days first, all others the most expensive first."""
     days, cost = usage_days.c, func.sum(usage_days.c.cost)
     key, name = _grouping(by)
     query: Select[Any] = (
@@ -42,10 +43,7 @@ def totals(
         .group_by(key, name)
         .limit(limit)
     )
-    if wanted.owner_id is not None:
-        query = query.where(days.owner_id == wanted.owner_id)
-    if wanted.task_id is not None:
-        query = query.where(days.task_id == wanted.task_id)
+    query = given(query, (days.owner_id, wanted.owner_id), (days.task_id, wanted.task_id))
     if by is UsageBy.DAY:
         query = query.order_by(key.desc())
     else:
@@ -57,23 +55,10 @@ def calls(
     connection: Connection, execution_id: UUID, *, after: UUID | None, limit: int
 ) -> list[MadeCall]:
     """Return up to `limit` model calls of an execution after the call `after`, the oldest first."""
-    columns = model_calls.c
-    query = select(
-        columns.id,
-        columns.attempt,
-        columns.at,
-        columns.provider,
-        columns.model,
-        columns.input_tokens,
-        columns.output_tokens,
-        columns.cached_tokens,
-        columns.latency_ms,
-        columns.finish_reason,
-        columns.cost,
-    ).where(columns.execution_id == execution_id)
+    query = columns(MadeCall, model_calls).where(model_calls.c.execution_id == execution_id)
     if after is not None:
-        query = query.where(columns.id > after)
-    rows = connection.execute(query.order_by(columns.id).limit(limit))
+        query = query.where(model_calls.c.id > after)
+    rows = connection.execute(query.order_by(model_calls.c.id).limit(limit))
     return [MadeCall(*row) for row in rows]
 
 
@@ -82,7 +67,7 @@ def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
 
 
 def _grouping(by: UsageBy) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Return what a total is for: its key, and its name for people."""
+    """Return the key of a total, and its name for people."""
     days = usage_days.c
     match by:
         case UsageBy.TASK:

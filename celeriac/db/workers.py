@@ -21,7 +21,7 @@ GROUP BY queue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
-    """What a worker process says of itself; CPU in percent of one core, memory in bytes."""
+    """The report of a worker process; CPU in percent of one core, memory in bytes."""
 
     id: UUID
     hostname: str
@@ -33,17 +33,17 @@ class WorkerReport:
     memory_bytes: int
     version: str
     queues: Sequence[str] = ()
-    """What it listens to; empty for a worker of an older release, which doesn't say."""
+    """The queues that it consumes; empty for a worker of an older release."""
     consuming: bool | None = None
-    """Whether it takes messages; None for a worker of an older release."""
+    """Whether it consumes messages; None for a worker of an older release."""
     messages_dropped: int = 0
-    """How many messages its consumer has dropped, because they were no tasks."""
+    """Messages that its consumer dropped because they were not tasks."""
     unknown_tasks: Sequence[str] = ()
-    """Names of tasks that came in the last five minutes and that it doesn't know."""
+    """Names of unknown tasks that it received in the last five minutes."""
     unknown_tasks_ages: Sequence[float] = ()
-    """Seconds before this report at which a message of each of them came last."""
+    """For each of them, how many seconds before the report its last message was received."""
     lacks: Sequence[str] = ()
-    """What agents need that this process does not have, the latest last."""
+    """Messages of errors about what agents need and this process doesn't have, the latest last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +64,9 @@ class WorkerRow(WorkerReport):
 _LISTS = ("queues", "unknown_tasks", "unknown_tasks_ages", "lacks")
 
 
-def report(connection: Connection, said: WorkerReport) -> None:
-    """Insert or renew the row of a worker process."""
-    values = {name: getattr(said, name) for name in WorkerReport.__dataclass_fields__}
+def report(connection: Connection, sent: WorkerReport) -> None:
+    """Insert or update the row of a worker process."""
+    values = {name: getattr(sent, name) for name in WorkerReport.__dataclass_fields__}
     values.update({name: list(values[name]) for name in _LISTS})
     statement = insert(table).values(**values)
     connection.execute(
@@ -77,7 +77,7 @@ def report(connection: Connection, said: WorkerReport) -> None:
 
 
 def stopped(connection: Connection, worker_id: UUID) -> None:
-    """Write that a worker process has ended in order."""
+    """Record that a worker process has shut down."""
     connection.execute(
         update(table).where(table.c.id == worker_id).values(stopped_at=func.now(), running=0)
     )
@@ -98,9 +98,9 @@ def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
 
 
 def slots(connection: Connection, *, within_seconds: float) -> Mapping[str | None, int]:
-    """Return how many executions the consuming worker processes can run at once, by queue.
+    """Return the slots of the consuming worker processes by queue.
 
-    None holds the slots of those that don't say which queues they listen to.
+    The key None holds the slots of workers that do not report their queues.
     """
     rows = connection.execute(_SLOTS, {"within": within_seconds})
     return {queue: int(count) for queue, count in rows}
@@ -118,7 +118,7 @@ def running_on(connection: Connection, node: str) -> int:
 
 
 def forget(connection: Connection, *, older_than_seconds: float) -> int:
-    """Delete the rows of processes that are long gone; return how many."""
+    """Delete the rows of processes that have not reported for so long; return how many."""
     horizon = func.now() - text("make_interval(secs => :age)").bindparams(age=older_than_seconds)
     return connection.execute(delete(table).where(table.c.seen_at < horizon)).rowcount
 
@@ -150,9 +150,9 @@ def has_untried_worker(
     most: int,
     within_seconds: float,
 ) -> bool:
-    """Whether a live worker listens to `queue` that has not handed the execution back for `code`.
+    """Whether a live worker of `queue` has not yet handed the execution back for `code`.
 
-    False once it was handed back for that `most` times.
+    False once the execution was handed back for `code` `most` times.
     """
     values = {
         "id": execution_id, "queue": queue, "hostname": hostname, "code": code, "most": most,

@@ -1,4 +1,4 @@
-"""Where the servers of a stack are, and how other commands learn it."""
+"""The addresses of a stack's servers, and the connection file by which other commands find them."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from celeriac.kit.processes import ProcessIdentity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Addresses of the servers; those with passwords are left out of the representation."""
+    """Addresses of the servers; `repr` leaves out those with passwords."""
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
@@ -20,7 +20,7 @@ class Endpoints:
     model_base_url: str | None = None
 
     def environment(self) -> Mapping[str, str]:
-        """Return the variables that tell Celeriac's processes where the servers are."""
+        """Return the environment variables that name the servers."""
         variables = {
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
@@ -34,7 +34,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningStack:
-    """A stack as its home's connection file describes it."""
+    """A stack as described by the connection file of its home."""
 
     endpoints: Endpoints
     supervisor: ProcessIdentity
@@ -43,12 +43,12 @@ class RunningStack:
 
 
 def publish_stack(home: Home, stack: RunningStack) -> None:
-    """Write the connection file, readable by its owner alone. Raises HomeUnusableError."""
+    """Write the connection file, which only its owner can read. Raises HomeUnusableError."""
     write_private(home.stack_file, json.dumps(asdict(stack), indent=2) + "\n")
 
 
 def withdraw_stack(home: Home) -> None:
-    """Remove the connection file, if it is there. Raises HomeUnusableError."""
+    """Remove the connection file if it exists. Raises HomeUnusableError."""
     try:
         home.stack_file.unlink(missing_ok=True)
     except OSError as error:
@@ -56,10 +56,9 @@ def withdraw_stack(home: Home) -> None:
 
 
 def find_running_stack(home: Home) -> RunningStack | None:
-    """Return the stack that runs in this home now, or None.
+    """Return the stack that runs in this home, or None.
 
-    A file that a killed run left behind counts as none. Raises HomeUnusableError where the file
-    is there and can't be read.
+    The file of a killed run is ignored. Raises HomeUnusableError where the file can't be read.
     """
     try:
         stored = json.loads(home.stack_file.read_text(encoding="utf-8"))
@@ -75,6 +74,6 @@ def find_running_stack(home: Home) -> RunningStack | None:
         raise HomeUnusableError(home.stack_file, error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise HomeUnusableError(
-            home.stack_file, "it can't be understood. Stop Celeriac, delete it and start again."
+            home.stack_file, "it is malformed. Stop Celeriac, delete the file and start again."
         ) from error
     return stack if find_holder(home) == stack.supervisor else None

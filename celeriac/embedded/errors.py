@@ -1,4 +1,4 @@
-"""What can go wrong with the servers that Celeriac runs itself."""
+"""Errors of the servers that Celeriac runs itself."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from celeriac.domain.errors import CeleriacError
 
 
 class EmbeddedError(CeleriacError):
-    """An embedded server, or the place where it keeps its files, can't be used."""
+    """An embedded server or its directory can't be used."""
 
     code: ClassVar[str] = "embedded_failed"
 
@@ -24,12 +24,12 @@ class HomeUnusableError(EmbeddedError):
 
 
 class AlreadyRunningError(EmbeddedError):
-    """Another process runs the stack of this home; `pid` is None where it didn't say which."""
+    """Another process runs the stack of this home; `pid` is None where it is unknown."""
 
     code = "already_running"
 
     def __init__(self, home: Path, pid: int | None, *, api_url: str | None = None) -> None:
-        """`api_url` is None where it isn't known, as while the other one starts."""
+        """`api_url` is None where it is unknown, for example while the other process starts."""
         who = f"process {pid}" if pid else "another process"
         where = f", its API at {api_url}" if api_url else ""
         super().__init__(
@@ -44,8 +44,8 @@ class AlreadyRunningError(EmbeddedError):
 class ServerFailedError(EmbeddedError):
     """A server did not start, or did not become ready.
 
-    `name` says which, `log` where its output is, and `last_lines` are the last of it. `exit_code`
-    is that of a process that has ended.
+    `name` is the server's, `log` the file of its output, `last_lines` the end of that file,
+    `exit_code` that of a process that has ended.
     """
 
     code = "server_failed"
@@ -61,7 +61,7 @@ class ServerFailedError(EmbeddedError):
     ) -> None:
         parts = [f"{name}: {reason}"]
         if last_lines:
-            parts += ["Its last words:", *(f"  {line}" for line in last_lines)]
+            parts += ["Its last lines:", *(f"  {line}" for line in last_lines)]
         if log is not None:
             parts.append(f"Log: {log}")
         super().__init__("\n".join(parts), server=name, log=str(log) if log else None)
@@ -72,18 +72,18 @@ class ServerFailedError(EmbeddedError):
 
 
 class ServerNotInstalledError(EmbeddedError):
-    """The package that brings an embedded server is missing; the message says what to install."""
+    """The package of an embedded server is missing; the message says how to install it."""
 
     code = "server_not_installed"
 
 
 class WeightsFetchError(EmbeddedError):
-    """The weights of the local model could not be fetched; nothing was put in their place."""
+    """The weights of the local model could not be fetched; nothing was changed."""
 
     code = "weights_fetch_failed"
 
 
 class StopRequestedError(EmbeddedError):
-    """Somebody asked for the end (Ctrl-C, SIGTERM) while servers were still starting."""
+    """A stop was requested (Ctrl-C, SIGTERM) while servers were starting."""
 
     code = "stop_requested"

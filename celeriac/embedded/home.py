@@ -30,28 +30,28 @@ _SECRET_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The state directory: data, logs, working directories and secrets, private to one user.
+    """The state directory: data, logs and secrets, private to one user.
 
-    `Home.open` makes it; `Home.at` only says where it would be. `root` is absolute.
+    `Home.open` creates it; `Home.at` touches nothing. `root` is absolute.
     """
 
     root: Path
 
     @classmethod
     def at(cls, directory: Path | None = None) -> "Home":
-        """Return the home in `directory` (`.celeriac` where we are, if None), touching nothing."""
+        """Return the home in `directory`, by default `.celeriac`; touch nothing."""
         return cls((directory or Path(DIRECTORY_NAME)).resolve())
 
     @classmethod
     def open(cls, directory: Path | None = None) -> "Home":
-        """Return the home in `directory` as `at` does, made if missing and closed to others.
+        """Return the home in `directory`, created if it is missing, and closed to others.
 
-        Raises HomeUnusableError where it can't be made or written, or belongs to another user.
+        Raises HomeUnusableError where it can't be created or written, or belongs to another user.
         """
         home = cls.at(directory)
         if home.root.exists():
             _refuse_foreign(home.root)
-        for path in (home.root, home.logs, home.workdirs, home.secrets):
+        for path in (home.root, home.logs, home.secrets):
             private_directory(path)
         _write_once(home.root / ".gitignore", "*\n")
         return home
@@ -68,13 +68,8 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """Log files: those of the services (docs/logs.md) and one for each supervised process."""
+        """Log files of the services (docs/logs.md), and one for each supervised process."""
         return self.root / "logs"
-
-    @property
-    def workdirs(self) -> Path:
-        """Working directories of sessions."""
-        return self.root / "workdirs"
 
     @property
     def secrets(self) -> Path:
@@ -83,28 +78,28 @@ class Home:
 
     @property
     def lock_file(self) -> Path:
-        """Locked by the process that runs the stack, and naming it."""
+        """Locked by the process that runs the stack; it names that process."""
         return self.root / "lock"
 
     @property
     def children_file(self) -> Path:
-        """The processes that the running stack has started."""
+        """The record of the processes of the running stack."""
         return self.root / "children.json"
 
     @property
     def stack_file(self) -> Path:
-        """Where the running stack can be reached."""
+        """The addresses of the running stack."""
         return self.root / "stack.json"
 
     def log_file(self, name: str) -> Path:
-        """Return where the output of the supervised process `name` goes.
+        """Return the file of the output of the supervised process `name`.
 
-        Not `.log`: API, worker and beat write log files of theirs into this directory too.
+        Not `.log`: API, worker and beat write log files of that name into this directory.
         """
         return self.logs / f"{name}.out"
 
     def secret(self, name: str) -> str:
-        """Return the secret `name`, made at random the first time (URL-safe, 256 bits).
+        """Return the secret `name`, generated the first time (URL-safe, 256 bits).
 
         Raises HomeUnusableError where it can't be read or stored.
         """
@@ -120,9 +115,9 @@ class Home:
 
 
 def private_directory(path: Path) -> None:
-    """Make the directory `path` for its owner alone, or close it to others if it exists.
+    """Create the directory `path` for its owner alone; close an existing one to others.
 
-    Raises HomeUnusableError where that fails.
+    Raises HomeUnusableError.
     """
     try:
         path.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
@@ -135,7 +130,7 @@ def private_directory(path: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace the file `path` in one step; nobody but its owner can read it.
+    """Replace the file `path` in one step; only its owner can read it.
 
     A reader sees the old text or the new, never a part. Raises HomeUnusableError.
     """
@@ -147,7 +142,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write the file unless it exists; of two writers at once, one wins whole."""
+    """Write the file unless it exists; of two concurrent writers one wins."""
     if path.exists():
         return
     try:
@@ -159,7 +154,7 @@ def _write_once(path: Path, text: str) -> None:
 
 @contextmanager
 def _draft(path: Path, text: str) -> Iterator[Path]:
-    """Write `text` to a private file beside `path`, and remove it afterwards if still there."""
+    """Write `text` to a private file beside `path`, and remove it afterwards if it still exists."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
@@ -171,7 +166,7 @@ def _draft(path: Path, text: str) -> Iterator[Path]:
 
 
 def _refuse_foreign(root: Path) -> None:
-    """Root, too, is refused in a user's home: it would leave files that the user can't touch."""
+    """Root is refused as well: it would leave files in a user's home that the user can't change."""
     if not root.is_dir():
         raise HomeUnusableError(root, "there is a file where a directory must be.")
     owner = root.stat().st_uid
@@ -194,7 +189,7 @@ _POLL_SECONDS = 0.05
 
 
 class HomeLock:
-    """Holds the home's lock file with flock(2): the kernel frees it however the holder ends.
+    """Holds the home's lock file with flock(2), which the kernel releases however the holder ends.
 
     A context manager; entering raises AlreadyRunningError where another process holds it.
     """
@@ -204,7 +199,7 @@ class HomeLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock and write our identity into it. Raises AlreadyRunningError."""
+        """Take the lock and write this process's identity into it. Raises AlreadyRunningError."""
         path = self._home.lock_file
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -219,7 +214,7 @@ class HomeLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give the lock back; harmless if it isn't held."""
+        """Release the lock; harmless if it isn't held."""
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
@@ -238,7 +233,7 @@ class HomeLock:
         self.release()
 
     def _lock(self, descriptor: int) -> None:
-        """A holder that is on its way out gets a moment."""
+        """Wait a moment for a holder that is ending."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
@@ -256,7 +251,7 @@ class HomeLock:
 def find_holder(home: Home) -> ProcessIdentity | None:
     """Return the process that runs this home's stack, or None.
 
-    Takes no lock, so that looking never keeps a stack from starting.
+    Takes no lock, which could keep a stack from starting.
     """
     holder = _read_identity(home.lock_file)
     return holder if holder and still_running(holder) else None
@@ -265,7 +260,7 @@ def find_holder(home: Home) -> ProcessIdentity | None:
 def _write_holder(descriptor: int, path: Path) -> None:
     identity = identify(os.getpid())
     if identity is None:
-        raise HomeUnusableError(path, "/proc is needed to tell processes apart, and isn't mounted.")
+        raise HomeUnusableError(path, "/proc is needed to identify processes, and isn't mounted.")
     text = json.dumps({"pid": identity.pid, "started": identity.started})
     try:
         os.ftruncate(descriptor, 0)
@@ -275,7 +270,7 @@ def _write_holder(descriptor: int, path: Path) -> None:
 
 
 def _read_identity(path: Path) -> ProcessIdentity | None:
-    """A holder may be writing just now: what isn't whole counts as nobody."""
+    """A holder may be writing: an incomplete file names no process."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return ProcessIdentity(pid=int(values["pid"]), started=int(values["started"]))
@@ -287,10 +282,10 @@ LOOPBACK = "127.0.0.1"
 
 
 def reserve_port() -> int:
-    """Return a free TCP port on the loopback interface, which nobody else gets for a minute.
+    """Return a free TCP port on the loopback interface, reserved for a minute.
 
-    A connection closed from the listening side leaves the port in TIME_WAIT. The kernel hands out
-    no such port, but lets a server with SO_REUSEADDR, as all of ours are, bind it by name.
+    A connection closed from the listening side leaves the port in TIME_WAIT. The kernel assigns no
+    such port by itself, but lets a server with SO_REUSEADDR, as ours have, bind it.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -300,7 +295,7 @@ def reserve_port() -> int:
         with socket.create_connection((LOOPBACK, port)) as client:
             accepted, _ = listener.accept()
             accepted.close()
-            client.recv(1)  # our side has closed first, and so is the one that waits
+            client.recv(1)  # returns once the listening side has closed first
     return port
 
 
@@ -312,10 +307,10 @@ _SHORTEST_PARENT = Path("/tmp")  # noqa: S108 - mkdtemp makes a private one in i
 
 
 class RuntimeDirectory:
-    """Where this home's sockets lie; it belongs to `user` (None: us) and is closed to all others.
+    """The directory of this home's sockets, owned by `user` (None: ourselves) and closed to others.
 
-    That is `run` in the home or, where its path can't be a socket's, a directory of random name
-    among the temporary files, remembered in the home.
+    It is `run` in the home or, where that path can't be a socket's, a directory with a random name
+    among the temporary files, whose path is stored in the home.
     """
 
     def __init__(self, home: Home, user: UserIds | None) -> None:
@@ -324,7 +319,7 @@ class RuntimeDirectory:
         self._user = user
 
     def prepare(self) -> Path:
-        """Return the directory, made if need be. Raises HomeUnusableError."""
+        """Return the directory, created if it is missing. Raises HomeUnusableError."""
         try:
             if _fits(self._inside):
                 give_directory(self._inside, self._user)
@@ -336,13 +331,13 @@ class RuntimeDirectory:
             ) from error
 
     def remove(self) -> None:
-        """Remove the directory, if it lies outside the home."""
+        """Remove the directory if it is outside the home."""
         if directory := self._remembered():
             shutil.rmtree(directory, ignore_errors=True)
         self._pointer.unlink(missing_ok=True)
 
     def _remembered(self) -> Path | None:
-        """The directory of an earlier run, unless something else is there by now."""
+        """The directory of an earlier run, unless something else has taken its place."""
         try:
             directory = Path(self._pointer.read_text(encoding="utf-8").strip())
             status = directory.lstat()
@@ -363,6 +358,6 @@ class RuntimeDirectory:
 
 
 def _fits(directory: Path) -> bool:
-    """Whether sockets may lie there: a short path, without what means something in host lists."""
+    """Whether the path is short enough for sockets and has no special characters of host lists."""
     short = len(os.fsencode(directory / _LONGEST_SOCKET_NAME)) <= _SOCKET_PATH_BYTES
     return short and _PLAIN_PATH.fullmatch(str(directory)) is not None

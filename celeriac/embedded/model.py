@@ -1,4 +1,4 @@
-"""A small language model on the CPU, from wheels, as a child process."""
+"""The local model: a small language model on the CPU, served by a child process."""
 
 import sys
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 
 from celeriac.embedded.home import LOOPBACK, Home, reserve_port
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.weights import require
 
 NAME = "model"
 MODEL_NAME = "smollm2"
-"""What clients call the model."""
+"""The name of the model for clients."""
 
 _CHECK_SECONDS = 2.0
 _STOP_SECONDS = 5.0
@@ -20,10 +20,10 @@ _STOP_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
-    """An OpenAI-compatible server on a loopback port; chat, streaming, JSON schemas.
+    """An OpenAI-compatible server on a loopback port: chat, streaming, JSON schemas.
 
     `LocalModel.prepare` makes one; run its `spec()`, and give clients its `base_url`. The port
-    stays the same however often the process is restarted. `context` is the tokens of one request,
+    stays the same over restarts of the process. `context` is the number of tokens of one request,
     prompt and answer together; `parallel` requests are served at once.
     """
 
@@ -37,9 +37,9 @@ class LocalModel:
     def prepare(
         cls, home: Home, *, models: Path | None = None, context: int = 4096, parallel: int = 2
     ) -> "LocalModel":
-        """Find the library, and the weights in their package or in `models`, by default the home's.
+        """Find the weights in their package or in `models` (default: `models` in the home).
 
-        Raises ServerNotInstalledError naming the commands that install what is missing.
+        Raises ServerNotInstalledError, which names the commands that install what is missing.
         """
         return cls(
             weights=require(models or home.root / "models"),
@@ -51,7 +51,7 @@ class LocalModel:
 
     @property
     def base_url(self) -> str:
-        """The base URL for OpenAI clients; any API key will do."""
+        """The base URL for OpenAI clients; any API key is accepted."""
         return f"{self._address}/v1"
 
     def spec(self) -> ProcessSpec:
@@ -60,7 +60,7 @@ class LocalModel:
             name=NAME,
             argv=(
                 sys.executable,
-                "-P",  # nothing that lies in the working directory is ours to import
+                "-P",  # import nothing from the working directory
                 "-m",
                 "celeriac.embedded.model_server",
                 f"--weights={self.weights}",
@@ -76,7 +76,7 @@ class LocalModel:
         )
 
     def check_ready(self) -> str | None:
-        """Return None if the server says over HTTP that the model is loaded, else why not."""
+        """Return None if the server reports that the model is loaded, else the reason."""
         try:
             with httpx.Client(trust_env=False, timeout=_CHECK_SECONDS) as client:
                 answer = client.get(f"{self._address}/health")

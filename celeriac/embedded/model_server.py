@@ -16,7 +16,7 @@ _QUIET = 1
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
     options = _parse(arguments)
-    # Before the library starts its threads, so that no thread of its takes these signals.
+    # Before the library starts its threads, so that none of them receives these signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     import xllamacpp
 
@@ -54,10 +54,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _spare_cores() -> int:
-    """Return how many cores we may use, less one for the processes that the model works for.
+    """Return the number of usable cores, less one for the other processes.
 
-    The threads wait for each other after every step: where each doesn't have a core to itself they
-    mostly wait (four requests on two busy cores: 20 to 35 s with two threads, 5 to 8 s with one).
+    The threads wait for each other after every step, which is slow unless each has a core (four
+    requests on two busy cores: 20 to 35 s with two threads, 5 to 8 s with one).
     """
     return max(1, len(os.sched_getaffinity(0)) - 1)
 

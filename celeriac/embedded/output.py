@@ -11,24 +11,24 @@ from rich.console import Console
 from rich.text import Text
 
 MOST_BYTES = 16 * 1024 * 1024
-"""An overgrown log is put aside as `NAME.log.1`, in place of an earlier one."""
+"""A larger log is moved to `NAME.out.1`, in place of an earlier one."""
 
 _READ_BYTES = 256 * 1024
 _LAST_BYTES = 16 * 1024
 
 
 def open_for_appending(path: Path) -> BinaryIO:
-    """Open a log for a process to write, made for its owner alone."""
+    """Open a log for a process to write; only its owner can read it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     return os.fdopen(descriptor, "ab", buffering=0)
 
 
 def read_last_lines(path: Path, count: int, *, since: int = 0) -> Sequence[str]:
-    """Return up to `count` last lines of a log, none of them from before byte `since`."""
+    """Return up to `count` last lines of a log, from byte `since` on."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            start = since if since <= size else 0  # it was put aside meanwhile
+            start = since if since <= size else 0  # it was moved meanwhile
             file.seek(max(start, size - _LAST_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
@@ -37,7 +37,7 @@ def read_last_lines(path: Path, count: int, *, since: int = 0) -> Sequence[str]:
 
 
 class LogFollower:
-    """Reads a growing log line by line, from its end at the time the follower is made."""
+    """Reads the lines that are written to a log after the follower is made."""
 
     def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES) -> None:
         self._path = path
@@ -46,13 +46,13 @@ class LogFollower:
         self._rest = b""
 
     def read_lines(self) -> Sequence[str]:
-        """Return the whole lines that came since the last call; never waits.
+        """Return the complete lines that were written since the last call; never waits.
 
-        Puts the log aside once all of it is read and it has grown too large.
+        Rotates the log once all of it is read and it is too large.
         """
         try:
             return self._read_lines()
-        except OSError:  # deleted or closed to us meanwhile: showing logs must stop nobody's work
+        except OSError:  # deleted or closed meanwhile: nobody's work depends on it
             return ()
 
     def _read_lines(self) -> Sequence[str]:
@@ -61,21 +61,21 @@ class LogFollower:
             self._position, self._rest = 0, b""
         if size == self._position:
             if size > self._most_bytes:
-                self._put_aside()
+                self._rotate()
             return ()
         with self._path.open("rb") as file:
             file.seek(self._position)
             data = file.read(_READ_BYTES)
         self._position += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _READ_BYTES:  # a line without end
+        if len(self._rest) > _READ_BYTES:  # an endless line
             lines, self._rest = [*lines, self._rest], b""
         return [line.decode(errors="replace").rstrip("\r") for line in lines]
 
-    def _put_aside(self) -> None:
-        """Copy and empty: its writer keeps the file open, and appends at the new end.
+    def _rotate(self) -> None:
+        """Copy the log and truncate it: its writer keeps the file open and appends to it.
 
-        What is written in between is lost. Where there is no room for a copy, room is worth more.
+        Lines that are written in between are lost. On a full disk there is no copy.
         """
         copy = self._path.with_name(f"{self._path.name}.1")
         try:

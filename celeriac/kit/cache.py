@@ -1,4 +1,4 @@
-"""A cache that is bounded by the weight of what it holds, not by the number."""
+"""A cache that is limited by the total weight of its values."""
 
 import threading
 from collections import OrderedDict
@@ -10,18 +10,18 @@ Value = TypeVar("Value")
 
 
 class WeighedCache(Generic[Key, Value]):
-    """Keeps what was used last, up to a total weight. Safe to share between threads."""
+    """Keeps the most recently used values, up to a total weight. Thread-safe."""
 
     def __init__(self, most: int) -> None:
-        """Hold values of a total weight of `most` at most."""
+        """Keep values of a total weight of at most `most`."""
         self._left = most
         self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Key, make: Callable[[], Value], weight: int) -> Value:
-        """Return the value of `key`, made where it isn't held; raises what `make` raises.
+        """Return the value of `key`, made by `make` if it is missing. Raises what `make` raises.
 
-        Two threads that ask for the same key at once may make it twice.
+        Two concurrent threads may make the same value twice.
         """
         with self._lock:
             found = self._held.get(key)

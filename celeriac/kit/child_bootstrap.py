@@ -1,8 +1,8 @@
-"""What a child process does to itself first: die with its parent, keep to its limits.
+"""Prepares a child process: it dies with its parent, has limits, and runs as another user.
 
-Standard library only, and no project imports: this file is also run by its path as a small
-program that guards itself and then becomes another program (`celeriac.kit.processes.launch`).
-That takes the place of `preexec_fn`, which may deadlock in a process with threads.
+Standard library only, without project imports: this file is also run by its path as a small program
+that prepares itself and then becomes another program (`celeriac.kit.processes.launch`). It replaces
+`preexec_fn`, which may deadlock in a process with threads.
 """
 
 import ctypes
@@ -31,59 +31,58 @@ _INHERITED = (
 
 CANNOT_GUARD = 126
 CANNOT_EXECUTE = 127
-"""Exit codes of the small program, the shell's own: it could not set up, or not run the other."""
+"""Exit codes of the program, as of a shell: it could not set up, or not run the other program."""
 
 _NO_GUARD, _NO_PROGRAM = "cannot set up ", "cannot run "
 GUARD_FAULTS = (_NO_GUARD, _NO_PROGRAM)
-"""How its one line on stderr begins then."""
+"""The beginnings of its line on stderr in these cases."""
 
 
 def set_parent_death_signal(number: int, parent: int) -> None:
-    """Have the kernel send this process the signal `number` when its parent goes.
+    """Have the kernel send this process the signal `number` when its parent ends.
 
-    `parent` is the pid that started us, told by the parent itself. Raises ProcessLookupError
-    where it has gone already, since then the signal would never come; OSError where the kernel
-    refuses.
+    `parent` is the pid of the parent, passed by the parent. Raises ProcessLookupError where the
+    parent has ended already, since the signal would never come; OSError where the kernel refuses.
 
     The kernel watches the parent's *thread* that forked, not its process: start children from a
-    thread that lives as long as they may (prctl(2), PR_SET_PDEATHSIG). The setting survives
-    exec, but not a change of user: change users first.
+    thread that outlives them (prctl(2), PR_SET_PDEATHSIG). The setting survives exec, but not a
+    change of user: change users first.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl(PR_SET_PDEATHSIG): {os.strerror(error)}")
     if os.getppid() != parent:
-        raise ProcessLookupError(f"the parent process {parent} has gone already")
+        raise ProcessLookupError(f"the parent process {parent} has ended already")
 
 
 def kill_group_at_hangup(pipe: int) -> None:
     """Have the kernel kill our whole process group when the last writer of `pipe` closes it.
 
-    `pipe` is the read end of a pipe whose other end only the parent holds and never writes to;
-    it must stay open here. Stronger than a parent-death signal: it reaches the group's other
-    processes too, and looks at the parent's process, not at one of its threads. It takes the place
-    of one: that signal comes once the forking thread is gone, perhaps before the parent's files
-    are closed, and a leader that died of it would hear no hangup for its group. Works by
-    asynchronous I/O notification (fcntl(2), F_SETOWN with a group, F_SETSIG, O_ASYNC).
+    `pipe` is the read end of a pipe whose other end only the parent holds and never writes to; it
+    must stay open here. Stronger than a parent-death signal: it reaches the other processes of the
+    group too, and depends on the parent's process, not on one of its threads. Do not use both: the
+    death signal is sent when the forking thread ends, perhaps before the parent's files are closed,
+    and would kill the leader before the hangup reaches its group. Works by asynchronous I/O
+    notification (fcntl(2), F_SETOWN with a group, F_SETSIG, O_ASYNC).
     """
     fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(pipe, _F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
     fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
     try:
-        gone = os.read(pipe, 1) == b""
+        ended = os.read(pipe, 1) == b""
     except BlockingIOError:
-        gone = False
-    if gone:
-        raise ProcessLookupError("the parent process has gone already")
+        ended = False
+    if ended:
+        raise ProcessLookupError("the parent process has ended already")
 
 
 def hide_memory() -> None:
-    """Keep other processes of our user from reading our memory and environment, and tracing us.
+    """Keep other processes of our user from tracing us and reading our memory and environment.
 
-    Root still can. The setting is passed on by fork, but not by exec (PR_SET_DUMPABLE); there are
-    no core files either. Does nothing where the kernel refuses.
+    Root still can. The setting is inherited over fork, but not over exec (PR_SET_DUMPABLE); there
+    are no core files either. Does nothing where the kernel refuses.
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -93,11 +92,11 @@ def limit_resources(
 ) -> None:
     """Set this process's own limits, which its children inherit; write no core files.
 
-    `memory` in bytes bounds what each process may allocate, by RLIMIT_DATA: since Linux 4.7 that
-    counts every private writable mapping, so heap from brk and from mmap alike. RLIMIT_AS would
-    count reserved address space as well and stop healthy programs with threads or a JIT. Memory
-    in MAP_SHARED mappings is not counted. A breach shows as MemoryError (ENOMEM). The hard limit
-    lies 16 MiB higher: `release_reserve` gives a program that room to report its breach.
+    `memory` in bytes limits what each process may allocate, by RLIMIT_DATA: since Linux 4.7 it
+    counts every private writable mapping, so heap from brk and from mmap. RLIMIT_AS would also
+    count reserved address space and stop healthy programs with threads or a JIT. Memory in
+    MAP_SHARED mappings is not counted. An excess shows as MemoryError (ENOMEM). The hard limit is
+    16 MiB higher: `release_reserve` gives a program that room to report the excess.
     `cpu_seconds` ends the process with SIGXCPU, and a second later with SIGKILL. `descriptors` is
     the soft limit of open files; the hard one stays.
     """
@@ -111,7 +110,7 @@ def limit_resources(
 
 
 def become_user(user: int, group: int) -> None:
-    """Give up root for good: take the ids of a user, with no group but `group`.
+    """Give up root for good: take the ids of a user, with `group` as the only group.
 
     Raises PermissionError where we aren't root.
     """
@@ -123,7 +122,7 @@ def become_user(user: int, group: int) -> None:
 def give_pipes(user: int, group: int) -> None:
     """Give the pipes on stdin, stdout and stderr to a user.
 
-    Programs that open /dev/stderr open the pipe anew, which only its owner may.
+    Programs that open /dev/stderr open the pipe again, which only its owner may do.
     """
     for descriptor in (0, 1, 2):
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -131,7 +130,7 @@ def give_pipes(user: int, group: int) -> None:
 
 
 def release_reserve() -> None:
-    """Lift the memory limit of `limit_resources` by its reserve, to report a breach."""
+    """Raise the memory limit of `limit_resources` by its reserve, to report an excess."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
@@ -145,13 +144,13 @@ def reset_signals() -> None:
 
 
 def _restore_python_signals() -> None:
-    """Undo what the interpreter ignores for itself and another program would inherit."""
+    """Reset signals that the interpreter ignores and another program would inherit."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 def _lower(kind: int, soft: int, hard: int) -> None:
-    """Set a limit, never above a hard limit that is already in force."""
+    """Set a limit, never above the hard limit in force."""
     ceiling = resource.getrlimit(kind)[1]
     if ceiling != resource.RLIM_INFINITY:
         soft, hard = min(soft, ceiling), min(hard, ceiling)
@@ -163,7 +162,7 @@ def _optional(text: str) -> int | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Guard this process and become the program that `arguments` name after the eight settings.
+    """Prepare this process and become the program after the eight settings in `arguments`.
 
     Arguments: death signal, parent pid, memory, CPU seconds, user id, group id, pipe of
     `kill_group_at_hangup`, soft limit of open files (empty: none), program, its own arguments.
@@ -174,7 +173,7 @@ def main(arguments: Sequence[str]) -> int:
         reset_signals()
         _restore_python_signals()
         if pipe:
-            kill_group_at_hangup(int(pipe))  # as root, it also reaches who changes users later
+            kill_group_at_hangup(int(pipe))  # as root: it reaches processes that change users
         if user:
             give_pipes(int(user), int(group))
             become_user(int(user), int(group))  # before the death signal, which it would clear

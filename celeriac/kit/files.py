@@ -1,10 +1,8 @@
-"""Reading directories that programs fill which nobody trusts.
+"""Reads and removes directories that untrusted programs write to.
 
-Every component of a path is opened by itself, relative to the one before and without following a
-symbolic link, and all that is told of a file is asked of the open file: so nothing outside can be
-reached, whatever is renamed or replaced by a link in the meantime.
-
-Removing directories that programs filled which nobody trusts.
+Every component of a path is opened by itself, relative to the one before and without following
+symbolic links. Properties of a file are read from the open file. So nothing outside can be reached,
+whatever is renamed or replaced by a link meanwhile.
 """
 
 import os
@@ -21,13 +19,13 @@ from typing import BinaryIO
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-# not blocking: opening a named pipe would wait for its writer
+# not blocking: opening a named pipe waits for its writer
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _DEEPEST = 32
 _LONGEST = 4096
 _MOST_IN_ONE = 10_000
-"""Entries of one directory that are looked at."""
+"""Entries of one directory that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +39,26 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Some of a directory's files, in the order of their paths' components."""
+    """Some files of a directory, in the order of the components of their paths."""
 
     files: Sequence[FileEntry]
     skipped: int
-    """What was passed over: links, devices, pipes, names that are no UTF-8, what is too deep."""
+    """Number of entries left out: links, devices, pipes, names that aren't UTF-8, too deep
+    levels."""
     more: bool
     """Whether files follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A regular file, open for reading; `size` is what it had when it was opened."""
+    """A regular file, open for reading; `size` is its size when it was opened."""
 
     file: BinaryIO
     size: int
     modified_at: datetime
 
     def chunks(self, size: int = 1 << 16) -> Iterator[bytes]:
-        """Yield the content, no more than it had when it was opened, and close the file."""
+        """Yield the content, up to the size when it was opened, and close the file."""
         left = self.size
         with self.file:
             while left and (chunk := self.file.read(min(size, left))):
@@ -68,15 +67,15 @@ class OpenFile:
 
 
 class Folder:
-    """A directory below a trusted one. Safe to share between threads."""
+    """A directory below a trusted one. Thread-safe."""
 
     def __init__(self, base: Path, *below: str) -> None:
-        """Mean `base/below…`; `base` is trusted, and what is below it is not."""
+        """The directory `base/below…`; `base` is trusted, everything below it is not."""
         self._base = base
         self._below = below
 
     def exists(self) -> bool:
-        """Whether the directory is there."""
+        """Whether the directory exists."""
         try:
             with self._opened():
                 return True
@@ -84,10 +83,9 @@ class Folder:
             return False
 
     def files(self, *, after: str | None = None, limit: int) -> Listing:
-        """Return up to `limit` files of all levels, those behind the path `after`.
+        """Return up to `limit` files of all levels that follow the path `after`.
 
-        Raises FileNotFoundError where there is no directory, ValueError for an `after` that is no
-        path.
+        Raises FileNotFoundError for a missing directory, ValueError for a malformed `after`.
         """
         behind = () if after is None else _parts(after)
         found: list[FileEntry] = []
@@ -105,8 +103,8 @@ class Folder:
     def open(self, path: str) -> OpenFile:
         """Open a file for reading.
 
-        Raises ValueError for a path that isn't a plain relative one, and OSError for what isn't
-        there, isn't a regular file, or lies behind a symbolic link.
+        Raises ValueError for a path that isn't plain and relative, OSError for a missing file, one
+        that isn't regular, or one behind a symbolic link.
         """
         *folders, name = _parts(path)
         with self._opened() as root, ExitStack() as stack:
@@ -142,9 +140,9 @@ def _parts(path: str) -> tuple[str, ...]:
 def _walk(
     place: int, inside: tuple[str, ...], behind: tuple[str, ...]
 ) -> Iterator[FileEntry | None]:
-    """Yield the files below the open directory `place`, and None for what is passed over."""
+    """Yield the files below the open directory `place`, and None for each entry left out."""
     with os.scandir(place) as entries:
-        # listed first and opened by name: what an entry says of itself may be outdated
+        # listed first and opened by name: properties of an entry may be outdated
         names = [entry.name for entry in islice(entries, _MOST_IN_ONE)]
         yield from (None for _ in entries)
     for name in sorted(names):
@@ -160,7 +158,7 @@ def _entry(
     try:
         facts = os.stat(parts[-1], dir_fd=place, follow_symlinks=False)
     except OSError:
-        return  # gone meanwhile
+        return  # removed meanwhile
     if stat.S_ISDIR(facts.st_mode) and len(parts) < _DEEPEST:
         try:
             folder = os.open(parts[-1], _DIRECTORY, dir_fd=place)
@@ -194,10 +192,10 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def remove_tree(path: Path) -> bool:
-    """Remove a directory with all that is in it; return whether nothing is left of it.
+    """Remove a directory with its content; return whether nothing is left.
 
-    Symbolic links are removed, never followed. Directories that their maker closed against
-    everybody are opened first.
+    Symbolic links are removed, never followed. Directories that were closed to everybody are opened
+    first.
     """
     if path.is_symlink():
         path.unlink(missing_ok=True)
@@ -210,7 +208,7 @@ def remove_tree(path: Path) -> bool:
 
 
 def remove_if_empty(path: Path) -> bool:
-    """Remove a directory that has nothing in it; return whether it is gone."""
+    """Remove an empty directory; return whether it no longer exists."""
     try:
         path.rmdir()
     except FileNotFoundError:
@@ -221,12 +219,12 @@ def remove_if_empty(path: Path) -> bool:
 
 
 def _open_up(path: Path) -> None:
-    """Let us write into every directory below `path`."""
+    """Give ourselves the right to write to every directory below `path`."""
     with suppress(OSError):
         path.chmod(_OWN)
     for _, folders, _, place in os.fwalk(path):
         for name in folders:
-            # by its handle: the name may mean a link by now
+            # by its descriptor: the name may be a link now
             with suppress(OSError):
                 handle = os.open(name, _PATH, dir_fd=place)
                 try:

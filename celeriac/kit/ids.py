@@ -12,7 +12,7 @@ _COUNTER_BITS = 12
 
 
 class _Sequence:
-    """Milliseconds with a 12-bit counter, so that ids made by one process never go backwards."""
+    """Milliseconds with a 12-bit counter, so that the ids of one process always increase."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,11 +29,11 @@ _sequence = _Sequence()
 
 
 def uuid7() -> UUID:
-    """Return a new UUIDv7; within one process each is greater than the one before.
+    """Return a new UUIDv7, greater than all earlier ones of this process.
 
     Layout: 48 bits of Unix milliseconds, version, a 12-bit counter, variant, 62 random bits
-    (method 1 of RFC 9562, section 6.2). A burst of more than 4,096 a millisecond borrows from
-    the next millisecond.
+    (method 1 of RFC 9562, section 6.2). More than 4,096 ids in a millisecond use the next
+    millisecond.
     """
     stamp = _sequence.next()
     milliseconds, counter = stamp >> _COUNTER_BITS, stamp & 0xFFF
@@ -42,13 +42,13 @@ def uuid7() -> UUID:
 
 
 def uuid7_at(moment: datetime) -> UUID:
-    """Return the smallest UUIDv7 of `moment`, to bound ranges of ids by time."""
+    """Return the smallest UUIDv7 of `moment`, for ranges of ids by time."""
     milliseconds = min(max(int(moment.timestamp() * 1000), 0), (1 << 48) - 1)
     return UUID(int=(milliseconds << 80) | _VERSION_7 | _VARIANT)
 
 
 def parse_uuid(text: str) -> UUID | None:
-    """Return the UUID that `text` spells, or None where it spells none."""
+    """Return `text` as a UUID, or None where it is none."""
     try:
         return UUID(text)
     except ValueError:

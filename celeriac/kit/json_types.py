@@ -12,36 +12,36 @@ import orjson
 from celeriac.kit.words import counted
 
 JsonValue = Any
-"""A JSON value. Recursive aliases cost more in casts than they catch, so this documents intent."""
+"""A JSON value. Only documentation: a recursive type would need many casts."""
 
 JsonObject = Mapping[str, JsonValue]
 
 MAX_DEPTH = 64
-"""How many levels what users and agents give may be nested: variables, results, events."""
+"""Levels of nesting in the values of users and agents: variables, results, events."""
 
 INT64 = range(-(2**63), 2**63)
 BEYOND_64_BITS = "an integer beyond 64 bits"
 
 _DEEPEST = 250
-"""How many levels the encoder takes; what we put around values of users is within this."""
+"""Levels of nesting that the encoder accepts; leaves room for what we put around users' values."""
 
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-"""An escaped NUL, as against the text of one: the backslash before the `u` is not escaped."""
+"""An escaped NUL: the backslash before the `u` is not itself escaped."""
 
 _BIG = re.compile(r"[0-9]{19}")
 _BIG_BYTES = re.compile(rb"[0-9]{19}")
 _MOST_DIGITS = 20
-"""Of an integer of 64 bits, its sign included."""
+"""Characters of an integer of 64 bits, including its sign."""
 
 Default = Callable[[Any], Any]
-"""Turns what JSON doesn't know into what it does; raises TypeError for the rest."""
+"""Converts a value without a JSON form to one with it; raises TypeError for others."""
 
 
 def dumps(value: JsonValue) -> str:
     """Encode `value` as compact JSON text.
 
-    UUIDs, dates and dataclasses are encoded as text and objects; NaN and infinity become null.
-    Raises TypeError for what JSON can't hold.
+    UUIDs and dates become texts, dataclasses objects, NaN and infinity null. Raises TypeError for
+    values without a JSON form.
     """
     return orjson.dumps(value).decode()
 
@@ -52,12 +52,12 @@ def canonical(value: JsonValue) -> bytes:
 
 
 def storable(value: JsonValue, *, default: Default | None = None, depth: int = _DEEPEST) -> str:
-    """Encode `value` as JSON text that PostgreSQL's jsonb takes: U+0000 becomes U+FFFD.
+    """Encode `value` as JSON text that PostgreSQL's jsonb accepts: U+0000 becomes U+FFFD.
 
-    Nothing is changed on the way: raises TypeError, with a reason that names the cure, for integers
-    beyond 64 bits, NaN and infinity, lone surrogates, keys of which one would be lost, more than
-    `depth` levels, and what is no JSON. UUIDs, dates and dataclasses are encoded as text and
-    objects, or by `default` where one is given.
+    Changes nothing else. Raises TypeError, with a reason that names the cure, for integers beyond
+    64 bits, NaN and infinity, lone surrogates, equal keys, more than `depth` levels, and values
+    without a JSON form. UUIDs and dates become texts and dataclasses objects, unless `default` is
+    given.
     """
     try:
         text = _encode(value, default)
@@ -72,29 +72,29 @@ def storable(value: JsonValue, *, default: Default | None = None, depth: int = _
 
 
 def storable_text(text: str) -> str:
-    """Return `text` as PostgreSQL's text takes it: no NUL, and no lone surrogates."""
+    """Return `text` as PostgreSQL's text accepts it: without NUL and lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def loads(text: str | bytes) -> JsonValue:
-    """Decode JSON text; raises ValueError with the place of the first fault.
+    """Decode JSON text. Raises ValueError with the place of the first error.
 
-    Integers beyond 64 bits become floats: use `refuse_big_integers` on what others have written.
+    Integers beyond 64 bits become floats: use `refuse_big_integers` on text of others.
     """
     return orjson.loads(text)
 
 
 def checked(value: JsonValue) -> JsonValue:
-    """Return what an agent gives, as it is, or raise the TypeError of `storable`.
+    """Return the value unchanged, or raise the TypeError of `storable`.
 
-    For data of at most `MAX_DEPTH` levels.
+    For values of agents, of at most `MAX_DEPTH` levels.
     """
     storable(value, depth=MAX_DEPTH)
     return value
 
 
 def refuse_big_integers(text: str | bytes) -> None:
-    """Accept JSON text or raise TypeError where it holds an integer beyond 64 bits."""
+    """Raise TypeError where a JSON text has an integer beyond 64 bits."""
     if _BIG.search(text) if isinstance(text, str) else _BIG_BYTES.search(text):
         json.loads(text, parse_int=_int64)
 
@@ -118,7 +118,7 @@ def is_deeper(value: JsonValue, depth: int) -> bool:
 def _encode(value: JsonValue, default: Default | None) -> str:
     if default is None:
         return orjson.dumps(value).decode()
-    # orjson leaves private fields of dataclasses out, without a word
+    # orjson silently leaves private fields of dataclasses out
     option = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
     return orjson.dumps(value, default, option).decode()
 
@@ -130,7 +130,7 @@ def _int64(digits: str) -> int:
 
 
 def _refuse_infinity(value: JsonValue, default: Default | None) -> None:
-    """Find out whether a null stands for a number that is none."""
+    """Raise TypeError where a null of the encoder stands for NaN or infinity."""
     try:
         json.dumps(value, default=default or _known, allow_nan=False)
     except ValueError as error:
@@ -138,7 +138,7 @@ def _refuse_infinity(value: JsonValue, default: Default | None) -> None:
 
 
 def _known(value: object) -> JsonObject | None:
-    """Return what a dataclass holds, and null for all else that the encoder knows of itself."""
+    """Return the fields of a dataclass, and None for other values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     return None
@@ -147,9 +147,9 @@ def _known(value: object) -> JsonObject | None:
 def _plain(
     value: JsonValue, default: Default | None, depth: int, path: tuple[int, ...]
 ) -> JsonValue:
-    """Return `value` with texts as keys, or raise TypeError that says what is wrong with it.
+    """Return `value` with texts as keys, or raise TypeError with a precise reason.
 
-    For what the encoder refuses, which says little; `path` are the ids of what is around it.
+    For values that the encoder refuses without one; `path` has the ids of the containers around.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return _plain_scalar(value)
@@ -229,14 +229,14 @@ _LONG = re.compile(rb"[0-9]{19}")
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}(?![0-9.eE])")
 _AFTER_A_NUMBER = re.compile(rb"[,\]}\s]")
 _LONGEST_INTEGER = 400
-"""Integers of more digits are no valid JSON: no float comes near them."""
+"""Longer integers are refused elsewhere: they exceed every float."""
 
 
 def has_more_values_than(text: bytes, limit: int) -> bool:
     """Whether a JSON text has more than `limit` values and names.
 
-    Commas, colons and opening brackets outside of strings are counted: one for each value and each
-    name, two for an empty list or object. What is no JSON is counted in the same way.
+    Counts commas, colons and opening brackets outside of strings: one for each value and each name,
+    two for an empty list or object. Malformed JSON is counted in the same way.
     """
     if _marks(text) <= limit:
         return False  # not even with those in strings
@@ -249,7 +249,7 @@ def has_more_values_than(text: bytes, limit: int) -> bool:
 
 
 def long_integers(text: bytes) -> Iterator[int]:
-    """Yield the integers of 19 digits and more in a text that is valid JSON."""
+    """Yield the integers of 19 or more digits in valid JSON text."""
     if not _has_digits(text):
         return
     begun = b""
@@ -259,7 +259,7 @@ def long_integers(text: bytes) -> Iterator[int]:
         end = ends[-1] if ends else 0
         for found in _LONG_INTEGER.finditer(begun + piece[:end]):
             yield int(found[0])
-        # the end of a piece may be amid a number; one that is too long for an integer is none
+        # a piece may end within a number; one that is too long is not an integer
         begun = piece[end:] if end else begun + piece
         if len(begun) > _LONGEST_INTEGER:
             begun = b"0."
@@ -268,7 +268,7 @@ def long_integers(text: bytes) -> Iterator[int]:
 
 
 def _has_digits(text: bytes) -> bool:
-    """Whether a text has 19 digits in a row, be it in a string."""
+    """Whether a text has 19 digits in a row, also within strings."""
     for start in range(0, len(text), _PIECE):
         end = start + _PIECE + _DIGITS - 1
         if _LONG.search(text, start, min(end, len(text))):
@@ -285,7 +285,7 @@ def _outside_strings(text: bytes) -> Iterator[bytes]:
     start = 0
     while start < len(text):
         piece = text[start : start + _PIECE]
-        # an escape is not cut in two: an odd number of backslashes at the end begins one
+        # keep escapes whole: an odd number of backslashes at the end starts one
         slashes = len(piece) - len(piece.rstrip(b"\\"))
         if slashes % 2 and start + len(piece) < len(text):
             piece = piece[:-1]

@@ -1,4 +1,4 @@
-"""Calls that are made later: one thread waits for all of them."""
+"""Delayed calls, made by one thread."""
 
 import heapq
 import itertools
@@ -12,13 +12,13 @@ logger = structlog.get_logger(__name__)
 
 
 class Later:
-    """Makes calls after a pause, on one daemon thread that is started when it is needed.
+    """Makes delayed calls on one daemon thread, started when it is needed.
 
-    For calls that return at once: one that takes long holds up all others.
+    For calls that return at once: a slow one delays all others.
     """
 
     def __init__(self, name: str) -> None:
-        """Start nothing yet; the thread is called `name`."""
+        """Start no thread yet. The thread is called `name`."""
         self._name = name
         self._changed = threading.Condition()
         self._calls: list[tuple[float, int, Callable[[], object]]] = []
@@ -26,7 +26,7 @@ class Later:
         self._thread: threading.Thread | None = None
 
     def call(self, seconds: float, work: Callable[[], object]) -> None:
-        """Call `work` in `seconds`. Raises RuntimeError where no thread can be started."""
+        """Call `work` after `seconds`. Raises RuntimeError where no thread can be started."""
         with self._changed:
             if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -41,7 +41,7 @@ class Later:
             work = self._next()
             try:
                 work()
-            except Exception:  # the thread makes the calls of others as well
+            except Exception:  # the thread must make the other calls
                 logger.exception("later.call_failed", thread=self._name)
 
     def _next(self) -> Callable[[], object]:

@@ -1,10 +1,8 @@
 """Event loops on threads of their own, for programs whose other threads block.
 
-`LoopThread` runs coroutines that are known to behave, hundreds at once. It is watched: when its
-loop ends, for whatever reason, all that ran on it ends with LoopEndedError and another loop takes
-its place. `celeriac.kit.own_loops` is for coroutines that may do anything.
-
-Work that a cancellation must not cut short.
+`LoopThread` runs hundreds of trusted coroutines at once. When its loop ends, for whatever reason,
+its coroutines end with LoopEndedError and another loop takes its place. `celeriac.kit.own_loops` is
+for untrusted coroutines.
 """
 
 import asyncio
@@ -27,7 +25,7 @@ _ALIVE_SECONDS = 2.0
 _WIND_UP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 NO_ROOM = (RuntimeError, OSError, MemoryError)
-"""What making an event loop raises where there is no thread, descriptor or memory for it."""
+"""Raised by making an event loop without a thread, descriptor or memory for it."""
 
 _RESOLVING_THREADS = 16
 _USER_THREADS = 8
@@ -38,14 +36,14 @@ class AbandonedError(Exception):
 
 
 class LoopEndedError(Exception):
-    """The event loop ended before the coroutine did; `__cause__` is what ended it, if known."""
+    """The event loop ended before the coroutine; `__cause__` is the reason, if known."""
 
 
 class EventLoop(asyncio.SelectorEventLoop):
-    """An event loop that can end all that was started on it.
+    """An event loop that can end everything that was started on it.
 
-    Made without asking asyncio's policy, which any code of the process may have replaced. The
-    default executor has daemon threads, a few for each loop unless `executor` is given.
+    Made without asyncio's policy, which any code of the process may replace. The default executor
+    has daemon threads: some of its own, unless `executor` is given.
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
@@ -60,7 +58,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     def _discard_half_made(self) -> None:
-        """Leave nothing for the collector, which would close a loop that has no pipe yet."""
+        """Close the loop here: the garbage collector would close one that has no pipe yet."""
         self._closed = True
         selector = getattr(self, "_selector", None)
         if selector is not None:
@@ -73,7 +71,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         return task
 
     def set_default_executor(self, executor: Executor) -> None:
-        """Use `executor` from now on. It is not shut down with the loop: others may use it."""
+        """Use `executor`, which is not shut down with the loop: others may use it."""
         self._executor = executor
 
     def run_in_executor(
@@ -99,11 +97,11 @@ class EventLoop(asyncio.SelectorEventLoop):
         return started
 
     def wind_up(self, seconds: float) -> bool:
-        """End what is left on this loop, which has stopped, and close it.
+        """End everything that is left on this stopped loop, and close it.
 
-        Tasks are cancelled, async generators closed and child processes killed; all that takes
-        `seconds` at most, unless it blocks. What has not ended by then never runs again. Returns
-        whether nothing was left.
+        Cancels tasks, closes async generators and kills child processes, within `seconds` unless
+        their code blocks. Tasks that have not ended by then never run again. Returns whether
+        nothing was left.
         """
         try:
             clean = not self.is_closed() and not self._unfinished()
@@ -119,7 +117,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         self.set_task_factory(None)
         self.set_exception_handler(None)
         self.set_debug(enabled=False)
-        # Tasks and transports may be of classes that users have made, and raise anything.
+        # Tasks and transports may be of users' classes, and raise anything.
         for end in (self._cancel_all, self._close_generators):
             with contextlib.suppress(BaseException):
                 end(until)
@@ -127,7 +125,8 @@ class EventLoop(asyncio.SelectorEventLoop):
             _close_coroutine(task)
 
     def _unfinished(self) -> bool:
-        # `all_tasks` looks at all tasks of all loops: too much for each of hundreds of attempts
+        # `all_tasks` reads the tasks of all loops, which is too slow for each of hundreds of
+        # attempts
         tasks = any(not task.done() for task in self._tasks)
         return bool(tasks or self._running_children() or self._generators())
 
@@ -135,7 +134,8 @@ class EventLoop(asyncio.SelectorEventLoop):
         return [child for child in self._children if child.get_returncode() is None]
 
     def _generators(self) -> int:
-        # Closing none costs as much as the rest of an attempt; there is no public way to ask.
+        # Closing none costs as much as the rest of an attempt; there is no public API to count
+        # them.
         return len(getattr(self, "_asyncgens", "unknown"))
 
     def _cancel_all(self, until: float) -> None:
@@ -161,7 +161,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _run_while(self, condition: Callable[[], bool], until: float) -> None:
         while condition() and time.monotonic() < until and not self.is_closed():
-            # What is left may raise anything, out of a callback too.
+            # Tasks and callbacks may raise anything.
             with contextlib.suppress(BaseException):
                 timer = self.call_later(_POLL_SECONDS, self.stop)
                 self.run_forever()
@@ -169,9 +169,9 @@ class EventLoop(asyncio.SelectorEventLoop):
 
 
 def _close_coroutine(task: asyncio.Task[Any]) -> None:
-    """Run the `finally` blocks of a task here that is never resumed, not wherever it is collected.
+    """Run the `finally` blocks of a task that is never resumed here, not in the garbage collector.
 
-    The garbage collector may run in any thread, and in none of ours may a user's code block.
+    The collector may run in any thread, and users' code must not block ours.
     """
     with contextlib.suppress(BaseException):
         coroutine = task.get_coro()
@@ -180,10 +180,10 @@ def _close_coroutine(task: asyncio.Task[Any]) -> None:
 
 
 class LoopTask(Generic[T]):
-    """A coroutine on a loop, seen from other threads."""
+    """A coroutine on a loop, for use by other threads."""
 
     def __init__(self) -> None:
-        """Not begun yet; loops make these."""
+        """Not started yet. Loops make these."""
         self._changed = threading.Condition()
         self._value: T
         self._error: BaseException | None = None
@@ -191,7 +191,7 @@ class LoopTask(Generic[T]):
         self._ended = False
         self._overdue = False
         self._until = math.inf
-        """When waiting ends in any case: the grace time after a cancellation, or at the end."""
+        """The latest time until which `wait` waits: after a cancellation, and after the end."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[T] | None = None
         self._cancelled = False
@@ -199,13 +199,15 @@ class LoopTask(Generic[T]):
     # from other threads
 
     def wait(self, seconds: float = math.inf) -> bool:
-        """Wait until the coroutine has ended, at most `seconds`; return whether it has."""
+        """Wait up to `seconds` until the coroutine has ended; return whether it has."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while not self._ended:
                 now = time.monotonic()
                 if now >= self._until:
-                    self._settle(error=AbandonedError("The work did not end when told to."))
+                    self._settle(
+                        error=AbandonedError("The coroutine did not end after its cancellation.")
+                    )
                     self._ended = self._overdue = True
                 elif now >= deadline:
                     return False
@@ -215,10 +217,10 @@ class LoopTask(Generic[T]):
         return True
 
     def result(self) -> T:
-        """Return what the ended coroutine returned, or raise what it raised.
+        """Wait, then return what the coroutine returned, or raise what it raised.
 
-        Raises `asyncio.CancelledError` where it was cancelled, LeftBehindError where it did not
-        heed that in time, and LoopEndedError where its loop ended before it.
+        Raises `asyncio.CancelledError` where it was cancelled, AbandonedError where it did not end
+        in time after that, and LoopEndedError where its loop ended before it.
         """
         self.wait()
         if self._error is not None:
@@ -226,7 +228,7 @@ class LoopTask(Generic[T]):
         return self._value
 
     def cancel(self, grace_seconds: float) -> None:
-        """Cancel the coroutine, once; it has `grace_seconds` to end itself."""
+        """Cancel the coroutine, at most once; it has `grace_seconds` to end."""
         with self._changed:
             self._until = min(self._until, time.monotonic() + grace_seconds)
             self._changed.notify_all()
@@ -237,7 +239,7 @@ class LoopTask(Generic[T]):
                 loop.call_soon_threadsafe(task.cancel)
 
     def give_up(self, error: BaseException) -> None:
-        """End it with `error` unless it has ended, whatever it still does."""
+        """Make `error` its result unless it has ended. The coroutine itself may still run."""
         with self._changed:
             self._settle(error=error)
             self._ended = True
@@ -246,7 +248,7 @@ class LoopTask(Generic[T]):
     # from the loop's own thread
 
     def begin(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
-        """Start the coroutine on `loop`; one that has been given up is never started."""
+        """Start the coroutine on `loop`, unless `give_up` was called."""
         with self._changed:
             if self._ended:
                 work.close()
@@ -257,12 +259,12 @@ class LoopTask(Generic[T]):
                 self._task.cancel()
 
     def on_done(self, call: Callable[["asyncio.Task[T]"], object]) -> None:
-        """Call back on the loop once the coroutine has ended."""
+        """Add a callback for the end of the coroutine, called on the loop."""
         if self._task is not None:
             self._task.add_done_callback(call)
 
     def settle(self, task: "asyncio.Task[T]", *, within: float = 0.0) -> None:
-        """Keep how the task has ended; who waits for it goes on after `finish`, or `within`."""
+        """Store the result of the task; `wait` returns after `finish`, or `within` seconds."""
         with self._changed:
             if task.cancelled():
                 self._settle(error=asyncio.CancelledError())
@@ -274,7 +276,7 @@ class LoopTask(Generic[T]):
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Let those go on who wait."""
+        """End all calls of `wait`."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -285,7 +287,7 @@ class LoopTask(Generic[T]):
 
 
 class _Host:
-    """One loop on its thread, and what runs there."""
+    """A loop on its thread, and the coroutines on it."""
 
     def __init__(self, resolving: Threads) -> None:
         self.loop = EventLoop(resolving)
@@ -294,10 +296,10 @@ class _Host:
 
 
 class LoopThread:
-    """Runs one event loop on a daemon thread until `close`, and another one where that ends."""
+    """Runs an event loop on a daemon thread until `close`, and replaces one that ends."""
 
     def __init__(self, name: str = "agents") -> None:
-        """Start the loop; make it after a fork, never before."""
+        """Start the loop. Call this after a fork, never before."""
         self._name = name
         self._changing = threading.Lock()
         self._closing = False
@@ -350,10 +352,10 @@ class LoopThread:
         return running
 
     def renew(self) -> bool:
-        """Go on with a new loop where the present one is held up; return whether it was.
+        """Replace a loop whose thread is blocked; return whether it was.
 
-        All that runs on it ends with LoopEndedError. Code that blocks its thread can't be stopped;
-        when it lets go, what is left of the loop is cancelled.
+        Its coroutines end with LoopEndedError. Code that blocks a thread can't be stopped; when it
+        returns, the rest of the loop is cancelled.
         """
         host, alive = self._host, threading.Event()
         with contextlib.suppress(RuntimeError):
@@ -365,7 +367,7 @@ class LoopThread:
         return False
 
     def close(self, seconds: float = 5.0) -> None:
-        """Cancel what still runs, wait for it at most `seconds`, and end the loop."""
+        """Cancel all coroutines, wait for them up to `seconds`, and end the loop."""
         with self._changing:
             self._closing = True
             host, thread = self._host, self._thread
@@ -385,13 +387,13 @@ class LoopThread:
         return host, thread
 
     def _live(self, host: _Host) -> None:
-        """Run a loop to its end, whatever that is, and have another one take its place."""
+        """Run a loop until it ends, for whatever reason, then replace it."""
         cause: BaseException | None = None
         try:
             host.loop.run_forever()
         except BaseException as error:  # noqa: BLE001 - a callback may raise SystemExit
             cause = error
-        ended = LoopEndedError(f"The event loop ended{_told(cause)}.")
+        ended = LoopEndedError(f"The event loop ended{_because(cause)}.")
         ended.__cause__ = cause
         try:
             if not self._closing:
@@ -416,13 +418,13 @@ class LoopThread:
 
 
 def not_made(error: BaseException) -> LoopEndedError:
-    """Return the end of a coroutine for which no event loop can be made."""
-    ended = LoopEndedError(f"No event loop can be made now{_told(error)}.")
+    """Return the error of a coroutine for which no event loop can be made."""
+    ended = LoopEndedError(f"No event loop can be made now{_because(error)}.")
     ended.__cause__ = error
     return ended
 
 
-def _told(cause: BaseException | None) -> str:
+def _because(cause: BaseException | None) -> str:
     if cause is None:
         return ""
     try:
@@ -432,7 +434,7 @@ def _told(cause: BaseException | None) -> str:
 
 
 async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
-    """Do all of `work`, and only then let a cancellation through that came meanwhile."""
+    """Run all of `work`, then raise a cancellation that arrived meanwhile."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -442,7 +444,7 @@ async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
             if task.cancelled():
                 raise
             cancelled = error
-        except BaseException:  # noqa: BLE001 - told by `result` below
+        except BaseException:  # noqa: BLE001 - raised by `result` below
             break
     result = task.result()
     if cancelled is not None:

@@ -1,6 +1,6 @@
-"""Outbound connections to the public Internet only.
+"""Outbound connections to the public internet only: address rules and a guarded HTTP client.
 
-Address rules, URL checks, and a guarded transport.
+Helpers for the URLs of servers.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ _IPV4_COMPATIBLE = IPv6Network("::/96")  # RFC 4291, deprecated
 _NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
-        "64:ff9b:1::/48",  # local use of NAT64 (RFC 8215); Python 3.11 takes it for public
+        "64:ff9b:1::/48",  # local use of NAT64 (RFC 8215); public for Python 3.11
         "192.88.99.0/24",  # the former anycast of 6to4 (RFC 7526)
         "2001:20::/28",  # ORCHIDv2 (RFC 7343)
         "3fff::/20",  # documentation (RFC 9637)
         "5f00::/16",  # segment routing (RFC 9602)
-        # What clouds serve to their own machines under public numbers: metadata and credentials
+        # Public addresses at which clouds serve metadata and credentials to their machines
         "168.63.129.16/32",  # Azure
         "100.100.100.200/32",  # Alibaba
         "192.0.0.192/32",  # Oracle, formerly
@@ -43,15 +43,15 @@ class OutboundGuard:
     """Which addresses outbound requests may reach."""
 
     allow_private: bool = False
-    """Lets requests reach everything, this machine among it."""
+    """Allows all addresses, including this machine."""
     hosts: frozenset[str] = frozenset()
-    """Names that may resolve to addresses that are not public."""
+    """Names that may resolve to non-public addresses."""
     networks: tuple[str, ...] = ()
-    """Networks (CIDR) that may be reached although they are not public."""
+    """Allowed networks (CIDR) that are not public."""
 
     @classmethod
     def of(cls, *, allow_private: bool, allowed: Iterable[str]) -> Self:
-        """Tell names from networks in `allowed`. Raises ValueError for a malformed network."""
+        """Sort `allowed` into names and networks. Raises ValueError for a malformed network."""
         hosts, networks = set(), []
         for entry in allowed:
             try:
@@ -63,7 +63,7 @@ class OutboundGuard:
         return cls(allow_private=allow_private, hosts=frozenset(hosts), networks=tuple(networks))
 
     def names(self, host: str) -> bool:
-        """Whether `host` itself is allowed, wherever it may be: by its name, or as an address."""
+        """Whether `host`, a name or an address, is allowed wherever it is."""
         if self.allow_private or host.lower().rstrip(".") in self.hosts:
             return True
         try:
@@ -81,10 +81,10 @@ class OutboundGuard:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is on the public internet; one that carries an IPv4 one is judged by it.
+    """Whether an address is on the public internet; an embedded IPv4 address decides.
 
-    RFC 6890 and the registries that it began; the embeddings are those of RFC 4291, 3056, 6052
-    and 2765. What clouds serve to their own machines under public numbers is not public.
+    By RFC 6890 and its registries; embeddings are those of RFC 4291, 3056, 6052 and 2765. Metadata
+    addresses of clouds are not public.
     """
     if isinstance(address, IPv6Address):
         embedded = _embedded(address)
@@ -104,7 +104,7 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 
 
 def network_of(address: str) -> str:
-    """Return what one subscriber has: an IPv4 address, or the first half of an IPv6 one."""
+    """Return the network of one subscriber: an IPv4 address, or the first half of an IPv6 one."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -118,11 +118,11 @@ _CONNECT_SECONDS = 5.0
 
 
 class OutboundRefusedError(httpx2.ConnectError):
-    """The guard does not let a request go where it was to go."""
+    """The guard does not allow the target of a request."""
 
 
 class AnswerTooLargeError(httpx2.ReadError):
-    """A server answered with more than is read."""
+    """The answer of a server is larger than allowed."""
 
 
 def guarded_client(
@@ -134,12 +134,12 @@ def guarded_client(
     follow_redirects: bool = False,
     headers: dict[str, str] | None = None,
 ) -> httpx2.AsyncClient:
-    """Return an HTTP client that goes only where `guard` allows; belongs to one event loop.
+    """Return an HTTP client, for one event loop, that connects only to targets that `guard` allows.
 
-    `timeout_seconds` bounds each silence, and the connecting by at most five seconds; the caller
-    bounds the whole. An answer is read up to `max_bytes`, each, and must not be compressed. Proxies
-    of the environment are not used: behind one no address could be checked. Requests raise
-    OutboundRefusedError, AnswerTooLargeError or another httpx2.HTTPError.
+    `timeout_seconds` limits each wait; connecting is also limited to five seconds. The caller
+    limits the whole request. Each answer is read up to `max_bytes` and must not be compressed.
+    Proxies of the environment are not used: behind a proxy no address can be checked. Requests
+    raise OutboundRefusedError, AnswerTooLargeError or another httpx2.HTTPError.
     """
     return httpx2.AsyncClient(
         transport=GuardedTransport(guard, max_bytes=max_bytes, https_only=https_only),
@@ -155,7 +155,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
     """The transport of `guarded_client`."""
 
     def __init__(self, guard: OutboundGuard, *, max_bytes: int, https_only: bool) -> None:
-        """Go where `guard` allows; read up to `max_bytes` of each answer."""
+        """Connect to targets that `guard` allows; read up to `max_bytes` of each answer."""
         super().__init__()
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=httpx2.create_ssl_context(),
@@ -168,7 +168,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
         self._https_only = https_only
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request; redirects come here anew."""
+        """Send one request, also each redirect."""
         scheme = request.url.scheme
         if scheme != "https" and (self._https_only or scheme != "http"):
             raise OutboundRefusedError(f"{scheme}:// is not allowed here; use https://.")
@@ -201,7 +201,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
-    """Resolves, checks, and connects to an address that was checked."""
+    """Resolves a name and connects to one of its addresses that the guard allows."""
 
     def __init__(self, guard: OutboundGuard) -> None:
         self._guard = guard
@@ -253,7 +253,7 @@ class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
 
 
 async def _resolve(host: str, port: int) -> list[Address]:
-    """Return the addresses of `host`, without repetitions, in the order of preference."""
+    """Return the addresses of `host`, without duplicates, in the order of preference."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -268,7 +268,7 @@ def with_database(redis_url: str, number: int) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return `url` fit for logs and messages: user and password are cut out."""
+    """Return `url` for logs and messages, without user and password."""
     parts = urlsplit(url)
     if "@" not in parts.netloc:
         return url
@@ -276,9 +276,9 @@ def without_password(url: str) -> str:
 
 
 def psycopg_url(database_url: str) -> str:
-    """Return `database_url` with SQLAlchemy's psycopg 3 driver named in its scheme.
+    """Return `database_url` with SQLAlchemy's psycopg 3 driver in its scheme.
 
-    Several hosts, separated by commas as libpq has them, become parameters as SQLAlchemy has them.
+    Several hosts, separated by commas (libpq's form), become parameters (SQLAlchemy's form).
     """
     for scheme in ("postgresql://", "postgres://"):
         if database_url.startswith(scheme):

@@ -1,4 +1,4 @@
-"""Coroutines that may do anything: each on an event loop of its own, in a thread of its own."""
+"""Runs untrusted coroutines, each on an event loop and in a thread of its own."""
 
 import asyncio
 import contextlib
@@ -16,35 +16,35 @@ from celeriac.kit.loop import NO_ROOM, EventLoop, LoopEndedError, LoopTask, not_
 T = TypeVar("T")
 
 _WIND_UP_SECONDS = 0.7
-"""How long what a coroutine has left on its loop may take to end."""
+"""Seconds in which the tasks that a coroutine left on its loop must end."""
 
 _BLOCKED_SECONDS = 1.5
-"""After so long it counts as blocking its thread, and nobody waits for it any more."""
+"""Seconds after which it counts as blocking its thread and is no longer waited for."""
 
 _IDLE_THREADS = 64
 
 
 class _InterruptedError(BaseException):
-    """Raised in the thread of a coroutine that was given up, to end it where it can be."""
+    """Raised in the thread of an abandoned coroutine, to end it if possible."""
 
 
 class OwnLoops:
-    """Starts coroutines that share neither a loop nor an executor nor a thread with others.
+    """Starts coroutines that share no loop, executor or thread.
 
-    Loops are never used again. A thread is, once the coroutine has ended with nothing left on its
-    loop: starting one costs more than the loop does.
+    A loop is used once. A thread is used again when its coroutine left nothing on the loop:
+    starting a thread costs more than making a loop.
     """
 
     def __init__(self, name: str = "agent") -> None:
-        """Start nothing yet; threads are called `name`."""
+        """Start no thread yet. Threads are called `name`."""
         self._name = name
         self._idle: deque[_Thread] = deque()
 
     def start(self, work: Coroutine[Any, Any, T]) -> LoopTask[T]:
-        """Start a coroutine from any thread, with the caller's context variables.
+        """Start a coroutine from any thread, with the context variables of the caller.
 
-        Whatever else it has started is cancelled when it ends, and has a second for that. Where its
-        loop ends before it, its result is LoopEndedError. One that was given up after a
+        When it ends, all other tasks on its loop are cancelled; they have 0.7 s to end. If its loop
+        ends first, its result is LoopEndedError. A coroutine that was abandoned after a
         cancellation is interrupted as soon as it runs Python code.
         """
         alone = _Alone[T]()
@@ -64,14 +64,14 @@ class OwnLoops:
             return _Thread(self._name, self._idle)
 
     def close(self) -> None:
-        """End the threads that have nothing to do."""
+        """End the idle threads."""
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().end()
 
 
 class _Alone(LoopTask[T]):
-    """A coroutine with a thread to itself."""
+    """A coroutine in a thread of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,9 +85,9 @@ class _Alone(LoopTask[T]):
         return ended
 
     def run(self, work: Coroutine[Any, Any, T]) -> bool:
-        """Run the coroutine to its end in this thread; return whether the thread is as it was.
+        """Run the coroutine to its end in this thread; return whether the thread can be used again.
 
-        Where no event loop can be made its result is LoopEndedError.
+        Where no event loop can be made, the result of the coroutine is LoopEndedError.
         """
         try:
             loop = EventLoop()
@@ -127,14 +127,14 @@ class _Alone(LoopTask[T]):
             self.finish()
 
     def _lose(self, cause: BaseException | None) -> None:
-        """Tell those who wait, at once, that the loop has ended before its coroutine."""
+        """End the coroutine with LoopEndedError: its loop has ended before it."""
         by = f" ({type(cause).__name__})" if cause is not None else ""
         error = LoopEndedError(f"The agent ended its own event loop{by}.")
         error.__cause__ = cause
         self.give_up(error)
 
     def _interrupt(self) -> None:
-        """Have the thread raise as soon as it is back from what it is blocked by."""
+        """Raise in the thread as soon as it runs Python code again."""
         with self._changed:
             if self._thread_id is None or self._interrupted:
                 return
@@ -145,7 +145,7 @@ class _Alone(LoopTask[T]):
 
 
 class _Thread:
-    """A thread that runs one coroutine after the other."""
+    """A thread that runs coroutines one after the other."""
 
     def __init__(self, name: str, idle: "deque[_Thread]") -> None:
         self._idle = idle
@@ -161,7 +161,7 @@ class _Thread:
         self._inbox.put(None)
 
     def _serve(self) -> None:
-        with contextlib.suppress(_InterruptedError):  # it came when all was over
+        with contextlib.suppress(_InterruptedError):  # it came after the end of the coroutine
             while self._run_next() and len(self._idle) < _IDLE_THREADS:
                 self._idle.append(self)
 

@@ -1,4 +1,4 @@
-"""Child processes: identity by start time, process groups, signals that reach the right process."""
+"""Child processes: identity by start time, process groups, race-free signals."""
 
 import asyncio
 import ctypes
@@ -22,9 +22,9 @@ _CHUNK = 65_536
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """One process for all time: its pid with its start, since the kernel uses pids again.
+    """A process, identified by pid and start time, because the kernel reuses pids.
 
-    `started` is in clock ticks since boot; unlike a wall-clock time it never shifts.
+    `started` is in clock ticks since boot, which wall-clock changes don't affect.
     """
 
     pid: int
@@ -42,25 +42,25 @@ class _Entry(NamedTuple):
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """Return the identity of the process that has `pid` now (a zombie too), or None."""
+    """Return the identity of the process with `pid` (a zombie too), or None."""
     entry = _read_entry(pid)
     return entry.identity if entry else None
 
 
 def still_running(process: ProcessIdentity) -> bool:
-    """Whether this very process exists and is no zombie."""
+    """Whether exactly this process exists and is not a zombie."""
     entry = _read_entry(process.pid)
     return entry is not None and entry.identity == process and entry.running
 
 
 def send_signal(process: ProcessIdentity, number: int) -> bool:
-    """Send a signal to this very process; False where it has gone or isn't ours to signal."""
+    """Send a signal to exactly this process; return False where it ended or is not ours."""
     try:
         handle = os.pidfd_open(process.pid)
     except OSError:
         return False
     try:
-        # The handle holds on to whoever has the pid: once checked, nobody else can be hit.
+        # The descriptor refers to one process: after the check no other process can be hit.
         if not still_running(process):
             return False
         signal.pidfd_send_signal(handle, number)
@@ -74,16 +74,16 @@ def send_signal(process: ProcessIdentity, number: int) -> bool:
 def find_members(
     leader: ProcessIdentity, *, known: Iterable[ProcessIdentity] = (), marker: str | None = None
 ) -> frozenset[ProcessIdentity]:
-    """Return every running process that came from `leader`, itself included.
+    """Return `leader`, if it runs, and every running process that descends from it.
 
-    Members are its descendants, whatever is in the group or session of a member, and descendants
-    of those; `known` adds members found earlier, whose parents may have died since. `marker`, a
-    `NAME=value` set in the leader's environment, finds even daemons that cut every tie.
+    Members are its descendants, all processes in the group or session of a member, and their
+    descendants. `known` adds members found earlier, whose parents may have ended since. `marker`, a
+    `NAME=value` in the leader's environment, finds daemons that left group and session.
     """
     table = {entry.identity.pid: entry for entry in _read_table()}
     occupant = table.get(leader.pid)
     if occupant is None or occupant.identity == leader:
-        # The kernel gives a pid to nobody else while a group or session bears its number.
+        # The kernel doesn't reuse a pid while a group or session has its number.
         pids = {leader.pid}
     else:
         pids = set()
@@ -91,8 +91,8 @@ def find_members(
     pids.discard(os.getpid())
     _close_over(pids, table.values())
     if marker is not None:
-        # Whoever came from the leader was started after it, and most are found by their ties:
-        # reading an environment costs more than all the rest.
+        # Descendants were started after the leader, and most are found above: reading an
+        # environment costs more than everything else here.
         pids |= {
             pid
             for pid, entry in table.items()
@@ -107,7 +107,7 @@ def find_members(
 
 
 def _close_over(pids: set[int], table: Iterable[_Entry]) -> None:
-    """Add to `pids` the children of each and all in a group or session named after one."""
+    """Add to `pids` all children, and all processes in a group or session of a member."""
     ours = os.getpid()
     entries = [entry for entry in table if entry.identity.pid != ours]
     size = -1
@@ -130,7 +130,7 @@ def _read_entry(pid: int) -> _Entry | None:
     text = _read(pid, "stat")
     if text is None:
         return None
-    # The name, in brackets, may itself hold brackets and spaces; numbers follow the last one.
+    # The name, in brackets, may contain brackets and spaces; numbers follow the last bracket.
     fields = text.rpartition(b")")[2].split()
     return _Entry(
         identity=ProcessIdentity(pid, started=int(fields[19])),
@@ -150,10 +150,10 @@ def _has_marker(pid: int, marker: str) -> bool:
 
 
 def _read_as_owner(pid: int, name: str) -> bytes | None:
-    """Read a file of /proc/PID with the rights of that process's user.
+    """Read a file of /proc/PID with the rights of the user of that process.
 
-    Root needs that in containers, where it has no CAP_SYS_PTRACE. The kernel looks at the user that
-    a thread accesses files as (setfsuid(2)), which is this thread's alone.
+    Root needs that in containers, where it has no CAP_SYS_PTRACE. The kernel checks the file system
+    user of the thread (setfsuid(2)), which other threads don't share.
     """
     try:
         owner = os.stat(f"{_PROC}/{pid}")  # noqa: PTH116 - names are all we need
@@ -171,9 +171,9 @@ def _read_as_owner(pid: int, name: str) -> bytes | None:
 
 
 def _read(pid: int, name: str) -> bytes | None:
-    """Read a file of /proc/PID; None where the process has gone or isn't ours to look at.
+    """Read a file of /proc/PID; return None where the process has ended or may not be read.
 
-    Without pathlib: the whole table is read for each child that ends.
+    Without pathlib, for speed: the whole table is read for each child that ends.
     """
     try:
         descriptor = os.open(f"{_PROC}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -198,9 +198,9 @@ _AGAIN_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """Limits of one process and, each for itself, of those it starts.
+    """Limits of a process; its children inherit them, each for itself.
 
-    `memory` in bytes (what it bounds: `limit_resources`), `cpu_seconds` of processor time.
+    `memory` is in bytes (`limit_resources` says what it limits), `cpu_seconds` in processor time.
     """
 
     memory: int | None = None
@@ -211,16 +211,16 @@ NO_LIMITS = ResourceLimits()
 
 
 class _Descriptors:
-    """What the soft limit of open files was before this process has raised its own."""
+    """The soft limit of open files before this process raised its own."""
 
     soft: int | None = None
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process open as many files as its hard limit allows; return how many.
+    """Raise the soft limit of open files to the hard limit; return it.
 
-    Children of `guarded_command` get the soft limit back that there was before: programs that use
-    select(2) break with descriptors above 1023.
+    Children of `guarded_command` get the former soft limit: programs that use select(2) fail with
+    descriptors above 1023.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -231,13 +231,13 @@ def raise_descriptor_limit() -> int:
 
 
 def children_descriptor_limit() -> int | None:
-    """Return the soft limit of open files that children must be given; None where it is ours."""
+    """Return the soft limit of open files for children; None where it is ours."""
     return _Descriptors.soft
 
 
 @dataclass(frozen=True, slots=True)
 class UserIds:
-    """The user and group that a process of root's takes on."""
+    """The user and group that a process started by root takes on."""
 
     user: int
     group: int
@@ -251,14 +251,13 @@ def guarded_command(
     become: UserIds | None = None,
     lifeline: int | None = None,
 ) -> list[str]:
-    """Return the arguments that start `command` under limits and that dies with its parent.
+    """Return the arguments that start `command` under limits, to die with its parent.
 
-    `become` needs root; that user must be able to reach the program, but not this Python.
-    For launchers of one's own, such as `asyncio.create_subprocess_exec`; give it
-    `start_new_session=True`. The thread that starts it must outlive it (`guard`). Where the
-    program can't be run, the exit code is 126 or 127 and stderr says why. `lifeline` is the read
-    end of a pipe, to be passed on, that ends the whole group; without one, a parent-death signal
-    ends the process alone (`guard`).
+    `become` needs root; that user must be able to reach the program, but not this Python. For
+    launchers such as `asyncio.create_subprocess_exec`, with `start_new_session=True`. The thread
+    that starts the process must outlive it (`child_bootstrap`). Where the program can't be run, the
+    exit code is 126 or 127 and stderr has the reason. `lifeline` is the read end of a pipe, to be
+    passed on, that ends the whole group; without one, a parent-death signal ends the process alone.
     """
     settings = (
         str(int(death_signal)),
@@ -288,7 +287,7 @@ def launch(
     """Start `command` as the leader of its own session, under limits, to die with this thread.
 
     `env` None passes our environment on; `become` needs root (`guarded_command`). End it with
-    `terminate_group`. Call this from a thread that lives as long as the child may (`guard`).
+    `terminate_group`. Call this from a thread that outlives the child.
     """
     return subprocess.Popen(
         guarded_command(command, limits=limits, death_signal=death_signal, become=become),
@@ -304,12 +303,12 @@ def launch(
 def terminate_group(
     leader: int | ProcessIdentity, grace_seconds: float, *, marker: str | None = None
 ) -> frozenset[ProcessIdentity]:
-    """End a child and all that came from it: SIGTERM, up to `grace_seconds`, then SIGKILL.
+    """End a child and its descendants: SIGTERM, up to `grace_seconds`, then SIGKILL.
 
-    `leader` must have been started as the leader of its own session; a plain pid is right only
-    while its parent hasn't reaped it. Processes that made a session of their own are found too
-    (`find_members`). Blocks; works in any thread; reaps nothing. Returns what survived five
-    seconds of SIGKILL: normally nothing.
+    `leader` must have been started as the leader of its own session; a plain pid is valid only
+    until its parent has reaped it. Processes with a session of their own are found too
+    (`find_members`). Blocks; works in any thread; reaps nothing. Returns the processes that
+    survived five seconds of SIGKILL, normally none.
     """
     steps = _termination(leader, grace_seconds, marker)
     while True:
@@ -325,7 +324,7 @@ async def terminate_group_async(
 ) -> frozenset[ProcessIdentity]:
     """Do what `terminate_group` does without blocking the event loop.
 
-    Cancelled on its way it leaves processes behind: shield it.
+    A cancellation leaves processes behind: shield it.
     """
     steps = _termination(leader, grace_seconds, marker)
 
@@ -347,7 +346,7 @@ _Steps = Generator[float, None, frozenset[ProcessIdentity]]
 
 
 def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: str | None) -> _Steps:
-    """End a group; yields the seconds to sleep before it goes on, returns the survivors."""
+    """End a group: yield the seconds to sleep before the next step, return the survivors."""
     identity = identify(leader) if isinstance(leader, int) else leader
     if identity is None:
         return frozenset()
@@ -356,7 +355,7 @@ def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: st
         return known
     if grace_seconds > 0:
         _signal_all(known, signal.SIGTERM)
-        _signal_all(known, signal.SIGCONT)  # a stopped process would not see its SIGTERM
+        _signal_all(known, signal.SIGCONT)  # a stopped process handles no signals
         yield from _wait_gone(known, time.monotonic() + grace_seconds)
     deadline = time.monotonic() + _KILL_SECONDS
     while (known := (yield from _found(identity, known, marker))) and time.monotonic() < deadline:
@@ -368,7 +367,7 @@ def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: st
 def _found(
     identity: ProcessIdentity, known: frozenset[ProcessIdentity], marker: str | None
 ) -> _Steps:
-    """Look for members and, where none is seen, once more: amid an exec a process has no marker."""
+    """Find the members, with a second try: during an exec a process has no marker."""
     found = find_members(identity, known=known, marker=marker)
     if not found and marker is not None:
         yield _AGAIN_SECONDS
@@ -384,7 +383,7 @@ def _signal_all(processes: Iterable[ProcessIdentity], number: int) -> None:
 def _wait_gone(
     processes: Iterable[ProcessIdentity], deadline: float
 ) -> Generator[float, None, None]:
-    """Yield pauses until none of `processes` runs or the deadline comes."""
+    """Yield pauses until none of `processes` runs, or until the deadline."""
     left, pause = list(processes), _FIRST_POLL_SECONDS
     while left := [process for process in left if still_running(process)]:
         if time.monotonic() >= deadline:

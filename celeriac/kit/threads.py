@@ -1,7 +1,7 @@
-"""Named pools of threads for blocking calls that are made on an event loop.
+"""Named thread pools for blocking calls from event loops.
 
-A loop's default executor serves name resolution, and what users put there. Our own work never waits
-behind that: each kind of it has a pool of its own, sized for what it waits for.
+The default executor of a loop is for name resolution and for users' code. Each kind of our own work
+has a pool of its own, sized for what it waits for, so that it never waits for the others.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ _this_thread = threading.local()
 
 
 def in_pool() -> bool:
-    """Whether the calling thread belongs to a pool, whose other calls wait for it."""
+    """Whether the calling thread belongs to a pool, whose other calls may wait for it."""
     return getattr(_this_thread, "in_pool", False)
 
 
 class Threads(Executor):
-    """At most `size` threads, started when they are needed.
+    """At most `size` daemon threads, started when they are needed.
 
-    They are daemons. Those of the standard library's pool are waited for when the interpreter
-    ends, so that one call that hangs keeps the whole process from ending.
+    The standard library's pool joins its threads when the interpreter ends, so that one call that
+    hangs keeps the process from ending.
     """
 
     def __init__(self, name: str, size: int) -> None:
-        """Start nothing yet; threads are called `name`."""
+        """Start no thread yet. Threads are called `name`."""
         self._name = name
         self._size = size
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -44,10 +44,10 @@ class Threads(Executor):
         self._closed = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a thread call `fn`; see `concurrent.futures.Executor.submit`.
+        """Call `fn` in a thread; see `concurrent.futures.Executor.submit`.
 
-        Raises RuntimeError after `shutdown`; that, or MemoryError, where no thread can be started
-        at all.
+        Raises RuntimeError after `shutdown`. Raises RuntimeError or MemoryError where the pool has
+        no thread and none can be started.
         """
         future: Future[T] = Future()
         with self._starting:
@@ -60,12 +60,12 @@ class Threads(Executor):
         return future
 
     async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return `fn(…)`, called in a thread with the caller's context variables."""
+        """Return `fn(…)`, called in a thread with the context variables of the caller."""
         call = functools.partial(contextvars.copy_context().run, fn, *args, **kwargs)
         return await asyncio.wrap_future(self.submit(call))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of Executor
-        """Take no more calls; with `cancel_futures` those that wait are never made."""
+        """Refuse further calls; with `cancel_futures`, drop those that wait."""
         with self._starting:
             self._closed = True
             pending = list(self._pending)
@@ -78,7 +78,7 @@ class Threads(Executor):
                 future.exception()
 
     def _start_one(self) -> None:
-        """Start a thread for the next call, unless one is idle or there are enough."""
+        """Start a thread for the next call, unless one is idle or the pool is full."""
         if self._idle.acquire(blocking=False) or self._count >= self._size:
             return
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
@@ -101,7 +101,7 @@ class Threads(Executor):
             if call is None:
                 return
             call()
-            del call  # an idle thread must not keep what it has worked on
+            del call  # an idle thread must not keep references
 
 
 def _call(
@@ -111,7 +111,7 @@ def _call(
         return
     try:
         result = fn(*args, **kwargs)
-    except BaseException as error:  # noqa: BLE001 - belongs to who waits for the call
+    except BaseException as error:  # noqa: BLE001 - raised by `future.result`
         future.set_exception(error)
     else:
         future.set_result(result)
@@ -124,5 +124,4 @@ PROCESSES = Threads("processes", 4)
 """For starting child processes and reading the table of processes."""
 
 CHECKS = Threads("checks", 4)
-"""For schemas, values and templates that take longer than a loop has: they compute, or wait for a
-process that does."""
+"""For checks of schemas, values and templates that are too slow for an event loop."""

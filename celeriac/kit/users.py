@@ -1,7 +1,7 @@
-"""The user that child processes run as, where that is not our own: who it is, and what it is given.
+"""The user that child processes run as: found, created, and given access to what it needs.
 
-Only root can start processes as somebody else. What it starts then owns the directories that it
-works in, and nothing more.
+Only root can start processes as another user. That user then owns the working directories of its
+processes, and nothing else.
 """
 
 import os
@@ -26,18 +26,18 @@ _CAPABILITIES = {0: "CAP_CHOWN", 6: "CAP_SETGID", 7: "CAP_SETUID"}
 
 
 class UnreachableError(OSError):
-    """The user that a process is to run as can't have or read what it needs; the text says how."""
+    """The user of a process can't own or read what it needs; the text says how to correct that."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChildUser:
-    """Who child processes run as: without `ids` the user of this process."""
+    """The user of child processes; without `ids` the user of this process."""
 
     name: str = ""
     ids: UserIds | None = None
 
     def variables(self, home: Path) -> Mapping[str, str]:
-        """Return the environment variables that tell a process who it is; `home` is its home."""
+        """Return the environment variables of the user, whose home is `home`."""
         if self.ids is None:
             return {}
         return {
@@ -45,10 +45,10 @@ class ChildUser:
         }  # fmt: skip
 
     def own(self, directory: Path) -> None:
-        """Make `directory` if need be, and give it to the user, reachable and closed to others.
+        """Create `directory` if it is missing; give it to the user, reachable and closed to others.
 
-        What is in it already is given too. Nobody but us may have been able to write above it.
-        Raises UnreachableError.
+        Its content is given too. Only this process's user may be able to write to the directories
+        above it. Raises UnreachableError.
         """
         directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         if self.ids is None:
@@ -65,15 +65,15 @@ class ChildUser:
             ) from error
 
     def give_file(self, path: Path) -> None:
-        """Let the user read a file of ours, closed to others, that lies in a directory of ours."""
+        """Let the user, and no other, read a file of ours in a directory of ours."""
         if self.ids is not None:
             os.chown(path, self.ids.user, self.ids.group, follow_symlinks=False)
             grant_search(path, self.ids)
 
     def let_through(self, paths: Iterable[Path]) -> None:
-        """Let the user pass through the directories above `paths`, without being able to list them.
+        """Let the user pass through the directories above `paths` without listing them.
 
-        Paths that aren't there are passed over. Raises UnreachableError.
+        Missing paths are skipped. Raises UnreachableError.
         """
         if self.ids is None:
             return
@@ -88,10 +88,10 @@ class ChildUser:
                 ) from error
 
     def let_read(self, paths: Iterable[Path]) -> None:
-        """See that the user can read `paths` (run those that are programs).
+        """Let the user pass through to `paths`, and check that it can read them, or run programs.
 
-        It is let through the directories above them. What is closed to it otherwise stays closed:
-        raises UnreachableError. Paths that aren't there are passed over.
+        Missing paths are skipped. Raises UnreachableError for a path that is closed to the user: it
+        stays closed.
         """
         if self.ids is None:
             return
@@ -115,14 +115,14 @@ class ChildUser:
 
 
 OURSELVES = ChildUser()
-"""This process's own user."""
+"""The user of this process."""
 
 
 def system_user(name: str) -> UserIds:
-    """Return a system user, made if it doesn't exist. Needs root.
+    """Return a system user, created if it doesn't exist. Needs root.
 
-    Two processes may make it at once: what counts is that it is there in the end. Raises OSError
-    that says why it can't be made.
+    Two processes may create it at once; both return it. Raises OSError with the reason where it
+    can't be created.
     """
     try:
         return _known(name)
@@ -140,9 +140,9 @@ def system_user(name: str) -> UserIds:
 
 
 def named_user(text: str) -> UserIds:
-    """Return the user `text`: a name, a number, or two numbers `user:group`.
+    """Return the user named by `text`: a name, a number, or two numbers `user:group`.
 
-    Raises ValueError where there is no such user.
+    Raises ValueError for an unknown user.
     """
     user, _, group = text.partition(":")
     try:
@@ -157,9 +157,9 @@ def named_user(text: str) -> UserIds:
 
 
 def obstacle(ids: UserIds) -> str:
-    """Return what keeps this process, which is root, from starting processes as `ids`; or nothing.
+    """Return why this process, which is root, can't start processes as `ids`; empty if it can.
 
-    Containers may run root without its rights, or know no other user.
+    In containers, root may lack rights, or there may be no other users.
     """
     status = Path("/proc/self/status").read_text()
     effective = int(status.partition("CapEff:")[2].split(maxsplit=1)[0], 16)

@@ -4,7 +4,6 @@ Call `configure` once per process, `get_logger` anywhere, and `bind` around a pi
 are JSON with a fixed order of keys; docs/logs.md describes files, keys and events.
 """
 
-from celeriac.logs.destinations import error_file, execution_file
 from celeriac.logs.pipeline import (
     CORRELATION_IDS,
     LEVELS,
@@ -15,11 +14,15 @@ from celeriac.logs.pipeline import (
     Step,
     bind,
     bound,
+    configure,
     correlation,
+    flush,
+    get_logger,
+    shutdown,
 )
 from celeriac.logs.reading import SERVICE_FILES, LogLine, parse_line, read_execution_lines
 from celeriac.logs.redact import MASK, clip, redact, redact_text
-from celeriac.logs.setup import configure, flush, get_logger, shutdown
+from celeriac.logs.writer import error_file, execution_file
 
 __all__ = [
     "CORRELATION_IDS",

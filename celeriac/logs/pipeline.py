@@ -1,11 +1,12 @@
-"""The log pipeline: correlation context, event names, processors and output."""
+"""The log pipeline: correlation ids, event names, rendering of lines, and its configuration."""
 
+import atexit
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,15 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from structlog.contextvars import bound_contextvars, get_contextvars
+import structlog
+from structlog.contextvars import bound_contextvars, get_contextvars, merge_contextvars
 from structlog.dev import ConsoleRenderer
-from structlog.typing import EventDict
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.text import clip_middle
-from celeriac.logs.destinations import Destinations, Entry
 from celeriac.logs.redact import clip, encode, redact_item
-from celeriac.logs.writer import Writer
+from celeriac.logs.writer import Destinations, Entry, Writer
 
 CORRELATION_IDS = (
     "request_id",
@@ -252,3 +253,121 @@ def _shortened(key: str, value: Any) -> Any:
     if key == "exception" or isinstance(value, (int, float)) or value is None:
         return value
     return clip(value, _LONGEST_VALUE)
+
+
+_CHATTY = (
+    # Our own lines say the same with ids: Celery's "received", access logs, one line per HTTP
+    # request of the model clients.
+    "celery.worker.strategy",
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "openai",
+    "uvicorn.access",
+)
+_REPEATING = "celery.app.trace"
+"""Its lines on a task's end repeat ours; only its critical lines say something else."""
+
+
+class _Current:
+    """The configuration in force; loggers that were made and cached before it find it here."""
+
+    pipeline: Pipeline | None = None
+    undo = ExitStack()
+
+
+class _Bridge(logging.Handler):
+    """Sends the records of standard logging to the pipeline."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__()
+        self._pipeline = pipeline
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event = {
+                **get_contextvars(),
+                "logger": record.name,
+                "event": record.getMessage(),
+                "exc_info": record.exc_info,
+            }
+            self._pipeline.submit(record.levelname.lower(), event)
+        except Exception:  # noqa: BLE001 - logging's own rule: report on stderr, never raise
+            self.handleError(record)
+
+
+class _Name:
+    """The last logger of structlog's chain: only holds the name; `_submit` has written the line."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def ignore(self, _: str) -> None:
+        """Ignore what the last processor returned."""
+
+    debug = info = warning = error = critical = ignore
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Return a logger whose lines carry `logger=name`; it may be made before `configure`."""
+    logger: FilteringBoundLogger = structlog.get_logger(name)
+    return logger
+
+
+def configure(options: LogOptions) -> None:
+    """Set up logging for this process; a second call replaces the first.
+
+    Starts nothing before the first line. Raises ConfigurationError for an unknown level or an
+    unusable directory.
+    """
+    pipeline = Pipeline(options)
+    shutdown()
+    _Current.pipeline, level, undo = pipeline, pipeline.level, _Current.undo
+    undo.callback(pipeline.writer.close)
+    structlog.configure(
+        processors=[merge_contextvars, _submit],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_Name,
+        cache_logger_on_first_use=True,
+    )
+    undo.callback(structlog.reset_defaults)
+    chatty = dict.fromkeys(_CHATTY, max(level, logging.WARNING))
+    for name, wanted in {
+        "root": max(level, logging.INFO),
+        **chatty,
+        _REPEATING: logging.CRITICAL,
+    }.items():
+        logger = logging.getLogger(name)
+        undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(wanted)
+    root = logging.getLogger()
+    undo.callback(setattr, root, "handlers", root.handlers)
+    root.handlers = [_Bridge(pipeline)]
+    logging.captureWarnings(capture=True)
+    undo.callback(logging.captureWarnings, capture=False)
+    atexit.register(pipeline.writer.close)
+    undo.callback(atexit.unregister, pipeline.writer.close)
+
+
+def flush() -> bool:
+    """Wait up to 5 s until all lines are written; return whether they are.
+
+    For processes that end without running exit handlers, such as Celery's prefork children: call it
+    in `worker_process_shutdown`.
+    """
+    return _Current.pipeline is None or _Current.pipeline.writer.flush()
+
+
+def shutdown() -> None:
+    """Write what is left and undo `configure`. Not needed at a normal exit."""
+    _Current.pipeline = None
+    _Current.undo.close()
+
+
+def _submit(logger: WrappedLogger, method: str, event_dict: EventDict) -> str:
+    if _Current.pipeline is not None:
+        if logger.name:
+            event_dict["logger"] = logger.name
+        _Current.pipeline.submit(method, event_dict)
+    return ""

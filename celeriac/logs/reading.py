@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from celeriac.logs.destinations import execution_file
+from celeriac.logs.writer import execution_file
 
 SERVICE_FILES = ("api.log", "celery-worker.log", "celery-beat.log")
 _LINE_START = b'{"timestamp":"'

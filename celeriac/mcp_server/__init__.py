@@ -1,5 +1,4 @@
-"""Celeriac as an MCP server: agents submit, watch, cancel, wait for and read executions.
+"""Celeriac as an MCP server: agents start, watch, cancel and read executions.
 
-A thin translation onto the HTTP client: it knows no database, and may no more than the key it is
-given.
+A translation onto the HTTP client, with the permissions of the API key that it uses.
 """

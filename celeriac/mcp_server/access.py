@@ -1,4 +1,4 @@
-"""Whose key a tool call is made with, and what the API's refusals become."""
+"""The API key of a tool call, and the errors of the API for models."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -15,50 +15,50 @@ _BEARER = "bearer "
 
 
 class Access(Protocol):
-    """Gives each tool call a client of the API."""
+    """Provides the API client of a tool call."""
 
     def client(self, context: ToolContext) -> AbstractContextManager[Client]:
-        """Give the block a client; a ClientError that leaves it becomes the tool's error."""
+        """Yield a client; a ClientError of the block becomes a ToolError."""
         ...
 
 
 class OneKey:
-    """Everybody who reaches this server asks with its own key: for stdio, which one program has."""
+    """Uses the server's own key for all calls; for stdio, where one program uses the server."""
 
     def __init__(self, client: Client) -> None:
-        """Ask through `client`, which stays the caller's to close."""
+        """Use `client`, which the caller closes."""
         self._client = client
 
     @contextmanager
     def client(self, context: ToolContext) -> Iterator[Client]:
-        """Give the block the client; see `Access.client`."""
+        """Yield the client; see `Access.client`."""
         del context
-        with _told_to_the_model():
+        with _tool_errors():
             yield self._client
 
 
 class KeyOfRequest:
-    """Each request asks with the key that it carries as `Authorization: Bearer`."""
+    """Uses the key in each request's header `Authorization: Bearer`."""
 
     def __init__(self, base_url: str) -> None:
-        """Ask the API at `base_url`."""
+        """Use the API at `base_url`."""
         self._base_url = base_url
 
     @contextmanager
     def client(self, context: ToolContext) -> Iterator[Client]:
-        """Give the block a client with the request's key; see `Access.client`."""
+        """Yield a client with the request's key; see `Access.client`."""
         key = bearer_key(context.headers or {})
         if key is None:
             raise ToolError(
-                "The request carries no API key. [unauthenticated]\n"
+                "The request has no API key. [unauthenticated]\n"
                 "Send one with each request: `Authorization: Bearer cel_…`."
             )
-        with _told_to_the_model(), Client(self._base_url, key) as client:
+        with _tool_errors(), Client(self._base_url, key) as client:
             yield client
 
 
 def bearer_key(headers: Mapping[str, str]) -> str | None:
-    """Return the key in the header `authorization`; None where there is none."""
+    """Return the key in the header `authorization`, or None."""
     value = headers.get("authorization", "")
     if not value.lower().startswith(_BEARER):
         return None
@@ -66,7 +66,7 @@ def bearer_key(headers: Mapping[str, str]) -> str | None:
 
 
 @contextmanager
-def _told_to_the_model() -> Iterator[None]:
+def _tool_errors() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
@@ -74,19 +74,19 @@ def _told_to_the_model() -> Iterator[None]:
 
 
 def as_tool_error(error: ClientError) -> str:
-    """Return what a model is told: the message with its code, each wrong field, and the cure."""
+    """Return the text of an error for models: message, code, wrong fields and a hint."""
     lines = [f"{error.message} [{error.code}]"]
     lines += [f"{each.field}: {each.message}" for each in error.fields]
-    cure = _CURES.get(error.code)
-    return "\n".join([*lines, cure] if cure else lines)
+    hint = _HINTS.get(error.code)
+    return "\n".join([*lines, hint] if hint else lines)
 
 
-_CURES = {
-    "forbidden": "This server's API key may not do that; ask for one with the role operator.",
-    "not_found": "list_tasks and list_executions show what this API key may see.",
-    "task_inactive": "Its owner has switched the task off; choose another, or ask them.",
-    "unauthenticated": "The API key is wrong, revoked or expired; the server needs another one.",
+_HINTS = {
+    "forbidden": "The API key may not do this; ask for one with the role operator.",
+    "not_found": "list_tasks and list_executions show what the API key may see.",
+    "task_inactive": "The task is inactive; choose another one, or ask its owner.",
+    "unauthenticated": "The API key is wrong, revoked or expired; use another one.",
     "variables_invalid": "get_task shows the schema that the variables must fit.",
-    "idempotency_mismatch": "Use another key for other work, or none.",
+    "idempotency_mismatch": "Use another idempotency_key for other arguments, or none.",
 }
-"""What helps, in words for a model that has these tools."""
+"""Hints by error code."""

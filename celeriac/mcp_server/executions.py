@@ -1,12 +1,12 @@
-"""Tools that run executions, read them and wait for them."""
+"""Tools that list, show, cancel, wait for and read executions."""
 
 import asyncio
 import time
 from datetime import datetime
-from itertools import islice
-from typing import Annotated, Self
+from typing import Annotated, Literal
 from uuid import UUID
 
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
 
@@ -14,10 +14,29 @@ from celeriac import wire
 from celeriac.client import Client
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status
+from celeriac.kit.json_types import dumps
+from celeriac.kit.text import clip_values
 from celeriac.kit.threads import Threads
 from celeriac.mcp_server.access import Access, ToolContext
-from celeriac.mcp_server.toolbox import ENDS, READS, ExecutionId, Limit, make_tool
-from celeriac.mcp_server.views import ExecutionBrief, ExecutionList, ExecutionState
+from celeriac.mcp_server.toolbox import (
+    ENDS,
+    READS,
+    Characters,
+    ExecutionId,
+    Limit,
+    Offset,
+    TaskFilter,
+    first,
+    make_tool,
+)
+from celeriac.mcp_server.views import (
+    EventPage,
+    ExecutionBrief,
+    ExecutionList,
+    ExecutionState,
+    TextPage,
+    WaitedFor,
+)
 
 
 def execution_tools(access: Access) -> list[Tool]:
@@ -28,37 +47,35 @@ def execution_tools(access: Access) -> list[Tool]:
         *,
         limit: Limit = 20,
         status: Annotated[
-            list[Status], Field(description="Only those that stand so; all if empty.")
+            list[Status], Field(description="Only those with one of these; all if empty.")
         ] = [],  # noqa: B006 - a schema's default; the library copies it
-        task: Annotated[
-            str | None, Field(max_length=200, description="Only of this task: name or id.")
-        ] = None,
+        task: TaskFilter = None,
         created_after: Annotated[datetime | None, Field(description="With a time zone.")] = None,
         created_before: Annotated[
-            datetime | None, Field(description="With a time zone; for older ones, page by page.")
+            datetime | None, Field(description="With a time zone; for the next page.")
         ] = None,
     ) -> ExecutionList:
-        """List executions, the newest first."""
+        """List executions, newest first."""
         with access.client(ctx) as client:
-            pages = client.executions.list(
+            executions = client.executions.list(
                 status=[each.value for each in status] or None,
                 task=task,
                 created_after=created_after,
                 created_before=created_before,
             )
-            found = list(islice(pages, limit + 1))
-        briefs = [ExecutionBrief.of(each) for each in found[:limit]]
-        return ExecutionList(executions=briefs, more=len(found) > limit)
+            found, more = first(executions, limit)
+        briefs = [ExecutionBrief.of(each, task=each.task_name) for each in found]
+        return ExecutionList(executions=briefs, more=more)
 
     def get_execution(ctx: ToolContext, execution_id: ExecutionId) -> ExecutionState:
-        """Show how an execution stands: status, progress, result or error, cost."""
+        """Show the state of an execution: status, progress, result or error, cost."""
         with access.client(ctx) as client:
             return ExecutionState.of(client.executions.get(execution_id))
 
     def cancel_execution(ctx: ToolContext, execution_id: ExecutionId) -> ExecutionState:
-        """End an execution: at once where it waits, within seconds where it runs.
+        """Cancel an execution: at once if it waits, within seconds if it runs.
 
-        A running one is still `running` in the answer; wait_for_execution sees its end.
+        A running one is still `running` in the answer; wait_for_execution returns its end.
         """
         with access.client(ctx) as client:
             return ExecutionState.of(client.executions.cancel(execution_id))
@@ -70,25 +87,80 @@ def execution_tools(access: Access) -> list[Tool]:
     ]
 
 
+_PART = 20_000
+MAX_TEXT = 2_000
+"""The longest text in an event of `list_events`, in characters."""
+
+
+def reading_tools(access: Access) -> list[Tool]:
+    """Return list_events, get_result and get_report."""
+
+    def list_events(
+        ctx: ToolContext,
+        execution_id: ExecutionId,
+        after: Annotated[int, Field(ge=0, description="Only those with a higher number.")] = 0,
+        limit: Limit = 50,
+    ) -> EventPage:
+        """Read an execution's log: messages, tool calls, model calls, log lines, status changes.
+
+        Texts of more than 2,000 characters are cut; the report has them in full.
+        """
+        with access.client(ctx) as client:
+            found, more = first(client.executions.events(execution_id, after=after), limit)
+        shown = [
+            each.model_copy(update={"data": clip_values(each.data, MAX_TEXT)}) for each in found
+        ]
+        return EventPage(events=shown, next_after=shown[-1].seq if shown else after, more=more)
+
+    def get_result(
+        ctx: ToolContext,
+        execution_id: ExecutionId,
+        offset: Offset = 0,
+        characters: Characters = _PART,
+    ) -> TextPage:
+        """Read the result of a completed execution as JSON text, part by part."""
+        with access.client(ctx) as client:
+            execution = client.executions.get(execution_id)
+        if execution.status is not Status.COMPLETED:
+            raise ToolError(
+                f"The execution is {execution.status.value}; it has no result. [no_result]\n"
+                + (
+                    "get_execution shows its error."
+                    if execution.status.terminal
+                    else "wait_for_execution waits for its end."
+                )
+            )
+        return TextPage.of(dumps(execution.result), offset, characters)
+
+    def get_report(
+        ctx: ToolContext,
+        execution_id: ExecutionId,
+        format: Literal["markdown", "html"] = "markdown",  # noqa: A002 - the API's own word
+        offset: Offset = 0,
+        characters: Characters = _PART,
+    ) -> TextPage:
+        """Read the report of an execution that has ended, part by part.
+
+        It has the result, the timeline, messages, tool calls and costs.
+        """
+        with access.client(ctx) as client:
+            text = client.executions.report(execution_id, format=format)
+        return TextPage.of(text, offset, characters)
+
+    return [
+        make_tool(list_events, "Read events", READS),
+        make_tool(get_result, "Read a long result", READS),
+        make_tool(get_report, "Read a report", READS),
+    ]
+
+
 MAX_SECONDS = 600.0
 _DEFAULT_SECONDS = 30.0
-_FIRST_LOOK_SECONDS = 0.1
-_LONGEST_LOOK_SECONDS = 1.0
-_SLOWER = 1.5
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 1.0
+_PAUSE_FACTOR = 1.5
 _ABOUT_QUESTIONS = {EventType.APPROVAL_ASKED, EventType.APPROVAL_ANSWERED}
 _REQUESTS = Threads("requests", 16)
-
-
-class WaitedFor(ExecutionState):
-    """An execution after a wait."""
-
-    asks: bool = Field(description="Whether it asks a person something: see list_approvals.")
-
-    @classmethod
-    def after(cls, execution: wire.Execution, *, asks: bool) -> Self:
-        """Return `execution` as it stands after a wait."""
-        asks = asks and not execution.status.terminal
-        return cls(asks=asks, **ExecutionState.of(execution).model_dump())
 
 
 def waiting_tools(access: Access) -> list[Tool]:
@@ -99,78 +171,79 @@ def waiting_tools(access: Access) -> list[Tool]:
         *,
         execution_id: ExecutionId,
         timeout_seconds: Annotated[
-            float, Field(ge=0, le=MAX_SECONDS, description="How long to wait at most.")
+            float, Field(ge=0, le=MAX_SECONDS, description="The longest time to wait.")
         ] = _DEFAULT_SECONDS,
         stop_at_question: Annotated[
             bool, Field(description="Return as soon as it asks a person something.")
         ] = True,
     ) -> WaitedFor:
-        """Wait until an execution has ended, and return how it stands then.
+        """Wait until an execution has ended, and return its state.
 
-        When the time is over it is returned as it stands, with `ended` false: it goes on by
-        itself, and you may wait again. Progress is told meanwhile.
+        After the timeout its current state is returned, with `ended` false: it continues, and you
+        may wait again. Progress is reported meanwhile.
         """
         with access.client(ctx) as client:
-            watch = _Watch(client, execution_id, ctx)
-            return await watch.until_end(timeout_seconds, stop_at_question=stop_at_question)
+            wait = _Wait(client, execution_id, ctx)
+            return await wait.until_end(timeout_seconds, stop_at_question=stop_at_question)
 
     return [make_tool(wait_for_execution, "Wait for an execution", READS)]
 
 
-class _Watch:
-    """Looks at one execution again and again; a cancellation ends it between two looks."""
+class _Wait:
+    """Polls one execution; a cancellation takes effect between two requests."""
 
     def __init__(self, client: Client, execution_id: UUID, context: ToolContext) -> None:
         self._client = client
         self._id = execution_id
         self._context = context
         self._seen = 0
-        self._asked = False
+        self._asks = False
 
     async def until_end(self, seconds: float, *, stop_at_question: bool) -> WaitedFor:
-        """Return the execution once it has ended, asks a person, or the time is over."""
+        """Return the execution when it has ended or asks a person, or when the time is over."""
         deadline = time.monotonic() + seconds
-        execution = await self._look()
+        execution = await self._get()
         self._seen = execution.event_count
-        self._asked = not execution.status.terminal and await self._has_question()
-        await self._tell(execution)
-        pause = _FIRST_LOOK_SECONDS
+        self._asks = not execution.status.terminal and await self._has_question()
+        await self._report(execution)
+        pause = _FIRST_PAUSE_SECONDS
         while not execution.status.terminal and time.monotonic() < deadline:
-            if stop_at_question and self._asked:
+            if stop_at_question and self._asks:
                 break
             await asyncio.sleep(min(pause, max(deadline - time.monotonic(), 0)))
-            pause = min(pause * _SLOWER, _LONGEST_LOOK_SECONDS)
-            if await self._has_news():
-                execution = await self._look()
-                await self._tell(execution)
-        return WaitedFor.after(execution, asks=self._asked)
+            pause = min(pause * _PAUSE_FACTOR, _LONGEST_PAUSE_SECONDS)
+            if await self._has_changed():
+                execution = await self._get()
+                await self._report(execution)
+        return WaitedFor.of(execution, asks=self._asks and not execution.status.terminal)
 
-    async def _look(self) -> wire.Execution:
+    async def _get(self) -> wire.Execution:
         return await _REQUESTS.run(self._client.executions.get, self._id)
 
     async def _has_question(self) -> bool:
         questions = self._client.approvals.list(status="open", execution_id=self._id)
         return await _REQUESTS.run(next, questions, None) is not None
 
-    async def _has_news(self) -> bool:
-        """Whether there are new events: small to ask for, where a whole row may be large."""
-        news = await _REQUESTS.run(
+    async def _has_changed(self) -> bool:
+        """Whether there are new events: they are small, the whole execution may be large."""
+        events = await _REQUESTS.run(
             lambda: list(self._client.executions.events(self._id, after=self._seen))
         )
-        if news:
-            self._seen = news[-1].seq
-        kinds = {each.type for each in news}
+        if events:
+            self._seen = events[-1].seq
+        kinds = {each.type for each in events}
         if kinds & _ABOUT_QUESTIONS:
-            self._asked = await self._has_question()
+            self._asks = await self._has_question()
         return bool(kinds - {EventType.LOG})
 
-    async def _tell(self, execution: wire.Execution) -> None:
-        told = execution.progress
+    async def _report(self, execution: wire.Execution) -> None:
+        progress = execution.progress
         message = execution.status.value
         if execution.waiting_for is not None:
             message += f" for {execution.waiting_for.value}"
-        if told is not None:
-            of = "" if told.total is None else f" of {told.total:g}"
-            message += f", {told.done:g}{of}" + (f": {told.note}" if told.note else "")
-        # the number of events is what always grows; the work's own figures need not
+        if progress is not None:
+            of = "" if progress.total is None else f" of {progress.total:g}"
+            note = f": {progress.note}" if progress.note else ""
+            message += f", {progress.done:g}{of}{note}"
+        # MCP wants a number that grows: that of events does, the agent's progress may not
         await self._context.report_progress(self._seen, None, message)

@@ -1,4 +1,4 @@
-"""The MCP server: its tools, and checks of requests over HTTP."""
+"""The MCP server, over stdio and HTTP."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -9,10 +9,8 @@ from mcp.server.mcpserver import MCPServer
 from celeriac.client import Client
 from celeriac.kit.json_types import dumps
 from celeriac.mcp_server.access import Access, KeyOfRequest, OneKey, bearer_key
-from celeriac.mcp_server.approvals import approval_tools
-from celeriac.mcp_server.executions import execution_tools, waiting_tools
-from celeriac.mcp_server.tasks import task_tools, usage_tools
-from celeriac.mcp_server.views import reading_tools
+from celeriac.mcp_server.executions import execution_tools, reading_tools, waiting_tools
+from celeriac.mcp_server.tasks import approval_tools, task_tools, usage_tools
 from celeriac.version import __version__
 
 _Scope = MutableMapping[str, Any]
@@ -29,14 +27,14 @@ _REFUSAL = dumps(
 
 
 class RequireKey:
-    """An ASGI application before another one: requests without a key are answered 401."""
+    """ASGI middleware that answers requests without a key with 401."""
 
     def __init__(self, app: _App) -> None:
-        """Guard `app`."""
+        """Pass requests with a key to `app`."""
         self._app = app
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        """Let a request through, or refuse it."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http" or self._has_key(scope):
             await self._app(scope, receive, send)
             return
@@ -56,16 +54,16 @@ class RequireKey:
 
 PATH = "/mcp"
 _GRACE_SECONDS = 3
-"""How long calls under way may take to end once the process is told to stop."""
+"""How long running calls may take to end after SIGTERM."""
 
 _INSTRUCTIONS = """Celeriac runs AI agents in the background. A task is a named, reusable piece of
 work; an execution is one run of it. Find a task with list_tasks, look at its variables with
 get_task, start it with execute_task, and follow it with wait_for_execution. An execution that
-waits for approval goes on when a person has answered its question."""
+waits for approval continues when a person has answered its question."""
 
 
 def build_server(access: Access) -> MCPServer[None]:
-    """Return a server whose tools ask the API through `access`."""
+    """Return a server whose tools use the API clients of `access`."""
     return MCPServer(
         "celeriac",
         title="Celeriac",
@@ -85,15 +83,12 @@ def build_server(access: Access) -> MCPServer[None]:
 
 
 def serve_stdio(client: Client) -> None:
-    """Serve the program at the other end of stdin and stdout until it closes them."""
+    """Serve over stdin and stdout until they are closed."""
     build_server(OneKey(client)).run("stdio")
 
 
 def serve_http(base_url: str, *, host: str, port: int) -> None:
-    """Serve streamable HTTP at `/mcp` until the process is told to stop.
-
-    Each request must carry the API key that it asks with.
-    """
+    """Serve streamable HTTP at `/mcp` until SIGTERM; each request must have an API key."""
     server = build_server(KeyOfRequest(base_url))
     uvicorn.run(
         RequireKey(server.streamable_http_app(streamable_http_path=PATH, host=host)),

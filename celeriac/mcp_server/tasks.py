@@ -1,21 +1,33 @@
-"""Tools that list tasks and usage."""
+"""Tools for tasks, approvals and usage."""
 
 from datetime import date
-from itertools import islice
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from mcp.server.mcpserver.tools import Tool
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from celeriac import wire
-from celeriac.client.executions import ExecutionOptions
 from celeriac.domain.usage import UsageBy
 from celeriac.mcp_server.access import Access, ToolContext
-from celeriac.mcp_server.toolbox import ADDS, READS, Limit, TaskName, make_tool
-from celeriac.mcp_server.views import Accepted, TaskBrief, TaskDetails, TaskList
-
-PriorityName = Literal["low", "normal", "high", "critical"]
+from celeriac.mcp_server.toolbox import (
+    ADDS,
+    ENDS,
+    READS,
+    Limit,
+    TaskFilter,
+    TaskName,
+    first,
+    make_tool,
+)
+from celeriac.mcp_server.views import (
+    Accepted,
+    ApprovalList,
+    ApprovalView,
+    TaskBrief,
+    TaskDetails,
+    TaskList,
+    UsageList,
+)
 
 
 def task_tools(access: Access) -> list[Tool]:
@@ -26,19 +38,29 @@ def task_tools(access: Access) -> list[Tool]:
         *,
         limit: Limit = 50,
         active_only: Annotated[
-            bool, Field(description="Leave out those that take no new executions.")
+            bool, Field(description="Leave out tasks that take no new executions.")
         ] = True,
     ) -> TaskList:
-        """List the tasks that can be executed, the newest first."""
+        """List the tasks that can be executed, newest first."""
         with access.client(ctx) as client:
-            found = list(islice(client.tasks.list(active=active_only or None), limit + 1))
-        briefs = [TaskBrief.of(each) for each in found[:limit]]
-        return TaskList(tasks=briefs, more=len(found) > limit)
+            found, more = first(client.tasks.list(active=active_only or None), limit)
+        briefs = [TaskBrief.of(each, agent=each.agent.name) for each in found]
+        return TaskList(tasks=briefs, more=more)
 
     def get_task(ctx: ToolContext, task: TaskName) -> TaskDetails:
         """Show a task: its prompt, the schema of its variables, the schema of its result."""
         with access.client(ctx) as client:
-            return TaskDetails.of(client.tasks.get(task))
+            found = client.tasks.get(task)
+        spec = found.spec
+        return TaskDetails.of(
+            found,
+            agent=found.agent.name,
+            prompt=spec.prompt,
+            variables_schema=dict(spec.variables_schema),
+            output_schema=None if spec.output_schema is None else dict(spec.output_schema),
+            hard_seconds=spec.limits.hard_seconds,
+            max_retries=spec.retry.max_retries,
+        )
 
     def execute_task(
         ctx: ToolContext,
@@ -48,24 +70,23 @@ def task_tools(access: Access) -> list[Tool]:
             dict[str, Any], Field(description="They must fit the task's variables_schema.")
         ] = {},  # noqa: B006 - a schema's default; the library copies it
         priority: Annotated[
-            PriorityName | None, Field(description="Among those that wait; the task's own if null.")
+            Literal["low", "normal", "high", "critical"] | None,
+            Field(description="The task's own if null."),
         ] = None,
-        delay_seconds: Annotated[
-            float | None, Field(ge=0, description="It is not started before.")
-        ] = None,
+        delay_seconds: Annotated[float | None, Field(ge=0, description="Start it later.")] = None,
         session_id: Annotated[
-            UUID | None, Field(description="An earlier conversation to go on with.")
+            UUID | None, Field(description="The session of an earlier execution to continue.")
         ] = None,
         fork_session: Annotated[
-            bool, Field(description="Go on with a copy; the session stays as it is.")
+            bool, Field(description="Continue a copy; the session is not changed.")
         ] = False,
         idempotency_key: Annotated[
             str | None,
             Field(
                 min_length=1,
                 max_length=200,
-                description="Sent again with the same arguments, the same execution is returned "
-                "and nothing runs twice. Give one when you may have to repeat the call.",
+                description="The same key with the same arguments returns the same execution. Set "
+                "it if you may have to repeat the call.",
             ),
         ] = None,
     ) -> Accepted:
@@ -73,20 +94,17 @@ def task_tools(access: Access) -> list[Tool]:
 
         Follow it with wait_for_execution or get_execution.
         """
-        wishes = ExecutionOptions(
-            priority=priority, session_id=session_id, fork_session=fork_session
-        )
         with access.client(ctx) as client:
             accepted = client.executions.execute(
                 task,
                 variables,
                 delay_seconds=delay_seconds,
                 idempotency_key=idempotency_key,
-                **wishes,
+                priority=priority,
+                session_id=session_id,
+                fork_session=fork_session,
             )
-        return Accepted(
-            execution_id=accepted.execution_id, task_id=accepted.task_id, status=accepted.status
-        )
+        return Accepted.of(accepted)
 
     return [
         make_tool(list_tasks, "List tasks", READS),
@@ -95,10 +113,57 @@ def task_tools(access: Access) -> list[Tool]:
     ]
 
 
-class UsageList(BaseModel):
-    """Totals: the newest days first, of all else the dearest first. Costs in US dollars."""
+def approval_tools(access: Access) -> list[Tool]:
+    """Return list_approvals and answer_approval."""
 
-    totals: list[wire.UsageTotal]
+    def list_approvals(
+        ctx: ToolContext,
+        *,
+        status: Annotated[
+            Literal["open", "answered", "expired", "withdrawn"] | None,
+            Field(description="Only those with this status; all if null."),
+        ] = "open",
+        execution_id: Annotated[
+            UUID | None, Field(description="Only those of this execution.")
+        ] = None,
+        limit: Limit = 50,
+    ) -> ApprovalList:
+        """List questions of agents to people; the executions wait for the answers."""
+        with access.client(ctx) as client:
+            approvals = client.approvals.list(status=status, execution_id=execution_id)
+            found, more = first(approvals, limit)
+        return ApprovalList(approvals=[ApprovalView.of(each) for each in found], more=more)
+
+    def answer_approval(
+        ctx: ToolContext,
+        approval_id: UUID,
+        *,
+        approved: Annotated[bool, Field(description="Yes or no.")],
+        value: Annotated[
+            Any,
+            Field(
+                description="The text for a question, the value for a form, or other arguments "
+                "for a tool."
+            ),
+        ] = None,
+        note: Annotated[
+            str, Field(max_length=10_000, description="A reason, which the agent gets.")
+        ] = "",
+    ) -> ApprovalView:
+        """Answer an open question; the answer is final, and the execution continues.
+
+        The answer is a person's decision: call this only with what the person you act for has
+        decided, never on your own.
+        """
+        with access.client(ctx) as client:
+            return ApprovalView.of(
+                client.approvals.answer(approval_id, approved=approved, value=value, note=note)
+            )
+
+    return [
+        make_tool(list_approvals, "List questions to people", READS),
+        make_tool(answer_approval, "Answer a question", ENDS),
+    ]
 
 
 def usage_tools(access: Access) -> list[Tool]:
@@ -107,15 +172,13 @@ def usage_tools(access: Access) -> list[Tool]:
     def get_usage(
         ctx: ToolContext,
         *,
-        by: Annotated[UsageBy, Field(description="What is added up.")] = UsageBy.DAY,
+        by: Annotated[UsageBy, Field(description="The group of a total.")] = UsageBy.DAY,
         since: Annotated[date | None, Field(description="First day; 30 days ago if null.")] = None,
         until: Annotated[date | None, Field(description="Last day; today if null.")] = None,
-        task: Annotated[
-            str | None, Field(max_length=200, description="Only of this task: name or id.")
-        ] = None,
+        task: TaskFilter = None,
         limit: Limit = 50,
     ) -> UsageList:
-        """Tell how many tokens model calls used and what they cost, by day, task, user or model."""
+        """Show the tokens and the cost of model calls, by day, task, user or model."""
         with access.client(ctx) as client:
             found = client.usage.totals(by.value, since=since, until=until, task=task, limit=limit)
         return UsageList(totals=found.items)

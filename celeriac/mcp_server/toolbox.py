@@ -1,30 +1,42 @@
-"""Registers the tools of the MCP server and describes their parameters."""
+"""Creates the tools of the MCP server; types of their parameters and results."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
-from pydantic import Field
+from pydantic import BaseModel, Field
+
+T = TypeVar("T")
 
 READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
-"""It changes nothing."""
+"""The tool changes nothing."""
 ADDS = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
 )
-"""It begins work; what an agent does may reach anything."""
+"""The tool starts work; the effects of an agent are open."""
 ENDS = ToolAnnotations(
     read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
 )
-"""It ends or settles something for good; done twice, nothing more happens."""
+"""The tool ends something for good; repeating the call changes nothing."""
+
+TaskName = Annotated[str, Field(min_length=1, max_length=200, description="The task's name or id.")]
+TaskFilter = Annotated[
+    str | None, Field(max_length=200, description="Only those of this task: name or id.")
+]
+ExecutionId = Annotated[UUID, Field(description="The execution's id.")]
+Limit = Annotated[int, Field(ge=1, le=200, description="The most entries to return.")]
+Offset = Annotated[int, Field(ge=0, description="The number of characters to skip.")]
+Characters = Annotated[int, Field(ge=100, le=200_000, description="The most characters to return.")]
 
 
 def make_tool(function: Callable[..., Any], title: str, annotations: ToolAnnotations) -> Tool:
-    """Return `function` as a tool, named and described as it is itself.
+    """Return a tool with the name, the docstring and the parameters of `function`.
 
-    Unlike the library's own, it refuses arguments that it doesn't know: a model that misspells
-    `variables` is told so, and doesn't start work without them.
+    Unlike the library, it refuses unknown arguments: a model that misspells `variables` gets an
+    error, and doesn't start work without them.
     """
     tool = Tool.from_function(
         function, title=title, annotations=annotations, structured_output=True
@@ -36,10 +48,17 @@ def make_tool(function: Callable[..., Any], title: str, annotations: ToolAnnotat
     return tool
 
 
-TaskName = Annotated[str, Field(min_length=1, max_length=200, description="The task's name or id.")]
-ExecutionId = Annotated[UUID, Field(description="The execution's id.")]
-Limit = Annotated[int, Field(ge=1, le=200, description="How many to return at most.")]
-Offset = Annotated[int, Field(ge=0, description="Characters to pass over.")]
-Characters = Annotated[
-    int, Field(ge=100, le=200_000, description="How many characters to return at most.")
-]
+class View(BaseModel):
+    """The part of a document of the API that a tool returns."""
+
+    @classmethod
+    def of(cls, document: object, **computed: Any) -> Self:
+        """Return the fields of `document`, and those `computed` from it."""
+        names = cls.model_fields.keys() - computed.keys()
+        return cls(**{name: getattr(document, name) for name in names}, **computed)
+
+
+def first(entries: Iterable[T], limit: int) -> tuple[list[T], bool]:
+    """Return at most `limit` entries, and whether there are more."""
+    found = list(islice(entries, limit + 1))
+    return found[:limit], len(found) > limit

@@ -198,7 +198,7 @@ class CassetteStore:
         found = await self._patiently(lambda: self._read(cassette_id))
         if found is None:
             raise CassetteUnavailableError(
-                f"The cassette {cassette_id} was deleted; give another one, or record it anew.",
+                f"The cassette {cassette_id} was deleted; give another one, or record it again.",
                 cassette_id=str(cassette_id),
             )
         return found

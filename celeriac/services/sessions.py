@@ -71,7 +71,7 @@ class Sessions:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            session = sessions.lock(connection, session_id, owner=actor.scope)
+            session = sessions.get(connection, session_id, owner=actor.scope, lock=True)
             if session is None:
                 raise NotFoundError("session", session_id)
             if session.status is SessionStatus.DELETED:
@@ -179,7 +179,7 @@ def acquire_session(
     session as it is and may be made at any time. Raises NotFoundError, SessionDeletedError,
     SessionInUseError, and InvalidInputError for the session of another kind of agent.
     """
-    session = sessions.lock(connection, session_id, owner=actor.scope)
+    session = sessions.get(connection, session_id, owner=actor.scope, lock=True)
     if session is None:
         raise NotFoundError("session", session_id)
     if session.status is SessionStatus.DELETED:

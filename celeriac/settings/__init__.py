@@ -1,7 +1,7 @@
-"""Settings: frozen, grouped, and the only reader of the environment.
+"""Settings: frozen, in groups, and the only reader of the environment.
 
 Standard names (`DATABASE_URL`, `REDIS_URL`, `CELERY_BROKER_URL`, `CELERY_RESULT_BACKEND`) are
-honoured as they are; everything else is `CELERIAC_…`. Documented in docs/configuration.md.
+read as they are; all others are `CELERIAC_…`. Documented in docs/configuration.md.
 """
 
 from celeriac.settings.sections import (

@@ -1,7 +1,8 @@
-"""Settings by subject, each a model that `Settings` is made of."""
+"""The groups of settings, and how their variables are read."""
 
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -17,24 +18,78 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from celeriac.kit.json_types import loads
 from celeriac.kit.outbound import OutboundGuard
-from celeriac.settings.parsing import Names, checked_url, read_json, read_names
+
+
+def read_names(value: Any) -> Any:
+    """Read the names in a variable: `a,b` or `["a", "b"]`."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return read_json(value)
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def read_json(value: Any) -> Any:
+    """Read a JSON text. Raises ValueError for malformed JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return loads(value)
+    except ValueError as error:
+        raise ValueError(f"must be JSON: {error}") from error
+
+
+_MOST_PORT = 65535
+
+
+def url_with(*schemes: str) -> AfterValidator:
+    """Return a validator of URLs: one of `schemes`, if any are given, and a valid port.
+
+    The URL is in no message: it may hold a password.
+    """
+
+    def check(url: str) -> str:
+        parts = urlsplit(url)
+        if schemes and parts.scheme not in schemes:
+            raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            port = host.rpartition("]")[2].partition(":")[2]
+            if port and not (port.isascii() and port.isdigit() and int(port) <= _MOST_PORT):
+                raise ValueError("has a port that is not a number from 0 to 65535")
+        return url
+
+    return AfterValidator(check)
+
+
+Url = Annotated[str, url_with()]
+HttpUrl = Annotated[str, url_with("https", "http")]
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(read_names)]
+"""Names, separated by commas in a variable."""
 
 _Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_*?][A-Za-z0-9_*?]*$")]
 
 VariablePatterns = Annotated[tuple[_Pattern, ...], NoDecode, BeforeValidator(read_names)]
-"""Names of variables, and patterns of them, in a variable separated by commas."""
+"""Names and patterns of variables, separated by commas in a variable."""
 
 AgentUser = Annotated[
     str, StringConstraints(pattern=r"^([a-z_][a-z0-9_.-]*\$?|[0-9]+(:[0-9]+)?)$", max_length=64)
 ]
-"""A user of the system: a name, a number, or `uid:gid`."""
+"""A user of the machine: a name, a number, or `uid:gid`."""
 
 
-class CelerySettings(BaseSettings):
+class Group(BaseSettings):
+    """Settings whose variables have a prefix of their own."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class CelerySettings(Group):
     """Celery's own settings (REQUIREMENTS A8); `CELERIAC_CELERY_…` sets each of them."""
 
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_CELERY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_CELERY_")
 
     task_acks_late: bool = True
     task_reject_on_worker_lost: bool = True
@@ -43,23 +98,23 @@ class CelerySettings(BaseSettings):
     task_soft_time_limit: float = Field(default=55.0, gt=0)
     worker_prefetch_multiplier: int = Field(default=1, ge=0)
     worker_max_tasks_per_child: int = Field(default=1000, ge=1)
-    """After so many messages a child of `prefork` is replaced."""
+    """Number of messages after which a child of `prefork` is replaced."""
     worker_max_memory_per_child: int | None = Field(default=None, ge=1)
     """Kilobytes after which a child of `prefork` is replaced."""
     worker_hijack_root_logger: bool = False
-    """Without effect: our own pipeline takes the logging over from Celery in any case."""
+    """Has no effect: Celeriac's own pipeline always replaces Celery's logging."""
     worker_soft_shutdown_timeout: float = Field(default=30.0, ge=0)
-    """Seconds that a stopping worker lets its executions finish before it hands them back."""
+    """Seconds that executions have to finish in a worker that stops, before it hands them back."""
     result_extended: bool = True
     result_expires: int = Field(default=3600, ge=1)
     visibility_timeout: int = Field(default=300, ge=1)
-    """Seconds until Redis redelivers an unacknowledged message; doubles are harmless (FACTS)."""
+    """Seconds until Redis redelivers an unacknowledged message; duplicates are harmless."""
     include: Names = ()
-    """Modules with users' own Celery tasks, which every worker loads; separated by commas."""
+    """Modules with Celery tasks of users, which every worker loads; separated by commas."""
     enable_utc: bool = True
     timezone: str = "UTC"
     publish_timeout: float = Field(default=1.0, gt=0)
-    """Seconds that one publication may block its caller."""
+    """Seconds that publishing a message may block its caller."""
 
     @field_validator("timezone")
     @classmethod
@@ -67,7 +122,7 @@ class CelerySettings(BaseSettings):
         try:
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError) as error:
-            message = f"{value!r} is no time zone; give an IANA name such as Europe/Berlin"
+            message = f"{value!r} is not a time zone; give an IANA name such as Europe/Berlin"
             raise ValueError(message) from error
         return value
 
@@ -82,10 +137,12 @@ class CelerySettings(BaseSettings):
 
 
 def _is_found_anywhere(line: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a program that would be looked for in the working directory of an execution."""
+    """Refuse a program that would be searched in the working directory of an execution."""
     is_path = "/" in line[0]  # `./x` too, which has one part
     if not line[0] or (is_path and not PurePath(line[0]).is_absolute()):
-        raise ValueError(f"{line[0]!r} must be an absolute path, or a name to be looked up on PATH")
+        raise ValueError(
+            f"{line[0]!r} must be an absolute path, or a name that is searched on PATH"
+        )
     return line
 
 
@@ -98,7 +155,7 @@ CommandLine = Annotated[
 ]
 
 Commands = Annotated[dict[ProgramName, CommandLine], NoDecode, BeforeValidator(read_json)]
-"""Programs with their first arguments, by the names that agents use."""
+"""Programs with their first arguments, by the name that agents use."""
 
 
 class ProviderSettings(BaseModel):
@@ -111,7 +168,7 @@ class ProviderSettings(BaseModel):
 
 
 class ProviderLimit(BaseModel):
-    """How much a provider, or one of its models, is sent in a minute by all workers together."""
+    """What all workers together may send to a provider, or one of its models, in a minute."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -126,15 +183,15 @@ class ProviderLimit(BaseModel):
         return self
 
 
-class OutboundSettings(BaseSettings):
-    """Where requests may go whose addresses users or agents name; `CELERIAC_OUTBOUND_…`."""
+class OutboundSettings(Group):
+    """Allowed targets of requests to addresses of users or agents; `CELERIAC_OUTBOUND_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_OUTBOUND_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_OUTBOUND_")
 
     allow_private: bool = False
-    """Lets them reach everything, this machine and its network among it."""
+    """Allows all targets, including this machine and its network."""
     allow_hosts: Names = ()
-    """Names, addresses and networks (CIDR) that they may reach although they are not on the public
+    """Names, addresses and networks (CIDR) that are allowed although they are not on the public
     internet; separated by commas."""
 
     @field_validator("allow_hosts")
@@ -148,51 +205,45 @@ class OutboundSettings(BaseSettings):
         return OutboundGuard.of(allow_private=self.allow_private, allowed=self.allow_hosts)
 
 
-class ApprovalSettings(BaseSettings):
-    """How people hear of questions; `CELERIAC_APPROVALS_…`."""
+class ApprovalSettings(Group):
+    """How people are notified of approvals; `CELERIAC_APPROVALS_…`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CELERIAC_APPROVALS_", frozen=True, extra="ignore", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_APPROVALS_")
 
-    webhook: str | None = None
-    """Address that is told of each question, with a link that answers it; `http://` only inside."""
+    webhook: HttpUrl | None = None
+    """Address that receives each question with a link to answer it. Use `http://` only in a private
+    network."""
     webhook_secret: SecretStr | None = Field(default=None, min_length=16)
-    """Keys the signature of what is sent there."""
-
-    @field_validator("webhook")
-    @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        return checked_url(value, ("https", "http"))
+    """Key of the signature of these requests."""
 
     @model_validator(mode="after")
     def _is_signed(self) -> Self:
         if self.webhook is not None and self.webhook_secret is None:
             raise ValueError(
                 "CELERIAC_APPROVALS_WEBHOOK needs CELERIAC_APPROVALS_WEBHOOK_SECRET, at least 16 "
-                "characters that its receiver checks the signature with"
+                "characters; its receiver checks the signature with it"
             )
         return self
 
 
-class WorkerSettings(BaseSettings):
-    """How workers hold and run executions; `CELERIAC_WORKER_…`."""
+class WorkerSettings(Group):
+    """Leases and behaviour of workers; `CELERIAC_WORKER_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_WORKER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_WORKER_")
 
     lease_seconds: float = Field(default=30.0, ge=1)
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     event_flush_seconds: float = Field(default=0.1, gt=0)
     database_connections: int = Field(default=8, ge=2)
     stall_seconds: float = Field(default=90.0, ge=1)
-    """A worker that takes no messages for so long, although some wait and it has free slots, ends
-    itself, so that its supervisor starts another."""
+    """A worker that takes no messages for so many seconds, although some wait and it has free
+    slots, ends, so that its supervisor starts another."""
     reload: bool = False
-    """End the worker, once what runs has ended, when the code of its agents changes, so that its
-    supervisor starts it with the new code; `celeriac up` sets it."""
+    """When the code of its agents changes, the worker ends after its running executions, so that
+    its supervisor starts it with the new code. `celeriac up` sets it."""
     warm_runners: bool = False
-    """Load the runners' libraries in the background as the worker starts; else the first
-    execution of each kind waits for its own (a second or two for language models)."""
+    """Load the libraries of the runners in the background when the worker starts. Otherwise the
+    first execution of each runner waits for them (one or two seconds for language models)."""
 
     @model_validator(mode="after")
     def _a_lease_outlives_a_heartbeat(self) -> Self:
@@ -205,34 +256,34 @@ class WorkerSettings(BaseSettings):
         return self
 
 
-class KeeperSettings(BaseSettings):
-    """The housekeeping loop; `CELERIAC_KEEPER_…`."""
+class KeeperSettings(Group):
+    """Intervals of the keeper; `CELERIAC_KEEPER_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_KEEPER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_KEEPER_")
 
     interval_seconds: float = Field(default=0.5, gt=0)
     batch_size: int = Field(default=500, ge=1)
     resend_seconds: float = Field(default=15.0, gt=0)
-    """A queued row whose message is in no queue for so long is sent again."""
+    """A queued execution whose message is in no queue for so many seconds is sent again."""
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(Group):
     """The HTTP server; `CELERIAC_API_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_API_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_API_")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
     max_body_bytes: int = Field(default=8_000_000, ge=1024)
     max_batch: int = Field(default=10_000, ge=1)
     header_seconds: float = Field(default=20.0, gt=0)
-    """The headers of a request must have arrived by then."""
+    """Seconds within which the headers of a request must arrive."""
     body_seconds: float = Field(default=60.0, gt=0)
-    """The body of a request must have arrived by then, counted from its first reading."""
+    """Seconds within which the body of a request must arrive, from the first read."""
     max_connections: int = Field(default=4_000, ge=1)
-    """More connections at once, per process, are answered with 503."""
+    """Connections of one process; more are answered with 503."""
     bad_keys_per_minute: int = Field(default=30, ge=1)
-    """So many unknown API keys are looked up for one address."""
+    """Unknown API keys that are looked up for one address per minute."""
     database_connections: int = Field(default=10, ge=2)
     celery_task_allow_list: Names = (
         "celeriac.tasks.monitoring.ping",
@@ -244,25 +295,25 @@ class ApiSettings(BaseSettings):
 _CENTURY = 36_500
 
 
-class RetentionSettings(BaseSettings):
-    """Days after which the keeper removes things, 0 for never; `CELERIAC_RETENTION_…`."""
+class RetentionSettings(Group):
+    """Days after which the keeper deletes data; 0 keeps it for ever; `CELERIAC_RETENTION_…`."""
 
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_RETENTION_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="CELERIAC_RETENTION_")
 
     executions_days: float = Field(default=180, ge=0, le=_CENTURY)
-    """Executions that have ended, with their events, model calls, approvals, reports and files."""
+    """Ended executions with their events, model calls, approvals, reports and files."""
     sessions_days: float = Field(default=90, ge=0, le=_CENTURY)
-    """Sessions that nobody goes on with: their files and state."""
+    """Files and state of sessions that no execution has continued."""
     files_days: float = Field(default=30, ge=0, le=_CENTURY)
-    """Files in the directories of executions that have ended."""
+    """Files in the directories of ended executions."""
     logs_days: float = Field(default=30, ge=0, le=_CENTURY)
-    """Log files of executions and of the errors of a day."""
+    """Log files of executions, and daily files of errors."""
     audit_days: float = Field(default=730, ge=0, le=_CENTURY)
     """Entries of the audit trail."""
     idempotency_days: float = Field(default=30, ge=0, le=_CENTURY)
-    """Idempotency keys; from then on the same key makes new work."""
+    """Idempotency keys; afterwards the same key creates a new execution."""
     interval_seconds: float = Field(default=300, gt=0)
-    """How often the keeper looks for what is old enough."""
+    """Seconds between two searches for data that is old enough."""
 
 
 _Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$", max_length=200)]
@@ -270,16 +321,16 @@ _Header = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", max_lengt
 
 
 class McpServerSettings(BaseModel):
-    """A program over stdio, or an address; one of the two."""
+    """An MCP server: a program over stdio, or an address."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: CommandLine | None = None
     environment: tuple[_Variable, ...] = ()
-    """Names of the worker's variables that the program sees."""
-    url: str | None = None
+    """Variables of the worker that are passed to the program."""
+    url: HttpUrl | None = None
     headers: dict[_Header, _Variable] = {}
-    """Names of the worker's variables that hold the values of request headers."""
+    """Request headers, each with the variable of the worker that holds its value."""
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -289,12 +340,11 @@ class McpServerSettings(BaseModel):
             raise ValueError("environment is for servers with a command")
         if self.url is None and self.headers:
             raise ValueError("headers are for servers with a url")
-        checked_url(self.url, ("https", "http"))
         return self
 
 
 def _read_json_or_file(value: Any) -> Any:
-    """Read a JSON object, or the file that is named instead of one."""
+    """Read a JSON object, or the JSON file whose path is given."""
     if not isinstance(value, str) or value.lstrip().startswith("{"):
         return read_json(value)
     try:
@@ -307,4 +357,4 @@ def _read_json_or_file(value: Any) -> Any:
 McpServersSettings = Annotated[
     dict[ProgramName, McpServerSettings], NoDecode, BeforeValidator(_read_json_or_file)
 ]
-"""Servers by the names that agents use."""
+"""MCP servers by the name that agents use."""

@@ -1,7 +1,7 @@
-"""The settings as a whole, and how faults in them are told."""
+"""All settings, and the error texts of wrong ones."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,21 +20,27 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.outbound import with_database
-from celeriac.settings.parsing import Names, checked_url, read_json, wording
+from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 from celeriac.settings.sections import (
     AgentUser,
     ApiSettings,
     ApprovalSettings,
     CelerySettings,
     Commands,
+    HttpUrl,
     KeeperSettings,
     McpServersSettings,
+    Names,
     OutboundSettings,
     ProviderLimit,
     ProviderSettings,
     RetentionSettings,
+    Url,
     VariablePatterns,
     WorkerSettings,
+    read_json,
+    url_with,
 )
 
 _SECRET_CHARACTERS = 32
@@ -46,12 +52,12 @@ _OURS = (
 )
 _MISSING = (
     "{} is not set. Set it to your server, or start the embedded servers with `celeriac up`, "
-    "which tells the other commands in this directory where they are."
+    "whose addresses the other commands in this directory find."
 )
 
 
 class Settings(BaseSettings):
-    """Everything that can be set from outside, checked once at start."""
+    """All settings, checked once at the start of a process."""
 
     model_config = SettingsConfigDict(
         env_prefix="CELERIAC_",
@@ -61,18 +67,18 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".celeriac")
-    database_url: str | None = Field(
-        default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL")
-    )
-    redis_url: str | None = Field(
+    database_url: (
+        Annotated[str, url_with("postgresql", "postgres", "postgresql+psycopg")] | None
+    ) = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL"))
+    redis_url: Annotated[str, url_with("redis", "rediss")] | None = Field(
         default=None, validation_alias=AliasChoices("REDIS_URL", "CELERIAC_REDIS_URL")
     )
-    celery_broker_url: str | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
-    celery_result_backend: str | None = Field(
+    celery_broker_url: Url | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
+    celery_result_backend: Url | None = Field(
         default=None, validation_alias="CELERY_RESULT_BACKEND"
     )
     local_model_url: str | None = None
-    """Base URL of the embedded model server; set by `celeriac up` for its children."""
+    """Base URL of the embedded model server; `celeriac up` sets it for its processes."""
     openai_base_url: str = Field(
         default="https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL"
     )
@@ -87,46 +93,46 @@ class Settings(BaseSettings):
     provider_limits: Annotated[dict[str, ProviderLimit], NoDecode, BeforeValidator(read_json)] = {}
     """Limits by `provider` or `provider/model`; JSON: {"openai": {"requests_per_minute": 60}}."""
     prices_file: Path | None = None
-    """Own prices of models, JSON: {"vllm/qwen3-8b": {"input": 0.05, "output": 0.2}}, in US dollars
-    per million tokens. They come before the published ones."""
+    """File of prices, JSON: {"vllm/qwen3-8b": {"input": 0.05, "output": 0.2}}, in US dollars per
+    million tokens. They override the published prices."""
     secret_key: SecretStr | None = None
-    """Keys the hashes of API keys; at least 32 characters. `celeriac up` makes one in its home."""
+    """Key of the hashes of API keys, 32 characters or more. `celeriac up` makes one in its home."""
     enable_async_task_execution: bool = True
-    """Off makes `sync` the default execution mode (REQUIREMENTS A2)."""
+    """False makes `sync` the default execution mode (REQUIREMENTS A2)."""
     agent_modules: Names = ()
-    """Python modules and packages whose functions agents of the `python` runner may name; separated
-    by commas. No other is imported."""
+    """Modules and packages whose functions agents of the `python` runner may name; separated by
+    commas. No others are imported."""
     agent_environment: VariablePatterns = ()
-    """Variables of the workers that agents may name for their child processes; names and patterns
-    with `*` and `?`, separated by commas. None of Celeriac's own."""
+    """Variables of the worker that agents may pass to their child processes: names, and patterns
+    with `*` and `?`, separated by commas. Variables of Celeriac are refused."""
     agent_user: AgentUser | None = None
-    """Who child processes of agents run as where the worker runs as root: a name, or `uid:gid`.
-    Default: `celeriac-agent`, a system user that is made where it can be."""
+    """User of the child processes of agents where the worker runs as root: a name, or `uid:gid`.
+    Default: `celeriac-agent`, a system user that is created if possible."""
     commands: Commands = {}
     """Programs that agents of the `command` runner may name; JSON: {"word-count":
     ["/opt/tools/word-count", "--json"]}."""
-    public_url: str | None = None
-    """Where people reach the API with a browser; links that answer questions begin with it."""
+    public_url: HttpUrl | None = None
+    """Address of the API for browsers; links that answer questions begin with it."""
     allowed_hosts: Names = ()
-    """Hosts by which the API may be reached, beside this machine's own loopback names, the address
-    that it listens on and the host of `public_url`; separated by commas. `*.example.com` means
-    those within, `*` all."""
+    """Host names under which the API may be reached, besides loopback names, the address that it
+    listens on and the host of `public_url`; separated by commas. `*.example.com` allows the
+    subdomains, `*` all hosts."""
     mcp_servers: McpServersSettings = {}
     """MCP servers that agents may name; JSON, or a file of it: {"files": {"command":
     ["/opt/mcp/files"]}, "crm": {"url": …, "headers": {"Authorization": "CRM_AUTHORIZATION"}}}."""
     crewai_venv: Path | None = None
-    """CrewAI's own virtual environment; `celeriac crews install` builds it. Default: `crewai` in
-    the home."""
+    """Virtual environment of CrewAI; `celeriac crews install` builds it. Default: `crewai` in the
+    home."""
     model_directory: Path | None = None
-    """Where the weights of the local model are; `celeriac models install` fetches them. Default:
+    """Directory of the weights of the local model; `celeriac models install` fetches them. Default:
     `models` in the home."""
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
     log_console: Literal["auto", "json", "pretty", "off"] = "auto"
-    """What the console shows beside the files; `auto` is pretty on a terminal, JSON elsewhere."""
+    """Form of the lines on the console; `auto` is pretty on a terminal and JSON elsewhere."""
     log_execution_files: bool = True
-    """Off spares the log file per execution; `celeriac timeline` then searches all lines."""
+    """False writes no log file per execution; `celeriac timeline` then searches all lines."""
 
     celery: CelerySettings = Field(default_factory=CelerySettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
@@ -143,30 +149,14 @@ class Settings(BaseSettings):
             raise ValueError(f"must have at least {_SECRET_CHARACTERS} characters")
         return value
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgresql(cls, value: str | None) -> str | None:
-        return checked_url(value, ("postgresql", "postgres", "postgresql+psycopg"))
-
-    @field_validator("redis_url")
-    @classmethod
-    def _is_redis(cls, value: str | None) -> str | None:
-        return checked_url(value, ("redis", "rediss"))
-
-    @field_validator("celery_broker_url", "celery_result_backend")
-    @classmethod
-    def _is_url(cls, value: str | None) -> str | None:
-        return checked_url(value)
-
     @field_validator("public_url")
     @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        checked = checked_url(value, ("https", "http"))
-        return None if checked is None else checked.rstrip("/")
+    def _without_slash(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
 
     @model_validator(mode="after")
     def _agents_see_none_of_ours(self) -> Self:
-        """Refuse what would hand our own variables, which hold secrets, to agents."""
+        """Refuse patterns that would pass our own variables, which hold secrets, to agents."""
         for pattern in self.agent_environment:
             if _OUR_PREFIXES.match(pattern):
                 raise ValueError(_OURS.format(pattern, "Celeriac's own"))
@@ -177,7 +167,7 @@ class Settings(BaseSettings):
 
     @property
     def reserved(self) -> frozenset[str]:
-        """The variables that hold these settings or are named by them, in upper case."""
+        """The variables that hold these settings or are named in them, in upper case."""
         headers = (server.headers.values() for server in self.mcp_servers.values())
         return OWN_VARIABLES | {name.upper() for names in headers for name in names}
 
@@ -187,26 +177,22 @@ class Settings(BaseSettings):
         try:
             return cls(**overrides)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{_variable(error.title, fault['loc'])}"
-                f"{wording(fault, _field(error.title, fault['loc']))}"
-                for fault in error.errors()
-            )
+            faults = "; ".join(_describe(error.title, fault) for fault in error.errors())
             raise ConfigurationError(f"The configuration is wrong: {faults}.") from error
 
     @property
     def logs(self) -> Path:
-        """Where log files go."""
+        """Directory of the log files."""
         return self.log_dir or self.home / "logs"
 
     @property
     def crewai(self) -> Path:
-        """Where CrewAI's virtual environment is."""
+        """Directory of CrewAI's virtual environment."""
         return self.crewai_venv or self.home / "crewai"
 
     @property
     def models(self) -> Path:
-        """Where the weights of the local model are, unless a package holds them."""
+        """Directory of the weights of the local model, unless a package holds them."""
         return self.model_directory or self.home / "models"
 
     def broker_url(self) -> str:
@@ -218,13 +204,13 @@ class Settings(BaseSettings):
         return self.celery_result_backend or with_database(self.require_redis(), 2)
 
     def require_redis(self) -> str:
-        """The application's Redis; raises ConfigurationError where none is set."""
+        """The Redis of the application. Raises ConfigurationError if it is not set."""
         if self.redis_url is None:
             raise ConfigurationError(_MISSING.format("REDIS_URL"))
         return self.redis_url
 
     def require_database(self) -> str:
-        """The database; raises ConfigurationError where none is set."""
+        """The database. Raises ConfigurationError if it is not set."""
         if self.database_url is None:
             raise ConfigurationError(_MISSING.format("DATABASE_URL"))
         return self.database_url
@@ -240,48 +226,112 @@ GROUPS = (
     ApprovalSettings,
     RetentionSettings,
 )
-"""All classes whose fields are variables of the environment."""
+"""All classes whose fields are environment variables."""
 
 
-def _names_of(group: type[BaseSettings], name: str, field: FieldInfo) -> Iterator[str]:
-    alias = field.validation_alias
-    if isinstance(alias, AliasChoices):
-        yield from map(str, alias.choices)
-    else:
-        yield str(alias or f"{group.model_config['env_prefix']}{name}")
+def _variables(group: type[BaseSettings]) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield each variable that sets a field of `group`, in upper case, with the field."""
+    for name, field in group.model_fields.items():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices):
+            yield from ((str(each).upper(), field) for each in alias.choices)
+        else:
+            yield str(alias or f"{group.model_config['env_prefix']}{name}").upper(), field
 
 
-OWN_VARIABLES = frozenset(
-    variable.upper()
-    for group in GROUPS
-    for name, field in group.model_fields.items()
-    for variable in _names_of(group, name, field)
-)
-"""Every variable of the environment that is read into settings, in upper case."""
-
+_FIELDS = {group.__name__: dict(_variables(group)) for group in GROUPS}
 _PREFIXES = {group.__name__: group.model_config["env_prefix"] for group in GROUPS}
 
+OWN_VARIABLES = frozenset(name for variables in _FIELDS.values() for name in variables)
+"""Every environment variable that is read into settings, in upper case."""
 
-_FIELDS = {
-    group.__name__: {
-        variable.upper(): field
-        for name, field in group.model_fields.items()
-        for variable in (name, *_names_of(group, name, field))
-    }
-    for group in GROUPS
+_QUOTED_CHARACTERS = 60
+_BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
+
+_NUMBERS = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than_equal": "a number",
+    "greater_than": "a number",
+    "less_than_equal": "a number",
+    "less_than": "a number",
+    "int_parsing_size": "a whole number",
+}
+_FLAGS = frozenset({"bool_parsing", "bool_type"})
+
+_OTHERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "missing": lambda _: "is missing",
+    "extra_forbidden": lambda _: "is unknown",
+    "string_type": lambda _: "must be a text",
+    "dict_type": lambda _: "must be a JSON object",
+    "mapping_type": lambda _: "must be a JSON object",
+    "model_type": lambda _: "must be a JSON object",
+    "model_attributes_type": lambda _: "must be a JSON object",
+    "tuple_type": lambda _: "must be a list",
+    "list_type": lambda _: "must be a list",
+    "string_pattern_mismatch": lambda context: f"must match the pattern {context['pattern']}",
+    "string_too_short": lambda context: _bound("least", context["min_length"], "character"),
+    "string_too_long": lambda context: _bound("most", context["max_length"], "character"),
+    "too_short": lambda context: _bound("least", context["min_length"], "entry", "entries"),
+    "too_long": lambda context: _bound("most", context["max_length"], "entry", "entries"),
 }
 
 
-def _field(group: str, place: Sequence[int | str]) -> FieldInfo | None:
-    """Return the setting whose whole value is at fault; None where a part of it is."""
-    return _FIELDS[group].get(str(place[0]).upper()) if len(place) == 1 else None
+def _bound(which: str, number: int, *nouns: str) -> str:
+    return f"must have at {which} {counted(number, *nouns)}"
 
 
-def _variable(group: str, place: Sequence[int | str]) -> str:
-    """Return the variable that a fault lies in, and where within its value; or nothing."""
-    if not place:
+def _wording(fault: Mapping[str, Any], field: FieldInfo | None) -> str:
+    """Return the error text of a Pydantic `fault`, without the name of the variable.
+
+    `field` is the setting, whose bounds are named; None where the fault is inside its value. Only
+    numbers, flags and choices are quoted: other values may hold a password.
+    """
+    kind, context = fault["type"], fault.get("ctx") or {}
+    if kind in _NUMBERS:
+        return f"must be {_NUMBERS[kind]}{_range(field, context)}{_given(fault, field)}"
+    if kind in _FLAGS:
+        return f"must be true or false{_given(fault, field)}"
+    if kind == "literal_error":
+        return f"must be one of {context['expected'].replace(' or ', ', ')}{_given(fault, field)}"
+    if kind in _OTHERS:
+        return _OTHERS[kind](context)
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _range(field: FieldInfo | None, context: Mapping[str, Any]) -> str:
+    """Return the bounds of a number: all bounds of the setting, or the one that is violated."""
+    if field is None:
+        bounds = {name: context[name] for name, _ in _BOUNDS if name in context}
+    else:
+        bounds = {
+            name: getattr(each, name)
+            for each in field.metadata
+            for name, _ in _BOUNDS
+            if hasattr(each, name)
+        }
+    words = [f"{word} {bounds[name]:g}" for name, word in _BOUNDS if name in bounds]
+    return f", {' and '.join(words)}" if words else ""
+
+
+def _given(fault: Mapping[str, Any], field: FieldInfo | None) -> str:
+    """Quote the value of a setting; a value inside JSON may be a secret."""
+    value = fault.get("input")
+    if field is None or not isinstance(value, str | int | float):
         return ""
-    field, *within = map(str, place)
-    # a field with a name of its own is told by that name
-    name = field if field.isupper() else f"{_PREFIXES[group]}{field}".upper()
-    return f"{'.'.join((name, *within))}: "
+    return f", not {clip(str(value), _QUOTED_CHARACTERS)!r}"
+
+
+def _describe(group: str, fault: Mapping[str, Any]) -> str:
+    """Return the error text of a Pydantic `fault`, with the variable and the place in its value."""
+    if not fault["loc"]:
+        return _wording(fault, None)
+    field, *within = map(str, fault["loc"])
+    # the location is the alias where there is one, and aliases are variables
+    variable = field if field.isupper() else f"{_PREFIXES[group]}{field}".upper()
+    text = _wording(fault, None if within else _FIELDS[group].get(variable))
+    return f"{'.'.join((variable, *within))}: {text}"

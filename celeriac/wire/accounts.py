@@ -7,17 +7,14 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.accounts import Role
-from celeriac.wire import examples
-from celeriac.wire.base import Wire, example
+from celeriac.wire.base import ID, Wire
 
 
 class User(Wire):
     """A person or program that owns resources."""
 
-    model_config = example(examples.USER)
-
     id: UUID
-    name: str
+    name: str = Field(examples=["ada"])
     role: Role
     created_at: datetime
     disabled_at: datetime | None
@@ -26,13 +23,13 @@ class User(Wire):
 class ApiKey(Wire):
     """An API key without its secret."""
 
-    model_config = example(examples.API_KEY)
-
     id: UUID
     user_id: UUID
-    user_name: str
-    name: str
-    prefix: str = Field(description="The public part of the key: `cel_<prefix>_…`.")
+    user_name: str = Field(examples=["ada"])
+    name: str = Field(examples=["ci"])
+    prefix: str = Field(
+        description="The public part of the key: `cel_<prefix>_…`.", examples=["4f2a9c0d1b7e"]
+    )
     role: Role
     created_at: datetime
     expires_at: datetime | None
@@ -41,25 +38,24 @@ class ApiKey(Wire):
 
 
 class NewApiKey(ApiKey):
-    """A key that was just made."""
+    """A key that was just created."""
 
-    model_config = example(examples.NEW_API_KEY)
-
-    token: str = Field(description="The key itself. It is shown this once and stored nowhere.")
+    token: str = Field(
+        description="The key itself. It is shown only once and is not stored.",
+        examples=["cel_4f2a9c0d1b7e_…"],
+    )
 
 
 class AuditEntry(Wire):
     """Who did what to which resource."""
 
-    model_config = example(examples.AUDIT_ENTRY)
-
     id: UUID
     at: datetime
     actor_id: UUID | None
-    actor: str
-    action: str
-    resource_type: str
-    resource_id: str
+    actor: str = Field(examples=["ada"])
+    action: str = Field(examples=["execution.cancel"])
+    resource_type: str = Field(examples=["execution"])
+    resource_id: str = Field(examples=[ID])
     request_id: str | None
     details: dict[str, Any]
 
@@ -67,23 +63,25 @@ class AuditEntry(Wire):
 class AuditFault(Wire):
     """A seal of the audit trail that does not hold."""
 
-    model_config = example(examples.AUDIT_FAULT)
-
     first_position: int
-    last_position: int
-    message: str
+    last_position: int = Field(examples=[812])
+    message: str = Field(examples=["covers entries that were changed"])
 
 
 class AuditVerification(Wire):
-    """What a check of a part of the audit trail found."""
+    """The result of checking a part of the audit trail."""
 
-    model_config = example(examples.AUDIT_VERIFICATION)
-
-    ok: bool
-    entries: int
+    ok: bool = Field(examples=[True])
+    entries: int = Field(examples=[1024])
     seals: int
-    start: str = Field(description="The seal before the first one that was checked.")
-    last_position: int = Field(description="Where the check ended; `after` of the next page.")
-    head: str = Field(description="The last seal that was checked, in hexadecimal.")
-    complete: bool = Field(description="Whether there are no more seals.")
-    faults: list[AuditFault]
+    start: str = Field(
+        description="The seal before the first one that was checked.", examples=["00" * 32]
+    )
+    last_position: int = Field(
+        description="Where the check ended; `after` of the next page.", examples=[1031]
+    )
+    head: str = Field(
+        description="The last seal that was checked, in hexadecimal.", examples=["5f" * 32]
+    )
+    complete: bool = Field(description="Whether there are no more seals.", examples=[True])
+    faults: list[AuditFault] = Field(examples=[[]])

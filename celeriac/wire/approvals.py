@@ -7,25 +7,23 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
-from celeriac.wire import examples
-from celeriac.wire.base import Links, Wire, example
+from celeriac.wire.base import Links, Wire, links
 
 
 class LinkedApproval(Wire):
-    """A question as whoever holds a link to it is shown it."""
-
-    model_config = example(examples.LINKED_APPROVAL)
+    """A question, as the holder of a link to it sees it."""
 
     id: UUID
-    task_name: str
+    task_name: str = Field(examples=["write-offer"])
     kind: QuestionKind = Field(description="tool, question, form or budget.")
-    title: str
-    tool: str | None
+    title: str = Field(examples=["May the agent seller call send_mail?"])
+    tool: str | None = Field(examples=["send_mail"])
     arguments: dict[str, Any] = Field(
-        description="What the tool is to be called with; very long texts are clipped."
+        description="The tool's arguments; very long texts are clipped.",
+        examples=[{"to": "ada@example.com", "subject": "Our offer"}],
     )
     answer_schema: dict[str, Any] | None = Field(
-        alias="schema", description="JSON schema of the answer's value, where there is one."
+        alias="schema", description="JSON schema of the answer's value, if any."
     )
     status: ApprovalStatus
     expires_at: datetime
@@ -34,35 +32,39 @@ class LinkedApproval(Wire):
 
 
 class ApprovalLink(Wire):
-    """A link with which anybody answers one question, once."""
+    """A link whose holder may answer one question, once."""
 
-    model_config = example(examples.APPROVAL_LINK)
-
-    url: str = Field(description="Keep it as secret as the answer is important.")
+    url: str = Field(
+        description="Anyone who has it can answer; keep it secret.",
+        examples=["https://celeriac.example.com/api/v1/approvals/links/AZnzogAHcACAAA"],
+    )
     expires_at: datetime
 
 
 class Approval(LinkedApproval):
     """A question that an agent asks a person, and the answer if there is one."""
 
-    model_config = example(examples.APPROVAL)
-
     execution_id: UUID
     task_id: UUID
     owner_id: UUID
     attempt: int = Field(description="The attempt that asked first.")
-    key: str = Field(description="Names the question within its execution.")
+    key: str = Field(description="Names the question within its execution.", examples=["2:call_1"])
     on_expiry: OnExpiry = Field(
-        description="What follows when nobody answers: deny, approve or fail."
+        description="What happens when nobody answers: deny, approve or fail."
     )
-    default: Any = Field(description="The value of an expiry that approves.")
+    default: Any = Field(description="The answer's value if `on_expiry` is approve.")
     created_at: datetime
     value: Any = Field(
-        description="The text or the form's value; for a tool, other arguments where the person "
-        "changed them."
+        description="The text or the form's value; for a tool, the arguments if the person changed "
+        "them."
     )
     note: str | None
     answered_by: str | None = Field(
-        description="The user's name, `approval link`, or `expiry` where nobody answered in time."
+        description="The user's name, `approval link`, or `expiry` if nobody answered in time."
     )
-    links: Links = Field(alias="_links")
+    links: Links = links(
+        self="/api/v1/approvals/{id}",
+        answer="/api/v1/approvals/{id}/answer",
+        execution="/api/v1/task-executions/{execution_id}",
+        task="/api/v1/tasks/{task_id}",
+    )

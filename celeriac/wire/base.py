@@ -1,32 +1,95 @@
-"""What all answers share."""
+"""The base of all answers, their examples, pages and problems."""
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Generic, TypeVar
+from enum import Enum
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from uuid import UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.config import JsonDict
 
 from celeriac.domain.usage import dollars
+
+ID = "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11"
+CELERY_ID = "7c0a2f1e-5d86-4a3b-9c11-2f6f3a9d4e55"
+AT = "2026-11-22T09:30:00.125000Z"
+LATER = "2026-11-22T09:30:02.640000Z"
 
 Dollars = Annotated[Decimal, PlainSerializer(dollars, return_type=str, when_used="json")]
 """US dollars, in JSON a text such as `0.00` or `1.2045`: no digit is lost."""
 
 Links = dict[str, str | None]
-"""Paths by what they lead to; null where there is nothing yet."""
+"""Paths by the names of what they lead to; null if it does not exist."""
 
 T = TypeVar("T")
 
 
+def links(**examples: str | None) -> Any:
+    """Return the field of an answer's links; `{name}` stands for the value of another field."""
+    return Field(alias="_links", examples=[examples])
+
+
+def _add_example(schema: JsonDict, model: type["Wire"]) -> None:
+    schema["examples"] = [model.example()]
+
+
 class Wire(BaseModel):
-    """An answer; readers pass over fields that a later release adds."""
+    """An answer; readers ignore fields that a later release adds."""
 
     model_config = ConfigDict(
-        extra="ignore", frozen=True, populate_by_name=True, from_attributes=True
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        from_attributes=True,
+        json_schema_extra=_add_example,
     )
 
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """Return an example for documentation, in JSON values.
 
-def example(value: dict[str, Any]) -> ConfigDict:
-    """Return the configuration that shows `value` in the documentation of a model."""
-    return ConfigDict(json_schema_extra={"examples": [value]})
+        It has each field's own example, or else one of the field's type; null for an optional
+        field. A field with a default is left out unless it has an example.
+        """
+        shown: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            if field.examples:
+                value = field.examples[0]
+            elif field.is_required():
+                value = _of_type(field.annotation, name)
+            else:
+                continue
+            if field.annotation == Links:
+                value = {key: path and path.format(**shown) for key, path in value.items()}
+            shown[field.alias or name] = value
+        return shown
+
+
+def _of_type(kind: Any, name: str) -> Any:
+    """Return an example of a type without one of its own; raises KeyError for a text."""
+    if get_origin(kind) is list:
+        return [_of_type(get_args(kind)[0], name)]
+    if type(None) in get_args(kind):
+        return None
+    if isinstance(kind, type) and issubclass(kind, Wire):
+        return kind.example()
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return next(iter(kind)).value
+    if kind is UUID:
+        return ID if name == "id" else str(uuid5(UUID(ID), name))
+    return _EXAMPLES[kind]
+
+
+_EXAMPLES: dict[Any, Any] = {
+    bool: False,
+    datetime: AT,
+    Decimal: "0.0122",
+    dict[str, Any]: {},
+    float: 12.5,
+    int: 3,
+    Any: None,
+}
 
 
 class Page(Wire, Generic[T]):
@@ -39,36 +102,31 @@ class Page(Wire, Generic[T]):
 
 
 class ProblemField(Wire):
-    """What is wrong with one field of the request."""
+    """A fault of one field of the request."""
 
-    field: str = Field(description="Path of the field, as in `spec.limits.hard_seconds`.")
-    message: str = Field(description="What is wrong and how to cure it.")
+    field: str = Field(
+        description="Path of the field, such as `spec.limits.hard_seconds`.",
+        examples=["spec.limits.hard_seconds"],
+    )
+    message: str = Field(
+        description="What is wrong and how to cure it.", examples=["must be greater than 0"]
+    )
 
 
 class Problem(Wire):
-    """An error, as RFC 9457 has it. Programs look at `code`, people at `detail`."""
+    """An error (RFC 9457). Programs look at `code`, people at `detail`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "urn:celeriac:problem:not_found",
-                    "title": "Not found",
-                    "status": 404,
-                    "detail": "There is no task summarise.",
-                    "code": "not_found",
-                    "request_id": "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11",
-                }
-            ]
-        }
+    type: str = Field(
+        description="`urn:celeriac:problem:` and the code.",
+        examples=["urn:celeriac:problem:not_found"],
     )
-
-    type: str = Field(description="`urn:celeriac:problem:` and the code.")
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="Stable across releases; listed in docs/api.md.")
-    request_id: str | None = None
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no task summarise."])
+    code: str = Field(
+        description="Stable across releases; listed in docs/api.md.", examples=["not_found"]
+    )
+    request_id: str | None = Field(default=None, examples=[ID])
     field: str | None = Field(default=None, description="The first field that is wrong.")
     fields: list[ProblemField] | None = None
     details: dict[str, Any] | None = Field(

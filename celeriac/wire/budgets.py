@@ -6,33 +6,39 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
-from celeriac.wire import examples
-from celeriac.wire.base import Dollars, Links, Wire, example
+from celeriac.wire.base import Dollars, Links, Wire, links
 
 
 class BudgetStanding(Wire):
-    """How far a budget is used in its present window."""
+    """The use of a budget in its current window."""
 
-    budget_id: UUID = Field(description="Of an execution's own budget: the execution's id.")
+    budget_id: UUID = Field(description="The execution's id, for an execution's own budget.")
     scope: BudgetScope
     subject_id: UUID = Field(description="The execution, the task or the user.")
-    window: str = Field(description="`2026-11-22`, `2026-11`, or `run` for an execution's own.")
+    window: str = Field(
+        description="`2026-11-22`, `2026-11`, or `run` for an execution's own budget.",
+        examples=["2026-11-22"],
+    )
     on_budget: OnBudget
-    max_cost: Dollars | None = Field(description="With what people allowed in addition.")
-    max_tokens: int | None = Field(description="With what people allowed in addition.")
+    max_cost: Dollars | None = Field(
+        description="The limit with all extensions granted by people.", examples=["5.00"]
+    )
+    max_tokens: int | None = Field(description="The limit with all extensions granted by people.")
     spent_cost: Dollars
     spent_tokens: int
-    reserved_cost: Dollars = Field(description="What calls under way may cost.")
-    reserved_tokens: int = Field(description="What calls under way may use.")
-    overshoot_cost: Dollars = Field(description="Spent beyond the limit: part of one call.")
-    overshoot_tokens: int = Field(description="Spent beyond the limit: part of one call.")
-    raised: int = Field(description="How often people allowed more.")
+    reserved_cost: Dollars = Field(description="Reserved for running model calls.")
+    reserved_tokens: int = Field(description="Reserved for running model calls.")
+    overshoot_cost: Dollars = Field(
+        description="Spent beyond the limit: part of one call.", examples=["0.00"]
+    )
+    overshoot_tokens: int = Field(
+        description="Spent beyond the limit: part of one call.", examples=[0]
+    )
+    raised: int = Field(description="How often people extended the limit.", examples=[0])
 
 
 class BudgetStandings(Wire):
-    """How all budgets stand that apply to an execution."""
-
-    model_config = example(examples.BUDGET_STANDINGS)
+    """All budgets that apply to an execution."""
 
     items: list[BudgetStanding]
 
@@ -40,15 +46,13 @@ class BudgetStandings(Wire):
 class Budget(Wire):
     """The budget of a task or a user."""
 
-    model_config = example(examples.BUDGET)
-
     id: UUID
     scope: BudgetScope
     subject_id: UUID = Field(description="The task or the user.")
-    subject_name: str | None
+    subject_name: str | None = Field(examples=["summarise"])
     owner_id: UUID
-    period: Period = Field(description="It begins anew at midnight UTC: each day or each month.")
-    max_cost: Dollars | None = Field(description="US dollars.")
+    period: Period = Field(description="Windows begin at midnight UTC: each day or each month.")
+    max_cost: Dollars | None = Field(description="US dollars.", examples=["5.00"])
     max_tokens: int | None = Field(description="Input and output tokens together.")
     on_budget: OnBudget = Field(
         description="stop: the execution fails with `budget_spent`; ask: it waits for a person."
@@ -56,34 +60,39 @@ class Budget(Wire):
     standing: BudgetStanding
     created_at: datetime
     updated_at: datetime
-    links: Links = Field(alias="_links")
+    links: Links = links(self="/api/v1/budgets/{id}", task="/api/v1/tasks/{subject_id}")
 
 
 class MadeCall(Wire):
     """A model call of an execution."""
 
-    model_config = example(examples.MADE_CALL)
-
     id: UUID
     attempt: int
     at: datetime
-    provider: str
-    model: str
+    provider: str = Field(examples=["openai"])
+    model: str = Field(examples=["gpt-5-mini"])
     input_tokens: int
     output_tokens: int
     cached_tokens: int = Field(description="Part of the input tokens.")
     latency_ms: int
-    finish_reason: str | None
-    cost: Dollars | None = Field(description="US dollars; null where no price is known.")
+    finish_reason: str | None = Field(examples=["stop"])
+    cost: Dollars | None = Field(
+        description="US dollars; null if no price is known.", examples=["0.0002798"]
+    )
 
 
 class UsageTotal(Wire):
-    """What model calls used together."""
+    """Total usage of model calls."""
 
-    key: str = Field(description="The task's or user's id, the day, or `provider/model`.")
-    name: str | None
+    key: str = Field(
+        description="The task's or user's id, the day, or `provider/model`.",
+        examples=["2026-11-22"],
+    )
+    name: str | None = Field(examples=["2026-11-22"])
     calls: int
-    unpriced_calls: int = Field(description="Calls without a known price; the cost lacks theirs.")
+    unpriced_calls: int = Field(
+        description="Calls without a known price; `cost` excludes them.", examples=[0]
+    )
     input_tokens: int
     output_tokens: int
     cached_tokens: int
@@ -91,8 +100,6 @@ class UsageTotal(Wire):
 
 
 class UsageTotals(Wire):
-    """Totals: the newest days first, of all else the dearest first."""
-
-    model_config = example(examples.USAGE_TOTALS)
+    """Totals: the newest days first; all others the most expensive first."""
 
     items: list[UsageTotal]

@@ -5,21 +5,24 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.wire import examples
-from celeriac.wire.base import Links, Wire, example
+from celeriac.wire.base import Links, Wire, links
 
 
 class Cassette(Wire):
     """The recorded model traffic of an execution, or an uploaded one."""
 
-    model_config = example(examples.CASSETTE)
-
-    id: UUID = Field(description="That of the execution, where one recorded it.")
+    id: UUID = Field(description="The id of the execution, if one recorded it.")
     owner_id: UUID
-    name: str = Field(description="The recorded task's, or as it was uploaded.")
+    name: str = Field(
+        description="The recorded task's name, or the name at upload.", examples=["summarise"]
+    )
     execution_id: UUID | None = Field(description="The execution that recorded it.")
     interactions: int = Field(description="Recorded requests.")
-    size: int = Field(description="Bytes of its text.")
-    complete: bool = Field(description="False where the recording was stopped at its size limit.")
+    size: int = Field(description="Bytes of its text.", examples=[18452])
+    complete: bool = Field(
+        description="False if the recording stopped at its size limit.", examples=[True]
+    )
     created_at: datetime
-    links: Links = Field(alias="_links")
+    links: Links = links(
+        self="/api/v1/cassettes/{id}", content="/api/v1/cassettes/{id}/content", execution=None
+    )

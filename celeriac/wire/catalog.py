@@ -6,87 +6,102 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.agents import AgentSpec
+from celeriac.domain.agents import AgentSpec, LlmAgent
 from celeriac.domain.document import Action
 from celeriac.domain.tasks import TaskSpec
-from celeriac.wire import examples
-from celeriac.wire.base import Links, Wire, example
+from celeriac.wire.base import Links, Wire, links
 
 
 class Agent(Wire):
     """An agent at its current version."""
 
-    model_config = example(examples.AGENT)
-
     id: UUID
     owner_id: UUID
-    name: str
-    description: str
+    name: str = Field(examples=["writer"])
+    description: str = Field(examples=["Writes short, plain texts."])
     version: int = Field(description="Counts from 1; each change of `spec` adds one.")
-    spec: AgentSpec
+    spec: AgentSpec = Field(
+        examples=[
+            LlmAgent(
+                model="local/smollm2", instructions="You answer in one short paragraph."
+            ).model_dump(mode="json")
+        ]
+    )
     created_at: datetime
     updated_at: datetime
     warnings: list[str] = Field(
         default=[],
-        description="After a change: what looks wrong, as the API's machine is set up.",
+        description="After a change: possible mistakes, as far as the API's machine shows.",
     )
-    links: Links = Field(alias="_links")
+    links: Links = links(self="/api/v1/agents/{id}")
 
 
 class AgentReference(Wire):
-    """Which agent does a task."""
+    """The agent of a task."""
 
     id: UUID
-    name: str
+    name: str = Field(examples=["writer"])
 
 
 class Task(Wire):
     """A task at its current version."""
 
-    model_config = example(examples.TASK)
-
     id: UUID
     owner_id: UUID
-    name: str
-    description: str
-    active: bool = Field(description="An inactive task takes no new executions.")
+    name: str = Field(examples=["summarise"])
+    description: str = Field(examples=[""])
+    active: bool = Field(description="An inactive task takes no new executions.", examples=[True])
     agent: AgentReference
     version: int = Field(description="Counts from 1; each change of `spec` adds one.")
-    spec: TaskSpec
+    spec: TaskSpec = Field(
+        examples=[
+            TaskSpec(
+                prompt="Summarise in one sentence:\n\n{{ text }}",
+                variables_schema={"type": "object", "properties": {"text": {"type": "string"}}},
+            ).model_dump(mode="json")
+        ]
+    )
     created_at: datetime
     updated_at: datetime
-    links: Links = Field(alias="_links")
+    links: Links = links(
+        self="/api/v1/tasks/{id}",
+        agent="/api/v1/agents/{agent[id]}",
+        execute="/api/v1/tasks/{id}/execute",
+        execute_batch="/api/v1/tasks/{id}/execute-batch",
+        executions="/api/v1/task-executions?task={id}",
+    )
 
 
 class FieldChange(Wire):
     """A field that differs."""
 
-    field: str = Field(description="Its path within the resource, as in `spec.limits.memory_mb`.")
-    before: Any = Field(description="What is stored; null where the field is not set.")
-    after: Any = Field(description="What the document says; null where it says nothing.")
+    field: str = Field(
+        description="Its path within the resource, such as `spec.limits.memory_mb`.",
+        examples=["spec.temperature"],
+    )
+    before: Any = Field(description="The stored value; null if the field is not set.")
+    after: Any = Field(description="The document's value; null if it has none.", examples=[0.2])
 
 
 class AppliedResource(Wire):
-    """What was done with one resource of the document."""
+    """What `apply` did with one resource of the document."""
 
-    kind: Literal["agent", "task", "budget"]
-    name: str
+    kind: Literal["agent", "task", "budget"] = Field(examples=["agent"])
+    name: str = Field(examples=["writer"])
     action: Action
-    id: UUID | None = Field(description="Null where it would only be created.")
-    version: int | None = Field(description="The version that is current now; budgets have none.")
+    id: UUID | None = Field(description="Null if a dry run would create it.")
+    version: int | None = Field(description="The current version; null for budgets.")
     changes: list[FieldChange]
     warnings: list[str] = Field(
         default=[],
-        description="What looks wrong with an agent, as the API's machine is set up.",
+        description="Possible mistakes of an agent, as far as the API's machine shows.",
     )
 
 
 class Applied(Wire):
-    """What was done, or in a dry run would be done, in the order of the document."""
+    """What `apply` did, or in a dry run would do, in the order of the document."""
 
-    model_config = example(examples.APPLIED)
-
-    dry_run: bool
+    dry_run: bool = Field(examples=[False])
     created: int
     changed: int
     unchanged: int

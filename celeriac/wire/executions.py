@@ -9,39 +9,36 @@ from pydantic import Field
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import RunOptions, TriggerType
 from celeriac.domain.executions.states import CeleryState, SimpleStatus, Status, WaitingFor
-from celeriac.wire import examples
-from celeriac.wire.base import Dollars, Links, Wire, example
+from celeriac.wire.base import AT, CELERY_ID, LATER, Dollars, Links, Wire, links
 
 
 class Progress(Wire):
-    """How far the work is, by the agent's own word."""
+    """Progress as the agent reports it."""
 
     done: float
     total: float | None
     note: str | None
 
 
-_INCLUDED = "Only there if `include` names it."
+_INCLUDED = "Present only if `include` names it."
 
 
 class ExecutionSummary(Wire):
-    """One run of a task, as lists have it. Times are RFC 3339 in UTC, durations in seconds."""
-
-    model_config = example(examples.EXECUTION_SUMMARY)
+    """One run of a task, as in lists. Times are RFC 3339 in UTC, durations in seconds."""
 
     id: UUID
     owner_id: UUID
     task_id: UUID
-    task_name: str
-    status: Status
+    task_name: str = Field(examples=["summarise"])
+    status: Status = Field(examples=["completed"])
     trigger_type: TriggerType
-    execution_mode: str
-    priority: str = Field(description="low, normal, high or critical.")
-    queue: str
+    execution_mode: str = Field(examples=["async"])
+    priority: str = Field(description="low, normal, high or critical.", examples=["normal"])
+    queue: str = Field(examples=["task_execution"])
     variables: dict[str, Any] | None = Field(default=None, description=_INCLUDED)
     result: Any = Field(default=None, description=_INCLUDED)
     truncated: bool = Field(
-        description="Whether the result is a text that the model's token limit has cut off."
+        description="Whether the result is a text that the model's token limit cut off."
     )
     error_code: str | None
     error_message: str | None
@@ -49,100 +46,121 @@ class ExecutionSummary(Wire):
         default=None, description="The class of the exception, such as KeyError."
     )
     error_details: dict[str, Any] | None = Field(default=None, description=_INCLUDED)
-    attempt: int = Field(description="Attempts begun so far.")
-    retry_count: int
-    crash_count: int = Field(description="Attempts lost with their worker.")
-    celery_task_id: str | None
-    worker_hostname: str | None
+    attempt: int = Field(description="Attempts started so far.")
+    retry_count: int = Field(examples=[0])
+    crash_count: int = Field(description="Attempts whose worker was lost.", examples=[0])
+    celery_task_id: str | None = Field(examples=[CELERY_ID])
+    worker_hostname: str | None = Field(examples=["celery@shop-1/4711"])
     origin_id: UUID | None = Field(description="The execution that this one repeats.")
     batch_id: UUID | None
     session_id: UUID | None
-    request_id: str | None
+    request_id: str | None = Field(examples=["shop-42"])
     created_at: datetime
     available_at: datetime = Field(description="Not started before this time.")
-    queued_at: datetime | None
-    started_at: datetime | None
-    completed_at: datetime | None
-    duration_seconds: float | None = Field(description="From start to completion.")
+    queued_at: datetime | None = Field(examples=[AT])
+    started_at: datetime | None = Field(examples=[AT])
+    completed_at: datetime | None = Field(examples=[LATER])
+    duration_seconds: float | None = Field(
+        description="From start to completion.", examples=[2.515]
+    )
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     waiting_for: WaitingFor | None = Field(
-        description="What a waiting execution waits for: approval, budget or provider_limit. "
-        "Of a running one: what it has asked a person, and waits for where it is."
+        description="What a waiting execution waits for: approval, budget or provider_limit. For a "
+        "running one, the open question that its attempt waits for."
     )
-    waiting_until: datetime | None = Field(description="When it goes on by itself.")
-    options: RunOptions = Field(description="What its caller wished for this run.")
+    waiting_until: datetime | None = Field(description="When it resumes without an answer.")
+    options: RunOptions = Field(
+        description="The options of this run.", examples=[RunOptions().model_dump(mode="json")]
+    )
     event_count: int = Field(description="Number of the latest event.")
     message_count: int
-    tool_call_count: int
+    tool_call_count: int = Field(examples=[0])
     model_call_count: int
     input_tokens: int
     output_tokens: int
-    cost: Dollars = Field(description="US dollars, where prices are known.")
+    cost: Dollars = Field(description="US dollars, of calls with known prices.")
     progress: Progress | None
-    links: Links = Field(alias="_links")
+    links: Links = links(
+        self="/api/v1/task-executions/{id}",
+        task="/api/v1/tasks/{task_id}",
+        session=None,
+        celery_task=f"/api/v1/admin/celery-tasks/{CELERY_ID}",
+        events="/api/v1/task-executions/{id}/events",
+        stream="/api/v1/task-executions/{id}/stream",
+        files="/api/v1/task-executions/{id}/files",
+        cancel=None,
+        retry="/api/v1/task-executions/{id}/retry",
+        model_calls="/api/v1/task-executions/{id}/model-calls",
+        budgets="/api/v1/task-executions/{id}/budgets",
+        report="/api/v1/task-executions/{id}/report",
+        approvals="/api/v1/approvals?execution_id={id}",
+    )
 
 
 class Execution(ExecutionSummary):
     """One run of a task. Times are RFC 3339 in UTC, durations in seconds."""
 
-    model_config = example(examples.EXECUTION)
-
-    variables: dict[str, Any]
-    result: Any = Field(description="Any JSON value; null until completed.")
+    variables: dict[str, Any] = Field(examples=[{"text": "Celeriac is a root vegetable."}])
+    result: Any = Field(
+        description="Any JSON value; null until completed.", examples=["A root vegetable."]
+    )
     error_details: dict[str, Any] | None = Field(
         description="type, traceback and attempt of the last failure."
     )
 
 
 class Accepted(Wire):
-    """An execution that was taken on: stored, and as a rule already sent to the workers."""
-
-    model_config = example(examples.ACCEPTED)
+    """An accepted execution: stored, and as a rule already sent to the workers."""
 
     execution_id: UUID
     task_id: UUID
     status: Status = Field(
-        description="queued as a rule; pending if it is delayed or the broker is away."
+        description="queued as a rule; pending if it is delayed or the broker is unavailable.",
+        examples=["queued"],
     )
-    execution_mode: str
-    celery_task_id: str | None
+    execution_mode: str = Field(examples=["async"])
+    celery_task_id: str | None = Field(examples=[CELERY_ID])
     session_id: UUID | None
-    links: Links = Field(alias="_links")
+    links: Links = links(
+        self="/api/v1/task-executions/{execution_id}",
+        task="/api/v1/tasks/{task_id}",
+        session=None,
+        celery_task=f"/api/v1/admin/celery-tasks/{CELERY_ID}",
+        events="/api/v1/task-executions/{execution_id}/events",
+        stream="/api/v1/task-executions/{execution_id}/stream",
+        cancel="/api/v1/task-executions/{execution_id}/cancel",
+    )
 
 
 class AcceptedBatch(Wire):
-    """A batch that was taken on; the ids are in the order of the items."""
-
-    model_config = example(examples.ACCEPTED_BATCH)
+    """An accepted batch; the ids are in the order of the items."""
 
     batch_id: UUID
     task_id: UUID
     count: int
     execution_ids: list[UUID]
-    links: Links = Field(alias="_links")
+    links: Links = links(
+        self="/api/v1/task-executions?batch_id={batch_id}", task="/api/v1/tasks/{task_id}"
+    )
 
 
 class Event(Wire):
     """One entry of an execution's log."""
 
-    model_config = example(examples.EVENT)
-
     seq: int = Field(description="Counts from 1 within the execution, without gaps.")
-    type: EventType
+    type: EventType = Field(examples=["started"])
     at: datetime
     attempt: int
-    data: dict[str, Any]
+    data: dict[str, Any] = Field(examples=[{"worker": "celery@shop-1/4711"}])
 
 
 class Events(Wire):
     """Some of an execution's events, in order."""
 
-    model_config = example(examples.EVENTS)
-
     items: list[Event]
     next_after: int | None = Field(
-        description="Send it as `after` for what follows; null where there is nothing yet."
+        description="Send it as `after` for the next events; null if there are none."
     )
 
 
@@ -155,81 +173,83 @@ class CeleryTaskError(Wire):
 
 
 class CeleryTask(Wire):
-    """A Celery task as Celery names its state, and in plain words."""
+    """A Celery task, with its state as Celery names it and in plain words."""
 
-    model_config = example(examples.CELERY_TASK)
-
-    task_id: str
-    name: str | None
-    status: CeleryState
+    task_id: str = Field(examples=[CELERY_ID])
+    name: str | None = Field(examples=["celeriac.tasks.monitoring.ping"])
+    status: CeleryState = Field(examples=["SUCCESS"])
     simple_status: SimpleStatus = Field(
-        description="pending, in_progress, completed, failed or cancelled."
+        description="pending, in_progress, completed, failed or cancelled.",
+        examples=["completed"],
     )
     execution_id: UUID | None = Field(description="The execution that this Celery task runs.")
-    result: Any
+    result: Any = Field(examples=["pong"])
     error: CeleryTaskError | None
-    worker: str | None
-    retries: int
+    worker: str | None = Field(examples=["celery@shop-1"])
+    retries: int = Field(examples=[0])
     started_at: datetime | None
-    completed_at: datetime | None
-    links: Links = Field(alias="_links")
+    completed_at: datetime | None = Field(examples=[LATER])
+    links: Links = links(self="/api/v1/celery-tasks/{task_id}")
 
 
 class Health(Wire):
     """The process answers."""
 
-    model_config = example(examples.HEALTH)
-
-    status: str
-    version: str
+    status: str = Field(examples=["ok"])
+    version: str = Field(examples=["0.1.0"])
 
 
 class ReadyHealth(Wire):
-    """What the API needs, each `ok` or what is wrong with it."""
+    """The servers that the API needs, each `ok` or its fault."""
 
-    model_config = example(examples.READY_HEALTH)
-
-    status: str = Field(description="ok, degraded (works, with less) or unavailable.")
-    checks: dict[str, str]
+    status: str = Field(description="ok, degraded (works in part) or unavailable.", examples=["ok"])
+    checks: dict[str, str] = Field(examples=[{"database": "ok", "schema": "ok", "redis": "ok"}])
 
 
 class Worker(Wire):
     """A worker process, as it last reported itself."""
 
-    hostname: str
+    hostname: str = Field(examples=["celery@shop-1"])
     pid: int
-    pool: str
+    pool: str = Field(examples=["threads"])
     slots: int
     running: int
     cpu_percent: float
     memory_bytes: int
-    version: str
-    queues: list[str] = Field(description="What it listens to; empty where it doesn't say.")
+    version: str = Field(examples=["0.1.0"])
+    queues: list[str] = Field(
+        description="The queues that it consumes; empty for a worker of an older release.",
+        examples=[["task_execution", "default"]],
+    )
     consuming: bool | None = Field(
-        description="Whether it takes messages; null for a worker of an older release."
+        description="Whether it consumes messages; null for a worker of an older release.",
+        examples=[True],
     )
     messages_dropped: int = Field(
-        description="Messages dropped since its start, because they were no tasks."
+        description="Messages dropped since its start, because they were not tasks.", examples=[0]
     )
     unknown_tasks: list[str] = Field(
-        description="Names of plain tasks that came and that it doesn't know."
+        description="Names of received Celery tasks that it doesn't know.", examples=[[]]
     )
     unknown_tasks_ages: list[float] = Field(
-        description="Seconds before `seen_at` at which each of these came last."
+        description="For each of them, how many seconds before `seen_at` it was received last.",
+        examples=[[]],
     )
-    lacks: list[str] = Field(description="What agents need that it does not have.")
+    lacks: list[str] = Field(
+        description="Messages of errors about what agents need and it doesn't have.", examples=[[]]
+    )
     started_at: datetime
     seen_at: datetime
 
 
 class CeleryHealth(Wire):
-    """The live workers and what they do."""
+    """The live workers and their load."""
 
-    model_config = example(examples.CELERY_HEALTH)
-
-    status: str = Field(description="ok, or unavailable where no worker takes messages.")
+    status: str = Field(
+        description="ok, or unavailable if no worker consumes messages.", examples=["ok"]
+    )
     workers: int
-    consuming: int = Field(description="How many of the workers take messages.")
+    consuming: int = Field(description="Workers that consume messages.")
     slots: int
-    active: int = Field(description="Executions that run right now.")
+    active: int = Field(description="Running executions.")
     processes: list[Worker]

@@ -7,68 +7,71 @@ from pydantic import Field
 
 from celeriac.domain.reports import ReportFormat
 from celeriac.domain.sessions import SessionStatus
-from celeriac.wire import examples
-from celeriac.wire.base import Links, Wire, example
+from celeriac.wire.base import ID, Links, Wire, links
 
 
 class Session(Wire):
-    """The conversation of an execution; a later one can go on with it."""
-
-    model_config = example(examples.SESSION)
+    """The conversation of an execution; a later one can continue it."""
 
     id: UUID
     owner_id: UUID
-    execution_id: UUID = Field(description="The execution that began it.")
-    runner: str = Field(description="The kind of agent that it belongs to.")
+    execution_id: UUID = Field(description="The execution that created it.")
+    runner: str = Field(description="The kind of agent that it belongs to.", examples=["claude"])
     parent_id: UUID | None = Field(description="The session that it was forked from.")
     external_id: str | None = Field(description="Its id in the agent's own SDK.")
     status: SessionStatus = Field(
-        description="active while an execution works in it or waits to; ended or failed after it; "
-        "deleted when its files are gone."
+        description="active while an execution uses it or waits to; ended or failed afterwards; "
+        "deleted when its files are removed."
     )
     error_code: str | None
     error_message: str | None
     created_at: datetime
     updated_at: datetime
-    links: Links = Field(alias="_links")
+    links: Links = links(
+        self="/api/v1/sessions/{id}",
+        execution="/api/v1/task-executions/{execution_id}",
+        parent=None,
+        executions="/api/v1/task-executions?session_id={id}",
+        files="/api/v1/sessions/{id}/files",
+    )
 
 
 class File(Wire):
     """A file of a working directory."""
 
-    path: str = Field(description="Relative, with slashes.")
-    size: int = Field(description="Bytes.")
+    path: str = Field(description="Relative, with slashes.", examples=["notes/summary.md"])
+    size: int = Field(description="Bytes.", examples=[1834])
     modified_at: datetime
-    links: Links = Field(alias="_links")
+    links: Links = links(self=f"/api/v1/sessions/{ID}/files/{{path}}")
 
 
 class Files(Wire):
-    """Some of a directory's files, of all levels, in the order of their paths."""
-
-    model_config = example(examples.FILES)
+    """A page of a directory's files, of all levels, in the order of their paths."""
 
     items: list[File]
     next_after: str | None = Field(
-        description="Send it as `after` for what follows; null on the last page."
+        description="Send it as `after` for the next page; null on the last one."
     )
     skipped: int = Field(
-        description="What else lies between: links, pipes, devices, names that are no UTF-8."
+        description="Entries left out: links, pipes, devices, names that are not UTF-8.",
+        examples=[0],
     )
 
 
 class Report(Wire):
-    """A report that was made."""
+    """A stored report."""
 
     format: ReportFormat
-    size: int = Field(description="Bytes.")
-    sha256: str = Field(description="Checksum of the content, in hexadecimal.")
+    size: int = Field(description="Bytes.", examples=[4127])
+    sha256: str = Field(
+        description="Checksum of the content, in hexadecimal.",
+        examples=["2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"],
+    )
     created_at: datetime
-    links: Links = Field(alias="_links")
+    links: Links = links(self=f"/api/v1/task-executions/{ID}/report?format={{format}}")
 
 
 class Reports(Wire):
     """The reports of an execution."""
-
-    model_config = example(examples.REPORTS)
 
     items: list[Report]

@@ -119,4 +119,4 @@ def build_api_services(container: CoreServices) -> ApiServices:
 
 def _database_clock(database: Database) -> float:
     with database.statement() as connection:
-        return engine.seconds_now(connection)
+        return engine.clock(connection).timestamp()

@@ -14,9 +14,8 @@ import redis
 
 from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import ENVIRONMENT, Postgres
-from celeriac.embedded.process import ManagedProcess, run_to_end
+from celeriac.embedded.process import ManagedProcess, ProcessSpec, run_to_end
 from celeriac.embedded.service_user import give_directory
-from celeriac.embedded.spec import ProcessSpec
 from celeriac.embedded.valkey import Valkey
 from tests.support.places import temporary_directory
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.logs.destinations import Destinations, Entry
-from celeriac.logs.writer import Writer
+from celeriac.logs.writer import Destinations, Entry, Writer
 
 CapturedFd = pytest.CaptureFixture[str]
 

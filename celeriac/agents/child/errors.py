@@ -1,4 +1,4 @@
-"""From the end of a child process to an error of our tree."""
+"""Maps the reports and exits of child processes to errors."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,7 @@ _REPORTABLE: dict[str, type[CeleriacError]] = {
 def error_of(report: ErrorReport) -> CeleriacError:
     """Return the error that a child reported, with its type and traceback in the details.
 
-    A code that isn't ours stays as it is: packages have their own subclasses of RetryableError
-    and PermanentError.
+    An unknown code is kept: packages define subclasses of RetryableError and PermanentError.
     """
     if report.code == ProviderRateLimitedError.code:
         error: CeleriacError = ProviderRateLimitedError(
@@ -66,36 +65,36 @@ def error_of(report: ErrorReport) -> CeleriacError:
 
 
 def crash_of(returncode: int, stderr_tail: Sequence[str], *, memory_mb: int) -> ChildCrashedError:
-    """Return the error of a child that ended without a result; `returncode` is Popen's."""
+    """Return the error of a child that exited without a result; `returncode` is that of Popen."""
     details: dict[str, JsonValue] = {"exit_code": returncode, "stderr": "\n".join(stderr_tail)}
     if returncode in (CANNOT_GUARD, CANNOT_EXECUTE) and _never_ran(stderr_tail):
         message = "The child process could not be started"
     elif returncode >= 0:
-        message = f"The child process ended by itself with exit code {returncode} and no result"
+        message = f"The child process exited with code {returncode} and no result"
     else:
         details["signal"] = _signal_name(-returncode)
         message = f"The child process was killed by {details['signal']}"
         message += _HINTS.get(-returncode, "")
         if -returncode in (signal.SIGABRT, signal.SIGSEGV):
             message += f" (it had a memory limit of {memory_mb} MB)"
-    last = _last_words(stderr_tail)
-    message += f"; its last words: {last}" if last else "."
+    last = _last_line(stderr_tail)
+    message += f"; its last line on stderr: {last}" if last else "."
     return ChildCrashedError(message, **details)
 
 
 _HINTS: Mapping[int, str] = {
-    signal.SIGKILL: ", not by Celeriac; the kernel does that when memory runs out",
-    signal.SIGXCPU: ": it used up its processor time",
+    signal.SIGKILL: ", not by Celeriac; the kernel does this when memory runs out",
+    signal.SIGXCPU: ": its CPU time limit was exceeded",
 }
 
 
 def _never_ran(stderr_tail: Sequence[str]) -> bool:
-    """Whether the guard said so: a shell has the same exit codes for what it can't run itself."""
+    """Whether the guard reported it: shells use the same exit codes."""
     return len(stderr_tail) == 1 and stderr_tail[0].startswith(GUARD_FAULTS)
 
 
-def _last_words(stderr_tail: Sequence[str]) -> str:
-    """Return the last line that says something: no frame or heading of a stack."""
+def _last_line(stderr_tail: Sequence[str]) -> str:
+    """Return the last line that is not a frame or a heading of a traceback."""
     for line in reversed(stderr_tail):
         if line.strip() and not line.startswith(" ") and not line.endswith(":"):
             return line.strip()

@@ -1,4 +1,4 @@
-"""A child process of a runner: started confined, spoken to over pipes, ended for certain."""
+"""A child process of a runner: confined, connected by pipes, and always ended."""
 
 import asyncio
 import contextlib
@@ -39,19 +39,19 @@ _READ_BYTES = 65_536
 _STDERR_LINES = 100
 _QUEUED_MESSAGES = 100
 _PIPE_GRACE_SECONDS = 1.0
-_LAST_WORDS_SECONDS = 1.0
-"""How long stderr is still read once stdout has ended."""
+_STDERR_SECONDS = 1.0
+"""How long stderr is read after stdout has ended."""
 
 _REAP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ChildCommand:
-    """What to start, and within which bounds.
+    """The program to start and its limits.
 
-    `environment` is complete: nothing of the worker's own is added but a marker.
-    `stop_grace_seconds` lie between SIGTERM and SIGKILL when the child is to end. The child runs as
-    `user`, to whom `workdir` is given, and who must be able to read `reads`.
+    `environment` is complete; only a marker variable is added. `stop_grace_seconds` pass between
+    SIGTERM and SIGKILL. The child runs as `user`, who owns `workdir` and gets read access to
+    `reads`.
     """
 
     arguments: tuple[str, ...]
@@ -64,14 +64,14 @@ class ChildCommand:
 
 
 class ChildProcess:
-    """A running child; made by `spawn`. Belongs to the event loop that spawned it."""
+    """A running child; created by `spawn`. Belongs to the event loop that spawned it."""
 
     def __init__(self, popen: subprocess.Popen[bytes], command: ChildCommand, marker: str) -> None:
         self._popen = popen
         self._grace_seconds = command.stop_grace_seconds
         self._marker = marker
         identity = identify(popen.pid)
-        assert identity is not None, "a child that was not reaped has an entry"
+        assert identity is not None, "a child that was not reaped has an entry in /proc"
         self._identity = identity
         self._exited = asyncio.Event()
         self._stderr_tail: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -87,11 +87,11 @@ class ChildProcess:
     @classmethod
     @contextlib.asynccontextmanager
     async def spawn(cls, command: ChildCommand) -> AsyncIterator[Self]:
-        """Start a child and give it to the block; at its end nothing of the child is left.
+        """Yield a new child. When the block ends, by cancellation too, the child is ended.
 
-        The block may be left at any time, by cancellation too: the child and all that it started
-        get SIGTERM, then SIGKILL, before this returns. Raises OSError where the process can't be
-        started, UnreachableError where its user can't have what it needs.
+        The child and all processes that it started get SIGTERM, then SIGKILL, before this returns.
+        Raises OSError if the process can't be started, UnreachableError if its user can't access a
+        file that it needs.
         """
         marker = f"{_MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
@@ -104,16 +104,16 @@ class ChildProcess:
             try:
                 await run_shielded(child._end())
             finally:
-                os.close(writer)  # should anything be left of the group, this kills it
+                os.close(writer)  # kills what may be left of the group
 
     @property
     def pid(self) -> int:
-        """The process id, which is the group's and the session's too."""
+        """The process id, which is also that of the group and the session."""
         return self._identity.pid
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, minus the signal's number where one killed it; None while it runs."""
+        """The exit code, or minus the number of the signal that killed it; None while it runs."""
         return self._popen.returncode
 
     @property
@@ -122,30 +122,30 @@ class ChildProcess:
         return tuple(self._stderr_tail)
 
     def send(self, message: JsonObject) -> None:
-        """Send a message to the child; one that has closed its stdin misses it.
+        """Send a message to the child; it is lost if the child has closed its stdin.
 
-        Raises ChildProtocolError where the message is too long.
+        Raises ChildProtocolError if the message is too long.
         """
         line = encode_line(message)
         if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.write(line)
 
     async def next_message(self) -> ChildMessage | None:
-        """Return the child's next message or log line; None once it has ended and said all.
+        """Return the child's next message or log line; None after the last one.
 
-        Raises ChildProtocolError for what is no message. Cancelling this loses nothing.
+        Raises ChildProtocolError for a line that is no message. Cancelling this loses no message.
         """
         item = await self._queue.get()
         if isinstance(item, Exception):
             raise item
         return item
 
-    def end_at_once(self) -> None:
-        """Have the end of the block kill the child without asking it first."""
+    def kill_at_end(self) -> None:
+        """Kill the child with SIGKILL at the end of the block, without SIGTERM before."""
         self._grace_seconds = 0.0
 
     async def wait(self, seconds: float) -> bool:
-        """Wait until the child has exited; False where it still runs after `seconds`."""
+        """Wait until the child has exited; returns False if it still runs after `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._exited.wait()
@@ -183,7 +183,7 @@ class ChildProcess:
             self._exited.set()
 
     async def _sweep(self, *readers: asyncio.StreamReader) -> None:
-        """End what the child leaves behind when it exits; it would also hold our pipes open."""
+        """End the processes that the child leaves when it exits; they also hold its pipes open."""
         await self._exited.wait()
         await self._terminate()
         await asyncio.sleep(_PIPE_GRACE_SECONDS)
@@ -192,15 +192,15 @@ class ChildProcess:
                 reader.feed_eof()
 
     async def _read(self, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
-        last_words = asyncio.create_task(self._read_stderr(stderr))
+        stderr_reader = asyncio.create_task(self._read_stderr(stderr))
         try:
             await self._read_messages(stdout)
-            # One that closed its stdout and lives on can say nothing more that counts.
-            await asyncio.wait((last_words,), timeout=_LAST_WORDS_SECONDS)
+            # A child that closed its stdout and still runs can send no result.
+            await asyncio.wait((stderr_reader,), timeout=_STDERR_SECONDS)
             await self._queue.put(None)
-            await last_words
+            await stderr_reader
         finally:
-            last_words.cancel()
+            stderr_reader.cancel()
 
     async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
         while True:
@@ -235,7 +235,7 @@ class ChildProcess:
             await self._queue.put(LogMessage(message=line, logger="stderr"))
 
     async def _terminate(self) -> None:
-        """End the group, once, whoever asks first: its leader's exit or the end of the block."""
+        """End the group, once: at its leader's exit or at the end of the block."""
         if self._termination is None:
             self._termination = asyncio.ensure_future(
                 terminate_group_async(self._identity, self._grace_seconds, marker=self._marker)
@@ -243,7 +243,7 @@ class ChildProcess:
         await asyncio.shield(self._termination)
 
     async def _end(self) -> None:
-        """Stop the child if it still runs, with all that it started, and let go of its pipes."""
+        """End the child and the processes that it started, and close its pipes."""
         if not self._exited.is_set():
             self.send({"type": "cancel"})
         await self._terminate()
@@ -259,7 +259,7 @@ class ChildProcess:
                 transport.abort()
             else:
                 transport.close()
-        await asyncio.sleep(0)  # transports let go of their pipes in the loop's next round
+        await asyncio.sleep(0)  # transports close their pipes in the next iteration of the loop
         for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
             if pipe is not None:
                 pipe.close()
@@ -268,7 +268,7 @@ class ChildProcess:
 async def _started(
     command: ChildCommand, marker: str, lifeline: int, writer: int
 ) -> subprocess.Popen[bytes]:
-    """Start the process, in a thread. Where that fails, or is cancelled, `writer` is closed."""
+    """Start the process in a thread. If that fails or is cancelled, close `writer`."""
     popen: subprocess.Popen[bytes] | None = None
 
     async def start() -> subprocess.Popen[bytes]:
@@ -279,7 +279,7 @@ async def _started(
     try:
         return await run_shielded(start())
     except BaseException:
-        os.close(writer)  # by that the kernel ends what was started
+        os.close(writer)  # kills what was started
         if popen is not None:
             await run_shielded(PROCESSES.run(popen.__exit__, None, None, None))
         raise
@@ -321,10 +321,10 @@ _LOCALE_PREFIX = "LC_"
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """The bounds of a worker's child processes.
+    """The environment and the user of a worker's child processes.
 
-    `worker` is the worker's own environment, `rule` says which of it agents may name, `user` is
-    who the processes run as.
+    `worker` is the worker's environment, `rule` decides which of its variables agents may name, and
+    `user` is the user that the processes run as.
     """
 
     worker: Mapping[str, str] = field(repr=False)
@@ -332,10 +332,10 @@ class Confinement:
     user: ChildUser = OURSELVES
 
     def environment(self, names: Collection[str] = (), *, home: Path) -> dict[str, str]:
-        """Return the environment of a child: what programs need, and what its agent `names`.
+        """Return the environment of a child: the base variables, and those that its agent `names`.
 
         `home` is the home directory of a child that runs as another user. Variables that aren't
-        set are left out. Raises AgentMisconfiguredError where the rule refuses a name.
+        set are omitted. Raises AgentMisconfiguredError if the rule refuses a name.
         """
         refusal = self.rule.refusal(names)
         if refusal:
@@ -344,7 +344,7 @@ class Confinement:
         return {**self.base(), **self.user.variables(home), **named}
 
     def base(self) -> dict[str, str]:
-        """Return what every program needs; nothing in it depends on where the program runs."""
+        """Return the variables that every program gets, wherever it runs."""
         replaced = self.user.variables(Path())
         return {
             name: value

@@ -1,4 +1,4 @@
-"""The protocol between worker and child: JSON lines, bounded in length."""
+"""The protocol between worker and child process: JSON lines of bounded length."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -22,14 +22,14 @@ from celeriac.kit.words import counted
 from celeriac.services.executions.time_limits import TimeLimits
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""The longest message either side may send, without its newline: a job, or what it came to."""
+"""The longest message of either side, such as a job or a result, without its newline."""
 
 MAX_NOTE_BYTES = 256 * 1024
-"""The longest message on the way there: a thousand of them may wait to be stored."""
+"""The longest message other than results; a thousand of them may wait to be stored."""
 
 _SHOWN = 200
 _ENVELOPE = 2
-"""How many levels messages put around what an agent gives."""
+"""Levels of nesting that a message adds to the agent's data."""
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -40,7 +40,7 @@ class _Message(BaseModel):
 
 
 class EventMessage(_Message):
-    """Something to add to the execution's log."""
+    """An event for the execution's log."""
 
     type: Literal["event"] = "event"
     kind: Literal[
@@ -50,7 +50,7 @@ class EventMessage(_Message):
 
 
 class ProgressMessage(_Message):
-    """How far the work is."""
+    """How much of the work is done."""
 
     type: Literal["progress"] = "progress"
     done: Finite
@@ -59,29 +59,29 @@ class ProgressMessage(_Message):
 
 
 class DeltaMessage(_Message):
-    """A piece of streaming output; shown to those who watch, never stored."""
+    """A piece of streaming output; shown to clients that watch, never stored."""
 
     type: Literal["delta"] = "delta"
     data: dict[str, Any]
 
 
 class AdmitMessage(_Message):
-    """The child asks leave for a model call, and waits for `admitted` before it makes it."""
+    """A request to make a model call; the child makes it after the reply `admitted`."""
 
     type: Literal["admit"] = "admit"
     id: str
-    """Names the request; the `usage` of the call gives it as `admission`."""
+    """Identifies the request; the call's `usage` or `release` names it as `admission`."""
     provider: str
     model: str
     input_tokens: Count
-    """The most that the call can use, as well as the child can tell; the output's too."""
+    """Upper estimate of the input, as that of the output."""
     output_tokens: Count
     least_input_tokens: Count | None = None
-    """The fewest that the input can have. Told by who sets the `output_tokens` of the reply."""
+    """Lower estimate of the input. Set by children that apply `output_tokens` of the reply."""
 
 
 class ReleaseMessage(_Message):
-    """An admitted model call came to nothing: it was refused, or failed before it began."""
+    """An admitted model call was not made: it was refused, or failed before it began."""
 
     type: Literal["release"] = "release"
     admission: str
@@ -92,7 +92,7 @@ class UsageMessage(_Message):
 
     type: Literal["usage"] = "usage"
     admission: str | None = None
-    """The `id` of the `admit` that came before the call, where there was one."""
+    """The `id` of the call's `admit` message, if there was one."""
     provider: str
     model: str
     input_tokens: Count
@@ -103,15 +103,15 @@ class UsageMessage(_Message):
     cost: Annotated[Decimal, Field(ge=0, lt=MAX_COST)] | None = None
 
     def model_call(self) -> ModelCall:
-        """Return what is to be charged."""
+        """Return the call to charge."""
         return ModelCall(**self.model_dump(exclude={"type", "admission"}))
 
 
 class AskMessage(_Message):
-    """A question to a person; its answer comes as a line with the same `key`.
+    """A question to a person; the reply `answer` has the same `key`.
 
-    Asked again under the same key, in this attempt or a later one, it is the same question. What
-    is left out of the last three comes from the agent's `approvals`.
+    A message with the same key, in this attempt or a later one, is the same question. The last
+    three fields default to the agent's `approvals`.
     """
 
     type: Literal["ask"] = "ask"
@@ -121,13 +121,13 @@ class AskMessage(_Message):
     tool: str | None = None
     arguments: dict[str, Any] = {}
     answer_schema: dict[str, Any] | None = Field(default=None, alias="schema")
-    """JSON schema of the value that a form is answered with."""
+    """JSON schema of the answer's value, for a form."""
     expires_seconds: Annotated[float, Field(ge=1, le=31_536_000)] | None = None
     on_expiry: OnExpiry | None = None
     default: Any = None
 
     def question(self, policy: ApprovalPolicy) -> Question:
-        """Return what is to be asked."""
+        """Return the question, with the defaults of `policy`."""
         return Question(
             key=self.key,
             kind=self.kind,
@@ -142,12 +142,12 @@ class AskMessage(_Message):
 
 
 def time_left(limits: TimeLimits) -> JsonObject:
-    """Return what a child is told of its hard limit, which moves on while a person is asked."""
+    """Return the hard limit as messages have it; open questions postpone it."""
     return {"seconds_left": max(limits.hard_left, 0.0), "deadline": limits.deadline}
 
 
 def answer_message(key: str, answer: Answer, limits: TimeLimits) -> JsonObject:
-    """Return the line that tells a child the answer to its question, and its time limit now."""
+    """Return the reply to a question, with the current time limit."""
     return {
         **time_left(limits),
         "type": "answer",
@@ -160,7 +160,7 @@ def answer_message(key: str, answer: Answer, limits: TimeLimits) -> JsonObject:
 
 
 class LogMessage(_Message):
-    """A log line: of the child's own logging, or (`logger="stderr"`) what it printed."""
+    """A line of the child's log, or (`logger="stderr"`) of its stderr."""
 
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
@@ -170,22 +170,22 @@ class LogMessage(_Message):
 
 
 class ResultMessage(_Message):
-    """The work is done."""
+    """The result of the work."""
 
     type: Literal["result"] = "result"
     value: Any = None
     truncated: bool = False
-    """Whether it is a text that a model's token limit has cut off."""
+    """Whether it is a text that a model's token limit cut off."""
 
 
 class ErrorReport(_Message):
-    """An exception of the child, ready to be stored."""
+    """An exception in the child."""
 
     type: str
     message: str
     traceback: str = ""
     code: str | None = None
-    """A stable code of the error tree, or the agent's own; None for a foreign exception."""
+    """A code of `domain/errors` or of the agent; None for other exceptions."""
     retryable: bool = True
     retry_after: Finite | None = None
     details: dict[str, Any] = {}
@@ -213,7 +213,7 @@ ChildMessage = Annotated[
 ]
 
 _LONG = (ResultMessage, ErrorMessage, LogMessage)
-"""What comes once, and what is cut where it is too long."""
+"""Messages that may be longer: sent once, or clipped later."""
 
 _ADAPTER: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
 
@@ -221,7 +221,7 @@ _ADAPTER: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
 def parse_line(line: bytes) -> ChildMessage:
     """Return the message in one line of a child's stdout.
 
-    Raises ChildProtocolError that says what is wrong and shows the start of the line.
+    Raises ChildProtocolError that names the fault and shows the start of the line.
     """
     try:
         message = _ADAPTER.validate_json(line)
@@ -236,22 +236,22 @@ def parse_line(line: bytes) -> ChildMessage:
         shown = line[:_SHOWN].decode(errors="backslashreplace").rstrip()
         raise ChildProtocolError(
             f"The child process wrote a line to its stdout that is no message of the protocol "
-            f"({f'{place}: ' if place else ''}{fault['msg']}): {shown!r}. What is meant for "
-            "people belongs on stderr."
+            f"({f'{place}: ' if place else ''}{fault['msg']}): {shown!r}. Write other output to "
+            "stderr."
         ) from None
     if not isinstance(message, (ResultMessage, ErrorMessage)):
         _refuse_unstorable(line, message.type)
     if len(line) > MAX_NOTE_BYTES and not isinstance(message, _LONG):
         raise ChildProtocolError(
             f"The child process wrote a message of the type {message.type} with {len(line):,} "
-            f"bytes; it may have {MAX_NOTE_BYTES:,}. What is larger belongs in a file of the "
-            "working directory, or in the result."
+            f"bytes; the limit is {MAX_NOTE_BYTES:,}. Put larger data into a file of the working "
+            "directory, or into the result."
         )
     return message
 
 
 def _refuse_unstorable(line: bytes, kind: str) -> None:
-    """Refuse a message whose data would be changed by storing it; results are checked later."""
+    """Refuse a message whose data can't be stored unchanged; results are checked later."""
     try:
         refuse_big_integers(line)
         value = loads(line)
@@ -267,11 +267,11 @@ def _refuse_unstorable(line: bytes, kind: str) -> None:
 
 
 def encode_line(message: JsonObject) -> bytes:
-    """Return a message to a child as one line; raises ChildProtocolError where it is too long."""
+    """Return a message to a child as one line; raises ChildProtocolError if it is too long."""
     line = dumps(message).encode()
     if len(line) > MAX_LINE_BYTES:
         raise ChildProtocolError(
-            f"The job has {counted(len(line), 'byte')} as JSON; a child process is given at most "
+            f"The job has {counted(len(line), 'byte')} as JSON; the limit for child processes is "
             f"{MAX_LINE_BYTES:,}. Make its variables smaller, or pass them by reference."
         )
     return line + b"\n"
@@ -281,13 +281,13 @@ MAX_LINE = 8_192
 
 
 class LineSplitter:
-    """Cuts bytes into lines; a line of more than `MAX_LINE` bytes comes in pieces."""
+    """Splits bytes into lines; a line of more than `MAX_LINE` bytes comes in pieces."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> list[str]:
-        """Return the lines that `chunk` completes, decoded, without empty ones."""
+        """Return the lines that `chunk` completes, decoded, without empty lines."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         while len(self._rest) > MAX_LINE:
             lines.append(self._rest[:MAX_LINE])

@@ -1,4 +1,4 @@
-"""Runs a child: its messages become events, questions, model calls and log lines."""
+"""Runs a child process; its messages become events, questions, model calls and log lines."""
 
 import asyncio
 import contextlib
@@ -46,11 +46,11 @@ MAX_OPEN = 100
 """How many questions of one child may be open at once."""
 
 
-class Asking:
-    """Asks in a child's name and sends it the answers; at the block's end nothing is waited for."""
+class _Questions:
+    """The open questions of a child; the end of the block stops waiting for their answers."""
 
     def __init__(self, child: ChildProcess, context: RunContext, policy: ApprovalPolicy) -> None:
-        """Ask by `policy` what the child leaves open."""
+        """Use `policy` for what a question leaves out."""
         self._child = child
         self._context = context
         self._policy = policy
@@ -70,7 +70,7 @@ class Asking:
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
     def ask(self, message: AskMessage) -> None:
-        """Ask, and send the answer when it comes. Raises ChildProtocolError for too many."""
+        """Ask, and send the answer when it arrives; raises ChildProtocolError for too many."""
         if len(self._waiting) >= MAX_OPEN:
             raise ChildProtocolError(
                 f"The child process has {MAX_OPEN} open questions; it must wait for answers first."
@@ -78,8 +78,8 @@ class Asking:
         self._waiting.add(asyncio.create_task(self._answer(message), name=f"ask {message.key}"))
 
     async def next_message(self) -> ChildMessage | None:
-        """Return the child's next message; raises what a question comes to instead of an answer."""
-        self._raise_faults()
+        """Return the child's next message; raises the error of a question that has failed."""
+        self._raise_errors()
         if not self._waiting:
             return await self._child.next_message()
         message = asyncio.ensure_future(self._child.next_message())
@@ -87,12 +87,12 @@ class Asking:
             while not message.done():
                 await asyncio.wait({message, *self._waiting}, return_when=asyncio.FIRST_COMPLETED)
                 if not message.done():
-                    self._raise_faults()
+                    self._raise_errors()
             return message.result()
         finally:
             message.cancel()
 
-    def _raise_faults(self) -> None:
+    def _raise_errors(self) -> None:
         for task in [task for task in self._waiting if task.done()]:
             self._waiting.remove(task)
             task.result()
@@ -103,23 +103,26 @@ class Asking:
 
 
 async def question_of(message: AskMessage, policy: ApprovalPolicy) -> Question:
-    """Return what is to be asked; a schema is checked in a thread. Raises InvalidInputError."""
+    """Return the question of a message; a schema is checked in a thread.
+
+    Raises InvalidInputError.
+    """
     if message.answer_schema is None:
         return message.question(policy)
     return await CHECKS.run(message.question, policy)
 
 
 MAX_LOG_EVENTS = 1_000
-"""Lines of one attempt that become events; the log files get all of them."""
+"""Lines of one attempt that become events; the log files get all lines."""
 
 MAX_LOG_CHARACTERS = 20_000
-"""How much of one line, and of its fields as JSON, is kept."""
+"""The longest line that is kept, and the longest JSON of its fields."""
 
 _NUMBERS = logging.getLevelNamesMapping()
 
 
 class LogRelay:
-    """Takes the log lines of one attempt."""
+    """Writes the log lines of one attempt to the log, and the first of them as events."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -134,16 +137,16 @@ class LogRelay:
         source: str = "agent",
         fields: Mapping[str, JsonValue] | None = None,
     ) -> None:
-        """Log one line; raises what `RunContext.emit` raises.
+        """Log one line; raises the errors of `RunContext.emit`.
 
-        `source` is the logger's name in the agent, or `stderr`.
+        `source` is the name of the agent's logger, or `stderr`.
         """
         message = clip(storable_text(message), MAX_LOG_CHARACTERS)
         extra: dict[str, JsonValue] = {"source": source}
         if fields:
             size = len(dumps(dict(fields)))
             kept = dict(fields) if size <= MAX_LOG_CHARACTERS else {"clipped": size}
-            extra["fields"] = kept  # nested: their names must not meet ours
+            extra["fields"] = kept  # nested, so that their names can't replace ours
         self._log.log(_NUMBERS[level.upper()], message, **extra)
         self._count += 1
         if self._count > MAX_LOG_EVENTS:
@@ -154,15 +157,45 @@ class LogRelay:
                 EventType.LOG,
                 {
                     "level": "warning",
-                    "message": f"{MAX_LOG_EVENTS} lines are kept as events; see the log files "
-                    "for what follows.",
+                    "message": f"{MAX_LOG_EVENTS} lines are kept as events; the log files have "
+                    "all lines.",
                     "source": "celeriac",
                 },
             )
 
 
+class MessageRelay:
+    """Applies the messages that need no reply to the context of an attempt."""
+
+    def __init__(self, context: RunContext, calls: ModelCalls, *, source: str) -> None:
+        """Charge model calls by `calls`; `source` names the logger of lines that name none."""
+        self._context = context
+        self._calls = calls
+        self._source = source
+        self._logs = LogRelay(context)
+
+    async def apply(self, message: ChildMessage) -> None:
+        """Apply one message; raises the errors of `RunContext`."""
+        match message:
+            case EventMessage():
+                await self._context.emit(EventType(message.kind), message.data)
+            case ProgressMessage():
+                await self._context.progress(message.done, message.total, message.note)
+            case UsageMessage():
+                await self._calls.charge(message)
+            case DeltaMessage():
+                self._context.delta(message.data)
+            case LogMessage():
+                await self._logs.write(
+                    message.message,
+                    level=message.level,
+                    source=message.logger or self._source,
+                    fields=message.fields,
+                )
+
+
 _EXIT_SECONDS = 2.0
-"""How long a child that has given its result may take to end by itself."""
+"""How long a child may take to exit after its result."""
 
 
 async def run_in_child(
@@ -173,15 +206,15 @@ async def run_in_child(
     *,
     price: Price = unpriced,
 ) -> Completed:
-    """Run `job` as `command` and return its result; nothing of the child is left then.
+    """Run `job` as `command` and return its result; no process of the child remains.
 
-    The `start` message holds the job and `extra`; `price` is asked for model calls whose cost the
-    child doesn't tell. At the soft limit (the first cancellation after it has
-    passed) the child is told, and has until the hard limit to end with a result or an error. A
-    question that the child asks is answered by a message; nothing else of it stops meanwhile.
-    Raises AgentMisconfiguredError where the child's user can't have what it needs, what the child
-    reports, ChildCrashedError, ChildProtocolError, HardTimeLimitError, and what the context raises:
-    ApprovalExpiredError for a question among it.
+    The `start` message holds the job and `extra`. `price` computes the cost of model calls that the
+    child reports without one. At the soft limit (the first cancellation after it has passed) the
+    child gets `soft_limit`, and has until the hard limit to send a result or an error. The child
+    goes on while its questions are open. Raises the error that the child reports,
+    AgentMisconfiguredError if the child's user has no access to a file that it needs,
+    ChildCrashedError, ChildProtocolError, HardTimeLimitError, and the errors of the context, such
+    as ApprovalExpiredError.
     """
     calls = ModelCalls(context, price)
     try:
@@ -195,7 +228,7 @@ async def run_in_child(
 
 
 def describe_job(job: Job, context: RunContext) -> JsonObject:
-    """Return what a child is told of its job."""
+    """Return the job as the `start` message has it."""
     return {
         "execution_id": str(job.execution_id),
         "attempt": job.attempt,
@@ -213,7 +246,7 @@ def describe_job(job: Job, context: RunContext) -> JsonObject:
 
 
 class _Supervision:
-    """Follows one child from its start to its result."""
+    """Supervises one child from its start to its result."""
 
     def __init__(
         self, child: ChildProcess, job: Job, context: RunContext, calls: ModelCalls
@@ -222,12 +255,12 @@ class _Supervision:
         self._calls = calls
         self._job = job
         self._context = context
-        self._logs = LogRelay(context)
-        self._asking = Asking(child, context, job.agent.approvals)
-        self._soft_told = False
+        self._relay = MessageRelay(context, calls, source=job.agent_name)
+        self._questions = _Questions(child, context, job.agent.approvals)
+        self._soft_limit_sent = False
 
     async def result(self) -> Completed:
-        """Return the child's result; raises what `run_in_child` does."""
+        """Return the child's result; raises the errors of `run_in_child`."""
         following = asyncio.ensure_future(self._follow())
         while True:
             try:
@@ -235,26 +268,26 @@ class _Supervision:
             except asyncio.CancelledError:
                 if following.done() or not self._is_soft_limit():
                     if self._context.time_limits.hard_left <= 0:
-                        self._child.end_at_once()  # somebody else holds the hard limit too
+                        self._child.kill_at_end()  # the cancellation is that of the hard limit
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
                     raise
-                self._soft_told = True
+                self._soft_limit_sent = True
                 self._child.send({"type": "soft_limit"})
 
     def _is_soft_limit(self) -> bool:
-        """Whether a cancellation that comes now is the soft limit: the first one after it."""
-        return not self._soft_told and self._context.time_limits.soft_passed
+        """Whether a cancellation now is the soft limit: the first one after it has passed."""
+        return not self._soft_limit_sent and self._context.time_limits.soft_passed
 
     async def _follow(self) -> Completed:
         scope = None
         try:
-            async with self._context.time_limits.hard() as scope, self._asking:
+            async with self._context.time_limits.hard() as scope, self._questions:
                 last = await self._until_last()
         except TimeoutError:
             if scope is None or not scope.expired():
                 raise
-            self._child.end_at_once()
+            self._child.kill_at_end()
             raise HardTimeLimitError(
                 "The child process was killed at its hard limit of "
                 f"{self._job.limits.hard_seconds:g} s."
@@ -267,51 +300,37 @@ class _Supervision:
         return Completed(last.value, truncated=last.truncated)
 
     async def _until_last(self) -> ResultMessage | ErrorMessage | None:
-        """Relay messages up to the one that ends the work; None where the child ends without."""
-        while (message := await self._asking.next_message()) is not None:
+        """Handle messages up to the result or error; None if the child ends without either."""
+        while (message := await self._questions.next_message()) is not None:
             if isinstance(message, (ResultMessage, ErrorMessage)):
                 return message
-            await self._relay(message)
+            await self._handle(message)
         return None
 
     async def _let_exit(self) -> None:
-        """Give the child time to end by itself, and keep the log lines it still writes."""
+        """Give the child time to exit, and keep the log lines that it still writes."""
         with contextlib.suppress(TimeoutError, ChildProtocolError):
             async with asyncio.timeout(_EXIT_SECONDS):
                 while (message := await self._child.next_message()) is not None:
                     if isinstance(message, LogMessage):
-                        await self._relay(message)
+                        await self._relay.apply(message)
 
     async def _crash(self) -> ChildCrashedError:
         if not await self._child.wait(_EXIT_SECONDS):
-            self._child.end_at_once()
+            self._child.kill_at_end()
             return ChildCrashedError("The child process closed its stdout without a result.")
         assert self._child.returncode is not None
         memory_mb = self._job.limits.memory_mb
         return crash_of(self._child.returncode, self._child.stderr_tail, memory_mb=memory_mb)
 
-    async def _relay(self, message: ChildMessage) -> None:
-        context = self._context
+    async def _handle(self, message: ChildMessage) -> None:
         match message:
-            case EventMessage():
-                await context.emit(EventType(message.kind), message.data)
-            case ProgressMessage():
-                await context.progress(message.done, message.total, message.note)
             case AdmitMessage():
                 admitted = await self._calls.admit(message)
-                self._child.send({**admitted, **time_left(context.time_limits)})
+                self._child.send({**admitted, **time_left(self._context.time_limits)})
             case ReleaseMessage():
                 await self._calls.release(message)
-            case UsageMessage():
-                await self._calls.charge(message)
             case AskMessage():
-                self._asking.ask(message)
-            case DeltaMessage():
-                context.delta(message.data)
-            case LogMessage():
-                await self._logs.write(
-                    message.message,
-                    level=message.level,
-                    source=message.logger or self._job.agent_name,
-                    fields=message.fields,
-                )
+                self._questions.ask(message)
+            case _:
+                await self._relay.apply(message)

@@ -1,4 +1,4 @@
-"""The `command` runner: any program that speaks our JSON lines (docs/command-agents.md)."""
+"""The `command` runner: programs that use the child protocol (docs/command-agents.md)."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ _SETTING = "CELERIAC_COMMANDS"
 class CommandRunner:
     """Runs programs that an administrator allowed.
 
-    `commands` are those: program and first arguments by name. `confinement` bounds what a program
-    sees, and says who it runs as. `price` is asked for model calls whose cost a program doesn't
-    tell.
+    `commands` holds the program and its first arguments by name. `confinement` holds the
+    environment and the user of the programs. `price` computes the cost of model calls that a
+    program reports without one.
     """
 
     name: ClassVar[str] = RunnerName.COMMAND
@@ -46,14 +46,14 @@ class CommandRunner:
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the program and return the value of its `result` message.
 
-        Raises AgentMisconfiguredError where there is no such command or its program can't be
-        run, OutputInvalidError for a result that doesn't fit the output schema, PermanentError
-        for one that is too large, and what `run_in_child` does.
+        Raises WorkerMisconfiguredError if the command doesn't exist or its program can't be run,
+        OutputInvalidError for a result that doesn't fit the output schema, PermanentError for a
+        result that is too large, and the errors of `run_in_child`.
         """
         agent = job.agent
         if not isinstance(agent, CommandAgent):
             raise AgentMisconfiguredError(
-                f"The agent {job.agent_name} is no command agent.", field="runner"
+                f"The agent {job.agent_name} is not a command agent.", field="runner"
             )
         environment = self._confinement.environment(agent.environment, home=context.workdir)
         line = self._line(agent.command, environment)
@@ -63,7 +63,7 @@ class CommandRunner:
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
             user=self._confinement.user,
-            # of the administrator's own words only: what an agent names is opened to nobody
+            # only files in the administrator's command; the agent's arguments grant no access
             reads=tuple(Path(each) for each in line if each.startswith("/")),
         )
         done = await run_in_child(command, job, context, {}, price=self._price)

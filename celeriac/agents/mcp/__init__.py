@@ -1,1 +1,1 @@
-"""Tools that agents reach over the Model Context Protocol."""
+"""Tools of agents over the Model Context Protocol."""

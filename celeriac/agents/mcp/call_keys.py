@@ -1,4 +1,4 @@
-"""Keys of tool calls: a repeated call gets the same key, any other call another."""
+"""Keys of tool calls, the same in each attempt of an execution."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from celeriac.kit.json_types import JsonObject, dumps
 
 
 class CallKeys:
-    """Names each call of an execution by what is called with what, and for which time.
+    """Derives the key of a call from its tool, its arguments and the number of equal calls before.
 
-    After a crash an agent may repeat a call, or make another instead: the same call gets the same
-    name, another one never does.
+    After a crash an agent may repeat a call or make another one. A repeated call gets the same key
+    as before, any other call another key.
     """
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
-        """Go on from the `counts` of an earlier attempt."""
+        """Continue from the `counts` of an earlier attempt."""
         self._counts = Counter(counts or {})
 
     @property
     def counts(self) -> dict[str, int]:
-        """What another attempt goes on from."""
+        """The state from which another attempt continues."""
         return dict(self._counts)
 
     def next(self, tool: str, arguments: JsonObject) -> str:
-        """Return the name of a call that is made now."""
+        """Return the key of the next call."""
         digest = call_digest(tool, arguments)
         self._counts[digest] += 1
         return f"{tool}:{digest}:{self._counts[digest]}"

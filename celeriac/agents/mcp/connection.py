@@ -1,4 +1,4 @@
-"""A live connection to one MCP server, for one run."""
+"""The connection of a run to one MCP server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -19,7 +19,7 @@ from mcp_types import (
 )
 
 from celeriac.agents.child.run import LogRelay
-from celeriac.agents.mcp.mending import Mending
+from celeriac.agents.mcp.compat import Corrections
 from celeriac.agents.mcp.results import error_text, sanitize_json
 from celeriac.agents.mcp.servers import HttpServer, ResolvedServer, StdioServer
 from celeriac.agents.mcp.stdio import MAX_MESSAGE_BYTES, ExitDetails, stdio_streams
@@ -38,26 +38,26 @@ from celeriac.version import __version__
 T = TypeVar("T")
 
 START_SECONDS = 30.0
-"""How long a server may take until it has said what it offers."""
+"""How long a server may take to start and list its tools."""
 MAX_PAGES = 20
-"""Pages of a server's list of tools that are read."""
+"""The most pages of a server's list of tools that are read."""
 
 _CLOSE_SECONDS = 0.5
 
 
 class Connection:
-    """Lives in a task of its own, so that a transport that breaks breaks nothing else.
+    """A connection that runs in its own task, so that errors of its transport stay there.
 
-    Belongs to the event loop; its calls may run side by side.
+    Belongs to the event loop; calls may run concurrently.
     """
 
     def __init__(self, chosen: ResolvedServer, *, workdir: Path, relay: LogRelay) -> None:
-        """Lead to `chosen`; a program works in `workdir`, and `relay` takes its stderr."""
+        """Connect to `chosen`; a program runs in `workdir`, and `relay` logs its stderr."""
         self.chosen = chosen
         self._workdir = workdir
         self._relay = relay
-        self._words = ExitDetails()
-        self._mending = Mending()
+        self._exit = ExitDetails()
+        self._corrections = Corrections()
         self._closing = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._life: asyncio.Task[None] | None = None
@@ -68,9 +68,9 @@ class Connection:
         return self.chosen.entry.name
 
     async def open(self) -> list[Tool]:
-        """Connect and return the tools that the server offers.
+        """Connect and return the server's tools.
 
-        Raises ToolServerError, and AgentMisconfiguredError for an address that is refused.
+        Raises ToolServerError, and AgentMisconfiguredError for a refused address.
         """
         self._life = asyncio.create_task(self._live(), name=f"mcp {self.name}")
         try:
@@ -78,17 +78,17 @@ class Connection:
                 client = await self._while_alive(self._ready)
                 return await self._while_alive(_all_tools(client))
         except TimeoutError as error:
-            raise self._failed(f"isn't ready after {START_SECONDS:g} seconds") from error
+            raise self._failed(f"is not ready after {START_SECONDS:g} seconds") from error
         except (MCPError, ValueError, RuntimeError) as error:
             raise self._failed(f"can't be used: {error_text(error)}") from error
 
     async def call(
         self, tool: str, arguments: Mapping[str, Any], *, meta: RequestParamsMeta
     ) -> CallToolResult:
-        """Call a tool, within the entry's time limit.
+        """Call a tool within the entry's time limit.
 
-        Raises TimeoutError; MCPError, ValueError or RuntimeError for an answer that is an error or
-        is malformed; ToolServerError where the connection broke off.
+        Raises TimeoutError; MCPError, ValueError or RuntimeError for an error or a malformed
+        answer; ToolServerError if the connection was lost.
         """
         client = self._ready.result()
         try:
@@ -102,12 +102,12 @@ class Connection:
             raise await self._closed() from error
 
     def mismatch(self, tool: str, result: CallToolResult) -> str:
-        """Return in a note what a result lacks of what its tool promises; empty where nothing."""
-        schema = self._mending.output_schemas.get(tool)
+        """Return how a result violates the output schema of its tool; empty if it does not."""
+        schema = self._corrections.output_schemas.get(tool)
         if schema is None or result.is_error:
             return ""
         if result.structured_content is None:
-            return "the tool's output schema promises structured content, and there is none"
+            return "the tool's output schema requires structured content, and there is none"
         try:
             check_schema(dict(schema), field="outputSchema")
             faults = violations(dict(schema), sanitize_json(result.structured_content))
@@ -116,7 +116,7 @@ class Connection:
         return f"it doesn't fit the tool's output schema: {'; '.join(faults)}" if faults else ""
 
     async def aclose(self) -> None:
-        """Hang up within a second; a program and all that it started is gone then."""
+        """Close within a second; a program and the processes that it started have ended then."""
         await run_shielded(self._close())
 
     async def _close(self) -> None:
@@ -131,7 +131,7 @@ class Connection:
     async def _live(self) -> None:
         async with (
             self._transport() as transport,
-            Client(self._mending.of(transport), client_info=_US) as client,
+            Client(self._corrections.wrap(transport), client_info=_CLIENT) as client,
         ):
             self._ready.set_result(client)
             await self._closing.wait()
@@ -141,12 +141,12 @@ class Connection:
         match self.chosen.endpoint:
             case StdioServer() as server:
                 yield stdio_streams(
-                    server, workdir=self._workdir, on_line=self._log, words=self._words
+                    server, workdir=self._workdir, on_line=self._log, details=self._exit
                 )
             case HttpServer() as server:
                 async with guarded_client(
                     server.guard,
-                    # a tool is silent for as long as it works; the call has its own limit
+                    # a tool sends nothing while it works; the call has its own limit
                     timeout_seconds=self.chosen.entry.timeout_seconds + START_SECONDS,
                     max_bytes=MAX_MESSAGE_BYTES,
                     headers=dict(server.headers),
@@ -157,7 +157,7 @@ class Connection:
         await self._relay.write(line, source=f"mcp:{self.name}")
 
     async def _while_alive(self, work: Awaitable[T]) -> T:
-        """Wait for `work`, at most as long as the connection lives."""
+        """Wait for `work` or the end of the connection."""
         assert self._life is not None
         task = asyncio.ensure_future(work)
         try:
@@ -170,16 +170,16 @@ class Connection:
                 task.cancel()
 
     async def _closed(self) -> ExecutionError:
-        """Return the error for a connection that is closed; its task may know why in a moment."""
+        """Return the error of a closed connection; its task may end with the cause soon."""
         assert self._life is not None
         await asyncio.wait([self._life], timeout=_CLOSE_SECONDS)
-        return self._broken() if self._life.done() else self._failed("broke off")
+        return self._broken() if self._life.done() else self._failed("was disconnected")
 
     def _broken(self) -> ExecutionError:
         assert self._life is not None
         error = None if self._life.cancelled() else self._life.exception()
         if error is None:
-            return self._failed("broke off")
+            return self._failed("was disconnected")
         cause = _first(error)
         if isinstance(cause, OutboundRefusedError):
             return AgentMisconfiguredError(
@@ -187,21 +187,21 @@ class Connection:
                 field=f"{self.chosen.field}.url",
             )
         if self._ready.done():
-            return self._failed(f"broke off: {error_text(cause)}")
+            return self._failed(f"was disconnected: {error_text(cause)}")
         if isinstance(cause, httpx2.HTTPError | OSError):
             return self._failed(f"can't be reached: {error_text(cause)}")
         return self._failed(f"can't be used: {error_text(cause)}")
 
     def _failed(self, what: str) -> ToolServerError:
-        words = str(self._words)
+        details = str(self._exit)
         return ToolServerError(
-            f"The MCP server {self.name!r} {what}{f' ({words})' if words else ''}.",
+            f"The MCP server {self.name!r} {what}{f' ({details})' if details else ''}.",
             server=self.name,
             field=self.chosen.field,
         )
 
 
-_US = Implementation(name="celeriac", version=__version__)
+_CLIENT = Implementation(name="celeriac", version=__version__)
 
 
 async def _all_tools(client: Client) -> list[Tool]:
@@ -217,7 +217,7 @@ async def _all_tools(client: Client) -> list[Tool]:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return what really happened: task groups wrap it, several times over."""
+    """Return the cause inside nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""Results of tools as text and JSON that models can be given."""
+"""Results of tools as text and JSON for models."""
 
 import math
 import re
@@ -21,36 +21,36 @@ from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 
 MAX_RESULT_CHARACTERS = 50_000
-"""How much of one result a model gets to see."""
+"""The longest result that a model gets; longer ones are cut."""
 
 _SHOWN = 500
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-"""Control characters but tab and line ends: terminals obey them, and jsonb has no NUL."""
+"""Control characters except tab and line ends: terminals interpret them."""
 
 
 def sanitize_text(text: str) -> str:
-    """Return `text` without control characters, cut to what a model gets to see."""
+    """Return `text` without control characters, cut to `MAX_RESULT_CHARACTERS`."""
     text = _CONTROLS.sub("\ufffd", storable_text(text[: MAX_RESULT_CHARACTERS + 1]))
     if len(text) <= MAX_RESULT_CHARACTERS:
         return text
-    return f"{text[:MAX_RESULT_CHARACTERS]}\n[cut off: the result is longer than this]"
+    return f"{text[:MAX_RESULT_CHARACTERS]}\n[cut off: the result is longer]"
 
 
 def error_text(error: BaseException) -> str:
-    """Return in a line what went wrong with a server or a tool."""
+    """Return the error of a server or a tool in one line."""
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"]))
-        return clip(sanitize_text(f"what it sends is no MCP ({place}: {fault['msg']})"), _SHOWN)
+        return clip(sanitize_text(f"it sent invalid MCP ({place}: {fault['msg']})"), _SHOWN)
     text = " ".join(str(error).split()) or type(error).__name__
     return clip(sanitize_text(text), _SHOWN).rstrip(".")
 
 
 def sanitize_json(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """Return what a model or a tool said as a JSON value that can be stored.
+    """Return a value of a model or a tool as a JSON value that can be stored.
 
-    No number is changed into another one: what can't be stored as a number becomes a text. What is
-    nested deeper than `depth` levels is left out.
+    A number that can't be stored unchanged becomes a text. Values nested deeper than `depth` levels
+    are left out.
     """
     match value:
         case str():
@@ -70,7 +70,7 @@ def sanitize_json(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 
 def repaired(value: Any) -> Any:
-    """Return a JSON value whose texts can be stored; its numbers stay as they are."""
+    """Return a JSON value whose texts can be stored; numbers are not changed."""
     match value:
         case str():
             return storable_text(value)
@@ -87,23 +87,23 @@ def _number(number: Any) -> Any:
         return number
     try:
         return str(number)
-    except ValueError:  # Python refuses to write out thousands of digits
+    except ValueError:  # Python does not convert thousands of digits
         return f"an integer of {int(number).bit_length()} bits"
 
 
 def text_of(result: CallToolResult, *, note: str = "") -> str:
-    """Return a tool's answer as text; what is no text is named and measured, not shown.
+    """Return a tool's answer as text; other content is replaced by its type and size.
 
-    `note` says what is wrong with its form; the tool has worked all the same.
+    `note` says how the answer violates the tool's output schema; it is added to the text.
     """
     parts = [_block(block) for block in result.content]
     if not parts and result.structured_content is not None:
         parts.append(dumps(sanitize_json(result.structured_content)))
     if note:
-        said = "This is what the tool answered" if parts else "The tool answered with nothing"
+        said = "This is the tool's answer" if parts else "The tool's answer is empty"
         parts.append(f"[{said}; {note}.]")
     elif not parts:
-        parts.append("[The tool answered with nothing.]")
+        parts.append("[The tool's answer is empty.]")
     return sanitize_text("\n".join(parts))
 
 

@@ -1,4 +1,4 @@
-"""MCP servers: which there are, and what an agent's entry for one means."""
+"""The MCP servers of a worker, and the server of an agent's entry."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,9 @@ _EVERYWHERE = OutboundGuard(allow_private=True)
 
 @dataclass(frozen=True, slots=True)
 class StdioServer:
-    """A program that speaks MCP over its stdin and stdout; started for each run.
+    """A program that serves MCP over stdin and stdout; started for each run.
 
-    `environment` is all that it sees, but for who it is: it runs as `user`. It holds secrets and
-    shows in no repr.
+    It runs as `user` with `environment`, which holds secrets and is not in the repr.
     """
 
     command: tuple[str, ...]
@@ -29,7 +28,7 @@ class StdioServer:
 
 @dataclass(frozen=True, slots=True)
 class HttpServer:
-    """A server behind a streamable HTTP endpoint, reached as far as `guard` allows."""
+    """A streamable HTTP endpoint; `guard` decides which addresses are allowed."""
 
     url: str
     guard: OutboundGuard
@@ -41,7 +40,7 @@ Endpoint = StdioServer | HttpServer
 
 @dataclass(frozen=True, slots=True)
 class ResolvedServer:
-    """An agent's entry for a server, the server itself, and where the entry stands."""
+    """An agent's entry for a server, the server, and the field of the entry."""
 
     entry: McpServer
     endpoint: Endpoint
@@ -49,12 +48,12 @@ class ResolvedServer:
 
 
 class ToolServers:
-    """The servers that agents of this worker may use."""
+    """The MCP servers that agents of this worker may use."""
 
     def __init__(
         self, configured: Mapping[str, Endpoint] | None = None, *, guard: OutboundGuard
     ) -> None:
-        """Know those that an administrator configured; `guard` bounds the agents' own addresses."""
+        """Use the `configured` servers, and URLs of agents that `guard` allows."""
         self._configured = dict(configured or {})
         self._guard = guard
 
@@ -69,9 +68,9 @@ class ToolServers:
     ) -> Self:
         """Return the servers of plain settings.
 
-        `programs` maps names to a command and the names of the variables that it sees; `addresses`
-        to a URL and, by the headers' names, the variables that hold their values. Raises
-        ConfigurationError for a header whose variable isn't set.
+        `programs` maps names to a command and the names of its environment variables, `addresses`
+        to a URL and the environment variables of its headers. Raises ConfigurationError for a
+        header whose variable isn't set.
         """
         environment = confinement.worker
         endpoints: dict[str, Endpoint] = {
@@ -92,14 +91,13 @@ class ToolServers:
         return cls(endpoints, guard=guard)
 
     def choose(self, entries: Sequence[McpServer]) -> list[ResolvedServer]:
-        """Return what an agent's entries mean; raises AgentMisconfiguredError naming the field."""
+        """Return the servers of an agent's entries; raises AgentMisconfiguredError."""
         chosen: list[ResolvedServer] = []
         for number, entry in enumerate(entries):
             place = f"mcp_servers.{number}"
             if any(entry.name == other.entry.name for other in chosen):
                 raise AgentMisconfiguredError(
-                    f"The agent has two MCP servers named {entry.name!r}; each needs a name of "
-                    "its own.",
+                    f"The agent has two MCP servers named {entry.name!r}; their names must differ.",
                     field=f"{place}.name",
                 )
             chosen.append(ResolvedServer(entry, self._endpoint(entry, place), place))
@@ -121,7 +119,7 @@ class ToolServers:
 
 
 def programs_of(endpoints: Iterable[Endpoint]) -> list[Path]:
-    """Return the files that the commands of stdio servers name."""
+    """Return the absolute paths in the commands of stdio servers."""
     return [
         Path(word)
         for endpoint in endpoints

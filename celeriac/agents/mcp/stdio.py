@@ -1,4 +1,4 @@
-"""MCP servers as child processes over stdio, and their standard error."""
+"""MCP servers as child processes: their stdio streams and their stderr."""
 
 import asyncio
 import contextlib
@@ -29,31 +29,31 @@ from celeriac.kit.threads import FILES
 from celeriac.kit.words import counted
 
 BURST = 500
-"""Lines that are passed on at once."""
+"""Lines of stderr that a server may write at once."""
 PER_SECOND = 50
-"""Lines that are passed on in each second after that."""
+"""Lines of stderr that a server may write per second after that; others are dropped."""
 KEPT_LINES = 20
 
 _READ_BYTES = 65_536
 _TAIL_BYTES = 16_384
 """Bytes of dropped output of which the last lines are kept."""
 _STOP_SECONDS = 0.3
-"""How long is still read after the server's end; what it has started may go on writing."""
+"""How long stderr is read after the server's exit; processes that it started may still write."""
 _PAUSE_SECONDS = 0.005
-"""Between reads of what is dropped: a server that writes faster waits for its own pipe."""
+"""Between reads while lines are dropped: a server that writes faster waits for its pipe."""
 
 
 class StderrReader:
-    """Reads one pipe to its end; `lines` are what is passed on, in order, None at the end.
+    """Reads one pipe to its end, in a thread; `lines` gets the lines, and None at the end.
 
-    Belongs to the event loop on which it is made.
+    Belongs to the event loop that creates it.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Take over the reading end of a pipe."""
+        """Read `descriptor`, the reading end of a pipe, and close it at the end."""
         self.lines: asyncio.Queue[list[str] | None] = asyncio.Queue()
         self.ended = asyncio.Event()
-        """Set once all is read."""
+        """Set when everything is read."""
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
         self._wake, self._waker = os.pipe()
@@ -68,7 +68,7 @@ class StderrReader:
 
     @property
     def last(self) -> list[str]:
-        """The last lines, among them those that were dropped."""
+        """The last lines, dropped ones included."""
         with self._lock:
             if not self._tail:
                 return list(self._last)
@@ -77,7 +77,7 @@ class StderrReader:
             return lines[-KEPT_LINES:]
 
     async def stop(self) -> None:
-        """Read what has been written by now, and end."""
+        """Read what has been written so far, and end."""
         os.close(self._waker)
         await self.ended.wait()
         self._thread.join()
@@ -113,34 +113,34 @@ class StderrReader:
                 self._take(chunk, splitter, stopping=until is not None)
             elif until is not None:
                 break
-        self._pass_on(splitter.rest())
+        self._keep(splitter.rest())
         if self._dropped:
             self._send([f"[{counted(self._dropped, 'line')} of stderr dropped]"])
 
     def _take(self, chunk: bytes, splitter: LineSplitter, *, stopping: bool) -> None:
-        self._earn()
+        self._refill()
         count = chunk.count(b"\n") or 1
         if count <= self._allowance:
             self._allowance -= count
             with self._lock:
                 self._tail = b""
-            self._pass_on(splitter.feed(chunk))
+            self._keep(splitter.feed(chunk))
             return
         splitter.rest()
         if not self._dropped:
-            self._send(["[more lines of stderr than are kept: only the last ones are]"])
+            self._send(["[more lines of stderr are dropped; only the last ones are kept]"])
         self._dropped += count
         with self._lock:
             self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
         if not stopping:
             time.sleep(_PAUSE_SECONDS)
 
-    def _earn(self) -> None:
+    def _refill(self) -> None:
         now = time.monotonic()
         self._allowance = min(self._allowance + (now - self._at) * PER_SECOND, float(BURST))
         self._at = now
 
-    def _pass_on(self, lines: list[str]) -> None:
+    def _keep(self, lines: list[str]) -> None:
         if lines:
             with self._lock:
                 self._last.extend(lines)
@@ -152,11 +152,11 @@ class StderrReader:
 
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""One message of a server; a longer one ends the connection."""
+"""The longest message of a server; a longer one closes the connection."""
 
 _MARKER = "CELERIAC_MCP_SERVER"
-_GOODBYE_SECONDS = 0.3
-"""How long a server may take to end by itself once its stdin is closed, and after SIGTERM."""
+_EXIT_SECONDS = 0.3
+"""How long a server may take to exit after its stdin is closed, and after SIGTERM."""
 
 Incoming = SessionMessage | Exception
 Streams = tuple[MemoryObjectReceiveStream[Incoming], MemoryObjectSendStream[SessionMessage]]
@@ -165,11 +165,11 @@ OnLine = Callable[[str], Awaitable[None]]
 
 @dataclass(slots=True)
 class ExitDetails:
-    """What a server said at its end, for the error that tells of it."""
+    """How a server ended, for error messages."""
 
     stderr: StderrReader | None = None
     fault: str | None = None
-    """Why we hung up, where it was us."""
+    """The fault for which the connection was closed."""
     exit_code: int | None = None
 
     def __str__(self) -> str:
@@ -184,11 +184,11 @@ class ExitDetails:
 
 @contextlib.asynccontextmanager
 async def stdio_streams(
-    server: StdioServer, *, workdir: Path, on_line: OnLine, words: ExitDetails
+    server: StdioServer, *, workdir: Path, on_line: OnLine, details: ExitDetails
 ) -> AsyncIterator[Streams]:
-    """Start a server and give its streams to the block; at its end nothing of it is left.
+    """Start a server and yield its streams; when the block ends, all its processes are ended.
 
-    Lines of its stderr go to `on_line`. Raises OSError where no process can be started.
+    Lines of its stderr go to `on_line`. Raises OSError if the process can't be started.
     """
     marker = uuid4().hex
     lifeline, writer = os.pipe()
@@ -203,15 +203,15 @@ async def stdio_streams(
         os.close(lifeline)
         os.close(stderr)
     identity = identify(process.pid)
-    words.stderr = reader = StderrReader(errors)
+    details.stderr = reader = StderrReader(errors)
     try:
-        async with _Bridge(process, words, reader, on_line).running() as streams:
+        async with _Bridge(process, details, reader, on_line).running() as streams:
             yield streams
     finally:
         try:
             await run_shielded(_stop(process, identity, f"{_MARKER}={marker}"))
         finally:
-            os.close(writer)  # should anything be left of the group, this kills it
+            os.close(writer)  # kills what may be left of the group
             await run_shielded(reader.stop())
 
 
@@ -246,23 +246,23 @@ async def _stop(process: Process, identity: ProcessIdentity | None, marker: str)
     assert process.stdin is not None
     process.stdin.close()
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GOODBYE_SECONDS):
+        async with asyncio.timeout(_EXIT_SECONDS):
             await process.wait()
     if identity is not None:
-        await terminate_group_async(identity, _GOODBYE_SECONDS, marker=marker)
+        await terminate_group_async(identity, _EXIT_SECONDS, marker=marker)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GOODBYE_SECONDS):
+        async with asyncio.timeout(_EXIT_SECONDS):
             await process.wait()
 
 
 class _Bridge:
-    """Carries messages between a process's pipes and the streams of a session."""
+    """Copies messages between the pipes of a process and the streams of a session."""
 
     def __init__(
-        self, process: Process, words: ExitDetails, stderr: StderrReader, on_line: OnLine
+        self, process: Process, details: ExitDetails, stderr: StderrReader, on_line: OnLine
     ) -> None:
         self._process = process
-        self._words = words
+        self._details = details
         self._stderr = stderr
         self._on_line = on_line
 
@@ -288,7 +288,7 @@ class _Bridge:
                 try:
                     line = await self._process.stdout.readline()
                 except ValueError:
-                    self._words.fault = (
+                    self._details.fault = (
                         f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes"
                     )
                     return
@@ -302,8 +302,8 @@ class _Bridge:
 
     async def _note_exit(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE_SECONDS):
-                self._words.exit_code = await self._process.wait()
+            async with asyncio.timeout(_EXIT_SECONDS):
+                self._details.exit_code = await self._process.wait()
                 await self._stderr.ended.wait()
 
     async def _write(self, from_session: MemoryObjectReceiveStream[SessionMessage]) -> None:
@@ -325,15 +325,15 @@ class _Bridge:
 
 
 def _parsed(line: bytes) -> Incoming:
-    """Read one line; the session gets what is no message as an exception and passes over it."""
+    """Return the message of a line, or the error; the session ignores errors."""
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError as error:
-        return _bare(line) or error
+        return _wrapped(line) or error
 
 
-def _bare(line: bytes) -> SessionMessage | None:
-    """Return a response whose result is no object, such as null, as one with a result."""
+def _wrapped(line: bytes) -> SessionMessage | None:
+    """Return a response whose result is not an object, such as null, as one with content."""
     try:
         value = loads(line)
         text = dumps(value["result"])

@@ -1,4 +1,4 @@
-"""The tools of a run: offered to the model, called over MCP, with approvals."""
+"""The MCP tools of a run: offered to the model, approved, called and recorded."""
 
 import asyncio
 import re
@@ -35,7 +35,7 @@ from celeriac.logs.pipeline import Step
 from celeriac.services.ports import RunContext
 
 MAX_TOOLS = 128
-"""Tools of one server that an agent may have; models take no more."""
+"""The most tools of one server for an agent; models take no more."""
 
 _MAX_NAME = 64
 _MAX_DESCRIPTION = 4_000
@@ -49,36 +49,36 @@ class ToolSpec:
     """A tool that an agent may call."""
 
     name: str
-    """As the model knows it."""
+    """Its name for the model."""
     tool: str
-    """As its server knows it."""
+    """Its name on the server."""
     description: str
     schema: JsonObject
-    """JSON schema of its arguments; a valid one."""
+    """A valid JSON schema of its arguments."""
     needs_approval: bool
 
 
 def model_name(server: str, tool: str) -> str:
-    """Return the name under which a model knows a tool: `server__tool`.
+    """Return the name of a tool for models: `server__tool`.
 
-    It follows from the two names alone, so that an answer to a call of yesterday finds its tool.
-    Names that a model can't take (letters, digits, `_`, `-`, at most 64) are changed and get a
-    mark of what they were.
+    It depends on the two names only, so that a resumed session finds the tools of its calls. Models
+    take letters, digits, `_` and `-`, at most 64; other names are changed, and a hash of the
+    original is appended.
     """
     full = f"{server}__{tool}"
     fit = _UNFIT.sub("_", full)
     if fit == full and len(fit) <= _MAX_NAME:
         return fit
-    mark = sha256(full.encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{fit[: _MAX_NAME - 9]}_{mark}"
+    digest = sha256(full.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{fit[: _MAX_NAME - 9]}_{digest}"
 
 
 def tool_specs(
     chosen: ResolvedServer, tools: Iterable[Tool]
 ) -> tuple[list[ToolSpec], Mapping[str, str]]:
-    """Return the tools that the entry allows, and why others that it allows can't be used.
+    """Return the tools that the entry allows, and by name the faults of those that can't be used.
 
-    Raises AgentMisconfiguredError where the entry names a tool that isn't there or can't be used
+    Raises AgentMisconfiguredError if the entry names a tool that doesn't exist or can't be used
     (patterns may match none), or allows too many.
     """
     entry = chosen.entry
@@ -86,7 +86,7 @@ def tool_specs(
     for tool in tools:
         found.setdefault(tool.name, tool)
     faults: dict[str, str] = {}
-    offers: list[ToolSpec] = []
+    specs: list[ToolSpec] = []
     for name, tool in found.items():
         if entry.allowed_tools is not None and not _matches(name, entry.allowed_tools):
             continue
@@ -95,7 +95,7 @@ def tool_specs(
         except (SchemaInvalidError, TypeError, ValueError) as error:
             faults[name] = str(error)
             continue
-        offers.append(
+        specs.append(
             ToolSpec(
                 name=model_name(entry.name, name),
                 tool=name,
@@ -106,13 +106,13 @@ def tool_specs(
         )
     _check_named(chosen, "allowed_tools", entry.allowed_tools or (), found, faults)
     _check_named(chosen, "approve_tools", entry.approve_tools, found, faults)
-    if len(offers) > MAX_TOOLS:
+    if len(specs) > MAX_TOOLS:
         raise AgentMisconfiguredError(
-            f"The MCP server {entry.name!r} offers {len(offers)} tools; an agent can have "
+            f"The MCP server {entry.name!r} offers {len(specs)} tools; an agent can have "
             f"{MAX_TOOLS}. Name those that it needs.",
             field=f"{chosen.field}.allowed_tools",
         )
-    return offers, faults
+    return specs, faults
 
 
 def _check_named(
@@ -122,12 +122,12 @@ def _check_named(
     found: Mapping[str, Tool],
     faults: Mapping[str, str],
 ) -> None:
-    """Refuse names of tools that aren't there: a typo must not take a tool, or its approval."""
+    """Refuse unknown names: a typo must not remove a tool, or the approval of its calls."""
     for pattern in patterns:
         if _WILDCARDS & set(pattern):
             continue
         if pattern not in found:
-            names = sanitize_text(", ".join(sorted(found)[:_SHOWN_NAMES])) or "none at all"
+            names = sanitize_text(", ".join(sorted(found)[:_SHOWN_NAMES])) or "none"
             raise AgentMisconfiguredError(
                 f"The MCP server {chosen.entry.name!r} has no tool {pattern!r}. It has: {names}.",
                 field=f"{chosen.field}.{field}",
@@ -155,107 +155,45 @@ def _schema(tool: Tool) -> dict[str, Any]:
 logger = structlog.get_logger(__name__)
 
 MAX_EVENT_CHARACTERS = 20_000
-"""How much of a call's arguments, and of its result, is kept in the log."""
+"""The longest arguments and results in the log; longer ones are cut."""
 
 IDEMPOTENCY_KEY = "celeriac/idempotency-key"
-"""Where a tool finds the key of a call, in the `_meta` of its request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a tool answered, as a model gets to see it."""
-
-    text: str
-    failed: bool
-
-
-class Calls:
-    """Makes the calls of one run."""
-
-    def __init__(self, context: RunContext, steps: CallKeys) -> None:
-        """Record them in `context`, named by `steps`."""
-        self._context = context
-        self._steps = steps
-
-    async def make(
-        self, connection: Connection, tool: str, arguments: JsonObject, *, call_id: str
-    ) -> Answered:
-        """Call a tool; whatever goes wrong with it is an answer, too.
-
-        Raises ToolServerError where the server is gone.
-        """
-        step = self._steps.next(f"{connection.name}.{tool}", arguments)
-        names = {"id": call_id, "server": connection.name, "tool": tool}
-        await self._context.emit(EventType.TOOL_CALL, {**names, "arguments": _shortened(arguments)})
-        began = time.monotonic()
-        try:
-            answered = await self._ask(connection, tool, arguments, step)
-        except ToolServerError as error:
-            await self._record(names, Answered(sanitize_text(error.message), failed=True), began)
-            raise
-        await self._record(names, answered, began)
-        return answered
-
-    async def _ask(
-        self, connection: Connection, tool: str, arguments: JsonObject, step: str
-    ) -> Answered:
-        meta: RequestParamsMeta = {
-            IDEMPOTENCY_KEY: self._context.idempotency_key(step)  # type: ignore[misc]
-        }
-        try:
-            result = await connection.call(tool, arguments, meta=meta)
-        except TimeoutError:
-            seconds = connection.chosen.entry.timeout_seconds
-            return Answered(
-                f"The tool did not answer within {counted(seconds, 'second')}.", failed=True
-            )
-        except (MCPError, ValueError, RuntimeError) as error:
-            return Answered(f"The tool failed: {error_text(error)}.", failed=True)
-        note = connection.mismatch(tool, result)
-        return Answered(text_of(result, note=note), failed=result.is_error)
-
-    async def _record(self, names: Mapping[str, str], answered: Answered, began: float) -> None:
-        ms = round((time.monotonic() - began) * 1000)
-        logger.info(
-            Step.TOOL_EXECUTED,
-            server=names["server"],
-            tool=names["tool"],
-            ms=ms,
-            failed=answered.failed,
-        )
-        await self._context.emit(
-            EventType.TOOL_RESULT,
-            {
-                **names,
-                "ms": ms,
-                "failed": answered.failed,
-                **clipped_field("content", answered.text, MAX_EVENT_CHARACTERS),
-            },
-        )
-
-
-def _shortened(arguments: JsonObject) -> JsonValue:
-    """Return arguments as the log keeps them: as they are or, where they are long, a text."""
-    text = dumps(arguments)
-    return arguments if len(text) <= MAX_EVENT_CHARACTERS else clip(text, MAX_EVENT_CHARACTERS)
-
+"""The field of a request's `_meta` that holds the idempotency key of a call."""
 
 _ANY_OBJECT = SchemaValidator(
     core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A tool's answer as the model gets it."""
+
+    text: str
+    failed: bool
+
+
 class ServerTools(AbstractToolset[None]):
-    """The tools of one connected server."""
+    """The tools of one connected server; calls are recorded in the execution's log."""
 
     def __init__(
-        self, connection: Connection, offers: Sequence[ToolSpec], calls: Calls, *, retries: int
+        self,
+        connection: Connection,
+        specs: Sequence[ToolSpec],
+        context: RunContext,
+        keys: CallKeys,
+        *,
+        retries: int,
     ) -> None:
-        """Offer `offers`; a model may send arguments that can't be read `retries` times."""
+        """Offer `specs`; `keys` names the calls.
+
+        A model may send arguments that are not a JSON object `retries` times.
+        """
         self._connection = connection
-        self._calls = calls
-        self._offers = {offer.name: offer for offer in offers}
-        self._tools = {offer.name: self._tool(offer, retries) for offer in offers}
+        self._context = context
+        self._keys = keys
+        self._specs = {spec.name: spec for spec in specs}
+        self._tools = {spec.name: self._tool(spec, retries) for spec in specs}
 
     @property
     def id(self) -> str:
@@ -263,7 +201,7 @@ class ServerTools(AbstractToolset[None]):
         return self._connection.name
 
     async def get_tools(self, ctx: AiContext[None]) -> dict[str, ToolsetTool[None]]:  # noqa: ARG002
-        """Return the tools by the names that the model uses."""
+        """Return the tools by their names for the model."""
         return self._tools
 
     async def call_tool(
@@ -273,77 +211,114 @@ class ServerTools(AbstractToolset[None]):
         ctx: AiContext[None],
         tool: ToolsetTool[None],  # noqa: ARG002 - the signature of the library
     ) -> str:
-        """Call a tool once its arguments are right and, where it needs that, it is approved.
+        """Check the arguments and the approval, call the tool and return its answer.
 
-        Raises ToolFailed with what the model is to know, ApprovalRequired and ToolServerError.
+        Raises ToolFailed with a message for the model, ApprovalRequired, and ToolServerError if the
+        connection is lost.
         """
-        offer = self._offers[name]
+        spec = self._specs[name]
         arguments = sanitize_json(tool_args)
-        faults = await violations_of(offer.schema, arguments)
+        faults = await violations_of(spec.schema, arguments)
         if arguments != repaired(tool_args):
-            faults.append(f"{BEYOND_64_BITS} or no number at all must be given as a text")
+            faults.append(f"{BEYOND_64_BITS}, NaN or infinity must be given as a text")
         if faults:
             raise ToolFailed(f"The arguments don't fit the tool: {'; '.join(faults)}.")
-        if offer.needs_approval and not ctx.tool_call_approved:
-            raise ApprovalRequired(metadata={"server": self.id, "tool": offer.tool})
-        answered = await self._calls.make(
-            self._connection, offer.tool, arguments, call_id=ctx.tool_call_id or ""
-        )
-        if answered.failed:
-            raise ToolFailed(answered.text)
-        return answered.text
+        if spec.needs_approval and not ctx.tool_call_approved:
+            raise ApprovalRequired(metadata={"server": self.id, "tool": spec.tool})
+        answer = await self._call(spec.tool, arguments, call_id=ctx.tool_call_id or "")
+        if answer.failed:
+            raise ToolFailed(answer.text)
+        return answer.text
 
-    def _tool(self, offer: ToolSpec, retries: int) -> ToolsetTool[None]:
+    def _tool(self, spec: ToolSpec, retries: int) -> ToolsetTool[None]:
         return ToolsetTool(
             toolset=self,
             tool_def=ToolDefinition(
-                name=offer.name,
-                description=offer.description,
-                parameters_json_schema=dict(offer.schema),
+                name=spec.name,
+                description=spec.description,
+                parameters_json_schema=dict(spec.schema),
             ),
             max_retries=retries,
             args_validator=_ANY_OBJECT,
         )
 
+    async def _call(self, tool: str, arguments: JsonObject, *, call_id: str) -> _Answer:
+        """Call a tool and record the call; errors of the tool are answers."""
+        key = self._keys.next(f"{self.id}.{tool}", arguments)
+        names = {"id": call_id, "server": self.id, "tool": tool}
+        text = dumps(arguments)
+        fits = len(text) <= MAX_EVENT_CHARACTERS
+        shown: JsonValue = arguments if fits else clip(text, MAX_EVENT_CHARACTERS)
+        await self._context.emit(EventType.TOOL_CALL, {**names, "arguments": shown})
+        began = time.monotonic()
+        try:
+            answer = await self._answer(tool, arguments, key)
+        except ToolServerError as error:
+            await self._record(names, _Answer(sanitize_text(error.message), failed=True), began)
+            raise
+        await self._record(names, answer, began)
+        return answer
+
+    async def _answer(self, tool: str, arguments: JsonObject, key: str) -> _Answer:
+        meta: RequestParamsMeta = {
+            IDEMPOTENCY_KEY: self._context.idempotency_key(key)  # type: ignore[misc]
+        }
+        try:
+            result = await self._connection.call(tool, arguments, meta=meta)
+        except TimeoutError:
+            seconds = self._connection.chosen.entry.timeout_seconds
+            return _Answer(
+                f"The tool did not answer within {counted(seconds, 'second')}.", failed=True
+            )
+        except (MCPError, ValueError, RuntimeError) as error:
+            return _Answer(f"The tool failed: {error_text(error)}.", failed=True)
+        note = self._connection.mismatch(tool, result)
+        return _Answer(text_of(result, note=note), failed=result.is_error)
+
+    async def _record(self, names: JsonObject, answer: _Answer, began: float) -> None:
+        ms = round((time.monotonic() - began) * 1000)
+        logger.info(
+            Step.TOOL_EXECUTED,
+            server=names["server"],
+            tool=names["tool"],
+            ms=ms,
+            failed=answer.failed,
+        )
+        content = clipped_field("content", answer.text, MAX_EVENT_CHARACTERS)
+        await self._context.emit(
+            EventType.TOOL_RESULT, {**names, "ms": ms, "failed": answer.failed, **content}
+        )
+
 
 @asynccontextmanager
 async def connected(
-    servers: Sequence[ResolvedServer], context: RunContext, steps: CallKeys, *, retries: int
+    servers: Sequence[ResolvedServer], context: RunContext, keys: CallKeys, *, retries: int
 ) -> AsyncIterator[list[ServerTools]]:
-    """Connect to all `servers` at once, and give the block their tools.
+    """Connect to all `servers` concurrently, and yield their tools.
 
-    Calls are recorded in `context`, named by `steps`.
-
-    At its end, within a second, nothing of them is left. Raises ToolServerError and
-    AgentMisconfiguredError.
+    When the block ends, all connections and programs are closed within a second. Raises
+    ToolServerError and AgentMisconfiguredError.
     """
     relay = LogRelay(context)
-    calls = Calls(context, steps)
     connections = [Connection(each, workdir=context.workdir, relay=relay) for each in servers]
-    try:
-        yield await _opened(connections, calls, relay, retries)
-    finally:
-        await asyncio.gather(*(connection.aclose() for connection in connections))
-
-
-async def _opened(
-    connections: Sequence[Connection], calls: Calls, relay: LogRelay, retries: int
-) -> list[ServerTools]:
-    toolsets = []
     opening = [asyncio.ensure_future(connection.open()) for connection in connections]
     try:
+        toolsets = []
         for connection, tools in zip(connections, opening, strict=True):
             # a server's schemas are checked in a thread: they may be many and large
-            offers, faults = await CHECKS.run(tool_specs, connection.chosen, await tools)
+            specs, faults = await CHECKS.run(tool_specs, connection.chosen, await tools)
             for tool, fault in faults.items():
                 await relay.write(
                     f"The tool {tool!r} of the MCP server {connection.name!r} is left out: {fault}",
                     level="warning",
                     source="celeriac",
                 )
-            toolsets.append(ServerTools(connection, offers, calls, retries=retries))
+            toolsets.append(ServerTools(connection, specs, context, keys, retries=retries))
+        yield toolsets
     finally:
         for each in opening:
             each.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-    return toolsets
+        try:
+            await asyncio.gather(*opening, return_exceptions=True)
+        finally:
+            await asyncio.gather(*(connection.aclose() for connection in connections))

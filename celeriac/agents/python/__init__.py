@@ -1,1 +1,1 @@
-"""The `python` runner: users' functions, on the loop or in a child process."""
+"""The `python` runner: users' functions, in the worker or in a child process."""

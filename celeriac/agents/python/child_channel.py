@@ -1,16 +1,24 @@
-"""Inside the child process: the way out to the worker, safe from signals, threads and forks.
+"""Inside the child process: the pipe to the worker, safe with signals, threads and forks.
 
-Standard library only: a child starts in a tenth of a second.
+Imports little, so that a child starts in a tenth of a second.
 """
 
 import json
 import logging
 import os
+import queue
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from celeriac.kit.json_types import JsonObject, storable
+
+if TYPE_CHECKING:
+    from celeriac.domain.approvals import Answer
 
 _LEVELS = {
     logging.DEBUG: "debug",
@@ -21,22 +29,22 @@ _LEVELS = {
 }
 
 
-class Interrupts:
-    """Exceptions that signal handlers raise in the main thread, but never amid a message."""
+class SignalGate:
+    """Raises the exceptions of signal handlers in the main thread, but not while it is held."""
 
     def __init__(self) -> None:
         self._held = False
         self._pending: BaseException | None = None
 
     def raise_here(self, error: BaseException) -> None:
-        """Called by a signal handler: raise now, or as soon as nothing is held any more."""
+        """Raise now, or when the gate is no longer held; for signal handlers."""
         if not self._held:
             raise error
         self._pending = error
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep interrupts out of the block; in other threads, which get none, do nothing."""
+        """Delay exceptions until the block ends; other threads get none and need no delay."""
         if self._held or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -51,31 +59,31 @@ class Interrupts:
 
 
 class Channel:
-    """The pipe to the worker. Any thread may send, but only this process, not a fork of it."""
+    """The pipe to the worker. Any thread of this process may send; its forks may not."""
 
     def __init__(self, descriptor: int) -> None:
-        self.interrupts = Interrupts()
+        self.signals = SignalGate()
         self._descriptor = descriptor
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._writer: int | None = None
         self._lines: deque[bytes] = deque()
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send one message; raises TypeError or ValueError where JSON can't hold it."""
+    def send(self, message: JsonObject) -> None:
+        """Send one message; raises TypeError or ValueError if it is not JSON."""
         self.send_line(json.dumps(message, allow_nan=False, ensure_ascii=False))
 
     def send_line(self, text: str) -> None:
-        """Send one message that is JSON text already."""
+        """Send one message that is already JSON text."""
         if os.getpid() != self._pid:
             raise RuntimeError("ctx belongs to the process of the agent; a fork can't use it")
         line = text.encode(errors="replace") + b"\n"
         if self._writer == threading.get_ident():
-            # From within ourselves: a finaliser or a signal handler that logs. The outer call
-            # sends it when its own line is out.
+            # A finaliser or a signal handler logs during a write. The outer call sends the line
+            # after its own.
             self._lines.append(line)
             return
-        with self.interrupts.hold(), self._lock:
+        with self.signals.hold(), self._lock:
             self._writer = threading.get_ident()
             try:
                 self._lines.append(line)
@@ -91,14 +99,14 @@ class Channel:
 
 
 class ChannelHandler(logging.Handler):
-    """Sends the records of Python's logging to the worker, which adds the correlation ids."""
+    """Sends log records to the worker, which adds the correlation ids."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
         self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record; a fault in it is reported on stderr, as logging does."""
+        """Send one record; an error is reported on stderr, as usual for handlers."""
         try:
             self._channel.send(
                 {
@@ -110,3 +118,53 @@ class ChannelHandler(logging.Handler):
             )
         except (TypeError, ValueError, RuntimeError):
             self.handleError(record)
+
+
+class PipeTransport:
+    """The transport of `ChildContext`."""
+
+    def __init__(self, channel: Channel, job: JsonObject) -> None:
+        """Send to `channel`; `job` has `workdir` and `deadline`, in `time.monotonic()` seconds."""
+        self.workdir = Path(job["workdir"])
+        self._channel = channel
+        self._deadline: float = job["deadline"]
+        self._left_when_asked = 0.0
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[queue.SimpleQueue[JsonObject]]] = defaultdict(list)
+
+    def time_left(self) -> float:
+        """Return the seconds until the hard limit; they do not pass while a question is open."""
+        with self._lock:
+            return self._time_left()
+
+    def _time_left(self) -> float:
+        return self._left_when_asked if self._waiting else self._deadline - time.monotonic()
+
+    def send(self, message: JsonObject) -> None:
+        """Send a message; raises TypeError if it can't be stored."""
+        self._channel.send_line(storable(message))
+
+    def show(self, message: JsonObject) -> None:
+        """Send a `delta` message."""
+        self.send(message)
+
+    def ask(self, message: JsonObject) -> "Answer":
+        """Send an `ask` message and wait for the answer; signals interrupt the wait."""
+        from celeriac.domain.approvals import Answer  # slow to import, and few functions ask
+
+        text = storable(message)
+        answers: queue.SimpleQueue[JsonObject] = queue.SimpleQueue()
+        with self._lock:
+            self._left_when_asked = self._time_left()
+            self._waiting[message["key"]].append(answers)
+        self._channel.send_line(text)
+        answer = answers.get()
+        return Answer(answer["approved"], answer["value"], answer["note"], answer["by"])
+
+    def answered(self, message: JsonObject) -> None:
+        """Hand an `answer` message of the worker to the callers that wait for its key."""
+        with self._lock:
+            waiting = self._waiting.pop(message["key"], [])
+            self._deadline = message["deadline"]
+        for answers in waiting:
+            answers.put(message)

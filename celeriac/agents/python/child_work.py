@@ -1,4 +1,4 @@
-"""Inside the child process: call the user's function and tell the worker what came of it."""
+"""Inside the child process: call the user's function and report its result or error."""
 
 import json
 import logging
@@ -13,9 +13,13 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from celeriac.agents.python import functions
-from celeriac.agents.python.child_channel import Channel, ChannelHandler, Interrupts
-from celeriac.agents.python.child_context import ChildContext
-from celeriac.agents.python.questions import ChildQuestions
+from celeriac.agents.python.child_channel import (
+    Channel,
+    ChannelHandler,
+    PipeTransport,
+    SignalGate,
+)
+from celeriac.agents.python.context import ChildContext
 from celeriac.agents.results import encode_result
 from celeriac.domain.errors import (
     CeleriacError,
@@ -40,28 +44,28 @@ _SOFT_SIGNAL = signal.SIGUSR1
 
 
 def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
-    """Run the function that the `start` message names; returns the process's exit code.
+    """Run the function that the `start` message names and return the exit code of the process.
 
-    `commands` are the worker's later messages. Exactly one `result` or `error` is sent, unless
-    the process is killed or told to stop.
+    `commands` holds the worker's later messages. Exactly one `result` or `error` is sent, unless
+    the process is killed or cancelled.
     """
     owner = os.getpid()
     logging.basicConfig(
         handlers=[ChannelHandler(channel)], level=logging.INFO, format="%(message)s"
     )
-    limit = _SoftLimit(channel.interrupts)
-    stop = _Stop(channel.interrupts)
-    questions = ChildQuestions(channel, start["job"]["deadline"])
+    limit = _SoftLimit(channel.signals)
+    stop = _Stop(channel.signals)
+    transport = PipeTransport(channel, start["job"])
     listener = threading.Thread(
-        target=_listen, args=(commands, limit, questions), name="worker", daemon=True
+        target=_listen, args=(commands, limit, transport), name="worker", daemon=True
     )
     listener.start()
     try:
         with limit:
-            text = _call(start, ChildContext(channel, questions, start["job"]))
+            text = _call(start, ChildContext(start["job"], transport))
     except BaseException as error:
         if os.getpid() != owner or stop.requested:
-            raise  # a fork's own end, or requested by the worker: not an error to report
+            raise  # a fork ends, or the worker cancelled: not an error to report
         channel.send({"type": "error", "error": _report(error, start)})
         return 1
     channel.send_line(f'{{"type": "result", "value": {text}}}')
@@ -78,11 +82,11 @@ def _call(start: Mapping[str, Any], context: ChildContext) -> str:
 class _SoftLimit:
     """Raises SoftTimeLimit in the main thread, but only while the user's function runs.
 
-    A limit that passes before (the machine is slow) is raised at the start.
+    A limit that passes before the function starts is raised at its start.
     """
 
-    def __init__(self, interrupts: Interrupts) -> None:
-        self._interrupts = interrupts
+    def __init__(self, signals: SignalGate) -> None:
+        self._signals = signals
         self._main = threading.get_ident()
         self._armed = False
         self._passed = False
@@ -96,47 +100,47 @@ class _SoftLimit:
     def __exit__(self, *_: object) -> None:
         self._armed = False
 
-    def reach(self) -> None:
-        """Interrupt the main thread, a blocking system call of it too."""
+    def raise_now(self) -> None:
+        """Interrupt the main thread, also in a blocking system call."""
         signal.pthread_kill(self._main, _SOFT_SIGNAL)
 
     def _arrived(self, _number: int, _frame: FrameType | None) -> None:
         self._passed = True
         if self._armed:
             self._armed = False
-            self._interrupts.raise_here(_soft_time_limit())
+            self._signals.raise_here(_soft_time_limit())
 
 
 def _soft_time_limit() -> SoftTimeLimit:
-    return SoftTimeLimit("The soft time limit has passed; finish, or be stopped soon.")
+    return SoftTimeLimit("The soft time limit has passed. Finish before the hard limit.")
 
 
 class _Stop:
     """Turns the first SIGTERM into an exit that runs `finally` blocks; later ones do nothing."""
 
-    def __init__(self, interrupts: Interrupts) -> None:
+    def __init__(self, signals: SignalGate) -> None:
         self.requested = False
-        self._interrupts = interrupts
+        self._signals = signals
         signal.signal(signal.SIGTERM, self._arrived)
 
     def _arrived(self, _number: int, _frame: FrameType | None) -> None:
         if not self.requested:
             self.requested = True
-            self._interrupts.raise_here(SystemExit(_TERMINATED))
+            self._signals.raise_here(SystemExit(_TERMINATED))
 
 
-def _listen(commands: BinaryIO, limit: _SoftLimit, questions: ChildQuestions) -> None:
-    """Take the worker's messages; a cancellation comes as SIGTERM right after its own."""
+def _listen(commands: BinaryIO, limit: _SoftLimit, transport: PipeTransport) -> None:
+    """Read the worker's messages. SIGTERM follows the message of a cancellation."""
     for line in commands:
         message = json.loads(line)
         if message["type"] == "soft_limit":
-            limit.reach()
+            limit.raise_now()
         elif message["type"] == "answer":
-            questions.answered(message)
+            transport.answered(message)
 
 
 def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what is known of an error; never raises, whatever the error's class does."""
+    """Return the report of an error; never raises, whatever the error's class does."""
     if is_a(error, MemoryError):
         release_reserve()
     described = _describe(error, start)
@@ -159,7 +163,7 @@ def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(error: BaseException, start: Mapping[str, Any]) -> BaseException:
-    """Put exceptions of Python's own that mean something here into words."""
+    """Return the error to report in place of MemoryError, SystemExit and KeyboardInterrupt."""
     describe: Mapping[type[BaseException], Callable[[], BaseException]] = {
         MemoryError: lambda: MemoryLimitError(
             f"memory limit of {start['job']['limits']['memory_mb']} MB exceeded"
@@ -192,7 +196,7 @@ def _retry_after(error: BaseException) -> float | None:
 
 
 def _traceback(error: BaseException, last_line: str) -> str:
-    """Format a traceback that begins with the user's code, where it reached that."""
+    """Format a traceback without the frames of Celeriac before the user's code."""
     begin = error.__traceback__
     while begin is not None and begin.tb_frame.f_code.co_filename in _OWN_FILES:
         begin = begin.tb_next

@@ -1,93 +1,128 @@
-"""The `ctx` of a coroutine function, in the worker."""
+"""The parameter `ctx` of users' functions.
 
-from collections.abc import Mapping
+`AgentContext` and `ChildContext` share all methods. They differ in the transport: the worker
+handles the messages of a coroutine function itself, a child process writes them to its pipe.
+Imports little, because each child process loads it.
+"""
+
+import hashlib
+import json
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from pydantic import ValidationError
+from celeriac.kit.json_types import JsonObject, JsonValue, checked, storable_text
 
-from celeriac.agents.child.model_calls import Price, unpriced
-from celeriac.agents.child.protocol import AskMessage
-from celeriac.agents.child.run import LogRelay, question_of
-from celeriac.agents.models import Tokens
-from celeriac.agents.python.child_context import LOG_LEVELS
-from celeriac.agents.python.questions import approve_message, ask_message
-from celeriac.domain.approvals import Answer
-from celeriac.domain.errors import InvalidInputError
-from celeriac.domain.executions.events import EventType
-from celeriac.domain.usage import ModelCall
-from celeriac.kit.json_types import JsonObject, JsonValue, checked
-from celeriac.services.ports import Job, RunContext
+if TYPE_CHECKING:
+    from celeriac.domain.approvals import Answer  # noqa: F401 - named in the base classes
+
+LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
+
+Sent_co = TypeVar("Sent_co", covariant=True)
+"""What sending returns: None, or a coroutine that returns None."""
+Asked_co = TypeVar("Asked_co", covariant=True)
+"""What asking returns: an answer, or a coroutine that returns an answer."""
 
 
-class AgentContext:
-    """What a coroutine function may do besides its own work: its parameter `ctx`.
+class Transport(Protocol[Sent_co, Asked_co]):
+    """Carries the messages of a function to its worker."""
 
-    Every method raises LeaseLostError once this worker no longer owns the attempt.
-    """
+    @property
+    def workdir(self) -> Path:
+        """The execution's directory."""
+        ...
 
-    def __init__(self, job: Job, context: RunContext, price: Price = unpriced) -> None:
+    def time_left(self) -> float:
+        """Return the seconds until the hard limit."""
+        ...
+
+    def send(self, message: JsonObject) -> Sent_co:
+        """Send a message of the child protocol; raises TypeError if it can't be stored."""
+        ...
+
+    def show(self, message: JsonObject) -> None:
+        """Send a `delta` message."""
+        ...
+
+    def ask(self, message: JsonObject) -> Asked_co:
+        """Send an `ask` message and wait for the answer."""
+        ...
+
+
+class _Context(Generic[Sent_co, Asked_co]):
+    def __init__(self, job: JsonObject, transport: Transport[Sent_co, Asked_co]) -> None:
         self._job = job
-        self._context = context
-        self._price = price
-        self._logs = LogRelay(context)
+        self._transport = transport
 
     @property
     def execution_id(self) -> str:
         """The execution's id."""
-        return str(self._job.execution_id)
+        return str(self._job["execution_id"])
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1."""
-        return self._job.attempt
+        """The number of this attempt, from 1."""
+        return int(self._job["attempt"])
 
     @property
     def prompt(self) -> str:
         """The task's prompt, rendered with the variables."""
-        return self._job.prompt
+        return str(self._job["prompt"])
 
     @property
     def workdir(self) -> Path:
-        """The execution's own directory; not the current one, which all coroutines share."""
-        return self._context.workdir
+        """The execution's directory.
+
+        It is the current directory of a plain function; coroutine functions share the worker's.
+        """
+        return self._transport.workdir
 
     @property
-    def correlation(self) -> Mapping[str, str]:
+    def correlation(self) -> dict[str, str]:
         """The ids that every log line of this attempt carries."""
-        return self._context.correlation
+        return dict(self._job["correlation"])
 
     def time_left(self) -> float:
-        """Return the seconds until the hard limit; it stands still while a person is asked."""
-        return self._context.time_limits.hard_left
+        """Return the seconds until the hard limit; they do not pass while a question is open."""
+        return self._transport.time_left()
 
     def idempotency_key(self, step: str) -> str:
-        """Return the key for an outside effect: the same for every attempt of this execution."""
-        return self._context.idempotency_key(step)
+        """Return the key of an outside effect: the same in every attempt of the execution."""
+        return f"{self._job['idempotency_prefix']}{step}"
 
-    async def emit(self, name: str, data: JsonObject | None = None) -> None:
-        """Add an event of your own, with JSON data, to the execution's log.
+    def emit(self, name: str, data: JsonObject | None = None) -> Sent_co:
+        """Add an event with JSON data to the execution's log.
 
-        Raises TypeError for data that can't be stored as it is (docs/python-agents.md).
+        Raises TypeError for data that can't be stored unchanged (docs/python-agents.md).
         """
         own = checked(dict(data or {}))
-        await self._context.emit(EventType.CUSTOM, {"name": name, "data": own})
+        return self._transport.send({"type": "event", "data": {"name": name, "data": own}})
 
-    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far the work is."""
-        await self._context.progress(done, total, note)
+    def progress(self, done: float, total: float | None = None, note: str = "") -> Sent_co:
+        """Report how much of the work is done."""
+        return self._transport.send(
+            {"type": "progress", "done": done, "total": total, "note": storable_text(note)}
+        )
 
-    async def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
+    def log(self, message: str, *, level: str = "info", **fields: Any) -> Sent_co:
         """Write a log line; `level` is debug, info, warning, error or critical."""
         if level not in LOG_LEVELS:
             raise ValueError(f"there is no log level {level!r}; use one of {sorted(LOG_LEVELS)}")
-        await self._logs.write(message, level=level, fields=checked(fields))
+        return self._transport.send(
+            {
+                "type": "log",
+                "level": level,
+                "message": storable_text(message),
+                "logger": "agent",
+                "fields": checked(fields),
+            }
+        )
 
     def delta(self, data: JsonObject) -> None:
-        """Show a piece of streaming output to those who watch; it is never stored."""
-        self._context.delta(checked(dict(data)))
+        """Show a piece of streaming output to clients that watch; it is never stored."""
+        self._transport.show({"type": "delta", "data": checked(dict(data))})
 
-    async def charge(
+    def charge(
         self,
         *,
         provider: str,
@@ -97,23 +132,22 @@ class AgentContext:
         cached_tokens: int = 0,
         latency_ms: int = 0,
         finish_reason: str | None = None,
-    ) -> None:
-        """Record a model call that this function made; its cost is found where it is known."""
-        tokens = Tokens(input_tokens, output_tokens, cached_tokens)
-        await self._context.charge(
-            ModelCall(
-                provider=provider,
-                model=model,
-                input_tokens=input_tokens,
-                output_tokens=output_tokens,
-                cached_tokens=cached_tokens,
-                latency_ms=latency_ms,
-                finish_reason=finish_reason,
-                cost=self._price(provider, model, tokens),
-            )
+    ) -> Sent_co:
+        """Record a model call of this function; its cost is computed if the price is known."""
+        return self._transport.send(
+            {
+                "type": "usage",
+                "provider": provider,
+                "model": model,
+                "input_tokens": input_tokens,
+                "output_tokens": output_tokens,
+                "cached_tokens": cached_tokens,
+                "latency_ms": latency_ms,
+                "finish_reason": finish_reason,
+            }
         )
 
-    async def ask(
+    def ask(
         self,
         title: str,
         *,
@@ -122,27 +156,28 @@ class AgentContext:
         expires_seconds: float | None = None,
         on_expiry: str | None = None,
         default: JsonValue = None,
-    ) -> Answer:
-        """Ask a person and wait here for the answer; the time limits stand still meanwhile.
+    ) -> Asked_co:
+        """Ask a person and wait for the answer; the time limits are suspended meanwhile.
 
-        The answer's `value` is a text or, with a JSON `schema`, what fits it. Asked again under
-        the same `key`, in a later attempt too, it is the same question with the same answer; the
-        key is made of the question where none is given. `on_expiry` (deny, approve, fail) and
-        `expires_seconds` are the agent's unless given; `default` is the value of an expiry that
-        approves. Raises ApprovalExpiredError, InvalidInputError.
+        The answer's `value` is a text or, with a JSON `schema`, a value that fits it. A question
+        with the same `key` is the same question with the same answer, in later attempts too;
+        without `key`, equal questions are. `on_expiry` (deny, approve, fail) and `expires_seconds`
+        default to the agent's; `default` is the value if the question expires with `approve`.
+        Raises ApprovalExpiredError, InvalidInputError and TypeError.
         """
-        return await self._ask(
-            ask_message(
-                title,
-                key=key,
-                schema=schema,
-                expires_seconds=expires_seconds,
-                on_expiry=on_expiry,
-                default=default,
-            )
+        question = {"kind": "form" if schema else "question", "title": title, "schema": schema}
+        return self._transport.ask(
+            {
+                "type": "ask",
+                "key": key or _key_of(question),
+                **question,
+                "expires_seconds": expires_seconds,
+                "on_expiry": on_expiry,
+                "default": checked(default),
+            }
         )
 
-    async def approve(
+    def approve(
         self,
         tool: str,
         arguments: JsonObject | None = None,
@@ -151,30 +186,36 @@ class AgentContext:
         title: str | None = None,
         expires_seconds: float | None = None,
         on_expiry: str | None = None,
-    ) -> Answer:
+    ) -> Asked_co:
         """Ask a person whether `tool` may be called with `arguments`, and wait for the answer.
 
-        Its `value` holds other arguments where the person changed them, else None. See `ask`.
+        The answer's `value` holds other arguments if the person changed them, else None. See `ask`.
         """
-        return await self._ask(
-            approve_message(
-                tool,
-                arguments,
-                key=key,
-                title=title,
-                expires_seconds=expires_seconds,
-                on_expiry=on_expiry,
-            )
+        call = {"kind": "tool", "tool": tool, "arguments": dict(arguments or {})}
+        return self._transport.ask(
+            {
+                "type": "ask",
+                "key": key or _key_of(call),
+                **call,
+                "title": title or f"May {tool} be called?",
+                "expires_seconds": expires_seconds,
+                "on_expiry": on_expiry,
+            }
         )
 
-    async def _ask(self, message: JsonObject) -> Answer:
-        try:
-            asked = AskMessage.model_validate(message)
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in fault["loc"])
-            raise InvalidInputError(
-                f"This can't be asked: {field}: {fault['msg']}.", field=field
-            ) from None
-        policy = self._job.agent.approvals
-        return await self._context.ask(await question_of(asked, policy))
+
+class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answer]"]):
+    """The parameter `ctx` of a coroutine function; most methods return a coroutine.
+
+    They raise LeaseLostError once this worker no longer owns the attempt.
+    """
+
+
+class ChildContext(_Context[None, "Answer"]):
+    """The parameter `ctx` of a plain function: the methods of `AgentContext`, without `await`."""
+
+
+def _key_of(question: JsonObject) -> str:
+    """Return a key that is the same in every attempt for the same question."""
+    text = json.dumps(checked(question), sort_keys=True)
+    return f"{question['kind']}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -1,4 +1,4 @@
-"""Functions that agents name: loaded, checked, called, and reloaded when their file has changed."""
+"""The functions of `python` agents: register, find, check and call them; notice changed files."""
 
 import difflib
 import importlib
@@ -28,16 +28,16 @@ _registered: dict[str, str] = {}
 
 
 def agent(name: str) -> Callable[[_Function], _Function]:
-    """Offer a function of a module as the agent `name`; the function itself stays as it is.
+    """Register a function of a module as the agent `name`; the function is not changed.
 
-    The function gets the execution's variables as keyword arguments, checked against its type
-    hints, and, where it has a parameter `ctx`, an `AgentContext` (coroutine functions) or a
-    `ChildContext` (plain functions). What it returns must fit JSON; pydantic models and
-    dataclasses do. A coroutine function has an event loop of its own in the worker, and should not
-    block it; a plain function runs in a child process of its own, with memory and time limits.
+    The function gets the execution's variables as keyword arguments, validated by its type hints.
+    A parameter `ctx` gets an `AgentContext` (coroutine functions) or a `ChildContext` (plain
+    functions). The result must be a JSON value, a pydantic model or a dataclass. A coroutine
+    function runs in the worker, on its own event loop; a plain function runs in a child process,
+    with memory and time limits.
 
-    Raises TypeError for what is no function of a module, ValueError where another function has
-    the name.
+    Raises TypeError if it is not a function at the top of a module, ValueError if another function
+    has the name.
     """
 
     def register(function: _Function) -> _Function:
@@ -50,12 +50,12 @@ def agent(name: str) -> Callable[[_Function], _Function]:
 
 
 def registered_agents() -> Mapping[str, str]:
-    """Return the functions offered by the modules imported so far: name → `module:function`."""
+    """Return the functions registered by the modules imported so far: name → `module:function`."""
     return MappingProxyType(dict(sorted(_registered.items())))
 
 
 def is_registered(function: object) -> bool:
-    """Whether `@agent` offers this function."""
+    """Whether the function is registered with `@agent`."""
     try:
         return function_path(function) in _registered.values()
     except TypeError:
@@ -63,13 +63,12 @@ def is_registered(function: object) -> bool:
 
 
 def function_path(function: object) -> str:
-    """Return `module:function`; raises TypeError where a module doesn't hold it by that name."""
+    """Return `module:function`; raises TypeError if it is not at the top of a module."""
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None)
     if not callable(function) or not module or not str(name).isidentifier():
         raise TypeError(
-            f"{function!r} is no function at the top of a module; "
-            "only such a function can be found again by a worker"
+            f"{function!r} is not a function at the top of a module; workers can't import others"
         )
     return f"{module}:{name}"
 
@@ -84,7 +83,7 @@ _Stamp = tuple[int, int]
 
 
 class LoadedModules:
-    """Remembers each module's file as it was when the module was first seen here. Thread-safe."""
+    """The files of imported modules, as they were when first noted. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,7 +91,7 @@ class LoadedModules:
         self._stamps: dict[str, _Stamp] = {}
 
     def note(self) -> None:
-        """Remember the files of modules that were imported since the last call."""
+        """Note the files of modules imported since the last call."""
         with self._lock:
             for name in [name for name in list(sys.modules) if name not in self._names]:
                 self._names.add(name)
@@ -102,9 +101,9 @@ class LoadedModules:
                     self._stamps[file] = stamp
 
     def changed(self) -> list[Path]:
-        """Return the files that are no longer as they were when they were imported.
+        """Return the files that have changed since they were imported.
 
-        One that is gone doesn't count: editors replace files.
+        A missing file doesn't count: editors replace files.
         """
         with self._lock:
             stamps = list(self._stamps.items())
@@ -119,7 +118,7 @@ class LoadedModules:
 
 
 LOADED = LoadedModules()
-"""Those of this process."""
+"""The modules of this process."""
 
 
 def _users_file(name: str) -> str | None:
@@ -135,7 +134,7 @@ def _users_file(name: str) -> str | None:
 
 def _stamp(file: str) -> _Stamp | None:
     try:
-        found = os.stat(file)  # noqa: PTH116 - once a second for each file
+        found = os.stat(file)  # noqa: PTH116 - called each second for each file
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
@@ -143,7 +142,7 @@ def _stamp(file: str) -> _Stamp | None:
 
 CONTEXT_PARAMETER = "ctx"
 ENTRY_POINTS = "celeriac.agents"
-"""The group of entry points by which packages declare modules of agents."""
+"""The entry point group in which packages declare modules with agents."""
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -152,12 +151,12 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 class _Parameter:
     required: bool
     convert: Callable[[Any], Any] | None
-    """Makes the annotated type of a JSON value; raises pydantic.ValidationError."""
+    """Converts a JSON value to the annotated type; raises pydantic.ValidationError."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentFunction:
-    """A user's function, found and ready to be called."""
+    """A user's function, checked and ready to be called."""
 
     path: str
     call: Callable[..., Any]
@@ -168,7 +167,7 @@ class AgentFunction:
     parameters: Mapping[str, _Parameter]
 
     def arguments(self, variables: JsonObject, context: object) -> dict[str, Any]:
-        """Return the keyword arguments for `variables`, with `context` where it is wanted.
+        """Return the keyword arguments for `variables`, with `context` if the function takes it.
 
         Raises VariablesInvalidError naming each variable that is missing, unknown or of the
         wrong type.
@@ -198,15 +197,14 @@ class AgentFunction:
 
 
 def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
-    """Return the function that `path` names.
+    """Return the function at `path` (`module:function`); imports its module, which may take long.
 
-    Its module must be one of `allowed_modules` (packages include what is in them): no other is
-    imported. A function that `@agent` offers in a module which this process has imported for its
-    own reasons is found too. Imports the module: blocking. Raises AgentMisconfiguredError that says
-    what is wrong.
+    Imports only `allowed_modules`, which include the modules of allowed packages. Functions that
+    are already registered with `@agent` in this process are found too. Raises
+    AgentMisconfiguredError, and WorkerMisconfiguredError for what this worker lacks.
     """
     module_name, _, name = path.partition(":")
-    if not _is_allowed(module_name, allowed_modules) and path not in registered_agents().values():
+    if not _is_allowed(module_name, allowed_modules) and path not in _registered.values():
         raise _lacks(
             path,
             f"{module_name} is not among the modules that agents may use. Add it, or its package, "
@@ -220,13 +218,13 @@ def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
         raise _wrong(
             path,
             f"{name} comes from {origin or 'an unknown module'}, which is not among the modules "
-            "that agents may use. Offer a function of your own, with @celeriac.agent(…)",
+            "that agents may use. Register a function of your own with @celeriac.agent(…)",
         )
     return _prepare(path, function)
 
 
 def declared_modules() -> tuple[str, ...]:
-    """Return the modules that installed packages declare, by entry points, to have agents."""
+    """Return the modules that installed packages declare in the entry point group."""
     return tuple(sorted({each.module for each in entry_points(group=ENTRY_POINTS)}))
 
 
@@ -244,7 +242,7 @@ def _lacks(path: str, reason: str) -> WorkerMisconfiguredError:
 
 def _import(path: str, module_name: str) -> ModuleType:
     if module_name not in sys.modules:
-        importlib.invalidate_caches()  # its file may be newer than our look into the directory
+        importlib.invalidate_caches()  # the file may be newer than the cached directory
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -255,7 +253,7 @@ def _import(path: str, module_name: str) -> ModuleType:
             )
             raise _lacks(path, reason) from None
         raise _lacks(path, f"importing {module_name} failed: {error}") from error
-    except (Exception, SystemExit) as error:  # the module is the user's: anything may be raised
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
         raise _lacks(path, reason) from error
     LOADED.note()
@@ -275,7 +273,7 @@ def _attribute(path: str, module: ModuleType, name: str) -> Any:
 
 def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise _wrong(path, "it is a generator; return one value instead, and report with ctx")
+        raise _wrong(path, "it is a generator; return one value, and report progress with ctx")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
@@ -284,7 +282,7 @@ def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
     wants_context = parameters.pop(CONTEXT_PARAMETER, None) is not None
     for parameter in parameters.values():
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-            raise _wrong(path, f"variables are given by name, but {parameter} can't be")
+            raise _wrong(path, f"variables are passed by name, but {parameter} can't be")
     named = {name: each for name, each in parameters.items() if each.kind in _NAMED}
     hints = _hints(path, function, named)
     return AgentFunction(
@@ -305,7 +303,7 @@ def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
 def _hints(
     path: str, function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
 ) -> dict[str, Any]:
-    """Evaluate the annotations of the variables, but not of `ctx`, which is ours."""
+    """Evaluate the annotations of the variables; that of `ctx` is not needed."""
     annotations = {
         name: each.annotation for name, each in named.items() if each.annotation is not each.empty
     }
@@ -329,7 +327,7 @@ def _converter(path: str, name: str, hint: Any) -> Callable[[Any], Any] | None:
     try:
         return TypeAdapter(hint).validate_python
     except PydanticUserError as error:
-        reason = f"the type of {name} can't be made from JSON: {str(error).splitlines()[0]}"
+        reason = f"the type of {name} can't be converted from JSON: {str(error).splitlines()[0]}"
         raise _wrong(path, reason) from error
 
 

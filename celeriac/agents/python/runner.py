@@ -1,9 +1,10 @@
-"""The `python` runner: a user's function as an agent.
+"""The `python` runner: users' functions as agents.
 
-A coroutine function runs in the worker, on an event loop of its own in a thread of its own. Its
-soft limit comes as `asyncio.CancelledError` where it awaits. It can't be killed: one that blocks is
-left behind at its hard limit. Work that blocks or needs much memory belongs in a plain function,
-which runs in a child process with memory and time limits; its soft limit comes as `SoftTimeLimit`.
+A coroutine function runs in the worker, on its own event loop and thread. At its soft limit
+`asyncio.CancelledError` is raised where it awaits. It can't be killed: a function that blocks is
+abandoned at its hard limit. Work that blocks or needs much memory belongs in a plain function,
+which runs in a child process with memory and time limits; at its soft limit `SoftTimeLimit` is
+raised.
 """
 
 import os
@@ -13,16 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from celeriac.agents.base import final_result
-from celeriac.agents.child.model_calls import Price, unpriced
+from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
 from celeriac.agents.child.process import ChildCommand, Confinement
-from celeriac.agents.child.run import run_in_child
+from celeriac.agents.child.protocol import AskMessage, ChildMessage
+from celeriac.agents.child.run import MessageRelay, question_of, run_in_child
 from celeriac.agents.python import child_main
 from celeriac.agents.python.context import AgentContext
 from celeriac.agents.python.functions import AgentFunction, find_function
 from celeriac.domain.agents import PythonAgent, RunnerName
-from celeriac.domain.errors import AgentMisconfiguredError, PermanentError
+from celeriac.domain.approvals import Answer
+from celeriac.domain.errors import AgentMisconfiguredError, InvalidInputError, PermanentError
 from celeriac.domain.executions.model import Completed
+from celeriac.kit.json_types import JsonObject, loads, storable
 from celeriac.kit.processes import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
@@ -33,8 +39,8 @@ _PACKAGE = Path(__file__).parents[2]
 class PythonRunner:
     """Runs functions of allowed modules.
 
-    `modules` are those, and packages of them; `confinement` bounds what a child process sees, and
-    says who it runs as. `price` is asked for the model calls that functions tell.
+    `modules` are the allowed modules and packages. `confinement` holds the environment and the user
+    of child processes. `price` computes the cost of the model calls that functions report.
     """
 
     name: ClassVar[str] = RunnerName.PYTHON
@@ -54,27 +60,26 @@ class PythonRunner:
         self._functions: dict[str, AgentFunction] = {}
 
     async def run(self, job: Job, context: RunContext) -> Completed:
-        """Call the function and return what it returned.
+        """Call the function and return its result.
 
-        Raises AgentMisconfiguredError and VariablesInvalidError before anything of the user's
-        runs, OutputInvalidError for a result that doesn't fit the output schema, what the
-        function raises, and what `run_in_child` does.
+        Raises AgentMisconfiguredError and VariablesInvalidError before the function is called,
+        OutputInvalidError for a result that doesn't fit the output schema, the errors of the
+        function, and those of `run_in_child`.
         """
         if not isinstance(job.agent, PythonAgent):
             raise AgentMisconfiguredError(
-                f"The agent {job.agent_name} is no python agent.", field="runner"
+                f"The agent {job.agent_name} is not a python agent.", field="runner"
             )
         function = self._find(job.agent.function)
         if function.is_coroutine:
-            agent_context = AgentContext(job, context, self._price)
-            done = Completed(await _run_on_loop(function, job, agent_context))
+            done = Completed(await _call(function, job, _context_of(job, context, self._price)))
         else:
             done = await self._run_in_child(job.agent, job, context)
         result = await final_result(done.result, job.output_schema, function.path)
         return replace(done, result=result)
 
     def _find(self, path: str) -> AgentFunction:
-        """Find a function once; importing its module may take long, and holds up nobody else."""
+        """Return a function, imported once; importing its module may take long."""
         function = self._functions.get(path)
         if function is None:
             function = self._import(path)
@@ -105,7 +110,7 @@ class PythonRunner:
 
 
 def _read_by(function: str) -> tuple[Path, ...]:
-    """Return what a child must read to import the function's module."""
+    """Return the files and directories that a child reads to import the function."""
     name = function.partition(":")[0]
     found = [Path(sys.executable), Path(os.__file__), _PACKAGE, Path(__file__)]
     file = getattr(sys.modules.get(name), "__file__", None)
@@ -117,13 +122,66 @@ def _read_by(function: str) -> tuple[Path, ...]:
 
 
 def _module_path() -> list[str]:
-    """Where this process finds modules; the child stands in another directory."""
+    """Return the module path as absolute paths; the child has another current directory."""
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
-async def _run_on_loop(function: AgentFunction, job: Job, context: AgentContext) -> object:
+async def _call(function: AgentFunction, job: Job, context: AgentContext) -> object:
     arguments = function.arguments(job.variables, context)
     try:
         return await function.call(**arguments)
     except (SystemExit, KeyboardInterrupt) as error:
         raise PermanentError(f"{function.path} tried to end its process: {error!r}") from error
+
+
+def _context_of(job: Job, context: RunContext, price: Price) -> AgentContext:
+    description = {
+        "execution_id": job.execution_id,
+        "attempt": job.attempt,
+        "prompt": job.prompt,
+        "correlation": context.correlation,
+        "idempotency_prefix": context.idempotency_key(""),
+    }
+    return AgentContext(description, _InProcess(job, context, price))
+
+
+_MESSAGE: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
+
+
+class _InProcess:
+    """The transport of `AgentContext`: applies the messages of a child process in the worker."""
+
+    def __init__(self, job: Job, context: RunContext, price: Price) -> None:
+        self._context = context
+        self._policy = job.agent.approvals
+        self._relay = MessageRelay(context, ModelCalls(context, price), source=job.agent_name)
+
+    @property
+    def workdir(self) -> Path:
+        return self._context.workdir
+
+    def time_left(self) -> float:
+        return self._context.time_limits.hard_left
+
+    async def send(self, message: JsonObject) -> None:
+        await self._relay.apply(_parsed(message))
+
+    def show(self, message: JsonObject) -> None:
+        self._context.delta(message["data"])
+
+    async def ask(self, message: JsonObject) -> Answer:
+        question = _parsed(message)
+        assert isinstance(question, AskMessage)
+        return await self._context.ask(await question_of(question, self._policy))
+
+
+def _parsed(message: JsonObject) -> ChildMessage:
+    """Return a message as a child would have sent it; raises TypeError, InvalidInputError."""
+    try:
+        return _MESSAGE.validate_python(loads(storable(message)))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"][1:])
+        raise InvalidInputError(
+            f"ctx can't take this {message['type']}: {field}: {fault['msg']}.", field=field
+        ) from None

@@ -1,4 +1,4 @@
-"""What modules have, by their source alone: nothing is imported."""
+"""Reads names from the source of modules, without importing them."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ _MOST_FILES = 500
 
 
 def module_files(module: str, path: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return a module and all that is in it with their files, as `path` has it; a bounded number.
+    """Return a module, or a package's modules, with their files; at most 500.
 
-    Return nothing where it isn't found, or is no Python source.
+    Searches `path`. The list is empty if the module isn't found or is not Python source.
     """
     parts = module.split(".")
     inner: Sequence[str] | None = path
@@ -32,9 +32,9 @@ def module_files(module: str, path: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def defined_names(file: Path) -> frozenset[str] | None:
-    """Return the names that a module's source gives at its top; None where nobody can tell.
+    """Return the names that a module's source defines; None if its source doesn't tell.
 
-    That is so where it can't be read, imports everything from another or makes names by itself.
+    That is the case if it can't be read, has `import *` or defines `__getattr__`.
     """
     tree = _tree(file)
     if tree is None:
@@ -51,7 +51,7 @@ def defined_names(file: Path) -> frozenset[str] | None:
 
 
 def offers(file: Path, name: str) -> bool:
-    """Whether a function of a module has the decorator `@celeriac.agent(name)`."""
+    """Whether a function in the file has the decorator `@celeriac.agent(name)`."""
     tree = _tree(file)
     return tree is not None and any(_offers(node, name) for node in ast.walk(tree))
 
@@ -66,7 +66,7 @@ def _tree(file: Path) -> ast.Module | None:
 
 @lru_cache(maxsize=16)
 def _parsed(file: Path, _changed: int, _size: int) -> ast.Module | None:
-    """Parse a file once as long as it is what it was: a document may name many of its functions."""
+    """Parse a file; cached, because a document may name many of its functions."""
     try:
         return ast.parse(file.read_bytes())
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):

@@ -1,4 +1,4 @@
-"""From a function's parameters to a JSON schema of its variables."""
+"""The JSON schema of a function's parameters."""
 
 import inspect
 import typing
@@ -18,11 +18,11 @@ _REFERENCES = "#/$defs/{model}"
 
 
 def variables_schema(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the JSON schema of what `function` takes, its parameter `ctx` apart.
+    """Return the JSON schema of the parameters of `function`, without `ctx`.
 
-    Parameters with defaults are not required. One without a type hint, or with a hint that has no
-    JSON schema which is accepted for tasks, takes anything. Variables that are no parameters are
-    refused, unless the function has a `**` parameter.
+    Parameters with defaults are not required. A parameter without a type hint, or whose hint has no
+    JSON schema that tasks accept, takes any value. Other variables are refused, unless the function
+    has a `**` parameter.
     """
     parameters = [
         each
@@ -48,7 +48,7 @@ def variables_schema(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """Evaluate one annotation; what can't be evaluated is told when the function is run."""
+    """Evaluate one annotation; Any if that fails, which running the function reports."""
     if parameter.annotation is parameter.empty:
         return Any
     try:
@@ -57,13 +57,13 @@ def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
             globalns=getattr(inspect.unwrap(function), "__globals__", {}),
             include_extras=True,
         )
-    except Exception:  # noqa: BLE001 - the annotation is the user's: anything may be raised
+    except Exception:  # noqa: BLE001 - a user's annotation may raise anything
         return Any
     return hints[parameter.name]
 
 
 def _of_hint(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a type, and add what it refers to to `definitions`."""
+    """Return the schema of a type, and add the schemas that it refers to to `definitions`."""
     if hint is Any:
         return {}
     try:
@@ -73,7 +73,7 @@ def _of_hint(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     except (PydanticUserError, SchemaInvalidError):
         return {}
     if any(definitions.get(name, inner) != inner for name, inner in own.items()):
-        return {}  # two types of one name: neither can be said wrongly
+        return {}  # two types with the same name can't share a definition
     definitions.update(own)
     return schema
 

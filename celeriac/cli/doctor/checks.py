@@ -32,7 +32,7 @@ _DISK_OUT = 100 * 1024**2
 
 
 def check_python() -> Iterator[Finding]:
-    """Yield whether this Python is new enough and which Celeriac runs on it."""
+    """Check the versions of Python and Celeriac."""
     message = f"{platform.python_version()} at {sys.executable}, Celeriac {__version__}"
     if sys.version_info < _OLDEST:
         yield failed("Python", message, "Use Python 3.11 or newer.", ExitCode.FAILED)
@@ -41,7 +41,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Yield whether the packages that Celeriac needs are there, the pinned ones as pinned."""
+    """Check that the required packages are installed, pinned ones in their version."""
     needed = [text for text in requires("celeriac") or () if "extra ==" not in text]
     wrong = [fault for text in needed if (fault := _fault(text))]
     if wrong:
@@ -56,7 +56,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_model(models: Path) -> Iterator[Finding]:
-    """Yield whether `celeriac up` can run the local model, whose weights may be in `models`."""
+    """Check that the local model is installed; its weights may be in `models`."""
     commands = weights.missing(models)
     if commands:
         yield warning("local model", "not installed", f"{commands}; or use other models.")
@@ -65,7 +65,7 @@ def check_model(models: Path) -> Iterator[Finding]:
 
 
 def check_crewai(venv: CrewVenv) -> Iterator[Finding]:
-    """Yield whether workers of this machine can run crews, which is nobody's duty."""
+    """Check whether workers of this machine can run crews, which is optional."""
     state = venv.state()
     if state is State.READY:
         yield ok("CrewAI", f"{crewai_version()} at {venv.root}")
@@ -76,9 +76,9 @@ def check_crewai(venv: CrewVenv) -> Iterator[Finding]:
 
 
 def check_agents(settings: Settings) -> Iterator[Finding]:
-    """Yield who the workers of this machine run agents as, and whether that user can read Python.
+    """Check the user that agents run as, and that it can read Python.
 
-    Makes nobody: a worker that needs the user does.
+    Does not create the user: a worker that needs it does.
     """
     try:
         user = child_user(settings, make=False)
@@ -109,7 +109,7 @@ def _of_ourselves() -> Finding:
 
 
 def check_claude(settings: Settings) -> Iterator[Finding]:
-    """Yield whether workers of this machine can run Claude Code, which is nobody's duty."""
+    """Check whether workers of this machine can run Claude Code, which is optional."""
     if find_spec("claude_agent_sdk") is None:
         yield ok("Claude Code", "not installed; pip install 'celeriac[claude]' does it")
     elif settings.anthropic_api_key is None:
@@ -122,7 +122,7 @@ def check_claude(settings: Settings) -> Iterator[Finding]:
 
 
 def _fault(requirement: str) -> str | None:
-    """Say what is wrong with a package, given as in `kombu[redis]==5.7.0`."""
+    """Return what is wrong with the package of a requirement such as `kombu[redis]==5.7.0`."""
     match = _REQUIREMENT.match(requirement)
     if match is None:
         return f"{requirement!r} can't be understood"
@@ -137,7 +137,7 @@ def _fault(requirement: str) -> str | None:
 
 
 def check_home(home: Home) -> Iterator[Finding]:
-    """Yield whether the home can be used, and whether there is room on its disk."""
+    """Check that the home can be used, and that its disk has room."""
     if home.root.exists():
         try:
             Home.open(home.root)
@@ -162,29 +162,29 @@ def _judge_disk(root: Path) -> Finding:
 
 
 def check_stack(stack: RunningStack | None) -> Iterator[Finding]:
-    """Yield whether `celeriac up` runs in the home."""
+    """Check whether `celeriac up` runs in the home."""
     if stack is None:
         yield ok("celeriac up", "does not run in this home")
         return
-    gone = [name for name, pid in stack.pids.items() if identify(pid) is None]
+    ended = [name for name, pid in stack.pids.items() if identify(pid) is None]
     message = f"process {stack.supervisor.pid} runs {', '.join(stack.pids)}"
-    if gone:
-        # it writes the pids down once, at its start
-        message += f"; started anew since: {', '.join(gone)}"
+    if ended:
+        # it writes the pids once, at its start
+        message += f"; restarted since: {', '.join(ended)}"
     yield ok("celeriac up", message)
 
 
 class NotReadyError(CommandError):
-    """A program can't start: something that it needs doesn't work."""
+    """A program can't start because a server that it needs fails."""
 
     code = "not_ready"
 
 
 def check_servers(settings: Settings, *, program: str, broker_needed: bool) -> Sequence[Finding]:
-    """Return what is doubtful about the servers that `program` needs.
+    """Return the warnings about the servers that `program` needs.
 
-    Raises NotReadyError naming everything that doesn't work and what helps. Without
-    `broker_needed` a broker that is away is doubtful: what is accepted is stored and sent later.
+    Raises NotReadyError with every failure and its cure. Without `broker_needed` an unreachable
+    broker is a warning: executions are stored and sent later.
     """
     needed = [*check_database(settings)]
     helpful = [*check_redis(settings), *check_broker(settings)]

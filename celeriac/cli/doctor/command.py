@@ -1,4 +1,4 @@
-"""`celeriac doctor`: what works, what doesn't, and what to do about it."""
+"""`celeriac doctor`: checks everything that Celeriac needs."""
 
 from collections.abc import Iterator
 from pathlib import Path

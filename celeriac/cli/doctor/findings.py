@@ -1,4 +1,4 @@
-"""What a check comes to."""
+"""The findings of checks."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from celeriac.cli.core.output import ExitCode
 
 
 class Level(StrEnum):
-    """How good a finding is."""
+    """The level of a finding."""
 
     OK = "ok"
     WARN = "warn"
@@ -16,23 +16,23 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: how it is and, where it isn't well, what helps."""
+    """The result of one check, with its cure where it isn't OK."""
 
     subject: str
     level: Level
     message: str
     cure: str | None = None
     exit_code: ExitCode = ExitCode.FAILED
-    """What a command exits with that can't go on for this."""
+    """The exit code of a command that this failure stops."""
 
 
 def ok(subject: str, message: str) -> Finding:
-    """Return that `subject` is well."""
+    """Return a finding of level OK."""
     return Finding(subject, Level.OK, message)
 
 
 def warning(subject: str, message: str, cure: str) -> Finding:
-    """Return that `subject` works, but not as well as it should."""
+    """Return a finding of level WARN."""
     return Finding(subject, Level.WARN, message, cure)
 
 
@@ -42,5 +42,5 @@ def failed(
     cure: str | None,
     exit_code: ExitCode = ExitCode.UNAVAILABLE,
 ) -> Finding:
-    """Return that `subject` doesn't work; no `cure` where the message says it."""
+    """Return a finding of level FAIL; `cure` is None where the message has it."""
     return Finding(subject, Level.FAIL, message, cure, exit_code)

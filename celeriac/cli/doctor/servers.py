@@ -1,4 +1,4 @@
-"""Checks of the servers: PostgreSQL and its schema, Redis, the broker."""
+"""Checks of the servers: PostgreSQL and its schema, Redis, broker."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ _CROWDED = 0.9
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    """Yield how the database server, its clock and the schema are."""
+    """Check the database server, its clock and the schema."""
     try:
         database = Database(settings.require_database(), connections=1, application="celeriac-cli")
     except ConfigurationError as error:
@@ -61,7 +61,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
 
 
 def check_redis(settings: Settings) -> Iterator[Finding]:
-    """Yield how the application's Redis is, and whether it may lose what it is given."""
+    """Check the application's Redis, and whether it may lose data."""
     try:
         said = redis_server.describe(settings.require_redis())
     except ConfigurationError as error:
@@ -73,7 +73,7 @@ def check_redis(settings: Settings) -> Iterator[Finding]:
 
 
 def check_broker(settings: Settings) -> Iterator[Finding]:
-    """Yield whether the broker answers, by asking its queues for their depths."""
+    """Check that the broker returns the depths of its queues."""
     try:
         options = celery_options(settings, publisher=True)
         queue = CeleryTaskQueue(create_app(options))

@@ -1,4 +1,4 @@
-"""Checks of the parts that work together: workers, API, key, model."""
+"""Checks of workers, queues, API, key and model server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ _TIMEOUT = 5.0
 
 
 def check_workers(settings: Settings) -> Iterator[Finding]:
-    """Yield which worker processes are alive, by the rows that they write."""
+    """Check which worker processes are alive, by their rows in the database."""
     try:
         database = Database(settings.require_database(), connections=1, application="celeriac-cli")
         with database.statement() as connection:
@@ -64,7 +64,7 @@ def _judge_worker(worker: workers.WorkerRow, *, alone: bool) -> Finding:
 
 
 def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
-    # the children of a prefork worker all say what their one consumer met
+    # the children of a prefork worker all report the counts of their one consumer
     dropped = {worker.hostname: worker.messages_dropped for worker in found}
     unknown: dict[str, datetime] = {}
     for worker in found:
@@ -89,7 +89,7 @@ def _judge_queues(
     waiting: Mapping[str, int], found: Sequence[workers.WorkerRow]
 ) -> Iterator[Finding]:
     if any(not worker.queues for worker in found):
-        return  # one of an older release, which doesn't say what it listens to
+        return  # a worker of an older release, which doesn't report its queues
     served = {queue for worker in found for queue in worker.queues}
     for queue, count in waiting.items():
         if queue not in served:
@@ -101,17 +101,17 @@ def _judge_queues(
 
 
 def check_notices(settings: Settings) -> Iterator[Finding]:
-    """Yield whether notices of questions have links, where a webhook is told of them."""
+    """Check that notifications of questions to a webhook have links."""
     if settings.approvals.webhook is not None and settings.public_url is None:
         yield warning(
             "notices",
-            "CELERIAC_APPROVALS_WEBHOOK is told of questions without links that answer them",
+            "CELERIAC_APPROVALS_WEBHOOK receives questions without links to answer them",
             "Set CELERIAC_PUBLIC_URL, where people reach the API with a browser.",
         )
 
 
 def check_api(server: Server | CommandError) -> Iterator[Finding]:
-    """Yield whether the API answers and accepts the key. A CommandError is why none is known."""
+    """Check that the API answers and accepts the key. A CommandError says why none is known."""
     if isinstance(server, CommandError):
         yield warning("API", server.message, server.cure or "Start it: `celeriac api`.")
         return
@@ -145,7 +145,7 @@ def _api_trouble(error: ClientError) -> Finding:
 
 
 def check_model(settings: Settings) -> Iterator[Finding]:
-    """Yield whether the local model's server answers."""
+    """Check that the server of the local model answers."""
     if settings.local_model_url is None:
         yield ok("model server", "none runs here; `celeriac up` starts one")
         return

@@ -4,10 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, func, select, update
-from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.paging import Rows, read_bounded
+from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, value_of
 from celeriac.db.schema import agent_versions as versions
 from celeriac.db.schema import agents as table
 from celeriac.domain.agents import AgentSpec
@@ -15,59 +14,42 @@ from celeriac.domain.executions.model import agent_spec
 from celeriac.domain.tasks import Agent
 from celeriac.kit.ids import uuid7
 
-_SELECT = select(
-    table.c.id,
-    table.c.owner_id,
-    table.c.name,
-    table.c.description,
-    versions.c.version,
-    versions.c.spec,
-    table.c.created_at,
-    table.c.updated_at,
-).join_from(table, versions, versions.c.id == table.c.current_version_id)
+_SELECT = columns(Agent, table, version=versions.c.version, spec=versions.c.spec).join_from(
+    table, versions, versions.c.id == table.c.current_version_id
+)
 
-
-THERE = table.c.deleted_at.is_(None)
-"""What is not deleted."""
+EXISTS = table.c.deleted_at.is_(None)
+"""The condition of rows that are not deleted."""
 
 
 def by_id(
     connection: Connection, agent_id: UUID, *, owner: UUID | None, lock: bool = False
 ) -> Agent | None:
-    """Return an agent of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
-    query = _SELECT.where(table.c.id == agent_id, THERE)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    if lock:
-        query = query.with_for_update(of=table)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _agent(row)
+    """Return an agent of `owner` (None: of anyone) or None; `lock` locks its row."""
+    query = given(_SELECT.where(table.c.id == agent_id, EXISTS), (table.c.owner_id, owner))
+    return read_one(connection, query.with_for_update(of=table) if lock else query, _agent)
 
 
 def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
-    """Return the id of the agent that `owner` has given this name, or None."""
-    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, THERE)
+    """Return the id of the agent of `owner` with this name, or None."""
+    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, EXISTS)
     return connection.execute(query).scalar_one_or_none()
 
 
 def find(
     connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
 ) -> Rows[Agent]:
-    """Return up to `limit` agents made before the agent `before`, the newest first."""
-    query = _SELECT.where(THERE)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    if before is not None:
-        query = query.where(table.c.id < before)
-    query = query.order_by(table.c.id.desc()).limit(limit)
-    found = read_bounded(connection, query, bulky=[versions.c.spec])
+    """Return up to `limit` agents with smaller ids than `before`, the newest first."""
+    query = given(_SELECT.where(EXISTS), (table.c.owner_id, owner))
+    page = newest(query, table.c.id, before=before, limit=limit)
+    found = read_bounded(connection, page, bulky=[versions.c.spec])
     return Rows(list(map(_agent, found.items)), more=found.more)
 
 
 def add(
     connection: Connection, *, owner: UUID, name: str, description: str, spec: AgentSpec
 ) -> UUID | None:
-    """Insert an agent at version 1 and return its id, or None where the name is taken."""
+    """Insert an agent at version 1 and return its id, or None if the name is taken."""
     agent_id, version_id = uuid7(), uuid7()
     statement = (
         insert(table)
@@ -78,7 +60,7 @@ def add(
             description=description,
             current_version_id=version_id,
         )
-        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=THERE)
+        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=EXISTS)
         .returning(table.c.id)
     )
     if connection.execute(statement).first() is None:
@@ -90,7 +72,7 @@ def add(
 def change(
     connection: Connection, agent: Agent, *, description: str | None, spec: AgentSpec | None
 ) -> None:
-    """Change a locked agent; another specification becomes its next version. None keeps."""
+    """Change a locked agent; a specification becomes its next version. None keeps the value."""
     values: dict[str, Any] = {"updated_at": func.now()}
     if description is not None:
         values["description"] = description
@@ -106,8 +88,8 @@ def delete(connection: Connection, agent_id: UUID) -> None:
 
 
 def keep(connection: Connection, agent_id: UUID) -> bool:
-    """Keep an agent from being deleted until the transaction ends; False where it is deleted."""
-    query = select(table.c.id).where(table.c.id == agent_id, THERE)
+    """Prevent an agent's deletion until the transaction ends; False if it is deleted."""
+    query = select(table.c.id).where(table.c.id == agent_id, EXISTS)
     query = query.with_for_update(read=True, key_share=True)
     return connection.execute(query).first() is not None
 
@@ -116,20 +98,11 @@ def _add_version(
     connection: Connection, version_id: UUID, agent_id: UUID, number: int, spec: AgentSpec
 ) -> None:
     connection.execute(
-        plain_insert(versions).values(
+        insert(versions).values(
             id=version_id, agent_id=agent_id, version=number, spec=spec.model_dump(mode="json")
         )
     )
 
 
-def _agent(row: Row[*tuple[Any, ...]]) -> Agent:
-    return Agent(
-        id=row.id,
-        owner_id=row.owner_id,
-        name=row.name,
-        description=row.description,
-        version=row.version,
-        spec=agent_spec(row.spec),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+def _agent(row: Row[Any]) -> Agent:
+    return value_of(Agent, row, spec=agent_spec)

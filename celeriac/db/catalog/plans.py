@@ -1,15 +1,17 @@
-"""Reading plans: a task's version and its agent's version in one statement."""
+"""Execution specifications: a version of a task and one of its agent, in one statement."""
 
+from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, select
 
+from celeriac.db.paging import read_one
 from celeriac.db.schema import agent_versions, agents, task_versions, tasks
 from celeriac.domain.executions.model import ExecutionSpec, agent_spec, unreadable
 from celeriac.domain.tasks import TaskSpec
 
-_PLAN = select(
+_SPEC = select(
     tasks.c.id,
     tasks.c.name,
     tasks.c.owner_id,
@@ -23,42 +25,34 @@ _PLAN = select(
 
 
 def current(connection: Connection, task_id: UUID) -> tuple[ExecutionSpec, bool] | None:
-    """Return the present plan of a task and whether the task is active; None if there is none."""
+    """Return the current specification of a task and whether the task is active, or None."""
     query = (
-        _PLAN.join_from(tasks, task_versions, task_versions.c.id == tasks.c.current_version_id)
+        _SPEC.join_from(tasks, task_versions, task_versions.c.id == tasks.c.current_version_id)
         .join(agents, agents.c.id == tasks.c.agent_id)
         .join(agent_versions, agent_versions.c.id == agents.c.current_version_id)
         .where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
     )
-    row = _one(connection, query)
-    return None if row is None else (_plan(row), row.active)
+    return read_one(connection, query, lambda row: (_spec(row), row.active))
 
 
 def of_versions(
     connection: Connection, task_version_id: UUID, agent_version_id: UUID
 ) -> ExecutionSpec | None:
-    """Return the plan that an execution was submitted with, or None if there is none.
+    """Return the specification that an execution was submitted with, or None.
 
     The versions are found by their own ids: the task may have another agent by now. Raises
     SpecificationUnreadableError.
     """
     query = (
-        _PLAN.join_from(task_versions, tasks, tasks.c.id == task_versions.c.task_id)
+        _SPEC.join_from(task_versions, tasks, tasks.c.id == task_versions.c.task_id)
         .join(agent_versions, agent_versions.c.id == agent_version_id)
         .join(agents, agents.c.id == agent_versions.c.agent_id)
         .where(task_versions.c.id == task_version_id)
     )
-    row = _one(connection, query)
-    return None if row is None else _plan(row)
+    return read_one(connection, query, _spec)
 
 
-def _one(
-    connection: Connection, query: Select[tuple[object, ...]]
-) -> Row[tuple[object, ...]] | None:
-    return connection.execute(query).one_or_none()
-
-
-def _plan(row: Row[tuple[object, ...]]) -> ExecutionSpec:
+def _spec(row: Row[Any]) -> ExecutionSpec:
     try:
         task, agent = TaskSpec.model_validate(row.task_spec), agent_spec(row.agent_spec)
     except ValidationError as error:

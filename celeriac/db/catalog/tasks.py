@@ -5,10 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, func, select, update
-from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.paging import Rows, read_bounded
+from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, value_of
 from celeriac.db.schema import agents
 from celeriac.db.schema import task_versions as versions
 from celeriac.db.schema import tasks as table
@@ -16,19 +15,7 @@ from celeriac.domain.tasks import Task, TaskSpec
 from celeriac.kit.ids import uuid7
 
 _SELECT = (
-    select(
-        table.c.id,
-        table.c.owner_id,
-        table.c.name,
-        table.c.description,
-        table.c.active,
-        table.c.agent_id,
-        agents.c.name.label("agent_name"),
-        versions.c.version,
-        versions.c.spec,
-        table.c.created_at,
-        table.c.updated_at,
-    )
+    columns(Task, table, agent_name=agents.c.name, version=versions.c.version, spec=versions.c.spec)
     .join_from(table, versions, versions.c.id == table.c.current_version_id)
     .join(agents, agents.c.id == table.c.agent_id)
 )
@@ -36,7 +23,7 @@ _SELECT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskChange:
-    """What to change on a task; None keeps what there is."""
+    """Changes of a task; None keeps the stored value."""
 
     description: str | None = None
     active: bool | None = None
@@ -44,26 +31,21 @@ class TaskChange:
     spec: TaskSpec | None = None
 
 
-THERE = table.c.deleted_at.is_(None)
-"""What is not deleted."""
+EXISTS = table.c.deleted_at.is_(None)
+"""The condition of rows that are not deleted."""
 
 
 def by_id(
     connection: Connection, task_id: UUID, *, owner: UUID | None, lock: bool = False
 ) -> Task | None:
-    """Return a task of `owner` (None: anybody's) or None; `lock` holds its row for a change."""
-    query = _SELECT.where(table.c.id == task_id, THERE)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    if lock:
-        query = query.with_for_update(of=table)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _task(row)
+    """Return a task of `owner` (None: of anyone) or None; `lock` locks its row."""
+    query = given(_SELECT.where(table.c.id == task_id, EXISTS), (table.c.owner_id, owner))
+    return read_one(connection, query.with_for_update(of=table) if lock else query, _task)
 
 
 def id_of_name(connection: Connection, name: str, *, owner: UUID) -> UUID | None:
-    """Return the id of the task that `owner` has given this name, or None."""
-    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, THERE)
+    """Return the id of the task of `owner` with this name, or None."""
+    query = select(table.c.id).where(table.c.owner_id == owner, table.c.name == name, EXISTS)
     return connection.execute(query).scalar_one_or_none()
 
 
@@ -75,16 +57,10 @@ def find(
     before: UUID | None,
     limit: int,
 ) -> Rows[Task]:
-    """Return up to `limit` tasks made before the task `before`, the newest first."""
-    query = _SELECT.where(THERE)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    if active is not None:
-        query = query.where(table.c.active.is_(active))
-    if before is not None:
-        query = query.where(table.c.id < before)
-    query = query.order_by(table.c.id.desc()).limit(limit)
-    found = read_bounded(connection, query, bulky=[versions.c.spec])
+    """Return up to `limit` tasks with smaller ids than `before`, the newest first."""
+    query = given(_SELECT.where(EXISTS), (table.c.owner_id, owner), (table.c.active, active))
+    page = newest(query, table.c.id, before=before, limit=limit)
+    found = read_bounded(connection, page, bulky=[versions.c.spec])
     return Rows(list(map(_task, found.items)), more=found.more)
 
 
@@ -98,7 +74,7 @@ def add(
     active: bool,
     spec: TaskSpec,
 ) -> UUID | None:
-    """Insert a task at version 1 and return its id, or None where the name is taken."""
+    """Insert a task at version 1 and return its id, or None if the name is taken."""
     task_id, version_id = uuid7(), uuid7()
     statement = (
         insert(table)
@@ -111,7 +87,7 @@ def add(
             active=active,
             current_version_id=version_id,
         )
-        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=THERE)
+        .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=EXISTS)
         .returning(table.c.id)
     )
     if connection.execute(statement).first() is None:
@@ -121,7 +97,7 @@ def add(
 
 
 def change(connection: Connection, task: Task, wanted: TaskChange) -> None:
-    """Change a locked task; another specification becomes its next version."""
+    """Change a locked task; a specification becomes its next version."""
     values: dict[str, Any] = {"updated_at": func.now()}
     for name in ("description", "active", "agent_id"):
         if getattr(wanted, name) is not None:
@@ -134,15 +110,15 @@ def change(connection: Connection, task: Task, wanted: TaskChange) -> None:
 
 
 def delete(connection: Connection, task_id: UUID) -> None:
-    """Mark a locked task as deleted; nothing can be submitted to it from the commit on."""
+    """Mark a locked task as deleted; after the commit it takes no new executions."""
     connection.execute(
         update(table).where(table.c.id == task_id).values(deleted_at=func.now(), active=False)
     )
 
 
 def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:
-    """Return the names of up to `limit` tasks that an agent does, whoever owns them."""
-    query = select(table.c.name).where(table.c.agent_id == agent_id, THERE)
+    """Return the names of up to `limit` tasks of an agent, of all owners."""
+    query = select(table.c.name).where(table.c.agent_id == agent_id, EXISTS)
     return list(connection.execute(query.order_by(table.c.name).limit(limit)).scalars())
 
 
@@ -150,23 +126,11 @@ def _add_version(
     connection: Connection, version_id: UUID, task_id: UUID, number: int, spec: TaskSpec
 ) -> None:
     connection.execute(
-        plain_insert(versions).values(
+        insert(versions).values(
             id=version_id, task_id=task_id, version=number, spec=spec.model_dump(mode="json")
         )
     )
 
 
-def _task(row: Row[*tuple[Any, ...]]) -> Task:
-    return Task(
-        id=row.id,
-        owner_id=row.owner_id,
-        name=row.name,
-        description=row.description,
-        active=row.active,
-        agent_id=row.agent_id,
-        agent_name=row.agent_name,
-        version=row.version,
-        spec=TaskSpec.model_validate(row.spec),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+def _task(row: Row[Any]) -> Task:
+    return value_of(Task, row, spec=TaskSpec.model_validate)

@@ -1,4 +1,4 @@
-"""The tables, one file per aggregate."""
+"""The tables, one file for each aggregate."""
 
 from celeriac.db.schema.accounts import api_keys, audit_logs, audit_seals, users
 from celeriac.db.schema.base import metadata

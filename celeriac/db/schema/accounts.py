@@ -1,4 +1,4 @@
-"""Who may do what, and what they did."""
+"""Tables of users, API keys and the audit trail."""
 
 from sqlalchemy import (
     BigInteger,
@@ -42,7 +42,7 @@ api_keys = Table(
     timestamp("expires_at"),
     timestamp("revoked_at"),
     timestamp("last_used_at"),
-    # the key that it was made with: it ends with that one
+    # the key that it was made with; both are revoked together
     Column("parent_id", Uuid, ForeignKey("api_keys.id")),
     UniqueConstraint("prefix"),
     enum_check("role", Role),

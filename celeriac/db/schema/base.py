@@ -1,4 +1,4 @@
-"""What all tables share: naming of constraints and the common columns."""
+"""Naming of constraints, and common columns."""
 
 from enum import Enum
 from typing import Any
@@ -22,7 +22,7 @@ def uuid_pk() -> Column[Any]:
 
 
 def timestamp(name: str, *, now: bool = False) -> Column[Any]:
-    """Return a column for a point in time: required and filled by the database, or nullable."""
+    """Return a column for a time: nullable, or with `now` required and set by the database."""
     if now:
         return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
     return Column(name, DateTime(timezone=True), nullable=True)

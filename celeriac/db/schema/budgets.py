@@ -1,4 +1,4 @@
-"""Budgets, what is spent and reserved of them, and totals of usage by day."""
+"""Tables of budgets, their windows and reservations, and of usage by day."""
 
 from sqlalchemy import (
     Column,
@@ -46,7 +46,7 @@ budgets = Table(
     UniqueConstraint("subject_id", "period"),
     Index(None, "owner_id", "id"),
 )
-"""Of tasks and users. An execution's own budget is in its task or its options."""
+"""Budgets of tasks and users. An execution's own budget is in its task or its options."""
 
 budget_windows = Table(
     "budget_windows",
@@ -62,7 +62,7 @@ budget_windows = Table(
     Column("raised", Integer, nullable=False, server_default="0"),
     postgresql_with={"fillfactor": "50"},
 )
-"""One row per budget and day, month or execution; the row that all reservations lock."""
+"""One row for each budget and day, month or execution. Every reservation locks it."""
 
 budget_reservations = Table(
     "budget_reservations",
@@ -78,10 +78,10 @@ budget_reservations = Table(
     timestamp("released_at"),
     Index(None, "released_at", postgresql_where=text("released_at IS NOT NULL")),
 )
-"""What calls under way may use; the attempt tells the keeper which were left behind.
+"""Reservations of running model calls. The keeper finds orphaned ones by their attempt.
 
-One with `released_at` holds nothing any more. It stays for a while, so that what is booked under
-its id is booked once.
+A row with `released_at` reserves nothing. It is kept for a while, so that a repeated charge under
+its id has no effect.
 """
 
 usage_days = Table(
@@ -101,4 +101,4 @@ usage_days = Table(
     Index(None, "task_id", "day"),
     Index(None, "day"),
 )
-"""Totals that grow with each model call; days are UTC. Kept when executions are deleted."""
+"""Totals of model calls by day (UTC). They are kept when executions are deleted."""

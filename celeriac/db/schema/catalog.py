@@ -1,6 +1,7 @@
-"""Agents and tasks, each with its immutable versions.
+"""Tables of agents and tasks, each with its immutable versions.
 
-What was deleted stays, with `deleted_at` set, for the executions that name it. Its name is free.
+Deleted rows are kept, with `deleted_at` set, for executions that refer to them. Their names can be
+used again.
 """
 
 from sqlalchemy import (
@@ -19,7 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import metadata, timestamp, uuid_pk
 
-_THERE = text("deleted_at IS NULL")
+_EXISTS = text("deleted_at IS NULL")
 
 agents = Table(
     "agents",
@@ -32,7 +33,7 @@ agents = Table(
     timestamp("created_at", now=True),
     timestamp("updated_at", now=True),
     timestamp("deleted_at"),
-    Index("uq_agents_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_THERE),
+    Index("uq_agents_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_EXISTS),
 )
 
 agent_versions = Table(
@@ -59,7 +60,7 @@ tasks = Table(
     timestamp("created_at", now=True),
     timestamp("updated_at", now=True),
     timestamp("deleted_at"),
-    Index("uq_tasks_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_THERE),
+    Index("uq_tasks_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_EXISTS),
 )
 
 task_versions = Table(

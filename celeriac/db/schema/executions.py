@@ -38,14 +38,14 @@ executions = Table(
     Column("session_id", Uuid),
     Column("options", JSONB),
     Column("request_id", Text),
-    # when
+    # times
     timestamp("created_at", now=True),
     timestamp("available_at", now=True),
     timestamp("queued_at"),
     timestamp("started_at"),
     timestamp("attempt_started_at"),
     timestamp("completed_at"),
-    # who has it
+    # attempts
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("retry_count", Integer, nullable=False, server_default="0"),
     Column("crash_count", Integer, nullable=False, server_default="0"),
@@ -58,7 +58,7 @@ executions = Table(
     Column("cancel_requested_by", Text),
     Column("waiting_for", Text),
     timestamp("waiting_until"),
-    # what came of it
+    # outcome
     Column("result", JSONB),
     Column("error_code", Text),
     Column("error_message", Text),
@@ -68,7 +68,7 @@ executions = Table(
     Column("progress_note", Text),
     # totals
     Column("event_seq", Integer, nullable=False, server_default="0"),
-    # the last batch that the present attempt has stored
+    # the last event batch that the current attempt has stored
     Column("batch_no", Integer, nullable=False, server_default="0"),
     Column("message_count", Integer, nullable=False, server_default="0"),
     Column("tool_call_count", Integer, nullable=False, server_default="0"),
@@ -78,9 +78,9 @@ executions = Table(
     Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
     enum_check("status", Status),
     enum_check("trigger_type", TriggerType),
-    # Each of these is for the statements that repeat its condition, and out of reach of the others:
-    # a nearly empty index looks cheap to the planner for anything that its condition allows, and
-    # the plan is kept when there are ten thousand rows (tests/integration/core/test_plans.py).
+    # Each partial index serves the statements that repeat its condition, and only those: to the
+    # planner a nearly empty index looks cheap for every statement that its condition allows, and
+    # the cached plan is still used with ten thousand rows (tests/integration/core/test_plans.py).
     Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
           postgresql_where=text("status = 'pending'")),
     Index("ix_executions_sent", "queue", "queued_at",
@@ -156,7 +156,7 @@ workers = Table(
     Column("cpu_percent", Double, nullable=False, server_default="0"),
     Column("memory_bytes", BIGINT, nullable=False, server_default="0"),
     Column("version", Text, nullable=False),
-    # empty and NULL: a worker of an older release, which doesn't say
+    # empty and NULL: a worker of an older release
     Column("queues", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("consuming", Boolean),
     Column("messages_dropped", BIGINT, nullable=False, server_default="0"),
@@ -168,4 +168,4 @@ workers = Table(
     timestamp("seen_at", now=True),
     timestamp("stopped_at"),
 )
-"""One row per process that runs executions (each prefork child has its own)."""
+"""One row for each process that runs executions (each prefork child has its own)."""

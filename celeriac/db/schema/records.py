@@ -19,7 +19,7 @@ from celeriac.domain.reports import ReportFormat
 cassettes = Table(
     "cassettes",
     metadata,
-    uuid_pk(),  # that of the execution, where one recorded it
+    uuid_pk(),  # the id of the execution, if one recorded it
     Column("owner_id", Uuid, nullable=False),
     Column("name", Text, nullable=False),
     Column("execution_id", Uuid),

@@ -1,4 +1,4 @@
-"""Conversations of executions, and the questions that agents ask in them."""
+"""Tables of sessions and approvals."""
 
 from sqlalchemy import (
     JSON,
@@ -38,7 +38,7 @@ sessions = Table(
     enum_check("status", SessionStatus),
     Index(None, "owner_id", "id"),
     Index(
-        "ix_sessions_doomed",
+        "ix_sessions_deleted",
         "id",
         postgresql_where=text("status = 'deleted' AND files_removed_at IS NULL"),
     ),
@@ -57,7 +57,7 @@ approvals = Table(
     Column("kind", Text, nullable=False),
     Column("title", Text, nullable=False),
     Column("tool", Text),
-    # read by people: the order of fields stays
+    # JSON, not JSONB: people read it in its original order
     Column("arguments", JSON, nullable=False),
     Column("schema", JSON),
     Column("status", Text, nullable=False, server_default=ApprovalStatus.OPEN.value),

@@ -1,7 +1,4 @@
-"""Cassettes: the recorded model traffic of an execution, and how requests find their answers in it.
-
-The format, its rules and its limits are described in docs/cassettes.md.
-"""
+"""Cassettes: the recorded model traffic of an execution, and its replay (docs/cassettes.md)."""
 
 from celeriac.domain.cassettes.format import (
     MAX_BYTES,

@@ -1,8 +1,6 @@
-"""The format of cassettes.
+"""The format of cassettes: JSON lines with a header, then one request with its answer per line.
 
-JSON lines with a header, then one recorded request and answer for each line.
-
-They are read strictly and written the same way each time. Bodies are kept readable and exact.
+Reading is strict, writing is deterministic. Bodies are readable, and sent exactly as recorded.
 """
 
 import re
@@ -17,13 +15,13 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 
 from celeriac.domain.agents.base import Strict
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
-from celeriac.kit.json_types import JsonValue, dumps, has_more_values_than, loads
+from celeriac.kit.json_types import JsonValue, dumps, has_more_values_than, is_deeper, loads
 from celeriac.kit.words import counted
 
 EVENT_STREAM = "text/event-stream"
 
 _EVENT = re.compile(r"(?:event: (?P<event>[\w.-]{1,100})\n)?data: (?P<data>\{[^\n]*\})\n\n")
-"""An event whose data is one JSON object, as model providers write them."""
+"""An event whose data is one JSON object, in the form of model providers."""
 
 _EVENT_END = re.compile(r"(?<=\n\n)|(?<=\r\n\r\n)")
 
@@ -44,11 +42,11 @@ class JsonEvent(Strict):
 
 
 StreamItem = JsonEvent | str
-"""An event, or text that is none, as it came."""
+"""An event, or other text of the stream."""
 
 
 class Body(Strict):
-    """The body of a message, in the one of four forms that suits it; all None for an empty one."""
+    """The body of a message in one of four forms; all None if it is empty."""
 
     body: JsonValue = None
     """A JSON value."""
@@ -56,18 +54,18 @@ class Body(Strict):
     """Server-sent events."""
     text: str | None = None
     base64: _Base64 | None = None
-    """Bytes that are no text."""
+    """Bytes that are not UTF-8."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         forms = (self.body, self.stream, self.text, self.base64)
         if sum(form is not None for form in forms) > 1:
-            raise ValueError("give one of body, stream, text and base64, not several")
+            raise ValueError("only one of body, stream, text and base64 is allowed")
         return self
 
 
 def read_body(content: bytes, media: str) -> dict[str, JsonValue]:
-    """Return the fields of a `Body` that stand for `content` of the media type `media`."""
+    """Return the fields of a `Body` for `content` of the media type `media`."""
     if not content:
         return {}
     try:
@@ -84,7 +82,7 @@ def read_body(content: bytes, media: str) -> dict[str, JsonValue]:
 
 
 def write_body(body: Body) -> list[bytes]:
-    """Return the chunks in which the body is sent: each event of a stream is one."""
+    """Return the chunks of the body: one for each event of a stream."""
     if body.stream is not None:
         return [_written(item).encode() for item in body.stream]
     if body.text is not None:
@@ -112,18 +110,18 @@ def _written(item: StreamItem) -> str:
 
 
 MAX_BYTES = 32 * 1024 * 1024
-"""The size of a cassette as text, in bytes."""
+"""The largest cassette, in bytes of text."""
 
 MAX_INTERACTIONS = 10_000
 
 REQUEST_HEADERS = frozenset({"anthropic-beta", "anthropic-version", "content-type", "openai-beta"})
-"""The headers of requests that are kept, for readers; no key is among them."""
+"""The request headers that are recorded, for readers; none holds a key."""
 
 RESPONSE_HEADERS = frozenset(
     {"content-type", "request-id", "retry-after", "retry-after-ms", "x-request-id"}
     | {"x-should-retry"}
 )
-"""The headers of answers that are kept, and sent again."""
+"""The response headers that are recorded and replayed."""
 
 _Value = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=1_000)]
 _Short = Annotated[str, StringConstraints(max_length=300)]
@@ -133,14 +131,16 @@ def _only(known: frozenset[str]) -> AfterValidator:
     def check(headers: Mapping[str, str]) -> Mapping[str, str]:
         for name in headers:
             if name not in known:
-                raise ValueError(f"{name!r} is not kept; there are: {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"{name!r} is not a recorded header; use {', '.join(sorted(known))}"
+                )
         return headers
 
     return AfterValidator(check)
 
 
 class Header(Strict):
-    """The first line: what it is, and where it was recorded."""
+    """The first line: the format, and the recorded execution."""
 
     celeriac_cassette: Literal[1]
     """The version of the format."""
@@ -150,11 +150,11 @@ class Header(Strict):
     execution_id: Annotated[UUID, Field(strict=False)] | None = None
     recorded_at: Annotated[datetime, Field(strict=False)] | None = None
     complete: bool = True
-    """False where the recording was stopped at a limit: the last calls are missing."""
+    """False if the recording reached a limit: the last calls are missing."""
 
 
 class Request(Body):
-    """A request to a model provider. `path` begins behind the provider's base URL."""
+    """A request to a model provider. `path` is relative to the provider's base URL."""
 
     method: Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,20}$")]
     path: Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]*$", max_length=2_000)]
@@ -167,31 +167,31 @@ class Response(Body):
     status: int = Field(ge=200, le=599)
     headers: Annotated[dict[str, _Value], _only(RESPONSE_HEADERS)] = Field(default_factory=dict)
     broken: bool = False
-    """The connection broke before the answer was whole."""
+    """Whether the connection was lost before the end of the answer."""
 
 
 class Interaction(Strict):
     """One recorded request with its answer."""
 
     attempt: int = Field(default=1, ge=1)
-    """The attempt of the execution that made the request."""
+    """The number of the attempt that made the request."""
     provider: _Short
-    """The provider's name: `openai`, `anthropic` or as the settings call it."""
+    """The provider's name: `openai`, `anthropic` or one of the settings."""
     request: Request
     response: Response
 
 
 @dataclass(frozen=True, slots=True)
 class Cassette:
-    """A whole cassette; the interactions are in the order in which they were begun."""
+    """A cassette; interactions are in the order of their requests."""
 
     header: Header
     interactions: tuple[Interaction, ...] = ()
 
     def extended(self, more: Sequence[Interaction], *, complete: bool) -> "Cassette":
-        """Return the cassette with `more` behind what it has, as far as the limits allow.
+        """Return the cassette with `more` interactions, as far as the limits allow.
 
-        `complete` says whether `more` is all that there was. Behind a gap nothing is added.
+        `complete` is False if interactions are missing after `more`; then no more are added.
         """
         if not self.header.complete:
             return self
@@ -208,7 +208,7 @@ class Cassette:
 
 
 def dump_line(line: Header | Interaction) -> str:
-    """Return one line of a cassette with its end; what has its default is left out."""
+    """Return one line of a cassette, with its newline; default values are left out."""
     values = line.model_dump(mode="json", exclude_defaults=True)
     for name in ("request", "response"):
         message = values.get(name, {})
@@ -228,7 +228,7 @@ _MAX_LINES = 2 * MAX_INTERACTIONS + 2
 
 L = TypeVar("L", Header, Interaction)
 
-_CURE = "Record it anew (`celeriac run TASK --record FILE`), or mend that line by hand."
+_HINT = "Record it again (`celeriac run TASK --record-to FILE`), or correct the line."
 
 
 def dump(cassette: Cassette) -> str:
@@ -239,8 +239,8 @@ def dump(cassette: Cassette) -> str:
 def parse(content: str | bytes, *, max_values: int | None = None) -> Cassette:
     """Read the text of a cassette.
 
-    `max_values` bounds the values and names of each line, for texts that anybody may have written.
-    Raises CassetteInvalidError that names the line and what is wrong with it, and TooLargeError.
+    `max_values` limits the values and names of each line, for untrusted texts. Raises
+    CassetteInvalidError that names the line and the fault, and TooLargeError.
     """
     data = content.encode() if isinstance(content, str) else content
     if len(data) > MAX_BYTES:
@@ -252,14 +252,14 @@ def parse(content: str | bytes, *, max_values: int | None = None) -> Cassette:
         )
     if data.count(b"\n") > _MAX_LINES:
         raise TooLargeError(
-            f"The cassette has more than {_MAX_LINES} lines, empty ones among them.",
+            f"The cassette has more than {_MAX_LINES} lines, including empty ones.",
             field="body",
             limit=_MAX_LINES,
         )
     lines = _lines(data, max_values)
     first = next(lines, None)
     if first is None:
-        raise CassetteInvalidError(f"The cassette is empty. {_CURE}", field="line 1")
+        raise CassetteInvalidError(f"The cassette is empty. {_HINT}", field="line 1")
     header = _read(Header, *first)
     return Cassette(header, tuple(_read(Interaction, number, line) for number, line in lines))
 
@@ -291,9 +291,9 @@ def _read(model: type[L], number: int, line: bytes) -> L:
         value = loads(line)
     except ValueError as error:
         raise CassetteInvalidError(
-            f"Line {number} of the cassette is not valid JSON: {error}. {_CURE}", field=place
+            f"Line {number} of the cassette is not valid JSON: {error}. {_HINT}", field=place
         ) from error
-    if _too_deep(line, value):
+    if line.count(b"{") + line.count(b"[") > MAX_DEPTH and is_deeper(value, MAX_DEPTH):
         raise CassetteInvalidError(
             f"Line {number} of the cassette is nested deeper than {MAX_DEPTH} levels.", field=place
         )
@@ -301,14 +301,14 @@ def _read(model: type[L], number: int, line: bytes) -> L:
         return model.model_validate(value)
     except ValidationError as error:
         raise CassetteInvalidError(
-            f"Line {number} of the cassette is no {_NAMES[model]}: {_first(error)}. {_CURE}",
+            f"Line {number} of the cassette is not {_NAMES[model]}: {_first(error)}. {_HINT}",
             field=place,
         ) from error
 
 
 _NAMES: dict[type[Strict], str] = {
-    Header: 'header ({"celeriac_cassette": 1, …})',
-    Interaction: 'interaction ({"provider": …, "request": …, "response": …})',
+    Header: 'a header ({"celeriac_cassette": 1, …})',
+    Interaction: 'an interaction ({"provider": …, "request": …, "response": …})',
 }
 
 
@@ -318,34 +318,19 @@ def _first(error: ValidationError) -> str:
     return f"{place}: {fault['msg']}" if place else fault["msg"]
 
 
-def _too_deep(line: bytes, value: JsonValue) -> bool:
-    if line.count(b"{") + line.count(b"[") <= MAX_DEPTH:
-        return False
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        inner = []
-        for item in level:
-            children = item.values() if isinstance(item, dict) else item
-            inner += [child for child in children if isinstance(child, dict | list)]
-        if not inner:
-            return False
-        level = inner
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class CassetteSummary:
-    """A stored cassette without its content."""
+    """A stored cassette without its interactions."""
 
     id: UUID
-    """That of the execution, where one recorded it."""
+    """The id of the execution that recorded it, or a new one."""
     owner_id: UUID
     name: str
     execution_id: UUID | None
-    """The execution that recorded it; None where it was uploaded."""
+    """The execution that recorded it; None if it was uploaded."""
     interactions: int
     size: int
-    """Bytes of its text."""
+    """Size of its text in bytes."""
     complete: bool
-    """False where the recording was stopped at a limit."""
+    """False if the recording reached a limit."""
     created_at: datetime

@@ -1,4 +1,4 @@
-"""Chooses the recorded answer of a request, and describes the differences where there is none."""
+"""Finds the recorded answer of a request, or describes how the request differs."""
 
 import hashlib
 import re
@@ -16,10 +16,10 @@ from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 
 VOLATILE = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "user"})
-"""Fields of a request's body that say who asks; they play no part in matching."""
+"""Fields of a request's body that identify the caller; ignored in matching."""
 
 ANSWER_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
-"""Fields that bound an answer: a budget may have lowered them, and a replay has none."""
+"""Limits of an answer; ignored, because a budget may lower them and a replay has no budget."""
 
 _CHANGING = re.compile(
     r"""
@@ -38,18 +38,18 @@ def unmasked(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return `text` without what changes from run to run: ids, dates and times."""
+    """Return `text` without ids, dates and times, which change from run to run."""
     return _CHANGING.sub("*", text)
 
 
 def fingerprint(provider: str, request: Request, read: Callable[[str], str]) -> bytes:
-    """Return what is the same for requests that are, their texts read by `read`."""
+    """Return a hash that equal requests share; texts are compared as `read` returns them."""
     content = [provider, request.method, read(request.path), relevant(request, read)]
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def relevant(request: Request, read: Callable[[str], str]) -> JsonValue:
-    """Return the body of a request as far as it matters."""
+    """Return the body of a request without the fields that are ignored."""
     body = request.body
     if isinstance(body, dict):
         body = {name: value for name, value in body.items() if name not in VOLATILE | ANSWER_LIMITS}
@@ -57,7 +57,7 @@ def relevant(request: Request, read: Callable[[str], str]) -> JsonValue:
 
 
 def differences(then: JsonValue, now: JsonValue, path: str = "") -> Iterator[str]:
-    """Yield, as words for people, each place where `now` differs from `then`."""
+    """Yield a text for each place where `now` differs from `then`."""
     if isinstance(then, dict) and isinstance(now, dict):
         for name in dict.fromkeys([*then, *now]):
             inner = f"{path}.{name}" if path else name
@@ -84,7 +84,7 @@ def _at(items: list[JsonValue], index: int) -> JsonValue:
 
 
 def _shown(value: object, other: object) -> str:
-    """Return a value in short, from a little before the place where it parts from `other`."""
+    """Return a value in short; a text from shortly before its first difference from `other`."""
     if value is _MISSING:
         return "nothing"
     if not isinstance(value, str):
@@ -92,8 +92,8 @@ def _shown(value: object, other: object) -> str:
     begin = 0
     if isinstance(other, str):
         pairs = enumerate(zip(value, other, strict=False))
-        parting = next((i for i, (a, b) in pairs if a != b), min(len(value), len(other)))
-        begin = max(0, parting - _SHOWN_DIFFERENCES // 3)
+        differs = next((i for i, (a, b) in pairs if a != b), min(len(value), len(other)))
+        begin = max(0, differs - _SHOWN_DIFFERENCES // 3)
     piece = value[begin : begin + _SHOWN_DIFFERENCES]
     before, after = "…" if begin else "", "…" if begin + _SHOWN_DIFFERENCES < len(value) else ""
     return dumps(before + piece + after)
@@ -110,20 +110,20 @@ class ReplayResult:
 
     response: Response
     again: bool
-    """Whether the same attempt made the same request once more, as after a failure."""
+    """Whether the same attempt repeated the request in the recording, as after a failure."""
 
 
 class Replayer:
-    """Gives each request of one attempt its recorded answer; not to be shared between threads.
+    """Returns the recorded answers for the requests of one attempt. Not thread-safe.
 
-    A recorded answer is given once. Alike requests get theirs in the order of the recording, those
-    that the same attempt got first, so that a retry meets what the retry met. A request that is not
-    in the cassette as it is may differ in ids, dates and times. The order of different requests
-    makes no difference, so that an agent may make several at once.
+    Each answer is used once. Equal requests get their answers in the order of the recording,
+    beginning with those of the same attempt, so that a retry gets the answers of the recorded
+    retry. A request without an exact match may differ in ids, dates and times. The order of
+    different requests does not matter, so that an agent may make several concurrently.
     """
 
     def __init__(self, cassette: Cassette, *, attempt: int) -> None:
-        """Play `cassette` to the attempt number `attempt`, from its beginning."""
+        """Replay `cassette` from its beginning for the attempt with the number `attempt`."""
         self._cassette = cassette
         self._attempt = attempt
         self._unused = set(range(len(cassette.interactions)))
@@ -136,7 +136,7 @@ class Replayer:
     def answer(self, provider: str, request: Request) -> ReplayResult:
         """Return the answer to a request to `provider`.
 
-        Raises CassetteMismatchError that says where the nearest recorded request differs.
+        Raises CassetteMismatchError that describes the differences from the most similar request.
         """
         exact = self._exact.get(fingerprint(provider, request, unmasked), [])
         alike = self._alike.get(fingerprint(provider, request, masked), [])
@@ -144,7 +144,7 @@ class Replayer:
             unused = [index for index in found if index in self._unused]
             if unused:
                 return self._take(unused)
-        raise CassetteMismatchError(self._complaint(provider, request, alike))
+        raise CassetteMismatchError(self._mismatch(provider, request, alike))
 
     def _take(self, unused: list[int]) -> ReplayResult:
         recorded = self._cassette.interactions
@@ -154,32 +154,35 @@ class Replayer:
         again = any(index > chosen and recorded[index].attempt == attempt for index in unused)
         return ReplayResult(recorded[chosen].response, again)
 
-    def _complaint(self, provider: str, request: Request, alike: list[int]) -> str:
+    def _mismatch(self, provider: str, request: Request, alike: list[int]) -> str:
         what = _kind(provider, request)
         if not self._cassette.header.complete:
             return (
-                f"The cassette has no answer to {what}: its recording was stopped at a size limit. "
+                f"The cassette has no answer to {what}: its recording reached the size limit. "
                 "Record a shorter run."
             )
         if alike:
             return (
                 f"The agent makes this request ({what}) more often than when the cassette was "
-                f"recorded, and got {counted(len(alike), 'answer')} already. Record it anew."
+                f"recorded, and has used {counted(len(alike), 'answer')}. Record it again."
             )
         nearest = min(self._differing(what, request), key=len, default=None)
         if nearest is None:
             kinds = {_kind(each.provider, each.request) for each in self._cassette.interactions}
             recorded = ", ".join(sorted(kinds)[:_SHOWN]) or "nothing"
-            return f"The cassette has no answer to {what}; recorded is {recorded}. Record it anew."
+            return (
+                f"The cassette has no answer to {what}; its requests are: {recorded}. "
+                "Record it again."
+            )
         more = len(nearest) - _SHOWN
         rest = f"; and at {more} more places" if more > 0 else ""
         return (
-            f"The cassette has no answer to this request ({what}). The nearest one recorded "
-            f"differs in {'; '.join(nearest[:_SHOWN])}{rest}. Undo the change, or record it anew."
+            f"The cassette has no answer to this request ({what}). The most similar recorded one "
+            f"differs in {'; '.join(nearest[:_SHOWN])}{rest}. Undo the change, or record it again."
         )
 
     def _differing(self, what: str, request: Request) -> Iterator[list[str]]:
-        """Yield where recorded requests of the same kind differ, those still unanswered first."""
+        """Yield the differences from recorded requests of the same kind, unused ones first."""
         now = relevant(request, masked)
         same_kind = [
             (index not in self._unused, index)
@@ -196,13 +199,13 @@ def _kind(provider: str, request: Request) -> str:
 
 
 _GROWING = ("content", "partial_json", "reasoning", "reasoning_content", "text", "thinking")
-"""The fields of a delta whose texts follow one another."""
+"""The text fields of a delta that continue those of the delta before."""
 
 
 def joined(items: Sequence[StreamItem]) -> tuple[StreamItem, ...]:
-    """Return a stream with each run of pieces of the same text as one piece.
+    """Return a stream with consecutive pieces of the same text joined.
 
-    How a provider cut its text says nothing, and a word that must not be kept may lie across a cut.
+    Providers cut texts anywhere, and a secret that must be masked may span two pieces.
     """
     whole: list[StreamItem] = []
     for item in items:
@@ -215,20 +218,20 @@ def joined(items: Sequence[StreamItem]) -> tuple[StreamItem, ...]:
 
 
 def _grows(before: JsonEvent, item: JsonEvent) -> bool:
-    """Add the text of `item` to `before` where nothing else tells them apart."""
+    """Append the text of `item` to `before` if they differ in nothing else; return whether."""
     first, second = _text_of(before.data), _text_of(item.data)
     if first is None or second is None or before.event != item.event:
         return False
     (place, name), (other, other_name) = first, second
-    said, more = place[name], other[other_name]
+    begun, more = place[name], other[other_name]
     place[name] = other[other_name] = ""
     alike = name == other_name and before.data == item.data
-    place[name], other[other_name] = (said + more if alike else said), more
+    place[name], other[other_name] = (begun + more if alike else begun), more
     return alike
 
 
 def _text_of(data: dict[str, JsonValue]) -> tuple[dict[str, JsonValue], str] | None:
-    """Return where an event holds the one text that it adds, or None."""
+    """Return the object and the field that hold the only text of an event, or None."""
     delta = data.get("delta")
     choices = data.get("choices")
     if isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], dict):

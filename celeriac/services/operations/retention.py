@@ -140,15 +140,15 @@ class Retention:
 
     def _sessions(self) -> int:
         with self._database.transaction() as connection:
-            doomed = retention.doom_idle_sessions(
+            deleted = retention.mark_idle_sessions_deleted(
                 connection, days=self._policy.sessions, limit=self._batch
             )
-        return len(doomed)
+        return len(deleted)
 
     def _session_files(self) -> int:
         def find(after: UUID) -> list[UUID]:
             with self._database.statement() as connection:
-                return retention.doomed_sessions(connection, after=after, limit=self._batch)
+                return retention.deleted_sessions(connection, after=after, limit=self._batch)
 
         def mark(gone: list[UUID]) -> int:
             with self._database.statement() as connection:
@@ -255,7 +255,7 @@ class Retention:
         removed = 0
         while batch := dict(islice(found, self._batch)):
             with self._database.statement() as connection:
-                known = retention.standings(connection, list(batch), days=days)
+                known = retention.ages(connection, list(batch), days=days)
             for execution_id, path in batch.items():
                 standing = known.get(execution_id)
                 if standing is None or standing.old:

@@ -179,7 +179,7 @@ async def test_a_viewers_key_reads_and_starts_nothing(
         assert (await ask(client, "list_tasks"))["tasks"]
         refused = await refusal(client, "execute_task", task="note", variables={"diary": "x"})
 
-    assert "[forbidden]\nThis server's API key may not do that" in refused
+    assert "[forbidden]\nThe API key may not do this" in refused
 
 
 async def test_what_is_somebody_elses_is_not_found(

@@ -39,7 +39,7 @@ async def test_a_signal_is_named(
 async def test_an_exit_without_a_result_tells_its_code(
     runner: PythonRunner, context: RecordingContext
 ) -> None:
-    with pytest.raises(ChildCrashedError, match="exit code 7 and no result") as raised:
+    with pytest.raises(ChildCrashedError, match="exited with code 7 and no result") as raised:
         await runner.run(python_job("end", how="os._exit"), context)
 
     assert raised.value.details["exit_code"] == 7

@@ -144,7 +144,7 @@ async def test_a_file_that_is_no_program_is_told_by_the_systems_words(
 async def test_an_agent_of_another_kind_is_refused(
     runner: CommandRunner, context: RecordingContext
 ) -> None:
-    with pytest.raises(AgentMisconfiguredError, match="no command agent"):
+    with pytest.raises(AgentMisconfiguredError, match="not a command agent"):
         await runner.run(python_job("echo"), context)
 
 

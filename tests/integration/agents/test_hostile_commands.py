@@ -56,7 +56,7 @@ def shell(script: str, limits: Limits | None = None) -> Job:
 @pytest.mark.parametrize(
     ("script", "kind", "message"),
     [
-        ("echo hello", ChildProtocolError, "no message of the protocol .*'hello'.* on stderr"),
+        ("echo hello", ChildProtocolError, "no message of the protocol .*'hello'.* to stderr"),
         ("head -c 100000 /dev/urandom", ChildProtocolError, "no message of the protocol"),
         ("cat /dev/zero", ChildProtocolError, "more than 16,777,216 bytes"),
         ("echo '[1]'; sleep 600", ChildProtocolError, "no message of the protocol"),
@@ -64,7 +64,7 @@ def shell(script: str, limits: Limits | None = None) -> Job:
             """printf '{"type": "event", "data": {"x": "'; head -c 300000 /dev/zero | tr '\\0' x
             echo '"}}'""",
             ChildProtocolError,
-            "type event with 300,0.. bytes; it may have 262,144",
+            "type event with 300,0.. bytes; the limit is 262,144",
         ),
         (
             """echo '{"type": "usage", "provider": "p", "model": "m", "input_tokens": 1,
@@ -72,9 +72,13 @@ def shell(script: str, limits: Limits | None = None) -> Job:
             ChildProtocolError,
             "usage.cost: Input should be greater than or equal to 0",
         ),
-        ("no-such-tool", ChildCrashedError, "exit code 127 and no result.*no-such-tool: not found"),
-        ("exit 0", ChildCrashedError, "exit code 0 and no result"),
-        ("echo sorry >&2; exit 3", ChildCrashedError, "exit code 3 .*last words: sorry"),
+        (
+            "no-such-tool",
+            ChildCrashedError,
+            "code 127 and no result.*no-such-tool: not found",
+        ),
+        ("exit 0", ChildCrashedError, "exited with code 0 and no result"),
+        ("echo sorry >&2; exit 3", ChildCrashedError, "code 3 .*last line on stderr: sorry"),
         ("exec >&-; sleep 600", ChildCrashedError, "closed its stdout without a result"),
         ("kill -ABRT $$", ChildCrashedError, "killed by SIGABRT"),
     ],

@@ -13,7 +13,7 @@ from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.errors import HomeUnusableError, ServerNotInstalledError
 from celeriac.embedded.home import Home
 from celeriac.embedded.output import Terminal
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from tests.support.waiting import wait_until
 
@@ -88,7 +88,7 @@ def test_the_connection_file_carries_the_api_and_hides_passwords_from_logs(
         assert "word" not in repr(found)
         stored = home.stack_file.read_text()
         home.stack_file.write_text(json.dumps({"endpoints": {}}))
-        with pytest.raises(HomeUnusableError, match="can't be understood"):
+        with pytest.raises(HomeUnusableError, match="is malformed"):
             find_running_stack(home)
         home.stack_file.write_text(stored)
     assert find_running_stack(home) is None

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.embedded.home import Home
-from celeriac.embedded.process import ManagedProcess
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ManagedProcess, ProcessSpec
 from celeriac.embedded.supervisor import RestartPolicy, State, Supervised
 from tests.support.waiting import wait_until
 

@@ -14,8 +14,7 @@ from rich.console import Console
 from celeriac.embedded.errors import ServerFailedError, StopRequestedError
 from celeriac.embedded.home import Home
 from celeriac.embedded.output import Terminal
-from celeriac.embedded.process import ChildRecord
-from celeriac.embedded.spec import ProcessSpec
+from celeriac.embedded.process import ChildRecord, ProcessSpec
 from celeriac.embedded.supervisor import RestartPolicy, Supervisor
 
 QUICK = RestartPolicy(first_delay=0.05, longest_delay=0.15, stable_after=60)
@@ -164,7 +163,7 @@ def test_one_that_never_served_is_not_tried_again(
         supervisor.start([script("server", command, ready=lambda: "no answer")])
     assert str(caught.value).splitlines() == [
         f"server: {reason}",
-        "Its last words:",
+        "Its last lines:",
         "  no room left",
         f"Log: {home.log_file('server')}",
     ]

@@ -89,8 +89,8 @@ async def test_two_servers_of_one_name_are_refused(
     [
         ("nowhere", "'nowhere' can't be used: .*it exited with 2"),
         ("exits", r"'exits' can't be used: .*it exited with 1; its stderr ends with: no licence"),
-        ("silent", "'silent' isn't ready after 0.5 seconds"),
-        ("unlisted", r"'unlisted' can't be used: what it sends is no MCP \(tools\.0\."),
+        ("silent", "'silent' is not ready after 0.5 seconds"),
+        ("unlisted", r"'unlisted' can't be used: it sent invalid MCP \(tools\.0\."),
         ("away", "'away' can't be reached: 127.0.0.1 can't be reached"),
     ],
 )
@@ -114,8 +114,8 @@ async def test_a_server_that_does_not_work_fails_the_attempt_and_is_named(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("tools__die {}", "'tools' broke off.*I give up"),
-        ("flood__good {}", "'flood' broke off.*a message of more than 16,777,216 bytes"),
+        ("tools__die {}", "'tools' was disconnected.*I give up"),
+        ("flood__good {}", "'flood' was disconnected.*a message of more than 16,777,216 bytes"),
     ],
 )
 async def test_a_server_that_breaks_off_fails_the_attempt(

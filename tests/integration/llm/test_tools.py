@@ -10,7 +10,7 @@ import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.agents.llm.silence import SilenceLimits
-from celeriac.agents.mcp.mending import NOT_ASKED_FOR
+from celeriac.agents.mcp.compat import NOT_MCP
 from celeriac.agents.mcp.results import MAX_RESULT_CHARACTERS
 from celeriac.agents.mcp.servers import HttpServer, ToolServers
 from celeriac.agents.models import Prices, Provider, Providers
@@ -134,12 +134,12 @@ async def test_an_error_of_any_code_is_told_to_the_model(
 @pytest.mark.parametrize(
     ("manner", "said"),
     [
-        ("promised", "42\n[This is what the tool answered; the tool's output schema promises"),
-        ("wrong", "40 and 2\n[This is what the tool answered; it doesn't fit the tool's output"),
+        ("promised", "42\n[This is the tool's answer; the tool's output schema requires"),
+        ("wrong", "40 and 2\n[This is the tool's answer; it doesn't fit the tool's output"),
         ("hollow", '{"sum":42}'),
-        ("bare", f"42\n{NOT_ASKED_FOR}"),
-        ("blank", "[The tool answered with nothing.]"),
-        ("listed", f'{{"text":"42"}}\n{NOT_ASKED_FOR}\n[1]'),
+        ("bare", f"42\n{NOT_MCP}"),
+        ("blank", "[The tool's answer is empty.]"),
+        ("listed", f'{{"text":"42"}}\n{NOT_MCP}\n[1]'),
         ("null", "null"),
     ],
 )
@@ -176,7 +176,7 @@ async def test_a_server_that_floods_its_stderr_slows_nobody(
     assert result_of(outcome) == "done"
     lines = [line["message"] for line in context.logged() if line["source"] == "mcp:noisy"]
     assert len(lines) < 10_000, "most of it is dropped"
-    assert any("dropped" in line or "more lines" in line for line in lines), "and that is said"
+    assert any("dropped" in line for line in lines), "and that is said"
     assert longest < 2, "a stall of the loop would hold up every other run"
 
 

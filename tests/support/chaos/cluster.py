@@ -14,9 +14,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from celeriac.embedded.home import Home, RuntimeDirectory
 from celeriac.embedded.postgres import DATABASE, ENVIRONMENT, ROLE, Postgres
-from celeriac.embedded.process import run_to_end
+from celeriac.embedded.process import ProcessSpec, run_to_end
 from celeriac.embedded.service_user import give_directory
-from celeriac.embedded.spec import ProcessSpec
 from tests.support.chaos.processes import children_of, signal_all, title_of
 from tests.support.servers import RunningServer
 from tests.support.waiting import wait_until

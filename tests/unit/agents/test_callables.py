@@ -21,8 +21,8 @@ from tests.support.run_context import FUNCTIONS
         (f"{FUNCTIONS}:Lead", "Lead is ModelMetaclass, not a function"),
         (f"{FUNCTIONS}:Path", "Path is type, not a function"),
         (f"{FUNCTIONS}:generate", "it is a generator"),
-        (f"{FUNCTIONS}:positional", "variables are given by name, but name: str can't be"),
-        (f"{FUNCTIONS}:unmakeable", "the type of thing can't be made from JSON"),
+        (f"{FUNCTIONS}:positional", "variables are passed by name, but name: str can't be"),
+        (f"{FUNCTIONS}:unmakeable", "the type of thing can't be converted from JSON"),
     ],
 )
 def test_what_cannot_be_run_is_explained(path: str, reason: str) -> None:

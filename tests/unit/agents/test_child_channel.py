@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from celeriac.agents.python.child_channel import Channel, Interrupts
+from celeriac.agents.python.child_channel import Channel, SignalGate
 
 
 @dataclass
@@ -79,7 +79,7 @@ def test_threads_do_not_mix_their_lines(pipe: Pipe) -> None:
 
 
 def test_interrupts_wait_for_the_end_of_what_is_held() -> None:
-    interrupts = Interrupts()
+    interrupts = SignalGate()
     steps: list[str] = []
 
     def interrupted() -> None:

@@ -91,11 +91,19 @@ def test_other_errors_keep_their_code_type_and_traceback(
 @pytest.mark.parametrize(
     ("returncode", "stderr", "message"),
     [
-        (3, ["a", "b", ""], "ended by itself with exit code 3 and no result; its last words: b"),
-        (0, [], "ended by itself with exit code 0 and no result."),
-        (CANNOT_GUARD, ["cannot set up x: why"], "could not be started; its last words: cannot"),
-        (CANNOT_EXECUTE, ["cannot run x: why"], "could not be started; its last words: cannot"),
-        (CANNOT_EXECUTE, ["sh: x: not found"], "ended by itself with exit code 127 and no result"),
+        (3, ["a", "b", ""], "exited with code 3 and no result; its last line on stderr: b"),
+        (0, [], "exited with code 0 and no result."),
+        (
+            CANNOT_GUARD,
+            ["cannot set up x: why"],
+            "could not be started; its last line on stderr: cannot",
+        ),
+        (
+            CANNOT_EXECUTE,
+            ["cannot run x: why"],
+            "could not be started; its last line on stderr: cannot",
+        ),
+        (CANNOT_EXECUTE, ["sh: x: not found"], "exited with code 127 and no result"),
         (-signal.SIGKILL, [], "was killed by SIGKILL, not by Celeriac"),
         (-signal.SIGSEGV, [], "was killed by SIGSEGV (it had a memory limit of 64 MB)."),
         (-77, [], "was killed by signal 77."),

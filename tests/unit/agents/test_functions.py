@@ -24,7 +24,7 @@ def test_a_name_belongs_to_one_function() -> None:
 @pytest.mark.parametrize("thing", [lambda: None, agent_functions.Lead.model_dump, 3, "text"])
 def test_only_functions_at_the_top_of_a_module_can_be_offered(thing: object) -> None:
     assert not is_registered(thing)
-    with pytest.raises(TypeError, match="no function at the top of a module"):
+    with pytest.raises(TypeError, match="not a function at the top of a module"):
         function_path(thing)
 
 

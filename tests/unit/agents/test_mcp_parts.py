@@ -97,7 +97,7 @@ def test_structured_content_stands_for_a_missing_text() -> None:
 def test_texts_are_cut_and_lose_what_terminals_obey() -> None:
     assert sanitize_text("a\tb\r\nc\x1b[2Jd\x9be\x00\ud800") == "a\tb\r\nc�[2Jd�e�?"
     cut = sanitize_text("x" * (MAX_RESULT_CHARACTERS + 5))
-    assert cut.endswith("x\n[cut off: the result is longer than this]")
+    assert cut.endswith("x\n[cut off: the result is longer]")
 
 
 @pytest.mark.parametrize(

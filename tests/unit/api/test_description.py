@@ -9,7 +9,6 @@ import pytest
 from celeriac import wire
 from celeriac.api.core.app import describe
 from celeriac.kit.json_types import dumps
-from celeriac.wire import examples
 
 SCHEMA = describe()
 OPERATIONS = {
@@ -19,6 +18,14 @@ OPERATIONS = {
 }
 SIGNED = {"show_linked_approval", "answer_linked_approval"}
 OPEN = {"get_liveness", "get_readiness", "get_celery_health"}
+
+
+def _is_answer(found: object) -> bool:
+    return (
+        isinstance(found, type)
+        and issubclass(found, wire.Wire)
+        and found not in {wire.Wire, wire.Page}
+    )
 
 
 def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
@@ -62,32 +69,24 @@ def test_all_but_health_and_signed_links_needs_a_key() -> None:
     assert keyless == OPEN | SIGNED
 
 
-def test_the_examples_are_answers() -> None:
-    shown: dict[str, type[wire.Wire]] = {
-        "USER": wire.User, "API_KEY": wire.ApiKey, "NEW_API_KEY": wire.NewApiKey,
-        "AGENT": wire.Agent, "TASK": wire.Task, "APPLIED": wire.Applied,
-        "ACCEPTED": wire.Accepted,
-        "ACCEPTED_BATCH": wire.AcceptedBatch, "EXECUTION": wire.Execution,
-        "EXECUTION_SUMMARY": wire.ExecutionSummary, "EVENT": wire.Event,
-        "EVENTS": wire.Events, "SESSION": wire.Session, "REPORTS": wire.Reports,
-        "FILES": wire.Files, "CASSETTE": wire.Cassette, "CELERY_TASK": wire.CeleryTask,
-        "AUDIT_ENTRY": wire.AuditEntry, "AUDIT_FAULT": wire.AuditFault,
-        "AUDIT_VERIFICATION": wire.AuditVerification, "APPROVAL": wire.Approval,
-        "APPROVAL_LINK": wire.ApprovalLink,
-        "LINKED_APPROVAL": wire.LinkedApproval,
-        "BUDGET": wire.Budget, "BUDGET_STANDINGS": wire.BudgetStandings,
-        "MADE_CALL": wire.MadeCall, "USAGE_TOTALS": wire.UsageTotals,
-        "HEALTH": wire.Health, "READY_HEALTH": wire.ReadyHealth, "CELERY_HEALTH": wire.CeleryHealth,
-    }  # fmt: skip
-    assert set(shown) == {name for name in vars(examples) if name.isupper() and name[0] != "_"}
-    for name, model in shown.items():
-        value = getattr(examples, name)
-        # what a summary leaves out is not there
-        left_out = {"variables", "result", "error_details"} if "SUMMARY" in name else None
-        told = model.model_validate_json(dumps(value)).model_dump(
-            mode="json", by_alias=True, exclude=left_out
-        )
-        assert told == value, f"{name} doesn't look like an answer"
+ANSWERS = {name: found for name, found in vars(wire).items() if _is_answer(found)}
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_the_examples_are_answers(name: str) -> None:
+    answer = ANSWERS[name]
+    example = answer.example()
+    told = answer.model_validate_json(dumps(example))
+    assert told.model_dump(mode="json", by_alias=True, exclude_unset=True) == example
+
+
+def test_links_of_examples_lead_to_paths_of_the_api() -> None:
+    known = [re.sub(r"\{\w+\}", ".+", path) for path in SCHEMA["paths"]]
+    known.append("/api/v1/admin/celery-tasks/.+")  # another name, which the description lacks
+    for name, answer in ANSWERS.items():
+        for link in (answer.example().get("_links") or {}).values():
+            path = (link or "/api/v1/tasks").partition("?")[0]
+            assert any(re.fullmatch(each, path) for each in known), f"{name}: {link}"
 
 
 def _named(node: Any, place: str = "") -> Iterator[tuple[str, str, Any]]:

@@ -7,7 +7,6 @@ import pytest
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.cli.run import is_batch, items_of, unserved
 from celeriac.wire import CeleryHealth, Worker
-from celeriac.wire.examples import CELERY_HEALTH
 
 
 def test_each_line_is_an_item_and_shared_variables_win(tmp_path: Path) -> None:
@@ -33,7 +32,7 @@ def test_a_line_that_is_no_item_is_named(tmp_path: Path, text: str, words: str) 
 
 
 def _worker(**values: object) -> Worker:
-    (example, *_) = CeleryHealth.model_validate(CELERY_HEALTH).processes
+    (example, *_) = CeleryHealth.model_validate(CeleryHealth.example()).processes
     return example.model_copy(update=values)
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from celeriac.cli.executions import note
 from celeriac.wire import ExecutionSummary
-from celeriac.wire.examples import EXECUTION_SUMMARY
 
 
 @pytest.mark.parametrize(
@@ -24,6 +23,6 @@ from celeriac.wire.examples import EXECUTION_SUMMARY
 def test_a_list_notes_what_is_waited_for_and_how_it_failed(
     values: dict[str, Any], words: str
 ) -> None:
-    found = note(ExecutionSummary.model_validate({**EXECUTION_SUMMARY, **values}))
+    found = note(ExecutionSummary.model_validate({**ExecutionSummary.example(), **values}))
     assert found.startswith(words)
     assert bool(found) is bool(words)

@@ -58,7 +58,10 @@ def test_a_module_of_the_current_directory_is_imported(directory: Path) -> None:
         ("import", "can't be imported: SyntaxError"),
         ("raise SystemExit(3)", "can't be imported: SystemExit"),
         ("", "offers no functions"),
-        ("import celeriac\n@celeriac.agent('x')\ndef f(a, /): ...\n", "given by name, but a can't"),
+        (
+            "import celeriac\n@celeriac.agent('x')\ndef f(a, /): ...\n",
+            "passed by name, but a can't",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_explained(

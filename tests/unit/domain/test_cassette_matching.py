@@ -92,12 +92,12 @@ def test_what_is_new_and_what_is_gone_is_named() -> None:
 )
 def test_another_path_or_provider_is_another_request(request_: Request, provider: str) -> None:
     player = Replayer(cassette(recorded("a", "1")), attempt=1)
-    with pytest.raises(CassetteMismatchError, match="recorded is POST /chat/completions of test"):
+    with pytest.raises(CassetteMismatchError, match="requests are: POST /chat/completions"):
         player.answer(provider, request_)
 
 
 def test_an_empty_cassette_and_one_that_was_cut_off_say_so() -> None:
-    with pytest.raises(CassetteMismatchError, match="recorded is nothing"):
+    with pytest.raises(CassetteMismatchError, match="its requests are: nothing"):
         Replayer(cassette(), attempt=1).answer("test", asked("a"))
-    with pytest.raises(CassetteMismatchError, match="stopped at a size limit"):
+    with pytest.raises(CassetteMismatchError, match="reached the size limit"):
         Replayer(cassette(complete=False), attempt=1).answer("test", asked("a"))

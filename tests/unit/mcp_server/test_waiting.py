@@ -8,10 +8,10 @@ import httpx
 import pytest
 from mcp import Client as McpClient
 
+from celeriac import wire
 from celeriac.client import Client
 from celeriac.mcp_server.access import OneKey
 from celeriac.mcp_server.server import build_server
-from celeriac.wire import examples
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +23,7 @@ class Api:
     """An API with one execution, whose answers a test changes as it goes."""
 
     def __init__(self) -> None:
-        self.execution: dict[str, Any] = examples.EXECUTION | {
+        self.execution: dict[str, Any] = wire.Execution.example() | {
             "status": "running", "result": None, "event_count": 3,
         }  # fmt: skip
         self.events: list[dict[str, Any]] = []
@@ -33,7 +33,7 @@ class Api:
     def tell(self, kind: str, **changes: Any) -> None:
         """Change the execution, with an event of that kind."""
         self.execution = self.execution | changes
-        self.events.append({**examples.EVENT, "seq": 4 + len(self.events), "type": kind})
+        self.events.append({**wire.Event.example(), "seq": 4 + len(self.events), "type": kind})
 
     def client(self) -> Client:
         return Client("http://api", "cel_key", transport=httpx.MockTransport(self._answer))
@@ -55,7 +55,7 @@ async def wait(server: McpClient, told: list[str | None], **more: Any) -> dict[s
 
     result = await server.call_tool(
         "wait_for_execution",
-        {"execution_id": examples.EXECUTION["id"], "timeout_seconds": 60, **more},
+        {"execution_id": wire.Execution.example()["id"], "timeout_seconds": 60, **more},
         progress_callback=note,
     )
     assert not result.is_error, result.content
@@ -80,7 +80,7 @@ async def test_progress_is_told_as_it_comes() -> None:
 
 async def test_a_question_ends_the_wait_unless_it_is_to_wait_through() -> None:
     api, told = Api(), list[str | None]()
-    api.questions = [examples.APPROVAL]
+    api.questions = [wire.Approval.example()]
     with api.client() as client:
         async with McpClient(build_server(OneKey(client))) as server:
             asked = await wait(server, told)

@@ -240,7 +240,7 @@ CREATE TABLE sessions (
     CONSTRAINT pk_sessions PRIMARY KEY (id),
     CONSTRAINT ck_sessions_status_known CHECK (status IN ('active', 'ended', 'failed', 'deleted'))
 );
-CREATE INDEX ix_sessions_doomed ON sessions (id)
+CREATE INDEX ix_sessions_deleted ON sessions (id)
     WHERE status = 'deleted' AND files_removed_at IS NULL;
 CREATE INDEX ix_sessions_execution_id ON sessions (execution_id);
 CREATE INDEX ix_sessions_idle ON sessions (updated_at) WHERE status IN ('ended', 'failed');
