@@ -1,7 +1,7 @@
 """Model providers by name, and prices of models."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,14 @@ LOCAL = "local"
 
 OPENAI = "openai"
 
-_OPENAI_HOST = "api.openai.com"
+OPENAI_HOST = "api.openai.com"
+_NOWHERE = "http://provider.invalid"
+"""The address of a provider that has none, and is not reached."""
+
+ANTHROPIC = "anthropic"
+"""The provider of Anthropic's Messages API, in usage, prices and limits."""
+
+_ANTHROPIC_HOST = "api.anthropic.com"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -47,6 +54,36 @@ class ModelRef:
 
     def __str__(self) -> str:
         return f"{self.provider.name}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicEndpoint:
+    """Anthropic's Messages API, or a gateway that has its API: the address and the key."""
+
+    base_url: str
+    api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigurationError for an address that is not one of HTTP."""
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ConfigurationError(
+                f"ANTHROPIC_BASE_URL is {self.base_url!r}; it must be an address like "
+                "https://api.anthropic.com."
+            )
+
+    @property
+    def provider(self) -> Provider:
+        """The endpoint as a provider, under whose name its calls are charged."""
+        return Provider(name=ANTHROPIC, base_url=self.base_url, api_key=self.api_key)
+
+    def check(self) -> None:
+        """Raise AgentMisconfiguredError where a key is needed and there is none."""
+        if self.api_key is None and urlsplit(self.base_url).hostname == _ANTHROPIC_HOST:
+            raise AgentMisconfiguredError(
+                "ANTHROPIC_API_KEY is not set. Set it for the workers and restart them.",
+                field="runner",
+            )
 
 
 class Providers:
@@ -108,7 +145,8 @@ class Providers:
             )
         provider = self._by_name.get(provider_name)
         if not reached:
-            return ModelRef(provider or Provider(name=provider_name, base_url=""), model)
+            provider = provider or Provider(name=provider_name, base_url="")
+            return ModelRef(replace(provider, base_url=provider.base_url or _NOWHERE), model)
         if provider is None:
             raise AgentMisconfiguredError(
                 f"The agent's model {name!r} names the provider {provider_name!r}, which isn't "
@@ -126,7 +164,7 @@ class Providers:
 
 
 def _openai(base_url: str, api_key: str | None) -> Provider:
-    needs_key = api_key is None and urlsplit(base_url).hostname == _OPENAI_HOST
+    needs_key = api_key is None and urlsplit(base_url).hostname == OPENAI_HOST
     return Provider(
         name=OPENAI,
         base_url=base_url,

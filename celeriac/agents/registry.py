@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.models import Prices, Providers, price_by_name
+from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, price_by_name
 from celeriac.domain.agents import AgentSpec, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.loop import LoopThread

@@ -6,15 +6,14 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import typer
 
+from celeriac.cli.bulk import cancel, retry
 from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import (
     CommandError,
-    ExitCode,
     Output,
     clock,
     duration,
@@ -26,17 +25,30 @@ from celeriac.cli.core.output import (
     size,
     tokens,
 )
-from celeriac.cli.failures import failure_text, own_frames
-from celeriac.cli.follow.following import event_line, follow, overshoot, show_outcome, summary
+from celeriac.cli.failures import own_frames
+from celeriac.cli.follow.following import event_line, overshoot
+from celeriac.cli.follow.listing import follow_list
 from celeriac.cli.follow.view import describe
 from celeriac.cli.ids import ExecutionId, short_id
-from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.cli.notes import error_text, note, waits_for
+from celeriac.cli.selection import (
+    Agent,
+    Batch,
+    ErrorOption,
+    Since,
+    Statuses,
+    Task,
+    Until,
+    Waiting,
+    selection,
+)
+from celeriac.domain.executions.states import Status
 from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client.sessions import Files
     from celeriac.logs import LogLine
-    from celeriac.wire import Event, Execution, ExecutionSummary
+    from celeriac.wire import Event, Execution
 
 
 _EVENTS = "events"
@@ -203,18 +215,18 @@ def list_executions(
     session: CommandContext,
     *,
     limit: Limit = 20,
-    status: Annotated[
-        list[Status],
-        typer.Option("--status", "-s", help="Only those that stand so; may be repeated."),
-    ] = [],  # noqa: B006 - Typer copies it
-    waiting_for: Annotated[
-        WaitingFor | None, typer.Option(help="Only those that wait for this.")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="Only of this task: name or id.")] = None,
-    batch: Annotated[UUID | None, typer.Option(help="Only of this batch.")] = None,
-    since: Annotated[
-        datetime | None, typer.Option(help="Only those created since, in local time.")
-    ] = None,
+    status: Statuses = [],  # noqa: B006 - Typer copies it
+    waiting_for: Waiting = None,
+    task: Task = None,
+    agent: Agent = None,
+    batch: Batch = None,
+    error: ErrorOption = None,
+    since: Since = None,
+    until: Until = None,
+    following: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Show new executions and changes until Ctrl-C."),
+    ] = False,
     include: Annotated[
         list[Bulky],
         typer.Option(help="With --json: what else to write; may be repeated."),
@@ -225,20 +237,33 @@ def list_executions(
     Variables, results and error details may be large: they are left out but for
     what --include names. `celeriac executions show` has all of one execution.
 
+    With --follow, shows the newest executions one line each, oldest first, then
+    a line for each new execution and for each change of status, attempt or what
+    an execution waits for. With --json each line is a JSON object. Lines are
+    shown for matches only. Follows the newest 500 that have not ended.
+
     Examples:
       celeriac executions list
       celeriac executions list --status failed --status cancelled --task summarise
       celeriac executions list --since 2026-11-22 --json
+      celeriac executions list --follow --status failed --since 2h
       celeriac executions list --waiting-for approval
       celeriac executions list --batch ID --json --include result
     """
-    pages = session.client.executions.list(
-        status=[each.value for each in status] or None,
-        waiting_for=waiting_for.value if waiting_for else None,
+    wanted = selection(
+        status=status,
+        waiting_for=waiting_for,
         task=task,
-        batch_id=batch,
-        created_after=since.astimezone() if since else None,
-        include=[each.value for each in include] or None,
+        agent=agent,
+        batch=batch,
+        error=error,
+        since=since,
+        until=until,
+    )
+    if following:
+        follow_list(session, wanted, limit=limit, include=[each.value for each in include])
+    pages = session.client.executions.list(
+        include=[each.value for each in include] or None, **wanted
     )
     found = list(islice(pages, limit))
     if session.output.as_json:
@@ -346,81 +371,13 @@ def download(
     fetch_files(session, session.client.executions.files(execution), paths, to, overwrite=overwrite)
 
 
-@open_client
-def cancel(session: CommandContext, execution: ExecutionId) -> None:
-    """End an execution. What waits ends at once, what runs within seconds.
-
-    Exits with 6 where it had ended already: nothing was cancelled then.
-
-    Examples:
-      celeriac executions cancel last
-    """
-    before = session.client.executions.get(execution)
-    found = session.client.executions.cancel(execution)
-    if session.output.as_json:
-        session.output.json(found)
-    # it may end by itself in between
-    if before.status.terminal or found.status in {Status.COMPLETED, Status.FAILED}:
-        raise CommandError(
-            f"The execution had ended already: it is {found.status.value}.",
-            cure=f"`celeriac executions show {short_id(execution)}` shows how.",
-            exit_code=ExitCode.ENDED_ALREADY,
-            problem="ended_already",
-        )
-    if session.output.as_json:
-        return
-    if found.status.terminal:
-        session.output.raw(summary(found))
-    else:
-        session.output.raw(f"asked to stop · {found.id}")
-
-
-@open_client
-def retry(
-    session: CommandContext,
-    execution: ExecutionId,
-    wait: Annotated[
-        bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id at once.")
-    ] = False,
-) -> None:
-    """Run the work of an execution that has ended once more, as a new one.
-
-    The variables are the same; task and agent are used as they are now.
-    """
-    accepted = session.client.executions.retry(execution)
-    if wait:
-        begun = session.client.executions.get(accepted.execution_id)
-        show_outcome(session, follow(session, begun, timeout=None))
-    elif session.output.as_json:
-        session.output.json(accepted)
-    else:
-        session.output.raw(str(accepted.execution_id))
-
-
-def note(execution: "ExecutionSummary") -> str:
-    """Return what an execution waits for, or how it failed."""
-    if execution.waiting_for is None:
-        return _error(execution)
-    until = f", until {moment(execution.waiting_until)}" if execution.waiting_until else ""
-    return f"waits for {execution.waiting_for.value.replace('_', ' ')}{until}"
-
-
-def _error(execution: "ExecutionSummary") -> str:
-    code = execution.error_code
-    if not code:
-        return ""
-    return f"{code}: {failure_text(code, execution.error_message, execution.error_type)}"
-
-
 def _facts(execution: "Execution", beyond: str) -> dict[str, str]:
     error = execution.error_details or {}
     facts = {
         "id": str(execution.id),
         "task": execution.task_name,
         "status": execution.status.value,
-        "waits for": note(execution).removeprefix("waits for ")
-        if execution.waiting_for is not None
-        else "",
+        "waits for": waits_for(execution),
         "trigger": execution.trigger_type.value,
         "priority": execution.priority,
         "queue": execution.queue,
@@ -440,7 +397,7 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, str]:
         "session": str(execution.session_id or ""),
         "Celery task": execution.celery_task_id or "",
         "request": execution.request_id or "",
-        "error": _error(execution),
+        "error": error_text(execution),
         "traceback": own_frames(str(error.get("traceback") or "")).rstrip(),
         "variables": plain(execution.variables),
         "cut off": "yes, by the model's token limit" if execution.truncated else "",

@@ -126,6 +126,11 @@ ExecutionId = Annotated[
     typer.Argument(metavar="EXECUTION", help=f"The execution's id. {_FORMS}"),
     IdOf("executions", "an execution"),
 ]
+OptionalExecutionId = Annotated[
+    str | None,
+    typer.Argument(metavar="EXECUTION", help=f"The execution's id. {_FORMS}"),
+    IdOf("executions", "an execution"),
+]
 ExecutionOption = Annotated[
     str | None,
     typer.Option("--execution", metavar="ID", help="Only of this execution."),

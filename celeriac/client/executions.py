@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from itertools import count
+from typing import Any, TypedDict, Unpack, cast
 from uuid import UUID, uuid4
 
 from celeriac import wire
@@ -32,6 +33,46 @@ class ExecutionOptions(TypedDict, total=False):
     """Answer model requests from this cassette."""
 
 
+class ExecutionFilter(TypedDict, total=False):
+    """Selects the executions that match all given values."""
+
+    ids: Sequence[str | UUID] | None
+    """At most 100."""
+    status: str | Sequence[str] | None
+    task: str | UUID | None
+    agent: str | UUID | None
+    """Any of its versions."""
+    batch_id: str | UUID | None
+    origin_id: str | UUID | None
+    """Repeats of this execution."""
+    session_id: str | UUID | None
+    trigger_type: str | None
+    waiting_for: str | None
+    """`approval`, `budget` or `provider_limit`."""
+    error_code: str | None
+    """The code of the last error, such as `agent_failed`."""
+    created_after: datetime | None
+    """At or after this time, which has a zone."""
+    created_before: datetime | None
+
+
+def filter_fields(wanted: ExecutionFilter) -> dict[str, Any]:
+    """Return the fields or parameters of a request for `wanted`."""
+    fields: dict[str, Any] = {}
+    for name, value in wanted.items():
+        if name == "ids" and value is not None:
+            fields["id"] = [str(each) for each in cast(Sequence[str | UUID], value)]
+        elif name == "status" and isinstance(value, str):
+            fields["status"] = [value]
+        elif isinstance(value, datetime):
+            fields[name] = value.isoformat()
+        elif isinstance(value, UUID):
+            fields[name] = str(value)
+        elif value is not None:
+            fields[name] = value
+    return fields
+
+
 def options_body(options: ExecutionOptions) -> dict[str, Any]:
     """Return the fields of a request for `options`; those that are not set are left out."""
     body: dict[str, Any] = {}
@@ -46,6 +87,8 @@ def options_body(options: ExecutionOptions) -> dict[str, Any]:
 
 
 _PATH = f"{API}/task-executions"
+_PAGE = 500
+"""The most executions that one request changes."""
 _OK = 200
 _LONGEST_ANSWER_SECONDS = 86_400.0
 """A task's hard limit at the most."""
@@ -147,36 +190,18 @@ class Executions:
     def list(
         self,
         *,
-        status: str | Sequence[str] | None = None,
-        task: str | UUID | None = None,
-        batch_id: str | UUID | None = None,
-        origin_id: str | UUID | None = None,
-        session_id: str | UUID | None = None,
-        trigger_type: str | None = None,
-        waiting_for: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
         include: Sequence[str] | None = None,
+        **wanted: Unpack[ExecutionFilter],
     ) -> Iterator[wire.ExecutionSummary]:
         """Yield executions, the newest first, reading page after page.
 
-        `waiting_for` is approval, budget or provider_limit, and means those that wait for it.
-        `include` names what may be large and is None otherwise: `variables`, `result`,
-        `error_details`. `get` returns an execution with all of it.
+        `wanted`: `ids`, `status`, `task`, `agent`, `batch_id`, `origin_id`, `session_id`,
+        `trigger_type`, `waiting_for`, `error_code`, `created_after`, `created_before`. `include`
+        names what may be large and is None otherwise: `variables`, `result`, `error_details`.
+        `get` returns an execution with all of it.
         """
-        wanted = given(
-            include=None if include is None else list(include),
-            status=[status] if isinstance(status, str) else status,
-            task=task and str(task),
-            batch_id=batch_id and str(batch_id),
-            origin_id=origin_id and str(origin_id),
-            session_id=session_id and str(session_id),
-            trigger_type=trigger_type,
-            waiting_for=waiting_for,
-            created_after=created_after and created_after.isoformat(),
-            created_before=created_before and created_before.isoformat(),
-        )
-        return pages(self._transport, wire.ExecutionSummary, _PATH, wanted)
+        params = filter_fields(wanted) | given(include=None if include is None else list(include))
+        return pages(self._transport, wire.ExecutionSummary, _PATH, params)
 
     def cancel(self, execution_id: str | UUID) -> wire.Execution:
         """Ask for its end; a running one stops within seconds."""
@@ -188,6 +213,71 @@ class Executions:
         """Run the work of one that has ended again, as a new execution."""
         path = f"{_PATH}/{segment(execution_id)}/retry"
         return self._transport.create_work(wire.Accepted, path, None, idempotency_key)
+
+    def cancel_many(
+        self, *, limit: int | None = None, dry_run: bool = False, **wanted: Unpack[ExecutionFilter]
+    ) -> wire.BulkResult:
+        """Cancel the executions that match and have not ended, at most `limit`, newest first.
+
+        `wanted` is as in `list`. Sends as many requests as needed and returns one result. With
+        `dry_run` nothing is changed, and `remaining` is the number of matches, counted up to
+        10,000.
+        """
+        body = filter_fields(wanted)
+        if dry_run:
+            return self._count("cancel", body)
+        return self._change(
+            body, limit, lambda part, _: self._transport.post(
+                wire.BulkResult, f"{_PATH}/bulk/cancel", part
+            )
+        )  # fmt: skip
+
+    def retry_many(
+        self,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+        **wanted: Unpack[ExecutionFilter],
+    ) -> wire.BulkResult:
+        """Retry the executions that match, at most `limit`, newest first.
+
+        `wanted` is as in `list`; `status` is `failed` by default and names ended ones only.
+        `skipped` lists executions that can't be retried. The same call with the same key, of at
+        most 240 characters, creates nothing twice. Sends as many requests as needed and returns one
+        result, with the batch of the last request. `dry_run` is as in `cancel_many`.
+        """
+        body = filter_fields(wanted)
+        if dry_run:
+            return self._count("retry", body)
+        key = idempotency_key or str(uuid4())
+        return self._change(
+            body, limit, lambda part, number: self._transport.create_work(
+                wire.BulkResult, f"{_PATH}/bulk/retry", part, f"{key}.{number}"
+            )
+        )  # fmt: skip
+
+    def _count(self, action: str, body: dict[str, Any]) -> wire.BulkResult:
+        response = self._transport.send(
+            "POST", f"{_PATH}/bulk/{action}", body=body | {"limit": 1}, params={"dry_run": True}
+        )
+        return wire.BulkResult.model_validate_json(response.content)
+
+    def _change(
+        self,
+        body: dict[str, Any],
+        limit: int | None,
+        send: Callable[[dict[str, Any], int], wire.BulkResult],
+    ) -> wire.BulkResult:
+        """Send page after page, until `limit` executions were changed or skipped."""
+        done = send(body | {"limit": _page_size(limit, 0)}, 0)
+        for number in count(1):
+            seen = done.affected + len(done.skipped)
+            if done.next_cursor is None or (limit is not None and seen >= limit):
+                break
+            following = {"limit": _page_size(limit, seen), "cursor": done.next_cursor}
+            done = _joined(done, send(body | following, number))
+        return done
 
     def events(self, execution_id: str | UUID, *, after: int = 0) -> Iterator[wire.Event]:
         """Yield the events so far that are numbered above `after`."""
@@ -248,3 +338,18 @@ class Executions:
     def reports(self, execution_id: str | UUID) -> Sequence[wire.Report]:
         """Return which of its reports were made so far, with their sizes."""
         return self._transport.get(wire.Reports, f"{_PATH}/{segment(execution_id)}/reports").items
+
+
+def _page_size(limit: int | None, seen: int) -> int:
+    return _PAGE if limit is None else min(_PAGE, limit - seen)
+
+
+def _joined(first: wire.BulkResult, then: wire.BulkResult) -> wire.BulkResult:
+    return then.model_copy(
+        update={
+            "affected": first.affected + then.affected,
+            "execution_ids": [*first.execution_ids, *then.execution_ids],
+            "skipped": [*first.skipped, *then.skipped],
+            "batch_id": then.batch_id or first.batch_id,
+        }
+    )

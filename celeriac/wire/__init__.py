@@ -23,6 +23,7 @@ from celeriac.wire.catalog import Agent, AgentReference, Applied, AppliedResourc
 from celeriac.wire.executions import (
     Accepted,
     AcceptedBatch,
+    BulkResult,
     CeleryHealth,
     CeleryTask,
     CeleryTaskError,
@@ -33,6 +34,7 @@ from celeriac.wire.executions import (
     Health,
     Progress,
     ReadyHealth,
+    SkippedExecution,
     Worker,
 )
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
@@ -53,6 +55,7 @@ __all__ = [
     "Budget",
     "BudgetStanding",
     "BudgetStandings",
+    "BulkResult",
     "Cassette",
     "CeleryHealth",
     "CeleryTask",
@@ -77,6 +80,7 @@ __all__ = [
     "Report",
     "Reports",
     "Session",
+    "SkippedExecution",
     "Task",
     "UsageTotal",
     "UsageTotals",

@@ -9,7 +9,7 @@ from pydantic import Field
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import RunOptions, TriggerType
 from celeriac.domain.executions.states import CeleryState, SimpleStatus, Status, WaitingFor
-from celeriac.wire.base import AT, CELERY_ID, LATER, Dollars, Links, Wire, links
+from celeriac.wire.base import AT, CELERY_ID, ID, LATER, Dollars, Links, Wire, links
 
 
 class Progress(Wire):
@@ -70,6 +70,11 @@ class ExecutionSummary(Wire):
         "running one, the open question that its attempt waits for."
     )
     waiting_until: datetime | None = Field(description="When it resumes without an answer.")
+    waiting_since: datetime | None = Field(
+        default=None,
+        description="When it began to wait for a worker (pending, queued) or for what waiting_for "
+        "names. Null before available_at.",
+    )
     options: RunOptions = Field(
         description="The options of this run.", examples=[RunOptions().model_dump(mode="json")]
     )
@@ -143,6 +148,39 @@ class AcceptedBatch(Wire):
     links: Links = links(
         self="/api/v1/task-executions?batch_id={batch_id}", task="/api/v1/tasks/{task_id}"
     )
+
+
+class SkippedExecution(Wire):
+    """An execution that could not be retried, and the reason."""
+
+    execution_id: UUID
+    code: str = Field(
+        description="As in problems: variables_invalid, task_inactive, conflict.",
+        examples=["task_inactive"],
+    )
+    message: str = Field(examples=["The task 'qualify' is inactive; activate it to run it."])
+
+
+class BulkResult(Wire):
+    """The result of a change to the executions that match a filter."""
+
+    dry_run: bool = Field(description="Whether the matches were only counted.")
+    affected: int = Field(examples=[1])
+    execution_ids: list[UUID] = Field(
+        description="The cancelled executions, running ones included; of a retry, the new ones."
+    )
+    skipped: list[SkippedExecution] = Field(description="The matches that could not be retried.")
+    remaining: int = Field(
+        description="How many matches are left, counted up to 10,000.", examples=[0]
+    )
+    next_cursor: str | None = Field(
+        description="Send it as `cursor`, with the same filter, for the rest; null if there is no "
+        "rest, and in a dry run."
+    )
+    batch_id: UUID | None = Field(
+        description="The batch of the new executions of a retry.", examples=[ID]
+    )
+    links: Links = links(executions="/api/v1/task-executions?batch_id={batch_id}")
 
 
 class Event(Wire):

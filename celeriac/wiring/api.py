@@ -16,7 +16,9 @@ from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.apply import Apply
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.repeat import ReplayMany
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
@@ -45,6 +47,7 @@ class ApiServices:
     tasks: Tasks
     apply: Apply
     queries: Queries
+    bulk: Bulk
     approvals: Approvals
     approval_links: ApprovalLinks
     sessions: Sessions
@@ -90,6 +93,9 @@ def build_api_services(container: CoreServices) -> ApiServices:
         tasks=Tasks(container.database),
         apply=Apply(container.database, agents, budgets),
         queries=queries,
+        bulk=Bulk(
+            container.database, container.cancel, ReplayMany(container.database, container.plans)
+        ),
         approvals=Approvals(container.database, container.live, container.dispatch),
         approval_links=ApprovalLinks(
             secret_key(settings), lambda: _database_clock(container.database)

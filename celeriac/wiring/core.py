@@ -15,9 +15,8 @@ from celeriac.adapters.redis_events import RedisLiveEvents
 from celeriac.adapters.redis_watch import Watcher
 from celeriac.agents.advice import Advice
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.models import Prices, Providers, Tokens
+from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
 from celeriac.db.engine import LOCK_SECONDS, Database
@@ -33,8 +32,9 @@ from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.plans import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.repeat import Replay
 from celeriac.services.executions.rescue import DatabaseView, Recover
-from celeriac.services.executions.stop import Cancel, Replay
+from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import Submit
 from celeriac.services.storage_paths import StoragePaths
 from celeriac.settings import Settings

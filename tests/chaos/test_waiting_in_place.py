@@ -16,7 +16,8 @@ from celeriac.services.approvals.answer import Approvals
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 
-LIMITS = Limits(soft_seconds=1, hard_seconds=2)
+LIMITS = Limits(soft_seconds=3, hard_seconds=4)
+"""More than a child process needs to start and ask on a busy machine."""
 ONCE = RetryPolicy(max_retries=0)
 
 

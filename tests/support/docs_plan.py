@@ -23,6 +23,8 @@ RUN: dict[tuple[str, str], str] = {
     ("README.md", "ping.delay"): TOUR,
     ("docs/api.md", "export CELERIAC="): LIVE,
     ("docs/api.md", "from celeriac import Client"): LIVE,
+    ("docs/api.md", "celeriac executions retry"): LIVE,
+    ("docs/api.md", "client.executions.retry_many"): LIVE,
     ("docs/apply.md", "celeriac run summarise"): LIVE,
     ("docs/apply.md", "--exit-code"): LIVE,
     ("docs/apply.md", "client.apply"): LIVE,

@@ -19,6 +19,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from celeriac.agents.models import Prices
+from celeriac.api.v1.schemas.executions import RetryMany
 from celeriac.domain.agents import AgentSpec, ApprovalPolicy
 from celeriac.domain.agents.crews import CrewGraph
 from celeriac.domain.cassettes import parse
@@ -79,6 +80,7 @@ def read_entry_points(text: str) -> None:
 
 READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/api.md", "urn:celeriac:problem"): Problem.model_validate_json,
+    ("docs/api.md", '"created_after"'): RetryMany.model_validate_json,
     ("docs/apply.md", "# project.yaml"): read_document,
     ("docs/approvals.md", "expires_seconds"): read_approvals,
     ("docs/approvals.md", "approval.asked"): read_webhook,

@@ -25,6 +25,7 @@ from celeriac.agents.child.protocol import (
     answer_message,
     time_left,
 )
+from celeriac.agents.gateway.calls import ModelCalls as GatewayCalls
 from celeriac.domain.agents import ApprovalPolicy
 from celeriac.domain.approvals import Question
 from celeriac.domain.errors import (
@@ -205,26 +206,30 @@ async def run_in_child(
     extra: JsonObject,
     *,
     price: Price = unpriced,
+    calls: GatewayCalls | None = None,
 ) -> Completed:
     """Run `job` as `command` and return its result; no process of the child remains.
 
     The `start` message holds the job and `extra`. `price` computes the cost of model calls that the
-    child reports without one. At the soft limit (the first cancellation after it has passed) the
-    child gets `soft_limit`, and has until the hard limit to send a result or an error. The child
-    goes on while its questions are open. Raises the error that the child reports,
-    AgentMisconfiguredError if the child's user has no access to a file that it needs,
-    ChildCrashedError, ChildProtocolError, HardTimeLimitError, and the errors of the context, such
-    as ApprovalExpiredError.
+    child reports without one. An error of the gateway's `calls` ends the child and is raised. At
+    the soft limit (the first cancellation after it has passed) the child gets `soft_limit`, and has
+    until the hard limit to send a result or an error. The child goes on while its questions are
+    open. Raises the error that the child reports, AgentMisconfiguredError if the child's user has
+    no access to a file that it needs, ChildCrashedError, ChildProtocolError, HardTimeLimitError,
+    and the errors of the context, such as ApprovalExpiredError.
     """
-    calls = ModelCalls(context, price)
+    own_calls = ModelCalls(context, price)
     try:
         async with ChildProcess.spawn(command) as child:
             child.send({"type": "start", "job": describe_job(job, context), **extra})
-            return await _Supervision(child, job, context, calls).result()
+            supervision = _Supervision(child, job, context, own_calls)
+            if calls is not None:
+                calls.on_stop = supervision.stop
+            return await supervision.result()
     except UnreachableError as error:
         raise AgentMisconfiguredError(str(error), field="runner") from error
     finally:
-        await calls.close()
+        await own_calls.close()
 
 
 def describe_job(job: Job, context: RunContext) -> JsonObject:
@@ -258,14 +263,24 @@ class _Supervision:
         self._relay = MessageRelay(context, calls, source=job.agent_name)
         self._questions = _Questions(child, context, job.agent.approvals)
         self._soft_limit_sent = False
+        self._following: asyncio.Future[Completed] | None = None
+        self._stopped: Exception | None = None
+
+    def stop(self, error: Exception) -> None:
+        """Have `result` raise `error`."""
+        if self._stopped is None and self._following is not None:
+            self._stopped = error
+            self._following.cancel()
 
     async def result(self) -> Completed:
         """Return the child's result; raises the errors of `run_in_child`."""
-        following = asyncio.ensure_future(self._follow())
+        following = self._following = asyncio.ensure_future(self._follow())
         while True:
             try:
                 return await asyncio.shield(following)
             except asyncio.CancelledError:
+                if self._stopped is not None and following.done():
+                    raise self._stopped from None
                 if following.done() or not self._is_soft_limit():
                     if self._context.time_limits.hard_left <= 0:
                         self._child.kill_at_end()  # the cancellation is that of the hard limit

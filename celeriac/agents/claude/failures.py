@@ -1,8 +1,9 @@
-"""From the ways in which Claude Code ends to ours: what is final, what may pass, what to check."""
+"""Maps the ways in which Claude Code ends to our errors."""
 
 from claude_agent_sdk import ClaudeSDKError, ResultMessage
 
-from celeriac.agents.claude.proxy import CUT_OFF, SLOW_DOWN, CallFailure
+from celeriac.agents.gateway.errors import CallFailure, FailureSource, error_of
+from celeriac.agents.models import ANTHROPIC, ModelRef, Provider
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import (
     BudgetSpentError,
@@ -13,17 +14,17 @@ from celeriac.domain.errors import (
     OutputInvalidError,
     OutputTruncatedError,
     ProviderError,
-    ProviderRateLimitedError,
     ProviderRefusedError,
     RetryableError,
 )
 from celeriac.kit.text import clip
 
+CUT_OFF = "max_tokens"
+"""The stop reason of an answer that its limit has cut off."""
+
 _CONTEXT = "model_context_window_exceeded"
 _ENDINGS = frozenset({"end_turn", "stop_sequence", "tool_use", CUT_OFF})
 _SHOWN = 500
-_SERVER_ERRORS = 500
-_PASSING = frozenset({408, 409, 425})
 _ADVICE = {
     400: "Check the agent's settings, and whether the prompt is too long for the model.",
     401: "Check ANTHROPIC_API_KEY of the workers.",
@@ -36,7 +37,7 @@ _ADVICE = {
 def failure_of(
     result: ResultMessage, call: CallFailure | None, spec: ClaudeAgent, *, ended: str | None
 ) -> ExecutionError | None:
-    """Return the error that a result tells of, or None for a good one.
+    """Return the error in a result, or None for a good one.
 
     An API error comes with `subtype="success"`: `is_error` decides. `call` is how the newest call
     of the API failed, if it did, and `ended` the stop reason of the newest answer.
@@ -53,11 +54,9 @@ def failure_of(
         return limit
     if call is None and result.api_error_status is not None:
         call = CallFailure(result.api_error_status, _words(result))
-    return (
-        RetryableError(f"Claude Code failed: {_words(result)}")
-        if call is None
-        else (failure_of_call(call))
-    )
+    if call is None:
+        return RetryableError(f"Claude Code failed: {_words(result)}")
+    return failure_of_call(call, spec.model or "")
 
 
 def _limit_of_tokens(result: ResultMessage, ended: str | None) -> ExecutionError | None:
@@ -107,34 +106,18 @@ def _own_limit(result: ResultMessage, spec: ClaudeAgent) -> ExecutionError | Non
             return None
 
 
-def failure_of_call(call: CallFailure) -> ExecutionError:
+def failure_of_call(call: CallFailure, model: str) -> ExecutionError:
     """Return the error for a call that the provider refused, or that broke off."""
-    said = clip(call.message, _SHOWN)
-    status = call.status
-    if status is None:
-        return ProviderError(f"Anthropic's API failed: {said}.")
-    if status == SLOW_DOWN:
-        return ProviderRateLimitedError(
-            f"Anthropic's API asks to slow down: HTTP 429, {said}", retry_after=call.retry_after
-        )
-    if status < _SERVER_ERRORS and status not in _PASSING:
-        advice = _ADVICE.get(status, "Check the agent and the provider.")
-        return ProviderRefusedError(
-            f"Anthropic's API refuses the request: HTTP {status}, {said}. {advice}", status=status
-        )
-    return ProviderError(
-        f"Anthropic's API failed: HTTP {status}, {said}",
-        retry_after=call.retry_after,
-        status=status,
-    )
+    choice = ModelRef(Provider(name=ANTHROPIC, base_url=""), model)
+    return error_of(call, FailureSource(choice, "Anthropic's API", _ADVICE))
 
 
 def failure_of_sdk(
-    error: ClaudeSDKError, call: CallFailure | None, last_words: list[str]
+    error: ClaudeSDKError, call: CallFailure | None, spec: ClaudeAgent, last_words: list[str]
 ) -> ExecutionError:
-    """Return the error for a Claude Code that ended, or spoke, in an unexpected way."""
+    """Return the error for a Claude Code that ended, or answered, in an unexpected way."""
     if call is not None:
-        return failure_of_call(call)
+        return failure_of_call(call, spec.model or "")
     words = clip(" / ".join(last_words[-3:]), _SHOWN)
     return ChildCrashedError(
         f"Claude Code ended without a result: {clip(str(error), _SHOWN)}"

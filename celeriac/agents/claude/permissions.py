@@ -10,7 +10,7 @@ becomes a form with a field for each of its questions.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -29,7 +29,6 @@ from claude_agent_sdk import (
 )
 
 from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
-from celeriac.agents.claude.proxy import MessagesProxy
 from celeriac.agents.mcp.call_keys import call_digest
 from celeriac.agents.mcp.results import sanitize_json
 from celeriac.domain.agents import ApprovalPolicy, ClaudeAgent, McpServer, Permission
@@ -275,10 +274,10 @@ class Permissions:
     """Judges the tool calls of one attempt.
 
     A call that needs a person ends the attempt: Claude Code keeps it open (its `defer`), the
-    question is in `pending`, and the attempt that follows the answer runs or refuses that very
-    call. That works for a call that stands alone in its answer; one among several is refused once
-    with the advice to make it alone. Where that isn't followed, and for the calls of helper
-    agents, the question is asked and waited for in place.
+    question is in `pending`, and the attempt that follows the answer runs or refuses that call.
+    This works for a call that is the only one of its answer (`is_alone`). One among several is
+    refused once, with the advice to make it alone. If the model ignores this, or the call comes
+    from a helper agent, the attempt waits until the question is answered.
     """
 
     def __init__(
@@ -288,7 +287,7 @@ class Permissions:
         spec: ClaudeAgent,
         agent_name: str,
         context: RunContext,
-        calls: MessagesProxy,
+        is_alone: Callable[[str], Awaitable[bool]],
         answers: Mapping[str, Answer],
         keys: QuestionKeys,
         on_stop: Callable[[Exception], None],
@@ -298,7 +297,7 @@ class Permissions:
         self._spec = spec
         self._agent_name = agent_name
         self._context = context
-        self._calls = calls
+        self._is_alone = is_alone
         self._answers = answers
         self._keys = keys
         self._on_stop = on_stop
@@ -337,7 +336,7 @@ class Permissions:
         """Say how a question is put to a person; `ask` leads to `can_use_tool`, which waits."""
         if of_helper:
             return _output("ask")
-        if await self._calls.alone(call_id):
+        if await self._is_alone(call_id):
             self.pending = question
             return _output("defer")
         same = dumps([question.tool, question.arguments])

@@ -7,7 +7,7 @@ from typing import Any
 
 from claude_agent_sdk import ResultMessage
 
-from celeriac.agents.base import violations_of
+from celeriac.agents.structured import ObjectSchema
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import OutputInvalidError, SessionUnavailableError
 from celeriac.kit.json_types import JsonObject, JsonValue
@@ -91,8 +91,6 @@ def state_of(
     }
 
 
-_WRAPPER = "value"
-_DEFINITIONS = ("$defs", "definitions")
 _DIALECT = "$schema"
 _SHOWN = 2_000
 
@@ -100,41 +98,28 @@ _SHOWN = 2_000
 class StructuredOutput:
     """What a run must return under a JSON schema.
 
-    Claude Code gives the schema to the model as a tool whose arguments are the answer, so its root
-    must be an object: other schemas are wrapped into one.
+    Claude Code gives the schema to the model as a tool whose arguments are the answer.
     """
 
     def __init__(self, schema: JsonObject) -> None:
-        self._schema = schema
-        self._wrapped = schema.get("type") != "object"
+        self._schema = ObjectSchema({k: value for k, value in schema.items() if k != _DIALECT})
 
     @property
     def output_format(self) -> dict[str, JsonValue]:
-        """What the SDK is told."""
-        schema = {key: value for key, value in self._schema.items() if key != _DIALECT}
-        if self._wrapped:
-            definitions = {key: schema.pop(key) for key in _DEFINITIONS if key in schema}
-            schema = {
-                "type": "object",
-                "properties": {_WRAPPER: schema},
-                "required": [_WRAPPER],
-                "additionalProperties": False,
-                **definitions,
-            }
-        return {"type": "json_schema", "schema": schema}
+        """The SDK's option for it."""
+        return {"type": "json_schema", "schema": self._schema.asked}
 
     async def value(self, result: ResultMessage) -> JsonValue:
         """Return the answer; raises OutputInvalidError where it doesn't fit."""
         answer = result.structured_output
-        if not isinstance(answer, dict) or (self._wrapped and _WRAPPER not in answer):
+        if not isinstance(answer, dict) or not self._schema.is_complete(answer):
             raise OutputInvalidError(
                 "The agent gave its answer as a text, not as the task's output schema asks.",
                 answer=clip(result.result or "", _SHOWN),
             )
-        value = answer[_WRAPPER] if self._wrapped else answer
-        if faults := await violations_of(self._schema, value):
+        if faults := await self._schema.faults(answer):
             raise OutputInvalidError(
                 f"The answer doesn't fit the task's output schema: {'; '.join(faults)}.",
                 faults=faults,
             )
-        return value
+        return self._schema.value(answer)

@@ -2,8 +2,6 @@
 
 Imports the Agent SDK, which takes half a second and is an extra: only `celeriac.agents.registry`
 imports this module, when the first agent of this kind is run.
-
-One attempt of a claude agent, from its first prompt to its outcome.
 """
 
 import asyncio
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
-import httpx2
 from claude_agent_sdk import (
     AssistantMessage,
     ClaudeSDKError,
@@ -34,15 +31,8 @@ from celeriac.agents.claude.environment import (
     find_cli,
     sdk_options,
 )
-from celeriac.agents.claude.failures import failure_of, failure_of_sdk
+from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk
 from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
-from celeriac.agents.claude.proxy import (
-    ANTHROPIC,
-    CUT_OFF,
-    AnthropicEndpoint,
-    Gateway,
-    MessagesProxy,
-)
 from celeriac.agents.claude.resume import (
     ResumePoint,
     ResumeState,
@@ -50,11 +40,14 @@ from celeriac.agents.claude.resume import (
     continuation_of,
     state_of,
 )
-from celeriac.agents.claude.tool_servers import check_servers, server_configs
+from celeriac.agents.claude.tool_servers import check_servers, relayed, server_configs
 from celeriac.agents.claude.transcript import Transcript
+from celeriac.agents.gateway.anthropic import Messages
+from celeriac.agents.gateway.calls import ModelCalls
+from celeriac.agents.gateway.loopback import AttemptGateway, Route
+from celeriac.agents.gateway.recording import Traffic, recording
 from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, programs_of
-from celeriac.agents.models import Prices, Provider
-from celeriac.agents.recording.proxy import taping
+from celeriac.agents.models import ANTHROPIC, AnthropicEndpoint, Prices
 from celeriac.domain.agents import ClaudeAgent, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -75,8 +68,6 @@ from celeriac.services.ports import Job, RunContext
 _log = get_logger(__name__)
 
 _STDERR_LINES = 50
-_TIMES = httpx2.Timeout(600.0, connect=10.0)
-"""Silence is noticed by `idle_seconds` long before."""
 
 _DEFERRED = "tool_deferred"
 _DEFERRED_LOST = "tool_deferred_unavailable"
@@ -122,35 +113,30 @@ class ClaudeRun:
         upstream = self._setting.upstream
         keys = [upstream.api_key] if upstream.api_key else []
         workdir = self._setting.directories.work
-        async with (
-            taping(self._job, self._context, keys=keys, workdir=workdir) as tape,
-            _client(tape.base_url(ANTHROPIC, upstream.base_url)) as client,
-        ):
-            if not tape.plays:
+        async with recording(self._job, self._context, keys=keys, workdir=workdir) as traffic:
+            if not traffic.replays:
                 upstream.check()
-            calls = MessagesProxy(
-                upstream,
-                client,
-                address=tape.base_url(ANTHROPIC, upstream.base_url),
-                prices=self._setting.prices,
-                context=self._context,
-                on_stop=self._inbox.put,
-            )
             try:
-                return await self._outcome(calls)
+                return await self._outcome(traffic)
             except (MustWaitError, ProviderError):
-                # What was said so far is paid for: the next attempt goes on from it.
+                # What was said so far is paid for: the next attempt continues from it.
                 await self._keep(ResumePoint.GO_ON)
                 raise
             except asyncio.CancelledError:
-                # As at a worker's shutdown; whoever lost the attempt may not write.
+                # As at a worker's shutdown; a worker that lost the attempt may not write.
                 with suppress(CeleriacError):
                     await run_shielded(self._keep(ResumePoint.GO_ON))
                 raise
 
-    async def _outcome(self, calls: MessagesProxy) -> Completed | Parked:
-        async with Gateway.serving(calls, self._setting.servers) as gateway:
-            permissions = await self._permissions(calls)
+    async def _outcome(self, traffic: Traffic) -> Completed | Parked:
+        calls = ModelCalls(self._context, self._setting.prices, on_stop=self._inbox.put)
+        wire = Messages()
+        route = Route(self._setting.upstream.provider, wire, explains=False)
+        async with (
+            relayed(self._setting.servers) as relays,
+            AttemptGateway.serving(calls, traffic, [route], relays) as gateway,
+        ):
+            permissions = await self._permissions(wire)
             try:
                 async with self._connected(gateway, permissions) as conversation:
                     result = await self._listen(conversation)
@@ -159,7 +145,8 @@ class ClaudeRun:
                     f"Claude Code said nothing for {counted(self._spec.idle_seconds, 'second')}."
                 ) from None
             except ClaudeSDKError as error:
-                raise failure_of_sdk(error, calls.failure, list(self._last_words)) from error
+                last_words = list(self._last_words)
+                raise failure_of_sdk(error, calls.failure, self._spec, last_words) from error
             finally:
                 self._transcript.flush()
         if result.stop_reason == _DEFERRED and permissions.pending is not None:
@@ -170,7 +157,7 @@ class ClaudeRun:
             raise ToolServerError(
                 "The tool whose call was approved is not there any more; its MCP server is gone."
             )
-        failure = failure_of(result, calls.failure, self._spec, ended=calls.stop_reason)
+        failure = failure_of(result, calls.failure, self._spec, ended=calls.finish_reason)
         if failure is not None:
             raise failure
         await self._keep(ResumePoint.BEGIN)
@@ -180,13 +167,13 @@ class ClaudeRun:
             truncated=self._output is None and result.stop_reason == CUT_OFF,
         )
 
-    async def _permissions(self, calls: MessagesProxy) -> Permissions:
+    async def _permissions(self, wire: Messages) -> Permissions:
         return Permissions(
             Policy(self._spec, self._setting.directories.work),
             spec=self._spec,
             agent_name=self._job.agent_name,
             context=self._context,
-            calls=calls,
+            is_alone=wire.is_alone,
             answers=await self._context.answers(),
             keys=self._keys,
             on_stop=self._inbox.put,
@@ -194,13 +181,13 @@ class ClaudeRun:
 
     @asynccontextmanager
     async def _connected(
-        self, gateway: Gateway, permissions: Permissions
+        self, gateway: AttemptGateway, permissions: Permissions
     ) -> AsyncIterator[Conversation]:
         environment = cli_environment(
             self._setting.confinement,
             self._spec.environment,
             home=self._setting.directories.config,
-            base_url=gateway.base_url,
+            base_url=gateway.base_url(ANTHROPIC),
             api_key=gateway.key,
         )
         place = self._setting.directories.place
@@ -212,7 +199,7 @@ class ClaudeRun:
                 workdir=self._setting.directories.work,
                 process=process,
                 permissions=permissions,
-                servers=server_configs(self._setting.servers, gateway.base_url, gateway.key),
+                servers=server_configs(self._setting.servers, gateway.address, gateway.key),
                 output=self._output,
                 on_stderr=self._last_words.append,
             )
@@ -257,12 +244,6 @@ class ClaudeRun:
                 external_id=self._conversation_id,
                 state=state_of(self._job, following, calls or {}, self._keys.answered),
             )
-
-
-def _client(address: str) -> httpx2.AsyncClient:
-    """Return a client that doesn't look for this machine's own servers behind a proxy."""
-    on_loopback = Provider(name=ANTHROPIC, base_url=address).on_loopback
-    return httpx2.AsyncClient(timeout=_TIMES, trust_env=not on_loopback)
 
 
 class ClaudeRunner:

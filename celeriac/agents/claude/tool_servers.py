@@ -1,19 +1,89 @@
-"""MCP servers as Claude Code is told of them.
+"""The MCP servers of an agent in Claude Code's configuration.
 
-Those over HTTP it reaches through the gateway, which goes only where the guard lets it, and which
-adds the headers that hold secrets.
+Claude Code reaches those over HTTP through the attempt's gateway. That connects only to addresses
+that the outbound guard allows, and adds the headers that hold secrets.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import httpx2
 from claude_agent_sdk import SystemMessage
 
 from celeriac.agents.claude.permissions import server_key
-from celeriac.agents.mcp.servers import ResolvedServer, StdioServer
+from celeriac.agents.gateway.anthropic import error_body
+from celeriac.agents.gateway.headers import without_hop_headers
+from celeriac.agents.gateway.http_server import Handler, HttpRequest, ResponseWriter
+from celeriac.agents.gateway.loopback import NO_RETRY
+from celeriac.agents.mcp.servers import HttpServer, ResolvedServer, StdioServer
 from celeriac.domain.errors import AgentMisconfiguredError, ToolServerError
+from celeriac.kit.outbound import guarded_client
 
 _SOUND = frozenset({"connected", "pending"})
+
+_SILENCE_SECONDS = 3_600.0
+"""A server may keep a stream open for messages of its own; calls have their own time limit."""
+
+_MAX_BYTES = 64 * 1024 * 1024
+
+
+@asynccontextmanager
+async def relayed(chosen: Sequence[ResolvedServer]) -> AsyncIterator[Mapping[str, Handler]]:
+    """Give the block handlers that pass requests to `/mcp/N` on to the Nth server."""
+    async with AsyncExitStack() as stack:
+        handlers: dict[str, Handler] = {}
+        for number, each in enumerate(chosen):
+            if isinstance(each.endpoint, HttpServer):
+                relay = _Relay(each.endpoint)
+                stack.push_async_callback(relay.aclose)
+                handlers[f"/mcp/{number}"] = relay.handle
+        yield handlers
+
+
+class _Relay:
+    """Passes requests on to one server, with its headers, as far as its guard allows."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._client = guarded_client(
+            server.guard,
+            timeout_seconds=_SILENCE_SECONDS,
+            max_bytes=_MAX_BYTES,
+            headers=dict(server.headers),
+        )
+
+    async def handle(self, incoming: HttpRequest, answer: ResponseWriter) -> None:
+        """Answer a request with the server's response."""
+        headers = without_hop_headers(incoming.headers)
+        for name in ("x-api-key", "authorization"):
+            headers.pop(name, None)
+        started = False
+        try:
+            async with self._client.stream(
+                incoming.method,
+                self._server.url,
+                headers=headers,
+                content=incoming.body or None,
+            ) as response:
+                started = True
+                await answer.begin(
+                    response.status_code,
+                    list(without_hop_headers(response.headers.items()).items()),
+                )
+                async for chunk in response.aiter_bytes():
+                    await answer.piece(chunk)
+                await answer.end()
+        except httpx2.HTTPError as error:
+            if started:
+                answer.cut()
+                return
+            message = f"The MCP server can't be reached: {error}"
+            headers_of_error = [("content-type", "application/json"), NO_RETRY]
+            await answer.respond(502, headers_of_error, error_body("api_error", message))
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
 
 def server_configs(chosen: Sequence[ResolvedServer], gateway_url: str, key: str) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """The program of a child process that runs a crew (see `runner`).
 
 Run by its path with `python -P`, by the Python of CrewAI's virtual environment, which has no
-Celeriac: only `program`, beside this file, and modules of `gateway` that need nothing else are
-taken from it. Before anything else is imported it takes stdin and stdout for the protocol: what
-libraries print then becomes log lines.
+Celeriac: only `program`, beside this file, is loaded. Before anything else is imported it takes
+stdin and stdout for the protocol: what libraries print then becomes log lines.
 """
 
 import faulthandler
@@ -12,10 +11,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
-
-_PARENTS = ("celeriac", "celeriac.agents")
-"""Packages that the loaded one lies in; here they hold nothing else."""
 
 
 def main() -> int:
@@ -33,12 +28,8 @@ def main() -> int:
         Path(os.environ[name]).mkdir(parents=True, exist_ok=True)
     line = commands.readline()
     if not line:
-        return 0  # the worker changed its mind before it said what to do
+        return 0  # the worker ended before it sent the job
     here = Path(__file__)
-    for name in _PARENTS:
-        sys.modules[name] = ModuleType(name)
-        sys.modules[name].__path__ = []
-    _load("celeriac.agents.gateway", here.parents[1] / "gateway")
     _load("celeriac_crew", here.with_name("program"))
     from celeriac_crew.channel import Channel
     from celeriac_crew.work import work
@@ -62,5 +53,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Libraries' threads and exit handlers have nothing to say once the result is out.
+    # The result is out: threads and exit handlers of libraries are not waited for.
     os._exit(code)

@@ -1,17 +1,13 @@
 """The `crewai` runner: a crew's graph as a real CrewAI crew, in a child process.
 
 The child is run by the Python of CrewAI's own virtual environment (`venv`), which has no Celeriac.
-It gets the rendered graph and the providers' keys over stdin, never by its arguments or
-environment. Only killing its process stops a crew that waits for a model, which is what a
-cancellation does.
-
-The MCP servers that a crew's agents name, as the child starts and reaches them.
+It calls models at the attempt's gateway, with a key of the attempt. Only killing its process stops
+a crew that waits for a model, which is what a cancellation does.
 """
 
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,10 +18,13 @@ from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai import child_main
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
-from celeriac.agents.gateway.server import ServedModels
+from celeriac.agents.gateway.calls import ModelCalls
+from celeriac.agents.gateway.loopback import AttemptGateway, Route
+from celeriac.agents.gateway.openai import ChatCompletions
+from celeriac.agents.gateway.recording import recording
+from celeriac.agents.gateway.served_models import ServedModels
 from celeriac.agents.mcp.servers import StdioServer, ToolServers, programs_of
-from celeriac.agents.models import ModelRef, Prices, Providers, Tokens
-from celeriac.agents.recording import RecordingProxy, taping
+from celeriac.agents.models import ModelRef, Prices, Providers
 from celeriac.domain.agents import CrewaiAgent, CrewGraph, McpServer, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
@@ -138,18 +137,22 @@ class CrewaiRunner:
             agents=len(crew.agents),
         )
         private = context.workdir / _PRIVATE
+        calls = ModelCalls(context, self._prices)
+        providers = {each.provider.name: each.provider for each in choices.values()}
+        routes = [Route(each, ChatCompletions(each)) for each in providers.values()]
         try:
-            async with taping(
-                job, context, keys=self._providers.keys, workdir=context.workdir
-            ) as tape:
+            async with (
+                recording(
+                    job, context, keys=self._providers.keys, workdir=context.workdir
+                ) as traffic,
+                AttemptGateway.serving(calls, traffic, routes) as gateway,
+            ):
                 done = await run_in_child(
                     self._command(job, crew, context.workdir, private),
                     job,
                     context,
-                    {"crew": _described(job, job.agent, crew, _over(tape, choices), tools)},
-                    price=lambda provider, model, tokens: self._cost(
-                        choices.get(f"{provider}/{model}"), tokens
-                    ),
+                    {"crew": _described(job, job.agent, crew, _models(choices, gateway), tools)},
+                    calls=calls,
                 )
         finally:
             await FILES.run(shutil.rmtree, private, ignore_errors=True)
@@ -194,41 +197,31 @@ class CrewaiRunner:
             ),
         )
 
-    def _cost(self, choice: ModelRef | None, tokens: Tokens) -> Decimal | None:
-        return self._prices.cost(choice, tokens) if choice else None
 
-
-def _over(tape: RecordingProxy, choices: Mapping[str, ModelRef]) -> dict[str, ModelRef]:
-    """Return the models as they are reached over the tape."""
+def _models(choices: Mapping[str, ModelRef], gateway: AttemptGateway) -> JsonObject:
+    """Return how the child reaches the models."""
     return {
-        name: replace(choice, provider=tape.reached(choice.provider))
+        name: {
+            "provider": choice.provider.name,
+            "name": choice.model,
+            "base_url": gateway.base_url(choice.provider.name),
+            "api_key": gateway.key,
+            "limit_field": ChatCompletions(choice.provider).limit_field,
+        }
         for name, choice in choices.items()
     }
 
 
 def _described(
-    job: Job,
-    agent: CrewaiAgent,
-    crew: CrewGraph,
-    choices: Mapping[str, ModelRef],
-    tools: JsonObject,
+    job: Job, agent: CrewaiAgent, crew: CrewGraph, models: JsonObject, tools: JsonObject
 ) -> JsonObject:
-    """Return what the child is told; it holds keys, and goes over its stdin alone."""
+    """Return the crew as the child needs it; it holds keys, and goes over its stdin alone."""
     return {
         "graph": crew.model_dump(mode="json"),
-        "models": {
-            name: {
-                "provider": choice.provider.name,
-                "name": choice.model,
-                "base_url": choice.provider.base_url,
-                "api_key": choice.provider.api_key,
-            }
-            for name, choice in choices.items()
-        },
+        "models": models,
         "mcp": tools,
         "max_model_calls": agent.max_model_calls,
         "memory_mb": job.limits.memory_mb,
-        "timeout_seconds": job.limits.soft_seconds,
     }
 
 

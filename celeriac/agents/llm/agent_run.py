@@ -29,10 +29,10 @@ from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RunUsage
 
 from celeriac.agents.base import final_result
-from celeriac.agents.gateway.server import listening
+from celeriac.agents.gateway.calls import calling
 from celeriac.agents.llm.approvals import parked, pending_of
 from celeriac.agents.llm.conversation import CheckpointModel, Conversation, Deltas, Kind
-from celeriac.agents.llm.metered_model import MAX_SHOWN_ANSWER, MeteredModel
+from celeriac.agents.llm.logged_model import MAX_SHOWN_ANSWER, LoggedModel
 from celeriac.agents.llm.model_errors import translated
 from celeriac.agents.llm.silence import Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
@@ -61,17 +61,17 @@ class AgentRun:
         *,
         choice: ModelRef,
         model: CheckpointModel,
-        metered: MeteredModel,
+        logged: LoggedModel,
         conversation: Conversation,
         watchdog: Watchdog,
         deltas: Deltas,
     ) -> None:
-        """Have `model` answer; `metered`, within it, knows what it said last."""
+        """Have `model` answer; `logged`, within it, has its last answer."""
         self._spec = spec
         self._job = job
         self._choice = choice
         self._model = model
-        self._metered = metered
+        self._logged = logged
         self._conversation = conversation
         self._watchdog = watchdog
         self._deltas = deltas
@@ -87,9 +87,10 @@ class AgentRun:
         `answers` are those to the calls that an earlier attempt left waiting.
         """
         conversation = self._conversation
-        with translated(self._choice, max_model_calls=self._spec.max_model_calls):
+        calls = self._logged.calls
+        with translated(self._choice, calls, max_model_calls=self._spec.max_model_calls):
             async with self._watchdog.watching():
-                with listening(self._watchdog):
+                with calling(calls):
                     result = await self._ask(output, toolsets, answers)
         messages = result.all_messages()
         if isinstance(result.output, DeferredToolRequests):
@@ -100,7 +101,7 @@ class AgentRun:
             )
         answer = result.output if output is None else output.value(result.output)
         value = await final_result(repaired(answer), None, f"the agent {self._job.agent_name}")
-        done = Completed(value, truncated=self._metered.truncated)
+        done = Completed(value, truncated=self._logged.truncated)
         await conversation.finish(messages, done, keep=self._spec.keep_session)
         return done
 
@@ -148,7 +149,7 @@ class AgentRun:
         self, error: UnexpectedModelBehavior, output: StructuredOutput | None
     ) -> None:
         """Raise an error that says what is wrong with the model's answer, where it gave one."""
-        answer = self._metered.last_answer
+        answer = self._logged.last_answer
         if output is not None and answer.strip():
             raise OutputInvalidError(
                 f"The answer doesn't fit the task's output schema: {await output.explain(answer)}.",

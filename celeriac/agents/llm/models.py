@@ -1,12 +1,11 @@
 """Chat models and the HTTP clients of their providers, one for each and shared by a process.
 
-A recorded or replayed run has clients of its own, which reach the recording proxy.
+A recorded or replayed run has clients of its own.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import httpx2
 from openai import DEFAULT_CONNECTION_LIMITS, AsyncOpenAI
@@ -16,9 +15,11 @@ from pydantic_ai.providers import Provider as AiProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from celeriac.agents.gateway.server import ChatClient, ServedModels
+from celeriac.agents.gateway.client import MAX_RETRIES, ModelClient
+from celeriac.agents.gateway.openai import ChatCompletions
+from celeriac.agents.gateway.recording import Traffic, recording
+from celeriac.agents.gateway.served_models import ServedModels
 from celeriac.agents.models import OPENAI, ModelRef, Provider, Providers
-from celeriac.agents.recording import taping
 from celeriac.services.ports import Job, RunContext
 
 _CONNECT_SECONDS = 10.0
@@ -29,9 +30,10 @@ _OPENAI_ONLY = ("openai-organization", "openai-project")
 class Clients:
     """Makes each provider's client when it is first asked for; belongs to one event loop."""
 
-    def __init__(self, *, silence_seconds: float) -> None:
+    def __init__(self, *, silence_seconds: float, traffic: Traffic | None = None) -> None:
         """Let a connection be silent for `silence_seconds` before a try counts as failed."""
         self._timeout = httpx2.Timeout(silence_seconds, connect=_CONNECT_SECONDS)
+        self._traffic = traffic or Traffic()
         self._clients: dict[Provider, AsyncOpenAI] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -57,12 +59,14 @@ class Clients:
             base_url=provider.base_url,
             api_key=provider.api_key or _NO_KEY,
             max_retries=0,  # the HTTP client repeats requests itself
-            http_client=ChatClient(
+            http_client=ModelClient(
+                provider,
+                ChatCompletions(provider),
+                retries=MAX_RETRIES,
                 timeout=self._timeout,
                 limits=DEFAULT_CONNECTION_LIMITS,
                 follow_redirects=True,
-                # A proxy of the environment can't know the way to this machine's own servers.
-                trust_env=not provider.on_loopback,
+                transport=self._traffic.transport(provider),
                 event_hooks={
                     "request": [] if provider.name == OPENAI else [_without_openai_headers]
                 },
@@ -135,20 +139,20 @@ class ModelFactory:
     ) -> AsyncIterator[tuple[ModelRef, OpenAIChatModel]]:
         """Give the block what `provider/model` names, and the model to ask.
 
-        Records or plays its requests as the job's options say (see `taping`). Raises
-        AgentMisconfiguredError, also for a model that the local server doesn't serve; what is
-        played needs no provider that is set up.
+        Records or replays its requests as the job's options say (see `recording`). Raises
+        AgentMisconfiguredError, also for a model that the local server doesn't serve. A replay
+        needs no provider that is set up.
         """
-        async with taping(job, context, keys=self._providers.keys) as tape:
-            choice = self._providers.choose(name, reached=not tape.plays)
-            if not tape.plays:
+        async with recording(job, context, keys=self._providers.keys) as traffic:
+            choice = self._providers.choose(name, reached=not traffic.replays)
+            if not traffic.replays:
                 await self._served.check(choice)
-            if not tape.active:
+            if traffic.direct:
                 yield choice, self._models.of(choice)
                 return
-            own = self._new_models()
+            own = self._new_models(traffic)
             try:
-                yield choice, own.of(replace(choice, provider=tape.reached(choice.provider)))
+                yield choice, own.of(choice)
             finally:
                 await own.aclose()
 
@@ -156,5 +160,5 @@ class ModelFactory:
         """Close the connections."""
         await self._models.aclose()
 
-    def _new_models(self) -> ChatModels:
-        return ChatModels(Clients(silence_seconds=self._silence_seconds))
+    def _new_models(self, traffic: Traffic | None = None) -> ChatModels:
+        return ChatModels(Clients(silence_seconds=self._silence_seconds, traffic=traffic))

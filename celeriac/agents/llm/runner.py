@@ -17,7 +17,7 @@ from pydantic_ai.toolsets import AbstractToolset
 from celeriac.agents.llm.agent_run import TOOL_RETRIES, AgentRun
 from celeriac.agents.llm.approvals import parked, person_tools, results_of
 from celeriac.agents.llm.conversation import CheckpointModel, Conversation, Deltas
-from celeriac.agents.llm.metered_model import MeteredModel
+from celeriac.agents.llm.logged_model import LoggedModel
 from celeriac.agents.llm.models import ModelFactory
 from celeriac.agents.llm.silence import SilenceLimits, Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
@@ -110,7 +110,7 @@ class LlmRunner:
         model: Model,
     ) -> AgentRun:
         watchdog = Watchdog(self._patience.within(job.limits), choice)
-        metered = MeteredModel(
+        logged = LoggedModel(
             model,
             choice=choice,
             context=context,
@@ -130,8 +130,8 @@ class LlmRunner:
             spec,
             job,
             choice=choice,
-            model=CheckpointModel(metered, conversation),
-            metered=metered,
+            model=CheckpointModel(logged, conversation),
+            logged=logged,
             conversation=conversation,
             watchdog=watchdog,
             deltas=Deltas(context),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from celeriac.agents.gateway.calls import SilenceWatch
 from celeriac.agents.models import ModelRef
 from celeriac.domain.errors import ProviderError
 from celeriac.domain.tasks import Limits
@@ -28,7 +29,7 @@ class SilenceLimits:
         return SilenceLimits(min(self.first, longest), min(self.between, longest))
 
 
-class Watchdog:
+class Watchdog(SilenceWatch):
     """Ends a run whose model says nothing for too long; watches only while an answer is due."""
 
     def __init__(self, patience: SilenceLimits, choice: ModelRef) -> None:

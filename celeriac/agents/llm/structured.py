@@ -1,17 +1,15 @@
-"""Structured output: from a task's JSON schema to what a model is asked for, and back."""
+"""Structured output: a task's JSON schema as a response format, and the answers to it."""
 
 from typing import Any
 
 from pydantic_ai import ModelRetry, NativeOutput, StructuredDict, exceptions
 
-from celeriac.agents.base import violations_of
+from celeriac.agents.structured import ObjectSchema
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.schemas import unfolded
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
 
 _NAME = "result"
-_WRAPPER = "value"
-_DEFINITIONS = ("$defs", "definitions")
 
 MAX_UNFOLDED = 5_000
 """Subschemas that a model may be given: their references are written out for it."""
@@ -20,8 +18,8 @@ MAX_UNFOLDED = 5_000
 class StructuredOutput:
     """What a run must return under a JSON schema.
 
-    Models constrain their answer to the schema themselves (`response_format`); tool calls are too
-    much for small ones. Providers want an object at the root: other schemas are wrapped into one.
+    Models constrain their answer to the schema themselves (`response_format`). Tool calls are not
+    used: small models fail at them.
     """
 
     def __init__(self, schema: JsonObject) -> None:
@@ -36,13 +34,11 @@ class StructuredOutput:
                 f"out it has more than {MAX_UNFOLDED} subschemas. Refer to large ones less often.",
                 field="output_schema",
             )
-        self._schema = schema
-        self._wrapped = schema.get("type") != "object"
-        asked = _wrap(schema) if self._wrapped else schema
+        self._schema = ObjectSchema(schema)
         try:
             self.type: NativeOutput[dict[str, Any]] = NativeOutput(
                 # a copy: the library adds to what it is given
-                StructuredDict(loads(dumps(asked)), name=_NAME)
+                StructuredDict(loads(dumps(self._schema.asked)), name=_NAME)
             )
         except exceptions.UserError as error:
             raise AgentMisconfiguredError(
@@ -53,16 +49,10 @@ class StructuredOutput:
 
     async def check(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return `answer`, or ask the model for a better one by raising ModelRetry."""
-        faults = await self.faults(answer)
+        faults = await self._schema.faults(answer)
         if faults:
             raise ModelRetry(f"The answer doesn't fit the schema: {'; '.join(faults)}.")
         return answer
-
-    async def faults(self, answer: dict[str, Any]) -> list[str]:
-        """Return what is wrong with `answer`, one sentence each."""
-        if self._wrapped and _WRAPPER not in answer:
-            return [f"{_WRAPPER} is missing"]
-        return await violations_of(self._schema, self.value(answer))
 
     async def explain(self, text: str) -> str:
         """Return in one sentence why the answer `text` isn't what was asked for."""
@@ -72,20 +62,8 @@ class StructuredOutput:
             return f"it is no JSON ({error})"
         if not isinstance(answer, dict):
             return "it is no JSON object"
-        return "; ".join(await self.faults(answer)) or "it could not be read"
+        return "; ".join(await self._schema.faults(answer)) or "it could not be read"
 
     def value(self, answer: dict[str, Any]) -> JsonValue:
         """Return the value that the task's schema describes."""
-        return answer[_WRAPPER] if self._wrapped else answer
-
-
-def _wrap(schema: JsonObject) -> JsonObject:
-    inner = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
-    definitions = {key: schema[key] for key in _DEFINITIONS if key in schema}
-    return {
-        "type": "object",
-        "properties": {_WRAPPER: inner},
-        "required": [_WRAPPER],
-        "additionalProperties": False,
-        **definitions,
-    }
+        return self._schema.value(answer)

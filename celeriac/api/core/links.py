@@ -134,6 +134,12 @@ def batch(batch_id: UUID, task_id: UUID) -> Links:
     }
 
 
+def bulk(batch_id: UUID | None) -> Links:
+    """Return the links of a change to many executions: the new ones, where there are any."""
+    new = None if batch_id is None else f"{PREFIX}/task-executions?batch_id={batch_id}"
+    return {"executions": new}
+
+
 def celery_task(task_id: str, execution_id: UUID | None) -> Links:
     """Return the links of a Celery task."""
     links: Links = {"self": f"{PREFIX}/celery-tasks/{task_id}"}

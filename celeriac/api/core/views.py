@@ -17,6 +17,7 @@ from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import SIMPLE
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
+from celeriac.services.executions.bulk import BulkPage
 from celeriac.services.operations.celery_tasks import CeleryTaskState
 
 
@@ -80,6 +81,23 @@ def _shown(row: Execution) -> dict[str, Any]:
         "links": links.execution(row),
     }
     return values
+
+
+def bulk(page: BulkPage, *, dry_run: bool) -> wire.BulkResult:
+    """Return what a request has done to many executions, as answers show it."""
+    return wire.BulkResult(
+        dry_run=dry_run,
+        affected=len(page.execution_ids),
+        execution_ids=list(page.execution_ids),
+        skipped=[
+            wire.SkippedExecution(execution_id=key, code=error.code, message=error.message)
+            for key, error in page.refused.items()
+        ],
+        remaining=page.remaining,
+        next_cursor=page.next_cursor,
+        batch_id=page.batch_id,
+        links=links.bulk(page.batch_id),
+    )
 
 
 def session(found: Session) -> wire.Session:

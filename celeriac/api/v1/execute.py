@@ -185,7 +185,7 @@ async def execute_batch(
         links=links.batch(batch.batch_id, task_id),
     )
     headers = {} if batch.created else {REPLAYED: "true"}
-    send = BackgroundTask(_send_due, shared.dispatch) if batch.created else None
+    send = BackgroundTask(send_due, shared.dispatch) if batch.created else None
     return json_response(accepted_batch, status=202, headers=headers, background=send)
 
 
@@ -235,7 +235,8 @@ def _found(services: ApiServices, actor: Actor, execution_id: UUID) -> Submitted
     return as_it_is(services.queries.execution(actor, execution_id))
 
 
-def _send_due(dispatch: Dispatch) -> None:
+def send_due(dispatch: Dispatch) -> None:
+    """Send what is due, right after it was stored."""
     try:
         while dispatch.send_due():
             pass

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from celeriac import wire
@@ -19,13 +20,23 @@ from celeriac.api.core.auth import (
     Shared,
 )
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
-from celeriac.api.core.responses import READING, json_response, problem_responses
-from celeriac.api.v1.execute import accepted, as_it_is
+from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
+from celeriac.api.v1.execute import accepted, as_it_is, send_due
 from celeriac.api.v1.schemas.catalog import Reference
-from celeriac.api.v1.schemas.executions import ResponseMode, Timestamp
+from celeriac.api.v1.schemas.executions import (
+    MAX_IDS,
+    CancelMany,
+    ErrorCode,
+    ResponseMode,
+    RetryMany,
+    Selection,
+    Timestamp,
+)
 from celeriac.api.v1.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
+from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.model import BULKY, ExecutionFilter, TriggerType
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.wiring.api import ApiServices
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
@@ -44,13 +55,22 @@ After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered
 def find(
     actor: Caller,
     services: Services,
+    id: Annotated[  # noqa: A002 - the parameter's name
+        list[UUID], Query(max_length=MAX_IDS, description="Only these executions. One or several.")
+    ] = [],  # noqa: B006
     status: Annotated[list[Status], Query(description="One or several.")] = [],  # noqa: B006
     task: Annotated[Reference | None, Query(description="A task's id or name.")] = None,
+    agent: Annotated[
+        Reference | None, Query(description="An agent's id or name; any of its versions.")
+    ] = None,
     batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
     origin_id: Annotated[UUID | None, Query(description="Repeats of this execution.")] = None,
     session_id: Annotated[UUID | None, Query(description="Those that worked in it.")] = None,
     trigger_type: Annotated[TriggerType | None, Query(description="Started by.")] = None,
     waiting_for: Annotated[WaitingFor | None, Query(description="Waiting, for this.")] = None,
+    error_code: Annotated[
+        ErrorCode | None, Query(description="The code of the last error.")
+    ] = None,
     created_after: Annotated[
         Timestamp | None, Query(description="Created at or after this time.")
     ] = None,
@@ -69,13 +89,16 @@ def find(
     ends early where they are large, and `next_cursor` goes on behind it.
     """
     wanted = ExecutionFilter(
+        ids=id,
         statuses=status,
         task_id=None if task is None else services.tasks.resolve(actor, task),
+        agent_id=None if agent is None else services.agents.resolve(actor, agent),
         batch_id=batch_id,
         origin_id=origin_id,
         session_id=session_id,
         trigger_type=trigger_type,
         waiting_for=waiting_for,
+        error_code=error_code,
         created_after=created_after,
         created_before=created_before,
     )
@@ -83,6 +106,94 @@ def find(
     items = list(map(views.summary, page.items))
     shown = wire.Page[wire.ExecutionSummary](items=items, next_cursor=page.next_cursor)
     return json_response(shown, exclude={"items": {"__all__": set(BULKY) - set(include)}})
+
+
+DryRun = Annotated[bool, Query(description="Only count the matches; change nothing.")]
+
+
+@router.post(
+    "/bulk/cancel",
+    response_model=wire.BulkResult,
+    operation_id="cancel_executions",
+    summary="Cancel many executions",
+    responses=WRITING | problem_responses(404),
+)
+def cancel_many(
+    body: CancelMany, actor: Operator, services: Services, dry_run: DryRun = False
+) -> Response:
+    """Cancel your executions that match the filter, newest first.
+
+    An administrator reaches the executions of all users. One request cancels at most `limit`, each
+    as `POST /task-executions/{id}/cancel` does. `next_cursor` continues with the rest. Executions
+    that are created meanwhile are not included.
+    """
+    wanted = _selected(body, actor, services, cancellable=True)
+    if dry_run:
+        page = services.bulk.count(actor, wanted, cursor=body.cursor)
+    else:
+        page = services.bulk.cancel(actor, wanted, cursor=body.cursor, limit=body.limit)
+    return json_response(views.bulk(page, dry_run=dry_run))
+
+
+@router.post(
+    "/bulk/retry",
+    status_code=202,
+    response_model=wire.BulkResult,
+    operation_id="retry_executions",
+    summary="Retry many executions",
+    responses=WRITING
+    | problem_responses(404, 409)
+    | {200: {"model": wire.BulkResult, "description": "The count of a dry run."}},
+)
+def retry_many(
+    request: Request,
+    body: RetryMany,
+    actor: Operator,
+    shared: Shared,
+    services: Services,
+    dry_run: DryRun = False,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Create a new execution for each of your executions that match the filter, newest first.
+
+    An administrator reaches the executions of all users. Each is created as
+    `POST /task-executions/{id}/retry` does. The new executions of one request are stored in one
+    transaction and form a batch. `skipped` lists executions that can't be retried, with the reason.
+    `next_cursor` continues with the rest, under another Idempotency-Key.
+    """
+    wanted = _selected(body, actor, services)
+    if dry_run:
+        page = services.bulk.count(actor, wanted, cursor=body.cursor)
+        return json_response(views.bulk(page, dry_run=True))
+    once = idempotency(request, key, body)
+    page = services.bulk.retry(
+        actor, wanted, cursor=body.cursor, limit=body.limit, idempotency=once
+    )
+    headers = {} if page.created else {REPLAYED: "true"}
+    send = BackgroundTask(send_due, shared.dispatch) if page.created else None
+    return json_response(
+        views.bulk(page, dry_run=False), status=202, headers=headers, background=send
+    )
+
+
+def _selected(
+    body: Selection, actor: Actor, services: ApiServices, *, cancellable: bool = False
+) -> ExecutionFilter:
+    return ExecutionFilter(
+        ids=body.id,
+        statuses=[Status(each) for each in body.status],
+        task_id=None if body.task is None else services.tasks.resolve(actor, body.task),
+        agent_id=None if body.agent is None else services.agents.resolve(actor, body.agent),
+        batch_id=body.batch_id,
+        origin_id=body.origin_id,
+        session_id=body.session_id,
+        trigger_type=body.trigger_type,
+        waiting_for=body.waiting_for,
+        error_code=body.error_code,
+        created_after=body.created_after,
+        created_before=body.created_before,
+        cancellable=cancellable,
+    )
 
 
 @router.get(

@@ -52,14 +52,15 @@ WITH plan AS (
         execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
         session_id, options, available_at, max_crashes, queued_at, celery_task_id, event_seq)
     SELECT i.id, :owner_id, plan.id, :task_version_id, :agent_version_id, plan.status,
-           :trigger_type, :execution_mode, :priority, :queue, i.variables, :origin_id,
+           :trigger_type, :execution_mode, :priority, :queue, i.variables, i.origin_id,
            :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
            plan.available_at, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN gen_random_uuid()::text END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
-                          jsonb_array_elements(CAST(:variables AS jsonb))) AS i (id, variables)
+                          jsonb_array_elements(CAST(:variables AS jsonb)),
+                          unnest(CAST(:origin_ids AS uuid[]))) AS i (id, variables, origin_id)
     RETURNING id, status, celery_task_id
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
@@ -71,10 +72,10 @@ WITH plan AS (
 ), audited AS (
     INSERT INTO audit_logs (id, actor_id, actor, action, resource_type, resource_id, request_id,
                             details)
-    SELECT :audit_id, :actor_id, :actor, 'execution.create', :audit_type, :audited_id,
-           :request_id, jsonb_build_object('task_id', plan.id, 'count', cardinality(
-               CAST(:ids AS uuid[])))
-    FROM plan
+    SELECT entry.id, :actor_id, :actor, 'execution.create', :audit_type, entry.resource_id,
+           :request_id, jsonb_build_object('task_id', plan.id, 'count', CAST(:audit_count AS int))
+    FROM plan, ROWS FROM (unnest(CAST(:audit_ids AS uuid[])),
+                          unnest(CAST(:audited_ids AS text[]))) AS entry (id, resource_id)
 )
 SELECT celery_task_id FROM born
 """,
@@ -98,10 +99,16 @@ class NewExecutions:
     execution_mode: str
     delay_seconds: float = 0.0
     available_at: datetime | None = None
-    origin_id: UUID | None = None
+    origin_ids: Sequence[UUID] = ()
+    """What each of them repeats; empty where they repeat nothing."""
     batch_id: UUID | None = None
     session_id: UUID | None = None
     options: RunOptions = NO_OPTIONS
+
+    @property
+    def audited(self) -> Sequence[UUID]:
+        """What the audit trail names: the batch, or else each execution."""
+        return [self.batch_id] if self.batch_id and not self.origin_ids else self.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,9 @@ class Created:
 def create(
     connection: Connection, new: NewExecutions, actor: Actor, *, window: int
 ) -> Created | None:
-    """Insert the executions with their first events and one audit entry, all or none.
+    """Insert the executions with their first events and audit entries, all or none.
+
+    A batch of new work has one audit entry; repeated executions have one each.
 
     They are born `queued`, and must then be sent, where they are due by the database's clock, their
     queue has fewer than `window` messages out and no due row of at least their priority waits in
@@ -136,7 +145,7 @@ def create(
         "priority": new.priority,
         "highest": max(Priority),
         "queue": new.queue,
-        "origin_id": new.origin_id,
+        "origin_ids": list(new.origin_ids),
         "batch_id": new.batch_id,
         "request_id": actor.request_id,
         "session_id": new.session_id,
@@ -145,11 +154,12 @@ def create(
         "available_at": new.available_at,
         "max_crashes": new.max_crashes,
         "event": dumps({"trigger_type": new.trigger_type, "by": actor.name}),
-        "audit_id": uuid7(),
+        "audit_ids": [uuid7() for _ in new.audited],
         "actor_id": actor.user_id,
         "actor": actor.name,
-        "audit_type": "batch" if new.batch_id else "execution",
-        "audited_id": str(new.batch_id or new.ids[0]),
+        "audit_type": "execution" if new.audited is new.ids else "batch",
+        "audited_ids": list(map(str, new.audited)),
+        "audit_count": len(new.ids) // len(new.audited),
     }
     row = connection.execute(_CREATE, parameters).first()
     return None if row is None else Created(row[0])
@@ -303,6 +313,15 @@ class StoredKey:
     resource_id: UUID
 
 
+def find_key(connection: Connection, *, owner_id: UUID, key: str) -> StoredKey | None:
+    """Return what the request with this key was and made, or None."""
+    query = select(table.c.fingerprint, table.c.resource_id).where(
+        table.c.owner_id == owner_id, table.c.key == key
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else StoredKey(row.fingerprint, row.resource_id)
+
+
 def claim_key(
     connection: Connection,
     *,
@@ -330,9 +349,15 @@ def claim_key(
     )
     if connection.execute(statement).first() is not None:
         return None
-    earlier = connection.execute(
-        select(table.c.fingerprint, table.c.resource_id).where(
-            table.c.owner_id == owner_id, table.c.key == key
-        )
-    ).one()
-    return StoredKey(earlier.fingerprint, earlier.resource_id)
+    earlier = find_key(connection, owner_id=owner_id, key=key)
+    if earlier is not None:
+        return earlier
+    # retention has deleted it in between
+    return claim_key(
+        connection,
+        owner_id=owner_id,
+        key=key,
+        fingerprint=fingerprint,
+        resource_type=resource_type,
+        resource_id=resource_id,
+    )

@@ -21,10 +21,11 @@ from sqlalchemy import (
     text,
 )
 
-from celeriac.db.paging import Rows, read_bounded
-from celeriac.db.schema import approvals, events, tasks
+from celeriac.db.paging import Rows, newest, read_bounded
+from celeriac.db.schema import agent_versions, approvals, events, tasks
 from celeriac.db.schema import executions as table
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (
     BULKY,
     Execution,
@@ -44,6 +45,19 @@ _ASKS_IN_PLACE = {
 }
 """What a running execution asks a person, and waits for where it is."""
 
+_PARKED_AT = (
+    select(events.c.at)
+    .where(events.c.execution_id == table.c.id, events.c.type == EventType.WAITING)
+    .order_by(events.c.seq.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_ASKED_AT = (
+    select(func.min(approvals.c.created_at))
+    .where(approvals.c.execution_id == table.c.id, approvals.c.status == ApprovalStatus.OPEN)
+    .scalar_subquery()
+)
+
 _COMPUTED = {
     "waiting_for": case(
         *(
@@ -51,6 +65,17 @@ _COMPUTED = {
             for reason, asks in _ASKS_IN_PLACE.items()
         ),
         else_=table.c.waiting_for,
+    ),
+    "waiting_since": case(
+        (
+            and_(
+                table.c.status.in_((Status.PENDING, Status.QUEUED)),
+                table.c.available_at <= func.now(),
+            ),
+            table.c.available_at,
+        ),
+        (table.c.status == Status.WAITING, _PARKED_AT),
+        (table.c.status == Status.RUNNING, _ASKED_AT),
     ),
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
@@ -143,8 +168,7 @@ def open_of_task(connection: Connection, task_id: UUID, *, limit: int) -> list[U
 
     Those whose cancellation was asked for already are not among them.
     """
-    query = _filtered(select(table.c.id), ExecutionFilter(task_id=task_id, statuses=_OPEN))
-    query = query.where(table.c.cancel_requested_at.is_(None))
+    query = _filtered(select(table.c.id), ExecutionFilter(task_id=task_id, cancellable=True))
     return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
 
 
@@ -165,6 +189,36 @@ def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> l
     return list(connection.execute(query).scalars())
 
 
+def origins_of_batch(
+    connection: Connection, batch_id: UUID, *, owner: UUID
+) -> dict[UUID, UUID | None]:
+    """Return the ids of a batch's executions in their order, each with that of its origin."""
+    query = select(table.c.id, table.c.origin_id).where(
+        table.c.batch_id == batch_id, table.c.owner_id == owner
+    )
+    rows = connection.execute(query.order_by(table.c.id))
+    return {row.id: row.origin_id for row in rows}
+
+
+def find_ids(
+    connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
+) -> list[UUID]:
+    """Return the ids of what `find` returns."""
+    query = _filtered(select(table.c.id), wanted)
+    page = newest(query, table.c.id, before=before, limit=limit)
+    return list(connection.execute(page).scalars())
+
+
+def count(
+    connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, most: int
+) -> int:
+    """Return how many executions with smaller ids than `before` there are; at most `most`."""
+    # in the order of the list: so the planner reads by the index that serves the list
+    query = _filtered(select(table.c.id), wanted)
+    found = newest(query, table.c.id, before=before, limit=most).subquery()
+    return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+
+
 def find(
     connection: Connection,
     wanted: ExecutionFilter,
@@ -178,9 +232,7 @@ def find(
     Of what is in `BULKY` only those named by `include` are read; the others are None.
     """
     query = _filtered(_selected(include), wanted)
-    if before is not None:
-        query = query.where(table.c.id < before)
-    query = query.order_by(table.c.id.desc()).limit(limit)
+    query = newest(query, table.c.id, before=before, limit=limit)
     if not include:
         return Rows([_execution(row) for row in connection.execute(query)])
     found = read_bounded(connection, query, bulky=[table.c[name] for name in include])
@@ -194,6 +246,7 @@ _EQUAL = (
     "origin_id",
     "session_id",
     "trigger_type",
+    "error_code",
 )
 
 
@@ -202,20 +255,12 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(table.c[name] == value)
-    statuses = wanted.statuses
-    if wanted.waiting_for is not None:
-        waits = table.c.waiting_for == wanted.waiting_for
-        asks = _ASKS_IN_PLACE.get(wanted.waiting_for)
-        if asks is not None:
-            waits = or_(waits, and_(table.c.status == Status.RUNNING, asks))
-        query = query.where(waits)
-        statuses = statuses or (Status.WAITING, Status.RUNNING)
-    if statuses:
-        # written out, not bound, and as the index says it: so the planner sees that it fits
-        values = [literal(status.value, literal_execute=True) for status in statuses]
-        query = query.where(table.c.status.in_(values))
-        if not any(status.terminal for status in statuses):
-            query = query.where(table.c.completed_at.is_(None))
+    if wanted.ids:
+        query = query.where(table.c.id.in_(wanted.ids))
+    if wanted.agent_id is not None:
+        versions = select(agent_versions.c.id).where(agent_versions.c.agent_id == wanted.agent_id)
+        query = query.where(table.c.agent_version_id.in_(versions))
+    query = _standing(query, wanted)
     # ids are ordered by time, so the index on them bounds what must be read
     if wanted.created_after is not None:
         query = query.where(
@@ -227,6 +272,27 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
             table.c.created_at < wanted.created_before,
             table.c.id < uuid7_at(wanted.created_before + _CLOCK_SLACK),
         )
+    return query
+
+
+def _standing(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
+    statuses = wanted.statuses
+    if wanted.waiting_for is not None:
+        waits = table.c.waiting_for == wanted.waiting_for
+        asks = _ASKS_IN_PLACE.get(wanted.waiting_for)
+        if asks is not None:
+            waits = or_(waits, and_(table.c.status == Status.RUNNING, asks))
+        query = query.where(waits)
+        statuses = statuses or (Status.WAITING, Status.RUNNING)
+    if wanted.cancellable:
+        query = query.where(table.c.cancel_requested_at.is_(None))
+        statuses = statuses or _OPEN
+    if statuses:
+        # written out, not bound, and as the index says it: so the planner sees that it fits
+        values = [literal(status.value, literal_execute=True) for status in statuses]
+        query = query.where(table.c.status.in_(values))
+        if not any(status.terminal for status in statuses):
+            query = query.where(table.c.completed_at.is_(None))
     return query
 
 

@@ -188,6 +188,8 @@ class Execution:
     progress_done: float | None
     progress_total: float | None
     progress_note: str | None
+    waiting_since: datetime | None = None
+    """When it began to wait for a worker, or for what `waiting_for` names."""
     truncated: bool = False
     """Whether the model's token limit has cut the result off."""
     error_type: str | None = None
@@ -199,15 +201,21 @@ class ExecutionFilter:
     """Which executions to list; empty and None mean: all. The times are of creation."""
 
     owner_id: UUID | None = None
+    ids: Sequence[UUID] = ()
     statuses: Sequence[Status] = ()
     task_id: UUID | None = None
+    agent_id: UUID | None = None
+    """Any version of this agent."""
     batch_id: UUID | None = None
     origin_id: UUID | None = None
     session_id: UUID | None = None
     trigger_type: TriggerType | None = None
     waiting_for: WaitingFor | None = None
+    error_code: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    cancellable: bool = False
+    """Only executions that have not ended and whose cancellation was not requested."""
 
 
 BULKY = ("variables", "result", "error_details")

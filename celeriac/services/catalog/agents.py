@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection
@@ -65,6 +66,16 @@ class Agents:
         """Return an agent that the actor may see. Raises NotFoundError."""
         with self._database.statement() as connection:
             return _found(connection, actor, reference)
+
+    def resolve(self, actor: Actor, reference: str) -> UUID:
+        """Return the id that `reference` means for the actor, as `Tasks.resolve` does."""
+        key = parse_uuid(reference)
+        if key is None:
+            with self._database.statement() as connection:
+                key = agents.id_of_name(connection, reference, owner=actor.user_id)
+        if key is None:
+            raise NotFoundError("agent", reference)
+        return key
 
     def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Agent]:
         """Return a page of the agents that the actor may see. Raises CursorInvalidError."""

@@ -1,18 +1,19 @@
-"""Cancels executions, and runs ended ones again."""
+"""Cancels executions."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
 
 from celeriac.db import audit
 from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle, queries
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import ConflictError, DatabaseUnavailableError, NotFoundError
+from celeriac.domain.errors import DatabaseUnavailableError, NotFoundError
+from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.executions.states import Status
 from celeriac.services.executions.attempt import AttemptRegistry, StopReason
-from celeriac.services.executions.submit import Idempotency, Submit, SubmitRequest, Submitted
 from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
@@ -39,9 +40,7 @@ class Cancel:
             for execution_id in execution_ids:
                 if execution_id not in seen:
                     raise NotFoundError("execution", execution_id)
-            moved = lifecycle.request_cancel(connection, execution_ids, actor.name)
-            if moved:
-                audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+            moved = _request(connection, actor, execution_ids)
         self._after(actor, moved)
         return {**seen, **moved}
 
@@ -52,8 +51,7 @@ class Cancel:
         while True:
             with self._database.transaction() as connection:
                 ids = queries.open_ids(connection, owner_id, after=after, limit=_BATCH)
-                moved = lifecycle.request_cancel(connection, ids, actor.name)
-                audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+                moved = _request(connection, actor, ids)
             self._after(actor, moved)
             total += len(moved)
             if len(ids) < _BATCH:
@@ -65,11 +63,24 @@ class Cancel:
         while True:
             with self._database.transaction() as connection:
                 ids = queries.open_of_task(connection, task_id, limit=_BATCH)
-                moved = lifecycle.request_cancel(connection, ids, actor.name)
-                audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+                moved = _request(connection, actor, ids)
             self._after(actor, moved)
             if not moved:
                 return
+
+    def newest(
+        self, actor: Actor, wanted: ExecutionFilter, *, before: UUID | None, limit: int
+    ) -> tuple[list[UUID], list[UUID]]:
+        """Ask for the end of up to `limit` executions of `wanted`, the newest first.
+
+        They have smaller ids than `before`. Returns the ids of all that were looked at, and of
+        those that were cancelled or asked to stop: others have ended in between.
+        """
+        with self._database.transaction() as connection:
+            ids = queries.find_ids(connection, wanted, before=before, limit=limit)
+            moved = _request(connection, actor, ids)
+        self._after(actor, moved)
+        return ids, [each for each in ids if each in moved]
 
     def _after(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
         """Notify workers and watchers of cancellations that are committed."""
@@ -77,6 +88,12 @@ class Cancel:
         self._live.changed(list(moved))
         for execution_id in moved:
             logger.info("execution.cancel_requested", execution_id=execution_id, by=actor.name)
+
+
+def _request(connection: Connection, actor: Actor, ids: Sequence[UUID]) -> dict[UUID, Status]:
+    moved = lifecycle.request_cancel(connection, ids, actor.name)
+    audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+    return moved
 
 
 class StopCancelled:
@@ -106,50 +123,3 @@ class StopCancelled:
 
 def _owner(actor: Actor) -> UUID | None:
     return None if actor.sees_all else actor.user_id
-
-
-class Replay:
-    """Runs executions again."""
-
-    def __init__(self, database: Database, submit: Submit) -> None:
-        """Read from `database`, submit through `submit`."""
-        self._database = database
-        self._submit = submit
-
-    def __call__(
-        self, actor: Actor, execution_id: UUID, idempotency: Idempotency | None = None
-    ) -> Submitted:
-        """Submit a new execution with the variables of a finished one and the task as it is now.
-
-        Raises NotFoundError, ConflictError while the origin still runs, and what submitting raises.
-        """
-        with self._database.statement() as connection:
-            origin = queries.get(
-                connection, execution_id, owner=None if actor.sees_all else actor.user_id
-            )
-        if origin is None:
-            raise NotFoundError("execution", execution_id)
-        if not origin.status.terminal:
-            raise ConflictError(
-                f"The execution is {origin.status}; only a finished one can be run again. "
-                "Cancel it first.",
-                status=origin.status,
-            )
-        request = SubmitRequest(
-            task_id=origin.task_id,
-            variables=origin.variables,
-            priority=origin.priority,
-            queue=origin.queue,
-            trigger_type=origin.trigger_type,
-            origin_id=origin.id,
-            options=origin.options.model_copy(update={"fork_session": False}),
-            idempotency=idempotency,
-        )
-        try:
-            return self._submit.one(actor, request)
-        except NotFoundError as error:
-            if error.details["resource"] != "task":
-                raise
-            raise ConflictError(
-                f"The task {origin.task_name!r} of this execution was deleted; run another one."
-            ) from error

@@ -9,8 +9,9 @@ import structlog
 from sqlalchemy import Connection
 
 from celeriac.db.engine import Database
-from celeriac.db.executions import create as idempotency
+from celeriac.db.executions import create as keys
 from celeriac.db.executions import lifecycle
+from celeriac.db.executions.create import StoredKey
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import CrewaiAgent
 from celeriac.domain.errors import (
@@ -169,7 +170,7 @@ class Submit:
         for attempt in range(_STALE_PLAN_TRIES):
             plan = self._plans.current(request.task_id, fresh=attempt > 0)
             _check(actor, plan, variables, batch=batch_id is not None)
-            new = _new_executions(plan, request, ids, variables, batch_id)
+            new = new_executions(plan, request, ids, variables, batch_id)
             window = self._dispatch.window(new.queue) if send else 0
             if _depends_on_nothing(request):
                 with self._database.statement() as connection:
@@ -193,7 +194,13 @@ class Submit:
         """Store what depends on another row: on an idempotency key, a session, a cassette."""
         with self._database.transaction() as connection:
             if request.idempotency is not None:
-                earlier = _remembered(connection, actor, new, request.idempotency)
+                earlier = claim_key(
+                    connection,
+                    actor,
+                    request.idempotency,
+                    "batch" if new.batch_id else "execution",
+                    new.batch_id or new.ids[0],
+                )
                 if earlier is not None:
                     return earlier, None
             if request.session_id is not None:
@@ -221,20 +228,33 @@ def _depends_on_nothing(request: SubmitRequest) -> bool:
     )
 
 
-def _remembered(
-    connection: Connection, actor: Actor, new: lifecycle.NewExecutions, once: Idempotency
+def claim_key(
+    connection: Connection,
+    actor: Actor,
+    once: Idempotency,
+    resource_type: str,
+    resource_id: UUID,
 ) -> UUID | None:
-    """Return what an earlier request with this key has made, or None now that it is ours."""
-    earlier = idempotency.claim_key(
+    """Return what an earlier request with this key has made, or None now that it is ours.
+
+    Raises IdempotencyMismatchError.
+    """
+    earlier = keys.claim_key(
         connection,
         owner_id=actor.user_id,
         key=once.key,
         fingerprint=once.fingerprint,
-        resource_type="batch" if new.batch_id else "execution",
-        resource_id=new.batch_id or new.ids[0],
+        resource_type=resource_type,
+        resource_id=resource_id,
     )
-    if earlier is None:
-        return None
+    return None if earlier is None else same_request(earlier, once)
+
+
+def same_request(earlier: StoredKey, once: Idempotency) -> UUID:
+    """Return what the request that used the key before has made.
+
+    Raises IdempotencyMismatchError where that was another request.
+    """
     if earlier.fingerprint != once.fingerprint:
         raise IdempotencyMismatchError(
             "This Idempotency-Key was used before with another request; use a new key."
@@ -245,12 +265,11 @@ def _remembered(
 def _check(
     actor: Actor, plan: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool
 ) -> None:
-    if plan.owner_id != actor.user_id and not actor.sees_all:
-        raise NotFoundError("task", plan.task_id)
+    check_owner(actor, plan)
     with Budget(len(variables)) as budget:
         for index, values in enumerate(variables):
             try:
-                _check_one(plan, values, budget)
+                check_one(plan, values, budget)
             except InvalidInputError as error:
                 if not batch:
                     raise
@@ -259,20 +278,28 @@ def _check(
                 ) from error
 
 
-def _check_one(plan: ExecutionSpec, variables: JsonObject, budget: Budget) -> None:
+def check_owner(actor: Actor, plan: ExecutionSpec) -> None:
+    """Raise NotFoundError where the actor may not run the task."""
+    if plan.owner_id != actor.user_id and not actor.sees_all:
+        raise NotFoundError("task", plan.task_id)
+
+
+def check_one(plan: ExecutionSpec, variables: JsonObject, budget: Budget) -> None:
+    """Raise VariablesInvalidError or TemplateRenderError where the task can't run with these."""
     check_variables(plan.task.variables_schema, variables)
     text = compiled(plan.task.prompt).render(variables, budget)
     if isinstance(plan.agent, CrewaiAgent):
         plan.agent.crew.render(variables, text, budget)
 
 
-def _new_executions(
+def new_executions(
     plan: ExecutionSpec,
     request: SubmitRequest,
     ids: Sequence[UUID],
     variables: Sequence[JsonObject],
     batch_id: UUID | None,
 ) -> lifecycle.NewExecutions:
+    """Return the executions that `request` makes, one for each of `variables`."""
     return lifecycle.NewExecutions(
         ids=ids,
         variables=variables,
@@ -286,7 +313,7 @@ def _new_executions(
         execution_mode=request.execution_mode,
         delay_seconds=request.delay_seconds,
         available_at=request.available_at,
-        origin_id=request.origin_id,
+        origin_ids=() if request.origin_id is None else [request.origin_id],
         batch_id=batch_id,
         session_id=request.session_id,
         options=request.options,

@@ -132,7 +132,7 @@ class Page:
 _TEXT = "celeriac agents create writer --model local/smollm2 --set keep_session:=true\n"
 
 PAGES: dict[str, Page] = {
-    "docs/api.md": Page(printed=("Hello there, friend.",)),
+    "docs/api.md": Page(program=_CLIENT, printed=("Hello there, friend.", "retried: 0")),
     "docs/apply.md": Page(printed=("Hello there, friend.", "3 created", "\n0 0 3\n")),
     "docs/approvals.md": Page(
         program=_CLIENT,

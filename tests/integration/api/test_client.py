@@ -8,6 +8,7 @@ import pytest
 from celeriac import Client, ClientError
 from celeriac.api.core.app import create_app
 from celeriac.client import UnreachableError, WaitTimeoutError
+from celeriac.client.executions import ExecutionFilter
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.states import Status
 from celeriac.wire import Event
@@ -134,3 +135,23 @@ def test_waiting_has_an_end(client: Client) -> None:
 
 def _types(seen: list[object]) -> list[str]:
     return [item.type.value for item in seen if isinstance(item, Event)]
+
+
+def test_many_are_cancelled_and_retried_over_all_pages(
+    client: Client, container: CoreServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celeriac.client.executions._PAGE", 2)
+    batch = client.executions.execute_batch("summarise", [{"text": str(n)} for n in range(7)])
+    counted = client.executions.cancel_many(batch_id=batch.batch_id, dry_run=True)
+    assert (counted.dry_run, counted.affected, counted.remaining) == (True, 0, 7)
+    some = client.executions.cancel_many(batch_id=batch.batch_id, limit=3)
+    assert (some.affected, some.remaining) == (3, 4)
+    rest = client.executions.cancel_many(batch_id=batch.batch_id)
+    assert (rest.remaining, rest.next_cursor) == (0, None)
+    wanted: ExecutionFilter = {"status": "cancelled", "ids": batch.execution_ids[:5]}
+    done = client.executions.retry_many(**wanted, idempotency_key="night")
+    assert (done.affected, done.skipped, done.remaining) == (5, [], 0)
+    again = client.executions.retry_many(**wanted, idempotency_key="night")
+    assert again.execution_ids == done.execution_ids, "under one key nothing is run twice"
+    made = [client.executions.get(each) for each in done.execution_ids]
+    assert {each.origin_id for each in made} == set(batch.execution_ids[:5])

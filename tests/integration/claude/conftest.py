@@ -9,10 +9,9 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
-from celeriac.agents.models import Price, Prices
+from celeriac.agents.models import AnthropicEndpoint, Price, Prices
 from celeriac.kit.outbound import OutboundGuard
 from tests.support import mcp_tools
 from tests.support.anthropic_scenes import KEY, SCENES

@@ -6,10 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.models import Prices
+from celeriac.agents.models import AnthropicEndpoint, Prices
 from celeriac.domain.executions.model import RunOptions
 from celeriac.kit.outbound import OutboundGuard
 from tests.support.anthropic_scenes import KEY

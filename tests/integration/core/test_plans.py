@@ -28,6 +28,8 @@ LEASE = Lease(uuid4(), 1, uuid4())
 MESSAGE = Message(uuid4(), 0)
 TURN = NextClaim("task_execution", "w", 30.0)
 LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
+CANCELLABLE = ExecutionFilter(owner_id=uuid4(), cancellable=True)
+TROUBLE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.FAILED,))
 
 BY_ID = {"pk_executions"}
 STATEMENTS: dict[str, tuple[Work, set[str]]] = {
@@ -81,6 +83,22 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID,
     ),
     "forget what ended": (lambda c: retention.delete_executions(c, [uuid4()]), BY_ID),
+    "list by ids": (
+        lambda c: queries.find(c, ExecutionFilter(ids=[uuid4()]), before=None, limit=50),
+        BY_ID,
+    ),
+    "which of a user's to cancel": (
+        lambda c: queries.find_ids(c, CANCELLABLE, before=uuid4(), limit=500),
+        {"ix_executions_live"},
+    ),
+    "how many of a user's to cancel": (
+        lambda c: queries.count(c, CANCELLABLE, before=None, most=10_000),
+        {"ix_executions_live"},
+    ),
+    "how many of a user's failed": (
+        lambda c: queries.count(c, TROUBLE, before=uuid4(), most=10_000),
+        {"ix_executions_trouble"},
+    ),
     "list what is live": (
         lambda c: queries.find(c, LIVE, before=None, limit=50),
         {"ix_executions_live"},

@@ -4,7 +4,7 @@ import traceback
 
 import pytest
 
-from celeriac.agents.gateway.server import MAX_RETRIES
+from celeriac.agents.gateway.client import MAX_RETRIES
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.domain.errors import (
     AgentMisconfiguredError,

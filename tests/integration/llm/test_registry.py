@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.proxy import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.models import Prices, Provider, Providers
+from celeriac.agents.models import AnthropicEndpoint, Prices, Provider, Providers
 from celeriac.agents.registry import Registry
 from celeriac.domain.agents import LlmAgent, PythonAgent
 from celeriac.domain.executions.model import Completed
@@ -26,7 +25,7 @@ _LOADED = """
 import json, sys
 from pathlib import Path
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.proxy import AnthropicEndpoint
+from celeriac.agents.models import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import Prices
 from celeriac.agents.models import Providers

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from celeriac.agents.gateway.server import ServedModels
+from celeriac.agents.gateway.http_server import HttpRequest, LoopbackServer, ResponseWriter
+from celeriac.agents.gateway.served_models import ServedModels
 from celeriac.agents.models import ModelRef, Provider
-from celeriac.agents.recording.server import HttpRequest, LoopbackServer, ResponseWriter
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.embedded.home import reserve_port
 from celeriac.kit.json_types import dumps

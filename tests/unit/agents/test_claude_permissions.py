@@ -8,7 +8,6 @@ from claude_agent_sdk import HookContext, PermissionResultAllow, ToolPermissionC
 from claude_agent_sdk.types import PreToolUseHookInput
 
 from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
-from celeriac.agents.claude.proxy import MessagesProxy
 from celeriac.domain.agents import ClaudeAgent, Permission
 from celeriac.domain.approvals import Answer, Question
 from celeriac.services.ports import RunContext
@@ -33,7 +32,7 @@ async def test_a_relative_path_is_resolved_where_the_call_was_made(tmp_path: Pat
         spec=spec,
         agent_name="writer",
         context=cast(RunContext, Approving()),
-        calls=cast(MessagesProxy, nothing),
+        is_alone=nothing,
         answers={},
         keys=QuestionKeys(),
         on_stop=lambda _: None,

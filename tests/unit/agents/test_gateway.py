@@ -2,12 +2,12 @@
 
 import pytest
 
-from celeriac.agents.gateway.streams import (
+from celeriac.agents.gateway.openai import InlineThinking
+from celeriac.agents.gateway.sse import (
     MAX_EVENT_BYTES,
     Event,
     EventReader,
     EventTooLongError,
-    InlineThinking,
 )
 from celeriac.agents.gateway.waiting import LONGEST_WAIT, wait_of
 

@@ -9,12 +9,13 @@ from pydantic_ai import ModelRetry, UsageLimitExceeded
 from pydantic_ai.models.openai import OpenAIChatModel
 
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, emit_message
+from celeriac.agents.gateway.calls import ModelCalls
 from celeriac.agents.llm.conversation import Deltas
 from celeriac.agents.llm.model_errors import translated
 from celeriac.agents.llm.models import ChatModels, Clients
 from celeriac.agents.llm.silence import SilenceLimits, Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
-from celeriac.agents.models import ModelRef, Provider
+from celeriac.agents.models import ModelRef, Prices, Provider
 from celeriac.domain.errors import AgentMisconfiguredError, ModelCallLimitError, ProviderError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.tasks import Limits
@@ -122,10 +123,10 @@ def test_patience_ends_before_the_soft_limit() -> None:
     assert patience.within(Limits(soft_seconds=10, hard_seconds=20)) == SilenceLimits(8, 8)
 
 
-def test_too_many_model_calls_are_final_and_name_the_field() -> None:
+def test_too_many_model_calls_are_final_and_name_the_field(context: MemoryRunContext) -> None:
     with (
         pytest.raises(ModelCallLimitError, match="max_model_calls=3") as raised,
-        translated(CHOICE, max_model_calls=3),
+        translated(CHOICE, ModelCalls(context, Prices()), max_model_calls=3),
     ):
         raise UsageLimitExceeded("The next request would exceed the request_limit of 3")
 

@@ -1,4 +1,5 @@
-"""Inside the child process: a crew's graph as a real CrewAI crew, told over JSON lines.
+"""Inside the child process: a crew's graph as a CrewAI crew; the worker is sent JSON lines.
 
-Standard library, CrewAI and what CrewAI brings only; imported as `celeriac_crew`, hence relatively.
+Uses only the standard library, CrewAI and its dependencies. Imported as `celeriac_crew`, hence the
+relative imports.
 """

@@ -1,25 +1,21 @@
-"""The pipes to the worker: messages out, requests and their replies."""
+"""The pipes to the worker: messages out, the soft limit in."""
 
 import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import Any, BinaryIO
 
 
 class Channel:
-    """Speaks JSON lines with the worker. Any thread may use it."""
+    """Exchanges JSON lines with the worker. Any thread may use it."""
 
     def __init__(self, descriptor: int, commands: BinaryIO) -> None:
-        """Write to `descriptor`, read what the worker says later from `commands`."""
+        """Write to `descriptor`, read the worker's later messages from `commands`."""
         self._descriptor = descriptor
         self._commands = commands
         self._sending = threading.Lock()
         self._closed = False
-        self._numbers = count(1)
-        self._replies: dict[str, Mapping[str, Any]] = {}
-        self._arrived = threading.Condition()
 
     def listen(self, on_soft_limit: Callable[[], None]) -> None:
         """Read the worker's messages in a thread of their own, from now on."""
@@ -44,14 +40,6 @@ class Channel:
             self._write(line)
             return True
 
-    def ask(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send a request, under a new `id`, and wait for the reply with the same."""
-        key = str(next(self._numbers))
-        self.send({**message, "id": key})
-        with self._arrived:
-            self._arrived.wait_for(lambda: key in self._replies)
-            return self._replies.pop(key)
-
     def _write(self, line: bytes) -> None:
         rest = memoryview(line)
         while rest:
@@ -62,10 +50,6 @@ class Channel:
             message = json.loads(line)
             if message["type"] == "soft_limit":
                 on_soft_limit()
-            elif "id" in message:
-                with self._arrived:
-                    self._replies[message["id"]] = message
-                    self._arrived.notify_all()
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:

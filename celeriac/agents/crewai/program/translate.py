@@ -1,4 +1,4 @@
-"""From a crew's graph, as the worker sends it, to a real CrewAI crew."""
+"""Builds a CrewAI crew from the graph that the worker sends."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,25 +9,22 @@ from crewai.mcp import MCPServerHTTP, MCPServerStdio
 from openai import OpenAI
 from pydantic import PrivateAttr
 
-from .channel import Channel
-from .meter import Allowance, MeteredClient, Model, limit_name
+from .client import CallLimit, GatewayClient, Model
 from .outputs import REPAIRS, guardrail, instruction
 from .progress import Progress
 
 MANAGER = "manager"
 """The name of CrewAI's own manager, in events."""
 
-_ANY_KEY = "none"
-"""What the client of an endpoint without a key sends, since it must send one."""
 _NO_LIMIT = 10_000_000
 
 
 class NodeLLM(OpenAICompletion):
-    """One agent's model: CrewAI's own client of OpenAI-compatible servers, over a metered door."""
+    """One agent's model: CrewAI's own client of OpenAI-compatible servers, at the gateway."""
 
-    _http: MeteredClient | None = PrivateAttr(default=None)
+    _http: GatewayClient | None = PrivateAttr(default=None)
 
-    def attach(self, http: MeteredClient) -> None:
+    def attach(self, http: GatewayClient) -> None:
         """Send all requests through `http`."""
         self._http = http
         self._client = self._build_sync_client()
@@ -50,14 +47,14 @@ class NodeLLM(OpenAICompletion):
 
 
 class NodeTask(Task):
-    """A task that tells where the crew is."""
+    """A task that reports its beginning and its end."""
 
     node: str
     worker: str
     _progress: Progress = PrivateAttr()
 
     def follow(self, progress: Progress) -> None:
-        """Tell `progress` of the beginning and the end."""
+        """Report to `progress`."""
         self._progress = progress
 
     def execute_sync(self, *args: Any, **kwargs: Any) -> TaskOutput:
@@ -68,15 +65,14 @@ class NodeTask(Task):
         return output
 
 
-class Translation:
-    """Makes the crew of one start message."""
+class CrewBuilder:
+    """Builds the crew of one start message."""
 
-    def __init__(self, crew: Mapping[str, Any], channel: Channel, progress: Progress) -> None:
+    def __init__(self, crew: Mapping[str, Any], progress: Progress) -> None:
         self._graph: Mapping[str, Any] = crew["graph"]
         self._crew = crew
-        self._channel = channel
         self._progress = progress
-        self._allowance = Allowance(crew["max_model_calls"])
+        self._limit = CallLimit(crew["max_model_calls"])
         self._manager = self._graph["manager_agent"]
 
     def crew(self) -> Crew:
@@ -115,19 +111,17 @@ class Translation:
 
     def _llm(self, agent: str, node: Mapping[str, Any]) -> NodeLLM:
         model = Model(**self._crew["models"][node["model"]])
-        longest = limit_name(model.base_url)
         llm = NodeLLM(
             model=model.name,
             base_url=model.base_url,
-            api_key=model.api_key or _ANY_KEY,
+            api_key=model.api_key,
             custom_openai=True,
             max_retries=0,
-            timeout=self._crew["timeout_seconds"],
             temperature=node.get("temperature"),
             stream=False,
-            **{longest: node.get("max_output_tokens")},
+            **{model.limit_field: node.get("max_output_tokens")},
         )
-        llm.attach(MeteredClient(model, agent, self._allowance, self._channel, self._progress))
+        llm.attach(GatewayClient(model, agent, self._limit, self._progress))
         return llm
 
     def _task(

@@ -1,4 +1,4 @@
-"""Run the crew and tell the worker what came of it."""
+"""Runs the crew and sends its result, or its error, to the worker."""
 
 import logging
 import os
@@ -25,8 +25,8 @@ def work(start: Mapping[str, Any], channel: Channel) -> int:
     progress = Progress(channel, len(crew["graph"]["tasks"]))
     channel.listen(lambda: _end_at_soft_limit(channel, progress))
     try:
-        value = _run(crew, channel, progress)
-    except BaseException as error:  # noqa: BLE001 - told to the worker, whatever it is
+        value = _run(crew, progress)
+    except BaseException as error:  # noqa: BLE001 - sent to the worker
         channel.close_with(report(_described(error, start), progress.place))
         return _FAILED
     cut_off = progress.cut_off and isinstance(value, str)
@@ -34,18 +34,18 @@ def work(start: Mapping[str, Any], channel: Channel) -> int:
     return 0
 
 
-def _run(crew: Mapping[str, Any], channel: Channel, progress: Progress) -> Any:
+def _run(crew: Mapping[str, Any], progress: Progress) -> Any:
     import crewai
 
     # CrewAI's telemetry takes these even where it is off; a cancelled crew must end at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from .outputs import json_of
     from .tools import log_tools
-    from .translate import Translation
+    from .translate import CrewBuilder
 
     log_tools(progress)
     graph = crew["graph"]
-    translated = Translation(crew, channel, progress).crew()
+    built = CrewBuilder(crew, progress).crew()
     progress.event(
         "crew_started",
         {
@@ -56,7 +56,7 @@ def _run(crew: Mapping[str, Any], channel: Channel, progress: Progress) -> Any:
         },
     )
     began = time.monotonic()
-    output = translated.kickoff()
+    output = built.kickoff()
     progress.event("crew_completed", {"seconds": round(time.monotonic() - began, 3)})
     return json_of(output.raw) if graph["tasks"][-1]["output_schema"] else output.raw
 

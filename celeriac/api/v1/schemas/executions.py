@@ -4,9 +4,10 @@ Points in time and days, as requests write them.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -15,12 +16,15 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     model_validator,
 )
 
+from celeriac.api.v1.schemas.catalog import Reference
 from celeriac.domain.agents import Strict
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.model import RunOptions, TriggerType
+from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.tasks import PriorityLabel, QueueName
 
 _RFC_3339 = re.compile(
@@ -159,3 +163,74 @@ class ExecuteBatch(When):
     items: list[dict[str, Any]] = Field(
         min_length=1, fail_fast=True, description="The variables of each execution."
     )
+
+
+MAX_IDS = 100
+"""The most ids that one request may name."""
+
+MAX_CHANGED = 500
+"""The most executions that one request may change."""
+
+ErrorCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
+"""A stable code of an error, such as `agent_failed`."""
+
+_Id = Annotated[UUID, Field(strict=False)]
+
+
+class Selection(Strict):
+    """Which executions to change: those that match all given fields."""
+
+    id: Annotated[list[_Id], Field(max_length=MAX_IDS, default_factory=list)]
+    status: Sequence[str] = ()
+    task: Reference | None = Field(default=None, description="A task's id, or your task's name.")
+    agent: Reference | None = Field(
+        default=None, description="An agent's id, or your agent's name; any of its versions."
+    )
+    batch_id: _Id | None = None
+    origin_id: _Id | None = Field(default=None, description="Repeats of this execution.")
+    session_id: _Id | None = Field(default=None, description="Those that worked in it.")
+    trigger_type: Annotated[TriggerType, Field(strict=False)] | None = None
+    waiting_for: Annotated[WaitingFor, Field(strict=False)] | None = Field(
+        default=None, description="Waiting, for this."
+    )
+    error_code: ErrorCode | None = Field(default=None, description="The code of the last error.")
+    created_after: Timestamp | None = Field(
+        default=None, description="Created at or after this time."
+    )
+    created_before: Timestamp | None = Field(default=None, description="Created before this time.")
+    limit: int = Field(
+        ge=1, le=MAX_CHANGED, description="The most executions that this request changes."
+    )
+    cursor: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="`next_cursor` of the previous request with the same filter."
+    )
+
+
+class CancelMany(Selection):
+    """Which executions to cancel. Only those that have not ended match."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"task": "summarise", "status": ["pending", "queued"], "limit": 500}]
+        }
+    )
+
+    status: list[Literal["pending", "queued", "running", "waiting"]] = Field(
+        default_factory=list, description="One or several; all of these if empty."
+    )
+
+
+_Ended = Literal["completed", "failed", "cancelled"]
+
+
+class RetryMany(Selection):
+    """Which executions to retry. Only those that have ended match."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"task": "summarise", "created_after": "2026-11-22T08:00:00Z",
+                          "limit": 500}]
+        }
+    )  # fmt: skip
+
+    status: list[_Ended] = Field(default=["failed"], min_length=1, description="One or several.")

@@ -1,14 +1,21 @@
-"""Streams of model answers: server-sent events, cumulative and incremental deltas, thinking."""
+"""The wire format of OpenAI's chat completions: requests, streamed and whole answers, errors."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx2
 
+from celeriac.agents.gateway.calls import (
+    USUAL_OUTPUT_TOKENS,
+    Answer,
+    RequestSize,
+    WireFormat,
+    words_of,
+)
 from celeriac.agents.gateway.completions import (
+    TOOL_CALLS,
     AnswerError,
     ToolCalls,
     Usage,
@@ -22,79 +29,79 @@ from celeriac.agents.gateway.completions import (
     shown,
     usage_of,
 )
-from celeriac.kit.json_types import JsonObject
+from celeriac.agents.gateway.sse import Event, EventReader, EventTooLongError
+from celeriac.agents.models import OPENAI, OPENAI_HOST, Provider, Tokens
+from celeriac.domain.budgets import MIN_ANSWER_TOKENS
+from celeriac.domain.errors import ExecutionError
+from celeriac.kit.json_types import JsonObject, JsonValue, dumps
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
-_BOM = b"\xef\xbb\xbf"
-
-
-class EventTooLongError(Exception):
-    """One event has more than `MAX_EVENT_BYTES`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event: its data, never empty, and its name, empty where it has none."""
-
-    data: str
-    name: str = ""
+_LIMITS = ("max_completion_tokens", "max_tokens")
+"""The fields that bound an answer: OpenAI's own models know the first, other servers the second."""
 
 
-class EventReader:
-    """Cuts bytes, which may come in any pieces, into events.
+class ChatCompletions(WireFormat):
+    """The format of one provider that has OpenAI's API."""
 
-    Events without data are none, a leading byte order mark is dropped, lines end with LF, CR or
-    both, and bytes that are no UTF-8 become U+FFFD. Raises EventTooLongError.
-    """
+    charges_failures = False
+    call_paths = ("/chat/completions",)
+    follows_redirects = True
 
-    def __init__(self) -> None:
-        self._rest = b""
-        self._begun = False
-        self._data: list[bytes] = []
-        self._size = 0
-        self._name = ""
+    def __init__(self, provider: Provider) -> None:
+        own = provider.name == OPENAI or OPENAI_HOST in provider.base_url
+        self.limit_field = _LIMITS[0] if own else _LIMITS[1]
+        """The field of a request that bounds its answer."""
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Yield the events that `chunk` completes."""
-        data = self._rest + chunk
-        if not self._begun:
-            if len(data) < len(_BOM) and _BOM.startswith(data):
-                self._rest = data
-                return
-            data, self._begun = data.removeprefix(_BOM), True
-        # the LF of a CR LF may come with the next piece
-        held = b"\r" if data.endswith(b"\r") else b""
-        *lines, rest = (
-            data[: len(data) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    def key_header(self, key: str) -> tuple[str, str]:
+        """Return the header that holds the provider's key."""
+        return "authorization", f"Bearer {key}"
+
+    def size_of(self, request: JsonObject) -> RequestSize:
+        """Return what a request may use."""
+        model = request.get("model")
+        limits = (request.get(name) for name in _LIMITS)
+        limit = next((each for each in limits if isinstance(each, int) and each > 0), None)
+        return RequestSize(
+            model if isinstance(model, str) and model else "unknown",
+            output=USUAL_OUTPUT_TOKENS if limit is None else limit,
+            least_input=words_of(request.get("messages")),
+            least_output=MIN_ANSWER_TOKENS,
         )
-        self._rest = rest + held
-        if len(self._rest) + self._size > MAX_EVENT_BYTES:
-            raise EventTooLongError
-        for line in lines:
-            yield from self._line(line)
 
-    def end(self) -> Iterator[Event]:
-        """Yield what the stream ended with, which some servers don't complete by an empty line."""
-        line, self._rest = self._rest.rstrip(b"\r"), b""
-        if line:
-            yield from self._line(line)
-        yield from self._line(b"")
+    def prepared(self, request: JsonObject, limit: int | None) -> JsonObject:
+        """Return the request with `limit`, and with the wish for its usage where it streams."""
+        changes: dict[str, JsonValue] = {}
+        if limit is not None:
+            changes[next((each for each in _LIMITS if request.get(each)), self.limit_field)] = limit
+        options = request.get("stream_options")
+        options = options if isinstance(options, dict) else {}
+        if request.get("stream") is True and options.get("include_usage") is not True:
+            changes["stream_options"] = {**options, "include_usage": True}
+        return {**request, **changes} if changes else request
 
-    def _line(self, line: bytes) -> Iterator[Event]:
-        if not line:
-            data = b"\n".join(self._data).decode(errors="replace")
-            name, self._name = self._name, ""
-            self._data, self._size = [], 0
-            if data.strip():
-                yield Event(data, name)
-            return
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"data":
-            self._data.append(value)
-            self._size += len(value)
-        elif field == b"event":
-            self._name = value.decode(errors="replace")
+    def answer(
+        self, response: httpx2.Response, *, streamed: bool, on_piece: Callable[[], None]
+    ) -> "StreamedAnswer | WholeAnswer":
+        """Read an answer."""
+        return StreamedAnswer(response, on_piece) if streamed else WholeAnswer(response)
+
+    def error_body(self, error: ExecutionError) -> bytes:
+        """Return an error as OpenAI writes it, with what else a child process needs of it."""
+        return dumps({"error": _described(error)}).encode()
+
+    def stream_error(self, error: ExecutionError) -> bytes:
+        """Return the event that reports an error within a stream."""
+        return b"data: " + self.error_body(error) + b"\n\n"
+
+
+def _described(error: ExecutionError) -> JsonObject:
+    return {
+        "message": error.message,
+        "type": error.code,
+        "code": error.code,
+        "retryable": error.retryable,
+        "retry_after": getattr(error, "retry_after", None),
+        "details": dict(error.details),
+    }
 
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -175,69 +182,99 @@ _LONGEST_FIELD = max(map(len, _FIELDS))
 _KEPT_IN_DELTA = ("role", "refusal", "reasoning_content", "reasoning")
 
 
-class AnswerStream(httpx2.AsyncByteStream):
-    """Passes an answer on as a stream of well-formed chunks that ends only if the answer is whole.
+class _Answer(Answer):
+    """An answer that is passed on in OpenAI's own form."""
+
+    def __init__(self, media_type: str) -> None:
+        self.headers = {"content-type": media_type}
+        self.usage = Usage()
+
+    @property
+    def tokens(self) -> Tokens:
+        """What was used."""
+        return Tokens(self.usage.prompt, self.usage.completion, cached=self.usage.cached)
+
+    def _finish(self, ending: str) -> None:
+        # a single word for all runners: that of OpenTelemetry
+        self.finish_reason = "tool_call" if ending == TOOL_CALLS else ending
+
+
+class WholeAnswer(_Answer):
+    """An answer in one piece, passed on in OpenAI's own form."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__("application/json")
+        self._response = response
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the answer; raises AnswerError for what is none."""
+        body = bytearray()
+        async for piece in self._response.aiter_bytes():
+            body += piece
+            if len(body) > MAX_WHOLE_BYTES:
+                raise AnswerError("it sent an answer that is too long")
+        completion = _whole(bytes(body), self._response, self.usage)
+        (choice,) = completion["choices"]
+        self.begun = True
+        self.text_bytes = len(str(choice["message"].get("content") or "").encode(errors="replace"))
+        self._finish(choice["finish_reason"])
+        yield json.dumps(completion).encode()
+
+
+class StreamedAnswer(_Answer):
+    """An answer as a stream of well-formed chunks that ends only if the answer is complete.
 
     The finish reason, the tool calls and the usage come at the end, each once. Raises AnswerError
-    where the answer is none or breaks off; what it had used by then is passed on before that.
+    where the answer is none or breaks off. The usage until then is passed on before that.
     """
 
-    def __init__(self, response: httpx2.Response, heard: Callable[[], None]) -> None:
-        """Read `response`; `heard` is called whenever the model has said something."""
+    def __init__(self, response: httpx2.Response, on_piece: Callable[[], None]) -> None:
+        """Read `response`; `on_piece` is called whenever the model has sent something."""
+        super().__init__("text/event-stream")
         self._response = response
-        self._heard = heard
+        self._on_piece = on_piece
         self._reader = EventReader()
-        self._answer = _Answer()
+        self._chunks = _Chunks(self.usage)
         self._cut = False
-        self._pieces = response.aiter_bytes()
-        self._chunks = self._passed_on()
+        self._received = response.aiter_bytes()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Return the answer's chunks as server-sent events; once, whoever asks for them again."""
-        return self._chunks
-
-    async def _passed_on(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the chunks as server-sent events."""
         try:
             async for event in self._events():
-                for chunk in self._answer.take(event):
-                    self._heard()
+                for chunk in self._chunks.take(event):
+                    self._on_piece()
+                    self._count(chunk)
                     yield _encoded(chunk)
-                if self._answer.done:
+                if self._chunks.done:
                     break
-            ends = self._answer.end()
+            ends = self._chunks.end()
         except (AnswerError, EventTooLongError, httpx2.HTTPError) as error:
-            if usage := self._answer.usage_chunk():
+            if usage := self._chunks.usage_chunk():
                 yield _encoded(usage)
-            raise self._failed(error) from error
+            raise _failed(error) from error
+        self.begun = True
+        self._finish(self._chunks.ending)
         for chunk in ends:
             yield _encoded(chunk)
         yield b"data: [DONE]\n\n"
         await self._drain()
 
+    def _count(self, chunk: JsonObject) -> None:
+        self.begun = True
+        text = chunk["choices"][0]["delta"].get("content")
+        self.text_bytes += len(text.encode(errors="replace")) if isinstance(text, str) else 0
+
     async def _drain(self) -> None:
-        """Read what is left, so that the connection can be used again."""
+        """Read the rest, so that the connection can be used again."""
         with suppress(httpx2.HTTPError):
-            async for _ in self._pieces:
+            async for _ in self._received:
                 pass
-
-    async def aclose(self) -> None:
-        """Close the response."""
-        await self._response.aclose()
-
-    def _failed(self, error: Exception) -> Exception:
-        match error:
-            case EventTooLongError():
-                return AnswerError("it sent an event that is too long")
-            case httpx2.TimeoutException() | AnswerError():
-                return error
-            case _:
-                said = f"{type(error).__name__} {error}".strip()
-                return AnswerError(f"the connection failed within its answer: {said}")
 
     async def _events(self) -> AsyncIterator[Event]:
         """Yield the events of a stream; a whole completion is one, and anything else is refused."""
         begun, streams = b"", None
-        async for piece in self._received():
+        async for piece in self._body():
             data = piece
             if not streams:
                 data = begun = begun + piece
@@ -247,60 +284,48 @@ class AnswerStream(httpx2.AsyncByteStream):
             for event in self._reader.feed(data) if streams else ():
                 yield event
         if not streams:
-            yield Event(json.dumps(_chunk_of(self._whole(begun))))
+            yield Event(json.dumps(_chunk_of(_whole(begun, self._response, self.usage))))
             yield Event(_DONE)
             return
         for event in () if self._cut else self._reader.end():
             yield event
-        if self._answer.empty:
-            raise AnswerError(self._no_answer(begun))
+        if self._chunks.empty:
+            raise AnswerError(_no_answer(begun, self._response))
 
-    async def _received(self) -> AsyncIterator[bytes]:
+    async def _body(self) -> AsyncIterator[bytes]:
         """Yield the body; a connection that is lost after the answer's end does no harm."""
         try:
-            async for piece in self._pieces:
+            async for piece in self._received:
                 yield piece
         except httpx2.HTTPError:
-            if not self._answer.ended:
+            if not self._chunks.ended:
                 raise
             self._cut = True
 
-    def _whole(self, body: bytes) -> dict[str, Any]:
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            raise AnswerError(self._no_answer(body)) from None
-        if isinstance(answer, dict):
-            self._answer.usage.take(usage_of(answer).as_object())
-        return completion_of(answer)
 
-    def _no_answer(self, body: bytes) -> str:
-        text = body[:_SHOWN_BYTES].decode(errors="replace").strip()
-        if not text:
-            return "it sent an empty answer"
-        kind = self._response.headers.get("content-type", "").partition(";")[0] or "something"
-        return f"it sent {kind} that holds no answer: {shown(text)}"
+class _Chunks:
+    """Gathers the chunks of one answer, and returns those that can be passed on."""
 
-
-class _Answer:
-    """Gathers one answer, and says what of it can be passed on."""
-
-    def __init__(self) -> None:
+    def __init__(self, usage: Usage) -> None:
         self.done = False
-        """Whether the server said that it has no more."""
+        """Whether the server has closed the stream."""
         self.empty = True
         """Whether no choice came."""
         self._ending: str | None = None
         self._calls = ToolCalls()
-        self.usage = Usage()
-        """What it used, as far as the server has said."""
+        self._usage = usage
         self._thinking = InlineThinking()
         self._head: dict[str, Any] = {"id": "", "created": 0, "model": ""}
 
     @property
     def ended(self) -> bool:
-        """Whether the answer has said how it ended."""
+        """Whether a finish reason came."""
         return self._ending is not None
+
+    @property
+    def ending(self) -> str:
+        """How the complete answer ended."""
+        return settled(self._ending, self._calls)
 
     def take(self, event: Event) -> list[JsonObject]:
         """Return the chunks that an event adds to the answer."""
@@ -308,7 +333,7 @@ class _Answer:
             self.done = True
             return []
         chunk = _object(event)
-        self.usage.take(usage_of(chunk).as_object())
+        self._usage.take(usage_of(chunk).as_object())
         choice = choice_of(chunk)
         if choice is None:
             return []
@@ -331,15 +356,15 @@ class _Answer:
             listed = self._calls.as_list(str(self._head["id"]))
             calls = [{"index": number, **call} for number, call in enumerate(listed)]
             chunks.append(self._chunk({"tool_calls": calls}))
-        chunks.append(self._chunk({}, settled(self._ending, self._calls)))
+        chunks.append(self._chunk({}, self.ending))
         usage = self.usage_chunk()
         return [*chunks, usage] if usage else chunks
 
     def usage_chunk(self) -> JsonObject | None:
-        """Return the chunk that tells what was used; None where that isn't known."""
-        if not self.usage:
+        """Return the chunk with the usage; None where it is not known."""
+        if not self._usage:
             return None
-        return {**self._chunk({}), "choices": [], "usage": self.usage.as_object()}
+        return {**self._chunk({}), "choices": [], "usage": self._usage.as_object()}
 
     def _deltas(self, choice: Any) -> Iterator[JsonObject]:
         delta = choice.get("delta")
@@ -369,6 +394,36 @@ class _Answer:
     def _chunk(self, delta: JsonObject, ending: str | None = None) -> JsonObject:
         choice = {"index": 0, "delta": delta, "finish_reason": ending}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+
+
+def _whole(body: bytes, response: httpx2.Response, usage: Usage) -> dict[str, Any]:
+    """Return a body as a completion, and add what it used to `usage`."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        raise AnswerError(_no_answer(body, response)) from None
+    if isinstance(answer, dict):
+        usage.take(usage_of(answer).as_object())
+    return completion_of(answer)
+
+
+def _no_answer(body: bytes, response: httpx2.Response) -> str:
+    text = body[:_SHOWN_BYTES].decode(errors="replace").strip()
+    if not text:
+        return "it sent an empty answer"
+    kind = response.headers.get("content-type", "").partition(";")[0] or "something"
+    return f"it sent {kind} that holds no answer: {shown(text)}"
+
+
+def _failed(error: Exception) -> Exception:
+    match error:
+        case EventTooLongError():
+            return AnswerError("it sent an event that is too long")
+        case httpx2.TimeoutException() | AnswerError():
+            return error
+        case _:
+            said = f"{type(error).__name__} {error}".strip()
+            return AnswerError(f"the connection failed within its answer: {said}")
 
 
 def _is_stream(begun: bytes) -> bool | None:

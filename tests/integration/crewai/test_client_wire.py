@@ -1,14 +1,18 @@
 """Whatever a provider answers to a crew has the outcome that it has for other agents."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from celeriac.agents.crewai.program.failures import CrewStopError
-from tests.integration.crewai.test_meter import Kept, ask, client
+from tests.integration.crewai.test_client import Reserving, ask, client
+from tests.support.attempt_gateway import gateway_to
 from tests.support.model_server import Exchange, ModelServer
 from tests.support.wire_answers import PASSING, REFUSALS, WHOLES, Due, Row
+
+pytestmark = pytest.mark.anyio
 
 ROWS = {row.name: row for row in (*WHOLES, *REFUSALS, *PASSING)}
 
@@ -20,27 +24,29 @@ def play(exchange: Exchange) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ModelServer]:
-    with ModelServer({"play": play}).running() as running:
-        yield running
+    with ModelServer({"play": play}).running() as server:
+        yield server
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_what_a_provider_sends_has_one_outcome(server: ModelServer, row: Row) -> None:
-    channel = Kept()
+async def test_what_a_provider_sends_has_one_outcome(
+    server: ModelServer, row: Row, tmp_path: Path
+) -> None:
+    context = Reserving(tmp_path)
     ended: httpx.Response | CrewStopError
-    with client(server.base_url, channel) as metered:
-        try:
-            ended = ask(metered, server.base_url, f"play {row.name}")
-        except CrewStopError as error:
-            ended = error
+    async with gateway_to(server.base_url, context) as gateway:
+        with client(gateway) as crew:
+            try:
+                ended = await ask(crew, gateway, f"play {row.name}")
+            except CrewStopError as error:
+                ended = error
 
     check_end(ended, row.due)
-    settled = [*channel.of("release"), *channel.of("usage")]
-    assert len(settled) == 1, "leave is used or given back, once"
-    for used in channel.of("usage"):
-        names = ("input_tokens", "output_tokens", "cached_tokens")
-        assert tuple(used[name] for name in names) == row.due.tokens
-        assert used["finish_reason"] == row.due.finish
+    assert context.settled == 1, "the reservation is charged or released, once"
+    assert bool(context.calls) == (row.due.finish is not None)
+    for used in context.calls:
+        assert (used.input_tokens, used.output_tokens, used.cached_tokens) == row.due.tokens
+        assert used.finish_reason == row.due.finish
 
 
 def check_end(ended: httpx.Response | CrewStopError, due: Due) -> None:

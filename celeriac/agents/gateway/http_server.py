@@ -1,6 +1,6 @@
-"""A small HTTP server on the loopback, on the loop of whoever starts it.
+"""A small HTTP server on the loopback, on the running event loop.
 
-It does what web servers hide: cut an answer off in the middle, and tell that a client has gone.
+Unlike web servers it can break an answer off, and it cancels the handler when the client is gone.
 """
 
 import asyncio
@@ -31,28 +31,34 @@ class HttpRequest:
 
 
 class ResponseWriter:
-    """The answer to one request, sent piece by piece."""
+    """Sends the response to one request, piece by piece."""
 
     def __init__(self, connection: h11.Connection, writer: asyncio.StreamWriter) -> None:
         self._connection = connection
         self._writer = writer
 
     async def begin(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Send the head. Headers that frame the body are the server's own business."""
+        """Send the head. The server adds the headers that frame the body."""
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         await self._send(h11.Response(status_code=status, headers=encoded))
 
     async def piece(self, data: bytes) -> None:
-        """Send a piece of the body, at once."""
+        """Send a piece of the body at once."""
         await self._send(h11.Data(data=data))
 
     async def end(self) -> None:
-        """End the answer in good form."""
+        """End the response properly."""
         await self._send(h11.EndOfMessage())
 
     def cut(self) -> None:
-        """Break the connection off."""
+        """Abort the connection."""
         self._writer.transport.abort()
+
+    async def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Send a whole response."""
+        await self.begin(status, headers)
+        await self.piece(body)
+        await self.end()
 
     async def _send(self, event: h11.Event) -> None:
         self._writer.write(self._connection.send(event) or b"")
@@ -63,7 +69,7 @@ Handler = Callable[[HttpRequest, ResponseWriter], Coroutine[Any, Any, None]]
 
 
 class LoopbackServer:
-    """Hands each request to `handle`, which is cancelled when the client goes away."""
+    """Passes each request to `handle`, which is cancelled when the client disconnects."""
 
     def __init__(self, handle: Handler) -> None:
         """Serve from `__aenter__` to `__aexit__`, on a port that the system chooses."""
@@ -71,7 +77,7 @@ class LoopbackServer:
         self._server: asyncio.Server
         self._connections: set[asyncio.Task[Any]] = set()
         self.fault: Exception | None = None
-        """What a handler raised that it should not have."""
+        """An unexpected exception of a handler."""
 
     @property
     def port(self) -> int:
@@ -103,8 +109,8 @@ class LoopbackServer:
         try:
             await _Connection(reader, writer, self._handle).serve()
         except (ConnectionError, h11.ProtocolError):
-            pass  # the client's own fault, and its own to notice
-        except Exception as error:  # noqa: BLE001 - raised again where the server ends
+            pass  # the client is at fault, and notices it
+        except Exception as error:  # noqa: BLE001 - kept in `fault`
             self.fault = error
         finally:
             writer.close()
@@ -131,7 +137,7 @@ class _Connection:
             self._http.start_next_cycle()
 
     async def _request(self) -> HttpRequest | None:
-        """Return the next request, or None where the client has no more."""
+        """Return the next request, or None where the client sends no more."""
         head: h11.Request | None = None
         body = bytearray()
         while True:
@@ -165,7 +171,7 @@ class _Connection:
             await self._writer.drain()
 
     async def _unless_gone(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do `work`, but cancel it when the client goes away; return whether it was done."""
+        """Await `work`, but cancel it when the client disconnects; return whether it was done."""
         working = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._until_gone())
         try:
@@ -184,7 +190,7 @@ class _Connection:
 
 
 async def _ended(task: Awaitable[None]) -> None:
-    """Cancel a task that still runs, and wait for its end; what it raised was raised before."""
+    """Cancel a task that still runs, and wait for its end; its exception was raised before."""
     future = asyncio.ensure_future(task)
     future.cancel()
     await asyncio.wait({future})

@@ -1,0 +1,262 @@
+"""`celeriac executions cancel` and `retry`: one execution, or many by filter."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
+from celeriac.cli.follow.following import follow, show_outcome, summary
+from celeriac.cli.ids import OptionalExecutionId, short_id
+from celeriac.cli.selection import (
+    FILTERS,
+    Agent,
+    Batch,
+    ErrorOption,
+    Since,
+    Statuses,
+    Task,
+    Until,
+    Waiting,
+    selection,
+)
+from celeriac.domain.executions.states import Status
+
+if TYPE_CHECKING:
+    from celeriac.client.executions import ExecutionFilter
+    from celeriac.wire import BulkResult
+
+_COUNTED = 10_000
+"""The server counts up to this many."""
+_SHOWN = 20
+
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", "-n", min=1, help="At most this many of the matches, newest first."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the matches; change nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+
+@open_client
+def cancel(
+    session: CommandContext,
+    execution: OptionalExecutionId = None,
+    *,
+    status: Statuses = [],  # noqa: B006 - Typer copies it
+    waiting_for: Waiting = None,
+    task: Task = None,
+    agent: Agent = None,
+    batch: Batch = None,
+    error: ErrorOption = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Cancel an execution, or all executions that match.
+
+    Waiting executions end immediately, running ones within seconds.
+
+    With an id, exits with 6 if the execution had already ended.
+
+    Without an id, cancels the executions that match all filters and have not
+    ended, newest first. Shows their number and asks before it cancels them,
+    unless --yes is given. Prints their ids to stdout.
+
+    Examples:
+      celeriac executions cancel last
+      celeriac executions cancel --status pending --task score --since 2h --dry-run
+      celeriac executions cancel --batch 0199f3a2-… --yes
+    """
+    wanted = selection(
+        status=status,
+        waiting_for=waiting_for,
+        task=task,
+        agent=agent,
+        batch=batch,
+        error=error,
+        since=since,
+        until=until,
+    )
+    if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
+        _cancel_one(session, str(execution))
+        return
+    matching = session.client.executions.cancel_many(dry_run=True, **wanted)
+    if not _go_on(session, "Cancel", matching, limit, dry_run=dry_run, yes=yes):
+        return
+    done = session.client.executions.cancel_many(limit=limit, **wanted)
+    _show(session, done)
+    session.output.say(
+        f"Cancelled: {_executions(done.affected)}; running ones stop within seconds."
+    )
+
+
+def _cancel_one(session: CommandContext, execution: str) -> None:
+    before = session.client.executions.get(execution)
+    found = session.client.executions.cancel(execution)
+    if session.output.as_json:
+        session.output.json(found)
+    # it may end by itself in between
+    if before.status.terminal or found.status in {Status.COMPLETED, Status.FAILED}:
+        raise CommandError(
+            f"The execution had ended already: it is {found.status.value}.",
+            cure=f"`celeriac executions show {short_id(execution)}` shows how.",
+            exit_code=ExitCode.ENDED_ALREADY,
+            problem="ended_already",
+        )
+    if session.output.as_json:
+        return
+    if found.status.terminal:
+        session.output.raw(summary(found))
+    else:
+        session.output.raw(f"asked to stop · {found.id}")
+
+
+@open_client
+def retry(
+    session: CommandContext,
+    execution: OptionalExecutionId = None,
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id at once.")
+    ] = False,
+    status: Statuses = [],  # noqa: B006 - Typer copies it
+    task: Task = None,
+    agent: Agent = None,
+    batch: Batch = None,
+    error: ErrorOption = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            help="The same key with the same command creates nothing twice.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Run an execution again that has ended, or all executions that match.
+
+    Each gets a new execution with the same variables. The task and the agent are
+    used as they are now.
+
+    Without an id, retries the executions that match all filters, newest first;
+    --status is failed by default. Shows their number and asks before it retries
+    them, unless --yes is given. Prints the new ids to stdout. Executions that
+    can't be retried are reported on stderr, and the exit code is 1.
+
+    Examples:
+      celeriac executions retry last --wait
+      celeriac executions retry --status failed --since 2h --dry-run
+      celeriac executions retry --task score --error provider_error --yes
+    """
+    wanted = selection(
+        status=status,
+        waiting_for=None,
+        task=task,
+        agent=agent,
+        batch=batch,
+        error=error,
+        since=since,
+        until=until,
+    )
+    if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
+        _retry_one(session, str(execution), key, wait=wait)
+        return
+    if wait:
+        raise UsageProblemError("--wait follows one execution; give its id or omit --wait.")
+    matching = session.client.executions.retry_many(dry_run=True, **wanted)
+    if not _go_on(session, "Retry", matching, limit, dry_run=dry_run, yes=yes):
+        return
+    done = session.client.executions.retry_many(limit=limit, idempotency_key=key, **wanted)
+    _show(session, done)
+    session.output.say(f"Retried: {_executions(done.affected)}.")
+    for each in done.skipped[:_SHOWN]:
+        session.output.say(f"skipped {each.execution_id}: {each.message} [{each.code}]")
+    if done.skipped:
+        raise CommandError(
+            f"{_executions(len(done.skipped))} could not be retried.",
+            cure="--json lists all of them with their reasons."
+            if len(done.skipped) > _SHOWN
+            else None,
+            problem="skipped",
+        )
+
+
+def _retry_one(session: CommandContext, execution: str, key: str | None, *, wait: bool) -> None:
+    accepted = session.client.executions.retry(execution, idempotency_key=key)
+    if wait:
+        begun = session.client.executions.get(accepted.execution_id)
+        show_outcome(session, follow(session, begun, timeout=None))
+    elif session.output.as_json:
+        session.output.json(accepted)
+    else:
+        session.output.raw(str(accepted.execution_id))
+
+
+def is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str, object]) -> bool:
+    """Return whether an id was given, and no filter; raises UsageProblemError for both or none.
+
+    `others` are the other options that need a filter.
+    """
+    if execution is None and not wanted:
+        raise UsageProblemError(
+            "No executions are selected.",
+            cure=f"Give the id of one, or {FILTERS}.",
+        )
+    given = [name for name, value in others.items() if value]
+    if execution is not None and (wanted or given):
+        raise UsageProblemError(
+            "An id can't be combined with filters, --limit, --dry-run or --yes.",
+            cure="Omit the id or the options.",
+        )
+    return execution is not None
+
+
+def _go_on(
+    session: CommandContext,
+    verb: str,
+    matching: "BulkResult",
+    limit: int | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> bool:
+    """Show the number of matches; return whether to change them. Raises UsageProblemError."""
+    number = min(matching.remaining, limit or matching.remaining)
+    counted = _executions(number) + (" or more" if number >= _COUNTED else "")
+    if dry_run or not number:
+        if session.output.as_json:
+            session.output.json(matching)
+        elif dry_run:
+            session.output.raw(f"{verb}: {counted}.")
+        else:
+            session.output.say("No execution matches.")
+        return False
+    if yes:
+        return True
+    if session.output.as_json or not (sys.stdin.isatty() and session.output.err.is_terminal):
+        raise UsageProblemError(
+            f"{counted} match; nothing was changed.",
+            cure="Add --yes to change them, or --dry-run to only count them.",
+        )
+    return typer.confirm(f"{verb} {counted}?", err=True)
+
+
+def _show(session: CommandContext, done: "BulkResult") -> None:
+    if session.output.as_json:
+        session.output.json(done)
+        return
+    for execution_id in done.execution_ids:
+        session.output.raw(str(execution_id))
+
+
+def _executions(number: int) -> str:
+    return f"{number:,} execution{'' if number == 1 else 's'}"
