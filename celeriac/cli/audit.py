@@ -9,6 +9,7 @@ import typer
 from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import CommandError, UsageProblemError, moment
+from celeriac.kit.words import counted
 
 _SEAL_LENGTH = 64
 _HEAD = re.compile(rf"([0-9]{{1,19}}):([0-9a-f]{{{_SEAL_LENGTH}}})")
@@ -108,7 +109,10 @@ def verify(
             }
         )
     elif not messages:
-        session.output.say(f"{entries} entries under {seals} seals are as they were written.")
+        session.output.say(
+            f"{counted(entries, 'entry', 'entries')} under {counted(seals, 'seal')}: "
+            "all as they were written."
+        )
         session.output.raw(f"{last}:{head}")
     if messages:
         # an expectation alone may be mistyped: it accuses nobody
@@ -147,7 +151,7 @@ def _malformed(expect: str) -> str:
         return "what is before the colon is no number"
     if _NO_DIGIT.search(seal):
         return "the seal has characters other than 0-9 and a-f"
-    return f"the seal has {len(seal)} characters instead of {_SEAL_LENGTH}"
+    return f"the seal has {counted(len(seal), 'character')} instead of {_SEAL_LENGTH}"
 
 
 def _mismatch(position: int, last: int) -> str:

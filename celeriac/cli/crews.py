@@ -25,6 +25,7 @@ from celeriac.agents.crewai.venv import LOCK, QUIET, CrewVenv, State, crewai_ver
 from celeriac.cli.core.arguments import Home, Json
 from celeriac.cli.core.output import CommandError, ExitCode, Output, size
 from celeriac.kit.processes import launch, terminate_group
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.agents.crewai.venv import CrewVenv
@@ -302,7 +303,8 @@ def validate(
         output.json({"ok": True, "faults": [], "variables": sorted(graph.variables)})
         return
     output.raw(
-        f"The crew can be run: {len(graph.tasks)} tasks, {len(graph.agents)} agents, "
+        f"The crew can be run: {counted(len(graph.tasks), 'task')}, "
+        f"{counted(len(graph.agents), 'agent')}, "
         f"{graph.process.value}. It reads the variables: "
         f"{', '.join(sorted(graph.variables)) or 'none'}."
     )

@@ -43,6 +43,7 @@ from celeriac.cli.selection import (
     selection,
 )
 from celeriac.domain.executions.states import Status
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client.sessions import Files
@@ -380,8 +381,8 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, str]:
         "trigger": execution.trigger_type.value,
         "priority": execution.priority,
         "queue": execution.queue,
-        "attempt": f"{execution.attempt} ({execution.retry_count} retries, "
-        f"{execution.crash_count} lost workers)",
+        "attempt": f"{execution.attempt} ({counted(execution.retry_count, 'retry', 'retries')}, "
+        f"{counted(execution.crash_count, 'lost worker')})",
         "worker": execution.worker_hostname or "",
         "created": moment(execution.created_at),
         "started": moment(execution.started_at),

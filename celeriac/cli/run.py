@@ -24,6 +24,7 @@ from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome
 from celeriac.cli.ids import short_id
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client.executions import ExecutionOptions
@@ -92,8 +93,9 @@ def run_batch(
     for execution_id in accepted.execution_ids:
         session.output.raw(str(execution_id))
     session.output.say(
-        f"{accepted.count} executions; `celeriac executions list --batch {accepted.batch_id}` "
-        f"lists them, `celeriac monitor {short_id(accepted.execution_ids[-1])}` follows the last."
+        f"{counted(accepted.count, 'execution')}; "
+        f"`celeriac executions list --batch {accepted.batch_id}` lists them, "
+        f"`celeriac monitor {short_id(accepted.execution_ids[-1])}` follows the last."
     )
 
 

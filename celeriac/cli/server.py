@@ -68,6 +68,12 @@ def _address(home: Home, api_url: str | None, own_url: str | None) -> str:
     return url
 
 
+def has_own_key(home: Path | None) -> bool:
+    """Whether the stack of this home runs and its key can be read."""
+    place = Home.at(home)
+    return _own_address(place) is not None and _own_key(place) is not None
+
+
 def _own_key(home: Home) -> str | None:
     try:
         return key_file(home).read_text(encoding="utf-8").strip() or None

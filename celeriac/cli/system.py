@@ -25,15 +25,15 @@ import structlog
 
 from celeriac.adapters.celery_queue import QUEUES
 from celeriac.cli.core.arguments import CELERY, check_modules, node_name, worker_arguments
-from celeriac.cli.core.output import CommandError, UsageProblemError
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.server import key_file
 from celeriac.db import migrate, workers
 from celeriac.db.engine import Database
 from celeriac.domain.errors import DatabaseUnavailableError, UnauthenticatedError
 from celeriac.embedded.endpoints import Endpoints, find_running_stack
-from celeriac.embedded.errors import AlreadyRunningError
+from celeriac.embedded.errors import AlreadyRunningError, ServerFailedError
 from celeriac.embedded.home import Home, reserve_port, write_private
-from celeriac.embedded.output import Terminal
+from celeriac.embedded.output import Terminal, read_last_lines
 from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.supervisor import Supervisor
@@ -98,6 +98,10 @@ _API_GRACE = 20.0
 _BEAT_GRACE = 15.0
 _HAND_BACK_SECONDS = 15.0
 """What a worker gets beyond its soft shutdown, to hand back what could not finish."""
+_REFUSAL = "error: "
+_REFUSAL_LINES = 100
+"""So many last lines of a program that ended with ExitCode.USAGE are searched for its reason."""
+
 _CHECK_SECONDS = 2.0
 _FRESH_SECONDS = 30.0
 
@@ -313,7 +317,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
         try:
             api_key = _prepare_database(database, stack.home, secret_key)
             ready = WorkerReady(database, lambda: stack.supervisor.process(WORKER).pid)
-            stack.supervisor.start(programs.specs(ready))
+            _start(stack.supervisor, programs.specs(ready))
             url = reachable_url(host, port)
             stack.publish(endpoints, api_url=url)
             yield System(
@@ -328,6 +332,21 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
             )
         finally:
             database.close()
+
+
+def _start(supervisor: Supervisor, specs: Sequence[ProcessSpec]) -> None:
+    """Start the programs. Raises ServerFailedError, and UsageProblemError where one refuses."""
+    try:
+        supervisor.start(specs)
+    except ServerFailedError as error:
+        if error.exit_code != ExitCode.USAGE or error.log is None:
+            raise
+        lines = read_last_lines(error.log, _REFUSAL_LINES)
+        starts = [number for number, line in enumerate(lines) if line.startswith(_REFUSAL)]
+        if not starts:
+            raise
+        refusal = "\n".join(lines[starts[-1] :]).removeprefix(_REFUSAL)
+        raise UsageProblemError(f"{error.name}: {refusal}") from error
 
 
 def _count_running(database: Database) -> int:

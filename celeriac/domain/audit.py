@@ -17,6 +17,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from celeriac.kit.json_types import JsonObject, JsonValue, canonical
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -104,7 +105,9 @@ class Sealer:
             entries, first=stored.first_position, last=stored.last_position, previous=previous
         )
         if found.entries != stored.entries:
-            return f"covers {stored.entries} entries, but there are {found.entries}"
+            return (
+                f"covers {counted(stored.entries, 'entry', 'entries')}, but {found.entries} found"
+            )
         if not hmac.compare_digest(found.digest, stored.digest):
             return "covers entries that were changed"
         return None

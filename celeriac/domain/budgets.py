@@ -12,6 +12,7 @@ from pydantic import Field, PlainSerializer, model_validator
 from celeriac.domain.agents.base import Strict
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.domain.usage import CallEstimate, Clip, dollars
+from celeriac.kit.words import counted
 
 Money = Annotated[
     Decimal,
@@ -88,7 +89,7 @@ class BudgetState:
         """The overshoot in words; empty if there is none."""
         parts = [f"${dollars(self.overshoot_cost)}"] if self.overshoot_cost else []
         if self.overshoot_tokens:
-            parts.append(f"{self.overshoot_tokens:,} tokens")
+            parts.append(counted(self.overshoot_tokens, "token"))
         return f"{' and '.join(parts)} beyond the {self.name}" if parts else ""
 
     def describe(self) -> str:
@@ -108,7 +109,7 @@ class BudgetState:
         if self.max_cost is not None:
             parts.append(f"${dollars(self.spent_cost)} of ${dollars(self.max_cost)}")
         if self.max_tokens is not None:
-            parts.append(f"{self.spent_tokens:,} of {self.max_tokens:,} tokens")
+            parts.append(f"{self.spent_tokens:,} of {counted(self.max_tokens, 'token')}")
         return " and ".join(parts)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn, ParamSpec, get_args
 
@@ -18,7 +19,7 @@ from celeriac.cli.core.arguments import ApiKey, ApiUrl, Home, Json, ServerHome
 from celeriac.cli.core.output import CommandError, ExitCode, Output
 from celeriac.cli.ids import IdOf
 from celeriac.cli.local import log_directory, read_settings
-from celeriac.cli.server import Server, find_server
+from celeriac.cli.server import Server, find_server, has_own_key
 
 if TYPE_CHECKING:
     from celeriac.client import Client, ClientError
@@ -84,7 +85,7 @@ def open_client(command: Callable[Concatenate[CommandContext, _P], None]) -> Cal
                         kwargs[name] = mark.resolve(session.client, kwargs[name])
                 command(session, *args, **kwargs)
             except ClientError as error:
-                raise server_errors(error) from error
+                raise server_errors(error, cure=refused_key_cure(error, home, api_key)) from error
 
     every = [*own, *_SHARED]
     with_session.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
@@ -93,13 +94,28 @@ def open_client(command: Callable[Concatenate[CommandContext, _P], None]) -> Cal
     return with_session
 
 
-def server_errors(error: "ClientError") -> CommandError:
+def refused_key_cure(error: "ClientError", home: Path | None, api_key: str | None) -> str | None:
+    """Return the advice for a refused key of CELERIAC_API_KEY that hides the home's own."""
+    if error.status != HTTPStatus.UNAUTHORIZED or api_key != os.environ.get("CELERIAC_API_KEY"):
+        return None
+    if api_key is None or not has_own_key(home):
+        return None
+    return (
+        "The key is that of the variable CELERIAC_API_KEY, which is used instead of the home's own "
+        "key. `unset CELERIAC_API_KEY` to use the home's."
+    )
+
+
+def server_errors(error: "ClientError", *, cure: str | None = None) -> CommandError:
     """Return what the client's error means for a command."""
     lines = [error.message]
     if len(error.fields) > 1:
         lines += [f"       {each.field}: {each.message}" for each in error.fields]
     return CommandError(
-        "\n".join(lines), exit_code=_exit_code(error.status, error.code), problem=error.code
+        "\n".join(lines),
+        exit_code=_exit_code(error.status, error.code),
+        problem=error.code,
+        cure=cure,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from celeriac.kit.ids import parse_uuid
+from celeriac.kit.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,5 +119,7 @@ class Strict(BaseModel):
     def _has_no_flood_of_fields(cls, value: object) -> object:
         # every unknown field would be reported
         if isinstance(value, dict) and len(value) > len(cls.model_fields) + _UNKNOWN_FIELDS:
-            raise ValueError(f"has {len(value)} fields; there are: {', '.join(cls.model_fields)}")
+            raise ValueError(
+                f"has {counted(len(value), 'field')}; there are: {', '.join(cls.model_fields)}"
+            )
         return value

@@ -19,6 +19,7 @@ from celeriac.domain.reports.text import block, bounded_table, facts, fenced, in
 from celeriac.domain.tasks import Priority
 from celeriac.domain.usage import dollars
 from celeriac.kit.json_types import JsonObject
+from celeriac.kit.words import counted
 
 _MOST_STEPS = 2_000
 _MOST_ROWS = 1_000
@@ -167,8 +168,9 @@ def _part(event: Event) -> str:
         outcome = "failed" if data.get("failed") else "answers"
         took = f" after {data['ms']} ms" if isinstance(data.get("ms"), int | float) else ""
         parts = [f"### {inline(_tool_of(data))} {outcome}{took}", block(data.get("content", data))]
-    if data.get("clipped"):
-        parts.append(f"*{inline(str(data['clipped']))} characters were cut when it was stored.*")
+    if clipped := data.get("clipped"):  # a number, unless the agent emits events of its own
+        cut = counted(clipped, "character") if isinstance(clipped, int) else inline(str(clipped))
+        parts.append(f"*{cut} cut off when it was stored.*")
     return "\n\n".join(parts)
 
 

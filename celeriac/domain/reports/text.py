@@ -9,6 +9,7 @@ import orjson
 
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 
 _HARMLESS = r"(?<=[^\W_])[-_](?=[^\W_])|(?<![\w./@:])\d+\.\d+(?![\w./@:])"
 """A hyphen or underscore inside a word, and a decimal number: neither markup nor a link."""
@@ -42,7 +43,7 @@ def fenced(text: str, language: str = "") -> str:
     longest = max(map(len, _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
     shown = f"{fence}{language}\n{text}\n{fence}"
-    return shown if cut <= 0 else f"{shown}\n\n*{cut:,} more characters are left out here.*"
+    return shown if cut <= 0 else f"{shown}\n\n*{counted(cut, 'more character')} left out here.*"
 
 
 def short(value: JsonValue, most: int) -> str:

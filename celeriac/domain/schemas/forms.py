@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
+from celeriac.kit.words import counted
 
 _MAX_FIELDS = 50
 
@@ -124,10 +125,10 @@ _BOUNDS = (
     ("maximum", "at most {}"),
     ("exclusiveMaximum", "less than {}"),
     ("multipleOf", "a multiple of {}"),
-    ("minLength", "at least {} characters"),
-    ("maxLength", "at most {} characters"),
-    ("minItems", "at least {} entries"),
-    ("maxItems", "at most {} entries"),
+    ("minLength", "at least {character}"),
+    ("maxLength", "at most {character}"),
+    ("minItems", "at least {entry}"),
+    ("maxItems", "at most {entry}"),
     ("format", "as a {}"),
     ("pattern", "matching {}"),
 )
@@ -139,11 +140,17 @@ def _allowed(part: JsonObject, kinds: set[str], choices: tuple[JsonValue, ...]) 
         return "one of " + ", ".join(_shown(each) for each in choices)
     names = [name for kind, name in _KINDS.items() if kind in kinds]
     bounds = [
-        words.format(_shown(part[key]))
+        _bound(words, part[key])
         for key, words in _BOUNDS
         if isinstance(part.get(key), str | int | float)
     ]
     return ", ".join([" or ".join(names), *bounds] if names else bounds)
+
+
+def _bound(words: str, value: JsonValue) -> str:
+    count = value if isinstance(value, int) else 0
+    entries = counted(count, "entry", "entries")
+    return words.format(_shown(value), character=counted(count, "character"), entry=entries)
 
 
 def _shown(choice: JsonValue) -> str:
