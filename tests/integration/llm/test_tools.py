@@ -86,7 +86,7 @@ async def test_a_program_sees_only_its_own_variables_and_works_in_the_executions
 
     place, *names = result_of(outcome).split()
     assert Path(place) == context.workdir
-    assert set(names) <= {"PATH", "PYTHONPATH", "CELERIAC_MCP_SERVER", "LC_CTYPE"}
+    assert set(names) <= {"PATH", "PYTHONPATH", "CELERIAC_CHILD", "LC_CTYPE"}
 
 
 async def test_an_agent_gets_the_tools_that_it_is_allowed(
