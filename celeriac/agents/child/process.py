@@ -233,6 +233,10 @@ class ChildProcess(GuardedProcess):
             raise item
         return item
 
+    async def fail(self, error: Exception) -> None:
+        """Make `next_message` raise `error` after the messages that are already queued."""
+        await self._queue.put(error)
+
     def _begin(self) -> None:
         self._tasks = [
             asyncio.create_task(self._read(), name=f"read child {self.pid}"),
