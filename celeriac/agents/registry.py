@@ -19,7 +19,7 @@ WARMED = (RunnerName.LLM, RunnerName.PYTHON)
 """Runners that `warm` creates; the others are created for their first agent."""
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Registry:
     """Creates each runner once per process. Safe to share between threads.
 
@@ -82,17 +82,13 @@ class Registry:
                 from celeriac.agents.python.runner import PythonRunner
 
                 return PythonRunner(
-                    modules=self.agent_modules,
-                    confinement=self.confinement,
-                    price=price,
+                    modules=self.agent_modules, confinement=self.confinement, price=price
                 )
             case RunnerName.COMMAND:
                 from celeriac.agents.command.runner import CommandRunner
 
                 return CommandRunner(
-                    commands=self.commands,
-                    confinement=self.confinement,
-                    price=price,
+                    commands=self.commands, confinement=self.confinement, price=price
                 )
             case RunnerName.CREWAI:
                 from celeriac.agents.crewai.runner import CrewaiRunner
