@@ -30,6 +30,7 @@ from celeriac.domain.errors import AgentMisconfiguredError, InvalidInputError, P
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject, loads, storable
 from celeriac.kit.processes import ResourceLimits
+from celeriac.kit.validation import first_fault
 from celeriac.services.ports import Job, RunContext
 
 _MEGABYTE = 1024 * 1024
@@ -174,8 +175,8 @@ def _parsed(message: JsonObject) -> ChildMessage:
     try:
         return _MESSAGE.validate_python(loads(storable(message)))
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in fault["loc"][1:])
+        place, fault = first_fault(error)
+        field = place.partition(".")[2]  # without the type of the message
         raise InvalidInputError(
-            f"ctx can't take this {message['type']}: {field}: {fault['msg']}.", field=field
+            f"ctx can't take this {message['type']}: {field}: {fault}.", field=field
         ) from None
