@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.words import counted
-from celeriac.kit.words import counted
 
 
 def clip(text: str, characters: int) -> str:
