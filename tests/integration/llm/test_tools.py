@@ -102,7 +102,7 @@ async def test_an_agent_gets_the_tools_that_it_is_allowed(
     [
         ("tools__fail {}", "the shelf is empty"),
         ('tools__add {"a": "two"}', "The arguments don't fit the tool"),
-        ('tools__wait {"seconds": 60}', "The tool did not answer within 1 seconds."),
+        ('tools__wait {"seconds": 60}', "The tool did not answer within 1 second."),
         ("tools__picture {}", "[image image/png, 8 characters of base64]"),
         ("garbage__good {}", "neither is this what it should be"),
         ("stubborn__good {}", "done"),
