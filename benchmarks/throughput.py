@@ -16,7 +16,7 @@ from benchmarks.costs import Meter, Statements
 from benchmarks.figures import Figure, Target
 from benchmarks.scale import IN_BULK, Scale
 from benchmarks.stage import Stage
-from celeriac.services.executions.submit import SubmitRequest
+from celeriac.domain.executions.model import SubmitRequest
 
 _CONCURRENCY = {"threads": 8, "prefork": 2}
 _SUBMITTERS = 8
@@ -98,10 +98,10 @@ def _celeriac(stage: Stage, way: str) -> Run:
 
     def run(count: int) -> None:
         if way == IN_BULK:
-            container.submit.many(stage.actor, request, [{}] * count)
+            container.submit.batch(stage.actor, request, [{}] * count)
             container.dispatch.send_due()
         else:
-            _by_threads(lambda: container.submit.one(stage.actor, request), count)
+            _by_threads(lambda: container.submit(stage.actor, request), count)
         stage.watch.wait_until_idle()
 
     return run

@@ -11,8 +11,8 @@ import psutil
 from benchmarks.figures import Figure, Target
 from benchmarks.scale import Scale
 from benchmarks.stage import Stage
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.tasks import DEFAULT_QUEUE
-from celeriac.services.executions.submit import SubmitRequest
 
 _GOAL_FACTOR = 1.5
 _GOAL_MEGABYTES = 400.0
@@ -28,7 +28,7 @@ def measure(stage: Stage, scale: Scale) -> Figure:
         stage.programs.beat(),
         stage.programs.worker(pool="threads", concurrency=scale.waits) as worker,
     ):
-        _wait_until(lambda: stage.container.dispatch.window(DEFAULT_QUEUE) >= scale.waits)
+        _wait_until(lambda: stage.container.dispatch.capacity(DEFAULT_QUEUE) >= scale.waits)
         before = worker.memory_info().rss
         with _peaks(worker) as peak:
             _run(stage, scale.waits, 0.0)
@@ -68,7 +68,7 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 
 def _run(stage: Stage, count: int, seconds: float) -> None:
     request = SubmitRequest(task_id=stage.tasks["wait"])
-    stage.container.submit.many(stage.actor, request, [{"seconds": seconds}] * count)
+    stage.container.submit.batch(stage.actor, request, [{"seconds": seconds}] * count)
     stage.container.dispatch.send_due()
     stage.watch.wait_until_idle()
 

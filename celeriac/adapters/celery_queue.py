@@ -17,11 +17,11 @@ from redis.exceptions import RedisError, ResponseError
 from celeriac.adapters.compression import UncompressedAMQP, refuse_compression
 from celeriac.adapters.redis_transport import use_for_redis
 from celeriac.domain.errors import BrokerUnavailableError, ResultUnreadableError, UnavailableError
+from celeriac.domain.executions.model import QueuedMessage
 from celeriac.domain.executions.states import CeleryState
 from celeriac.kit.json_types import dumps
 from celeriac.kit.outbound import without_password
 from celeriac.services.operations.celery_tasks import CeleryTaskState, PlainTask
-from celeriac.services.ports import Envelope
 
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
 """Queues of each worker; a task may name others, which a worker must be started with."""
@@ -171,20 +171,20 @@ class CeleryTaskQueue:
         redis = app.conf.broker_url.startswith(("redis", "rediss", "sentinel"))
         self._priorities = _REDIS_STEPS if redis else _AMQP_PRIORITIES
 
-    def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Publish all `envelopes`, in one round trip on Redis; see `TaskQueue.send`."""
+    def send(self, messages: Sequence[QueuedMessage]) -> None:
+        """Publish all `messages`, in one round trip on Redis; see `TaskQueue.send`."""
         with (
             _broker_errors(self._app),
             producer_of(self._app) as producer,
-            producer.batch() if len(envelopes) > 1 else nullcontext(),
+            producer.batch() if len(messages) > 1 else nullcontext(),
         ):
-            for envelope in envelopes:
+            for queued in messages:
                 self._app.send_task(
                     EXECUTE_TASK,
-                    args=(str(envelope.message.execution_id), envelope.message.attempt),
-                    task_id=envelope.celery_task_id,
-                    queue=envelope.queue,
-                    priority=self._priorities[envelope.priority],
+                    args=(str(queued.message.execution_id), queued.message.attempt),
+                    task_id=queued.celery_task_id,
+                    queue=queued.queue,
+                    priority=self._priorities[queued.priority],
                     ignore_result=True,
                     retry=False,
                     producer=producer,

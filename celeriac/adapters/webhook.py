@@ -1,4 +1,4 @@
-"""Sends signed notices of approvals to a webhook."""
+"""Sends signed notifications of approvals to a webhook."""
 
 import asyncio
 import hashlib
@@ -11,7 +11,7 @@ import httpx2
 import structlog
 
 from celeriac.kit.outbound import OutboundGuard, guarded_client
-from celeriac.services.approvals.notify import Notice
+from celeriac.services.approvals.notify import Notification
 from celeriac.version import __version__
 
 logger = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ def signature(secret: str, body: bytes, *, at: int) -> str:
 
 
 class Webhook:
-    """Posts notices to one URL, a batch concurrently, within ten seconds."""
+    """Posts notifications to one URL, a batch concurrently, within ten seconds."""
 
     def __init__(self, url: str, secret: str, guard: OutboundGuard) -> None:
         """Post to `url` if `guard` allows it, signed with `secret`."""
@@ -42,11 +42,11 @@ class Webhook:
         self._secret = secret
         self._guard = guard
 
-    def __call__(self, notices: Sequence[Notice]) -> list[UUID]:
-        """Send; return the ids of the approvals whose notices got a 2xx response."""
-        return asyncio.run(self._send_all(notices))
+    def __call__(self, notifications: Sequence[Notification]) -> list[UUID]:
+        """Send; return the ids of the approvals whose notifications got a 2xx response."""
+        return asyncio.run(self._send_all(notifications))
 
-    async def _send_all(self, notices: Sequence[Notice]) -> list[UUID]:
+    async def _send_all(self, notifications: Sequence[Notification]) -> list[UUID]:
         async with guarded_client(
             self._guard,
             timeout_seconds=_SECONDS,
@@ -54,15 +54,21 @@ class Webhook:
             https_only=self._url.startswith("https:"),
             headers={"user-agent": f"celeriac/{__version__}"},
         ) as client:
-            taken = await asyncio.gather(*(self._send(client, notice) for notice in notices))
-        return [notice.approval_id for notice, was in zip(notices, taken, strict=True) if was]
+            taken = await asyncio.gather(
+                *(self._send(client, notification) for notification in notifications)
+            )
+        return [
+            notification.approval_id
+            for notification, was in zip(notifications, taken, strict=True)
+            if was
+        ]
 
-    async def _send(self, client: httpx2.AsyncClient, notice: Notice) -> bool:
-        body = notice.body.encode()
+    async def _send(self, client: httpx2.AsyncClient, notification: Notification) -> bool:
+        body = notification.body.encode()
         headers = {
             "content-type": "application/json",
             SIGNATURE: signature(self._secret, body, at=int(time.time())),
-            DELIVERY: str(notice.approval_id),
+            DELIVERY: str(notification.approval_id),
         }
         try:
             async with asyncio.timeout(_SECONDS):
@@ -71,14 +77,14 @@ class Webhook:
             # without URL and body, which may hold secrets
             logger.warning(
                 "approval.notice_failed",
-                approval_id=notice.approval_id,
+                approval_id=notification.approval_id,
                 error=f"{type(error).__name__}: {error}",
             )
             return False
         if not answer.is_success:
             logger.warning(
                 "approval.notice_refused",
-                approval_id=notice.approval_id,
+                approval_id=notification.approval_id,
                 status=answer.status_code,
             )
         return answer.is_success

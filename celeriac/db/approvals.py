@@ -1,22 +1,17 @@
-"""Approvals: questions, answers, and notices about them."""
+"""Approvals: questions, answers, and notifications about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, text
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
-from celeriac.db.executions.park import (
-    FRESH_COUNT,
-    INSERT_QUESTIONS,
-    NEW_QUESTIONS,
-    question_columns,
-)
-from celeriac.db.paging import Rows, read_bounded
+from celeriac.db.executions.park import QUESTION_PARTS, question_columns
+from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, value_of
 from celeriac.db.schema import approvals as table
-from celeriac.db.schema import tasks
+from celeriac.db.schema import executions, tasks
 from celeriac.domain.approvals import (
     Answer,
     Approval,
@@ -36,45 +31,32 @@ _OTHERS = {
         and_(table.c.status == ApprovalStatus.OPEN, table.c.expires_at <= func.now()),
     ),
 }
-"""What is no column of the table."""
+"""Fields of an `Approval` that are no columns of the table."""
 
-_SELECT = select(
-    *(
-        (_OTHERS[field.name] if field.name in _OTHERS else table.c[field.name]).label(field.name)
-        for field in fields(Approval)
-    )
-).join_from(table, tasks, tasks.c.id == table.c.task_id)
+_SELECT = columns(Approval, table, **_OTHERS).join_from(table, tasks, tasks.c.id == table.c.task_id)
 _BULKY = (table.c.title, table.c.arguments, table.c.schema, table.c.default, table.c.value)
 _ANSWER = (table.c.approved, table.c.value, table.c.note, table.c.answered_by)
 
 _ASK = text(
-    "WITH "  # noqa: S608 - put together from constants
-    + NEW_QUESTIONS
-    + """
-, done AS (
-    UPDATE executions
-    SET event_seq = event_seq + """
-    + FRESH_COUNT
-    + """
+    """
+WITH {new_questions}, done AS (
+    UPDATE executions SET event_seq = event_seq + {fresh_count}
     WHERE id = :id AND attempt = :attempt AND lease_token = :token AND lease_until IS NOT NULL
-    RETURNING id, attempt, task_id, owner_id, true AS asks, event_seq - """
-    + FRESH_COUNT
-    + """ AS first_number
-)"""
-    + INSERT_QUESTIONS
-    + """
+    RETURNING id, attempt, task_id, owner_id, true AS asks,
+              event_seq - {fresh_count} AS first_number
+){insert_questions}
 SELECT EXISTS (SELECT FROM fresh) AS fresh,
        coalesce((SELECT id FROM fresh),
                 (SELECT a.id FROM approvals a
                  WHERE a.execution_id = :id AND a.key = (CAST(:keys AS text[]))[1])) AS id
 FROM done
-"""
+""".format_map(QUESTION_PARTS)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question in the database; `fresh` where it was not there before."""
+    """A stored question; `fresh` if it was not stored before."""
 
     id: UUID
     fresh: bool
@@ -83,8 +65,8 @@ class Asked:
 def ask(connection: Connection, lease: Lease, question: Question) -> Asked | None:
     """Store a question with its event, unless it is known; None for a lost lease.
 
-    One statement, for a connection without a transaction: where the attempt asks the same at the
-    same moment, it is repeated.
+    Needs autocommit: if the attempt stores the same question concurrently, the statement is
+    repeated.
     """
     parameters = {
         "id": lease.execution_id,
@@ -95,7 +77,7 @@ def ask(connection: Connection, lease: Lease, question: Question) -> Asked | Non
     try:
         row = connection.execute(_ASK, parameters).one_or_none()
     except IntegrityError:
-        row = connection.execute(_ASK, parameters).one_or_none()  # by now it is known
+        row = connection.execute(_ASK, parameters).one_or_none()  # finds it this time
     return None if row is None else Asked(row.id, row.fresh)
 
 
@@ -112,21 +94,17 @@ def answers(
     return {row.key: _answer(row) for row in connection.execute(query)}
 
 
-_OPEN_ABOUT_BUDGET = text("""
-SELECT id, execution_id FROM approvals
-WHERE kind = 'budget' AND status = 'open' AND expires_at > now()
-  AND starts_with(key, :prefix)
-ORDER BY execution_id
-LIMIT :limit
-""")
-
-
-def open_about_budget(
+def lock_open_about_budget(
     connection: Connection, key_prefix: str, *, limit: int
-) -> list[tuple[UUID, UUID]]:
-    """Return open questions about a budget whose keys begin so: their ids and executions."""
-    rows = connection.execute(_OPEN_ABOUT_BUDGET, {"prefix": key_prefix, "limit": limit})
-    return [(row.id, row.execution_id) for row in rows]
+) -> list[Approval]:
+    """Return open questions about a budget whose keys begin with `key_prefix`; see `lock`."""
+    query = _SELECT.join(executions, executions.c.id == table.c.execution_id).where(
+        text("approvals.kind = 'budget' AND approvals.status = 'open'"),  # as the index has it
+        table.c.expires_at > func.now(),
+        func.starts_with(table.c.key, key_prefix),
+    )
+    query = query.order_by(table.c.execution_id).limit(limit).with_for_update(of=executions)
+    return [_approval(row) for row in connection.execute(query)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +118,7 @@ class Closed:
 
 
 def closed(connection: Connection, approval_ids: Sequence[UUID]) -> dict[UUID, Closed]:
-    """Return those of the questions that are no longer open; a deleted one is withdrawn."""
+    """Return those of the questions that are no longer open; a deleted one counts as withdrawn."""
     query = select(table.c.id, table.c.status, table.c.on_expiry, table.c.title, *_ANSWER).where(
         table.c.id.in_(approval_ids)
     )
@@ -153,29 +131,22 @@ def closed(connection: Connection, approval_ids: Sequence[UUID]) -> dict[UUID, C
 
 
 def get(connection: Connection, approval_id: UUID, *, owner: UUID | None) -> Approval | None:
-    """Return a question, or None where there is none or it isn't `owner`'s (None: anybody's)."""
-    query = _SELECT.where(table.c.id == approval_id)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _approval(row)
+    """Return a question of `owner` (None: of anybody), or None."""
+    return _one(connection, _SELECT, approval_id, owner)
 
 
 def find(
     connection: Connection, wanted: ApprovalFilter, *, before: UUID | None, limit: int
 ) -> Rows[Approval]:
-    """Return up to `limit` questions with smaller ids than `before`, the newest first."""
-    query = _SELECT.order_by(table.c.id.desc()).limit(limit)
-    if wanted.owner_id is not None:
-        query = query.where(table.c.owner_id == wanted.owner_id)
+    """Return up to `limit` questions older than `before`, the newest first."""
+    query = newest(_SELECT, table.c.id, before=before, limit=limit)
+    query = given(query, (table.c.owner_id, wanted.owner_id))
     if wanted.execution_id is not None:
         query = query.where(table.c.execution_id == wanted.execution_id)
     if list(wanted.statuses) == [ApprovalStatus.OPEN]:
         query = query.where(text("approvals.status = 'open'"))  # as its index says it
     elif wanted.statuses:
         query = query.where(table.c.status.in_(wanted.statuses))
-    if before is not None:
-        query = query.where(table.c.id < before)
     found = read_bounded(connection, query, bulky=_BULKY)
     return Rows(list(map(_approval, found.items)), more=found.more)
 
@@ -191,19 +162,26 @@ def _answer(row: Row[*tuple[Any, ...]]) -> Answer:
     return Answer(bool(row.approved), row.value, row.note or "", row.answered_by or "")
 
 
-def _approval(row: Row[*tuple[Any, ...]]) -> Approval:
-    values = {field.name: getattr(row, field.name) for field in fields(Approval)}
-    values["kind"] = QuestionKind(values["kind"])
-    values["status"] = ApprovalStatus(values["status"])
-    values["on_expiry"] = OnExpiry(values["on_expiry"])
-    return Approval(**values)
+def _one(
+    connection: Connection, query: Select[Any], approval_id: UUID, owner: UUID | None
+) -> Approval | None:
+    query = given(query.where(table.c.id == approval_id), (table.c.owner_id, owner))
+    return read_one(connection, query, _approval)
 
 
-_HOLD = text("""
-SELECT e.id FROM executions e JOIN approvals a ON a.execution_id = e.id
-WHERE a.id = :id
-FOR UPDATE OF e
-""")
+def _approval(row: Row[Any]) -> Approval:
+    return value_of(Approval, row, kind=QuestionKind, status=ApprovalStatus, on_expiry=OnExpiry)
+
+
+def lock(connection: Connection, approval_id: UUID, *, owner: UUID | None) -> Approval | None:
+    """Return a question like `get`, and lock its execution until the transaction ends.
+
+    If this waits for the lock, the question may have been closed since it was read; `answer` finds
+    that out.
+    """
+    query = _SELECT.join(executions, executions.c.id == table.c.execution_id)
+    return _one(connection, query.with_for_update(of=executions), approval_id, owner)
+
 
 _LOGGED = """
 , numbered AS (
@@ -221,8 +199,7 @@ _LOGGED = """
     FROM numbered n JOIN given ON given.execution_id = n.id
 )"""
 
-_ANSWERING = text(
-    """
+_ANSWERING = text(f"""
 WITH given AS (
     UPDATE approvals
     SET status = 'answered', approved = :approved, value = CAST(:value AS jsonb), note = :note,
@@ -230,29 +207,38 @@ WITH given AS (
     WHERE id = :id AND status = 'open' AND expires_at > now()
       AND EXISTS (SELECT FROM executions e WHERE e.id = approvals.execution_id
                   AND e.status NOT IN ('completed', 'failed', 'cancelled'))
-    RETURNING id, execution_id, approved, answered_by
-)"""  # noqa: S608 - put together from constants
-    + _LOGGED
-    + """
-SELECT id FROM given
-"""
-)
+    RETURNING id, execution_id, approved, answered_by, answered_at
+){_LOGGED}
+SELECT answered_at FROM given
+""")
 
 
-def answer(connection: Connection, approval_id: UUID, given: Answer) -> bool:
-    """Store the answer to an open question with its event; False where it isn't open any more.
+def answer(connection: Connection, asked: Approval, given: Answer) -> Approval | None:
+    """Store the answer to a question with its event; return it as it is then.
 
-    Two statements: the caller gives a transaction.
+    None if it is no longer open. `lock` must have locked its execution in the same transaction.
     """
-    connection.execute(_HOLD, {"id": approval_id})
+    note, by = storable_text(given.note), storable_text(given.by)
     parameters = {
-        "id": approval_id,
+        "id": asked.id,
         "approved": given.approved,
         "value": None if given.value is None else storable(given.value),
-        "note": storable_text(given.note),
-        "by": storable_text(given.by),
+        "note": note,
+        "by": by,
     }
-    return connection.execute(_ANSWERING, parameters).one_or_none() is not None
+    row = connection.execute(_ANSWERING, parameters).one_or_none()
+    if row is None:
+        return None
+    return replace(
+        asked,
+        status=ApprovalStatus.ANSWERED,
+        approved=given.approved,
+        value=given.value,
+        note=note,
+        answered_at=row.answered_at,
+        answered_by=by,
+        expired=False,
+    )
 
 
 _REVOKE_LINKS = text("UPDATE approvals SET links_revoked = links_revoked + 1 WHERE id = :id")
@@ -272,8 +258,7 @@ LIMIT :limit
 FOR UPDATE OF e SKIP LOCKED
 """)
 
-_EXPIRE = text(
-    """
+_EXPIRE = text(f"""
 WITH given AS (
     UPDATE approvals
     SET status = 'expired', approved = on_expiry = 'approve',
@@ -281,12 +266,9 @@ WITH given AS (
         note = 'Nobody answered in time.', answered_at = now(), answered_by = 'expiry'
     WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'open'
     RETURNING id, execution_id, approved, answered_by, on_expiry, title
-)"""  # noqa: S608 - put together from constants
-    + _LOGGED
-    + """
+){_LOGGED}
 SELECT id, execution_id, on_expiry, title FROM given ORDER BY id
-"""
-)
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +282,9 @@ class Expired:
 
 
 def expire_due(connection: Connection, *, limit: int) -> list[Expired]:
-    """Give questions whose time is over the answers that they name, with their events.
+    """Give expired questions their default answers, with their events.
 
-    Two statements: the caller gives a transaction. Those that others work on are left to them.
+    Needs a transaction. Questions of locked executions are skipped.
     """
     ids = list(connection.execute(_HOLD_DUE, {"limit": limit}).scalars())
     if not ids:
@@ -348,10 +330,9 @@ RETURNING a.id
 
 
 def claim(connection: Connection, *, limit: int, first_pause: float, most: int) -> list[Approval]:
-    """Take questions that are to be told of now, each for one try; return them.
+    """Claim questions whose notification is due, each for one try.
 
-    The next try is due after `first_pause` seconds, doubled with each, and there are at most
-    `most`. Two statements.
+    The next try is due after `first_pause` seconds, doubled each time; there are at most `most`.
     """
     parameters = {"limit": limit, "first": first_pause, "most": most}
     ids = list(connection.execute(_CLAIM, parameters).scalars())
@@ -359,23 +340,23 @@ def claim(connection: Connection, *, limit: int, first_pause: float, most: int) 
     return [approval for approval in found if approval is not None]
 
 
-_DONE = text("""
+_MARK_NOTIFIED = text("""
 UPDATE approvals SET notified_at = now(), notify_at = NULL
 WHERE id = ANY(CAST(:ids AS uuid[])) AND notified_at IS NULL
 """)
 
 
-def done(connection: Connection, approval_ids: Sequence[UUID]) -> None:
-    """Write that people were told of these questions."""
-    connection.execute(_DONE, {"ids": list(approval_ids)})
+def mark_notified(connection: Connection, approval_ids: Sequence[UUID]) -> None:
+    """Record that the notifications of these questions were delivered."""
+    connection.execute(_MARK_NOTIFIED, {"ids": list(approval_ids)})
 
 
-_GIVEN_UP = text("""
+_FAILED = text("""
 SELECT id FROM approvals
 WHERE id = ANY(CAST(:ids AS uuid[])) AND notified_at IS NULL AND notify_at IS NULL
 """)
 
 
-def given_up(connection: Connection, approval_ids: Sequence[UUID]) -> list[UUID]:
-    """Return those for which no further try follows."""
-    return list(connection.execute(_GIVEN_UP, {"ids": list(approval_ids)}).scalars())
+def failed_notifications(connection: Connection, approval_ids: Sequence[UUID]) -> list[UUID]:
+    """Return those of the questions whose last try has failed."""
+    return list(connection.execute(_FAILED, {"ids": list(approval_ids)}).scalars())

@@ -22,73 +22,43 @@ _ENTRY = columns(AuditEntry, table)
 _SEAL = columns(Seal, seals)
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program, or a caller without a user, as the trail names it."""
+
+    name: str
+    request_id: str | None = None
+
+
 def record(
     connection: Connection,
-    actor: Actor,
+    by: Actor | Program,
     action: str,
-    resource_type: str,
     resource_ids: Sequence[UUID | str],
     *,
     details: JsonObject | None = None,
+    resource_type: str | None = None,
 ) -> None:
-    """Write one entry for each resource, in the caller's transaction.
+    """Write one entry per resource, in the caller's transaction.
 
-    `action` is `resource.verb`. `details` must not contain secrets.
+    `action` is `resource.verb`; it names the resource's type unless that is given. `details` must
+    not contain secrets.
     """
-    shared = {
-        "actor_id": actor.user_id,
-        "actor": actor.name,
-        "action": action,
-        "resource_type": resource_type,
-        "request_id": actor.request_id,
-        "details": dict(details or {}),
-    }
-    rows = [{"id": uuid7(), "resource_id": str(each), **shared} for each in resource_ids]
+    rows = [
+        {
+            "id": uuid7(),
+            "actor_id": by.user_id if isinstance(by, Actor) else None,
+            "actor": by.name,
+            "action": action,
+            "resource_type": resource_type or action.partition(".")[0],
+            "resource_id": str(resource_id),
+            "request_id": by.request_id,
+            "details": dict(details or {}),
+        }
+        for resource_id in resource_ids
+    ]
     if rows:
         connection.execute(insert(table), rows)
-
-
-def failed(
-    connection: Connection,
-    execution_id: UUID,
-    *,
-    actor: str,
-    request_id: str | None,
-    details: JsonObject,
-) -> None:
-    """Write that an execution has failed finally (REQUIREMENTS A17); `actor` is a program."""
-    by_program(
-        connection,
-        actor,
-        "execution.fail",
-        "execution",
-        execution_id,
-        request_id=request_id,
-        details=details,
-    )
-
-
-def by_program(
-    connection: Connection,
-    actor: str,
-    action: str,
-    resource_type: str,
-    resource_id: UUID | str,
-    *,
-    request_id: str | None,
-    details: JsonObject,
-) -> None:
-    """Write an entry without a user; `actor` names the program or the caller. See `record`."""
-    values = {
-        "id": uuid7(),
-        "actor": actor,
-        "action": action,
-        "resource_type": resource_type,
-        "resource_id": str(resource_id),
-        "request_id": request_id,
-        "details": dict(details),
-    }
-    connection.execute(insert(table).values(values))
 
 
 def find(

@@ -59,7 +59,7 @@ def read_one(connection: Connection, query: Select[Any], read: Callable[[Row[Any
     return None if row is None else read(row)
 
 
-def value_of(kind: type[T], row: Row[Any], **converters: Callable[[Any], Any]) -> T:
+def value_of(kind: type[T], row: Row[Any], /, **converters: Callable[[Any], Any]) -> T:
     """Return the dataclass `kind` with the values of a row's columns, some of them converted."""
     values = {each.name: getattr(row, each.name) for each in fields(kind)}  # type: ignore[arg-type]
     return kind(**values | {name: read(values[name]) for name, read in converters.items()})

@@ -1,14 +1,13 @@
 """Workers: their rows, slots by queue, and which may run an execution."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.schema import workers as table
+from celeriac.domain.operations import WorkerReport, WorkerRow
 
 _SLOTS = text("""
 SELECT queue, sum(slots)
@@ -17,48 +16,6 @@ WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :within)
   AND consuming IS NOT FALSE
 GROUP BY queue
 """)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReport:
-    """The report of a worker process; CPU in percent of one core, memory in bytes."""
-
-    id: UUID
-    hostname: str
-    pid: int
-    pool: str
-    slots: int
-    running: int
-    cpu_percent: float
-    memory_bytes: int
-    version: str
-    queues: Sequence[str] = ()
-    """The queues that it consumes; empty for a worker of an older release."""
-    consuming: bool | None = None
-    """Whether it consumes messages; None for a worker of an older release."""
-    messages_dropped: int = 0
-    """Messages that its consumer dropped because they were not tasks."""
-    unknown_tasks: Sequence[str] = ()
-    """Names of unknown tasks that it received in the last five minutes."""
-    unknown_tasks_ages: Sequence[float] = ()
-    """For each of them, how many seconds before the report its last message was received."""
-    lacks: Sequence[str] = ()
-    """Messages of errors about what agents need and this process doesn't have, the latest last."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerRow(WorkerReport):
-    """A stored report with the database's times."""
-
-    started_at: datetime
-    seen_at: datetime
-
-    def unknown_seen_at(self) -> Mapping[str, datetime]:
-        """Return when a message of each unknown task came last."""
-        return {
-            name: self.seen_at - timedelta(seconds=age)
-            for name, age in zip(self.unknown_tasks, self.unknown_tasks_ages, strict=True)
-        }
 
 
 _LISTS = ("queues", "unknown_tasks", "unknown_tasks_ages", "lacks")

@@ -5,16 +5,16 @@ import hmac
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import accounts, audit
 from celeriac.db.accounts import PresentedKey
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, ApiKey, Role, User
 from celeriac.domain.audit import changes
 from celeriac.domain.errors import (
@@ -24,7 +24,8 @@ from celeriac.domain.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
-from celeriac.domain.paging import Page, read_cursor
+from celeriac.domain.paging import Page
+from celeriac.services.reading import present, read_page
 
 logger = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ _SECRET_BYTES = 24
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made; `token` is shown this once and stored nowhere."""
+    """A new key; `token` is shown once and stored nowhere."""
 
     key: ApiKey
     token: str
@@ -55,10 +56,10 @@ class Accounts:
         self._secret_key = secret_key
 
     def bootstrap_admin(self, name: str = "admin", *, key_name: str = "bootstrap") -> NewKey:
-        """Make sure that there is an administrator `name` and return a new key for them.
+        """Create the administrator `name` if missing, and return a new key of theirs.
 
-        For whoever has the database itself: it asks for no permission. Raises ConflictError where
-        a user of that name is no administrator or is disabled.
+        For callers with access to the database: no permission is checked. Raises ConflictError if
+        the user exists and is not an administrator or is disabled.
         """
         with self._database.transaction() as connection:
             created = accounts.add_user(connection, name=name, role=Role.ADMIN)
@@ -69,11 +70,11 @@ class Accounts:
                 )
             actor = Actor(user.id, user.name, user.role)
             if created is not None:
-                audit.record(connection, actor, "user.create", "user", [user.id])
+                audit.record(connection, actor, "user.create", [user.id])
             return self._add_key(connection, actor, user, name=key_name, role=Role.ADMIN)
 
     def create_user(self, actor: Actor, *, name: str, role: Role) -> User:
-        """Make a user. Raises ForbiddenError, NameTakenError."""
+        """Create a user. Raises ForbiddenError, NameTakenError."""
         actor.require(Role.ADMIN)
         with self._database.transaction() as connection:
             user_id = accounts.add_user(connection, name=name, role=role)
@@ -81,15 +82,13 @@ class Accounts:
                 raise NameTakenError(
                     f"There is a user {name!r} already; choose another name.", field="name"
                 )
-            audit.record(
-                connection, actor, "user.create", "user", [user_id], details={"role": role.value}
-            )
+            audit.record(connection, actor, "user.create", [user_id], details={"role": role.value})
             user = _user(connection, user_id)
         logger.info("user.created", new_user_id=user_id, role=role.value)
         return user
 
     def user(self, actor: Actor, user_id: UUID) -> User:
-        """Return a user: oneself, or for an admin anybody. Raises NotFoundError."""
+        """Return the actor, or for an admin any user. Raises NotFoundError."""
         if not actor.sees_all and user_id != actor.user_id:
             raise NotFoundError("user", user_id)
         with self._database.statement() as connection:
@@ -98,17 +97,14 @@ class Accounts:
     def users(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[User]:
         """Return a page of all users. Raises ForbiddenError, CursorInvalidError."""
         actor.require(Role.ADMIN)
-        before = read_cursor("users", cursor)
-        with self._database.statement() as connection:
-            found = accounts.find_users(connection, before=before, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind="users", key=lambda user: user.id)
+        return read_page(self._database, "users", cursor, limit, accounts.find_users)
 
     def change_user(
         self, actor: Actor, user_id: UUID, *, role: Role | None, disabled: bool | None
     ) -> User:
         """Change a user's role, or disable or enable them.
 
-        Raises ForbiddenError, NotFoundError, and ConflictError where admins would lock themselves
+        Raises ForbiddenError, NotFoundError, and ConflictError for admins who would lock themselves
         out.
         """
         actor.require(Role.ADMIN)
@@ -119,7 +115,7 @@ class Accounts:
             accounts.change_user(connection, user_id, role=role, disabled=disabled)
             user = _user(connection, user_id)
             details = changes(before, user)
-            audit.record(connection, actor, "user.change", "user", [user_id], details=details)
+            audit.record(connection, actor, "user.change", [user_id], details=details)
         logger.info("user.changed", changed_user_id=user_id)
         return user
 
@@ -132,11 +128,10 @@ class Accounts:
         user_id: UUID | None = None,
         expires_at: datetime | None = None,
     ) -> NewKey:
-        """Make a key for oneself, or as an admin for anybody.
+        """Create a key for the actor, or as an admin for any user.
 
-        `role` may be less than the user's own, which is the default. A key that expires makes keys
-        that expire no later, which is their default. Raises ForbiddenError for more than the actor
-        has, NotFoundError for the user.
+        The default role is the user's, the default expiry that of the actor's key; neither can be
+        exceeded. Raises ForbiddenError, and NotFoundError for the user.
         """
         limit = actor.key_expires_at
         if limit is not None and expires_at is not None and expires_at > limit:
@@ -159,23 +154,19 @@ class Accounts:
             )
 
     def key(self, actor: Actor, key_id: UUID) -> ApiKey:
-        """Return one of the actor's keys, or for an admin anybody's. Raises NotFoundError."""
+        """Return one of the actor's keys, or for an admin any key. Raises NotFoundError."""
         with self._database.statement() as connection:
             return _key(connection, actor, key_id)
 
     def keys(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[ApiKey]:
         """Return a page of the actor's keys, or for an admin of all. Raises CursorInvalidError."""
-        before = read_cursor("keys", cursor)
-        with self._database.statement() as connection:
-            found = accounts.find_keys(
-                connection, owner=actor.scope, before=before, limit=limit + 1
-            )
-        return Page.cut(found, limit=limit, kind="keys", key=lambda key: key.id)
+        find = partial(accounts.find_keys, owner=actor.scope)
+        return read_page(self._database, "keys", cursor, limit, find)
 
     def revoke_key(self, actor: Actor, key_id: UUID) -> None:
-        """Make a key useless for ever, and all keys that were made with it.
+        """Revoke a key and all keys that were created with it, for ever.
 
-        Revoking it again changes nothing. Raises NotFoundError, and ForbiddenError for a key of a
+        Revoking it again changes nothing. Raises NotFoundError, and ForbiddenError for a key with a
         higher role than the actor's.
         """
         with self._database.transaction() as connection:
@@ -188,7 +179,7 @@ class Accounts:
                 )
             revoked = accounts.revoke_key(connection, key_id)
             details = {"revoked_with": str(key_id)}
-            audit.record(connection, actor, "api_key.revoke", "api_key", revoked, details=details)
+            audit.record(connection, actor, "api_key.revoke", revoked, details=details)
         logger.info("api_key.revoked", key_id=key_id)
 
     def _add_key(
@@ -220,80 +211,56 @@ class Accounts:
             "expires_at": expires_at and expires_at.isoformat(),
             "made_with": actor.key_id and str(actor.key_id),
         }
-        audit.record(connection, actor, "api_key.create", "api_key", [key_id], details=details)
+        audit.record(connection, actor, "api_key.create", [key_id], details=details)
         logger.info("api_key.created", key_id=key_id, role=role.value)
         return NewKey(_key(connection, actor, key_id), token)
 
 
 def _user(connection: Connection, user_id: UUID, *, lock: bool = False) -> User:
-    user = accounts.user(connection, user_id, lock=lock)
-    if user is None:
-        raise NotFoundError("user", user_id)
-    return user
+    return present(accounts.user(connection, user_id, lock=lock), "user", user_id)
 
 
 def _key(connection: Connection, actor: Actor, key_id: UUID) -> ApiKey:
-    key = accounts.key(connection, key_id, owner=actor.scope)
-    if key is None:
-        raise NotFoundError("API key", key_id)
-    return key
+    return present(accounts.key(connection, key_id, owner=actor.scope), "API key", key_id)
 
 
 _SECONDS = 5.0
-"""How long a key that was found good is believed; so long a revocation may take elsewhere."""
+"""How long a valid key is cached, and a revocation takes to apply in other processes."""
 
 _CACHED = 10_000
 _PARTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    user_id: UUID
-    name: str
-    role: Role
-    key_id: UUID
-    key_expires_at: datetime | None
-    until: float
-
-    def actor(self, request_id: str | None) -> Actor:
-        """Return who shows the key."""
-        return Actor(
-            self.user_id, self.name, self.role, request_id, self.key_id, self.key_expires_at
-        )
-
-
 class Authenticate:
-    """Checks API keys, mostly from a short memory. Safe to share between threads."""
+    """Checks API keys, mostly from a short-lived cache. Safe to share between threads."""
 
     def __init__(self, database: Database, secret_key: str) -> None:
         """Look keys up in `database`; `secret_key` keys their hashes."""
         self._database = database
         self._secret_key = secret_key
         self._lock = threading.Lock()
-        self._known: dict[str, _Known] = {}
+        self._cached: dict[str, tuple[Actor, float]] = {}
 
     def __call__(self, token: str, *, request_id: str | None) -> Actor:
-        """Return who shows `token`; raises UnauthenticatedError saying what is wrong with it."""
-        hashed = key_hash(self._secret_key, token)
-        known = self._known.get(hashed)
-        if known is None or known.until < time.monotonic():
-            known = self._look_up(token, hashed)
-        return known.actor(request_id)
+        """Return the actor of `token`. Raises UnauthenticatedError saying what is wrong with it."""
+        return self.cached(token, request_id=request_id) or replace(
+            self._look_up(token), request_id=request_id
+        )
 
-    def remembered(self, token: str, *, request_id: str | None) -> Actor | None:
-        """Return who shows `token` if it was found good in the last seconds; never waits."""
-        known = self._known.get(key_hash(self._secret_key, token))
-        if known is None or known.until < time.monotonic():
+    def cached(self, token: str, *, request_id: str | None) -> Actor | None:
+        """Return the actor of `token` if it is cached; never waits."""
+        actor, until = self._cached.get(key_hash(self._secret_key, token), (None, 0.0))
+        if actor is None or until < time.monotonic():
             return None
-        return known.actor(request_id)
+        return replace(actor, request_id=request_id)
 
     def forget(self) -> None:
-        """Drop the memory, so that changes made in this process hold at once."""
+        """Clear the cache, so that changes made in this process apply at once."""
         with self._lock:
-            self._known.clear()
+            self._cached.clear()
 
-    def _look_up(self, token: str, hashed: str) -> _Known:
-        parts = token.split("_")
+    def _look_up(self, token: str) -> Actor:
+        parts, hashed = token.split("_"), key_hash(self._secret_key, token)
         key = None
         if (
             len(parts) == _PARTS
@@ -305,23 +272,19 @@ class Authenticate:
                 key = accounts.presented(connection, prefix=parts[1], digest=hashed)
         if key is None or not hmac.compare_digest(key.digest, hashed):
             raise UnauthenticatedError("The API key is unknown; check that it is complete.")
-        _refuse_spent(key)
-        known = _Known(
-            key.user_id,
-            key.user_name,
-            key.user_role.limited_to(key.role),
-            key.id,
-            key.expires_at,
-            time.monotonic() + _SECONDS,
+        _check_valid(key)
+        role = key.user_role.limited_to(key.role)
+        actor = Actor(
+            key.user_id, key.user_name, role, key_id=key.id, key_expires_at=key.expires_at
         )
         with self._lock:
-            if len(self._known) >= _CACHED:
-                self._known.clear()
-            self._known[hashed] = known
-        return known
+            if len(self._cached) >= _CACHED:
+                self._cached.clear()
+            self._cached[hashed] = actor, time.monotonic() + _SECONDS
+        return actor
 
 
-def _refuse_spent(key: PresentedKey) -> None:
+def _check_valid(key: PresentedKey) -> None:
     if key.revoked:
         raise UnauthenticatedError("The API key is revoked; make a new one.")
     if key.expired:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import audit, owners
-from celeriac.db.audit import Mark
-from celeriac.db.engine import Database
+from celeriac.db.audit import Mark, Program
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor
 from celeriac.domain.audit import NO_SEAL, Seal, Sealer
 from celeriac.domain.errors import InvalidInputError, UnavailableError
@@ -28,7 +27,7 @@ _SEALS_PER_PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A seal that does not hold: entries between its positions were changed, or it was."""
+    """A broken seal: it, or entries between its positions, were changed."""
 
     first_position: int
     last_position: int
@@ -37,9 +36,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What a check of a part of the trail found; `ok` if there is no fault.
+    """The result of checking a part of the trail.
 
-    `last_position` and `head` (hexadecimal) are the last seal that was checked. Kept elsewhere,
+    `last_position` and `head` (hexadecimal) are the last seal that was checked. Stored elsewhere,
     they show later whether the end of the trail was cut off.
     """
 
@@ -55,12 +54,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with the part that was checked."""
+        """Whether the checked part has no fault."""
         return not self.faults
 
 
 class AuditTrail:
-    """Seals, checks and shortens the trail. Used by one thread at a time."""
+    """Seals, verifies and expires the trail. Used by one thread at a time."""
 
     def __init__(self, database: Database, secret_key: str) -> None:
         """Work on `database`; seals are made with a key that is derived from `secret_key`."""
@@ -71,8 +70,8 @@ class AuditTrail:
     def seal(self) -> int:
         """Seal the entries of transactions that have ended; return how many entries were sealed.
 
-        Positions are handed out before their transactions end. So this notes the highest one, and
-        seals up to it in a later round, when all transactions that may have a lower one are over.
+        Positions are assigned before their transactions end. So this remembers the highest one, and
+        seals up to it in a later call, when all transactions that may have a lower one have ended.
         """
         with self._database.statement() as connection:
             ready = self._mark
@@ -107,9 +106,9 @@ class AuditTrail:
     def verify(self, *, after: int = 0, seals: int = _SEALS_PER_PAGE) -> Verification:
         """Check up to `seals` seals that end above the position `after`, and their entries.
 
-        A check from 0 also finds whether the beginning of the trail is missing. To check the whole
-        trail, call it again with `after=last_position` until `complete`. Raises InvalidInputError
-        where no seal ends at `after`.
+        A check from 0 also detects a missing beginning. To check the whole trail, call it again
+        with `after=last_position` until `complete`. Raises InvalidInputError if no seal ends at
+        `after`.
         """
         with self._database.transaction() as connection:
             audit.read_one_snapshot(connection)  # retention may remove entries meanwhile
@@ -136,9 +135,9 @@ class AuditTrail:
         )
 
     def expire(self, *, days: float, limit: int) -> int:
-        """Remove the entries under up to `limit` seals older than `days`; return how many.
+        """Delete the entries of up to `limit` seals older than `days`; return how many.
 
-        An entry names the last seal that was removed, so that the next one can still be checked.
+        An entry records the last deleted seal, so that the next one can still be checked.
         """
         with self._database.transaction() as connection:
             if not audit.sealing_alone(connection):
@@ -146,19 +145,18 @@ class AuditTrail:
             gone = audit.delete_sealed(connection, seconds=days * 86_400, limit=limit)
             if gone is None:
                 return 0
-            audit.by_program(
+            details = {
+                "entries": gone.entries,
+                "position": gone.position,
+                "seal": gone.seal.hex(),
+                "mac": self._sealer.expiry_mac(gone.position, gone.seal),
+            }
+            audit.record(
                 connection,
-                "keeper",
+                Program("keeper"),
                 "audit_log.expire",
-                "audit_log",
-                audit.RETENTION,
-                request_id=None,
-                details={
-                    "entries": gone.entries,
-                    "position": gone.position,
-                    "seal": gone.seal.hex(),
-                    "mac": self._sealer.expiry_mac(gone.position, gone.seal),
-                },
+                [audit.RETENTION],
+                details=details,
             )
         return gone.entries
 
@@ -169,7 +167,7 @@ class AuditTrail:
         return self._sealer.fault(stored, entries, previous=last.seal)
 
     def _beginning(self, connection: Connection) -> tuple["_End", list[Fault]]:
-        """Return where the trail begins: at 0, or behind what retention has removed."""
+        """Return where the trail begins: at 0, or after what retention has deleted."""
         entry = audit.last_expiry(connection)
         if entry is None:
             return _End(0, NO_SEAL), []
@@ -183,7 +181,7 @@ class AuditTrail:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where a seal ends, and its value."""
+    """The last position of a seal, and its value."""
 
     position: int
     seal: bytes
@@ -209,7 +207,7 @@ _Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class _Window:
-    """Accesses of one kind within a minute; `repeats` are not written yet."""
+    """Accesses of one kind within a minute, of which `repeats` are not written yet."""
 
     until: float
     write: Callable[[int], None]
@@ -217,14 +215,13 @@ class _Window:
 
 
 class AccessRecords:
-    """Writes entries about access. Safe to share between threads.
+    """Writes audit entries about access. Safe to share between threads.
 
-    Refusals are written by a thread of its own: whoever has no key must not hold up those who have
-    one, however slow the database is.
+    Refusals are written by a thread of its own, so that requests without a key don't delay others.
     """
 
     def __init__(self, database: Database) -> None:
-        """Write to `database`; the thread starts with the first refusal or read."""
+        """Write to `database`; the thread starts with the first entry."""
         self._database = database
         self._lock = threading.Lock()
         self._windows: dict[_Key, _Window] = {}
@@ -243,36 +240,15 @@ class AccessRecords:
     ) -> None:
         """Record that a request was refused with the problem `code`; never waits.
 
-        `operation` is the operation's id in the description of the API. Without an actor the entry
+        `operation` is the operation's id in the OpenAPI description. Without an actor the entry
         names only the client's network: its IPv4 address, or the first half of an IPv6 address.
         """
         network = network_of(address)
         details = {"code": code, "method": method, "address": network}
 
-        def write(repeats: int) -> None:
-            counted = _counted(details, repeats)
-            with self._database.statement() as connection:
-                if actor is not None:
-                    audit.record(
-                        connection,
-                        actor,
-                        "request.refuse",
-                        "operation",
-                        [operation],
-                        details=counted,
-                    )
-                else:
-                    audit.by_program(
-                        connection,
-                        ANONYMOUS,
-                        "request.refuse",
-                        "operation",
-                        operation,
-                        request_id=request_id,
-                        details=counted,
-                    )
-
-        window = self._open((actor.name if actor else ANONYMOUS, network, code, operation), write)
+        by = actor or Program(ANONYMOUS, request_id)
+        write = self._writer(by, "request.refuse", operation, details, resource_type="operation")
+        window = self._open((by.name, network, code, operation), write)
         if window is not None:
             try:
                 self._first.put_nowait(window)
@@ -282,9 +258,9 @@ class AccessRecords:
     def admin_read(
         self, actor: Actor, resource_type: str, resource_id: UUID | None, operation: str
     ) -> None:
-        """Record that an administrator reads what is another user's, before it is shown.
+        """Record that an administrator reads another user's resource, before it is shown.
 
-        `resource_id` is None for lists, which show everybody's. Raises DatabaseUnavailableError:
+        `resource_id` is None for lists, which show all users'. Raises DatabaseUnavailableError:
         what can't be recorded is not shown.
         """
         if not actor.sees_all:
@@ -303,17 +279,8 @@ class AccessRecords:
             return
         details = {"operation": operation, **({"owner_id": str(owner)} if owner else {})}
 
-        def write(repeats: int) -> None:
-            with self._database.statement() as connection:
-                audit.record(
-                    connection,
-                    actor,
-                    f"{resource_type}.{'list' if resource_id is None else 'read'}",
-                    resource_type,
-                    ["*" if resource_id is None else resource_id],
-                    details=_counted(details, repeats),
-                )
-
+        action = f"{resource_type}.{'list' if resource_id is None else 'read'}"
+        write = self._writer(actor, action, "*" if resource_id is None else resource_id, details)
         window = self._open(key, write)
         if window is not None:
             try:
@@ -322,8 +289,33 @@ class AccessRecords:
                 self._count(window)
                 raise
 
+    def _writer(
+        self,
+        by: Actor | Program,
+        action: str,
+        resource_id: UUID | str,
+        details: dict[str, str],
+        *,
+        resource_type: str | None = None,
+    ) -> Callable[[int], None]:
+        """Return a function that writes an entry with its number of repeats."""
+
+        def write(repeats: int) -> None:
+            counted = {**details, "repeats": repeats} if repeats else details
+            with self._database.statement() as connection:
+                audit.record(
+                    connection,
+                    by,
+                    action,
+                    [resource_id],
+                    details=counted,
+                    resource_type=resource_type,
+                )
+
+        return write
+
     def flush(self, *, everything: bool = False) -> None:
-        """Write the repeats of minutes that are over, or of all; stops while that is impossible."""
+        """Write the repeats of past minutes, or of all; stops if the database is unavailable."""
         now = time.monotonic()
         with self._lock:
             over = [key for key, each in self._windows.items() if everything or each.until <= now]
@@ -341,7 +333,7 @@ class AccessRecords:
                 return
 
     def close(self) -> None:
-        """Write what is not written yet, for some seconds at most."""
+        """Write what is not written yet, within some seconds."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -349,7 +341,7 @@ class AccessRecords:
             thread.join(_CLOSE_SECONDS)
 
     def _repeats(self, key: _Key) -> bool:
-        """Count a repeat; False where no window is open for `key`."""
+        """Count a repeat; False if no window is open for `key`."""
         with self._lock:
             window = self._windows.get(key)
             if window is None or window.until <= time.monotonic():
@@ -358,7 +350,7 @@ class AccessRecords:
             return True
 
     def _open(self, key: _Key, write: Callable[[int], None]) -> _Window | None:
-        """Return a new window, whose first access is to be written; None for a repeat."""
+        """Return a new window, whose first access must be written; None for a repeat."""
         if self._repeats(key):
             return None
         with self._lock:
@@ -384,7 +376,7 @@ class AccessRecords:
         return window
 
     def _count(self, window: _Window) -> None:
-        """Have an access that could not be written counted among the repeats."""
+        """Count an access that could not be written as a repeat."""
         with self._lock:
             window.repeats += 1
 
@@ -400,9 +392,9 @@ class AccessRecords:
                     break
                 self._write_first(window)
             if time.monotonic() - flushed >= _FLUSH_SECONDS:
-                self._survive(self.flush)
+                self._log_errors(self.flush)
                 flushed = time.monotonic()
-        self._survive(lambda: self.flush(everything=True))
+        self._log_errors(lambda: self.flush(everything=True))
 
     def _write_first(self, window: _Window) -> None:
         try:
@@ -413,12 +405,8 @@ class AccessRecords:
         except Exception:
             logger.exception("audit.refusal_not_recorded")
 
-    def _survive(self, work: Callable[[], None]) -> None:
+    def _log_errors(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception:
             logger.exception("audit.access_not_recorded")
-
-
-def _counted(details: dict[str, str], repeats: int) -> dict[str, str | int]:
-    return {**details, "repeats": repeats} if repeats else {**details}

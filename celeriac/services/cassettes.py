@@ -1,18 +1,17 @@
-"""Cassettes: management, and what attempts load and record."""
+"""Cassettes: management, recording and replay."""
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import audit, cassettes
 from celeriac.db.cassettes import Contents
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.cassettes import (
@@ -29,26 +28,25 @@ from celeriac.domain.errors import (
     CassetteUnavailableError,
     InvalidInputError,
     LeaseLostError,
-    NotFoundError,
     TooLargeError,
 )
 from celeriac.domain.executions.model import Lease, RunOptions
-from celeriac.domain.paging import Page, read_cursor
+from celeriac.domain.paging import Page
 from celeriac.services.ports import Job
-from celeriac.services.retrying import retry_while_unavailable_in
+from celeriac.services.reading import present, read_page
+from celeriac.services.retrying import retry_statement
 
 logger = structlog.get_logger(__name__)
 
-_KIND = "cassettes"
 _MAX_VALUES = 200_000
-"""Of one line of an uploaded cassette: reading so many takes about 60 ms in one step."""
+"""The limit of values in a line of an uploaded cassette: parsing them takes about 60 ms."""
 
 TAPED = frozenset({RunnerName.LLM, RunnerName.CLAUDE, RunnerName.CREWAI})
-"""The kinds of agents whose model calls go through Celeriac."""
+"""The runners whose model calls go through Celeriac."""
 
 
 class Cassettes:
-    """The cassettes that an actor may see: one's own, or for an admin everybody's."""
+    """The cassettes of all users. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         """Work on `database`."""
@@ -57,8 +55,8 @@ class Cassettes:
     def upload(self, actor: Actor, name: str, content: bytes, *, compressed: bool) -> UUID:
         """Store the text of a cassette; return its id.
 
-        `compressed` says that it is packed with gzip. The same text, uploaded again, is found
-        again. Raises ForbiddenError, CassetteInvalidError or TooLargeError.
+        `compressed` if it is packed with gzip. Uploading the same text again returns the same id.
+        Raises ForbiddenError, CassetteInvalidError or TooLargeError.
         """
         actor.require(Role.OPERATOR)
         text = _inflated(content) if compressed else content
@@ -66,9 +64,7 @@ class Cassettes:
         with self._database.transaction() as connection:
             cassette_id = cassettes.upload(connection, actor.user_id, name, contents)
             details = {"name": name, "size": contents.size, "sha256": contents.digest.hex()}
-            audit.record(
-                connection, actor, "cassette.upload", "cassette", [cassette_id], details=details
-            )
+            audit.record(connection, actor, "cassette.upload", [cassette_id], details=details)
         logger.info("cassette.uploaded", cassette_id=cassette_id, size=contents.size)
         return cassette_id
 
@@ -76,13 +72,11 @@ class Cassettes:
         self, actor: Actor, *, cursor: str | None = None, limit: int = 50
     ) -> Page[CassetteSummary]:
         """Return a page of cassettes, the newest first. Raises CursorInvalidError."""
-        before = read_cursor(_KIND, cursor)
-        with self._database.statement() as connection:
-            found = cassettes.find(connection, owner=actor.scope, before=before, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind=_KIND, key=lambda each: each.id)
+        find = partial(cassettes.find, owner=actor.scope)
+        return read_page(self._database, "cassettes", cursor, limit, find)
 
     def get(self, actor: Actor, cassette_id: UUID) -> CassetteSummary:
-        """Return what is known of a cassette. Raises NotFoundError."""
+        """Return a cassette without its content. Raises NotFoundError."""
         with self._database.statement() as connection:
             return visible(connection, actor, cassette_id)
 
@@ -91,9 +85,7 @@ class Cassettes:
         with self._database.statement() as connection:
             visible(connection, actor, cassette_id)
             content = cassettes.content(connection, cassette_id)
-        if content is None:
-            raise NotFoundError("cassette", cassette_id)
-        return unpacked(content)
+        return unpacked(present(content, "cassette", cassette_id))
 
     def delete(self, actor: Actor, cassette_id: UUID) -> None:
         """Delete a cassette. Raises ForbiddenError or NotFoundError."""
@@ -102,40 +94,36 @@ class Cassettes:
             found = visible(connection, actor, cassette_id)
             cassettes.remove(connection, cassette_id)
             details = {"name": found.name, "size": found.size}
-            audit.record(
-                connection, actor, "cassette.delete", "cassette", [cassette_id], details=details
-            )
+            audit.record(connection, actor, "cassette.delete", [cassette_id], details=details)
         logger.info("cassette.deleted", cassette_id=cassette_id)
 
 
 def visible(connection: Connection, actor: Actor, cassette_id: UUID) -> CassetteSummary:
     """Return a cassette that the actor may see. Raises NotFoundError."""
     found = cassettes.get(connection, cassette_id, owner=actor.scope)
-    if found is None:
-        raise NotFoundError("cassette", cassette_id)
-    return found
+    return present(found, "cassette", cassette_id)
 
 
 def check_traffic(
     connection: Connection, actor: Actor, options: RunOptions, runner: RunnerName
 ) -> None:
-    """Accept what `options` ask for the model traffic of a run, or raise.
+    """Check the options that record or replay the model traffic of a run.
 
-    Raises NotFoundError for a cassette that the actor can't see, and InvalidInputError where there
-    is nothing to record.
+    Raises NotFoundError for a cassette that the actor can't see, and InvalidInputError if there is
+    nothing to record.
     """
     option = "cassette_id" if options.cassette_id is not None else "record"
     if runner not in TAPED:
         raise InvalidInputError(
-            f"An agent of the kind {runner} makes no model calls that Celeriac sees; leave "
-            f"{option} out.",
+            f"An agent of the kind {runner} makes no model calls through Celeriac; leave {option} "
+            "out.",
             field=option,
         )
     if options.cassette_id is None:
         return
     if options.record:
         raise InvalidInputError(
-            "What a cassette answers can't be recorded again; leave record or cassette_id out.",
+            "A replay can't be recorded again; leave record or cassette_id out.",
             field="record",
         )
     visible(connection, actor, options.cassette_id)
@@ -159,7 +147,7 @@ def unpacked(content: bytes) -> bytes:
 
 
 def _inflated(content: bytes) -> bytes:
-    """Unpack what was sent, but no more of it than a cassette may have."""
+    """Unpack a body, up to the size limit of a cassette."""
     unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         text = unpacking.decompress(content, MAX_BYTES + 1)
@@ -178,15 +166,10 @@ def _inflated(content: bytes) -> bytes:
     return text
 
 
-T = TypeVar("T")
-
-_PATIENCE_SECONDS = 60.0
-
-
 class CassetteStore:
-    """The cassettes of running attempts; every writing is fenced by the attempt's lease.
+    """The cassettes of running attempts; every write names the attempt's lease.
 
-    All of them wait up to a minute for the database. Raise DatabaseUnavailableError after that.
+    Methods wait up to a minute for the database and raise DatabaseUnavailableError after that.
     """
 
     def __init__(self, database: Database) -> None:
@@ -194,8 +177,8 @@ class CassetteStore:
         self._database = database
 
     async def load(self, cassette_id: UUID) -> Cassette:
-        """Return the cassette to play. Raises CassetteUnavailableError where it is gone."""
-        found = await self._patiently(lambda: self._read(cassette_id))
+        """Return the cassette to replay. Raises CassetteUnavailableError if it was deleted."""
+        found = await retry_statement(self._database, partial(_read, cassette_id=cassette_id))
         if found is None:
             raise CassetteUnavailableError(
                 f"The cassette {cassette_id} was deleted; give another one, or record it again.",
@@ -206,33 +189,28 @@ class CassetteStore:
     async def add(
         self, lease: Lease, job: Job, interactions: Sequence[Interaction], *, complete: bool
     ) -> bool:
-        """Add what an attempt has recorded to its execution's cassette; see `RunContext.record`."""
+        """Add to the cassette of the attempt's execution; see `RunContext.record`."""
 
-        def extend() -> tuple[Contents, bool]:
-            earlier = self._read(lease.execution_id) or Cassette(_header(job))
+        def extend(connection: Connection) -> tuple[Contents, bool]:
+            earlier = _read(connection, lease.execution_id) or Cassette(_header(job))
             cassette = earlier.extended(interactions, complete=complete)
             return packed(cassette), cassette.header.complete
 
-        content, complete = await self._patiently(extend)
-
-        def record() -> bool:  # the whole of it: a try whose answer got lost adds nothing twice
-            with self._database.statement() as connection:
-                return cassettes.record(connection, lease, job.task_name, content)
-
-        if not await self._patiently(record):
+        content, complete = await retry_statement(self._database, extend)
+        # repeatable: the whole cassette is written each time
+        recorded = await retry_statement(
+            self._database,
+            lambda connection: cassettes.record(connection, lease, job.task_name, content),
+        )
+        if not recorded:
             raise LeaseLostError("This worker no longer owns the attempt.")
         logger.info("cassette.recorded", interactions=len(interactions), complete=complete)
         return complete
 
-    async def _patiently(self, work: Callable[[], T]) -> T:
-        return await retry_while_unavailable_in(
-            self._database.threads, work, seconds=_PATIENCE_SECONDS
-        )
 
-    def _read(self, cassette_id: UUID) -> Cassette | None:
-        with self._database.statement() as connection:
-            content = cassettes.content(connection, cassette_id)
-        return None if content is None else parse(unpacked(content))
+def _read(connection: Connection, cassette_id: UUID) -> Cassette | None:
+    content = cassettes.content(connection, cassette_id)
+    return None if content is None else parse(unpacked(content))
 
 
 def _header(job: Job) -> Header:

@@ -1,4 +1,4 @@
-"""The doors of the services: what they need from the outside, where more than one kind exists."""
+"""Protocols of what services use and upper floors implement, with more than one kind each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.budgets import Budget
 from celeriac.domain.cassettes import Cassette, Interaction
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import NO_OPTIONS, Completed, Message, Parked, RunOptions
+from celeriac.domain.executions.model import (
+    NO_OPTIONS,
+    Completed,
+    Parked,
+    QueuedMessage,
+    RunOptions,
+)
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import (
@@ -23,33 +29,22 @@ from celeriac.domain.usage import (
     Reservation,
 )
 from celeriac.kit.json_types import JsonObject, JsonValue
-from celeriac.services.executions.time_limits import TimeLimits
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A message with its address in the broker."""
-
-    message: Message
-    celery_task_id: str
-    queue: str
-    priority: int
-    """0 (low) to 3 (critical); the adapter maps it to the broker's own order."""
+from celeriac.services.time_limits import TimeLimits
 
 
 class TaskQueue(Protocol):
-    """Sends messages to workers. Sending is at-least-once in effect and may be ambiguous."""
+    """Sends messages to workers, at least once."""
 
-    def send(self, envelopes: Sequence[Envelope]) -> None:
-        """Publish all `envelopes`.
+    def send(self, messages: Sequence[QueuedMessage]) -> None:
+        """Publish all `messages`.
 
-        Raises BrokerUnavailableError within a bounded time (about a second) when the broker
-        doesn't answer; some of the messages may have been published even then.
+        Raises BrokerUnavailableError within about a second if the broker doesn't answer; some of
+        the messages may have been published even then.
         """
         ...
 
     def depth(self, queue: str) -> int:
-        """Return how many messages wait in `queue` and are not yet taken by a worker.
+        """Return how many messages in `queue` no worker has received.
 
         Raises BrokerUnavailableError.
         """
@@ -57,44 +52,43 @@ class TaskQueue(Protocol):
 
 
 class LiveEvents(Protocol):
-    """Tells who watches that there is something new. Best effort: the database has the truth.
+    """Publishes change notifications to watchers and workers. Best effort.
 
     No method raises for an unreachable server, and none blocks the caller.
     """
 
     def changed(self, execution_ids: Sequence[UUID]) -> None:
-        """Say that the executions have new events."""
+        """Publish that the executions have new events."""
         ...
 
     def delta(self, execution_id: UUID, data: JsonObject) -> None:
-        """Hand a piece of streaming output to those who watch; it is never stored."""
+        """Publish a piece of streaming output; it is never stored."""
         ...
 
     def cancel(self, execution_ids: Sequence[UUID]) -> None:
-        """Tell the workers to stop these executions now; the heartbeat tells them surely."""
+        """Notify workers of cancellations now; the heartbeat finds them in any case."""
         ...
 
 
 class RateLimiter(Protocol):
-    """Holds rates that all workers share, and the bans that providers speak.
+    """Rate limits shared by all workers, and temporary bans after a provider's 429.
 
-    Best effort: without its server every call is let through, after a bounded time (about half a
-    second, and then at once for a few seconds). No method raises for an unreachable server.
+    Best effort: if its server is unreachable every call is allowed, after about half a second and
+    then at once for a few seconds. No method raises for an unreachable server.
     """
 
     def take(
         self, demands: Sequence[RateRequest], *, name: str, enqueue: bool
     ) -> RateGrant | RateDenied:
-        """Take what a call of `name` (`provider/model`) demands, from all its rates or from none.
+        """Take what a call of `name` (`provider/model`) needs from all its rates, or nothing.
 
-        No window of a minute, wherever it begins, holds more than a rate allows. With
-        `enqueue` a refused call joins the queue of its limit: it waits until those before it have
-        had their turn.
+        No minute, wherever it begins, exceeds a rate. With `enqueue` a denied call joins the queue
+        of its limit, and its seconds count the calls before it.
         """
         ...
 
     def correct(self, taken: RateGrant, tokens: int) -> None:
-        """Put the tokens that a call used in the place of those it was thought to need."""
+        """Replace the estimated tokens of a call by those it used."""
         ...
 
     def give_back(self, taken: RateGrant) -> None:
@@ -102,13 +96,13 @@ class RateLimiter(Protocol):
         ...
 
     def ban(self, name: str, seconds: float) -> None:
-        """Refuse all calls of `name` (`provider/model`) for so long; never shortens a ban."""
+        """Deny all calls of `name` (`provider/model`) for `seconds`; never shortens a ban."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt's work, complete: a runner needs no database."""
+    """The complete work of one attempt: a runner needs no database."""
 
     execution_id: UUID
     attempt: int
@@ -123,37 +117,37 @@ class Job:
     owner_id: UUID | None = None
     task_id: UUID | None = None
     budget: Budget | None = None
-    """What this execution's model calls may cost together: the caller's limit, or the task's."""
+    """The budget of this execution: the caller's, or else the task's."""
     session: Session | None = None
-    """The session to go on with: an earlier execution's, or this one's own after it was parked."""
+    """The session to continue: an earlier execution's, or its own after it was parked."""
 
     @property
     def forks(self) -> bool:
-        """Whether the session is another's that must stay as it is: work in a copy of it."""
+        """Whether the session belongs to another execution and must be copied."""
         own = self.session is None or self.session.execution_id == self.execution_id
         return self.options.fork_session and not own
 
 
 class RunContext(Protocol):
-    """What a runner may do with the world besides its own work. Safe to use from any loop."""
+    """What a runner may do besides its own work. Safe to use from any event loop."""
 
     @property
     def workdir(self) -> Path:
-        """A directory of this execution's own; made on first use."""
+        """The execution's own directory; created on first use."""
         ...
 
     @property
     def time_limits(self) -> TimeLimits:
-        """The attempt's limits; they stand still while `ask`, or `admit`, waits for a person."""
+        """The attempt's limits; paused while `ask` or `admit` waits for a person."""
         ...
 
     @property
     def correlation(self) -> Mapping[str, str]:
-        """The ids that every log line of this attempt carries, for child processes."""
+        """The ids in every log line of this attempt, for child processes."""
         ...
 
     def idempotency_key(self, step: str) -> str:
-        """Return `execution_id:step`, the same in every attempt, for outside effects."""
+        """Return `execution_id:step`, the same in every attempt, as an idempotency key."""
         ...
 
     async def emit(self, kind: EventType, data: JsonObject) -> None:
@@ -164,50 +158,48 @@ class RunContext(Protocol):
         ...
 
     def delta(self, data: JsonObject) -> None:
-        """Show a piece of streaming output to those who watch; never stored."""
+        """Publish a piece of streaming output to watchers; never stored."""
         ...
 
     async def admit(self, call: CallEstimate) -> Reservation | None:
-        """Ask leave for a model call, of the provider's limits and of all budgets; may wait.
+        """Check a model call against rate limits and budgets; may wait.
 
-        The ticket, if there is one, must be given to `charge` when the call has ended, however it
-        did. Raises MustWaitError where the attempt is to be parked, and BudgetSpentError.
+        A returned reservation must be passed to `charge` or `release` when the call has ended.
+        Raises MustWaitError if the attempt must be parked, and BudgetSpentError.
         """
         ...
 
     async def charge(self, call: ModelCall, ticket: Reservation | None = None) -> None:
-        """Record a model call with its tokens, latency and cost, and settle its ticket.
+        """Record a model call with its tokens, latency and cost, and settle its reservation.
 
-        A call that was made without asking leave is booked all the same; raises BudgetSpentError
-        where it exceeds a budget.
+        A call without one is charged as well; raises BudgetSpentError if it exceeds a budget.
         """
         ...
 
     async def release(self, ticket: Reservation) -> None:
-        """Give back the leave for a model call that came to nothing: it was refused, or failed."""
+        """Give back the reservation of a model call that was refused or failed."""
         ...
 
     async def ask(self, question: Question) -> Answer:
-        """Ask a person and wait here for the answer; the attempt keeps its slot meanwhile.
+        """Ask a person and wait for the answer; the attempt keeps its slot.
 
-        For agents that can't be parked; the others return `Parked` with their questions. A
-        question that was answered before, in this attempt or an earlier one, is not asked again.
-        Raises ApprovalExpiredError.
+        For agents that can't be parked; the others return `Parked` with their questions. A question
+        that was answered in this or an earlier attempt is not asked again. Raises
+        ApprovalExpiredError.
         """
         ...
 
     async def answers(self) -> Mapping[str, Answer]:
-        """Return the answers that this execution's questions have, by the questions' keys."""
+        """Return the answers to this execution's questions, by the questions' keys."""
         ...
 
     async def save_session(
         self, *, external_id: str | None = None, state: JsonValue = None
     ) -> UUID:
-        """Store what another attempt or execution needs to go on; return the session's id.
+        """Store what a later attempt or execution needs to continue; return the session's id.
 
-        Makes the session on first use; None keeps what is stored. A session that the job came
-        with is written to, but one that is to be forked is left alone and named as the parent of
-        a new one. Raises LeaseLostError.
+        Creates the session on first use; None keeps a value. Writes to the job's session, unless it
+        is to be forked: then that one is the parent of a new session. Raises LeaseLostError.
         """
         ...
 
@@ -216,37 +208,37 @@ class RunContext(Protocol):
         ...
 
     async def record(self, interactions: Sequence[Interaction], *, complete: bool) -> bool:
-        """Add recorded model traffic to the execution's cassette; return whether all is kept.
+        """Add recorded model traffic to the execution's cassette; return whether it is complete.
 
-        `complete` says whether it is all that there was. What is over the size limit is dropped,
-        and so is all that comes after it. Raises LeaseLostError.
+        `complete` says whether nothing was left out so far. Traffic beyond the size limit is
+        dropped, and all that follows. Raises LeaseLostError.
         """
         ...
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far the work is; kept on the execution's row and in its log."""
+        """Report progress; stored on the execution's row and in its log."""
         ...
 
 
 class Runner(Protocol):
     """Drives one kind of agent.
 
-    Failing is raising: an `ExecutionError` tells by its class whether a retry may help; any other
-    exception counts as retryable. Cancellation and the soft limit arrive as
-    `asyncio.CancelledError`; by the time `run` ends nothing that it started may be left.
+    A failure is an exception: the class of an `ExecutionError` says whether a retry may help; any
+    other exception is retryable. Cancellation and the soft limit arrive as
+    `asyncio.CancelledError`; nothing that `run` started may outlive it.
     """
 
     name: ClassVar[str]
     resumable: ClassVar[bool]
-    """Whether an attempt can be parked and another one go on from its session."""
+    """Whether an attempt can be parked and a later one continue its session."""
     runs_user_code: ClassVar[bool]
-    """Whether `run` calls code of users in this process: it gets an event loop of its own then."""
+    """Whether `run` calls users' code in this process; it has its own event loop then."""
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
-        """Do the work and return its result, or that it waits with its session saved.
+        """Do the work and return its result, or `Parked` with the session saved.
 
-        A MustWaitError of the context may be let through once the session is saved; one that
-        can't be resumed never meets it.
+        A MustWaitError of the context may be raised once the session is saved; the context of a
+        runner that is not resumable never raises it.
         """
         ...
 
@@ -255,5 +247,5 @@ class Runners(Protocol):
     """Finds the runner of an agent."""
 
     def get(self, agent: AgentSpec) -> Runner:
-        """Return the runner; raises AgentMisconfiguredError where it isn't installed."""
+        """Return the runner. Raises AgentMisconfiguredError if it isn't installed."""
         ...

@@ -1,4 +1,4 @@
-"""Reports: made on request or after an execution has ended, and stored."""
+"""Reports: rendered after an execution has ended or on request, and stored."""
 
 import contextlib
 import hashlib
@@ -29,14 +29,15 @@ from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.reports import ReportFormat
 from celeriac.logs import Step, bound
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.reading import present
 
 logger = structlog.get_logger(__name__)
 
 _PAGE = 200
 _EVENTS = 50_000
 _QUESTIONS = 1_000
-"""So many at most are in a report; the lists themselves have all."""
+"""The limits of events and questions in a report; the API's lists have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +60,31 @@ class Report:
 
 
 class ReportStore:
-    """Makes and keeps reports. Safe to share between threads."""
+    """Renders and stores reports. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
-        """Read from and keep in `database`."""
+        """Read from and store in `database`."""
         self._database = database
-        self._plans = SpecCache(database)
+        self._specs = SpecCache(database)
 
     def __call__(self, actor: Actor, execution_id: UUID, wanted: ReportFormat) -> Report:
-        """Return the report of a finished execution; the first demand makes it where none is.
+        """Return the report of a finished execution; rendered if it isn't stored yet.
 
-        It has the same bytes each time. Raises NotFoundError, and ConflictError while the
-        execution isn't finished.
+        It has the same bytes each time. Raises NotFoundError, and ConflictError while the execution
+        isn't finished.
         """
         execution = self._finished(execution_id, owner=actor.scope)
-        return self._kept(execution_id, wanted) or self._make(execution, wanted)
+        return self._stored(execution_id, wanted) or self._render(execution, wanted)
 
     def prepare(self, execution_id: UUID) -> None:
-        """Make the report of a finished execution, as a page too, before anybody asks for it."""
+        """Render and store the reports of a finished execution in advance."""
         execution = self._finished(execution_id, owner=None)
         markdown = self._markdown(execution)
-        self._keep(Report(execution_id, ReportFormat.MARKDOWN, markdown.encode()))
-        self._keep(Report(execution_id, ReportFormat.HTML, _page(execution_id, markdown)))
+        self._store(Report(execution_id, ReportFormat.MARKDOWN, markdown.encode()))
+        self._store(Report(execution_id, ReportFormat.HTML, _page(execution_id, markdown)))
 
-    def made(self, actor: Actor, execution_id: UUID) -> Sequence[StoredReport]:
-        """Return which reports of an execution have been made so far. Raises NotFoundError."""
+    def stored(self, actor: Actor, execution_id: UUID) -> Sequence[StoredReport]:
+        """Return the stored reports of an execution. Raises NotFoundError."""
         with self._database.statement() as connection:
             if not queries.statuses(connection, [execution_id], owner=actor.scope):
                 raise NotFoundError("execution", execution_id)
@@ -92,34 +93,33 @@ class ReportStore:
     def _finished(self, execution_id: UUID, *, owner: UUID | None) -> Execution:
         with self._database.statement() as connection:
             execution = queries.get(connection, execution_id, owner=owner)
-        if execution is None:
-            raise NotFoundError("execution", execution_id)
+        execution = present(execution, "execution", execution_id)
         if not execution.status.terminal:
             raise ConflictError(
-                f"The execution is {execution.status}; its report is there when it has ended.",
+                f"The execution is {execution.status}; its report is available when it has ended.",
                 status=execution.status.value,
             )
         return execution
 
-    def _kept(self, execution_id: UUID, wanted: ReportFormat) -> Report | None:
+    def _stored(self, execution_id: UUID, wanted: ReportFormat) -> Report | None:
         with self._database.statement() as connection:
             content = reports.content(connection, execution_id, wanted)
         return None if content is None else Report(execution_id, wanted, content)
 
-    def _make(self, execution: Execution, wanted: ReportFormat) -> Report:
+    def _render(self, execution: Execution, wanted: ReportFormat) -> Report:
         if wanted is ReportFormat.MARKDOWN:
             content = self._markdown(execution).encode()
         else:
-            source = self._kept(execution.id, ReportFormat.MARKDOWN)
+            source = self._stored(execution.id, ReportFormat.MARKDOWN)
             markdown = self._markdown(execution) if source is None else source.content.decode()
             content = _page(execution.id, markdown)
         made = Report(execution.id, wanted, content)
-        if self._keep(made):
+        if self._store(made):
             return made
-        # somebody else was faster; what is kept is what counts
-        return self._kept(execution.id, wanted) or made
+        # a concurrent request stored it first; all return the same bytes
+        return self._stored(execution.id, wanted) or made
 
-    def _keep(self, made: Report) -> bool:
+    def _store(self, made: Report) -> bool:
         with self._database.statement() as connection:
             new = reports.add(
                 connection, made.execution_id, made.format, made.content, sha256=made.sha256
@@ -138,27 +138,27 @@ class ReportStore:
         with self._database.statement() as connection:
             questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS).items
         return report.markdown(
-            execution, self._log(execution.id), questions[::-1], self._standings(execution)
+            execution, self._log(execution.id), questions[::-1], self._budgets(execution)
         )
 
-    def _standings(self, execution: Execution) -> list[BudgetState]:
-        """Return how the budgets stand that held an execution, where it used anything."""
+    def _budgets(self, execution: Execution) -> list[BudgetState]:
+        """Return the states of an execution's budgets, if it used any model."""
         if not execution.input_tokens and not execution.output_tokens:
             return []
         own = execution.options.budget
         if own is None:
-            # a report is made all the same of what can't be read any more
+            # the report is rendered without a specification that can't be read
             with contextlib.suppress(NotFoundError, SpecificationUnreadableError):
-                plan = self._plans.of_versions(
+                spec = self._specs.of_versions(
                     execution.task_version_id, execution.agent_version_id
                 )
-                own = plan.task.budget
+                own = spec.task.budget
         payer = ChargeScope(execution.id, execution.task_id, execution.owner_id, own)
         with self._database.statement() as connection:
-            return budgets.standings(connection, payer)
+            return budgets.states(connection, payer)
 
     def _log(self, execution_id: UUID) -> Iterator[Event]:
-        """Yield the events a page at a time: together they may be larger than memory."""
+        """Yield the events, read page by page: together they may exceed memory."""
         seq = 0
         while seq < _EVENTS:
             with self._database.statement() as connection:
@@ -178,14 +178,14 @@ _END_SECONDS = 5.0
 
 
 class ReportQueue:
-    """Makes reports on a thread of its own, which starts with the first of them.
+    """Renders reports in a thread of its own, which starts with the first one.
 
-    None of them is needed now: what was not made, because too many waited or the process ended, is
-    made when somebody asks for it.
+    A report that is not rendered here, because the queue is full or the process ends, is rendered
+    on request.
     """
 
     def __init__(self, prepare: Callable[[UUID], None]) -> None:
-        """Make reports with `prepare`."""
+        """Render reports with `prepare`."""
         self._prepare = prepare
         self._waiting: queue.Queue[tuple[UUID, Mapping[str, str]] | None] = queue.Queue(
             _MOST_WAITING
@@ -194,7 +194,7 @@ class ReportQueue:
         self._starting = threading.Lock()
 
     def enqueue(self, execution_id: UUID, correlation: Mapping[str, str]) -> None:
-        """Have the report of an execution that has ended made; never waits."""
+        """Enqueue the report of an ended execution; never waits."""
         try:
             self._waiting.put_nowait((execution_id, correlation))
         except queue.Full:
@@ -209,13 +209,13 @@ class ReportQueue:
         try:
             thread.start()
         except RuntimeError as error:
-            # the system has no thread left; the next report tries again
+            # the system has no thread left; the next report retries
             logger.warning("report.left_for_later", error=str(error))
         else:
             self._thread = thread
 
     def close(self) -> None:
-        """Finish what is begun and make no more."""
+        """Finish the current report and render no more."""
         if self._thread is None:
             return
         while True:
@@ -235,5 +235,5 @@ class ReportQueue:
                 except CeleriacError as error:
                     logger.warning("report.not_made", error=error.message)
                 except Exception:
-                    # one that can't be written must not cost the others
+                    # one that fails must not cost the others
                     logger.exception("report.not_made")

@@ -1,4 +1,4 @@
-"""Trying again while the database is away or busy: for work that must outlive that."""
+"""Retries while the database is unavailable or busy."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from celeriac.db.engine import first_line
+from celeriac.db.engine import Connection, Database, first_line
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.backoff import Backoff
 from celeriac.kit.later import Later
@@ -33,7 +33,7 @@ _LATER = Later("database: later")
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the database is away or busy."""
+    """Whether the database is unavailable or busy."""
     return isinstance(error, DatabaseUnavailableError)
 
 
@@ -43,15 +43,15 @@ def retry_while_unavailable(
     seconds: float,
     on: Callable[[BaseException], bool] = is_unavailable,
 ) -> T:
-    """Return `work()`, tried again for up to `seconds` after the errors that `on` is true for.
+    """Return `work()`, retried for up to `seconds` after errors that `on` accepts.
 
-    By default those are DatabaseUnavailableError and its kinds. Raises the last of them when the
-    time is up. `work` must be safe to repeat. The calling thread waits between two tries: one of a
-    pool may not, as it would hold up the calls of others. Raises RuntimeError there.
+    By default these are DatabaseUnavailableError and its subclasses. Raises the last error when the
+    time is up. `work` must be safe to repeat. The calling thread sleeps between tries, so a thread
+    of a pool must not call this: raises RuntimeError there.
     """
     if in_pool():
         raise RuntimeError(
-            "A thread of a pool may not wait: call retry_while_unavailable_in from the coroutine."
+            "A thread of a pool must not sleep: call retry_while_unavailable_in from the coroutine."
         )
     try:
         return work()
@@ -65,12 +65,24 @@ def retry_while_unavailable(
 async def retry_while_unavailable_in(
     threads: Threads, work: Callable[[], T], *, seconds: float
 ) -> T:
-    """Do the same from a coroutine: `threads` call `work`, and none is held between two tries."""
+    """Do the same from a coroutine. `threads` call `work`; none is held between tries."""
     return await patiently_await(partial(threads.run, work), seconds=seconds)
 
 
+async def retry_statement(
+    database: Database, work: Callable[[Connection], T], *, seconds: float = 60.0
+) -> T:
+    """Return `work(connection)`, called in autocommit in a thread of `database`, and retried."""
+
+    def call() -> T:
+        with database.statement() as connection:
+            return work(connection)
+
+    return await retry_while_unavailable_in(database.threads, call, seconds=seconds)
+
+
 async def patiently_await(work: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-    """Return `await work()`, tried again in the same way."""
+    """Return `await work()`, retried in the same way."""
     try:
         return await work()
     except DatabaseUnavailableError as error:
@@ -80,7 +92,7 @@ async def patiently_await(work: Callable[[], Awaitable[T]], *, seconds: float) -
 
 
 async def retry_until_stored_in(threads: Threads, work: Callable[[], T], *, seconds: float) -> T:
-    """Do as `retry_while_unavailable_in` what must be done even where the coroutine is cancelled.
+    """Do the same for work that must be done even if the coroutine is cancelled.
 
     `work` is called by one thread at a time, and not again after it has returned.
     """
@@ -93,7 +105,7 @@ async def retry_until_stored_in(threads: Threads, work: Callable[[], T], *, seco
 
 
 class _Sure(Generic[T]):
-    """Work that `threads` try until it is done or the time is up; nothing waits between tries."""
+    """Work that is tried until it is done or the time is up. No thread is held between tries."""
 
     def __init__(self, threads: Threads, work: Callable[[], T], seconds: float) -> None:
         self._threads = threads
@@ -105,7 +117,7 @@ class _Sure(Generic[T]):
         self._result: Future[T] = Future()
 
     def start(self) -> Future[T]:
-        """Try for the first time; return what will hold the result."""
+        """Try once; return the future of the result."""
         self._result.set_running_or_notify_cancel()  # it can't be cancelled from now on
         self._try()
         return self._result
@@ -159,7 +171,7 @@ def _log(error: Exception, seconds: float) -> None:
 
 
 def _log_undone(result: Future[Any]) -> None:
-    """Log why work that no coroutine waits for was not done."""
+    """Log why work failed that no coroutine waits for any more."""
     error = result.exception()
     if isinstance(error, RuntimeError):  # the process ends, or has no thread
         logger.error("database.work_lost", error=str(error))

@@ -1,4 +1,4 @@
-"""Places: where executions and sessions leave files."""
+"""The directories and files of executions and sessions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,16 @@ _WORK = "work"
 
 @dataclass(frozen=True, slots=True)
 class StoragePaths:
-    """The directories of one home, which workers, API and keeper are to share."""
+    """The directories of one home, shared by workers, API and keeper."""
 
     sessions: Path
-    """A directory per session, named by its id; what its agent works on is in `work` in it."""
+    """A directory per session, named by its id; the agent's files are in its `work`."""
     workdirs: Path
     """A directory per execution, named by its id."""
     logs: Path
 
     def session(self, session_id: UUID) -> Path:
-        """Return where everything of a session is kept."""
+        """Return a session's directory."""
         return self.sessions / str(session_id)
 
     def workdir(self, execution_id: UUID) -> Path:

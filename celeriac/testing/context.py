@@ -11,7 +11,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
 from celeriac.kit.json_types import JsonObject, JsonValue
-from celeriac.services.executions.time_limits import TimeLimits
+from celeriac.services.time_limits import TimeLimits
 
 
 class MemoryRunContext:

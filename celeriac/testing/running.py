@@ -101,7 +101,7 @@ class _Context(MemoryRunContext):
 
     async def ask(self, question: Question) -> Answer:
         """Get the answer in a thread; the time does not count against the attempt's limits."""
-        go_on = self.time_limits.stand_still()
+        go_on = self.time_limits.pause()
         try:
             await _ANSWERS.run(self.answer_now, question)
         finally:

@@ -1,4 +1,4 @@
-"""What answers requests over HTTP."""
+"""Builds the services of the HTTP API."""
 
 import os
 from dataclasses import dataclass
@@ -10,19 +10,20 @@ from celeriac.db import engine
 from celeriac.db.engine import Database
 from celeriac.services.accounts import Accounts, Authenticate
 from celeriac.services.approvals.answer import ApprovalLinks, Approvals
+from celeriac.services.artifacts import Artifacts
 from celeriac.services.audit import AccessRecords, AuditTrail
 from celeriac.services.budgets.manage import Budgets, Usage
 from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
-from celeriac.services.catalog.apply import Apply
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.repeat import ReplayMany
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
-from celeriac.services.sessions import Artifacts, Sessions
+from celeriac.services.sessions import Sessions
 from celeriac.wiring.core import (
     CoreServices,
     advice,
@@ -33,12 +34,12 @@ from celeriac.wiring.core import (
 )
 
 _MISSED_HEARTBEATS = 3
-"""After so many a worker counts as gone."""
+"""A worker is gone after so many missed heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiServices:
-    """What answers requests over HTTP, besides the parts that every program shares."""
+    """The services of the HTTP API, besides those that every program shares."""
 
     authenticate: Authenticate
     accounts: Accounts
@@ -63,27 +64,27 @@ class ApiServices:
     access_records: AccessRecords
 
     def close(self) -> None:
-        """Write what is not written yet, and close what it opened itself."""
+        """Write pending audit entries and close connections."""
         self.access_records.close()
         self.redis_ping.close()
 
 
 def build_accounts(container: CoreServices) -> Accounts:
-    """Return the accounts; raises ConfigurationError where there is no secret key."""
+    """Return the accounts. Raises ConfigurationError without a secret key."""
     return Accounts(container.database, secret_key(container.settings))
 
 
 def build_api_services(container: CoreServices) -> ApiServices:
-    """Put together what the HTTP API needs; nothing is connected yet.
+    """Build the services; nothing is connected yet.
 
-    Raises ConfigurationError where there is no secret key.
+    Raises ConfigurationError without a secret key.
     """
     settings = container.settings
     queries = Queries(container.database)
     sessions = Sessions(container.database, places(settings))
     redis_ping = RedisPing(settings.require_redis())
     agents = Agents(container.database, environment_rule(settings))
-    budgets = Budgets(container.database, container.plans, container.live)
+    budgets = Budgets(container.database, container.specs, container.live)
     celery = CeleryPlainTasks(celery_options(settings, publisher=True))
     return ApiServices(
         authenticate=Authenticate(container.database, secret_key(settings)),
@@ -94,9 +95,9 @@ def build_api_services(container: CoreServices) -> ApiServices:
         apply=Apply(container.database, agents, budgets),
         queries=queries,
         bulk=Bulk(
-            container.database, container.cancel, ReplayMany(container.database, container.plans)
+            container.database, container.cancel, ReplayMany(container.database, container.specs)
         ),
-        approvals=Approvals(container.database, container.live, container.dispatch),
+        approvals=Approvals(container.database, container.live, container.dispatch.send_due),
         approval_links=ApprovalLinks(
             secret_key(settings), lambda: _database_clock(container.database)
         ),

@@ -29,7 +29,7 @@ from celeriac.kit.processes import UserIds
 from celeriac.kit.users import OURSELVES, ChildUser, named_user, obstacle, system_user
 from celeriac.logs import LogOptions, Service
 from celeriac.services.approvals.ask import Expire
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.repeat import Replay
@@ -40,20 +40,19 @@ from celeriac.services.storage_paths import StoragePaths
 from celeriac.settings import Settings
 
 SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
-"""The home's secret that keys the hashes of API keys."""
+"""The file in the home with the secret that keys the hashes of API keys."""
 
 AGENT_USER = "celeriac-agent"
-"""The system user that agents run as where the worker runs as root."""
+"""The system user that agents run as if the worker runs as root."""
 
 _SPARE_ID = 65_529
-"""Taken where no user can be made: reserved by distributions and never given to anybody."""
+"""The user id if no user can be created: distributions reserve it and never assign it."""
 
 
 def load_settings(home: Path | None = None) -> Settings:
-    """Read the environment and, where it names no servers, the stack that runs in the home.
+    """Read the environment and, for servers it does not name, the stack running in the home.
 
-    Raises ConfigurationError naming what is wrong; servers that nobody names stay None until they
-    are asked for.
+    Raises ConfigurationError naming what is wrong. Servers that neither names stay None.
     """
     settings = Settings.load() if home is None else Settings.load(home=home)
     place = Home.at(settings.home)
@@ -73,10 +72,10 @@ def load_settings(home: Path | None = None) -> Settings:
 
 
 def celery_options(settings: Settings, *, publisher: bool) -> CeleryOptions:
-    """Return what the Celery app needs of the settings.
+    """Return the options of the Celery app.
 
-    A `publisher` (API, beat, CLI) gives up on a silent broker after a second; a worker's sockets
-    wait for messages and must not.
+    A `publisher` (API, beat, CLI) times out after a second without an answer of the broker; a
+    worker's sockets wait for messages and must not.
     """
     celery = settings.celery
     return CeleryOptions(
@@ -89,7 +88,7 @@ def celery_options(settings: Settings, *, publisher: bool) -> CeleryOptions:
 
 
 def log_options(settings: Settings, service: Service) -> LogOptions:
-    """Return how this process writes its log."""
+    """Return the log options of this process."""
     return LogOptions(
         service=service,
         level=settings.log_level,
@@ -100,14 +99,14 @@ def log_options(settings: Settings, service: Service) -> LogOptions:
 
 
 def places(settings: Settings) -> StoragePaths:
-    """Return where executions and sessions leave files."""
+    """Return the directories of executions and sessions."""
     return StoragePaths(
         sessions=settings.home / "sessions", workdirs=settings.home / "work", logs=settings.logs
     )
 
 
 def secret_key(settings: Settings) -> str:
-    """Return the key of the hashes of API keys; raises ConfigurationError where there is none."""
+    """Return the key of the hashes of API keys; raises ConfigurationError if there is none."""
     if settings.secret_key is None:
         raise ConfigurationError(
             "CELERIAC_SECRET_KEY is not set. It keys the hashes of API keys: set it to at least 32 "
@@ -117,7 +116,7 @@ def secret_key(settings: Settings) -> str:
 
 
 def rates(settings: Settings) -> dict[str, Rate]:
-    """Return the providers' limits, by `provider` or `provider/model`."""
+    """Return the providers' rate limits, by `provider` or `provider/model`."""
     return {
         name: Rate(limit.requests_per_minute, limit.tokens_per_minute)
         for name, limit in settings.provider_limits.items()
@@ -125,7 +124,7 @@ def rates(settings: Settings) -> dict[str, Rate]:
 
 
 def providers(settings: Settings) -> Providers:
-    """Return the model providers that agents may name; ConfigurationError for a bad address."""
+    """Return the model providers. Raises ConfigurationError for a bad address."""
     key = settings.openai_api_key
     return Providers.configured(
         openai_base_url=settings.openai_base_url,
@@ -139,21 +138,20 @@ def providers(settings: Settings) -> Providers:
 
 
 def anthropic(settings: Settings) -> AnthropicEndpoint:
-    """Return the Messages API that Claude Code asks; ConfigurationError for a bad address."""
+    """Return the Messages API of Claude Code. Raises ConfigurationError for a bad address."""
     key = settings.anthropic_api_key
     return AnthropicEndpoint(settings.anthropic_base_url, key.get_secret_value() if key else None)
 
 
 def environment_rule(settings: Settings) -> EnvironmentRule:
-    """Return which variables agents may name."""
+    """Return which environment variables agents may name."""
     return EnvironmentRule(settings.agent_environment, settings.reserved)
 
 
 def child_user(settings: Settings, *, make: bool = True) -> ChildUser:
-    """Return who child processes of agents run as: for root another user, else ourselves.
+    """Return the user of agents' child processes: another one if this process is root.
 
-    That user is made the first time, unless `make` is false, where no other is set. Raises
-    ConfigurationError.
+    The default user is created the first time, unless `make` is false. Raises ConfigurationError.
     """
     wanted = settings.agent_user
     if os.geteuid() != 0:
@@ -168,11 +166,11 @@ def child_user(settings: Settings, *, make: bool = True) -> ChildUser:
     else:
         name, ids = wanted, _user_of(wanted)
     if ids.user == 0:
-        return OURSELVES  # an administrator said so
-    hindrance = obstacle(ids)
-    if hindrance:
+        return OURSELVES  # configured so
+    reason = obstacle(ids)
+    if reason:
         raise ConfigurationError(
-            f"Agents can't run as the user {name} (CELERIAC_AGENT_USER): {hindrance}. "
+            f"Agents can't run as the user {name} (CELERIAC_AGENT_USER): {reason}. "
             "Run the worker as a normal user, or set CELERIAC_AGENT_USER=root to let agents run as "
             "root, with every right that the worker has."
         )
@@ -194,7 +192,7 @@ def _user_of(text: str) -> UserIds:
 
 
 def advice(settings: Settings, environment: Mapping[str, str]) -> Advice:
-    """Return what looks at new agents; `environment` is that of this process."""
+    """Return the checks of new agents; `environment` is that of this process."""
     return Advice(
         providers=providers(settings),
         commands=settings.commands,
@@ -204,7 +202,7 @@ def advice(settings: Settings, environment: Mapping[str, str]) -> Advice:
 
 
 def confinement(settings: Settings, environment: Mapping[str, str]) -> Confinement:
-    """Return the bounds of child processes; `environment` is the worker's own.
+    """Return the confinement of child processes; `environment` is the worker's own.
 
     Raises ConfigurationError.
     """
@@ -212,7 +210,7 @@ def confinement(settings: Settings, environment: Mapping[str, str]) -> Confineme
 
 
 def tool_servers(settings: Settings, bounds: Confinement) -> ToolServers:
-    """Return the MCP servers that agents may use; ConfigurationError for a variable not set."""
+    """Return the MCP servers of agents. Raises ConfigurationError for a variable not set."""
     servers = settings.mcp_servers
     return ToolServers.configured(
         programs={
@@ -232,14 +230,14 @@ def tool_servers(settings: Settings, bounds: Confinement) -> ToolServers:
 
 @dataclass(frozen=True, slots=True)
 class CoreServices:
-    """The parts that every program shares. Made after a fork, never before it."""
+    """The services that every program shares. Built after a fork, never before it."""
 
     settings: Settings
     database: Database
     queue: CeleryTaskQueue
     live: RedisLiveEvents
     watcher: Watcher
-    plans: SpecCache
+    specs: SpecCache
     dispatch: Dispatch
     submit: Submit
     cancel: Cancel
@@ -248,7 +246,7 @@ class CoreServices:
     expire: Expire
 
     def close(self) -> None:
-        """Send what is still to be told and close all connections."""
+        """Send pending notifications and close all connections."""
         self.live.close()
         self.database.close()
 
@@ -261,10 +259,10 @@ def build(
     app: Any = None,
     lock_seconds: float = LOCK_SECONDS,
 ) -> CoreServices:
-    """Put the parts together for one process; nothing is connected yet.
+    """Build the services of one process; nothing is connected yet.
 
-    `app` is the Celery app of a worker or beat; others publish with one of their own. Raises
-    ConfigurationError where an address is missing.
+    `app` is the Celery app of a worker or beat; other programs publish with one of their own.
+    Raises ConfigurationError if an address is missing.
     """
     database = Database(
         settings.require_database(),
@@ -274,16 +272,16 @@ def build(
     )
     live = RedisLiveEvents(settings.require_redis())
     queue = CeleryTaskQueue(app or create_app(celery_options(settings, publisher=True)))
-    plans = SpecCache(database)
+    specs = SpecCache(database)
     dispatch = Dispatch(database, queue, live)
-    submit = Submit(database, plans, dispatch)
+    submit = Submit(database, specs, dispatch)
     return CoreServices(
         settings=settings,
         database=database,
         queue=queue,
         live=live,
         watcher=Watcher(settings.require_redis(), Queries(database).positions),
-        plans=plans,
+        specs=specs,
         dispatch=dispatch,
         submit=submit,
         cancel=Cancel(database, live),
@@ -301,16 +299,16 @@ def load_prices(settings: Settings) -> Prices:
 def model_price(
     settings: Settings, prices: Prices, model: str, *, input_tokens: int, output_tokens: int
 ) -> Decimal | None:
-    """Return what so many tokens of `provider/model` cost; None where no price is known.
+    """Return the cost of tokens of `provider/model`; None if no price is known.
 
-    Raises AgentMisconfiguredError for what is no such name.
+    Raises AgentMisconfiguredError for an invalid name.
     """
     choice = providers(settings).choose(model, reached=False)
     return prices.cost(choice, Tokens(input=input_tokens, output=output_tokens))
 
 
 def build_runners(settings: Settings) -> Registry:
-    """Return what finds the runner of an agent; none is made yet."""
+    """Return the runners; none is created yet."""
     bounds = confinement(settings, os.environ)
     if bounds.user.ids is not None:
         _close_places(places(settings))
@@ -328,7 +326,7 @@ def build_runners(settings: Settings) -> Registry:
 
 
 def _close_places(found: StoragePaths) -> None:
-    """Keep agents, who own directories in these, from listing them: other users' are there too."""
+    """Prevent agents, which own directories in these, from listing those of other users."""
     for directory in (found.workdirs, found.sessions):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         mode = stat.S_IMODE(directory.stat().st_mode)

@@ -1,6 +1,7 @@
-"""The keeper's jobs, as the settings have them."""
+"""Builds the keeper's maintenance jobs from settings."""
 
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import structlog
@@ -8,7 +9,7 @@ import structlog
 from celeriac.adapters.webhook import Webhook
 from celeriac.domain.errors import ConfigurationError
 from celeriac.services.approvals.answer import ApprovalLinks
-from celeriac.services.approvals.notify import Notices
+from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.operations.keeper import MaintenanceJob
@@ -18,9 +19,9 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 logger = structlog.get_logger(__name__)
 
 KEEPER_CONNECTIONS = 10
-"""One for each job: none waits for a connection that another one holds."""
+"""One per job: no job waits for the connection of another."""
 
-_LOOKS_IN_A_LEASE = 8
+_CHECKS_PER_LEASE = 8
 _MESSAGES_SECONDS = 2.0
 _RESERVATIONS_SECONDS = 2.0
 _NOTICE_SECONDS = 2.0
@@ -29,58 +30,45 @@ _WITHDRAW_SECONDS = 15.0
 
 
 def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
-    """Return what the keeper does; nothing is connected yet.
+    """Return the keeper's jobs. Nothing is connected yet.
 
-    Raises ConfigurationError where people are to be notified and the settings for that are wrong.
+    Raises ConfigurationError for wrong settings of notifications.
     """
     settings = container.settings
     options = settings.keeper
     limit, interval = options.batch_size, options.interval_seconds
-    # often enough that the looks are an unbroken view of the database (DatabaseView)
-    look_every = min(interval, settings.worker.lease_seconds / _LOOKS_IN_A_LEASE)
+    # often enough for an unbroken view of the database (DatabaseView)
+    check_every = min(interval, settings.worker.lease_seconds / _CHECKS_PER_LEASE)
     recover, expire = container.recover, container.expire
-    notices = build_notices(container)
-    notifying = (
-        [MaintenanceJob("notify_of_approvals", _NOTICE_SECONDS, notices.send_due)]
-        if notices
-        else []
-    )
-    trail = build_audit_trail(container)
-    if trail is None:
-        logger.warning("audit.not_sealed", cure="set CELERIAC_SECRET_KEY for beat, too")
-    sealing = [MaintenanceJob("seal_audit_trail", _SEAL_SECONDS, trail.seal)] if trail else []
-    return [
-        MaintenanceJob(
-            "rescue_lost_workers", look_every, lambda: recover.rescue_lost_workers(limit)
-        ),
-        MaintenanceJob(
+    jobs: list[tuple[str, float, Callable[[], int]]] = [
+        ("rescue_lost_workers", check_every, lambda: recover.rescue_lost_workers(limit)),
+        (
             "resend_lost_messages",
             _MESSAGES_SECONDS,
             lambda: recover.requeue_lost_messages(older_than=options.resend_seconds, limit=limit),
         ),
-        MaintenanceJob("resume_waiting", interval, lambda: recover.resume_due(limit)),
-        MaintenanceJob(
+        ("resume_waiting", interval, lambda: recover.resume_due(limit)),
+        (
             "release_reservations",
             _RESERVATIONS_SECONDS,
-            lambda: recover.leaked_reservations(limit),
+            lambda: recover.release_leaked_reservations(limit),
         ),
-        MaintenanceJob("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
-        MaintenanceJob(
-            "dispatch_due", interval, lambda: _dispatch_all(container.dispatch, interval)
-        ),
-        MaintenanceJob(
-            "withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.withdraw_orphaned(limit)
-        ),
-        *notifying,
-        *sealing,
-        MaintenanceJob(
-            "retention", settings.retention.interval_seconds, build_retention(container)
-        ),
+        ("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
+        ("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.withdraw_orphaned(limit)),
+        ("dispatch_due", interval, lambda: _dispatch_all(container.dispatch, interval)),
+        ("retention", settings.retention.interval_seconds, build_retention(container)),
     ]
+    if notifications := build_notifications(container):
+        jobs.append(("notify_of_approvals", _NOTICE_SECONDS, notifications.send_due))
+    if trail := build_audit_trail(container):
+        jobs.append(("seal_audit_trail", _SEAL_SECONDS, trail.seal))
+    else:
+        logger.warning("audit.not_sealed", cure="set CELERIAC_SECRET_KEY for beat, too")
+    return [MaintenanceJob(*job) for job in jobs]
 
 
 def _dispatch_all(dispatch: Dispatch, seconds: float) -> int:
-    """Send while anything is due, for about so many seconds; return how much was sent."""
+    """Send while anything is due, for about `seconds`; return how much was sent."""
     until = time.monotonic() + seconds
     total = 0
     while sent := dispatch.send_due():
@@ -91,7 +79,7 @@ def _dispatch_all(dispatch: Dispatch, seconds: float) -> int:
 
 
 def build_retention(container: CoreServices) -> Retention:
-    """Return what removes what is old enough, each time it is called."""
+    """Return the retention job."""
     settings = container.settings
     wanted = settings.retention
     policy = RetentionPolicy(
@@ -112,17 +100,17 @@ def build_retention(container: CoreServices) -> Retention:
 
 
 def build_audit_trail(container: CoreServices) -> AuditTrail | None:
-    """Return what seals the audit trail, or None where there is no secret key to seal with."""
+    """Return the audit trail, or None without a secret key to seal it with."""
     if container.settings.secret_key is None:
         return None
     return AuditTrail(container.database, secret_key(container.settings))
 
 
-def build_notices(container: CoreServices) -> Notices | None:
-    """Return what notifies people of open questions, or None where no webhook is configured.
+def build_notifications(container: CoreServices) -> Notifications | None:
+    """Return the notifications of open questions, or None if no webhook is configured.
 
-    Raises ConfigurationError where there is no secret key to sign links with, and for an address
-    that would carry them over the internet in the clear.
+    Raises ConfigurationError without a secret key to sign links with, and for an address that would
+    send them unencrypted over the internet.
     """
     settings = container.settings
     webhook, secret = settings.approvals.webhook, settings.approvals.webhook_secret
@@ -140,7 +128,7 @@ def build_notices(container: CoreServices) -> Notices | None:
             "approvals.notices_without_links",
             hint="set CELERIAC_PUBLIC_URL, where people reach the API with a browser",
         )
-    return Notices(
+    return Notifications(
         container.database,
         ApprovalLinks(secret_key(settings)),
         Webhook(webhook, secret.get_secret_value(), guard),

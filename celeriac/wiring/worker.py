@@ -1,4 +1,4 @@
-"""What runs executions in a worker process."""
+"""Builds the runtime of a worker process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.admission import Admission, ProviderLimits
 from celeriac.services.budgets.ledger import BudgetLedger
 from celeriac.services.cassettes import CassetteStore
-from celeriac.services.executions.attempt import AttemptRegistry, AttemptServices
+from celeriac.services.executions.attempt import AttemptRegistry
+from celeriac.services.executions.context import AttemptServices
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
-from celeriac.services.executions.other_workers import Lacks, OtherWorkers
+from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDependencies
 from celeriac.services.executions.stop import StopCancelled
@@ -27,10 +28,10 @@ from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build_runners, places, rates
 
 _SHORTEST_STATEMENT = 1.0
-"""Seconds that a heartbeat may take at least, on a machine that is busy."""
+"""The shortest statement time-out of a heartbeat, in seconds: the machine may be busy."""
 
 _BUDGET_CONNECTIONS = 4
-"""Many calls may wait for the one row of a budget; results are not to wait with them."""
+"""Many calls may wait for one budget row; results must not wait with them."""
 
 _LONGEST_LOCK = 2.0
 _LOCKS_IN_A_LEASE = 8
@@ -45,7 +46,7 @@ def worker_lock_seconds(settings: Settings) -> float:
 
 
 def heartbeat_database_of(settings: Settings) -> Database:
-    """Return the connection of a process's heartbeat, which gives up in time for another beat."""
+    """Return the heartbeat's own connection, which times out early enough for another beat."""
     lease_seconds = settings.worker.lease_seconds
     return Database(
         settings.require_database(),
@@ -58,7 +59,7 @@ def heartbeat_database_of(settings: Settings) -> Database:
 
 
 _RATE_THREADS = 4
-"""For questions to the rate limiter, which answers within a millisecond or not at all."""
+"""The rate limiter answers within a millisecond or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,14 @@ class WorkerRuntime:
     """What runs executions in one worker process."""
 
     execute: Execute
-    active: AttemptRegistry
+    attempts: AttemptRegistry
     lacks: Lacks
     heartbeat: Heartbeat
     databases: tuple[Database, ...]
-    """Besides the container's: those that must not wait for connections that others hold."""
+    """Pools of their own for work that must not wait for a connection of the shared pool."""
     event_writer: EventWriter
     listener: CancelListener
-    reporting: ReportQueue
+    reports: ReportQueue
     limiter: RedisRateLimiter
     loop: LoopThread
     own_loops: OwnLoops
@@ -83,7 +84,7 @@ class WorkerRuntime:
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""
         self.listener.close()
-        self.reporting.close()
+        self.reports.close()
         self.runners.close(self.loop)
         self.loop.close()
         self.own_loops.close()
@@ -94,12 +95,12 @@ class WorkerRuntime:
 
 
 def build_worker_runtime(
-    container: CoreServices, *, worker: str, closing: Callable[[], bool]
+    container: CoreServices, *, worker: str, shutting_down: Callable[[], bool]
 ) -> WorkerRuntime:
-    """Put together what a worker process named `worker` needs; its threads start here."""
+    """Build the runtime of the worker process `worker`; starts its threads."""
     settings = container.settings
-    active = AttemptRegistry()
-    event_writer = EventWriter(container.database, active, container.live)
+    attempts = AttemptRegistry()
+    event_writer = EventWriter(container.database, attempts, container.live)
     loop = LoopThread()
     own_loops = OwnLoops()
     lacks = Lacks()
@@ -116,46 +117,44 @@ def build_worker_runtime(
         lock_seconds=worker_lock_seconds(settings),
     )
     rate_threads = Threads("rate limits", _RATE_THREADS)
-    questions = Questions(container.database, container.live, stand_still=active.stand_still)
-    reporting = ReportQueue(ReportStore(container.database).prepare)
-    parts = ExecutorDependencies(
-        plans=container.plans,
+    questions = Questions(container.database, container.live, pause_clock=attempts.pause_clock)
+    reports = ReportQueue(ReportStore(container.database).prepare)
+    dependencies = ExecutorDependencies(
+        specs=container.specs,
         claim=ClaimAttempt(container.database, worker=worker, lease_seconds=lease_seconds),
         finish=Finish(container.database, container.live),
         runners=runners,
-        active=active,
+        attempts=attempts,
         event_writer=event_writer,
-        backing=AttemptServices(
+        services=AttemptServices(
             admission=Admission(
                 ProviderLimits(limiter, rates(settings), container.database, rate_threads),
                 BudgetLedger(budget_database, questions, container.live),
             ),
-            conversations=SessionStore(container.database),
+            sessions=SessionStore(container.database),
             questions=questions,
-            tapes=CassetteStore(container.database),
+            cassettes=CassetteStore(container.database),
+            live=container.live,
         ),
-        reporting=reporting,
-        live=container.live,
+        reports=reports,
         loop=loop,
         own_loops=own_loops,
         workdirs=places(settings).workdirs,
-        worker=worker,
-        lease_seconds=lease_seconds,
         lacks=lacks,
-        others=OtherWorkers(container.database, worker=worker, live_seconds=lease_seconds),
-        closing=closing,
+        shutting_down=shutting_down,
     )
-    listener = CancelListener(settings.require_redis(), StopCancelled(container.database, active))
+    stop_cancelled = StopCancelled(container.database, attempts)
+    listener = CancelListener(settings.require_redis(), stop_cancelled)
     listener.start()
     return WorkerRuntime(
-        execute=Execute(parts),
-        active=active,
+        execute=Execute(dependencies),
+        attempts=attempts,
+        heartbeat=Heartbeat(heartbeat_database, attempts, lease_seconds=lease_seconds),
         lacks=lacks,
-        heartbeat=Heartbeat(heartbeat_database, active, lease_seconds=lease_seconds),
         databases=(heartbeat_database, budget_database),
         event_writer=event_writer,
         listener=listener,
-        reporting=reporting,
+        reports=reports,
         limiter=limiter,
         loop=loop,
         own_loops=own_loops,

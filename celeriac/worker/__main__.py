@@ -1,8 +1,8 @@
 """Celery's own program, as `celeriac` starts it: `python -P -m celeriac.worker worker|beat …`.
 
-The current directory is where users have modules of agents and tasks, and where anything may lie:
-it comes last on the path, so that no file in it takes the place of the standard library's or of an
-installed package's. Celery would put it first.
+The current directory contains the users' modules of agents and tasks, and may contain anything. It
+is last on the path, so that no file in it shadows the standard library or an installed package.
+Celery would put it first.
 """
 
 import sys

@@ -19,13 +19,13 @@ class Keeper(Scheduler):
     """Keeps the maintenance jobs running; Celery's own schedule stays empty."""
 
     def __init__(self, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
-        """Make the parts, unless Celery only wants to look at the class (`lazy`)."""
+        """With `lazy` Celery inspects the class without starting it."""
         self._container: CoreServices | None = None
         self._jobs = MaintenanceRunner([])
         super().__init__(*args, lazy=lazy, **kwargs)
 
     def setup_schedule(self) -> None:
-        """Start the jobs; called by Celery once, in the beat process."""
+        """Start the jobs. Celery calls this once, in the beat process."""
         hide_memory()
         settings = self.app.celeriac.settings
         self._container = build(
@@ -35,12 +35,12 @@ class Keeper(Scheduler):
         self._jobs.ensure_running()
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Start again what has died; return the seconds until the next look."""
+        """Restart jobs whose thread has died; return the seconds until the next call."""
         self._jobs.ensure_running()
         return _TICK_SECONDS
 
     def close(self) -> None:
-        """End the jobs and close the connections at beat's end."""
+        """Stop the jobs and close the connections."""
         self._jobs.close()
         if self._container is not None:
             self._container.close()

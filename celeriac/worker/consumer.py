@@ -1,4 +1,4 @@
-"""Celery's consumer, which outlives bad messages and says whether it works."""
+"""Celery's consumer, made to survive bad messages and to report its condition."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ logger = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 1.0
 _ANSWER_SECONDS = 15.0
-"""Redis answers each request for messages within a second, whether or not there is one."""
+"""Redis answers each request for messages within a second, even if there are none."""
 
 _FIRST_RETRY = 0.5
 _LONGEST_RETRY = 15.0
@@ -33,7 +33,7 @@ def _is_gossip(step: str) -> bool:
 
 
 class Consumer(CeleryConsumer):
-    """Drops what is no task, leaves unknown tasks to other workers, and reports its condition."""
+    """Drops invalid messages, leaves unknown tasks to other workers, and reports its condition."""
 
     class Blueprint(CeleryConsumer.Blueprint):
         """Celery's steps, with a gossip that survives bad messages."""
@@ -51,10 +51,8 @@ class Consumer(CeleryConsumer):
         self._ticked = 0.0
         self._away = False
 
-    # the life of the consumer
-
     def start(self) -> None:
-        """Consume until the worker stops; an error that ends it ends the worker in order."""
+        """Consume until the worker stops; an unexpected error shuts the worker down."""
         try:
             super().start()
         except Exception as error:
@@ -64,36 +62,36 @@ class Consumer(CeleryConsumer):
             self._status.stopped()
 
     def on_ready(self) -> None:
-        """Say so before Celery does, so that the first report has it."""
+        """Update the status before Celery reports that the worker is ready."""
         self._tick()
         super().on_ready()
 
     def on_close(self) -> None:
-        """Forget what belonged to the connection."""
+        """Reset the state of the connection."""
         self._status.stopped()
         self._unknown.connection_lost()
         super().on_close()
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Look at the consumer's condition every second, on its own event loop."""
+        """Update the status every second, on the consumer's event loop."""
         super().register_with_event_loop(hub)
         hub.call_repeatedly(_TICK_SECONDS, self._tick)
 
     def perform_pending_operations(self) -> None:
-        """Do what is to be done in each round of a transport without an event loop."""
+        """Update the status with transports that have no event loop."""
         super().perform_pending_operations()
         if not self.hub and time.monotonic() - self._ticked >= _TICK_SECONDS:
             self._tick()
 
     @property
     def free_slots(self) -> int:
-        """How many more messages the pool could work on; what waits for a rate limit counts."""
+        """The number of messages the pool could take; those held by a rate limit count as taken."""
         held = sum(len(bucket.contents) for bucket in list(self.task_buckets.values()) if bucket)
         return int(self.pool.num_processes) - len(state.reserved_requests) - held
 
     @property
     def open_queues(self) -> list[str]:
-        """The queues whose messages this consumer should take now."""
+        """The queues that are consumed now."""
         return [name for name in self._queues() if name not in self._unknown.paused]
 
     def _queues(self) -> list[str]:
@@ -102,7 +100,7 @@ class Consumer(CeleryConsumer):
     def _tick(self) -> None:
         self._ticked = time.monotonic()
         self._status.dropped(dropped_messages.count)
-        self._status.say_names(ConsumerNames(self._queues(), self._unknown.names))
+        self._status.set_names(ConsumerNames(self._queues(), self._unknown.names))
         if self._takes_messages():
             self._status.consuming()
 
@@ -112,15 +110,13 @@ class Consumer(CeleryConsumer):
         answered = getattr(self.connection.transport, "answered_at", None)
         if answered is None or time.monotonic() - answered < _ANSWER_SECONDS:
             return True
-        return self.free_slots <= 0  # then Redis is not asked
-
-    # messages
+        return self.free_slots <= 0  # no request is sent while all slots are busy
 
     def create_task_handler(self, *promise: Any) -> Callable[[Any], None]:
-        """Return what handles each message: Celery's own handler, for what Celery can handle."""
+        """Return the handler of messages: Celery's own, for messages that Celery can handle."""
         handle = super().create_task_handler(*promise)
         errors = (*self.connection_errors, *self.channel_errors, OperationalError)
-        # kombu counts every KeyError among Redis's, those of bad messages too
+        # kombu lists KeyError among the errors of Redis, but bad messages raise it too
         broker_errors = tuple(error for error in errors if error is not KeyError)
         strategies, took, known = self.strategies, self._status.took, self._unknown.known
 
@@ -129,7 +125,7 @@ class Consumer(CeleryConsumer):
             try:
                 name, fault = name_of(message)
                 if name is not None and name not in strategies:
-                    self._unknown.leave(message, name, _queue_of(message))
+                    self._unknown.give_back(message, name, _queue_of(message))
                     return
                 fault = fault or fault_of(message)
                 if fault is not None:
@@ -159,9 +155,9 @@ class Consumer(CeleryConsumer):
         self._drop(message, f"Celery refuses it: {type(exc).__name__}: {exc}")
 
     def _on_failure(self, message: Any, error: Exception) -> None:
-        """Deal with a message that looked right and could not be handed to the pool.
+        """Requeue a valid message that the pool did not accept; drop it the second time.
 
-        The first time it goes back to its queue: the fault may be this worker's.
+        The fault may be this worker's.
         """
         if message.acknowledged:
             logger.error("message.failed", exc_info=error)
@@ -180,12 +176,10 @@ class Consumer(CeleryConsumer):
             message.ack()
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
-    # the connection
-
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, for as long as it takes, with growing pauses; one line for each change.
+        """Connect, for as long as it takes, with growing pauses; log each change once.
 
-        Celery's own method writes two lines for each try, and all workers try at the same moments.
+        Celery's own method logs two lines for each try, and all workers try at the same moments.
         """
         if not self.app.conf.broker_connection_retry:
             return super().ensure_connected(conn)
@@ -213,7 +207,7 @@ class Consumer(CeleryConsumer):
 
     @staticmethod
     def _sleep(seconds: float) -> None:
-        """Wait, but not past a request to stop."""
+        """Sleep until the time is up or the worker stops."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             maybe_shutdown()

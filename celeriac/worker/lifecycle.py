@@ -1,4 +1,4 @@
-"""From Celery's signals to the life of a worker process: start, drain, end."""
+"""The life cycle of a worker process, driven by Celery's signals: start, drain, end."""
 
 import os
 import signal
@@ -27,28 +27,28 @@ from celeriac.worker.watch import ConsumerWatch
 logger = structlog.get_logger(__name__)
 
 _REPLACE_SECONDS = 0.25
-"""How often a worker looks for children of `prefork` that have ended, to start others."""
+"""How often a `prefork` worker replaces children that have ended."""
 
 _EXIT_FAILURE = 1
 _LOOK_SECONDS = 0.2
 _HAND_BACK_SECONDS = 10.0
-"""What a worker that gives up has for handing back, before it is ended by force."""
+"""How long a failed worker may take to hand back its work before it is killed."""
 
 _LAST_SECONDS = 2.0
-"""What Celery has for its own end once nothing runs any more."""
+"""How long Celery may take to end once nothing runs."""
 
 
 @dataclass(slots=True)
 class Lifecycle:
-    """Makes the `WorkerProcess` of this process when it is first needed, and ends it.
+    """Creates the `WorkerProcess` of this process on first use, and closes it.
 
-    One is made per Celery app, when the worker's modules are loaded; it holds no resources until
-    `process` is called, which in prefork happens in the children only.
+    There is one per Celery app, created when the worker's modules are loaded. It holds no resources
+    until `process` is called, which in prefork only the children do.
     """
 
     app: Celery
     settings: Settings
-    closing: ShutdownState = field(default_factory=ShutdownState)
+    shutdown: ShutdownState = field(default_factory=ShutdownState)
     consumer: ConsumerStatus = field(default_factory=ConsumerStatus)
     hostname: str = "worker"
     pool: str = "solo"
@@ -61,23 +61,23 @@ class Lifecycle:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def connect(self) -> None:
-        """Follow Celery's signals."""
+        """Connect to Celery's signals."""
         signals.celeryd_after_setup.connect(self._set_up, weak=False)
         signals.worker_ready.connect(self._ready, weak=False)
         signals.worker_process_init.connect(self._child_started, weak=False)
-        signals.worker_process_shutdown.connect(self._child_ends, weak=False)
-        signals.worker_shutting_down.connect(self._shutting_down, weak=False)
-        signals.worker_shutdown.connect(self._shut_down, weak=False)
+        signals.worker_process_shutdown.connect(self._close, weak=False)
+        signals.worker_shutting_down.connect(self._begin_to_close, weak=False)
+        signals.worker_shutdown.connect(self._close, weak=False)
 
     def process(self) -> WorkerProcess:
-        """Return the worker process, made at the first call."""
+        """Return the worker process; the first call creates it."""
         if self._process is None:
             with self._lock:
                 if self._process is None:
                     self._process = WorkerProcess(
                         self.settings,
                         self.app,
-                        self.closing,
+                        self.shutdown,
                         self.consumer,
                         hostname=self.hostname,
                         pool=self.pool,
@@ -87,7 +87,7 @@ class Lifecycle:
         return self._process
 
     def _set_up(self, sender: str, instance: Any, **_: Any) -> None:
-        hide_memory()  # it holds secrets; children of prefork inherit this
+        hide_memory()  # it contains secrets; children of prefork inherit the protection
         self.hostname = sender
         self.main_pid = os.getpid()
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
@@ -98,17 +98,17 @@ class Lifecycle:
         try:
             build_runners(self.settings)
         except ConfigurationError as error:
-            # later, Celery would log it and consume messages that nothing here can run
+            # later, Celery would only log it, and consume messages that this worker can't run
             sys.exit(f"error: {error.message}")
 
     def give_up(self, reason: str) -> None:
-        """End this worker, whose consumer doesn't work, so that its supervisor starts another.
+        """Shut this worker down because it can't work; its supervisor starts another.
 
-        What runs may end by itself for the soft shutdown time and is handed back then. Returns at
-        once; called again, it does nothing.
+        Running attempts have the soft shutdown time to end, then they are handed back. Returns at
+        once. Further calls do nothing.
         """
         with self._lock:
-            if self._given_up or self.closing.begun:
+            if self._given_up or self.shutdown.started:
                 return
             self._given_up = True
         logger.critical("worker.gives_up", reason=reason)
@@ -117,11 +117,11 @@ class Lifecycle:
         threading.Thread(target=self._end_by_force, name="give-up", daemon=True).start()
 
     def _end_by_force(self) -> None:
-        """End the process in case Celery doesn't: its main thread may be what is stuck."""
+        """Kill the process if Celery doesn't end it: its main thread may be stuck."""
         until = time.monotonic() + self.settings.celery.worker_soft_shutdown_timeout
         while time.monotonic() < until and state.active_requests:
             time.sleep(_LOOK_SECONDS)
-        self.closing.drain()
+        self.shutdown.drain()
         until = time.monotonic() + _HAND_BACK_SECONDS
         while time.monotonic() < until and (self.pool == "prefork" or self._runs_any):
             time.sleep(_LOOK_SECONDS)
@@ -156,60 +156,50 @@ class Lifecycle:
                 self.give_up(f"it can't be built: {error}")
                 return
         elif sender.hub is not None:
-            # Celery hears of a child's end a moment before the child has ended, and as a rule
-            # looks again only 5 s later; until then its slot, and the message it got, are stuck.
+            # Celery learns of a child's end a moment before the child has ended, and checks again
+            # only 5 s later. Until then its slot, and the message sent to it, are stuck.
             sender.hub.call_repeatedly(_REPLACE_SECONDS, sender.pool.maintain_pool)
         self._follow_sigquit()
 
     def _follow_sigquit(self) -> None:
-        """Hand back at once at a SIGQUIT, before Celery's cold shutdown ends the pool by force.
+        """Hand back at once on SIGQUIT, before Celery's cold shutdown kills the pool.
 
-        Celery says nothing of that signal until it has waited for its own grace time, and its
-        threads pool then fails at ending what still runs: the worker would never end.
+        Celery reports that signal only after its own grace time, and then fails to end the running
+        tasks of its threads pool: the worker would never end.
         """
         celerys, worker = signal.getsignal(signal.SIGQUIT), os.getpid()
 
         def hand_back(number: int, frame: FrameType | None) -> None:
             if os.getpid() == worker:
-                self.closing.drain()
+                self.shutdown.drain()
             if callable(celerys):
                 celerys(number, frame)
 
         signal.signal(signal.SIGQUIT, hand_back)
 
     def _child_started(self, **_: Any) -> None:
-        # `solo` says this of the worker itself, long before anybody knows its name
+        # `solo` sends this for the worker itself, before its name is known
         if self.pool == "prefork":
             self.process()
 
-    def _child_ends(self, **_: Any) -> None:
-        self._close()
-
-    def _shutting_down(self, **_: Any) -> None:
-        self._begin_to_close()
-
-    def _begin_to_close(self) -> None:
+    def _begin_to_close(self, **_: Any) -> None:
         """Take nothing new; once only.
 
-        A second signal may interrupt the first one's handler, and would wait for ever for the
-        locks that it holds.
+        A second signal may interrupt the handler of the first, and would deadlock on its locks.
         """
         if self._closes:
             return
         self._closes = True
         grace = self.settings.celery.worker_soft_shutdown_timeout
         logger.info("worker.shutting_down", grace_seconds=grace)
-        self.closing.begin()
+        self.shutdown.start()
         if self._watch is not None:
             self._watch.stop()
-        timer = threading.Timer(grace, self.closing.drain)
+        timer = threading.Timer(grace, self.shutdown.drain)
         timer.daemon = True
         timer.start()
 
-    def _shut_down(self, **_: Any) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def _close(self, **_: Any) -> None:
         with self._lock:
             process, self._process = self._process, None
         if process is not None:

@@ -1,7 +1,7 @@
-"""Whether a message is a task that Celery can run.
+"""Checks whether a message is a task that Celery can run.
 
-Celery trusts what it receives: a header or a body of another shape raises in its consumer, which
-ends the worker, or in a thread of its pool, where nobody ever acknowledges the message.
+Celery trusts what it receives. A header or a body of another shape raises in its consumer, which
+ends the worker, or in a thread of its pool, and then the message is never acknowledged.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _LIMITS = 2
 def name_of(message: Any) -> tuple[str | None, str | None]:
     """Return the name of a message's task, or None and what is wrong with it.
 
-    Reads the body only where the headers name no task, as those of Celery 3 don't.
+    Reads the body only if the headers name no task, as in messages of Celery 3.
     """
     headers = message.headers
     if not isinstance(headers, Mapping):
@@ -52,9 +52,9 @@ def name_of(message: Any) -> tuple[str | None, str | None]:
 
 
 def fault_of(message: Any) -> str | None:
-    """Say why a message whose task is known can't be run; None where it can.
+    """Return why a message of a known task can't be run, or None.
 
-    Decodes the body; kombu keeps what comes of that for Celery.
+    Decodes the body; kombu caches the result for Celery.
     """
     payload, fault = _decoded(message)
     if fault is not None:

@@ -1,7 +1,7 @@
-"""One process that runs executions: its parts, its threads and its end.
+"""A process that runs executions: its threads and its shutdown.
 
-In prefork every child is such a process, in the other pools the worker itself. Nothing here exists
-before a fork: the parts are made when the process takes its first look at them.
+In prefork every child is such a process, in the other pools the worker itself. It is created after
+the fork, on first use.
 """
 
 import mmap
@@ -15,11 +15,12 @@ import psutil
 import structlog
 from celery import Celery
 
-from celeriac.db import workers
 from celeriac.domain.executions.model import Message
+from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.kit.processes import raise_descriptor_limit
 from celeriac.services.executions.attempt import StopReason
+from celeriac.services.operations.health import live_workers
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring.core import build
@@ -30,34 +31,35 @@ from celeriac.worker.status import ConsumerStatus
 logger = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 0.1
+_LIVE_SECONDS = 30.0
 _CODE_SECONDS = 1.0
 _REPORT_SECONDS = 1.0
-"""The shortest time between two reports, besides those of the heartbeat."""
+"""The shortest time between two reports, apart from those of the heartbeat."""
 
 
 class ShutdownState:
-    """How far a worker is on its way down, shared with the children that it forks."""
+    """How far a worker's shutdown is, shared with the children that it forks."""
 
     def __init__(self) -> None:
-        """Make a shared page; it must exist before the fork."""
+        """Create the shared page; this must happen before the fork."""
         self._page = mmap.mmap(-1, 1)
 
-    def begin(self) -> None:
-        """From now on nothing new is taken; what runs may end by itself."""
+    def start(self) -> None:
+        """Take nothing new from now on; running attempts may end."""
         self._page[0] = max(self._page[0], 1)
 
     def drain(self) -> None:
-        """The grace time is over: hand back what still runs."""
+        """Hand back what still runs: the grace time is over."""
         self._page[0] = 2
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether nothing new may be taken."""
         return self._page[0] >= 1
 
     @property
     def draining(self) -> bool:
-        """Whether what runs is to be handed back."""
+        """Whether running attempts must be handed back."""
         return self._page[0] == 2  # noqa: PLR2004 - the level that `drain` sets
 
 
@@ -68,7 +70,7 @@ class WorkerProcess:
         self,
         settings: Settings,
         app: Celery,
-        closing: ShutdownState,
+        shutdown: ShutdownState,
         consumer: ConsumerStatus,
         *,
         hostname: str,
@@ -76,13 +78,13 @@ class WorkerProcess:
         slots: int,
         main_pid: int,
     ) -> None:
-        """Make the parts and start the threads; raises ConfigurationError.
+        """Build the runtime and start the threads. Raises ConfigurationError.
 
         `main_pid` is that of the worker, which in prefork is this process's parent.
         """
-        raise_descriptor_limit()  # each coroutine of a user has an event loop, with three of them
+        raise_descriptor_limit()  # each event loop of a user's coroutine takes three
         self._settings = settings
-        self._closing = closing
+        self._shutdown = shutdown
         self._consumer = consumer
         self._reported: bool | None = None
         self._report_again = 0.0
@@ -100,7 +102,9 @@ class WorkerProcess:
             lock_seconds=worker_lock_seconds(settings),
         )
         self._runtime = build_worker_runtime(
-            self._container, worker=f"{hostname}/{os.getpid()}", closing=lambda: closing.begun
+            self._container,
+            worker=f"{hostname}/{os.getpid()}",
+            shutting_down=lambda: shutdown.started,
         )
         self._me = psutil.Process()
         self._threads = [
@@ -112,29 +116,28 @@ class WorkerProcess:
             thread.start()
 
     def execute(self, message: Message) -> int:
-        """Run what `message` offers, and more while it lasts; see `services.execute`."""
+        """Run the attempt that `message` names; see `services.executions.run.Execute`."""
         return self._runtime.execute(message)
 
     @property
     def running(self) -> int:
-        """How many attempts run here."""
-        return len(self._runtime.active)
+        """The number of running attempts."""
+        return len(self._runtime.attempts)
 
     def health(self) -> dict[str, object]:
-        """Return what runs here and whether the database answers."""
-        with self._container.database.statement() as connection:
-            live = workers.live(connection, within_seconds=30)
+        """Return the state of this process. Raises DatabaseUnavailableError."""
+        live = live_workers(self._container.database, within_seconds=_LIVE_SECONDS)
         return {
             "worker": self._hostname,
             "pool": self._pool,
-            "running": len(self._runtime.active),
+            "running": len(self._runtime.attempts),
             "workers": len(live),
             "database": "ok",
         }
 
     def close(self) -> None:
-        """Hand back what still runs, say goodbye and end the threads."""
-        self._runtime.active.stop_all(StopReason.SHUTDOWN)
+        """Hand back what still runs, mark the worker as stopped and end the threads."""
+        self._runtime.attempts.stop_all(StopReason.SHUTDOWN)
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
@@ -143,12 +146,12 @@ class WorkerProcess:
         self._container.close()
 
     def _beat(self) -> None:
-        """Renew leases and report, on a thread that no agent can hold up."""
+        """Renew leases and report, in a thread that no agent can block."""
         interval = self._settings.worker.heartbeat_seconds
         due = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
             with _run_forever("heartbeat"):
-                if self._closing.draining:
+                if self._shutdown.draining:
                     self._hand_back()
                 if time.monotonic() >= due:
                     due = time.monotonic() + interval
@@ -160,51 +163,51 @@ class WorkerProcess:
                 self._runtime.heartbeat.catch_up()
 
     def _hand_back(self) -> None:
-        if count := self._runtime.active.stop_all(StopReason.SHUTDOWN):
+        if count := self._runtime.attempts.stop_all(StopReason.SHUTDOWN):
             logger.info("worker.draining", executions=count)
 
     def _write(self) -> None:
-        """Store what the agents tell, some ten times a second."""
+        """Store events and usage, about ten times a second."""
         while not self._ended.wait(self._settings.worker.event_flush_seconds):
             with _run_forever("event_writer"):
                 self._runtime.event_writer.flush()
 
     @property
     def _consuming(self) -> bool:
-        """Whether messages are taken; a `solo` worker takes none while it works on one."""
-        if self._closing.begun:
+        """Whether messages are consumed. A busy `solo` worker counts as consuming."""
+        if self._shutdown.started:
             return False
-        busy = self._pool == "solo" and len(self._runtime.active) > 0
+        busy = self._pool == "solo" and len(self._runtime.attempts) > 0
         return busy or self._consumer.is_consuming
 
     def _watch_code(self) -> None:
-        """Notice changes of the code that agents run."""
+        """Watch the code that agents run."""
         watch = CodeWatch(self._restart if self._settings.worker.reload else None)
         while not self._ended.wait(_CODE_SECONDS):
             with _run_forever("code-watch"):
                 watch.look()
 
     def _restart(self) -> None:
-        if not self._closing.begun:  # another child of prefork was faster
-            self._closing.begin()
+        if not self._shutdown.started:  # else another child of prefork did it
+            self._shutdown.start()
             end_worker(self._main_pid)
 
     @property
     def _may_report(self) -> bool:
-        """Whether the last report, which may have failed, is long enough ago."""
+        """Whether the last report, successful or not, is long enough ago."""
         return time.monotonic() >= self._report_again
 
     def _report(self) -> None:
         self._report_again = time.monotonic() + _REPORT_SECONDS
         names, now = self._consumer.names(), time.monotonic()
         consuming = self._consuming
-        said = workers.WorkerReport(
+        report = WorkerReport(
             id=self._id,
             hostname=self._hostname,
             pid=self._me.pid,
             pool=self._pool,
             slots=self._slots,
-            running=len(self._runtime.active),
+            running=len(self._runtime.attempts),
             cpu_percent=self._me.cpu_percent(),
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
@@ -215,13 +218,13 @@ class WorkerProcess:
             unknown_tasks_ages=[now - at for at in names.unknown_tasks.values()],
             lacks=self._runtime.lacks.names,
         )
-        if self._runtime.heartbeat.report(said):
+        if self._runtime.heartbeat.report(report):
             self._reported = consuming
 
 
 @contextmanager
 def _run_forever(thread: str) -> Iterator[None]:
-    """Log what goes wrong in a round of a thread that the whole process hangs on, and go on."""
+    """Log any error of a round, so that the thread, which the process depends on, continues."""
     try:
         yield
     except Exception:

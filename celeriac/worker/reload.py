@@ -1,4 +1,4 @@
-"""What a worker does when the code of its agents changes on the disk: it says so, or restarts."""
+"""Detects changes of the agents' code on disk: the worker warns, or restarts."""
 
 import os
 import signal
@@ -13,20 +13,20 @@ logger = structlog.get_logger(__name__)
 
 
 class CodeWatch:
-    """Looks at the files of the modules that this process has imported; used by one thread."""
+    """Watches the files of imported modules. Used by one thread."""
 
     def __init__(self, restart: Callable[[], None] | None) -> None:
-        """`restart` ends the worker, so that its supervisor starts it anew; None: only say it."""
+        """`restart` ends the worker, so that its supervisor restarts it; None only warns."""
         self._restart = restart
-        self._told: set[Path] = set()
+        self._reported: set[Path] = set()
 
     def look(self) -> None:
-        """Look once; tell of each file that has changed, once."""
+        """Check once; each changed file is reported once."""
         LOADED.note()
-        changed = [file for file in LOADED.changed() if file not in self._told]
+        changed = [file for file in LOADED.changed() if file not in self._reported]
         if not changed:
             return
-        self._told.update(changed)
+        self._reported.update(changed)
         files = [str(file) for file in changed]
         if self._restart is None:
             logger.warning(
@@ -40,5 +40,5 @@ class CodeWatch:
 
 
 def end_worker(worker_pid: int) -> None:
-    """Have a worker let finish what runs and end, as `SIGTERM` does."""
+    """Shut a worker down with SIGTERM: what runs may finish."""
     os.kill(worker_pid, signal.SIGTERM)

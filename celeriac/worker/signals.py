@@ -17,8 +17,8 @@ _HOST = socket.gethostname()
 
 
 def connect_logging(worker: LogOptions, beat: LogOptions) -> None:
-    """Give Celery's programs our log pipeline in place of their own, and follow their tasks."""
-    # Celery says `celeryd_init` in a worker alone, before it sets up logging
+    """Use Celeriac's log pipeline in Celery's programs, and log their tasks."""
+    # Celery sends `celeryd_init` only in a worker, before it sets up logging
     chosen = {"options": beat}
 
     def worker_starts(**_: Any) -> None:
@@ -28,7 +28,7 @@ def connect_logging(worker: LogOptions, beat: LogOptions) -> None:
         configure(chosen["options"])
 
     def write_out(**_: Any) -> None:
-        flush()  # a child of prefork leaves without running exit handlers
+        flush()  # a child of prefork runs no exit handlers
 
     signals.celeryd_init.connect(worker_starts, weak=False)
     signals.setup_logging.connect(set_up, weak=False)
@@ -43,7 +43,7 @@ def connect_logging(worker: LogOptions, beat: LogOptions) -> None:
 
 
 def worker_ready(sender: Any, **_: Any) -> None:
-    """A worker takes messages from now on."""
+    """The worker consumes messages."""
     logger.info(CeleryEvent.WORKER_READY, worker=sender.hostname)
 
 
@@ -55,7 +55,7 @@ def task_prerun(task_id: str, task: Any, args: Any, kwargs: Any, **_: Any) -> No
 
 
 def task_postrun(task_id: str, task: Any, state: str | None, **_: Any) -> None:
-    """A task has ended, whatever came of it."""
+    """A task has ended, in any state."""
     logger.info(CeleryEvent.TASK_POSTRUN, **_whose(task_id, task), state=state)
 
 
@@ -65,7 +65,7 @@ def task_success(sender: Any, result: Any, **_: Any) -> None:
 
 
 def task_failure(task_id: str, sender: Any, exception: BaseException, einfo: Any, **_: Any) -> None:
-    """A task raised; the line holds the whole traceback (REQUIREMENTS B6)."""
+    """A task raised; the line has the whole traceback (REQUIREMENTS B6)."""
     logger.error(
         CeleryEvent.TASK_FAILURE,
         **_whose(task_id, sender),
@@ -76,7 +76,7 @@ def task_failure(task_id: str, sender: Any, exception: BaseException, einfo: Any
 
 
 def task_retry(sender: Any, request: Any, reason: Any, **_: Any) -> None:
-    """A plain task is to be run again."""
+    """A plain task will be retried."""
     logger.warning(CeleryEvent.TASK_RETRY, **_whose(request.id, sender), reason=clip(str(reason)))
 
 
@@ -88,7 +88,7 @@ def task_revoked(sender: Any, request: Any, terminated: bool, **_: Any) -> None:
 
 
 def _whose(task_id: str, task: Any, request: Any = None) -> dict[str, Any]:
-    """`request` is needed where the task doesn't run: then it has none of its own."""
+    """`request` is needed for a task that doesn't run: it has no request of its own."""
     return {
         "task_id": task_id,
         "task_name": task.name,

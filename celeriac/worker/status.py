@@ -1,7 +1,7 @@
-"""What the process with the consumer knows, shared with the children that it forks.
+"""The state of the consumer, shared with the children that its process forks.
 
-In prefork the parent takes messages and the children report rows; in the other pools both are one
-process. The parent alone writes.
+In prefork the parent consumes messages and the children report to the database; in the other pools
+both are one process. Only the parent writes.
 """
 
 import mmap
@@ -23,7 +23,7 @@ _MOST_NAMES = 100
 
 @dataclass(frozen=True, slots=True)
 class ConsumerNames:
-    """The queues that are listened to, and names of tasks that came and that nobody knows here."""
+    """The consumed queues, and the names of received tasks that this worker doesn't know."""
 
     queues: Sequence[str] = ()
     unknown_tasks: Mapping[str, float] = field(default_factory=dict)
@@ -31,31 +31,31 @@ class ConsumerNames:
 
 
 class ConsumerStatus:
-    """A shared page; it must exist before the fork."""
+    """A shared page; it must be created before the fork."""
 
     def __init__(self) -> None:
-        """Make the page: nothing is consumed yet."""
+        """Create the page: nothing is consumed yet."""
         self._page = mmap.mmap(-1, _SIZE)
         self._names = ConsumerNames()
 
     def consuming(self) -> None:
-        """Say that messages are taken now."""
+        """Record that messages are consumed now."""
         self._set(consuming_at=time.monotonic())
 
     def stopped(self) -> None:
-        """Say that no messages are taken from now on."""
+        """Record that no messages are consumed from now on."""
         self._set(consuming_at=0.0)
 
     def took(self) -> None:
-        """Say that a message was received now."""
+        """Record that a message was received now."""
         self._set(took_at=time.monotonic())
 
     def dropped(self, count: int) -> None:
-        """Say how many messages were dropped since the start."""
+        """Record how many messages were dropped since the start."""
         self._set(dropped=count)
 
-    def say_names(self, names: ConsumerNames) -> None:
-        """Set the names, cut to what fits."""
+    def set_names(self, names: ConsumerNames) -> None:
+        """Set the names, truncated to what fits."""
         if names == self._names:
             return
         self._names = names
@@ -71,28 +71,28 @@ class ConsumerStatus:
 
     @property
     def is_consuming(self) -> bool:
-        """Whether messages are taken, as far as was said in the last seconds."""
-        said = self._get()[0]
-        return said > 0 and time.monotonic() - said < _FRESH_SECONDS
+        """Whether messages were consumed in the last seconds."""
+        consumed_at = self._get()[0]
+        return consumed_at > 0 and time.monotonic() - consumed_at < _FRESH_SECONDS
 
     @property
     def took_at(self) -> float:
-        """When a message was received last, by the monotonic clock; 0 for never."""
+        """When a message was received last, by the monotonic clock; 0 if never."""
         return self._get()[1]
 
     @property
     def dropped_count(self) -> int:
-        """How many messages were dropped since the start."""
+        """The number of messages dropped since the start."""
         return self._get()[2]
 
     def names(self) -> ConsumerNames:
-        """Return the names as they were last said."""
+        """Return the names last set."""
         (length,) = _LENGTH.unpack_from(self._page, _NAMES_AT)
         start = _NAMES_AT + _LENGTH.size
         try:
             queues, unknown = loads(self._page[start : start + length])
         except ValueError:
-            return self._names  # they are just being written
+            return self._names  # they are being written
         self._names = ConsumerNames(queues, unknown)
         return self._names
 

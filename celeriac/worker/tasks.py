@@ -1,4 +1,4 @@
-"""Celeriac's Celery tasks; each hands over at once."""
+"""Celeriac's Celery tasks."""
 
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from celeriac.domain.executions.model import Message
 from celeriac.version import __version__
 
 _NO_LIMIT = 10 * 365 * 86_400
-"""Executions have limits of their own, kept in every pool; Celery's must not cut in first."""
+"""Executions have time limits of their own, in every pool; Celery's must not apply first."""
 
 
 @shared_task(
@@ -20,7 +20,7 @@ _NO_LIMIT = 10 * 365 * 86_400
     soft_time_limit=_NO_LIMIT,
 )
 def run(execution_id: str, attempt: int) -> None:
-    """Run one attempt of an execution; doubles and outdated messages end here without effect."""
+    """Run one attempt of an execution; duplicate and outdated messages have no effect."""
     message = Message(UUID(execution_id), attempt)
     current_app.celeriac.process().execute(message)
 
@@ -33,5 +33,5 @@ def ping() -> str:
 
 @shared_task(name="celeriac.tasks.monitoring.health_check")
 def health_check() -> dict[str, object]:
-    """Return what this worker process says of its health."""
+    """Return the health of this worker process."""
     return {"version": __version__, **current_app.celeriac.process().health()}

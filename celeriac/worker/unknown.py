@@ -1,10 +1,10 @@
-"""Messages of tasks that this worker doesn't know: they are left to the workers that do.
+"""Messages of tasks that this worker doesn't know: other workers may know them.
 
-Celery's own consumer throws them away. Here they go back to their queue. So that a task that nobody
-knows costs little, a worker that finds only unknown tasks in a queue stops listening to that queue
-for a growing pause, and others find the messages there. A known one behind them is brought forward.
-Celeriac's own queues can't be paused for that; there a message is set aside for a while, and past a
-bound it is dropped, which the log tells.
+Celery's own consumer discards them. Here they go back to their queue. So that a task that no worker
+knows costs little, a worker that finds only unknown tasks in a queue stops consuming that queue for
+a growing pause. A known task behind them is moved to the front. Celeriac's own queues can't be
+paused for that: there a message is set aside for a while, and beyond a limit it is dropped with a
+log line.
 """
 
 import time
@@ -24,21 +24,21 @@ logger = structlog.get_logger(__name__)
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _LONGEST_MIXED_PAUSE = 1.0
-"""In a queue that also brings tasks of ours, which must not wait for long."""
+"""For a queue that also has known tasks, which must not wait for long."""
 
 _PART_OF_A_ROUND = 0.1
-"""What a search counts that has not seen the whole queue: the next one goes on behind it."""
+"""How much a search counts that has not seen the whole queue; the next one continues it."""
 
 _MIXED_SECONDS = 60.0
 _SET_ASIDE_SECONDS = 30.0
 _MOST_SET_ASIDE = 100
 _MOST_NAMES = 50
 NAMED_SECONDS = 300.0
-"""A message that nobody takes comes back more often; a name that is older has been settled."""
+"""How long a name is reported. A message that no worker takes returns more often than that."""
 
 
 class UnknownTasks:
-    """What one consumer does with them. Used by the thread of its event loop alone."""
+    """Handles unknown tasks of one consumer. Used only by the thread of its event loop."""
 
     def __init__(self, consumer: Any) -> None:
         """Act through `consumer`."""
@@ -61,16 +61,16 @@ class UnknownTasks:
 
     @property
     def paused(self) -> frozenset[str]:
-        """Queues that are not listened to for now."""
+        """Queues that are not consumed at the moment."""
         return frozenset(self._paused)
 
     def known(self, queue: str) -> None:
-        """Note that a known task came from `queue`."""
+        """Record that a known task came from `queue`."""
         self._known_at[queue] = time.monotonic()
         self._rounds.pop(queue, None)
 
-    def leave(self, message: Any, name: str, queue: str) -> None:
-        """Give a message back to its queue, now or later."""
+    def give_back(self, message: Any, name: str, queue: str) -> None:
+        """Return a message to its queue, now or later."""
         if name not in self.names:
             logger.warning(
                 "task.unknown",
@@ -88,14 +88,14 @@ class UnknownTasks:
             self._step_back(message, queue)
 
     def connection_lost(self) -> None:
-        """Forget what was set aside: the broker delivers it again, to whoever listens."""
+        """Forget the messages set aside: the broker delivers them again."""
         self._set_aside = 0
         self._paused.clear()
 
     def _step_back(self, message: Any, queue: str) -> None:
-        """Put the message back; where no known one is behind it, listen again after a pause.
+        """Requeue the message; from the second time on pause the queue if no known task follows.
 
-        Nothing more the first time: this worker asks last, so that another one gets it.
+        The first time this worker asks for messages after the others, so that another one gets it.
         """
         self._requeue(message)
         rounds = self._rounds.get(queue)
@@ -109,16 +109,16 @@ class UnknownTasks:
                 self._pause(queue, consumer)
 
     def _pause(self, queue: str, consumer: Any) -> None:
-        """Stop listening to `queue`, the longer the more rounds brought unknown tasks alone."""
+        """Stop consuming `queue`, the longer the more rounds had only unknown tasks."""
         mixed = time.monotonic() - self._known_at.get(queue, -_MIXED_SECONDS) < _MIXED_SECONDS
         longest = _LONGEST_MIXED_PAUSE if mixed else _LONGEST_PAUSE
         consumer.cancel_by_queue(queue)
         self._paused.add(queue)
         pause = grown(_FIRST_PAUSE, max(self._rounds[queue] - 1, 0.0), longest)
-        self._later(pause, lambda: self._listen_again(queue, consumer))
+        self._later(pause, lambda: self._resume(queue, consumer))
 
-    def _listen_again(self, queue: str, consumer: Any) -> None:
-        """Listen to `queue` again, unless the connection is another one or somebody said not to."""
+    def _resume(self, queue: str, consumer: Any) -> None:
+        """Consume `queue` again, unless the connection has changed or an operator cancelled it."""
         self._paused.discard(queue)
         wanted = self._consumer.app.amqp.queues.consume_from
         if consumer is self._consumer.task_consumer and queue in wanted:
@@ -135,11 +135,11 @@ class UnknownTasks:
         else:
             qos = self._consumer.qos
             self._set_aside += 1
-            qos.increment_eventually()  # it must not take the place of a message that can be run
+            qos.increment_eventually()  # it must not take the slot of a message that can be run
             self._later(_SET_ASIDE_SECONDS, lambda: self._put_back(message, qos))
 
     def _put_back(self, message: Any, qos: Any) -> None:
-        if qos is self._consumer.qos:  # else the connection was lost meanwhile
+        if qos is self._consumer.qos:  # else the connection was lost
             self._set_aside -= 1
             qos.decrement_eventually()
             self._requeue(message)
@@ -149,5 +149,5 @@ class UnknownTasks:
 
     def _later(self, seconds: float, work: Any) -> None:
         consumer = self._consumer
-        # a timer may have a thread of its own, and channels are not to be shared between threads
+        # a timer may have a thread of its own, and channels must not be shared between threads
         consumer.timer.call_after(seconds, consumer.call_soon, (work,))

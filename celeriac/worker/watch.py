@@ -1,4 +1,4 @@
-"""Watches a worker that has free slots while messages wait for it."""
+"""Detects a worker that has free slots but takes none of the waiting messages."""
 
 import threading
 import time
@@ -19,10 +19,10 @@ _LOOKS = 4
 
 
 class ConsumerWatch:
-    """A thread that finds out whether the consumer takes what it should take.
+    """A thread that detects a stalled consumer.
 
-    It looks at the broker over connections of its own. While that doesn't answer, nobody can take
-    anything, and the consumer is not to blame.
+    It reads the broker over connections of its own. While the broker doesn't answer, the consumer
+    is not considered stalled.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class ConsumerWatch:
         self._thread = threading.Thread(target=self._run, name="consumer-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop watching, without waiting for the thread."""
+        """Stop the thread without waiting for it."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -56,25 +56,25 @@ class ConsumerWatch:
         since: float | None = None
         while not self._stopped.wait(pause):
             try:
-                neglected = self._neglects(pause)
+                stalled = self._stalls(pause)
             except BrokerUnavailableError:
-                neglected = False
+                stalled = False
             except Exception:
                 logger.exception("worker.thread_failed", thread="consumer-watch")
-                neglected = False
-            if not neglected:
+                stalled = False
+            if not stalled:
                 since = None
                 continue
             since = since or time.monotonic()
             if time.monotonic() - since >= self._seconds and not self._stopped.is_set():
                 self._on_stall(
-                    f"messages have waited for {self._seconds:g} s beside free slots, and the "
+                    f"messages have waited for {self._seconds:g} s despite free slots; the "
                     "consumer takes none"
                 )
                 return
 
-    def _neglects(self, pause: float) -> bool:
-        """Whether messages wait that the consumer should have taken since the last look."""
+    def _stalls(self, pause: float) -> bool:
+        """Whether messages wait that the consumer should have taken since the last check."""
         if time.monotonic() - self._status.took_at < pause or self._consumer.free_slots <= 0:
             return False
         return waiting_messages(self._app, self._consumer.open_queues) > 0

@@ -4,14 +4,13 @@ import pytest
 
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.model import RunOptions, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import dumps
 from celeriac.services.budgets.manage import Budgets
 from celeriac.services.catalog.agents import Agents, NewAgent
 from celeriac.services.catalog.tasks import NewTask, Tasks
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.fleet import Fleet
 from tests.support.model_server import Exchange, ModelServer
 from tests.support.waiting import wait_until
@@ -36,7 +35,7 @@ def test_what_a_killed_worker_had_reserved_is_released(fleet: Fleet) -> None:
         task = Tasks(database).create(fleet.actor, new).id
         options = RunOptions(budget=Budget(max_tokens=15))
         first = fleet.worker("w1", CELERIAC_PROVIDERS=providers)
-        execution = container.submit.one(
+        execution = container.submit(
             fleet.actor, SubmitRequest(task_id=task, options=options)
         ).execution_id
         wait_until(lambda: len(server.received) == 1, "the model was asked", within=30)
@@ -47,7 +46,7 @@ def test_what_a_killed_worker_had_reserved_is_released(fleet: Fleet) -> None:
 
         done = fleet.wait_terminal([execution])[0]
         assert (done.status, done.crash_count) == (Status.COMPLETED, 1)
-        budgets = Budgets(database, container.plans, container.live)
+        budgets = Budgets(database, container.specs, container.live)
         (own,) = budgets.of_execution(fleet.actor, execution)
         assert (own.spent_tokens, own.reserved_tokens) == (15, 0), (
             "a reservation that stays would have let no other call through"

@@ -68,7 +68,7 @@ def test_a_killed_worker_leaves_no_process_and_a_question_outlasts_it(
     container.cancel(actor, [running])
     beat.restart()
     start_worker("w2")
-    approvals = Approvals(container.database, container.live, container.dispatch)
+    approvals = Approvals(container.database, container.live, container.dispatch.send_due)
     (question,) = approvals.find(actor, ApprovalFilter(execution_id=asked)).items
     approvals.answer(actor, question.id, Answer(approved=True))
 

@@ -3,9 +3,8 @@
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.executions.model import Message
+from celeriac.domain.executions.model import Cause, Message, QueuedMessage
 from celeriac.domain.executions.states import Status
-from celeriac.services.ports import Envelope
 from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 
@@ -20,7 +19,13 @@ def test_a_message_delivered_twenty_times_runs_once(fleet: Fleet, when: str) -> 
     submitted = fleet.submitted(task, diary=str(fleet.diary), gate=str(fleet.gate))
     execution = submitted.execution_id
     assert submitted.celery_task_id is not None
-    message = Envelope(Message(execution, 0), submitted.celery_task_id, "task_execution", 1)
+    message = QueuedMessage(
+        Message(execution, 0),
+        submitted.celery_task_id,
+        "task_execution",
+        1,
+        Cause(None, fleet.actor.user_id, task),
+    )
     doubles = [message] * (DELIVERIES - 1)
     if when == "before":
         fleet.container.queue.send(doubles)

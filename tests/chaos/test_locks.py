@@ -7,9 +7,8 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.model import RunOptions, SubmitRequest
 from celeriac.domain.executions.states import Status
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.fleet import SHORT_TIMES, Fleet
 from tests.support.outages import holding
 from tests.support.waiting import wait_until
@@ -31,7 +30,7 @@ def start(fleet: Fleet, *, budget: Budget | None = None) -> tuple[list[UUID], li
         variables={"diary": str(fleet.diary), "gate": str(fleet.home / "other gate"), "model": "x"},
         options=RunOptions(budget=budget),
     )
-    stuck = [fleet.container.submit.one(fleet.actor, request).execution_id for _ in range(STUCK)]
+    stuck = [fleet.container.submit(fleet.actor, request).execution_id for _ in range(STUCK)]
     others = [fleet.submit(task, diary=str(fleet.diary), gate=str(fleet.gate)) for _ in range(3)]
     wait_until(lambda: len(fleet.diary_lines()) == STUCK + 3, "all run")
     return stuck, others

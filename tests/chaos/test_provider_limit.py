@@ -3,12 +3,12 @@
 import pytest
 
 from celeriac.domain.agents import LlmAgent
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import dumps
 from celeriac.services.catalog.agents import Agents, NewAgent
 from celeriac.services.catalog.tasks import NewTask, Tasks
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.fleet import Fleet
 from tests.support.model_server import Exchange, ModelServer
 from tests.support.waiting import wait_until
@@ -39,7 +39,7 @@ def test_sixty_requests_a_minute_are_held_by_three_workers_and_block_no_slot(
         new = NewTask(name="greet", agent="greeter", spec=TaskSpec(prompt="greet me"))
         task = Tasks(database).create(fleet.actor, new).id
 
-        fleet.container.submit.many(fleet.actor, SubmitRequest(task_id=task), [{}] * EXECUTIONS)
+        fleet.container.submit.batch(fleet.actor, SubmitRequest(task_id=task), [{}] * EXECUTIONS)
         fleet.beat()
         wait_until(
             lambda: (

@@ -19,11 +19,11 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.accounts import Role
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import dumps
 from celeriac.services.accounts import Accounts
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support import fleet_agents
 from tests.support.catalog import make_task
 from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
@@ -282,7 +282,7 @@ def test_what_was_stored_before_there_were_bounds_fails_clearly(
     fleet = world.fleet
     task = fleet.task("noop")
     request = SubmitRequest(task_id=task, delay_seconds=3_600)
-    execution = fleet.container.submit.one(fleet.actor, request).execution_id
+    execution = fleet.container.submit(fleet.actor, request).execution_id
     with fleet.container.database.transaction() as connection:
         connection.execute(STORED, {"path": [field], "value": dumps(value), "id": task})
         connection.execute(DUE, {"id": execution})

@@ -32,7 +32,7 @@ def answer(fleet: Fleet, execution_id: UUID) -> None:
     """Answer an execution's one question, as its owner."""
     (question,) = asked(fleet, execution_id)
     container = fleet.container
-    answering = Approvals(container.database, container.live, container.dispatch)
+    answering = Approvals(container.database, container.live, container.dispatch.send_due)
     answering.answer(fleet.actor, question.id, Answer(approved=True, value="Monday"))
 
 

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from celeriac.api.core.app import create_app
 from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.db import workers
-from celeriac.db.workers import WorkerReport
 from celeriac.domain.executions.model import Completed
+from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.settings import Settings
 from celeriac.wiring.api import build_accounts

@@ -13,13 +13,12 @@ from structlog.testing import capture_logs
 
 from celeriac.db.executions import queries
 from celeriac.domain.errors import ConfigurationError
-from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.model import Completed, SubmitRequest
 from celeriac.domain.executions.states import Status
-from celeriac.services.executions.submit import SubmitRequest
 from celeriac.services.operations.keeper import MaintenanceJob, MaintenanceRunner
 from celeriac.settings import ApprovalSettings, RetentionSettings, Settings
 from celeriac.wiring.core import CoreServices, build
-from celeriac.wiring.keeper import KEEPER_CONNECTIONS, build_maintenance, build_notices
+from celeriac.wiring.keeper import KEEPER_CONNECTIONS, build_maintenance, build_notifications
 from tests.support.asking import a_question, park
 from tests.support.catalog import make_actor, make_task
 from tests.support.outages import holding
@@ -59,9 +58,7 @@ def test_the_keeper_removes_what_is_old_enough(container: CoreServices) -> None:
     )
     actor = make_actor(container.database)
     task = make_task(container.database, actor)
-    kept, old = (
-        container.submit.one(actor, SubmitRequest(task_id=task)).execution_id for _ in "ab"
-    )
+    kept, old = (container.submit(actor, SubmitRequest(task_id=task)).execution_id for _ in "ab")
     finish(container, claim(container, old), Completed(None))
     workdir = settings.home / "work" / str(old)
     workdir.mkdir(parents=True)
@@ -77,7 +74,7 @@ def test_the_keeper_removes_what_is_old_enough(container: CoreServices) -> None:
 def test_the_keeper_answers_what_nobody_answered(container: CoreServices) -> None:
     actor = make_actor(container.database)
     task = make_task(container.database, actor)
-    asking = container.submit.one(actor, SubmitRequest(task_id=task)).execution_id
+    asking = container.submit(actor, SubmitRequest(task_id=task)).execution_id
     park(container, asking, a_question(on_expiry="fail", expires_seconds=0.001))
 
     by_name = {each.name: each for each in build_maintenance(container)}
@@ -93,10 +90,10 @@ def test_the_keeper_answers_what_nobody_answered(container: CoreServices) -> Non
 
 def test_links_are_sent_in_the_clear_to_no_webhook_outside(container: CoreServices) -> None:
     with pytest.raises(ConfigurationError, match="must begin with https"):
-        build_notices(
+        build_notifications(
             replace(container, settings=with_webhook(container, "http://hooks.example.com"))
         )
-    assert build_notices(
+    assert build_notifications(
         replace(container, settings=with_webhook(container, "https://hooks.example.com"))
     )
 
@@ -105,9 +102,9 @@ def test_a_webhook_without_a_public_url_is_warned_of(container: CoreServices) ->
     settings = with_webhook(container, "https://hooks.example.com")
     public = settings.model_copy(update={"public_url": "https://agents.example.com"})
     with capture_logs() as warned:
-        build_notices(replace(container, settings=settings))
+        build_notifications(replace(container, settings=settings))
     with capture_logs() as quiet:
-        build_notices(replace(container, settings=public))
+        build_notifications(replace(container, settings=public))
     (line,) = warned
     assert (line["event"], line["log_level"]) == ("approvals.notices_without_links", "warning")
     assert "CELERIAC_PUBLIC_URL" in line["hint"]
@@ -182,7 +179,7 @@ def lost_execution(container: CoreServices) -> UUID:
     """Return an execution whose worker was lost long ago."""
     actor = make_actor(container.database)
     task = make_task(container.database, actor)
-    execution_id = container.submit.one(actor, SubmitRequest(task_id=task)).execution_id
+    execution_id = container.submit(actor, SubmitRequest(task_id=task)).execution_id
     claim(container, execution_id)
     with container.database.statement() as connection:
         connection.execute(

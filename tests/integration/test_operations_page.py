@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from celeriac.services.executions.submit import SubmitRequest
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.wiring.core import CoreServices
 from tests.support.catalog import make_actor, make_task
 
@@ -26,4 +26,4 @@ def _submit(container: CoreServices, delay_seconds: float) -> None:
     request = SubmitRequest(
         task_id=make_task(container.database, actor), delay_seconds=delay_seconds
     )
-    container.submit.one(actor, request)
+    container.submit(actor, request)

@@ -12,24 +12,31 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from celeriac.db import approvals
-from celeriac.db import approvals as answers
 from celeriac.db.engine import Database
 from celeriac.db.executions import events, lifecycle, queries
 from celeriac.db.executions.lifecycle import Finished
 from celeriac.domain.approvals import Answer, ApprovalFilter, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.executions.events import Event
-from celeriac.domain.executions.model import Claim, Execution, Lease, Message, Outcome, Parked
+from celeriac.domain.executions.model import (
+    Claim,
+    Execution,
+    Lease,
+    Message,
+    Outcome,
+    Parked,
+    SubmitRequest,
+)
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.approvals.ask import Expire
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.run import ClaimAttempt
 from celeriac.services.executions.stop import Cancel
-from celeriac.services.executions.submit import Submit, SubmitRequest
+from celeriac.services.executions.submit import Submit
 from tests.support.catalog import make_actor, make_task
 from tests.support.consistency import assert_consistent
 from tests.support.memory import MemoryLiveEvents, MemoryTaskQueue
@@ -40,6 +47,7 @@ LIMIT = 100
 ALWAYS = DatabaseView(0, longest_gap=float("inf"))
 """A keeper's view of a database that was never away."""
 
+_YES = Answer(approved=True, by="ada")
 ASKING = Parked(
     WaitingFor.APPROVAL,
     "The agent asks a person.",
@@ -92,13 +100,13 @@ class Core:
 
     def pending_many(self, variables: Sequence[JsonObject]) -> Sequence[UUID]:
         """Submit executions that aren't sent yet."""
-        return self.submit.many(
+        return self.submit.batch(
             self.actor, SubmitRequest(task_id=self.task), variables
         ).execution_ids
 
     def queued(self) -> UUID:
         """Submit one execution and send it."""
-        return self.submit.one(self.actor, SubmitRequest(task_id=self.task)).execution_id
+        return self.submit(self.actor, SubmitRequest(task_id=self.task)).execution_id
 
     def message(self, execution_id: UUID) -> Message:
         """Return the message that would claim the execution as it is now."""
@@ -142,7 +150,8 @@ class Core:
     def answer_one(self, approval_id: UUID, execution_id: UUID) -> tuple[bool, list[UUID]]:
         """Answer a question; return whether that was still possible, and what goes on by it."""
         with self.database.transaction() as connection:
-            done = answers.answer(connection, approval_id, Answer(approved=True, by="ada"))
+            asked = approvals.lock(connection, approval_id, owner=None)
+            done = asked is not None and approvals.answer(connection, asked, _YES) is not None
             return done, lifecycle.resume_answered(connection, [execution_id])
 
     def expire(self) -> int:

@@ -24,15 +24,15 @@ from celeriac.domain.executions.model import (
     Message,
     Outcome,
     Parked,
+    QueuedMessage,
     Retry,
     Stopped,
 )
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
 from celeriac.domain.usage import ModelCall
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.finish import Finish
-from celeriac.services.ports import Envelope
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.memory import MemoryTaskQueue
@@ -112,11 +112,11 @@ class RecordingQueue(MemoryTaskQueue):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent: list[Envelope] = []
+        self.sent: list[QueuedMessage] = []
 
-    def send(self, envelopes: Sequence[Envelope]) -> None:
-        super().send(envelopes)
-        self.sent.extend(envelopes)
+    def send(self, messages: Sequence[QueuedMessage]) -> None:
+        super().send(messages)
+        self.sent.extend(messages)
 
 
 _OPEN = text(

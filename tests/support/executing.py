@@ -11,18 +11,18 @@ from celeriac.domain.tasks import DEFAULT_QUEUE
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import AttemptRegistry
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
-from celeriac.services.executions.other_workers import Lacks, OtherWorkers
+from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDependencies
 from celeriac.services.ports import Job, RunContext
 from celeriac.services.reports import ReportQueue
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.memory import MemoryRunner, MemoryRunners
-from tests.support.spending import backing_of
+from tests.support.spending import services_of
 
 Work = Callable[[Job, RunContext], Awaitable[JsonValue | Parked]]
 
@@ -40,29 +40,24 @@ class Worker:
     ) -> None:
         used = database or core.database
         self.core = core
-        self.active = AttemptRegistry()
-        self.event_writer = EventWriter(used, self.active, core.live)
-        self.heartbeat = Heartbeat(used, self.active, lease_seconds=LEASE_SECONDS)
-        self.reporting = ReportQueue(lambda _: None)
+        self.attempts = AttemptRegistry()
+        self.event_writer = EventWriter(used, self.attempts, core.live)
+        self.heartbeat = Heartbeat(used, self.attempts, lease_seconds=LEASE_SECONDS)
         self.lacks = Lacks()
         self.parts = ExecutorDependencies(
-            plans=SpecCache(used),
+            specs=SpecCache(used),
             claim=ClaimAttempt(used, worker="w", lease_seconds=LEASE_SECONDS),
             finish=Finish(used, core.live),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
-            active=self.active,
+            attempts=self.attempts,
             event_writer=self.event_writer,
-            backing=backing_of(used),
-            reporting=self.reporting,
-            live=core.live,
+            services=services_of(used, core.live),
+            reports=ReportQueue(lambda _: None),
             loop=loop,
             own_loops=OwnLoops(),
             workdirs=workdir,
-            worker="w",
-            lease_seconds=LEASE_SECONDS,
             lacks=self.lacks,
-            others=OtherWorkers(used, worker="w", live_seconds=LEASE_SECONDS),
-            closing=lambda: False,
+            shutting_down=lambda: False,
         )
         self.execute = Execute(self.parts)
 

@@ -12,11 +12,11 @@ from sqlalchemy import text
 from celeriac.adapters.celery_queue import QUEUES
 from celeriac.db.executions import events, queries
 from celeriac.domain.executions.events import Event
-from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.model import Execution, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject, dumps
-from celeriac.services.executions.submit import SubmitRequest, Submitted
+from celeriac.services.executions.submit import Submitted
 from celeriac.services.retrying import retry_while_unavailable
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build
@@ -159,14 +159,12 @@ class Fleet:
 
     def submitted(self, task: UUID, **variables: Any) -> Submitted:
         """Submit one execution and return what a client would be told."""
-        return self.container.submit.one(
-            self.actor, SubmitRequest(task_id=task, variables=variables)
-        )
+        return self.container.submit(self.actor, SubmitRequest(task_id=task, variables=variables))
 
     def batch(self, task: UUID, variables: Sequence[JsonObject]) -> Sequence[UUID]:
         """Submit many executions at once; the keeper sends them."""
         request = SubmitRequest(task_id=task)
-        return self.container.submit.many(self.actor, request, variables).execution_ids
+        return self.container.submit.batch(self.actor, request, variables).execution_ids
 
     def open_gate(self) -> None:
         """Let the agents go that wait for it."""

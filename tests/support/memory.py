@@ -15,9 +15,9 @@ from celeriac.domain.errors import (
     AgentMisconfiguredError,
     BrokerUnavailableError,
 )
-from celeriac.domain.executions.model import Completed, Parked
+from celeriac.domain.executions.model import Completed, Parked, QueuedMessage
 from celeriac.kit.json_types import JsonObject, JsonValue
-from celeriac.services.ports import Envelope, Job, RunContext, Runner
+from celeriac.services.ports import Job, RunContext, Runner
 
 _PRIORITIES = 4
 
@@ -28,11 +28,11 @@ class MemoryTaskQueue:
     def __init__(self) -> None:
         self.away = False
         self._lock = threading.Lock()
-        self._waiting: dict[str, tuple[deque[Envelope], ...]] = defaultdict(
+        self._waiting: dict[str, tuple[deque[QueuedMessage], ...]] = defaultdict(
             lambda: tuple(deque() for _ in range(_PRIORITIES))
         )
 
-    def send(self, envelopes: Sequence[Envelope]) -> None:
+    def send(self, envelopes: Sequence[QueuedMessage]) -> None:
         """Take all `envelopes`; see `TaskQueue.send`."""
         self._check()
         with self._lock:
@@ -45,7 +45,7 @@ class MemoryTaskQueue:
         with self._lock:
             return sum(len(line) for line in self._waiting[queue])
 
-    def take(self, queue: str) -> Envelope | None:
+    def take(self, queue: str) -> QueuedMessage | None:
         """Return the next of `queue` as a worker would get it; None where nothing waits."""
         self._check()
         with self._lock:

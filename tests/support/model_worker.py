@@ -12,14 +12,19 @@ from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.approvals import Answer, Approval, ApprovalFilter, ApprovalStatus
-from celeriac.domain.executions.model import NO_OPTIONS, Execution, Message, RunOptions
+from celeriac.domain.executions.model import (
+    NO_OPTIONS,
+    Execution,
+    Message,
+    RunOptions,
+    SubmitRequest,
+)
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.approvals.answer import Approvals
 from celeriac.services.budgets.manage import Budgets
 from celeriac.services.catalog.agents import Agents, NewAgent
 from celeriac.services.catalog.tasks import NewTask, Tasks
-from celeriac.services.executions.submit import SubmitRequest
 from celeriac.settings import ProviderSettings, Settings
 from celeriac.wiring.core import CoreServices, build
 from celeriac.wiring.worker import WorkerRuntime, build_worker_runtime
@@ -40,8 +45,8 @@ class ModelWorker:
         self.runtime = runtime
         self.server = server
         self.actor = make_actor(container.database)
-        self.budgets = Budgets(container.database, container.plans, container.live)
-        self.approvals = Approvals(container.database, container.live, container.dispatch)
+        self.budgets = Budgets(container.database, container.specs, container.live)
+        self.approvals = Approvals(container.database, container.live, container.dispatch.send_due)
 
     def task(self, prompt: str, *, answer_limit: int = 5, **spec: Any) -> UUID:
         """Make a task of an agent that may answer with `answer_limit` tokens."""
@@ -54,7 +59,7 @@ class ModelWorker:
     def submit(self, task: UUID, count: int, options: RunOptions = NO_OPTIONS) -> Sequence[UUID]:
         """Submit executions of a task."""
         request = SubmitRequest(task_id=task, options=options)
-        return self.container.submit.many(self.actor, request, [{}] * count).execution_ids
+        return self.container.submit.batch(self.actor, request, [{}] * count).execution_ids
 
     def work(self) -> None:
         """Send what is due, and run all that is queued at once."""
@@ -122,7 +127,9 @@ def model_workers(
             changed = common.model_copy(update=more)
             container = build(changed, service="test", connections=12)
             stack.callback(container.close)
-            runtime = build_worker_runtime(container, worker="test@worker", closing=lambda: False)
+            runtime = build_worker_runtime(
+                container, worker="test@worker", shutting_down=lambda: False
+            )
             stack.callback(runtime.close)
             return ModelWorker(container, runtime, server)
 

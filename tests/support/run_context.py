@@ -60,7 +60,7 @@ class LateContext(RecordingContext):
 
     async def _be_late(self) -> None:
         late = time.monotonic() + self.time_limits.hard_left + 0.2
-        go_on = self.time_limits.stand_still() if self._stands_still else lambda: None
+        go_on = self.time_limits.pause() if self._stands_still else lambda: None
         try:
             await asyncio.sleep(late - time.monotonic())
         finally:

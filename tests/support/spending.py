@@ -18,8 +18,8 @@ from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.admission import Admission, ProviderLimits
 from celeriac.services.budgets.ledger import BudgetLedger
 from celeriac.services.cassettes import CassetteStore
-from celeriac.services.executions.attempt import AttemptServices
-from celeriac.services.ports import Job, RateLimiter
+from celeriac.services.executions.context import AttemptServices
+from celeriac.services.ports import Job, LiveEvents, RateLimiter
 from celeriac.services.sessions import SessionStore
 from tests.support.core import Core
 from tests.support.memory import MemoryLiveEvents
@@ -39,13 +39,15 @@ def admission_of(
     return Admission(limits, BudgetLedger(database, Questions(database, live), live))
 
 
-def backing_of(database: Database) -> AttemptServices:
-    """Return what stands behind the attempts of a process."""
+def services_of(database: Database, live: LiveEvents | None = None) -> AttemptServices:
+    """Return the services of a process's attempts."""
+    live = live or MemoryLiveEvents()
     return AttemptServices(
         admission=admission_of(database),
-        conversations=SessionStore(database),
-        questions=Questions(database, MemoryLiveEvents()),
-        tapes=CassetteStore(database),
+        sessions=SessionStore(database),
+        questions=Questions(database, live),
+        cassettes=CassetteStore(database),
+        live=live,
     )
 
 

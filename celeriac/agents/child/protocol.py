@@ -20,7 +20,7 @@ from celeriac.kit.json_types import (
 )
 from celeriac.kit.validation import first_fault
 from celeriac.kit.words import counted
-from celeriac.services.executions.time_limits import TimeLimits
+from celeriac.services.time_limits import TimeLimits
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """The longest message of either side, such as a job or a result, without its newline."""

@@ -95,7 +95,7 @@ async def authenticate(request: Request) -> Actor:
     """
     token, request_id = _token(request), request.state.request_id
     services = cast(ApiServices, request.app.state.services)
-    known = services.authenticate.remembered(token, request_id=request_id)
+    known = services.authenticate.cached(token, request_id=request_id)
     if known is not None:
         return known
     lookups = cast(Lookups, request.app.state.lookups)

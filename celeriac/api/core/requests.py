@@ -20,6 +20,7 @@ from celeriac.domain.errors import (
     MalformedJsonError,
     TooLargeError,
 )
+from celeriac.domain.executions.model import Idempotency
 from celeriac.kit.json_types import (
     BEYOND_64_BITS,
     INT64,
@@ -30,7 +31,6 @@ from celeriac.kit.json_types import (
     loads,
     long_integers,
 )
-from celeriac.services.executions.submit import Idempotency
 
 MAX_VALUES = 10_000
 """Values and names in a body; enough for any specification."""

@@ -18,13 +18,13 @@ from celeriac.api.v1.schemas.executions import Execute, ExecuteBatch, ResponseMo
 from celeriac.api.v1.tasks import TaskPath
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError, UnauthenticatedError
-from celeriac.domain.executions.model import NO_OPTIONS, Execution
+from celeriac.domain.executions.model import NO_OPTIONS, Execution, Idempotency
+from celeriac.domain.executions.model import SubmitRequest as Work
 from celeriac.domain.tasks import TaskSpec, backoff
 from celeriac.kit.words import counted
 from celeriac.logs import Step
 from celeriac.services.executions.dispatch import Dispatch
-from celeriac.services.executions.submit import Idempotency, Submitted, SubmittedBatch
-from celeriac.services.executions.submit import SubmitRequest as Work
+from celeriac.services.executions.submit import Submitted, SubmittedBatch
 from celeriac.wiring.api import ApiServices
 from celeriac.wiring.core import CoreServices
 
@@ -117,12 +117,12 @@ async def execute(
         once = idempotency(request, key, body)
         work = _work(task_id, body, mode, once)
         logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, execution_mode=mode.value)
-        return task_id, shared.submit.one(actor, work)
+        return task_id, shared.submit(actor, work)
 
     task_id, submitted = await run_in_threadpool(services.tasks.use, actor, task, submit)
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is ResponseMode.SYNC:
-        plan = await run_in_threadpool(shared.plans.current, task_id)
+        plan = await run_in_threadpool(shared.specs.current, task_id)
         wait = body.seconds_until_due() + longest_wait(plan.task)
         ended = await wait_for_terminal(
             request, shared, services, actor, submitted.execution_id, seconds=wait
@@ -170,7 +170,7 @@ async def execute_batch(
         once = idempotency(request, key, body)
         work = _work(task_id, body, ResponseMode.ASYNC, once)
         logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, count=len(body.items))
-        batch = shared.submit.many(actor, work, body.items)
+        batch = shared.submit.batch(actor, work, body.items)
         if not batch.created:
             ids = services.queries.batch(actor, batch.batch_id)
             batch = SubmittedBatch(batch.batch_id, ids, created=False)

@@ -83,6 +83,6 @@ def reports(execution_id: ExecutionPath, actor: Caller, services: Services) -> w
                 created_at=each.created_at,
                 links={"self": f"{path}?format={each.format}"},
             )
-            for each in services.reports.made(actor, execution_id)
+            for each in services.reports.stored(actor, execution_id)
         ]
     )

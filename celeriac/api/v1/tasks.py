@@ -106,5 +106,5 @@ def delete(
 
     Not possible while executions of it have not ended, unless they are to be cancelled.
     """
-    services.tasks.delete(actor, task, cancel=shared.cancel if cancel else None)
+    services.tasks.delete(actor, task, cancel=shared.cancel.all_of_task if cancel else None)
     return Response(status_code=204)

@@ -14,6 +14,7 @@ from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.domain.errors import CeleriacError
+from celeriac.domain.operations import WorkerRow
 from celeriac.kit.words import counted
 from celeriac.settings import Settings
 
@@ -47,7 +48,7 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     yield from _judge_queues(waiting, found)
 
 
-def _judge_worker(worker: workers.WorkerRow, *, alone: bool) -> Finding:
+def _judge_worker(worker: WorkerRow, *, alone: bool) -> Finding:
     who = f"{worker.hostname} (process {worker.pid}, {worker.pool})"
     if worker.consuming is False:
         judge = failed if alone else warning
@@ -63,7 +64,7 @@ def _judge_worker(worker: workers.WorkerRow, *, alone: bool) -> Finding:
     )
 
 
-def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
+def _judge_messages(found: Sequence[WorkerRow]) -> Iterator[Finding]:
     # the children of a prefork worker all report the counts of their one consumer
     dropped = {worker.hostname: worker.messages_dropped for worker in found}
     unknown: dict[str, datetime] = {}
@@ -85,9 +86,7 @@ def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
         )
 
 
-def _judge_queues(
-    waiting: Mapping[str, int], found: Sequence[workers.WorkerRow]
-) -> Iterator[Finding]:
+def _judge_queues(waiting: Mapping[str, int], found: Sequence[WorkerRow]) -> Iterator[Finding]:
     if any(not worker.queues for worker in found):
         return  # a worker of an older release, which doesn't report its queues
     served = {queue for worker in found for queue in worker.queues}

@@ -17,6 +17,7 @@ from celeriac.domain.executions.model import (
     Claim,
     Completed,
     Failed,
+    Failure,
     HandedBack,
     Lease,
     Message,
@@ -26,29 +27,37 @@ from celeriac.domain.executions.model import (
     Stopped,
 )
 from celeriac.domain.executions.states import Status, Transition
-from celeriac.kit.json_types import MAX_DEPTH, JsonObject, storable
+from celeriac.kit.json_types import MAX_DEPTH, storable
+
+CLAIM_COLUMNS = (
+    "id attempt task_id task_version_id agent_version_id owner_id variables retry_count "
+    "celery_task_id request_id queue session_id options"
+).split()
+"""The columns of which `claim_from_row` makes a claim."""
+
+_PARTS = {
+    "columns": ", ".join(CLAIM_COLUMNS),
+    "of_e": ", ".join(f"e.{name}" for name in CLAIM_COLUMNS),
+    "take": """attempt = attempt + 1, lease_until = now() + make_interval(secs => :lease_seconds),
+        worker_hostname = :worker, started_at = coalesce(started_at, now()),
+        attempt_started_at = now(), batch_no = 0""",
+}
 
 _CLAIM = with_guards(
     """
 WITH claimed AS (
-    UPDATE executions
-    SET status = {claim_to}, attempt = attempt + 1, lease_token = :token,
-        lease_until = now() + make_interval(secs => :lease_seconds),
-        worker_hostname = :worker, started_at = coalesce(started_at, now()),
-        attempt_started_at = now(), batch_no = 0, event_seq = event_seq + 1
+    UPDATE executions e
+    SET status = {claim_to}, lease_token = :token, event_seq = event_seq + 1, {take}
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
-    RETURNING id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
-              variables, retry_count, celery_task_id, request_id, queue, session_id, options
+    RETURNING {of_e}, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM claimed
 )
-SELECT attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count,
-       celery_task_id, request_id, queue, session_id, options,
-       set_config('synchronous_commit', 'off', true)
-FROM claimed
+SELECT {columns}, set_config('synchronous_commit', 'off', true) FROM claimed
 """,
+    _PARTS,
     claim=Transition.CLAIM,
 )
 
@@ -56,49 +65,44 @@ FROM claimed
 def claim(
     connection: Connection, message: Message, *, token: UUID, worker: str, lease_seconds: float
 ) -> Claim | None:
-    """Make this worker the owner of the attempt that `message` offers, or return None.
+    """Make this worker the owner of the attempt that `message` names, or return None.
 
-    None means that somebody else has it, or that it was cancelled, parked or finished: the message
-    is to be dropped. The commit doesn't wait for the disk (docs/adr/0003): a claim that a crash of
-    the server forgets leaves the row `queued` and the forgotten worker fenced out.
+    None means that another worker has it, or that the execution was cancelled, parked or finished:
+    the message must be dropped. The commit doesn't wait for the disk (docs/adr/0003): if a crash of
+    the server loses it, the row is still `queued` and this worker's writes are refused.
     """
-    row = connection.execute(
-        _CLAIM,
-        {
-            "id": message.execution_id,
-            "attempt": message.attempt,
-            "token": token,
-            "worker": worker,
-            "lease_seconds": lease_seconds,
-        },
-    ).one_or_none()
-    if row is None:
-        return None
-    return claim_from_row((message.execution_id, *row[:12]), token)
+    parameters = {
+        "id": message.execution_id,
+        "attempt": message.attempt,
+        "token": token,
+        "worker": worker,
+        "lease_seconds": lease_seconds,
+    }
+    row = connection.execute(_CLAIM, parameters).one_or_none()
+    return None if row is None else claim_from_row(row, token)
 
 
 _CLAIMED = with_guards(
     """
-SELECT id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count,
-       celery_task_id, request_id, queue, session_id, options
-FROM executions
+SELECT {columns} FROM executions
 WHERE status = {claim_to} AND lease_until IS NOT NULL AND lease_token = :token
 """,
+    _PARTS,
     claim=Transition.CLAIM,
 )
 
 
 def find_claim(connection: Connection, token: UUID) -> Claim | None:
-    """Return the claim that was made under `token` and is still held, if any.
+    """Return the claim that was made with `token` and is still held, or None.
 
-    For after an answer was lost on its way: reads all rows that run, so never without need.
+    Scans all running rows; call it only after a lost answer.
     """
     row = connection.execute(_CLAIMED, {"token": token}).one_or_none()
     return None if row is None else claim_from_row(row, token)
 
 
-CLAIM_NEXT = """
-, turn AS (
+_CLAIM_NEXT = """
+, due AS (
     SELECT id FROM executions
     WHERE status IN ({queue_from}) AND queue = :next_queue AND available_at <= now()
       AND EXISTS (SELECT FROM done)
@@ -107,14 +111,10 @@ CLAIM_NEXT = """
     FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE executions e
-    SET status = {claim_to}, attempt = attempt + 1, lease_token = :next_token,
-        lease_until = now() + make_interval(secs => :lease_seconds),
-        worker_hostname = :worker, started_at = coalesce(started_at, now()),
-        attempt_started_at = now(), queued_at = now(), celery_task_id = gen_random_uuid()::text,
-        batch_no = 0, event_seq = event_seq + 2
-    FROM turn WHERE e.id = turn.id
-    RETURNING e.id, attempt, event_seq, task_id, task_version_id, agent_version_id, owner_id,
-              variables, retry_count, celery_task_id, request_id, queue, session_id, options
+    SET status = {claim_to}, lease_token = :next_token, event_seq = event_seq + 2,
+        queued_at = now(), celery_task_id = gen_random_uuid()::text, {take}
+    FROM due WHERE e.id = due.id
+    RETURNING {of_e}, e.event_seq
 ), took AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq - 1, 'queued', attempt - 1,
@@ -124,24 +124,20 @@ CLAIM_NEXT = """
     UNION ALL
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM taken
-)"""
-"""Part of a finishing statement: take the next pending row of a queue, `queued` and `running` in
-one step; with both events and a Celery task id of its own, as if a message had come and gone in
-between. An id that several executions share would lead from each of them to any other.
-
-It takes only where the statement has ended the attempt before (`done`): one that the server comes
-to late, after it was sent again, takes nothing that nobody would know of."""
-
-CLAIM_COLUMNS = (
-    "id, attempt, task_id, task_version_id, agent_version_id, owner_id, variables, retry_count, "
-    "celery_task_id, request_id, queue, session_id, options"
 )
-"""The columns of `taken` that `claim_of` reads."""
+SELECT ended.status, {columns}
+FROM (SELECT max(status) AS status FROM done) AS ended LEFT JOIN taken ON true
+"""
+"""The end of a finishing statement that claims the next pending row of a queue.
+
+The row becomes `queued` and `running` in one step, with both events, and with a Celery task id of
+its own as if there had been a message. It is claimed only if the statement has ended the attempt
+(`done`): a statement that the server executes late, after it was repeated, claims nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextClaim:
-    """A worker's wish to go on with the next pending execution of a queue."""
+    """Parameters for claiming the next pending execution in the finishing statement."""
 
     queue: str
     worker: str
@@ -149,7 +145,7 @@ class NextClaim:
     token: UUID = field(default_factory=uuid4)
 
     def parameters(self) -> dict[str, object]:
-        """Return what `TAKE` needs."""
+        """Return the parameters of the statement."""
         return {
             "next_queue": self.queue,
             "next_token": self.token,
@@ -159,10 +155,10 @@ class NextClaim:
 
 
 def claim_from_row(columns: Sequence[Any], token: UUID) -> Claim | None:
-    """Make a claim of the columns `CLAIM_COLUMNS`, or None where nothing was taken."""
+    """Return a claim from `CLAIM_COLUMNS`, or None if nothing was claimed."""
     if columns[0] is None:
         return None
-    return Claim(Lease(columns[0], columns[1], token), *columns[2:13])
+    return Claim(Lease(columns[0], columns[1], token), *columns[2 : len(CLAIM_COLUMNS)])
 
 
 _END = """
@@ -198,20 +194,12 @@ WITH done AS (
 )"""
 
 
-_ALONE = "SELECT status FROM done"
-_WITH_TURN = (
-    CLAIM_NEXT
-    + " SELECT ended.status, "
-    + CLAIM_COLUMNS
-    + " FROM (SELECT max(status) AS status FROM done) AS ended LEFT JOIN taken ON true"
-)
-
-
 def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
-    """Return a finishing statement by itself and with the taking of the next execution."""
-    turn = {"queue": Transition.QUEUE, "claim": Transition.CLAIM}
-    return with_guards(statement + _ALONE, **transitions), with_guards(
-        statement + _WITH_TURN, **transitions, **turn
+    """Return a finishing statement, without and with the claim of the next execution."""
+    following = {"queue": Transition.QUEUE, "claim": Transition.CLAIM}
+    return (
+        with_guards(statement + "SELECT status FROM done", None, **transitions),
+        with_guards(statement + _CLAIM_NEXT, _PARTS, **transitions, **following),
     )
 
 
@@ -223,10 +211,10 @@ _SEND_BACK = _both(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What was written: the new status, or None for a lost lease; and the next claim, if any.
+    """The stored status, None if the lease was lost, and the next claim, if any.
 
-    `again` tells that it had been written before, by a try whose answer got lost; `instead` is
-    what was written in the place of an outcome that can't be stored.
+    `again` if an earlier try, whose answer was lost, had stored it; `instead` is what was stored
+    instead of an outcome that can't be stored.
     """
 
     status: Status | None
@@ -236,28 +224,27 @@ class Finished:
 
 
 def finish(
-    connection: Connection, lease: Lease, outcome: Outcome, turn: NextClaim | None = None
+    connection: Connection, lease: Lease, outcome: Outcome, next_claim: NextClaim | None = None
 ) -> Finished:
-    """Write how the attempt of `lease` ended and, on `turn`, claim the next pending execution.
+    """Store the outcome of the attempt of `lease` and claim the next pending execution.
 
-    All in one statement. The status is None where the lease is no longer ours: the outcome is not,
-    and must not be, written. Asked for a second time after an answer got lost on the way, it finds
-    its own writing and returns the same status. A retry or hand-back of an execution whose
-    cancellation was asked for cancels it.
+    All in one statement. The status is None if the lease was lost: nothing was written. Idempotent:
+    a repeated call returns the status that the first call stored. A retry or hand-back of an
+    execution whose cancellation is requested cancels it.
     """
     if isinstance(outcome, Parked):
         return _parked(connection, lease, outcome)
-    (alone, with_turn), values = _finishing(outcome)
+    (alone, with_claim), values = _finishing(outcome)
     parameters = {
         "id": lease.execution_id, "attempt": lease.attempt, "token": lease.token, **values
     }  # fmt: skip
-    if turn is None:
+    if next_claim is None:
         status = connection.execute(alone, parameters).scalar_one_or_none()
         claim = None
     else:
-        row = connection.execute(with_turn, {**parameters, **turn.parameters()}).one()
+        row = connection.execute(with_claim, parameters | next_claim.parameters()).one()
         status = row[0]
-        claim = claim_from_row(row[1:], turn.token)
+        claim = claim_from_row(row[1:], next_claim.token)
     if status is not None:
         return Finished(Status(status), claim)
     known = _as_finished(connection, lease)
@@ -265,7 +252,7 @@ def finish(
 
 
 def _parked(connection: Connection, lease: Lease, outcome: Parked) -> Finished:
-    """Park; an execution all of whose questions are answered already goes on at once."""
+    """Park; if all questions have answers already, the execution resumes at once."""
     status = park(connection, lease, outcome)
     if status is None:
         known = _as_finished(connection, lease)
@@ -289,38 +276,39 @@ def _as_finished(connection: Connection, lease: Lease) -> Status | None:
 
 def _finishing(
     outcome: Completed | Failed | Stopped | Retry | HandedBack,
-) -> tuple[tuple[TextClause, TextClause], JsonObject]:
-    nothing = {"result": None, "code": None, "message": None, "details": None}
+) -> tuple[tuple[TextClause, TextClause], dict[str, object]]:
+    values: dict[str, object] = dict.fromkeys(("result", "code", "message", "details"))
+    values["data"] = "{}"
     match outcome:
         case Completed(result, truncated):
             data = storable({"truncated": True}) if truncated else "{}"
-            event = {"type": EventType.COMPLETED, "data": data}
-            return _COMPLETE, nothing | event | {"result": storable(result, depth=MAX_DEPTH)}
+            stored = {"result": storable(result, depth=MAX_DEPTH), "data": data}
+            return _COMPLETE, values | stored | {"type": EventType.COMPLETED}
         case Failed(failure):
-            error = _error(failure.code, failure.message, failure.details)
-            return _FAIL, nothing | error | {"type": EventType.FAILED}
+            return _FAIL, values | _error(failure) | {"type": EventType.FAILED}
         case Stopped():
-            return _STOP, nothing | {"type": EventType.CANCELLED, "data": "{}"}
+            return _STOP, values | {"type": EventType.CANCELLED}
         case Retry(failure, delay):
-            error = _error(failure.code, failure.message, failure.details, delay=round(delay, 3))
-            step = {"type": EventType.RETRY_SCHEDULED, "delay": delay, "retries": 1}
-            return _SEND_BACK, nothing | error | step
+            values |= _error(failure, delay=round(delay, 3))
+            return _SEND_BACK, values | _step(EventType.RETRY_SCHEDULED, delay, retries=1)
         case HandedBack(failure, delay):
-            back = {"type": EventType.HANDED_BACK, "data": "{}", "delay": delay, "retries": 0}
-            if failure is None:
-                return _SEND_BACK, {**nothing, **back}
-            error = _error(failure.code, failure.message, failure.details, delay=round(delay, 3))
-            return _SEND_BACK, {**nothing, **back, **error}
+            if failure is not None:
+                values |= _error(failure, delay=round(delay, 3))
+            return _SEND_BACK, values | _step(EventType.HANDED_BACK, delay, retries=0)
 
 
-def _kind(details: JsonObject) -> JsonObject:
-    return {"error_type": details["type"]} if isinstance(details.get("type"), str) else {}
+def _step(kind: EventType, delay: float, *, retries: int) -> dict[str, object]:
+    return {"type": kind, "delay": delay, "retries": retries}
 
 
-def _error(code: str, message: str, details: JsonObject, **more: float) -> dict[str, str]:
+def _error(failure: Failure, **more: float) -> dict[str, object]:
+    kind = failure.details.get("type")
+    data = {"code": failure.code, "message": failure.message, **more}
+    if isinstance(kind, str):
+        data["error_type"] = kind
     return {
-        "code": code,
-        "message": message,
-        "details": storable(details),
-        "data": storable({"code": code, "message": message, **_kind(details), **more}),
+        "code": failure.code,
+        "message": failure.message,
+        "details": storable(failure.details),
+        "data": storable(data),
     }

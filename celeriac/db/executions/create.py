@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, select
@@ -12,11 +11,11 @@ from celeriac.db.executions.guards import with_guards
 from celeriac.db.schema import idempotency_keys as table
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.model import (
-    NO_OPTIONS,
     Cause,
+    ExecutionSpec,
     Message,
-    RunOptions,
-    TriggerType,
+    QueuedMessage,
+    SubmitRequest,
     stored_options,
 )
 from celeriac.domain.executions.states import Transition
@@ -77,83 +76,81 @@ WITH plan AS (
     FROM plan, ROWS FROM (unnest(CAST(:audit_ids AS uuid[])),
                           unnest(CAST(:audited_ids AS text[]))) AS entry (id, resource_id)
 )
-SELECT celery_task_id FROM born
+SELECT id, celery_task_id FROM born
 """,
     queue=Transition.QUEUE,
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewExecutions:
-    """One or many executions of one task that differ in their ids and variables alone."""
+class StaleSpecError(Exception):
+    """The task or its agent has changed: read them again."""
 
+
+@dataclass(frozen=True, slots=True)
+class NewExecutions:
+    """One or more executions of one task, which differ only in their ids and variables."""
+
+    spec: ExecutionSpec
+    request: SubmitRequest
     ids: Sequence[UUID]
     variables: Sequence[JsonObject]
-    task_id: UUID
-    task_version_id: UUID
-    agent_version_id: UUID
-    queue: str
-    priority: int
-    max_crashes: int
-    trigger_type: TriggerType
-    execution_mode: str
-    delay_seconds: float = 0.0
-    available_at: datetime | None = None
     origin_ids: Sequence[UUID] = ()
-    """What each of them repeats; empty where they repeat nothing."""
+    """The executions that they repeat; empty if they repeat none."""
     batch_id: UUID | None = None
-    session_id: UUID | None = None
-    options: RunOptions = NO_OPTIONS
 
     @property
     def audited(self) -> Sequence[UUID]:
         """What the audit trail names: the batch, or else each execution."""
         return [self.batch_id] if self.batch_id and not self.origin_ids else self.ids
 
+    @property
+    def queue(self) -> str:
+        """The queue of the request or else of the task."""
+        return self.request.queue or self.spec.task.queue
 
-@dataclass(frozen=True, slots=True)
-class Created:
-    """Stored executions; `celery_task_id` is that of a single one which is to be sent now."""
-
-    celery_task_id: str | None
+    @property
+    def priority(self) -> int:
+        """The priority of the request or else of the task."""
+        given = self.request.priority
+        return self.spec.task.priority if given is None else given
 
 
 def create(
     connection: Connection, new: NewExecutions, actor: Actor, *, window: int
-) -> Created | None:
-    """Insert the executions with their first events and audit entries, all or none.
+) -> list[QueuedMessage]:
+    """Insert the executions with their first events and audit entries; return what to send.
 
     A batch of new work has one audit entry; repeated executions have one each.
 
-    They are born `queued`, and must then be sent, where they are due by the database's clock, their
-    queue has fewer than `window` messages out and no due row of at least their priority waits in
-    it. A `window` of 0 makes them `pending` in any case.
-    Returns None, having written nothing, when the task is gone or inactive or when its or its
-    agent's current version is no longer the one named: the caller reads them again.
+    An execution is created `queued`, and must then be sent, if it is due by the database's clock,
+    its queue has fewer than `window` messages out and no due row of at least its priority. With a
+    `window` of 0 all are `pending`. Raises StaleSpecError, and inserts nothing, if the task is gone
+    or inactive, or if the named version of the task or its agent is no longer the current one.
     """
+    spec, request = new.spec, new.request
     parameters = {
         "ids": list(new.ids),
-        # one text: psycopg takes seconds, without a pause, to quote a large text within a list
+        # one text: psycopg takes seconds to quote a large text within a list
         "variables": f"[{','.join(map(storable, new.variables))}]",
         "window": window,
         "owner_id": actor.user_id,
-        "task_id": new.task_id,
-        "task_version_id": new.task_version_id,
-        "agent_version_id": new.agent_version_id,
-        "trigger_type": new.trigger_type,
-        "execution_mode": new.execution_mode,
+        "task_id": spec.task_id,
+        "task_version_id": spec.task_version_id,
+        "agent_version_id": spec.agent_version_id,
+        "trigger_type": request.trigger_type,
+        "execution_mode": request.execution_mode,
         "priority": new.priority,
         "highest": max(Priority),
         "queue": new.queue,
         "origin_ids": list(new.origin_ids),
         "batch_id": new.batch_id,
         "request_id": actor.request_id,
-        "session_id": new.session_id,
-        "options": stored_options(new.options),
-        "delay_seconds": new.delay_seconds,
-        "available_at": new.available_at,
-        "max_crashes": new.max_crashes,
-        "event": dumps({"trigger_type": new.trigger_type, "by": actor.name}),
+        "session_id": request.session_id,
+        "options": stored_options(request.options),
+        "delay_seconds": request.delay_seconds,
+        "available_at": request.available_at,
+        "max_crashes": spec.task.max_crashes,
+        "event": dumps({"trigger_type": request.trigger_type, "by": actor.name}),
         "audit_ids": [uuid7() for _ in new.audited],
         "actor_id": actor.user_id,
         "actor": actor.name,
@@ -161,19 +158,15 @@ def create(
         "audited_ids": list(map(str, new.audited)),
         "audit_count": len(new.ids) // len(new.audited),
     }
-    row = connection.execute(_CREATE, parameters).first()
-    return None if row is None else Created(row[0])
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedMessage:
-    """A row that was just marked `queued` and whose message must now be sent."""
-
-    message: Message
-    celery_task_id: str
-    queue: str
-    priority: int
-    cause: Cause
+    rows = connection.execute(_CREATE, parameters).all()
+    if not rows:
+        raise StaleSpecError
+    cause = Cause(actor.request_id, actor.user_id, spec.task_id)
+    return [
+        QueuedMessage(Message(row[0], 0), row[1], new.queue, new.priority, cause)
+        for row in rows
+        if row[1] is not None
+    ]
 
 
 _QUEUE_DUE = with_guards(
@@ -224,12 +217,11 @@ FROM moved
 def queue_due(
     connection: Connection, windows: Mapping[str, int], *, smallest: int
 ) -> list[QueuedMessage]:
-    """Mark due rows as `queued`, the urgent first, and return them for sending.
+    """Mark due rows as `queued`, by priority and age, and return their messages.
 
-    Each queue gets as many as `windows` says, and `smallest` at least. Rows that another dispatcher
-    is marking right now are passed over. The commit doesn't wait for the disk: should the server
-    crash right after, the row is still `pending`, its message claims nothing and the keeper sends
-    another.
+    Each queue gets as many as `windows` says, at least `smallest`. Locked rows are skipped. The
+    commit doesn't wait for the disk: if a crash of the server loses it, the row is still `pending`,
+    its message claims nothing and the keeper sends another.
     """
     parameters = {
         "queues": list(windows),
@@ -264,10 +256,10 @@ RETURNING execution_id
 def unqueue(
     connection: Connection, celery_task_ids: Sequence[str], *, delay: float, reason: str
 ) -> list[UUID]:
-    """Put queued rows back to `pending`, due in `delay` seconds, because sending failed.
+    """Return queued rows to `pending`, due in `delay` seconds, because sending failed.
 
-    The messages may be out all the same; they claim the row only while it is queued with the
-    attempt that they name, so a double is dropped.
+    The messages may have been sent; a message claims a row only while it is queued with the same
+    attempt, so a duplicate is dropped.
     """
     parameters = {"celery_task_ids": list(celery_task_ids), "delay": delay, "reason": reason}
     return [row[0] for row in connection.execute(_UNQUEUE, parameters)]
@@ -297,9 +289,9 @@ RETURNING execution_id
 
 
 def resend(connection: Connection, queue: str, *, older_than: float, limit: int) -> list[UUID]:
-    """Put rows of `queue` that were sent over `older_than` seconds ago back to `pending`.
+    """Return rows of `queue` that were sent over `older_than` seconds ago to `pending`.
 
-    For messages that the broker has lost; the next dispatch sends them anew.
+    For messages that the broker has lost; the next dispatch sends them again.
     """
     parameters = {"queue": queue, "older_than": older_than, "limit": limit}
     return [row[0] for row in connection.execute(_RESEND, parameters)]
@@ -307,7 +299,7 @@ def resend(connection: Connection, queue: str, *, older_than: float, limit: int)
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """What the earlier request with this key was and made."""
+    """The earlier request with this key, and what it created."""
 
     fingerprint: str
     resource_id: UUID
@@ -331,9 +323,9 @@ def claim_key(
     resource_type: str,
     resource_id: UUID,
 ) -> StoredKey | None:
-    """Take the key for `resource_id`; return what took it before, or None if it is ours now.
+    """Store the key for `resource_id`; return the earlier request with this key, or None.
 
-    A concurrent request with the same key waits here until the first one commits or rolls back.
+    A concurrent request with the same key waits until the first one commits or rolls back.
     """
     statement = (
         insert(table)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.executions.guards import with_guards
-from celeriac.db.executions.park import CLOSE_SESSION, SETTLED_COLUMNS, WITHDRAW_QUESTIONS
+from celeriac.db.executions.park import ENDING_PARTS
 from celeriac.domain.executions.model import Cause
 from celeriac.domain.executions.states import Status, Transition
 
@@ -37,9 +37,7 @@ WITH lost AS (
         event_seq = event_seq + 2
     FROM lost WHERE e.id = lost.id
     RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
-              e.request_id, e.owner_id, e.task_id, """
-    + SETTLED_COLUMNS
-    + """
+              e.request_id, e.owner_id, e.task_id, {settled_columns}
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq - 1, 'worker_lost', attempt,
@@ -51,14 +49,12 @@ WITH lost AS (
                        ELSE 'retry_scheduled' END,
            attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
     FROM moved
-)"""
-    + CLOSE_SESSION
-    + WITHDRAW_QUESTIONS
-    + """
+){ended}
 SELECT id, status, attempt, crash_count, worker_hostname, error_message, request_id, owner_id,
        task_id
 FROM moved
 """,
+    ENDING_PARTS,
     lose=Transition.LOSE,
     give_up=Transition.GIVE_UP,
     stop=Transition.STOP,
@@ -67,7 +63,7 @@ FROM moved
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """An execution that was taken from a lost worker, and what became of it."""
+    """An execution that was taken from a lost worker, with its new status."""
 
     execution_id: UUID
     status: Status
@@ -79,13 +75,12 @@ class Rescued:
 
 
 def rescue_expired(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
-    """Take up to `limit` executions whose lease has run out from their workers.
+    """Take up to `limit` executions with expired leases from their workers.
 
-    Each becomes `pending` (due after some `base_delay` seconds, doubled with every crash; spread,
-    so that those lost together don't all come back together), `cancelled` where that was asked
-    for, or `failed` with `worker_lost` once its workers were lost as often as its `max_crashes`
-    says. Whatever the lost worker still writes is refused from here on. With a `limit` of 0 nothing
-    is taken, and the statement still fails where it could not write.
+    Each becomes `pending` (after about `base_delay` seconds, doubled with every crash, with
+    jitter), `cancelled` if that is requested, or `failed` with `worker_lost` after `max_crashes`
+    lost workers. Later writes of the lost worker are refused. With a `limit` of 0 nothing is taken,
+    but the statement still fails on a read-only server.
     """
     rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay})
     return [
@@ -109,30 +104,26 @@ WITH target AS (
         cancel_requested_at = now(), cancel_requested_by = :by,
         waiting_for = NULL, waiting_until = NULL, event_seq = event_seq + 1
     FROM target WHERE e.id = target.id
-    RETURNING e.id, e.status, e.event_seq, e.attempt, """
-    + SETTLED_COLUMNS
-    + """
+    RETURNING e.id, e.status, e.event_seq, e.attempt, {settled_columns}
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {cancel_to} THEN 'cancelled' ELSE 'cancel_requested' END,
            attempt, jsonb_build_object('by', CAST(:by AS text))
     FROM moved
-)"""
-    + CLOSE_SESSION
-    + WITHDRAW_QUESTIONS
-    + """
+){ended}
 SELECT id, status FROM moved
 """,
+    ENDING_PARTS,
     cancel=Transition.CANCEL,
     stop=Transition.STOP,
 )
 
 
 def request_cancel(connection: Connection, ids: Sequence[UUID], by: str) -> dict[UUID, Status]:
-    """Cancel what no worker holds and mark what is running; return the new status of each.
+    """Cancel executions that don't run and mark running ones; return the new status of each.
 
-    Terminal executions and running ones that are already marked are passed over. A running one
-    stays `running` until its worker, or the keeper in its place, says that it has stopped.
+    Terminal executions and marked ones are skipped. A marked one stays `running` until its worker,
+    or else the keeper, ends it.
     """
     rows = connection.execute(_CANCEL, {"ids": list(ids), "by": by})
     return {row[0]: Status(row[1]) for row in rows}

@@ -13,7 +13,7 @@ from celeriac.domain.executions.states import WaitingFor
 def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> list[Event]:
     """Return up to `limit` events numbered above `seq`, in order.
 
-    They are fewer where they are large; none are left only when there are none.
+    Fewer if they are large; an empty list means that there are no more.
     """
     query = (
         select(

@@ -1,16 +1,20 @@
-"""How the statements of this package get their guards from the table of transitions."""
+"""Fills the guards of this package's statements from the table of transitions."""
+
+from collections.abc import Mapping
 
 from sqlalchemy import TextClause, text
 
 from celeriac.domain.executions.states import TRANSITIONS, Transition
 
 
-def with_guards(statement: str, **transitions: Transition) -> TextClause:
-    """Fill `{name_from}` and `{name_to}` in `statement` from the table of transitions.
+def with_guards(
+    statement: str, parts: Mapping[str, str] | None = None, **transitions: Transition
+) -> TextClause:
+    """Fill `{name_from}` and `{name_to}` in `statement` from the transitions, and `parts`.
 
-    The statements are constants: they are read as SQL, and are compiled once.
+    The statements are constants, compiled once.
     """
-    values: dict[str, str] = {}
+    values: dict[str, str] = dict(parts or {})
     for name, transition in transitions.items():
         sources, target = TRANSITIONS[transition]
         values[f"{name}_from"] = ", ".join(f"'{status}'" for status in sorted(sources))

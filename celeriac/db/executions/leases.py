@@ -1,4 +1,4 @@
-"""What a worker writes while it holds leases: renewals, and what its agents tell."""
+"""Writes of a worker that holds leases: renewals, and the events and usage of its agents."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,29 +39,29 @@ SELECT h.id, h.cancelled, r.id IS NULL FROM held h LEFT JOIN renewed r ON r.id =
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What came of renewing leases.
+    """The result of renewing leases.
 
-    `held` has the leases that are still ours, each with whether its cancellation was asked for. One
-    that is missing is lost: its execution must be stopped and will accept no writing.
+    `held` maps the executions whose leases are held to whether their cancellation is requested. A
+    missing one is lost: its attempt must be stopped, and its writes are refused.
     """
 
     held: Mapping[UUID, bool]
     skipped: frozenset[UUID]
-    """Those of them that were not renewed, because someone else had locked their row."""
+    """Those of them that were not renewed because their rows were locked."""
 
 
 def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
-    """Renew all `leases` in one statement that waits for no row."""
+    """Renew all `leases` in one statement that waits for no lock."""
     found = connection.execute(_RENEW, {**_columns(leases), "lease_seconds": lease_seconds}).all()
     return Renewal({row[0]: row[1] for row in found}, frozenset(row[0] for row in found if row[2]))
 
 
 @dataclass(slots=True)
 class PendingWrites:
-    """A batch of what an agent told during one attempt, in order.
+    """A batch of events and usage of one attempt, in order.
 
-    Batches of an attempt are numbered from 1 without gaps. One that was stored keeps its number
-    and its contents, however often it is sent.
+    Batches of an attempt are numbered from 1 without gaps. A batch keeps its number and contents
+    however often it is sent.
     """
 
     lease: Lease
@@ -103,7 +103,7 @@ WITH notes AS (
         progress_total = CASE WHEN n.done IS NULL THEN progress_total ELSE n.total END,
         progress_note = coalesce(n.note, progress_note)
     FROM held JOIN notes n USING (id)
-    -- what a try has stored whose answer got lost is not stored again
+    -- a batch that an earlier try has stored is not stored again
     WHERE e.id = held.id AND held.batch_no = n.number - 1
     RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.owner_id, e.task_id
 ), logged AS (
@@ -140,7 +140,7 @@ WITH notes AS (
            count(*), count(*) FILTER (WHERE cost IS NULL), sum(input_tokens), sum(output_tokens),
            sum(cached_tokens), coalesce(sum(cost), 0)
     FROM calls
-    -- what a cassette answered was paid by the execution that recorded it
+    -- a replayed call was paid by the execution that recorded it
     WHERE NOT starts_with(provider, 'cassette/')
     GROUP BY 1, 2, 3, 4, 5
     ORDER BY 1, 2, 3, 4, 5
@@ -156,17 +156,16 @@ SELECT id FROM held JOIN notes n USING (id) WHERE held.batch_no >= n.number - 1
 
 
 def store_batch(connection: Connection, notes: Sequence[PendingWrites]) -> set[UUID]:
-    """Store what agents told, for all leases in one statement; events get their numbers here.
+    """Store batches, one per lease, in one statement; events get their numbers here.
 
-    Returns the executions whose batch is stored, by this statement or by an earlier one whose
-    answer got lost; one that is missing has lost its lease. A lease must not occur twice in
-    `notes`.
+    Returns the executions whose batch is stored, by this or an earlier try; a missing one has lost
+    its lease.
     """
     return {row[0] for row in connection.execute(_RECORD, _record_parameters(notes))}
 
 
 def wait_briefly(connection: Connection, seconds: float) -> None:
-    """Let the statements of the present transaction wait for a lock for so long at most."""
+    """Limit how long statements of the current transaction wait for a lock."""
     connection.execute(
         text("SELECT set_config('lock_timeout', :value, true)"),
         {"value": f"{round(seconds * 1000)}ms"},
@@ -220,7 +219,7 @@ def _record_parameters(notes: Sequence[PendingWrites]) -> dict[str, list[object]
 
 
 def _age(made: float | None, now: float) -> float:
-    """Return how long ago something was made: all times are the database's, less this."""
+    """Return the age of a record in seconds: its time is the database's minus this."""
     return 0.0 if made is None else max(now - made, 0.0)
 
 

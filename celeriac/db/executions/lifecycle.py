@@ -1,16 +1,14 @@
-"""The only writers of `executions.status`, one file per moment of an execution's life.
+"""All changes of `executions.status`.
 
-Each function is one statement: a guarded UPDATE (its guard comes from `domain.states`) and the
-event that records it, so that a change of state and its entry in the log are one atom. A guard
-that doesn't hold writes nothing and returns nothing; nobody has to ask first. All times are the
-database's.
+Each function is one statement: a guarded UPDATE (the guards come from
+`domain.executions.states`) and the event that records it, so a change of status and its event are
+atomic. If the guard fails, nothing is written and nothing returned. All times are the database's.
 """
 
 from celeriac.db.executions.attempt import Finished, NextClaim, claim, find_claim, finish
 from celeriac.db.executions.create import (
-    Created,
     NewExecutions,
-    QueuedMessage,
+    StaleSpecError,
     create,
     queue_due,
     resend,
@@ -20,12 +18,11 @@ from celeriac.db.executions.end import Rescued, request_cancel, rescue_expired
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due, settle_session
 
 __all__ = [
-    "Created",
     "Finished",
     "NewExecutions",
     "NextClaim",
-    "QueuedMessage",
     "Rescued",
+    "StaleSpecError",
     "claim",
     "create",
     "expire",

@@ -1,7 +1,7 @@
-"""Parks executions (running → waiting → pending) and stores their questions.
+"""Parks and resumes executions (running → waiting → pending) and stores their questions.
 
-The session's fragment is part of every statement that ends executions without a worker. Workers
-have a statement of their own, because they know whether there is a session.
+Every statement that ends executions without a worker contains `{ended}`. Workers know whether there
+is a session, and close it with a statement of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,14 +37,14 @@ fresh AS (
                default_value, expires, place)
     WHERE NOT EXISTS (SELECT FROM approvals a WHERE a.execution_id = :id AND a.key = q.key)
 )"""
-"""Begins a WITH: those questions of the execution `:id` that are not known yet.
+"""The first part of a WITH: the questions that the execution `:id` has not stored yet.
 
-Only the holder of its lease asks in its name, one statement after the other, so that what is fresh
-here is fresh when it is stored.
+Only the lease holder inserts questions, one statement at a time, so there is no race between check
+and insert.
 """
 
 FRESH_COUNT = "(SELECT count(*) FROM fresh)"
-"""How many numbers their events take."""
+"""The number of their events."""
 
 INSERT_QUESTIONS = """
 , asked AS (
@@ -64,24 +64,30 @@ INSERT_QUESTIONS = """
     FROM done, fresh AS q
     WHERE done.asks
 )"""
-"""Goes on after `NEW_QUESTIONS` and an UPDATE `done` of the execution.
+"""Follows `NEW_QUESTIONS` and an UPDATE `done` of the execution.
 
-That has counted `event_seq` up by `FRESH_COUNT` at least and returns, besides the row's own
-columns, `asks` (whether they are asked at all) and `first_number` (the number before theirs).
+`done` must have increased `event_seq` by at least `FRESH_COUNT`. It returns, besides the row's
+columns, `asks` (whether to insert at all) and `first_number` (the number before their events).
 """
 
-WITHDRAW_QUESTIONS = """
+QUESTION_PARTS = {
+    "new_questions": NEW_QUESTIONS,
+    "fresh_count": FRESH_COUNT,
+    "insert_questions": INSERT_QUESTIONS,
+}
+
+_WITHDRAW = """
 , withdrawn AS (
     UPDATE approvals a SET status = 'withdrawn'
     FROM moved
     WHERE a.execution_id = moved.id AND a.status = 'open'
       AND moved.status IN ('completed', 'failed', 'cancelled')
 )"""
-"""Continues a WITH whose part `moved` has ended executions: nobody needs to answer any more."""
+"""Follows a part `moved` that has ended executions: their questions need no answer any more."""
 
 
 def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]]:
-    """Return the arrays that `NEW_QUESTIONS` unnests; of several with one key, the first."""
+    """Return the arrays that `NEW_QUESTIONS` unnests; only the first question of each key."""
     first: dict[str, Question] = {}
     for question in questions:
         first.setdefault(question.key, question)
@@ -140,37 +146,36 @@ WHERE s.id = moved.session_id AND s.status = 'active'
   AND (s.execution_id = moved.id OR moved.options ->> 'fork_session' IS DISTINCT FROM 'true')
 """
 
-SETTLED_COLUMNS = "e.session_id, e.options, e.error_code, e.error_message"
-"""What `moved` must return of executions `e`, besides `id` and `status`."""
+_SETTLED_COLUMNS = "e.session_id, e.options, e.error_code, e.error_message"
+"""The columns that `moved` must return of executions `e`, besides `id` and `status`."""
 
-CLOSE_SESSION = f"""
-, settled AS ({_SETTLE})
-"""
-"""Continues a WITH whose part `moved` has ended executions.
+ENDING_PARTS = {
+    "settled_columns": _SETTLED_COLUMNS,
+    "ended": f", settled AS ({_SETTLE}){_WITHDRAW}",
+}
+"""Parts of a WITH that ends executions in its part `moved`: closes sessions, withdraws questions.
 
-The session that an execution was to fork, and has not forked yet, isn't its own.
+A session that an execution should fork, and has not forked yet, isn't its own.
 """
 
 _ONE = text(
-    # by itself: the plan must not begin with the sessions
+    # MATERIALIZED: the plan must not begin with the sessions
     f"""
 WITH moved AS MATERIALIZED (
-    SELECT e.id, e.status, {SETTLED_COLUMNS} FROM executions e WHERE e.id = :id)
+    SELECT e.id, e.status, {_SETTLED_COLUMNS} FROM executions e WHERE e.id = :id)
 """
     + _SETTLE
 )
 
 
 def settle_session(connection: Connection, execution_id: UUID) -> None:
-    """Let the session of an execution that has ended follow it; nothing for one that goes on."""
+    """Close the session of an ended execution; does nothing for any other."""
     connection.execute(_ONE, {"id": execution_id})
 
 
 _PARK = with_guards(
-    "WITH "
-    + NEW_QUESTIONS
-    + """
-, done AS (
+    """
+WITH {new_questions}, done AS (
     UPDATE executions
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {park_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
@@ -178,35 +183,31 @@ _PARK = with_guards(
         waiting_until = CASE WHEN cancel_requested_at IS NULL THEN
             now() + make_interval(secs => CAST(:seconds AS double precision)) END,
         lease_until = NULL,
-        event_seq = event_seq + 1 + CASE WHEN cancel_requested_at IS NULL THEN """
-    + FRESH_COUNT
-    + """ ELSE 0 END
+        event_seq = event_seq + 1
+            + CASE WHEN cancel_requested_at IS NULL THEN {fresh_count} ELSE 0 END
     WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token
     RETURNING id, event_seq, attempt, status, task_id, owner_id,
-              status = {park_to} AS asks, event_seq - 1 - """
-    + FRESH_COUNT
-    + """ AS first_number
+              status = {park_to} AS asks, event_seq - 1 - {fresh_count} AS first_number
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE 'waiting' END, attempt,
            CAST(:data AS jsonb)
     FROM done
-)"""
-    + INSERT_QUESTIONS
-    + """
+){insert_questions}
 SELECT status FROM done
 """,
+    QUESTION_PARTS,
     park=Transition.PARK,
     stop=Transition.STOP,
 )
 
 
 def park(connection: Connection, lease: Lease, parked: Parked) -> Status | None:
-    """Let go of an execution that waits, and store its questions; all in one statement.
+    """Park an execution and store its questions, in one statement.
 
-    Returns None where the lease is no longer ours: nothing was written. One whose cancellation was
-    asked for is cancelled instead. A question whose key is known already is not asked again: the
-    caller lets an execution go on at once all of whose questions are answered.
+    Returns None if the lease was lost: nothing was written. If cancellation is requested, the
+    execution is cancelled instead. A question with a known key is not stored again: if all
+    questions already have answers, the caller must resume the execution.
     """
     event = {"reason": parked.reason, "note": storable_text(parked.note)}
     if parked.seconds is not None:
@@ -254,7 +255,7 @@ WITH ready AS (
 
 
 def resume_due(connection: Connection, *, limit: int) -> list[UUID]:
-    """Make executions `pending` again whose time of waiting is over; return which."""
+    """Resume executions that are due, as `pending`; return which."""
     return [row[0] for row in connection.execute(_RESUME_DUE, {"limit": limit})]
 
 
@@ -273,7 +274,7 @@ WITH ready AS (
 
 
 def resume_answered(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
-    """Make those executions `pending` again that wait for no open question; return which."""
+    """Resume those of the executions that have no open question; return which."""
     return [row[0] for row in connection.execute(_RESUME_ANSWERED, {"ids": list(execution_ids)})]
 
 
@@ -286,24 +287,20 @@ WITH moved AS (
         error_details = jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt,
                                            'traceback', NULL)
     WHERE id = :id AND status IN ({expire_from})
-    RETURNING e.id, e.status, e.event_seq, e.attempt, """
-    + SETTLED_COLUMNS
-    + """
-)"""
-    + CLOSE_SESSION
-    + WITHDRAW_QUESTIONS
-    + """
+    RETURNING e.id, e.status, e.event_seq, e.attempt, {settled_columns}
+){ended}
 INSERT INTO events (execution_id, seq, type, attempt, data)
 SELECT id, event_seq, 'failed', attempt,
        jsonb_build_object('code', CAST(:code AS text), 'message', CAST(:message AS text))
 FROM moved
 RETURNING execution_id
 """,
+    ENDING_PARTS,
     expire=Transition.EXPIRE,
 )
 
 
 def expire(connection: Connection, execution_id: UUID, *, code: str, message: str) -> bool:
-    """Fail a waiting execution; False where it doesn't wait any more."""
+    """Fail a waiting execution; False if it isn't waiting any more."""
     parameters = {"id": execution_id, "code": code, "message": storable_text(message)}
     return connection.execute(_EXPIRE, parameters).one_or_none() is not None

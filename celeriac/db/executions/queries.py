@@ -1,7 +1,7 @@
 """Reads executions: single ones, lists, statuses, and counts of queued rows."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -43,7 +43,7 @@ _ASKS_IN_PLACE = {
     WaitingFor.APPROVAL: _ASKS.where(approvals.c.kind != QuestionKind.BUDGET),
     WaitingFor.BUDGET: _ASKS.where(approvals.c.kind == QuestionKind.BUDGET),
 }
-"""What a running execution asks a person, and waits for where it is."""
+"""What a running execution waits for in place: questions to a person."""
 
 _PARKED_AT = (
     select(events.c.at)
@@ -79,8 +79,7 @@ _COMPUTED = {
     ),
     "task_name": tasks.c.name,
     "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
-    # agents write it, of any length; lists show it
-    # the rest of the details may be large, and lists do not show it
+    # the rest of the details may be large; lists omit it
     "error_type": func.left(table.c.error_details["type"].astext, 200),
     "progress_note": func.left(table.c.progress_note, 2_000),
     # the last event of its log says so
@@ -111,7 +110,7 @@ _SELECT = _selected(BULKY)
 _OPEN = tuple(status for status in Status if not status.terminal)
 
 _CLOCK_SLACK = timedelta(hours=1)
-"""How far the clock that made an id may be from the database's."""
+"""How far the clock of an id may differ from the database's."""
 
 
 def get(connection: Connection, execution_id: UUID, *, owner: UUID | None) -> Execution | None:
@@ -130,13 +129,13 @@ def of_celery_task(
     query = _SELECT.where(table.c.celery_task_id == celery_task_id)
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
-    # the index isn't unique, and rows of earlier releases share ids
+    # the index isn't unique: rows of earlier releases share ids
     row = connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
     return None if row is None else _execution(row)
 
 
 def cancel_requested(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
-    """Return those of the executions whose cancellation was asked for."""
+    """Return those of the executions whose cancellation is requested."""
     query = select(table.c.id).where(
         table.c.id.in_(execution_ids), table.c.cancel_requested_at.is_not(None)
     )
@@ -153,22 +152,12 @@ def statuses(
     return {row.id: Status(row.status) for row in connection.execute(query)}
 
 
-def open_ids(
-    connection: Connection, owner_id: UUID, *, after: UUID | None, limit: int
-) -> list[UUID]:
-    """Return ids, in their order, of a user's executions that have not ended."""
-    query = select(table.c.id).where(table.c.owner_id == owner_id, table.c.completed_at.is_(None))
-    if after is not None:
-        query = query.where(table.c.id > after)
-    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
+def cancellable(connection: Connection, wanted: ExecutionFilter, *, limit: int) -> list[UUID]:
+    """Return ids, in their order, of up to `limit` executions that have not ended.
 
-
-def open_of_task(connection: Connection, task_id: UUID, *, limit: int) -> list[UUID]:
-    """Return ids, in their order, of up to `limit` executions of a task that could be cancelled.
-
-    Those whose cancellation was asked for already are not among them.
+    Those whose cancellation is requested already are left out.
     """
-    query = _filtered(select(table.c.id), ExecutionFilter(task_id=task_id, cancellable=True))
+    query = _filtered(select(table.c.id), replace(wanted, cancellable=True))
     return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
 
 
@@ -261,7 +250,7 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
         versions = select(agent_versions.c.id).where(agent_versions.c.agent_id == wanted.agent_id)
         query = query.where(table.c.agent_version_id.in_(versions))
     query = _standing(query, wanted)
-    # ids are ordered by time, so the index on them bounds what must be read
+    # ids are ordered by time: the primary key bounds the scan
     if wanted.created_after is not None:
         query = query.where(
             table.c.created_at >= wanted.created_after,
@@ -320,14 +309,14 @@ HAVING bool_or(queued_at < now() - make_interval(secs => :older_than))
 
 @dataclass(frozen=True, slots=True)
 class QueuedCount:
-    """How many rows of a queue are `queued`, and how many of them have been for long."""
+    """How many rows of a queue are `queued`, and how many of them for a long time."""
 
     all: int
     old: int
 
 
 def queued_counts(connection: Connection, *, older_than: float) -> dict[str, QueuedCount]:
-    """Return the queues with rows that have been `queued` for over `older_than` seconds."""
+    """Return the queues with rows that are `queued` for over `older_than` seconds."""
     rows = connection.execute(_WAITING, {"older_than": older_than})
     return {row[0]: QueuedCount(row[1], row[2]) for row in rows}
 
@@ -341,5 +330,5 @@ GROUP BY queue ORDER BY queue
 
 
 def waiting_counts(connection: Connection) -> dict[str, int]:
-    """Return how many executions are due and wait for a worker, by queue."""
+    """Return the number of executions that wait for a worker, by queue."""
     return {row[0]: int(row[1]) for row in connection.execute(_COUNTS)}

@@ -102,6 +102,18 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A message to send: its row was just marked `queued`."""
+
+    message: Message
+    celery_task_id: str
+    queue: str
+    priority: int
+    """0 (low) to 3 (critical); the adapter maps it to the broker's own order."""
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to write one attempt: every write of a worker names all three values."""
 
@@ -239,6 +251,35 @@ class ExecutionSpec:
 def agent_spec(stored: JsonObject) -> AgentSpec:
     """Read an agent's stored specification."""
     return _AGENT.validate_python(stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key, and the fingerprint of the request sent with it."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitRequest:
+    """What to run. The task supplies values that are None."""
+
+    task_id: UUID
+    variables: JsonObject = field(default_factory=dict)
+    priority: int | None = None
+    queue: str | None = None
+    delay_seconds: float = 0.0
+    """Run no earlier than this long from now, by the database's clock."""
+    available_at: datetime | None = None
+    """Run no earlier than this time; replaces `delay_seconds`."""
+    trigger_type: TriggerType = TriggerType.MANUAL
+    execution_mode: str = "async"
+    origin_id: UUID | None = None
+    session_id: UUID | None = None
+    """The session to continue, or with `options.fork_session` to continue in a copy."""
+    options: RunOptions = NO_OPTIONS
+    idempotency: Idempotency | None = None
 
 
 @dataclass(frozen=True, slots=True)

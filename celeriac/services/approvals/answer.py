@@ -10,14 +10,14 @@ from binascii import Error as NotBase64Error
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import accounts, approvals, audit
-from celeriac.db import approvals as answers
-from celeriac.db.engine import Database
+from celeriac.db.audit import Program
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.approvals import Answer, Approval, ApprovalFilter, ApprovalStatus, check_answer
@@ -28,23 +28,23 @@ from celeriac.domain.errors import (
     LinkInvalidError,
     NotFoundError,
 )
-from celeriac.domain.paging import Page, read_cursor
-from celeriac.kit.json_types import loads, storable, storable_text
+from celeriac.domain.paging import Page
+from celeriac.kit.json_types import JsonObject, loads, storable, storable_text
 from celeriac.logs import Step
 from celeriac.services.catalog.schemas import faults
-from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.ports import LiveEvents
+from celeriac.services.reading import present, read_page
 
 _PURPOSE = b"celeriac/approval-link/2"
 _CONTENT = struct.Struct(">16sQI8s")
-"""The question's id, the seconds since 1970 at which it expires, how often the links of the
-question had been revoked before, and random bytes."""
+"""The question's id, the second since 1970 at which it expires, how often the question's links had
+been revoked when the token was made, and random bytes."""
 _MAC_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a valid token says: its question, and how often links had been revoked before it."""
+    """The content of a valid token: its question, and how often links were revoked before it."""
 
     approval_id: UUID
     links_revoked: int
@@ -53,21 +53,17 @@ class Link:
 class ApprovalLinks:
     """Makes and reads the tokens of links.
 
-    A token names its question and is signed (HMAC-SHA256) with a key of its own, derived from the
-    installation's secret. Nothing of it is stored: that it works once is the question's doing,
-    which is answered once.
+    A token names its question and is signed (HMAC-SHA256) with a key derived from the
+    installation's secret. It is not stored. It works once because a question is answered once.
     """
 
     def __init__(self, secret_key: str, now: Callable[[], float] = time.time) -> None:
-        """Sign with a key that is derived from `secret_key`; `now` is the clock of questions.
-
-        It returns the seconds since 1970.
-        """
+        """Sign with a key derived from `secret_key`; `now` returns the seconds since 1970."""
         self._now = now
         self._key = hmac.new(secret_key.encode(), _PURPOSE, hashlib.sha256).digest()
 
     def token(self, approval_id: UUID, expires_at: datetime, *, links_revoked: int = 0) -> str:
-        """Return a token for a question that works until then.
+        """Return a token that works until `expires_at`.
 
         `links_revoked` is the question's count of revocations: the next one makes the token void.
         """
@@ -76,12 +72,12 @@ class ApprovalLinks:
         return _text(content + self._mac(content))
 
     def read(self, token: str) -> Link:
-        """Return what a token says. Raises LinkInvalidError, which does not name the reason."""
+        """Return the content of a token. Raises LinkInvalidError, which names no reason."""
         try:
             raw = urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
         except (NotBase64Error, ValueError):
             raw = b""
-        if _text(raw) != token:  # the last character may have bits that decoding ignores
+        if _text(raw) != token:  # decoding ignores some bits of the last character
             raise _invalid()
         content, mac = raw[: _CONTENT.size], raw[_CONTENT.size :]
         signed = len(raw) == _CONTENT.size + _MAC_BYTES
@@ -102,25 +98,26 @@ def _text(raw: bytes) -> str:
 
 def _invalid() -> LinkInvalidError:
     return LinkInvalidError(
-        "This link is not valid, or its time is over. Ask whoever sent it for another one."
+        "This link is not valid, or it has expired. Ask the person who sent it for another one."
     )
 
 
 logger = structlog.get_logger(__name__)
 
-_KIND = "approvals"
 BY_LINK = "approval link"
-"""Who answered where a signed link did it."""
+"""The name of the answerer if a signed link was used."""
 
 
 class Approvals:
     """Questions to people, and their answers. Safe to share between threads."""
 
-    def __init__(self, database: Database, live: LiveEvents, dispatch: Dispatch) -> None:
-        """Work on `database`, tell `live`, send on what goes on through `dispatch`."""
+    def __init__(
+        self, database: Database, live: LiveEvents, send_due: Callable[[], object]
+    ) -> None:
+        """Work on `database`, publish to `live`; `send_due` sends what an answer resumes."""
         self._database = database
         self._live = live
-        self._dispatch = dispatch
+        self._send_due = send_due
 
     def get(self, actor: Actor, approval_id: UUID) -> Approval:
         """Return a question. Raises NotFoundError."""
@@ -131,20 +128,15 @@ class Approvals:
         self, actor: Actor, wanted: ApprovalFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page[Approval]:
         """Return a page of the questions that the actor may see. Raises CursorInvalidError."""
-        before = read_cursor(_KIND, cursor)
-        if actor.scope is not None:
-            wanted = replace(wanted, owner_id=actor.scope)
-        with self._database.statement() as connection:
-            found = approvals.find(connection, wanted, before=before, limit=limit + 1)
-        return Page.cut(
-            found.items, limit=limit, kind=_KIND, key=lambda each: each.id, more=found.more
-        )
+        wanted = replace(wanted, owner_id=actor.scope or wanted.owner_id)
+        find = partial(approvals.find, wanted=wanted)
+        return read_page(self._database, "approvals", cursor, limit, find)
 
     def get_for_link(self, actor: Actor, approval_id: UUID) -> Approval:
-        """Return an open question that a signed link may be made for, and record that one is.
+        """Return an open question to make a signed link for, and record that in the audit trail.
 
-        Raises NotFoundError, ForbiddenError for those who may not answer it themselves and for
-        questions that no link answers, and ApprovalClosedError.
+        Raises NotFoundError, ForbiddenError for actors who may not answer it and for questions that
+        no link can answer, and ApprovalClosedError.
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
@@ -152,7 +144,7 @@ class Approvals:
             _check_rank(found, None)
             if found.status is not ApprovalStatus.OPEN or found.expired:
                 raise ApprovalClosedError(_why_closed(found), status=found.status.value)
-            audit.record(connection, actor, "approval.link", "approval", [approval_id])
+            audit.record(connection, actor, "approval.link", [approval_id])
         return found
 
     def revoke_links(self, actor: Actor, approval_id: UUID) -> None:
@@ -160,60 +152,44 @@ class Approvals:
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             _get(connection, approval_id, actor.scope)
-            answers.revoke_links(connection, approval_id)
-            audit.record(connection, actor, "approval.revoke_links", "approval", [approval_id])
+            approvals.revoke_links(connection, approval_id)
+            audit.record(connection, actor, "approval.revoke_links", [approval_id])
 
     def get_by_link(self, link: Link) -> Approval:
-        """Return the question that a signed link leads to.
+        """Return the question of a signed link.
 
-        Raises NotFoundError, also where its links were revoked or its owner is disabled.
+        Raises NotFoundError, also if its links were revoked or its owner is disabled.
         """
         with self._database.statement() as connection:
-            return _linked(connection, link)
+            found = _get(connection, link.approval_id, None)
+            _check_link(connection, found, link)
+        return found
 
     def answer(self, actor: Actor, approval_id: UUID, given: Answer) -> Approval:
-        """Answer an open question; its execution goes on where it waits for nothing else.
+        """Answer an open question; its execution resumes if no other question is open.
 
         The same answer again changes nothing. Raises ForbiddenError, NotFoundError,
-        AnswerInvalidError, TooLargeError, and ApprovalClosedError where it was answered otherwise,
-        has expired or is withdrawn.
+        AnswerInvalidError, TooLargeError, and ApprovalClosedError if it has another answer, has
+        expired or was withdrawn.
         """
         actor.require(Role.OPERATOR)
-        given = replace(given, by=actor.name)
         with self._database.transaction() as connection:
-            _check_rank(_get(connection, approval_id, actor.scope), actor)
-            found, resumed = _answer(connection, approval_id, given)
-            if resumed is not None:
-                details = {"execution_id": str(found.execution_id), "approved": given.approved}
-                audit.record(
-                    connection, actor, "approval.answer", "approval", [approval_id], details=details
-                )
+            asked = _lock(connection, approval_id, actor.scope)
+            _check_rank(asked, actor)
+            found, resumed = _answer(connection, asked, given, by=actor)
         return self._after_answer(found, resumed)
 
     def answer_by_link(self, link: Link, given: Answer, *, request_id: str | None) -> Approval:
-        """Answer for whoever holds a signed link to the question; see `answer`."""
-        given = replace(given, by=BY_LINK)
+        """Answer with a signed link; see `answer`."""
         with self._database.transaction() as connection:
-            _check_rank(_linked(connection, link), None)
-            approval_id = link.approval_id
-            found, resumed = _answer(connection, approval_id, given)
-            if resumed is not None:
-                audit.by_program(
-                    connection,
-                    BY_LINK,
-                    "approval.answer",
-                    "approval",
-                    approval_id,
-                    request_id=request_id,
-                    details={
-                        "execution_id": str(found.execution_id),
-                        "approved": given.approved,
-                    },
-                )
+            asked = _lock(connection, link.approval_id, None)
+            _check_link(connection, asked, link)
+            _check_rank(asked, None)
+            found, resumed = _answer(connection, asked, given, by=Program(BY_LINK, request_id))
         return self._after_answer(found, resumed)
 
     def _after_answer(self, found: Approval, resumed: list[UUID] | None) -> Approval:
-        """Tell of an answer that was written now, and send what goes on by it."""
+        """Publish an answer that was stored now, and send the execution if it resumed."""
         if resumed is None:
             return found
         execution_id = found.execution_id
@@ -228,39 +204,46 @@ class Approvals:
         if resumed:
             logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
             try:
-                self._dispatch.send_due()
+                self._send_due()
             except DatabaseUnavailableError as error:
-                # the answer is committed: the keeper sends it
+                # the answer is committed: the keeper sends the execution
                 logger.warning("approval.not_sent_yet", error=error.message)
         return found
 
 
 def _check_rank(asked: Approval, actor: Actor | None) -> None:
-    """Raise ForbiddenError where a user would raise the limits that admins set them."""
+    """Raise ForbiddenError if a user would raise a limit that admins set."""
     if asked.needs_admin and not (actor and actor.sees_all):
         raise ForbiddenError("Only an admin answers questions about a user's budget.")
 
 
+def _check_link(connection: Connection, found: Approval, link: Link) -> None:
+    owner = accounts.user(connection, found.owner_id)
+    if found.links_revoked != link.links_revoked or owner is None or owner.disabled_at is not None:
+        raise NotFoundError("approval", link.approval_id)
+
+
 def _answer(
-    connection: Connection, approval_id: UUID, given: Answer
+    connection: Connection, asked: Approval, given: Answer, *, by: Actor | Program
 ) -> tuple[Approval, list[UUID] | None]:
-    """Return the question as it is now, and what goes on; None where nothing was written."""
-    given = replace(given, note=storable_text(given.note), value=_stored(given.value))
-    asked = _get(connection, approval_id, None)
+    """Return the question as it is now, and what resumed; None if nothing was written."""
+    value = None if given.value is None else loads(storable(given.value))  # as it is stored
+    given = replace(given, note=storable_text(given.note), value=value, by=by.name)
     check_answer(asked.kind, asked.schema, given, faults)
-    if answers.answer(connection, approval_id, given):
+    answered = approvals.answer(connection, asked, given)
+    if answered is not None:
         resumed = lifecycle.resume_answered(connection, [asked.execution_id])
-        return _get(connection, approval_id, None), resumed
-    found = _get(connection, approval_id, None)
+        details: JsonObject = {
+            "execution_id": str(asked.execution_id),
+            "approved": given.approved,
+        }
+        audit.record(connection, by, "approval.answer", [asked.id], details=details)
+        return answered, resumed
+    found = _get(connection, asked.id, None)  # it was closed while this waited for the lock
     same = (found.approved, found.value, found.note) == (given.approved, given.value, given.note)
     if found.status is ApprovalStatus.ANSWERED and same:
         return found, None
     raise ApprovalClosedError(_why_closed(found), status=found.status.value)
-
-
-def _stored(value: object) -> object:
-    """Return a value as the database gives it back."""
-    return None if value is None else loads(storable(value))
 
 
 def _why_closed(found: Approval) -> str:
@@ -273,16 +256,9 @@ def _why_closed(found: Approval) -> str:
     return "The question is not needed any more: its execution has ended."
 
 
-def _linked(connection: Connection, link: Link) -> Approval:
-    found = _get(connection, link.approval_id, None)
-    owner = accounts.user(connection, found.owner_id)
-    if found.links_revoked != link.links_revoked or owner is None or owner.disabled_at is not None:
-        raise NotFoundError("approval", link.approval_id)
-    return found
-
-
 def _get(connection: Connection, approval_id: UUID, owner: UUID | None) -> Approval:
-    found = approvals.get(connection, approval_id, owner=owner)
-    if found is None:
-        raise NotFoundError("approval", approval_id)
-    return found
+    return present(approvals.get(connection, approval_id, owner=owner), "approval", approval_id)
+
+
+def _lock(connection: Connection, approval_id: UUID, owner: UUID | None) -> Approval:
+    return present(approvals.lock(connection, approval_id, owner=owner), "approval", approval_id)

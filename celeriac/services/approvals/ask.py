@@ -1,4 +1,4 @@
-"""Asks people in place of an attempt, and expires open questions."""
+"""Asks people on behalf of attempts, and expires open questions."""
 
 import asyncio
 import threading
@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import approvals, audit
-from celeriac.db.approvals import Asked, Closed, Expired
-from celeriac.db.engine import Database
+from celeriac.db.approvals import Closed, Expired
+from celeriac.db.audit import Program
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
 from celeriac.domain.approvals import Answer, ApprovalStatus, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
@@ -20,81 +20,73 @@ from celeriac.domain.executions.model import Lease
 from celeriac.kit.backoff import grown
 from celeriac.logs import Step
 from celeriac.services.ports import LiveEvents
-from celeriac.services.retrying import retry_while_unavailable_in
+from celeriac.services.retrying import retry_statement
 
 logger = structlog.get_logger(__name__)
 
-_PATIENCE_SECONDS = 60.0
-_LOOK_SECONDS = 0.5
-"""How often a process looks for the answers that its attempts wait for in their places."""
+_POLL_SECONDS = 0.5
+"""How often a process polls for the answers that its attempts wait for."""
 
 _LONGEST_PAUSE_SECONDS = 5.0
-"""How long it pauses at most between looks that fail."""
+"""The longest pause between polls that fail."""
 
 
-StandStill = Callable[[Lease], Callable[[], None]]
-"""Stops the time of an attempt, and returns what lets it go on."""
-
-
-def untimed(_: Lease) -> Callable[[], None]:
-    """Stop no time: nothing is known of attempts and their limits."""
-    return lambda: None
+PauseClock = Callable[[Lease], Callable[[], None]]
+"""Pauses the time limits of an attempt, and returns what resumes them."""
 
 
 class Questions:
-    """Asks in the name of attempts. Safe to share between threads and loops."""
+    """Asks people on behalf of attempts. Safe to share between threads and loops."""
 
     def __init__(
-        self, database: Database, live: LiveEvents, *, stand_still: StandStill = untimed
+        self,
+        database: Database,
+        live: LiveEvents,
+        *,
+        pause_clock: PauseClock = lambda _: lambda: None,
     ) -> None:
-        """Store in `database`, tell `live`; a thread looks for answers while any is waited for.
+        """Store in `database`, publish changes to `live`.
 
-        The time of an attempt stands still (`stand_still`) while it waits for an answer.
+        A thread polls for answers while any is waited for. Meanwhile `pause_clock` pauses the
+        attempt's time limits.
         """
         self._database = database
         self._live = live
-        self._stand_still = stand_still
-        self._watch = _AnswerPoller(database)
+        self._pause_clock = pause_clock
+        self._poller = _AnswerPoller(database)
 
     async def answers(
         self, execution_id: UUID, *, kind: QuestionKind | None = None
     ) -> Mapping[str, Answer]:
         """Return the answers to an execution's questions, of one kind or of all, by key."""
-
-        def read() -> Mapping[str, Answer]:
-            with self._database.statement() as connection:
-                return approvals.answers(connection, execution_id, kind=kind)
-
-        return await retry_while_unavailable_in(
-            self._database.threads, read, seconds=_PATIENCE_SECONDS
+        return await retry_statement(
+            self._database,
+            lambda connection: approvals.answers(connection, execution_id, kind=kind),
         )
 
     async def ask(self, lease: Lease, question: Question) -> Answer:
         """Store a question and wait until it is answered; see `RunContext.ask`.
 
-        Stopping the waiting leaves the question open: another attempt that asks under its key
+        If the wait is cancelled the question stays open: another attempt that asks with its key
         waits for the same answer. Raises LeaseLostError, ApprovalExpiredError.
         """
         approval_id = await self._store(lease, question)
-        go_on = self._stand_still(lease)
+        resume = self._pause_clock(lease)
         try:
-            closing = self._watch.add(approval_id)
-            # in the thread that finds the answer: the agent may hold up its own event loop
-            closing.add_done_callback(lambda _: go_on())
+            closing = self._poller.add(approval_id)
+            # called in the polling thread: the agent may block its own event loop
+            closing.add_done_callback(lambda _: resume())
             try:
                 return _answer(await asyncio.wrap_future(closing))
             finally:
-                self._watch.drop(approval_id, closing)
+                self._poller.drop(approval_id, closing)
         finally:
-            go_on()
+            resume()
 
     async def _store(self, lease: Lease, question: Question) -> UUID:
-        def ask() -> Asked | None:  # under its key: a try whose answer got lost has asked it
-            with self._database.statement() as connection:
-                return approvals.ask(connection, lease, question)
-
-        asked = await retry_while_unavailable_in(
-            self._database.threads, ask, seconds=_PATIENCE_SECONDS
+        # repeatable: a question is stored once under its key
+        asked = await retry_statement(
+            self._database, lambda connection: approvals.ask(connection, lease, question)
         )
         if asked is None:
             raise LeaseLostError("This worker no longer owns the attempt.")
@@ -106,14 +98,14 @@ class Questions:
 
 def _answer(closed: Closed) -> Answer:
     if closed.status is ApprovalStatus.WITHDRAWN:
-        raise LeaseLostError("The execution has ended; nobody answers its questions any more.")
+        raise LeaseLostError("The execution has ended; its questions are withdrawn.")
     if closed.status is ApprovalStatus.EXPIRED and closed.on_expiry is OnExpiry.FAIL:
         raise ApprovalExpiredError(f"Nobody answered in time: {closed.title}")
     return closed.answer
 
 
 class _AnswerPoller:
-    """Waits for all open questions of a process in one thread, with one query for all of them."""
+    """Polls for the answers of all waiting attempts, in one thread and with one query."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -122,7 +114,7 @@ class _AnswerPoller:
         self._thread: threading.Thread | None = None
 
     def add(self, approval_id: UUID) -> Future[Closed]:
-        """Return what will hold the question's end. Raises RuntimeError where no thread starts."""
+        """Return a future of the closed question. Raises RuntimeError if no thread can start."""
         closing = Future[Closed]()
         with self._lock:
             self._waiting[approval_id].append(closing)
@@ -137,7 +129,7 @@ class _AnswerPoller:
         return closing
 
     def drop(self, approval_id: UUID, closing: Future[Closed]) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         with self._lock:
             self._forget(approval_id, closing)
 
@@ -152,17 +144,17 @@ class _AnswerPoller:
         pause, failures = threading.Event(), 0
         while ids := self._ids():
             try:
-                for approval_id, closed in self._look(ids).items():
+                for approval_id, closed in self._poll(ids).items():
                     self._end(approval_id, closed)
                 failures = 0
             except DatabaseUnavailableError as error:
                 failures += 1
                 logger.warning("questions.database_unavailable", error=error.message)
             except Exception:
-                # Whatever it is, the attempts that wait have nobody else who would tell them.
+                # Whatever it is, the waiting attempts depend on this thread.
                 failures += 1
                 logger.exception("questions.look_failed", failures=failures)
-            pause.wait(grown(_LOOK_SECONDS, failures, _LONGEST_PAUSE_SECONDS))
+            pause.wait(grown(_POLL_SECONDS, failures, _LONGEST_PAUSE_SECONDS))
 
     def _end(self, approval_id: UUID, closed: Closed) -> None:
         with self._lock:
@@ -172,34 +164,36 @@ class _AnswerPoller:
                 closing.set_result(closed)
 
     def _ids(self) -> list[UUID]:
-        """Return what is waited for; where that is nothing, the thread ends."""
+        """Return what is waited for; if that is nothing, the thread ends."""
         with self._lock:
             if not self._waiting:
                 self._thread = None
             return list(self._waiting)
 
-    def _look(self, ids: list[UUID]) -> Mapping[UUID, Closed]:
+    def _poll(self, ids: list[UUID]) -> Mapping[UUID, Closed]:
         with self._database.statement() as connection:
             return approvals.closed(connection, ids)
 
 
 class Expire:
-    """The keeper's part in approvals; any number of keepers may do it at once."""
+    """Expires and withdraws questions; any number of keepers may do it at once."""
 
     def __init__(self, database: Database, live: LiveEvents) -> None:
-        """Work on `database`, tell `live`."""
+        """Work on `database`, publish to `live`."""
         self._database = database
         self._live = live
 
     def expire_overdue(self, limit: int) -> int:
-        """Give overdue questions the answers that they name; return how many.
+        """Give overdue questions their default answers; return how many.
 
-        Executions that wait for nothing else go on, or fail where the question says so. A running
-        one learns of its answer by itself.
+        Executions without another open question resume, or fail if the question says so. A running
+        attempt polls for its answer.
         """
         with self._database.transaction() as connection:
             expired = approvals.expire_due(connection, limit=limit)
-            failing = {each.execution_id: each for each in expired if each.on_expiry is _FAIL}
+            failing = {
+                each.execution_id: each for each in expired if each.on_expiry is OnExpiry.FAIL
+            }
             failed = [each for each in failing.values() if _fail(connection, each)]
             others = {each.execution_id for each in expired} - failing.keys()
             resumed = lifecycle.resume_answered(connection, sorted(others)) if others else []
@@ -224,24 +218,18 @@ class Expire:
         return len(expired)
 
     def withdraw_orphaned(self, limit: int) -> int:
-        """Withdraw what executions asked that have ended meanwhile; return how many."""
+        """Withdraw open questions of ended executions; return how many."""
         with self._database.statement() as connection:
             return approvals.withdraw_ended(connection, limit=limit)
-
-
-_FAIL = OnExpiry.FAIL
 
 
 def _fail(connection: Connection, expired: Expired) -> bool:
     code, message = ApprovalExpiredError.code, _message(expired)
     failed = lifecycle.expire(connection, expired.execution_id, code=code, message=message)
     if failed:
-        audit.failed(
-            connection,
-            expired.execution_id,
-            actor="keeper",
-            request_id=None,
-            details={"code": code, "message": message, "approval_id": str(expired.id)},
+        details = {"code": code, "message": message, "approval_id": str(expired.id)}
+        audit.record(
+            connection, Program("keeper"), "execution.fail", [expired.execution_id], details=details
         )
     return failed
 

@@ -1,4 +1,4 @@
-"""Notices: people are told of open questions, by a webhook that the operator configured."""
+"""Notifications of open questions, sent to the operator's webhook."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,52 +20,52 @@ _MOST_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """What is to be sent about one question; `body` is JSON and holds a secret, the link."""
+class Notification:
+    """One notification; `body` is JSON and contains a secret, the link."""
 
     approval_id: UUID
     body: str
 
 
-Send = Callable[[Sequence[Notice]], Sequence[UUID]]
-"""Sends notices, within a bounded time; returns the questions whose notices were taken."""
+Send = Callable[[Sequence[Notification]], Sequence[UUID]]
+"""Sends notifications within a bounded time; returns the questions whose were accepted."""
 
 
-class Notices:
-    """Tells of questions; any number of keepers may do it at once.
+class Notifications:
+    """Sends notifications of questions; any number of keepers may do it at once.
 
-    A notice that is not taken is sent again, up to eight times over about twenty minutes; one may
+    One that is not accepted is sent again, up to eight times within about twenty minutes. One may
     arrive twice.
     """
 
     def __init__(
         self, database: Database, links: ApprovalLinks, send: Send, *, public_url: str | None
     ) -> None:
-        """Find what is due in `database`; without a `public_url` notices have no links."""
+        """Find what is due in `database`; without a `public_url` notifications have no links."""
         self._database = database
         self._links = links
         self._send = send
         self._public_url = public_url
 
     def send_due(self) -> int:
-        """Send what is due; return how many were taken. Raises DatabaseUnavailableError."""
+        """Send what is due; return how many were accepted. Raises DatabaseUnavailableError."""
         with self._database.statement() as connection:
             due = approvals.claim(
                 connection, limit=_BATCH, first_pause=_FIRST_PAUSE, most=_MOST_TRIES
             )
         if not due:
             return 0
-        taken = self._send([self._notice(approval) for approval in due])
+        taken = self._send([self._notification(approval) for approval in due])
         with self._database.statement() as connection:
-            approvals.done(connection, taken)
-            given_up = approvals.given_up(connection, [approval.id for approval in due])
+            approvals.mark_notified(connection, taken)
+            failed = approvals.failed_notifications(connection, [each.id for each in due])
         for approval_id in taken:
             logger.info("approval.notified", approval_id=approval_id)
-        for approval_id in given_up:
+        for approval_id in failed:
             logger.error("approval.not_notified", approval_id=approval_id, tries=_MOST_TRIES)
         return len(taken)
 
-    def _notice(self, approval: Approval) -> Notice:
+    def _notification(self, approval: Approval) -> Notification:
         content = {
             "type": "approval.asked",
             "approval": {
@@ -84,7 +84,7 @@ class Notices:
             },
             "links": self._addresses(approval),
         }
-        return Notice(approval.id, dumps(content))
+        return Notification(approval.id, dumps(content))
 
     def _addresses(self, approval: Approval) -> JsonValue:
         if self._public_url is None:

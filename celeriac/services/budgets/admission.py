@@ -1,10 +1,11 @@
-"""Admission of model calls: limits of providers, shared by all workers, and budgets."""
+"""Admission of model calls: provider rate limits, shared by all workers, and budgets."""
 
 import asyncio
 import random
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from uuid import UUID, uuid4
 
@@ -33,26 +34,26 @@ from celeriac.services.retrying import retry_while_unavailable
 logger = structlog.get_logger(__name__)
 
 MAX_PARKS = 20
-"""How often a provider may send an execution away before one answered call; then it is a failure
-like others, and the task's retry policy decides."""
+"""How often an execution is parked for its provider's limit without an answered call in between.
+After that a 429 is a failure like others, and the task's retry policy decides."""
 
 _IN_PLACE_SECONDS = 2.0
-"""The longest wait that keeps the worker's slot, where the execution could be parked instead."""
+"""The longest wait that keeps the worker's slot where the execution could be parked instead."""
 
 _LONGEST_SECONDS = 600.0
 _LONGEST_BAN_SECONDS = 3600.0
 _FIRST_BACKOFF = 5.0
-_PATIENCE_SECONDS = 30.0
-_SPREAD = 0.1
+_DATABASE_SECONDS = 30.0
+_JITTER = 0.1
 
 
 class ProviderLimits:
-    """Asks the limiter in the name of calls. Calls that no limit applies to cost nothing."""
+    """Applies provider rate limits to calls. A call without a limit costs nothing."""
 
     def __init__(
         self, limiter: RateLimiter, rates: Mapping[str, Rate], database: Database, threads: Threads
     ) -> None:
-        """Hold `rates`, by `provider` or `provider/model`, with `limiter`, asked in `threads`."""
+        """Hold `rates`, by `provider` or `provider/model`; call `limiter` in `threads`."""
         self._threads = threads
         self._limiter = limiter
         self._rates = rates
@@ -61,9 +62,9 @@ class ProviderLimits:
         self._banning = threading.Lock()
 
     async def take(self, call: CallEstimate, *, may_park: bool) -> RateGrant | None:
-        """Wait until the call may be made; None where no limit applies.
+        """Wait until the call may be made; None if no limit applies.
 
-        Raises MustWaitError where that is more than a moment and the execution may be parked.
+        Raises MustWaitError for a wait of more than a moment where the execution may be parked.
         """
         name = _name(call.provider, call.model)
         tokens = call.input_tokens + call.output_tokens
@@ -86,10 +87,10 @@ class ProviderLimits:
             if isinstance(answer, RateGrant):
                 return answer
             logger.debug("provider_limit.waiting", model=name, seconds=round(answer.seconds, 3))
-            await asyncio.sleep(_spread(answer.seconds))
+            await asyncio.sleep(_jittered(answer.seconds))
 
     async def correct(self, taken: RateGrant, tokens: int) -> None:
-        """Put what a call used in the place of what it was thought to need."""
+        """Replace the estimated tokens of a call by those it used."""
         await self._threads.run(self._limiter.correct, taken, tokens)
 
     async def give_back(self, taken: RateGrant) -> None:
@@ -97,24 +98,22 @@ class ProviderLimits:
         await self._threads.run(self._limiter.give_back, taken)
 
     def on_rate_limited(
-        self, execution_id: UUID, error: ProviderRateLimitedError, *, played: bool = False
+        self, execution_id: UUID, error: ProviderRateLimitedError, *, replayed: bool = False
     ) -> Parked | None:
-        """Hold back all calls of a model whose provider asks to slow down, and park this one.
+        """Ban the model after its provider's 429, and return how the execution is parked.
 
-        Where a cassette `played` that, nobody is held back, and it goes on as soon as it is parked.
-        None where the execution was sent away too often already. Other workers hear of it through
-        the limiter where a limit is set for the provider or the model, else by their own refusal.
+        A `replayed` 429 bans nothing, and the execution is resumed at once. None after `MAX_PARKS`
+        times. Other workers learn of the ban through the limiter if a limit is set for the provider
+        or the model, otherwise from their own 429.
         """
         parks = self._parks(execution_id)
-        if played:
+        if replayed:
             return _parked_by(error, 0.0) if parks < MAX_PARKS else None
         backoff = grown(_FIRST_BACKOFF, parks, _LONGEST_SECONDS)
         seconds = min(error.retry_after or backoff, _LONGEST_BAN_SECONDS)
         if error.provider and error.model:
             self._ban(error.provider, error.model, seconds)
-        if parks >= MAX_PARKS:
-            return None
-        return _parked_by(error, seconds)
+        return _parked_by(error, seconds) if parks < MAX_PARKS else None
 
     def _parks(self, execution_id: UUID) -> int:
         def count() -> int:
@@ -124,14 +123,14 @@ class ProviderLimits:
                 )
 
         try:
-            return retry_while_unavailable(count, seconds=_PATIENCE_SECONDS)
+            return retry_while_unavailable(count, seconds=_DATABASE_SECONDS)
         except DatabaseUnavailableError:
-            return 0  # the parking itself waits for the database, or is left to the keeper
+            return 0  # parking itself waits for the database, or is left to the keeper
 
     def _ban(self, provider: str, model: str, seconds: float) -> None:
         name = _name(provider, model)
         now = time.monotonic()
-        with self._banning:  # attempts end on threads of their own
+        with self._banning:  # attempts end in several threads
             bans = {each: until for each, until in self._bans.items() if until > now}
             bans[name] = max(bans.get(name, 0.0), now + seconds)
             self._bans = bans
@@ -150,85 +149,71 @@ def _name(provider: str, model: str) -> str:
 
 
 def _parked_by(error: ProviderRateLimitedError, seconds: float) -> Parked:
-    return Parked(WaitingFor.PROVIDER_LIMIT, error.message, seconds=_spread(seconds))
+    return Parked(WaitingFor.PROVIDER_LIMIT, error.message, seconds=_jittered(seconds))
 
 
 def _parked(name: str, seconds: float) -> Parked:
-    seconds = _spread(min(seconds, _LONGEST_SECONDS))
+    seconds = _jittered(min(seconds, _LONGEST_SECONDS))
     note = f"The limit of {name} is reached; there may be room in {seconds:.1f} s."
     return Parked(WaitingFor.PROVIDER_LIMIT, note, seconds=seconds)
 
 
-def _spread(seconds: float) -> float:
-    """Return a little more, so that those who wait together don't all come back together."""
-    return seconds * (1 + random.uniform(0, _SPREAD)) + random.uniform(0, 0.05)
+def _jittered(seconds: float) -> float:
+    """Return slightly more, so that calls that wait together don't all retry together."""
+    return seconds * (1 + random.uniform(0, _JITTER)) + random.uniform(0, 0.05)
 
 
 class Admission:
-    """Says whether a model call may be made now, and books what it used."""
+    """Admits model calls under rate limits and budgets, and charges them."""
 
-    def __init__(self, limits: ProviderLimits, book: BudgetLedger) -> None:
-        """Ask `limits` first: who waits for a provider holds nothing of a budget meanwhile."""
-        self._limits = limits
-        self._book = book
+    def __init__(self, limits: ProviderLimits, budgets: BudgetLedger) -> None:
+        """Check `limits` first, so that a call waiting for its provider reserves no budget."""
+        self.limits = limits
+        self._budgets = budgets
 
     async def admit(
         self, lease: Lease, job: Job, call: CallEstimate, *, may_park: bool
     ) -> Reservation | None:
-        """Give leave for a model call, at once or after a moment; see `RunContext.admit`.
+        """Admit a model call, at once or after a wait; see `RunContext.admit`.
 
-        None where neither a limit nor a budget applies: the call was asked for nothing.
+        Returns None if no limit and no budget applies to the call.
         """
-        taken = await self._limits.take(call, may_park=may_park)
+        taken = await self.limits.take(call, may_park=may_park)
         try:
-            reserved = await self._book.reserve(lease, job, call, may_park=may_park)
+            reserved = await self._budgets.reserve(lease, job, call, may_park=may_park)
         except BaseException:
             if taken is not None:
-                await self._limits.give_back(taken)
+                await self.limits.give_back(taken)
             raise
-        if taken is None and reserved is None:
-            return None
-        if reserved is None:
-            return Reservation(uuid4(), reserved=False, taken=taken)
-        return Reservation(
-            reserved.ticket,
-            taken=taken,
-            day=reserved.day,
-            clip=reserved.clip,
-            free=reserved.free,
-        )
+        if taken is None:
+            return reserved
+        return replace(reserved or Reservation(uuid4(), reserved=False), taken=taken)
 
     async def charge(
         self, lease: Lease, job: Job, call: ModelCall, ticket: Reservation | None
     ) -> date | None:
-        """Put what a call used in the place of what was reserved for it.
+        """Replace what was reserved for a call by what it used.
 
-        One that was not reserved for is booked after the fact; raises BudgetSpentError where it
-        exceeds a budget. Returns the day (UTC) of the budget windows that it was booked in.
+        A call without a reservation is charged afterwards; raises BudgetSpentError if that exceeds
+        a budget. Returns the day (UTC) of the budget windows that were charged.
         """
         used = _used(call)
-        try:  # first: a cancellation while a limit is corrected must not cost the booking
+        try:  # the budgets first: a cancellation during the correction must not lose the charge
             if ticket is not None and ticket.reserved:
-                return await self._book.settle(job, ticket.id, used) or ticket.day
-            return await self._book.spend(lease, job, used)
+                return await self._budgets.settle(job, ticket.id, used) or ticket.day
+            return await self._budgets.spend(lease, job, used)
         finally:
             if ticket is not None and ticket.taken is not None:
-                await self._limits.correct(ticket.taken, used.tokens)
+                await self.limits.correct(ticket.taken, used.tokens)
 
     async def release(self, job: Job, ticket: Reservation) -> None:
-        """Give back what was reserved for a call that came to nothing."""
+        """Give back what was reserved for a call that was not made."""
         if ticket.taken is not None:
-            await self._limits.correct(ticket.taken, 0)
+            await self.limits.correct(ticket.taken, 0)
         if ticket.reserved:
-            await self._book.settle(job, ticket.id, NOTHING)
-
-    def on_rate_limited(
-        self, lease: Lease, error: ProviderRateLimitedError, *, played: bool = False
-    ) -> Parked | None:
-        """Return how an execution waits whose provider asks to slow down; see ProviderLimits."""
-        return self._limits.on_rate_limited(lease.execution_id, error, played=played)
+            await self._budgets.settle(job, ticket.id, NOTHING)
 
 
 def _used(call: ModelCall) -> Used:
-    told = call.booked or call
-    return Used(told.cost, told.input_tokens + told.output_tokens)
+    counted = call.booked or call
+    return Used(counted.cost, counted.input_tokens + counted.output_tokens)

@@ -1,10 +1,10 @@
-"""The budget book of a process: reserves for model calls, settles them, and asks for more."""
+"""The budget ledger of a process: reserves and charges model calls, and asks for more budget."""
 
 import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date
@@ -23,7 +23,7 @@ from celeriac.domain.budgets import BudgetState, can_hold, clip_of
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.executions.model import Lease, MustWaitError, Parked
 from celeriac.domain.executions.states import WaitingFor
-from celeriac.domain.usage import CallEstimate, Clip
+from celeriac.domain.usage import CallEstimate, Reservation
 from celeriac.kit.backoff import grown
 from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.manage import (
@@ -37,32 +37,28 @@ from celeriac.services.budgets.manage import (
     spent_error,
 )
 from celeriac.services.ports import Job, LiveEvents
-from celeriac.services.retrying import (
-    patiently_await,
-    retry_until_stored_in,
-    retry_while_unavailable_in,
-)
+from celeriac.services.retrying import patiently_await, retry_statement, retry_until_stored_in
 
 logger = structlog.get_logger(__name__)
 
 KNOWN_SECONDS = 5.0
-"""After so long at most, every worker heeds a budget that was newly set."""
+"""How long the set of budgeted tasks and users is cached; a new budget applies after that."""
 
 _IN_PLACE_SECONDS = 2.0
-_LOOK_SECONDS = (0.1, 0.3)
-_LATER_SECONDS = (0.5, 1.5)
+_FIRST_POLL_SECONDS = (0.1, 0.3)
+_LATER_POLL_SECONDS = (0.5, 1.5)
 _BUSY_SECONDS = 3.0
 _LONGEST_BUSY_SECONDS = 120.0
-"""How long an execution is parked when only calls under way hold what is left: twice as long each
+"""How long an execution is parked while other calls hold the rest of a budget: it doubles each
 time, for calls that take long."""
 
-_PATIENCE_SECONDS = 60.0
+_DATABASE_SECONDS = 60.0
 _FREE = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a call used; `cost` is in US dollars, None where no price is known."""
+    """What a call used; `cost` is in US dollars, None if no price is known."""
 
     cost: Decimal | None
     tokens: int
@@ -71,174 +67,157 @@ class Used:
 NOTHING = Used(_FREE, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """What is reserved for a call: its ticket, and the day (UTC) of its windows."""
-
-    ticket: UUID
-    day: date
-    clip: Clip | None
-    """The limit of the answer where what is left is less than the call's own."""
-    free: bool
-    """Whether money is bounded and the call's price is 0."""
-
-
 class BudgetLedger:
-    """Holds the budgets of executions, tasks and users. Safe to share between threads.
+    """The budgets of executions, tasks and users. Safe to share between threads.
 
-    Which tasks and users have budgets is read once in five seconds for the whole process: an
-    execution without any pays nothing.
+    Which tasks and users have budgets is read once in five seconds for the whole process, so an
+    execution without a budget costs no query.
     """
 
     def __init__(self, database: Database, questions: Questions, live: LiveEvents) -> None:
-        """Keep the book in `database`, ask people through `questions`, tell `live` of it."""
+        """Keep budgets in `database`, ask people through `questions`, publish to `live`."""
         self._database = database
-        self._threads = database.threads
         self._questions = questions
         self._live = live
         self._subjects = _BudgetedSubjects(database)
 
     async def reserve(
         self, lease: Lease, job: Job, call: CallEstimate, *, may_park: bool
-    ) -> Leave | None:
-        """Reserve for a call in all budgets that apply; None where none does.
+    ) -> Reservation | None:
+        """Reserve a call in all budgets that apply; None if none does.
 
-        Waits while other calls under way hold what is left. Raises BudgetSpentError,
-        MustWaitError where the attempt may be parked, AgentMisconfiguredError for a call without
-        a price under a budget of money, and LeaseLostError.
+        Waits while other calls hold the rest of a budget. Raises BudgetSpentError, MustWaitError
+        if the attempt may be parked, AgentMisconfiguredError for a call without a price under a
+        cost limit, and LeaseLostError.
         """
         if not await self._applies(job):
             return None
         until = time.monotonic() + _IN_PLACE_SECONDS
-        ticket = uuid4()
+        reservation_id = uuid4()
         while True:
-            found = await self._reserve(lease, job, call, ticket)
+            found = await self._reserve(lease, job, call, reservation_id)
             if not found.held:
                 raise LeaseLostError("This worker no longer owns the attempt.")
-            if not found.standings:
+            if not found.states:
                 return None
             if found.admitted:
-                bounded = any(each.max_cost is not None for each in found.standings)
-                clip = clip_of(found.standings, call)
-                return Leave(ticket, found.day, clip, free=bounded and call.cost == 0)
-            check_price(call, found.standings)
-            spent = [each for each in found.standings if each.spent_out or not can_hold(each, call)]
+                bounded = any(each.max_cost is not None for each in found.states)
+                return Reservation(
+                    reservation_id,
+                    day=found.day,
+                    clip=clip_of(found.states, call),
+                    free=bounded and call.cost == 0,
+                )
+            check_price(call, found.states)
+            spent = [each for each in found.states if each.spent_out or not can_hold(each, call)]
             if spent:
                 await self._ask_for_more(lease, job, spent, call=call, may_park=may_park)
                 continue
-            patient = time.monotonic() <= until
-            if may_park and not patient:
-                seconds = await self._seconds_behind_others(lease.execution_id)
-                raise MustWaitError(parked_behind(found.standings, seconds))
-            await asyncio.sleep(random.uniform(*(_LOOK_SECONDS if patient else _LATER_SECONDS)))
+            in_place = time.monotonic() <= until
+            if may_park and not in_place:
+                seconds = await self._park_seconds(lease.execution_id)
+                raise MustWaitError(parked_behind(found.states, seconds))
+            poll = _FIRST_POLL_SECONDS if in_place else _LATER_POLL_SECONDS
+            await asyncio.sleep(random.uniform(*poll))
 
-    async def settle(self, job: Job, ticket: UUID, used: Used) -> date | None:
-        """Put what a call used in the place of its reservation.
+    async def settle(self, job: Job, reservation_id: UUID, used: Used) -> date | None:
+        """Replace a reservation by what the call used.
 
-        Returns the day (UTC) of the windows where they are not those of the reservation.
+        Returns the day (UTC) of the windows charged if they are not those of the reservation.
         """
         cost, tokens = used.cost or _FREE, used.tokens
         tried = gone = False
 
-        def book() -> date | None:
+        def settle() -> date | None:
             nonlocal tried, gone
             if not gone:
                 first, tried = not tried, True
-                settled = self._settle(ticket, cost, tokens)
-                # a try whose answer got lost has settled it, where the next one finds nothing
+                with self._database.statement() as connection:
+                    settled = budgets.settle(connection, reservation_id, cost=cost, tokens=tokens)
+                # a repeated try finds nothing if an earlier one settled and its answer was lost
                 if settled or not first or not (cost or tokens):
                     return None
-                gone = True  # released meanwhile, as a lost attempt's; spent all the same
-            return self._spend(job, used, ticket).day
+                gone = True  # the keeper released it as leaked; the call was made all the same
+            return self._spend(job, used, reservation_id).day
 
-        return await retry_until_stored_in(self._threads, book, seconds=_PATIENCE_SECONDS)
+        return await retry_until_stored_in(
+            self._database.threads, settle, seconds=_DATABASE_SECONDS
+        )
 
     async def spend(self, lease: Lease, job: Job, used: Used) -> date | None:
-        """Book a call that nothing was reserved for, after it was made.
+        """Charge a call without a reservation, after it was made.
 
-        Returns the day (UTC) of the windows, None where no budget applies. Raises BudgetSpentError
-        where that exceeds a budget and nobody allows more.
+        Returns the day (UTC) of the windows, None if no budget applies. Raises BudgetSpentError if
+        that exceeds a budget and nobody allows more.
         """
-        if not self._may_apply(job):
+        if self._known_without_budget(job):
             return None
-        ticket = uuid4()
+        charge_id = uuid4()
 
-        def book() -> ReservationResult | None:
+        def spend() -> ReservationResult | None:
             if job.budget is None:
                 self._subjects.read()
                 if not self._subjects.include(job.owner_id, job.task_id):
                     return None
-            return self._spend(job, used, ticket)
+            return self._spend(job, used, charge_id)
 
-        found = await retry_until_stored_in(self._threads, book, seconds=_PATIENCE_SECONDS)
+        found = await retry_until_stored_in(
+            self._database.threads, spend, seconds=_DATABASE_SECONDS
+        )
         if found is None:
             return None
-        exceeded = [each for each in found.standings if each.exceeded]
+        exceeded = [each for each in found.states if each.exceeded]
         if exceeded:
             await self._ask_for_more(lease, job, exceeded, may_park=False)
         return found.day
 
     async def _applies(self, job: Job) -> bool:
         if job.budget is None and not self._subjects.fresh:
-            await patiently_await(self._subjects.refresh, seconds=_PATIENCE_SECONDS)
+            await patiently_await(self._subjects.refresh, seconds=_DATABASE_SECONDS)
         return job.budget is not None or self._subjects.include(job.owner_id, job.task_id)
 
-    def _may_apply(self, job: Job) -> bool:
-        """Whether a budget applies, as far as that is known at this moment."""
+    def _known_without_budget(self, job: Job) -> bool:
         if job.budget is not None or not self._subjects.fresh:
-            return True
-        return self._subjects.include(job.owner_id, job.task_id)
+            return False
+        return not self._subjects.include(job.owner_id, job.task_id)
 
     async def _reserve(
-        self, lease: Lease, job: Job, call: CallEstimate, ticket: UUID
+        self, lease: Lease, job: Job, call: CallEstimate, reservation_id: UUID
     ) -> ReservationResult:
-        payer, tokens = _payer(job), call.input_tokens + call.output_tokens
+        return await retry_statement(
+            self._database,
+            lambda connection: budgets.reserve(
+                connection,
+                lease,
+                _scope(job),
+                reservation_id=reservation_id,
+                cost=call.cost,
+                tokens=call.input_tokens + call.output_tokens,
+                least_cost=call.least_cost or _FREE,
+                least_tokens=call.least_tokens,
+            ),
+            seconds=_DATABASE_SECONDS,
+        )
 
-        def reserve() -> ReservationResult:
-            with self._database.statement() as connection:
-                return _with_windows(
-                    lambda: budgets.reserve(
-                        connection,
-                        lease,
-                        payer,
-                        ticket=ticket,
-                        cost=call.cost,
-                        tokens=tokens,
-                        least_cost=call.least_cost or _FREE,
-                        least_tokens=call.least_tokens,
-                    ),
-                    lambda: budgets.begin_windows(connection, payer),
-                )
-
-        return await retry_while_unavailable_in(self._threads, reserve, seconds=_PATIENCE_SECONDS)
-
-    async def _seconds_behind_others(self, execution_id: UUID) -> float:
-        def count() -> int:
-            with self._database.statement() as connection:
-                return events.parks_since_last_call(
-                    connection, execution_id, reason=WaitingFor.BUDGET
-                )
-
-        parks = await retry_while_unavailable_in(self._threads, count, seconds=_PATIENCE_SECONDS)
+    async def _park_seconds(self, execution_id: UUID) -> float:
+        parks = await retry_statement(
+            self._database,
+            lambda connection: events.parks_since_last_call(
+                connection, execution_id, reason=WaitingFor.BUDGET
+            ),
+            seconds=_DATABASE_SECONDS,
+        )
         return grown(_BUSY_SECONDS, parks, _LONGEST_BUSY_SECONDS) * random.uniform(1, 2)
 
-    def _settle(self, ticket: UUID, cost: Decimal, tokens: int) -> bool:
+    def _spend(self, job: Job, used: Used, charge_id: UUID) -> ReservationResult:
         with self._database.statement() as connection:
-            return budgets.settle(connection, ticket, cost=cost, tokens=tokens)
-
-    def _spend(self, job: Job, used: Used, ticket: UUID) -> ReservationResult:
-        payer, cost, tokens = _payer(job), used.cost or _FREE, used.tokens
-        with self._database.statement() as connection:
-            return _with_windows(
-                lambda: budgets.spend(
-                    connection,
-                    payer,
-                    ticket=ticket,
-                    attempt=job.attempt,
-                    cost=cost,
-                    tokens=tokens,
-                ),
-                lambda: budgets.begin_windows(connection, payer),
+            return budgets.spend(
+                connection,
+                _scope(job),
+                charge_id=charge_id,
+                attempt=job.attempt,
+                cost=used.cost or _FREE,
+                tokens=used.tokens,
             )
 
     async def _ask_for_more(
@@ -250,67 +229,62 @@ class BudgetLedger:
         may_park: bool,
         call: CallEstimate | None = None,
     ) -> None:
-        """Return once the limits are raised; else raise what ends or parks the attempt."""
+        """Return once the limits are raised; otherwise raise what ends or parks the attempt."""
         for each in spent:
             if each.on_budget is OnBudget.STOP:
                 raise spent_error(each, call=call)
         questions = {each: question_about(each, job, call) for each in spent}
-        open_ones = await self._heed_answers(lease, questions)
-        if open_ones and may_park:
-            note = "; ".join(breach(each, call) for each in open_ones)
+        unanswered = await self._apply_answers(lease, questions)
+        if unanswered and may_park:
+            note = "; ".join(breach(each, call) for each in unanswered)
             raise MustWaitError(
-                Parked(WaitingFor.BUDGET, sentence(note), questions=tuple(open_ones.values()))
+                Parked(WaitingFor.BUDGET, sentence(note), questions=tuple(unanswered.values()))
             )
-        for question in open_ones.values():
+        for question in unanswered.values():
             await self._questions.ask(lease, question)
-        for each in await self._heed_answers(lease, open_ones):
+        for each in await self._apply_answers(lease, unanswered):
             raise spent_error(each)  # another kind of question has taken the key
 
-    async def _heed_answers(
+    async def _apply_answers(
         self, lease: Lease, questions: Mapping[BudgetState, Question]
     ) -> dict[BudgetState, Question]:
-        """Do what the answers say, and return the questions that have none."""
+        """Apply the answers there are; return the questions without one."""
         if not questions:
             return {}
         answers = await self._questions.answers(lease.execution_id, kind=QuestionKind.BUDGET)
         for each, question in questions.items():
             if question.key in answers:
-                await self._heed(each, question, answers[question.key])
+                await self._apply_answer(each, question, answers[question.key])
         return {each: asked for each, asked in questions.items() if asked.key not in answers}
 
-    async def _heed(self, standing: BudgetState, question: Question, answer: Answer) -> None:
+    async def _apply_answer(self, state: BudgetState, question: Question, answer: Answer) -> None:
+        """Raise a window's limits once for all executions that asked about it, and resume them."""
         if not answer.approved:
-            raise spent_error(standing, f"More was refused by {answer.by or 'nobody in time'}.")
-        cost, tokens = extension_of(standing, answer)
-        await self._raise(standing, question, cost, tokens, answer.by)
-
-    async def _raise(
-        self, standing: BudgetState, question: Question, cost: Decimal, tokens: int, by: str
-    ) -> None:
-        """Raise a window's limits, once for all who asked about it, and let these go on."""
-        note = "Answered with another execution's question about the same budget."
+            raise spent_error(state, f"More was refused by {answer.by or 'nobody in time'}.")
+        cost, tokens = extension_of(state, answer)
 
         def raise_limits() -> None:
             with self._database.statement() as connection:
-                raised = budgets.raise_limits(connection, standing, cost=cost, tokens=tokens)
+                raised = budgets.raise_limits(connection, state, cost=cost, tokens=tokens)
             if raised:
                 logger.info(
                     "budget.raised",
-                    budget_id=standing.budget_id,
-                    window=standing.window,
-                    by=by,
+                    budget_id=state.budget_id,
+                    window=state.window,
+                    by=answer.by,
                     cost=str(cost),
                     tokens=tokens,
                 )
-            # in any case: a try whose answer got lost may have raised them
-            resumed = answer_all_for_budget(self._database, question.key, by=by, note=note)
+            # in any case: an earlier try may have raised them and lost its answer
+            note = "Answered with another execution's question about the same budget."
+            resumed = answer_all_for_budget(self._database, question.key, by=answer.by, note=note)
             self._live.changed(resumed)
 
-        await retry_until_stored_in(self._threads, raise_limits, seconds=_PATIENCE_SECONDS)
+        await retry_until_stored_in(self._database.threads, raise_limits, seconds=_DATABASE_SECONDS)
 
 
 class _BudgetedSubjects:
-    """Who has budgets, as of a few seconds ago."""
+    """The ids of tasks and users that have budgets, as of a few seconds ago."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -327,7 +301,7 @@ class _BudgetedSubjects:
         return not self._ids.isdisjoint(ids)
 
     async def refresh(self) -> None:
-        """Read them unless they are known; all who ask at once wait for one reading."""
+        """Read them unless they are fresh; concurrent callers wait for one read."""
         with self._lock:
             if self.fresh:
                 return
@@ -337,26 +311,14 @@ class _BudgetedSubjects:
         await asyncio.shield(asyncio.wrap_future(reading))
 
     def read(self) -> None:
-        """Read them unless they are known, in a thread of the database."""
+        """Read them unless they are fresh, in the calling thread."""
         if self.fresh:
             return
         began = time.monotonic()
-        self._ids = self._find()
+        with self._database.statement() as connection:
+            self._ids = budgets.subjects(connection)
         self._read_at = began
 
-    def _find(self) -> frozenset[UUID]:
-        with self._database.statement() as connection:
-            return budgets.subjects(connection)
 
-
-def _with_windows(
-    work: Callable[[], ReservationResult], begin: Callable[[], None]
-) -> ReservationResult:
-    """Do `work`, after the windows were begun where one was missing: at each day's first call."""
-    while not (found := work()).complete:
-        begin()
-    return found
-
-
-def _payer(job: Job) -> ChargeScope:
+def _scope(job: Job) -> ChargeScope:
     return ChargeScope(job.execution_id, job.task_id, job.owner_id, job.budget)

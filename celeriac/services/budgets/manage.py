@@ -1,19 +1,18 @@
-"""Budgets as users manage them, messages about spent budgets, and usage."""
+"""Management of budgets, messages about spent budgets, and usage."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import Connection
 
 from celeriac.db import accounts, approvals, audit, budgets, usage
-from celeriac.db import approvals as answers
 from celeriac.db.budgets import ChargeScope
-from celeriac.db.catalog import tasks
-from celeriac.db.engine import Database
+from celeriac.db.catalog import TASKS
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle, queries
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import ApprovalPolicy, ClaudeAgent, LlmAgent
@@ -28,13 +27,14 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.model import Parked
 from celeriac.domain.executions.states import WaitingFor
-from celeriac.domain.paging import Page, read_cursor
+from celeriac.domain.paging import Page
 from celeriac.domain.usage import CallEstimate, MadeCall, UsageBy, UsageFilter, UsageTotal, dollars
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.validation import first_fault
 from celeriac.kit.words import counted
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.ports import Job, LiveEvents
+from celeriac.services.reading import present, read_page
 
 _ANSWER: JsonObject = {
     "type": ["object", "null"],
@@ -55,7 +55,7 @@ _ANSWER: JsonObject = {
 
 
 def breach(standing: BudgetState, call: CallEstimate | None = None) -> str:
-    """Return in a phrase what is wrong: the budget is spent, or has no room for `call`."""
+    """Return as a phrase why a call is denied: the budget is spent, or has no room for it."""
     if call is None or standing.spent_out:
         return standing.describe()
     needs = []
@@ -75,7 +75,7 @@ def breach(standing: BudgetState, call: CallEstimate | None = None) -> str:
 def spent_error(
     standing: BudgetState, note: str = "", *, call: CallEstimate | None = None
 ) -> BudgetSpentError:
-    """Return the error that ends an execution whose budget is spent, or can't hold `call`."""
+    """Return the error that ends an execution whose budget is spent or has no room for `call`."""
     said = sentence(breach(standing, call))
     needs: dict[str, JsonValue] = {}
     if call is not None:
@@ -85,7 +85,7 @@ def spent_error(
 
 
 def question_about(standing: BudgetState, job: Job, call: CallEstimate | None = None) -> Question:
-    """Ask whether more may be spent; the key is another one each time the limits were raised."""
+    """Return the question for more budget; its key changes each time the limits are raised."""
     agent = job.agent
     policy = agent.approvals if isinstance(agent, LlmAgent | ClaudeAgent) else ApprovalPolicy()
     return Question(
@@ -101,8 +101,8 @@ def question_about(standing: BudgetState, job: Job, call: CallEstimate | None = 
 def extension_of(standing: BudgetState, answer: Answer) -> tuple[Decimal, int]:
     """Return the dollars and tokens that an approving answer allows in addition.
 
-    Without a value it is as much again as the limits of the window are. Raises BudgetSpentError for
-    a value that can't be read: nothing is allowed then.
+    Without a value that is the limits of the window once more. Raises BudgetSpentError for an
+    invalid value.
     """
     try:
         extension = Extension.model_validate({} if answer.value is None else answer.value)
@@ -115,34 +115,36 @@ def extension_of(standing: BudgetState, answer: Answer) -> tuple[Decimal, int]:
 
 
 def check_price(call: CallEstimate, standings: Sequence[BudgetState]) -> None:
-    """Raise AgentMisconfiguredError where money is bounded and the call's price is not known."""
+    """Raise AgentMisconfiguredError if the cost is limited and the call's price is unknown."""
     if call.cost is None and any(each.max_cost is not None for each in standings):
         name = f"{call.provider}/{call.model}"
         raise AgentMisconfiguredError(
-            f"The price of {name} is not known, so that no budget of money can hold it. Add it to "
-            "the file that CELERIAC_PRICES_FILE names, or bound tokens (max_tokens) only.",
+            f"The price of {name} is unknown, so no cost limit can apply to it. Add it to the file "
+            "that CELERIAC_PRICES_FILE names, or limit only tokens (max_tokens).",
             field="model",
         )
 
 
 def unheld(provider: str, model: str, *, known: bool) -> str:
-    """Say that no budget of money holds a model: its price is 0, or not `known`."""
+    """Return the warning that no cost limit applies to a model without a (`known`) price."""
     name = f"{provider}/{model}"
     if known:
         return (
-            f"The price of {name} is 0, so that no budget of money holds its calls. Bound tokens "
+            f"The price of {name} is 0, so no cost limit applies to its calls. Limit tokens "
             "(max_tokens) too."
         )
     return (
-        f"The price of {name} is not known, so that its calls count nothing in budgets of money. "
-        "Add it to the file that CELERIAC_PRICES_FILE names, or bound tokens (max_tokens) too."
+        f"The price of {name} is unknown, so its calls don't count against cost limits. Add it to "
+        "the file that CELERIAC_PRICES_FILE names, or limit tokens (max_tokens) too."
     )
 
 
 def parked_behind(standings: Sequence[BudgetState], seconds: float) -> Parked:
-    """Park for a moment: other calls under way hold what is left."""
+    """Return a short parking: other calls have reserved what is left."""
     names = ", ".join(sorted({each.scope.value for each in standings}))
-    note = f"Calls under way hold what is left of a budget ({names}); it is asked again soon."
+    note = (
+        f"Other calls have reserved what is left of a budget ({names}); it is checked again soon."
+    )
     return Parked(WaitingFor.BUDGET, note, seconds=seconds)
 
 
@@ -168,47 +170,43 @@ _NOTHING_MORE = {"cost": "0", "tokens": 0}
 
 
 def answer_all_for_budget(database: Database, key_prefix: str, *, by: str, note: str) -> list[UUID]:
-    """Approve all open questions about a budget whose keys begin so; return who goes on.
+    """Approve all open questions whose keys begin with `key_prefix`; return what resumes.
 
-    They allow nothing in addition: that was done already.
+    The answers allow nothing in addition: the limits were raised already.
     """
     given = Answer(approved=True, value=_NOTHING_MORE, note=note, by=by)
     resumed: list[UUID] = []
     while True:
         with database.transaction() as connection:
-            found = approvals.open_about_budget(connection, key_prefix, limit=_BATCH)
+            asked = approvals.lock_open_about_budget(connection, key_prefix, limit=_BATCH)
             answered = [
-                execution_id
-                for approval_id, execution_id in found
-                if answers.answer(connection, approval_id, given)
+                each.execution_id for each in asked if approvals.answer(connection, each, given)
             ]
             resumed += lifecycle.resume_answered(connection, answered)
-        if not answered:  # none is left, or others answer them
+        if not answered:  # none is left, or others answered them
             return resumed
 
 
 logger = structlog.get_logger(__name__)
 
-_KIND = "budgets"
-
 
 class Budgets:
     """The budgets of tasks and users. Safe to share between threads."""
 
-    def __init__(self, database: Database, plans: SpecCache, live: LiveEvents) -> None:
-        """Work on `database`; the budget of a single execution is in its plan."""
+    def __init__(self, database: Database, specs: SpecCache, live: LiveEvents) -> None:
+        """Work on `database`; the budget of a single execution is in its specification."""
         self._database = database
-        self._plans = plans
+        self._specs = specs
         self._live = live
 
     def put(
         self, actor: Actor, scope: BudgetScope, subject_id: UUID, period: Period, budget: Budget
     ) -> StoredBudget:
-        """Set the budget of a task or a user for a period, in the place of an earlier one.
+        """Set the budget of a task or a user for a period, replacing an earlier one.
 
-        What was used since the period began counts. Executions that ask for more of it go on, and
-        are held by the new limits. Raises ForbiddenError: a user's budget is an
-        admin's to set; NotFoundError.
+        What was used since the period began counts. Executions that wait for more of it resume
+        under the new limits. Raises NotFoundError, and ForbiddenError: only an admin sets a user's
+        budget.
         """
         actor.require(Role.ADMIN if scope is BudgetScope.USER else Role.OPERATOR)
         with self._database.transaction() as connection:
@@ -221,11 +219,11 @@ class Budgets:
                 budget=budget,
             )
             found = _found(connection, actor, budget_id)
-        self.was_put(actor, budget_id)
+        self.after_put(actor, budget_id)
         return found
 
-    def was_put(self, actor: Actor, budget_id: UUID) -> None:
-        """Let executions go on that ask for more of a budget, once its new limits are stored."""
+    def after_put(self, actor: Actor, budget_id: UUID) -> None:
+        """Resume executions that wait for more of a budget, after its new limits are committed."""
         note = "The budget was changed."
         key_prefix = f"budget:{budget_id}:"
         self._live.changed(
@@ -234,7 +232,7 @@ class Budgets:
         logger.info("budget.set", budget_id=budget_id)
 
     def get(self, actor: Actor, budget_id: UUID) -> StoredBudget:
-        """Return a budget and how it stands. Raises NotFoundError."""
+        """Return a budget and its state. Raises NotFoundError."""
         with self._database.statement() as connection:
             return _found(connection, actor, budget_id)
 
@@ -247,39 +245,28 @@ class Budgets:
         limit: int = 50,
     ) -> Page[StoredBudget]:
         """Return a page of the actor's own budgets and those of their tasks; an admin sees all."""
-        before = read_cursor(_KIND, cursor)
-        with self._database.statement() as connection:
-            found = budgets.find(
-                connection,
-                owner=actor.scope,
-                subject_id=subject_id,
-                before=before,
-                limit=limit + 1,
-            )
-        return Page.cut(found, limit=limit, kind=_KIND, key=lambda each: each.id)
+        find = partial(budgets.find, owner=actor.scope, subject_id=subject_id)
+        return read_page(self._database, "budgets", cursor, limit, find)
 
     def remove(self, actor: Actor, budget_id: UUID) -> None:
-        """Forget a budget: it bounds nothing any more. Raises ForbiddenError, NotFoundError."""
+        """Delete a budget. Raises ForbiddenError, NotFoundError."""
         with self._database.transaction() as connection:
             found = _found(connection, actor, budget_id)
             actor.require(Role.ADMIN if found.scope is BudgetScope.USER else Role.OPERATOR)
             budgets.remove(connection, budget_id)
             details = {"scope": found.scope.value, "subject_id": str(found.subject_id)}
-            audit.record(connection, actor, "budget.remove", "budget", [budget_id], details=details)
+            audit.record(connection, actor, "budget.remove", [budget_id], details=details)
         logger.info("budget.removed", budget_id=budget_id)
 
     def of_execution(self, actor: Actor, execution_id: UUID) -> list[BudgetState]:
-        """Return how all budgets stand that apply to an execution. Raises NotFoundError."""
+        """Return the states of all budgets that apply to an execution. Raises NotFoundError."""
         with self._database.statement() as connection:
             row = queries.get(connection, execution_id, owner=actor.scope)
-        if row is None:
-            raise NotFoundError("execution", execution_id)
-        plan = self._plans.of_versions(row.task_version_id, row.agent_version_id)
-        own = row.options.budget or plan.task.budget
+        row = present(row, "execution", execution_id)
+        spec = self._specs.of_versions(row.task_version_id, row.agent_version_id)
+        own = row.options.budget or spec.task.budget
         with self._database.statement() as connection:
-            return budgets.standings(
-                connection, ChargeScope(row.id, row.task_id, row.owner_id, own)
-            )
+            return budgets.states(connection, ChargeScope(row.id, row.task_id, row.owner_id, own))
 
 
 def put_budget(
@@ -291,7 +278,7 @@ def put_budget(
     period: Period,
     budget: Budget,
 ) -> UUID:
-    """Store a budget in the caller's transaction; call `Budgets.was_put` when it is committed.
+    """Store a budget in the caller's transaction; call `Budgets.after_put` after the commit.
 
     Raises NotFoundError.
     """
@@ -306,12 +293,12 @@ def put_budget(
     budgets.begin_windows(connection, ChargeScope.of_subject(subject_id))
     details = {"scope": scope.value, "subject_id": str(subject_id), "period": period.value,
                **budget.model_dump(mode="json")}  # fmt: skip
-    audit.record(connection, actor, "budget.set", "budget", [budget_id], details=details)
+    audit.record(connection, actor, "budget.set", [budget_id], details=details)
     return budget_id
 
 
 def budget_of(connection: Connection, subject_id: UUID, period: Period) -> StoredBudget | None:
-    """Return the budget of a task or a user for a period, if it is set."""
+    """Return the budget of a task or a user for a period, or None."""
     found = budgets.find(
         connection, owner=None, subject_id=subject_id, before=None, limit=len(Period)
     )
@@ -320,29 +307,20 @@ def budget_of(connection: Connection, subject_id: UUID, period: Period) -> Store
 
 def _owner(connection: Connection, actor: Actor, scope: BudgetScope, subject_id: UUID) -> UUID:
     if scope is BudgetScope.USER:
-        user = accounts.user(connection, subject_id)
-        if user is None:
-            raise NotFoundError("user", subject_id)
-        return user.id
-    task = tasks.by_id(connection, subject_id, owner=actor.scope)
-    if task is None:
-        raise NotFoundError("task", subject_id)
-    return task.owner_id
+        return present(accounts.user(connection, subject_id), "user", subject_id).id
+    task = TASKS.by_id(connection, subject_id, owner=actor.scope)
+    return present(task, "task", subject_id).owner_id
 
 
 def _found(connection: Connection, actor: Actor, budget_id: UUID) -> StoredBudget:
-    found = budgets.get(connection, budget_id, owner=actor.scope)
-    if found is None:
-        raise NotFoundError("budget", budget_id)
-    return found
+    return present(budgets.get(connection, budget_id, owner=actor.scope), "budget", budget_id)
 
 
-_CALLS = "model-calls"
 _DAYS = 30
 
 
 class Usage:
-    """Answers questions about usage. Safe to share between threads."""
+    """Reads usage. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         """Read from `database`."""
@@ -352,12 +330,13 @@ class Usage:
         self, actor: Actor, execution_id: UUID, *, cursor: str | None = None, limit: int = 50
     ) -> Page[MadeCall]:
         """Return a page of an execution's model calls, the oldest first. Raises NotFoundError."""
-        after = read_cursor(_CALLS, cursor)
-        with self._database.statement() as connection:
+
+        def find(connection: Connection, *, before: UUID | None, limit: int) -> list[MadeCall]:
             if not queries.statuses(connection, [execution_id], owner=actor.scope):
                 raise NotFoundError("execution", execution_id)
-            found = usage.calls(connection, execution_id, after=after, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind=_CALLS, key=lambda call: call.id)
+            return usage.calls(connection, execution_id, after=before, limit=limit)
+
+        return read_page(self._database, "model-calls", cursor, limit, find)
 
     def totals(
         self,
@@ -370,16 +349,16 @@ class Usage:
         user_id: UUID | None = None,
         limit: int = 50,
     ) -> list[UsageTotal]:
-        """Return totals: of everybody for an admin, else of the actor's own executions.
+        """Return totals: of all users for an admin, otherwise of the actor's own executions.
 
-        Days are UTC, by the database's clock; unless told otherwise they are the last thirty.
-        Raises InvalidInputError.
+        Days are UTC, by the database's clock; default are the last thirty. Raises
+        InvalidInputError.
         """
         owner = user_id if actor.sees_all else actor.user_id
         with self._database.statement() as connection:
             until = until or usage.today(connection)
             since = since or until - min(timedelta(days=_DAYS - 1), until - date.min)
             if since > until:
-                raise InvalidInputError("since lies after until; swap them.", field="since")
+                raise InvalidInputError("since is after until; swap them.", field="since")
             wanted = UsageFilter(since=since, until=until, owner_id=owner, task_id=task_id)
             return usage.totals(connection, by, wanted, limit=limit)

@@ -1,51 +1,51 @@
-"""Tasks: making, reading and changing them."""
+"""Tasks: creation, reading, changes and deletion."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import audit, budgets
-from celeriac.db.catalog import agents, tasks
-from celeriac.db.catalog.tasks import TaskChange
-from celeriac.db.engine import Database
+from celeriac.db.catalog import AGENTS, TASKS
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec, RunnerName
-from celeriac.domain.audit import changes
 from celeriac.domain.budget_kinds import Period
 from celeriac.domain.errors import (
     ConflictError,
     InvalidInputError,
-    NameTakenError,
     NotFoundError,
     TemplateInvalidError,
 )
-from celeriac.domain.paging import Page, read_cursor
+from celeriac.domain.executions.model import ExecutionFilter
+from celeriac.domain.paging import Page
 from celeriac.domain.prompts import check_template
 from celeriac.domain.schemas import check_schema
-from celeriac.domain.tasks import Task, TaskSpec
+from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.ids import parse_uuid
-from celeriac.services.catalog.agents import used_agent
-from celeriac.services.executions.stop import Cancel
+from celeriac.services.catalog import versioned
+from celeriac.services.reading import read_page
 
 logger = structlog.get_logger(__name__)
 
-_KIND = "tasks"
 _PROMPTED = frozenset({RunnerName.LLM, RunnerName.CLAUDE})
-"""Kinds of agents that do nothing without a prompt."""
+"""Runners that need a prompt."""
 
 _NAMES_CACHED = 10_000
 
 _T = TypeVar("_T")
 
+CancelTask = Callable[[Actor, UUID], object]
+"""Cancels the executions of a task: `Cancel.all_of_task`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """What a new task is; `agent` is an id or the name of one of the actor's own agents."""
+    """A new task; `agent` is an id or the name of one of the actor's own agents."""
 
     name: str
     agent: str
@@ -56,7 +56,7 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEdit:
-    """What to change; None keeps what there is."""
+    """What to change; None keeps a value."""
 
     description: str | None = None
     active: bool | None = None
@@ -67,7 +67,7 @@ class TaskEdit:
 class Tasks:
     """The tasks of all users. Safe to share between threads.
 
-    Where a `reference` is taken it is an id, or the name of one of the actor's own tasks.
+    A `reference` is an id, or the name of one of the actor's own tasks.
     """
 
     def __init__(self, database: Database) -> None:
@@ -91,19 +91,18 @@ class Tasks:
     def get(self, actor: Actor, reference: str) -> Task:
         """Return a task that the actor may see. Raises NotFoundError."""
         with self._database.statement() as connection:
-            return _found(connection, actor, reference)
+            return versioned.get(connection, TASKS, actor, reference)
 
     def resolve(self, actor: Actor, reference: str) -> UUID:
         """Return the id that `reference` means for the actor.
 
-        Whether the actor may see a task given by its id, and whether it is there, is for the caller
-        to find out. Raises NotFoundError for an unknown name.
+        An id is returned unchecked. Raises NotFoundError for an unknown name.
         """
         key = parse_uuid(reference)
         if key is not None:
             return key
         with self._database.statement() as connection:
-            key = tasks.id_of_name(connection, reference, owner=actor.user_id)
+            key = TASKS.id_of_name(connection, reference, owner=actor.user_id)
         if key is None:
             self._ids.pop((actor.user_id, reference), None)
             raise NotFoundError("task", reference)
@@ -113,11 +112,11 @@ class Tasks:
         return key
 
     def use(self, actor: Actor, reference: str, use: Callable[[UUID], _T]) -> _T:
-        """Return `use(id)` for the task that `reference` means, without a query where it is known.
+        """Return `use(id)` for the task that `reference` means; known names need no query.
 
-        A task keeps its name until it is deleted, which another process may have done: where the
-        task that was known by the name is not found, the name is looked up, once. Raises what
-        `resolve` and `use` raise.
+        A task keeps its name until it is deleted, which another process may do: if `use` finds no
+        task with the known id, the name is looked up again, once. Raises what `resolve` and `use`
+        raise.
         """
         known = self._ids.get((actor.user_id, reference))
         if known is not None:
@@ -137,17 +136,11 @@ class Tasks:
         limit: int = 50,
     ) -> Page[Task]:
         """Return a page of the tasks that the actor may see. Raises CursorInvalidError."""
-        before = read_cursor(_KIND, cursor)
-        with self._database.statement() as connection:
-            found = tasks.find(
-                connection, owner=actor.scope, active=active, before=before, limit=limit + 1
-            )
-        return Page.cut(
-            found.items, limit=limit, kind=_KIND, key=lambda task: task.id, more=found.more
-        )
+        find = partial(TASKS.find, owner=actor.scope, active=active)
+        return read_page(self._database, "tasks", cursor, limit, find)
 
     def change(self, actor: Actor, reference: str, edit: TaskEdit) -> Task:
-        """Change a task; executions submitted from now on use it as it is then.
+        """Change a task; executions that are submitted from now on use the changed one.
 
         Raises what `create` raises, and NotFoundError for the task.
         """
@@ -155,42 +148,41 @@ class Tasks:
         if edit.spec is not None:
             _check(edit.spec)
         with self._database.transaction() as connection:
-            task = _found(connection, actor, reference, lock=True)
+            task = versioned.get(connection, TASKS, actor, reference, lock=True)
             changed = change_task(connection, actor, task, edit)
         logger.info("task.changed", task_id=task.id, version=changed.version)
         return changed
 
-    def delete(self, actor: Actor, reference: str, *, cancel: Cancel | None = None) -> None:
+    def delete(self, actor: Actor, reference: str, *, cancel: CancelTask | None = None) -> None:
         """Delete a task and its budgets; its versions and executions stay.
 
-        With `cancel` its executions that have not ended are cancelled by it; those that run end
-        within seconds. Raises ForbiddenError, NotFoundError, and without `cancel` ConflictError
-        where executions have not ended.
+        With `cancel` its executions are cancelled by it; running ones end within seconds. Raises
+        ForbiddenError, NotFoundError, and without `cancel` ConflictError if executions have not
+        ended.
         """
         actor.require(Role.OPERATOR)
         if cancel is not None:
             self._end_work(actor, reference, cancel)
         with self._database.transaction() as connection:
-            task = _found(connection, actor, reference, lock=True)
-            if queries.open_of_task(connection, task.id, limit=1):
+            task = versioned.get(connection, TASKS, actor, reference, lock=True)
+            if queries.cancellable(connection, ExecutionFilter(task_id=task.id), limit=1):
                 raise ConflictError(
                     f"The task {task.name!r} has executions that have not ended. Wait for them, or "
                     "cancel them with it: cancel=true.",
                 )
-            tasks.delete(connection, task.id)
+            # inactive too: from the commit on nothing can be submitted to it
+            versioned.delete(connection, TASKS, actor, task, active=False)
             _remove_budgets(connection, actor, task.id)
-            details = {"name": task.name}
-            audit.record(connection, actor, "task.delete", "task", [task.id], details=details)
         self._ids.pop((task.owner_id, task.name), None)
         logger.info("task.deleted", task_id=task.id, name=task.name)
 
-    def _end_work(self, actor: Actor, reference: str, cancel: Cancel) -> None:
-        """Switch a task off, and cancel what it has begun; again, where that was interrupted."""
+    def _end_work(self, actor: Actor, reference: str, cancel: CancelTask) -> None:
+        """Deactivate a task and cancel its executions. Repeatable."""
         with self._database.transaction() as connection:
-            task = _found(connection, actor, reference, lock=True)
+            task = versioned.get(connection, TASKS, actor, reference, lock=True)
             if task.active:
                 change_task(connection, actor, task, TaskEdit(active=False))
-        cancel.all_of_task(actor, task.id)
+        cancel(actor, task.id)
 
 
 def _remove_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None:
@@ -198,66 +190,56 @@ def _remove_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None
     for each in found:
         budgets.remove(connection, each.id)
         details = {"scope": each.scope.value, "subject_id": str(task_id)}
-        audit.record(connection, actor, "budget.remove", "budget", [each.id], details=details)
+        audit.record(connection, actor, "budget.remove", [each.id], details=details)
 
 
 def add_task(connection: Connection, actor: Actor, new: NewTask) -> Task:
     """Store a checked task in the caller's transaction.
 
-    Raises NotFoundError, NameTakenError, and TemplateInvalidError where its agent needs a prompt.
+    Raises NotFoundError, NameTakenError, and TemplateInvalidError if its agent needs a prompt.
     """
-    agent = used_agent(connection, actor, new.agent)
+    agent = _used_agent(connection, actor, new.agent)
     check_prompt(agent.spec, new.spec)
-    made = tasks.add(
+    return versioned.add(
         connection,
-        owner=actor.user_id,
-        agent_id=agent.id,
+        TASKS,
+        actor,
         name=new.name,
+        spec=new.spec,
+        agent_id=agent.id,
         description=new.description,
         active=new.active,
-        spec=new.spec,
     )
-    if made is None:
-        raise NameTakenError(
-            f"You already have a task named {new.name!r}; choose another name or change that one.",
-            field="name",
-        )
-    audit.record(connection, actor, "task.create", "task", [made])
-    return _found(connection, actor, str(made))
 
 
 def change_task(connection: Connection, actor: Actor, task: Task, edit: TaskEdit) -> Task:
-    """Change a locked task, as checked, in the caller's transaction; return it as it is then.
+    """Change a locked, checked task in the caller's transaction.
 
-    Raises NotFoundError for the agent, and TemplateInvalidError where the agent needs a prompt.
+    Raises NotFoundError for the agent, and TemplateInvalidError if the agent needs a prompt.
     """
-    agent = None if edit.agent is None else used_agent(connection, actor, edit.agent)
+    agent = None if edit.agent is None else _used_agent(connection, actor, edit.agent)
     if edit.spec is not None or agent is not None:
-        does = agent or agents.by_id(connection, task.agent_id, owner=None)
-        if does is not None:
-            check_prompt(does.spec, edit.spec or task.spec)
-    wanted = TaskChange(
+        of_task = agent or AGENTS.by_id(connection, task.agent_id, owner=None)
+        if of_task is not None:
+            check_prompt(of_task.spec, edit.spec or task.spec)
+    return versioned.change(
+        connection,
+        TASKS,
+        actor,
+        task,
+        spec=edit.spec,
         description=edit.description,
         active=edit.active,
         agent_id=None if agent is None else agent.id,
-        spec=None if edit.spec == task.spec else edit.spec,
     )
-    tasks.change(connection, task, wanted)
-    changed = _found(connection, actor, str(task.id))
-    details = changes(task, changed)
-    audit.record(connection, actor, "task.change", "task", [task.id], details=details)
-    return changed
 
 
-def task_named(connection: Connection, actor: Actor, name: str, *, lock: bool) -> Task | None:
-    """Return the actor's own task of that name; `lock` holds its row for a change."""
-    key = tasks.id_of_name(connection, name, owner=actor.user_id)
-    return None if key is None else tasks.by_id(connection, key, owner=actor.user_id, lock=lock)
-
-
-def found_task(connection: Connection, actor: Actor, reference: str) -> Task:
-    """Return the task that `reference` means for the actor. Raises NotFoundError."""
-    return _found(connection, actor, reference)
+def _used_agent(connection: Connection, actor: Actor, reference: str) -> Agent:
+    """Return the agent of a task; it can't be deleted before the commit. Raises NotFoundError."""
+    agent = versioned.get(connection, AGENTS, actor, reference)
+    if not AGENTS.keep(connection, agent.id):
+        raise NotFoundError("agent", reference)
+    return agent
 
 
 def task_faults(spec: TaskSpec) -> Iterator[InvalidInputError]:
@@ -275,7 +257,7 @@ def task_faults(spec: TaskSpec) -> Iterator[InvalidInputError]:
 
 
 def check_prompt(agent: AgentSpec, spec: TaskSpec) -> None:
-    """Refuse a task whose agent is told nothing; raises TemplateInvalidError."""
+    """Raise TemplateInvalidError if the agent needs a prompt and the task has none."""
     if agent.runner in _PROMPTED and not spec.prompt.strip():
         raise TemplateInvalidError(
             f"The prompt is empty; an agent of the kind {agent.runner} needs one: what it is to "
@@ -287,11 +269,3 @@ def check_prompt(agent: AgentSpec, spec: TaskSpec) -> None:
 def _check(spec: TaskSpec) -> None:
     for fault in task_faults(spec):
         raise fault
-
-
-def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Task:
-    key = parse_uuid(reference) or tasks.id_of_name(connection, reference, owner=actor.user_id)
-    task = None if key is None else tasks.by_id(connection, key, owner=actor.scope, lock=lock)
-    if task is None:
-        raise NotFoundError("task", reference)
-    return task

@@ -8,39 +8,39 @@ from celeriac.db.engine import Database
 from celeriac.db.executions import create, queries
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import CeleriacError
-from celeriac.domain.executions.model import ExecutionFilter
+from celeriac.domain.executions.model import ExecutionFilter, Idempotency
 from celeriac.domain.paging import read_cursor, write_cursor
 from celeriac.services.executions.repeat import Replayed, ReplayMany
 from celeriac.services.executions.stop import Cancel
-from celeriac.services.executions.submit import Idempotency, same_request
+from celeriac.services.executions.submit import same_request
 
 _KIND = "bulk"
 
 MAX_COUNTED = 10_000
-"""Executions are counted up to so many: counting takes longer the more there are."""
+"""The limit of a count, because a count takes time."""
 
 
 @dataclass(frozen=True, slots=True)
 class BulkPage:
-    """What one request has changed, and how many matching executions it has left."""
+    """What one request has changed, and how many matching executions remain."""
 
     execution_ids: Sequence[UUID]
-    """Those that were cancelled or asked to stop, or the new ones."""
+    """The cancelled executions, or the new ones."""
     remaining: int
-    """At most MAX_COUNTED, which stands for so many or more."""
+    """At most MAX_COUNTED, which means that or more."""
     next_cursor: str | None
     refused: Mapping[UUID, CeleriacError] = field(default_factory=dict)
-    """Why some were not repeated, by their ids."""
+    """The errors of executions that were not repeated, by their ids."""
     batch_id: UUID | None = None
     created: bool = True
-    """False where an idempotency key found what an earlier request has made."""
+    """False if an idempotency key found an earlier request."""
 
 
 class Bulk:
     """Changes the executions that match a filter, among those that the actor may see.
 
-    Each request looks at a bounded number of them, those with smaller ids than its cursor's. So
-    executions that are made meanwhile, repeats among them, are not met.
+    Each request selects a bounded number of them, with smaller ids than its cursor's. So it never
+    selects executions that are created meanwhile, such as repeats.
     """
 
     def __init__(self, database: Database, cancel: Cancel, replay: ReplayMany) -> None:
@@ -50,14 +50,14 @@ class Bulk:
         self._replay = replay
 
     def count(self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None) -> BulkPage:
-        """Count what `cancel` or `retry` would look at, and change nothing."""
+        """Count what `cancel` or `retry` would select, and change nothing."""
         page = self._page(actor, wanted, (), read_cursor(_KIND, cursor))
         return replace(page, next_cursor=None)
 
     def cancel(
         self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None, limit: int
     ) -> BulkPage:
-        """Ask for the end of up to `limit` executions, as `Cancel` does.
+        """Cancel up to `limit` executions; see `Cancel`.
 
         `wanted` is cancellable. Raises ForbiddenError, CursorInvalidError.
         """
@@ -76,7 +76,7 @@ class Bulk:
         limit: int,
         idempotency: Idempotency | None = None,
     ) -> BulkPage:
-        """Run up to `limit` executions again, fewer where their variables are large.
+        """Repeat up to `limit` executions, fewer if their variables are large.
 
         `wanted` names statuses of executions that have ended. The new ones are a batch. Raises
         ForbiddenError, CursorInvalidError, IdempotencyMismatchError and what `ReplayMany` raises.
@@ -102,9 +102,9 @@ class Bulk:
     def _repeated(
         self, actor: Actor, wanted: ExecutionFilter, made: Replayed, seen: UUID | None
     ) -> BulkPage:
-        """The next page begins behind the last that was repeated.
+        """Return a page whose cursor is the last execution that was repeated.
 
-        A request that is sent again can know no other: what was refused is not stored.
+        A repeated request knows no other, because errors are not stored.
         """
         last = min(made.execution_ids, default=seen)
         page = self._page(actor, wanted, list(made.execution_ids.values()), last)

@@ -1,34 +1,32 @@
-"""Dispatch: the one door to the broker.
+"""Dispatch: the only code that sends executions to the broker.
 
-The broker holds a short window of messages per queue; what doesn't fit stays `pending`, in
-PostgreSQL, which knows whose turn it is. A worker that ends an execution takes the next pending one
-itself, so the window only has to keep idle slots busy (docs/adr/0002).
+The broker holds a short window of messages per queue. The rest stays `pending` in PostgreSQL, which
+knows the order. A worker that finishes an execution claims the next pending one itself, so the
+window only has to keep idle slots busy (docs/adr/0002).
 
-A row is `queued` and committed before its message is sent. So a message never meets a row that is
-not ready for it, and whatever gets lost between the two is a `queued` row without a message, which
-the keeper finds and sends again.
+A row is committed as `queued` before its message is sent, so a message never meets a row that is
+not ready for it. If the process dies in between, a `queued` row has no message: the keeper finds it
+and sends another.
 """
 
 import threading
 import time
-from collections.abc import Mapping
-from uuid import UUID
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle
-from celeriac.db.executions.lifecycle import QueuedMessage
 from celeriac.domain.errors import BrokerUnavailableError, DatabaseUnavailableError
-from celeriac.domain.executions.model import Cause, Message
+from celeriac.domain.executions.model import QueuedMessage
 from celeriac.logs import Step
-from celeriac.services.ports import Envelope, LiveEvents, TaskQueue
+from celeriac.services.ports import LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
 
 _BROKER_PAUSE = 2.0
-"""Seconds without sending after the broker failed, so that callers don't queue up behind it."""
+"""Seconds without sending after the broker failed, so that callers don't all wait for it."""
 
 _SMALLEST_WINDOW = 16
 _SLOTS_KNOWN_FOR = 2.0
@@ -36,10 +34,10 @@ _WORKER_SEEN_WITHIN = 30.0
 
 
 class Dispatch:
-    """Sends what is due. Safe to share between threads."""
+    """Sends due executions. Safe to share between threads."""
 
     def __init__(self, database: Database, queue: TaskQueue, live: LiveEvents) -> None:
-        """Mark rows in `database`, publish to `queue`, tell `live`."""
+        """Mark rows in `database`, publish to `queue`, publish changes to `live`."""
         self._database = database
         self._queue = queue
         self._live = live
@@ -48,10 +46,10 @@ class Dispatch:
         self._slots_until = 0.0
         self._counting = threading.Lock()
 
-    def window(self, queue: str) -> int:
+    def capacity(self, queue: str) -> int:
         """Return how many messages `queue` may have out now: the slots of its live workers.
 
-        At least 16, for the workers that are just starting; 0 while the broker is given a rest.
+        At least 16, for workers that are starting; 0 while sending is paused after a broker error.
         Reads the workers' rows every two seconds at most; raises DatabaseUnavailableError.
         """
         if self._paused:
@@ -69,19 +67,8 @@ class Dispatch:
                 self._counting.release()
         return self._slots
 
-    def send_new(
-        self, execution_id: UUID, celery_task_id: str, queue: str, priority: int, cause: Cause
-    ) -> bool:
-        """Send a new execution that was stored as `queued`; return whether it is out.
-
-        Never raises for an unreachable server: the row goes back to `pending`, or stays `queued`,
-        and the keeper sends it later. Nobody is told: nobody can watch what has no name yet.
-        """
-        born = QueuedMessage(Message(execution_id, 0), celery_task_id, queue, priority, cause)
-        return bool(self._send([born]))
-
     def send_due(self) -> int:
-        """Fill the windows with what is due, the urgent first; return how many were sent.
+        """Send what is due, by priority and age, up to each window; return how many were sent.
 
         Raises DatabaseUnavailableError.
         """
@@ -91,27 +78,31 @@ class Dispatch:
         anywhere = slots.get(None, 0)
         windows = {queue: count + anywhere for queue, count in slots.items() if queue is not None}
         with self._database.statement() as connection:
-            sendable = lifecycle.queue_due(
-                connection, windows, smallest=max(_SMALLEST_WINDOW, anywhere)
-            )
-        sent = self._send(sendable)
-        self._live.changed([item.message.execution_id for item in sent])
-        return len(sent)
+            due = lifecycle.queue_due(connection, windows, smallest=max(_SMALLEST_WINDOW, anywhere))
+        if not self.send(due):
+            return 0
+        self._live.changed([item.message.execution_id for item in due])
+        return len(due)
 
     @property
     def _paused(self) -> bool:
         return time.monotonic() < self._paused_until
 
-    def _send(self, sendable: list[QueuedMessage]) -> list[QueuedMessage]:
-        if not sendable:
-            return []
+    def send(self, messages: Sequence[QueuedMessage]) -> bool:
+        """Send the messages of rows that were committed as `queued`; False if the broker failed.
+
+        Then the rows go back to `pending`, or stay `queued` if the database is unavailable too, and
+        the keeper sends them later.
+        """
+        if not messages:
+            return True
         try:
-            self._queue.send([_envelope(item) for item in sendable])
+            self._queue.send(messages)
         except BrokerUnavailableError as error:
             self._paused_until = time.monotonic() + _BROKER_PAUSE
-            self._take_back(sendable, error)
-            return []
-        for item in sendable:
+            self._unqueue(messages, error)
+            return False
+        for item in messages:
             logger.info(
                 Step.EXECUTION_QUEUED,
                 **item.cause.ids(),
@@ -119,22 +110,17 @@ class Dispatch:
                 celery_task_id=item.celery_task_id,
                 queue=item.queue,
             )
-        return sendable
+        return True
 
-    def _take_back(self, sendable: list[QueuedMessage], error: BrokerUnavailableError) -> None:
-        logger.warning("dispatch.broker_unavailable", error=error.message, count=len(sendable))
+    def _unqueue(self, messages: Sequence[QueuedMessage], error: BrokerUnavailableError) -> None:
+        logger.warning("dispatch.broker_unavailable", error=error.message, count=len(messages))
         try:
             with self._database.statement() as connection:
                 lifecycle.unqueue(
                     connection,
-                    [item.celery_task_id for item in sendable],
+                    [item.celery_task_id for item in messages],
                     delay=_BROKER_PAUSE,
                     reason="broker_unavailable",
                 )
         except DatabaseUnavailableError:
-            # still `queued`: the keeper finds that no message answers for them
-            logger.warning("dispatch.not_taken_back", count=len(sendable))
-
-
-def _envelope(item: QueuedMessage) -> Envelope:
-    return Envelope(item.message, item.celery_task_id, item.queue, item.priority)
+            logger.warning("dispatch.not_taken_back", count=len(messages))

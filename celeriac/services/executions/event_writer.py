@@ -1,4 +1,4 @@
-"""The event_writer: carries what agents tell to the database, in batches and in order."""
+"""The event writer: stores events and usage of the running attempts, in batches and in order."""
 
 import threading
 import time
@@ -18,81 +18,80 @@ from celeriac.services.ports import LiveEvents
 
 logger = structlog.get_logger(__name__)
 
-_APART_SECONDS = 0.1
-"""How long a page that may have to wait holds up the others."""
+_DEFERRED_SECONDS = 0.1
+"""How long a deferred batch may wait for a lock, and so delay the others."""
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
 
+_Batches = Sequence[tuple[Attempt, PendingWrites]]
+
 
 class EventWriter:
-    """Stores the notes of all running attempts of this process. Safe to share between threads."""
+    """Stores the pending writes of all running attempts. Safe to share between threads."""
 
-    def __init__(self, database: Database, active: AttemptRegistry, live: LiveEvents) -> None:
-        """Store into `database`; tell `live` what has changed."""
+    def __init__(self, database: Database, attempts: AttemptRegistry, live: LiveEvents) -> None:
+        """Store into `database`; publish changes to `live`."""
         self._database = database
-        self._active = active
+        self._attempts = attempts
         self._live = live
-        # One writing at a time: the notes of an attempt must be stored in the order they were made.
+        # One flush at a time: the batches of an attempt must be stored in their order.
         self._writing = threading.Lock()
-        # Attempts whose pages wait for rows that others hold, in the order in which they are tried.
-        self._apart: dict[UUID, None] = {}
+        # Attempts whose batches wait for locked rows, in the order in which they are tried.
+        self._deferred: dict[UUID, None] = {}
         self._backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         self._paused_until = 0.0
         self._failed = False
 
     def flush(self) -> None:
-        """Store all notes there are; what can't be stored now stays for the next time.
+        """Store all pending writes; what can't be stored now is kept for the next flush.
 
-        After an error that is neither a refusal nor an outage nothing is tried for a while.
+        After an error that is neither a refusal nor an outage, flushing pauses for a while.
         """
         with self._writing:
             if time.monotonic() < self._paused_until:
                 return
             self._failed = False
-            attempts = {a.lease.execution_id: a for a in self._active.all() if a.told}
-            for key in self._apart.keys() - attempts.keys():
-                del self._apart[key]
-            pages = [
+            attempts = {a.lease.execution_id: a for a in self._attempts.all() if a.has_writes}
+            for key in self._deferred.keys() - attempts.keys():
+                del self._deferred[key]
+            batches = [
                 (attempt, batch)
                 for key, attempt in attempts.items()
-                if key not in self._apart and (batch := attempt.next_batch()) is not None
+                if key not in self._deferred and (batch := attempt.next_batch()) is not None
             ]
-            waiting = list(self._apart)
-            if pages:
-                self._store(pages)
-            if waiting:
-                self._retry_apart(attempts)
+            deferred = list(self._deferred)
+            if batches:
+                self._store(batches)
+            if deferred:
+                self._retry_deferred(attempts)
             if not self._failed:
                 self._backoff.succeeded()
 
-    def last_page(self, attempt: Attempt) -> Sequence[PendingWrites]:
-        """Return the batches of an attempt that has ended which are not known to be stored.
+    def last_batches(self, attempt: Attempt) -> Sequence[PendingWrites]:
+        """Return the batches of an ended attempt that are not known to be stored.
 
-        One that told nothing, the common case, costs nothing. A batch that is being stored at this
-        moment is among them: its number keeps it from being stored twice, and an end must not wait
-        for what others are waiting for.
+        A batch that is being stored at this moment is among them: its number keeps it from being
+        stored twice, and finishing must not wait for a lock that the flush waits for.
         """
-        return attempt.last_batches() if attempt.told else ()
+        return attempt.last_batches() if attempt.has_writes else ()
 
-    def _retry_apart(self, attempts: Mapping[UUID, Attempt]) -> None:
-        """Try what was set apart, each by itself, up to the first one that still has to wait."""
-        for key in list(self._apart):
+    def _retry_deferred(self, attempts: Mapping[UUID, Attempt]) -> None:
+        """Try deferred batches one by one, up to the first that still has to wait."""
+        for key in list(self._deferred):
             batch = attempts[key].next_batch()
             if batch is not None:
-                self._store([(attempts[key], batch)], apart=True)
-                if key in self._apart:  # another one is the first to be tried next time
-                    self._apart[key] = self._apart.pop(key)
+                self._store([(attempts[key], batch)], deferred=True)
+                if key in self._deferred:  # the next flush begins with another one
+                    self._deferred[key] = self._deferred.pop(key)
                     return
-            self._apart.pop(key, None)
+            self._deferred.pop(key, None)
 
-    def _store(
-        self, pages: Sequence[tuple[Attempt, PendingWrites]], *, apart: bool = False
-    ) -> None:
+    def _store(self, batches: _Batches, *, deferred: bool = False) -> None:
         try:
-            stored = self._record([batch for _, batch in pages], apart=apart)
+            stored = self._store_batches([batch for _, batch in batches], deferred=deferred)
         except DatabaseBusyError as error:
-            self._set_apart(pages, error)
+            self._defer(batches, error)
             return
         except DatabaseUnavailableError as error:
             logger.warning(
@@ -102,72 +101,69 @@ class EventWriter:
         except Exception as error:  # noqa: BLE001 - drivers raise anything
             refused = refuses(error)
             if refused:
-                logger.error("event_writer.refused", pages=len(pages), error=first_line(error))  # noqa: TRY400 - it says all
+                logger.error("event_writer.refused", pages=len(batches), error=first_line(error))  # noqa: TRY400 - the trace holds the values
             else:
-                self._pause(error, len(pages))
-            if len(pages) > 1:
-                # One page that the database refuses must not cost the others.
-                for page in pages:
-                    self._store([page])
+                self._pause(error, len(batches))
+            if len(batches) > 1:
+                # A batch that the database refuses must not cost the others.
+                for batch in batches:
+                    self._store([batch])
             elif refused:
-                self._keep_bill(*pages[0])
+                self._store_calls_only(*batches[0])
             return
-        for attempt, _ in pages:
-            self._apart.pop(attempt.lease.execution_id, None)
+        for attempt, _ in batches:
+            self._deferred.pop(attempt.lease.execution_id, None)
             if attempt.lease.execution_id in stored:
                 attempt.batch_stored()
             else:
                 attempt.stop(StopReason.LEASE_LOST)
         self._live.changed(list(stored))
 
-    def _pause(self, error: Exception, pages: int) -> None:
-        """Wait before anything is stored again, after an error that may pass."""
+    def _pause(self, error: Exception, batches: int) -> None:
+        """Pause after an error that may pass; once in a flush."""
         if self._failed:
-            return  # once for all that is tried in a round
+            return
         self._failed = True
         was_failing = self._backoff.failing
-        seconds = self._backoff.failed()
-        self._paused_until = time.monotonic() + seconds
+        self._paused_until = time.monotonic() + self._backoff.failed()
         if not was_failing:
             kind, reason = type(error).__name__, first_line(error)
-            logger.error("event_writer.failed", pages=pages, kind=kind, error=reason)
+            logger.error("event_writer.failed", pages=batches, kind=kind, error=reason)
 
-    def _record(self, batches: Sequence[PendingWrites], *, apart: bool) -> set[UUID]:
-        if not apart:
+    def _store_batches(self, batches: Sequence[PendingWrites], *, deferred: bool) -> set[UUID]:
+        if not deferred:
             with self._database.statement() as connection:
                 return leases.store_batch(connection, batches)
         with self._database.transaction() as connection:
-            leases.wait_briefly(connection, _APART_SECONDS)
+            leases.wait_briefly(connection, _DEFERRED_SECONDS)
             return leases.store_batch(connection, batches)
 
-    def _set_apart(
-        self, pages: Sequence[tuple[Attempt, PendingWrites]], error: DatabaseBusyError
-    ) -> None:
-        """Store pages one by one where a row that some of them need is held by others.
+    def _defer(self, batches: _Batches, error: DatabaseBusyError) -> None:
+        """Store batches one by one after a row that some of them need was locked.
 
-        Those that have to wait are left out of what is stored together from now on.
+        Those that have to wait are stored apart from the others from now on.
         """
-        for attempt, batch in pages:
+        for attempt, batch in batches:
             key = attempt.lease.execution_id
-            if key not in self._apart:
-                self._apart[key] = None
-                if len(pages) > 1:
-                    self._store([(attempt, batch)], apart=True)
-                if key in self._apart:
+            if key not in self._deferred:
+                self._deferred[key] = None
+                if len(batches) > 1:
+                    self._store([(attempt, batch)], deferred=True)
+                if key in self._deferred:
                     logger.warning(
                         "event_writer.database_busy", execution_id=key, error=error.message
                     )
 
-    def _keep_bill(self, attempt: Attempt, refused: PendingWrites) -> None:
-        """Store of a batch that the database refuses the model calls alone; the rest is lost."""
-        bill = bill_of(refused)
-        attempt.batch_refused(bill)
-        if bill is not None:
-            self._store([(attempt, bill)])
+    def _store_calls_only(self, attempt: Attempt, refused: PendingWrites) -> None:
+        """Store only the model calls of a batch that the database refuses."""
+        calls = calls_of(refused)
+        attempt.batch_refused(calls)
+        if calls is not None:
+            self._store([(attempt, calls)])
 
 
-def bill_of(refused: PendingWrites) -> PendingWrites | None:
-    """Return the batch without its events, where that leaves model calls that may be stored."""
+def calls_of(refused: PendingWrites) -> PendingWrites | None:
+    """Return the batch with its model calls only, or None if that is not less than before."""
     if not refused.calls or not (refused.events or refused.progress):
         return None
     return replace(refused, events=[], progress=None)

@@ -1,8 +1,7 @@
 """Stores the outcome of an attempt, once, and turns exceptions into outcomes.
 
-Exceptions of agents are objects of unknown classes: asking one for its text or an attribute runs
-code of theirs, which may raise anything. `describe` asks once, trusts nothing that comes back,
-and returns plain values.
+Exceptions of agents have unknown classes: reading their text or attributes runs code of users,
+which may raise anything. `describe` reads each once, validates it, and returns plain values.
 """
 
 import math
@@ -15,10 +14,10 @@ from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import audit
-from celeriac.db.engine import Database, first_line, refuses
+from celeriac.db.audit import Program
+from celeriac.db.engine import Connection, Database, first_line, refuses
 from celeriac.db.executions import leases, lifecycle
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.db.executions.lifecycle import Finished, NextClaim
@@ -50,14 +49,14 @@ from celeriac.domain.tasks import GiveUp, RetryPolicy, decide
 from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
 from celeriac.kit.json_types import JsonObject, loads, storable_text
 from celeriac.logs.redact import redact_text
-from celeriac.services.executions.event_writer import bill_of
+from celeriac.services.executions.event_writer import calls_of
 from celeriac.services.ports import LiveEvents
 from celeriac.services.retrying import is_unavailable, retry_while_unavailable
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
 MAX_DETAILS = 200_000
-"""Characters of an error's details as JSON; larger ones are left out."""
+"""The limit of an error's details, in characters of JSON; larger ones are left out."""
 
 _MAX_NAME = 200
 _MAX_CHAIN = 100
@@ -65,33 +64,32 @@ _MAX_CHAIN = 100
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """What an agent raised, as plain values."""
+    """An exception of an agent, as plain values."""
 
     failure: Failure
     retryable: bool
     cancelled: bool
-    """Whether it was a cancellation, by us or by the agent itself."""
+    """Whether it was a cancellation, by Celeriac or by the agent itself."""
     parked: Parked | None
-    """How the attempt is to wait, where its context has said that it must."""
+    """How the attempt must be parked, if its context requires it."""
     retry_after: float | None
-    """Seconds before which the provider asks not to be called again."""
+    """The provider's Retry-After, in seconds."""
     not_its_own: bool
-    """Whether the fault is not the agent's: the process or the database was busy, or the database
-    away, for longer than the attempt could wait.
+    """Whether the fault is not the agent's: the process or the database was busy or unavailable for
+    longer than the attempt could wait.
 
-    Not so for a statement that took too long: it may take too long every time.
+    False for a statement time-out: the statement may take too long every time.
     """
     worker_lacks: bool
-    """Whether this worker lacks what the agent needs, and another may have it."""
+    """Whether this worker lacks what the agent needs; another one may have it."""
     rate_limited: ProviderRateLimitedError | None
-    """A copy of the error where the provider asks to slow down."""
+    """A copy of the error if the provider answered 429."""
 
 
 def describe(error: BaseException, *, attempt: int) -> Raised:
     """Describe `error` for storage: stable code, message, type, traceback and attempt.
 
-    Secrets in texts are masked as in logs. Never raises, whatever the error's class does. May
-    block as long as that does.
+    Secrets in texts are masked as in logs. Never raises, but may block if the error's class does.
     """
     kind = type(error)
     details = _details(error)
@@ -119,10 +117,10 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
 
 
 def outcome_for(raised: Raised, policy: RetryPolicy, *, retry_count: int) -> Retry | Failed:
-    """Decide what follows when an agent raised an error.
+    """Return the outcome of an attempt whose agent raised an error.
 
-    An `ExecutionError` says itself whether another attempt may help; bad input never gets better;
-    anything else may be a passing fault.
+    An `ExecutionError` says whether a retry may help; invalid input is never retried; anything else
+    is.
     """
     failure = raised.failure
     decision = decide(
@@ -183,7 +181,7 @@ def _seconds(said: object) -> float | None:
 
 
 def _details(error: BaseException) -> JsonObject:
-    """Return what an error says of itself; agents may have put anything there."""
+    """Return the `details` of an error; agents may put anything there."""
     text = asked_object(lambda: getattr(error, "details", {}), MAX_MESSAGE)
     if len(text) > MAX_DETAILS:
         return {"details_left_out": len(text)}
@@ -195,10 +193,9 @@ def _details(error: BaseException) -> JsonObject:
 
 
 def _traceback(error: BaseException, last_line: str) -> str:
-    """Format the traceback; of a chain that is too long or can't be formatted only the last part.
+    """Format the traceback; only the last error if the chain is too long or can't be formatted.
 
-    Formatting takes a millisecond for each error that is the cause or context of another one, or
-    is in a group.
+    Formatting takes a millisecond for each error in the chain or in a group.
     """
     lines = asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
     if lines is None:
@@ -224,15 +221,15 @@ def _is_long(error: BaseException) -> bool:
 
 logger = structlog.get_logger(__name__)
 
-_PATIENCE_SECONDS = 600.0
-"""How long a result waits for the database. The lease can't be taken while the database is away."""
+_DATABASE_SECONDS = 600.0
+"""How long a result waits for the database. No lease can be taken while it is unavailable."""
 
 
 class Finish:
-    """Ends attempts."""
+    """Stores outcomes of attempts."""
 
     def __init__(self, database: Database, live: LiveEvents) -> None:
-        """Write into `database`, tell `live`."""
+        """Write into `database`, publish to `live`."""
         self._database = database
         self._live = live
 
@@ -240,54 +237,53 @@ class Finish:
         self,
         claim: Claim,
         outcome: Outcome,
-        notes: Sequence[PendingWrites],
-        turn: NextClaim | None,
+        batches: Sequence[PendingWrites],
+        next_claim: NextClaim | None,
         *,
         has_session: bool = False,
     ) -> Finished:
-        """Store `outcome` and the last notes; on `turn`, claim the next pending execution.
+        """Store `outcome` and the last batches; with `next_claim`, claim a pending execution too.
 
-        All in one transaction, with the end of the execution's session; `has_session` tells of one
-        that the attempt has made. The status is None where the lease was lost: nothing was written.
-        Raises DatabaseUnavailableError after ten minutes without the database; the keeper then
-        deals with the expired lease. What a try wrote and claimed whose answer got lost is found
-        again. What the database refuses because of its data is stored as a failure instead, at
-        once; any other error may pass and is waited for in the same way.
+        All in one transaction, including the end of the execution's session; `has_session` if the
+        attempt created one. The status is None if the lease was lost: nothing was written. Raises
+        DatabaseUnavailableError after ten minutes without the database; the keeper then rescues the
+        execution. A try whose answer was lost is recognised. An outcome that the database refuses
+        because of its data is stored as a failure instead; other errors are retried.
         """
-        ending = _Ending(claim, outcome, notes, has_session or claim.session_id is not None)
+        ending = _Ending(claim, outcome, batches, has_session or claim.session_id is not None)
         try:
-            finished = self._patiently(ending, turn)
+            finished = self._patiently(ending, next_claim)
         except Exception as error:
             if not refuses(error):
                 raise
             kind, reason = type(error).__name__, first_line(error)
             logger.error("execution.end_refused", kind=kind, error=reason)  # noqa: TRY400 - the trace holds the values
-            finished = self._instead(ending, turn, error)
+            finished = self._instead(ending, next_claim, error)
         changed = [claim.lease.execution_id] if finished.status is not None else []
         if finished.claim is not None:
             changed.append(finished.claim.lease.execution_id)
-        self._tell(changed)
+        self._publish(changed)
         return finished
 
-    def _patiently(self, ending: "_Ending", turn: NextClaim | None) -> Finished:
+    def _patiently(self, ending: "_Ending", next_claim: NextClaim | None) -> Finished:
         try:
-            return self._once(ending, turn)
+            return self._once(ending, next_claim)
         except Exception as error:
             if not _may_pass(error):
                 raise
         return retry_while_unavailable(
-            lambda: self._again(ending, turn), seconds=_PATIENCE_SECONDS, on=_may_pass
+            lambda: self._again(ending, next_claim), seconds=_DATABASE_SECONDS, on=_may_pass
         )
 
-    def _once(self, ending: "_Ending", turn: NextClaim | None) -> Finished:
+    def _once(self, ending: "_Ending", next_claim: NextClaim | None) -> Finished:
         claim, outcome = ending.claim, ending.outcome
         if ending.is_one_statement:
             with self._database.statement() as connection:
-                return lifecycle.finish(connection, claim.lease, outcome, turn)
+                return lifecycle.finish(connection, claim.lease, outcome, next_claim)
         with self._database.transaction() as connection:
-            for batch in ending.notes:
+            for batch in ending.batches:
                 leases.store_batch(connection, [batch])
-            finished = lifecycle.finish(connection, claim.lease, outcome, turn)
+            finished = lifecycle.finish(connection, claim.lease, outcome, next_claim)
             if finished.status is not None and not finished.again:
                 if ending.has_session and finished.status.terminal:
                     lifecycle.settle_session(connection, claim.lease.execution_id)
@@ -295,42 +291,45 @@ class Finish:
                     _audit(connection, claim, outcome.failure)
             return finished
 
-    def _again(self, ending: "_Ending", turn: NextClaim | None) -> Finished:
-        """Write once more what may be written already, and find what was claimed with it.
+    def _again(self, ending: "_Ending", next_claim: NextClaim | None) -> Finished:
+        """Repeat the write, then find what the first try claimed.
 
-        In this order: the server may still be at the first try, which holds the lock of the row
-        until its claim can be seen. No turn now: what the lost try has put back could be what it
-        takes.
+        In this order: the server may still execute the first try, which locks the row until its
+        claim is visible. Claims nothing now: it could claim what the first try made pending.
         """
         finished = self._once(ending, None)
-        if turn is None or (finished.status is not None and not finished.again):
-            return finished  # the first try did nothing, and a late one finds nothing to end
+        if next_claim is None or (finished.status is not None and not finished.again):
+            return finished  # the first try wrote nothing, and can't any more
         with self._database.statement() as connection:
-            return replace(finished, claim=lifecycle.find_claim(connection, turn.token))
+            return replace(finished, claim=lifecycle.find_claim(connection, next_claim.token))
 
-    def _instead(self, ending: "_Ending", turn: NextClaim | None, refused: Exception) -> Finished:
-        """End an attempt whose outcome or last notes the database refuses."""
-        alone = replace(ending, notes=())
-        if ending.notes:
-            for batch in ending.notes:
-                self._record_alone(batch)
+    def _instead(
+        self, ending: "_Ending", next_claim: NextClaim | None, refused: Exception
+    ) -> Finished:
+        """End an attempt whose outcome or last batches the database refuses."""
+        alone = replace(ending, batches=())
+        if ending.batches:
+            for batch in ending.batches:
+                self._store_alone(batch)
             try:
-                return self._patiently(alone, turn)  # only the notes were at fault
+                return self._patiently(alone, next_claim)  # only a batch was at fault
             except Exception as error:
                 if not refuses(error):
                     raise
                 refused = error
         outcome = _storable(ending.outcome, refused, attempt=ending.claim.lease.attempt)
-        return replace(self._patiently(replace(alone, outcome=outcome), turn), instead=outcome)
+        return replace(
+            self._patiently(replace(alone, outcome=outcome), next_claim), instead=outcome
+        )
 
-    def _record_alone(self, batch: PendingWrites) -> None:
-        """Store of a batch what can be stored: all of it, or its model calls, or its number."""
-        for notes in (batch, bill_of(batch), PendingWrites(batch.lease, number=batch.number)):
-            if notes is None:
+    def _store_alone(self, batch: PendingWrites) -> None:
+        """Store as much of a batch as possible: all, or its model calls, or only its number."""
+        for part in (batch, calls_of(batch), PendingWrites(batch.lease, number=batch.number)):
+            if part is None:
                 continue
             try:
                 retry_while_unavailable(
-                    partial(self._record, notes), seconds=_PATIENCE_SECONDS, on=_may_pass
+                    partial(self._store_batch, part), seconds=_DATABASE_SECONDS, on=_may_pass
                 )
             except Exception as error:
                 if not refuses(error):
@@ -339,19 +338,19 @@ class Finish:
             else:
                 return
 
-    def _record(self, notes: PendingWrites) -> None:
+    def _store_batch(self, batch: PendingWrites) -> None:
         with self._database.statement() as connection:
-            leases.store_batch(connection, [notes])
+            leases.store_batch(connection, [batch])
 
-    def _tell(self, changed: Sequence[UUID]) -> None:
+    def _publish(self, changed: Sequence[UUID]) -> None:
         try:
             self._live.changed(changed)
-        except Exception:  # it is stored, and what was claimed with it must not be lost
-            logger.exception("execution.not_told")
+        except Exception:  # the outcome is stored, and the next claim must not be lost
+            logger.exception("execution.not_published")
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether the same may be stored later: all but what is refused, and refusals of our own."""
+    """Whether the same write may succeed later: not if the data was refused."""
     if isinstance(error, CeleriacError):
         return is_unavailable(error)
     return isinstance(error, Exception) and not refuses(error)
@@ -359,21 +358,21 @@ def _may_pass(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """What there is to be written."""
+    """What is to be written."""
 
     claim: Claim
     outcome: Outcome
-    notes: Sequence[PendingWrites]
+    batches: Sequence[PendingWrites]
     has_session: bool
 
     @property
     def is_one_statement(self) -> bool:
-        """Whether nothing is to be written besides the outcome: so most executions end."""
-        return not (self.notes or self.has_session or isinstance(self.outcome, Failed | Parked))
+        """Whether nothing but the outcome is to be written, as for most executions."""
+        return not (self.batches or self.has_session or isinstance(self.outcome, Failed | Parked))
 
 
 def _storable(outcome: Outcome, refused: Exception, *, attempt: int) -> Outcome:
-    """Return what is stored in the place of an outcome that the database refuses."""
+    """Return what is stored instead of an outcome that the database refuses."""
     match outcome:
         case Retry(failure, delay):
             return Retry(_bare(failure, attempt), delay)
@@ -382,7 +381,7 @@ def _storable(outcome: Outcome, refused: Exception, *, attempt: int) -> Outcome:
         case HandedBack(_, delay):
             return HandedBack(None, delay)
     error = ResultNotStorableError(
-        f"What the attempt came to can't be stored: {first_line(refused)}. Return plain JSON."
+        f"The result can't be stored: {first_line(refused)}. Return plain JSON."
     )
     return Failed(describe(error, attempt=attempt).failure)
 
@@ -394,14 +393,6 @@ def _bare(failure: Failure, attempt: int) -> Failure:
 
 
 def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:
-    audit.failed(
-        connection,
-        claim.lease.execution_id,
-        actor="worker",
-        request_id=claim.request_id,
-        details={
-            "code": failure.code,
-            "message": failure.message,
-            "attempt": claim.lease.attempt,
-        },
-    )
+    worker, lease = Program("worker", claim.request_id), claim.lease
+    details = {"code": failure.code, "message": failure.message, "attempt": lease.attempt}
+    audit.record(connection, worker, "execution.fail", [lease.execution_id], details=details)

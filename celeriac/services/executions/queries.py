@@ -1,7 +1,8 @@
-"""Queries: reading executions, their events and the audit trail, within what the actor may see."""
+"""Reads executions, their events and the audit trail, as far as the actor may see them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from uuid import UUID
 
 from celeriac.db import audit
@@ -13,14 +14,12 @@ from celeriac.domain.audit import AuditEntry, AuditFilter
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution, ExecutionFilter
-from celeriac.domain.paging import Page, read_cursor
-
-_EXECUTIONS = "executions"
-_AUDIT = "audit"
+from celeriac.domain.paging import Page
+from celeriac.services.reading import present, read_page
 
 
 class Queries:
-    """Answers questions; changes nothing. Safe to share between threads."""
+    """Read-only queries. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         """Read from `database`."""
@@ -30,9 +29,7 @@ class Queries:
         """Return an execution. Raises NotFoundError."""
         with self._database.statement() as connection:
             found = executions.get(connection, execution_id, owner=actor.scope)
-        if found is None:
-            raise NotFoundError("execution", execution_id)
-        return found
+        return present(found, "execution", execution_id)
 
     def executions(
         self,
@@ -45,18 +42,11 @@ class Queries:
     ) -> Page[Execution]:
         """Return a page of the executions that the actor may see. Raises CursorInvalidError.
 
-        What may be large is None but for what `include` names (`db.executions.BULKY`).
+        The fields in `BULKY` are None, except those in `include`.
         """
-        before = read_cursor(_EXECUTIONS, cursor)
-        if actor.scope is not None:
-            wanted = replace(wanted, owner_id=actor.scope)
-        with self._database.statement() as connection:
-            found = executions.find(
-                connection, wanted, before=before, limit=limit + 1, include=include
-            )
-        return Page.cut(
-            found.items, limit=limit, kind=_EXECUTIONS, key=lambda each: each.id, more=found.more
-        )
+        wanted = replace(wanted, owner_id=actor.scope or wanted.owner_id)
+        find = partial(executions.find, wanted=wanted, include=include)
+        return read_page(self._database, "executions", cursor, limit, find)
 
     def batch(self, actor: Actor, batch_id: UUID) -> list[UUID]:
         """Return the ids of a batch's executions in their order. Raises NotFoundError."""
@@ -76,23 +66,19 @@ class Queries:
             return events.after(connection, execution_id, after, limit)
 
     def log(self, execution_id: UUID, *, after: int, limit: int) -> list[Event]:
-        """Like `events`, for a caller who was found to see the execution a moment ago."""
+        """Like `events`, without a check: for callers that have checked a moment ago."""
         with self._database.statement() as connection:
             return events.after(connection, execution_id, after, limit)
 
     def positions(self, execution_ids: Sequence[UUID]) -> Mapping[UUID, int]:
-        """Return the number of the latest event of each, for callers who were found to see it."""
+        """Return the number of each execution's latest event, without a check."""
         with self._database.statement() as connection:
             return executions.positions(connection, execution_ids)
 
     def audit(
         self, actor: Actor, wanted: AuditFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page[AuditEntry]:
-        """Return a page of the audit trail: everybody's for an admin, else one's own doings."""
+        """Return a page of the audit trail: all of it for an admin, otherwise the actor's own."""
         actor.require(Role.VIEWER)
-        before = read_cursor(_AUDIT, cursor)
-        if actor.scope is not None:
-            wanted = replace(wanted, actor_id=actor.scope)
-        with self._database.statement() as connection:
-            found = audit.find(connection, wanted, before=before, limit=limit + 1)
-        return Page.cut(found, limit=limit, kind=_AUDIT, key=lambda entry: entry.id)
+        wanted = replace(wanted, actor_id=actor.scope or wanted.actor_id)
+        return read_page(self._database, "audit", cursor, limit, partial(audit.find, wanted=wanted))

@@ -1,4 +1,4 @@
-"""Runs executions that have ended again: one, or many in one transaction."""
+"""Repeats ended executions: one, or many in one transaction."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,35 +6,37 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle, queries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import CeleriacError, ConflictError, InvalidInputError, NotFoundError
-from celeriac.domain.executions.model import Execution, ExecutionSpec, stored_options
+from celeriac.domain.executions.model import (
+    Execution,
+    ExecutionSpec,
+    Idempotency,
+    SubmitRequest,
+    stored_options,
+)
 from celeriac.domain.prompts import WorkLimit
 from celeriac.kit.ids import uuid7
 from celeriac.services.cassettes import check_traffic
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.submit import (
-    Idempotency,
+    STALE_SPEC_TRIES,
     Submit,
-    SubmitRequest,
     Submitted,
     check_one,
     check_owner,
     claim_key,
-    new_executions,
 )
+from celeriac.services.reading import present
 
 logger = structlog.get_logger(__name__)
 
-_STALE_PLAN_TRIES = 3
-
 
 class Replay:
-    """Runs one execution again."""
+    """Repeats one execution."""
 
     def __init__(self, database: Database, submit: Submit) -> None:
         """Read from `database`, submit through `submit`."""
@@ -44,14 +46,13 @@ class Replay:
     def __call__(
         self, actor: Actor, execution_id: UUID, idempotency: Idempotency | None = None
     ) -> Submitted:
-        """Submit a new execution with the variables of a finished one and the task as it is now.
+        """Submit a new execution with the variables of a finished one and the current task.
 
         Raises NotFoundError, ConflictError while the origin still runs, and what submitting raises.
         """
         with self._database.statement() as connection:
-            origin = queries.get(connection, execution_id, owner=actor.scope)
-        if origin is None:
-            raise NotFoundError("execution", execution_id)
+            found = queries.get(connection, execution_id, owner=actor.scope)
+        origin = present(found, "execution", execution_id)
         if not origin.status.terminal:
             raise ConflictError(
                 f"The execution is {origin.status}; only a finished one can be run again. "
@@ -59,7 +60,7 @@ class Replay:
                 status=origin.status,
             )
         try:
-            return self._submit.one(actor, replace(_request(origin), idempotency=idempotency))
+            return self._submit(actor, replace(_request(origin), idempotency=idempotency))
         except NotFoundError as error:
             if error.details["resource"] != "task":
                 raise
@@ -68,10 +69,10 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """New executions of one batch, by their origins; `refused` says why others were not made.
+    """New executions of one batch, by their origins; `refused` has the errors of others.
 
-    Without a batch nothing was stored. Where an idempotency key found an earlier batch, `created`
-    is False and the rest is left out.
+    Without a batch nothing was stored. If an idempotency key found an earlier batch, `created` is
+    False and the rest is left out.
     """
 
     batch_id: UUID | None
@@ -81,38 +82,37 @@ class Replayed:
 
 
 class ReplayMany:
-    """Runs many executions again."""
+    """Repeats many executions."""
 
-    def __init__(self, database: Database, plans: SpecCache) -> None:
+    def __init__(self, database: Database, specs: SpecCache) -> None:
         """Work on `database`."""
         self._database = database
-        self._plans = plans
+        self._specs = specs
 
     def __call__(
         self, actor: Actor, origins: Sequence[Execution], idempotency: Idempotency | None = None
     ) -> Replayed:
         """Store a new execution for each of `origins` for which that is possible.
 
-        The origins have ended and were read with their variables. All is stored in one transaction,
-        with one statement for those that differ in their variables alone. Nothing is sent yet: call
-        `Dispatch.send_due` afterwards, or leave it to the keeper. Raises IdempotencyMismatchError,
-        and ConflictError where a task is being changed all the time.
+        The origins must have ended and be read with their variables. All is stored in one
+        transaction, with one statement for those that differ only in their variables. Sends
+        nothing: call `Dispatch.send_due` afterwards, or leave it to the keeper. Raises
+        IdempotencyMismatchError, and ConflictError if a task is changed all the time.
         """
         batch_id = uuid7()
-        for attempt in range(_STALE_PLAN_TRIES):
+        for attempt in range(STALE_SPEC_TRIES):
             groups, refused = self._checked(actor, origins, fresh=attempt > 0)
             if not groups:
                 return Replayed(None, refused=refused)
             try:
                 with self._database.transaction() as connection:
-                    if idempotency is not None:
-                        earlier = claim_key(connection, actor, idempotency, "batch", batch_id)
-                        if earlier is not None:
-                            return Replayed(earlier, created=False)
+                    earlier = claim_key(connection, actor, idempotency, "batch", batch_id)
+                    if earlier is not None:
+                        return Replayed(earlier, created=False)
                     made = _store(connection, actor, groups, batch_id, refused)
                     if not made:
-                        connection.rollback()  # nothing was made: the key stays free
-            except _StalePlanError:
+                        connection.rollback()  # nothing was stored: the key stays free
+            except lifecycle.StaleSpecError:
                 continue
             if not made:
                 return Replayed(None, refused=refused)
@@ -123,7 +123,7 @@ class ReplayMany:
     def _checked(
         self, actor: Actor, origins: Sequence[Execution], *, fresh: bool
     ) -> tuple[list["_Group"], dict[UUID, CeleriacError]]:
-        """Return what can be run, by what one statement stores, and why the rest can not."""
+        """Return what can be run, grouped by statement, and the errors of the rest."""
         alike = defaultdict[object, list[Execution]](list)
         for origin in origins:
             alike[_address(origin)].append(origin)
@@ -131,28 +131,24 @@ class ReplayMany:
         refused: dict[UUID, CeleriacError] = {}
         for members in alike.values():
             try:
-                plan = self._plans.current(members[0].task_id, fresh=fresh)
-                check_owner(actor, plan)
+                spec = self._specs.current(members[0].task_id, fresh=fresh)
+                check_owner(actor, spec)
             except NotFoundError:
                 refused |= {each.id: _task_deleted(each) for each in members}
             except ConflictError as error:
                 refused |= dict.fromkeys([each.id for each in members], error)
             else:
-                accepted = _accepted(plan, members, refused)
-                groups += [_Group(plan, accepted)] if accepted else []
+                accepted = _accepted(spec, members, refused)
+                groups += [_Group(spec, accepted)] if accepted else []
         return groups, refused
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Executions of one task that differ in their variables alone."""
+    """Executions of one task that differ only in their variables."""
 
-    plan: ExecutionSpec
+    spec: ExecutionSpec
     origins: Sequence[Execution]
-
-
-class _StalePlanError(Exception):
-    """The plan that was checked is no longer the current one."""
 
 
 def _address(origin: Execution) -> object:
@@ -166,14 +162,14 @@ def _address(origin: Execution) -> object:
 
 
 def _accepted(
-    plan: ExecutionSpec, origins: Sequence[Execution], refused: dict[UUID, CeleriacError]
+    spec: ExecutionSpec, origins: Sequence[Execution], refused: dict[UUID, CeleriacError]
 ) -> list[Execution]:
-    """Return those whose variables still fit the task; the others are added to `refused`."""
+    """Return those whose variables are valid for the task; adds the others to `refused`."""
     accepted = []
     with WorkLimit(len(origins)) as work:
         for origin in origins:
             try:
-                check_one(plan, origin.variables, work)
+                check_one(spec, origin.variables, work)
             except InvalidInputError as error:
                 refused[origin.id] = error
             else:
@@ -190,7 +186,7 @@ def _store(
 ) -> dict[UUID, UUID]:
     """Store what can be stored, and return the new ids by their origins; adds to `refused`.
 
-    Raises _StalePlanError.
+    Raises StaleSpecError.
     """
     made: dict[UUID, UUID] = {}
     for group in groups:
@@ -198,22 +194,20 @@ def _store(
         request = _request(group.origins[0])
         if request.options.uses_cassette:
             try:
-                check_traffic(connection, actor, request.options, group.plan.agent.runner)
+                check_traffic(connection, actor, request.options, group.spec.agent.runner)
             except (InvalidInputError, NotFoundError) as error:
                 refused |= dict.fromkeys(origins, error)
                 continue
         ids = [uuid7() for _ in origins]
         variables = [each.variables for each in group.origins]
-        new = new_executions(group.plan, request, ids, variables, batch_id)
-        new = replace(new, origin_ids=origins)
-        if lifecycle.create(connection, new, actor, window=0) is None:
-            raise _StalePlanError
+        new = lifecycle.NewExecutions(group.spec, request, ids, variables, origins, batch_id)
+        lifecycle.create(connection, new, actor, window=0)
         made |= zip(origins, ids, strict=True)
     return made
 
 
 def _request(origin: Execution) -> SubmitRequest:
-    """Return what runs an execution's work again, from the beginning and in no session."""
+    """Return the request that repeats an execution from the beginning, without a session."""
     return SubmitRequest(
         task_id=origin.task_id,
         variables=origin.variables,

@@ -1,4 +1,4 @@
-"""Leases: the heartbeat that renews them, and the rescue of executions whose lease has expired."""
+"""Leases: the heartbeat that renews them, and the rescue of executions with expired leases."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,16 +6,16 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import audit, budgets, engine, workers
-from celeriac.db.engine import Database
+from celeriac.db.audit import Program
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import leases, lifecycle, queries
 from celeriac.db.executions.lifecycle import Rescued
 from celeriac.db.executions.queries import QueuedCount
-from celeriac.db.workers import WorkerReport
 from celeriac.domain.errors import BrokerUnavailableError, DatabaseUnavailableError
 from celeriac.domain.executions.states import Status
+from celeriac.domain.operations import WorkerReport
 from celeriac.logs import Step
 from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
 from celeriac.services.ports import LiveEvents, TaskQueue
@@ -23,24 +23,24 @@ from celeriac.services.ports import LiveEvents, TaskQueue
 logger = structlog.get_logger(__name__)
 
 _CRASH_DELAY = 1.0
-"""Seconds until the first retry after a lost worker; doubled with every further crash."""
+"""Seconds until the first retry after a lost worker; doubled with each further crash."""
 
 
 def _elapsed_seconds() -> float:
-    """Return a clock that nobody sets, and that counts while the machine sleeps if it can."""
+    """Return monotonic seconds, including the time that the machine sleeps where possible."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class DatabaseView:
-    """Whether a keeper has seen a writable database without a gap for as long as a lease lasts.
+    """Whether a keeper has seen a writable database without a gap for one lease time.
 
-    While the database was away or could not write, nobody could renew a lease, and all of them may
-    have run out. So nothing may be taken for lost until every worker had the time to renew. The
-    keeper cannot see the outages of others, but it can see its own: a failed look, or two looks
-    that are more than `longest_gap` seconds apart by its own clock or by the database's, begin a
-    new series. That holds for outages, failovers, pauses of a pooler, a keeper or a machine that
-    was stopped, and for clocks that jump. Belongs to one thread.
+    While the database is unavailable or read-only, no worker can renew its leases, and all of them
+    may expire. So no worker may be considered lost until all had the time to renew. The keeper
+    can't see the outages of others, but it sees its own: a failed check, or two checks that are
+    more than `longest_gap` seconds apart by its own clock or by the database's, start a new series.
+    That covers outages, failovers, paused poolers, a stopped keeper or machine, and clocks that
+    jump. Belongs to one thread.
     """
 
     def __init__(
@@ -50,29 +50,29 @@ class DatabaseView:
         longest_gap: float | None = None,
         clock: Callable[[], float] = _elapsed_seconds,
     ) -> None:
-        """The longest gap is half a lease by default: workers renew several times in one."""
+        """The longest gap is half a lease by default: workers renew several times per lease."""
         self._lease_seconds = lease_seconds
         self._longest_gap = lease_seconds / 2 if longest_gap is None else longest_gap
         self._clock = clock
         self._since = self._last = self._began = clock()
         self._last_time: datetime | None = None
-        self._looking = False
+        self._checking = False
 
-    def begin_look(self) -> bool:
-        """Return whether the series of looks so far is long enough to take leases in this one."""
+    def begin_check(self) -> bool:
+        """Start a check; return whether the series so far is long enough to take leases."""
         self._began = self._clock()
-        if self._looking:  # the last one was never completed
+        if self._checking:  # the last check failed
             self._since = self._last = self._began
             self._last_time = None
-        self._looking = True
+        self._checking = True
         return self._began - self._since >= self._lease_seconds
 
-    def complete_look(self, database_time: datetime) -> bool:
-        """Say that the look was successful; return whether there was no gap since the last one.
+    def complete_check(self, database_time: datetime) -> bool:
+        """Complete a check; return whether there was no gap since the last one.
 
-        Where there was, what the look has done must not be committed.
+        If there was, the transaction of this check must not be committed.
         """
-        self._looking = False
+        self._checking = False
         last, last_time = self._last, self._last_time
         self._last, self._last_time = self._began, database_time
         passed = self._clock() - last
@@ -88,9 +88,9 @@ class DatabaseView:
 
 
 class Recover:
-    """What the keeper brings back; any number of keepers may do it at once.
+    """Recovers lost executions and messages; any number of keepers may do it at once.
 
-    Each method belongs to one thread: two of them remember what they saw at their last look.
+    Each method belongs to one thread: two of them remember the result of their last check.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Recover:
     ) -> None:
         """Recover the executions of `database` and the messages of `queue`.
 
-        Workers count as lost only while `view` says so.
+        Leases are taken only if `view` allows it.
         """
         self._database = database
         self._queue = queue
@@ -109,9 +109,9 @@ class Recover:
     def rescue_lost_workers(self, limit: int) -> int:
         """Take executions with expired leases from their workers; return how many.
 
-        None before the database has been seen without a gap for the time of a lease.
+        Takes none until the database has been seen without a gap for one lease time.
         """
-        settled = self._view.begin_look()
+        settled = self._view.begin_check()
         with self._database.transaction() as connection:
             now = engine.clock(connection)
             rescued = lifecycle.rescue_expired(
@@ -120,7 +120,7 @@ class Recover:
             for item in rescued:
                 if item.status is Status.FAILED:
                     _audit(connection, item)
-            if not self._view.complete_look(now):
+            if not self._view.complete_check(now):
                 connection.rollback()
                 return 0
         for item in rescued:
@@ -137,7 +137,7 @@ class Recover:
         return len(rescued)
 
     def resume_due(self, limit: int) -> int:
-        """Let parked executions go on whose time of waiting is over; return how many."""
+        """Resume parked executions that are due; return how many."""
         with self._database.statement() as connection:
             ids = lifecycle.resume_due(connection, limit=limit)
         for execution_id in ids:
@@ -145,19 +145,19 @@ class Recover:
         self._live.changed(ids)
         return len(ids)
 
-    def leaked_reservations(self, limit: int) -> int:
-        """Release what attempts reserved that don't run any more; return in how many windows."""
+    def release_leaked_reservations(self, limit: int) -> int:
+        """Release reservations of attempts that no longer run; return in how many windows."""
         with self._database.statement() as connection:
             return budgets.release_leaked(connection, limit=limit)
 
     def requeue_lost_messages(self, *, older_than: float, limit: int) -> int:
-        """Put back to `pending` what is queued although the broker has no message for it.
+        """Return `queued` rows to `pending` if the broker has lost their messages.
 
-        A queue has lost messages if it holds fewer than there are rows waiting in it for over
-        `older_than` seconds, or if for that long it held fewer, at every look, than there are
-        queued rows: what is on its way to or from the broker is missing for a moment only. Which
-        ones can't be told, so all of those rows are sent again: a double costs one dropped message.
-        Returns how many rows were put back.
+        A queue has lost messages if it has fewer than there are rows that were sent more than
+        `older_than` seconds ago, or if for that long it had fewer, at every check, than there are
+        queued rows: a message on its way is missing only for a moment. It is unknown which messages
+        are lost, so all of those rows are sent again; a duplicate is dropped. Returns the number of
+        rows.
         """
         with self._database.statement() as connection:
             waiting = queries.queued_counts(connection, older_than=older_than)
@@ -177,7 +177,7 @@ class Recover:
         try:
             depth = self._queue.depth(queue)
         except BrokerUnavailableError:
-            return False  # nothing can be said, and nothing could be sent
+            return False  # unknown, and nothing could be sent
         if depth >= rows.all:
             self._short_since.pop(queue, None)
             return False
@@ -186,59 +186,55 @@ class Recover:
 
 
 def _audit(connection: Connection, lost: Rescued) -> None:
-    audit.failed(
-        connection,
-        lost.execution_id,
-        actor="keeper",
-        request_id=lost.cause.request_id,
-        details={"code": "worker_lost", "message": lost.message, "attempt": lost.attempt},
-    )
+    keeper = Program("keeper", lost.cause.request_id)
+    details = {"code": "worker_lost", "message": lost.message, "attempt": lost.attempt}
+    audit.record(connection, keeper, "execution.fail", [lost.execution_id], details=details)
 
 
 class Heartbeat:
-    """Keeps the leases of all running attempts, in one statement a beat.
+    """Renews the leases of all running attempts, in one statement per beat.
 
-    `database` must be its own: a beat that waits for a connection which others hold comes too late.
-    Belongs to one thread.
+    Needs a connection pool of its own: a beat that waits for a connection comes too late. Belongs
+    to one thread.
     """
 
     def __init__(
-        self, database: Database, active: AttemptRegistry, *, lease_seconds: float
+        self, database: Database, attempts: AttemptRegistry, *, lease_seconds: float
     ) -> None:
-        """Renew for `lease_seconds` from now on at each beat."""
+        """Renew for `lease_seconds` at each beat."""
         self._database = database
-        self._active = active
+        self._attempts = attempts
         self._lease_seconds = lease_seconds
         self._skipped: frozenset[UUID] = frozenset()
 
     def beat(self) -> None:
-        """Renew every lease; stop what was cancelled and what is no longer ours.
+        """Renew every lease; stop attempts that were cancelled or whose lease is lost.
 
-        Without the database nothing is stopped: nobody can take a lease while it is away.
+        If the database is unavailable nothing is stopped: no lease can be taken then.
         """
-        self._renew(self._active.all())
+        self._renew(self._attempts.all())
 
     def catch_up(self) -> None:
-        """Renew the leases that the last beat had to skip, because others had locked their rows.
+        """Renew the leases that the last beat skipped because their rows were locked.
 
-        A row that is locked again and again must be met in between: call this often.
+        Call this often: a row may be locked again and again.
         """
         if self._skipped:
-            self._renew([a for a in self._active.all() if a.lease.execution_id in self._skipped])
+            self._renew([a for a in self._attempts.all() if a.lease.execution_id in self._skipped])
 
     def _renew(self, attempts: Sequence[Attempt]) -> None:
         if not attempts:
             self._skipped = frozenset()
             return
-        asked = [attempt.lease for attempt in attempts]
+        wanted = [attempt.lease for attempt in attempts]
         try:
             with self._database.statement() as connection:
-                found = leases.renew(connection, asked, lease_seconds=self._lease_seconds)
+                found = leases.renew(connection, wanted, lease_seconds=self._lease_seconds)
         except DatabaseUnavailableError as error:
             logger.warning("heartbeat.database_unavailable", code=error.code, error=error.message)
             return
         self._skipped = found.skipped
-        # Not by their executions: meanwhile the next attempt of one may have begun here.
+        # Stop these attempts, not what runs now: the next attempt may have started here.
         for attempt in attempts:
             if attempt.lease.execution_id not in found.held:
                 attempt.stop(StopReason.LEASE_LOST)
@@ -246,7 +242,7 @@ class Heartbeat:
                 attempt.stop(StopReason.CANCELLED)
 
     def report(self, report: WorkerReport) -> bool:
-        """Store what the process says of itself; return whether that was possible now."""
+        """Store the report of the process; return whether that was possible."""
         try:
             with self._database.statement() as connection:
                 workers.report(connection, report)
@@ -256,7 +252,7 @@ class Heartbeat:
         return True
 
     def sign_off(self, worker_id: UUID) -> None:
-        """Store that the process has ended in order, where that is possible now."""
+        """Record that the process has ended normally, if that is possible."""
         try:
             with self._database.statement() as connection:
                 workers.stopped(connection, worker_id)

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import audit
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle, queries
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import DatabaseUnavailableError, NotFoundError
+from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.executions.states import Status
 from celeriac.services.executions.attempt import AttemptRegistry, StopReason
 from celeriac.services.ports import LiveEvents
+from celeriac.services.reading import present
 
 logger = structlog.get_logger(__name__)
 
@@ -25,101 +25,94 @@ class Cancel:
     """Cancels executions."""
 
     def __init__(self, database: Database, live: LiveEvents) -> None:
-        """Write into `database`; tell the workers through `live`."""
+        """Write into `database`; notify workers through `live`."""
         self._database = database
         self._live = live
 
     def __call__(self, actor: Actor, execution_ids: Sequence[UUID]) -> dict[UUID, Status]:
-        """Ask for the end of each execution; return the status that each has now.
+        """Request the cancellation of each execution; return the status that each has now.
 
-        A running one is `running` until its worker has stopped it. Cancelling what has ended
-        changes nothing. Raises NotFoundError, with nothing changed, where one isn't visible.
+        A running one is `running` until its worker has stopped it. Cancelling an ended one changes
+        nothing. Raises NotFoundError, with nothing changed, if one isn't visible.
         """
         with self._database.transaction() as connection:
-            seen = queries.statuses(connection, execution_ids, owner=_owner(actor))
+            seen = queries.statuses(connection, execution_ids, owner=actor.scope)
             for execution_id in execution_ids:
-                if execution_id not in seen:
-                    raise NotFoundError("execution", execution_id)
+                present(seen.get(execution_id), "execution", execution_id)
             moved = _request(connection, actor, execution_ids)
-        self._after(actor, moved)
+        self._publish(actor, moved)
         return {**seen, **moved}
 
     def all_of(self, actor: Actor, owner_id: UUID) -> int:
-        """Ask for the end of every execution of a user; return how many. Raises ForbiddenError."""
+        """Cancel all executions of a user; return how many. Raises ForbiddenError."""
         actor.require(Role.ADMIN)
-        total, after = 0, None
-        while True:
-            with self._database.transaction() as connection:
-                ids = queries.open_ids(connection, owner_id, after=after, limit=_BATCH)
-                moved = _request(connection, actor, ids)
-            self._after(actor, moved)
-            total += len(moved)
-            if len(ids) < _BATCH:
-                return total
-            after = ids[-1]
+        return self._all(actor, ExecutionFilter(owner_id=owner_id))
 
-    def all_of_task(self, actor: Actor, task_id: UUID) -> None:
-        """Ask for the end of every execution of a task that the actor may change."""
+    def all_of_task(self, actor: Actor, task_id: UUID) -> int:
+        """Cancel all executions of a task that the actor may change; return how many."""
+        return self._all(actor, ExecutionFilter(task_id=task_id))
+
+    def _all(self, actor: Actor, wanted: ExecutionFilter) -> int:
+        total = 0
         while True:
             with self._database.transaction() as connection:
-                ids = queries.open_of_task(connection, task_id, limit=_BATCH)
+                ids = queries.cancellable(connection, wanted, limit=_BATCH)
                 moved = _request(connection, actor, ids)
-            self._after(actor, moved)
-            if not moved:
-                return
+            self._publish(actor, moved)
+            total += len(moved)
+            if not ids:
+                return total
 
     def newest(
         self, actor: Actor, wanted: ExecutionFilter, *, before: UUID | None, limit: int
     ) -> tuple[list[UUID], list[UUID]]:
-        """Ask for the end of up to `limit` executions of `wanted`, the newest first.
+        """Cancel up to `limit` executions of `wanted` older than `before`, the newest first.
 
-        They have smaller ids than `before`. Returns the ids of all that were looked at, and of
-        those that were cancelled or asked to stop: others have ended in between.
+        Returns the ids that were selected, and those whose cancellation was requested: others have
+        ended in between.
         """
         with self._database.transaction() as connection:
             ids = queries.find_ids(connection, wanted, before=before, limit=limit)
             moved = _request(connection, actor, ids)
-        self._after(actor, moved)
+        self._publish(actor, moved)
         return ids, [each for each in ids if each in moved]
 
-    def _after(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
-        """Notify workers and watchers of cancellations that are committed."""
+    def _publish(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
+        """Notify workers and watchers of committed cancellations."""
         self._live.cancel([key for key, status in moved.items() if not status.terminal])
         self._live.changed(list(moved))
         for execution_id in moved:
             logger.info("execution.cancel_requested", execution_id=execution_id, by=actor.name)
 
 
-def _request(connection: Connection, actor: Actor, ids: Sequence[UUID]) -> dict[UUID, Status]:
-    moved = lifecycle.request_cancel(connection, ids, actor.name)
-    audit.record(connection, actor, "execution.cancel", "execution", list(moved))
+def _request(
+    connection: Connection, actor: Actor, execution_ids: Sequence[UUID]
+) -> dict[UUID, Status]:
+    moved = lifecycle.request_cancel(connection, execution_ids, actor.name)
+    audit.record(connection, actor, "execution.cancel", list(moved))
     return moved
 
 
 class StopCancelled:
-    """Stops what runs in this process and is to be cancelled, sooner than the heartbeat would."""
+    """Stops cancelled attempts of this process, sooner than the heartbeat does."""
 
-    def __init__(self, database: Database, active: AttemptRegistry) -> None:
-        """Look into `database` for attempts in `active`."""
+    def __init__(self, database: Database, attempts: AttemptRegistry) -> None:
+        """Read `database` for the attempts in `attempts`."""
         self._database = database
-        self._active = active
+        self._attempts = attempts
 
     def __call__(self, execution_ids: Sequence[UUID]) -> None:
-        """Look at the rows of these executions, and stop those whose end was asked for.
+        """Stop those of the executions whose cancellation is requested.
 
-        Without the database nothing is stopped: the heartbeat does it later.
+        If the database is unavailable, the heartbeat stops them later.
         """
-        here = self._active.among(execution_ids)
+        here = self._attempts.among(execution_ids)
         if not here:
             return
         try:
             with self._database.statement() as connection:
-                asked = queries.cancel_requested(connection, here)
+                requested = queries.cancel_requested(connection, here)
         except DatabaseUnavailableError as error:
             logger.warning("cancel.database_unavailable", error=error.message)
             return
-        self._active.stop(asked, StopReason.CANCELLED)
-
-
-def _owner(actor: Actor) -> UUID | None:
-    return None if actor.sees_all else actor.user_id
+        self._attempts.stop(requested, StopReason.CANCELLED)

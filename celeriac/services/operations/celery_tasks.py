@@ -1,4 +1,4 @@
-"""Celery tasks: sending plain ones from a list, and telling how any of them stands."""
+"""Celery tasks over HTTP: sending allowed ones, and the state of any."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,17 @@ from typing import Protocol
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import audit
 from celeriac.db.engine import Database
-from celeriac.db.executions import create, queries
+from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import AuditFilter
-from celeriac.domain.errors import IdempotencyMismatchError, InvalidInputError, NotFoundError
-from celeriac.domain.executions.model import Execution
+from celeriac.domain.errors import InvalidInputError, NotFoundError
+from celeriac.domain.executions.model import Execution, Idempotency
 from celeriac.domain.executions.states import CeleryState, celery_state
 from celeriac.kit.json_types import JsonObject, JsonValue
-from celeriac.services.executions.submit import Idempotency
+from celeriac.services.executions.submit import claim_key
 
 logger = structlog.get_logger(__name__)
 
@@ -27,7 +26,7 @@ _RESOURCE = "celery_task"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CeleryTaskState:
-    """How a Celery task stands; what nobody knows is None."""
+    """The state of a Celery task; unknown values are None."""
 
     task_id: str
     state: CeleryState
@@ -45,7 +44,7 @@ class CeleryTaskState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainTask:
-    """A plain Celery task to send; `queue` None takes the task's route."""
+    """A plain Celery task to send; without `queue` the task's route applies."""
 
     name: str
     args: Sequence[JsonValue] = ()
@@ -54,14 +53,14 @@ class PlainTask:
 
 
 class PlainTasks(Protocol):
-    """Celery itself, behind a door: Celery is imported by the adapters only."""
+    """Celery's tasks and results; implemented in the adapters, which alone import Celery."""
 
     def send(self, task: PlainTask, task_id: str) -> None:
         """Publish; raises BrokerUnavailableError."""
         ...
 
     def state(self, task_id: str) -> CeleryTaskState:
-        """Return what the result backend has; an unknown id is PENDING, as Celery has it.
+        """Return the state in the result backend; an unknown id is PENDING, as in Celery.
 
         Raises UnavailableError, ResultUnreadableError.
         """
@@ -74,7 +73,7 @@ class CeleryTasks:
     def __init__(
         self, database: Database, plain: PlainTasks, *, allowed: Sequence[str], run_task: str
     ) -> None:
-        """Send the names in `allowed` through `plain`; `run_task` is the task of executions."""
+        """Send tasks named in `allowed` through `plain`; `run_task` runs executions."""
         self._database = database
         self._plain = plain
         self._allowed = frozenset(allowed)
@@ -83,9 +82,9 @@ class CeleryTasks:
     def send(
         self, actor: Actor, task: PlainTask, once: Idempotency | None = None
     ) -> tuple[CeleryTaskState, bool]:
-        """Send a plain task; return its state and whether it was sent now or by an earlier request.
+        """Send a plain task; return its state and whether this request sent it.
 
-        Raises ForbiddenError, InvalidInputError for a name that isn't on the list,
+        Raises ForbiddenError, InvalidInputError for a name that isn't allowed,
         IdempotencyMismatchError and, with nothing stored, BrokerUnavailableError.
         """
         actor.require(Role.OPERATOR)
@@ -98,13 +97,11 @@ class CeleryTasks:
             )
         task_id = uuid4()
         with self._database.transaction() as connection:
-            earlier = self._remember(connection, actor, task_id, once) if once else None
+            earlier = claim_key(connection, actor, once, _RESOURCE, task_id)
             if earlier is None:
                 details = {"name": task.name}
-                audit.record(
-                    connection, actor, "celery_task.send", _RESOURCE, [task_id], details=details
-                )
-                # before the commit: what could not be sent must not be remembered as sent
+                audit.record(connection, actor, "celery_task.send", [task_id], details=details)
+                # before the commit: a failed send must not be recorded as sent
                 self._plain.send(task, str(task_id))
         if earlier is not None:
             return self._plain_state(actor, str(earlier)), False
@@ -113,9 +110,9 @@ class CeleryTasks:
         return state, True
 
     def get(self, actor: Actor, task_id: UUID) -> CeleryTaskState:
-        """Return how a Celery task stands: one of an execution, or a plain one of the actor's.
+        """Return the state of an execution's Celery task, or of a plain one of the actor's.
 
-        An admin sees any id; one that nobody knows is PENDING, as Celery has it. Raises
+        An admin sees any id; an unknown one is PENDING, as in Celery. Raises
         NotFoundError, UnavailableError, ResultUnreadableError.
         """
         with self._database.statement() as connection:
@@ -148,22 +145,3 @@ class CeleryTasks:
             started_at=execution.started_at,
             completed_at=execution.completed_at,
         )
-
-    def _remember(
-        self, connection: Connection, actor: Actor, task_id: UUID, once: Idempotency
-    ) -> UUID | None:
-        earlier = create.claim_key(
-            connection,
-            owner_id=actor.user_id,
-            key=once.key,
-            fingerprint=once.fingerprint,
-            resource_type=_RESOURCE,
-            resource_id=task_id,
-        )
-        if earlier is None:
-            return None
-        if earlier.fingerprint != once.fingerprint:
-            raise IdempotencyMismatchError(
-                "This Idempotency-Key was used before with another request; use a new key."
-            )
-        return earlier.resource_id

@@ -1,25 +1,25 @@
-"""Health: whether what the API needs answers, and which workers live."""
+"""Health: whether the API's servers answer, and which workers are live."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from celeriac.db import engine, migrate, workers
 from celeriac.db.engine import Database
-from celeriac.db.workers import WorkerRow
 from celeriac.domain.errors import UnavailableError
+from celeriac.domain.operations import WorkerRow
 
 OK = "ok"
 
 _DISK_FULL_SECONDS = 30.0
-"""How long a write that met a full disk counts: a probe writes nothing, so it can't find out."""
+"""How long the last write that failed on a full disk counts; a probe writes nothing itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What was checked, each `ok` or what is wrong.
+    """The result of each check: `ok`, or what is wrong.
 
-    `serving` is False where requests can't be answered; without Redis they can: executions are
-    stored and sent later.
+    `serving` is False if requests can't be answered. Without Redis they can: executions are stored
+    and sent later.
     """
 
     checks: dict[str, str]
@@ -34,12 +34,12 @@ class Readiness:
 
 
 class HealthChecks:
-    """Looks after the servers. Safe to share between threads."""
+    """Checks the servers. Safe to share between threads."""
 
     def __init__(
         self, database: Database, redis_ping: Callable[[], None], *, worker_seconds: float
     ) -> None:
-        """`redis_ping` raises UnavailableError; a worker silent for `worker_seconds` is gone."""
+        """`redis_ping` raises UnavailableError; a worker without a report for so long is gone."""
         self._database = database
         self._redis_ping = redis_ping
         self._worker_seconds = worker_seconds
@@ -47,8 +47,7 @@ class HealthChecks:
     def readiness(self) -> Readiness:
         """Check the database, its schema and Redis.
 
-        Writes nothing: a read-only server says so itself, a full disk is known from the last
-        statements of this process.
+        Writes nothing: a full disk is known from the last statements of this process.
         """
         checks = {"database": OK, "schema": OK, "redis": OK}
         try:
@@ -73,6 +72,14 @@ class HealthChecks:
         return Readiness(checks, checks["database"] == OK and checks["schema"] == OK)
 
     def live_workers(self) -> list[WorkerRow]:
-        """Return the worker processes that are alive. Raises DatabaseUnavailableError."""
-        with self._database.statement() as connection:
-            return workers.live(connection, within_seconds=self._worker_seconds)
+        """Return the live worker processes. Raises DatabaseUnavailableError."""
+        return live_workers(self._database, within_seconds=self._worker_seconds)
+
+
+def live_workers(database: Database, *, within_seconds: float) -> list[WorkerRow]:
+    """Return the worker processes that reported within `within_seconds`.
+
+    Raises DatabaseUnavailableError.
+    """
+    with database.statement() as connection:
+        return workers.live(connection, within_seconds=within_seconds)

@@ -15,7 +15,7 @@ logger = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE = 60.0
 _LONGEST_PAUSE_UNAVAILABLE = 2.0
-"""The database is looked for more often than a bug is repeated: all work waits for it."""
+"""An unavailable database is retried more often than a bug: all work waits for it."""
 
 _SPREAD = (0.8, 1.2)
 _SHORTEST_PAUSE = 0.01
@@ -24,7 +24,7 @@ _END_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceJob:
-    """Work to be done every `seconds`; `work` returns how much it did."""
+    """Work to do every `seconds`; `work` returns how much it did."""
 
     name: str
     seconds: float
@@ -34,8 +34,8 @@ class MaintenanceJob:
 class MaintenanceRunner:
     """Runs maintenance jobs until it is closed.
 
-    A job that blocks or fails holds up no other one and never overlaps itself. One that fails is
-    logged and tried again after growing pauses; no error ends it.
+    A job that blocks or fails does not delay the others, and never overlaps itself. A failed job is
+    logged and retried after growing pauses; no error ends it.
     """
 
     def __init__(self, jobs: Sequence[MaintenanceJob]) -> None:
@@ -45,7 +45,7 @@ class MaintenanceRunner:
         self._ended = threading.Event()
 
     def ensure_running(self) -> None:
-        """Start the jobs that don't run: at first all, later those whose thread has died."""
+        """Start the jobs that don't run: first all, later those whose thread has died."""
         for job in self._jobs:
             thread = self._threads.get(job.name)
             if thread is None or not thread.is_alive():
@@ -56,12 +56,12 @@ class MaintenanceRunner:
                 try:
                     thread.start()
                 except RuntimeError as error:
-                    # the system has no thread left; the next call tries again
+                    # the system has no thread left; the next call retries
                     del self._threads[job.name]
                     logger.warning("keeper.job_not_started", job=job.name, error=str(error))
 
     def close(self) -> None:
-        """Begin nothing more, and wait a moment for what is under way."""
+        """Start no more work, and wait briefly for running jobs."""
         self._ended.set()
         deadline = time.monotonic() + _END_SECONDS
         for thread in self._threads.values():
@@ -83,7 +83,7 @@ class MaintenanceRunner:
 
 
 def _once(job: MaintenanceJob) -> float | None:
-    """Do a job once; return the longest pause before the next try where it failed."""
+    """Do a job once; if it fails, return the longest pause before the next try."""
     try:
         done = job.work()
     except DatabaseUnavailableError as error:
@@ -92,7 +92,7 @@ def _once(job: MaintenanceJob) -> float | None:
         )
         return _LONGEST_PAUSE_UNAVAILABLE
     except Exception:
-        # whatever it is, what the others do must go on, and this job must be tried again
+        # whatever it is, the other jobs must continue, and this one must be retried
         logger.exception("keeper.job_failed", job=job.name)
         return _LONGEST_PAUSE
     if done:

@@ -1,4 +1,4 @@
-"""Deletes what is older than its retention, never what is live, and files that were left behind."""
+"""Deletes rows and files older than their retention; never touches live executions."""
 
 import os
 import re
@@ -6,15 +6,15 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import retention, sessions, workers
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.files import remove_tree
 from celeriac.kit.ids import parse_uuid
@@ -62,7 +62,7 @@ def _old(place: Path, *, days: float, kind: Callable[[int], bool]) -> Iterator[P
             try:
                 facts = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
-                continue  # gone meanwhile
+                continue  # removed meanwhile
             if kind(facts.st_mode) and facts.st_mtime < oldest:
                 yield Path(entry.path)
 
@@ -76,7 +76,7 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPolicy:
-    """Days after which things go; 0 keeps them for ever."""
+    """Days after which rows and files are deleted; 0 keeps them for ever."""
 
     executions: float
     sessions: float
@@ -87,7 +87,7 @@ class RetentionPolicy:
 
 
 class Retention:
-    """Removes what is old enough."""
+    """Deletes expired rows and files."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Retention:
         *,
         batch: int,
     ) -> None:
-        """Look after `database` and the files in `places`, `batch` rows or files at a time.
+        """Work on `database` and the files in `places`, `batch` rows or files at a time.
 
         Without an `audit_trail` its entries are kept for ever.
         """
@@ -109,34 +109,34 @@ class Retention:
         self._batch = batch
 
     def __call__(self) -> int:
-        """Remove all that is old enough by now; return how much that was."""
+        """Delete everything that has expired; return how much that was."""
         policy = self._policy
         steps: list[tuple[str, Callable[[], int], float | bool]] = [
-            ("sessions", self._repeated(self._sessions), policy.sessions),
-            # those that people deleted go in any case
+            ("sessions", partial(self._repeat, self._sessions), policy.sessions),
+            # those of deleted sessions, in any case
             ("session_files", self._session_files, True),
             ("executions", self._executions, policy.executions),
             ("workdirs", self._workdirs, policy.files),
             ("log_files", self._log_files, policy.logs),
-            ("session_rows", self._repeated(self._session_rows), policy.executions),
-            ("audit", self._repeated(self._audit), policy.audit),
-            ("idempotency_keys", self._repeated(self._idempotency_keys), policy.idempotency_keys),
+            ("session_rows", partial(self._repeat, self._session_rows), policy.executions),
+            ("audit", partial(self._repeat, self._audit), policy.audit),
+            (
+                "idempotency_keys",
+                partial(self._repeat, self._idempotency_keys),
+                policy.idempotency_keys,
+            ),
             ("workers", self._workers, True),
         ]
         return sum(_done(kind, step) for kind, step, wanted in steps if wanted)
 
-    def _repeated(self, step: Callable[[], int]) -> Callable[[], int]:
-        """Return what repeats a step while it finds a whole batch."""
-
-        def repeat() -> int:
-            total = 0
-            while count := step():
-                total += count
-                if count < self._batch:
-                    break
-            return total
-
-        return repeat
+    def _repeat(self, step: Callable[[], int]) -> int:
+        """Repeat a step while it finds a whole batch; return the total count."""
+        total = 0
+        while count := step():
+            total += count
+            if count < self._batch:
+                break
+        return total
 
     def _sessions(self) -> int:
         with self._database.transaction() as connection:
@@ -178,9 +178,9 @@ class Retention:
         remove: Callable[[UUID], bool],
         finish: Callable[[list[UUID]], int],
     ) -> int:
-        """Remove files and then what names them, page by page.
+        """Remove files and then the rows that name them, page by page.
 
-        What can't be removed stays for the next round and stands in nobody's way.
+        Files that can't be removed stay for the next round and don't block others.
         """
         done, stay, after = 0, list[UUID](), _BEFORE_ALL
         while found := find(after):
@@ -197,7 +197,7 @@ class Retention:
         return done
 
     def _removed_files(self, execution_id: UUID) -> bool:
-        # both are tried, whatever becomes of one of them
+        # both are tried, even if one fails
         removed = [
             _unlink(self._places.log_file(execution_id)),
             remove_tree(self._places.workdir(execution_id)),
@@ -224,7 +224,7 @@ class Retention:
         )
 
     def _workers(self) -> int:
-        """Forget worker processes that are long gone."""
+        """Delete the rows of workers that ended long ago."""
         with self._database.statement() as connection:
             return workers.forget(connection, older_than_seconds=_WORKERS_KEPT_SECONDS)
 
@@ -233,7 +233,7 @@ class Retention:
             return delete(connection) if retention.single_instance(connection) else 0
 
     def _workdirs(self) -> int:
-        """Remove the directories of executions that ended long ago, or that nobody knows."""
+        """Remove the directories of executions that ended long ago, or that are unknown."""
         old = old_directories(self._places.workdirs, days=self._policy.files)
         return self._swept(old, days=self._policy.files, remove=remove_tree)
 
@@ -264,14 +264,14 @@ class Retention:
 
 
 def _done(kind: str, step: Callable[[], int]) -> int:
-    """Do a step, and return what it did; one that fails costs the others nothing."""
+    """Run a step and return its count; an error does not stop the others."""
     try:
         count = step()
     except DatabaseUnavailableError as error:
         logger.warning("retention.database_unavailable", kind=kind, error=error.message)
         return 0
     except Exception:
-        # files and rows of other kinds are not to pile up for it
+        # other kinds of files and rows must not accumulate because of it
         logger.exception("retention.step_failed", kind=kind)
         return 0
     if count:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import RetryPolicy
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 from tests.support.waiting import wait_until
@@ -40,7 +40,7 @@ def _run_in_every_way(fleet: Fleet) -> None:
     retry = RetryPolicy(max_retries=1, base_seconds=0.1)
     gate = str(fleet.home / "a-gate-that-stays-shut")
     running = fleet.submit(fleet.task("talk"), diary=str(fleet.diary), gate=gate)
-    waiting = fleet.container.submit.one(
+    waiting = fleet.container.submit(
         fleet.actor, SubmitRequest(task_id=fleet.task("noop"), delay_seconds=600)
     ).execution_id
     ends = {

@@ -15,10 +15,10 @@ from celeriac.adapters.celery_queue import QUEUES
 from celeriac.cli.core.output import moment
 from celeriac.db import workers
 from celeriac.db.engine import Database
-from celeriac.db.workers import WorkerReport
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.operations import WorkerReport
 from celeriac.embedded.home import reserve_port
 from celeriac.kit.ids import uuid7
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.command_line import CommandLine, RunningUp
 from tests.support.core import Core
 from tests.support.places import temporary_directory
@@ -198,7 +198,7 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
 ) -> None:
     opened = Database(database, connections=1)
     core = Core(opened)
-    core.submit.many(core.actor, SubmitRequest(task_id=core.task, queue="reports"), [{}] * 3)
+    core.submit.batch(core.actor, SubmitRequest(task_id=core.task, queue="reports"), [{}] * 3)
     listening = {
         "queues": ["task_execution", "crawl"], "messages_dropped": 7,
         "unknown_tasks": ["shop.add"], "unknown_tasks_ages": [90.0],

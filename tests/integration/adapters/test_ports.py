@@ -15,26 +15,27 @@ from celeriac.adapters import celery_queue as celery_app_module
 from celeriac.adapters.celery_queue import CeleryTaskQueue
 from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents
 from celeriac.domain.errors import BrokerUnavailableError
-from celeriac.domain.executions.model import Message
+from celeriac.domain.executions.model import Cause, Message, QueuedMessage
 from celeriac.embedded.home import reserve_port
-from celeriac.services.ports import Envelope, TaskQueue
+from celeriac.services.ports import TaskQueue
 from tests.integration.adapters.conftest import EventsUnderTest, QueueUnderTest, celery_app
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
 
-def envelope(*, queue: str = "task_execution", priority: int = 1, attempt: int = 0) -> Envelope:
-    return Envelope(
+def queued(*, queue: str = "task_execution", priority: int = 1, attempt: int = 0) -> QueuedMessage:
+    return QueuedMessage(
         message=Message(uuid4(), attempt),
         celery_task_id=str(uuid4()),
         queue=queue,
         priority=priority,
+        cause=Cause(None, uuid4(), uuid4()),
     )
 
 
 @pytest.mark.requirement("A7")
 def test_messages_go_to_their_queues_and_are_counted(tasks: QueueUnderTest) -> None:
-    first, second, other = envelope(attempt=2), envelope(), envelope(queue="enrichment")
+    first, second, other = queued(attempt=2), queued(), queued(queue="enrichment")
 
     tasks.queue.send([first, second, other])
 
@@ -59,8 +60,8 @@ def test_nothing_to_send_is_fine(tasks: QueueUnderTest) -> None:
 
 @pytest.mark.requirement("C4")
 def test_the_more_urgent_goes_first_then_the_older(tasks: QueueUnderTest) -> None:
-    low, normal, high, critical = (envelope(priority=priority) for priority in range(4))
-    later = envelope(priority=3)
+    low, normal, high, critical = (queued(priority=priority) for priority in range(4))
+    later = queued(priority=3)
 
     tasks.queue.send([low, normal])
     tasks.queue.send([high, critical, later])
@@ -70,7 +71,7 @@ def test_the_more_urgent_goes_first_then_the_older(tasks: QueueUnderTest) -> Non
 
 
 def test_the_same_message_may_be_sent_twice(tasks: QueueUnderTest) -> None:
-    twice = envelope()
+    twice = queued()
 
     tasks.queue.send([twice])
     tasks.queue.send([twice])
@@ -80,7 +81,7 @@ def test_the_same_message_may_be_sent_twice(tasks: QueueUnderTest) -> None:
 
 def test_an_unreachable_broker_differs_from_an_empty_one(unreachable_queue: TaskQueue) -> None:
     with pytest.raises(BrokerUnavailableError):
-        unreachable_queue.send([envelope()])
+        unreachable_queue.send([queued()])
     with pytest.raises(BrokerUnavailableError):
         unreachable_queue.depth("task_execution")
 
@@ -155,7 +156,7 @@ def test_whatever_publishing_raises_the_broker_is_away(
 
     monkeypatch.setattr(app, "send_task", fail)
     with pytest.raises(BrokerUnavailableError):
-        CeleryTaskQueue(app).send([envelope()])
+        CeleryTaskQueue(app).send([queued()])
     app.close()
 
 
@@ -168,7 +169,7 @@ def test_a_pool_without_a_free_producer_is_a_broker_that_is_away(
         for _ in range(app.producer_pool.limit):
             others.enter_context(app.producer_pool.acquire())
         with pytest.raises(BrokerUnavailableError):
-            CeleryTaskQueue(app).send([envelope()])
+            CeleryTaskQueue(app).send([queued()])
     app.close()
 
 
@@ -179,7 +180,7 @@ def test_a_full_server_is_a_broker_that_is_away(valkey_server: ValkeyServer) -> 
         client.config_set("maxmemory-policy", "noeviction")
         try:
             with pytest.raises(BrokerUnavailableError):
-                CeleryTaskQueue(app).send([envelope(), envelope()])
+                CeleryTaskQueue(app).send([queued(), queued()])
         finally:
             client.config_set("maxmemory", "0")
     app.close()
@@ -189,10 +190,10 @@ def test_many_are_published_in_few_round_trips(valkey_server: ValkeyServer) -> N
     valkey_server.flush()
     app = celery_app(valkey_server.url(1))
     queue = CeleryTaskQueue(app)
-    queue.send([envelope()])
+    queue.send([queued()])
     with Redis.from_url(valkey_server.url()) as client:
         before = client.info("stats")["total_reads_processed"]
-        queue.send([envelope(priority=number % 4) for number in range(300)])
+        queue.send([queued(priority=number % 4) for number in range(300)])
         after = client.info("stats")["total_reads_processed"]
     assert queue.depth("task_execution") == 301
     # a server reads 16 kB at a time

@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from celeriac.db import workers
-from celeriac.db.workers import WorkerReport
 from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.wiring.core import CoreServices
 

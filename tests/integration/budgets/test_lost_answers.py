@@ -18,17 +18,14 @@ from celeriac.db.executions import leases
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.domain.executions.model import Claim
 from celeriac.domain.usage import CallEstimate, Clip, RateGrant, Reservation
 from celeriac.services.budgets.admission import ProviderLimits
 from celeriac.services.budgets.manage import Budgets
-from celeriac.services.catalog.plans import SpecCache
-from celeriac.services.executions.attempt import Attempt, AttemptServices
-from celeriac.services.ports import Job, RunContext
+from celeriac.services.catalog.specs import SpecCache
+from tests.support.attempts import AgentAttempt
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
-from tests.support.memory import MemoryRunner
-from tests.support.spending import Spending, admission_of, backing_of, job_of, made, planned
+from tests.support.spending import Spending, admission_of, job_of, made, planned, services_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -266,14 +263,6 @@ def windows(core: Core) -> list[int]:
         return list(connection.execute(query).scalars())
 
 
-def attempt_of(core: Core, claim: Claim, backing: AttemptServices, workdir: Path) -> Attempt:
-    async def nothing(_job: Job, _context: RunContext) -> None: ...
-
-    attempt = Attempt(claim.lease, workdir=workdir, correlation={}, on_delta=core.live.delta)
-    attempt.back(backing, job_of(claim), MemoryRunner(nothing))
-    return attempt
-
-
 @pytest.fixture
 def daily(core: Core) -> Budgets:
     """Budgets, one of which bounds what the core's task may use in a day."""
@@ -286,25 +275,25 @@ async def test_a_call_around_midnight_counts_in_one_day(
     core: Core, daily: Budgets, tmp_path: Path
 ) -> None:
     """Reserved before midnight and stored after it; then the new day's window begins."""
-    claim, backing = core.running(), backing_of(core.database)
-    attempt = attempt_of(core, claim, backing, tmp_path)
-    ticket = await attempt.admit(planned(30))
+    claim, services = core.running(), services_of(core.database)
+    attempt = AgentAttempt(core, claim, tmp_path, services)
+    ticket = await attempt.context.admit(planned(30))
     assert ticket is not None
-    await attempt.charge(made(30), a_day_later(core, ticket))
+    await attempt.context.charge(made(30), a_day_later(core, ticket))
     (batch,) = attempt.last_batches()
     with core.database.statement() as connection:
         leases.store_batch(connection, [batch])
     other = core.running()
-    next_attempt = attempt_of(core, other, backing, tmp_path)
-    await next_attempt.charge(made(4), await next_attempt.admit(planned(5)))
+    following = AgentAttempt(core, other, tmp_path, services).context
+    await following.charge(made(4), await following.admit(planned(5)))
     assert windows(core) == [30, 4], "the first call is counted in both days"
 
 
 async def test_calls_that_were_not_asked_for_are_totalled_in_the_day_they_are_booked_in(
     core: Core, daily: Budgets, tmp_path: Path
 ) -> None:
-    attempt = attempt_of(core, core.running(), backing_of(core.database), tmp_path)
-    await attempt.charge(made(30))
+    attempt = AgentAttempt(core, core.running(), tmp_path)
+    await attempt.context.charge(made(30))
     (batch,) = attempt.last_batches()
     with core.database.statement() as connection:
         today = usage.today(connection)

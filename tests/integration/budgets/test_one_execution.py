@@ -13,10 +13,9 @@ from sqlalchemy import text
 from celeriac.domain.approvals import Answer
 from celeriac.domain.budget_kinds import OnBudget
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.model import RunOptions, SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.reports import ReportFormat
-from celeriac.services.executions.submit import SubmitRequest
 from celeriac.services.reports import ReportStore
 from celeriac.settings import Settings
 from tests.support import fleet_agents
@@ -111,7 +110,7 @@ def test_a_model_that_no_budget_of_money_holds_is_told_once(
         else:
             task, variables = worker.task("twice", output_schema=SCHEMA), {}
         request = SubmitRequest(task_id=task, options=RunOptions(budget=money), variables=variables)
-        (execution,) = worker.container.submit.many(
+        (execution,) = worker.container.submit.batch(
             worker.actor, request, [variables]
         ).execution_ids
 
@@ -120,8 +119,8 @@ def test_a_model_that_no_budget_of_money_holds_is_told_once(
         done = worker.get(execution)
         assert (done.status, done.model_call_count) == (Status.COMPLETED, 2)
         (said,) = warnings(worker, execution)
-        assert ("is 0, so that no budget" in said) is (price is not None)
-        assert ("is not known, so that its calls" in said) is (price is None)
+        assert ("is 0, so no cost limit" in said) is (price is not None)
+        assert ("is unknown, so its calls" in said) is (price is None)
 
 
 @pytest.mark.parametrize("function", ["spend", "plain_spend"])
@@ -129,7 +128,7 @@ def test_a_function_is_stopped_once_it_told_of_too_much(worker: ModelWorker, fun
     task = make_task(worker.container.database, worker.actor, function)
     options = RunOptions(budget=Budget(max_tokens=25))
     request = SubmitRequest(task_id=task, options=options, variables={"calls": 100, "tokens": 10})
-    (execution,) = worker.container.submit.many(
+    (execution,) = worker.container.submit.batch(
         worker.actor, request, [request.variables]
     ).execution_ids
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
@@ -25,7 +26,8 @@ from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.ledger import BudgetLedger, Used
 from celeriac.services.cassettes import CassetteStore
-from celeriac.services.executions.attempt import AttemptServices, BoundServices
+from celeriac.services.executions.attempt import Attempt
+from celeriac.services.executions.context import AttemptContext, AttemptServices
 from celeriac.services.ports import Job, Runner
 from celeriac.services.retrying import retry_until_stored_in, retry_while_unavailable
 from celeriac.services.sessions import SessionStore
@@ -66,26 +68,30 @@ class Process:
 
     database: Database
     book: BudgetLedger
-    backed: BoundServices
+    context: AttemptContext
     lease: Lease
 
 
 @pytest.fixture
-def process() -> Iterator[Process]:
+def process(tmp_path: Path) -> Iterator[Process]:
     database = Database(f"postgresql://ada:x@127.0.0.1:{_refused_port()}/none", connections=2)
     live = MemoryLiveEvents()
     questions = Questions(database, live)
     book = BudgetLedger(database, questions, live)
-    backing = AttemptServices(
+    services = AttemptServices(
         admission=Admission(cast("Any", None), book),
-        conversations=SessionStore(database),
+        sessions=SessionStore(database),
         questions=questions,
-        tapes=CassetteStore(database),
+        cassettes=CassetteStore(database),
+        live=live,
     )
     lease = Lease(JOB.execution_id, 1, uuid4())
     runner = cast("Runner", SimpleNamespace(name="llm", resumable=True))
     playing = replace(JOB, options=RunOptions(cassette_id=uuid4()))
-    yield Process(database, book, BoundServices(backing, lease, playing, runner), lease)
+    context = AttemptContext(
+        Attempt(lease), playing, runner, services, workdir=tmp_path, correlation={}
+    )
+    yield Process(database, book, context, lease)
     database.close()
 
 
@@ -97,11 +103,11 @@ WORK: dict[str, Callable[[Process], Awaitable[object]]] = {
     "look for budgets": lambda it: it.book.reserve(it.lease, NO_BUDGET, planned(1), may_park=False),
     "settle": lambda it: it.book.settle(JOB, uuid4(), Used(Decimal(1), 1)),
     "spend": lambda it: it.book.spend(it.lease, NO_BUDGET, Used(Decimal(1), 1)),
-    "ask": lambda it: it.backed.ask(QUESTION),
-    "read answers": lambda it: it.backed.answers(),
-    "load a cassette": lambda it: it.backed.cassette(),
-    "record": lambda it: it.backed.record([recorded("a", "b")], complete=True),
-    "save a session": lambda it: it.backed.save_session(external_id="x", state=None),
+    "ask": lambda it: it.context.ask(QUESTION),
+    "read answers": lambda it: it.context.answers(),
+    "load a cassette": lambda it: it.context.cassette(),
+    "record": lambda it: it.context.record([recorded("a", "b")], complete=True),
+    "save a session": lambda it: it.context.save_session(external_id="x", state=None),
 }
 
 

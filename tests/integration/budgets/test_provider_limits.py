@@ -115,13 +115,13 @@ def test_tokens_are_limited_too(workers: Workers) -> None:
 
 
 def test_a_provider_that_always_sends_away_is_a_failure_in_the_end(core: Core) -> None:
-    admission = admission_of(core.database, {"test": Rate(requests=1)})
+    limits = admission_of(core.database, {"test": Rate(requests=1)}).limits
     error = ProviderRateLimitedError("Slow down.", provider="test", model="model")
     claim = core.running()
     waits = []
 
     for _ in range(MAX_PARKS):
-        parked = admission.on_rate_limited(claim.lease, error)
+        parked = limits.on_rate_limited(claim.lease.execution_id, error)
         assert isinstance(parked, Parked)
         waits.append(parked.seconds)
         core.end(claim, parked)
@@ -129,7 +129,7 @@ def test_a_provider_that_always_sends_away_is_a_failure_in_the_end(core: Core) -
         core.recover.resume_due(10)
         claim = core.claim_again(claim)
 
-    assert admission.on_rate_limited(claim.lease, error) is None
+    assert limits.on_rate_limited(claim.lease.execution_id, error) is None
     assert waits[0] is not None
     assert waits[3] is not None
     assert waits[3] > 4 * waits[0], f"without a word from the provider it waits longer: {waits}"

@@ -11,7 +11,7 @@ from celeriac.domain.executions.model import HandedBack, Parked
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import Limits
 from celeriac.services.approvals.ask import Questions
-from celeriac.services.executions.time_limits import TimeLimits
+from celeriac.services.time_limits import TimeLimits
 from tests.support.asking import NO, YES, Asking, InPlace, a_form, a_question
 from tests.support.core import Core
 from tests.support.waiting import wait_until
@@ -198,21 +198,21 @@ def test_what_an_ended_execution_asked_is_withdrawn(asking: Asking) -> None:
     assert asking.answer(left_open, YES).status is ApprovalStatus.ANSWERED
 
 
-def test_the_time_stands_still_until_the_last_open_question_is_answered(asking: Asking) -> None:
+def test_the_time_paused_until_the_last_open_question_is_answered(asking: Asking) -> None:
     limits, core, claim = TimeLimits(), asking.core, asking.core.running()
     limits.begin(Limits(soft_seconds=1, hard_seconds=2))
     asking.questions = Questions(
-        core.database, core.live, stand_still=lambda _lease: limits.stand_still()
+        core.database, core.live, pause_clock=lambda _lease: limits.pause()
     )
     first = asking.ask_in_place(claim.lease, a_question("a"))
     second = asking.ask_in_place(claim.lease, a_question("b"))
-    wait_until(lambda: limits.stands_still, "the time stands still")
+    wait_until(lambda: limits.paused, "the time stands still")
     by_key = {each.key: each.id for each in asking.of(claim.lease.execution_id)}
 
     asking.approvals.answer(core.actor, by_key["a"], YES)
     first.result()
-    assert limits.stands_still
+    assert limits.paused
     asking.approvals.answer(core.actor, by_key["b"], YES)
     second.result()
 
-    assert not limits.stands_still
+    assert not limits.paused

@@ -22,7 +22,7 @@ def trail(core: Core) -> AuditTrail:
 
 def write(core: Core, entries: int = 1) -> None:
     with core.database.transaction() as connection:
-        audit.record(connection, core.actor, "test.do", "test", [uuid4() for _ in range(entries)])
+        audit.record(connection, core.actor, "test.do", [uuid4() for _ in range(entries)])
 
 
 def seal(trail: AuditTrail) -> int:
@@ -138,7 +138,7 @@ def test_a_changed_entry_can_not_be_sealed_anew_without_the_key(
 def test_a_transaction_that_ends_late_is_not_passed_over(core: Core, trail: AuditTrail) -> None:
     """It got its position first: a seal must not go past it while it may still be written."""
     with core.database.transaction() as late:
-        audit.record(late, core.actor, "test.late", "test", [uuid4()])
+        audit.record(late, core.actor, "test.late", [uuid4()])
         write(core)
         before = seal(trail)
         write(core)

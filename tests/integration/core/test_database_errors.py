@@ -199,14 +199,18 @@ def test_no_connection_to_a_read_only_server_is_kept(core: Core, impatient: Data
 def test_a_read_only_server_loses_no_note_and_no_result(core: Core, process: Process) -> None:
     claim = core.running()
     attempt = process.attempt(claim)
-    with ThreadPoolExecutor(1) as thread, capture_logs() as logs, process.active.running(attempt):
+    with (
+        ThreadPoolExecutor(1) as thread,
+        capture_logs() as logs,
+        process.active.registered(attempt),
+    ):
         emit(attempt, "a")
         with read_only(core.database.engine.url):
             process.event_writer.flush()
             process.event_writer.flush()
             emit(attempt, "b")
             process.heartbeat.beat()
-            last = process.event_writer.last_page(attempt)
+            last = process.event_writer.last_batches(attempt)
             finishing = thread.submit(core.finish, claim, Completed(1), last, None)
             wait_until(lambda: "database.unavailable" in str(logs), "the result waits")
         assert finishing.result(30).status is Status.COMPLETED
@@ -219,7 +223,7 @@ def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, proces
     """A missing table is a bug, or a migration that is under way: no fault of the page."""
     claim = core.running()
     attempt = process.attempt(claim)
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         emit(attempt, "a")
         core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
         try:
@@ -236,7 +240,7 @@ def test_an_error_that_stays_is_logged_once_and_pauses_the_notes(
 ) -> None:
     claims = [core.running(), core.running()]
     attempts = [process.attempt(claim) for claim in claims]
-    with process.active.running(attempts[0]), process.active.running(attempts[1]):
+    with process.active.registered(attempts[0]), process.active.registered(attempts[1]):
         emit(attempts[0], "a")
         emit(attempts[1], "b")
         core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")

@@ -7,15 +7,15 @@ import pytest
 
 from celeriac.domain.agents import PythonAgent
 from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.budgets.manage import Budgets
 from celeriac.services.catalog.agents import AgentChange, Agents, NewAgent
-from celeriac.services.catalog.plans import SpecCache
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.catalog.tasks import TaskEdit, Tasks
-from celeriac.services.executions.submit import SubmitRequest
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.executing import Worker
@@ -54,7 +54,7 @@ def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
     tasks, agents = Tasks(core.database), Agents(core.database)
     old = tasks.get(core.actor, str(core.task))
     request = SubmitRequest(task_id=core.task, delay_seconds=60)
-    delayed = [core.submit.one(core.actor, request).execution_id for _ in range(DELAYED)]
+    delayed = [core.submit(core.actor, request).execution_id for _ in range(DELAYED)]
     python_agent(core, f"after-{old.id}", "pkg.mod:after")
     tasks.change(
         core.actor, str(old.id), TaskEdit(agent=f"after-{old.id}", spec=TaskSpec(prompt="New."))
@@ -63,7 +63,7 @@ def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
         core.actor, old.agent_name, AgentChange(spec=PythonAgent(function="pkg.mod:changed"))
     )
     core.start_afresh()
-    new = core.submit.one(core.actor, SubmitRequest(task_id=core.task)).execution_id
+    new = core.submit(core.actor, SubmitRequest(task_id=core.task)).execution_id
     core.pass_time(61)
     worker.drain()
     worker.run(new)

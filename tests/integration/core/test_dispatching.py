@@ -3,12 +3,11 @@
 import pytest
 
 from celeriac.db import workers
-from celeriac.db.workers import WorkerReport
-from celeriac.domain.executions.model import Completed, Message
+from celeriac.domain.executions.model import Completed, Message, SubmitRequest
 from celeriac.domain.executions.states import Status
+from celeriac.domain.operations import WorkerReport
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
 from celeriac.kit.ids import uuid7
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.core import RESEND_SECONDS, Core
 from tests.support.together import together
 
@@ -25,11 +24,11 @@ def drain(core: Core) -> list[Message]:
 
 def submit(core: Core, **more: object) -> object:
     request = SubmitRequest(task_id=core.task, **more)  # type: ignore[arg-type]
-    return core.submit.one(core.actor, request)
+    return core.submit(core.actor, request)
 
 
 def test_submitted_is_sent_at_once_with_the_address_that_the_row_has(core: Core) -> None:
-    submitted = core.submit.one(core.actor, SubmitRequest(task_id=core.task))
+    submitted = core.submit(core.actor, SubmitRequest(task_id=core.task))
     assert submitted.status is Status.QUEUED
     envelope = core.queue.take(DEFAULT_QUEUE)
     assert envelope is not None
@@ -39,7 +38,7 @@ def test_submitted_is_sent_at_once_with_the_address_that_the_row_has(core: Core)
 
 
 def test_what_is_due_later_is_sent_later(core: Core) -> None:
-    submitted = core.submit.one(core.actor, SubmitRequest(task_id=core.task, delay_seconds=60))
+    submitted = core.submit(core.actor, SubmitRequest(task_id=core.task, delay_seconds=60))
     assert submitted.status is Status.PENDING
     assert core.dispatch.send_due() == 0
     core.pass_time(61)
@@ -49,14 +48,12 @@ def test_what_is_due_later_is_sent_later(core: Core) -> None:
 
 def test_the_broker_holds_a_short_window_and_the_urgent_come_first(core: Core) -> None:
     low = [
-        core.submit.one(
+        core.submit(
             core.actor, SubmitRequest(task_id=core.task, priority=Priority.LOW)
         ).execution_id
         for _ in range(WINDOW + 5)
     ]
-    urgent = core.submit.one(
-        core.actor, SubmitRequest(task_id=core.task, priority=Priority.CRITICAL)
-    )
+    urgent = core.submit(core.actor, SubmitRequest(task_id=core.task, priority=Priority.CRITICAL))
     assert core.queue.depth(DEFAULT_QUEUE) == WINDOW
     assert urgent.status is Status.PENDING, "it went past the window"
     claim = core.claim(Message(low[0], 0))
@@ -79,12 +76,12 @@ def test_a_queue_holds_as_many_as_the_workers_that_listen_to_it_can_run(core: Co
     _report_worker(core, 40, DEFAULT_QUEUE, "gpu")
     _report_worker(core, 60, DEFAULT_QUEUE)
     _report_worker(core, 500, "other")
-    assert core.dispatch.window(DEFAULT_QUEUE) == 100
-    assert core.dispatch.window("gpu") == 40
-    assert core.dispatch.window("nobody") == WINDOW
+    assert core.dispatch.capacity(DEFAULT_QUEUE) == 100
+    assert core.dispatch.capacity("gpu") == 40
+    assert core.dispatch.capacity("nobody") == WINDOW
 
     for queue in (DEFAULT_QUEUE, "gpu", "nobody"):
-        core.submit.many(core.actor, SubmitRequest(task_id=core.task, queue=queue), [{}] * 120)
+        core.submit.batch(core.actor, SubmitRequest(task_id=core.task, queue=queue), [{}] * 120)
     assert core.dispatch.send_due() == 100 + 40 + WINDOW
     depths = {queue: core.queue.depth(queue) for queue in (DEFAULT_QUEUE, "gpu", "nobody")}
     assert depths == {DEFAULT_QUEUE: 100, "gpu": 40, "nobody": WINDOW}
@@ -96,8 +93,8 @@ def test_workers_that_do_not_say_count_for_every_queue_and_idle_consumers_for_no
     _report_worker(core, 30, consuming=None)
     _report_worker(core, 40, "gpu")
     _report_worker(core, 500, "gpu", consuming=False)
-    assert core.dispatch.window("gpu") == 70
-    assert core.dispatch.window(DEFAULT_QUEUE) == 30
+    assert core.dispatch.capacity("gpu") == 70
+    assert core.dispatch.capacity(DEFAULT_QUEUE) == 30
     core.pending_many([{}] * 40)
     assert core.dispatch.send_due() == 30
 
@@ -114,21 +111,21 @@ def test_a_new_execution_overtakes_none_that_is_due_and_as_urgent(core: Core) ->
 
 
 def test_what_is_due_later_is_no_reason_to_wait(core: Core) -> None:
-    core.submit.one(core.actor, SubmitRequest(task_id=core.task, delay_seconds=60))
+    core.submit(core.actor, SubmitRequest(task_id=core.task, delay_seconds=60))
     assert _submitted(core, Priority.LOW) is Status.QUEUED
 
 
 def _submitted(core: Core, priority: Priority, queue: str | None = None) -> Status:
     request = SubmitRequest(task_id=core.task, priority=priority, queue=queue)
-    return core.submit.one(core.actor, request).status
+    return core.submit(core.actor, request).status
 
 
 def test_a_broker_that_is_away_costs_nothing_but_time(core: Core) -> None:
     core.queue.away = True
-    submitted = core.submit.one(core.actor, SubmitRequest(task_id=core.task))
+    submitted = core.submit(core.actor, SubmitRequest(task_id=core.task))
     assert submitted.status is Status.PENDING
     assert core.event_types(submitted.execution_id) == ["created", "queued", "unqueued"]
-    another = core.submit.one(core.actor, SubmitRequest(task_id=core.task))
+    another = core.submit(core.actor, SubmitRequest(task_id=core.task))
     assert core.event_types(another.execution_id) == ["created"], "it waited for the broker again"
     core.queue.away = False
     core.pass_time(5)

@@ -103,15 +103,15 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
     claim = core.claim(core.message(execution_id))
     assert claim is not None
     forgetful.losses = 2  # of the reading of the plan
-    assert worker.execute._attempt(claim, lambda _: None) is None
+    assert worker.execute.run_claim(claim, 0.0) is None
     forgetful.close()
     row = core.get(execution_id)
     assert (row.status, row.attempt) == (Status.COMPLETED, 1)
 
 
 AWAY: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the plan": lambda worker: (worker.parts.plans, "of_versions"),
-    "reading the session": lambda _: (SessionStore, "of"),
+    "reading the plan": lambda worker: (worker.parts.specs, "of_versions"),
+    "reading the session": lambda _: (SessionStore, "load"),
 }
 
 
@@ -120,7 +120,7 @@ def test_a_database_that_stays_away_before_the_start_hands_the_attempt_back(
     core: Core, worker: Worker, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = core.queued()
-    monkeypatch.setattr(run, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(run, "DATABASE_SECONDS", 0.0)
     with monkeypatch.context() as patching:
         patching.setattr(*AWAY[stage](worker), raising(DatabaseUnavailableError("away")))
         worker.run(execution_id)
@@ -140,11 +140,11 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 STAGES: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the plan": lambda worker: (worker.parts.plans, "of_versions"),
+    "reading the plan": lambda worker: (worker.parts.specs, "of_versions"),
     "rendering the prompt": lambda _: (run, "compiled"),
-    "reading the session": lambda _: (SessionStore, "of"),
+    "reading the session": lambda _: (SessionStore, "load"),
     "finding the runner": lambda worker: (worker.parts.runners, "get"),
-    "giving it its services": lambda _: (Attempt, "back"),
+    "making its context": lambda _: (run, "AttemptContext"),
     "starting the agent": lambda worker: (worker.parts.own_loops, "start"),
     "waiting for the agent": lambda _: (Attempt, "on_stop"),
 }
@@ -189,7 +189,7 @@ def test_an_error_that_can_t_be_described_is_stored(
     core: Core, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = core.queued()
-    monkeypatch.setattr(worker.parts.plans, "of_versions", raising(UnspeakableError()))
+    monkeypatch.setattr(worker.parts.specs, "of_versions", raising(UnspeakableError()))
     worker.run(execution_id)
     assert_no_zombie(core, execution_id)
     details = core.get(execution_id).error_details
@@ -198,8 +198,8 @@ def test_an_error_that_can_t_be_described_is_stored(
 
 
 AFTERWARDS: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reporting": lambda worker: (worker.parts.reporting, "enqueue"),
-    "tidying": lambda _: (Attempt, "tidy"),
+    "reporting": lambda worker: (worker.parts.reports, "enqueue"),
+    "tidying": lambda _: (run, "remove_if_empty"),
     "logging": lambda _: (run, "_report"),
     "telling who watches": lambda worker: (worker.core.live, "changed"),
 }
@@ -230,11 +230,11 @@ def test_a_stop_while_the_plan_is_read_is_heeded(
     execution_id = core.queued()
 
     def stopped(*_: object) -> None:
-        assert worker.active.stop_all(reason) == 1, "the attempt was not registered"
+        assert worker.attempts.stop_all(reason) == 1, "the attempt was not registered"
         raise DatabaseUnavailableError("away")
 
-    monkeypatch.setattr(run, "_PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(worker.parts.plans, "of_versions", stopped)
+    monkeypatch.setattr(run, "DATABASE_SECONDS", 0.0)
+    monkeypatch.setattr(worker.parts.specs, "of_versions", stopped)
     worker.run(execution_id)
     wanted = Status.CANCELLED if reason is StopReason.CANCELLED else Status.PENDING
     assert core.status(execution_id) is wanted

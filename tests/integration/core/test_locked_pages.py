@@ -12,10 +12,10 @@ from celeriac.db.engine import Database
 from celeriac.domain.executions.model import Claim, Completed
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
-from celeriac.services.executions.attempt import Attempt
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
 from tests.integration.core.test_running import Process, emit, told
+from tests.support.attempts import AgentAttempt
 from tests.support.core import Core
 from tests.support.outages import holding
 from tests.support.waiting import wait_until
@@ -40,8 +40,8 @@ def process(core: Core, impatient: Database, tmp_path: Path) -> Process:
     return made
 
 
-def charge(attempt: Attempt, model: str) -> None:
-    asyncio.run(attempt.charge(ModelCall("p", model, 1, 0)))
+def charge(attempt: AgentAttempt, model: str) -> None:
+    asyncio.run(attempt.context.charge(ModelCall("p", model, 1, 0)))
 
 
 def calls(core: Core, claim: Claim) -> int:
@@ -53,10 +53,10 @@ def test_a_locked_row_holds_up_only_those_who_need_it(core: Core, process: Proce
     attempts = [process.attempt(claim) for claim in claims]
     models = ["locked", "a", "locked", "b"]
     with (
-        process.active.running(attempts[0]),
-        process.active.running(attempts[1]),
-        process.active.running(attempts[2]),
-        process.active.running(attempts[3]),
+        process.active.registered(attempts[0]),
+        process.active.registered(attempts[1]),
+        process.active.registered(attempts[2]),
+        process.active.registered(attempts[3]),
     ):
         for attempt, model in zip(attempts, models, strict=True):
             charge(attempt, model)
@@ -84,7 +84,7 @@ def test_an_end_does_not_wait_for_what_others_wait_for(
     stuck, other = core.running(), core.running()
     attempts = [process.attempt(stuck), process.attempt(other)]
     patient = EventWriter(shared_database, process.active, core.live)  # its lock time-out is long
-    with process.active.running(attempts[0]), process.active.running(attempts[1]):
+    with process.active.registered(attempts[0]), process.active.registered(attempts[1]):
         charge(attempts[0], "locked")
         process.event_writer.flush()
         charge(attempts[0], "locked")
@@ -94,7 +94,7 @@ def test_an_end_does_not_wait_for_what_others_wait_for(
                 wait_until(lambda: waiting(core), "the notes of one wait for a lock")
                 emit(attempts[1], "a")
                 finished = Finish(core.database, core.live)(
-                    other, Completed(1), patient.last_page(attempts[1]), None
+                    other, Completed(1), patient.last_batches(attempts[1]), None
                 )
                 assert finished.status is Status.COMPLETED
                 assert not flushing.done()

@@ -13,23 +13,17 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Claim, Completed
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
-from celeriac.services.executions.attempt import Attempt, AttemptRegistry
+from celeriac.services.executions.attempt import AttemptRegistry
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
-from celeriac.services.ports import Job, RunContext
+from tests.support.attempts import AgentAttempt
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
-from tests.support.memory import MemoryRunner
-from tests.support.spending import backing_of, job_of
 
 LOST = [(1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]
 """How many answers get lost after the commit, and how many before it."""
 
 USAGE = text("SELECT sum(calls), sum(input_tokens), sum(output_tokens), sum(cost) FROM usage_days")
-
-
-async def nothing(_job: Job, _context: RunContext) -> None:
-    """Do nothing."""
 
 
 @pytest.fixture
@@ -49,16 +43,15 @@ class Telling:
         self.claim: Claim = core.running()
         self.active = AttemptRegistry()
         self.event_writer = EventWriter(forgetful, self.active, core.live)
-        self.attempt = Attempt(
-            self.claim.lease, workdir=workdir, correlation={}, on_delta=core.live.delta
-        )
-        self.attempt.back(backing_of(core.database), job_of(self.claim), MemoryRunner(nothing))
+        self.attempt = AgentAttempt(core, self.claim, workdir)
 
     def tell(self, *names: str) -> None:
         async def telling() -> None:
             for name in names:
-                await self.attempt.emit(EventType.MESSAGE, {"role": "user", "content": name})
-                await self.attempt.charge(ModelCall("p", "m", 10, 5, cost=Decimal("0.5")))
+                await self.attempt.context.emit(
+                    EventType.MESSAGE, {"role": "user", "content": name}
+                )
+                await self.attempt.context.charge(ModelCall("p", "m", 10, 5, cost=Decimal("0.5")))
 
         asyncio.run(telling())
 
@@ -93,7 +86,7 @@ def until_stored(telling: Telling) -> None:
 def test_a_batch_that_is_sent_again_is_stored_once(
     telling: Telling, forgetful: ForgetfulDatabase, losses: int, late: int
 ) -> None:
-    with telling.active.running(telling.attempt):
+    with telling.active.registered(telling.attempt):
         telling.tell("a", "b")
         forgetful.losses, forgetful.late = losses, late
         telling.event_writer.flush()
@@ -109,12 +102,12 @@ def test_a_batch_that_is_sent_again_is_stored_once(
 def test_the_last_batch_is_stored_once_with_the_end(
     telling: Telling, forgetful: ForgetfulDatabase, losses: int, late: int
 ) -> None:
-    with telling.active.running(telling.attempt):
+    with telling.active.registered(telling.attempt):
         telling.tell("a")
         forgetful.losses = 1
         telling.event_writer.flush()
         telling.tell("b")
-        last = telling.event_writer.last_page(telling.attempt)
+        last = telling.event_writer.last_batches(telling.attempt)
         forgetful.losses, forgetful.late = losses, late
         finished = Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)
     assert finished.status is Status.COMPLETED
@@ -126,9 +119,9 @@ def test_a_flush_beside_the_end_stores_nothing_of_its_own(
     telling: Telling, forgetful: ForgetfulDatabase
 ) -> None:
     """An agent that was left behind may still tell when the last batches are on their way."""
-    with telling.active.running(telling.attempt):
+    with telling.active.registered(telling.attempt):
         telling.tell("a")
-        last = telling.event_writer.last_page(telling.attempt)
+        last = telling.event_writer.last_batches(telling.attempt)
         telling.tell("too late")
         telling.event_writer.flush()
         Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)
@@ -138,7 +131,7 @@ def test_a_flush_beside_the_end_stores_nothing_of_its_own(
 def test_the_next_attempt_counts_its_batches_anew(
     telling: Telling, core: Core, tmp_path: Path, forgetful: ForgetfulDatabase
 ) -> None:
-    with telling.active.running(telling.attempt):
+    with telling.active.registered(telling.attempt):
         for name in "abc":
             telling.tell(name)
             telling.event_writer.flush()
@@ -148,11 +141,8 @@ def test_the_next_attempt_counts_its_batches_anew(
     again = Telling.__new__(Telling)
     again.__dict__.update(telling.__dict__)
     again.claim = core.claim_again(telling.claim)
-    again.attempt = Attempt(
-        again.claim.lease, workdir=tmp_path, correlation={}, on_delta=core.live.delta
-    )
-    again.attempt.back(backing_of(core.database), job_of(again.claim), MemoryRunner(nothing))
-    with again.active.running(again.attempt):
+    again.attempt = AgentAttempt(core, again.claim, tmp_path)
+    with again.active.registered(again.attempt):
         again.tell("d")
         again.event_writer.flush()
     again.assert_stored_once("a", "b", "c", "d")

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from celeriac.db import workers
-from celeriac.db.workers import WorkerReport
 from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.domain.executions.states import Status
+from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
-from celeriac.services.executions.other_workers import MOST_HAND_BACKS, Lacks
+from celeriac.services.executions.lacks import Lacks
+from celeriac.services.executions.run import MOST_HAND_BACKS
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.executing import Worker

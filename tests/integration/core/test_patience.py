@@ -38,14 +38,14 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
 
 def begin(database: Database, claim: Claim) -> UUID:
     session_id = uuid7()
-    conversations = SessionStore(database)
-    asyncio.run(conversations.begin(claim.lease, session_id, runner="python", parent_id=None))
+    sessions = SessionStore(database)
+    asyncio.run(sessions.create(claim.lease, session_id, runner="python", parent_id=None))
     return session_id
 
 
 def save(database: Database, claim: Claim, session_id: UUID) -> None:
-    conversations = SessionStore(database)
-    asyncio.run(conversations.save(claim.lease, session_id, external_id="x", state={"n": 1}))
+    sessions = SessionStore(database)
+    asyncio.run(sessions.save(claim.lease, session_id, external_id="x", state={"n": 1}))
 
 
 def record(database: Database, claim: Claim) -> None:

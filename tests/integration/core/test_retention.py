@@ -19,13 +19,12 @@ from celeriac.db.retention import CHILDREN
 from celeriac.db.schema import metadata
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.events import EventType, NewEvent
-from celeriac.domain.executions.model import Completed, RunOptions
+from celeriac.domain.executions.model import Completed, Idempotency, RunOptions, SubmitRequest
 from celeriac.domain.reports import ReportFormat
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.usage import ModelCall
 from celeriac.kit import ids
 from celeriac.services.audit import AuditTrail
-from celeriac.services.executions.submit import Idempotency, SubmitRequest
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
@@ -193,9 +192,9 @@ def test_files_go_before_their_execution_does(core: Core, places: StoragePaths) 
 
 def test_idle_sessions_go_and_those_in_use_stay(core: Core, places: StoragePaths) -> None:
     idle, used, forked = (with_session(core, places) for _ in range(3))
-    core.submit.one(core.actor, SubmitRequest(task_id=core.task, session_id=used))
+    core.submit(core.actor, SubmitRequest(task_id=core.task, session_id=used))
     fork = RunOptions(fork_session=True)
-    core.submit.one(core.actor, SubmitRequest(task_id=core.task, session_id=forked, options=fork))
+    core.submit(core.actor, SubmitRequest(task_id=core.task, session_id=forked, options=fork))
     pass_days(core, places, 19)
     assert retention(core, places) == 0
     pass_days(core, places, 2)
@@ -238,13 +237,13 @@ def test_the_audit_trail_and_idempotency_keys_go_in_their_time(
     core: Core, places: StoragePaths
 ) -> None:
     request = SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
-    first = core.submit.one(core.actor, request).execution_id
+    first = core.submit(core.actor, request).execution_id
     pass_days(core, places, 4)
     retention(core, places)
-    assert core.submit.one(core.actor, request).execution_id == first
+    assert core.submit(core.actor, request).execution_id == first
     pass_days(core, places, 2)
     assert retention(core, places) == 1
-    assert core.submit.one(core.actor, request).execution_id != first
+    assert core.submit(core.actor, request).execution_id != first
     entries = "SELECT count(*) FROM audit_logs"
     pass_days(core, places, 41)
     with core.database.statement() as connection:
@@ -303,7 +302,7 @@ def test_sessions_that_can_t_be_removed_block_no_others(core: Core, places: Stor
 
 def remember_a_key(core: Core) -> None:
     request = SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
-    core.submit.one(core.actor, request)
+    core.submit(core.actor, request)
 
 
 def test_a_log_file_that_can_t_be_removed_stops_nothing_else(

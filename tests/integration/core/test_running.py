@@ -15,23 +15,18 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Claim, Completed, Retry
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
-from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
+from celeriac.services.executions.attempt import AttemptRegistry, StopReason
+from celeriac.services.executions.context import AttemptContext
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.rescue import Heartbeat
-from celeriac.services.ports import Job, RunContext
 from celeriac.settings import Settings
 from celeriac.wiring.worker import heartbeat_database_of
 from tests.integration.core.test_transitions import FAILURE
+from tests.support.attempts import AgentAttempt
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
-from tests.support.memory import MemoryRunner
 from tests.support.outages import holding
-from tests.support.spending import backing_of, job_of
 from tests.support.together import together
-
-
-async def nothing(_job: Job, _context: RunContext) -> None:
-    """Do nothing."""
 
 
 class Process:
@@ -45,15 +40,9 @@ class Process:
         self.event_writer = EventWriter(core.database, self.active, core.live)
         self.stops: list[UUID] = []
 
-    def attempt(self, claim: Claim) -> Attempt:
+    def attempt(self, claim: Claim) -> AgentAttempt:
         """Return an attempt whose agent keeps count of being stopped."""
-        attempt = Attempt(
-            claim.lease,
-            workdir=self.workdir,
-            correlation={},
-            on_delta=self.core.live.delta,
-        )
-        attempt.back(backing_of(self.core.database), job_of(claim), MemoryRunner(nothing))
+        attempt = AgentAttempt(self.core, claim, self.workdir)
         attempt.on_stop(lambda: self.stops.append(claim.lease.token))
         return attempt
 
@@ -63,10 +52,10 @@ def process(core: Core, tmp_path: Path) -> Process:
     return Process(core, tmp_path)
 
 
-def emit(attempt: Attempt, *names: str) -> None:
+def emit(attempt: AgentAttempt, *names: str) -> None:
     async def tell() -> None:
         for name in names:
-            await attempt.emit(EventType.CUSTOM, {"name": name})
+            await attempt.context.emit(EventType.CUSTOM, {"name": name})
 
     asyncio.run(tell())
 
@@ -80,7 +69,7 @@ def told(core: Core, claim: Claim) -> list[str]:
 def test_notes_are_stored_in_order_and_told_to_who_watches(core: Core, process: Process) -> None:
     claim = core.running()
     attempt = process.attempt(claim)
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         emit(attempt, "a", "b")
         process.event_writer.flush()
         core.live.changes.clear()
@@ -97,27 +86,27 @@ def test_an_attempt_serves_several_loops_at_once(core: Core, process: Process) -
 
     def use() -> list[UUID]:
         async def save() -> list[UUID]:
-            await attempt.emit(EventType.CUSTOM, {"name": "saved"})
-            saving = (attempt.save_session(state={"step": 1}) for _ in range(5))
+            await attempt.context.emit(EventType.CUSTOM, {"name": "saved"})
+            saving = (attempt.context.save_session(state={"step": 1}) for _ in range(5))
             return await asyncio.gather(*saving)
 
         return asyncio.run(save())
 
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         saved = together([use] * 4)
         process.event_writer.flush()
     assert len({session for sessions in saved for session in sessions}) == 1
     assert told(core, claim) == ["saved"] * 4
 
 
-def test_the_last_page_goes_with_the_end(core: Core, process: Process) -> None:
+def test_the_last_batches_go_with_the_end(core: Core, process: Process) -> None:
     claim = core.running()
     attempt = process.attempt(claim)
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         emit(attempt, "a")
         process.event_writer.flush()
         emit(attempt, "b")
-        core.finish(claim, Completed(1), process.event_writer.last_page(attempt), None)
+        core.finish(claim, Completed(1), process.event_writer.last_batches(attempt), None)
     assert told(core, claim) == ["a", "b"]
     assert core.event_types(claim.lease.execution_id)[-1] == "completed"
 
@@ -127,7 +116,7 @@ def test_notes_survive_a_database_that_is_away(core: Core, process: Process) -> 
     attempt = process.attempt(claim)
     broken = ForgetfulDatabase(core.database)
     event_writer = EventWriter(broken, process.active, core.live)
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         emit(attempt, "a")
         broken.engine.dispose()
         broken.losses = 1
@@ -144,16 +133,16 @@ async def _charge(*, input_tokens: int = 0, output_tokens: int = 0) -> None:
     ModelCall("p", "m", input_tokens, output_tokens)
 
 
-UNSTORABLE: dict[str, Callable[[Attempt], Coroutine[Any, Any, None]]] = {
-    "progress that is no number": lambda attempt: attempt.progress("much"),  # type: ignore[arg-type]
-    "a total that is no number": lambda attempt: attempt.progress(1, "much"),  # type: ignore[arg-type]
-    "progress that is NaN": lambda attempt: attempt.progress(float("nan")),
-    "an infinite total": lambda attempt: attempt.progress(1, float("inf")),
-    "NaN": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": float("nan")}),
-    "an integer beyond 64 bits": lambda attempt: attempt.emit(EventType.CUSTOM, {"n": 2**63}),
-    "equal keys": lambda attempt: attempt.emit(EventType.CUSTOM, {"1": 1, 1: 2}),  # type: ignore[dict-item]
-    "an object": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": object()}),
-    "a lone surrogate": lambda attempt: attempt.emit(EventType.CUSTOM, {"name": "\udce9"}),
+UNSTORABLE: dict[str, Callable[[AttemptContext], Coroutine[Any, Any, None]]] = {
+    "progress that is no number": lambda context: context.progress("much"),  # type: ignore[arg-type]
+    "a total that is no number": lambda context: context.progress(1, "much"),  # type: ignore[arg-type]
+    "progress that is NaN": lambda context: context.progress(float("nan")),
+    "an infinite total": lambda context: context.progress(1, float("inf")),
+    "NaN": lambda context: context.emit(EventType.CUSTOM, {"name": float("nan")}),
+    "an integer beyond 64 bits": lambda context: context.emit(EventType.CUSTOM, {"n": 2**63}),
+    "equal keys": lambda context: context.emit(EventType.CUSTOM, {"1": 1, 1: 2}),  # type: ignore[dict-item]
+    "an object": lambda context: context.emit(EventType.CUSTOM, {"name": object()}),
+    "a lone surrogate": lambda context: context.emit(EventType.CUSTOM, {"name": "\udce9"}),
     "too many tokens": lambda _: _charge(input_tokens=2**40),
     "negative tokens": lambda _: _charge(output_tokens=-1),
 }
@@ -165,7 +154,7 @@ def test_what_can_t_be_stored_is_refused_where_it_is_told(
 ) -> None:
     attempt = process.attempt(core.running())
     with pytest.raises((TypeError, ValueError)):
-        asyncio.run(UNSTORABLE[what](attempt))
+        asyncio.run(UNSTORABLE[what](attempt.context))
     assert attempt.next_batch() is None
 
 
@@ -174,12 +163,12 @@ def test_odd_texts_are_stored(core: Core, process: Process) -> None:
     attempt = process.attempt(claim)
 
     async def tell() -> None:
-        await attempt.progress(1, 2, "nul \x00 and \udce9")
-        await attempt.charge(ModelCall("p\x00", "m\udce9", 1, 1, finish_reason="\x00"))
-        await attempt.emit(EventType.CUSTOM, {"name": "\x00"})
+        await attempt.context.progress(1, 2, "nul \x00 and \udce9")
+        await attempt.context.charge(ModelCall("p\x00", "m\udce9", 1, 1, finish_reason="\x00"))
+        await attempt.context.emit(EventType.CUSTOM, {"name": "\x00"})
 
     asyncio.run(tell())
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         process.event_writer.flush()
     stored = core.get(claim.lease.execution_id)
     assert stored.progress_note == "nul � and ?"
@@ -197,9 +186,9 @@ def test_a_page_that_the_database_refuses_costs_no_other_agent(
     )
     try:
         with (
-            process.active.running(attempts[0]),
-            process.active.running(attempts[1]),
-            process.active.running(attempts[2]),
+            process.active.registered(attempts[0]),
+            process.active.registered(attempts[1]),
+            process.active.registered(attempts[2]),
         ):
             emit(attempts[0], "a")
             emit(attempts[1], "odd")
@@ -218,7 +207,7 @@ def test_a_heartbeat_renews_and_brings_word_of_cancellations(core: Core, process
     attempts = [process.attempt(claim), process.attempt(cancelled)]
     core.cancel(core.actor, [cancelled.lease.execution_id])
     core.pass_time(LEASE_SECONDS + 5)
-    with process.active.running(attempts[0]), process.active.running(attempts[1]):
+    with process.active.registered(attempts[0]), process.active.registered(attempts[1]):
         process.heartbeat.beat()
         process.heartbeat.beat()
     assert core.rescue() == 0, "a lease was not renewed"
@@ -231,7 +220,7 @@ def test_a_lost_lease_stops_its_attempt_and_refuses_its_notes(core: Core, proces
     attempt = process.attempt(claim)
     core.pass_time(LEASE_SECONDS + 1)
     core.rescue()
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         emit(attempt, "too late")
         process.event_writer.flush()
         assert attempt.stop_reason is StopReason.LEASE_LOST
@@ -266,7 +255,7 @@ def test_the_next_attempt_of_an_execution_is_not_stopped_for_the_last(
     """The heartbeat asks about the first, and by the answer the second has begun here."""
     first, second = (process.attempt(claim) for claim in retried)
     monkeypatch.setattr(process.active, "all", lambda: [first])
-    with process.active.running(second):
+    with process.active.registered(second):
         process.heartbeat.beat()
         assert first.stop_reason is StopReason.LEASE_LOST
         assert second.stop_reason is None, "the wrong attempt was stopped"
@@ -276,8 +265,8 @@ def test_an_attempt_that_was_overtaken_in_its_own_process_makes_way(
     core: Core, process: Process, retried: tuple[Claim, Claim]
 ) -> None:
     first, second = (process.attempt(claim) for claim in retried)
-    with process.active.running(first):
-        with process.active.running(second):
+    with process.active.registered(first):
+        with process.active.registered(second):
             assert first.stop_reason is StopReason.LEASE_LOST
             assert process.active.all() == [second]
         assert len(process.active) == 0
@@ -298,9 +287,9 @@ def test_a_locked_row_holds_up_no_other_lease_and_is_not_lost(core: Core, proces
     before = [lease_until(core, claim) for claim in claims]
     first = claims[0].lease.execution_id
     with (
-        process.active.running(attempts[0]),
-        process.active.running(attempts[1]),
-        process.active.running(attempts[2]),
+        process.active.registered(attempts[0]),
+        process.active.registered(attempts[1]),
+        process.active.registered(attempts[2]),
     ):
         lock = f"SELECT id FROM executions WHERE id = '{first}' FOR UPDATE"
         with holding(core.database.engine.url, lock):
@@ -323,7 +312,7 @@ def test_a_lease_that_was_skipped_is_tried_again_after_the_database_was_away(
     before = lease_until(core, claim)
     forgetful = ForgetfulDatabase(core.database)
     heartbeat = Heartbeat(forgetful, process.active, lease_seconds=LEASE_SECONDS)
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         lock = f"SELECT id FROM executions WHERE id = '{claim.lease.execution_id}' FOR UPDATE"
         with holding(core.database.engine.url, lock):
             heartbeat.beat()
@@ -357,7 +346,7 @@ def test_an_event_that_is_too_large_is_refused_at_once(core: Core, process: Proc
     with pytest.raises(TypeError, match=r"an event of 9,000,0\d\d characters"):
         emit(attempt, "x" * 9_000_000)
     emit(attempt, "small")
-    with process.active.running(attempt):
+    with process.active.registered(attempt):
         process.event_writer.flush()
     told = [
         each.data["name"] for each in core.events(claim.lease.execution_id) if each.data.get("name")

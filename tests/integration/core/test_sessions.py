@@ -21,12 +21,13 @@ from celeriac.domain.executions.model import (
     Failed,
     Failure,
     HandedBack,
+    Idempotency,
     Retry,
     RunOptions,
     Stopped,
+    SubmitRequest,
 )
 from celeriac.domain.sessions import Session, SessionStatus
-from celeriac.services.executions.submit import Idempotency, SubmitRequest
 from tests.support.catalog import make_actor
 from tests.support.core import Core
 from tests.support.together import together
@@ -63,7 +64,7 @@ def going_on(core: Core, session_id: UUID, options: RunOptions | None = None) ->
     request = SubmitRequest(
         task_id=core.task, session_id=session_id, options=options or RunOptions()
     )
-    return core.submit.one(core.actor, request).execution_id
+    return core.submit(core.actor, request).execution_id
 
 
 @pytest.mark.requirement("A17")
@@ -188,7 +189,7 @@ def test_bad_sessions_are_refused_and_nothing_is_stored(core: Core) -> None:
     with pytest.raises(SessionDeletedError):
         going_on(core, session_id)
     with pytest.raises(InvalidInputError, match="fork"):
-        core.submit.many(
+        core.submit.batch(
             core.actor, SubmitRequest(task_id=core.task, session_id=session_id), [{}, {}]
         )
     with core.database.statement() as connection:
@@ -202,12 +203,12 @@ def test_a_refusal_leaves_the_idempotency_key_free(core: Core) -> None:
         task_id=core.task, session_id=session_id, idempotency=Idempotency("key", "fingerprint")
     )
     with pytest.raises(SessionInUseError):
-        core.submit.one(core.actor, request)
+        core.submit(core.actor, request)
     core.cancel(core.actor, [user])
-    made = core.submit.one(core.actor, request)
+    made = core.submit(core.actor, request)
     assert made.created
     assert made.session_id == session_id
-    assert core.submit.one(core.actor, request).execution_id == made.execution_id, (
+    assert core.submit(core.actor, request).execution_id == made.execution_id, (
         "in use by itself: the key finds it first"
     )
 
@@ -216,6 +217,6 @@ def test_an_administrator_goes_on_with_other_people_s_sessions(core: Core) -> No
     session_id = ended(core)
     admin = make_actor(core.database, Role.ADMIN)
     request = SubmitRequest(task_id=core.task, session_id=session_id)
-    assert core.submit.one(admin, request).session_id == session_id
+    assert core.submit(admin, request).session_id == session_id
     with pytest.raises(ConflictError):
         going_on(core, session_id)

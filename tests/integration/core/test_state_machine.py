@@ -26,11 +26,11 @@ from hypothesis.stateful import (
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases
 from celeriac.domain.agents import PythonAgent
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
 from celeriac.services.catalog.agents import AgentChange, Agents, NewAgent
 from celeriac.services.catalog.tasks import TaskEdit, Tasks
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.asking_rules import AskingRules, index
 from tests.support.core import LEASE_SECONDS
 from tests.support.core_machine import OUTCOMES, SPEC, read_rows
@@ -59,7 +59,7 @@ class CoreMachine(AskingRules):
     @rule(priority=st.sampled_from(Priority), delay=st.sampled_from([0.0, 15.0]))
     def submit(self, priority: Priority, delay: float) -> None:
         request = SubmitRequest(task_id=self.core.task, priority=priority, delay_seconds=delay)
-        submitted = self.core.submit.one(self.core.actor, request)
+        submitted = self.core.submit(self.core.actor, request)
         assert self.core.status(submitted.execution_id) is submitted.status
 
     @precondition(lambda self: len(self.live()) < MOST_LIVE)

@@ -11,6 +11,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Job, RunContext
+from tests.support.asking import YES, Asking
 from tests.support.core import Core
 from tests.support.executing import Worker
 
@@ -73,3 +74,15 @@ def test_a_turn_claims_with_the_statement_that_finishes(core: Core, worker: Work
     with sent(core) as running:
         assert worker.execute(message) == 5
     assert len(running) == 6, "one to claim the first, then one for each"
+
+
+def test_an_answer_reads_the_question_once(core: Core) -> None:
+    """It locks and reads, stores, resumes and audits: four statements, of which one reads."""
+    asking = Asking(core)
+    approval_id = asking.only(asking.parked()).id
+    core.dispatch.send_due()
+    with sent(core) as answering:
+        asking.approvals.answer(core.actor, approval_id, YES)
+    dispatching = [each for each in answering if "RECURSIVE" in each]
+    assert len(answering) - len(dispatching) == 4, answering
+    assert len([each for each in answering if each.lstrip().startswith("SELECT")]) == 1

@@ -15,11 +15,11 @@ from celeriac.domain.errors import (
     TemplateRenderError,
     VariablesInvalidError,
 )
+from celeriac.domain.executions.model import Idempotency, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.catalog.agents import AgentChange, Agents
 from celeriac.services.catalog.tasks import TaskEdit, Tasks
-from celeriac.services.executions.submit import Idempotency, SubmitRequest
 from tests.support.catalog import make_actor, make_task
 from tests.support.core import Core
 from tests.support.together import together
@@ -48,9 +48,9 @@ def stored(core: Core) -> int:
 def test_variables_that_don_t_fit_store_nothing(core: Core, variables: dict[str, object]) -> None:
     task = make_task(core.database, core.actor, spec=SPEC)
     with pytest.raises(VariablesInvalidError, match=r"name|more|nam"):
-        core.submit.one(core.actor, SubmitRequest(task_id=task, variables=variables))
+        core.submit(core.actor, SubmitRequest(task_id=task, variables=variables))
     with pytest.raises(VariablesInvalidError, match=r"^Item 1: "):
-        core.submit.many(core.actor, SubmitRequest(task_id=task), [{"name": "Ada"}, variables])
+        core.submit.batch(core.actor, SubmitRequest(task_id=task), [{"name": "Ada"}, variables])
     assert stored(core) == 0
 
 
@@ -58,34 +58,34 @@ def test_variables_that_don_t_fit_store_nothing(core: Core, variables: dict[str,
 def test_a_template_that_fails_stores_nothing(core: Core) -> None:
     task = make_task(core.database, core.actor, spec=TaskSpec(prompt="{{ missing }}"))
     with pytest.raises(TemplateRenderError):
-        core.submit.one(core.actor, SubmitRequest(task_id=task))
+        core.submit(core.actor, SubmitRequest(task_id=task))
     assert stored(core) == 0
 
 
 @pytest.mark.requirement("A6", "A20")
 def test_unknown_inactive_and_other_people_s_tasks_are_refused(core: Core) -> None:
     with pytest.raises(NotFoundError):
-        core.submit.one(core.actor, SubmitRequest(task_id=uuid4()))
+        core.submit(core.actor, SubmitRequest(task_id=uuid4()))
     stranger = make_actor(core.database)
     with pytest.raises(NotFoundError):
-        core.submit.one(stranger, SubmitRequest(task_id=core.task))
-    core.submit.one(core.actor, SubmitRequest(task_id=core.task))  # now the task is in the cache
+        core.submit(stranger, SubmitRequest(task_id=core.task))
+    core.submit(core.actor, SubmitRequest(task_id=core.task))  # now the task is in the cache
     Tasks(core.database).change(core.actor, str(core.task), TaskEdit(active=False))
     before = stored(core)
     with pytest.raises(TaskInactiveError):
-        core.submit.one(core.actor, SubmitRequest(task_id=core.task))
+        core.submit(core.actor, SubmitRequest(task_id=core.task))
     assert stored(core) == before
 
 
 def test_an_administrator_runs_other_people_s_tasks(core: Core) -> None:
     admin = make_actor(core.database, Role.ADMIN)
-    submitted = core.submit.one(admin, SubmitRequest(task_id=core.task))
+    submitted = core.submit(admin, SubmitRequest(task_id=core.task))
     assert core.get(submitted.execution_id).owner_id == admin.user_id
 
 
 def test_an_empty_batch_is_refused(core: Core) -> None:
     with pytest.raises(InvalidInputError, match="items"):
-        core.submit.many(core.actor, SubmitRequest(task_id=core.task), [])
+        core.submit.batch(core.actor, SubmitRequest(task_id=core.task), [])
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -94,9 +94,9 @@ def test_one_key_makes_one_resource_however_often_it_comes(core: Core, many: boo
 
     def send() -> tuple[object, bool]:
         if many:
-            batch = core.submit.many(core.actor, request, [{}, {}])
+            batch = core.submit.batch(core.actor, request, [{}, {}])
             return batch.batch_id, batch.created
-        one = core.submit.one(core.actor, request)
+        one = core.submit(core.actor, request)
         return one.execution_id, one.created
 
     answers = [*together([send] * 8), send()]
@@ -109,9 +109,9 @@ def test_one_key_makes_one_resource_however_often_it_comes(core: Core, many: boo
 
 def test_a_key_with_another_request_is_refused(core: Core) -> None:
     first = SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "one"))
-    core.submit.one(core.actor, first)
+    core.submit(core.actor, first)
     with pytest.raises(IdempotencyMismatchError):
-        core.submit.one(
+        core.submit(
             core.actor, SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "two"))
         )
 
@@ -119,31 +119,27 @@ def test_a_key_with_another_request_is_refused(core: Core) -> None:
 def test_keys_of_different_people_are_different(core: Core) -> None:
     admin = make_actor(core.database, Role.ADMIN)
     request = SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
-    mine = core.submit.one(core.actor, request)
-    assert core.submit.one(admin, request).execution_id != mine.execution_id
+    mine = core.submit(core.actor, request)
+    assert core.submit(admin, request).execution_id != mine.execution_id
 
 
 @pytest.mark.parametrize("idempotency", [None, Idempotency("key", "fingerprint")])
 def test_a_task_that_changed_meanwhile_is_read_again(
     core: Core, idempotency: Idempotency | None
 ) -> None:
-    core.submit.one(core.actor, SubmitRequest(task_id=core.task))
+    core.submit(core.actor, SubmitRequest(task_id=core.task))
     edit = TaskEdit(spec=TaskSpec(prompt="Another", max_crashes=7))
     changed = Tasks(core.database).change(core.actor, str(core.task), edit)
-    submitted = core.submit.one(
-        core.actor, SubmitRequest(task_id=core.task, idempotency=idempotency)
-    )
+    submitted = core.submit(core.actor, SubmitRequest(task_id=core.task, idempotency=idempotency))
     execution = core.get(submitted.execution_id)
     assert execution.status is Status.QUEUED
     spec = PythonAgent(function="tests.support.fleet_agents:note")
     Agents(core.database).change(core.actor, str(changed.agent_id), AgentChange(spec=spec))
-    after = core.submit.one(core.actor, SubmitRequest(task_id=core.task))
+    after = core.submit(core.actor, SubmitRequest(task_id=core.task))
     assert core.get(after.execution_id).agent_version_id != execution.agent_version_id
 
 
 @pytest.mark.parametrize("text_", ["nul \x00", "emoji 🌱", "\\u0000"])
 def test_any_text_can_be_a_variable(core: Core, text_: str) -> None:
-    submitted = core.submit.one(
-        core.actor, SubmitRequest(task_id=core.task, variables={"t": text_})
-    )
+    submitted = core.submit(core.actor, SubmitRequest(task_id=core.task, variables={"t": text_}))
     assert core.get(submitted.execution_id).variables == {"t": text_.replace("\x00", "�")}

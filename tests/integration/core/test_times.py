@@ -12,10 +12,10 @@ from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.approvals import ApprovalFilter
 from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall, UsageBy
 from celeriac.services.budgets.manage import Usage
-from celeriac.services.executions.submit import SubmitRequest
 from tests.support.core import Core
 
 EXACT = timedelta(seconds=20)
@@ -57,14 +57,14 @@ def test_an_event_without_a_time_of_its_own_happens_when_it_is_stored(core: Core
 def test_a_start_at_a_time_is_stored_as_it_was_given(core: Core) -> None:
     wanted = datetime(2031, 2, 3, 4, 5, 6, 789_012, tzinfo=UTC)
     request = SubmitRequest(task_id=core.task, available_at=wanted)
-    submitted = core.submit.one(core.actor, request)
+    submitted = core.submit(core.actor, request)
     assert submitted.status is Status.PENDING
     assert core.get(submitted.execution_id).available_at == wanted
 
 
 def test_a_time_that_has_passed_is_now_and_jumps_no_queue(core: Core) -> None:
     request = SubmitRequest(task_id=core.task, available_at=datetime(2001, 1, 1, tzinfo=UTC))
-    submitted = core.submit.one(core.actor, request)
+    submitted = core.submit(core.actor, request)
     assert submitted.status is Status.QUEUED
     row = core.get(submitted.execution_id)
     assert row.available_at == row.created_at
@@ -72,7 +72,7 @@ def test_a_time_that_has_passed_is_now_and_jumps_no_queue(core: Core) -> None:
 
 def test_a_delay_counts_from_the_databases_now(core: Core) -> None:
     request = SubmitRequest(task_id=core.task, delay_seconds=90.5)
-    row = core.get(core.submit.one(core.actor, request).execution_id)
+    row = core.get(core.submit(core.actor, request).execution_id)
     assert row.available_at - row.created_at == timedelta(seconds=90.5)
 
 

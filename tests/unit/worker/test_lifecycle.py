@@ -42,6 +42,6 @@ def test_a_second_signal_within_the_first_begins_nothing_anew(
 ) -> None:
     lifecycle, watch = connected
     signals.worker_shutting_down.send(sender=None)
-    assert lifecycle.closing.begun
+    assert lifecycle.shutdown.started
     assert watch.stops == 1
     assert not [record for record in caplog.records if record.exc_info]

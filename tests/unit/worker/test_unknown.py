@@ -23,11 +23,11 @@ def test_a_name_is_told_for_as_long_as_its_messages_come(monkeypatch: pytest.Mon
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     unknown = UnknownTasks(SimpleNamespace(connection_errors=()))
     message = _Message()
-    unknown.leave(message, "shop.add", "one")
-    unknown.leave(message, "shop.remove", "two")
+    unknown.give_back(message, "shop.add", "one")
+    unknown.give_back(message, "shop.remove", "two")
     now[0] += NAMED_SECONDS - 1
     assert unknown.names == {"shop.add": 1000.0, "shop.remove": 1000.0}
-    unknown.leave(message, "shop.add", "three")
+    unknown.give_back(message, "shop.add", "three")
     now[0] += 2
     assert list(unknown.names) == ["shop.add"], "the other one has come no more"
     now[0] += NAMED_SECONDS

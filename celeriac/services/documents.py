@@ -1,4 +1,4 @@
-"""Apply: makes and changes agents, tasks and budgets as one document says, all or nothing."""
+"""Apply: creates and changes agents, tasks and budgets from one document, all or nothing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -6,10 +6,10 @@ from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection
 
 from celeriac.db import accounts, owners
-from celeriac.db.engine import Database
+from celeriac.db.catalog import AGENTS, TASKS, T, Versioned
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.budget_kinds import BudgetScope
@@ -29,14 +29,13 @@ from celeriac.domain.errors import DocumentInvalidError, InvalidInputError, NotF
 from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.budgets.manage import Budgets, budget_of, put_budget
+from celeriac.services.catalog import versioned
 from celeriac.services.catalog.agents import (
     AgentChange,
     Agents,
     NewAgent,
     add_agent,
-    agent_named,
     change_agent,
-    found_agent,
 )
 from celeriac.services.catalog.tasks import (
     NewTask,
@@ -44,9 +43,7 @@ from celeriac.services.catalog.tasks import (
     add_task,
     change_task,
     check_prompt,
-    found_task,
     task_faults,
-    task_named,
 )
 
 logger = structlog.get_logger(__name__)
@@ -56,17 +53,22 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What is to be done for one entry; `write` does it and returns the outcome with its ids."""
+    """The change for one entry; `write` makes it and returns the outcome with its ids."""
 
     outcome: Outcome
     write: Callable[[Connection], Outcome]
+
+    def apply(self, connection: Connection) -> Outcome:
+        """Make the change, if there is one."""
+        unchanged = self.outcome.action is Action.UNCHANGED
+        return self.outcome if unchanged else self.write(connection)
 
 
 class Apply:
     """Applies documents. Safe to share between threads."""
 
     def __init__(self, database: Database, agents: Agents, budgets: Budgets) -> None:
-        """Work on `database`; `agents` checks theirs, `budgets` hears of those that were set."""
+        """Work on `database`; `agents` checks specifications, `budgets` is notified of changes."""
         self._database = database
         self._agents = agents
         self._budgets = budgets
@@ -75,9 +77,9 @@ class Apply:
         """Create what is missing and change what differs, in one transaction.
 
         Nothing is deleted. With `dry_run` nothing is written, and the outcomes say what would be
-        done. Documents of one user are applied one after the other. Raises ForbiddenError,
-        DocumentInvalidError with everything that is wrong, and NameTakenError where somebody else
-        makes the same thing at the same time.
+        done. Documents of one user are applied one at a time. Raises ForbiddenError,
+        DocumentInvalidError with all faults, and NameTakenError if the same name is created
+        concurrently.
         """
         actor.require(Role.OPERATOR)
         if any(entry.user_id is not None for entry in document.budgets):
@@ -92,7 +94,7 @@ class Apply:
                 raise DocumentInvalidError([(fault.field, fault.message) for fault in faults])
             if dry_run:
                 return [step.outcome for step in steps]
-            outcomes = [step.write(connection) for step in steps]
+            outcomes = [step.apply(connection) for step in steps]
         self._after(actor, outcomes)
         return outcomes
 
@@ -102,12 +104,12 @@ class Apply:
                 yield DocumentFault(f"agents.{index}.{_in_spec(fault.field)}", fault.message)
 
     def _after(self, actor: Actor, outcomes: Sequence[Outcome]) -> None:
-        """Tell of what is committed."""
+        """Log and publish what is committed."""
         for outcome in outcomes:
             if outcome.action is Action.UNCHANGED:
                 continue
             if outcome.kind == "budget" and outcome.id is not None:
-                self._budgets.was_put(actor, outcome.id)
+                self._budgets.after_put(actor, outcome.id)
             logger.info(
                 "document.applied",
                 kind=outcome.kind,
@@ -118,7 +120,7 @@ class Apply:
 
 
 class _Plan:
-    """Holds a document against what is stored: what is wrong with it, and what is to be done."""
+    """Compares a document with what is stored: its faults, and the changes to make."""
 
     def __init__(
         self, connection: Connection, actor: Actor, document: Document, *, lock: bool
@@ -132,7 +134,7 @@ class _Plan:
         self.faults: list[DocumentFault] = []
 
     def steps(self) -> list[_Step]:
-        """Return what is to be done, in the order of the document; fills `faults`."""
+        """Return the changes in the order of the document; fills `faults`."""
         document = self._document
         return [
             *(self._agent(entry) for entry in document.agents),
@@ -140,29 +142,27 @@ class _Plan:
             *self._budgets(document.budgets),
         ]
 
+    def _stored(self, kind: Versioned[T], name: str) -> T | None:
+        return versioned.get_named(self._connection, kind, self._actor, name, lock=self._lock)
+
     def _agent(self, entry: AgentEntry) -> _Step:
-        found = agent_named(self._connection, self._actor, entry.name, lock=self._lock)
+        found = self._stored(AGENTS, entry.name)
         description = _either(entry.description, found.description if found else None, "")
         after = {"description": description, "spec": plain(entry.spec.model_dump())}
         if found is None:
             given = {"runner": entry.spec.runner.value, **_given(entry.spec)}
             outcome = _created("agent", entry.name, {"description": description, "spec": given})
             new = NewAgent(name=entry.name, spec=entry.spec, description=description)
-            return _Step(outcome, lambda at: _stored(outcome, add_agent(at, self._actor, new)))
+            return _step(outcome, lambda at: add_agent(at, self._actor, new))
         before = {"description": found.description, "spec": plain(found.spec.model_dump())}
         outcome = _compared("agent", found, before, after)
         change = AgentChange(description=entry.description, spec=entry.spec)
-        return _Step(
-            outcome,
-            _unless_same(
-                outcome, lambda at: _stored(outcome, change_agent(at, self._actor, found, change))
-            ),
-        )
+        return _step(outcome, lambda at: change_agent(at, self._actor, found, change))
 
     def _task(self, place: str, entry: TaskEntry) -> _Step:
         for fault in task_faults(entry.spec or TaskSpec()):
             self._fault(f"{place}.{_in_spec(fault.field)}", fault.message)
-        found = task_named(self._connection, self._actor, entry.name, lock=self._lock)
+        found = self._stored(TASKS, entry.name)
         self._tasks[entry.name] = found
         spec = _either(entry.spec, found.spec if found else None, TaskSpec())
         agent, agent_spec = self._agent_of(place, entry, found)
@@ -180,7 +180,7 @@ class _Plan:
                 description=description,
                 active=active,
             )
-            return _Step(outcome, lambda at: _stored(outcome, add_task(at, self._actor, new)))
+            return _step(outcome, lambda at: add_task(at, self._actor, new))
         before = {
             "agent": found.agent_name,
             "description": found.description,
@@ -191,12 +191,7 @@ class _Plan:
         edit = TaskEdit(
             description=entry.description, active=entry.active, agent=entry.agent, spec=entry.spec
         )
-        return _Step(
-            outcome,
-            _unless_same(
-                outcome, lambda at: _stored(outcome, change_task(at, self._actor, found, edit))
-            ),
-        )
+        return _step(outcome, lambda at: change_task(at, self._actor, found, edit))
 
     def _check_prompt(self, place: str, agent: AgentSpec, spec: TaskSpec) -> None:
         try:
@@ -207,11 +202,11 @@ class _Plan:
     def _agent_of(
         self, place: str, entry: TaskEntry, task: Task | None
     ) -> tuple[str, AgentSpec | None]:
-        """Return name and specification of a task's agent, which the document may make."""
+        """Return name and specification of a task's agent, which the document may create."""
         if entry.agent in self._agents:
             return entry.agent, self._agents[entry.agent]
         try:
-            agent = found_agent(self._connection, self._actor, entry.agent)
+            agent = versioned.get(self._connection, AGENTS, self._actor, entry.agent)
         except NotFoundError:
             self._fault(
                 f"{place}.agent",
@@ -220,7 +215,7 @@ class _Plan:
             )
             return entry.agent, None
         if task is not None and task.agent_name == agent.name and task.agent_id != agent.id:
-            return str(agent.id), agent.spec  # another user's, with the same name
+            return str(agent.id), agent.spec  # an agent of another user with the same name
         return agent.name, agent.spec
 
     def _budgets(self, entries: Sequence[BudgetEntry]) -> Iterator[_Step]:
@@ -244,12 +239,12 @@ class _Plan:
         return user_id is not None and accounts.user(self._connection, user_id) is not None
 
     def _task_of(self, place: str, reference: str) -> UUID | None:
-        """Return the id of a budget's task; None where the document makes the task."""
+        """Return the id of a budget's task; None if the document creates the task."""
         if reference in self._tasks:
             found = self._tasks[reference]
             return None if found is None else found.id
         try:
-            return found_task(self._connection, self._actor, reference).id
+            return versioned.get(self._connection, TASKS, self._actor, reference).id
         except NotFoundError:
             self._fault(
                 f"{place}.task",
@@ -273,7 +268,9 @@ class _Plan:
             )
 
         def write(connection: Connection) -> Outcome:
-            subject = subject_id or found_task(connection, self._actor, str(entry.task)).id
+            subject = (
+                subject_id or versioned.get(connection, TASKS, self._actor, str(entry.task)).id
+            )
             budget_id = put_budget(
                 connection,
                 self._actor,
@@ -284,7 +281,7 @@ class _Plan:
             )
             return replace(outcome, id=budget_id)
 
-        return _Step(outcome, _unless_same(outcome, write))
+        return _Step(outcome, write)
 
     def _fault(self, field: str, message: str) -> None:
         self.faults.append(DocumentFault(field, message))
@@ -298,12 +295,12 @@ def _either(wanted: _T | None, stored: _T | None, default: _T) -> _T:
 
 
 def _given(spec: object) -> JsonObject:
-    """Return what a specification says beyond the defaults."""
+    """Return the values of a specification that are not defaults."""
     return plain(spec.model_dump(exclude_defaults=True))  # type: ignore[attr-defined, no-any-return]
 
 
 def _in_spec(field: str | None) -> str:
-    """Return the place of a fault within its entry; that of a template has its own name."""
+    """Return the place of a fault within its entry; template faults have their own."""
     return field if field is not None and field.startswith("spec") else f"spec.{field or ''}"
 
 
@@ -324,11 +321,9 @@ def _compared(kind: str, found: Agent | Task, before: JsonObject, after: JsonObj
     )
 
 
-def _stored(outcome: Outcome, stored: Agent | Task) -> Outcome:
-    return replace(outcome, id=stored.id, version=stored.version)
+def _step(outcome: Outcome, write: Callable[[Connection], Agent | Task]) -> _Step:
+    def write_outcome(connection: Connection) -> Outcome:
+        stored = write(connection)
+        return replace(outcome, id=stored.id, version=stored.version)
 
-
-def _unless_same(
-    outcome: Outcome, write: Callable[[Connection], Outcome]
-) -> Callable[[Connection], Outcome]:
-    return (lambda _: outcome) if outcome.action is Action.UNCHANGED else write
+    return _Step(outcome, write_outcome)

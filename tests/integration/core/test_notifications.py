@@ -1,4 +1,4 @@
-"""Notices of questions to a real webhook: signed, guarded, sent again, given up in the end."""
+"""Notifications of questions to a real webhook: signed, guarded, sent again, given up."""
 
 import hashlib
 import hmac
@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from celeriac.adapters.webhook import DELIVERY, SIGNATURE, Webhook
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.approvals.answer import ApprovalLinks
-from celeriac.services.approvals.notify import Notices
+from celeriac.services.approvals.notify import Notifications
 from tests.support.asking import Asking, a_question
 from tests.support.core import Core
 from tests.support.http_server import serving
@@ -68,9 +68,9 @@ def asking(core: Core) -> Asking:
     return Asking(core)
 
 
-def _notices(asking: Asking, url: str, guard: OutboundGuard = HERE) -> Notices:
+def _notifications(asking: Asking, url: str, guard: OutboundGuard = HERE) -> Notifications:
     webhook = Webhook(url, SECRET, guard)
-    return Notices(asking.database, LINKS, webhook, public_url="https://celeriac.example")
+    return Notifications(asking.database, LINKS, webhook, public_url="https://celeriac.example")
 
 
 def _row(asking: Asking) -> Any:
@@ -81,11 +81,11 @@ def _row(asking: Asking) -> Any:
 
 def test_a_question_is_told_once_signed_and_with_a_link(asking: Asking, receiver: Receiver) -> None:
     approval = asking.only(asking.parked(a_question(title="May I?\x00")))
-    notices = _notices(asking, f"{receiver.url}/hook")
+    notifications = _notifications(asking, f"{receiver.url}/hook")
 
     with capture_logs() as lines:
-        assert notices.send_due() == 1
-    assert notices.send_due() == 0
+        assert notifications.send_due() == 1
+    assert notifications.send_due() == 0
 
     (request,), (body,) = receiver.got, receiver.bodies
     told = json.loads(body)
@@ -108,16 +108,16 @@ def test_what_is_not_taken_is_sent_again_later_and_given_up_in_the_end(
 ) -> None:
     receiver.status = 500
     asking.parked()
-    notices = _notices(asking, f"{receiver.url}{path}")
+    notifications = _notifications(asking, f"{receiver.url}{path}")
 
-    assert notices.send_due() == 0
-    assert notices.send_due() == 0, "not at once"
+    assert notifications.send_due() == 0
+    assert notifications.send_due() == 0, "not at once"
     row = _row(asking)
     assert (row.notified_at, row.notify_count) == (None, 1)
     with capture_logs() as lines:
         for _ in range(7):
             asking.core.execute("UPDATE approvals SET notify_at = now()")
-            notices.send_due()
+            notifications.send_due()
 
     assert (_row(asking).notify_count, _row(asking).notify_at) == (8, None)
     assert [line["event"] for line in lines][-1] == "approval.not_notified"
@@ -127,7 +127,7 @@ def test_what_is_not_taken_is_sent_again_later_and_given_up_in_the_end(
 def test_an_address_inside_is_refused_unless_allowed(asking: Asking, receiver: Receiver) -> None:
     asking.parked()
 
-    assert _notices(asking, f"{receiver.url}/hook", OutboundGuard()).send_due() == 0
+    assert _notifications(asking, f"{receiver.url}/hook", OutboundGuard()).send_due() == 0
 
     assert receiver.got == []
 
@@ -135,4 +135,4 @@ def test_an_address_inside_is_refused_unless_allowed(asking: Asking, receiver: R
 def test_what_is_answered_before_is_not_told(asking: Asking, receiver: Receiver) -> None:
     asking.answer(asking.parked())
 
-    assert _notices(asking, f"{receiver.url}/hook").send_due() == 0
+    assert _notifications(asking, f"{receiver.url}/hook").send_due() == 0

@@ -1,9 +1,9 @@
-"""Plans from a cache: what never changes is read once."""
+"""The specifications that executions run with, from a cache: a version never changes."""
 
 from functools import lru_cache
 from uuid import UUID
 
-from celeriac.db.catalog import plans
+from celeriac.db import catalog
 from celeriac.db.engine import Database
 from celeriac.domain.errors import NotFoundError, TaskInactiveError
 from celeriac.domain.executions.model import ExecutionSpec
@@ -12,7 +12,7 @@ _CACHED = 2048
 
 
 class SpecCache:
-    """Finds plans. Safe to share between threads."""
+    """Finds specifications. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         """Start with an empty cache."""
@@ -21,16 +21,16 @@ class SpecCache:
         self._of_versions = lru_cache(maxsize=_CACHED)(self._read_versions)
 
     def current(self, task_id: UUID, *, fresh: bool = False) -> ExecutionSpec:
-        """Return a task's present plan; may be outdated unless `fresh`.
+        """Return a task's current specification; may be outdated unless `fresh`.
 
-        The insert of an execution checks that the plan still holds, so that the hot path needs no
-        query here. Raises NotFoundError and, reading afresh, TaskInactiveError.
+        The insert of an execution checks that it is still current, so the hot path needs no query
+        here. Raises NotFoundError and, if it is read, TaskInactiveError.
         """
-        plan = None if fresh else self._current.get(task_id)
-        return plan or self._read_current(task_id)
+        spec = None if fresh else self._current.get(task_id)
+        return spec or self._read_current(task_id)
 
     def of_versions(self, task_version_id: UUID, agent_version_id: UUID) -> ExecutionSpec:
-        """Return the plan that an execution was submitted with.
+        """Return the specification that an execution was submitted with.
 
         Raises NotFoundError, and SpecificationUnreadableError for one of a newer release.
         """
@@ -38,25 +38,25 @@ class SpecCache:
 
     def _read_current(self, task_id: UUID) -> ExecutionSpec:
         with self._database.statement() as connection:
-            found = plans.current(connection, task_id)
+            found = catalog.current_spec(connection, task_id)
         if found is None:
             self._current.pop(task_id, None)
             raise NotFoundError("task", task_id)
-        plan, active = found
+        spec, active = found
         if not active:
             self._current.pop(task_id, None)
             raise TaskInactiveError(
-                f"The task {plan.task_name!r} is inactive; activate it to run it.",
+                f"The task {spec.task_name!r} is inactive; activate it to run it.",
                 task_id=str(task_id),
             )
         if len(self._current) >= _CACHED:
             self._current.clear()
-        self._current[task_id] = plan
-        return plan
+        self._current[task_id] = spec
+        return spec
 
     def _read_versions(self, task_version_id: UUID, agent_version_id: UUID) -> ExecutionSpec:
         with self._database.statement() as connection:
-            plan = plans.of_versions(connection, task_version_id, agent_version_id)
-        if plan is None:
+            spec = catalog.spec_of_versions(connection, task_version_id, agent_version_id)
+        if spec is None:
             raise NotFoundError("plan", f"{task_version_id}/{agent_version_id}")
-        return plan
+        return spec

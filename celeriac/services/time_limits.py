@@ -1,4 +1,4 @@
-"""The time limits of one attempt, which stand still while it waits for a person."""
+"""The time limits of one attempt. Their clock is paused while it waits for a person."""
 
 import asyncio
 import math
@@ -10,22 +10,22 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from celeriac.domain.tasks import Limits
 
 _LOOK_SECONDS = 0.25
-"""How late a limit may be noticed that is reached shortly after the waiting has ended."""
+"""How late a limit may be noticed that is reached shortly after a pause."""
 
 _LONGEST_LOOK_SECONDS = 3_600.0
 
 
 class TimeLimits:
-    """The soft and the hard limit of an attempt, in seconds of its own time.
+    """The soft and the hard limit of an attempt, in seconds.
 
-    That time stands still while at least one question to a person is open. Safe to use from any
-    thread and any event loop.
+    The clock is paused while at least one question to a person is open. Safe to use from any thread
+    and any event loop.
     """
 
     def __init__(self) -> None:
-        """There are no limits until `begin`."""
+        """Start without limits; `begin` sets them."""
         self.soft_passed = False
-        """Whether the agent was told that its soft limit has passed."""
+        """Whether the agent was cancelled at its soft limit."""
         self._lock = threading.Lock()
         self._soft = self._hard = math.inf
         self._spent = 0.0
@@ -33,16 +33,16 @@ class TimeLimits:
         self._open = 0
 
     def begin(self, limits: Limits) -> None:
-        """Count from now on."""
+        """Set the limits and start the clock."""
         with self._lock:
             self._soft, self._hard = limits.soft_seconds, limits.hard_seconds
             self._spent, self._since = 0.0, time.monotonic()
             self.soft_passed = False
 
-    def stand_still(self) -> Callable[[], None]:
-        """Stop the time; return what lets it go on, which may be called more than once.
+    def pause(self) -> Callable[[], None]:
+        """Pause the clock; return what resumes it, which may be called more than once.
 
-        It goes on when all who have stopped it have let it go on.
+        The clock runs again when every pause is resumed.
         """
         with self._lock:
             if self._open == 0:
@@ -50,7 +50,7 @@ class TimeLimits:
             self._open += 1
         done = False
 
-        def go_on() -> None:
+        def resume() -> None:
             nonlocal done
             with self._lock:
                 if done:
@@ -60,10 +60,10 @@ class TimeLimits:
                 if self._open == 0:
                     self._since = time.monotonic()
 
-        return go_on
+        return resume
 
     @property
-    def stands_still(self) -> bool:
+    def paused(self) -> bool:
         """Whether the attempt waits for a person."""
         return self._open > 0
 
@@ -79,7 +79,7 @@ class TimeLimits:
 
     @property
     def deadline(self) -> float:
-        """The hard limit in `time.monotonic()` seconds, should the time go on from now."""
+        """The hard limit in `time.monotonic()` seconds, if the clock runs from now on."""
         return time.monotonic() + self.hard_left
 
     def wait(self, wait: Callable[[float], bool]) -> bool:
@@ -125,11 +125,11 @@ class TimeLimits:
                 timer.cancel()
 
     def _over(self, left: float) -> bool:
-        return left <= 0 and not self.stands_still
+        return left <= 0 and not self.paused
 
     def _until_look(self, left: float) -> float:
-        """Return when to look again: not often while the time stands still just before a limit."""
-        least = _LOOK_SECONDS if self.stands_still else 0.0
+        """Return when to check again; not too often in a pause just before a limit."""
+        least = _LOOK_SECONDS if self.paused else 0.0
         return min(max(left, least), _LONGEST_LOOK_SECONDS)
 
     def _elapsed(self) -> float:

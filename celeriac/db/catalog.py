@@ -1,0 +1,219 @@
+"""Agents and tasks, their versions, and the specifications that executions run with."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, Table, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, value_of
+from celeriac.db.schema import agent_versions, agents, task_versions, tasks
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.executions.model import ExecutionSpec, agent_spec, unreadable
+from celeriac.domain.tasks import Agent, Task, TaskSpec
+from celeriac.kit.ids import uuid7
+from celeriac.kit.json_types import JsonObject
+
+T = TypeVar("T", Agent, Task)
+
+
+class Versioned(Generic[T]):
+    """The rows of agents, or of tasks: named by their owners, and versioned by specification.
+
+    A deleted row is only marked: its versions belong to the executions that ran them.
+    """
+
+    def __init__(
+        self,
+        kind: type[T],
+        table: Table,
+        versions: Table,
+        read_spec: Callable[[JsonObject], AgentSpec | TaskSpec],
+    ) -> None:
+        """Read rows of `table`, with their current versions, as values of `kind`."""
+        self.name = kind.__name__.lower()
+        """`agent` or `task`, as in messages and the audit trail."""
+        self._kind: type[T] = kind
+        self._table = table
+        self._versions = versions
+        self._read_spec = read_spec
+        self._exists = table.c.deleted_at.is_(None)
+        joined = {"version": versions.c.version, "spec": versions.c.spec}
+        if kind is Task:
+            joined["agent_name"] = agents.c.name
+        self._selected = columns(kind, table, **joined).join_from(
+            table, versions, versions.c.id == table.c.current_version_id
+        )
+        if kind is Task:
+            self._selected = self._selected.join(agents, agents.c.id == table.c.agent_id)
+
+    def by_id(
+        self, connection: Connection, key: UUID, *, owner: UUID | None, lock: bool = False
+    ) -> T | None:
+        """Return a row of `owner` (None: of anybody), or None; `lock` locks it for a change."""
+        query = self._selected.where(self._table.c.id == key, self._exists)
+        query = given(query, (self._table.c.owner_id, owner))
+        query = query.with_for_update(of=self._table) if lock else query
+        return read_one(connection, query, self._read)
+
+    def id_of_name(self, connection: Connection, name: str, *, owner: UUID) -> UUID | None:
+        """Return the id of what `owner` has named so, or None."""
+        table = self._table
+        query = select(table.c.id).where(
+            table.c.owner_id == owner, table.c.name == name, self._exists
+        )
+        return connection.execute(query).scalar_one_or_none()
+
+    def find(
+        self,
+        connection: Connection,
+        *,
+        owner: UUID | None,
+        before: UUID | None,
+        limit: int,
+        active: bool | None = None,
+    ) -> Rows[T]:
+        """Return up to `limit` rows older than `before`, the newest first.
+
+        `active` selects among tasks.
+        """
+        query = given(self._selected.where(self._exists), (self._table.c.owner_id, owner))
+        if active is not None:
+            query = query.where(self._table.c.active.is_(active))
+        query = newest(query, self._table.c.id, before=before, limit=limit)
+        found = read_bounded(connection, query, bulky=[self._versions.c.spec])
+        return Rows(list(map(self._read, found.items)), more=found.more)
+
+    def add(
+        self, connection: Connection, *, owner: UUID, spec: AgentSpec | TaskSpec, **values: object
+    ) -> UUID | None:
+        """Insert a row with `values` at version 1; return its id, or None if the name is taken."""
+        key, version_id = uuid7(), uuid7()
+        statement = (
+            insert(self._table)
+            .values(id=key, owner_id=owner, current_version_id=version_id, **values)
+            .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=self._exists)
+            .returning(self._table.c.id)
+        )
+        if connection.execute(statement).first() is None:
+            return None
+        self._add_version(connection, version_id, key, 1, spec)
+        return key
+
+    def change(
+        self,
+        connection: Connection,
+        found: T,
+        *,
+        spec: AgentSpec | TaskSpec | None,
+        **values: object,
+    ) -> None:
+        """Change a locked row; a `spec` becomes its next version. None keeps a value."""
+        changed = {name: value for name, value in values.items() if value is not None}
+        if spec is not None:
+            changed["current_version_id"] = version_id = uuid7()
+            self._add_version(connection, version_id, found.id, found.version + 1, spec)
+        statement = update(self._table).where(self._table.c.id == found.id)
+        connection.execute(statement.values(updated_at=func.now(), **changed))
+
+    def delete(self, connection: Connection, key: UUID, **values: object) -> None:
+        """Mark a locked row as deleted, and set `values`."""
+        statement = update(self._table).where(self._table.c.id == key)
+        connection.execute(statement.values(deleted_at=func.now(), **values))
+
+    def keep(self, connection: Connection, key: UUID) -> bool:
+        """Prevent deletion until the transaction ends; False if the row is deleted already."""
+        query = select(self._table.c.id).where(self._table.c.id == key, self._exists)
+        query = query.with_for_update(read=True, key_share=True)
+        return connection.execute(query).first() is not None
+
+    def _add_version(
+        self,
+        connection: Connection,
+        version_id: UUID,
+        key: UUID,
+        number: int,
+        spec: AgentSpec | TaskSpec,
+    ) -> None:
+        values = {
+            "id": version_id,
+            f"{self.name}_id": key,
+            "version": number,
+            "spec": spec.model_dump(mode="json"),
+        }
+        connection.execute(insert(self._versions).values(values))
+
+    def _read(self, row: Row[Any]) -> T:
+        return value_of(self._kind, row, spec=self._read_spec)
+
+
+AGENTS = Versioned(Agent, agents, agent_versions, agent_spec)
+TASKS = Versioned(Task, tasks, task_versions, TaskSpec.model_validate)
+
+
+def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:
+    """Return the names of up to `limit` tasks of an agent, of all owners."""
+    query = select(tasks.c.name).where(tasks.c.agent_id == agent_id, tasks.c.deleted_at.is_(None))
+    return list(connection.execute(query.order_by(tasks.c.name).limit(limit)).scalars())
+
+
+_SPEC = select(
+    tasks.c.id,
+    tasks.c.name,
+    tasks.c.owner_id,
+    task_versions.c.id.label("task_version_id"),
+    task_versions.c.spec.label("task_spec"),
+    agent_versions.c.id.label("agent_version_id"),
+    agents.c.name.label("agent_name"),
+    agent_versions.c.spec.label("agent_spec"),
+    tasks.c.active,
+)
+
+
+def current_spec(connection: Connection, task_id: UUID) -> tuple[ExecutionSpec, bool] | None:
+    """Return a task's current specification and whether the task is active; None if none."""
+    query = (
+        _SPEC.join_from(tasks, task_versions, task_versions.c.id == tasks.c.current_version_id)
+        .join(agents, agents.c.id == tasks.c.agent_id)
+        .join(agent_versions, agent_versions.c.id == agents.c.current_version_id)
+        .where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (_spec(row), row.active)
+
+
+def spec_of_versions(
+    connection: Connection, task_version_id: UUID, agent_version_id: UUID
+) -> ExecutionSpec | None:
+    """Return the specification that an execution was submitted with, or None.
+
+    The versions are found by their own ids: the task may have another agent by now. Raises
+    SpecificationUnreadableError.
+    """
+    query = (
+        _SPEC.join_from(task_versions, tasks, tasks.c.id == task_versions.c.task_id)
+        .join(agent_versions, agent_versions.c.id == agent_version_id)
+        .join(agents, agents.c.id == agent_versions.c.agent_id)
+        .where(task_versions.c.id == task_version_id)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _spec(row)
+
+
+def _spec(row: Row[*tuple[Any, ...]]) -> ExecutionSpec:
+    try:
+        task, agent = TaskSpec.model_validate(row.task_spec), agent_spec(row.agent_spec)
+    except ValidationError as error:
+        raise unreadable(f"task {row.name!r} or agent {row.agent_name!r}", error) from error
+    return ExecutionSpec(
+        task_id=row.id,
+        task_name=row.name,
+        owner_id=row.owner_id,
+        task_version_id=row.task_version_id,
+        task=task,
+        agent_version_id=row.agent_version_id,
+        agent_name=row.agent_name,
+        agent=agent,
+    )

@@ -1,1 +1,0 @@
-"""Agents, tasks and their versions."""

@@ -1,0 +1,86 @@
+"""What agents and tasks share: references, creation, changes and deletion, with audit entries."""
+
+from celeriac.db import audit
+from celeriac.db.catalog import T, Versioned
+from celeriac.db.engine import Connection
+from celeriac.domain.accounts import Actor
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.audit import changes
+from celeriac.domain.errors import NameTakenError
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.ids import parse_uuid
+from celeriac.services.reading import present
+
+
+def get(
+    connection: Connection,
+    stored: Versioned[T],
+    actor: Actor,
+    reference: str,
+    *,
+    lock: bool = False,
+) -> T:
+    """Return what `reference` means to the actor: an id, or the name of one of their own.
+
+    `lock` locks the row for a change. Raises NotFoundError.
+    """
+    key = parse_uuid(reference) or stored.id_of_name(connection, reference, owner=actor.user_id)
+    found = None if key is None else stored.by_id(connection, key, owner=actor.scope, lock=lock)
+    return present(found, stored.name, reference)
+
+
+def get_named(
+    connection: Connection, stored: Versioned[T], actor: Actor, name: str, *, lock: bool
+) -> T | None:
+    """Return the actor's own agent or task with that name, or None."""
+    key = stored.id_of_name(connection, name, owner=actor.user_id)
+    return None if key is None else stored.by_id(connection, key, owner=actor.user_id, lock=lock)
+
+
+def add(
+    connection: Connection,
+    stored: Versioned[T],
+    actor: Actor,
+    *,
+    name: str,
+    spec: AgentSpec | TaskSpec,
+    **values: object,
+) -> T:
+    """Store a checked agent or task in the caller's transaction. Raises NameTakenError."""
+    key = stored.add(connection, owner=actor.user_id, name=name, spec=spec, **values)
+    if key is None:
+        article = "an" if stored.name == "agent" else "a"
+        raise NameTakenError(
+            f"You already have {article} {stored.name} named {name!r}; choose another name or "
+            "change that one.",
+            field="name",
+        )
+    audit.record(connection, actor, f"{stored.name}.create", [key])
+    return get(connection, stored, actor, str(key))
+
+
+def change(
+    connection: Connection,
+    stored: Versioned[T],
+    actor: Actor,
+    before: T,
+    *,
+    spec: AgentSpec | TaskSpec | None,
+    **values: object,
+) -> T:
+    """Change a locked, checked agent or task in the caller's transaction; None keeps a value."""
+    spec = None if spec == before.spec else spec
+    stored.change(connection, before, spec=spec, **values)
+    after = get(connection, stored, actor, str(before.id))
+    details, action = changes(before, after), f"{stored.name}.change"
+    audit.record(connection, actor, action, [before.id], details=details)
+    return after
+
+
+def delete(
+    connection: Connection, stored: Versioned[T], actor: Actor, found: T, **values: object
+) -> None:
+    """Delete a locked agent or task in the caller's transaction; its versions stay."""
+    stored.delete(connection, found.id, **values)
+    details, action = {"name": found.name}, f"{stored.name}.delete"
+    audit.record(connection, actor, action, [found.id], details=details)

@@ -1,0 +1,52 @@
+"""Reading stored resources: single ones that must exist, and pages of lists."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from celeriac.db.engine import Connection, Database
+from celeriac.db.paging import Rows
+from celeriac.domain.errors import NotFoundError
+from celeriac.domain.paging import Page, read_cursor
+
+T = TypeVar("T")
+
+
+class HasId(Protocol):
+    """A stored resource."""
+
+    @property
+    def id(self) -> UUID:
+        """A UUIDv7."""
+        ...
+
+
+R = TypeVar("R", bound=HasId)
+
+
+class Find(Protocol[R]):
+    """A query of `db` for up to `limit` rows after the row `before`."""
+
+    def __call__(
+        self, connection: Connection, *, before: UUID | None, limit: int
+    ) -> Rows[R] | Sequence[R]:
+        """Return the rows in the order of the list."""
+        ...
+
+
+def present(found: T | None, kind: str, identifier: UUID | str) -> T:
+    """Return `found`; raises NotFoundError, which names `kind` and `identifier`, if it is None."""
+    if found is None:
+        raise NotFoundError(kind, identifier)
+    return found
+
+
+def read_page(
+    database: Database, kind: str, cursor: str | None, limit: int, find: Find[R]
+) -> Page[R]:
+    """Return the page of the list `kind` at `cursor`, read by `find`. Raises CursorInvalidError."""
+    before = read_cursor(kind, cursor)
+    with database.statement() as connection:
+        found = find(connection, before=before, limit=limit + 1)
+    items, more = (found.items, found.more) if isinstance(found, Rows) else (found, False)
+    return Page.cut(items, limit=limit, kind=kind, key=lambda each: each.id, more=more)
