@@ -77,9 +77,14 @@ class AnthropicEndpoint:
         """The endpoint as a provider, under whose name its calls are charged."""
         return Provider(name=ANTHROPIC, base_url=self.base_url, api_key=self.api_key)
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has the key that it needs."""
+        return self.api_key is not None or urlsplit(self.base_url).hostname != _ANTHROPIC_HOST
+
     def check(self) -> None:
         """Raise AgentMisconfiguredError where a key is needed and there is none."""
-        if self.api_key is None and urlsplit(self.base_url).hostname == _ANTHROPIC_HOST:
+        if not self.ready:
             raise AgentMisconfiguredError(
                 "ANTHROPIC_API_KEY is not set. Set it for the workers and restart them.",
                 field="runner",
@@ -129,6 +134,11 @@ class Providers:
     def keys(self) -> list[str]:
         """All API keys, to be kept out of what is written down."""
         return [provider.api_key for provider in self._by_name.values() if provider.api_key]
+
+    @property
+    def ready(self) -> list[Provider]:
+        """The providers that can be used."""
+        return [each for each in self._by_name.values() if each.missing is None]
 
     def choose(self, name: str, *, reached: bool = True) -> ModelRef:
         """Return what `provider/model` names; the model's own name may hold slashes.

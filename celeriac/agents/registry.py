@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from celeriac.agents.child.process import Confinement
+from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, price_by_name
 from celeriac.domain.agents import AgentSpec, RunnerName
@@ -82,13 +83,19 @@ class Registry:
                 from celeriac.agents.python.runner import PythonRunner
 
                 return PythonRunner(
-                    modules=self.agent_modules, confinement=self.confinement, price=price
+                    modules=self.agent_modules,
+                    confinement=self.confinement,
+                    price=price,
+                    models=self._model_access(),
                 )
             case RunnerName.COMMAND:
                 from celeriac.agents.command.runner import CommandRunner
 
                 return CommandRunner(
-                    commands=self.commands, confinement=self.confinement, price=price
+                    commands=self.commands,
+                    confinement=self.confinement,
+                    price=price,
+                    models=self._model_access(),
                 )
             case RunnerName.CREWAI:
                 from celeriac.agents.crewai.runner import CrewaiRunner
@@ -104,6 +111,10 @@ class Registry:
                 )
             case RunnerName.CLAUDE:
                 return self._make_claude()
+
+    def _model_access(self) -> ModelAccess:
+        anthropic = self.anthropic if self.anthropic.ready else None
+        return ModelAccess(self.providers.ready, anthropic, self.prices)
 
     def _make_claude(self) -> Runner:
         try:

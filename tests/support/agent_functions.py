@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import json
 import logging
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -371,3 +373,19 @@ def _caused_by(cause: BaseException) -> BaseException:
 def raise_untold(what: str) -> None:
     error = UNTOLD[what]()
     raise error
+
+
+@celeriac.agent("ask_model")
+def ask_model(provider: str, prompt: str) -> str:
+    """Ask a model at the attempt's gateway."""
+    body = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
+    request = urllib.request.Request(
+        f"{os.environ['CELERIAC_MODEL_URL']}/{provider}/chat/completions",
+        json.dumps(body).encode(),
+        {
+            "content-type": "application/json",
+            "authorization": f"Bearer {os.environ['CELERIAC_MODEL_KEY']}",
+        },
+    )
+    with urllib.request.urlopen(request) as response:
+        return str(json.load(response)["choices"][0]["message"]["content"])

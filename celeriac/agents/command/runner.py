@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from celeriac.agents.base import final_result
 from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.run import run_in_child
+from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.domain.agents import CommandAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
@@ -26,7 +27,7 @@ class CommandRunner:
 
     `commands` holds the program and its first arguments by name. `confinement` holds the
     environment and the user of the programs. `price` computes the cost of model calls that a
-    program reports without one.
+    program reports without one, `models` are those that it may call at its gateway.
     """
 
     name: ClassVar[str] = RunnerName.COMMAND
@@ -36,6 +37,7 @@ class CommandRunner:
     commands: Mapping[str, Sequence[str]]
     confinement: Confinement
     price: Price = unpriced
+    models: ModelAccess = field(default_factory=ModelAccess)
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the program and return the value of its `result` message.
@@ -51,16 +53,19 @@ class CommandRunner:
             )
         environment = self.confinement.environment(agent.environment, home=context.workdir)
         line = self._line(agent.command, environment)
-        command = ChildCommand(
-            arguments=(*line, *agent.arguments),
-            environment=environment,
-            workdir=context.workdir,
-            limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
-            user=self.confinement.user,
-            # only files in the administrator's command; the agent's arguments grant no access
-            reads=tuple(Path(each) for each in line if each.startswith("/")),
-        )
-        done = await run_in_child(command, job, context, {}, price=self.price)
+        async with self.models.serving(context) as gateway:
+            command = ChildCommand(
+                arguments=(*line, *agent.arguments),
+                environment={**environment, **gateway.environment},
+                workdir=context.workdir,
+                limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+                user=self.confinement.user,
+                # only files in the administrator's command; the agent's arguments grant no access
+                reads=tuple(Path(each) for each in line if each.startswith("/")),
+            )
+            done = await run_in_child(
+                command, job, context, {}, price=self.price, calls=gateway.calls
+            )
         source = f"the command {agent.command}"
         return replace(done, result=await final_result(done.result, job.output_schema, source))
 

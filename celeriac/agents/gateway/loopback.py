@@ -5,15 +5,15 @@ stay in the worker.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote
 
 import httpx2
 
-from celeriac.agents.gateway.anthropic import error_body
+from celeriac.agents.gateway.anthropic import Messages, error_body
 from celeriac.agents.gateway.calls import ModelCalls, WireFormat, calling, object_of
 from celeriac.agents.gateway.client import FAILURE, ModelClient
 from celeriac.agents.gateway.completions import AnswerError
@@ -30,11 +30,13 @@ from celeriac.agents.gateway.http_server import (
     LoopbackServer,
     ResponseWriter,
 )
+from celeriac.agents.gateway.openai import ChatCompletions
 from celeriac.agents.gateway.recording import Traffic
 from celeriac.agents.gateway.waiting import LONGEST_PAUSE
-from celeriac.agents.models import ModelRef, Provider
+from celeriac.agents.models import AnthropicEndpoint, ModelRef, Prices, Provider
 from celeriac.domain.errors import CeleriacError
 from celeriac.domain.executions.model import MustWaitError
+from celeriac.services.ports import RunContext
 
 NO_RETRY = ("x-should-retry", "false")
 """Tells clients of both APIs not to repeat a request."""
@@ -68,19 +70,11 @@ class AttemptGateway:
         handlers: Mapping[str, Handler],
     ) -> None:
         self.key = secrets.token_urlsafe(32)
-        self._calls = calls
+        self.calls = calls
+        self._traffic = traffic
         self._handlers = handlers
         self._routes = {quote(route.provider.name, safe=""): route for route in routes}
-        self._clients = {
-            name: ModelClient(
-                route.provider,
-                route.wire,
-                timeout=_TIMES,
-                transport=traffic.transport(route.provider),
-                follow_redirects=route.wire.follows_redirects,
-            )
-            for name, route in self._routes.items()
-        }
+        self._clients: dict[str, ModelClient] = {}
         self._server = LoopbackServer(self._answer)
 
     @property
@@ -91,6 +85,13 @@ class AttemptGateway:
     def base_url(self, provider: str) -> str:
         """Return the base URL at which the program reaches `provider`."""
         return f"{self.address}/{quote(provider, safe='')}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that give a program the address and the key, if any."""
+        if not self._routes:
+            return {}
+        return {"CELERIAC_MODEL_URL": self.address, "CELERIAC_MODEL_KEY": self.key}
 
     @classmethod
     @asynccontextmanager
@@ -108,12 +109,30 @@ class AttemptGateway:
         """
         gateway = cls(calls, traffic, routes, handlers or {})
         async with AsyncExitStack() as stack:
-            for client in gateway._clients.values():
-                stack.push_async_callback(client.aclose)
-            await stack.enter_async_context(gateway._server)
+            stack.push_async_callback(gateway._close_clients)
+            if gateway._routes or gateway._handlers:
+                await stack.enter_async_context(gateway._server)
             yield gateway
         if calls.stopped is not None:
             raise calls.stopped  # as by the charge of the last call
+
+    def _client(self, name: str) -> ModelClient:
+        """Return the client of a route, made for its first request: that takes milliseconds."""
+        client = self._clients.get(name)
+        if client is None:
+            route = self._routes[name]
+            client = self._clients[name] = ModelClient(
+                route.provider,
+                route.wire,
+                timeout=_TIMES,
+                transport=self._traffic.transport(route.provider),
+                follow_redirects=route.wire.follows_redirects,
+            )
+        return client
+
+    async def _close_clients(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
 
     async def _answer(self, incoming: HttpRequest, answer: ResponseWriter) -> None:
         path, _, query = incoming.target.partition("?")
@@ -128,12 +147,12 @@ class AttemptGateway:
         else:
             target = f"/{rest}?{query}" if query else f"/{rest}"
             try:
-                with calling(self._calls):
-                    await self._forward(incoming, route, self._clients[name], target, answer)
+                with calling(self.calls):
+                    await self._forward(incoming, route, self._client(name), target, answer)
             except ConnectionError:
                 raise  # the program is gone
             except Exception as error:  # noqa: BLE001 - raised by the attempt
-                self._calls.stop(error)
+                self.calls.stop(error)
 
     def _is_authorized(self, incoming: HttpRequest) -> bool:
         given = incoming.header("x-api-key") or incoming.header("authorization")
@@ -222,3 +241,23 @@ def _sent_headers(incoming: HttpRequest, route: Route) -> list[tuple[str, str]]:
 
 def _returned_headers(response: httpx2.Response) -> list[tuple[str, str]]:
     return list(without_hop_headers(response.headers.items()).items())
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAccess:
+    """The models that programs and functions in child processes may call."""
+
+    providers: Sequence[Provider] = ()
+    """Those with OpenAI's API."""
+    anthropic: AnthropicEndpoint | None = None
+    prices: Prices = field(default_factory=Prices)
+
+    @asynccontextmanager
+    async def serving(self, context: RunContext) -> AsyncIterator[AttemptGateway]:
+        """Serve the models to one attempt's child while the block runs."""
+        routes = [Route(each, ChatCompletions(each)) for each in self.providers]
+        if self.anthropic is not None:
+            routes.append(Route(self.anthropic.provider, Messages(), explains=False))
+        calls = ModelCalls(context, self.prices)
+        async with AttemptGateway.serving(calls, Traffic(), routes) as gateway:
+            yield gateway

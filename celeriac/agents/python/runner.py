@@ -21,6 +21,7 @@ from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.protocol import AskMessage, ChildMessage
 from celeriac.agents.child.run import MessageRelay, question_of, run_in_child
+from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.python import child_main
 from celeriac.agents.python.context import AgentContext
 from celeriac.agents.python.functions import AgentFunction, find_function
@@ -42,7 +43,8 @@ class PythonRunner:
     """Runs functions of allowed modules.
 
     `modules` are the allowed modules and packages. `confinement` holds the environment and the user
-    of child processes. `price` computes the cost of the model calls that functions report.
+    of child processes. `price` computes the cost of the model calls that functions report,
+    `models` are those that a child process may call at its gateway.
     """
 
     name: ClassVar[str] = RunnerName.PYTHON
@@ -52,6 +54,7 @@ class PythonRunner:
     modules: Sequence[str]
     confinement: Confinement
     price: Price = unpriced
+    models: ModelAccess = field(default_factory=ModelAccess)
     _functions: dict[str, AgentFunction] = field(default_factory=dict, init=False)
 
     async def run(self, job: Job, context: RunContext) -> Completed:
@@ -88,20 +91,24 @@ class PythonRunner:
         return function
 
     async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> Completed:
-        command = ChildCommand(
-            arguments=(sys.executable, "-P", child_main.__file__),
-            environment=self.confinement.environment(agent.environment, home=context.workdir),
-            workdir=context.workdir,
-            limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
-            user=self.confinement.user,
-            reads=_read_by(agent.function),
-        )
+        environment = self.confinement.environment(agent.environment, home=context.workdir)
         python = {
             "function": agent.function,
             "allowed_modules": (*self.modules, agent.function.partition(":")[0]),
             "sys_path": _module_path(),
         }
-        return await run_in_child(command, job, context, {"python": python}, price=self.price)
+        async with self.models.serving(context) as gateway:
+            command = ChildCommand(
+                arguments=(sys.executable, "-P", child_main.__file__),
+                environment={**environment, **gateway.environment},
+                workdir=context.workdir,
+                limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
+                user=self.confinement.user,
+                reads=_read_by(agent.function),
+            )
+            return await run_in_child(
+                command, job, context, {"python": python}, price=self.price, calls=gateway.calls
+            )
 
 
 def _read_by(function: str) -> tuple[Path, ...]:
