@@ -1,4 +1,4 @@
-"""What looks wrong with an agent, as this process is set up: workers may be set up otherwise."""
+"""Warnings about an agent's specification, from the configuration of this process."""
 
 import shutil
 import sys
@@ -18,7 +18,7 @@ _REMEMBER_SECONDS = 10.0
 
 
 class Advice:
-    """Looks at agents when they are made. Safe to share between threads."""
+    """Checks agents when they are created. Safe to share between threads."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Advice:
         modules: Sequence[str],
         search_path: str,
     ) -> None:
-        """Know what agents may use here; programs are looked up on `search_path`."""
+        """Use the configuration of this process; programs are looked up on `search_path`."""
         self._providers = providers
         self._commands = commands
         self._modules = modules
@@ -36,10 +36,9 @@ class Advice:
         self._served: tuple[float, set[str]] = (0.0, set())
 
     def warnings(self, spec: AgentSpec) -> list[str]:
-        """Return what would fail where workers are set up like this process.
+        """Return what would fail on workers with the configuration of this process.
 
-        May ask the local model server which models it has, for two seconds at most. Imports
-        nothing of users'.
+        May read the models of the local server, for two seconds at most. Imports no user code.
         """
         match spec:
             case LlmAgent():
@@ -69,7 +68,7 @@ class Advice:
                 )
 
     def _served_by(self, provider: Provider) -> set[str]:
-        """Ask the local model server, and not again for some seconds: many agents may name it."""
+        """Return the local server's models, read at most every few seconds."""
         until, served = self._served
         if time.monotonic() >= until:
             served = _served(provider)
@@ -106,7 +105,7 @@ class Advice:
 
 
 def _served(provider: Provider) -> set[str]:
-    """Return the models that a server says it has; none where it doesn't say."""
+    """Return the models that a server lists; none if it lists none."""
     try:
         answer = httpx.get(
             f"{provider.base_url.rstrip('/')}/models", timeout=_TIMEOUT, trust_env=False

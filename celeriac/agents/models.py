@@ -31,13 +31,13 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """One OpenAI-compatible endpoint. The key shows in no repr."""
+    """One OpenAI-compatible endpoint; its repr omits the key."""
 
     name: str
     base_url: str
     api_key: str | None = field(default=None, repr=False)
     missing: str | None = None
-    """What must be set up before it can be used, as a sentence; None where it is ready."""
+    """A sentence that says what must be set up first; None if it is ready."""
 
     @property
     def on_loopback(self) -> bool:
@@ -95,7 +95,7 @@ class Providers:
     """The configured providers by name."""
 
     def __init__(self, providers: Iterable[Provider]) -> None:
-        """Know `providers`; where two have the same name, the later one counts.
+        """Hold `providers`; of two with the same name the later one counts.
 
         Raises ConfigurationError naming a provider whose base URL is no HTTP address.
         """
@@ -116,8 +116,8 @@ class Providers:
     ) -> Self:
         """Return the providers of plain settings; `others` maps names to base URL and API key.
 
-        `openai` and `local` are always known, so that an agent that names them learns what is
-        missing. One of `others` may take their place.
+        `openai` and `local` are always known, so that errors say what is missing. One of `others`
+        may replace them.
         """
         return cls(
             [
@@ -132,7 +132,7 @@ class Providers:
 
     @property
     def keys(self) -> list[str]:
-        """All API keys, to be kept out of what is written down."""
+        """All API keys, which must not be stored."""
         return [provider.api_key for provider in self._by_name.values() if provider.api_key]
 
     @property
@@ -144,7 +144,7 @@ class Providers:
         """Return what `provider/model` names; the model's own name may hold slashes.
 
         A provider that isn't to be `reached` needs no address and no key. Raises
-        AgentMisconfiguredError that says what is wrong with the agent's field `model`.
+        AgentMisconfiguredError for the agent's field `model`.
         """
         provider_name, _, model = name.partition("/")
         if not provider_name or not model:
@@ -314,7 +314,7 @@ class Prices:
         return None if found is None else self.own[f"{found}*"]
 
     def warm(self) -> None:
-        """Load the published table, so that no event loop waits a quarter of a second for it."""
+        """Load the published table, which takes a quarter of a second."""
         from genai_prices.data_snapshot import get_snapshot
 
         get_snapshot()
@@ -333,16 +333,16 @@ def _is_versioned(text: bytes) -> bool:
     try:
         value = loads(text)
     except ValueError:
-        return False  # what is wrong with it is told by who reads it
+        return False  # the caller reports the fault
     return isinstance(value, dict) and not {"version", "prices"}.isdisjoint(value)
 
 
 def price_by_name(
     providers: Providers, prices: Prices
 ) -> Callable[[str, str, Tokens], Decimal | None]:
-    """Return what prices a call by its provider's name and its model, for agents that tell these.
+    """Return a function that computes the cost of a call from the names of its provider and model.
 
-    A provider needn't be configured: the user's own prices may know it.
+    The provider need not be configured: the user's price file may have it.
     """
 
     def price(provider: str, model: str, tokens: Tokens) -> Decimal | None:
@@ -363,7 +363,7 @@ def _published(choice: ModelRef, tokens: Tokens) -> Decimal | None:
         output_tokens=tokens.output,
     )
     try:
-        # By address, not by our name for the provider: a gateway may charge what it likes.
+        # By address, not by our name for the provider: a gateway may have other prices.
         found = calc_price(usage, choice.model, provider_api_url=choice.provider.base_url)
     except LookupError:
         return None

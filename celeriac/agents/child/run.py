@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 
 from celeriac.agents.child.errors import crash_of, error_of
-from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import (
     AdmitMessage,
@@ -23,7 +22,8 @@ from celeriac.agents.child.protocol import (
     answer_message,
     time_left,
 )
-from celeriac.agents.gateway.calls import ModelCalls as GatewayCalls
+from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
+from celeriac.agents.gateway.calls import ModelCalls
 from celeriac.domain.agents import ApprovalPolicy
 from celeriac.domain.approvals import Question
 from celeriac.domain.errors import (
@@ -110,7 +110,7 @@ class LogRelay:
 class MessageRelay:
     """Applies the messages that need no reply to the context of an attempt."""
 
-    def __init__(self, context: RunContext, calls: ModelCalls, *, source: str) -> None:
+    def __init__(self, context: RunContext, calls: ReportedCalls, *, source: str) -> None:
         """Charge model calls by `calls`; `source` names the logger of lines that name none."""
         self._context = context
         self._calls = calls
@@ -148,7 +148,7 @@ async def run_in_child(
     extra: JsonObject,
     *,
     price: Price = unpriced,
-    calls: GatewayCalls | None = None,
+    calls: ModelCalls | None = None,
 ) -> Completed:
     """Run `job` as `command` and return its result; no process of the child remains.
 
@@ -160,18 +160,18 @@ async def run_in_child(
     no access to a file that it needs, ChildCrashedError, ChildProtocolError, HardTimeLimitError,
     and the errors of the context, such as ApprovalExpiredError.
     """
-    own_calls = ModelCalls(context, price)
+    reported = ReportedCalls(context, price)
     try:
         async with ChildProcess.spawn(command) as child:
             child.send({"type": "start", "job": describe_job(job, context), **extra})
-            supervision = _Supervision(child, job, context, own_calls)
+            supervision = _Supervision(child, job, context, reported)
             if calls is not None:
                 calls.on_stop = supervision.stop
             return await supervision.result()
     except UnreachableError as error:
         raise AgentMisconfiguredError(str(error), field="runner") from error
     finally:
-        await own_calls.close()
+        await reported.close()
 
 
 def describe_job(job: Job, context: RunContext) -> JsonObject:
@@ -196,7 +196,7 @@ class _Supervision:
     """Supervises one child from its start to its result."""
 
     def __init__(
-        self, child: ChildProcess, job: Job, context: RunContext, calls: ModelCalls
+        self, child: ChildProcess, job: Job, context: RunContext, calls: ReportedCalls
     ) -> None:
         self._child = child
         self._calls = calls

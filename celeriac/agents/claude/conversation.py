@@ -27,7 +27,7 @@ Kill = Callable[[], Coroutine[Any, Any, None]]
 
 
 class SilenceError(Exception):
-    """Claude Code said nothing for too long."""
+    """Claude Code sent nothing for too long."""
 
 
 class Conversation:
@@ -129,7 +129,7 @@ class MessageQueue:
         self._queue: asyncio.Queue[Message | Exception] = asyncio.Queue()
 
     def put(self, item: Message | Exception) -> None:
-        """Add an item; an exception is raised to whoever awaits messages."""
+        """Add an item; an exception is raised in the task that awaits messages."""
         self._queue.put_nowait(item)
 
     async def get(self) -> Message | Exception:

@@ -1,4 +1,4 @@
-"""What Claude Code's process and its tools see of the environment.
+"""The environment of Claude Code's process and its tools.
 
 What the SDK is told: an agent's configuration in Claude Code's words.
 
@@ -56,7 +56,7 @@ _SWITCHES: Mapping[str, str] = {
     "DISABLE_TELEMETRY": "1",
     "DISABLE_ERROR_REPORTING": "1",
     "DISABLE_AUTOUPDATER": "1",
-    # An execution ends with its result: nothing goes on behind it.
+    # An execution ends with its result: nothing may continue in the background.
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     "CLAUDE_CODE_DISABLE_CRON": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
@@ -105,13 +105,13 @@ class SessionDirectories:
 
     @classmethod
     def of(cls, root: Path, session_id: UUID) -> "SessionDirectories":
-        """Name the directories; nothing is made."""
+        """Name the directories; nothing is created."""
         place = root.absolute() / str(session_id)
         return cls(place / "work", place / "config")
 
     @property
     def place(self) -> Path:
-        """The directory of both; each attempt has one of its own here for as long as it lasts."""
+        """The directory of both; each running attempt has its own directory in it."""
         return self.work.parent
 
     def make(self, user: ChildUser) -> None:
@@ -175,7 +175,7 @@ def _gone(directories: SessionDirectories) -> SessionUnavailableError:
 
 _MARKER = "CELERIAC_CHILD"
 _GRACE_SECONDS = 1.8
-"""A little longer than the supervisor gives Claude Code."""
+"""Seconds; longer than the supervisor waits for Claude Code."""
 
 _POLL_SECONDS = 0.02
 
@@ -239,7 +239,7 @@ class CliProcess:
         self.program.chmod(0o700)
 
     def write_file(self, name: str, text: str) -> Path:
-        """Write a file for Claude Code's start; nobody else can read it."""
+        """Write a file for Claude Code's start, which only its user can read."""
         path = self.directory / name
         path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
@@ -247,13 +247,13 @@ class CliProcess:
         return path
 
     def forget_files(self) -> None:
-        """Remove what Claude Code has read at its start: it may hold secrets of MCP servers."""
+        """Remove the files read at the start: they may hold secrets of MCP servers."""
         for path in self.directory.iterdir():
             if path not in {self.program, self._record}:
                 path.unlink()
 
     async def end(self) -> None:
-        """End the process with all that came from it, whatever state it is in."""
+        """End the process and all its descendants, in any state."""
         supervising = self._supervisor()
         if supervising is None:
             return
@@ -275,7 +275,7 @@ class CliProcess:
 
 
 def find_cli() -> str:
-    """Return the path of Claude Code: the SDK's own, else that on the PATH."""
+    """Return the path of Claude Code: the SDK's, else the one on the PATH."""
     bundled = Path(claude_agent_sdk.__file__).parent / "_bundled" / "claude"
     if bundled.is_file():
         return str(bundled)
@@ -352,7 +352,7 @@ def sdk_options(
 
 
 def _settings(spec: ClaudeAgent) -> str:
-    """Return Claude Code's settings: above all, that it may run nothing without asking us.
+    """Return Claude Code's settings: every tool call asks for permission.
 
     An open call is taken up before the hook is in force, and Claude Code by itself lets commands
     run that only read; so does a hook that could not answer. A rule to ask stops both.

@@ -145,7 +145,7 @@ class _Place:
         return self._resolved(name, self._cwd, self._readable(name, text))
 
     def filter(self, name: str, value: object) -> None:
-        """Accept patterns that only choose among what lies below another path."""
+        """Accept patterns that only select among the files below another path."""
         for text in value if isinstance(value, list) else [value]:
             pattern = self._readable(name, text)
             for each in self._alternatives(name, pattern.removeprefix("!")):
@@ -195,7 +195,7 @@ class _Place:
         return place
 
     def _alternatives(self, name: str, pattern: str) -> list[str]:
-        """Return what the pattern's braces stand for."""
+        """Return the expansions of the pattern's braces."""
         if "\\" in pattern:
             raise OutsideError(f"{self._tool} may not be used with a backslash in {name}.")
         found = []
@@ -206,7 +206,7 @@ class _Place:
         return found
 
     def _refuse_links(self, directory: str, parts: list[str]) -> None:
-        """Refuse wildcards that stand for a link which leads out of the working directory."""
+        """Refuse wildcards that match a link out of the working directory."""
         places = [directory]
         for part in parts[:-1]:
             if part == "**":
@@ -235,7 +235,7 @@ class _Place:
 
 
 def _may_climb(parts: list[str]) -> bool:
-    """Whether a part of a pattern may stand for `.` or `..`, other than as one of all names."""
+    """Whether a part of a pattern may match `.` or `..`, other than by matching all names."""
     *leading, last = parts
     return any(_means_dots(part) or not part for part in leading) or (
         last != ".*" and _means_dots(last)
@@ -249,7 +249,7 @@ def _means_dots(part: str) -> bool:
 
 
 def _unfolded(pattern: str) -> Iterator[str]:
-    """Yield what the braces of a pattern stand for; unbalanced ones count as letters."""
+    """Yield the expansions of a pattern's braces; unbalanced ones are literal."""
     start = pattern.find("{")
     while start >= 0:
         commas, depth = [start], 0
@@ -271,7 +271,7 @@ def _unfolded(pattern: str) -> Iterator[str]:
 
 
 def directory_of(cwd: object, root: str) -> str:
-    """Return where relative paths begin: where Claude Code stands, if that is in `root`."""
+    """Return the base of relative paths: Claude Code's directory, if that is in `root`."""
     if isinstance(cwd, str) and PurePath(cwd).is_absolute():
         place = os.path.realpath(cwd)
         if place.startswith(root + os.sep):

@@ -1,11 +1,7 @@
-"""Every tool call is judged here: by the agent's rules, then by a person where they say so.
+"""Permission for Claude Code's tool calls: by the agent's rules, or by a person.
 
-What an agent's rules say about one tool call. No SDK, nobody is asked.
-
-What a person is asked for a tool call, and what their answer makes of the call.
-
-Most calls are asked about as calls. `AskUserQuestion`, Claude Code's own tool to ask people,
-becomes a form with a field for each of its questions.
+Most questions are about a call. `AskUserQuestion`, Claude Code's tool to ask people, becomes a
+form with a field for each of its questions.
 """
 
 import os
@@ -49,7 +45,7 @@ ToolArguments = Mapping[str, Any]
 def question_of(
     tool: str, arguments: ToolArguments, *, key: str, agent_name: str, policy: ApprovalPolicy
 ) -> Question:
-    """Return what is asked; `key` stands for this very call."""
+    """Return the question about a call; `key` identifies the call."""
     asked = dict(_questions(arguments)) if tool == ASK_TOOL else {}
     title = " ".join(asked) or f"May the agent {agent_name} use {tool}?"
     return Question(
@@ -65,7 +61,7 @@ def question_of(
 
 
 def refusal_of(tool: str, answer: Answer) -> str:
-    """Return what the agent is told where a call is not made, or an empty text."""
+    """Return the refusal for the agent, or an empty text if the call is made."""
     note = f" They say: {answer.note}" if answer.note else ""
     if tool == ASK_TOOL:
         if answer.approved and isinstance(answer.value, dict):
@@ -75,7 +71,7 @@ def refusal_of(tool: str, answer: Answer) -> str:
 
 
 def changed_arguments(tool: str, arguments: ToolArguments, answer: Answer) -> dict[str, Any] | None:
-    """Return the arguments that an approved call is made with; None: its own."""
+    """Return the changed arguments of an approved call, or None."""
     if not isinstance(answer.value, dict):
         return None
     if tool != ASK_TOOL:
@@ -116,13 +112,13 @@ def _field(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _OWN = frozenset({"StructuredOutput", "ToolSearch"})
-"""Tools by which Claude Code talks to itself: the typed answer, finding other tools."""
+"""Claude Code's internal tools: the typed answer, and the search for tools."""
 
 _UNSAFE_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class Verdict(StrEnum):
-    """What follows for a call."""
+    """What happens to a call."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -158,7 +154,7 @@ class Policy:
         self._servers = {f"mcp__{server_key(each.name)}__": each for each in spec.mcp_servers}
 
     def judge(self, tool: str, arguments: Arguments, cwd: str | None = None) -> Decision:
-        """Say what follows for a call of `tool`; `cwd` is where Claude Code stands."""
+        """Return the decision about a call of `tool`; `cwd` is Claude Code's directory."""
         permitted = self.check(tool, arguments, cwd)
         if permitted.verdict is Verdict.DENY:
             return permitted
@@ -190,7 +186,7 @@ class Policy:
         return Decision(Verdict.DENY, f"This agent may not use {tool}. Do without it.")
 
     def _refusal(self, tool: str) -> str:
-        """Return why a tool is refused whatever a person says, or an empty text."""
+        """Return why a tool is always refused, or an empty text."""
         if _matches(tool, self._spec.denied_tools):
             return f"This agent may never use {tool}. Do without it."
         if tool.startswith("mcp__"):
@@ -224,7 +220,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 _HOOK_SECONDS = 3_600.0
-"""How long a judgement may take: the model has to finish its answer first."""
+"""Time limit of a decision, in seconds: the model must finish its answer first."""
 
 _ASK_ALONE = (
     "This call needs a person's approval, which can only be asked for when the call stands alone. "
@@ -271,7 +267,7 @@ class QuestionKeys:
 
 
 class Permissions:
-    """Judges the tool calls of one attempt.
+    """Decides about the tool calls of one attempt.
 
     A call that needs a person ends the attempt: Claude Code keeps it open (its `defer`), the
     question is in `pending`, and the attempt that follows the answer runs or refuses that call.
@@ -303,16 +299,16 @@ class Permissions:
         self._on_stop = on_stop
         self._advised: set[str] = set()
         self._directories: dict[str, str | None] = {}
-        """Where Claude Code stood at a call that a person is asked about, by the call's id."""
+        """Claude Code's directory at calls that a person is asked about, by their ids."""
 
     def matcher(self) -> HookMatcher:
-        """Return the hook for all tools; should it fail, the call is refused."""
+        """Return the hook for all tools; if it fails, the call is refused."""
         return HookMatcher(hooks=[self.before_call], timeout=_HOOK_SECONDS, on_failure="block")
 
     async def before_call(
         self, call: HookInput, call_id: str | None, _context: HookContext
     ) -> HookJSONOutput:
-        """Judge a call before Claude Code does (its hook PreToolUse)."""
+        """Decide about a call before Claude Code does (its hook PreToolUse)."""
         assert call["hook_event_name"] == "PreToolUse"
         tool, arguments = call["tool_name"], call["tool_input"]
         decision = await FILES.run(
@@ -333,7 +329,7 @@ class Permissions:
         return await self._put(question, number, of_helper=bool(call.get("agent_id")))
 
     async def _put(self, question: Question, call_id: str, *, of_helper: bool) -> HookJSONOutput:
-        """Say how a question is put to a person; `ask` leads to `can_use_tool`, which waits."""
+        """Return how a person is asked: `defer`, or `ask`, which leads to `can_use_tool`."""
         if of_helper:
             return _output("ask")
         if await self._is_alone(call_id):
@@ -349,7 +345,7 @@ class Permissions:
     async def can_use_tool(
         self, tool: str, arguments: dict[str, Any], call: ToolPermissionContext
     ) -> PermissionResultAllow | PermissionResultDeny:
-        """Judge a call that Claude Code itself would ask about."""
+        """Decide about a call that Claude Code would ask its user about."""
         directory = self._directories.get(call.tool_use_id or "")
         decision = await FILES.run(self._policy.judge, tool, arguments, directory)
         if decision.verdict is Verdict.ALLOW:
@@ -374,7 +370,7 @@ class Permissions:
     def _follow(
         self, answer: Answer, tool: str, arguments: Mapping[str, Any], cwd: str | None = None
     ) -> PermissionResultAllow | PermissionResultDeny:
-        """Do what a person said; what the rules forbid stays forbidden."""
+        """Follow an answer; calls that the rules forbid stay forbidden."""
         message = refusal_of(tool, answer)
         if message:
             return PermissionResultDeny(message=message)

@@ -15,26 +15,26 @@ from celeriac.kit.text import clip
 from celeriac.services.ports import Job
 
 GO_ON = "The work was interrupted from outside. Go on where you stopped."
-"""What is said to a conversation that a limit or a failing provider had stopped."""
+"""The prompt for a conversation that a limit or a failing provider has stopped."""
 
 
 class ResumePoint(StrEnum):
-    """What the next attempt of the same execution does with the conversation."""
+    """How the next attempt of the same execution uses the conversation."""
 
     BEGIN = "begin"
-    """It is of no use: begin as if there had been no attempt."""
+    """It is ignored: start over."""
     GO_ON = "go_on"
-    """It stopped between two steps: go on."""
+    """It stopped between two steps: continue."""
     OPEN_CALL = "open_call"
-    """A tool call waits in it for a person's answer: resume, and it is made."""
+    """A tool call in it waits for a person's answer: resuming makes the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeState:
     """How an attempt begins.
 
-    `resume` is the conversation to go on with, `prompt` what is said first (None: nothing, an open
-    call goes on by itself), `calls` are tool calls that are still open, `answered` the keys of the
+    `resume` is the conversation to continue. `prompt` is the first message; None for an open call,
+    which is made without one. `calls` are the open tool calls. `answered` are the keys of the
     questions whose answers the conversation has followed.
     """
 
@@ -46,10 +46,10 @@ class ResumeState:
 
 
 def continuation_of(job: Job) -> ResumeState:
-    """Say how an attempt begins.
+    """Return how an attempt begins.
 
-    A later attempt of the same execution goes on where the earlier one was parked, and begins
-    anew after a failure. Raises SessionUnavailableError for the session of another kind of agent.
+    A later attempt of the same execution continues where the earlier one was parked, and starts
+    over after a failure. Raises SessionUnavailableError for the session of another kind of agent.
     """
     session = job.session
     if session is None:

@@ -75,7 +75,7 @@ _DEFERRED_LOST = "tool_deferred_unavailable"
 
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
-    """Where an attempt works, and with what."""
+    """The directories, endpoint and servers of an attempt."""
 
     directories: SessionDirectories
     upstream: AnthropicEndpoint
@@ -85,7 +85,7 @@ class RunEnvironment:
 
 
 class ClaudeRun:
-    """Talks with Claude Code until there is an outcome."""
+    """One attempt with Claude Code."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class ClaudeRun:
         self._keys = QuestionKeys(start.answered)
         self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
         self._conversation_id: str | None = None
-        """Claude Code's id of the conversation, once there is one worth going on with."""
+        """Claude Code's id of the conversation, once it can be continued."""
 
     async def run(self) -> Completed | Parked:
         """Raises what `ClaudeRunner.run` does."""
@@ -119,7 +119,7 @@ class ClaudeRun:
             try:
                 return await self._outcome(traffic)
             except (MustWaitError, ProviderError):
-                # What was said so far is paid for: the next attempt continues from it.
+                # The next attempt continues: the calls so far were charged.
                 await self._keep(ResumePoint.GO_ON)
                 raise
             except asyncio.CancelledError:
@@ -155,7 +155,7 @@ class ClaudeRun:
             return Parked(WaitingFor.APPROVAL, question.title, questions=(question,))
         if result.stop_reason == _DEFERRED_LOST:
             raise ToolServerError(
-                "The tool whose call was approved is not there any more; its MCP server is gone."
+                "The tool whose call was approved no longer exists: its MCP server is gone."
             )
         failure = failure_of(result, calls.failure, self._spec, ended=calls.finish_reason)
         if failure is not None:
@@ -208,7 +208,7 @@ class ClaudeRun:
                 yield conversation
 
     async def _listen(self, conversation: Conversation) -> ResultMessage:
-        """Record what is said up to the result."""
+        """Record the conversation up to the result."""
         if self._start.prompt is not None:
             await emit_message(self._context, "user", self._start.prompt)
             await conversation.say(self._start.prompt)
@@ -225,20 +225,20 @@ class ClaudeRun:
                 case AssistantMessage(error=None, session_id=conversation_id):
                     await self._note(conversation_id)
                 case AssistantMessage():
-                    continue  # Claude Code's own words about a failed call; the result tells it
+                    continue  # Claude Code's report of a failed call, which the result has too
                 case UserMessage():
                     await self._note(self._start.resume)
             await self._transcript.record(message)
         raise ClaudeSDKError("Claude Code ended without a result.")
 
     async def _note(self, conversation_id: str | None) -> None:
-        """Store, once, that there is a conversation; a crash from here on begins it anew."""
+        """Store the conversation's id once; after a crash the next attempt starts over."""
         if self._conversation_id is None and conversation_id is not None:
             self._conversation_id = conversation_id
             await self._keep(ResumePoint.BEGIN)
 
     async def _keep(self, following: ResumePoint, calls: JsonObject | None = None) -> None:
-        """Store what the next attempt does with the conversation, where there is one."""
+        """Store how the next attempt uses the conversation, if there is one."""
         if self._conversation_id is not None:
             await self._context.save_session(
                 external_id=self._conversation_id,
@@ -249,8 +249,8 @@ class ClaudeRun:
 class ClaudeRunner:
     """Runs agents of the kind `claude`; one for a process.
 
-    Sessions lie under `sessions_root`; `confinement` bounds what Claude Code and its tools see, and
-    says who they run as.
+    Sessions lie under `sessions_root`; `confinement` has the
+    environment and the user of Claude Code and its tools.
     """
 
     name: ClassVar[str] = RunnerName.CLAUDE
@@ -273,9 +273,9 @@ class ClaudeRunner:
         self._confinement = confinement
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
-        """Have Claude Code do the job; see `Runner.run`.
+        """Run the job in Claude Code; see `Runner.run`.
 
-        The result is its last words or, where the task has an output schema, a value that fits it.
+        The result is its last message or, if the task has an output schema, a value that fits it.
         Raises ProviderError, ProviderRateLimitedError, ProviderRefusedError, OutputInvalidError,
         ContentFilteredError, ModelCallLimitError, ToolServerError, SessionUnavailableError,
         ChildCrashedError or AgentMisconfiguredError, and what the context raises.
@@ -304,7 +304,7 @@ class ClaudeRunner:
     async def _directories(
         self, job: Job, start: ResumeState, session_id: UUID, servers: Sequence[ResolvedServer]
     ) -> SessionDirectories:
-        """Make the session's directories, with what the conversation needs to be gone on with."""
+        """Create the session's directories, with the files needed to continue the conversation."""
         directories = SessionDirectories.of(self._root, session_id)
         source, user = job.session, self._confinement.user
 
@@ -327,7 +327,7 @@ class ClaudeRunner:
 def _checked(job: Job) -> ClaudeAgent:
     if not isinstance(job.agent, ClaudeAgent):
         raise AgentMisconfiguredError(
-            f"The agent {job.agent_name} is no claude agent.", field="runner"
+            f"The agent {job.agent_name} is not a claude agent.", field="runner"
         )
     if not job.prompt.strip():
         raise AgentMisconfiguredError(

@@ -79,7 +79,7 @@ def _let_go_of_pipes() -> None:
 
 
 def _wait(child: int) -> int | None:
-    """Return the exit code of `child`, or None once we are told to stop."""
+    """Return the exit code of `child`, or None once a stop was requested."""
     while True:
         if signal.sigwait({*_STOP, signal.SIGCHLD}) != signal.SIGCHLD:
             return None
@@ -117,7 +117,7 @@ def _end_all(grace_seconds: float) -> None:
 
 
 def _tell(process: psutil.Process, number: int) -> None:
-    with contextlib.suppress(psutil.Error):  # it has gone meanwhile
+    with contextlib.suppress(psutil.Error):  # it has ended meanwhile
         process.send_signal(number)
 
 

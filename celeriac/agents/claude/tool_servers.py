@@ -89,7 +89,7 @@ class _Relay:
 def server_configs(chosen: Sequence[ResolvedServer], gateway_url: str, key: str) -> dict[str, Any]:
     """Return Claude Code's configuration of MCP servers, by name.
 
-    Raises AgentMisconfiguredError for names that could not be told apart in those of tools.
+    Raises AgentMisconfiguredError for names that would be ambiguous in the names of tools.
     """
     configs: dict[str, Any] = {}
     for number, each in enumerate(chosen):

@@ -53,7 +53,7 @@ class Transcript:
         return {call_id: call.tool for call_id, call in self._open.items()}
 
     async def record(self, message: Message) -> None:
-        """Take a message; those that say nothing of the conversation are passed over."""
+        """Record a message; messages that are not part of the conversation are skipped."""
         match message:
             case StreamEvent():
                 self._show(message)
@@ -73,7 +73,7 @@ class Transcript:
 
     def _show(self, message: StreamEvent) -> None:
         if message.parent_tool_use_id is not None:
-            return  # a helper's words are in its result
+            return  # a helper agent's text is in its result
         match message.event:
             case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}:
                 self._deltas.add("text", text)
@@ -138,7 +138,7 @@ class Transcript:
 
 
 def _name(tool: str) -> dict[str, JsonValue]:
-    """Return a tool's name, and its MCP server's where it has one, as all runners tell them."""
+    """Return a tool's name, and that of its MCP server, as all runners record them."""
     name = storable_text(tool)
     if not name.startswith("mcp__"):
         return {"tool": name}

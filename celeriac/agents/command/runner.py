@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from celeriac.agents.base import final_result
-from celeriac.agents.child.model_calls import Price, unpriced
 from celeriac.agents.child.process import ChildCommand, Confinement
+from celeriac.agents.child.reported_calls import Price, unpriced
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.domain.agents import CommandAgent, RunnerName

@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _load(name: str, folder: Path) -> None:
-    """Import the package in `folder` as `name`, without anything that lies beside it."""
+    """Import the package in `folder` as `name`, without its siblings."""
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )

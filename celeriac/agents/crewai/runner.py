@@ -45,7 +45,7 @@ def programs_of_crew(crew: CrewGraph, servers: ToolServers) -> list[Path]:
 def tool_servers_of(crew: CrewGraph, servers: ToolServers) -> JsonObject:
     """Return the servers by name, with their environments and headers.
 
-    Raises AgentMisconfiguredError naming the node for a server that nobody configured.
+    Raises AgentMisconfiguredError, which names the node, for a server that is not configured.
     """
     described: dict[str, JsonValue] = {}
     for agent in crew.agents:
@@ -77,7 +77,7 @@ logger = structlog.get_logger(__name__)
 _MEGABYTE = 1024 * 1024
 _PRIVATE = ".crewai"
 MIN_MEMORY_MB = 400
-"""CrewAI takes 300 MB before its agents have said anything."""
+"""CrewAI needs 300 MB before its agents start."""
 _FOREIGN = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 
 
@@ -99,7 +99,7 @@ class CrewaiRunner:
     ) -> None:
         """Use the CrewAI in `venv`, and for tools the `servers` that an administrator configured.
 
-        `confinement` bounds what the child process sees, and says who it runs as.
+        `confinement` has the environment and the user of the child process.
         """
         self._venv = venv
         self._providers = providers
@@ -117,9 +117,9 @@ class CrewaiRunner:
         """
         if not isinstance(job.agent, CrewaiAgent):
             raise AgentMisconfiguredError(
-                f"The agent {job.agent_name} is no crewai agent.", field="runner"
+                f"The agent {job.agent_name} is not a crewai agent.", field="runner"
             )
-        # its many texts may take a while, which the loop does not have
+        # rendering many texts would block the loop
         crew = await CHECKS.run(_rendered, job.agent.crew, job)
         reached = job.options.cassette_id is None
         choices = self._choices(crew, reached=reached)
@@ -160,7 +160,7 @@ class CrewaiRunner:
         return replace(done, result=await final_result(done.result, job.output_schema, source))
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, ModelRef]:
-        """Find every model that the crew names; an error says which node names it."""
+        """Return the crew's models by name; an error names the node."""
         named = {agent.model: f"agents.{agent.id}" for agent in reversed(crew.agents)}
         if crew.manager_model is not None:
             named.setdefault(crew.manager_model, "manager_model")
@@ -244,7 +244,7 @@ def _rendered(crew: CrewGraph, job: Job) -> CrewGraph:
 
 
 def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:
-    """Have the last task answer as the execution's own schema wants, where it has none."""
+    """Give the last task the execution's schema if it has none."""
     *others, last = crew.tasks
     if schema is None or last.output_schema is not None:
         return crew

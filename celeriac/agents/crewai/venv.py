@@ -1,7 +1,7 @@
-"""CrewAI's own virtual environment: where it is, and whether it is what this release needs.
+"""CrewAI's virtual environment, and whether it fits this release.
 
-CrewAI pins libraries that Celeriac needs in other versions, so the two share no environment. What
-belongs into it is pinned and hashed in `requirements.lock`, beside this file.
+CrewAI pins other versions of libraries that Celeriac needs, so the two share no environment. Its
+packages are pinned and hashed in `requirements.lock`, beside this file.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 LOCK = Path(__file__).with_name("requirements.lock")
 STAMP = "celeriac-crewai.json"
-"""Written last into the environment: without it, it is half built."""
+"""Written last into the environment: without it the installation is incomplete."""
 
 QUIET = {
     "CREWAI_DISABLE_TELEMETRY": "true",
@@ -22,13 +22,13 @@ QUIET = {
     "CREWAI_DISABLE_VERSION_CHECK": "true",
     "OTEL_SDK_DISABLED": "true",
 }
-"""The environment variables without which CrewAI tells others what it does."""
+"""The environment variables that turn CrewAI's telemetry off."""
 
 INSTALL_HINT = "Run `celeriac crews install` on every machine that has workers."
 
 
 class State(StrEnum):
-    """What there is at the environment's place."""
+    """The state of the environment."""
 
     READY = "ready"
     MISSING = "missing"
@@ -69,7 +69,7 @@ class CrewVenv:
         return State.READY if self.python.exists() else State.BROKEN
 
     def describe(self) -> str:
-        """Return in a sentence what is there, and the cure where it can't be used."""
+        """Return the state in a sentence, with the remedy."""
         match self.state():
             case State.READY:
                 return f"CrewAI {crewai_version()} is installed at {self.root}."

@@ -1,5 +1,1 @@
-"""How model providers answer: one reading of their wire for every runner.
-
-`waiting` and `completions` need the standard library only: CrewAI's child process, whose
-environment has no Celeriac, loads them by their path.
-"""
+"""The model gateway: the only code that sends requests to model providers (docs/adr/0026)."""

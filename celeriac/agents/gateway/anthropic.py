@@ -152,7 +152,7 @@ class MessageAnswer(Answer):
             for event in self._reader.feed(chunk):
                 self._event(event)
         except EventTooLongError:
-            self._reader = None  # nothing that follows can be told apart
+            self._reader = None  # the rest of the stream is not counted
 
     def take(self, body: bytes) -> None:
         """Read a whole answer that was not streamed."""

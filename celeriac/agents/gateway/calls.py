@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -168,11 +169,12 @@ class ModelCalls:
         size = wire.size_of(request)
         # encoded by us: a client that escapes its texts would seem to send several times as much
         written = len(_encoded(request)) if request and body.isascii() else len(body)
-        estimate = self._estimate(provider, size, tokens_of_bytes(written))
+        choice = ModelRef(provider, size.model)
+        cost = partial(self._prices.cost, choice)
+        estimate = estimate_of(provider.name, size, tokens_of_bytes(written), cost)
         try:
             reservation = await self.context.admit(estimate)
             self.clip = None if reservation is None else reservation.clip
-            choice = ModelRef(provider, size.model)
             call = Call(self, wire, choice, estimate, reservation, request=request, body=body)
             if self._on_admitted is not None:
                 await call.guarded(self._on_admitted())
@@ -191,24 +193,6 @@ class ModelCalls:
     def cost(self, choice: ModelRef, tokens: Tokens) -> Decimal | None:
         """Return what a call costs in US dollars; None where no price is known."""
         return self._prices.cost(choice, tokens)
-
-    def _estimate(self, provider: Provider, size: RequestSize, input_tokens: int) -> CallEstimate:
-        def cost(tokens: Tokens) -> Decimal | None:
-            return self.cost(ModelRef(provider, size.model), tokens)
-
-        least, shortest = size.least_input, min(size.least_output, size.output_limit or size.output)
-        return CallEstimate(
-            provider.name,
-            size.model,
-            input_tokens,
-            size.output,
-            cost(Tokens(input_tokens, size.output)),
-            input_cost=cost(Tokens(input_tokens, 0)),
-            least_tokens=least + shortest,
-            least_cost=cost(Tokens(least, shortest, cached=least)),
-            least_output=None if size.output_limit is None else shortest,
-            output_limit=size.output_limit,
-        )
 
 
 class Call:
@@ -318,7 +302,7 @@ class Call:
             return True
         if self._answer is not None and (self._answer.begun or self._answer.measured):
             return True
-        # a stream begins at once, anything else only once all of it was made
+        # a stream sends its first piece soon, another answer only once it is complete
         return not (self.streamed or self._failed or self._status)
 
     def _charged(self) -> ModelCall:
@@ -361,6 +345,28 @@ class Call:
             tokens.output,
             self._calls.cost(self._choice, tokens),
         )
+
+
+def estimate_of(
+    provider: str,
+    size: RequestSize,
+    input_tokens: int,
+    cost: Callable[[Tokens], Decimal | None],
+) -> CallEstimate:
+    """Return the estimate of a call with at most `input_tokens`; `cost` is that of its model."""
+    least, shortest = size.least_input, min(size.least_output, size.output_limit or size.output)
+    return CallEstimate(
+        provider,
+        size.model,
+        input_tokens,
+        size.output,
+        cost(Tokens(input_tokens, size.output)),
+        input_cost=cost(Tokens(input_tokens, 0)),
+        least_tokens=least + shortest,
+        least_cost=cost(Tokens(least, shortest, cached=least)),
+        least_output=None if size.output_limit is None else shortest,
+        output_limit=size.output_limit,
+    )
 
 
 _current: ContextVar[ModelCalls] = ContextVar("model_calls")
@@ -411,7 +417,7 @@ def object_of(body: str | bytes) -> dict[str, Any]:
 
 
 def _encoded(value: JsonObject) -> bytes:
-    """Return a request as JSON; characters stand as they are where UTF-8 has them."""
+    """Return a request as JSON, in UTF-8 where that can encode it."""
     try:
         return dumps(value).encode()
     except TypeError:

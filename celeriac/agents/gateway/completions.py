@@ -1,8 +1,7 @@
-"""What OpenAI's chat completions hold, as servers really write them.
+"""The contents of OpenAI's chat completions, as servers really write them.
 
-Many servers speak this protocol, each a little differently. Everything here returns OpenAI's own
-form, or raises AnswerError for what is no answer. Needs the standard library only (see the
-package).
+Many servers implement this protocol, with small differences. Everything here returns OpenAI's own
+form, or raises AnswerError.
 """
 
 import json
@@ -18,7 +17,7 @@ CONTENT_FILTER = "content_filter"
 
 MAX_COUNT = 2**31 - 1
 SHOWN = 300
-"""Characters of a strange answer that an error shows."""
+"""Characters of an unusable answer that an error shows."""
 
 _ENDINGS = {
     STOP: "stop eos eos_token end end_turn stop_sequence stop_token complete completed finish "
@@ -35,7 +34,7 @@ _FIRST_ERROR, _LAST_ERROR = 400, 599
 
 
 class AnswerError(Exception):
-    """A provider sent what is no whole answer; `status` is the HTTP status that it names."""
+    """A provider's answer is incomplete or no answer; `status` is the HTTP status that it names."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -46,7 +45,7 @@ class AnswerError(Exception):
 def ending_of(reason: object) -> str | None:
     """Return a finish reason as OpenAI writes it; None where there is none (null or empty).
 
-    Raises AnswerError for every other word: nobody knows whether the answer before it is whole.
+    Raises AnswerError for every other word: the answer before it may be incomplete.
     """
     if reason is None or reason == "":
         return None
@@ -60,14 +59,14 @@ def ending_of(reason: object) -> str | None:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one answer. Later counts replace earlier ones that are lower: they are totals."""
+    """Tokens of one answer. Counts are totals: the highest of each is kept."""
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
 
     def take(self, usage: object) -> None:
-        """Take over the counts of a `usage` object; what is no count is passed over."""
+        """Add the counts of a `usage` object; values that are not counts are skipped."""
         if not isinstance(usage, Mapping):
             return
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
@@ -82,7 +81,7 @@ class Usage:
             and total > prompt + completion
             and completion + _thought(usage) <= total - prompt
         ):
-            # the answer's own count is missing, or leaves out what was thought
+            # the count of the answer is missing, or excludes its reasoning
             completion = total - prompt if not completion else completion + _thought(usage)
         self.prompt = max(self.prompt, prompt)
         self.completion = max(self.completion, completion)
@@ -93,7 +92,7 @@ class Usage:
         return bool(self.prompt or self.completion)
 
     def as_object(self) -> dict[str, Any]:
-        """Return it as OpenAI writes it."""
+        """Return the counts in OpenAI's form."""
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
@@ -103,7 +102,7 @@ class Usage:
 
 
 def count_of(value: object) -> int:
-    """Return a count of tokens, be it a float or a text; 0 for what can't be one."""
+    """Return a count of tokens, which may be a float or a text; 0 for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return 0
     try:
@@ -130,14 +129,14 @@ class _Call:
 
 
 class ToolCalls:
-    """Gathers the calls of one answer from its pieces."""
+    """Assembles the tool calls of one answer from its pieces."""
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
 
     def take(self, pieces: object) -> None:
-        """Take the `tool_calls` of a chunk or a message; raises AnswerError for what is no list."""
+        """Add the `tool_calls` of a chunk or a message; AnswerError if they are not a list."""
         if pieces is None:
             return
         if not isinstance(pieces, list) or not all(isinstance(each, Mapping) for each in pieces):
@@ -146,9 +145,9 @@ class ToolCalls:
             self._piece(piece)
 
     def as_list(self, seed: str) -> list[dict[str, Any]]:
-        """Return the calls, each with an id of its own and JSON as its arguments.
+        """Return the calls, with unique ids and JSON as arguments.
 
-        Missing and repeated ids are made from `seed`, so that a replay makes the same.
+        Missing and repeated ids are derived from `seed`, so that a replay has the same ids.
         """
         mark = sha256(seed.encode(errors="replace")).hexdigest()[:8]
         taken: set[str] = set()
@@ -183,7 +182,7 @@ class ToolCalls:
         call.more.update({key: value for key, value in piece.items() if key not in _OF_CALLS})
 
     def _call_of(self, index: object, call_id: str | None, name: str) -> _Call:
-        """Return the call that a piece belongs to: by its index, else by its id, else the last."""
+        """Return the call of a piece: found by its index, else by its id, else the last one."""
         place = index if isinstance(index, int) and not isinstance(index, bool) else None
         if place is not None:
             call = self._by_index.get(place)
@@ -208,9 +207,9 @@ class ToolCalls:
 
 
 def choice_of(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the first choice of a chunk or a completion, None where it has none.
+    """Return the first choice of a chunk or a completion; None if there is none.
 
-    Raises AnswerError for an error in the place of an answer, and for choices that are none.
+    Raises AnswerError for an error instead of an answer, and for invalid choices.
     """
     raise_error(answer)
     choices = answer.get("choices")
@@ -222,7 +221,7 @@ def choice_of(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def raise_error(answer: Mapping[str, Any]) -> None:
-    """Raise AnswerError where a body that came as a success is an error."""
+    """Raise AnswerError if the body of a successful response is an error."""
     error = answer.get("error")
     if not error and answer.get("object") == "error":
         error = answer
@@ -240,9 +239,9 @@ def raise_error(answer: Mapping[str, Any]) -> None:
 
 
 def completion_of(answer: object) -> dict[str, Any]:
-    """Return a whole completion as OpenAI writes it: one choice, its ending, counts that are ones.
+    """Return a completion in OpenAI's form, with one choice, and usage if it was reported.
 
-    Without usage there is none. Raises AnswerError for what is no completion, or half of one.
+    Raises AnswerError for anything that is not a complete completion.
     """
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]  # Google's errors
@@ -278,14 +277,14 @@ def completion_of(answer: object) -> dict[str, Any]:
 
 
 def settled(ending: str | None, calls: ToolCalls) -> str:
-    """Return how a whole answer ended that names `ending`, or none."""
+    """Return the finish reason of a complete answer that names `ending`, or none."""
     if ending is None:
         return TOOL_CALLS if calls else STOP
     return STOP if ending == TOOL_CALLS and not calls else ending
 
 
 def usage_of(answer: Mapping[str, Any]) -> Usage:
-    """Return what a chunk or a completion says that was used, wherever servers put it."""
+    """Return the usage in a chunk or a completion, wherever servers put it."""
     usage = Usage()
     usage.take(answer.get("usage"))
     for place in (answer.get("x_groq"), *_mappings(answer.get("choices"))):
@@ -295,7 +294,7 @@ def usage_of(answer: Mapping[str, Any]) -> Usage:
 
 
 def pieces_of(message: Mapping[str, Any]) -> object:
-    """Return the tool calls of a message or a delta, the older `function_call` among them."""
+    """Return the tool calls of a message or a delta, including the older `function_call`."""
     function = message.get("function_call")
     if isinstance(function, Mapping) and not message.get("tool_calls"):
         return [{"index": 0, "function": function}]
@@ -303,7 +302,7 @@ def pieces_of(message: Mapping[str, Any]) -> object:
 
 
 def message_of(body: object) -> str:
-    """Find the text in an error body: OpenAI's `message`, or that of a nested `error`."""
+    """Return the text of an error body: OpenAI's `message`, or that of a nested `error`."""
     if isinstance(body, str):
         return body.strip()
     if isinstance(body, list) and len(body) == 1:

@@ -56,7 +56,7 @@ class Route:
     provider: Provider
     wire: WireFormat
     explains: bool = True
-    """Whether refusals are passed on as our errors; else in the provider's own words."""
+    """Whether refusals are replaced by our errors; otherwise they are passed on unchanged."""
 
 
 class AttemptGateway:

@@ -68,7 +68,7 @@ class ChatCompletions(WireFormat):
         )
 
     def prepared(self, request: JsonObject, limit: int | None) -> JsonObject:
-        """Return the request with `limit`, and with the wish for its usage where it streams."""
+        """Return the request with `limit`; a stream is asked to include its usage."""
         changes: dict[str, JsonValue] = {}
         if limit is not None:
             changes[next((each for each in _LIMITS if request.get(each)), self.limit_field)] = limit
@@ -111,9 +111,9 @@ Piece = tuple[Kind, str]
 
 
 class InlineThinking:
-    """Tells the thoughts of one answer from its text, however its pieces are cut.
+    """Separates reasoning in `<think>` tags from the text of one answer.
 
-    Only what an answer begins with counts: later tags are the text's own.
+    Only tags at the beginning count; later ones belong to the text.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class InlineThinking:
         self._held = ""
 
     def feed(self, text: str) -> Iterator[Piece]:
-        """Yield what is certain by now."""
+        """Yield the pieces that are certain so far."""
         text, self._held = self._held + text, ""
         if self._state == "begin":
             begun = text.lstrip()
@@ -151,7 +151,7 @@ class InlineThinking:
             yield from _as_text(text)
 
     def end(self) -> Iterator[Piece]:
-        """Yield what was held back."""
+        """Yield the rest."""
         if self._held:
             kind: Kind = "reasoning_content" if self._state == "thought" else "content"
             yield kind, self._held
@@ -159,7 +159,7 @@ class InlineThinking:
 
 
 def _as_text(text: str) -> Iterator[Piece]:
-    """Yield text; in two pieces where the model library would take it for a tag of its own."""
+    """Yield text; in two pieces if the model library would mistake it for a tag."""
     cut = 1 if text in (_OPEN, _CLOSE) else 0
     if cut:
         yield "content", text[:cut]
@@ -173,7 +173,7 @@ def _overlap(text: str) -> int:
 
 
 MAX_WHOLE_BYTES = 16 * 1024 * 1024
-"""An answer that is no stream may have so many bytes."""
+"""The size limit of an answer that is not a stream."""
 
 _SHOWN_BYTES = 2_000
 _DONE = "[DONE]"
@@ -207,7 +207,7 @@ class WholeAnswer(_Answer):
         self._response = response
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the answer; raises AnswerError for what is none."""
+        """Yield the answer; raises AnswerError if it is none."""
         body = bytearray()
         async for piece in self._response.aiter_bytes():
             body += piece
@@ -310,7 +310,7 @@ class _Chunks:
         self.done = False
         """Whether the server has closed the stream."""
         self.empty = True
-        """Whether no choice came."""
+        """Whether no choice has come."""
         self._ending: str | None = None
         self._calls = ToolCalls()
         self._usage = usage
@@ -346,7 +346,7 @@ class _Chunks:
         return [self._chunk(delta) for delta in deltas]
 
     def end(self) -> list[JsonObject]:
-        """Return the last chunks; raises AnswerError for half an answer."""
+        """Return the last chunks; raises AnswerError for an incomplete answer."""
         if self.empty:
             raise AnswerError("it sent no answer")
         if self._ending is None and not self.done:
@@ -449,7 +449,7 @@ def _object(event: Event) -> JsonObject:
 
 
 def _text_of(content: object) -> str:
-    """Return the text of a delta, which some servers write as a list of parts."""
+    """Return the text of a delta, which some servers send as a list of parts."""
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, list):

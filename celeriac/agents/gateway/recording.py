@@ -40,7 +40,7 @@ logger = structlog.get_logger(__name__)
 
 _CONNECT_SECONDS = 10.0
 _GRACE_SECONDS = 1.0
-"""How long an answer may go on that is no longer read: clients leave before its very end."""
+"""Seconds that an answer is still recorded after its reader has closed it."""
 
 _ERRORS = 400
 _BAD_REQUEST = 400
@@ -353,7 +353,7 @@ class _Replayed(httpx2.AsyncByteStream):
 
 
 def _replayed_headers(replayed: ReplayResult) -> dict[str, str]:
-    """Return the headers to send: a client repeats a request if it did then, but at once."""
+    """Return the headers to send: a client repeats a request as recorded, but without a wait."""
     headers = dict(replayed.response.headers)
     if replayed.response.status < _ERRORS:
         return headers

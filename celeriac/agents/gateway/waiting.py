@@ -1,7 +1,4 @@
-"""How long a provider asks to wait, in every form that providers document.
-
-Needs the standard library only (see the package).
-"""
+"""How long a provider asks to wait, in every form that providers document."""
 
 import json
 import re
@@ -12,10 +9,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 LONGEST_PAUSE = 5.0
-"""Seconds that a call waits in its place. Longer waits are handed back: they hold no slot."""
+"""Seconds that a call may wait in its slot. Longer waits end the attempt."""
 
 LONGEST_WAIT = 86_400.0
-"""The longest wait that is believed, in seconds."""
+"""The longest wait that is accepted, in seconds."""
 
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
 _RESETS = re.compile(r"(?:x-|anthropic-)?rate-?limit-(?:[\w-]+-)?reset(?:-[\w-]+)?")
@@ -29,11 +26,11 @@ _DEPTH = 6
 def wait_of(
     headers: Mapping[str, str], body: bytes = b"", *, now: float | None = None
 ) -> float | None:
-    """Return the seconds that a refusal asks to wait; None where it names no time.
+    """Return the seconds that a refusal asks to wait; None if it names no time.
 
     `headers` are looked up in lower case, `now` is a Unix time. Milliseconds come first, then
     `Retry-After` (seconds, fractions, a date), then the times at which limits are reset, then the
-    `retryDelay` of an error's body. A time that has passed is no wait: 0.
+    `retryDelay` of an error's body. 0 for a time that has passed.
     """
     now = time.time() if now is None else now
     named = {name.lower(): value.strip() for name, value in headers.items()}
@@ -66,7 +63,7 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
             continue
         remaining = headers.get(name.replace("reset", "remaining"))
         if remaining is not None and _number(remaining) != 0:
-            continue  # another limit was met, not this one
+            continue  # this limit is not used up
         seconds = _until(value, now)
         if seconds is not None:
             yield seconds

@@ -1,4 +1,4 @@
-"""One attempt at an answer: the agent of the model library, and what its run comes to."""
+"""One run of the model library's agent, and its outcome."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any
@@ -45,14 +45,14 @@ from celeriac.kit.text import clip
 from celeriac.services.ports import Job
 
 TOOL_RETRIES = 3
-"""How often a model may call a tool that isn't there, or with arguments that can't be read."""
+"""How often a model may call an unknown tool, or one with unreadable arguments."""
 
 _REPAIRS = 1
 """How often a model is shown what was wrong with its answer before the attempt fails."""
 
 
 class AgentRun:
-    """One run of an agent, from its prompt, or from where another attempt left it."""
+    """One run of an agent, from its prompt or from the saved state of another attempt."""
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class AgentRun:
         toolsets: Sequence[AbstractToolset[None]],
         answers: DeferredToolResults | None,
     ) -> Completed | Parked:
-        """Return the answer, or the questions that it waits for; the session is saved by then.
+        """Return the answer, or the questions that it waits for; the session is saved.
 
-        `answers` are those to the calls that an earlier attempt left waiting.
+        `answers` are those to the pending calls of an earlier attempt.
         """
         conversation = self._conversation
         calls = self._logged.calls
@@ -148,7 +148,7 @@ class AgentRun:
     async def _explain(
         self, error: UnexpectedModelBehavior, output: StructuredOutput | None
     ) -> None:
-        """Raise an error that says what is wrong with the model's answer, where it gave one."""
+        """Raise an error that describes the fault of the model's answer, if there was one."""
         answer = self._logged.last_answer
         if output is not None and answer.strip():
             raise OutputInvalidError(
@@ -170,18 +170,18 @@ class AgentRun:
 
 
 _FROM_THE_MODEL = (PartStartEvent, PartDeltaEvent, PartEndEvent, FinalResultEvent)
-"""What the model's answer is read from; other events are those of tools."""
+"""Events of the model's answer; other events are those of tools."""
 
 
 async def _readable(events: AsyncIterable[AgentStreamEvent]) -> AsyncIterator[AgentStreamEvent]:
-    """Pass `events` on; the library trips over chunks that have another shape than OpenAI's."""
+    """Yield `events`; the library fails at chunks that differ from OpenAI's."""
     event = None
     try:
         async for event in events:
             yield event
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         if event is not None and not isinstance(event, _FROM_THE_MODEL):
-            raise  # a tool's, not the provider's
+            raise  # the error of a tool
         raise ProviderError(
             f"The provider sent an answer that can't be read: {error!r}."
         ) from error

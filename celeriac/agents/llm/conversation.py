@@ -54,7 +54,7 @@ class TurnState(BaseModel):
     pending: tuple[Pending, ...] = ()
     finished: bool = False
     result: JsonValue = None
-    """What the finished turn came to: its execution may not have been told of it."""
+    """The result of the finished turn, for the case that its execution has not stored it."""
     truncated: bool = False
 
 
@@ -70,12 +70,12 @@ class State(BaseModel):
 
 
 class Conversation:
-    """One attempt's view of its conversation; saved where what happened must not be repeated."""
+    """One attempt's view of its conversation."""
 
     def __init__(self, job: Job, context: RunContext) -> None:
-        """Go on with the job's session, or begin.
+        """Continue the job's session, or begin one.
 
-        Raises SessionUnavailableError where the session can't be gone on with.
+        Raises SessionUnavailableError if the session can't be continued.
         """
         self._context = context
         self._job = job
@@ -86,7 +86,7 @@ class Conversation:
             self._turn = turn
             self.prompt: str | None = None
         else:
-            # what another execution left undone stays undone
+            # unfinished calls of another execution stay unfinished
             self.history = repair_messages(self.history)
             self._turn = TurnState(
                 execution_id=str(job.execution_id), responses_before=_responses(self.history)
@@ -105,14 +105,14 @@ class Conversation:
         """How many answers of the model the turn has, from earlier attempts."""
         return _responses(self.history) - self._turn.responses_before
 
-    async def reached(self, messages: Sequence[ModelMessage]) -> None:
-        """Note that the model is asked with `messages`; what tools did by then is saved."""
+    async def checkpoint(self, messages: Sequence[ModelMessage]) -> None:
+        """Note that `messages` are sent to the model; new results of tools are saved."""
         self._latest = list(messages)
         if _brings_results(messages[-1]):
             await self._store(messages, self._turned())
 
-    async def leave(self) -> None:
-        """Save what the model was asked last, for another attempt to ask it that."""
+    async def suspend(self) -> None:
+        """Save the last request, which another attempt repeats."""
         if self._latest:
             await self._store(self._latest, self._turned())
 
@@ -123,9 +123,9 @@ class Conversation:
     async def finish(
         self, messages: Sequence[ModelMessage], done: Completed, *, keep: bool
     ) -> None:
-        """End the turn: save the conversation where it is wanted, else forget what was saved.
+        """End the turn: keep the conversation if the agent or the job says so.
 
-        The result stays with it: should the worker die now, another attempt repeats nothing.
+        The result is saved: if the worker dies now, another attempt repeats nothing.
         """
         session = self._job.session
         given = session is not None and (
@@ -200,7 +200,7 @@ def _brings_results(message: ModelMessage) -> bool:
 
 
 class CheckpointModel(WrapperModel):
-    """Wraps the model of one run: a later attempt repeats no call of a tool that was answered."""
+    """Wraps the model of one run: results of tools are saved before each request."""
 
     def __init__(self, wrapped: Model, conversation: Conversation) -> None:
         super().__init__(wrapped)
@@ -216,11 +216,11 @@ class CheckpointModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: AiContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """Save what there is, then ask the wrapped model; see `Model.request_stream`."""
-        # The run's own messages: `messages` are worded for this model by now. Worded once more by
-        # the next attempt, the library's own words would pass for a user's.
+        """Save the conversation, then ask the wrapped model; see `Model.request_stream`."""
+        # The run's own messages: `messages` were prepared for this model. Prepared again by the
+        # next attempt, the library's texts would pass for a user's.
         own = messages if run_context is None else run_context.messages
-        await self._conversation.reached(own)
+        await self._conversation.checkpoint(own)
         async with self.wrapped.request_stream(
             messages, model_settings, model_request_parameters, run_context
         ) as stream:
@@ -234,20 +234,20 @@ Kind = Literal["text", "thinking"]
 
 
 class Deltas:
-    """Joins what a model says within 50 ms into one delta, `{"text": …}` or `{"thinking": …}`.
+    """Joins the pieces of 50 ms into one delta, `{"text": …}` or `{"thinking": …}`.
 
     Belongs to an event loop; `flush` after the last piece.
     """
 
     def __init__(self, context: RunContext) -> None:
-        """Send to whoever watches `context`."""
+        """Send the deltas to `context`."""
         self._context = context
         self._kind: Kind = "text"
         self._pieces: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, kind: Kind, piece: str) -> None:
-        """Take a piece; it goes out within the interval."""
+        """Add a piece; it is sent within the interval."""
         if not piece:
             return
         if kind != self._kind:
@@ -258,7 +258,7 @@ class Deltas:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Send what is gathered."""
+        """Send the joined pieces."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -28,10 +28,10 @@ _OPENAI_ONLY = ("openai-organization", "openai-project")
 
 
 class Clients:
-    """Makes each provider's client when it is first asked for; belongs to one event loop."""
+    """Creates the client of each provider on first use; belongs to one event loop."""
 
     def __init__(self, *, silence_seconds: float, traffic: Traffic | None = None) -> None:
-        """Let a connection be silent for `silence_seconds` before a try counts as failed."""
+        """Let a connection be silent for `silence_seconds` before a request fails."""
         self._timeout = httpx2.Timeout(silence_seconds, connect=_CONNECT_SECONDS)
         self._traffic = traffic or Traffic()
         self._clients: dict[Provider, AsyncOpenAI] = {}
@@ -41,7 +41,7 @@ class Clients:
         """Return the client of `provider`; called on the loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # connections belong to their loop; one that an agent has blocked is given up with them
+            # connections belong to their loop; those of a loop that was replaced are dropped
             self._loop, self._clients = loop, {}
         client = self._clients.get(provider)
         if client is None:
@@ -75,7 +75,7 @@ class Clients:
 
 
 async def _without_openai_headers(request: httpx2.Request) -> None:
-    """Keep from other providers what the SDK reads from OPENAI_ORG_ID and OPENAI_PROJECT_ID."""
+    """Remove the values of OPENAI_ORG_ID and OPENAI_PROJECT_ID, which are for OpenAI only."""
     for name in _OPENAI_ONLY:
         request.headers.pop(name, None)
 
@@ -90,7 +90,7 @@ _COMPATIBLE = OpenAIModelProfile(
 
 
 class ChatModels:
-    """Makes each model when it is first asked for, once for each event loop."""
+    """Creates each model on first use, once for each event loop."""
 
     def __init__(self, clients: Clients) -> None:
         """Reach providers through `clients`."""
@@ -127,7 +127,7 @@ class ModelFactory:
     """The models of all providers; belongs to one event loop."""
 
     def __init__(self, providers: Providers, *, silence_seconds: float) -> None:
-        """Let a connection be silent for `silence_seconds` before a try counts as failed."""
+        """Let a connection be silent for `silence_seconds` before a request fails."""
         self._providers = providers
         self._silence_seconds = silence_seconds
         self._models = self._new_models()
@@ -137,7 +137,7 @@ class ModelFactory:
     async def model(
         self, name: str, job: Job, context: RunContext
     ) -> AsyncIterator[tuple[ModelRef, OpenAIChatModel]]:
-        """Give the block what `provider/model` names, and the model to ask.
+        """Give the block the model that `provider/model` names.
 
         Records or replays its requests as the job's options say (see `recording`). Raises
         AgentMisconfiguredError, also for a model that the local server doesn't serve. A replay

@@ -49,17 +49,17 @@ class LlmRunner:
         servers: ToolServers | None = None,
         patience: SilenceLimits | None = None,
     ) -> None:
-        """Reach the models of `providers`, and tools of `servers`; connections come with runs."""
+        """Use the models of `providers` and the tools of `servers`."""
         self._prices = prices
         self._servers = servers or ToolServers(guard=OutboundGuard())
         self._patience = patience or SilenceLimits()
-        self._reach = ModelFactory(providers, silence_seconds=self._patience.first)
+        self._models = ModelFactory(providers, silence_seconds=self._patience.first)
         pydantic_ai.BANNER_ENABLED = False  # its greeting has no place in a worker's log
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
-        """Have the model answer the job's prompt, or go on where another attempt was left.
+        """Answer the job's prompt, or continue the saved state of another attempt.
 
-        The result is the answer's text or, where the task has an output schema, a value that fits
+        The result is the answer's text or, if the task has an output schema, a value that fits
         it. Raises ProviderError, ProviderRateLimitedError, ProviderRefusedError,
         OutputInvalidError, ContentFilteredError, ModelCallLimitError, ToolServerError,
         SessionUnavailableError or AgentMisconfiguredError; MustWaitError of the context passes
@@ -84,7 +84,7 @@ class LlmRunner:
             output = await CHECKS.run(StructuredOutput, job.output_schema)
         try:
             async with (
-                self._reach.model(spec.model, job, context) as (choice, model),
+                self._models.model(spec.model, job, context) as (choice, model),
                 self._toolsets(spec, context, conversation) as toolsets,
             ):
                 turn = self._turn(
@@ -92,12 +92,12 @@ class LlmRunner:
                 )
                 return await turn.run(output, toolsets, answers)
         except (MustWaitError, ProviderRateLimitedError):
-            await conversation.leave()
+            await conversation.suspend()
             raise
 
     async def aclose(self) -> None:
-        """Close the connections; called on the loop once nothing runs any more."""
-        await self._reach.aclose()
+        """Close the connections; called on the loop when nothing runs."""
+        await self._models.aclose()
 
     def _turn(
         self,
@@ -160,7 +160,7 @@ class LlmRunner:
 def _checked(job: Job) -> LlmAgent:
     if not isinstance(job.agent, LlmAgent):
         raise AgentMisconfiguredError(
-            f"The agent {job.agent_name} is no llm agent.", field="runner"
+            f"The agent {job.agent_name} is not an llm agent.", field="runner"
         )
     if not job.prompt.strip():
         raise AgentMisconfiguredError(

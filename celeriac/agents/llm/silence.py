@@ -1,4 +1,4 @@
-"""Notices models that fall silent."""
+"""Detects models that send nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,21 +16,21 @@ _SHARE_OF_SOFT_LIMIT = 0.8
 
 @dataclass(frozen=True, slots=True)
 class SilenceLimits:
-    """How long a model may say nothing, in seconds."""
+    """How long a model may send nothing, in seconds."""
 
     first: float = 300.0
-    """Before an answer begins: queues of busy servers, and thinking that isn't shown."""
+    """Before an answer begins: busy servers queue requests, and reasoning may be hidden."""
     between: float = 60.0
     """Within an answer."""
 
     def within(self, limits: Limits) -> "SilenceLimits":
-        """Return one that ends before the soft limit, so that silence is told from slowness."""
+        """Return limits below the soft limit, so that the error names the silence."""
         longest = limits.soft_seconds * _SHARE_OF_SOFT_LIMIT
         return SilenceLimits(min(self.first, longest), min(self.between, longest))
 
 
 class Watchdog(SilenceWatch):
-    """Ends a run whose model says nothing for too long; watches only while an answer is due."""
+    """Ends a run whose model sends nothing for too long while an answer is due."""
 
     def __init__(self, patience: SilenceLimits, choice: ModelRef) -> None:
         """Watch a run of `choice`."""
@@ -41,7 +41,7 @@ class Watchdog(SilenceWatch):
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Cancel what the block does when the model is silent, and raise ProviderError."""
+        """Cancel the block when the model is silent, and raise ProviderError."""
         try:
             async with asyncio.timeout(None) as self._timeout:
                 yield
@@ -53,15 +53,15 @@ class Watchdog(SilenceWatch):
             ) from error
 
     def asked(self) -> None:
-        """The model was asked: its answer should begin."""
+        """A request was sent: the answer is due."""
         self._expect(self._patience.first)
 
     def heard(self) -> None:
-        """A piece of the answer came: so should the next."""
+        """A piece of the answer came: the next is due."""
         self._expect(self._patience.between)
 
     def rest(self) -> None:
-        """Nothing is due from the model."""
+        """Nothing is due."""
         self._reschedule(None)
 
     def _expect(self, seconds: float) -> None:
@@ -69,7 +69,7 @@ class Watchdog(SilenceWatch):
             self._seconds = seconds
 
     def _reschedule(self, when: float | None) -> bool:
-        """Set the end; False where it has come already, or nothing is watched."""
+        """Set the deadline; False if it has passed, or nothing is watched."""
         if self._timeout is None or self._timeout.expired():
             return False
         self._timeout.reschedule(when)

@@ -17,9 +17,9 @@ from typing import ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from celeriac.agents.base import final_result
-from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.protocol import AskMessage, ChildMessage
+from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
 from celeriac.agents.child.run import MessageRelay, question_of, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.python import child_main
@@ -156,7 +156,7 @@ class _InProcess:
     def __init__(self, job: Job, context: RunContext, price: Price) -> None:
         self._context = context
         self._policy = job.agent.approvals
-        self._relay = MessageRelay(context, ModelCalls(context, price), source=job.agent_name)
+        self._relay = MessageRelay(context, ReportedCalls(context, price), source=job.agent_name)
 
     @property
     def workdir(self) -> Path:

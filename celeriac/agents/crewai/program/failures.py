@@ -1,7 +1,7 @@
-"""Why a crew can't go on, in the words of the protocol.
+"""Errors that end a crew, as messages of the protocol.
 
-These are no `Exception`s: CrewAI catches those in many places, tries again or goes on without. A
-provider's failure, a limit or a bad answer must end the crew where it is; retries are Celeriac's.
+They are not `Exception`s: CrewAI catches those in many places and continues. A provider's failure,
+a limit or a bad answer must end the crew; Celeriac retries the execution.
 """
 
 import traceback
@@ -55,6 +55,6 @@ def clip(text: str, characters: int) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return what a stop was raised from, where it was: the library's own error."""
+    """Return the library's error that a stop was raised from, or the error itself."""
     cause = error.__cause__ if isinstance(error, CrewStopError) else None
     return cause or error

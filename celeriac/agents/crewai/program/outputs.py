@@ -1,4 +1,4 @@
-"""Outputs that must be JSON of a schema: told to the agent, and held against it as a guardrail."""
+"""Outputs with a JSON schema: the instruction for the agent, and the check as a guardrail."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from .failures import CrewStopError, clip
 
 REPAIRS = 1
-"""How often an agent is shown what was wrong with its output before the crew fails."""
+"""How often an agent may correct its output before the crew fails."""
 
 _SHOWN = 2_000
 _MAX_FAULTS = 10
@@ -23,9 +23,9 @@ def instruction(schema: Mapping[str, Any]) -> str:
 
 
 def guardrail(task: str, schema: Mapping[str, Any]) -> Callable[[TaskOutput], tuple[bool, Any]]:
-    """Return the check of a task's output: it passes JSON on, and sends the rest back once.
+    """Return the check of a task's output; an output that doesn't fit is sent back once.
 
-    What doesn't fit after that ends the crew with CrewStopError.
+    The second misfit ends the crew with CrewStopError.
     """
     validator = Draft202012Validator(schema)
     tries = 0
@@ -54,7 +54,7 @@ def guardrail(task: str, schema: Mapping[str, Any]) -> Callable[[TaskOutput], tu
 
 
 def json_of(text: str) -> Any:
-    """Return the JSON value in an answer, which may stand in a fence or among other words.
+    """Return the JSON value in an answer, which may be in a code fence or within text.
 
     Raises ValueError where there is none.
     """

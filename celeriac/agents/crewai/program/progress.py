@@ -1,4 +1,4 @@
-"""Where the crew is: which task, which agent; told to the worker as it changes."""
+"""The crew's current task and agent, reported to the worker."""
 
 import time
 from collections.abc import Mapping
@@ -42,16 +42,16 @@ class Progress:
         data["seconds"] = round(time.monotonic() - self._began, 3)
         self.event("crew_task_completed", data)
         self._done += 1
-        self._tell("" if self._done < self._total else "done")
+        self._report("" if self._done < self._total else "done")
 
     def at_work(self, agent: str) -> None:
-        """An agent works now: the task's own, the manager, or one that it was delegated to."""
+        """An agent works now: that of the task, the manager, or one with delegated work."""
         if agent != self._agent:
             self._agent = agent
-            self._tell(f"{self._task}: {agent}")
+            self._report(f"{self._task}: {agent}")
 
     def message(self, role: str, content: str) -> None:
-        """Log what is said to a model, once, and what it answers."""
+        """Log a message to a model, once, or its answer."""
         if role == "user":
             if content == self._last_prompt:
                 return
@@ -66,7 +66,7 @@ class Progress:
         """Log an event of one of Celeriac's types."""
         self._channel.send({"type": "event", "kind": kind, "data": dict(data)})
 
-    def _tell(self, note: str) -> None:
+    def _report(self, note: str) -> None:
         self._channel.send(
             {"type": "progress", "done": self._done, "total": self._total, "note": note}
         )

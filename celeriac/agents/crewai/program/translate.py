@@ -14,7 +14,7 @@ from .outputs import REPAIRS, guardrail, instruction
 from .progress import Progress
 
 MANAGER = "manager"
-"""The name of CrewAI's own manager, in events."""
+"""The name of CrewAI's manager, in events."""
 
 _NO_LIMIT = 10_000_000
 
@@ -30,7 +30,7 @@ class NodeLLM(OpenAICompletion):
         self._client = self._build_sync_client()
 
     def get_context_window_size(self) -> int:
-        """Return no bound: the provider says what is too long, no table of foreign names."""
+        """Return no limit: the provider refuses prompts that are too long."""
         return _NO_LIMIT
 
     def get_input_tokens_count(self, messages: Any, tools: Any = None, *_: Any, **__: Any) -> int:

@@ -63,7 +63,7 @@ def _run(crew: Mapping[str, Any], progress: Progress) -> Any:
 
 def _described(error: BaseException, start: Mapping[str, Any]) -> BaseException:
     if isinstance(error, MemoryError):
-        # The hard limit lies a little higher, to report with (`celeriac.kit.child_bootstrap`).
+        # The hard limit is higher, to leave room for the report (`celeriac.kit.child_bootstrap`).
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
         stop = CrewStopError(
@@ -75,7 +75,7 @@ def _described(error: BaseException, start: Mapping[str, Any]) -> BaseException:
 
 
 def _end_at_soft_limit(channel: Channel, progress: Progress) -> None:
-    """Report the limit and end; a crew has no code of its own that could wind up."""
+    """Report the limit and exit; a crew has no code for cleanup."""
     limit = CrewStopError(
         "soft_time_limit", "The crew ran past its soft time limit.", retryable=True
     )

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.agents.child.model_calls import ModelCalls
 from celeriac.agents.child.protocol import AdmitMessage, ReleaseMessage, UsageMessage
+from celeriac.agents.child.reported_calls import ReportedCalls
 from celeriac.agents.models import Tokens
 from celeriac.domain.errors import BudgetSpentError
 from celeriac.domain.executions.events import EventType
@@ -37,8 +37,8 @@ def context(tmp_path: Path) -> Ticketing:
 
 
 @pytest.fixture
-def calls(context: Ticketing) -> ModelCalls:
-    return ModelCalls(context, price)
+def calls(context: Ticketing) -> ReportedCalls:
+    return ReportedCalls(context, price)
 
 
 def usage(**more: object) -> UsageMessage:
@@ -47,7 +47,7 @@ def usage(**more: object) -> UsageMessage:
 
 
 async def test_a_call_is_planned_at_its_most_and_charged_at_what_it_was(
-    context: Ticketing, calls: ModelCalls
+    context: Ticketing, calls: ReportedCalls
 ) -> None:
     assert await calls.admit(ADMIT) == {"type": "admitted", "id": "1"}
     assert context.planned[0].cost == 200
@@ -62,7 +62,7 @@ async def test_a_call_is_planned_at_its_most_and_charged_at_what_it_was(
 
 
 async def test_a_child_is_told_the_limit_that_a_budget_sets(
-    context: Ticketing, calls: ModelCalls
+    context: Ticketing, calls: ReportedCalls
 ) -> None:
     context.clip = Clip(20, "task's budget of 2026-11")
     reply = await calls.admit(ADMIT.model_copy(update={"least_input_tokens": 30}))
@@ -77,14 +77,14 @@ async def test_a_child_is_told_the_limit_that_a_budget_sets(
 
 
 async def test_a_child_that_tells_no_least_use_is_not_refused_for_it(
-    context: Ticketing, calls: ModelCalls
+    context: Ticketing, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     assert (context.planned[0].least_tokens, context.planned[0].least_cost) == (0, None)
 
 
 async def test_a_child_may_tell_what_a_call_cost_or_make_it_without_leave(
-    context: Ticketing, calls: ModelCalls
+    context: Ticketing, calls: ReportedCalls
 ) -> None:
     await calls.charge(usage(cost="0.5"))
     await calls.charge(usage())
@@ -93,7 +93,7 @@ async def test_a_child_may_tell_what_a_call_cost_or_make_it_without_leave(
 
 
 async def test_a_call_whose_use_nobody_counted_is_booked_as_planned(
-    context: Ticketing, calls: ModelCalls
+    context: Ticketing, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     await calls.charge(usage(admission="1", input_tokens=0, output_tokens=0))
@@ -102,7 +102,7 @@ async def test_a_call_whose_use_nobody_counted_is_booked_as_planned(
 
 
 async def test_what_was_under_way_at_the_end_is_booked_as_planned(
-    context: Ticketing, calls: ModelCalls
+    context: Ticketing, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     await calls.close()
@@ -116,7 +116,7 @@ async def test_a_call_whose_price_cannot_be_said_stays_under_way(context: Ticket
             raise ArithmeticError("no price")
         return Decimal(1)
 
-    calls = ModelCalls(context, fail)
+    calls = ReportedCalls(context, fail)
     await calls.admit(ADMIT)
     with pytest.raises(ArithmeticError):
         await calls.charge(usage(admission="1"))
@@ -125,7 +125,7 @@ async def test_a_call_whose_price_cannot_be_said_stays_under_way(context: Ticket
 
 
 async def test_leave_for_a_call_that_failed_is_given_back(
-    context: Ticketing, calls: ModelCalls
+    context: Ticketing, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     await calls.release(ReleaseMessage(admission="1"))
@@ -134,7 +134,9 @@ async def test_leave_for_a_call_that_failed_is_given_back(
     assert not context.calls
 
 
-async def test_a_refusal_of_leave_ends_the_attempt(context: Ticketing, calls: ModelCalls) -> None:
+async def test_a_refusal_of_leave_ends_the_attempt(
+    context: Ticketing, calls: ReportedCalls
+) -> None:
     context.denial = BudgetSpentError("spent")
     with pytest.raises(BudgetSpentError):
         await calls.admit(ADMIT)
@@ -156,7 +158,7 @@ async def test_a_refusal_of_leave_ends_the_attempt(context: Ticketing, calls: Mo
 )
 async def test_odd_usage_of_a_child_is_kept_within_reason(
     context: Ticketing,
-    calls: ModelCalls,
+    calls: ReportedCalls,
     told: dict[str, object],
     tokens: tuple[int, int, int],
     booked: bool,
