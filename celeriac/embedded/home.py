@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from celeriac.embedded.errors import AlreadyRunningError, HomeUnusableError
 from celeriac.embedded.service_user import give_directory
@@ -224,12 +223,7 @@ class HomeLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def _lock(self, descriptor: int) -> None:

@@ -4,7 +4,6 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack, withdraw_stack
 from celeriac.embedded.errors import EmbeddedError, HomeUnusableError, ServerNotInstalledError
@@ -83,12 +82,7 @@ class Stack:
             self._undo = undo.pop_all()  # each step runs even where the one before it fails
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._undo.close()
 
     def start(self) -> Endpoints:

@@ -99,7 +99,7 @@ def demo(
         results = _run(Scenario(system, document, texts, console, deadline))
         took = time.monotonic() - begun
     if as_json:
-        output.json({"seconds": round(took, 3), "executions": [_as_json(each) for each in results]})
+        output.json({"seconds": round(took, 3), "executions": results})
     else:
         _show(console, results, took)
 
@@ -166,22 +166,21 @@ def _show(console: "Console", results: "Sequence[Result]", seconds: float) -> No
     """Print each result by task, and what the events prove."""
     from rich.text import Text
 
-    by_task = sorted(results, key=lambda each: each.piece.task)
-    for before, each in zip([None, *by_task], by_task, strict=False):
-        if before is None or before.piece.task != each.piece.task:
-            console.print(Text(f"\n{each.piece.task}", style="bold underline"))
-        execution, started = each.execution, each.proof.started
-        result = printable(short(plain(execution.result), _RESULT_CHARACTERS))
-        totals = (
-            f"  {duration(execution.duration_seconds)}, "
-            f"{counted(execution.input_tokens, 'token')} read, "
-            f"{execution.output_tokens} written, {counted(started, 'attempt')}"
-        )
-        parts = ((f"{each.piece.text}\n", "bold"), f"  {result}\n", (totals, "dim"))
-        console.print(Text.assemble(*parts), soft_wrap=True)
-    lost = sum(each.proof.lost > 0 for each in results)
-    read = sum(each.execution.input_tokens for each in results)
-    written = sum(each.execution.output_tokens for each in results)
+    for task in dict.fromkeys(each.task for each in results):
+        console.print(Text(f"\n{task}", style="bold underline"))
+        for each in results:
+            if each.task != task:
+                continue
+            result = printable(short(plain(each.result), _RESULT_CHARACTERS))
+            totals = (
+                f"  {duration(each.duration_seconds)}, {counted(each.input_tokens, 'token')} read, "
+                f"{each.output_tokens} written, {counted(each.attempts, 'attempt')}"
+            )
+            parts = ((f"{each.text}\n", "bold"), f"  {result}\n", (totals, "dim"))
+            console.print(Text.assemble(*parts), soft_wrap=True)
+    lost = sum(each.workers_lost > 0 for each in results)
+    read = sum(each.input_tokens for each in results)
+    written = sum(each.output_tokens for each in results)
     for line in (
         "",
         f"• {counted(len(results), 'execution')}, each completed exactly once by its own log.",
@@ -190,20 +189,3 @@ def _show(console: "Console", results: "Sequence[Result]", seconds: float) -> No
         f"• {duration(seconds)} from the first request to the last result.",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _as_json(each: "Result") -> dict[str, Any]:
-    execution = each.execution
-    return {
-        "execution_id": execution.id,
-        "task": each.piece.task,
-        "text": each.piece.text,
-        "status": execution.status.value,
-        "result": execution.result,
-        "duration_seconds": execution.duration_seconds,
-        "input_tokens": execution.input_tokens,
-        "output_tokens": execution.output_tokens,
-        "attempts": each.proof.started,
-        "workers_lost": each.proof.lost,
-        "completed_events": each.proof.completed,
-    }

@@ -5,7 +5,7 @@ import signal
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from celeriac.client import Client, ClientError, Delta
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import LIVE, Status
 from celeriac.kit.words import counted
-from celeriac.wire import Event, Execution, ExecutionSummary
+from celeriac.wire import Event, ExecutionSummary
 
 _POLL_SECONDS = 0.2
 _LIVE_LINES = 4
@@ -40,48 +40,30 @@ class DemoFailedError(CommandError):
     code = "demo_failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One execution of the demo: a task on a text."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An execution after its end. `attempts` and the fields after it are counts of its events."""
 
     execution_id: UUID
     task: str
     text: str
+    status: Status
+    result: Any
+    duration_seconds: float | None
+    input_tokens: int
+    output_tokens: int
+    attempts: int
+    workers_lost: int
+    completed_events: int
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """How often an execution was started, lost and completed, counted in its own events."""
-
-    started: int
-    lost: int
-    completed: int
-    gapless: bool
-
-    @classmethod
-    def of(cls, events: Sequence[Event]) -> "Proof":
-        """Count the events of one execution."""
-        kinds = [event.type for event in events]
-        return cls(
-            started=kinds.count(EventType.STARTED),
-            lost=kinds.count(EventType.WORKER_LOST),
-            completed=kinds.count(EventType.COMPLETED),
-            gapless=[event.seq for event in events] == list(range(1, len(events) + 1)),
-        )
-
-    @property
-    def holds(self) -> bool:
-        """Whether it was completed exactly once."""
-        return self.completed == 1 and self.gapless
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """An execution of the demo after its end."""
-
-    piece: Piece
-    execution: Execution
-    proof: Proof
+def fault_in(events: Sequence[Event]) -> str | None:
+    """Return why an execution did not complete exactly once, by its events; or None."""
+    completed = sum(event.type is EventType.COMPLETED for event in events)
+    gapless = [event.seq for event in events] == list(range(1, len(events) + 1))
+    if completed == 1 and gapless:
+        return None
+    return f"has {completed} `completed` events{'' if gapless else ' and gaps in its log'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +75,8 @@ class Scenario:
     """
 
     system: System
-    document: dict[str, Any]
-    texts: dict[str, str]
+    document: Mapping[str, Any]
+    texts: Mapping[str, str]
     console: Console
     deadline: float
 
@@ -107,8 +89,8 @@ class Scenario:
                 client.executions.cancel(execution.id)
             if left:
                 self._say(f"Cancelled {counted(len(left), 'execution')} of an earlier demo.")
-            pieces = self._submit(client)
-            with _shown(self.console, pieces) as progress:
+            progress = Progress(self.console, self._submit(client))
+            with progress.shown():
                 stream = threading.Thread(target=self._stream, args=(progress,), daemon=True)
                 stream.start()
                 self._watch(client, progress, _ready_for_kill, "enough of them run")
@@ -116,32 +98,27 @@ class Scenario:
                 self._watch(client, progress, _all_ended, "all of them have ended")
                 stream.join(max(0.0, self.deadline - time.monotonic()))
             if not progress.heard:
-                raise DemoFailedError(f"The live stream of {pieces[0].text} brought no text.")
-            get, events = client.executions.get, client.executions.events
-            results = [
-                Result(each, get(each.execution_id), Proof.of(list(events(each.execution_id))))
-                for each in pieces
-            ]
-        check(results)
-        return results
+                raise DemoFailedError(f"The live stream of {progress.streamed} brought no text.")
+            return _results(client, progress.labels)
 
     def _connect(self) -> Client:
         return Client(self.system.api_url, api_key=self.system.api_key)
 
-    def _submit(self, client: Client) -> Sequence[Piece]:
+    def _submit(self, client: Client) -> dict[UUID, tuple[str, str]]:
+        """Make agents and tasks, start the executions, and return their tasks and texts."""
         agents, tasks = self.document["agents"], self.document["tasks"]
         client.apply(self.document)
         self._say(
             f"Made {counted(len(agents), 'agent')} and {counted(len(tasks), 'task')} over HTTP."
         )
         execute = client.executions.execute
-        pieces = [
-            Piece(execute(task["name"], {"text": text}).execution_id, task["name"], name)
+        labels = {
+            execute(task["name"], {"text": text}).execution_id: (task["name"], name)
             for name, text in self.texts.items()
             for task in tasks
-        ]
-        self._say(f"Submitted {counted(len(pieces), 'execution')} to run in the background.")
-        return pieces
+        }
+        self._say(f"Submitted {counted(len(labels), 'execution')} to run in the background.")
+        return labels
 
     def _watch(
         self,
@@ -151,7 +128,7 @@ class Scenario:
         what: str,
     ) -> None:
         """Show the executions until `enough` of them; `what` names the condition in errors."""
-        wanted = {piece.execution_id for piece in progress.pieces}
+        wanted = progress.labels
         while True:
             # one request: they are the newest executions
             newest = zip(wanted, client.executions.list(), strict=False)
@@ -186,7 +163,7 @@ class Scenario:
         """Show the live output of the first execution until its end."""
         try:
             with self._connect() as client:
-                for heard in client.executions.stream(progress.pieces[0].execution_id):
+                for heard in client.executions.stream(next(iter(progress.labels))):
                     if isinstance(heard, Delta):
                         progress.heard = True
                         progress.stream(str(heard.data.get("text") or ""))
@@ -208,83 +185,103 @@ def _all_ended(states: Sequence[ExecutionSummary]) -> bool:
     return all(each.status.terminal for each in states)
 
 
-def check(results: Sequence[Result]) -> None:
-    """Raise DemoFailedError unless each completed exactly once, one of them after a lost worker."""
-    faults = [
-        f"{each.piece.task} on {each.piece.text} has {each.proof.completed} `completed` events"
-        f"{'' if each.proof.gapless else ' and gaps in its log'}"
-        for each in results
-        if not each.proof.holds
-    ]
+def _results(client: Client, labels: Mapping[UUID, tuple[str, str]]) -> Sequence[Result]:
+    """Return the results of all executions.
+
+    Raises DemoFailedError unless each completed exactly once, and one lost its worker.
+    """
+    results, faults = [], []
+    for execution_id, (task, text) in labels.items():
+        execution = client.executions.get(execution_id)
+        events = list(client.executions.events(execution_id))
+        kinds = [event.type for event in events]
+        if fault := fault_in(events):
+            faults.append(f"{task} on {text} {fault}")
+        results.append(
+            Result(
+                execution_id=execution_id,
+                task=task,
+                text=text,
+                status=execution.status,
+                result=execution.result,
+                duration_seconds=execution.duration_seconds,
+                input_tokens=execution.input_tokens,
+                output_tokens=execution.output_tokens,
+                attempts=kinds.count(EventType.STARTED),
+                workers_lost=kinds.count(EventType.WORKER_LOST),
+                completed_events=kinds.count(EventType.COMPLETED),
+            )
+        )
     if faults:
         raise DemoFailedError("\n  ".join(["Not all completed exactly once:", *faults]))
-    if not any(each.proof.lost for each in results):
+    if not any(each.workers_lost for each in results):
         raise DemoFailedError("The killed worker held no execution, so nothing was shown.")
+    return results
 
 
 class Progress:
-    """Shows the executions as a line per change, and live output in lines of some words."""
+    """Shows executions: a table that is drawn again on a terminal, a line per change elsewhere.
 
-    def __init__(self, console: Console, pieces: Sequence[Piece]) -> None:
-        self.pieces = pieces
+    `labels` are the tasks and texts of the executions. Live output is that of the first.
+    """
+
+    def __init__(self, console: Console, labels: Mapping[UUID, tuple[str, str]]) -> None:
+        self.labels = labels
+        self.streamed = " on ".join(next(iter(labels.values())))
         self.heard = False
         """Whether there was live output."""
-        self.words = ""
-        """Live output that is not shown yet."""
-        self.states: dict[UUID, ExecutionSummary] = {}
         self._console = console
+        self._states: dict[UUID, ExecutionSummary] = {}
+        self._words = ""
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the table while the block runs, on a terminal."""
+        if self._console.is_terminal:
+            with Live(console=self._console, refresh_per_second=8, get_renderable=self._draw):
+                yield
+        else:
+            yield
+            self._print_words(self._words)
 
     def update(self, states: Sequence[ExecutionSummary]) -> None:
-        """Show what has changed."""
-        before, self.states = self.states, {each.id: each for each in states}
-        for piece in self.pieces:
-            old, new = before.get(piece.execution_id), self.states.get(piece.execution_id)
+        """Show the states."""
+        before, self._states = self._states, {each.id: each for each in states}
+        for execution_id, (task, text) in self.labels.items():
+            old, new = before.get(execution_id), self._states.get(execution_id)
             if new and (old is None or (old.status, old.attempt) != (new.status, new.attempt)):
-                status = f"{new.status.value:<10}attempt {new.attempt}"
-                self._print(f"{piece.task:<14}{piece.text:<22}{status}")
+                self._print(f"{task:<14}{text:<22}{new.status.value:<10}attempt {new.attempt}")
 
     def stream(self, words: str) -> None:
-        """Show live output of the first execution."""
-        lines = textwrap.wrap(self.words + words, _LINE_CHARACTERS, drop_whitespace=False)
-        self.words = lines.pop() if lines else ""
-        for line in lines:
-            self.show_words(line)
+        """Show live output, elsewhere in lines of some words."""
+        self._words += words
+        if not self._console.is_terminal:
+            *lines, self._words = textwrap.wrap(
+                self._words, _LINE_CHARACTERS, drop_whitespace=False
+            ) or [""]
+            for line in lines:
+                self._print_words(line)
 
-    def show_words(self, words: str) -> None:
-        """Show a line of live output."""
+    def _print_words(self, words: str) -> None:
         if words.strip():
-            self._print(f"live output   {self.pieces[0].text:<22}{words.strip()}")
+            self._print(f"live output   {self.streamed}: {words.strip()}")
 
     def _print(self, line: str) -> None:
-        self._console.print(
-            f"  {printable(line)}", markup=False, highlight=False, emoji=False, soft_wrap=True
-        )
+        if not self._console.is_terminal:
+            text = f"  {printable(line)}"
+            self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-
-class LiveProgress(Progress):
-    """Shows the executions as a table that is drawn again and again, and live output below it."""
-
-    def update(self, states: Sequence[ExecutionSummary]) -> None:
-        """Take what the next drawing shows."""
-        self.states = {each.id: each for each in states}
-
-    def stream(self, words: str) -> None:
-        """Take what the next drawing shows."""
-        self.words += words
-
-    def draw(self) -> Group:
-        """Return table and live output."""
+    def _draw(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("TASK", "TEXT", "STATUS", "ATTEMPT", "RAN", "TOKENS"):
             table.add_column(name)
-        for piece in self.pieces:
-            state = self.states.get(piece.execution_id)
-            table.add_row(piece.task, piece.text, *(_cells(state) if state else ("…",)))
-        if not self.words:
+        for execution_id, label in self.labels.items():
+            state = self._states.get(execution_id)
+            table.add_row(*label, *(_cells(state) if state else ("…",)))
+        if not self._words:
             return Group(table)
-        tail = printable("\n".join(self.words.splitlines()[-_LIVE_LINES:]))
-        title = f"live: {self.pieces[0].task} on {self.pieces[0].text}"
-        return Group(table, Panel(Text(tail), title=title, title_align="left"))
+        tail = printable("\n".join(self._words.splitlines()[-_LIVE_LINES:]))
+        return Group(table, Panel(Text(tail), title=f"live: {self.streamed}", title_align="left"))
 
 
 def _cells(state: ExecutionSummary) -> tuple[str | Text, ...]:
@@ -297,16 +294,3 @@ def _cells(state: ExecutionSummary) -> tuple[str | Text, ...]:
         duration(ran),
         tokens(state.input_tokens, state.output_tokens),
     )
-
-
-@contextmanager
-def _shown(console: Console, pieces: Sequence[Piece]) -> Iterator[Progress]:
-    """Yield the progress that suits the console: drawn on a terminal, lines elsewhere."""
-    if console.is_terminal:
-        drawn = LiveProgress(console, pieces)
-        with Live(console=console, refresh_per_second=8, get_renderable=drawn.draw):
-            yield drawn
-    else:
-        plain = Progress(console, pieces)
-        yield plain
-        plain.show_words(plain.words)

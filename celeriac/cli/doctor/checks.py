@@ -169,8 +169,8 @@ def check_stack(stack: RunningStack | None) -> Iterator[Finding]:
     ended = [name for name, pid in stack.pids.items() if identify(pid) is None]
     message = f"process {stack.supervisor.pid} runs {', '.join(stack.pids)}"
     if ended:
-        # it writes the pids once, at its start
-        message += f"; restarted since: {', '.join(ended)}"
+        # it writes the pids again after each restart
+        message += f"; not running now: {', '.join(ended)}"
     yield ok("celeriac up", message)
 
 

@@ -1,15 +1,20 @@
-"""The demo's files and its proof."""
+"""The demo's files, its proof, and what it shows."""
 
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from rich.console import Console
 
 from celeriac.cli.core.output import CommandError
 from celeriac.cli.demo.command import read_files
-from celeriac.cli.demo.scenario import Proof
+from celeriac.cli.demo.scenario import Progress, fault_in
 from celeriac.domain.executions.events import EventType
-from celeriac.wire import Event
+from celeriac.domain.executions.states import Status
+from celeriac.wire import Event, ExecutionSummary
 
 C, Q, S, L, R, D = (
     EventType.CREATED,
@@ -48,17 +53,56 @@ def test_files_without_texts_are_an_error(tmp_path: Path) -> None:
         read_files(tmp_path)
 
 
-def test_a_lost_worker_and_one_completion_hold() -> None:
-    proof = Proof.of(_log(C, Q, S, L, R, Q, S, D))
-    assert proof == Proof(started=2, lost=1, completed=1, gapless=True)
-    assert proof.holds
+def test_a_lost_worker_and_one_completion_are_no_fault() -> None:
+    assert fault_in(_log(C, Q, S, L, R, Q, S, D)) is None
 
 
 @pytest.mark.parametrize("kinds", [(C, Q, S), (C, Q, S, D, D)], ids=["none", "twice"])
-def test_no_completion_or_two_do_not_hold(kinds: tuple[EventType, ...]) -> None:
-    assert not Proof.of(_log(*kinds)).holds
+def test_no_completion_or_two_are_a_fault(kinds: tuple[EventType, ...]) -> None:
+    assert fault_in(_log(*kinds)) == f"has {kinds.count(D)} `completed` events"
 
 
-def test_a_gap_in_the_log_does_not_hold() -> None:
+def test_a_gap_in_the_log_is_a_fault() -> None:
     events = _log(C, Q, S, D)
-    assert not Proof.of([*events[:2], *events[3:]]).holds
+    assert fault_in([*events[:2], *events[3:]]) == "has 1 `completed` events and gaps in its log"
+
+
+def _state(execution_id: UUID, status: Status, attempt: int) -> ExecutionSummary:
+    values: dict[str, Any] = {
+        "id": execution_id, "status": status, "attempt": attempt, "started_at": None,
+        "completed_at": None, "input_tokens": 0, "output_tokens": 0,
+    }  # fmt: skip
+    return ExecutionSummary.model_construct(**values)
+
+
+def _shown(*, terminal: bool) -> str:
+    execution_id, written = uuid4(), StringIO()
+    console = Console(file=written, force_terminal=terminal, width=100)
+    progress = Progress(console, {execution_id: ("demo-summary", "late-parcel")})
+    with progress.shown():
+        for status in (Status.QUEUED, Status.RUNNING, Status.RUNNING, Status.COMPLETED):
+            progress.update([_state(execution_id, status, int(status is not Status.QUEUED))])
+        for words in ("A parcel ", "is \x1b[2Jlate. " * 8, "It ", "comes."):
+            progress.stream(words)
+    return written.getvalue()
+
+
+def test_without_a_terminal_each_change_is_a_line_and_all_live_output_is_shown() -> None:
+    lines = [line.split() for line in _shown(terminal=False).splitlines()]
+    states = [line[2:] for line in lines if line[0] == "demo-summary"]
+    assert states == [[status, "attempt", n] for status, n in
+                      (("queued", "0"), ("running", "1"), ("completed", "1"))]  # fmt: skip
+    live = " ".join(
+        line.partition(": ")[2]
+        for line in _shown(terminal=False).splitlines()
+        if "live out" in line
+    )
+    assert live == "A parcel " + "is \N{REPLACEMENT CHARACTER}[2Jlate. " * 8 + "It comes."
+
+
+def test_on_a_terminal_there_is_a_table_with_the_live_output_below_it() -> None:
+    shown = _shown(terminal=True)
+    assert "STATUS" in shown
+    assert "completed" in shown
+    assert "live: demo-summary on late-parcel" in shown
+    assert "\x1b[2J" not in shown, "live output can't command the terminal"

@@ -16,7 +16,7 @@ from celeriac.logs import (
     execution_file,
 )
 
-PAGE = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "logs.md").read_text()
 
 
 @pytest.mark.parametrize("event", [*Step, *CeleryEvent, *Own])

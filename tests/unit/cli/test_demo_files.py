@@ -12,7 +12,7 @@ from celeriac.domain.prompts import compiled
 from celeriac.domain.schemas import check_schema
 from celeriac.services.catalog.schemas import check_variables
 
-DEMO = Path(__file__).parents[2] / "examples" / "demo"
+DEMO = Path(__file__).parents[3] / "examples" / "demo"
 INPUTS = sorted((DEMO / "inputs").glob("*.txt"))
 
 

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 
 from celeriac.settings import GROUPS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 ROWS = {
     name: default.strip("` ")
     for name, default in re.findall(r"^\| `([A-Z_]+)` \| (.*?) ?\|", PAGE, re.MULTILINE)
