@@ -24,7 +24,7 @@ Ts = TypeVarTuple("Ts")
 _ALIVE_SECONDS = 2.0
 _WIND_UP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
-NO_ROOM = (RuntimeError, OSError, MemoryError)
+START_ERRORS = (RuntimeError, OSError, MemoryError)
 """Raised by making an event loop without a thread, descriptor or memory for it."""
 
 _RESOLVING_THREADS = 16
@@ -318,9 +318,9 @@ class LoopThread:
             if self._host.over and not self._closing:
                 try:
                     self._host, self._thread = self._begin()
-                except NO_ROOM as error:
+                except START_ERRORS as error:
                     work.close()
-                    running.give_up(not_made(error))
+                    running.give_up(not_started(error))
                     return running
             host, closing = self._host, self._closing
             host.running.add(running)
@@ -381,7 +381,7 @@ class LoopThread:
         try:
             thread = threading.Thread(target=self._live, args=(host,), name=self._name, daemon=True)
             thread.start()
-        except NO_ROOM:
+        except START_ERRORS:
             host.loop.close()
             raise
         return host, thread
@@ -407,7 +407,7 @@ class LoopThread:
             with self._changing:
                 replaces, host.over = not host.over and not self._closing, True
                 if replaces:
-                    with contextlib.suppress(*NO_ROOM):  # `start` tries again
+                    with contextlib.suppress(*START_ERRORS):  # `start` tries again
                         self._host, self._thread = self._begin()
         finally:
             self._end_all(host, reason)
@@ -417,7 +417,7 @@ class LoopThread:
             running.give_up(reason)
 
 
-def not_made(error: BaseException) -> LoopEndedError:
+def not_started(error: BaseException) -> LoopEndedError:
     """Return the error of a coroutine for which no event loop can be made."""
     ended = LoopEndedError(f"No event loop can be made now{_because(error)}.")
     ended.__cause__ = error

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from celeriac.kit.loop import NO_ROOM, EventLoop, LoopEndedError, LoopTask, not_made
+from celeriac.kit.loop import START_ERRORS, EventLoop, LoopEndedError, LoopTask, not_started
 
 T = TypeVar("T")
 
@@ -47,15 +47,15 @@ class OwnLoops:
         ends first, its result is LoopEndedError. A coroutine that was abandoned after a
         cancellation is interrupted as soon as it runs Python code.
         """
-        alone = _Alone[T]()
+        task = _OwnTask[T]()
         try:
             thread = self._thread()
-        except NO_ROOM as error:
+        except START_ERRORS as error:
             work.close()
-            alone.give_up(not_made(error))
+            task.give_up(not_started(error))
         else:
-            thread.take(alone, work)
-        return alone
+            thread.take(task, work)
+        return task
 
     def _thread(self) -> "_Thread":
         try:
@@ -70,7 +70,7 @@ class OwnLoops:
                 self._idle.pop().end()
 
 
-class _Alone(LoopTask[T]):
+class _OwnTask(LoopTask[T]):
     """A coroutine in a thread of its own."""
 
     def __init__(self) -> None:
@@ -91,9 +91,9 @@ class _Alone(LoopTask[T]):
         """
         try:
             loop = EventLoop()
-        except NO_ROOM as error:
+        except START_ERRORS as error:
             work.close()
-            self.give_up(not_made(error))
+            self.give_up(not_started(error))
             return True
         self._thread_id = threading.get_ident()
         hooks = sys.gettrace(), sys.getprofile()
@@ -150,12 +150,12 @@ class _Thread:
     def __init__(self, name: str, idle: "deque[_Thread]") -> None:
         self._idle = idle
         self._inbox: queue.SimpleQueue[
-            tuple[_Alone[Any], Coroutine[Any, Any, Any], contextvars.Context] | None
+            tuple[_OwnTask[Any], Coroutine[Any, Any, Any], contextvars.Context] | None
         ] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name=name, daemon=True).start()
 
-    def take(self, alone: _Alone[T], work: Coroutine[Any, Any, T]) -> None:
-        self._inbox.put((alone, work, contextvars.copy_context()))
+    def take(self, task: _OwnTask[T], work: Coroutine[Any, Any, T]) -> None:
+        self._inbox.put((task, work, contextvars.copy_context()))
 
     def end(self) -> None:
         self._inbox.put(None)
@@ -169,5 +169,5 @@ class _Thread:
         item = self._inbox.get()
         if item is None:
             return False
-        alone, work, context = item
-        return context.run(alone.run, work)
+        task, work, context = item
+        return context.run(task.run, work)

@@ -30,10 +30,10 @@ from celeriac.domain.errors import (
     ProviderError,
     SoftTimeLimit,
 )
-from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
 from celeriac.kit.child_bootstrap import release_reserve
 from celeriac.kit.json_types import loads, storable_text
 from celeriac.kit.text import clip_middle
+from celeriac.kit.untrusted import is_a, read_json_object, read_text, result_or, type_name
 
 MAX_MESSAGE = 10_000
 MAX_TRACEBACK = 50_000
@@ -146,17 +146,17 @@ def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
     described = _describe(error, start)
     ours = is_a(described, CeleriacError)
     name = type.__getattribute__(type(error), "__name__")
-    message = asked_text(lambda: str(described), sys.maxsize) or name
+    message = read_text(lambda: str(described), sys.maxsize) or name
     return {
         "type": name,
         "message": clip_middle(message, MAX_MESSAGE),
         "traceback": clip_middle(_traceback(error, f"{name}: {message}"), MAX_TRACEBACK),
-        "code": (asked_text(lambda: getattr(described, "code", None), MAX_MESSAGE) or None)
+        "code": (read_text(lambda: getattr(described, "code", None), MAX_MESSAGE) or None)
         if ours
         else None,
         "retryable": _retryable(described),
         "retry_after": _retry_after(error),
-        "details": loads(asked_object(lambda: getattr(described, "details", {}), MAX_MESSAGE))
+        "details": loads(read_json_object(lambda: getattr(described, "details", {}), MAX_MESSAGE))
         if ours
         else {},
     }
@@ -168,7 +168,7 @@ def _describe(error: BaseException, start: Mapping[str, Any]) -> BaseException:
         memory_mb = start["job"]["limits"]["memory_mb"]
         return MemoryLimitError(f"memory limit of {memory_mb} MB exceeded")
     if is_a(error, SystemExit):
-        shown = asked_text(lambda: repr(error), MAX_MESSAGE) or type_name(type(error))
+        shown = read_text(lambda: repr(error), MAX_MESSAGE) or type_name(type(error))
         return ChildCrashedError(f"the function ended its process: {shown}")
     if is_a(error, KeyboardInterrupt):
         return ChildCrashedError("the function was interrupted by SIGINT")
@@ -179,14 +179,14 @@ def _retryable(error: BaseException) -> bool:
     if is_a(error, InvalidInputError):
         return False
     usual = not is_a(error, PermanentError)
-    said: object = asked(lambda: getattr(error, "retryable", usual), usual)
+    said: object = result_or(lambda: getattr(error, "retryable", usual), usual)
     return said if isinstance(said, bool) else usual
 
 
 def _retry_after(error: BaseException) -> float | None:
     if not is_a(error, ProviderError):
         return None
-    said: object = asked(lambda: error.retry_after, None)
+    said: object = result_or(lambda: error.retry_after, None)
     return float(said) if type(said) in (int, float) and math.isfinite(said) else None  # type: ignore[arg-type]
 
 
@@ -196,8 +196,8 @@ def _traceback(error: BaseException, last_line: str) -> str:
     while begin is not None and begin.tb_frame.f_code.co_filename in _OWN_FILES:
         begin = begin.tb_next
     begin = begin or error.__traceback__
-    whole = asked(lambda: "".join(traceback.format_exception(type(error), error, begin)), None)
+    whole = result_or(lambda: "".join(traceback.format_exception(type(error), error, begin)), None)
     if whole is None:
-        own = "".join(asked(lambda: traceback.format_tb(begin), []))
+        own = "".join(result_or(lambda: traceback.format_tb(begin), []))
         whole = f"Traceback (most recent call last):\n{own}{last_line}\n"
     return storable_text(whole)

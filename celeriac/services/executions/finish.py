@@ -46,8 +46,8 @@ from celeriac.domain.executions.model import (
     Retry,
 )
 from celeriac.domain.tasks import GiveUp, RetryPolicy, decide
-from celeriac.kit.asking import asked, asked_object, asked_text, is_a, type_name
 from celeriac.kit.json_types import JsonObject, loads, storable_text
+from celeriac.kit.untrusted import is_a, read_json_object, read_text, result_or, type_name
 from celeriac.logs.redact import redact_text
 from celeriac.services.executions.event_writer import calls_of
 from celeriac.services.ports import LiveEvents
@@ -96,7 +96,7 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
     name = details.get("type")
     if not isinstance(name, str):
         name = type_name(kind)
-    message = redact_text(asked_text(lambda: str(error), MAX_MESSAGE))
+    message = redact_text(read_text(lambda: str(error), MAX_MESSAGE))
     traceback_text = _traceback(error, f"{name}: {message}" if message else name)
     failure = Failure(
         code=_code(error),
@@ -138,51 +138,51 @@ def outcome_for(raised: Raised, policy: RetryPolicy, *, retry_count: int) -> Ret
 
 def _code(error: BaseException) -> str:
     if is_a(error, InvalidInputError):
-        return asked_text(lambda: error.code, _MAX_NAME) or InvalidInputError.code
+        return read_text(lambda: error.code, _MAX_NAME) or InvalidInputError.code
     if is_a(error, UnavailableError):
-        return asked_text(lambda: error.code, _MAX_NAME) or UnavailableError.code
+        return read_text(lambda: error.code, _MAX_NAME) or UnavailableError.code
     if not is_a(error, ExecutionError):
         return ExecutionError.code
     usual = PermanentError.code if is_a(error, PermanentError) else ExecutionError.code
-    return asked_text(lambda: error.code, _MAX_NAME) or usual
+    return read_text(lambda: error.code, _MAX_NAME) or usual
 
 
 def _retryable(error: BaseException) -> bool:
     if not is_a(error, ExecutionError):
         return not is_a(error, InvalidInputError)
     usual = not is_a(error, PermanentError)
-    said: object = asked(lambda: error.retryable, usual)
+    said: object = result_or(lambda: error.retryable, usual)
     return said if isinstance(said, bool) else usual
 
 
 def _rate_limited(error: BaseException, message: str) -> ProviderRateLimitedError | None:
     if not is_a(error, ProviderRateLimitedError):
         return None
-    seconds: object = asked(lambda: error.retry_after, None)
+    seconds: object = result_or(lambda: error.retry_after, None)
     return ProviderRateLimitedError(
         message,
         retry_after=_seconds(seconds),
-        provider=asked_text(lambda: error.provider, _MAX_NAME) or None,
-        model=asked_text(lambda: error.model, _MAX_NAME) or None,
+        provider=read_text(lambda: error.provider, _MAX_NAME) or None,
+        model=read_text(lambda: error.model, _MAX_NAME) or None,
     )
 
 
 def _retry_after(error: BaseException) -> float | None:
     if not is_a(error, ProviderError):
         return None
-    return _seconds(asked(lambda: error.retry_after, None))
+    return _seconds(result_or(lambda: error.retry_after, None))
 
 
 def _seconds(said: object) -> float | None:
     if type(said) not in (int, float):
         return None
-    seconds = asked(lambda: float(said), -1.0)  # type: ignore[arg-type]
+    seconds = result_or(lambda: float(said), -1.0)  # type: ignore[arg-type]
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _details(error: BaseException) -> JsonObject:
     """Return the `details` of an error; agents may put anything there."""
-    text = asked_object(lambda: getattr(error, "details", {}), MAX_MESSAGE)
+    text = read_json_object(lambda: getattr(error, "details", {}), MAX_MESSAGE)
     if len(text) > MAX_DETAILS:
         return {"details_left_out": len(text)}
     plain: JsonObject = loads(text)
@@ -197,11 +197,11 @@ def _traceback(error: BaseException, last_line: str) -> str:
 
     Formatting takes a millisecond for each error in the chain or in a group.
     """
-    lines = asked(lambda: None if _is_long(error) else traceback.format_exception(error), None)
+    lines = result_or(lambda: None if _is_long(error) else traceback.format_exception(error), None)
     if lines is None:
-        own: list[str] = asked(lambda: traceback.format_tb(error.__traceback__), [])
+        own: list[str] = result_or(lambda: traceback.format_tb(error.__traceback__), [])
         lines = ["Traceback (most recent call last):\n", *own, f"{last_line}\n"]
-    return redact_text(storable_text(asked(lambda: "".join(lines)[-MAX_TRACEBACK:], "")))
+    return redact_text(storable_text(result_or(lambda: "".join(lines)[-MAX_TRACEBACK:], "")))
 
 
 def _is_long(error: BaseException) -> bool:
