@@ -4,6 +4,8 @@ Callers queue lines, and one thread writes them in batches. For each batch a fil
 appended to in one write of whole lines, and closed. So processes share a file without mixing lines
 (O_APPEND), rotation needs no signal, a fork inherits no descriptor, and ten thousand executions
 need no table of open files.
+
+docs/adr/0027-an-own-log-writer.md says why this is not `logging.handlers.QueueListener`.
 """
 
 import os
