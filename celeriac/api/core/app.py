@@ -30,23 +30,16 @@ from celeriac.api.core.problems import MEDIA_TYPE
 from celeriac.api.core.protocol import LIMITS, ConnectionLimits
 from celeriac.api.core.requests import Parsing
 from celeriac.api.v1 import (
-    agents,
-    api_keys,
-    apply,
+    accounts,
     approvals,
-    audit,
     budgets,
     cassettes,
-    celery_tasks,
+    catalog,
     execute,
     executions,
-    health,
+    operations,
     reports,
-    session_files,
     sessions,
-    tasks,
-    usage,
-    users,
 )
 from celeriac.api.web import approval_links
 from celeriac.kit.child_bootstrap import hide_memory
@@ -137,23 +130,22 @@ def install_docs(app: FastAPI) -> None:
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
 
-_RESOURCES = (
-    agents,
-    tasks,
-    apply,
-    execute,
-    executions,
-    reports,
-    sessions,
-    session_files,
-    cassettes,
-    usage,
-    budgets,
-    approvals,
-    celery_tasks,
-    api_keys,
-    users,
-    audit,
+_ROUTERS = (
+    catalog.agents_router,
+    catalog.tasks_router,
+    catalog.apply_router,
+    execute.router,
+    executions.router,
+    reports.router,
+    sessions.router,
+    sessions.execution_files_router,
+    cassettes.router,
+    budgets.usage_router,
+    budgets.router,
+    approvals.router,
+    operations.celery_router,
+    accounts.router,
+    accounts.audit_router,
 )
 
 
@@ -226,11 +218,10 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
     )
     version_1 = APIRouter(prefix=links.PREFIX)
     version_1.include_router(approval_links.router)
-    for module in _RESOURCES:
-        version_1.include_router(module.router, dependencies=[Depends(record_read)])
-    version_1.include_router(users.own_router)
+    for router in _ROUTERS:
+        version_1.include_router(router, dependencies=[Depends(record_read)])
     app.include_router(version_1)
-    app.include_router(health.router)
+    app.include_router(operations.health_router)
     problems.install(app)
     install_docs(app)
     install_openapi(app)

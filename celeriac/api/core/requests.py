@@ -1,4 +1,4 @@
-"""Strict reading of JSON requests, and idempotency keys."""
+"""Routes: strict reading of JSON requests, idempotency keys, and the problems that follow."""
 
 import asyncio
 import hashlib
@@ -8,12 +8,16 @@ from typing import Any, cast, get_args
 import orjson
 from fastapi import HTTPException, Request
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from celeriac.api.core.auth import admit, required_role
+from celeriac.api.core.responses import problem_responses
+from celeriac.domain.accounts import Role
 from celeriac.domain.errors import (
     CeleriacError,
     InvalidInputError,
@@ -134,7 +138,20 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that asks for the key first, reads its body with `parse`, knows its parameters."""
+    """A route that checks the key first, reads its body with `parse` and knows its parameters.
+
+    Its operation id is the name of its function. Its description names the problems that follow
+    from its parameters: a key, a role, a body, an id in the path. `responses` adds the others.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Take FastAPI's options; a route that answers 204 returns None."""
+        problems = problem_responses(*_problems(path, endpoint))
+        options["responses"] = problems | (options.get("responses") or {})
+        options["operation_id"] = options.get("operation_id") or endpoint.__name__
+        if options.get("status_code") == 204:  # noqa: PLR2004 - HTTP's number
+            options["response_class"] = Response
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler, given requests that parse strictly."""
@@ -159,6 +176,21 @@ class JsonRoute(APIRoute):
             return await handle(strict)
 
         return handle_strictly
+
+
+def _problems(path: str, endpoint: Callable[..., Any]) -> Iterator[int]:
+    """Yield the statuses of the problems that a route with these parameters can answer with."""
+    dependant = get_dependant(path=compile_path(path)[1], call=endpoint)
+    role = required_role(dependant)
+    if role is None:
+        return
+    yield from (401, 421, 422, 429, 503)
+    if dependant.body_params:
+        yield from (400, 408, 413)
+    if dependant.body_params or role is not Role.VIEWER:
+        yield 403
+    if "{" in path:
+        yield 404
 
 
 def _max_values(route: APIRoute) -> int:

@@ -1,12 +1,15 @@
 """How answers are written and documented."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from celeriac.wire import Problem, Wire
+from celeriac import wire
+from celeriac.domain.paging import Page
+
+T = TypeVar("T")
 
 _PROBLEMS = {
     400: "The body is not JSON (`malformed_json`).",
@@ -26,7 +29,9 @@ _PROBLEMS = {
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the problems that a route may answer with."""
-    return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
+    return {
+        status: {"model": wire.Problem, "description": _PROBLEMS[status]} for status in statuses
+    }
 
 
 READING = problem_responses(401, 421, 422, 429, 503)
@@ -37,7 +42,7 @@ WRITING = problem_responses(400, 401, 403, 408, 413, 421, 422, 429, 503)
 
 
 def json_response(
-    model: Wire,
+    model: wire.Wire,
     *,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
@@ -56,3 +61,9 @@ def json_response(
         media_type="application/json",
         background=background,
     )
+
+
+def page_response(page: Page[T], view: Callable[[T], wire.Wire]) -> Response:
+    """Return a page of a list, each item as `view` shows it."""
+    items = [view(item) for item in page.items]
+    return json_response(wire.Page(items=items, next_cursor=page.next_cursor))

@@ -10,12 +10,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core import links, views
+from celeriac.api.core import views
 from celeriac.api.core.auth import IdempotencyKey, Operator, Services, Shared, still_allowed
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import WRITING, json_response, problem_responses
+from celeriac.api.v1.catalog import TaskPath
 from celeriac.api.v1.schemas.executions import Execute, ExecuteBatch, ResponseMode, When
-from celeriac.api.v1.tasks import TaskPath
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError, UnauthenticatedError
 from celeriac.domain.executions.model import NO_OPTIONS, Execution
@@ -180,7 +180,7 @@ async def execute_batch(
         task_id=task_id,
         count=len(batch.execution_ids),
         execution_ids=list(batch.execution_ids),
-        links=links.batch(batch.batch_id, task_id),
+        links=views.batch_links(batch.batch_id, task_id),
     )
     headers = {} if batch.created else {REPLAYED: "true"}
     send = BackgroundTask(send_due, shared.dispatch) if batch.created else None
@@ -196,7 +196,7 @@ def accepted(task_id: UUID, submitted: Submitted, mode: str) -> wire.Accepted:
         execution_mode=mode,
         celery_task_id=submitted.celery_task_id,
         session_id=submitted.session_id,
-        links=links.accepted(
+        links=views.accepted_links(
             submitted.execution_id, task_id, submitted.celery_task_id, submitted.session_id
         ),
     )

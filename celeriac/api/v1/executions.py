@@ -16,13 +16,13 @@ from celeriac.api.core.auth import (
     IdempotencyKey,
     Limit,
     Operator,
+    Reference,
     Services,
     Shared,
 )
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
 from celeriac.api.v1.execute import accepted, as_it_is, send_due
-from celeriac.api.v1.schemas.catalog import Reference
 from celeriac.api.v1.schemas.executions import (
     MAX_IDS,
     CancelMany,

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from celeriac.api.v1.schemas.catalog import Reference
+from celeriac.api.core.auth import Reference
 from celeriac.domain.agents import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.model import RunOptions, TriggerType
