@@ -12,6 +12,7 @@ import typer
 from celeriac.cli.bulk import cancel, retry
 from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.ids import ExecutionId, short_id
 from celeriac.cli.core.output import (
     CommandError,
     Output,
@@ -29,7 +30,6 @@ from celeriac.cli.failures import own_frames
 from celeriac.cli.follow.following import event_line, overshoot
 from celeriac.cli.follow.listing import follow_list
 from celeriac.cli.follow.view import describe
-from celeriac.cli.ids import ExecutionId, short_id
 from celeriac.cli.notes import error_text, note, waits_for
 from celeriac.cli.selection import (
     Agent,

@@ -1,48 +1,139 @@
-"""`celeriac run`: one execution or a batch."""
+"""`celeriac run`, for one execution or a batch, and `celeriac monitor`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from celeriac.cli.cassettes import RecordTo, Replay, cassette_id, check_recording, save_recording
-from celeriac.cli.core.arguments import (
-    AskBeyond,
-    BudgetCost,
-    BudgetTokens,
-    Fork,
-    Record,
-    SessionOption,
-    gather,
-    parse_object,
-    read_text,
-    run_options,
-)
+from celeriac.cli.core.arguments import gather, parse_object, read_text
 from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.ids import ExecutionId, IdOf, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome
-from celeriac.cli.ids import short_id
 
 if TYPE_CHECKING:
     from celeriac.client.executions import ExecutionOptions
     from celeriac.wire import Execution, Worker
 
-
 SUFFIX = ".jsonl"
+
 _ALLOWED = frozenset({"priority", "queue"})
+_AGENT = "What its agent may do"
+_HOW = "How it runs"
+
+Timeout = Annotated[
+    float | None,
+    typer.Option(min=0, help="Wait at most this many seconds; the execution continues."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Options of a run."""
+
+    priority: Annotated[
+        str | None,
+        typer.Option(help="low, normal, high or critical; the task's.", rich_help_panel=_HOW),
+    ] = None
+    queue: Annotated[
+        str | None, typer.Option(help="Another queue than the task's.", rich_help_panel=_HOW)
+    ] = None
+    delay: Annotated[
+        float | None,
+        typer.Option(min=0, help="Start it after this many seconds.", rich_help_panel=_HOW),
+    ] = None
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            help="Your own name for this run; the same name again starts nothing new.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Continue the session of an earlier execution.",
+            rich_help_panel=_AGENT,
+        ),
+        IdOf("sessions", "a session"),
+    ] = None
+    fork: Annotated[
+        bool,
+        typer.Option(
+            "--fork",
+            help="With --session: continue a copy of it.",
+            rich_help_panel=_AGENT,
+        ),
+    ] = False
+    budget_cost: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="DOLLARS",
+            help="Limit for the cost of its model calls, instead of the task's budget.",
+            rich_help_panel=_AGENT,
+        ),
+    ] = None
+    budget_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="COUNT",
+            help="Limit for the tokens of its model calls, instead of the task's budget.",
+            rich_help_panel=_AGENT,
+        ),
+    ] = None
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask",
+            help="Ask a person when this budget is spent, instead of failing.",
+            rich_help_panel=_AGENT,
+        ),
+    ] = False
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record", help="Save its model traffic as a cassette.", rich_help_panel=_AGENT
+        ),
+    ] = False
+
+    def for_client(self) -> "ExecutionOptions":
+        """Return the options for the client. Raises UsageProblemError."""
+        if self.fork and self.session is None:
+            raise UsageProblemError("--fork needs --session, the session to copy.")
+        limits: dict[str, object] = {}
+        if self.budget_cost is not None:
+            limits["max_cost"] = str(self.budget_cost)
+        if self.budget_tokens is not None:
+            limits["max_tokens"] = self.budget_tokens
+        if self.ask and not limits:
+            raise UsageProblemError("--ask goes with --budget-cost or --budget-tokens.")
+        return {
+            "priority": self.priority,
+            "queue": self.queue,
+            "session_id": self.session,
+            "fork_session": self.fork,
+            "budget": {"on_budget": "ask" if self.ask else "stop", **limits} if limits else None,
+            "record": self.record,
+        }
 
 
 def is_batch(files: Sequence[str]) -> bool:
-    """Return whether one of the files holds many items: JSON lines."""
+    """Return whether one of the files has many items: JSON lines."""
     return any(file.endswith(SUFFIX) for file in files)
 
 
 def items_of(files: Sequence[str], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the variables of each execution: one JSON object a line of the files of JSON lines.
+    """Return the variables of each execution: those of one line, overridden by `shared`.
 
-    `shared` variables are part of each item and win. Raises UsageProblemError naming the line.
+    Raises UsageProblemError, which names the line.
     """
     items = [{**item, **shared} for file in files for item in _lines(file)]
     if not items:
@@ -51,14 +142,14 @@ def items_of(files: Sequence[str], shared: Mapping[str, Any]) -> list[dict[str, 
 
 
 def _lines(file: str) -> Iterator[dict[str, Any]]:
-    # not splitlines: JSON may hold other line ends, such as U+2028, in its texts
+    # not splitlines: strings in JSON may contain other line ends, such as U+2028
     for number, line in enumerate(read_text(file).split("\n"), 1):
         if line.strip():
             yield parse_object(line, f"{file}, line {number}")
 
 
 def run_batch(
-    session: CommandContext,
+    context: CommandContext,
     task: str,
     items: Sequence[Mapping[str, Any]],
     options: "ExecutionOptions",
@@ -69,8 +160,8 @@ def run_batch(
 ) -> None:
     """Run the task once for each item, and print the executions' ids in the items' order.
 
-    `others` are options that were given and mean something for one run only; they, and run_options
-    beyond priority and queue, are a UsageProblemError.
+    Raises UsageProblemError for options of a single run: `others`, and all of `options` but
+    priority and queue.
     """
     given = {name: value for name, value in options.items() if value and name not in _ALLOWED}
     if given or others:
@@ -78,7 +169,7 @@ def run_batch(
         raise UsageProblemError(
             f"A batch takes --priority, --queue, --delay and --idempotency-key only; not {names}."
         )
-    accepted = session.client.executions.execute_batch(
+    accepted = context.client.executions.execute_batch(
         task,
         items,
         priority=options.get("priority"),
@@ -86,28 +177,16 @@ def run_batch(
         delay_seconds=delay,
         idempotency_key=key,
     )
-    if session.output.as_json:
-        session.output.json(accepted)
-        return
-    for execution_id in accepted.execution_ids:
-        session.output.raw(str(execution_id))
-    session.output.say(
+    context.output.write(accepted, "\n".join(map(str, accepted.execution_ids)))
+    context.output.say(
         f"{accepted.count} executions; `celeriac executions list --batch {accepted.batch_id}` "
         f"lists them, `celeriac monitor {short_id(accepted.execution_ids[-1])}` follows the last."
     )
 
 
-_HOW = "How it runs"
-
-Timeout = Annotated[
-    float | None,
-    typer.Option(min=0, help="Wait so many seconds at most; the execution goes on after that."),
-]
-
-
 @open_client
 def run(
-    session: CommandContext,
+    context: CommandContext,
     *,
     task: Annotated[str, typer.Argument(help="The task's name or id.", metavar="TASK")],
     var: Annotated[
@@ -118,7 +197,7 @@ def run(
         list[str],
         typer.Option(
             metavar="FILE",
-            help="A JSON object of variables; - for stdin. A .jsonl file is a batch of them.",
+            help="A JSON object of variables; - for stdin. A .jsonl file is a batch.",
         ),
     ] = [],  # noqa: B006
     input_: Annotated[
@@ -127,7 +206,7 @@ def run(
             "--input",
             "-i",
             metavar="NAME=FILE",
-            help="A file's text as a variable; FILE alone, or -, holds a JSON object of variables.",
+            help="A file's text as a variable; FILE alone, or -, is a JSON object of variables.",
         ),
     ] = [],  # noqa: B006
     wait: Annotated[
@@ -136,46 +215,23 @@ def run(
     sync: Annotated[
         bool,
         typer.Option(
-            "--sync", help="One request that is answered at the end.", rich_help_panel=_HOW
+            "--sync", help="Send one request, which is answered at the end.", rich_help_panel=_HOW
         ),
     ] = False,
     timeout: Timeout = None,
-    priority: Annotated[
-        str | None,
-        typer.Option(help="low, normal, high or critical; the task's.", rich_help_panel=_HOW),
-    ] = None,
-    queue: Annotated[
-        str | None, typer.Option(help="Another queue than the task's.", rich_help_panel=_HOW)
-    ] = None,
-    delay: Annotated[
-        float | None,
-        typer.Option(min=0, help="Start it so many seconds from now.", rich_help_panel=_HOW),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--idempotency-key",
-            help="Your own word for this run; the same word again starts nothing anew.",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    from_session: SessionOption = None,
-    fork: Fork = False,
-    budget_cost: BudgetCost = None,
-    budget_tokens: BudgetTokens = None,
-    ask: AskBeyond = False,
-    record: Record = False,
+    run_options: RunOptions,
     record_to: RecordTo = None,
     replay: Replay = None,
 ) -> None:
     """Run a task, follow it, and print its result.
 
-    The result goes to stdout, everything else to stderr. Ctrl-C ends the
-    following, not the execution. Exits with 0 where it completed, else with 1.
+    The result goes to stdout, everything else to stderr. Ctrl-C stops
+    following; the execution continues. Exits with 0 if it completed, else with
+    1.
 
-    With a --vars-file whose name ends with .jsonl the task is run once for each
-    line, all or none; the ids are printed in the order of the lines, and nothing
-    is followed. Other variables are part of each item.
+    If the name of a --vars-file ends with .jsonl, the task is run once for each
+    line, all or none. The ids are printed in the order of the lines, and nothing
+    is followed. Other variables are added to each item.
 
     Examples:
       celeriac run summarise --var text="Celeriac is a root vegetable."
@@ -190,16 +246,9 @@ def run(
     """
     lines = [each for each in vars_file if is_batch([each])]
     variables = gather(var, [each for each in vars_file if each not in lines], input_)
-    options = run_options(
-        priority=priority,
-        queue=queue,
-        session=from_session,
-        fork=fork,
-        cost=budget_cost,
-        tokens=budget_tokens,
-        ask=ask,
-        record=record or record_to is not None,
-    )
+    record = run_options.record
+    options = replace(run_options, record=record or record_to is not None).for_client()
+    delay, key = run_options.delay, run_options.key
     if lines:
         single = {
             "--sync": sync,
@@ -209,12 +258,12 @@ def run(
         }
         others = [name for name, value in single.items() if value]
         items = items_of(lines, variables)
-        run_batch(session, task, items, options, delay=delay, key=key, others=others)
+        run_batch(context, task, items, options, delay=delay, key=key, others=others)
         return
     check_recording(record_to, replay, record=record, wait=wait)
     if replay is not None:
-        options["cassette_id"] = cassette_id(session, replay)
-    executions = session.client.executions
+        options["cassette_id"] = cassette_id(context, replay)
+    executions = context.client.executions
     if sync:
         if not wait or timeout is not None or delay is not None or key is not None:
             raise UsageProblemError(
@@ -223,43 +272,43 @@ def run(
             )
         with _missing_task_explained(task):
             ended = executions.run_sync(task, variables, **options)
-        _show_end(session, ended, record_to)
+        _show_end(context, ended, record_to)
         return
     with _missing_task_explained(task):
         accepted = executions.execute(
             task, variables, delay_seconds=delay, idempotency_key=key, **options
         )
-    if session.output.as_json and not wait:
-        session.output.json(accepted)
+    if context.output.as_json and not wait:
+        context.output.json(accepted)
         return
     begun: Execution = executions.get(accepted.execution_id)
     if not begun.status.terminal:
-        _warn(session, begun.queue)
+        _warn(context, begun.queue)
     if not wait:
-        session.output.raw(str(begun.id))
-        session.output.say(f"`celeriac monitor {short_id(begun.id)}` follows it.")
+        context.output.raw(str(begun.id))
+        context.output.say(f"`celeriac monitor {short_id(begun.id)}` follows it.")
         return
-    _show_end(session, follow(session, begun, timeout=timeout), record_to)
+    _show_end(context, follow(context, begun, timeout=timeout), record_to)
 
 
-def _warn(session: CommandContext, queue: str) -> None:
-    """Say so where the execution waits in a queue to which no live worker listens."""
+def _warn(context: CommandContext, queue: str) -> None:
+    """Warn if no live worker listens to the queue."""
     from celeriac.client import ClientError
 
-    if session.output.as_json:
+    if context.output.as_json:
         return
     try:
-        processes = session.client.celery_health().processes
+        processes = context.client.celery_health().processes
     except ClientError:
-        return  # the run itself doesn't need the answer
+        return  # the warning isn't essential
     if warning := unserved(queue, processes):
-        session.output.say(warning)
+        context.output.say(warning)
 
 
 def unserved(queue: str, processes: "Sequence[Worker]") -> str | None:
-    """Return a warning where none of the live worker processes listens to `queue`.
+    """Return a warning if none of the live worker processes listens to `queue`.
 
-    None too where one of an earlier release doesn't say what it listens to.
+    No warning if one of them is of an earlier release, which doesn't report its queues.
     """
     taking = [each for each in processes if each.consuming is not False]
     if any(queue in each.queues or not each.queues for each in taking):
@@ -270,8 +319,8 @@ def unserved(queue: str, processes: "Sequence[Worker]") -> str | None:
 
 @contextmanager
 def _missing_task_explained(task: str) -> Iterator[None]:
-    """Say which command makes a task that doesn't exist of a function that does."""
-    from celeriac.cli.offers import hint_for
+    """If the task doesn't exist, name the command that creates it from a function."""
+    from celeriac.cli.catalog.functions import hint_for
     from celeriac.client import ClientError
 
     try:
@@ -281,13 +330,33 @@ def _missing_task_explained(task: str) -> Iterator[None]:
             raise
         raise CommandError(
             error.message,
-            cure=hint_for(task) or "`celeriac tasks list` shows which there are.",
+            cure=hint_for(task) or "`celeriac tasks list` shows the tasks.",
             exit_code=ExitCode.NOT_FOUND,
             problem=error.code,
         ) from error
 
 
-def _show_end(session: CommandContext, ended: "Execution", record_to: Path | None) -> None:
+def _show_end(context: CommandContext, ended: "Execution", record_to: Path | None) -> None:
     if record_to is not None:
-        save_recording(session, ended, record_to)
-    show_outcome(session, ended)
+        save_recording(context, ended, record_to)
+    show_outcome(context, ended)
+
+
+@open_client
+def monitor(context: CommandContext, execution: ExecutionId, timeout: Timeout = None) -> None:
+    """Follow an execution live until it ends, and print its result.
+
+    On a terminal: status, attempt, worker, progress, tokens, live output, the
+    last events and, on the worker's own machine, the last log lines. Without a
+    terminal: one line for each event.
+
+    Exits with 0 if it completed, else with 1. Ctrl-C stops following; the
+    execution continues.
+
+    Examples:
+      celeriac monitor last
+      celeriac monitor 0b8f6b1d2c11
+      celeriac monitor "$(celeriac run summarise --var text=… --detach)"
+    """
+    found = context.client.executions.get(execution)
+    show_outcome(context, follow(context, found, timeout=timeout))

@@ -24,9 +24,9 @@ import psutil
 import structlog
 
 from celeriac.adapters.celery_queue import QUEUES
-from celeriac.cli.core.arguments import CELERY, check_modules, node_name, worker_arguments
 from celeriac.cli.core.output import CommandError, UsageProblemError
-from celeriac.cli.server import key_file
+from celeriac.cli.core.server import key_file
+from celeriac.cli.programs import CELERY, check_modules, node_name, worker_arguments
 from celeriac.db import migrate, workers
 from celeriac.db.engine import Database
 from celeriac.domain.errors import DatabaseUnavailableError, UnauthenticatedError

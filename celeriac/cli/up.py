@@ -73,7 +73,7 @@ def up(
       celeriac up --include warehouse
       DATABASE_URL=postgresql://me@db/celeriac celeriac up
     """
-    from celeriac.cli.core.arguments import include_arguments, worker_arguments
+    from celeriac.cli.programs import include_arguments, worker_arguments
     from celeriac.cli.system import SystemOptions, running_system
     from celeriac.embedded.output import Terminal
     from celeriac.kit.child_bootstrap import hide_memory

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import httpx
 
 from celeriac.cli.core.output import CommandError, ExitCode, size
+from celeriac.cli.core.server import Server
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
-from celeriac.cli.server import Server
 from celeriac.client import Client, ClientError
 from celeriac.db import workers
 from celeriac.db.engine import Database

@@ -4,10 +4,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from celeriac.cli.core.ids import short_id
 from celeriac.cli.core.output import CommandError, ExitCode, clock, duration, money, plain, tokens
 from celeriac.cli.failures import failure_text
 from celeriac.cli.follow.view import describe
-from celeriac.cli.ids import short_id
 from celeriac.domain.executions.states import Status
 
 if TYPE_CHECKING:

@@ -71,7 +71,7 @@ def test_wrong_options_are_said_before_a_server_is_asked(
 ) -> None:
     monkeypatch.setenv("CELERIAC_API_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("CELERIAC_API_KEY", "none")
-    monkeypatch.setattr("celeriac.cli.ids.IdOf.resolve", lambda _, __, text: text)
+    monkeypatch.setattr("celeriac.cli.core.ids.IdOf.resolve", lambda _, __, text: text)
     assert main(["executions", *arguments]) == ExitCode.USAGE
     assert words in capsys.readouterr().err
 

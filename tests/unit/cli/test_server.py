@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.cli.core.output import CommandError, ExitCode
-from celeriac.cli.server import Server, find_server, key_file
+from celeriac.cli.core.server import Server, find_server, key_file
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
 from celeriac.embedded.home import Home, HomeLock, write_private
 from celeriac.kit.processes import identify

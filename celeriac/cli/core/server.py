@@ -1,14 +1,24 @@
-"""Which server a command talks to: flags, then the environment, then the home's running stack."""
+"""The API that a command uses, and this machine's settings.
 
+The API is named by options, by the environment, or by the stack that runs in the home.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celeriac.cli.core.output import CommandError, ExitCode
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.home import Home
 
+if TYPE_CHECKING:
+    from celeriac.db.engine import Database
+    from celeriac.settings import Settings
+
 ADMIN_KEY_NAME = "admin_api_key"
-"""The home's secret that holds the administrator's API key; `celeriac up` writes it."""
+"""The name of the home's secret with the administrator's API key, which `celeriac up` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +30,21 @@ class Server:
 
 
 def key_file(home: Home) -> Path:
-    """Return where a home keeps the administrator's API key."""
+    """Return the path of the administrator's API key in a home."""
     return home.secrets / ADMIN_KEY_NAME
 
 
 def find_address(home: Path | None, api_url: str | None) -> str:
-    """Return the address of the server to ask; raises CommandError where none is known."""
+    """Return the address of the API; raises CommandError if none is known."""
     place = Home.at(home)
     return _address(place, api_url, _own_address(place))
 
 
 def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> Server:
-    """Return the server to ask.
+    """Return the API and the key for it.
 
-    The home's own key goes to the home's own server only. Raises CommandError where no server, or
-    no key, is known.
+    The home's own key is used for the home's own server only. Raises CommandError if no server or
+    no key is known.
     """
     place = Home.at(home)
     own_url = _own_address(place)
@@ -77,3 +87,34 @@ def _own_key(home: Home) -> str | None:
         raise CommandError(
             f"{key_file(home)} can't be read: {error.strerror}.", exit_code=ExitCode.DENIED
         ) from error
+
+
+def load_own_settings(home: Path | None) -> "Settings":
+    """Return the settings alone, without those of a stack that runs. Raises ConfigurationError."""
+    from celeriac.settings import Settings
+
+    return Settings.load(**({"home": home} if home else {}))
+
+
+def read_settings(home: Path | None) -> "Settings":
+    """Return the settings of programs in this home, and log warnings only.
+
+    Raises ConfigurationError, HomeUnusableError.
+    """
+    from celeriac.logs import LogOptions, Service, configure
+    from celeriac.wiring.core import load_settings
+
+    configure(LogOptions(service=Service.CLI, level="WARNING"))
+    return load_settings(home)
+
+
+@contextmanager
+def open_database(settings: "Settings") -> "Iterator[Database]":
+    """Yield a database with a single connection. Raises ConfigurationError."""
+    from celeriac.db.engine import Database
+
+    database = Database(settings.require_database(), connections=1, application="celeriac-cli")
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,4 +1,4 @@
-"""Functions that modules on this machine offer with `@celeriac.agent`."""
+"""Functions of modules on this machine that are decorated with `@celeriac.agent`."""
 
 import importlib
 import inspect
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celeriac.cli.core.output import CommandError, UsageProblemError
+from celeriac.cli.core.server import load_own_settings
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from celeriac.client.documents import Document
 
 MODULES = "CELERIAC_AGENT_MODULES"
-_MOST_FILES = 500
-_MOST_DESCRIPTION = 2_000
+_MAX_FILES = 500
+_MAX_DESCRIPTION = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A function that a module offers, as agent and task of one name."""
+class AgentFunction:
+    """A decorated function; `name` is that of its agent and of its task."""
 
     name: str
     path: str
@@ -30,10 +31,10 @@ class Offer:
     schema: dict[str, Any]
 
 
-def offers_of(module: str) -> list[Offer]:
-    """Import a module of this machine and return what it, or what is in it, offers.
+def functions_in(module: str) -> list[AgentFunction]:
+    """Import a module or package and return its decorated functions.
 
-    The current directory is looked into last, as by workers. Raises UsageProblemError.
+    The current directory is searched last, as by workers. Raises UsageProblemError.
     """
     from celeriac.agents.python.functions import find_function, registered_agents
     from celeriac.agents.python.variables import variables_schema
@@ -45,7 +46,7 @@ def offers_of(module: str) -> list[Offer]:
     except (Exception, SystemExit) as error:
         raise UsageProblemError(
             f"The module {module} can't be imported: {type(error).__name__}: {error}.",
-            cure="Run the command where the module can be imported, as a worker would.",
+            cure="Run the command in a directory from which workers can import the module.",
         ) from error
     found = []
     for name, path in registered_agents().items():
@@ -58,52 +59,52 @@ def offers_of(module: str) -> list[Offer]:
             raise UsageProblemError(error.message) from error
         text = (inspect.getdoc(function.call) or "").partition("\n\n")[0].replace("\n", " ")
         schema = variables_schema(function.call)
-        found.append(Offer(name, path, text[:_MOST_DESCRIPTION], schema))
+        found.append(AgentFunction(name, path, text[:_MAX_DESCRIPTION], schema))
     if not found:
         raise UsageProblemError(
-            f"The module {module} offers no functions.",
+            f"The module {module} has no agent functions.",
             cure='Decorate them with @celeriac.agent("name"), or name the module that has them.',
         )
     return found
 
 
-def document_of(client: "Client", offers: Sequence[Offer]) -> "Document":
-    """Return a document of agents and tasks for `offers`.
+def document_of(client: "Client", functions: Sequence[AgentFunction]) -> "Document":
+    """Return a document with an agent and a task for each function.
 
-    Of those that exist already only the function, the description and the schema of the variables
-    are changed. Raises CommandError where something else has the name.
+    Existing ones keep everything but the function, the description and the variables schema. Raises
+    CommandError if another agent or task has the name.
     """
     from celeriac.client.documents import Document
 
     agents, tasks = [], []
-    for offer in offers:
-        agent, task = _existing(client, offer.name)
+    for each in functions:
+        agent, task = _existing(client, each.name)
         if agent is not None and agent.spec.runner != "python":
-            raise _taken(offer, f"There is an agent {offer.name!r} already, of another kind")
-        if task is not None and task.agent.name != offer.name:
-            raise _taken(offer, f"The task {offer.name!r} is done by the agent {task.agent.name!r}")
+            raise _taken(each, f"There is an agent {each.name!r} already, of another kind")
+        if task is not None and task.agent.name != each.name:
+            raise _taken(each, f"The task {each.name!r} belongs to the agent {task.agent.name!r}")
         agent_spec = agent.spec.model_dump(mode="json") if agent else {"runner": "python"}
         task_spec = task.spec.model_dump(mode="json") if task else {}
         agents.append(
             {
-                "name": offer.name,
-                "description": offer.description,
-                "spec": {**agent_spec, "function": offer.path},
+                "name": each.name,
+                "description": each.description,
+                "spec": {**agent_spec, "function": each.path},
             }
         )
         tasks.append(
             {
-                "name": offer.name,
-                "agent": offer.name,
-                "description": offer.description,
-                "spec": {**task_spec, "variables_schema": offer.schema},
+                "name": each.name,
+                "agent": each.name,
+                "description": each.description,
+                "spec": {**task_spec, "variables_schema": each.schema},
             }
         )
     return Document({"agents": agents, "tasks": tasks})
 
 
 def without(document: "Document", given: "Document") -> "Document":
-    """Return a document without the agents and tasks that `given` has."""
+    """Return a document without the agents and tasks that `given` has too."""
     from celeriac.client.documents import Document
 
     def names(section: str) -> set[object]:
@@ -120,7 +121,7 @@ def without(document: "Document", given: "Document") -> "Document":
 
 
 def unlisted(modules: Sequence[str]) -> list[str]:
-    """Return those of `modules` that this environment doesn't let workers import."""
+    """Return the modules that workers with this environment don't import."""
     from celeriac.agents.python.functions import declared_modules
 
     listed = (*_listed(), *declared_modules())
@@ -131,10 +132,11 @@ def unlisted(modules: Sequence[str]) -> list[str]:
     ]
 
 
-def module_that_offers(name: str) -> str | None:
-    """Return the module on this machine that offers the agent `name`, by its source alone.
+def module_with(name: str) -> str | None:
+    """Return the module on this machine with a function for the agent `name`.
 
-    Looks through the modules of CELERIAC_AGENT_MODULES and the current directory; imports nothing.
+    Searches the source of the modules of CELERIAC_AGENT_MODULES and the current directory, without
+    importing them.
     """
     from celeriac.agents.python.source import module_files, offers
 
@@ -142,7 +144,7 @@ def module_that_offers(name: str) -> str | None:
     found = [(file.stem, file) for file in sorted(here.glob("*.py"))]
     for module in _listed():
         found += module_files(module, [*sys.path, str(here)])
-    return next((module for module, file in found[:_MOST_FILES] if offers(file, name)), None)
+    return next((module for module, file in found[:_MAX_FILES] if offers(file, name)), None)
 
 
 def _see_current_directory() -> None:
@@ -165,23 +167,21 @@ def _existing(client: "Client", name: str) -> "tuple[wire.Agent | None, wire.Tas
     return found(client.agents.get), found(client.tasks.get)
 
 
-def _taken(offer: Offer, reason: str) -> CommandError:
+def _taken(function: AgentFunction, reason: str) -> CommandError:
     return CommandError(
-        f"{reason}; {offer.path} can't take its place. Nothing was changed.",
+        f"{reason}; {function.path} can't replace it. Nothing was changed.",
         cure="Give the function another name in @celeriac.agent(…), or delete the other one.",
         problem="name_taken",
     )
 
 
 def _listed() -> tuple[str, ...]:
-    from celeriac.settings import Settings
-
-    return Settings.load().agent_modules
+    return load_own_settings(None).agent_modules
 
 
 def hint_for(task: str) -> str | None:
-    """Return which command makes a task that is missing, where its function is found here."""
-    module = module_that_offers(task)
+    """Return a hint to the command that creates a missing task, if its function is found here."""
+    module = module_with(task)
     if module is None:
         return None
-    return f"`celeriac apply --module {module}` makes it of the function that has its name."
+    return f"`celeriac apply --module {module}` creates it from the function of that name."

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from celeriac import wire
     from celeriac.client.documents import Document
 
-_WIDE = 100
+_MAX_WIDTH = 100
 _MARKS = {"create": "+", "change": "~", "unchanged": " "}
 
 
 @open_client
 def apply(
-    session: CommandContext,
+    context: CommandContext,
     *,
     files: Annotated[
         list[str],
@@ -35,28 +35,28 @@ def apply(
             "--module",
             "-m",
             metavar="MODULE",
-            help="A Python module: agent and task of each @celeriac.agent function. Repeatable.",
+            help="A Python module with @celeriac.agent functions. Repeatable.",
         ),
     ] = [],  # noqa: B006
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")
+        bool, typer.Option("--dry-run", help="Show the changes; write nothing.")
     ] = False,
     exit_code: Annotated[
         bool,
-        typer.Option("--exit-code", help="With --dry-run: exit with 1 where something differs."),
+        typer.Option("--exit-code", help="With --dry-run: exit with 1 if anything differs."),
     ] = False,
 ) -> None:
-    """Make agents, tasks and budgets as files say: create what is missing, change what differs.
+    """Create or change agents, tasks and budgets, as described in files or modules.
 
-    Nothing is deleted, and what the files do not name stays as it is. All
-    files are checked before anything is written, and are applied together or
-    not at all. Applied again, they change nothing. docs/apply.md describes the
-    files.
+    Nothing is deleted, and resources that are not named stay as they are. All
+    files are checked first and applied together or not at all. Applied again,
+    they change nothing. docs/apply.md describes the files.
 
-    With --module the module is imported here, and of each function that it
-    offers an agent and a task of that name are made. The task's variables
-    schema comes from the type hints, descriptions from the docstring; the rest
-    of what exists already stays. What a file names is taken from the file.
+    --module imports the module on this machine. For each function that is
+    decorated with @celeriac.agent it creates an agent and a task of that name.
+    The task's variables schema comes from the type hints, descriptions from the
+    docstring; other fields of existing agents and tasks stay. A file overrides
+    a module.
 
     Examples:
       celeriac apply -m shop
@@ -67,34 +67,31 @@ def apply(
     """
     if not files and not modules:
         raise UsageProblemError(
-            "It is not said what to apply.", cure="Name a file with -f or a module with -m."
+            "There is nothing to apply.", cure="Name a file with -f or a module with -m."
         )
     if exit_code and not dry_run:
         raise UsageProblemError("--exit-code goes with --dry-run.")
-    document = _document(session, files, modules)
-    applied = _send(session, document, dry_run=dry_run)
-    if session.output.as_json:
-        session.output.json(applied)
-    else:
-        session.output.raw("\n".join(_shown(applied)))
+    document = _document(context, files, modules)
+    applied = _send(context, document, dry_run=dry_run)
+    context.output.write(applied, "\n".join(_shown(applied)))
     if exit_code and applied.created + applied.changed:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _document(session: CommandContext, files: Sequence[str], modules: Sequence[str]) -> "Document":
-    from celeriac.cli import offers
+def _document(context: CommandContext, files: Sequence[str], modules: Sequence[str]) -> "Document":
+    from celeriac.cli.catalog import functions
     from celeriac.client.documents import Document
 
     given = _read(files) if files else Document({})
     if not modules:
         return given
-    found = [offer for module in modules for offer in offers.offers_of(module)]
-    made = offers.document_of(session.client, found)
-    for module in offers.unlisted(modules):
-        session.output.say(
-            f"note: workers import {module} only where {offers.MODULES} lists it; here it does not."
+    found = [function for module in modules for function in functions.functions_in(module)]
+    made = functions.document_of(context.client, found)
+    for module in functions.unlisted(modules):
+        context.output.say(
+            f"note: workers import {module} only if {functions.MODULES} lists it; here it does not."
         )
-    return Document.joined([given, offers.without(made, given)])
+    return Document.joined([given, functions.without(made, given)])
 
 
 def _read(files: Sequence[str]) -> "Document":
@@ -117,11 +114,11 @@ def _read(files: Sequence[str]) -> "Document":
         ) from error
 
 
-def _send(session: CommandContext, document: "Document", *, dry_run: bool) -> "wire.Applied":
+def _send(context: CommandContext, document: "Document", *, dry_run: bool) -> "wire.Applied":
     from celeriac.client import ClientError
 
     try:
-        return session.client.apply(document, dry_run=dry_run)
+        return context.client.apply(document, dry_run=dry_run)
     except ClientError as error:
         # its message has the fields already, with their places
         raise ClientError(error.message, code=error.code, status=error.status) from error
@@ -140,7 +137,7 @@ def _shown(applied: "wire.Applied") -> Iterator[str]:
 
 def _change(change: "wire.FieldChange", *, created: bool) -> Iterator[str]:
     texts = (change.before, change.after)
-    if any(isinstance(text, str) and ("\n" in text or len(text) > _WIDE) for text in texts):
+    if any(isinstance(text, str) and ("\n" in text or len(text) > _MAX_WIDTH) for text in texts):
         yield f"    {change.field}:"
         before, after = (text.splitlines() if isinstance(text, str) else [] for text in texts)
         for line in [*difflib.unified_diff(before, after, lineterm="", n=2)][2:]:

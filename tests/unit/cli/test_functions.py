@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.python import functions
+from celeriac.cli.catalog.functions import functions_in, hint_for, unlisted
 from celeriac.cli.core.output import UsageProblemError
-from celeriac.cli.offers import hint_for, offers_of, unlisted
 
 OFFERED = '''\
 import celeriac
@@ -44,7 +44,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def test_a_module_of_the_current_directory_is_imported(directory: Path) -> None:
     (directory / "offered.py").write_text(OFFERED)
-    plain, score = offers_of("offered")
+    plain, score = functions_in("offered")
     assert (score.name, score.path) == ("offered-score", "offered:score")
     assert score.description == "Score a lead by its size."
     assert score.schema["required"] == ["company"]
@@ -57,7 +57,7 @@ def test_a_module_of_the_current_directory_is_imported(directory: Path) -> None:
         (None, "can't be imported: ModuleNotFoundError"),
         ("import", "can't be imported: SyntaxError"),
         ("raise SystemExit(3)", "can't be imported: SystemExit"),
-        ("", "offers no functions"),
+        ("", "has no agent functions"),
         (
             "import celeriac\n@celeriac.agent('x')\ndef f(a, /): ...\n",
             "passed by name, but a can't",
@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_explained(
     if source is not None:
         (directory / "offered.py").write_text(source)
     with pytest.raises(UsageProblemError, match=message):
-        offers_of("offered")
+        functions_in("offered")
 
 
 def test_the_module_of_a_name_is_found_without_importing_it(
@@ -79,7 +79,7 @@ def test_the_module_of_a_name_is_found_without_importing_it(
     assert hint_for("offered-score") is None
     (directory / "broken.py").write_text("def (")
     (directory / "offered.py").write_text("raise SystemExit\n" + OFFERED)
-    assert "`celeriac apply --module offered` makes it" in str(hint_for("offered-score"))
+    assert "`celeriac apply --module offered` creates it" in str(hint_for("offered-score"))
     assert "--module offered`" in str(hint_for("offered-plain"))
     assert hint_for("score") is None
     package = directory / "elsewhere" / "offered_package"
