@@ -1,4 +1,4 @@
-"""Failures of executions as people read them."""
+"""Failures of executions, for people."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,26 +9,23 @@ from celeriac.domain.errors import ExecutionError
 
 _PACKAGE = Path(celeriac.__file__).parent
 _FRAME = re.compile(r'  File "(.+)", line \d+')
-_SAYS_NOTHING = ExecutionError.code
-"""The code of whatever an agent raised: only its type says what it was."""
+_ANY_ERROR = ExecutionError.code
+"""The code of all exceptions of agents; their type is more telling."""
 
 
 def failure_text(code: str | None, message: str | None, kind: str | None) -> str:
-    """Return an error's message, after the exception's type where the code doesn't say it.
+    """Return an error's message, after the exception's type if the code doesn't imply it.
 
-    `KeyError: 'customer'`; `kind` is the name of the exception's class.
+    As in `KeyError: 'customer'`; `kind` is the name of the exception's class.
     """
     message = message or "The execution failed."
-    if code != _SAYS_NOTHING or not kind or message == kind or message.startswith(f"{kind}: "):
+    if code != _ANY_ERROR or not kind or message == kind or message.startswith(f"{kind}: "):
         return message
     return f"{kind}: {message}"
 
 
 def own_frames(traceback: str) -> str:
-    """Return a traceback without the frames of Celeriac itself.
-
-    One that has no others stays as it is.
-    """
+    """Return a traceback without Celeriac's own frames, unless it has no others."""
     kept = "\n".join(_kept(traceback.splitlines()))
     return kept if _FRAME.search(kept) else traceback
 
@@ -46,6 +43,6 @@ def _kept(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _is_ours(file: str) -> bool:
-    # the worker may have its packages elsewhere; users too have directories of this name
+    # the worker's packages may be elsewhere, and users may have a directory of this name
     _, found, inside = file.replace("\\", "/").rpartition("/celeriac/")
     return bool(found) and (_PACKAGE / inside).is_file()

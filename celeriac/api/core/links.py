@@ -5,7 +5,7 @@ _SIGNED = f"{PREFIX}/approvals/links/"
 
 
 def shown_path(path: str) -> str:
-    """Return a request's path fit for logs: a signed link is a secret."""
+    """Return a request's path for logs, without the token of a signed link."""
     begin, found, _ = path.partition(_SIGNED)
     return f"{begin}{found}***" if found else path
 
@@ -16,7 +16,7 @@ def signed(token: str) -> str:
 
 
 def listening(server: tuple[str, int | None] | None) -> str:
-    """Return the address of this server; no header of a request has a say in it."""
+    """Return the address of this server, independent of the headers of requests."""
     host, port = server or ("localhost", None)
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}" if port is None else f"http://{name}:{port}"

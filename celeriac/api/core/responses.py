@@ -1,4 +1,4 @@
-"""How answers are written and documented."""
+"""Responses, and the documentation of problems."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -19,10 +19,10 @@ _PROBLEMS = {
     408: "The body took too long to arrive (`request_timeout`).",
     409: "The state of the resource forbids it (`conflict`, `name_taken`, `task_inactive`).",
     413: "The body is over the size limit (`too_large`).",
-    421: "The server doesn't answer for the host that the request names (`host_refused`).",
-    422: "The request can't be accepted; `field` says where (`invalid_input` and others).",
+    421: "The server doesn't answer for the host in the request (`host_refused`).",
+    422: "The request is invalid; `field` says where (`invalid_input` and others).",
     429: "Too many unknown keys came from this address (`too_many_requests`).",
-    503: "A server that is needed can't do it now; try again later (`database_unavailable`, "
+    503: "A required server is unavailable; try again later (`database_unavailable`, "
     "`database_busy`, `database_timeout`, `broker_unavailable`).",
 }
 
@@ -49,10 +49,10 @@ def json_response(
     background: BackgroundTask | None = None,
     exclude: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return `model` without what `exclude` names (pydantic's), written straight to JSON.
+    """Return `model` as JSON, without the fields in `exclude` (as in pydantic).
 
-    Takes time where the model is large: to be called in the thread of a route that is no coroutine.
-    What FastAPI makes of a returned model it writes on the event loop.
+    Takes long for a large model: call it in the thread of a route that is not a coroutine. FastAPI
+    itself would serialize a returned model on the event loop.
     """
     return Response(
         model.model_dump_json(by_alias=True, exclude=None if exclude is None else dict(exclude)),

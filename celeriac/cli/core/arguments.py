@@ -11,7 +11,7 @@ import typer
 from celeriac.cli.core.output import UsageProblemError
 
 STDIN = "-"
-_SERVER = "Which server"
+_SERVER = "Server"
 
 Home = Annotated[
     Path | None,

@@ -1,4 +1,4 @@
-"""Ids as people type them: whole, short, or `last`."""
+"""Ids in arguments: whole, short, or `last`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LAST = "last"
 SEARCHED = 500
-"""Short ids are looked for among so many, the newest: five requests at the most."""
+"""Short ids are searched among this many, the newest: at most five requests."""
 _LEAST = 6
 _HEX = 32
 _SHOWN = 12
@@ -27,16 +27,16 @@ _DIGITS = frozenset("0123456789abcdef-")
 
 @dataclass(frozen=True, slots=True)
 class IdOf:
-    """Marks a command's parameter as the id of one of `kind`, as in `client.executions`.
+    """Marks a command's parameter as the id of a `kind`, as in `client.executions`.
 
-    `connected` resolves it before the command is called, which gets the whole id.
+    `open_client` replaces it with the whole id before it calls the command.
     """
 
     kind: str
     noun: str
 
     def resolve(self, client: "Client", text: str) -> str:
-        """Return the whole id that `text` stands for.
+        """Return the whole id for `text`.
 
         A whole id is returned as it is. `last` is the newest; at least 6 characters are the
         beginning or the end of one of the newest 500. Raises CommandError.
@@ -84,16 +84,16 @@ class IdOf:
         lines += [f"       {each}" for each in found[:_LISTED]]
         return CommandError(
             "\n".join([*lines, *more]),
-            cure="Give more of it. Ids made at about the same time begin alike: use the end.",
+            cure="Give more of it, best of its end: ids of about the same time begin alike.",
             exit_code=ExitCode.USAGE,
             problem="ambiguous_id",
         )
 
 
 def short_id(whole: UUID | str) -> str:
-    """Return the end of an id, which commands accept in its place.
+    """Return the end of an id, which commands accept instead of the whole id.
 
-    The beginning is the time at which it was made, so it tells ids apart badly.
+    The beginning is the time of creation, so the end differs more.
     """
     return str(whole)[-_SHOWN:]
 
@@ -111,7 +111,7 @@ def _last(newest: _Newest) -> list[UUID]:
 
 
 def _matching(newest: _Newest, digits: str) -> list[UUID]:
-    """Return the ids that begin or end with `digits`; all are looked at, so that one is sure."""
+    """Return all ids that begin or end with `digits`."""
     return [
         each.id
         for each in islice(newest(), SEARCHED)
@@ -151,7 +151,7 @@ CassetteId = Annotated[
     typer.Argument(
         metavar="CASSETTE",
         help="The cassette's id, or the whole id of the execution that recorded it. "
-        "Short ids and last are of cassettes.",
+        "Short ids and last mean cassettes.",
     ),
     IdOf("cassettes", "a cassette"),
 ]

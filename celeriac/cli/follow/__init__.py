@@ -1,1 +1,1 @@
-"""Following one execution: what is known of it, as a live view or as plain lines."""
+"""Following an execution: a live view, or plain lines."""

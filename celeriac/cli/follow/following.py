@@ -1,4 +1,4 @@
-"""Following an execution until it ends: a live view on a terminal, plain lines elsewhere."""
+"""Following an execution to its end: a live view on a terminal, else plain lines."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def follow(
     session: "CommandContext", execution: "Execution", *, timeout: float | None
 ) -> "Execution":
-    """Show an execution's way to its end on stderr, and return it as it ended.
+    """Show the progress of an execution on stderr, and return it when it has ended.
 
-    With `--json` nothing is shown. Raises ClientError, also where it hasn't ended after `timeout`
-    seconds; Ctrl-C ends the following and leaves the execution alone (CommandError says so).
+    With `--json` nothing is shown. Raises ClientError, also if it hasn't ended after `timeout`
+    seconds, and CommandError after Ctrl-C, which does not stop the execution.
     """
     try:
         if session.output.err.is_terminal and not session.output.as_json:
@@ -32,7 +32,7 @@ def follow(
             _follow_plainly(session, execution.id, timeout)
     except KeyboardInterrupt as error:
         raise CommandError(
-            f"No longer followed; execution {execution.id} goes on.",
+            f"Stopped following; the execution {execution.id} continues.",
             cure=f"`celeriac monitor {short_id(execution.id)}` follows it again, "
             f"`celeriac executions cancel {short_id(execution.id)}` ends it.",
             exit_code=ExitCode.INTERRUPTED,
@@ -48,11 +48,11 @@ CUT_OFF = (
 
 
 _LAST_EVENTS = 20
-"""So many at the end of an execution's log may tell what cut its result off."""
+"""The number of last events that are searched for the reason of a cut-off result."""
 
 
 def cut_off(session: "CommandContext", execution: "Execution") -> str:
-    """Return a warning about a result that is cut off: by a budget where the log says so."""
+    """Return a warning about a result that is cut off, by a budget if the log says so."""
     after = max(0, execution.event_count - _LAST_EVENTS)
     said = [
         str(each.data.get("message"))
@@ -64,9 +64,9 @@ def cut_off(session: "CommandContext", execution: "Execution") -> str:
 
 
 def show_outcome(session: "CommandContext", execution: "Execution") -> None:
-    """Write the result to stdout and what it took to stderr.
+    """Write the result to stdout and a summary to stderr.
 
-    Raises CommandError where the execution didn't complete.
+    Raises CommandError if the execution didn't complete.
     """
     if session.output.as_json:
         session.output.json(execution)
@@ -79,13 +79,13 @@ def show_outcome(session: "CommandContext", execution: "Execution") -> None:
         session.output.say(summary(execution))
     beyond = overshoot(session, execution)
     if beyond:
-        session.output.say(f"Warning: more was spent than allowed: {beyond}.")
+        session.output.say(f"Warning: a budget was exceeded: {beyond}.")
     if execution.status is not Status.COMPLETED:
         raise _unsuccessful(execution)
 
 
 def overshoot(session: "CommandContext", execution: "Execution") -> str:
-    """Return what was spent beyond each budget of an execution; empty where nothing was."""
+    """Return by how much each budget of an execution was exceeded; empty if none was."""
     if not execution.input_tokens and not execution.output_tokens:
         return ""
     parts = []
@@ -100,7 +100,7 @@ def overshoot(session: "CommandContext", execution: "Execution") -> str:
 
 
 def summary(execution: "Execution") -> str:
-    """Return on one line how an execution stands and what it took."""
+    """Return status, duration, usage and id of an execution, on one line."""
     parts = [
         execution.status.value,
         duration(execution.duration_seconds),
@@ -114,12 +114,12 @@ def summary(execution: "Execution") -> str:
 
 
 def event_line(event: "Event") -> str:
-    """Return an event as a plain line: time, number, name, words."""
+    """Return an event as a plain line: time, number, type, description."""
     return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {describe(event)}".rstrip()
 
 
 def say_away(session: "CommandContext", away: bool) -> None:
-    """Say that the API has stopped answering, or answers again."""
+    """Report that the API has stopped answering, or answers again."""
     session.output.say(
         "The API does not answer; trying again." if away else "The API answers again."
     )
@@ -128,12 +128,12 @@ def say_away(session: "CommandContext", away: bool) -> None:
 def _follow_plainly(session: "CommandContext", execution_id: UUID, timeout: float | None) -> None:
     from celeriac.client import Delta
 
-    heard_of = session.client.executions.stream(
+    received = session.client.executions.stream(
         execution_id, timeout=timeout, on_away=partial(say_away, session)
     )
-    for heard in heard_of:
-        if not isinstance(heard, Delta):
-            session.output.say(event_line(heard))
+    for each in received:
+        if not isinstance(each, Delta):
+            session.output.say(event_line(each))
 
 
 def _unsuccessful(execution: "Execution") -> CommandError:

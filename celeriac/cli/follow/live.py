@@ -1,4 +1,4 @@
-"""The live view at work: one thread listens, another draws ten times a second."""
+"""The live view: one thread reads the stream, another draws ten times a second."""
 
 import sys
 import threading
@@ -34,32 +34,32 @@ def follow_live(session: CommandContext, execution: Execution, timeout: float | 
         stream = session.client.executions.stream(
             execution.id, timeout=timeout, on_away=partial(say_away, session)
         )
-        for heard in stream:
+        for each in stream:
             with lock:
-                if isinstance(heard, Delta):
-                    view.hear(heard)
+                if isinstance(each, Delta):
+                    view.add_output(each)
                 else:
-                    view.apply(heard)
+                    view.apply(each)
 
 
 class LogTail:
-    """The last log lines of one execution, where its log file is on this machine."""
+    """The last log lines of one execution, if its log file is on this machine."""
 
     def __init__(self, directory: Path, execution_id: UUID) -> None:
         path = execution_file(directory, str(execution_id))
-        # it begins at the end of the file as it is now; what is written meanwhile comes twice
+        # it begins at the current end of the file; lines that are written meanwhile are read twice
         self._follower = LogFollower(path, most_bytes=sys.maxsize)
         earlier = read_execution_lines(directory, str(execution_id)) if path.exists() else ()
         self.lines = deque[LogLine](earlier, maxlen=_KEPT_LINES)
 
     def read(self) -> None:
-        """Take in what is new."""
+        """Read new lines."""
         parsed = (parse_line(text.encode()) for text in self._follower.read_lines())
         self.lines.extend(line for line in parsed if line and line not in self.lines)
 
 
 class _Drawing:
-    """Draws until it is left, also while nothing comes: the clocks on it go on."""
+    """Draws the view until the context ends, also without events: it shows running clocks."""
 
     def __init__(self, live: Live, view: View, tail: LogTail, lock: threading.Lock) -> None:
         self._live = live

@@ -80,7 +80,7 @@ class View:
         return self.status.terminal
 
     def apply(self, event: "Event") -> None:
-        """Learn from the next event."""
+        """Update the view with the next event."""
         self.events.append(event)
         self.status = _STATUS_AFTER.get(event.type, self.status)
         self.attempt = max(self.attempt, event.attempt)
@@ -97,8 +97,8 @@ class View:
         if self.ended:
             self.ended_at = event.at
 
-    def hear(self, delta: "Delta") -> str:
-        """Learn a piece of live output; return the text of it."""
+    def add_output(self, delta: "Delta") -> str:
+        """Append a piece of live output; return its text."""
         piece = str(delta.data.get("text") or "")
         self.text = (self.text + piece)[-_LONGEST_TEXT:]
         return piece

@@ -114,7 +114,7 @@ def test_the_end_says_what_it_waits_for(own: CommandLine) -> None:
 
         wait_until(runs, "it runs")
         up.program.signal(signal.SIGINT)
-        said = "Waits up to 30 s for 1 execution; Ctrl-C again stops at once."
+        said = "Waiting up to 30 s for 1 execution; Ctrl-C again stops at once."
         wait_until(lambda: said in up.text, "it says so")
         up.program.signal(signal.SIGINT)
         assert up.program.wait_end(within=60) == 0
