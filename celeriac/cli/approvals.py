@@ -192,7 +192,7 @@ def _field(asked: "Approval", pair: str) -> tuple[str, Any]:
         try:
             value = known[name].chosen(value)
         except ValueError as error:
-            raise UsageProblemError(f"--set {name}: this is no JSON: {error}.") from error
+            raise UsageProblemError(f"--set {name}: this is not JSON: {error}.") from error
     return name, value
 
 

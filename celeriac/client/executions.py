@@ -9,10 +9,9 @@ from uuid import UUID, uuid4
 
 from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
-from celeriac.client.resources import given, pages
 from celeriac.client.sessions import Files
 from celeriac.client.stream import Delta, Stream
-from celeriac.client.transport import API, Transport, segment
+from celeriac.client.transport import API, Transport, given, segment
 from celeriac.domain.budgets import Budget
 
 
@@ -201,7 +200,7 @@ class Executions:
         `get` returns an execution with all of it.
         """
         params = filter_fields(wanted) | given(include=None if include is None else list(include))
-        return pages(self._transport, wire.ExecutionSummary, _PATH, params)
+        return self._transport.pages(wire.ExecutionSummary, _PATH, params)
 
     def cancel(self, execution_id: str | UUID) -> wire.Execution:
         """Ask for its end; a running one stops within seconds."""

@@ -95,7 +95,7 @@ def parse_pair(pair: str, *, option: str = "--var", what: str = "variable") -> t
     name = name.removesuffix(":")
     if not separator or not name:
         raise UsageProblemError(
-            f"{option} {pair!r} is no {what}.",
+            f"{option} {pair!r} is not a {what}.",
             cure=f"Write {option} name=text, or {option} name:=JSON for numbers, lists, objects.",
         )
     return name, parse_json(text, f"{option} {name}") if as_json else text
@@ -106,7 +106,7 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UsageProblemError(f"{where}: this is no JSON: {error}.") from error
+        raise UsageProblemError(f"{where}: this is not JSON: {error}.") from error
 
 
 def parse_object(text: str, where: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def read_text(path: str) -> str:
     except OSError as error:
         raise UsageProblemError(f"{path} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UsageProblemError(f"{path} is no UTF-8 text.") from error
+        raise UsageProblemError(f"{path} is not UTF-8 text.") from error
 
 
 def _source(given: str) -> str:
