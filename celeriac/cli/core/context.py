@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, get_args, get_typ
 from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome
 from celeriac.cli.core.ids import IdOf
 from celeriac.cli.core.output import CommandError, ExitCode, Output
-from celeriac.cli.core.server import Server, find_server, load_own_settings
+from celeriac.cli.core.server import find_server, load_own_settings
 
 if TYPE_CHECKING:
     from celeriac.client import Client, ClientError
+    from celeriac.client.server import Server
 
 P = ParamSpec("P")
 
@@ -22,7 +23,9 @@ P = ParamSpec("P")
 class CommandContext:
     """The server and the output of one command. It connects when `client` is first used."""
 
-    def __init__(self, server: Server, home: Path | None, output: Output, stack: ExitStack) -> None:
+    def __init__(
+        self, server: "Server", home: Path | None, output: Output, stack: ExitStack
+    ) -> None:
         self.server = server
         self.output = output
         self._home = home

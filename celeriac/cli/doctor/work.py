@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import httpx
 
 from celeriac.cli.core.output import CommandError, ExitCode, size
-from celeriac.cli.core.server import Server
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
 from celeriac.client import Client, ClientError
+from celeriac.client.server import Server
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
