@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.ids import OptionalExecutionId, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.follow.following import follow, show_outcome, summary
-from celeriac.cli.core.ids import OptionalExecutionId, short_id
 from celeriac.cli.selection import (
     FILTERS,
     Agent,

@@ -141,8 +141,7 @@ def batch_links(batch_id: UUID, task_id: UUID) -> wire.Links:
 
 def bulk(page: BulkPage, *, dry_run: bool) -> wire.BulkResult:
     """Return the effect of a request on many executions as answers show it."""
-    batch = page.batch_id
-    links: wire.Links = {"executions": batch and f"{_EXECUTIONS}?batch_id={batch}"}
+    batch = None if page.batch_id is None else f"{_EXECUTIONS}?batch_id={page.batch_id}"
     return wire.BulkResult(
         dry_run=dry_run,
         affected=len(page.execution_ids),
@@ -154,7 +153,7 @@ def bulk(page: BulkPage, *, dry_run: bool) -> wire.BulkResult:
         remaining=page.remaining,
         next_cursor=page.next_cursor,
         batch_id=page.batch_id,
-        links=links,
+        links={"executions": batch},
     )
 
 
