@@ -8,9 +8,9 @@ import typer
 
 from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.files import Overwrite
 from celeriac.cli.core.ids import CassetteId
 from celeriac.cli.core.output import CommandError, UsageProblemError, short, size
-from celeriac.cli.executions import Overwrite
 from celeriac.kit.ids import parse_uuid
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from celeriac.cli import (
     cassettes,
     crews,
     database,
-    executions,
     models,
     sessions,
 )
@@ -26,11 +25,12 @@ from celeriac.cli.catalog.apply import apply
 from celeriac.cli.core.output import ErrorReport, ExitCode, exit_code_of, printable, report_of
 from celeriac.cli.demo.command import demo
 from celeriac.cli.doctor.command import doctor
-from celeriac.cli.executions import timeline
+from celeriac.cli.executions.commands import app as executions_app
+from celeriac.cli.executions.run import monitor
+from celeriac.cli.executions.run import run as run_task
+from celeriac.cli.executions.timeline import timeline
 from celeriac.cli.logs import logs
 from celeriac.cli.programs import api, beat, mcp, worker
-from celeriac.cli.run import monitor
-from celeriac.cli.run import run as run_task
 from celeriac.cli.up import up
 from celeriac.domain.errors import CeleriacError
 from celeriac.version import __version__
@@ -131,7 +131,7 @@ _GROUPS = (
     agents.app,
     crews.app,
     models.app,
-    executions.build_app(),
+    executions_app,
     approvals.app,
     budgets.app,
     sessions.app,

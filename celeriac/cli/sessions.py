@@ -7,9 +7,9 @@ import typer
 
 from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.core.ids import ExecutionOption, SessionId
 from celeriac.cli.core.output import short
-from celeriac.cli.executions import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.domain.sessions import SessionStatus
 
 app = typer.Typer(

@@ -19,7 +19,7 @@ from celeriac.cli.core.arguments import (
 )
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import plain, short
-from celeriac.cli.run import run
+from celeriac.cli.executions.run import run
 
 if TYPE_CHECKING:
     from celeriac.wire import Task

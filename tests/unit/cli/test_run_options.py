@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from celeriac.cli.core.output import UsageProblemError
-from celeriac.cli.run import RunOptions
+from celeriac.cli.executions.run import RunOptions
 from celeriac.client.executions import options_body
 from celeriac.domain.budget_kinds import OnBudget
 from celeriac.domain.budgets import Budget

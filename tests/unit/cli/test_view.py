@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from celeriac.cli.follow.following import event_line
-from celeriac.cli.follow.view import KEPT_EVENTS, View, describe, render
+from celeriac.cli.executions.following import event_line
+from celeriac.cli.executions.view import KEPT_EVENTS, View, describe, render
 from celeriac.client import Delta
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status

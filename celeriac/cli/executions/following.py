@@ -6,8 +6,8 @@ from uuid import UUID
 
 from celeriac.cli.core.ids import short_id
 from celeriac.cli.core.output import CommandError, ExitCode, clock, duration, money, plain, tokens
-from celeriac.cli.failures import failure_text
-from celeriac.cli.follow.view import describe
+from celeriac.cli.executions.notes import failure_text
+from celeriac.cli.executions.view import describe
 from celeriac.domain.executions.states import Status
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def follow(
-    session: "CommandContext", execution: "Execution", *, timeout: float | None
+    context: "CommandContext", execution: "Execution", *, timeout: float | None
 ) -> "Execution":
     """Show the progress of an execution on stderr, and return it when it has ended.
 
@@ -24,12 +24,12 @@ def follow(
     seconds, and CommandError after Ctrl-C, which does not stop the execution.
     """
     try:
-        if session.output.err.is_terminal and not session.output.as_json:
-            from celeriac.cli.follow.live import follow_live
+        if context.output.err.is_terminal and not context.output.as_json:
+            from celeriac.cli.executions.live import follow_live
 
-            follow_live(session, execution, timeout)
+            follow_live(context, execution, timeout)
         else:
-            _follow_plainly(session, execution.id, timeout)
+            _follow_plainly(context, execution.id, timeout)
     except KeyboardInterrupt as error:
         raise CommandError(
             f"Stopped following; the execution {execution.id} continues.",
@@ -38,7 +38,7 @@ def follow(
             exit_code=ExitCode.INTERRUPTED,
             problem="interrupted",
         ) from error
-    return session.client.executions.get(execution.id)
+    return context.client.executions.get(execution.id)
 
 
 CUT_OFF = (
@@ -51,45 +51,45 @@ _LAST_EVENTS = 20
 """The number of last events that are searched for the reason of a cut-off result."""
 
 
-def cut_off(session: "CommandContext", execution: "Execution") -> str:
+def cut_off(context: "CommandContext", execution: "Execution") -> str:
     """Return a warning about a result that is cut off, by a budget if the log says so."""
     after = max(0, execution.event_count - _LAST_EVENTS)
     said = [
         str(each.data.get("message"))
-        for each in session.client.executions.events(execution.id, after=after)
+        for each in context.client.executions.events(execution.id, after=after)
         if each.type.value == "log" and each.data.get("source") == "budget"
     ]
     found = [each for each in said if "cut off" in each]
     return f"Warning: the result is cut off. {found[-1]}" if found else CUT_OFF
 
 
-def show_outcome(session: "CommandContext", execution: "Execution") -> None:
+def show_outcome(context: "CommandContext", execution: "Execution") -> None:
     """Write the result to stdout and a summary to stderr.
 
     Raises CommandError if the execution didn't complete.
     """
-    if session.output.as_json:
-        session.output.json(execution)
+    if context.output.as_json:
+        context.output.json(execution)
         if execution.truncated:
-            session.output.say(cut_off(session, execution))
+            context.output.say(cut_off(context, execution))
     elif execution.status is Status.COMPLETED:
-        session.output.raw(plain(execution.result))
+        context.output.raw(plain(execution.result))
         if execution.truncated:
-            session.output.say(cut_off(session, execution))
-        session.output.say(summary(execution))
-    beyond = overshoot(session, execution)
+            context.output.say(cut_off(context, execution))
+        context.output.say(summary(execution))
+    beyond = overshoot(context, execution)
     if beyond:
-        session.output.say(f"Warning: a budget was exceeded: {beyond}.")
+        context.output.say(f"Warning: a budget was exceeded: {beyond}.")
     if execution.status is not Status.COMPLETED:
         raise _unsuccessful(execution)
 
 
-def overshoot(session: "CommandContext", execution: "Execution") -> str:
+def overshoot(context: "CommandContext", execution: "Execution") -> str:
     """Return by how much each budget of an execution was exceeded; empty if none was."""
     if not execution.input_tokens and not execution.output_tokens:
         return ""
     parts = []
-    for each in session.client.budgets.of_execution(execution.id).items:
+    for each in context.client.budgets.of_execution(execution.id).items:
         amounts = [money(each.overshoot_cost)] if each.overshoot_cost else []
         if each.overshoot_tokens:
             amounts.append(f"{each.overshoot_tokens:,} tokens")
@@ -118,22 +118,22 @@ def event_line(event: "Event") -> str:
     return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {describe(event)}".rstrip()
 
 
-def say_away(session: "CommandContext", away: bool) -> None:
+def say_away(context: "CommandContext", away: bool) -> None:
     """Report that the API has stopped answering, or answers again."""
-    session.output.say(
+    context.output.say(
         "The API does not answer; trying again." if away else "The API answers again."
     )
 
 
-def _follow_plainly(session: "CommandContext", execution_id: UUID, timeout: float | None) -> None:
+def _follow_plainly(context: "CommandContext", execution_id: UUID, timeout: float | None) -> None:
     from celeriac.client import Delta
 
-    received = session.client.executions.stream(
-        execution_id, timeout=timeout, on_away=partial(say_away, session)
+    received = context.client.executions.stream(
+        execution_id, timeout=timeout, on_away=partial(say_away, context)
     )
     for each in received:
         if not isinstance(each, Delta):
-            session.output.say(event_line(each))
+            context.output.say(event_line(each))
 
 
 def _unsuccessful(execution: "Execution") -> CommandError:

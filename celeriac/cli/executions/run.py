@@ -13,7 +13,7 @@ from celeriac.cli.core.arguments import gather, parse_object, read_text
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.ids import ExecutionId, IdOf, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.follow.following import follow, show_outcome
+from celeriac.cli.executions.following import follow, show_outcome
 
 if TYPE_CHECKING:
     from celeriac.client.executions import ExecutionOptions

@@ -9,19 +9,8 @@ import typer
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.ids import OptionalExecutionId, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.follow.following import follow, show_outcome, summary
-from celeriac.cli.selection import (
-    FILTERS,
-    Agent,
-    Batch,
-    ErrorOption,
-    Since,
-    Statuses,
-    Task,
-    Until,
-    Waiting,
-    selection,
-)
+from celeriac.cli.executions.following import follow, show_outcome, summary
+from celeriac.cli.executions.selection import FILTERS, LiveSelection, Selection
 from celeriac.domain.executions.states import Status
 
 if TYPE_CHECKING:
@@ -42,17 +31,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 
 @open_client
 def cancel(
-    session: CommandContext,
+    context: CommandContext,
     execution: OptionalExecutionId = None,
     *,
-    status: Statuses = [],  # noqa: B006 - Typer copies it
-    waiting_for: Waiting = None,
-    task: Task = None,
-    agent: Agent = None,
-    batch: Batch = None,
-    error: ErrorOption = None,
-    since: Since = None,
-    until: Until = None,
+    selection: LiveSelection,
     limit: Limit = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -72,34 +54,25 @@ def cancel(
       celeriac executions cancel --status pending --task score --since 2h --dry-run
       celeriac executions cancel --batch 0199f3a2-… --yes
     """
-    wanted = selection(
-        status=status,
-        waiting_for=waiting_for,
-        task=task,
-        agent=agent,
-        batch=batch,
-        error=error,
-        since=since,
-        until=until,
-    )
+    wanted = selection.for_client()
     if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
-        _cancel_one(session, str(execution))
+        _cancel_one(context, str(execution))
         return
-    matching = session.client.executions.cancel_many(dry_run=True, **wanted)
-    if not _go_on(session, "Cancel", matching, limit, dry_run=dry_run, yes=yes):
+    matching = context.client.executions.cancel_many(dry_run=True, **wanted)
+    if not _go_on(context, "Cancel", matching, limit, dry_run=dry_run, yes=yes):
         return
-    done = session.client.executions.cancel_many(limit=limit, **wanted)
-    _show(session, done)
-    session.output.say(
+    done = context.client.executions.cancel_many(limit=limit, **wanted)
+    _show(context, done)
+    context.output.say(
         f"Cancelled: {_executions(done.affected)}; running ones stop within seconds."
     )
 
 
-def _cancel_one(session: CommandContext, execution: str) -> None:
-    before = session.client.executions.get(execution)
-    found = session.client.executions.cancel(execution)
-    if session.output.as_json:
-        session.output.json(found)
+def _cancel_one(context: CommandContext, execution: str) -> None:
+    before = context.client.executions.get(execution)
+    found = context.client.executions.cancel(execution)
+    if context.output.as_json:
+        context.output.json(found)
     # it may end by itself in between
     if before.status.terminal or found.status in {Status.COMPLETED, Status.FAILED}:
         raise CommandError(
@@ -108,29 +81,23 @@ def _cancel_one(session: CommandContext, execution: str) -> None:
             exit_code=ExitCode.ENDED_ALREADY,
             problem="ended_already",
         )
-    if session.output.as_json:
+    if context.output.as_json:
         return
     if found.status.terminal:
-        session.output.raw(summary(found))
+        context.output.raw(summary(found))
     else:
-        session.output.raw(f"asked to stop · {found.id}")
+        context.output.raw(f"asked to stop · {found.id}")
 
 
 @open_client
 def retry(
-    session: CommandContext,
+    context: CommandContext,
     execution: OptionalExecutionId = None,
     *,
     wait: Annotated[
         bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id at once.")
     ] = False,
-    status: Statuses = [],  # noqa: B006 - Typer copies it
-    task: Task = None,
-    agent: Agent = None,
-    batch: Batch = None,
-    error: ErrorOption = None,
-    since: Since = None,
-    until: Until = None,
+    selection: Selection,
     limit: Limit = None,
     key: Annotated[
         str | None,
@@ -157,29 +124,20 @@ def retry(
       celeriac executions retry --status failed --since 2h --dry-run
       celeriac executions retry --task score --error provider_error --yes
     """
-    wanted = selection(
-        status=status,
-        waiting_for=None,
-        task=task,
-        agent=agent,
-        batch=batch,
-        error=error,
-        since=since,
-        until=until,
-    )
+    wanted = selection.for_client()
     if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
-        _retry_one(session, str(execution), key, wait=wait)
+        _retry_one(context, str(execution), key, wait=wait)
         return
     if wait:
         raise UsageProblemError("--wait follows one execution; give its id or omit --wait.")
-    matching = session.client.executions.retry_many(dry_run=True, **wanted)
-    if not _go_on(session, "Retry", matching, limit, dry_run=dry_run, yes=yes):
+    matching = context.client.executions.retry_many(dry_run=True, **wanted)
+    if not _go_on(context, "Retry", matching, limit, dry_run=dry_run, yes=yes):
         return
-    done = session.client.executions.retry_many(limit=limit, idempotency_key=key, **wanted)
-    _show(session, done)
-    session.output.say(f"Retried: {_executions(done.affected)}.")
+    done = context.client.executions.retry_many(limit=limit, idempotency_key=key, **wanted)
+    _show(context, done)
+    context.output.say(f"Retried: {_executions(done.affected)}.")
     for each in done.skipped[:_SHOWN]:
-        session.output.say(f"skipped {each.execution_id}: {each.message} [{each.code}]")
+        context.output.say(f"skipped {each.execution_id}: {each.message} [{each.code}]")
     if done.skipped:
         raise CommandError(
             f"{_executions(len(done.skipped))} could not be retried.",
@@ -190,15 +148,13 @@ def retry(
         )
 
 
-def _retry_one(session: CommandContext, execution: str, key: str | None, *, wait: bool) -> None:
-    accepted = session.client.executions.retry(execution, idempotency_key=key)
+def _retry_one(context: CommandContext, execution: str, key: str | None, *, wait: bool) -> None:
+    accepted = context.client.executions.retry(execution, idempotency_key=key)
     if wait:
-        begun = session.client.executions.get(accepted.execution_id)
-        show_outcome(session, follow(session, begun, timeout=None))
-    elif session.output.as_json:
-        session.output.json(accepted)
+        begun = context.client.executions.get(accepted.execution_id)
+        show_outcome(context, follow(context, begun, timeout=None))
     else:
-        session.output.raw(str(accepted.execution_id))
+        context.output.write(accepted, str(accepted.execution_id))
 
 
 def is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str, object]) -> bool:
@@ -221,7 +177,7 @@ def is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str
 
 
 def _go_on(
-    session: CommandContext,
+    context: CommandContext,
     verb: str,
     matching: "BulkResult",
     limit: int | None,
@@ -233,16 +189,16 @@ def _go_on(
     number = min(matching.remaining, limit or matching.remaining)
     counted = _executions(number) + (" or more" if number >= _COUNTED else "")
     if dry_run or not number:
-        if session.output.as_json:
-            session.output.json(matching)
+        if context.output.as_json:
+            context.output.json(matching)
         elif dry_run:
-            session.output.raw(f"{verb}: {counted}.")
+            context.output.raw(f"{verb}: {counted}.")
         else:
-            session.output.say("No execution matches.")
+            context.output.say("No execution matches.")
         return False
     if yes:
         return True
-    if session.output.as_json or not (sys.stdin.isatty() and session.output.err.is_terminal):
+    if context.output.as_json or not (sys.stdin.isatty() and context.output.err.is_terminal):
         raise UsageProblemError(
             f"{counted} match; nothing was changed.",
             cure="Add --yes to change them, or --dry-run to only count them.",
@@ -250,12 +206,9 @@ def _go_on(
     return typer.confirm(f"{verb} {counted}?", err=True)
 
 
-def _show(session: CommandContext, done: "BulkResult") -> None:
-    if session.output.as_json:
-        session.output.json(done)
-        return
-    for execution_id in done.execution_ids:
-        session.output.raw(str(execution_id))
+def _show(context: CommandContext, done: "BulkResult") -> None:
+    if context.output.as_json or done.execution_ids:
+        context.output.write(done, "\n".join(map(str, done.execution_ids)))
 
 
 def _executions(number: int) -> str:

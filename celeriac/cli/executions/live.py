@@ -11,8 +11,8 @@ from uuid import UUID
 from rich.live import Live
 
 from celeriac.cli.core.context import CommandContext
-from celeriac.cli.follow.following import say_away
-from celeriac.cli.follow.view import View, render
+from celeriac.cli.executions.following import say_away
+from celeriac.cli.executions.view import View, render
 from celeriac.client import Delta
 from celeriac.embedded.output import LogFollower
 from celeriac.logs import LogLine, execution_file, parse_line, read_execution_lines
@@ -22,17 +22,17 @@ _REFRESH_SECONDS = 0.1
 _KEPT_LINES = 50
 
 
-def follow_live(session: CommandContext, execution: Execution, timeout: float | None) -> None:
+def follow_live(context: CommandContext, execution: Execution, timeout: float | None) -> None:
     """Show the live view until the execution has ended. Raises what the client raises."""
     view = View.of(execution)
     lock = threading.Lock()
-    tail = LogTail(session.logs, execution.id)
+    tail = LogTail(context.logs, execution.id)
     with (
-        Live(console=session.output.err, auto_refresh=False) as live,
+        Live(console=context.output.err, auto_refresh=False) as live,
         _Drawing(live, view, tail, lock),
     ):
-        stream = session.client.executions.stream(
-            execution.id, timeout=timeout, on_away=partial(say_away, session)
+        stream = context.client.executions.stream(
+            execution.id, timeout=timeout, on_away=partial(say_away, context)
         )
         for each in stream:
             with lock:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from uuid import UUID
 
 from celeriac.cli.core.output import moment, printable, short
-from celeriac.cli.follow.following import say_away
-from celeriac.cli.notes import note
+from celeriac.cli.executions.following import say_away
+from celeriac.cli.executions.notes import note
 from celeriac.domain.executions.states import LIVE
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _BULKY = frozenset({"variables", "result", "error_details"})
 
 
 def follow_list(
-    session: "CommandContext",
+    context: "CommandContext",
     wanted: "ExecutionFilter",
     *,
     limit: int,
@@ -49,8 +49,8 @@ def follow_list(
     """
     from celeriac.client import ClientError
 
-    changes = ChangedExecutions(session.client.executions, wanted, include=include)
-    _show(session, changes.first(limit), include)
+    changes = ChangedExecutions(context.client.executions, wanted, include=include)
+    _show(context, changes.first(limit), include)
     heard, away = time.monotonic(), False
     while True:
         time.sleep(_PAUSE_SECONDS)
@@ -60,13 +60,13 @@ def follow_list(
             if error.status not in _UNAVAILABLE or time.monotonic() - heard > _PATIENCE_SECONDS:
                 raise
             if not away:
-                say_away(session, away=True)
+                say_away(context, away=True)
             away = True
             continue
         if away:
-            say_away(session, away=False)
+            say_away(context, away=False)
         heard, away = time.monotonic(), False
-        _show(session, changed, include)
+        _show(context, changed, include)
 
 
 class ChangedExecutions:
@@ -180,16 +180,16 @@ def changed_at(execution: "ExecutionSummary") -> datetime:
 
 
 def _show(
-    session: "CommandContext", changed: Iterable["ExecutionSummary"], include: Sequence[str]
+    context: "CommandContext", changed: Iterable["ExecutionSummary"], include: Sequence[str]
 ) -> None:
     from rich.text import Text
 
-    from celeriac.cli.follow.view import STYLES
+    from celeriac.cli.executions.view import STYLES
 
     left_out = _BULKY.difference(include)
     for each in changed:
-        if session.output.as_json:
-            session.output.json_line(each.model_dump(by_alias=True, exclude=set(left_out)))
+        if context.output.as_json:
+            context.output.json_line(each.model_dump(by_alias=True, exclude=set(left_out)))
             continue
         line = Text(f"{moment(changed_at(each))}  ", style="dim")
         line.append(f"{each.id}  ", style="")
@@ -197,4 +197,4 @@ def _show(
         line.append(f"{printable(each.task_name)}", style="bold")
         attempt = f"  attempt {each.attempt}" if each.attempt > 1 else ""
         line.append(f"{attempt}  {printable(short(note(each), _LONGEST))}".rstrip())
-        session.output.out.print(line, soft_wrap=True)
+        context.output.out.print(line, soft_wrap=True)

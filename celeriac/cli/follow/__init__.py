@@ -1,1 +1,0 @@
-"""Following an execution: a live view, or plain lines."""
