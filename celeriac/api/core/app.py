@@ -35,12 +35,11 @@ from celeriac.api.v1 import (
     budgets,
     cassettes,
     catalog,
-    execute,
-    executions,
     operations,
-    reports,
     sessions,
 )
+from celeriac.api.v1.executions import routes as executions
+from celeriac.api.v1.executions import submit
 from celeriac.api.web import approval_links
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import Service, configure
@@ -134,9 +133,8 @@ _ROUTERS = (
     catalog.agents_router,
     catalog.tasks_router,
     catalog.apply_router,
-    execute.router,
+    submit.router,
     executions.router,
-    reports.router,
     sessions.router,
     sessions.execution_files_router,
     cassettes.router,

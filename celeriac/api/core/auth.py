@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, TypeVar, cast
 
-from fastapi import Depends, Header, Query, Request, Security
+from fastapi import Depends, Request, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from celeriac import logs
 from celeriac.api.core import links
+from celeriac.api.core.parameters import Services
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.agents import Word
 from celeriac.domain.errors import (
     DatabaseUnavailableError,
     TooManyRequestsError,
@@ -26,7 +26,6 @@ from celeriac.domain.errors import (
 from celeriac.kit.ids import parse_uuid
 from celeriac.kit.outbound import network_of
 from celeriac.wiring.api import ApiServices
-from celeriac.wiring.core import CoreServices
 
 _SCHEME = "bearer"
 _bearer = HTTPBearer(
@@ -248,21 +247,6 @@ def _hashed(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-MAX_PAGE = 500
-
-
-async def _container(request: Request) -> CoreServices:
-    return cast(CoreServices, request.app.state.container)
-
-
-async def _services(request: Request) -> ApiServices:
-    return cast(ApiServices, request.app.state.services)
-
-
-Shared = Annotated[CoreServices, Depends(_container)]
-Services = Annotated[ApiServices, Depends(_services)]
-
-
 _RESOURCES = {
     "agents": ("agent", "agent"),
     "api-keys": ("api_key", "key_id"),
@@ -295,24 +279,3 @@ async def record_read(request: Request, actor: Caller, services: Services) -> No
     await run_in_threadpool(
         services.access_records.admin_read, actor, resource, resource_id, route.operation_id
     )
-
-
-Cursor = Annotated[
-    str | None, Query(max_length=200, description="`next_cursor` of the page before.")
-]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items on a page.")]
-
-Reference = Word
-"""An id, or the name of one of the caller's own."""
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="Any string of your own. The same request with the same key is done once and "
-        "gets the same answer; another request with the same key is refused.",
-    ),
-]

@@ -34,13 +34,6 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-READING = problem_responses(401, 421, 422, 429, 503)
-"""What any route that reads may answer with."""
-
-WRITING = problem_responses(400, 401, 403, 408, 413, 421, 422, 429, 503)
-"""What any route that takes a body may answer with."""
-
-
 def json_response(
     model: wire.Wire,
     *,

@@ -8,10 +8,10 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core.auth import Admin, Caller, Cursor, Limit, Services, Shared
+from celeriac.api.core.auth import Admin, Caller
+from celeriac.api.core.parameters import Cursor, Limit, Services, Shared, Timestamp
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
-from celeriac.api.v1.schemas.executions import Timestamp
 from celeriac.domain.accounts import Role
 from celeriac.domain.agents import Label, Name, Strict
 from celeriac.domain.audit import AuditFilter

@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import links, views
-from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services, Shared
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import Cursor, Limit, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.agents import Strict

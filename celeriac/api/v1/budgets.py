@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Reference, Services
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import Cursor, Day, ExecutionPath, Limit, Reference, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
-from celeriac.api.v1.schemas.executions import Day
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget, StoredBudget
 from celeriac.domain.usage import UsageBy
@@ -54,7 +54,6 @@ router = APIRouter(prefix="/budgets", tags=["budgets"], route_class=JsonRoute)
 usage_router = APIRouter(tags=["usage"], route_class=JsonRoute)
 
 BudgetPath = Annotated[UUID, Path(description="The budget's id.")]
-ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
 
 
 @router.post("", summary="Set a budget", responses=problem_responses(404))

@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import Cursor, Limit, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import json_response, page_response, problem_responses
 from celeriac.domain.agents import Label

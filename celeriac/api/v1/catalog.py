@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Reference, Services, Shared
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import Cursor, Limit, Reference, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.api.v1.budgets import NewBudget

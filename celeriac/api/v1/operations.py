@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import Caller, IdempotencyKey, Operator, Services
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import IdempotencyKey, Services
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.agents import Strict

@@ -14,7 +14,8 @@ from starlette.responses import Response, StreamingResponse
 
 from celeriac import wire
 from celeriac.api.core import links, views
-from celeriac.api.core.auth import MAX_PAGE, Caller, Cursor, Limit, Operator, Services
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import MAX_PAGE, Cursor, ExecutionPath, Limit, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.agents import RunnerName
@@ -36,7 +37,6 @@ execution_files_router = APIRouter(
 )
 
 SessionPath = Annotated[UUID, Path(description="The session's id.")]
-ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
 _After = Annotated[
     str | None, Query(max_length=4096, description="`next_after` of the page before.")
 ]

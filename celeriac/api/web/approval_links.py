@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from celeriac.api.core import problems as problems_of
 from celeriac.api.core import views
-from celeriac.api.core.auth import Services
+from celeriac.api.core.parameters import Services
 from celeriac.api.core.requests import JsonRoute, parse
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.approvals import AnswerRequest

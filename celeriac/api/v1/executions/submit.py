@@ -1,4 +1,4 @@
-"""`POST /api/v1/tasks/{task}/execute`, and waiting for an execution's end."""
+"""`POST /api/v1/tasks/{task}/execute` and `execute-batch`."""
 
 import time
 from uuid import UUID
@@ -11,11 +11,12 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import IdempotencyKey, Operator, Services, Shared, still_allowed
+from celeriac.api.core.auth import Operator, still_allowed
+from celeriac.api.core.parameters import IdempotencyKey, Services, Shared
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
-from celeriac.api.core.responses import WRITING, json_response, problem_responses
+from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.catalog import TaskPath
-from celeriac.api.v1.schemas.executions import Execute, ExecuteBatch, ResponseMode, When
+from celeriac.api.v1.executions.schemas import Execute, ExecuteBatch, ResponseMode, StartOptions
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError, UnauthenticatedError
 from celeriac.domain.executions.model import NO_OPTIONS, Execution
@@ -29,11 +30,11 @@ from celeriac.wiring.core import CoreServices
 
 MAX_WAIT_SECONDS = 3600.0
 _CHECK_SECONDS = 1.0
-"""So often it is looked whether the caller is still there, and whether the time is up."""
+"""Seconds between checks that the client is connected and that time is left."""
 
 
 def longest_wait(task: TaskSpec) -> float:
-    """Return the seconds after which a task's execution should have ended, retries included."""
+    """Return the time limit of a task's execution in seconds, with all retries."""
     pauses = (backoff(task.retry, number, 1.0) for number in range(task.retry.max_retries))
     return min(
         task.limits.hard_seconds * (task.retry.max_retries + 1) + sum(pauses), MAX_WAIT_SECONDS
@@ -49,10 +50,10 @@ async def wait_for_terminal(
     *,
     seconds: float,
 ) -> Execution | None:
-    """Return the execution when it has ended, or as it is after `seconds`.
+    """Return the execution when it has ended, or its state after `seconds`.
 
-    None where the caller has gone, or the database was away when the time was up. Raises
-    UnauthenticatedError when the caller's key isn't good any more.
+    None if the client has disconnected, or if the database was unavailable when the time was up.
+    Raises UnauthenticatedError when the key is not valid any more.
     """
     deadline = time.monotonic() + seconds
     found: Execution | None = None
@@ -64,12 +65,12 @@ async def wait_for_terminal(
     async with watching as changes:
         async for change in changes:
             if not await still_allowed(request):
-                raise UnauthenticatedError("The API key is not good any more; make a new one.")
+                raise UnauthenticatedError("The API key is not valid any more; create a new one.")
             if change.delta is None and not change.idle:
                 try:
                     found = await run_in_threadpool(services.queries.execution, actor, execution_id)
                 except DatabaseUnavailableError:
-                    found = None  # it is stored: waiting on is better than failing
+                    found = None  # the execution is stored: keep waiting
             if found is not None and found.status.terminal:
                 return found
             if time.monotonic() > deadline or await request.is_disconnected():
@@ -81,20 +82,16 @@ logger = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/tasks", tags=["executions"], route_class=JsonRoute)
 
-_SENT_AT_ONCE = 500
-
 
 @router.post(
     "/{task}/execute",
     status_code=202,
     response_model=wire.Accepted,
-    operation_id="execute_task",
     summary="Run a task",
-    responses=WRITING
-    | problem_responses(404, 409)
+    responses=problem_responses(409)
     | {200: {"model": wire.Execution, "description": "It has ended (sync mode)."}},
 )
-async def execute(
+async def execute_task(
     request: Request,
     task: TaskPath,
     actor: Operator,
@@ -103,11 +100,11 @@ async def execute(
     body: Execute | None = None,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Take on one execution of a task.
+    """Create an execution of a task.
 
-    It is stored before the answer is sent, and from then on not lost. In `sync` mode the answer
-    waits until it has ended, at most for the task's time limits; then it is 200 with the whole
-    execution, else 202 as in `async` mode.
+    It is stored before the answer is sent. In `sync` mode the answer waits until the execution has
+    ended, at most for the task's time limits. It is 200 with the whole execution, or 202 as in
+    `async` mode if the execution has not ended.
     """
     body = body or Execute()
     mode = body.execution_mode or _default_mode(shared)
@@ -139,11 +136,10 @@ async def execute(
     "/{task}/execute-batch",
     status_code=202,
     response_model=wire.AcceptedBatch,
-    operation_id="execute_task_batch",
     summary="Run a task many times",
-    responses=WRITING | problem_responses(404, 409),
+    responses=problem_responses(409),
 )
-async def execute_batch(
+async def execute_task_batch(
     request: Request,
     task: TaskPath,
     body: ExecuteBatch,
@@ -152,9 +148,9 @@ async def execute_batch(
     services: Services,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Take on one execution for each item, all or none.
+    """Create an execution for each item, all or none.
 
-    The answer comes when all are stored; they are sent to the workers right after it.
+    All are stored before the answer is sent; afterwards they are sent to the workers.
     """
     most = shared.settings.api.max_batch
     if len(body.items) > most:
@@ -188,7 +184,7 @@ async def execute_batch(
 
 
 def accepted(task_id: UUID, submitted: Submitted, mode: str) -> wire.Accepted:
-    """Return the answer for an execution that was taken on."""
+    """Return the answer for an execution that was accepted."""
     return wire.Accepted(
         execution_id=submitted.execution_id,
         task_id=task_id,
@@ -202,7 +198,7 @@ def accepted(task_id: UUID, submitted: Submitted, mode: str) -> wire.Accepted:
     )
 
 
-def _work(task_id: UUID, body: When, mode: ResponseMode, once: Idempotency | None) -> Work:
+def _work(task_id: UUID, body: StartOptions, mode: ResponseMode, once: Idempotency | None) -> Work:
     one = body if isinstance(body, Execute) else None
     return Work(
         task_id=task_id,
@@ -222,22 +218,22 @@ def _default_mode(shared: CoreServices) -> ResponseMode:
     return ResponseMode.ASYNC if shared.settings.enable_async_task_execution else ResponseMode.SYNC
 
 
-def as_it_is(row: Execution) -> Submitted:
-    """Return an execution that an earlier request has made, as it stands."""
+def current_state(row: Execution) -> Submitted:
+    """Return the state of an execution that an earlier request has created."""
     return Submitted(
         row.id, row.status, row.celery_task_id, created=False, session_id=row.session_id
     )
 
 
 def _found(services: ApiServices, actor: Actor, execution_id: UUID) -> Submitted:
-    return as_it_is(services.queries.execution(actor, execution_id))
+    return current_state(services.queries.execution(actor, execution_id))
 
 
 def send_due(dispatch: Dispatch) -> None:
-    """Send what is due, right after it was stored."""
+    """Send due executions to the workers, right after they were stored."""
     try:
         while dispatch.send_due():
             pass
     except DatabaseUnavailableError as error:
-        # all is stored; the keeper sends what is left
+        # all are stored; the keeper sends the rest
         logger.warning("batch.not_sent", error=error.message)

@@ -1,4 +1,4 @@
-"""Following an execution: its log from the database, woken up and livened by Redis."""
+"""The event stream of an execution: events from the database, live output from Redis."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -40,7 +40,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
             }
         },
     },
-    204: {"description": "The execution has ended and nothing follows."},
+    204: {"description": "The execution has ended and no event follows."},
 }
 
 _AT_ONCE = 500
@@ -56,7 +56,7 @@ async def stream(
     *,
     after: int,
 ) -> Response:
-    """Return the stream of what follows event number `after`. Raises NotFoundError."""
+    """Return the stream of events after number `after`. Raises NotFoundError."""
     execution = await run_in_threadpool(services.queries.execution, actor, execution_id)
     if execution.status.terminal and execution.event_seq <= after:
         return Response(status_code=204)
@@ -67,7 +67,7 @@ async def stream(
 async def _events(
     request: Request, shared: CoreServices, services: ApiServices, execution_id: UUID, after: int
 ) -> AsyncIterator[ServerSentEvent]:
-    # watching begins before the first look into the database, so that nothing falls in between
+    # watching begins before the first query, so that no event is lost in between
     watching = shared.watcher.changes(
         execution_id, position=lambda: after, idle_seconds=CHECK_SECONDS
     )
@@ -81,9 +81,7 @@ async def _events(
                 yield ServerSentEvent(dumps(change.delta), event=DELTA)
                 continue
             while found := await _read(services, execution_id, after):
-                if not await still_allowed(
-                    request
-                ):  # asked after reading, so that nothing newer is sent
+                if not await still_allowed(request):  # checked after reading what is sent next
                     return
                 for event, sent in found:
                     after = event.seq
@@ -102,7 +100,7 @@ async def _read(
     try:
         return await run_in_threadpool(read)
     except DatabaseUnavailableError:
-        return []  # the watcher looks again in a second
+        return []  # the watcher repeats it in a second
 
 
 def _sent(event: Event) -> ServerSentEvent:

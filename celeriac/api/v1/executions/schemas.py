@@ -1,70 +1,19 @@
-"""Requests that create work.
+"""Bodies of requests that create, cancel or retry executions."""
 
-Points in time and days, as requests write them.
-"""
-
-import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from celeriac.api.core.auth import Reference
+from celeriac.api.core.parameters import Reference, Timestamp
 from celeriac.domain.agents import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.model import RunOptions, TriggerType
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.tasks import PriorityLabel, QueueName
-
-_RFC_3339 = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
-)
-_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_FIRST_YEAR, _LAST_YEAR = 1970, 2999
-
-
-def _written(value: object) -> object:
-    # pydantic would take a number for seconds since 1970, and a date for its midnight
-    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        raise ValueError("must be a time as in 2030-01-31T12:00:00Z, with its zone")
-    return value
-
-
-def _in_our_time(value: AwareDatetime) -> AwareDatetime:
-    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
-        raise ValueError(f"must lie between the years {_FIRST_YEAR} and {_LAST_YEAR}")
-    return value
-
-
-def _day_written(value: object) -> object:
-    # pydantic would take a number for seconds since 1970
-    if not isinstance(value, str) or not _DAY.fullmatch(value):
-        raise ValueError("must be a day as in 2030-01-31")
-    return value
-
-
-Day = Annotated[date, Field(strict=False), BeforeValidator(_day_written)]
-"""A day, `2030-01-31`."""
-
-Timestamp = Annotated[
-    AwareDatetime,
-    Field(strict=False),
-    BeforeValidator(_written),
-    AfterValidator(_in_our_time),
-]
-"""A time in RFC 3339 with its zone, between 1970 and 2999."""
-
 
 _LONGEST_DELAY = 366 * 86_400
 
@@ -76,15 +25,15 @@ class ResponseMode(StrEnum):
     SYNC = "sync"
 
 
-class When(Strict):
-    """When, where and how urgently to run."""
+class StartOptions(Strict):
+    """Start time, queue and priority."""
 
     BULK: ClassVar[bool] = True
 
     priority: PriorityLabel | None = Field(default=None, description="Default: the task's own.")
     queue: QueueName | None = Field(default=None, description="Default: the task's own.")
     delay_seconds: float = Field(
-        default=0.0, ge=0, le=_LONGEST_DELAY, description="Start no earlier than in so long."
+        default=0.0, ge=0, le=_LONGEST_DELAY, description="Start no earlier than after this time."
     )
     available_at: Timestamp | None = Field(
         default=None,
@@ -98,15 +47,15 @@ class When(Strict):
         return self
 
     def seconds_until_due(self) -> float:
-        """Return how long who waits for the result waits for the start, by this machine's clock."""
+        """Return the seconds until the start, by this machine's clock."""
         if self.available_at is None:
             return self.delay_seconds
         wait = (self.available_at - datetime.now(UTC)).total_seconds()
         return min(max(wait, 0.0), _LONGEST_DELAY)
 
 
-class Execute(When):
-    """What to run."""
+class Execute(StartOptions):
+    """One run of a task."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"variables": {"text": "Celeriac is a root vegetable."}}]}
@@ -117,16 +66,16 @@ class Execute(When):
     )
     execution_mode: Annotated[ResponseMode, Field(strict=False)] | None = Field(
         default=None,
-        description="async (as a rule the default) answers at once, sync when it has ended.",
+        description="async answers at once, sync when the execution has ended. The default is a "
+        "setting of the server, usually async.",
     )
     session_id: Annotated[UUID, Field(strict=False)] | None = Field(
         default=None,
-        description="An earlier session, of the same kind of agent, to go on with.",
+        description="An earlier session, of the same kind of agent, to continue.",
     )
     fork_session: bool = Field(
         default=False,
-        description="Go on with a copy of the session, which stays as it is; also while it is in "
-        "use.",
+        description="Continue a copy of the session, also while the session is in use.",
     )
     budget: Budget | None = Field(
         default=None, description="For this execution, instead of its task's."
@@ -134,17 +83,17 @@ class Execute(When):
     record: bool = Field(default=False, description="Save its model traffic as a cassette.")
     cassette_id: Annotated[UUID, Field(strict=False)] | None = Field(
         default=None,
-        description="Answer its model requests from this cassette instead of from providers.",
+        description="Replay its model requests from this cassette.",
     )
 
     @model_validator(mode="after")
     def _forks_something(self) -> Self:
         if self.fork_session and self.session_id is None:
-            raise ValueError("fork_session needs the session_id of what to fork")
+            raise ValueError("fork_session needs the session_id of the session to fork")
         return self
 
     def options(self) -> RunOptions:
-        """Return the caller's options for this run."""
+        """Return the options of this run."""
         return RunOptions(
             fork_session=self.fork_session,
             budget=self.budget,
@@ -153,8 +102,8 @@ class Execute(When):
         )
 
 
-class ExecuteBatch(When):
-    """Many runs of one task, taken on all or none."""
+class ExecuteBatch(StartOptions):
+    """Many runs of one task, accepted all or none."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"items": [{"text": "One."}, {"text": "Two."}]}]}
@@ -187,11 +136,11 @@ class Selection(Strict):
         default=None, description="An agent's id, or your agent's name; any of its versions."
     )
     batch_id: _Id | None = None
-    origin_id: _Id | None = Field(default=None, description="Repeats of this execution.")
-    session_id: _Id | None = Field(default=None, description="Those that worked in it.")
+    origin_id: _Id | None = Field(default=None, description="Retries of this execution.")
+    session_id: _Id | None = Field(default=None, description="That used this session.")
     trigger_type: Annotated[TriggerType, Field(strict=False)] | None = None
     waiting_for: Annotated[WaitingFor, Field(strict=False)] | None = Field(
-        default=None, description="Waiting, for this."
+        default=None, description="That wait for this."
     )
     error_code: ErrorCode | None = Field(default=None, description="The code of the last error.")
     created_after: Timestamp | None = Field(

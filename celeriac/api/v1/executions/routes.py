@@ -1,58 +1,61 @@
-"""Executions over HTTP."""
+"""`/api/v1/task-executions`: list, show, follow, cancel and retry executions; reports."""
 
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core import views
-from celeriac.api.core.auth import (
+from celeriac.api.core import links, views
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import (
     MAX_PAGE,
-    Caller,
     Cursor,
+    ExecutionPath,
     IdempotencyKey,
     Limit,
-    Operator,
     Reference,
     Services,
     Shared,
+    Timestamp,
 )
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
-from celeriac.api.core.responses import READING, WRITING, json_response, problem_responses
-from celeriac.api.v1.execute import accepted, as_it_is, send_due
-from celeriac.api.v1.schemas.executions import (
+from celeriac.api.core.responses import json_response, problem_responses
+from celeriac.api.v1.executions.schemas import (
     MAX_IDS,
     CancelMany,
     ErrorCode,
     ResponseMode,
     RetryMany,
     Selection,
-    Timestamp,
 )
-from celeriac.api.v1.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
+from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
+from celeriac.api.v1.executions.submit import accepted, current_state, send_due
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.model import BULKY, ExecutionFilter, TriggerType
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.reports import CONTENT_SECURITY_POLICY, ReportFormat
 from celeriac.wiring.api import ApiServices
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
 Bulky = Literal["variables", "result", "error_details"]
-ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
 After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
+_MEDIA = {
+    ReportFormat.MARKDOWN: ("text/markdown; charset=utf-8", "md"),
+    ReportFormat.HTML: ("text/html; charset=utf-8", "html"),
+}
 
 
 @router.get(
     "",
     response_model=wire.Page[wire.ExecutionSummary],
-    operation_id="list_executions",
     summary="List executions",
-    responses=READING | problem_responses(404),
+    responses=problem_responses(404),
 )
-def find(
+def list_executions(
     actor: Caller,
     services: Services,
     id: Annotated[  # noqa: A002 - the parameter's name
@@ -64,10 +67,10 @@ def find(
         Reference | None, Query(description="An agent's id or name; any of its versions.")
     ] = None,
     batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
-    origin_id: Annotated[UUID | None, Query(description="Repeats of this execution.")] = None,
-    session_id: Annotated[UUID | None, Query(description="Those that worked in it.")] = None,
-    trigger_type: Annotated[TriggerType | None, Query(description="Started by.")] = None,
-    waiting_for: Annotated[WaitingFor | None, Query(description="Waiting, for this.")] = None,
+    origin_id: Annotated[UUID | None, Query(description="Retries of this execution.")] = None,
+    session_id: Annotated[UUID | None, Query(description="That used this session.")] = None,
+    trigger_type: Annotated[TriggerType | None, Query(description="Started in this way.")] = None,
+    waiting_for: Annotated[WaitingFor | None, Query(description="That wait for this.")] = None,
     error_code: Annotated[
         ErrorCode | None, Query(description="The code of the last error.")
     ] = None,
@@ -78,15 +81,16 @@ def find(
         Timestamp | None, Query(description="Created before this time.")
     ] = None,
     include: Annotated[
-        list[Bulky], Query(description="What else to show, which may be large. One or several.")
+        list[Bulky],
+        Query(description="Also return this field, which may be large. One or several."),
     ] = [],  # noqa: B006
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """Return your executions, the newest first; an admin sees everybody's.
+    """Return your executions, the newest first. An admin sees everybody's.
 
-    Variables, results and error details are left out but for what `include` names; a page with them
-    ends early where they are large, and `next_cursor` goes on behind it.
+    Variables, results and error details are left out, except for the fields in `include`. A page
+    with large ones has fewer items than `limit`; `next_cursor` continues after them.
     """
     wanted = ExecutionFilter(
         ids=id,
@@ -114,11 +118,10 @@ DryRun = Annotated[bool, Query(description="Only count the matches; change nothi
 @router.post(
     "/bulk/cancel",
     response_model=wire.BulkResult,
-    operation_id="cancel_executions",
     summary="Cancel many executions",
-    responses=WRITING | problem_responses(404),
+    responses=problem_responses(404),
 )
-def cancel_many(
+def cancel_executions(
     body: CancelMany, actor: Operator, services: Services, dry_run: DryRun = False
 ) -> Response:
     """Cancel your executions that match the filter, newest first.
@@ -139,13 +142,11 @@ def cancel_many(
     "/bulk/retry",
     status_code=202,
     response_model=wire.BulkResult,
-    operation_id="retry_executions",
     summary="Retry many executions",
-    responses=WRITING
-    | problem_responses(404, 409)
+    responses=problem_responses(404, 409)
     | {200: {"model": wire.BulkResult, "description": "The count of a dry run."}},
 )
-def retry_many(
+def retry_executions(
     request: Request,
     body: RetryMany,
     actor: Operator,
@@ -199,29 +200,25 @@ def _selected(
 @router.get(
     "/{execution_id}",
     response_model=wire.Execution,
-    operation_id="get_execution",
     summary="Get an execution",
-    responses=READING | problem_responses(404),
 )
-def get(execution_id: ExecutionPath, actor: Caller, services: Services) -> Response:
-    """Return an execution as it stands."""
+def get_execution(execution_id: ExecutionPath, actor: Caller, services: Services) -> Response:
+    """Return an execution."""
     return json_response(views.execution(services.queries.execution(actor, execution_id)))
 
 
 @router.post(
     "/{execution_id}/cancel",
     response_model=wire.Execution,
-    operation_id="cancel_execution",
     summary="Cancel an execution",
-    responses=READING | problem_responses(403, 404),
 )
-def cancel(
+def cancel_execution(
     execution_id: ExecutionPath, actor: Operator, shared: Shared, services: Services
 ) -> Response:
-    """Ask for its end and return it as it stands.
+    """Request the end of an execution and return the execution.
 
-    What no worker holds is `cancelled` at once. A running one is `running` until its worker has
-    stopped it, which takes seconds. Cancelling what has ended changes nothing.
+    If no worker runs it, it is `cancelled` at once. Else it stays `running` until its worker has
+    stopped it, which takes seconds. An execution that has ended does not change.
     """
     shared.cancel(actor, [execution_id])
     return json_response(views.execution(services.queries.execution(actor, execution_id)))
@@ -231,11 +228,10 @@ def cancel(
     "/{execution_id}/retry",
     status_code=202,
     response_model=wire.Accepted,
-    operation_id="retry_execution",
-    summary="Run an execution's work again",
-    responses=READING | problem_responses(403, 404, 409),
+    summary="Retry an execution",
+    responses=problem_responses(409),
 )
-def retry(
+def retry_execution(
     request: Request,
     execution_id: ExecutionPath,
     actor: Operator,
@@ -243,15 +239,15 @@ def retry(
     services: Services,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Take on a new execution with the same variables, which names this one as its origin.
+    """Create an execution with the same variables as one that has ended, its origin.
 
-    The task and its agent are used as they are now. Possible once this one has ended.
+    It uses the current versions of the task and its agent.
     """
     submitted = shared.replay(actor, execution_id, idempotency(request, key, None))
     row = services.queries.execution(actor, submitted.execution_id)
     headers = {}
     if not submitted.created:
-        submitted = as_it_is(row)
+        submitted = current_state(row)
         headers[REPLAYED] = "true"
     return json_response(
         accepted(row.task_id, submitted, ResponseMode.ASYNC), status=202, headers=headers
@@ -261,20 +257,16 @@ def retry(
 @router.get(
     "/{execution_id}/events",
     response_model=wire.Events,
-    operation_id="list_events",
     summary="List an execution's events",
-    responses=READING | problem_responses(404),
 )
-def events(
+def list_events(
     execution_id: ExecutionPath,
     actor: Caller,
     services: Services,
     after: After = 0,
-    limit: Annotated[
-        int, Query(ge=1, le=MAX_PAGE, description="Events in one json_response.")
-    ] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Events in one answer.")] = 100,
 ) -> Response:
-    """Return events in order, numbered without gaps; fewer than `limit` where they are large."""
+    """Return events in order, numbered without gaps; fewer than `limit` if they are large."""
     found = services.queries.events(actor, execution_id, after=after, limit=limit)
     items = list(map(views.event, found))
     return json_response(wire.Events(items=items, next_after=found[-1].seq if found else None))
@@ -282,12 +274,11 @@ def events(
 
 @router.get(
     "/{execution_id}/stream",
-    operation_id="stream_events",
     summary="Follow an execution live",
     response_class=Response,
-    responses=READING | problem_responses(404) | STREAM,
+    responses=STREAM,
 )
-async def follow(
+async def stream_events(
     request: Request,
     execution_id: ExecutionPath,
     actor: Caller,
@@ -295,15 +286,78 @@ async def follow(
     services: Services,
     after: After = 0,
     last_event_id: Annotated[
-        int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume behind it.")
+        int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume after it.")
     ] = None,
 ) -> Response:
-    """Send events as they come (Server-Sent Events), until the execution has ended.
+    """Send events live (Server-Sent Events) until the execution has ended.
 
-    The id of each is its number: `Last-Event-ID` resumes without gap or repeat. Events named
-    `delta` are pieces of output; they have no number and are live only. Where nothing can follow
-    any more the answer is 204, which tells browsers to stop reconnecting. It ends within seconds
-    when the key is revoked or may not see the execution any more.
+    The id of each event is its number: `Last-Event-ID` resumes without gap or repeat. Events named
+    `delta` are pieces of live output; they have no number and are not stored. If no event can
+    follow, the answer is 204, so that browsers stop reconnecting. The stream ends within seconds
+    after the key is revoked or loses access to the execution.
     """
     begin = after if last_event_id is None else last_event_id
     return await stream(request, shared, services, actor, execution_id, after=begin)
+
+
+@router.get(
+    "/{execution_id}/report",
+    summary="Download an execution's report",
+    response_class=Response,
+    responses=problem_responses(409)
+    | {
+        200: {
+            "description": "The report.",
+            "content": {
+                "text/markdown": {"schema": {"type": "string"}},
+                "text/html": {"schema": {"type": "string"}},
+            },
+        }
+    },
+)
+def get_report(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    services: Services,
+    format: Annotated[  # noqa: A002 - the parameter's public name
+        ReportFormat, Query(description="markdown or html.")
+    ] = ReportFormat.MARKDOWN,
+) -> Response:
+    """Return the report of an execution for people: result, conversation, tools, cost, timeline.
+
+    It is made once and stored: the same bytes each time.
+    """
+    made = services.reports(actor, execution_id, format)
+    media, ending = _MEDIA[made.format]
+    headers = {
+        "Content-Disposition": f'attachment; filename="execution-{execution_id}.{ending}"',
+        "Content-Security-Policy": f"{CONTENT_SECURITY_POLICY}; sandbox",
+        "ETag": f'"{made.sha256}"',
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(made.content, media_type=media, headers=headers)
+
+
+@router.get(
+    "/{execution_id}/reports",
+    summary="List an execution's reports",
+)
+def list_reports(execution_id: ExecutionPath, actor: Caller, services: Services) -> wire.Reports:
+    """Return the reports that exist, with their sizes.
+
+    Those of executions with output are made when these end, others at the first download.
+    """
+    path = f"{links.PREFIX}/task-executions/{execution_id}/report"
+    return wire.Reports(
+        items=[
+            wire.Report(
+                format=each.format,
+                size=each.size,
+                sha256=each.sha256,
+                created_at=each.created_at,
+                links={"self": f"{path}?format={each.format}"},
+            )
+            for each in services.reports.made(actor, execution_id)
+        ]
+    )
