@@ -29,11 +29,6 @@ def path(*segments: str | UUID) -> str:
     return "/".join((API, *(quote(str(segment), safe="") for segment in segments)))
 
 
-def segment(reference: str | UUID) -> str:
-    """Return an id or a name as one segment of a path, whatever characters it has."""
-    return quote(str(reference), safe="")
-
-
 def given(**values: Any) -> dict[str, Any]:
     """Return the values that are not None, as JSON has them."""
     return {name: _as_json(value) for name, value in values.items() if value is not None}
