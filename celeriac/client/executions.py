@@ -246,7 +246,10 @@ class Executions(Resource):
 
     def _count(self, action: str, body: dict[str, Any]) -> wire.BulkResult:
         response = self._transport.send(
-            "POST", path(_EXECUTIONS, "bulk", action), body=body | {"limit": 1}, params={"dry_run": True}
+            "POST",
+            path(_EXECUTIONS, "bulk", action),
+            body=body | {"limit": 1},
+            params={"dry_run": True},
         )
         return wire.BulkResult.model_validate_json(response.content)
 
