@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,8 @@ from celeriac.cli.core.server import load_own_settings
 if TYPE_CHECKING:
     from celeriac.embedded.output import LogFollower
     from celeriac.logs import LogLine
+
+    Wanted = Callable[[LogLine], bool]
 
 _POLL_SECONDS = 0.2
 _TAIL_BYTES = 4 * 1024 * 1024
@@ -67,7 +69,7 @@ def logs(
             f"--level {level!r} is unknown.", cure=f"Use one of {', '.join(_LEVELS)}."
         )
     directory = _existing(load_own_settings(home).logs)
-    wanted = _Wanted(execution, _LEVELS.index(level))
+    wanted = _filter(execution, level)
     output = Output(as_json=as_json)
     # the followers begin at the current ends of the files, so that no line is lost; lines that are
     # written meanwhile are read twice
@@ -99,22 +101,19 @@ def _existing(directory: Path) -> Path:
 _HIDDEN = frozenset({*_IDS, "logger", "exception"}) - {"execution_id"}
 
 
-class _Wanted:
-    """Whether a line is to be shown."""
+def _filter(execution: str | None, level: str) -> "Wanted":
+    """Return a function that says whether to show a line."""
 
-    def __init__(self, execution: str | None, least: int) -> None:
-        self._execution = execution
-        self._least = least
+    def wanted(line: "LogLine") -> bool:
+        found = str(line.fields.get("execution_id", ""))
+        if execution and not (found.startswith(execution) or found.endswith(execution)):
+            return False
+        return line.level not in _LEVELS or _LEVELS.index(line.level) >= _LEVELS.index(level)
 
-    def __call__(self, line: "LogLine") -> bool:
-        if self._execution:
-            found = str(line.fields.get("execution_id", ""))
-            if not (found.startswith(self._execution) or found.endswith(self._execution)):
-                return False
-        return line.level not in _LEVELS or _LEVELS.index(line.level) >= self._least
+    return wanted
 
 
-def _last(directory: Path, count: int, wanted: _Wanted) -> Sequence[tuple[bytes, "LogLine"]]:
+def _last(directory: Path, count: int, wanted: "Wanted") -> Sequence[tuple[bytes, "LogLine"]]:
     """Return the last lines of all services, by time."""
     from celeriac.logs import SERVICE_FILES
 
@@ -123,7 +122,7 @@ def _last(directory: Path, count: int, wanted: _Wanted) -> Sequence[tuple[bytes,
     return found[-count:] if count else []
 
 
-def _selected(rows: Iterable[bytes], wanted: _Wanted) -> list[tuple[bytes, "LogLine"]]:
+def _selected(rows: Iterable[bytes], wanted: "Wanted") -> list[tuple[bytes, "LogLine"]]:
     """Return the wanted rows with their parsed lines, by time."""
     from celeriac.logs import parse_line
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -228,24 +229,32 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
     """
     from celeriac.adapters.celery_queue import pool_refusal
 
-    autoscale = _has(given, "--autoscale")
-    pool = _value(given, "-P", "--pool") or ("prefork" if autoscale else "threads")
+    named = _named_options(given)
+    autoscale = "autoscale" in named
+    pool = named.get("pool") or ("prefork" if autoscale else "threads")
     refusal = pool_refusal(pool)
     if refusal is not None:
         raise UsageProblemError(refusal)
-    defaults: list[str] = []
-    if not _has(given, "-P", "--pool"):
-        defaults.append(f"--pool={pool}")
-    if pool == "threads" and not autoscale and not _has(given, "-c", "--concurrency"):
-        defaults.append(f"--concurrency={DEFAULT_CONCURRENCY}")
-    if not _has(given, "-Q", "--queues"):
-        defaults.append(f"--queues={','.join(queues)}")
-    if not _has(given, "-n", "--hostname"):
-        defaults.append(f"--hostname={node_name()}@%h")
-    if not _has(given, "-l", "--loglevel"):
-        defaults.append("--loglevel=INFO")
-    defaults += [flag for flag in _QUIET if not _has(given, flag)]
-    return [*defaults, *given]
+    defaults: dict[str, object] = {"pool": pool}
+    if pool == "threads" and not autoscale:
+        defaults["concurrency"] = DEFAULT_CONCURRENCY
+    defaults |= {
+        "queues": ",".join(queues),
+        "hostname": f"{node_name()}@%h",
+        "loglevel": "INFO",
+    }
+    options = [f"--{name}={value}" for name, value in defaults.items() if name not in named]
+    return [*options, *(flag for flag in _QUIET if flag not in given), *given]
+
+
+def _named_options(arguments: Sequence[str]) -> Mapping[str, str | None]:
+    """Return the last values, as in Celery, of those options that have a default here."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
+    parser.add_argument("--autoscale", nargs="?")
+    for short, long in (("P", "pool"), ("c", "concurrency"), ("Q", "queues"), ("n", "hostname"),
+                        ("l", "loglevel")):  # fmt: skip
+        parser.add_argument(f"-{short}", f"--{long}", nargs="?")
+    return vars(parser.parse_known_args(arguments)[0])
 
 
 def node_name() -> str:
@@ -282,27 +291,3 @@ def _exists(module: str) -> bool:
         return find_spec(module) is not None
     except ImportError:  # of a parent
         return False
-
-
-def _has(given: Sequence[str], *names: str) -> bool:
-    return any(_names(argument, name) for argument in given for name in names)
-
-
-def _names(argument: str, name: str) -> bool:
-    """Return whether `argument` is the option `name`: `-c`, `-c4`, `--pool` or `--pool=solo`."""
-    if name.startswith("--"):
-        return argument == name or argument.startswith(f"{name}=")
-    return argument.startswith(name) and not argument.startswith("--")
-
-
-def _value(given: Sequence[str], short: str, long: str) -> str | None:
-    """Return the last value of an option, which Celery uses too."""
-    value = None
-    for index, argument in enumerate(given):
-        if argument in {short, long}:
-            value = given[index + 1] if index + 1 < len(given) else None
-        elif argument.startswith(f"{long}="):
-            value = argument.removeprefix(f"{long}=")
-        elif _names(argument, short):
-            value = argument.removeprefix(short).removeprefix("=")
-    return value

@@ -263,25 +263,23 @@ def run(
     check_recording(record_to, replay, record=record, wait=wait)
     if replay is not None:
         options["cassette_id"] = cassette_id(context, replay)
-    executions = context.client.executions
-    if sync:
-        if not wait or timeout is not None or delay is not None or key is not None:
-            raise UsageProblemError(
-                "--sync waits for the answer of one request; it can't be combined with --detach, "
-                "--timeout, --delay or --idempotency-key."
-            )
-        with _missing_task_explained(task):
-            ended = executions.run_sync(task, variables, **options)
-        _show_end(context, ended, record_to)
-        return
     with _missing_task_explained(task):
-        accepted = executions.execute(
+        if sync:
+            if not wait or timeout is not None or delay is not None or key is not None:
+                raise UsageProblemError(
+                    "--sync waits for the answer of one request; it can't be combined with "
+                    "--detach, --timeout, --delay or --idempotency-key."
+                )
+            ended = context.client.executions.run_sync(task, variables, **options)
+            _show_end(context, ended, record_to)
+            return
+        accepted = context.client.executions.execute(
             task, variables, delay_seconds=delay, idempotency_key=key, **options
         )
     if context.output.as_json and not wait:
         context.output.json(accepted)
         return
-    begun: Execution = executions.get(accepted.execution_id)
+    begun = context.client.executions.get(accepted.execution_id)
     if not begun.status.terminal:
         _warn(context, begun.queue)
     if not wait:
