@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 SUFFIX = ".jsonl"
 
 _ALLOWED = frozenset({"priority", "queue"})
-_AGENT = "What its agent may do"
-_HOW = "How it runs"
 
 Timeout = Annotated[
     float | None,
@@ -31,77 +30,58 @@ Timeout = Annotated[
 ]
 
 
+_agent_option = partial(typer.Option, rich_help_panel="What its agent may do")
+_how_option = partial(typer.Option, rich_help_panel="How it runs")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Options of a run."""
 
     priority: Annotated[
-        str | None,
-        typer.Option(help="low, normal, high or critical; the task's.", rich_help_panel=_HOW),
+        str | None, _how_option(help="low, normal, high or critical; the task's.")
     ] = None
-    queue: Annotated[
-        str | None, typer.Option(help="Another queue than the task's.", rich_help_panel=_HOW)
-    ] = None
-    delay: Annotated[
-        float | None,
-        typer.Option(min=0, help="Start it after this many seconds.", rich_help_panel=_HOW),
-    ] = None
+    queue: Annotated[str | None, _how_option(help="Another queue than the task's.")] = None
+    delay: Annotated[float | None, _how_option(min=0, help="Start it after this many seconds.")] = (
+        None
+    )
     key: Annotated[
         str | None,
-        typer.Option(
+        _how_option(
             "--idempotency-key",
             help="Your own name for this run; the same name again starts nothing new.",
-            rich_help_panel=_HOW,
         ),
     ] = None
     session: Annotated[
         str | None,
-        typer.Option(
-            metavar="ID",
-            help="Continue the session of an earlier execution.",
-            rich_help_panel=_AGENT,
-        ),
+        _agent_option(metavar="ID", help="Continue the session of an earlier execution."),
         IdOf("sessions", "a session"),
     ] = None
     fork: Annotated[
-        bool,
-        typer.Option(
-            "--fork",
-            help="With --session: continue a copy of it.",
-            rich_help_panel=_AGENT,
-        ),
+        bool, _agent_option("--fork", help="With --session: continue a copy of it.")
     ] = False
     budget_cost: Annotated[
         float | None,
-        typer.Option(
+        _agent_option(
             min=0,
             metavar="DOLLARS",
             help="Limit for the cost of its model calls, instead of the task's budget.",
-            rich_help_panel=_AGENT,
         ),
     ] = None
     budget_tokens: Annotated[
         int | None,
-        typer.Option(
+        _agent_option(
             min=1,
             metavar="COUNT",
             help="Limit for the tokens of its model calls, instead of the task's budget.",
-            rich_help_panel=_AGENT,
         ),
     ] = None
     ask: Annotated[
         bool,
-        typer.Option(
-            "--ask",
-            help="Ask a person when this budget is spent, instead of failing.",
-            rich_help_panel=_AGENT,
-        ),
+        _agent_option("--ask", help="Ask a person when this budget is spent, instead of failing."),
     ] = False
     record: Annotated[
-        bool,
-        typer.Option(
-            "--record", help="Save its model traffic as a cassette.", rich_help_panel=_AGENT
-        ),
+        bool, _agent_option("--record", help="Save its model traffic as a cassette.")
     ] = False
 
     def for_client(self) -> "ExecutionOptions":
@@ -214,9 +194,7 @@ def run(
     ] = True,
     sync: Annotated[
         bool,
-        typer.Option(
-            "--sync", help="Send one request, which is answered at the end.", rich_help_panel=_HOW
-        ),
+        _how_option("--sync", help="Send one request, which is answered at the end."),
     ] = False,
     timeout: Timeout = None,
     run_options: RunOptions,
