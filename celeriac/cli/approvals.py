@@ -101,8 +101,7 @@ def answer(
     *,
     approve: Annotated[bool | None, typer.Option("--approve/--refuse", help="Yes or no.")] = None,
     value: Annotated[
-        str | None,
-        typer.Option(help="The answer: text for a free question, else JSON. Approves."),
+        str | None, typer.Option(help="The answer: text for a free question, else JSON. Approves.")
     ] = None,
     fields: Annotated[
         list[str],

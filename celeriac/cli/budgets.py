@@ -165,8 +165,7 @@ def usage(
     *,
     by: Annotated[UsageBy, typer.Option(help="What to sum up by.")] = UsageBy.DAY,
     since: Annotated[
-        datetime | None,
-        typer.Option(formats=_DAY, help="First day, UTC; default 30 days ago."),
+        datetime | None, typer.Option(formats=_DAY, help="First day, UTC; default 30 days ago.")
     ] = None,
     until: Annotated[
         datetime | None, typer.Option(formats=_DAY, help="Last day, UTC; default today.")

@@ -9,16 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from celeriac.cli import (
-    accounts,
-    approvals,
-    budgets,
-    cassettes,
-    crews,
-    database,
-    models,
-    sessions,
-)
+from celeriac.cli import accounts, approvals, budgets, cassettes, crews, database, models, sessions
 from celeriac.cli.budgets import prices, usage
 from celeriac.cli.catalog import agents, tasks
 from celeriac.cli.catalog.apply import apply

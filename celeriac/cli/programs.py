@@ -24,8 +24,7 @@ API_PROTOCOL = "celeriac.api.core.protocol:LimitedProtocol"
 
 def api(
     host: Annotated[
-        str | None,
-        typer.Option(help="Address to listen on; CELERIAC_API_HOST, or 127.0.0.1."),
+        str | None, typer.Option(help="Address to listen on; CELERIAC_API_HOST, or 127.0.0.1.")
     ] = None,
     port: Annotated[
         int | None,
@@ -238,11 +237,7 @@ def worker_arguments(given: Sequence[str], queues: Sequence[str]) -> list[str]:
     defaults: dict[str, object] = {"pool": pool}
     if pool == "threads" and not autoscale:
         defaults["concurrency"] = DEFAULT_CONCURRENCY
-    defaults |= {
-        "queues": ",".join(queues),
-        "hostname": f"{node_name()}@%h",
-        "loglevel": "INFO",
-    }
+    defaults |= {"queues": ",".join(queues), "hostname": f"{node_name()}@%h", "loglevel": "INFO"}
     options = [f"--{name}={value}" for name, value in defaults.items() if name not in named]
     return [*options, *(flag for flag in _QUIET if flag not in given), *given]
 

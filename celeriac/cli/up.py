@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 def up(
     *,
     host: Annotated[
-        str | None,
-        typer.Option(help="Address of the API; CELERIAC_API_HOST, or 127.0.0.1."),
+        str | None, typer.Option(help="Address of the API; CELERIAC_API_HOST, or 127.0.0.1.")
     ] = None,
     port: Annotated[
         int | None,
@@ -25,8 +24,7 @@ def up(
         ),
     ] = None,
     concurrency: Annotated[
-        int | None,
-        typer.Option(min=1, help="Executions that run at once; 100 with threads."),
+        int | None, typer.Option(min=1, help="Executions that run at once; 100 with threads.")
     ] = None,
     pool: Annotated[
         str | None, typer.Option(help="Celery's pool: threads, prefork or solo; threads.")
@@ -41,8 +39,7 @@ def up(
         ),
     ] = None,
     no_reload: Annotated[
-        bool,
-        typer.Option("--no-reload", help="Don't restart the worker when code changes."),
+        bool, typer.Option("--no-reload", help="Don't restart the worker when code changes.")
     ] = False,
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Don't start the small language model.")

@@ -12,10 +12,7 @@ class Approvals(Resource):
     """`client.approvals`."""
 
     def list(
-        self,
-        *,
-        status: str | Sequence[str] | None = None,
-        execution_id: str | UUID | None = None,
+        self, *, status: str | Sequence[str] | None = None, execution_id: str | UUID | None = None
     ) -> Iterator[wire.Approval]:
         """Yield the questions that you may see, the newest first; `status="open"` for open ones."""
         asked = given(

@@ -174,10 +174,7 @@ class Executions(Resource):
         return self._transport.get(wire.Execution, path(_EXECUTIONS, execution_id))
 
     def list(
-        self,
-        *,
-        include: Sequence[str] | None = None,
-        **wanted: Unpack[ExecutionFilter],
+        self, *, include: Sequence[str] | None = None, **wanted: Unpack[ExecutionFilter]
     ) -> Iterator[wire.ExecutionSummary]:
         """Yield executions, the newest first.
 

@@ -29,15 +29,7 @@ from celeriac.api.core.middleware import AllowedHosts, RequestBody, RequestConte
 from celeriac.api.core.problems import MEDIA_TYPE
 from celeriac.api.core.protocol import LIMITS, ConnectionLimits
 from celeriac.api.core.requests import Parsing
-from celeriac.api.v1 import (
-    accounts,
-    approvals,
-    budgets,
-    cassettes,
-    catalog,
-    operations,
-    sessions,
-)
+from celeriac.api.v1 import accounts, approvals, budgets, cassettes, catalog, operations, sessions
 from celeriac.api.v1.executions import routes as executions
 from celeriac.api.v1.executions import submit
 from celeriac.api.web import approval_links

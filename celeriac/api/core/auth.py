@@ -37,8 +37,7 @@ _bearer = HTTPBearer(
 
 
 async def _caller(
-    request: Request,
-    _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> AsyncIterator[Actor]:
     # `admit` ran before the body was read; this only returns its result
     actor = cast(Actor, request.state.actor)
@@ -64,11 +63,7 @@ Operator = Annotated[Actor, Depends(_operator)]
 Admin = Annotated[Actor, Depends(_admin)]
 """A caller who may manage users and see everybody's resources."""
 
-_ROLES: dict[object, Role] = {
-    _caller: Role.VIEWER,
-    _operator: Role.OPERATOR,
-    _admin: Role.ADMIN,
-}
+_ROLES: dict[object, Role] = {_caller: Role.VIEWER, _operator: Role.OPERATOR, _admin: Role.ADMIN}
 
 
 def required_role(dependant: Dependant) -> Role | None:

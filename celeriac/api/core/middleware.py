@@ -104,7 +104,7 @@ class AllowedHosts:
             return
         error = HostRefusedError(
             "This server doesn't answer for the host that the request names; add it to "
-            "CELERIAC_ALLOWED_HOSTS, or set CELERIAC_PUBLIC_URL.",
+            "CELERIAC_ALLOWED_HOSTS, or set CELERIAC_PUBLIC_URL."
         )
         await problems.of_error(Request(scope), error)(scope, receive, send)
 

@@ -79,9 +79,6 @@ Day = Annotated[date, Field(strict=False), BeforeValidator(_day_written)]
 """A day, `2030-01-31`."""
 
 Timestamp = Annotated[
-    AwareDatetime,
-    Field(strict=False),
-    BeforeValidator(_written),
-    AfterValidator(_in_range),
+    AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_in_range)
 ]
 """A time in RFC 3339 with its zone, between 1970 and 2999."""

@@ -147,8 +147,7 @@ def problem(
 
 def _shown(fault: ProblemField) -> ProblemField:
     return ProblemField(
-        field=clip(fault.field, _LONGEST_FIELD),
-        message=clip(fault.message, _LONGEST_MESSAGE),
+        field=clip(fault.field, _LONGEST_FIELD), message=clip(fault.message, _LONGEST_MESSAGE)
     )
 
 

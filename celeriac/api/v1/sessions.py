@@ -135,10 +135,7 @@ def list_execution_files(
 
 
 @execution_files_router.get(
-    "/{path:file}",
-    summary="Download an execution's file",
-    response_class=Response,
-    responses=_FILE,
+    "/{path:file}", summary="Download an execution's file", response_class=Response, responses=_FILE
 )
 def download_execution_file(
     execution_id: ExecutionPath, path: _FilePath, actor: Caller, services: Services
@@ -158,9 +155,7 @@ def _files(found: Listing, owner: str) -> wire.Files:
         for entry in found.files
     ]
     return wire.Files(
-        items=items,
-        next_after=items[-1].path if found.more else None,
-        skipped=found.skipped,
+        items=items, next_after=items[-1].path if found.more else None, skipped=found.skipped
     )
 
 

@@ -42,8 +42,7 @@ def apply(
         bool, typer.Option("--dry-run", help="Show the changes; write nothing.")
     ] = False,
     exit_code: Annotated[
-        bool,
-        typer.Option("--exit-code", help="With --dry-run: exit with 1 if anything differs."),
+        bool, typer.Option("--exit-code", help="With --dry-run: exit with 1 if anything differs.")
     ] = False,
 ) -> None:
     """Create or change agents, tasks and budgets, as described in files or modules.

@@ -73,8 +73,7 @@ def list_tasks(
     context: CommandContext,
     limit: Limit = 50,
     active: Annotated[
-        bool | None,
-        typer.Option("--active/--inactive", help="Only active, or only inactive ones."),
+        bool | None, typer.Option("--active/--inactive", help="Only active, or only inactive ones.")
     ] = None,
 ) -> None:
     """List your tasks, the newest first. An admin sees everybody's."""

@@ -16,8 +16,7 @@ Paths = Annotated[
     list[str], typer.Argument(metavar="[PATH]...", help="Files, as listed; all if none is named.")
 ]
 Into = Annotated[
-    Path,
-    typer.Option("--to", metavar="DIRECTORY", help="Target; it is created.", file_okay=False),
+    Path, typer.Option("--to", metavar="DIRECTORY", help="Target; it is created.", file_okay=False)
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 

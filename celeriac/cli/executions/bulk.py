@@ -102,8 +102,7 @@ def retry(
     key: Annotated[
         str | None,
         typer.Option(
-            "--idempotency-key",
-            help="The same key with the same command creates nothing twice.",
+            "--idempotency-key", help="The same key with the same command creates nothing twice."
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -164,8 +163,7 @@ def is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str
     """
     if execution is None and not wanted:
         raise UsageProblemError(
-            "No executions are selected.",
-            cure=f"Give the id of one, or {FILTERS}.",
+            "No executions are selected.", cure=f"Give the id of one, or {FILTERS}."
         )
     given = [name for name, value in others.items() if value]
     if execution is not None and (wanted or given):

@@ -43,12 +43,10 @@ def list_executions(
     limit: Limit = 20,
     selection: LiveSelection,
     following: Annotated[
-        bool,
-        typer.Option("--follow", "-f", help="Show new executions and changes until Ctrl-C."),
+        bool, typer.Option("--follow", "-f", help="Show new executions and changes until Ctrl-C.")
     ] = False,
     include: Annotated[
-        list[Bulky],
-        typer.Option(help="With --json: also write this field. Repeatable."),
+        list[Bulky], typer.Option(help="With --json: also write this field. Repeatable.")
     ] = [],  # noqa: B006 - Typer copies it
 ) -> None:
     """List executions, the newest first.

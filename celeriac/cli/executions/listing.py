@@ -37,11 +37,7 @@ _BULKY = frozenset({"variables", "result", "error_details"})
 
 
 def follow_list(
-    context: "CommandContext",
-    wanted: "ExecutionFilter",
-    *,
-    limit: int,
-    include: Sequence[str] = (),
+    context: "CommandContext", wanted: "ExecutionFilter", *, limit: int, include: Sequence[str] = ()
 ) -> NoReturn:
     """Show the newest `limit` executions that match, then what changes, until Ctrl-C.
 

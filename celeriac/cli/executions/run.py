@@ -193,8 +193,7 @@ def run(
         bool, typer.Option("--wait/--detach", help="Follow it to its end, or print its id at once.")
     ] = True,
     sync: Annotated[
-        bool,
-        _how_option("--sync", help="Send one request, which is answered at the end."),
+        bool, _how_option("--sync", help="Send one request, which is answered at the end.")
     ] = False,
     timeout: Timeout = None,
     run_options: RunOptions,

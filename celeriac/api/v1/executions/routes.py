@@ -197,21 +197,13 @@ def _selected(
     )
 
 
-@router.get(
-    "/{execution_id}",
-    response_model=wire.Execution,
-    summary="Get an execution",
-)
+@router.get("/{execution_id}", response_model=wire.Execution, summary="Get an execution")
 def get_execution(execution_id: ExecutionPath, actor: Caller, services: Services) -> Response:
     """Return an execution."""
     return json_response(views.execution(services.queries.execution(actor, execution_id)))
 
 
-@router.post(
-    "/{execution_id}/cancel",
-    response_model=wire.Execution,
-    summary="Cancel an execution",
-)
+@router.post("/{execution_id}/cancel", response_model=wire.Execution, summary="Cancel an execution")
 def cancel_execution(
     execution_id: ExecutionPath, actor: Operator, shared: Shared, services: Services
 ) -> Response:
@@ -255,9 +247,7 @@ def retry_execution(
 
 
 @router.get(
-    "/{execution_id}/events",
-    response_model=wire.Events,
-    summary="List an execution's events",
+    "/{execution_id}/events", response_model=wire.Events, summary="List an execution's events"
 )
 def list_events(
     execution_id: ExecutionPath,
@@ -339,10 +329,7 @@ def get_report(
     return Response(made.content, media_type=media, headers=headers)
 
 
-@router.get(
-    "/{execution_id}/reports",
-    summary="List an execution's reports",
-)
+@router.get("/{execution_id}/reports", summary="List an execution's reports")
 def list_reports(execution_id: ExecutionPath, actor: Caller, services: Services) -> wire.Reports:
     """Return the reports that exist, with their sizes.
 

@@ -70,8 +70,7 @@ class Execute(StartOptions):
         "setting of the server, usually async.",
     )
     session_id: Annotated[UUID, Field(strict=False)] | None = Field(
-        default=None,
-        description="An earlier session, of the same kind of agent, to continue.",
+        default=None, description="An earlier session, of the same kind of agent, to continue."
     )
     fork_session: bool = Field(
         default=False,
@@ -82,8 +81,7 @@ class Execute(StartOptions):
     )
     record: bool = Field(default=False, description="Save its model traffic as a cassette.")
     cassette_id: Annotated[UUID, Field(strict=False)] | None = Field(
-        default=None,
-        description="Replay its model requests from this cassette.",
+        default=None, description="Replay its model requests from this cassette."
     )
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
                         "data": {"type": "string", "description": "An Event as JSON."},
                     },
                     "required": ["event", "data"],
-                },
+                }
             }
         },
     },
