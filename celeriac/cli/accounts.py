@@ -303,7 +303,7 @@ def _malformed(expect: str) -> str:
     if not colon:
         return "it has no colon between a position and a seal"
     if not _POSITION.fullmatch(position):
-        return "what is before the colon is no number"
+        return "the part before the colon is not a number"
     if _NO_DIGIT.search(seal):
         return "the seal has characters other than 0-9 and a-f"
     return f"the seal has {len(seal)} characters instead of {_SEAL_LENGTH}"

@@ -57,7 +57,7 @@ def list_budgets(
 def set_budget(
     context: CommandContext,
     *,
-    period: Annotated[Period, typer.Argument(help="It begins anew each day or month, in UTC.")],
+    period: Annotated[Period, typer.Argument(help="It is reset each day or month, in UTC.")],
     task: TaskOption = None,
     user: UserOption = None,
     cost: Annotated[

@@ -235,14 +235,14 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     every = error.errors()
     found = faults(every[:_MAX_FIELDS], error.body)
-    told = [f"{clip(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
+    lines = [f"{clip(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
     if len(every) > _SHOWN:
-        told.append(f"and {len(every) - _SHOWN} more")
+        lines.append(f"and {len(every) - _SHOWN} more")
     return problem(
         request,
         status=422,
         code=errors.InvalidInputError.code,
-        detail="; ".join(told),
+        detail="; ".join(lines),
         fields=found,
         details={"faults": len(every)} if len(every) > _MAX_FIELDS else None,
     )

@@ -29,15 +29,15 @@ class AnswerRequest(Strict):
     approved: bool
     value: Any = Field(
         default=None,
-        description="The text of a free question, or the value of a form; for a tool, other "
-        "arguments than asked for.",
+        description="The text for a free question, or the value of a form; for a tool, changed "
+        "arguments.",
     )
     note: Annotated[str, StringConstraints(max_length=MAX_NOTE)] = Field(
-        default="", description="What the agent is told beside it."
+        default="", description="A note to the agent."
     )
 
     def answer(self) -> Answer:
-        """Return what was answered."""
+        """Return the answer for the service."""
         return Answer(approved=self.approved, value=self.value, note=self.note)
 
 

@@ -169,7 +169,7 @@ class TaskEntry(NewTask):
 
 
 class Document(Strict):
-    """Agents, tasks and budgets as they are to be; what is not named here stays as it is."""
+    """The desired agents, tasks and budgets; others stay as they are."""
 
     BULK: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Following a list of executions: those that are new, and changes of those that are known."""
+"""Following a list of executions: new ones, and changes of known ones."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from celeriac.wire import ExecutionSummary
 
 _PAUSE_SECONDS = 1.0
-_PATIENCE_SECONDS = 60.0
-"""The API may be away for so long; the same as for the stream of one execution."""
+_RECONNECT_SECONDS = 60.0
+"""How long the API may be unavailable, as for the stream of one execution."""
 _UNAVAILABLE = frozenset({None, 502, 503, 504})
 _TRACKED = 500
-"""So many executions that have not ended are followed, and so many new ones are read at once."""
+"""The most executions that are followed, and the most new ones that are read at once."""
 _IDS = 100
-"""So many executions may be named in one request."""
+"""The most ids in one request."""
 _SLACK = timedelta(seconds=30)
-"""An execution may be seen so long after its creation time: its transaction takes so long."""
+"""An execution may become visible this long after its creation time, when its transaction ends."""
 _UNSEEN = timedelta(hours=1)
-"""Where there is no execution yet, new ones are looked for among those created since."""
+"""Without any execution, new ones are searched among those created since then."""
 _CHANGING = frozenset({"status", "waiting_for", "error_code"})
-"""Filters that an execution may come to match."""
+"""Filters of fields that change."""
 _LONGEST = 100
 _STATUS_WIDTH = max(map(len, LIVE | {"completed", "cancelled"}))
 _BULKY = frozenset({"variables", "result", "error_details"})
@@ -39,9 +39,9 @@ _BULKY = frozenset({"variables", "result", "error_details"})
 def follow_list(
     context: "CommandContext", wanted: "ExecutionFilter", *, limit: int, include: Sequence[str] = ()
 ) -> NoReturn:
-    """Show the newest `limit` executions that match, then what changes, until Ctrl-C.
+    """Show the newest `limit` executions that match, then changes, until Ctrl-C.
 
-    Raises ClientError, also where the API does not answer for a minute.
+    Raises ClientError, also if the API does not answer for a minute.
     """
     from celeriac.client import ClientError
 
@@ -53,7 +53,7 @@ def follow_list(
         try:
             changed = changes.poll()
         except ClientError as error:
-            if error.status not in _UNAVAILABLE or time.monotonic() - heard > _PATIENCE_SECONDS:
+            if error.status not in _UNAVAILABLE or time.monotonic() - heard > _RECONNECT_SECONDS:
                 raise
             if not away:
                 say_away(context, away=True)
@@ -66,17 +66,16 @@ def follow_list(
 
 
 class ChangedExecutions:
-    """Finds executions that are new, or stand otherwise than when they were last looked at.
+    """Finds executions that are new or have changed since the last query.
 
-    Status, what is waited for and the error code change, so they are compared here: an execution
-    that comes to match is found however old it is. Those that have not ended are looked at by their
-    ids, the newest 500 of them.
+    The filters for fields that change are applied here, so that an old execution is found when it
+    begins to match. The newest 500 executions that have not ended are queried by their ids.
     """
 
     def __init__(
         self, executions: "Executions", wanted: "ExecutionFilter", *, include: Sequence[str] = ()
     ) -> None:
-        """Ask `executions`; follow those that match `wanted`."""
+        """Query `executions`; follow those that match `wanted`."""
         self._executions = executions
         self._wanted = wanted
         lasting = {name: value for name, value in wanted.items() if name not in _CHANGING}
@@ -95,7 +94,7 @@ class ChangedExecutions:
             self._note(each)
         for each in self._created_lately():
             self._note(each)
-        # what changes from here on is in what is returned, or is found by the next `poll`
+        # later changes are in this list, or are found by the next `poll`
         listed = self._executions.list(include=self._include, **self._wanted)
         found = list(islice(listed, limit))[::-1]
         for each in found:
@@ -134,7 +133,7 @@ class ChangedExecutions:
             yield from found.values()
 
     def _note(self, execution: "ExecutionSummary") -> bool:
-        """Remember how an execution stands; return whether that is news."""
+        """Store the state of an execution; return whether it is new or has changed."""
         stand = (execution.status, execution.attempt, execution.waiting_for)
         stand_before = self._tracked.get(execution.id)
         if execution.created_at >= self._newest:
@@ -164,7 +163,7 @@ class ChangedExecutions:
 
 
 def changed_at(execution: "ExecutionSummary") -> datetime:
-    """Return the last time that is known of an execution: of its end, its start and so on."""
+    """Return the latest time in an execution: of its end, its start and so on."""
     times = (
         execution.created_at,
         execution.queued_at,

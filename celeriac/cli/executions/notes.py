@@ -21,7 +21,7 @@ _ANY_ERROR = ExecutionError.code
 
 
 def note(execution: "ExecutionSummary") -> str:
-    """Return what an execution waits for and how it failed; empty where neither is so."""
+    """Return what an execution waits for and how it failed; empty for neither."""
     waits = waits_for(execution)
     parts = [f"waits for {waits}" if waits else "", error_text(execution)]
     if execution.waiting_for is not None:
@@ -43,7 +43,7 @@ def waits_for(execution: "ExecutionSummary") -> str:
 
 
 def error_text(execution: "ExecutionSummary") -> str:
-    """Return the code and the words of an execution's last error; empty where there is none."""
+    """Return the code and the message of an execution's last error; empty without one."""
     code = execution.error_code
     if not code:
         return ""

@@ -46,7 +46,7 @@ _STATUS_AFTER = {
 
 @dataclass(slots=True)
 class View:
-    """One execution as a follower knows it. Times are aware, tokens are counts."""
+    """The state of one execution, derived from its events. Times have a zone; tokens are counts."""
 
     execution_id: UUID
     task_name: str
@@ -62,21 +62,21 @@ class View:
     input_tokens: int = 0
     output_tokens: int = 0
     text: str = ""
-    """Live output of the attempt that runs now; its beginning is cut off when it is very long."""
+    """Live output of the current attempt; only the end if it is very long."""
     waits_for: str = ""
-    """Why it waits without a worker, in words."""
+    """The reason why it waits without a worker."""
     questions: dict[str, str] = field(default_factory=dict)
     """Open questions to people: titles by ids."""
     events: "deque[Event]" = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
 
     @classmethod
     def of(cls, execution: "Execution") -> "View":
-        """Return the view before its first event: who it is, nothing of how it stands."""
+        """Return the view before the first event."""
         return cls(execution.id, execution.task_name)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether no event can follow."""
         return self.status.terminal
 
     def apply(self, event: "Event") -> None:
@@ -134,7 +134,7 @@ Data = Mapping[str, Any]
 
 
 def describe(event: "Event") -> str:
-    """Return what `event` says, on one line."""
+    """Return a description of `event`, on one line."""
     words = _WORDS.get(event.type)
     said = words(event.data) if words else plain(event.data) if event.data else ""
     if event.type is EventType.STARTED:
@@ -201,12 +201,12 @@ def _tool_result(data: Data) -> str:
 
 
 def _tool(data: Data) -> str:
-    """Return the name of the tool, after its server's; empty where an agent names none."""
+    """Return the names of the server and the tool; empty without them."""
     return ".".join(str(data[name]) for name in ("server", "tool") if data.get(name))
 
 
 def _arguments(arguments: object) -> str:
-    """Return a call's arguments as `name=value`; long ones come as a text already."""
+    """Return a call's arguments as `name=value`; long ones are stored as text."""
     if isinstance(arguments, Mapping):
         return ", ".join(f"{name}={dumps(value)}" for name, value in arguments.items())
     return "" if arguments is None else plain(arguments)
@@ -293,7 +293,7 @@ def _facts(view: "View") -> RenderableType:
 
 
 def _waiting(view: "View") -> RenderableType:
-    """What is waited for, and how a person answers what is asked."""
+    """The reason for waiting, and the commands that answer open questions."""
     lines = [Text(printable(f"waits: {view.waits_for}"), style="bold magenta")]
     for approval_id, title in list(view.questions.items())[:_QUESTIONS]:
         lines.append(Text(printable(f"asks: {title}"), style="magenta"))
@@ -306,7 +306,7 @@ def _between(begin: datetime | None, end: datetime | None) -> float | None:
 
 
 def _progress(view: "View") -> RenderableType:
-    """A bar that fills where the agent says how much there is, and pulses where it doesn't."""
+    """A bar that shows the progress, or pulses if the agent doesn't report a total."""
     known = view.done is not None and view.total
     if view.status is Status.COMPLETED:
         bar = ProgressBar(total=1, completed=1, width=_BAR_WIDTH)
