@@ -40,7 +40,8 @@ def functions_in(module: str) -> list[AgentFunction]:
     from celeriac.agents.python.variables import variables_schema
     from celeriac.domain.errors import AgentMisconfiguredError
 
-    _see_current_directory()
+    if (directory := str(Path.cwd())) not in sys.path:
+        sys.path.append(directory)
     try:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:
@@ -124,7 +125,7 @@ def unlisted(modules: Sequence[str]) -> list[str]:
     """Return the modules that workers with this environment don't import."""
     from celeriac.agents.python.functions import declared_modules
 
-    listed = (*_listed(), *declared_modules())
+    listed = (*load_own_settings(None).agent_modules, *declared_modules())
     return [
         module
         for module in modules
@@ -132,8 +133,8 @@ def unlisted(modules: Sequence[str]) -> list[str]:
     ]
 
 
-def module_with(name: str) -> str | None:
-    """Return the module on this machine with a function for the agent `name`.
+def hint_for(task: str) -> str | None:
+    """Return a hint to the command that creates a missing task from its function, if it is found.
 
     Searches the source of the modules of CELERIAC_AGENT_MODULES and the current directory, without
     importing them.
@@ -142,15 +143,12 @@ def module_with(name: str) -> str | None:
 
     here = Path.cwd()
     found = [(file.stem, file) for file in sorted(here.glob("*.py"))]
-    for module in _listed():
+    for module in load_own_settings(None).agent_modules:
         found += module_files(module, [*sys.path, str(here)])
-    return next((module for module, file in found[:_MAX_FILES] if offers(file, name)), None)
-
-
-def _see_current_directory() -> None:
-    directory = str(Path.cwd())
-    if directory not in sys.path:
-        sys.path.append(directory)
+    module = next((module for module, file in found[:_MAX_FILES] if offers(file, task)), None)
+    if module is None:
+        return None
+    return f"`celeriac apply --module {module}` creates it from the function of that name."
 
 
 def _existing(client: "Client", name: str) -> "tuple[wire.Agent | None, wire.Task | None]":
@@ -173,15 +171,3 @@ def _taken(function: AgentFunction, reason: str) -> CommandError:
         cure="Give the function another name in @celeriac.agent(…), or delete the other one.",
         problem="name_taken",
     )
-
-
-def _listed() -> tuple[str, ...]:
-    return load_own_settings(None).agent_modules
-
-
-def hint_for(task: str) -> str | None:
-    """Return a hint to the command that creates a missing task, if its function is found here."""
-    module = module_with(task)
-    if module is None:
-        return None
-    return f"`celeriac apply --module {module}` creates it from the function of that name."
