@@ -94,7 +94,7 @@ def up(
     terminal = Terminal(output.err if as_json else output.out)
     with running_system(options, terminal) as system:
         if as_json:
-            output.json_line(_facts(system))
+            output.json(_facts(system), indent=None)
         else:
             _show_banner(output, system)
         sys.stdout.flush()

@@ -145,10 +145,10 @@ def hint_for(task: str) -> str | None:
     found = [(file.stem, file) for file in sorted(here.glob("*.py"))]
     for module in load_own_settings(None).agent_modules:
         found += module_files(module, [*sys.path, str(here)])
-    module = next((module for module, file in found[:_MAX_FILES] if offers(file, task)), None)
-    if module is None:
-        return None
-    return f"`celeriac apply --module {module}` creates it from the function of that name."
+    for module, file in found[:_MAX_FILES]:
+        if offers(file, task):
+            return f"`celeriac apply --module {module}` creates it from the function of that name."
+    return None
 
 
 def _existing(client: "Client", name: str) -> "tuple[wire.Agent | None, wire.Task | None]":

@@ -172,18 +172,12 @@ class Output:
         else:
             self.table(columns, (map(cell, row(each)) for each in found), cut=cut, drop=drop)
 
-    def json(self, value: Any) -> None:
-        """Write a value (models and dataclasses too) as indented JSON."""
+    def json(self, value: Any, *, indent: int | None = 2) -> None:
+        """Write a value (models and dataclasses too) as JSON; `indent=None` for a single line."""
         from pydantic_core import to_jsonable_python
 
         data = to_jsonable_python(value, by_alias=True)
-        self.raw(json.dumps(data, indent=2, ensure_ascii=False))
-
-    def json_line(self, value: Any) -> None:
-        """Write a value as JSON on one line, for readers of a stream."""
-        from pydantic_core import to_jsonable_python
-
-        self.raw(json.dumps(to_jsonable_python(value, by_alias=True), ensure_ascii=False))
+        self.raw(json.dumps(data, indent=indent, ensure_ascii=False))
 
     def raw(self, text: str) -> None:
         """Write text as it is; on a terminal without control characters."""

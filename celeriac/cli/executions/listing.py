@@ -184,7 +184,7 @@ def _show(
     left_out = _BULKY.difference(include)
     for each in changed:
         if context.output.as_json:
-            context.output.json_line(each.model_dump(by_alias=True, exclude=set(left_out)))
+            context.output.json(each.model_dump(by_alias=True, exclude=set(left_out)), indent=None)
             continue
         line = Text(f"{moment(changed_at(each))}  ", style="dim")
         line.append(f"{each.id}  ", style="")
