@@ -95,7 +95,7 @@ def create_app(options: CeleryOptions) -> Celery:
     """Return a configured app; connects on first use."""
     use_for_redis()
     refuse_compression()
-    app = Celery("celeriac", amqp=UncompressedAMQP)
+    app = Celery("celeriac", amqp=UncompressedAMQP, loader="celeriac.worker.modules:ModuleLoader")
     app.conf.update(
         broker_url=options.broker_url,
         result_backend=options.result_backend,

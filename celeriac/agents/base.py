@@ -12,6 +12,7 @@ from celeriac.domain.usage import Clip
 from celeriac.kit.json_types import JsonObject, JsonValue, loads, storable_text
 from celeriac.kit.text import clipped_field
 from celeriac.kit.threads import CHECKS
+from celeriac.kit.words import counted
 from celeriac.services.catalog.schemas import violations
 from celeriac.services.ports import RunContext
 
@@ -35,7 +36,7 @@ async def emit_message(context: RunContext, role: Role, content: str) -> None:
 async def emit_clipped(context: RunContext, clip: Clip) -> None:
     """Add a warning to the execution's log that names the budget that cut an answer off."""
     message = (
-        f"The answer was cut off at {clip.output_tokens:,} tokens: no more is left of the "
+        f"The answer was cut off at {counted(clip.output_tokens, 'token')}: no more is left of the "
         f"{clip.budget}."
     )
     await context.emit(EventType.LOG, {"level": "warning", "message": message, "source": "budget"})

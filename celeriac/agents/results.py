@@ -9,6 +9,7 @@ from uuid import UUID
 
 from celeriac.domain.errors import PermanentError
 from celeriac.kit.json_types import MAX_DEPTH, storable
+from celeriac.kit.words import counted
 
 MAX_RESULT_BYTES = 8_000_000
 
@@ -30,8 +31,8 @@ def encode_result(value: object, source: str) -> str:
     size = len(text.encode())
     if size > MAX_RESULT_BYTES:
         raise PermanentError(
-            f"{source} returned {size:,} bytes of JSON; the limit is {MAX_RESULT_BYTES:,}. "
-            "Store large results elsewhere and return their location."
+            f"{source} returned {counted(size, 'byte')} of JSON; the limit is "
+            f"{MAX_RESULT_BYTES:,}. Store large results elsewhere and return their location."
         )
     return text
 

@@ -13,6 +13,7 @@ from celeriac.cli.core.ids import KeyId, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.domain.accounts import Role
 from celeriac.kit.ids import parse_uuid
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.wire import User
@@ -267,7 +268,10 @@ def verify(
             }
         )
     elif not messages:
-        context.output.say(f"{entries} entries under {seals} seals are as they were written.")
+        context.output.say(
+            f"{counted(entries, 'entry', 'entries')} under {counted(seals, 'seal')}: "
+            "all as they were written."
+        )
         context.output.raw(f"{last}:{head}")
     if messages:
         # a wrong --expect alone may be a typing error
@@ -306,7 +310,7 @@ def _malformed(expect: str) -> str:
         return "the part before the colon is not a number"
     if _NO_DIGIT.search(seal):
         return "the seal has characters other than 0-9 and a-f"
-    return f"the seal has {len(seal)} characters instead of {_SEAL_LENGTH}"
+    return f"the seal has {counted(len(seal), 'character')} instead of {_SEAL_LENGTH}"
 
 
 def _mismatch(position: int, last: int) -> str:

@@ -13,6 +13,7 @@ from celeriac.cli.core.ids import BudgetId, ExecutionId
 from celeriac.cli.core.output import CommandError, ExitCode, Output, UsageProblemError, money
 from celeriac.domain.budget_kinds import OnBudget, Period
 from celeriac.domain.usage import UsageBy, dollars
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -129,7 +130,8 @@ def _show(context: CommandContext, found: "wire.Budget") -> None:
             "period": f"{found.period} (now {standing.window})",
             "spent": _dollars(standing),
             "tokens": _tokens(standing),
-            "under way": f"{money(standing.reserved_cost)}, {standing.reserved_tokens:,} tokens",
+            "under way": f"{money(standing.reserved_cost)}, "
+            f"{counted(standing.reserved_tokens, 'token')}",
             "beyond": _beyond(standing),
             "when spent": found.on_budget,
             "changed": found.updated_at,
@@ -152,7 +154,7 @@ def _beyond(standing: "wire.BudgetStanding") -> str:
     if standing.overshoot_cost:
         parts.append(money(standing.overshoot_cost))
     if standing.overshoot_tokens:
-        parts.append(f"{standing.overshoot_tokens:,} tokens")
+        parts.append(counted(standing.overshoot_tokens, "token"))
     return " and ".join(parts) or "-"
 
 

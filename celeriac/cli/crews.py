@@ -24,6 +24,7 @@ from celeriac.cli.core.arguments import Home, Json
 from celeriac.cli.core.output import CommandError, ExitCode, Output, size
 from celeriac.cli.core.server import load_own_settings
 from celeriac.kit.processes import launch, terminate_group
+from celeriac.kit.words import counted
 
 app = typer.Typer(name="crews", help="CrewAI on this machine, and graphs of crews.")
 
@@ -284,7 +285,8 @@ def validate(
     variables = sorted(graph.variables)
     output.write(
         {"ok": True, "faults": [], "variables": variables},
-        f"The crew can be run: {len(graph.tasks)} tasks, {len(graph.agents)} agents, "
+        f"The crew can be run: {counted(len(graph.tasks), 'task')}, "
+        f"{counted(len(graph.agents), 'agent')}, "
         f"{graph.process.value}. Its variables: {', '.join(variables) or 'none'}.",
     )
 

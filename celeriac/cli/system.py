@@ -15,16 +15,16 @@ import psutil
 import structlog
 
 from celeriac.adapters.celery_queue import QUEUES
-from celeriac.cli.core.output import CommandError, UsageProblemError
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.core.server import key_file, load_own_settings
 from celeriac.cli.programs import CELERY, check_modules, node_name, worker_arguments
 from celeriac.db import migrate, workers
 from celeriac.db.engine import Database
 from celeriac.domain.errors import DatabaseUnavailableError, UnauthenticatedError
 from celeriac.embedded.endpoints import Endpoints, find_running_stack
-from celeriac.embedded.errors import AlreadyRunningError
+from celeriac.embedded.errors import AlreadyRunningError, ServerFailedError
 from celeriac.embedded.home import Home, reserve_port, write_private
-from celeriac.embedded.output import Terminal
+from celeriac.embedded.output import Terminal, read_last_lines
 from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.supervisor import Supervisor
@@ -89,6 +89,9 @@ _API_GRACE = 20.0
 _BEAT_GRACE = 15.0
 _HAND_BACK_SECONDS = 15.0
 """Seconds after the soft shutdown for handing back executions that did not finish."""
+_REFUSAL = "error: "
+_REFUSAL_LINES = 100
+"""The last lines of a program that ended with ExitCode.USAGE, which are searched for its error."""
 _CHECK_SECONDS = 2.0
 _FRESH_SECONDS = 30.0
 
@@ -257,8 +260,8 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
             api_key = _prepare_database(database, stack.home, secret_key)
             url = reachable_url(host, port)
             ready = WorkerReady(database, lambda: stack.supervisor.process(WORKER).pid)
-            stack.supervisor.start(
-                _programs(options, (host, port), environment, ready, stop_seconds)
+            _start(
+                stack.supervisor, _programs(options, (host, port), environment, ready, stop_seconds)
             )
             stack.publish(endpoints, api_url=url)
             yield System(
@@ -314,6 +317,21 @@ def _programs(
             stop_grace=_API_GRACE,
         ),
     )
+
+
+def _start(supervisor: Supervisor, programs: Sequence[ProcessSpec]) -> None:
+    """Start the programs. Raises ServerFailedError, and UsageProblemError for a wrong setting."""
+    try:
+        supervisor.start(programs)
+    except ServerFailedError as error:
+        if error.exit_code != ExitCode.USAGE or error.log is None:
+            raise
+        lines = read_last_lines(error.log, _REFUSAL_LINES)
+        starts = [number for number, line in enumerate(lines) if line.startswith(_REFUSAL)]
+        if not starts:
+            raise
+        refusal = "\n".join(lines[starts[-1] :]).removeprefix(_REFUSAL)
+        raise UsageProblemError(f"{error.name}: {refusal}") from error
 
 
 def _count_running(database: Database) -> int:

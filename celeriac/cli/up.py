@@ -7,6 +7,7 @@ import typer
 
 from celeriac.cli.core.arguments import Home, Json
 from celeriac.cli.core.output import Output
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.cli.system import System
@@ -113,7 +114,7 @@ def stopping(system: "System") -> str | None:
         return None  # unknown; stopping continues
     if not count:
         return None
-    what = "1 execution" if count == 1 else f"{count} executions"
+    what = counted(count, "execution")
     return f"Waiting up to {system.stop_seconds:g} s for {what}; Ctrl-C again stops at once."
 
 

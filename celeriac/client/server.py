@@ -54,6 +54,15 @@ def find_address(home: Path | None = None, url: str | None = None) -> str:
     return _known(url or os.environ.get("CELERIAC_API_URL") or _running_api(root), root)
 
 
+def has_own_key(home: Path | None) -> bool:
+    """Return whether the stack of a home runs and its key can be read."""
+    root = _root(home)
+    try:
+        return _running_api(root) is not None and _own_key(root) is not None
+    except ClientError:
+        return False
+
+
 def _root(home: Path | None) -> Path:
     return (home or Path(os.environ.get("CELERIAC_HOME") or _DIRECTORY)).absolute()
 

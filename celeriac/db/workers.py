@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, select, text, update
@@ -40,6 +40,10 @@ class WorkerReport:
     """Messages that its consumer dropped because they were not tasks."""
     unknown_tasks: Sequence[str] = ()
     """Names of unknown tasks that it received in the last five minutes."""
+    unknown_tasks_ages: Sequence[float] = ()
+    """For each of them, how many seconds before the report its last message was received."""
+    lacks: Sequence[str] = ()
+    """Messages of errors about what agents need and this process doesn't have, the latest last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +53,21 @@ class WorkerRow(WorkerReport):
     started_at: datetime
     seen_at: datetime
 
+    def unknown_seen_at(self) -> Mapping[str, datetime]:
+        """Return when a message of each unknown task came last."""
+        return {
+            name: self.seen_at - timedelta(seconds=age)
+            for name, age in zip(self.unknown_tasks, self.unknown_tasks_ages, strict=True)
+        }
+
+
+_LISTS = ("queues", "unknown_tasks", "unknown_tasks_ages", "lacks")
+
 
 def report(connection: Connection, sent: WorkerReport) -> None:
     """Insert or update the row of a worker process."""
     values = {name: getattr(sent, name) for name in WorkerReport.__dataclass_fields__}
-    values.update(queues=list(sent.queues), unknown_tasks=list(sent.unknown_tasks))
+    values.update({name: list(values[name]) for name in _LISTS})
     statement = insert(table).values(**values)
     connection.execute(
         statement.on_conflict_do_update(

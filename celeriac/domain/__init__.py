@@ -1,1 +1,1 @@
-"""The pure rules of Celeriac: no input, no output, no clock."""
+"""Pure rules and types: no input, no output, no clock, no processes."""

@@ -1,4 +1,4 @@
-"""Users, roles, and who is asking."""
+"""Users, roles, API keys, and the actor of a request."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,8 +11,8 @@ from celeriac.domain.errors import ForbiddenError
 class Role(StrEnum):
     """What a user may do; each role includes the ones before it.
 
-    A viewer reads their own resources, an operator also creates and runs them, an admin sees
-    everybody's and manages users and keys.
+    A viewer reads their own resources. An operator also creates and runs them. An admin sees all
+    resources and manages users and keys.
     """
 
     VIEWER = "viewer"
@@ -31,28 +31,28 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who is asking, for permissions and the audit trail."""
+    """The user on whose behalf a request is handled, for permissions and the audit trail."""
 
     user_id: UUID
     name: str
     role: Role
     request_id: str | None = None
     key_id: UUID | None = None
-    """The key that was shown; None for who has the database itself."""
+    """The presented API key; None for a command with direct access to the database."""
     key_expires_at: datetime | None = None
 
     @property
     def sees_all(self) -> bool:
-        """Whether other people's resources are visible."""
+        """Whether the resources of all users are visible."""
         return self.role is Role.ADMIN
 
     @property
     def scope(self) -> UUID | None:
-        """Whose resources are visible: only this owner's, or everybody's for None."""
+        """The owner whose resources are visible; None for all owners."""
         return None if self.sees_all else self.user_id
 
     def require(self, role: Role) -> None:
-        """Do nothing if the actor may do what `role` may; raises ForbiddenError otherwise."""
+        """Raise ForbiddenError unless the actor's role includes `role`."""
         if not self.role.includes(role):
             raise ForbiddenError(
                 f"This needs the role {role}; yours is {self.role}. Use a key with that role.",
@@ -73,7 +73,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key without its secret, which nobody can read again."""
+    """An API key without its secret, which is not stored."""
 
     id: UUID
     user_id: UUID

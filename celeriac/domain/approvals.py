@@ -15,7 +15,7 @@ MAX_EXPIRES_SECONDS = 31_536_000
 
 
 class QuestionKind(StrEnum):
-    """What an agent asks for."""
+    """The kind of a question."""
 
     TOOL = "tool"
     """May this tool be called with these arguments?"""
@@ -24,27 +24,27 @@ class QuestionKind(StrEnum):
     FORM = "form"
     """A question whose answer fits a JSON schema."""
     BUDGET = "budget"
-    """A budget is spent; may the execution go on?"""
+    """A budget is spent; may the execution continue?"""
 
 
 class ApprovalStatus(StrEnum):
-    """Where a question stands."""
+    """The status of a question."""
 
     OPEN = "open"
     ANSWERED = "answered"
     EXPIRED = "expired"
-    """Nobody answered in time; the answer is the one that its `on_expiry` says."""
+    """Nobody answered in time; `on_expiry` determines the answer."""
     WITHDRAWN = "withdrawn"
-    """The execution ended before an answer came."""
+    """The execution ended before an answer."""
 
 
 class OnExpiry(StrEnum):
-    """What follows when nobody answers a question in time."""
+    """What happens when nobody answers a question in time."""
 
     DENY = "deny"
-    """The agent is told no, and goes on."""
+    """The answer is no, and the agent continues."""
     APPROVE = "approve"
-    """The agent is told yes."""
+    """The answer is yes."""
     FAIL = "fail"
     """The execution fails with `approval_expired`."""
 
@@ -53,13 +53,13 @@ class OnExpiry(StrEnum):
 class Question:
     """A question before it is stored; `key` is unique within its execution.
 
-    Asked again under the same key, it is the same question: no second row, no second answer.
+    Asking again under the same key creates no second question.
     """
 
     key: str
     kind: QuestionKind
     title: str
-    """What is asked, in a sentence that a person can answer."""
+    """The question, as a sentence that a person can answer."""
     tool: str | None = None
     arguments: JsonObject = field(default_factory=dict)
     schema: JsonObject | None = None
@@ -67,10 +67,10 @@ class Question:
     expires_seconds: float = 86_400.0
     on_expiry: OnExpiry = OnExpiry.DENY
     default: JsonValue = None
-    """The value of the answer that an expiry gives, where it approves."""
+    """The answer's value if the expiry approves."""
 
     def __post_init__(self) -> None:
-        """Refuse, in the agent that asks, what nobody could answer. Raises InvalidInputError."""
+        """Raise InvalidInputError, in the agent, for a question that can't be answered."""
         if not 0 < len(self.key) <= MAX_KEY:
             raise InvalidInputError(
                 f"The key of a question has 1 to {MAX_KEY} characters.", field="key"
@@ -88,11 +88,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a person, or an expiry, answered."""
+    """The answer of a person or of an expiry."""
 
     approved: bool
     value: JsonValue = None
-    """The text or the form's value; for a tool, its arguments where the person changed them."""
+    """The text or the form's value; for a tool, the arguments if the person changed them."""
     note: str = ""
     by: str = ""
 
@@ -126,17 +126,17 @@ class Approval:
     links_revoked: int
     """How often the links to it were revoked."""
     expired: bool
-    """Whether its time is over, by the database's clock, even if nobody has written that yet."""
+    """Whether it has expired by the database's clock, even if `status` is still open."""
 
     @property
     def needs_admin(self) -> bool:
-        """Whether only an admin may answer: what admins allowed a user to spend is at stake."""
+        """Whether only an admin may answer: admins set the budgets of users."""
         return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") == "user"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalFilter:
-    """Which questions to list; empty and None mean: all."""
+    """The questions to list; empty and None mean all."""
 
     owner_id: UUID | None = None
     statuses: Sequence[ApprovalStatus] = ()

@@ -2,9 +2,8 @@
 
 Entries have positions in the order in which they were written. A seal covers the entries of a range
 of positions: a SHA-256 digest over them, and an HMAC-SHA256 over that digest and the seal before
-it, with a key derived from the installation's secret. Who can write to the database but does not
-have the secret can neither change, remove nor insert an entry, nor move one, without breaking a
-seal.
+it, with a key derived from the installation's secret. Someone who can write to the database but
+does not have the secret can't change, remove, insert or move an entry without breaking a seal.
 """
 
 import hashlib
@@ -18,12 +17,13 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from celeriac.kit.json_types import JsonObject, JsonValue, canonical
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 NO_SEAL = bytes(32)
-"""What the first seal names as the one before it."""
+"""The value of `previous` in the first seal."""
 
 _MOST_SHOWN = 200
 _PURPOSE = b"celeriac/audit-seal/1"
@@ -56,7 +56,7 @@ class Seal:
     previous: bytes
     seal: bytes
     key_hash: str
-    """Names the key without revealing it: the first 16 hexadecimal digits of its SHA-256."""
+    """Identifies the key: the first 16 hexadecimal digits of its SHA-256."""
 
 
 class Sealer:
@@ -87,7 +87,7 @@ class Sealer:
         )
 
     def fault(self, stored: Seal, entries: Iterable[AuditEntry], *, previous: bytes) -> str | None:
-        """Return what is wrong with a seal or with the entries under it; None if nothing is."""
+        """Return the fault of a seal or of its entries, or None."""
         if stored.key_hash != self.key_hash:
             return "was made with another secret key"
         if not hmac.compare_digest(stored.previous, previous):
@@ -105,13 +105,15 @@ class Sealer:
             entries, first=stored.first_position, last=stored.last_position, previous=previous
         )
         if found.entries != stored.entries:
-            return f"covers {stored.entries} entries, but there are {found.entries}"
+            return (
+                f"covers {counted(stored.entries, 'entry', 'entries')}, but {found.entries} found"
+            )
         if not hmac.compare_digest(found.digest, stored.digest):
             return "covers entries that were changed"
         return None
 
     def expiry_mac(self, position: int, seal: bytes) -> str:
-        """Return what proves that retention removed the seals up to `position`, the last `seal`."""
+        """Return the proof that retention removed the seals up to `position` and `seal`."""
         content = b"expired %d " % position + seal
         return hmac.new(self._key, content, hashlib.sha256).hexdigest()
 
@@ -123,8 +125,8 @@ class Sealer:
 def changes(before: "DataclassInstance", after: "DataclassInstance") -> JsonObject:
     """Return which fields differ, for the details of an entry.
 
-    Short values are given as `{"before": …, "after": …}`. Of a specification only the names of its
-    fields are given: all its versions are kept.
+    Values are given as `{"before": …, "after": …}`, shortened. Of a specification only the names
+    of the changed fields are given, because all its versions are kept.
     """
     details: dict[str, JsonValue] = {}
     for field in fields(before):
@@ -147,7 +149,7 @@ def _shown(value: object) -> JsonValue:
 
 
 def _encoded(entry: AuditEntry) -> bytes:
-    """Return an entry as bytes that are the same whenever and wherever it is read."""
+    """Return the canonical bytes of an entry."""
     fields = [
         entry.position,
         str(entry.id),
@@ -165,7 +167,7 @@ def _encoded(entry: AuditEntry) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries to list; None means: all."""
+    """The entries to list; None means all."""
 
     actor_id: UUID | None = None
     action: str | None = None

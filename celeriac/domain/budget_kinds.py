@@ -1,10 +1,10 @@
-"""What kinds of budgets there are; without the packages that make commands slow to start."""
+"""The kinds of budgets. Standard library only, because every command imports it."""
 
 from enum import StrEnum
 
 
 class OnBudget(StrEnum):
-    """What follows when a budget is spent."""
+    """What happens when a budget is spent."""
 
     STOP = "stop"
     """The execution fails at once with `budget_spent`."""
@@ -13,7 +13,7 @@ class OnBudget(StrEnum):
 
 
 class BudgetScope(StrEnum):
-    """Whose model calls a budget bounds together."""
+    """The model calls that share a budget."""
 
     EXECUTION = "execution"
     TASK = "task"
@@ -21,7 +21,7 @@ class BudgetScope(StrEnum):
 
 
 class Period(StrEnum):
-    """After what time a budget begins anew, at midnight UTC by the database's clock."""
+    """How long a budget window lasts. It begins at midnight UTC by the database's clock."""
 
     DAY = "day"
     MONTH = "month"

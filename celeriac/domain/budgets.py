@@ -1,4 +1,4 @@
-"""Budgets: limits in money and tokens, their state, and the room that is left for a call."""
+"""Budgets: limits of cost and tokens, their state, and what is left for a call."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pydantic import Field, PlainSerializer, model_validator
 from celeriac.domain.agents.base import Strict
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.domain.usage import CallEstimate, Clip, dollars
+from celeriac.kit.words import counted
 
 Money = Annotated[
     Decimal,
@@ -22,7 +23,7 @@ Money = Annotated[
 
 
 class Budget(Strict):
-    """A bound on model calls; at least one of the two limits is set."""
+    """A limit on model calls; cost, tokens or both are limited."""
 
     max_cost: Money | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=10**15)
@@ -30,23 +31,22 @@ class Budget(Strict):
     on_budget: OnBudget = Field(default=OnBudget.STOP, strict=False)
 
     @model_validator(mode="after")
-    def _bounds_something(self) -> Self:
+    def _has_a_limit(self) -> Self:
         if self.max_cost is None and self.max_tokens is None:
-            raise ValueError("set max_cost, max_tokens or both; a budget must bound something")
+            raise ValueError("set max_cost, max_tokens or both; a budget needs a limit")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """How far a budget is used in its present window: a day, a month, or one execution.
+    """The use of a budget in its current window: a day, a month, or one execution.
 
-    `max_cost` and `max_tokens` are the limits of this window: what people allowed in addition, in
-    answer to questions, is part of them; `raised` counts these answers. What calls under way have
-    reserved is not yet spent.
+    `max_cost` and `max_tokens` are the limits of this window, including the extensions that people
+    granted; `raised` counts the extensions. Reserved amounts are not part of the spent ones.
     """
 
     budget_id: UUID
-    """The budget's id; for an execution's own, the execution's."""
+    """The budget's id; the execution's id, for an execution's own budget."""
     scope: BudgetScope
     subject_id: UUID
     window: str
@@ -62,14 +62,14 @@ class BudgetState:
 
     @property
     def spent_out(self) -> bool:
-        """Whether what is spent leaves room for nothing."""
+        """Whether one of the limits is reached."""
         return (self.max_cost is not None and self.spent_cost >= self.max_cost) or (
             self.max_tokens is not None and self.spent_tokens >= self.max_tokens
         )
 
     @property
     def exceeded(self) -> bool:
-        """Whether more is spent than the limits allow."""
+        """Whether more is spent than one of the limits."""
         return self.overshoot_cost > 0 or self.overshoot_tokens > 0
 
     @property
@@ -86,14 +86,14 @@ class BudgetState:
 
     @property
     def beyond(self) -> str:
-        """What is spent beyond the limits, in words; empty where nothing is."""
+        """The overshoot in words; empty if there is none."""
         parts = [f"${dollars(self.overshoot_cost)}"] if self.overshoot_cost else []
         if self.overshoot_tokens:
-            parts.append(f"{self.overshoot_tokens:,} tokens")
+            parts.append(counted(self.overshoot_tokens, "token"))
         return f"{' and '.join(parts)} beyond the {self.name}" if parts else ""
 
     def describe(self) -> str:
-        """Return the budget and its use in a phrase, for errors and questions."""
+        """Return the budget and its use as a phrase, for errors and questions."""
         return f"the {self.name} is spent: {self.use}"
 
     @property
@@ -109,7 +109,7 @@ class BudgetState:
         if self.max_cost is not None:
             parts.append(f"${dollars(self.spent_cost)} of ${dollars(self.max_cost)}")
         if self.max_tokens is not None:
-            parts.append(f"{self.spent_tokens:,} of {self.max_tokens:,} tokens")
+            parts.append(f"{self.spent_tokens:,} of {counted(self.max_tokens, 'token')}")
         return " and ".join(parts)
 
 
@@ -122,7 +122,7 @@ class StoredBudget:
     subject_id: UUID
     subject_name: str
     owner_id: UUID
-    """Whose it is: the task's owner, or the user."""
+    """The task's owner, or the user."""
     period: Period
     budget: Budget
     created_at: datetime
@@ -131,18 +131,18 @@ class StoredBudget:
 
 
 class Extension(Strict):
-    """What a person allows in addition, as the value of their answer; nothing: as much again."""
+    """The extension that a person grants, as the value of an answer; empty doubles the limit."""
 
     cost: Money | None = None
     tokens: int | None = Field(default=None, ge=0, le=10**15)
 
 
 MIN_ANSWER_TOKENS = 16
-"""No answer is clipped to fewer tokens: the call is refused instead."""
+"""Answers are not clipped to fewer tokens; the call is refused instead."""
 
 
 def can_hold(standing: BudgetState, call: CallEstimate) -> bool:
-    """Whether the least that `call` needs fits in what is not spent."""
+    """Whether the minimum usage of `call` fits into what is not spent."""
     tokens = standing.spent_tokens + call.least_tokens
     if standing.max_tokens is not None and tokens > standing.max_tokens:
         return False
@@ -152,9 +152,9 @@ def can_hold(standing: BudgetState, call: CallEstimate) -> bool:
 
 
 def clip_of(standings: Iterable[BudgetState], call: CallEstimate) -> Clip | None:
-    """Return the limit of an answer that what is left asks for; None where the call's own will do.
+    """Return the limit of an answer that the budgets require; None if the call's own is enough.
 
-    `standings` are without the call's own reservation. The input counts as it is reserved for.
+    `standings` exclude the call's own reservation. The input counts as it is reserved.
     """
     limit = call.output_tokens if call.output_limit is None else call.output_limit
     rooms = [(room, each) for each in standings for room in _rooms(each, call)]
@@ -167,7 +167,7 @@ def clip_of(standings: Iterable[BudgetState], call: CallEstimate) -> Clip | None
 
 
 def _rooms(standing: BudgetState, call: CallEstimate) -> Iterator[int]:
-    """Yield how many tokens of an answer each limit of a budget has room for."""
+    """Yield, for each limit of a budget, the answer tokens that still fit."""
     if standing.max_tokens is not None:
         used = standing.spent_tokens + standing.reserved_tokens
         yield standing.max_tokens - used - call.input_tokens

@@ -1,4 +1,4 @@
-"""Documents that describe agents, tasks and budgets, and how they differ from what is stored."""
+"""Documents that describe agents, tasks and budgets, and their differences from stored ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from celeriac.kit.json_types import JsonObject, JsonValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentEntry:
-    """An agent as a document has it; a description of None keeps what there is."""
+    """An agent of a document; a description of None keeps the stored one."""
 
     name: str
     spec: AgentSpec
@@ -25,7 +25,7 @@ class AgentEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEntry:
-    """A task as a document has it; None keeps what there is. `agent` is a name or an id."""
+    """A task of a document; None keeps the stored value. `agent` is a name or an id."""
 
     name: str
     agent: str
@@ -45,14 +45,14 @@ class BudgetEntry:
 
     @property
     def name(self) -> str:
-        """What it is called in answers."""
+        """Its name in answers."""
         whose = f"user {self.user_id}" if self.task is None else self.task
         return f"{whose} per {self.period.value}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What `apply` makes true; what it does not name stays as it is."""
+    """The content of a document. `apply` does not change resources that it does not name."""
 
     agents: Sequence[AgentEntry] = ()
     tasks: Sequence[TaskEntry] = ()
@@ -61,14 +61,14 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class DocumentFault:
-    """What is wrong in one place of a document, as in `tasks.2.spec.prompt`."""
+    """A fault at one place of a document, such as `tasks.2.spec.prompt`."""
 
     field: str
     message: str
 
 
 class Action(StrEnum):
-    """What applying a document does with a resource."""
+    """What `apply` does with a resource."""
 
     CREATE = "create"
     CHANGE = "change"
@@ -77,7 +77,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """A field that differs; a value is None where the field is not there."""
+    """A field that differs; the value of a missing field is None."""
 
     field: str
     before: JsonValue
@@ -86,10 +86,10 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came, or in a dry run would come, of one entry of a document.
+    """The result of one entry of a document.
 
-    `id` and `version` are None where there is none: a budget has no version, and what a dry run
-    would create has neither.
+    `version` is None for a budget; `id` and `version` are None for a resource that a dry run would
+    create.
     """
 
     kind: str
@@ -101,7 +101,7 @@ class Outcome:
 
 
 def duplicates(document: Document) -> Iterator[DocumentFault]:
-    """Yield a fault for each name that is in the document a second time."""
+    """Yield a fault for each repeated name."""
     names = {
         "agent": [entry.name for entry in document.agents],
         "task": [entry.name for entry in document.tasks],
@@ -118,10 +118,10 @@ def duplicates(document: Document) -> Iterator[DocumentFault]:
 
 
 def differences(before: JsonObject, after: JsonObject) -> list[FieldChange]:
-    """Return the fields whose values differ, with their paths as in `spec.limits.memory_mb`.
+    """Return the fields whose values differ, with paths such as `spec.limits.memory_mb`.
 
-    Objects are compared field by field, lists as a whole. An empty object, null and nothing at all
-    are the same.
+    Objects are compared field by field, lists as a whole. An empty object, null and a missing field
+    are equal.
     """
     old, new = dict(_leaves(before)), dict(_leaves(after))
     return [
@@ -132,7 +132,7 @@ def differences(before: JsonObject, after: JsonObject) -> list[FieldChange]:
 
 
 def plain(value: Any) -> Any:
-    """Return a specification's values as JSON has them; amounts of money without idle zeros."""
+    """Return a specification's values as JSON; amounts of money without trailing zeros."""
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
     if isinstance(value, Mapping):
@@ -153,5 +153,5 @@ def _leaves(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:
-    """Whether two values are the same in JSON, where true is not 1."""
+    """Whether two values are equal in JSON, where true is not 1."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)

@@ -1,4 +1,4 @@
-"""Which of a worker's environment variables agents may name for their child processes."""
+"""The environment variables of a worker that agents may pass to their child processes."""
 
 import re
 from collections.abc import Collection
@@ -15,8 +15,8 @@ _OUR_PREFIXES = re.compile(r"(?i:CELERIAC|CELERY)_")
 class EnvironmentRule:
     """An administrator's list of the variables that agents may name.
 
-    `allowed` has names and patterns with `*` and `?`. `reserved` are the variables that Celeriac
-    itself is configured by, in upper case: they hold its secrets, and no list allows them.
+    `allowed` has names and patterns with `*` and `?`. `reserved` are the variables, in upper case,
+    that configure Celeriac itself. They may contain secrets, and no list can allow them.
     """
 
     allowed: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Pages of lists that are ordered by time, the newest first."""
+"""Pages of lists in the order of time, the newest first."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64Error
@@ -16,7 +16,7 @@ _UUID_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some items and the cursor of the page after them, None on the last one."""
+    """Items, and the cursor of the next page; None on the last one."""
 
     items: Sequence[T]
     next_cursor: str | None
@@ -31,10 +31,10 @@ class Page(Generic[T]):
         key: Callable[[T], UUID],
         more: bool = False,
     ) -> Self:
-        """Make a page of `limit` items from `found`, for which one more was asked.
+        """Return a page of `limit` items of `found`, which was read with a limit of one more.
 
-        `more` says that `found` was cut short already. `kind` names the list, so that no other list
-        takes the cursor; `key` gives an item's id.
+        `more` says that `found` is incomplete. `kind` names the list, so that the cursor is valid
+        for this list only; `key` returns an item's id.
         """
         if len(found) <= limit and not more:
             return cls(found, None)
@@ -43,12 +43,12 @@ class Page(Generic[T]):
 
 
 def write_cursor(kind: str, last: UUID) -> str:
-    """Return the cursor behind the item `last` of the list `kind`; clients must not look inside."""
+    """Return the cursor after the item `last` of the list `kind`; opaque to clients."""
     return urlsafe_b64encode(kind.encode() + b":" + last.bytes).rstrip(b"=").decode()
 
 
 def read_cursor(kind: str, cursor: str | None) -> UUID | None:
-    """Return the item behind which the page begins; raises CursorInvalidError."""
+    """Return the last item before the page; raises CursorInvalidError."""
     if cursor is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Sessions: the conversation of an execution; a later execution can go on with it."""
+"""Sessions: the conversation of an execution; a later execution can continue it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,26 +9,26 @@ from celeriac.kit.json_types import JsonValue
 
 
 class SessionStatus(StrEnum):
-    """Where a session stands."""
+    """The status of a session."""
 
     ACTIVE = "active"
-    """An execution works in it, or it is parked."""
+    """An execution uses it; that execution may be parked."""
     ENDED = "ended"
-    """Its last execution has ended; another may go on with it."""
+    """Its last execution has ended; another may continue it."""
     FAILED = "failed"
-    """Its last execution failed; another may go on with it."""
+    """Its last execution failed; another may continue it."""
     DELETED = "deleted"
-    """Its files are gone; nothing can go on with it."""
+    """Its files are removed, and it can't be continued."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The whole row. `state` is what the runner needs to go on; it is never shown."""
+    """The whole row. `state` is what the runner needs to continue; the API does not show it."""
 
     id: UUID
     owner_id: UUID
     execution_id: UUID
-    """The execution that began it."""
+    """The execution that created it."""
     runner: str
     parent_id: UUID | None
     """The session that it was forked from."""

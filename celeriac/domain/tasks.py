@@ -21,7 +21,7 @@ from celeriac.domain.budgets import Budget
 
 
 class RetryPolicy(Strict):
-    """How often and how retry_while_unavailable failed attempts are repeated.
+    """How often, and after which delays, failed attempts are repeated.
 
     The defaults give waits of 2, 4 and 8 seconds (REQUIREMENTS B5), each shifted by jitter.
     """
@@ -31,27 +31,27 @@ class RetryPolicy(Strict):
     factor: float = Field(default=2.0, ge=1, le=10)
     max_seconds: float = Field(default=300.0, ge=0, le=86_400)
     jitter: float = Field(default=0.1, ge=0, le=1)
-    """Share of the wait by which it may be longer or shorter: 0.1 means ±10 %."""
+    """Random part of the delay: 0.1 means ±10 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """Try again after `seconds`."""
+    """Retry after `seconds`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Do not try again; `reason` is `permanent` or `retries_exhausted`."""
+    """Do not retry; `reason` is `permanent` or `retries_exhausted`."""
 
     reason: str
 
 
 def backoff(policy: RetryPolicy, retry_count: int, spread: float) -> float:
-    """Return the seconds to wait before retry number `retry_count` + 1.
+    """Return the delay in seconds before the next retry.
 
-    `retry_count` counts the retries already made; `spread` in [-1, 1] places the wait within the
+    `retry_count` counts the earlier retries; `spread` in [-1, 1] selects the point within the
     jitter (0: the middle).
     """
     wait = min(policy.base_seconds * policy.factor**retry_count, policy.max_seconds)
@@ -66,10 +66,9 @@ def decide(
     spread: float,
     retry_after: float | None = None,
 ) -> RetryAfter | GiveUp:
-    """Decide what follows a failed attempt.
+    """Decide what happens after a failed attempt.
 
-    A provider's own `retry_after` (seconds) is honoured where it is longer than the backoff, but
-    never beyond one day.
+    A provider's `retry_after` (seconds) is used if it is longer than the backoff, up to one day.
     """
     if not retryable:
         return GiveUp("permanent")
@@ -93,7 +92,7 @@ MAX_PROMPT_TEMPLATE = 200_000
 
 
 class Priority(IntEnum):
-    """How urgent an execution is among those waiting in one queue; higher goes first."""
+    """The priority of an execution within its queue; higher values run first."""
 
     LOW = 0
     NORMAL = 1
@@ -129,12 +128,12 @@ PriorityLabel = Annotated[
 
 
 class Limits(Strict):
-    """Bounds of one attempt. Past the hard limit the work is stopped by force, in every pool."""
+    """Limits of one attempt. At the hard limit it is stopped by force, in every pool."""
 
     soft_seconds: float = Field(default=540.0, gt=0, le=86_400)
     hard_seconds: float = Field(default=600.0, gt=0, le=86_400)
     memory_mb: int = Field(default=1024, ge=64, le=1_048_576)
-    """What each process of a child may allocate; the worker's own loop is not bounded by it."""
+    """Memory that each child process may allocate; it does not limit the worker itself."""
 
     @model_validator(mode="after")
     def _soft_before_hard(self) -> Self:
@@ -147,21 +146,21 @@ class Limits(Strict):
 
 
 class TaskSpec(Strict):
-    """What a task does and within which bounds; the agent is named beside it."""
+    """The work of a task and its limits, without its agent."""
 
     prompt: str = Field(default="", max_length=MAX_PROMPT_TEMPLATE)
     """A Jinja template, rendered in a sandbox with the execution's variables."""
     variables_schema: dict[str, Any] = Field(default_factory=dict)
-    """JSON Schema (2020-12) of the variables; empty means: no variables are checked."""
+    """JSON Schema (2020-12) of the variables; empty accepts all variables."""
     output_schema: dict[str, Any] | None = None
-    """JSON Schema of the result; None leaves the result free-form."""
+    """JSON Schema of the result; None accepts any result."""
     limits: Limits = Limits()
     retry: RetryPolicy = RetryPolicy()
     max_crashes: int = Field(default=3, ge=1, le=20)
-    """After so many lost workers the execution is failed with `worker_lost`."""
+    """After this many lost workers the execution fails with `worker_lost`."""
     queue: QueueName = DEFAULT_QUEUE
     budget: Budget | None = None
-    """What the model calls of one execution may cost together."""
+    """The budget of each execution."""
     priority: PriorityLabel = Field(
         default=Priority.NORMAL, json_schema_extra={"default": Priority.NORMAL.label}
     )

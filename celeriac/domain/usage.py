@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one window, a minute unless told otherwise, may hold; None bounds nothing."""
+    """The limit of one window, a minute by default; None is no limit."""
 
     requests: int | None = None
     tokens: int | None = None
@@ -19,7 +19,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class RateRequest:
-    """What a call takes from one of the rates that apply to it."""
+    """The share of one rate that a call requests."""
 
     name: str
     """`provider` or `provider/model`: calls with the same name share one rate."""
@@ -29,16 +29,16 @@ class RateRequest:
 
 @dataclass(frozen=True, slots=True)
 class RateGrant:
-    """What a call has taken, so that it can be corrected or given back."""
+    """The shares that a call was granted, to be corrected or returned later."""
 
     demands: tuple[RateRequest, ...]
     slot: int
-    """The piece of time in which it was taken, as the limiter counts them."""
+    """The time slot of the grant, as the limiter counts slots."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateDenied:
-    """A call must wait `seconds`: until there may be room, or a provider's ban is over."""
+    """A call must wait `seconds`: until capacity is expected, or a provider's ban ends."""
 
     seconds: float
 
@@ -46,13 +46,13 @@ class RateDenied:
 def demands(
     rates: Mapping[str, Rate], *, provider: str, model: str, tokens: int
 ) -> tuple[RateRequest, ...]:
-    """Return what a call takes: from its provider's rate and from its model's, where set."""
+    """Return a call's requests: for the rates of its provider and its model, if set."""
     names = (provider, f"{provider}/{model}")
     return tuple(_demand(name, rates[name], tokens) for name in names if name in rates)
 
 
 def _demand(name: str, rate: Rate, tokens: int) -> RateRequest:
-    # one that is larger than the whole rate takes all of it, and so gets its turn
+    # a call larger than the whole rate requests all of it; it would never be granted otherwise
     return RateRequest(name, rate, tokens if rate.tokens is None else min(tokens, rate.tokens))
 
 
@@ -60,7 +60,7 @@ MAX_COUNT = 2**31 - 1
 MAX_COST = Decimal(10**9)
 
 CASSETTE = "cassette"
-"""Stands before the provider's name where no provider was asked."""
+"""Prefix of the provider's name in replayed calls."""
 
 
 def dollars(amount: Decimal) -> str:
@@ -74,8 +74,8 @@ class ModelCall:
     """One request to a model, as it is charged.
 
     Tokens are counts (`cached_tokens` are part of `input_tokens`), latency is in milliseconds,
-    cost in US dollars or None where no price is known. Raises ValueError for what can't be stored:
-    negative numbers and absurdly large ones.
+    cost in US dollars or None if no price is known. Raises ValueError for numbers that can't be
+    stored: negative and too large ones.
     """
 
     provider: str
@@ -87,30 +87,30 @@ class ModelCall:
     finish_reason: str | None = None
     cost: Decimal | None = None
     booked: "CallEstimate | None" = None
-    """What budgets are charged where the provider did not say what was used: an estimate."""
+    """The estimate that budgets are charged if the provider reported no usage."""
     made: float | None = None
-    """When, in `time.monotonic()` seconds of this process; None means when it is stored."""
+    """Its time, in `time.monotonic()` seconds of this process; None: the time of storing."""
     day: date | None = None
-    """The day (UTC) of the budget windows that it was booked in; None means that of `made`."""
+    """The day (UTC) of the budget windows that it is charged to; None: the day of `made`."""
 
     def __post_init__(self) -> None:
-        """Refuse here, in the agent that told it, what the database would refuse later."""
+        """Refuse, in the agent that reports it, what the database would refuse later."""
         for name in ("input_tokens", "output_tokens", "cached_tokens", "latency_ms"):
             if not 0 <= getattr(self, name) <= MAX_COUNT:
                 raise ValueError(f"{name} must be between 0 and {MAX_COUNT}")
         if self.cost is not None and not 0 <= self.cost < MAX_COST:
             raise ValueError(f"cost must be between 0 and {MAX_COST}")
 
-    def played(self) -> "ModelCall":
-        """Return the call as one that a cassette answered: it cost nothing, and says so."""
+    def as_replayed(self) -> "ModelCall":
+        """Return the call as one that a cassette answered, at no cost."""
         return replace(self, provider=f"{CASSETTE}/{self.provider}", cost=Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
 class CallEstimate:
-    """A model call that is about to be made: the most that it can use.
+    """The estimate of a model call before it is made: its maximum usage.
 
-    `cost` is in US dollars, None where no price is known. Limits and budgets are asked with it.
+    `cost` is in US dollars, None if no price is known. Admission checks limits and budgets with it.
     """
 
     provider: str
@@ -119,19 +119,19 @@ class CallEstimate:
     output_tokens: int
     cost: Decimal | None = None
     input_cost: Decimal | None = None
-    """The part of `cost` that the input has."""
+    """The input's part of `cost`."""
     least_tokens: int = 0
-    """The fewest tokens that it can use: its input, estimated low, and the shortest answer."""
+    """Its minimum usage: its input, estimated low, and the shortest useful answer."""
     least_cost: Decimal | None = None
     least_output: int | None = None
-    """The shortest answer that is worth the call; None means `MIN_ANSWER_TOKENS`."""
+    """Tokens of the shortest useful answer; None: `MIN_ANSWER_TOKENS`."""
     output_limit: int | None = None
-    """The limit of its answer that the request names, where it is not `output_tokens`."""
+    """The answer limit in the request, if it differs from `output_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A limit of an answer that a budget sets: what is left of it allows no longer one."""
+    """An answer limit that a budget requires, because no more is left of it."""
 
     output_tokens: int
     budget: str
@@ -140,24 +140,24 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Leave for one model call: what is reserved for it until it is charged."""
+    """Permission for one model call, and what is reserved until it is charged."""
 
     id: UUID
     reserved: bool = True
     """Whether budgets hold a reservation under this id."""
     taken: RateGrant | None = None
-    """What it took from the provider's limits."""
+    """Its grant of the provider's limits."""
     day: date | None = None
-    """The day (UTC) of the budget windows that it is reserved in."""
+    """The day (UTC) of the budget windows with the reservation."""
     clip: Clip | None = None
-    """The limit that the answer must be given, where it is below the call's own."""
+    """The answer limit to set, if it is below the call's own."""
     free: bool = False
-    """Whether money is bounded and the call's price is 0: nothing holds it."""
+    """Whether cost is limited but the call's price is 0, so that nothing is reserved."""
 
 
 @dataclass(frozen=True, slots=True)
 class MadeCall:
-    """A model call as it is stored."""
+    """A stored model call."""
 
     id: UUID
     attempt: int
@@ -173,7 +173,7 @@ class MadeCall:
 
 
 class UsageBy(StrEnum):
-    """What usage is added up by."""
+    """How usage is grouped."""
 
     TASK = "task"
     USER = "user"
@@ -183,10 +183,10 @@ class UsageBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UsageTotal:
-    """What the model calls of a task, a user, a day or a model used together.
+    """The usage of the model calls of a task, a user, a day or a model.
 
-    `key` is an id, `2026-11-22`, or `provider/model`; `unpriced_calls` are those whose price was
-    not known, which the cost leaves out.
+    `key` is an id, `2026-11-22`, or `provider/model`; `unpriced_calls` have no known price and are
+    not part of `cost`.
     """
 
     key: str
@@ -201,7 +201,7 @@ class UsageTotal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageFilter:
-    """Which usage to add up; days are UTC and both included, None means: all."""
+    """The usage to add up; both days (UTC) are included, None means all."""
 
     since: date
     until: date

@@ -44,13 +44,20 @@ class AlreadyRunningError(EmbeddedError):
 class ServerFailedError(EmbeddedError):
     """A server did not start, or did not become ready.
 
-    `name` is the server's, `log` the file of its output, `last_lines` the end of that file.
+    `name` is the server's, `log` the file of its output, `last_lines` the end of that file,
+    `exit_code` that of a process that has ended.
     """
 
     code = "server_failed"
 
     def __init__(
-        self, name: str, reason: str, *, log: Path | None = None, last_lines: Sequence[str] = ()
+        self,
+        name: str,
+        reason: str,
+        *,
+        log: Path | None = None,
+        last_lines: Sequence[str] = (),
+        exit_code: int | None = None,
     ) -> None:
         parts = [f"{name}: {reason}"]
         if last_lines:
@@ -61,6 +68,7 @@ class ServerFailedError(EmbeddedError):
         self.name = name
         self.log = log
         self.last_lines = tuple(last_lines)
+        self.exit_code = exit_code
 
 
 class ServerNotInstalledError(EmbeddedError):

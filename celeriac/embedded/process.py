@@ -267,7 +267,9 @@ class ManagedProcess:
         if _is_full(self.log.parent):
             reason += f" The disk that holds {self.log.parent} is full."
         lines = read_last_lines(self.log, _LAST_LINES, since=self._log_start)
-        return ServerFailedError(self.spec.name, reason, log=self.log, last_lines=lines)
+        return ServerFailedError(
+            self.spec.name, reason, log=self.log, last_lines=lines, exit_code=self.exit_code
+        )
 
 
 def run_to_end(

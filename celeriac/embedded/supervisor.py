@@ -12,6 +12,7 @@ from celeriac.embedded.errors import EmbeddedError, StopRequestedError
 from celeriac.embedded.home import Home
 from celeriac.embedded.output import LogFollower, Terminal
 from celeriac.embedded.process import ChildRecord, ManagedProcess, ProcessSpec, describe_exit
+from celeriac.kit.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class Supervised:
         if not self._served_once:
             raise self.process.failure(f"{reason}.")
         delay = self._policy.delay(self._deaths)
-        times = f", {self._deaths} times in a row" if self._deaths > 1 else ""
+        times = f", {counted(self._deaths, 'time')} in a row" if self._deaths > 1 else ""
         self._say(f"{self.name}: {reason}{times}; starting it again in {delay:g} s")
         if self._deaths == _SHOW_LOG_AFTER:
             self._say(f"{self.name} keeps ending; its log is {self.process.log}")

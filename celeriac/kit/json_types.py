@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from celeriac.kit.words import counted
+
 JsonValue = Any
 """A JSON value. Only documentation: a recursive type would need many casts."""
 
@@ -218,7 +220,7 @@ def _key(key: object) -> str:
 
 
 def _too_deep(depth: int) -> str:
-    return f"it is nested deeper than {depth} levels; flatten it"
+    return f"it is nested deeper than {counted(depth, 'level')}; flatten it"
 
 
 _PIECE = 64 * 1024

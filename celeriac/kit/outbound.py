@@ -14,6 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 import httpcore2
 import httpx2
 
+from celeriac.kit.words import counted
+
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _IPV4_TRANSLATED = IPv6Network("::ffff:0:0:0/96")  # RFC 2765
 _IPV4_COMPATIBLE = IPv6Network("::/96")  # RFC 4291, deprecated
@@ -189,7 +191,9 @@ class _Bounded(httpx2.AsyncByteStream):
         async for part in self._stream:
             left -= len(part)
             if left < 0:
-                raise AnswerTooLargeError(f"The answer is larger than {self._max_bytes} bytes.")
+                raise AnswerTooLargeError(
+                    f"The answer is larger than {counted(self._max_bytes, 'byte')}."
+                )
             yield part
 
     async def aclose(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from celeriac.kit.json_types import JsonValue
+from celeriac.kit.words import counted
 
 
 def clip(text: str, characters: int) -> str:
@@ -18,15 +19,15 @@ def clip_middle(text: str, characters: int) -> str:
     if len(text) <= characters:
         return text
     half = characters // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n… {left_out:,} characters left out …\n{text[-half:]}"
+    left_out = counted(len(text) - 2 * half, "character")
+    return f"{text[:half]}\n… {left_out} left out …\n{text[-half:]}"
 
 
 def clip_counted(text: str, characters: int) -> str:
     """Return `text` cut to `characters`, followed by the number of characters left out."""
     if len(text) <= characters:
         return text
-    return f"{text[:characters]}… ({len(text) - characters:,} characters more)"
+    return f"{text[:characters]}… ({counted(len(text) - characters, 'character')} more)"
 
 
 def clip_values(value: JsonValue, characters: int) -> JsonValue:

@@ -18,6 +18,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from celeriac.kit.words import counted
+
 _FILE_MODE = 0o640
 _SAFE_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _STDERR = 2
@@ -212,11 +214,13 @@ class Writer:
         self._closed = True
         done = self._pass_mark(stop=True, timeout=timeout)
         if not done:
-            complain(f"gave up after {timeout:g} s with {self._queue.qsize()} lines unwritten")
+            complain(
+                f"gave up after {timeout:g} s with {counted(self._queue.qsize(), 'line')} unwritten"
+            )
         elif not self._queue.empty():
             self._start()
         for kind, lines in self._destinations.lost().items():
-            complain(f"{lines} lines for {kind} were lost")
+            complain(f"lost {counted(lines, 'line')} for {kind}")
         return done
 
     def pause(self) -> None:

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.outbound import with_database
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 from celeriac.settings.sections import (
     AgentUser,
     ApiSettings,
@@ -273,11 +274,15 @@ _OTHERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "tuple_type": lambda _: "must be a list",
     "list_type": lambda _: "must be a list",
     "string_pattern_mismatch": lambda context: f"must match the pattern {context['pattern']}",
-    "string_too_short": lambda context: f"must have at least {context['min_length']} characters",
-    "string_too_long": lambda context: f"must have at most {context['max_length']} characters",
-    "too_short": lambda context: f"must have at least {context['min_length']} entries",
-    "too_long": lambda context: f"must have at most {context['max_length']} entries",
+    "string_too_short": lambda context: _bound("least", context["min_length"], "character"),
+    "string_too_long": lambda context: _bound("most", context["max_length"], "character"),
+    "too_short": lambda context: _bound("least", context["min_length"], "entry", "entries"),
+    "too_long": lambda context: _bound("most", context["max_length"], "entry", "entries"),
 }
+
+
+def _bound(which: str, number: int, *nouns: str) -> str:
+    return f"must have at {which} {counted(number, *nouns)}"
 
 
 def _wording(fault: Mapping[str, Any], field: FieldInfo | None) -> str:

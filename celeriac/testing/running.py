@@ -19,6 +19,7 @@ from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.loop import LoopThread
+from celeriac.kit.threads import Threads
 from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.ports import Job, Runner
 from celeriac.testing.context import MemoryRunContext
@@ -27,6 +28,8 @@ from celeriac.wiring.core import build_runners, load_settings
 
 _CANCEL_SECONDS = 5.0
 """How long a cancelled attempt may take to end."""
+_ANSWERS = Threads("answers", 32)
+"""Threads for `answer`: it blocks neither the agent's event loop nor other questions."""
 
 Answers = Callable[[Question], Answer]
 
@@ -61,9 +64,10 @@ def run_agent(
     No server is needed. A replay makes no model calls and needs no key; tools are really called. A
     recording uses the providers that the environment configures; `local` is the model server of
     `celeriac up` in CELERIAC_HOME or the current directory. `answer` returns the answers to the
-    agent's questions. Retries happen where the recording has them, without delays. Raises the error
-    that the execution would fail with, CassetteMismatchError if the agent makes a request that was
-    not recorded, and InvalidInputError for a wrong specification.
+    agent's questions; it is called in a thread, and its time does not count against the task's
+    limits. Retries happen where the recording has them, without delays. Raises the error that the
+    execution would fail with, CassetteMismatchError if the agent makes a request that was not
+    recorded, and InvalidInputError for a wrong specification.
     """
     path = Path(cassette)
     replayed = None if record else read_cassette(path)
@@ -96,7 +100,12 @@ class _Context(MemoryRunContext):
         self.given[question.key] = self._answer(question)
 
     async def ask(self, question: Question) -> Answer:
-        self.answer_now(question)
+        """Get the answer in a thread; the time does not count against the attempt's limits."""
+        go_on = self.time_limits.stand_still()
+        try:
+            await _ANSWERS.run(self.answer_now, question)
+        finally:
+            go_on()
         return await super().ask(question)
 
 
@@ -173,9 +182,11 @@ class _Execution:
             )
 
     def _attempt(self, loop: LoopThread, runner: Runner) -> Completed | Parked:
+        time_limits = self._context.time_limits
+        time_limits.begin(self._task.limits)
         running = loop.start(runner.run(self._job, self._context))
-        limit = self._task.limits.hard_seconds
-        if not running.wait(limit):
+        if not time_limits.wait(running.wait):
+            limit = self._task.limits.hard_seconds
             running.cancel(_CANCEL_SECONDS)
             running.wait(_CANCEL_SECONDS + 1)
             raise HardTimeLimitError(f"The attempt was stopped at its hard limit of {limit:g} s.")

@@ -269,6 +269,13 @@ class Worker(Wire):
     unknown_tasks: list[str] = Field(
         description="Names of received Celery tasks that it doesn't know.", examples=[[]]
     )
+    unknown_tasks_ages: list[float] = Field(
+        description="For each of them, how many seconds before `seen_at` it was received last.",
+        examples=[[]],
+    )
+    lacks: list[str] = Field(
+        description="Messages of errors about what agents need and it doesn't have.", examples=[[]]
+    )
     started_at: datetime
     seen_at: datetime
 

@@ -17,7 +17,7 @@ from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import AttemptRegistry, AttemptServices
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
-from celeriac.services.executions.other_workers import OtherWorkers
+from celeriac.services.executions.other_workers import Lacks, OtherWorkers
 from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDependencies
 from celeriac.services.executions.stop import StopCancelled
@@ -67,6 +67,7 @@ class WorkerRuntime:
 
     execute: Execute
     active: AttemptRegistry
+    lacks: Lacks
     heartbeat: Heartbeat
     databases: tuple[Database, ...]
     """Besides the container's: those that must not wait for connections that others hold."""
@@ -101,6 +102,7 @@ def build_worker_runtime(
     event_writer = EventWriter(container.database, active, container.live)
     loop = LoopThread()
     own_loops = OwnLoops()
+    lacks = Lacks()
     runners = build_runners(settings)
     if settings.worker.warm_runners:
         runners.warm()
@@ -139,6 +141,7 @@ def build_worker_runtime(
         workdirs=places(settings).workdirs,
         worker=worker,
         lease_seconds=lease_seconds,
+        lacks=lacks,
         others=OtherWorkers(container.database, worker=worker, live_seconds=lease_seconds),
         closing=closing,
     )
@@ -147,6 +150,7 @@ def build_worker_runtime(
     return WorkerRuntime(
         execute=Execute(parts),
         active=active,
+        lacks=lacks,
         heartbeat=Heartbeat(heartbeat_database, active, lease_seconds=lease_seconds),
         databases=(heartbeat_database, budget_database),
         event_writer=event_writer,

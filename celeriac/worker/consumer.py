@@ -28,8 +28,20 @@ _FIRST_RETRY = 0.5
 _LONGEST_RETRY = 15.0
 
 
+def _is_gossip(step: str) -> bool:
+    return step.endswith(":Gossip")
+
+
 class Consumer(CeleryConsumer):
     """Drops what is no task, leaves unknown tasks to other workers, and reports its condition."""
+
+    class Blueprint(CeleryConsumer.Blueprint):
+        """Celery's steps, with a gossip that survives bad messages."""
+
+        default_steps = (
+            *(each for each in CeleryConsumer.Blueprint.default_steps if not _is_gossip(each)),
+            "celeriac.worker.gossip:Gossip",
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Report to the app's `Lifecycle`."""

@@ -196,7 +196,7 @@ class WorkerProcess:
 
     def _report(self) -> None:
         self._report_again = time.monotonic() + _REPORT_SECONDS
-        names = self._consumer.names()
+        names, now = self._consumer.names(), time.monotonic()
         consuming = self._consuming
         said = workers.WorkerReport(
             id=self._id,
@@ -211,7 +211,9 @@ class WorkerProcess:
             queues=names.queues,
             consuming=consuming,
             messages_dropped=self._consumer.dropped_count,
-            unknown_tasks=names.unknown_tasks,
+            unknown_tasks=list(names.unknown_tasks),
+            unknown_tasks_ages=[now - at for at in names.unknown_tasks.values()],
+            lacks=self._runtime.lacks.names,
         )
         if self._runtime.heartbeat.report(said):
             self._reported = consuming

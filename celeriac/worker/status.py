@@ -7,8 +7,8 @@ process. The parent alone writes.
 import mmap
 import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from celeriac.kit.json_types import dumps, loads
 
@@ -26,7 +26,8 @@ class ConsumerNames:
     """The queues that are listened to, and names of tasks that came and that nobody knows here."""
 
     queues: Sequence[str] = ()
-    unknown_tasks: Sequence[str] = ()
+    unknown_tasks: Mapping[str, float] = field(default_factory=dict)
+    """The time of the last message of each, by the monotonic clock of the host."""
 
 
 class ConsumerStatus:
@@ -58,14 +59,12 @@ class ConsumerStatus:
         if names == self._names:
             return
         self._names = names
-        lists = [
-            [name[:_LONGEST_NAME] for name in each][:_MOST_NAMES]
-            for each in (names.queues, names.unknown_tasks)
-        ]
-        data = dumps(lists).encode()
+        queues = [name[:_LONGEST_NAME] for name in names.queues][:_MOST_NAMES]
+        unknown = list(names.unknown_tasks.items())[:_MOST_NAMES]
+        data = dumps([queues, {name[:_LONGEST_NAME]: at for name, at in unknown}]).encode()
         start = _NAMES_AT + _LENGTH.size
         if start + len(data) > _SIZE:
-            data = dumps([[], []]).encode()
+            data = dumps([[], {}]).encode()
         _LENGTH.pack_into(self._page, _NAMES_AT, 0)
         self._page[start : start + len(data)] = data
         _LENGTH.pack_into(self._page, _NAMES_AT, len(data))

@@ -8,6 +8,7 @@ bound it is dropped, which the log tells.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -49,11 +50,14 @@ class UnknownTasks:
         self._paused: set[str] = set()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of unknown tasks that came in the last five minutes, the latest last."""
+    def names(self) -> Mapping[str, float]:
+        """Names of unknown tasks of the last five minutes, with the time of the last message.
+
+        The latest is the last; the times are of the monotonic clock.
+        """
         horizon = time.monotonic() - NAMED_SECONDS
         self._seen_at = {name: at for name, at in self._seen_at.items() if at > horizon}
-        return tuple(self._seen_at)
+        return dict(self._seen_at)
 
     @property
     def paused(self) -> frozenset[str]:

@@ -91,6 +91,9 @@ def test_one_that_nobody_knows_waits_for_who_does(fleet: Fleet, valkey: ValkeySe
     wait_until(lambda: worker.logged("task.unknown"), "the worker has met it")
     query = text("SELECT unknown_tasks FROM workers")
     wait_until(lambda: fleet.scalar(query) == ["plain.echo"], "the worker's row names it")
+    ages = fleet.scalar(text("SELECT unknown_tasks_ages FROM workers"))
+    assert len(ages) == 1
+    assert 0 <= ages[0] < 300
     task = fleet.task("noop")
     done = [fleet.submit(task) for _ in range(20)]
     fleet.wait_terminal(done)

@@ -101,6 +101,19 @@ def test_links_are_sent_in_the_clear_to_no_webhook_outside(container: CoreServic
     )
 
 
+def test_a_webhook_without_a_public_url_is_warned_of(container: CoreServices) -> None:
+    settings = with_webhook(container, "https://hooks.example.com")
+    public = settings.model_copy(update={"public_url": "https://agents.example.com"})
+    with capture_logs() as warned:
+        build_notices(replace(container, settings=settings))
+    with capture_logs() as quiet:
+        build_notices(replace(container, settings=public))
+    (line,) = warned
+    assert (line["event"], line["log_level"]) == ("approvals.notices_without_links", "warning")
+    assert "CELERIAC_PUBLIC_URL" in line["hint"]
+    assert not quiet
+
+
 def with_webhook(container: CoreServices, url: str) -> Settings:
     approvals = ApprovalSettings(webhook=url, webhook_secret=SecretStr("s" * 16))
     return container.settings.model_copy(

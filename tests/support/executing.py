@@ -15,7 +15,7 @@ from celeriac.services.catalog.plans import SpecCache
 from celeriac.services.executions.attempt import AttemptRegistry
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
-from celeriac.services.executions.other_workers import OtherWorkers
+from celeriac.services.executions.other_workers import Lacks, OtherWorkers
 from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDependencies
 from celeriac.services.ports import Job, RunContext
@@ -44,6 +44,7 @@ class Worker:
         self.event_writer = EventWriter(used, self.active, core.live)
         self.heartbeat = Heartbeat(used, self.active, lease_seconds=LEASE_SECONDS)
         self.reporting = ReportQueue(lambda _: None)
+        self.lacks = Lacks()
         self.parts = ExecutorDependencies(
             plans=SpecCache(used),
             claim=ClaimAttempt(used, worker="w", lease_seconds=LEASE_SECONDS),
@@ -59,6 +60,7 @@ class Worker:
             workdirs=workdir,
             worker="w",
             lease_seconds=LEASE_SECONDS,
+            lacks=self.lacks,
             others=OtherWorkers(used, worker="w", live_seconds=LEASE_SECONDS),
             closing=lambda: False,
         )

@@ -1,15 +1,20 @@
 """A RunContext that remembers what a runner told it."""
 
+import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from celeriac.domain.agents import AgentSpec, CommandAgent, PythonAgent
+from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed, Parked
 from celeriac.domain.tasks import Limits
+from celeriac.domain.usage import CallEstimate, Reservation
 from celeriac.kit.json_types import JsonObject
-from celeriac.services.ports import Job
+from celeriac.services.ports import Job, Runner
 from celeriac.testing.context import MemoryRunContext
 
 FUNCTIONS = "tests.support.agent_functions"
@@ -25,6 +30,41 @@ class RecordingContext(MemoryRunContext):
     def logged(self) -> list[JsonObject]:
         """The log lines among the events."""
         return [data for kind, data in self.events if kind is EventType.LOG]
+
+
+class LateContext(RecordingContext):
+    """Answers what people are asked after the hard limit would have passed, and budgets likewise.
+
+    The attempt's time stands still meanwhile, as in production. `stands_still` false lets it go on.
+    """
+
+    def __init__(self, workdir: Path, limits: Limits, *, stands_still: bool = True) -> None:
+        super().__init__(workdir)
+        self.time_limits.begin(limits)
+        self._stands_still = stands_still
+
+    async def run(self, runner: Runner, job: Job) -> Completed | Parked:
+        """Run as the pipeline does: the soft limit is a cancellation."""
+        async with self.time_limits.soft():
+            return await runner.run(job, self)
+
+    async def ask(self, question: Question) -> Answer:
+        self.questions.append(question)
+        await self._be_late()
+        return Answer(approved=True, value=question.key)
+
+    async def admit(self, call: CallEstimate) -> Reservation | None:
+        if not self.planned:
+            await self._be_late()
+        return await super().admit(call)
+
+    async def _be_late(self) -> None:
+        late = time.monotonic() + self.time_limits.hard_left + 0.2
+        go_on = self.time_limits.stand_still() if self._stands_still else lambda: None
+        try:
+            await asyncio.sleep(late - time.monotonic())
+        finally:
+            go_on()
 
 
 def python_job(

@@ -30,6 +30,19 @@ def test_the_readme_has_no_relative_links() -> None:
     assert len(OURS.findall(text)) > 20
 
 
+def test_places_of_the_glossary_exist() -> None:
+    rows = [line for line in (ROOT / "docs/glossary.md").read_text().splitlines() if " | `" in line]
+    places = [place for row in rows for place in re.findall("`([^`]+)`", row.split(" | ")[2])]
+    known = [ROOT, ROOT / "celeriac"]
+    missing = [
+        place
+        for place in places
+        if place != "tool.importlinter" and not any((root / place).exists() for root in known)
+    ]
+    assert len(places) > 50
+    assert not missing
+
+
 def test_decisions_named_in_the_code_exist() -> None:
     known = {path.name[:4] for path in (ROOT / "docs" / "adr").glob("*.md")}
     for source in (ROOT / "celeriac").rglob("*.py"):

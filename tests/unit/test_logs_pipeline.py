@@ -273,7 +273,7 @@ def test_a_console_that_has_gone_away_is_told_once_and_harms_nobody(
     complaints = capfd.readouterr().err.splitlines()
     assert complaints == [
         "celeriac logs: cannot write to the console: Broken pipe; lines are lost until it works",
-        "celeriac logs: 3 lines for console were lost",
+        "celeriac logs: lost 3 lines for console",
     ]
     assert len(json_lines(tmp_path / "celery-worker.log")) == 3
 

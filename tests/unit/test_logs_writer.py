@@ -136,7 +136,7 @@ def test_a_full_disk_is_an_outage_like_any_other(tmp_path: Path, capfd: Captured
     writer.close()
     first, second = capfd.readouterr().err.splitlines()
     assert "No space left on device" in first
-    assert second == "celeriac logs: 1 lines for service were lost"
+    assert second == "celeriac logs: lost 1 line for service"
 
 
 def test_a_stuck_console_holds_up_nobody_and_its_overflow_is_counted(tmp_path: Path) -> None:

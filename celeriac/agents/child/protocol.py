@@ -18,6 +18,7 @@ from celeriac.kit.json_types import (
     loads,
     refuse_big_integers,
 )
+from celeriac.kit.words import counted
 from celeriac.services.executions.time_limits import TimeLimits
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -270,7 +271,7 @@ def encode_line(message: JsonObject) -> bytes:
     line = dumps(message).encode()
     if len(line) > MAX_LINE_BYTES:
         raise ChildProtocolError(
-            f"The job has {len(line):,} bytes as JSON; the limit for child processes is "
+            f"The job has {counted(len(line), 'byte')} as JSON; the limit for child processes is "
             f"{MAX_LINE_BYTES:,}. Make its variables smaller, or pass them by reference."
         )
     return line + b"\n"

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from claude_agent_sdk import (
 )
 
 from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
+from celeriac.agents.mcp.call_keys import call_digest
 from celeriac.agents.mcp.results import sanitize_json
 from celeriac.domain.agents import ApprovalPolicy, ClaudeAgent, McpServer, Permission
 from celeriac.domain.approvals import Answer, Question, QuestionKind
@@ -230,6 +232,44 @@ _ASK_ALONE = (
 )
 
 
+class QuestionKeys:
+    """Names the calls that a person is asked about by tool, arguments and number.
+
+    An attempt that begins anew, as after a worker's death, makes calls with other ids: the same
+    call gets the same key, and its question or answer is found again.
+    """
+
+    def __init__(self, answered: Iterable[str] = ()) -> None:
+        """Know the keys whose answers were followed earlier in the conversation."""
+        self._answered = dict.fromkeys(answered)
+        self._of_calls: dict[str, str] = {}
+
+    @property
+    def answered(self) -> list[str]:
+        """The keys whose answers the conversation has followed."""
+        return list(self._answered)
+
+    def of(self, tool: str, arguments: Mapping[str, Any], call_id: str) -> str:
+        """Return the key of a call: the first that no other call of the conversation has."""
+        if call_id in self._of_calls:
+            return self._of_calls[call_id]
+        taken = {*self._answered, *self._of_calls.values()}
+        digest = call_digest(tool, sanitize_json(dict(arguments)))
+        keys = (f"tool:{digest}:{number}" for number in count(1))
+        key = next(key for key in keys if key not in taken)
+        if call_id:
+            self._of_calls[call_id] = key
+        return key
+
+    def free(self, call_id: str) -> None:
+        """Let another call have the key: a person was not asked about this one."""
+        self._of_calls.pop(call_id, None)
+
+    def follow(self, key: str) -> None:
+        """Note that the answer under `key` is followed."""
+        self._answered[key] = None
+
+
 class Permissions:
     """Judges the tool calls of one attempt.
 
@@ -249,6 +289,7 @@ class Permissions:
         context: RunContext,
         is_alone: Callable[[str], Awaitable[bool]],
         answers: Mapping[str, Answer],
+        keys: QuestionKeys,
         on_stop: Callable[[Exception], None],
     ) -> None:
         self.pending: Question | None = None
@@ -258,6 +299,7 @@ class Permissions:
         self._context = context
         self._is_alone = is_alone
         self._answers = answers
+        self._keys = keys
         self._on_stop = on_stop
         self._advised: set[str] = set()
         self._directories: dict[str, str | None] = {}
@@ -281,8 +323,9 @@ class Permissions:
         number = call_id or call["tool_use_id"]
         self._directories[number] = call.get("cwd")
         question = self._question(tool, arguments, number)
-        answer = self._answers.get(question.key)
+        answer = self._given(question, number)
         if answer is not None:
+            self._keys.follow(question.key)
             result = self._follow(answer, tool, arguments, call.get("cwd"))
             if isinstance(result, PermissionResultDeny):
                 return _output("deny", result.message)
@@ -300,6 +343,7 @@ class Permissions:
         if same in self._advised:
             return _output("ask")
         self._advised.add(same)
+        self._keys.free(call_id)
         return _output("deny", _ASK_ALONE)
 
     async def can_use_tool(
@@ -313,14 +357,19 @@ class Permissions:
         if decision.verdict is Verdict.DENY:
             return PermissionResultDeny(message=decision.reason)
         question = self._question(tool, arguments, call.tool_use_id or "")
-        answer = self._answers.get(question.key)
+        answer = self._given(question, call.tool_use_id or "")
         if answer is None:
             try:
                 answer = await self._context.ask(question)
             except CeleriacError as error:
                 self._on_stop(error)
                 return PermissionResultDeny(message=error.message, interrupt=True)
+        self._keys.follow(question.key)
         return self._follow(answer, tool, arguments, directory)
+
+    def _given(self, question: Question, call_id: str) -> Answer | None:
+        """Return the answer of an earlier attempt; older releases had the call's id as its key."""
+        return self._answers.get(question.key) or self._answers.get(f"tool:{call_id}")
 
     def _follow(
         self, answer: Answer, tool: str, arguments: Mapping[str, Any], cwd: str | None = None
@@ -339,7 +388,7 @@ class Permissions:
         return question_of(
             tool,
             arguments,
-            key=f"tool:{call_id}",
+            key=self._keys.of(tool, arguments, call_id),
             agent_name=self._agent_name,
             policy=self._spec.approvals,
         )

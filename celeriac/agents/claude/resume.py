@@ -1,6 +1,7 @@
 """Resume points of Claude Code conversations, and structured output."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -33,13 +34,15 @@ class ResumeState:
     """How an attempt begins.
 
     `resume` is the conversation to go on with, `prompt` what is said first (None: nothing, an open
-    call goes on by itself), `calls` are tool calls that are still open.
+    call goes on by itself), `calls` are tool calls that are still open, `answered` the keys of the
+    questions whose answers the conversation has followed.
     """
 
     resume: str | None
     prompt: str | None
     forks: bool
     calls: JsonObject
+    answered: tuple[str, ...] = ()
 
 
 def continuation_of(job: Job) -> ResumeState:
@@ -58,11 +61,14 @@ def continuation_of(job: Job) -> ResumeState:
         )
     state: dict[str, Any] = session.state if isinstance(session.state, dict) else {}
     if state.get("execution_id") == str(job.execution_id) and session.external_id:
+        answered = tuple(state.get("answered", ()))  # missing where an older release stored it
         match state.get("next"):
             case ResumePoint.OPEN_CALL:
-                return ResumeState(session.external_id, None, forks=False, calls=state["calls"])
+                start = ResumeState(session.external_id, None, forks=False, calls=state["calls"])
+                return replace(start, answered=answered)
             case ResumePoint.GO_ON:
-                return ResumeState(session.external_id, GO_ON, forks=False, calls={})
+                start = ResumeState(session.external_id, GO_ON, forks=False, calls={})
+                return replace(start, answered=answered)
     if session.execution_id == job.execution_id:
         return ResumeState(None, job.prompt, forks=False, calls={})
     if session.external_id is None:
@@ -73,9 +79,16 @@ def continuation_of(job: Job) -> ResumeState:
     return ResumeState(session.external_id, job.prompt, forks=job.forks, calls={})
 
 
-def state_of(job: Job, following: ResumePoint, calls: JsonObject) -> JsonObject:
+def state_of(
+    job: Job, following: ResumePoint, calls: JsonObject, answered: Iterable[str] = ()
+) -> JsonObject:
     """Return what a session stores for the next attempt."""
-    return {"execution_id": str(job.execution_id), "next": following.value, "calls": dict(calls)}
+    return {
+        "execution_id": str(job.execution_id),
+        "next": following.value,
+        "calls": dict(calls),
+        "answered": list(answered),
+    }
 
 
 _DIALECT = "$schema"

@@ -32,7 +32,7 @@ from celeriac.agents.claude.environment import (
     sdk_options,
 )
 from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk
-from celeriac.agents.claude.permissions import Permissions, Policy
+from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
 from celeriac.agents.claude.resume import (
     ResumePoint,
     ResumeState,
@@ -61,6 +61,7 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.threads import FILES
 from celeriac.kit.users import UnreachableError
+from celeriac.kit.words import counted
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import Job, RunContext
 
@@ -102,6 +103,7 @@ class ClaudeRun:
         self._output = StructuredOutput(job.output_schema) if job.output_schema else None
         self._inbox = MessageQueue()
         self._transcript = Transcript(context, start.calls)
+        self._keys = QuestionKeys(start.answered)
         self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
         self._conversation_id: str | None = None
         """Claude Code's id of the conversation, once there is one worth going on with."""
@@ -140,7 +142,7 @@ class ClaudeRun:
                     result = await self._listen(conversation)
             except SilenceError:
                 raise ProviderError(
-                    f"Claude Code said nothing for {self._spec.idle_seconds:g} seconds."
+                    f"Claude Code said nothing for {counted(self._spec.idle_seconds, 'second')}."
                 ) from None
             except ClaudeSDKError as error:
                 last_words = list(self._last_words)
@@ -173,6 +175,7 @@ class ClaudeRun:
             context=self._context,
             is_alone=wire.is_alone,
             answers=await self._context.answers(),
+            keys=self._keys,
             on_stop=self._inbox.put,
         )
 
@@ -239,7 +242,7 @@ class ClaudeRun:
         if self._conversation_id is not None:
             await self._context.save_session(
                 external_id=self._conversation_id,
-                state=state_of(self._job, following, calls or {}),
+                state=state_of(self._job, following, calls or {}, self._keys.answered),
             )
 
 

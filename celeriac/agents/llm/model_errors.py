@@ -34,7 +34,7 @@ def translated(choice: ModelRef, calls: ModelCalls, *, max_model_calls: int) -> 
         raise error_of(failure, FailureSource(choice)) from None
     except ai.UsageLimitExceeded as error:
         raise ModelCallLimitError(
-            f"The agent would need more than max_model_calls={max_model_calls} calls of {choice}. "
+            f"The agent would need more calls of {choice} than max_model_calls={max_model_calls}. "
             "Raise the limit, or make the task's prompt and output schema simpler.",
             max_model_calls=max_model_calls,
         ) from error

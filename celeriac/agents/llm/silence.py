@@ -9,6 +9,7 @@ from celeriac.agents.gateway.calls import SilenceWatch
 from celeriac.agents.models import ModelRef
 from celeriac.domain.errors import ProviderError
 from celeriac.domain.tasks import Limits
+from celeriac.kit.words import counted
 
 _SHARE_OF_SOFT_LIMIT = 0.8
 
@@ -48,7 +49,7 @@ class Watchdog(SilenceWatch):
             if self._timeout is None or not self._timeout.expired():
                 raise
             raise ProviderError(
-                f"{self._choice} said nothing for {self._seconds:g} seconds."
+                f"{self._choice} said nothing for {counted(self._seconds, 'second')}."
             ) from error
 
     def asked(self) -> None:

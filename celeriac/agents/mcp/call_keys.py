@@ -26,9 +26,14 @@ class CallKeys:
 
     def next(self, tool: str, arguments: JsonObject) -> str:
         """Return the key of the next call."""
-        digest = sha256(dumps([tool, _sorted(arguments)]).encode()).hexdigest()[:16]
+        digest = call_digest(tool, arguments)
         self._counts[digest] += 1
         return f"{tool}:{digest}:{self._counts[digest]}"
+
+
+def call_digest(tool: str, arguments: Mapping[str, Any]) -> str:
+    """Return 16 characters that stand for a tool and its arguments, whatever their order."""
+    return sha256(dumps([tool, _sorted(dict(arguments))]).encode()).hexdigest()[:16]
 
 
 def _sorted(value: Any) -> Any:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from celeriac.kit.json_types import INT64, MAX_DEPTH, dumps, storable_text
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 
 MAX_RESULT_CHARACTERS = 50_000
 """The longest result that a model gets; longer ones are cut."""
@@ -111,7 +112,8 @@ def _block(block: ContentBlock) -> str:
         case TextContent():
             return block.text
         case ImageContent() | AudioContent():
-            return f"[{block.type} {block.mime_type}, {len(block.data)} characters of base64]"
+            length = counted(len(block.data), "character")
+            return f"[{block.type} {block.mime_type}, {length} of base64]"
         case EmbeddedResource(resource=TextResourceContents() as resource):
             return resource.text
         case EmbeddedResource(resource=resource):

@@ -26,6 +26,7 @@ from celeriac.kit.json_types import dumps, loads
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import ProcessIdentity, guarded_command, identify, terminate_group_async
 from celeriac.kit.threads import FILES
+from celeriac.kit.words import counted
 
 BURST = 500
 """Lines of stderr that a server may write at once."""
@@ -114,7 +115,7 @@ class StderrReader:
                 break
         self._keep(splitter.rest())
         if self._dropped:
-            self._send([f"[{self._dropped:,} lines of stderr were dropped]"])
+            self._send([f"[{counted(self._dropped, 'line')} of stderr dropped]"])
 
     def _take(self, chunk: bytes, splitter: LineSplitter, *, stopping: bool) -> None:
         self._refill()

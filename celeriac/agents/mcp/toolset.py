@@ -30,6 +30,7 @@ from celeriac.domain.schemas import check_schema
 from celeriac.kit.json_types import BEYOND_64_BITS, JsonObject, JsonValue, dumps
 from celeriac.kit.text import clip, clipped_field
 from celeriac.kit.threads import CHECKS
+from celeriac.kit.words import counted
 from celeriac.logs.pipeline import Step
 from celeriac.services.ports import RunContext
 
@@ -266,7 +267,9 @@ class ServerTools(AbstractToolset[None]):
             result = await self._connection.call(tool, arguments, meta=meta)
         except TimeoutError:
             seconds = self._connection.chosen.entry.timeout_seconds
-            return _Answer(f"The tool did not answer within {seconds:g} seconds.", failed=True)
+            return _Answer(
+                f"The tool did not answer within {counted(seconds, 'second')}.", failed=True
+            )
         except (MCPError, ValueError, RuntimeError) as error:
             return _Answer(f"The tool failed: {error_text(error)}.", failed=True)
         note = self._connection.mismatch(tool, result)

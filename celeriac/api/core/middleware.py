@@ -17,6 +17,7 @@ from celeriac.api.core import problems
 from celeriac.api.core.links import shown_path
 from celeriac.domain.errors import HostRefusedError, RequestTimeoutError, TooLargeError
 from celeriac.kit.ids import uuid7
+from celeriac.kit.words import counted
 
 logger = structlog.get_logger(__name__)
 
@@ -203,7 +204,7 @@ class _Body:
                 return {"type": "http.disconnect"}
             self._declared = self._limit + 1  # so that `left_behind` is true
             raise RequestTimeoutError(
-                f"The body took longer than {self._seconds:g} seconds to arrive."
+                f"The body took longer than {counted(self._seconds, 'second')} to arrive."
             ) from error
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
@@ -214,7 +215,7 @@ class _Body:
     def _refuse_large(self, size: int) -> None:
         if size > self._limit:
             raise TooLargeError(
-                f"The body is over {self._limit} bytes; send less at once.",
+                f"The body is over {counted(self._limit, 'byte')}; send less at once.",
                 field="body",
                 limit=self._limit,
             )

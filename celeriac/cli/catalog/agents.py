@@ -20,6 +20,7 @@ from celeriac.cli.core.arguments import (
 )
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import UsageProblemError, plain, short
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.wire import Agent
@@ -230,7 +231,7 @@ def _who(agent: "Agent") -> str:
 
     spec = agent.spec
     if isinstance(spec, CrewaiAgent):
-        return f"{len(spec.crew.tasks)} tasks, {spec.crew.process}"
+        return f"{counted(len(spec.crew.tasks), 'task')}, {spec.crew.process}"
     return str(next((getattr(spec, name) for name in _RUNNERS if hasattr(spec, name)), "") or "")
 
 

@@ -1,10 +1,12 @@
 """Commands that use the API: connection, output, shared options, and errors of the server."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, get_args, get_type_hints
 
@@ -89,7 +91,7 @@ def open_client(command: Callable[Concatenate[CommandContext, P], None]) -> Call
                     values[name] = kind(**{each.name: values.pop(each.name) for each in members})
                 command(context, *args, **values)
             except ClientError as error:
-                raise server_errors(error) from error
+                raise server_errors(error, cure=refused_key_cure(error, home, api_key)) from error
 
     every = [*options, *_SHARED]
     with_context.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
@@ -98,13 +100,30 @@ def open_client(command: Callable[Concatenate[CommandContext, P], None]) -> Call
     return with_context
 
 
-def server_errors(error: "ClientError") -> CommandError:
+def refused_key_cure(error: "ClientError", home: Path | None, api_key: str | None) -> str | None:
+    """Return the cure for a refused key of CELERIAC_API_KEY that hides the home's own."""
+    from celeriac.client.server import has_own_key
+
+    if error.status != HTTPStatus.UNAUTHORIZED or api_key != os.environ.get("CELERIAC_API_KEY"):
+        return None
+    if api_key is None or not has_own_key(home):
+        return None
+    return (
+        "The key is that of the variable CELERIAC_API_KEY, which is used instead of the home's own "
+        "key. `unset CELERIAC_API_KEY` to use the home's."
+    )
+
+
+def server_errors(error: "ClientError", *, cure: str | None = None) -> CommandError:
     """Return the command's error for an error of the client."""
     lines = [error.message]
     if len(error.fields) > 1:
         lines += [f"       {each.field}: {each.message}" for each in error.fields]
     return CommandError(
-        "\n".join(lines), exit_code=_exit_code(error.status, error.code), problem=error.code
+        "\n".join(lines),
+        exit_code=_exit_code(error.status, error.code),
+        problem=error.code,
+        cure=cure,
     )
 
 

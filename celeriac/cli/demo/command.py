@@ -22,6 +22,7 @@ from celeriac.cli.core.output import (
     printable,
     short,
 )
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,8 +173,9 @@ def _show(console: "Console", results: "Sequence[Result]", seconds: float) -> No
         execution, started = each.execution, each.proof.started
         result = printable(short(plain(execution.result), _RESULT_CHARACTERS))
         totals = (
-            f"  {duration(execution.duration_seconds)}, {execution.input_tokens} tokens read, "
-            f"{execution.output_tokens} written, {started} attempt{'s' if started > 1 else ''}"
+            f"  {duration(execution.duration_seconds)}, "
+            f"{counted(execution.input_tokens, 'token')} read, "
+            f"{execution.output_tokens} written, {counted(started, 'attempt')}"
         )
         parts = ((f"{each.piece.text}\n", "bold"), f"  {result}\n", (totals, "dim"))
         console.print(Text.assemble(*parts), soft_wrap=True)
@@ -182,9 +184,9 @@ def _show(console: "Console", results: "Sequence[Result]", seconds: float) -> No
     written = sum(each.execution.output_tokens for each in results)
     for line in (
         "",
-        f"• {len(results)} executions, each completed exactly once by its own log.",
+        f"• {counted(len(results), 'execution')}, each completed exactly once by its own log.",
         f"• {lost} of them lost their worker on the way and were run again.",
-        f"• {read:,} tokens read and {written:,} written by a model on this machine.",
+        f"• {counted(read, 'token')} read and {written:,} written by a model on this machine.",
         f"• {duration(seconds)} from the first request to the last result.",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

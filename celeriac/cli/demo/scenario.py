@@ -24,6 +24,7 @@ from celeriac.cli.system import System
 from celeriac.client import Client, ClientError, Delta
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import LIVE, Status
+from celeriac.kit.words import counted
 from celeriac.wire import Event, Execution, ExecutionSummary
 
 _POLL_SECONDS = 0.2
@@ -105,7 +106,7 @@ class Scenario:
             for execution in left:
                 client.executions.cancel(execution.id)
             if left:
-                self._say(f"Cancelled {len(left)} executions that an earlier demo has left.")
+                self._say(f"Cancelled {counted(len(left), 'execution')} of an earlier demo.")
             pieces = self._submit(client)
             with _shown(self.console, pieces) as progress:
                 stream = threading.Thread(target=self._stream, args=(progress,), daemon=True)
@@ -130,14 +131,16 @@ class Scenario:
     def _submit(self, client: Client) -> Sequence[Piece]:
         agents, tasks = self.document["agents"], self.document["tasks"]
         client.apply(self.document)
-        self._say(f"Made {len(agents)} agents and {len(tasks)} tasks over HTTP.")
+        self._say(
+            f"Made {counted(len(agents), 'agent')} and {counted(len(tasks), 'task')} over HTTP."
+        )
         execute = client.executions.execute
         pieces = [
             Piece(execute(task["name"], {"text": text}).execution_id, task["name"], name)
             for name, text in self.texts.items()
             for task in tasks
         ]
-        self._say(f"Submitted {len(pieces)} executions; they run in the background now.")
+        self._say(f"Submitted {counted(len(pieces), 'execution')} to run in the background.")
         return pieces
 
     def _watch(

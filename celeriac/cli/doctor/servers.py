@@ -1,21 +1,26 @@
 """Checks of the servers: PostgreSQL and its schema, Redis, broker."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from celeriac.adapters import redis_server
 from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, create_app
 from celeriac.cli.core.output import ExitCode, duration, size
+from celeriac.cli.core.server import open_database
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
-from celeriac.db import engine, migrate
+from celeriac.db import engine, migrate, workers
 from celeriac.db.engine import Database
+from celeriac.db.executions import queries
 from celeriac.domain.errors import (
     BrokerUnavailableError,
+    CeleriacError,
     ConfigurationError,
     DatabaseUnavailableError,
     UnavailableError,
 )
 from celeriac.kit.outbound import without_password
+from celeriac.kit.words import counted
 from celeriac.settings import Settings
 from celeriac.wiring.core import celery_options
 
@@ -26,6 +31,9 @@ BROKER = "broker"
 CLOCK = "clock"
 
 _OLDEST = 140_000
+ALIVE_SECONDS = 30.0
+"""A worker that has not reported itself for longer is not alive."""
+
 _MOST_SKEW_SECONDS = 2.0
 _CROWDED = 0.9
 
@@ -69,7 +77,8 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
     try:
         options = celery_options(settings, publisher=True)
         queue = CeleryTaskQueue(create_app(options))
-        waiting = {name: queue.depth(name) for name in QUEUES}
+        known = _known_queues(settings)
+        waiting = {name: queue.depth(name) for name in dict.fromkeys((*QUEUES, *known.names))}
     except ConfigurationError as error:
         yield failed(BROKER, error.message, None, ExitCode.USAGE)
     except BrokerUnavailableError as error:
@@ -78,6 +87,42 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
         address = without_password(options.broker_url)
         depths = ", ".join(f"{name} {count}" for name, count in waiting.items())
         yield ok(BROKER, f"{address} answers; messages that wait: {depths}")
+        for name, count in waiting.items():
+            if count and known.served is not None and name not in {*known.served, *known.rows}:
+                yield warning(
+                    "queues",
+                    f"{counted(count, 'message')} in {name!r}, to which no worker listens",
+                    f"Start one: `celeriac worker -Q {name}`.",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Queues:
+    """Queues that the database names.
+
+    `served` are those that live workers listen to, None where that is unknown; `rows` those in
+    which executions wait (`doctor.work` warns of them).
+    """
+
+    served: frozenset[str] | None = None
+    rows: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return sorted(self.rows | (self.served or frozenset()))
+
+
+def _known_queues(settings: Settings) -> _Queues:
+    try:
+        with open_database(settings) as database, database.statement() as connection:
+            found = workers.live(connection, within_seconds=ALIVE_SECONDS)
+            rows = frozenset(queries.waiting_counts(connection))
+    except CeleriacError:  # another finding says so
+        return _Queues()
+    if not all(worker.queues for worker in found):  # one of an older release doesn't name them
+        return _Queues(rows=rows)
+    return _Queues(frozenset(queue for worker in found for queue in worker.queues), rows)
 
 
 _REDIS_CURE = "Start it or correct REDIS_URL; `celeriac up` starts one of its own."

@@ -1,20 +1,22 @@
 """Checks of workers, queues, API, key and model server."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 import httpx
 
-from celeriac.cli.core.output import CommandError, ExitCode, size
+from celeriac.cli.core.output import CommandError, ExitCode, moment, size
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
+from celeriac.cli.doctor.servers import ALIVE_SECONDS
 from celeriac.client import Client, ClientError
 from celeriac.client.server import Server
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.domain.errors import CeleriacError
+from celeriac.kit.words import counted
 from celeriac.settings import Settings
 
-_ALIVE_SECONDS = 30.0
 _TIMEOUT = 5.0
 
 
@@ -23,7 +25,7 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     try:
         database = Database(settings.require_database(), connections=1, application="celeriac-cli")
         with database.statement() as connection:
-            found = workers.live(connection, within_seconds=_ALIVE_SECONDS)
+            found = workers.live(connection, within_seconds=ALIVE_SECONDS)
             waiting = queries.waiting_counts(connection)
         database.close()
     except CeleriacError:
@@ -35,6 +37,12 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     alone = all(each.consuming is False for each in found)
     for each in found:
         yield _judge_worker(each, alone=alone)
+        for lack in each.lacks:
+            yield warning(
+                "workers",
+                f"{each.hostname} can't run everything: {lack}",
+                "Other workers may have it. Correct it, then restart this worker.",
+            )
     yield from _judge_messages(found)
     yield from _judge_queues(waiting, found)
 
@@ -50,25 +58,29 @@ def _judge_worker(worker: workers.WorkerRow, *, alone: bool) -> Finding:
         )
     return ok(
         "workers",
-        f"{who}: {worker.running} of {worker.slots} slots busy, {size(worker.memory_bytes)}",
+        f"{who}: {worker.running} of {counted(worker.slots, 'slot')} busy, "
+        f"{size(worker.memory_bytes)}",
     )
 
 
 def _judge_messages(found: Sequence[workers.WorkerRow]) -> Iterator[Finding]:
     # the children of a prefork worker all report the counts of their one consumer
     dropped = {worker.hostname: worker.messages_dropped for worker in found}
-    unknown = sorted({name for worker in found for name in worker.unknown_tasks})
+    unknown: dict[str, datetime] = {}
+    for worker in found:
+        for name, at in worker.unknown_seen_at().items():
+            unknown[name] = max(at, unknown.get(name, at))
     if sum(dropped.values()):
         yield warning(
             "messages",
-            f"{sum(dropped.values())} were dropped, because they were no tasks",
+            f"{counted(sum(dropped.values()), 'message')} dropped for being no task",
             "Look for message.dropped in the workers' log; something else writes into the queues.",
         )
     if unknown:
         yield warning(
             "messages",
             "of tasks that a worker doesn't know came in the last five minutes: "
-            f"{', '.join(unknown)}",
+            + ", ".join(f"{name} (last {moment(at)})" for name, at in sorted(unknown.items())),
             "Start a worker that loads their module: `celeriac worker --include MODULE`.",
         )
 
@@ -83,7 +95,7 @@ def _judge_queues(
         if queue not in served:
             yield warning(
                 "queues",
-                f"{count} executions wait in {queue!r}, to which no worker listens",
+                f"{counted(count, 'execution')} queued in {queue!r}, to which no worker listens",
                 f"Start one: `celeriac worker -Q {queue}`.",
             )
 

@@ -12,6 +12,7 @@ from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.executions.following import follow, show_outcome, summary
 from celeriac.cli.executions.selection import FILTERS, LiveSelection, Selection
 from celeriac.domain.executions.states import Status
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client.executions import ExecutionFilter
@@ -210,4 +211,4 @@ def _show(context: CommandContext, done: "BulkResult") -> None:
 
 
 def _executions(number: int) -> str:
-    return f"{number:,} execution{'' if number == 1 else 's'}"
+    return counted(number, "execution")

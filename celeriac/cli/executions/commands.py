@@ -18,6 +18,7 @@ from celeriac.cli.executions.listing import follow_list
 from celeriac.cli.executions.notes import error_text, note, own_frames, waits_for
 from celeriac.cli.executions.selection import LiveSelection
 from celeriac.domain.executions.states import Status
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.wire import Execution
@@ -192,8 +193,8 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
         "trigger": execution.trigger_type,
         "priority": execution.priority,
         "queue": execution.queue,
-        "attempt": f"{execution.attempt} ({execution.retry_count} retries, "
-        f"{execution.crash_count} lost workers)",
+        "attempt": f"{execution.attempt} ({counted(execution.retry_count, 'retry', 'retries')}, "
+        f"{counted(execution.crash_count, 'lost worker')})",
         "worker": execution.worker_hostname or "",
         "created": execution.created_at,
         "started": execution.started_at,

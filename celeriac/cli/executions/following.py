@@ -9,6 +9,7 @@ from celeriac.cli.core.output import CommandError, ExitCode, clock, duration, mo
 from celeriac.cli.executions.notes import failure_text
 from celeriac.cli.executions.view import describe
 from celeriac.domain.executions.states import Status
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.cli.core.context import CommandContext
@@ -92,7 +93,7 @@ def overshoot(context: "CommandContext", execution: "Execution") -> str:
     for each in context.client.budgets.of_execution(execution.id).items:
         amounts = [money(each.overshoot_cost)] if each.overshoot_cost else []
         if each.overshoot_tokens:
-            amounts.append(f"{each.overshoot_tokens:,} tokens")
+            amounts.append(counted(each.overshoot_tokens, "token"))
         if amounts:
             window = "" if each.window == "run" else f" of {each.window}"
             parts.append(f"{' and '.join(amounts)} beyond the {each.scope}'s budget{window}")

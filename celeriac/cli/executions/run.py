@@ -15,6 +15,7 @@ from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.ids import ExecutionId, IdOf, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.executions.following import follow, show_outcome
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client.executions import ExecutionOptions
@@ -159,8 +160,9 @@ def run_batch(
     )
     context.output.write(accepted, "\n".join(map(str, accepted.execution_ids)))
     context.output.say(
-        f"{accepted.count} executions; `celeriac executions list --batch {accepted.batch_id}` "
-        f"lists them, `celeriac monitor {short_id(accepted.execution_ids[-1])}` follows the last."
+        f"{counted(accepted.count, 'execution')}; "
+        f"`celeriac executions list --batch {accepted.batch_id}` lists them, "
+        f"`celeriac monitor {short_id(accepted.execution_ids[-1])}` follows the last."
     )
 
 

@@ -66,7 +66,7 @@ class View:
     waits_for: str = ""
     """The reason why it waits without a worker."""
     questions: dict[str, str] = field(default_factory=dict)
-    """Open questions to people: titles by ids."""
+    """Open questions to people, on one line each, by ids."""
     events: "deque[Event]" = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
 
     @classmethod
@@ -107,7 +107,8 @@ class View:
         if event.type is EventType.WAITING:
             self.waits_for = str(event.data.get("note") or event.data.get("reason") or "")
         elif event.type is EventType.APPROVAL_ASKED:
-            self.questions[str(event.data.get("approval_id"))] = str(event.data.get("title") or "")
+            asked = short(_question(event.data), _LONGEST)
+            self.questions[str(event.data.get("approval_id"))] = asked
         elif event.type is EventType.APPROVAL_ANSWERED:
             self.questions.pop(str(event.data.get("approval_id")), None)
         if self.status is not Status.WAITING:
@@ -174,9 +175,13 @@ def _describe_waiting(data: Data) -> str:
 def _asked(data: Data) -> str:
     # the command first: a long title is cut
     approval = short_id(str(data.get("approval_id", "?")))
-    said = f"celeriac approvals answer {approval}: {data.get('title', '')}"
+    return f"celeriac approvals answer {approval}: {_question(data)}"
+
+
+def _question(data: Data) -> str:
+    """Return what is asked: the title, and the arguments of the call that it is about."""
     arguments = _arguments(data.get("arguments"))
-    return f"{said} ({arguments})" if arguments else said
+    return f"{data.get('title', '')} ({arguments})" if arguments else str(data.get("title") or "")
 
 
 def _answered(data: Data) -> str:

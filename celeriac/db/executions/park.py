@@ -16,21 +16,25 @@ from celeriac.domain.executions.states import Status, Transition
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, storable, storable_text
 from celeriac.kit.text import clip_counted, clip_values
+from celeriac.logs import redact
 
 _LONGEST_TITLE = 4_000
 _LONGEST_TEXT = 2_000
 _LONGEST_ARGUMENTS = 200_000
+_LONGEST_EVENT_ARGUMENTS = 20_000
+"""As much as events of tool calls keep."""
 
 NEW_QUESTIONS = """
 fresh AS (
     SELECT q.*, row_number() OVER (ORDER BY q.place) AS number
     FROM unnest(CAST(:question_ids AS uuid[]), CAST(:keys AS text[]), CAST(:kinds AS text[]),
                 CAST(:titles AS text[]), CAST(:tools AS text[]), CAST(:arguments AS text[]),
-                CAST(:schemas AS text[]), CAST(:on_expiries AS text[]),
-                CAST(:defaults AS text[]), CAST(:expiries AS double precision[]))
+                CAST(:event_data AS text[]), CAST(:schemas AS text[]),
+                CAST(:on_expiries AS text[]), CAST(:defaults AS text[]),
+                CAST(:expiries AS double precision[]))
          WITH ORDINALITY
-         AS q (id, key, kind, title, tool, arguments, schema, on_expiry, default_value, expires,
-               place)
+         AS q (id, key, kind, title, tool, arguments, event_data, schema, on_expiry,
+               default_value, expires, place)
     WHERE NOT EXISTS (SELECT FROM approvals a WHERE a.execution_id = :id AND a.key = q.key)
 )"""
 """Begins a WITH: those questions of the execution `:id` that are not known yet.
@@ -56,6 +60,7 @@ INSERT_QUESTIONS = """
     SELECT done.id, done.first_number + q.number, 'approval_asked', done.attempt,
            jsonb_build_object('approval_id', q.id, 'kind', q.kind, 'title', q.title,
                               'expires_at', now() + make_interval(secs => q.expires))
+           || q.event_data::jsonb
     FROM done, fresh AS q
     WHERE done.asks
 )"""
@@ -88,6 +93,7 @@ def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]
         "titles": [clip_counted(storable_text(q.title), _LONGEST_TITLE) for q in asked],
         "tools": [None if q.tool is None else storable_text(q.tool) for q in asked],
         "arguments": [storable(shown(q.arguments)) for q in asked],
+        "event_data": [_event_data(q.arguments) for q in asked],
         "schemas": [None if q.schema is None else storable(q.schema) for q in asked],
         "on_expiries": [q.on_expiry for q in asked],
         "defaults": [storable(q.default) for q in asked],
@@ -106,6 +112,20 @@ def shown(arguments: JsonObject) -> JsonObject:
     if len(storable(small)) <= _LONGEST_ARGUMENTS:
         return small
     return {"clipped": clip_counted(storable(small), _LONGEST_ARGUMENTS // 2)}
+
+
+def _event_data(arguments: JsonObject) -> str:
+    """Return, as JSON, what the question's event says of arguments.
+
+    Secrets are masked; long arguments are one clipped text.
+    """
+    if not arguments:
+        return "{}"
+    masked = redact(shown(arguments))
+    text = storable(masked)
+    if len(text) > _LONGEST_EVENT_ARGUMENTS:
+        masked = clip_counted(text, _LONGEST_EVENT_ARGUMENTS)
+    return storable({"arguments": masked})
 
 
 _SETTLE = """

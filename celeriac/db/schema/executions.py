@@ -161,6 +161,9 @@ workers = Table(
     Column("consuming", Boolean),
     Column("messages_dropped", BIGINT, nullable=False, server_default="0"),
     Column("unknown_tasks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # seconds before seen_at
+    Column("unknown_tasks_ages", ARRAY(Double), nullable=False, server_default=text("'{}'")),
+    Column("lacks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     timestamp("started_at", now=True),
     timestamp("seen_at", now=True),
     timestamp("stopped_at"),

@@ -1,4 +1,4 @@
-"""Agents: who does the work. A specification is immutable; a change makes a new version."""
+"""Specifications of agents. They are immutable; a change creates a new version."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from celeriac.domain.agents.runners import (
 AgentSpec = Annotated[
     LlmAgent | PythonAgent | CommandAgent | ClaudeAgent | CrewaiAgent, Field(discriminator="runner")
 ]
-"""What an agent is; the `runner` field tells which kind."""
+"""The specification of an agent; the field `runner` selects the kind."""
 
 __all__ = [
     "AgentSpec",

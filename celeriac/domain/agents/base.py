@@ -1,4 +1,4 @@
-"""What all kinds of agents share: names, the runners there are, strict models."""
+"""Names, runners and the strict model that all specifications share."""
 
 import re
 from dataclasses import dataclass
@@ -19,13 +19,14 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from celeriac.kit.ids import parse_uuid
+from celeriac.kit.words import counted
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Annotates a text that must match `pattern` as a whole; `words` say how to write it.
+    """Annotates a text that must match `pattern` as a whole.
 
-    The JSON schema has the pattern, errors have the words.
+    The JSON schema contains the pattern; errors contain `words`, which say how to write the text.
     """
 
     pattern: str
@@ -69,7 +70,7 @@ def _printable(name: str) -> str:
 
 
 Label = Annotated[str, AfterValidator(_printable)]
-"""A name for people alone, of any printable characters; wherever it is used it has a length."""
+"""A display name of printable characters; its length is limited where it is used."""
 
 
 def _no_id(name: str) -> str:
@@ -79,14 +80,14 @@ def _no_id(name: str) -> str:
 
 
 Name = Annotated[Word, AfterValidator(_no_id)]
-"""A name that people give; where a name or an id can stand, it is never taken for an id."""
+"""A name that users choose. It never looks like an id, because both can be references."""
 
 VariableName = Annotated[
     str,
     StringConstraints(max_length=200),
     Shape(r"[A-Za-z_]\w*", "write a variable's name: letters, digits and '_', no digit first"),
 ]
-"""A name as environment variables have."""
+"""The name of an environment variable."""
 
 VariableNames = Annotated[
     tuple[VariableName, ...],
@@ -96,7 +97,7 @@ VariableNames = Annotated[
 
 
 class RunnerName(StrEnum):
-    """The kinds of agents that this release can drive."""
+    """The runners of this release."""
 
     LLM = "llm"
     PYTHON = "python"
@@ -116,7 +117,9 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_no_flood_of_fields(cls, value: object) -> object:
-        # each unknown field would become a fault of its own
+        # every unknown field would be reported
         if isinstance(value, dict) and len(value) > len(cls.model_fields) + _UNKNOWN_FIELDS:
-            raise ValueError(f"has {len(value)} fields; there are: {', '.join(cls.model_fields)}")
+            raise ValueError(
+                f"has {counted(len(value), 'field')}; there are: {', '.join(cls.model_fields)}"
+            )
         return value

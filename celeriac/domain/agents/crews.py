@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from celeriac.domain.agents.base import Strict, Word
 from celeriac.domain.errors import SchemaInvalidError, TemplateInvalidError, TemplateRenderError
-from celeriac.domain.prompts import Budget, compiled
+from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.domain.schemas import check_schema
 from celeriac.kit.json_types import JsonObject
 
@@ -134,17 +134,19 @@ class CrewGraph(Strict):
         """The names that the crew's templates read."""
         return frozenset().union(*(compiled(text).variables for _, text in _texts(self)))
 
-    def render(self, variables: JsonObject, prompt: str = "", budget: Budget | None = None) -> Self:
-        """Return the crew with all its texts rendered, at the cost of one budget.
+    def render(
+        self, variables: JsonObject, prompt: str = "", work: WorkLimit | None = None
+    ) -> Self:
+        """Return the crew with all its texts rendered; the work counts against one limit.
 
         Raises TemplateRenderError naming the node and the variable.
         """
-        if budget is None:
-            with Budget() as own:
+        if work is None:
+            with WorkLimit() as own:
                 return self.render(variables, prompt, own)
         known = {PROMPT: prompt, **variables}
-        agents = [_rendered(each, "agents", AGENT_TEXTS, known, budget) for each in self.agents]
-        tasks = [_rendered(each, "tasks", TASK_TEXTS, known, budget) for each in self.tasks]
+        agents = [_rendered(each, "agents", AGENT_TEXTS, known, work) for each in self.agents]
+        tasks = [_rendered(each, "tasks", TASK_TEXTS, known, work) for each in self.tasks]
         return self.model_copy(update={"agents": tuple(agents), "tasks": tuple(tasks)})
 
 
@@ -159,12 +161,12 @@ def _texts(crew: CrewGraph) -> Iterator[tuple[str, str]]:
 
 
 def _rendered(
-    node: Node, kind: str, names: Sequence[str], variables: JsonObject, budget: Budget
+    node: Node, kind: str, names: Sequence[str], variables: JsonObject, work: WorkLimit
 ) -> Node:
     texts = {}
     for name in names:
         try:
-            texts[name] = compiled(getattr(node, name)).render(variables, budget)
+            texts[name] = compiled(getattr(node, name)).render(variables, work)
         except TemplateRenderError as error:
             raise TemplateRenderError(
                 f"The crew's {kind}.{node.id}.{name}: {error.message}",

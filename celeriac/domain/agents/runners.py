@@ -1,4 +1,4 @@
-"""Specifications of agents, one class for each runner, and of the tools they reach over MCP."""
+"""Specifications of agents, one class for each runner, and of MCP servers."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -29,28 +29,28 @@ ToolPatterns = Annotated[tuple[ToolPattern, ...], Field(strict=False, max_length
 
 
 class McpServer(Strict):
-    """An MCP server that an agent may use, and how far.
+    """An MCP server that an agent may use.
 
-    Without a `url` the name is that of a server that an administrator configured for the workers:
-    programs over stdio come from there only. With one it is reached over streamable HTTP, where
-    outbound addresses are guarded.
+    Without a `url` the name is that of a server that an administrator configured for the workers;
+    programs over stdio can only be configured there. With a `url` the server is reached over
+    streamable HTTP, and the address is checked by the outbound guard.
     """
 
     name: Word
     url: ServerUrl | None = None
     allowed_tools: ToolPatterns | None = None
-    """Tools that the agent sees; None: all that the server offers."""
+    """Tools that the agent sees; None: all tools of the server."""
     approve_tools: ToolPatterns = ()
     """Tools that wait for a person's approval before each call."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3_600)
-    """How long one call may take."""
+    """Time limit of one call."""
 
 
 McpServers = Annotated[tuple[McpServer, ...], Field(strict=False, max_length=20)]
 
 
 class ApprovalPolicy(Strict):
-    """How long an agent's questions stay open, and what follows when nobody answers."""
+    """How long an agent's questions stay open, and what happens when nobody answers."""
 
     expires_seconds: float = Field(default=86_400.0, ge=1, le=31_536_000)
     on_expiry: OnExpiry = Field(default=OnExpiry.DENY, strict=False)
@@ -68,13 +68,13 @@ class LlmAgent(Strict):
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_output_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     max_model_calls: int = Field(default=20, ge=1, le=1_000)
-    """Ends runs that go in circles; counts requests to the model, repairs of output included."""
+    """Limits loops; counts requests to the model, including repairs of its output."""
     mcp_servers: McpServers = ()
     may_ask: bool = False
     """Gives the model a tool to ask a person a question, free or as a form."""
     approvals: ApprovalPolicy = ApprovalPolicy()
     keep_session: bool = False
-    """Keeps the conversation as a session that later executions can go on with."""
+    """Keeps the conversation as a session that later executions can continue."""
 
 
 ToolNames = Annotated[
@@ -91,7 +91,7 @@ ToolNames = Annotated[
     ],
     Field(strict=False, max_length=200),
 ]
-"""Names of tools as they are: no patterns."""
+"""Exact names of tools, without patterns."""
 
 
 class Permission(StrEnum):
@@ -100,7 +100,7 @@ class Permission(StrEnum):
     ASK = "ask"
     """A person is asked."""
     DENY = "deny"
-    """The agent is told that it may not."""
+    """The call is denied, with a message to the agent."""
 
 
 class ClaudeAgent(Strict):
@@ -108,19 +108,19 @@ class ClaudeAgent(Strict):
 
     runner: Literal[RunnerName.CLAUDE] = RunnerName.CLAUDE
     model: str | None = Field(default=None, min_length=1, max_length=200)
-    """None: what Claude Code takes by itself."""
+    """None: the default of Claude Code."""
     instructions: str = Field(default="", max_length=100_000)
     """Added to Claude Code's own system prompt."""
     tools: ToolNames = ("Read", "Write", "Edit", "Glob", "Grep", "Bash")
-    """The built-in tools that exist for the agent."""
+    """The built-in tools that the agent has."""
     allowed_tools: ToolPatterns = ("Read", "Glob", "Grep")
-    """Tools, built in or `mcp__server__tool`, that run without asking."""
+    """Tools, built in or `mcp__server__tool`, that run without approval."""
     denied_tools: ToolPatterns = ()
-    """Tools that never run, whatever else allows them."""
+    """Tools that never run, even if another rule allows them."""
     permission: Permission = Field(default=Permission.DENY, strict=False)
     max_turns: int | None = Field(default=None, ge=1, le=1_000)
     idle_seconds: float = Field(default=300.0, ge=1, le=86_400)
-    """The run is stopped when Claude Code says nothing for so long, a running tool apart."""
+    """Claude Code is stopped after this time without output, unless a tool runs."""
     mcp_servers: McpServers = ()
     environment: VariableNames = ()
     """Names of the worker's environment variables that its tools may see."""
@@ -133,7 +133,7 @@ class CrewaiAgent(Strict):
     runner: Literal[RunnerName.CREWAI] = RunnerName.CREWAI
     crew: CrewGraph
     max_model_calls: int = Field(default=200, ge=1, le=10_000)
-    """Ends crews that go in circles; counts the requests of all its agents."""
+    """Limits loops; counts the requests of all its agents."""
     approvals: ApprovalPolicy = ApprovalPolicy()
 
 
@@ -159,7 +159,7 @@ class PythonAgent(Strict):
 
 
 class CommandAgent(Strict):
-    """Any program that speaks our JSON lines on stdio, as an administrator allowed it."""
+    """A program that an administrator allowed, which uses JSON lines on stdio."""
 
     runner: Literal[RunnerName.COMMAND] = RunnerName.COMMAND
     command: Word = Field(examples=["word-count"])
@@ -168,7 +168,7 @@ class CommandAgent(Strict):
         tuple[Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=10_000)], ...],
         Field(strict=False, max_length=100),
     ] = ()
-    """Put behind those that the administrator set."""
+    """Appended to the arguments that the administrator set."""
     environment: VariableNames = ()
     """Names of the worker's environment variables that the program may see."""
     approvals: ApprovalPolicy = ApprovalPolicy()

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from celeriac.domain.agents.base import Strict
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
 from celeriac.kit.json_types import JsonValue, dumps, has_more_values_than, is_deeper, loads
+from celeriac.kit.words import counted
 
 EVENT_STREAM = "text/event-stream"
 
@@ -244,7 +245,8 @@ def parse(content: str | bytes, *, max_values: int | None = None) -> Cassette:
     data = content.encode() if isinstance(content, str) else content
     if len(data) > MAX_BYTES:
         raise TooLargeError(
-            f"The cassette has {len(data)} bytes; the limit is {MAX_BYTES}. Record a shorter run.",
+            f"The cassette has {counted(len(data), 'byte')}; the limit is {MAX_BYTES:,}. "
+            "Record a shorter run.",
             field="body",
             limit=MAX_BYTES,
         )

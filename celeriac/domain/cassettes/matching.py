@@ -13,6 +13,7 @@ from celeriac.domain.cassettes.format import Cassette, JsonEvent, Request, Respo
 from celeriac.domain.errors import CassetteMismatchError
 from celeriac.kit.json_types import JsonValue, dumps
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 
 VOLATILE = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "user"})
 """Fields of a request's body that identify the caller; ignored in matching."""
@@ -163,7 +164,7 @@ class Replayer:
         if alike:
             return (
                 f"The agent makes this request ({what}) more often than when the cassette was "
-                f"recorded: {len(alike)} answer(s) are recorded, and all are used. Record it again."
+                f"recorded, and has used {counted(len(alike), 'answer')}. Record it again."
             )
         nearest = min(self._differing(what, request), key=len, default=None)
         if nearest is None:

@@ -36,16 +36,16 @@ class EventType(StrEnum):
 
 
 TERMINAL_EVENTS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
-"""After one of these nothing follows."""
+"""The last event of an execution is one of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
     """An event that has no number yet; the database gives the number.
 
-    `data` is JSON text of an object, encoded when the event is made: what JSON can't hold is an
-    error of the one who tells it. `made` is when that was, in `time.monotonic()` seconds of this
-    process; None stands for the moment of storing.
+    `data` is the JSON text of an object, encoded when the event is made, so that the caller gets
+    the error of a value that is not JSON. `made` is that time, in `time.monotonic()` seconds of
+    this process; None stands for the time of storing.
     """
 
     type: EventType

@@ -1,7 +1,4 @@
-"""Values of executions.
-
-The central row, its options, its specification, and outcomes of attempts.
-"""
+"""Executions: the row, its options and specification, and the outcomes of attempts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,20 +20,20 @@ from celeriac.kit.json_types import JsonObject, JsonValue
 
 
 class RunOptions(Strict):
-    """What a caller wishes for one execution; the defaults wish for nothing."""
+    """Options of one execution."""
 
     fork_session: bool = False
-    """Goes on with a copy of the session, which stays as it is."""
+    """Continue a copy of the session instead of the session itself."""
     budget: Budget | None = None
-    """For this execution, instead of its task's."""
+    """Budget of this execution, instead of its task's."""
     record: bool = False
-    """Saves the model traffic as a cassette."""
+    """Record the model traffic as a cassette."""
     cassette_id: UUID | None = Field(default=None, strict=False)
-    """Answers model requests from this cassette instead of from providers."""
+    """Answer model requests from this cassette instead of from providers."""
 
     @property
-    def wishes_tape(self) -> bool:
-        """Whether the model traffic is to be recorded or answered from a cassette."""
+    def uses_cassette(self) -> bool:
+        """Whether the model traffic is recorded, or answered from a cassette."""
         return self.record or self.cassette_id is not None
 
 
@@ -44,9 +41,9 @@ NO_OPTIONS = RunOptions()
 
 
 def run_options(stored: JsonObject | None) -> RunOptions:
-    """Read an execution's stored options; None stands for no wishes.
+    """Read an execution's stored options; None stands for the defaults.
 
-    Raises SpecificationUnreadableError for those that a newer release has stored.
+    Raises SpecificationUnreadableError for options that a newer release has stored.
     """
     if stored is None:
         return NO_OPTIONS
@@ -57,7 +54,7 @@ def run_options(stored: JsonObject | None) -> RunOptions:
 
 
 def unreadable(what: str, error: ValidationError) -> SpecificationUnreadableError:
-    """Return why stored specifications can't be read; `what` names them."""
+    """Return the error of a stored value that can't be read; `what` names it."""
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in fault["loc"])
     return SpecificationUnreadableError(
@@ -68,7 +65,7 @@ def unreadable(what: str, error: ValidationError) -> SpecificationUnreadableErro
 
 
 def stored_options(options: RunOptions) -> str | None:
-    """Return options as they are stored: as JSON text, or None for no wishes."""
+    """Return options as they are stored: JSON text, or None for the defaults."""
     return None if options == NO_OPTIONS else options.model_dump_json(exclude_defaults=True)
 
 
@@ -83,7 +80,7 @@ class TriggerType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What an execution comes from; its log lines say so wherever they are written."""
+    """The origin of an execution, which all its log lines name."""
 
     request_id: str | None
     user_id: UUID
@@ -97,11 +94,11 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What travels through the broker: a hint that this attempt may be claimed."""
+    """A message at the broker: a hint that this attempt may be claimed."""
 
     execution_id: UUID
     attempt: int
-    """The attempt count of the row when it was queued; the claim makes it attempt + 1."""
+    """The attempt count of the row when it was queued; the claim increments it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker needs to run an execution that it has just claimed."""
+    """The values of a claimed execution that its worker needs."""
 
     lease: Lease
     task_id: UUID
@@ -129,17 +126,17 @@ class Claim:
     queue: str
     session_id: UUID | None
     stored_options: JsonObject | None
-    """As they are stored: a newer API may have written what this worker can't read."""
+    """Not parsed: a newer API may have stored options that this worker can't read."""
 
     @property
     def options(self) -> RunOptions:
-        """The options of the run; raises SpecificationUnreadableError."""
+        """The options; raises SpecificationUnreadableError."""
         return run_options(self.stored_options)
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """The whole row, as read by the API. Times are aware and in UTC, durations in seconds."""
+    """The whole row, as the API reads it. Times are in UTC, durations in seconds."""
 
     id: UUID
     owner_id: UUID
@@ -191,14 +188,14 @@ class Execution:
     waiting_since: datetime | None = None
     """When it began to wait for a worker, or for what `waiting_for` names."""
     truncated: bool = False
-    """Whether the model's token limit has cut the result off."""
+    """Whether the model's token limit cut the result off."""
     error_type: str | None = None
-    """The class of the exception that the last attempt ended with."""
+    """The class of the last attempt's exception."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionFilter:
-    """Which executions to list; empty and None mean: all. The times are of creation."""
+    """The executions to list; empty and None mean all. Times are those of creation."""
 
     owner_id: UUID | None = None
     ids: Sequence[UUID] = ()
@@ -227,7 +224,7 @@ _AGENT: TypeAdapter[AgentSpec] = TypeAdapter(AgentSpec)
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSpec:
-    """All that is needed to submit or run an execution, besides its variables."""
+    """A version of a task with one of its agent: what an execution runs, without its variables."""
 
     task_id: UUID
     task_name: str
@@ -248,7 +245,7 @@ def agent_spec(stored: JsonObject) -> AgentSpec:
 class Completed:
     """The work is done; `result` is any JSON value.
 
-    `truncated` says that it is a text which the model's token limit has cut off.
+    `truncated` says that it is a text that the model's token limit cut off.
     """
 
     result: JsonValue
@@ -277,22 +274,22 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed and no other follows."""
+    """The attempt failed, and there is no retry."""
 
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The attempt was stopped because somebody cancelled the execution."""
+    """The attempt was stopped because the execution was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandedBack:
-    """The worker returns the execution; counts neither as a retry nor as a crash.
+    """The worker returns the execution; this counts neither as a retry nor as a crash.
 
-    It shuts down, or it can't run the attempt for a reason of its own, which `failure` then names.
-    Another attempt follows after `delay` seconds.
+    It shuts down, or it can't run the attempt itself; `failure` then has the reason. Another
+    attempt follows after `delay` seconds.
     """
 
     failure: Failure | None = None
@@ -301,25 +298,25 @@ class HandedBack:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The attempt ends here and holds no worker; another one goes on from the session.
+    """The attempt ends and its worker is free; another attempt resumes from the session.
 
-    It goes on once all `questions` are answered or, where there are none, after `seconds`.
+    The execution resumes when all `questions` are answered; without questions, after `seconds`.
     """
 
     reason: WaitingFor
     note: str
-    """Why, in a sentence for people."""
+    """The reason, in a sentence for people."""
     questions: tuple[Question, ...] = ()
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would wait for ever."""
+        """Refuse what would wait forever."""
         if not self.questions and self.seconds is None:
             raise ValueError("a parked execution needs a question or a time")
 
 
 class MustWaitError(Exception):
-    """Raised inside an agent where its attempt must be parked; holds the outcome."""
+    """Raised inside an agent whose attempt must be parked; has the outcome."""
 
     def __init__(self, parked: Parked) -> None:
         super().__init__(parked.note)
@@ -327,4 +324,4 @@ class MustWaitError(Exception):
 
 
 Outcome = Completed | Retry | Failed | Stopped | HandedBack | Parked
-"""Every way an attempt can end while its worker still holds the lease."""
+"""The outcomes of an attempt whose worker still holds the lease."""

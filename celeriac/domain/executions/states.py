@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 
 class Status(StrEnum):
-    """Where an execution stands (DESIGN section 4)."""
+    """The status of an execution (docs/states.md)."""
 
     PENDING = "pending"
     QUEUED = "queued"
@@ -17,7 +17,7 @@ class Status(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the execution has ended."""
         return self in TERMINAL
 
 
@@ -67,13 +67,8 @@ TRANSITIONS = MappingProxyType(
 )
 """Every legal change of state: name → (states it may start from, state it ends in).
 
-CANCEL ends what no worker holds; STOP is the worker's own word that a running one was cancelled.
+CANCEL ends an execution that no worker holds; STOP is written by the worker of a running one.
 """
-
-
-def allowed(source: Status, target: Status) -> bool:
-    """Whether any transition leads from `source` to `target`."""
-    return any(source in sources and target is end for sources, end in TRANSITIONS.values())
 
 
 class WaitingFor(StrEnum):
@@ -97,7 +92,7 @@ class CeleryState(StrEnum):
 
     @classmethod
     def read(cls, name: str) -> "CeleryState":
-        """Return Celery's state `name`; a state of a task's own making counts as STARTED."""
+        """Return Celery's state `name`; a custom state counts as STARTED."""
         return cls(name) if name in cls.__members__ else cls.STARTED
 
 
@@ -137,9 +132,9 @@ _OF_STATUS = MappingProxyType(
 
 
 def celery_state(status: Status, *, attempt: int) -> CeleryState:
-    """Return Celery's word for an execution's status after `attempt` attempts.
+    """Return Celery's state for an execution's status after `attempt` attempts.
 
-    What goes back to the queue after an attempt is RETRY, whatever ended the attempt.
+    An execution that is queued again after an attempt is in RETRY, however the attempt ended.
     """
     if attempt and status in {Status.PENDING, Status.QUEUED}:
         return CeleryState.RETRY

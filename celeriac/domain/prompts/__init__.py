@@ -1,17 +1,17 @@
 """Prompt templates: a small, safe part of Jinja (docs/prompts.md).
 
-Jinja parses them; what they may be written with is an allow-list, checked when they are made
-(`language`). They are rendered by a walk over the tree (`evaluation`) that pays for all work before
-it is done (`budget`), so that a template's cost is bounded whatever it is given.
+Jinja parses a template, and its syntax is checked against an allow-list (`language`). A walk over
+the syntax tree renders it (`evaluation`) and counts all work against a limit before doing it
+(`work`), so that the cost of a template is bounded for all values.
 """
 
 from jinja2 import nodes
 
 from celeriac.domain.errors import TemplateInvalidError
-from celeriac.domain.prompts.budget import BATCH_WORK, MAX_RENDERED_CHARACTERS, MAX_WORK, Budget
 from celeriac.domain.prompts.evaluation import MAX_LOOP_ROUNDS, Evaluation
 from celeriac.domain.prompts.language import parse, variables_of
 from celeriac.domain.prompts.values import fault
+from celeriac.domain.prompts.work import BATCH_WORK, MAX_RENDERED_CHARACTERS, MAX_WORK, WorkLimit
 from celeriac.kit.cache import WeighedCache
 from celeriac.kit.json_types import JsonObject, JsonValue
 
@@ -20,8 +20,8 @@ __all__ = [
     "MAX_LOOP_ROUNDS",
     "MAX_RENDERED_CHARACTERS",
     "MAX_WORK",
-    "Budget",
     "Prompt",
+    "WorkLimit",
     "check_template",
     "compiled",
 ]
@@ -30,7 +30,7 @@ _CACHED_CHARACTERS = 4_000_000
 
 
 class Prompt:
-    """A parsed template; made once per task version and shared between threads."""
+    """A parsed template; created once for each source and shared between threads."""
 
     def __init__(self, source: str) -> None:
         """Parse `source`; raises TemplateInvalidError naming the line and the cure."""
@@ -38,18 +38,18 @@ class Prompt:
         self._tree, self.size = parse(source)
         self.variables = variables_of(self._tree)
 
-    def render(self, variables: JsonObject, budget: Budget | None = None) -> str:
-        """Return the prompt for `variables`, paid for from `budget`, by default one of its own.
+    def render(self, variables: JsonObject, work: WorkLimit | None = None) -> str:
+        """Return the prompt for `variables`; its work counts against `work`, or a new limit.
 
-        Raises TemplateRenderError for a missing variable, a value that an operation can't take,
-        more than 10,000 loop rounds, 1,000,000 characters or too much work; UnavailableError where
-        too many others render long prompts.
+        Raises TemplateRenderError for a missing variable, a value that an operation can't use,
+        more than 10,000 loop rounds or 1,000,000 characters, and too much work; BusyError if too
+        many other threads render long prompts.
         """
-        if budget is None:
-            with Budget() as own:
+        if work is None:
+            with WorkLimit() as own:
                 return self.render(variables, own)
         try:
-            return Evaluation(variables, budget).text(self._tree)
+            return Evaluation(variables, work).text(self._tree)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise fault(str(error)) from error
         except RecursionError as error:
@@ -65,10 +65,10 @@ def compiled(source: str) -> Prompt:
 
 
 def check_template(source: str, schema: JsonObject) -> None:
-    """Accept a task's template or raise TemplateInvalidError.
+    """Raise TemplateInvalidError if a task's template is not valid.
 
-    Every variable that the template reads must be a property of the schema, where the schema
-    lists properties, so that a typing error is found when the task is made and not at night.
+    If the schema lists properties, every variable that the template reads must be one of them: a
+    typing error is found when the task is created, not when it runs.
     """
     read = compiled(source).variables
     known: JsonValue = schema.get("properties")

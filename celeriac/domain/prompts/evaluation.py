@@ -1,16 +1,16 @@
-"""Renders a template by walking its tree: no code is made, and no object's attributes are read.
+"""Renders a template by walking its tree: no code is generated, no Python attributes are read.
 
-Whatever works through more than one value or character pays for it first (`Budget`).
+Every operation on more than one value or character counts against the limit of work first.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import floordiv, mod, sub, truediv
 from typing import Any, ClassVar
 
 from jinja2 import nodes
 
 from celeriac.domain.errors import TemplateRenderError
-from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
 from celeriac.domain.prompts.filters import FILTERS, TAKE_MISSING, TESTS, compared
 from celeriac.domain.prompts.language import LOOP, RANGE, named_arguments
 from celeriac.domain.prompts.values import (
@@ -24,6 +24,7 @@ from celeriac.domain.prompts.values import (
     number,
     text_of,
 )
+from celeriac.domain.prompts.work import MAX_RENDERED_CHARACTERS, WorkLimit
 from celeriac.kit.json_types import JsonObject
 
 MAX_LOOP_ROUNDS = 10_000
@@ -31,7 +32,7 @@ MAX_LOOP_ROUNDS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """What `loop` is within a loop."""
+    """The variable `loop` within a loop."""
 
     items: Sequence[Any]
     index0: int
@@ -60,10 +61,10 @@ class _Loop:
 class Evaluation:
     """One rendering of one template."""
 
-    def __init__(self, variables: JsonObject, budget: Budget) -> None:
-        """Read `variables`, pay from `budget`."""
+    def __init__(self, variables: JsonObject, work: WorkLimit) -> None:
+        """Read `variables`; the work counts against `work`."""
         self._variables = variables
-        self._budget = budget
+        self._work = work
         self._local: dict[str, Any] = {}
         self._rounds_left = MAX_LOOP_ROUNDS
         self._depth = 0
@@ -91,10 +92,10 @@ class Evaluation:
     def _piece(self, part: nodes.Expr) -> str:
         if isinstance(part, nodes.TemplateData):
             if self._depth:
-                self._budget.spend(len(part.data) // 64)
+                self._work.spend(len(part.data) // 64)
             return part.data
-        text = text_of(self._value(part), self._budget)
-        self._budget.spend(len(text) // 64)
+        text = text_of(self._value(part), self._work)
+        self._work.spend(len(text) // 64)
         return text
 
     def _write(self, piece: str) -> None:
@@ -104,7 +105,7 @@ class Evaluation:
                 f"The rendered prompt is over {MAX_RENDERED_CHARACTERS} characters.",
                 field="prompt",
             )
-        self._budget.spend(1)
+        self._work.spend(1)
         self._pieces.append(piece)
 
     def _run_if(self, statement: nodes.If) -> None:
@@ -114,7 +115,7 @@ class Evaluation:
         return self._run(statement.else_)
 
     def _run_loop(self, loop: nodes.For) -> None:
-        items = elements(self._value(loop.iter), self._budget)
+        items = elements(self._value(loop.iter), self._work)
         outer, self._local = self._local, dict(self._local)
         try:
             if loop.test is not None:
@@ -130,7 +131,7 @@ class Evaluation:
             self._run(loop.else_)
 
     def _rounds(self, loop: nodes.For, items: Sequence[Any]) -> Iterable[Any]:
-        """Yield the items, each bound to the loop's names, while there are rounds left."""
+        """Yield the items, each bound to the loop's names; raises after too many rounds."""
         for item in items:
             self._rounds_left -= 1
             if self._rounds_left < 0:
@@ -139,7 +140,7 @@ class Evaluation:
                     "shorten its loops or the lists given to it.",
                     field="prompt",
                 )
-            self._budget.spend(1)
+            self._work.spend(1)
             self._bind(loop.target, item)
             yield item
 
@@ -155,14 +156,14 @@ class Evaluation:
     # expressions
 
     def _value(self, node: nodes.Node) -> Any:
-        self._budget.spend(1)
+        self._work.spend(1)
         return self._EXPRESSIONS[type(node)](self, node)
 
     def _present(self, node: nodes.Node) -> Any:
-        """Return a value that must be there, and be JSON."""
+        """Return a value, which must exist and be JSON."""
         value = given(self._value(node))
         if isinstance(value, _Loop):
-            raise fault(f"{LOOP} itself is no value; write {LOOP}.index, for example")
+            raise fault(f"{LOOP} itself is not a value; write {LOOP}.index, for example")
         return value
 
     def _holds(self, node: nodes.Node) -> bool:
@@ -174,9 +175,6 @@ class Evaluation:
         if node.name in self._variables:
             return self._variables[node.name]
         return Missing(node.name)
-
-    def _const(self, node: nodes.Const) -> Any:
-        return node.value
 
     def _getattr(self, node: nodes.Getattr) -> Any:
         value = self._value(node.node)
@@ -197,8 +195,8 @@ class Evaluation:
         bounds = slice(*(self._bound(each) for each in (part.start, part.stop, part.step)))
         size = len(range(*bounds.indices(len(value))))
         if isinstance(value, str):
-            self._budget.text(size)
-        self._budget.spend(1 + size // 8)
+            self._work.text(size)
+        self._work.spend(1 + size // 8)
         return value[bounds]
 
     def _bound(self, node: nodes.Expr | None) -> int | None:
@@ -226,21 +224,16 @@ class Evaluation:
             return Missing("an inline if without else", quiet=True)
         return self._value(node.expr2)
 
-    def _and(self, node: nodes.And) -> Any:
+    def _either(self, node: nodes.And | nodes.Or) -> Any:
         left = self._present(node.left)
-        return self._present(node.right) if left else left
-
-    def _or(self, node: nodes.Or) -> Any:
-        return self._present(node.left) or self._present(node.right)
-
-    def _not(self, node: nodes.Not) -> bool:
-        return not self._holds(node.node)
+        decided = not left if isinstance(node, nodes.And) else bool(left)
+        return left if decided else self._present(node.right)
 
     def _compare(self, node: nodes.Compare) -> bool:
         left = self._present(node.expr)
         for operand in node.ops:
             right = self._present(operand.expr)
-            if not compared(operand.op, left, right, self._budget):
+            if not compared(operand.op, left, right, self._work):
                 return False
             left = right
         return True
@@ -248,39 +241,28 @@ class Evaluation:
     def _add(self, node: nodes.Add) -> Any:
         left, right = self._present(node.left), self._present(node.right)
         if isinstance(left, str) and isinstance(right, str):
-            self._budget.text(len(left) + len(right))
+            self._work.text(len(left) + len(right))
             return left + right
         return number(_operand(left, "+") + _operand(right, "+"))
 
     def _arithmetic(self, node: nodes.BinExpr) -> Any:
         left, right = self._present(node.left), self._present(node.right)
         left, right = _operand(left, node.operator), _operand(right, node.operator)
-        match node.operator:
-            case "-":
-                return number(left - right)
-            case "/":
-                return number(left / right)
-            case "//":
-                return number(left // right)
-        return number(left % right)
+        return number(_ARITHMETIC[node.operator](left, right))
 
     def _sign(self, node: nodes.UnaryExpr) -> Any:
         value = _operand(self._present(node.node), node.operator)
         return -value if node.operator == "-" else +value
 
-    def _filter(self, node: nodes.Filter) -> Any:
-        return self._call_with(FILTERS[node.name], node)
-
-    def _test(self, node: nodes.Test) -> bool:
-        return bool(self._call_with(TESTS[node.name], node))
-
-    def _call_with(self, function: Callable[..., Any], node: nodes.Filter | nodes.Test) -> Any:
-        assert node.node is not None  # there are no filter blocks here
+    def _filter(self, node: nodes.Filter | nodes.Test) -> Any:
+        """Return the value of a filter or a test."""
+        assert node.node is not None  # filter blocks are refused
+        function = (TESTS if isinstance(node, nodes.Test) else FILTERS)[node.name]
         find = self._value if node.name in TAKE_MISSING else self._present
         value = find(node.node)
         args = [self._present(each) for each in node.args]
         named = {name: self._present(each) for name, each in named_arguments(node).items()}
-        return function(self._budget, value, *args, **named)
+        return function(self._work, value, *args, **named)
 
     def _call(self, node: nodes.Call) -> Any:
         target = node.node
@@ -290,7 +272,7 @@ class Evaluation:
         value = self._present(target.node)
         if not isinstance(value, Mapping):
             raise fault(f"a {kind(value)} has no {target.attr}()")
-        self._budget.spend(3 * len(value))
+        self._work.spend(3 * len(value))
         match target.attr:
             case "keys":
                 return list(value)
@@ -307,37 +289,24 @@ class Evaluation:
                 f"A range in the template has more than {MAX_LOOP_ROUNDS} numbers.",
                 field="prompt",
             )
-        self._budget.spend(len(numbers))
+        self._work.spend(len(numbers))
         return list(numbers)
 
     _EXPRESSIONS: ClassVar[Mapping[type[nodes.Node], Callable[["Evaluation", Any], Any]]] = {
-        nodes.Name: _name,
-        nodes.Const: _const,
-        nodes.Getattr: _getattr,
-        nodes.Getitem: _getitem,
-        nodes.List: _list,
-        nodes.Tuple: _list,
-        nodes.Dict: _dict,
-        nodes.CondExpr: _choice,
-        nodes.And: _and,
-        nodes.Or: _or,
-        nodes.Not: _not,
-        nodes.Compare: _compare,
-        nodes.Add: _add,
-        nodes.Sub: _arithmetic,
-        nodes.Div: _arithmetic,
-        nodes.FloorDiv: _arithmetic,
-        nodes.Mod: _arithmetic,
-        nodes.Neg: _sign,
-        nodes.Pos: _sign,
-        nodes.Filter: _filter,
-        nodes.Test: _test,
-        nodes.Call: _call,
-    }
+        nodes.Name: _name, nodes.Const: lambda _, node: node.value,
+        nodes.Getattr: _getattr, nodes.Getitem: _getitem,
+        nodes.List: _list, nodes.Tuple: _list, nodes.Dict: _dict,
+        nodes.CondExpr: _choice, nodes.And: _either, nodes.Or: _either,
+        nodes.Not: lambda self, node: not self._holds(node.node), nodes.Compare: _compare,
+        nodes.Add: _add, nodes.Sub: _arithmetic, nodes.Div: _arithmetic,
+        nodes.FloorDiv: _arithmetic, nodes.Mod: _arithmetic, nodes.Neg: _sign, nodes.Pos: _sign,
+        nodes.Filter: _filter, nodes.Test: _filter, nodes.Call: _call,
+    }  # fmt: skip
 
 
+_ARITHMETIC = {"-": sub, "/": truediv, "//": floordiv, "%": mod}
 _FAR = 2**62
-"""`len` takes no longer ranges."""
+"""`len` accepts no longer ranges."""
 
 _SHOWN = 50
 
@@ -351,7 +320,7 @@ def _operand(value: Any, operator: str) -> int | float:
 
 
 def _named(node: nodes.Node) -> str:
-    """Return how a value is written in the template, as far as that can be told shortly."""
+    """Return a short name of an expression for errors."""
     match node:
         case nodes.Name():
             return node.name

@@ -1,5 +1,6 @@
-"""What a template may be written with: a part of Jinja's language, checked when it is made."""
+"""The syntax of prompt templates: a part of Jinja's, checked when a template is made."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from celeriac.domain.prompts.filters import (
 MAX_NODES = 5_000
 MAX_TOKENS = 20_000
 MAX_DEPTH = 100
-"""Of expressions and blocks within each other."""
+"""Limit of nested expressions and blocks."""
 
 METHODS = frozenset({"items", "keys", "values"})
 RANGE = "range"
@@ -33,14 +34,15 @@ _SYNTAX = (
 )  # fmt: skip
 _MAX_INTEGER = 2**64
 _MAX_DIGITS = 25
-_ENVIRONMENT = Environment(autoescape=False)  # noqa: S701 - it parses only; prompts are no HTML
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ENVIRONMENT = Environment(autoescape=False)  # noqa: S701 - it only parses; prompts are not HTML
 
 
 def parse(source: str) -> tuple[nodes.Template, int]:
-    """Return the tree of a template, and how many words and signs it has.
+    """Return the syntax tree of a template and its number of tokens.
 
-    Raises TemplateInvalidError naming the line and the cure, for what is no template and for what
-    is not part of the language.
+    Raises TemplateInvalidError, naming the line and the cure, for wrong syntax and for syntax that
+    is not allowed.
     """
     try:
         size = _count_tokens(source)
@@ -60,18 +62,18 @@ def parse(source: str) -> tuple[nodes.Template, int]:
 
 
 def variables_of(tree: nodes.Template) -> frozenset[str]:
-    """Return the names that a template reads from outside."""
+    """Return the names of the variables that a template reads."""
     return frozenset(_read(tree, frozenset()))
 
 
 def _count_tokens(source: str) -> int:
-    """Refuse a long template, and numbers that cost much to read, before its tree is made."""
+    """Refuse long templates and numbers before they are parsed; return the number of tokens."""
     number = 0
     for number, (line, token, text) in enumerate(_ENVIRONMENT.lexer.tokeniter(source, None)):
         if number >= MAX_TOKENS:
-            _refuse(line, f"it has more than {MAX_TOKENS} words and signs; shorten it")
+            raise _refusal(line, f"it has more than {MAX_TOKENS} words and signs; shorten it")
         if token in ("integer", "float") and len(text) > _MAX_DIGITS:
-            _refuse(line, f"a number has more than {_MAX_DIGITS} digits")
+            raise _refusal(line, f"a number has more than {_MAX_DIGITS} digits")
     return number
 
 
@@ -80,14 +82,36 @@ def _check(tree: nodes.Template) -> None:
     for number, (node, depth) in enumerate(_walk(tree)):
         line = node.lineno = node.lineno or line
         if number >= MAX_NODES:
-            _refuse(line, f"it has more than {MAX_NODES} parts; shorten it")
+            raise _refusal(line, f"it has more than {MAX_NODES} parts; shorten it")
         if depth > MAX_DEPTH:
-            _refuse(line, f"it is nested too deeply; at most {MAX_DEPTH} parts within each other")
+            raise _refusal(
+                line, f"it is nested too deeply; at most {MAX_DEPTH} parts within each other"
+            )
         if not isinstance(node, _SYNTAX):
-            _refuse(node.lineno, f"{type(node).__name__.lower()!r} is not part of prompt templates")
-        check = _CHECKS.get(type(node))
-        if check is not None:
-            check(node)
+            raise _refusal(
+                node.lineno, f"{type(node).__name__.lower()!r} is not part of prompt templates"
+            )
+        _check_node(node)
+
+
+def _check_node(node: nodes.Node) -> None:
+    match node:
+        case nodes.For():
+            _check_for(node)
+        case nodes.Filter():
+            _check_filter(node)
+        case nodes.Test():
+            _check_test(node)
+        case nodes.Getattr():
+            if node.attr.startswith("_"):
+                raise _refusal(node.lineno, f"the name {node.attr!r} is private")
+        case nodes.Name():
+            if node.name.startswith("__") or node.name == "self":
+                raise _refusal(node.lineno, f"the name {node.name!r} is private")
+        case nodes.Const():
+            _check_const(node)
+        case nodes.Call():
+            _check_call(node)
 
 
 def _walk(tree: nodes.Node) -> Iterator[tuple[nodes.Node, int]]:
@@ -101,98 +125,78 @@ def _walk(tree: nodes.Node) -> Iterator[tuple[nodes.Node, int]]:
 
 def _check_for(node: nodes.For) -> None:
     if node.recursive:
-        _refuse(node.lineno, "recursive loops are not part of prompt templates")
+        raise _refusal(node.lineno, "recursive loops are not part of prompt templates")
     targets = node.target.items if isinstance(node.target, nodes.Tuple) else [node.target]
     for target in targets:
         if not isinstance(target, nodes.Name):
-            _refuse(node.lineno, "a loop names one value, or several with commas")
-        elif target.name == LOOP:
-            _refuse(node.lineno, f"{LOOP!r} is the loop itself; name its value otherwise")
+            raise _refusal(node.lineno, "a loop names one value, or several with commas")
+        if target.name == LOOP:
+            raise _refusal(node.lineno, f"{LOOP!r} is the loop itself; name its value otherwise")
 
 
 def _check_filter(node: nodes.Filter) -> None:
     function = FILTERS.get(node.name)
     if function is None:
         known = ", ".join(sorted(FILTERS))
-        _refuse(node.lineno, f"there is no filter {node.name!r}; there are: {known}")
-    else:
-        _check_arguments(node, f"the filter {node.name!r}", function)
-        _check_bounds(node)
+        raise _refusal(node.lineno, f"there is no filter {node.name!r}; there are: {known}")
+    _check_arguments(node, f"the filter {node.name!r}", function)
+    _check_bounds(node)
 
 
 def _check_test(node: nodes.Test) -> None:
     function = TESTS.get(node.name)
     if function is None:
-        _refuse(node.lineno, f"there is no test {node.name!r}")
-    else:
-        _check_arguments(node, f"the test {node.name!r}", function)
+        raise _refusal(node.lineno, f"there is no test {node.name!r}")
+    _check_arguments(node, f"the test {node.name!r}", function)
 
 
 def _check_arguments(node: nodes.Filter | nodes.Test, what: str, function: Filter) -> None:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
-        _refuse(node.lineno, "arguments can't be given with * or **")
+        raise _refusal(node.lineno, "arguments can't be given with * or **")
     named = named_arguments(node)
     if len(named) < len(node.kwargs):
-        _refuse(node.lineno, f"{what} has an argument twice")
+        raise _refusal(node.lineno, f"{what} has an argument twice")
     try:
         SIGNATURES[function].bind(None, None, *node.args, **named)
     except TypeError as error:
-        _refuse(node.lineno, f"{what} can't be used so: {error}")
+        raise _refusal(node.lineno, f"{what} can't be used so: {error}") from error
 
 
 def named_arguments(node: nodes.Filter | nodes.Test) -> dict[str, nodes.Expr]:
-    """Return the arguments that a filter or a test is given by name."""
+    """Return the keyword arguments of a filter or a test."""
     return {str(keyword.key): keyword.value for keyword in node.kwargs}
 
 
 def _check_bounds(node: nodes.Filter) -> None:
-    """Refuse at once what is written out and would be refused with any values."""
+    """Refuse literal arguments that would be refused with every value."""
     given = named_arguments(node)
     match node.name:
         case "round":
             precision = _constant(node.args[0] if node.args else given.get("precision"))
             if isinstance(precision, int) and abs(precision) > MAX_PRECISION:
-                _refuse(node.lineno, f"the precision of round is at most {MAX_PRECISION}")
+                raise _refusal(node.lineno, f"the precision of round is at most {MAX_PRECISION}")
         case "trim":
             characters = _constant(node.args[0] if node.args else given.get("chars"))
             if isinstance(characters, str) and len(characters) > MAX_TRIMMED:
-                _refuse(node.lineno, f"trim takes at most {MAX_TRIMMED} characters")
+                raise _refusal(node.lineno, f"trim takes at most {MAX_TRIMMED} characters")
 
 
 def _constant(node: nodes.Node | None) -> Any:
-    """Return a literal's value, None for whatever else there is."""
+    """Return the value of a literal; None for other expressions."""
     if isinstance(node, nodes.Neg):
         value = _constant(node.node)
         return -value if isinstance(value, int) else None
     return node.value if isinstance(node, nodes.Const) else None
 
 
-def _check_getattr(node: nodes.Getattr) -> None:
-    if node.attr.startswith("_"):
-        _refuse(node.lineno, f"the name {node.attr!r} is private")
-
-
-def _check_name(node: nodes.Name) -> None:
-    if node.name.startswith("__") or node.name == "self":
-        _refuse(node.lineno, f"the name {node.name!r} is private")
-
-
 def _check_const(node: nodes.Const) -> None:
     value = node.value
     if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
-        _refuse(node.lineno, "a number is beyond 64 bits")
+        raise _refusal(node.lineno, "a number is beyond 64 bits")
     if isinstance(value, float) and not abs(value) < float("inf"):
-        _refuse(node.lineno, "a number is too large")
-    if isinstance(value, str) and not _is_storable(value):
-        _refuse(node.lineno, "a text holds what is no character")
-
-
-def _is_storable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        raise _refusal(node.lineno, "a number is too large")
+    if isinstance(value, str) and _SURROGATE.search(value):
+        raise _refusal(node.lineno, "a text contains a surrogate, which is not a character")
 
 
 def _check_call(node: nodes.Call) -> None:
@@ -200,29 +204,18 @@ def _check_call(node: nodes.Call) -> None:
     plain = not node.kwargs and node.dyn_args is None and node.dyn_kwargs is None
     if isinstance(target, nodes.Name) and target.name == RANGE:
         if not plain or not 1 <= len(node.args) <= 3:  # noqa: PLR2004 - start, stop, step
-            _refuse(node.lineno, "range() takes one to three numbers")
+            raise _refusal(node.lineno, "range() takes one to three numbers")
     elif isinstance(target, nodes.Getattr) and target.attr in METHODS:
         if not plain or node.args:
-            _refuse(node.lineno, f"{target.attr}() takes no arguments")
+            raise _refusal(node.lineno, f"{target.attr}() takes no arguments")
     else:
-        _refuse(
+        raise _refusal(
             node.lineno, f"only range() and the methods {', '.join(sorted(METHODS))} can be called"
         )
 
 
-_CHECKS: dict[type[nodes.Node], Any] = {
-    nodes.For: _check_for,
-    nodes.Filter: _check_filter,
-    nodes.Test: _check_test,
-    nodes.Getattr: _check_getattr,
-    nodes.Name: _check_name,
-    nodes.Const: _check_const,
-    nodes.Call: _check_call,
-}
-
-
-def _refuse(line: int, reason: str) -> None:
-    raise TemplateInvalidError(
+def _refusal(line: int, reason: str) -> TemplateInvalidError:
+    return TemplateInvalidError(
         f"The prompt template is refused in line {line}: {reason}.", field="prompt", line=line
     )
 

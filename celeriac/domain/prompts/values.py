@@ -1,4 +1,4 @@
-"""The values of templates: JSON, and what is missing. Nothing else can be held or written."""
+"""The values of templates: JSON values and missing ones, no others."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,30 +6,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from celeriac.domain.errors import TemplateRenderError
-from celeriac.domain.prompts.budget import MAX_RENDERED_CHARACTERS, Budget
+from celeriac.domain.prompts.work import MAX_RENDERED_CHARACTERS, WorkLimit
 
 _MAX_INTEGER = 2**64
-"""Clients send no larger ones, and writing them down costs more than linearly."""
+"""JSON input has no larger ones, and formatting them takes more than linear time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What isn't there; using it is an error, but for the tests and the filter about that."""
+    """A missing value. Using it is an error, except in the tests and the filter for that."""
 
     name: str
     quiet: bool = False
-    """Whether it counts as an empty text: what an inline `if` without `else` gives."""
+    """Whether it counts as an empty text, as the value of an inline `if` without `else`."""
 
 
 def fault(message: str) -> TemplateRenderError:
-    """Return the error of a template that can't be rendered with the values given to it."""
+    """Return the error of a template that can't be rendered with its variables."""
     return TemplateRenderError(
         f"The prompt template can't be rendered: {message}", field="variables"
     )
 
 
 def given(value: Any) -> Any:
-    """Return a value that must be there."""
+    """Return the value; raises TemplateRenderError if it is missing."""
     if isinstance(value, Missing):
         if value.quiet:
             return ""
@@ -38,9 +38,9 @@ def given(value: Any) -> Any:
 
 
 def number(value: Any) -> int | float:
-    """Return a number within 64 bits."""
+    """Return the number; raises TemplateRenderError unless it is one of at most 64 bits."""
     if not isinstance(value, int | float):
-        raise fault(f"a {kind(value)} is no number")
+        raise fault(f"a {kind(value)} is not a number")
     if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
         raise fault("a number is beyond 64 bits")
     return value
@@ -52,7 +52,7 @@ def is_list(value: Any) -> bool:
 
 
 def kind(value: Any) -> str:
-    """Return what a value is, in a word."""
+    """Return the name of a value's type."""
     if value is None:
         return "none"
     return next((name for name, types in _KINDS if isinstance(value, types)), "value of no JSON")
@@ -67,17 +67,17 @@ _KINDS = (
 )
 
 
-def elements(value: Any, budget: Budget) -> Sequence[Any]:
-    """Return what a loop goes through: a list's elements, a mapping's keys, a text's characters."""
+def elements(value: Any, work: WorkLimit) -> Sequence[Any]:
+    """Return what a loop iterates over: elements of a list, keys of a mapping, characters."""
     value = given(value)
     if not isinstance(value, str | Mapping) and not is_list(value):
         raise fault(f"a {kind(value)} has no elements")
-    budget.spend(len(value))
+    work.spend(len(value))
     return value if is_list(value) else list(value)
 
 
-def text_of(value: Any, budget: Budget) -> str:
-    """Return a value as text, as templates write it."""
+def text_of(value: Any, work: WorkLimit) -> str:
+    """Return a value as text, as templates output it."""
     value = given(value)
     match value:
         case str():
@@ -88,14 +88,14 @@ def text_of(value: Any, budget: Budget) -> str:
             if not math.isfinite(number(value)):
                 raise fault("a number is infinite, or is none")
             return str(value)
-    weigh(value, budget)
+    weigh(value, work)
     return str(value)
 
 
-def weigh(value: Any, budget: Budget) -> int:
-    """Pay for going through a whole value; return about how many characters it has as text.
+def weigh(value: Any, work: WorkLimit) -> int:
+    """Count the work of traversing a value; return its approximate number of characters as text.
 
-    Raises TemplateRenderError where that is too long, or where it isn't JSON all through.
+    Raises TemplateRenderError if that is too large, or a part of the value is not JSON.
     """
     characters = 0
     waiting = [value]
@@ -104,11 +104,11 @@ def weigh(value: Any, budget: Budget) -> int:
         if isinstance(item, str):
             characters += len(item)
         elif isinstance(item, Mapping):
-            budget.spend(2 * len(item))
+            work.spend(2 * len(item))
             characters += sum(_key_length(key) for key in item)
             waiting.extend(item.values())
         elif is_list(item):
-            budget.spend(len(item))
+            work.spend(len(item))
             waiting.extend(item)
         elif item is None or isinstance(item, int | float):
             if item is not None:
@@ -118,47 +118,47 @@ def weigh(value: Any, budget: Budget) -> int:
         characters += 2
         if characters > MAX_RENDERED_CHARACTERS:
             break
-    budget.text(characters)
+    work.text(characters)
     return characters
 
 
-def equal(left: Any, right: Any, budget: Budget) -> bool:
-    """Return whether two values are equal; as far as that must be looked into, it is paid for."""
-    budget.spend(1)
+def equal(left: Any, right: Any, work: WorkLimit) -> bool:
+    """Return whether two values are equal, and count the work of comparing them."""
+    work.spend(1)
     if isinstance(left, str) and isinstance(right, str):
         if len(left) != len(right):
             return False
-        budget.spend(len(left) // 64)
+        work.spend(len(left) // 64)
         return left == right
     if is_list(left) and is_list(right):
         return len(left) == len(right) and all(
-            equal(one, other, budget) for one, other in zip(left, right, strict=True)
+            equal(one, other, work) for one, other in zip(left, right, strict=True)
         )
     if isinstance(left, Mapping) and isinstance(right, Mapping):
         return len(left) == len(right) and all(
-            key in right and equal(value, right[key], budget) for key, value in left.items()
+            key in right and equal(value, right[key], work) for key, value in left.items()
         )
     if left is None or right is None:
         return left is right
     return isinstance(left, int | float) and isinstance(right, int | float) and left == right
 
 
-def ordered(values: Sequence[Any], budget: Budget) -> Sequence[Any]:
-    """Return values that can be put in order: all texts, or all numbers, or lists of such."""
+def ordered(values: Sequence[Any], work: WorkLimit) -> Sequence[Any]:
+    """Count the work of sorting values and return them; raises if one has no order."""
     rounds = max(1, len(values)).bit_length()
-    budget.spend(len(values) * rounds // 2)
+    work.spend(len(values) * rounds // 2)
     for value in values:
         if isinstance(value, str):
-            budget.spend(rounds * len(value) // 16)
+            work.spend(rounds * len(value) // 16)
         elif is_list(value):
-            budget.spend(rounds * (1 + weigh(value, budget) // 16))
+            work.spend(rounds * (1 + weigh(value, work) // 16))
         else:
             number(given(value))
     return values
 
 
 def inner(value: Any, key: Any, name: str) -> Any:
-    """Return what a value has at a key or an index, or what says that it is missing there."""
+    """Return the value at a key or an index, or a Missing called `name`."""
     value = given(value)
     if isinstance(value, Mapping):
         return value[key] if isinstance(key, str) and key in value else Missing(name)
@@ -169,15 +169,15 @@ def inner(value: Any, key: Any, name: str) -> Any:
     return Missing(name)
 
 
-def key_of(attribute: Any, budget: Budget) -> Callable[[Any], Any]:
-    """Return what finds `a.b` in an element, or returns the element itself."""
+def key_of(attribute: Any, work: WorkLimit) -> Callable[[Any], Any]:
+    """Return a function for the attribute `a.b` of an element; for None, the element itself."""
     if attribute is None:
         return given
     path = [int(part) if part.isdecimal() else part for part in _short(attribute).split(".")]
 
     def find(element: Any) -> Any:
         for part in path:
-            budget.spend(1)
+            work.spend(1)
             element = inner(element, part, str(attribute))
         return given(element)
 
@@ -197,5 +197,5 @@ _MAX_ATTRIBUTE = 200
 
 def _key_length(key: Any) -> int:
     if not isinstance(key, str):
-        raise fault("a mapping has a key that is no text")
+        raise fault("a mapping has a key that is not a text")
     return len(key)

@@ -1,4 +1,4 @@
-"""The report of an execution: what it did and what came of it, for people."""
+"""The report of an execution for people: what it did, and its result."""
 
 from celeriac.domain.reports.report import CONTENT_SECURITY_POLICY, ReportFormat, html, markdown
 

@@ -3,23 +3,28 @@
 import hashlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC
+from decimal import Decimal
 from enum import StrEnum
 from html import escape
 
 from markdown_it import MarkdownIt
 
-from celeriac.domain.approvals import Approval
+from celeriac.domain.approvals import Approval, ApprovalStatus
 from celeriac.domain.budgets import BudgetState
 from celeriac.domain.executions.events import Event, EventType
 from celeriac.domain.executions.model import Execution
-from celeriac.domain.reports import sections as text
-from celeriac.domain.reports.sections import Conversation, ModelCalls, ToolCalls, questions
+from celeriac.domain.reports.text import block, bounded_table, facts, fenced, inline, short, table
 from celeriac.domain.tasks import Priority
 from celeriac.domain.usage import dollars
+from celeriac.kit.json_types import JsonObject
+from celeriac.kit.words import counted
 
 _MOST_STEPS = 2_000
+_MOST_ROWS = 1_000
 _SHORT = 200
+_SHORT_ARGUMENTS = 120
 
 
 def markdown(
@@ -30,20 +35,20 @@ def markdown(
 ) -> str:
     """Return the report of a finished execution.
 
-    `events` are its log from the beginning and in order, all of it or as much as is to be shown;
-    they are read once and not kept. `approvals` are the questions that it asked, the oldest first;
-    `standings` are the budgets that held it. The same gives the same text.
+    `events` are its log from the beginning and in order, all of it or the part to show; they are
+    read once and not kept. `approvals` are its questions, the oldest first; `standings` are the
+    budgets that apply to it. Equal arguments give equal texts.
     """
     timeline = _Timeline()
-    parts = (Conversation(), ToolCalls(), ModelCalls(), timeline)
+    parts = (_Conversation(), _ToolCalls(), _ModelCalls(), timeline)
     for event in events:
         for part in parts:
             part.add(event)
     sections = [
-        f"# {text.inline(execution.task_name)}: {execution.status}",
-        text.facts(_facts(execution, standings)),
+        f"# {inline(execution.task_name)}: {execution.status}",
+        facts(_facts(execution, standings)),
         *_result(execution),
-        *questions(approvals),
+        *_questions(approvals),
         *(section for part in parts for section in part.sections()),
         *_left_out(execution, timeline.steps),
     ]
@@ -79,16 +84,16 @@ def _result(execution: Execution) -> Iterator[str]:
         yield "## Result"
         if execution.truncated:
             yield "**Cut off**: the model reached its token limit before the result was complete."
-        yield text.block(execution.result)
+        yield block(execution.result)
     if execution.error_message:
         yield "## Error"
-        code = text.inline(execution.error_code or "error")
-        yield f"**{code}**: {text.inline(execution.error_message, 2_000)}"
+        code = inline(execution.error_code or "error")
+        yield f"**{code}**: {inline(execution.error_message, 2_000)}"
         traceback = (execution.error_details or {}).get("traceback")
         if traceback:
-            yield text.fenced(str(traceback))
+            yield fenced(str(traceback))
     yield "## Variables"
-    yield text.block(execution.variables)
+    yield block(execution.variables)
 
 
 class _Timeline:
@@ -98,9 +103,9 @@ class _Timeline:
     def add(self, event: Event) -> None:
         if len(self._lines) == _MOST_STEPS:
             return
-        line = f"{event.seq}. {event.at.astimezone(UTC):%H:%M:%S} **{text.inline(event.type)}**"
+        line = f"{event.seq}. {event.at.astimezone(UTC):%H:%M:%S} **{inline(event.type)}**"
         if event.data and event.type is not EventType.MESSAGE:
-            line += f" {text.inline(text.short(event.data, _SHORT))}"
+            line += f" {inline(short(event.data, _SHORT))}"
         self._lines.append(line)
 
     def sections(self) -> Iterator[str]:
@@ -115,6 +120,171 @@ class _Timeline:
 def _left_out(execution: Execution, shown: int) -> Iterator[str]:
     if execution.event_seq > shown:
         yield f"*{execution.event_seq - shown:,} later events are left out here.*"
+
+
+_LONGEST = 1_000_000
+"""Limit of the conversation in characters."""
+_SAID = frozenset({EventType.MESSAGE, EventType.TOOL_CALL, EventType.TOOL_RESULT})
+
+
+class _Conversation:
+    """Collects the conversation while the log is read."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
+        self._left_out = 0
+
+    def add(self, event: Event) -> None:
+        if event.type not in _SAID:
+            return
+        if self._length > _LONGEST:
+            self._left_out += 1
+            return
+        part = _part(event)
+        self._length += len(part)
+        self._parts.append(part)
+
+    def sections(self) -> Iterator[str]:
+        if self._parts:
+            yield "## Conversation"
+            yield from self._parts
+        if self._left_out:
+            yield f"*{self._left_out:,} more messages and tool calls are in the events.*"
+
+
+def _tool_of(data: JsonObject) -> str:
+    """Return the name of the tool of a call or a result; agents use different keys."""
+    return str(data.get("tool") or data.get("name") or "a tool")
+
+
+def _part(event: Event) -> str:
+    data = event.data
+    if event.type is EventType.MESSAGE:
+        parts = [f"### {inline(str(data.get('role', 'message')))}", block(data.get("content", ""))]
+    elif event.type is EventType.TOOL_CALL:
+        parts = [f"### Calls {inline(_tool_of(data))}", block(data.get("arguments", data))]
+    else:
+        outcome = "failed" if data.get("failed") else "answers"
+        took = f" after {data['ms']} ms" if isinstance(data.get("ms"), int | float) else ""
+        parts = [f"### {inline(_tool_of(data))} {outcome}{took}", block(data.get("content", data))]
+    if clipped := data.get("clipped"):  # a number, unless the agent emits events of its own
+        cut = counted(clipped, "character") if isinstance(clipped, int) else inline(str(clipped))
+        parts.append(f"*{cut} cut off when it was stored.*")
+    return "\n\n".join(parts)
+
+
+class _ToolCalls:
+    """Collects the tool calls while the log is read, each with its result."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[object]] = []
+        self._unanswered: dict[str, list[object]] = {}
+        self._count = 0
+
+    def add(self, event: Event) -> None:
+        data = event.data
+        if event.type is EventType.TOOL_CALL:
+            self._count += 1
+            if len(self._rows) < _MOST_ROWS:
+                arguments = short(data.get("arguments", {}), _SHORT_ARGUMENTS)
+                row = [event.seq, _tool_of(data), arguments, "", ""]
+                self._rows.append(row)
+                if data.get("id") is not None:
+                    self._unanswered[str(data["id"])] = row
+        elif event.type is EventType.TOOL_RESULT:
+            answered = self._unanswered.pop(str(data.get("id")), None)
+            if answered is not None:
+                answered[3:] = [data.get("ms", ""), "failed" if data.get("failed") else "ok"]
+
+    def sections(self) -> Iterator[str]:
+        if self._rows:
+            yield "## Tool calls"
+            heads = ("event", "tool", "arguments", "ms", "outcome")
+            yield from bounded_table(heads, self._rows, self._count)
+
+
+class _ModelCalls:
+    """Collects the model calls while the log is read, and their sums by model."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[object, ...]] = []
+        self._by_model: dict[str, _Sum] = {}
+        self._all = _Sum()
+
+    def add(self, event: Event) -> None:
+        if event.type is not EventType.MODEL_CALL:
+            return
+        data = event.data
+        model = f"{data.get('provider', '')}/{data.get('model', '')}"
+        self._by_model.setdefault(model, _Sum()).add(data)
+        self._all.add(data)
+        if len(self._rows) < _MOST_ROWS:
+            self._rows.append(
+                (
+                    event.seq,
+                    model,
+                    *(data.get(name, "") for name in _TOKENS),
+                    data.get("latency_ms", ""),
+                    data.get("finish_reason") or "",
+                    data.get("cost") or "unknown",
+                )
+            )
+
+    def sections(self) -> Iterator[str]:
+        if not self._rows:
+            return
+        yield "## Model calls"
+        sums = [each.cells(model) for model, each in self._by_model.items()]
+        if len(sums) > 1:
+            sums.append(self._all.cells("all"))
+        yield table(("model", "calls", "tokens in", "out", "cached", "US dollars"), sums)
+        heads = ("event", "model", "tokens in", "out", "cached", "ms", "ended", "US dollars")
+        yield from bounded_table(heads, self._rows, self._all.calls)
+
+
+_TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+
+
+@dataclass(slots=True)
+class _Sum:
+    calls: int = 0
+    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_TOKENS, 0))
+    cost: Decimal = Decimal(0)
+    unpriced: int = 0
+
+    def add(self, data: JsonObject) -> None:
+        self.calls += 1
+        for name in _TOKENS:
+            self.tokens[name] += int(data.get(name) or 0)
+        if data.get("cost") is None:
+            self.unpriced += 1
+        else:
+            self.cost += Decimal(str(data["cost"]))
+
+    def cells(self, name: str) -> tuple[object, ...]:
+        cost = dollars(self.cost) if self.unpriced < self.calls else "unknown"
+        if self.unpriced and self.cost:
+            cost += f" and {self.unpriced} without a price"
+        return (name, self.calls, *self.tokens.values(), cost)
+
+
+def _questions(approvals: Sequence[Approval]) -> Iterator[str]:
+    if approvals:
+        yield "## Approvals"
+        rows = [(a.created_at, a.kind, a.title, _answer(a), a.answered_by or "") for a in approvals]
+        yield table(("asked", "kind", "question", "answer", "by"), rows)
+
+
+def _answer(approval: Approval) -> str:
+    if approval.status in {ApprovalStatus.OPEN, ApprovalStatus.WITHDRAWN}:
+        return approval.status.value
+    answer = "approved" if approval.approved else "denied"
+    if approval.status is ApprovalStatus.EXPIRED:
+        answer = f"nobody, so {answer}"
+    if approval.value is not None:
+        answer += f": {short(approval.value, _SHORT)}"
+    return f"{answer} ({approval.note})" if approval.note else answer
 
 
 class ReportFormat(StrEnum):
@@ -134,8 +304,7 @@ td, li { overflow-wrap: anywhere }
 _STYLE_HASH = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 CONTENT_SECURITY_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'"
-"""What a browser may do with a page: nothing but its own style. The page says it itself, too: as a
-file it has no headers."""
+"""Allows a page only its own style. The page contains the policy too, for use as a file."""
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -154,9 +323,9 @@ _PAGE = """<!doctype html>
 
 
 def html(markdown: str, *, title: str) -> str:
-    """Return the page of a report that was written by `celeriac.domain.reports.markdown`.
+    """Return the HTML page of a report made by `markdown`.
 
-    Reports have no links, images or HTML of their own, so none is made of anything in them.
+    Reports have no links, images or HTML, so Markdown for them is not rendered.
     """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     reader.disable(["link", "image", "autolink", "html_inline", "html_block", "reference"])

@@ -1,10 +1,10 @@
-"""What a JSON schema costs, counted before anything is validated with it.
+"""The cost of validating with a JSON schema, calculated before anything is validated.
 
-A schema is a graph: keywords lead to subschemas, `$ref` to any place. Along the keywords that apply
-to the value itself (`allOf`, `if`, `$ref`, …) the graph is unfolded and its steps are counted:
-they double with each level that has two references. Along those that lead into the value
-(`properties`, `items`, …) a schema may lead back to itself. How deep that goes depends on the
-value, so that cost is known for each depth (`Cost.of`).
+A schema is a graph: keywords lead to subschemas, `$ref` to any place. Keywords that apply to the
+value itself (`allOf`, `if`, `$ref`, …) are followed and their steps are added up; steps double with
+each level that has two references. Keywords that lead into the value (`properties`, `items`, …) may
+lead back to the same schema. Their depth depends on the value, so the cost is calculated for each
+depth (`Cost.of`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,16 +16,16 @@ from celeriac.domain.schemas.pattern import compiled_size, matching_size
 from celeriac.kit.json_types import JsonObject, JsonValue
 
 MAX_STEPS = 10_000
-"""Of a schema applied to one value, what is within the value aside."""
+"""Limit of the steps of a schema for one value, without the values within it."""
 
 MAX_IN_PLACE = 100
-"""Subschemas that apply to the same value, one within the other."""
+"""Limit of nested subschemas that apply to the same value."""
 
 MAX_NESTING = 64
-"""Levels of the schema itself."""
+"""Limit of the levels of the schema itself."""
 
 MAX_PATTERNS = 150_000
-"""The sizes of all patterns together; compiling them takes 50 ms at most."""
+"""Limit of the total size of all patterns; compiling them takes at most 50 ms."""
 
 _LISTED = frozenset({"allOf", "anyOf", "oneOf"})
 _SINGLE = frozenset({"not", "if", "then", "else"})
@@ -40,49 +40,49 @@ _DEFINITIONS = frozenset({"$defs", "definitions"})
 _REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 _UNEVALUATED = frozenset({"unevaluatedProperties", "unevaluatedItems"})
 _DATA = frozenset({"enum", "const", "default", "examples", "example"})
-"""Keywords whose values are no schemas, whatever they look like."""
+"""Keywords whose values are data, not schemas."""
 
 _AGAIN = 3
-"""How often whatever an `unevaluated…` depends on is gone through."""
+"""How often the subschemas that an `unevaluated…` depends on are evaluated."""
 
 _UNIQUE_STEPS = 250
-"""Of `uniqueItems`, for each value within the array: all are hashed."""
+"""Steps of `uniqueItems` for each value within the array: all of them are hashed."""
 
 _LENGTH = 1
 _HASHED = 8
 _FORMAT = 8 * 64
 _REGEX = 2_000 * 64
-"""Of a character, in sixty-fourths of a step: for lengths and comparisons, for `uniqueItems`, for
+"""Steps of a character, in sixty-fourths: for lengths and comparisons, for `uniqueItems`, for
 formats, and for the format that compiles a text as a regular expression."""
 
 _PATTERN = 48
-"""The same, for each unit of a pattern's size."""
+"""The same for each unit of a pattern's size."""
 
 _LEVELS = 16
 _SATURATED = 10**12
 
 
 class SchemaCostError(ValueError):
-    """A schema costs too much, or its references lead nowhere; the message says where."""
+    """A schema costs too much, or a reference has no target; the message names the place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """How many steps a schema takes, of some ten nanoseconds each; never too few."""
+    """The cost of a schema in steps of about ten nanoseconds: an upper bound."""
 
     by_depth: tuple[tuple[int, int], ...]
     """For values of each depth: steps for each value, sixty-fourths of a step for each character.
-    The last one holds for all deeper values, unless the cost `grows`."""
+    The last one applies to all deeper values, unless the cost `grows`."""
     grows: bool
     in_place: int
-    """How many subschemas apply to the same value, one within the other."""
+    """The number of nested subschemas that apply to the same value."""
     unfolded: int | None
-    """Subschemas, once all references are written out; None where one leads back to itself."""
+    """Subschemas after all references are replaced by their targets; None if recursive."""
     patterns: int
-    """The sizes of all patterns together."""
+    """The total size of all patterns."""
 
     def of(self, *, values: int, characters: int, depth: int) -> int:
-        """Return the steps for a value with so many values, characters and levels within it."""
+        """Return the steps for a value that contains so many values, characters and levels."""
         if self.grows and depth >= len(self.by_depth):
             return _SATURATED
         levels = self.by_depth[: depth + 1]
@@ -92,7 +92,7 @@ class Cost:
 
 
 def cost_of(schema: JsonValue) -> Cost:
-    """Return what `schema` costs. Raises SchemaCostError where that is beyond the bounds."""
+    """Return the cost of `schema`. Raises SchemaCostError if it exceeds the limits."""
     graph = _Graph(schema)
     order = list(_in_order(graph.nodes, lambda node: node.in_place, _refuse_circle))
     longest: dict[int, int] = {}
@@ -109,7 +109,7 @@ def cost_of(schema: JsonValue) -> Cost:
 
 @dataclass(slots=True, eq=False)
 class _Node:
-    """A subschema: what its own keywords cost, and what they lead to."""
+    """A subschema: the cost of its own keywords, and the subschemas that they lead to."""
 
     place: str
     steps: int = 1
@@ -127,7 +127,7 @@ class _Node:
 
 
 class _Graph:
-    """The subschemas of a schema, and what leads from one to the next."""
+    """The subschemas of a schema and their edges."""
 
     def __init__(self, schema: JsonValue) -> None:
         self.patterns = 0
@@ -155,13 +155,15 @@ class _Graph:
             node.steps += 1
             place = f"{node.place}/{keyword}"
             if keyword in _REFERENCES:
-                node.in_place += self._referred(schema, keyword, value, place)
+                if isinstance(value, str):
+                    targets = self._names.find(schema, keyword, value, place)
+                    node.in_place += [self._node(each, place) for each in targets]
             elif keyword in _IN_PLACE:
                 self._lead_in_place(node, keyword, value, place)
             elif keyword in _INTO_ANY or keyword in _INTO_SOME:
                 self._lead_inward(node, keyword, value, place)
             elif keyword in _DEFINITIONS:
-                self._named(value, place)  # their patterns are compiled, used or not
+                self._named(value, place)  # their patterns are compiled even if unused
             else:
                 self._add_plain(node, keyword, value)
 
@@ -201,13 +203,6 @@ class _Graph:
             if isinstance(each, dict | bool)
         ]
 
-    def _referred(
-        self, schema: JsonObject, keyword: str, value: JsonValue, place: str
-    ) -> list[_Node]:
-        if not isinstance(value, str):
-            return []
-        return [self._node(each, place) for each in self._names.find(schema, keyword, value, place)]
-
     def _add_plain(self, node: _Node, keyword: str, value: JsonValue) -> None:
         match keyword:
             case "pattern" if isinstance(value, str):
@@ -238,7 +233,7 @@ class _Graph:
 
 
 class _Names:
-    """What the references of a schema may name: its places, and what `$id` and anchors say."""
+    """The targets of references: places, `$id`s and anchors of a schema."""
 
     def __init__(self, schema: JsonValue) -> None:
         self._root = schema
@@ -278,7 +273,7 @@ class _Names:
         return base
 
     def find(self, schema: JsonObject, keyword: str, reference: str, place: str) -> list[JsonValue]:
-        """Return what a reference of `schema` may lead to, more than one where that is dynamic."""
+        """Return the possible targets of a reference; a dynamic one may have several."""
         base = self._bases.get(id(schema), "")
         if keyword == "$recursiveRef":
             return [self._resources.get(base, self._root), self._root]
@@ -299,7 +294,7 @@ class _Names:
         return found
 
     def _at(self, address: str, fragment: str) -> JsonValue:
-        """Return the place that an address leads to; None where there is none."""
+        """Return the target of an address, or None."""
         value = self._resources.get(address)
         if fragment and not fragment.startswith("/"):
             return self._anchors.get((address, fragment))
@@ -318,11 +313,11 @@ def _joined(base: str, address: str) -> str:
     try:
         return urldefrag(urljoin(base, address))[0]
     except ValueError as error:
-        raise SchemaCostError(f"{address[:100]!r} is no address") from error
+        raise SchemaCostError(f"{address[:100]!r} is not an address") from error
 
 
 def _size(value: JsonValue) -> int:
-    """Return how many entries a list has, or a mapping with the lists in it."""
+    """Return the number of entries of a list, or of a mapping and the lists in it."""
     if isinstance(value, dict):
         return len(value) + sum(len(each) for each in value.values() if isinstance(each, list))
     return len(value) if isinstance(value, list) else 0
@@ -337,7 +332,7 @@ def _in_order(
     inner: Callable[[_Node], Iterable[_Node]],
     circle: Callable[[_Node], None],
 ) -> Iterator[_Node]:
-    """Yield nodes after all that they lead to; call `circle` where one leads back to itself."""
+    """Yield nodes in topological order, targets first; call `circle` for a node in a cycle."""
     open_, done = set(), set()
     for start in nodes:
         path = [(start, iter(inner(start)))] if id(start) not in done else []
@@ -361,7 +356,7 @@ _Vector = Mapping[int, tuple[int, int]]
 
 
 def _by_depth(root: _Node, order: Sequence[_Node]) -> tuple[tuple[tuple[int, int], ...], bool]:
-    """Return the cost for values of each depth, and whether it still grows at the last of them."""
+    """Return the cost for values of each depth, and whether it grows beyond the last one."""
     level: _Vector = _level(order, lambda node: (node.steps, node.characters))
     for node in order:
         if level[id(node)][0] > MAX_STEPS:
@@ -382,7 +377,7 @@ def _by_depth(root: _Node, order: Sequence[_Node]) -> tuple[tuple[tuple[int, int
 
 
 def _level(order: Sequence[_Node], own: Callable[[_Node], tuple[int, int]]) -> _Vector:
-    """Return for each node what it and all that applies in its place cost."""
+    """Return the cost of each node with all subschemas that apply to the same value."""
     level: dict[int, tuple[int, int]] = {}
     for node in order:
         steps, characters = own(node)
@@ -397,7 +392,7 @@ def _level(order: Sequence[_Node], own: Callable[[_Node], tuple[int, int]]) -> _
 
 
 def _within(below: _Vector, node: _Node) -> tuple[int, int]:
-    """Return what a node's keywords cost for a value one level further in, at most."""
+    """Return the maximum cost of a node's keywords for a value one level deeper."""
     one = [below[id(each)] for each in (*node.by_name, *node.by_index)]
     every = [below[id(each)] for each in node.into_any]
     steps = max((each[0] for each in one), default=0) + sum(each[0] for each in every)

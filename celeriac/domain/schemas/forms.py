@@ -1,37 +1,38 @@
-"""Forms: a JSON schema as single inputs, for people who answer on a page or in a terminal."""
+"""Forms: a JSON schema as input fields, for people who answer on a page or in a terminal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
+from celeriac.kit.words import counted
 
 _MAX_FIELDS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """One input: a property of the schema's object."""
+    """An input field: a property of the schema's object."""
 
     name: str
     label: str
     hint: str
     required: bool
     choices: tuple[JsonValue, ...]
-    """What may be chosen; empty where anything may be written."""
+    """The allowed values; empty for free input."""
     default: str
-    """As it would be written; empty where there is none."""
+    """The default as text; empty if there is none."""
     allowed: str
-    """What may be written, in words: the type and its bounds."""
+    """The allowed input in words: the type and its bounds."""
     is_number: bool
     is_json: bool
-    """Whether it holds an object or a list, written as JSON."""
+    """Whether it is an object or a list, entered as JSON."""
 
     def read(self, text: str) -> JsonValue:
-        """Return what a written text means; a choice is written as JSON.
+        """Return the value of an input; a choice is entered as JSON.
 
-        What is no number stays a text, for the schema to judge. Raises ValueError for what had to
-        be JSON.
+        An input of a number that is not one stays a text, which the schema then refuses. Raises
+        ValueError for invalid JSON.
         """
         if self.choices or self.is_json:
             return loads(text)
@@ -44,7 +45,7 @@ class FormField:
         return text.replace("\r\n", "\n")
 
     def chosen(self, text: str) -> JsonValue:
-        """Like `read`, for who types: a choice may be written as the text that it is shown as."""
+        """Like `read`, for terminals: a choice may also be entered as it is displayed."""
         for choice in self.choices:
             if text in {_shown(choice), dumps(choice)}:
                 return choice
@@ -52,7 +53,7 @@ class FormField:
 
 
 def form_fields(schema: JsonObject) -> tuple[FormField, ...]:
-    """Return the inputs that fill an object of the schema; none where single inputs can't."""
+    """Return the fields of a schema's object; none if fields can't represent it."""
     properties, required = schema.get("properties"), schema.get("required", [])
     if not ("object" in _types(schema) and isinstance(properties, dict)):
         return ()
@@ -64,9 +65,9 @@ def form_fields(schema: JsonObject) -> tuple[FormField, ...]:
 
 
 def form_value(schema: JsonObject, written: Mapping[str, str]) -> JsonValue:
-    """Return the value of what was written by the names of the inputs; empty ones are left out.
+    """Return the value of the inputs by field name, without the empty ones.
 
-    A schema that allows null gets it where nothing was written. Raises FormFaultError.
+    Without any input it is null if the schema allows that. Raises FormFaultError.
     """
     value = {}
     for field in form_fields(schema):
@@ -124,26 +125,32 @@ _BOUNDS = (
     ("maximum", "at most {}"),
     ("exclusiveMaximum", "less than {}"),
     ("multipleOf", "a multiple of {}"),
-    ("minLength", "at least {} characters"),
-    ("maxLength", "at most {} characters"),
-    ("minItems", "at least {} entries"),
-    ("maxItems", "at most {} entries"),
+    ("minLength", "at least {character}"),
+    ("maxLength", "at most {character}"),
+    ("minItems", "at least {entry}"),
+    ("maxItems", "at most {entry}"),
     ("format", "as a {}"),
     ("pattern", "matching {}"),
 )
 
 
 def _allowed(part: JsonObject, kinds: set[str], choices: tuple[JsonValue, ...]) -> str:
-    """Return what a field takes, as `whole number, at least 0, at most 30`."""
+    """Return the allowed input, such as `whole number, at least 0, at most 30`."""
     if choices:
         return "one of " + ", ".join(_shown(each) for each in choices)
     names = [name for kind, name in _KINDS.items() if kind in kinds]
     bounds = [
-        words.format(_shown(part[key]))
+        _bound(words, part[key])
         for key, words in _BOUNDS
         if isinstance(part.get(key), str | int | float)
     ]
     return ", ".join([" or ".join(names), *bounds] if names else bounds)
+
+
+def _bound(words: str, value: JsonValue) -> str:
+    count = value if isinstance(value, int) else 0
+    entries = counted(count, "entry", "entries")
+    return words.format(_shown(value), character=counted(count, "character"), entry=entries)
 
 
 def _shown(choice: JsonValue) -> str:

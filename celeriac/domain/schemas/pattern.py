@@ -1,19 +1,19 @@
-"""How large a regular expression of a schema is, once its repetitions are written out."""
+"""The size of a regular expression after its repetitions are expanded."""
 
 import re
 
 _MOST = 10**12
 _IGNORES_SPACES = re.compile(r"\(\?[a-zA-Z]*x")
-"""The flag x, of no other engine's patterns: what is repeated would be elsewhere than it seems."""
+"""The flag x, which is not part of JSON Schema: with it, a repetition may apply elsewhere."""
 
 _LONGEST_CHARACTER = 4
-"""In bytes, which patterns are matched by."""
+"""In bytes, the unit of matching."""
 
 
 def compiled_size(pattern: str) -> int:
-    """Return what compiling costs, in units of one plain character; perhaps too much.
+    """Return the cost of compiling, in units of one plain character: an upper bound.
 
-    A class of Unicode becomes some hundreds of ranges of bytes.
+    A Unicode class is compiled to some hundreds of byte ranges.
     """
     if _IGNORES_SPACES.search(pattern):
         return _MOST
@@ -21,23 +21,23 @@ def compiled_size(pattern: str) -> int:
 
 
 def matching_size(pattern: str) -> int:
-    """Return what matching costs for each byte of a text, in the same units; perhaps too much."""
+    """Return the cost of matching for each byte of a text, in the same units: an upper bound."""
     return _Reader(pattern, of_class=4, of_unicode=10).size()
 
 
 class _Reader:
-    """Reads as much of the syntax as tells what is repeated how often."""
+    """Reads the part of the syntax that determines what is repeated, and how often."""
 
     def __init__(self, pattern: str, *, of_class: int, of_unicode: int) -> None:
         self._pattern = pattern
         self._of_class = of_class
         self._of_unicode = of_unicode
         self._at = 0
-        # a part that may match in upper and lower case counts twice
+        # case-insensitive parts count twice
         self._case = 2 if "i" in pattern and "(?" in pattern else 1
 
     def size(self) -> int:
-        outer: list[int] = []  # and no recursion: a pattern may be nested as deeply as it is long
+        outer: list[int] = []  # no recursion: a pattern may be nested as deeply as it is long
         total, last = 1, 0
         while self._at < len(self._pattern):
             char = self._next()
@@ -66,7 +66,7 @@ class _Reader:
         return char
 
     def _times(self) -> int | None:
-        """Return the larger number of `{2,5}` behind us; None for a brace that is no repetition."""
+        """Read `2,5}` and return the larger number; None for a brace that is not a repetition."""
         end = self._pattern.find("}", self._at, self._at + 30)
         if end < 0:
             return None
@@ -104,7 +104,7 @@ class _Reader:
         return True
 
     def _class(self) -> int:
-        """Go on behind `[…]`, classes within it as well."""
+        """Read the rest of `[…]`, including nested classes, and return its size."""
         size, depth = self._of_class, 1
         first = True
         while self._at < len(self._pattern) and depth:

@@ -1,9 +1,9 @@
-"""Validates one value and says what is wrong with it: a small program that can be killed.
+"""Validates one value and lists its faults: a small program that can be killed.
 
-No project imports. It is run by its path; on stdin is `{"schema": …, "value": …, "all": …}`. The
-first line that it writes is the verdict, `true` or `false`; the second, where the value doesn't
-fit, a list of `[path, message]`, of the first fault or of `all`. A process that ends between the
-two found too many faults to list.
+No project imports; it is run by its path. Its input is `{"schema": …, "value": …, "all": …}`. The
+first line of its output is the verdict, `true` or `false`. The second, if the value doesn't fit, is
+a list of `[path, message]`: the first fault, or with `all` the first ten. A process that ends
+between the two found too many faults to list.
 """
 
 import sys
@@ -17,10 +17,10 @@ MAX_FAULTS = 10
 
 
 def validator_of(schema: Any) -> jsonschema_rs.Validator:
-    """Return what validates by `schema`; raises ValueError or ReferencingError.
+    """Return the validator of `schema`; raises ValueError or ReferencingError.
 
-    Offline: a `$ref` must not make the server fetch addresses. The regular expressions are matched
-    in linear time, and compiled within bounds.
+    It is offline: a `$ref` must not make the server fetch addresses. Regular expressions are
+    matched in linear time and compiled within limits.
     """
     return jsonschema_rs.validator_for(
         schema,
@@ -34,9 +34,9 @@ _PATTERN_BYTES = 10_000_000
 
 
 def faults_of(validator: jsonschema_rs.Validator, value: Any) -> list[tuple[list[str | int], str]]:
-    """Return the path and the message of what is wrong with `value`, ten at most.
+    """Return the path and the message of the first ten faults of `value`.
 
-    The library finds all faults before it tells the first: what that costs must be bounded.
+    The library finds all faults before it returns the first: the cost of that must be bounded.
     """
     found = []
     for error in validator.iter_errors(value):
@@ -49,7 +49,7 @@ def faults_of(validator: jsonschema_rs.Validator, value: Any) -> list[tuple[list
 def first_fault_of(
     validator: jsonschema_rs.Validator, value: Any
 ) -> list[tuple[list[str | int], str]]:
-    """Return the same for the first fault alone."""
+    """Return the same for the first fault only."""
     try:
         validator.validate(value)
     except jsonschema_rs.ValidationError as error:
@@ -58,7 +58,7 @@ def first_fault_of(
 
 
 def main() -> None:
-    """Read what is to be validated, and write what comes of it."""
+    """Read the input, validate, and write the output."""
     work = orjson.loads(sys.stdin.buffer.read())
     validator = validator_of(work["schema"])
     fits = validator.is_valid(work["value"])

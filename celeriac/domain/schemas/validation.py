@@ -18,6 +18,7 @@ from celeriac.domain.schemas.cost import Cost, SchemaCostError, cost_of
 from celeriac.kit.cache import WeighedCache
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 
 MAX_SCHEMA_BYTES = 100_000
 
@@ -146,7 +147,7 @@ def _compiled(schema: JsonObject, field: str) -> _Schema:
     size = len(text.encode())
     if size > MAX_SCHEMA_BYTES:
         raise SchemaInvalidError(
-            f"{field} has {size} bytes; the limit is {MAX_SCHEMA_BYTES}.", field=field
+            f"{field} has {counted(size, 'byte')}; the limit is {MAX_SCHEMA_BYTES}.", field=field
         )
     try:
         return _schemas.get(text, lambda: _compile(text), 20 * size + 10_000)

@@ -31,6 +31,7 @@ from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.domain.usage import CallEstimate, MadeCall, UsageBy, UsageFilter, UsageTotal, dollars
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.words import counted
 from celeriac.services.catalog.plans import SpecCache
 from celeriac.services.ports import Job, LiveEvents
 
@@ -62,7 +63,8 @@ def breach(standing: BudgetState, call: CallEstimate | None = None) -> str:
         needs.append(f"at least ${dollars(call.least_cost)}, ${dollars(left)} are left")
     if standing.max_tokens is not None:
         room = standing.max_tokens - standing.spent_tokens
-        needs.append(f"at least {call.least_tokens:,} tokens, {room:,} are left")
+        left_tokens = f"{room:,} is" if room == 1 else f"{room:,} are"
+        needs.append(f"at least {counted(call.least_tokens, 'token')}, {left_tokens} left")
     return (
         f"the {standing.name} has no room for the next model call: it needs "
         f"{' and '.join(needs)} (spent: {standing.use})"

@@ -275,7 +275,7 @@ class Attempt:
         """Record a model call and its event, and book it; see `RunContext.charge`."""
         made = time.monotonic()
         if self._backed.plays_cassette:
-            call = call.played()
+            call = call.as_replayed()
         reason = call.finish_reason
         call = replace(
             call,

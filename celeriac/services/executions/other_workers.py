@@ -1,11 +1,42 @@
 """What a wrongly configured worker does with an execution: hand it back while others may run it."""
 
+import threading
+
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.domain.executions.model import Claim
+from celeriac.kit.text import clip
 
 MOST_HAND_BACKS = 8
+
+
+_MOST_LACKS = 20
+_LONGEST_LACK = 300
+
+
+class Lacks:
+    """What agents need that this process does not have. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        """Nothing is known to be missing."""
+        self._messages: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """The messages of the errors, each once, the latest last."""
+        with self._lock:
+            return list(self._messages)
+
+    def add(self, message: str) -> None:
+        """Remember the message of a WorkerMisconfiguredError; the oldest is dropped."""
+        message = clip(message, _LONGEST_LACK)
+        with self._lock:
+            self._messages.pop(message, None)
+            self._messages[message] = None
+            if len(self._messages) > _MOST_LACKS:
+                del self._messages[next(iter(self._messages))]
 
 
 class OtherWorkers:

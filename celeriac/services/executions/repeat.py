@@ -13,7 +13,7 @@ from celeriac.db.executions import lifecycle, queries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import CeleriacError, ConflictError, InvalidInputError, NotFoundError
 from celeriac.domain.executions.model import Execution, ExecutionSpec, stored_options
-from celeriac.domain.prompts import Budget
+from celeriac.domain.prompts import WorkLimit
 from celeriac.kit.ids import uuid7
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.plans import SpecCache
@@ -170,10 +170,10 @@ def _accepted(
 ) -> list[Execution]:
     """Return those whose variables still fit the task; the others are added to `refused`."""
     accepted = []
-    with Budget(len(origins)) as budget:
+    with WorkLimit(len(origins)) as work:
         for origin in origins:
             try:
-                check_one(plan, origin.variables, budget)
+                check_one(plan, origin.variables, work)
             except InvalidInputError as error:
                 refused[origin.id] = error
             else:
@@ -196,7 +196,7 @@ def _store(
     for group in groups:
         origins = [each.id for each in group.origins]
         request = _request(group.origins[0])
-        if request.options.wishes_tape:
+        if request.options.uses_cassette:
             try:
                 check_traffic(connection, actor, request.options, group.plan.agent.runner)
             except (InvalidInputError, NotFoundError) as error:

@@ -37,7 +37,7 @@ from celeriac.domain.executions.model import (
     Stopped,
 )
 from celeriac.domain.executions.states import Status
-from celeriac.domain.prompts import Budget, compiled
+from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.domain.schemas import check_schema
 from celeriac.domain.tasks import RetryPolicy
 from celeriac.kit.backoff import grown
@@ -53,7 +53,7 @@ from celeriac.services.executions.attempt import (
 )
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish, Raised, describe, outcome_for
-from celeriac.services.executions.other_workers import OtherWorkers
+from celeriac.services.executions.other_workers import Lacks, OtherWorkers
 from celeriac.services.ports import Job, LiveEvents, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
@@ -140,6 +140,7 @@ class ExecutorDependencies:
     worker: str
     lease_seconds: float
     others: OtherWorkers
+    lacks: Lacks
     closing: Callable[[], bool]
     """Whether this process shuts down and must take nothing new."""
 
@@ -238,8 +239,8 @@ class Execute:
     def _prepare(self, claim: Claim, plan: ExecutionSpec) -> Job:
         if plan.task.output_schema is not None:
             check_schema(plan.task.output_schema, field="output_schema")  # before it costs anything
-        with Budget(patience=_RENDERING_PATIENCE_SECONDS) as budget:
-            prompt = compiled(plan.task.prompt).render(claim.variables, budget)
+        with WorkLimit(wait_seconds=_RENDERING_PATIENCE_SECONDS) as work:
+            prompt = compiled(plan.task.prompt).render(claim.variables, work)
         return Job(
             execution_id=claim.lease.execution_id,
             attempt=claim.lease.attempt,
@@ -273,8 +274,10 @@ class Execute:
             came = describe(came, attempt=claim.lease.attempt)
         if not isinstance(came, Raised):
             return came
-        if came.worker_lacks and self._parts.others.may_run(claim):
-            came = replace(came, not_its_own=True)
+        if came.worker_lacks:
+            self._parts.lacks.add(came.failure.message)
+            if self._parts.others.may_run(claim):
+                came = replace(came, not_its_own=True)
         if came.rate_limited is not None:
             came = self._sent_away(came, came.rate_limited, claim, plan)
         return _ending(came, attempt, claim, plan)

@@ -28,7 +28,7 @@ from celeriac.domain.executions.model import (
     TriggerType,
 )
 from celeriac.domain.executions.states import Status
-from celeriac.domain.prompts import Budget, compiled
+from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.logs import Step
@@ -211,7 +211,7 @@ class Submit:
                     runner=plan.agent.runner,
                     fork=request.options.fork_session,
                 )
-            if request.options.wishes_tape:
+            if request.options.uses_cassette:
                 check_traffic(connection, actor, request.options, plan.agent.runner)
             created = lifecycle.create(connection, new, actor, window=window)
             if created is None:
@@ -224,7 +224,7 @@ def _depends_on_nothing(request: SubmitRequest) -> bool:
     return (
         request.idempotency is None
         and request.session_id is None
-        and not request.options.wishes_tape
+        and not request.options.uses_cassette
     )
 
 
@@ -266,10 +266,10 @@ def _check(
     actor: Actor, plan: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool
 ) -> None:
     check_owner(actor, plan)
-    with Budget(len(variables)) as budget:
+    with WorkLimit(len(variables)) as work:
         for index, values in enumerate(variables):
             try:
-                check_one(plan, values, budget)
+                check_one(plan, values, work)
             except InvalidInputError as error:
                 if not batch:
                     raise
@@ -284,12 +284,12 @@ def check_owner(actor: Actor, plan: ExecutionSpec) -> None:
         raise NotFoundError("task", plan.task_id)
 
 
-def check_one(plan: ExecutionSpec, variables: JsonObject, budget: Budget) -> None:
+def check_one(plan: ExecutionSpec, variables: JsonObject, work: WorkLimit) -> None:
     """Raise VariablesInvalidError or TemplateRenderError where the task can't run with these."""
     check_variables(plan.task.variables_schema, variables)
-    text = compiled(plan.task.prompt).render(variables, budget)
+    text = compiled(plan.task.prompt).render(variables, work)
     if isinstance(plan.agent, CrewaiAgent):
-        plan.agent.crew.render(variables, text, budget)
+        plan.agent.crew.render(variables, text, work)
 
 
 def new_executions(

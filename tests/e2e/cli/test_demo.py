@@ -36,7 +36,7 @@ def test_the_demo_shows_all_of_it_also_after_one_that_was_killed() -> None:
         finally:
             demo.close()
     for words in (
-        "executions that an earlier demo has left",
+        "of an earlier demo.",
         "Submitted 12 executions",
         "Killed the worker (process ",
         "worker: it ended by itself (killed by SIGKILL)",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import CommandLine
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("up")
 
@@ -148,3 +149,33 @@ def test_users_are_made_listed_changed_and_disabled(commands: CommandLine, tmp_p
     assert commands.ask("users", "change", made["id"], "--enable")["disabled_at"] is None
     assert commands.run("users", "change", "grace").code == 2
     assert commands.run("users", "change", "nobody", "--enable").code == 3
+
+
+def test_the_audit_trail_is_compared_with_what_an_earlier_check_printed(
+    commands: CommandLine,
+) -> None:
+    def head() -> str:
+        return str(commands.ask("audit", "verify")["head"])
+
+    wait_until(lambda: not head().startswith("0:"), "the keeper seals the first entries", within=60)
+    kept = commands.run("audit", "verify").out.splitlines()[-1]
+    position, seal = kept.split(":")
+    again = commands.run("audit", "verify", "--expect", kept)
+    assert (again.code, "as they were written" in again.err + again.out) == (0, True)
+
+    forged = "0" * len(seal)
+    for expected, said in (
+        (f"{position}:{forged}", f"the trail has no such seal at {position}"),
+        (f"{int(position) + 1_000_000}:{seal}", "The end was cut off"),
+    ):
+        result = commands.run("audit", "verify", "--expect", expected)
+        assert (result.code, said in result.err) == (1, True), result.err
+        assert "The audit trail is not what was expected." in result.err
+        answer = commands.run("audit", "verify", "--expect", expected, "--json")
+        assert (answer.code, answer.value["ok"]) == (1, False)
+    for malformed, said in (
+        ("12", "no colon"), (f"x:{seal}", "not a number"), ("1:xyz", "other than 0-9"),
+        ("1:ab", "has 2 characters"),
+    ):  # fmt: skip
+        result = commands.run("audit", "verify", "--expect", malformed)
+        assert (result.code, said in result.err) == (2, True), result.err

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from celery import Celery
 
 from celeriac.adapters.celery_queue import QUEUES
+from celeriac.cli.core.output import moment
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.workers import WorkerReport
@@ -196,7 +199,14 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
     opened = Database(database, connections=1)
     core = Core(opened)
     core.submit.many(core.actor, SubmitRequest(task_id=core.task, queue="reports"), [{}] * 3)
-    listening = {"queues": ["task_execution"], "messages_dropped": 7, "unknown_tasks": ["shop.add"]}
+    listening = {
+        "queues": ["task_execution", "crawl"], "messages_dropped": 7,
+        "unknown_tasks": ["shop.add"], "unknown_tasks_ages": [90.0],
+        "lacks": ["The worker finds no module 'shop'."],
+    }  # fmt: skip
+    app = Celery(broker=valkey_server.url(1), set_as_current=False)
+    app.send_task("shop.count", queue="default")
+    app.close()
     _report(opened, "deaf", consuming=False, **listening)
 
     def found() -> dict[tuple[str, str], str]:
@@ -207,12 +217,20 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
     deaf = ("workers", "deaf@here (process 1, threads) is alive and takes no messages")
     alone = found()
     assert alone[deaf] == "fail"
-    assert alone["messages", "7 were dropped, because they were no tasks"] == "warn"
-    unknown = "of tasks that a worker doesn't know came in the last five minutes: shop.add"
-    assert alone["messages", unknown] == "warn"
+    assert alone["messages", "7 messages dropped for being no task"] == "warn"
+    lacks = "deaf@here can't run everything: The worker finds no module 'shop'."
+    assert alone["workers", lacks] == "warn"
+    with opened.statement() as connection:
+        (row,) = workers.live(connection, within_seconds=3_600)
+    came = moment(row.seen_at - timedelta(seconds=90))
+    unknown = "of tasks that a worker doesn't know came in the last five minutes: "
+    assert alone["messages", f"{unknown}shop.add (last {came})"] == "warn"
     broker = next(message for subject, message in alone if subject == "broker")
-    assert all(f"{queue} 0" in broker for queue in QUEUES), "every queue's depth is told"
-    unserved = ("queues", "3 executions wait in 'reports', to which no worker listens")
+    empty = {*QUEUES, "crawl", "reports"} - {"default"}
+    assert all(f"{queue} 0" in broker for queue in empty), "those of rows and workers too"
+    assert "default 1" in broker
+    assert alone["queues", "1 message in 'default', to which no worker listens"] == "warn"
+    unserved = ("queues", "3 executions queued in 'reports', to which no worker listens")
     assert alone[unserved] == "warn"
 
     _report(opened, "good", consuming=True, queues=["reports"])
@@ -232,6 +250,29 @@ def test_what_a_worker_cannot_be_is_refused_in_one_sentence(
     assert result.code == 2
     assert len(result.err.strip().splitlines()) == 1
     assert "not supported" in result.err or "there is no module" in result.err
+
+
+def test_a_module_that_cannot_be_imported_is_told_with_its_own_frames(
+    own: CommandLine, database: str, valkey_server: ValkeyServer
+) -> None:
+    (own.directory / "helper.py").write_text("def price(of):\n    return {}[of]\n")
+    (own.directory / "shop.py").write_text("import helper\n\nPRICE = helper.price('tea')\n")
+    env = {"DATABASE_URL": database, "REDIS_URL": valkey_server.url(), "PYTHONWARNINGS": "ignore"}
+    for result in (
+        own.run("worker", "--include", "shop", **env),
+        own.run("worker", CELERIAC_CELERY_INCLUDE="shop", **env),
+        own.run("beat", CELERIAC_CELERY_INCLUDE="shop", **env),
+        own.run("up", "--no-model", "--port", "0", "--include", "shop", "--json", **env),
+    ):
+        assert result.code == 2, result.err
+        line, *frames = result.err[result.err.index("error: ") :].splitlines()
+        assert "The module 'shop' can't be imported: KeyError: 'tea'" in line
+        shown = [frame for frame in frames if frame.startswith("  File")]
+        assert shown == [
+            f'  File "{own.directory}/shop.py", line 3, in <module>',
+            f'  File "{own.directory}/helper.py", line 2, in price',
+        ]
+        assert frames[-1].startswith("KeyError: 'tea'")
 
 
 @pytest.mark.parametrize("command", [("inspect", "ping"), ("worker",), ("beat",), ("report",)])

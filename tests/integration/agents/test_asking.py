@@ -1,16 +1,19 @@
 """Functions that ask people: on the loop and in a child process."""
 
 import asyncio
-import time
+import os
 
 import pytest
 
+from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.models import Prices, Providers, price_by_name
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.approvals import Answer, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError
+from celeriac.domain.executions.model import Completed
 from celeriac.domain.tasks import Limits
-from tests.support.run_context import RecordingContext, python_job
-from tests.support.waiting import wait_until
+from tests.support.confined import confined
+from tests.support.run_context import LateContext, RecordingContext, command_job, python_job
 
 pytestmark = pytest.mark.anyio
 
@@ -84,30 +87,43 @@ async def test_the_soft_limit_reaches_a_child_that_waits_for_an_answer(
     assert [question.key for question in waiting.questions] == ["nobody"]
 
 
-class AnsweringLate(RecordingContext):
-    """Answers once longer has passed than the hard limit; the time stands still until then."""
-
-    async def ask(self, question: Question) -> Answer:
-        go_on = self.time_limits.stand_still()
-        late = time.monotonic() + self.time_limits.hard_left + 0.2
-        try:
-            await asyncio.to_thread(wait_until, lambda: time.monotonic() > late, "it is late")
-        finally:
-            go_on()
-        return Answer(approved=True, value=question.key)
-
-
 @pytest.mark.parametrize("function", ["ask_on_loop", "ask_in_child"])
 async def test_a_question_outlives_the_soft_and_the_hard_limit(
     runner: PythonRunner, context: RecordingContext, function: str
 ) -> None:
     limits = Limits(soft_seconds=1.8, hard_seconds=2, memory_mb=256)
-    late = AnsweringLate(context.workdir)
-    late.time_limits.begin(limits)
+    late = LateContext(context.workdir, limits)
 
-    async with late.time_limits.soft():
-        outcome = await runner.run(python_job(function, mail="a@b.example", limits=limits), late)
+    outcome = await late.run(runner, python_job(function, mail="a@b.example", limits=limits))
 
+    assert isinstance(outcome, Completed)
     assert isinstance(outcome.result, dict)
     assert outcome.result["why"] == "why"
     assert not late.time_limits.soft_passed
+
+
+_PROGRAM = """read start
+echo '{"type": "ask", "key": "why", "kind": "question", "title": "Why?"}'
+read answer
+printf '{"type": "result", "value": %s}\\n' "$answer"
+"""
+
+
+async def test_a_programs_question_outlives_its_limits_too(context: RecordingContext) -> None:
+    limits = Limits(soft_seconds=1.8, hard_seconds=2, memory_mb=256)
+    bounds = confined({"PATH": os.environ["PATH"]})
+    price = price_by_name(Providers([]), Prices({}))
+    runner = CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=bounds, price=price)
+    job = command_job("shell", _PROGRAM, limits=limits)
+    late = LateContext(context.workdir, limits)
+
+    outcome = await late.run(runner, job)
+
+    assert isinstance(outcome, Completed)
+    assert isinstance(outcome.result, dict)
+    assert outcome.result["value"] == "why"
+    assert 0 < outcome.result["seconds_left"] <= 2, "it is told its limit anew"
+    assert not late.time_limits.soft_passed
+    going = LateContext(context.workdir, limits, stands_still=False)
+    ended = await going.run(runner, job)
+    assert ended == Completed({"type": "soft_limit"}), "what it reads where the time goes on"

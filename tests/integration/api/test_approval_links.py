@@ -87,7 +87,9 @@ def test_looking_answers_nothing_and_answering_works_once(
 
     thanks = link.send(decision="approve", note="fine")
 
+    assert "<title>Celeriac: Thank you</title>" in thanks.text
     assert "approved" in thanks.text
+    assert "May it be sent?" in thanks.text, "it says which question was answered"
     state = link.state()
     assert (state["approved"], state["note"], state["answered_by"]) == (
         True, "fine", "approval link",
@@ -96,6 +98,7 @@ def test_looking_answers_nothing_and_answering_works_once(
     assert link.state()["approved"] is True
     again = link.get()
     assert "was approved" in again.text
+    assert "May it be sent?" in again.text
     assert "<form" not in again.text
     trail = link.owner.get("/api/v1/task-executions/" + state["execution_id"] + "/events").json()
     assert [e["data"]["by"] for e in trail["items"] if e["type"] == "approval_answered"] == [

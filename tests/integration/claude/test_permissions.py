@@ -1,5 +1,6 @@
 """Tool calls: judged by the agent's rules, then by a person, who need not hurry."""
 
+import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.domain.executions.states import WaitingFor
-from celeriac.kit.json_types import loads
+from celeriac.domain.tasks import Limits
+from celeriac.domain.usage import CallEstimate, Reservation
+from celeriac.kit.json_types import JsonValue, loads
 from celeriac.services.catalog.schemas import violations
 from celeriac.services.ports import Job
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of
-from tests.support.run_context import RecordingContext
+from tests.support.run_context import LateContext, RecordingContext
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12")]
 
@@ -119,14 +123,17 @@ async def test_one_of_several_calls_is_asked_for_by_itself(
     assert result.strip() == "alone"
 
 
+class Approving(RecordingContext):
+    """A person approves at once."""
+
+    async def ask(self, question: Question) -> Answer:
+        self.questions.append(question)
+        return Answer(approved=True)
+
+
 async def test_one_of_several_calls_that_are_made_again_is_asked_for_in_place(
     runner: ClaudeRunner, context: RecordingContext
 ) -> None:
-    class Approving(RecordingContext):
-        async def ask(self, question: Question) -> Answer:
-            self.questions.append(question)
-            return Answer(approved=True)
-
     approving = Approving(context.workdir)
 
     outcome = await runner.run(claude_job("[stubborn]", permission="ask"), approving)
@@ -134,6 +141,79 @@ async def test_one_of_several_calls_that_are_made_again_is_asked_for_in_place(
     assert isinstance(outcome, Completed)
     assert "asked in place" in outcome.result
     assert [question.tool for question in approving.questions] == ["Bash"]
+
+
+async def test_a_call_asked_in_place_is_not_ended_by_the_limits(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    limits = Limits(soft_seconds=20, hard_seconds=21)
+    late = LateAnswers(context.workdir, limits)
+    job = replace(claude_job("[stubborn]", permission="ask"), limits=limits)
+
+    outcome = await late.run(runner, job)
+
+    assert isinstance(outcome, Completed)
+    assert "asked in place" in outcome.result
+    assert len(late.questions) == 1
+    assert not late.time_limits.soft_passed
+
+
+class LateAnswers(LateContext):
+    """People are late, budgets are not."""
+
+    async def admit(self, call: CallEstimate) -> Reservation | None:
+        return await RecordingContext.admit(self, call)
+
+
+class Unanswered(RecordingContext):
+    """Nobody answers; keeps what is stored of the session when the first question is asked."""
+
+    stored: JsonValue = None
+
+    async def ask(self, question: Question) -> Answer:
+        self.questions.append(question)
+        self.stored = self.state
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "handed back"])
+async def test_the_attempt_after_a_kill_finds_the_question_again(
+    runner: ClaudeRunner, context: RecordingContext, killed: bool
+) -> None:
+    job = claude_job("[stubborn]", permission="ask")
+    waiting = Unanswered(context.workdir)
+    run = asyncio.create_task(runner.run(job, waiting))
+    await asyncio.to_thread(wait_until, lambda: waiting.questions, "it asks")
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    if killed:  # a killed worker stores nothing at its end
+        waiting.state = waiting.stored
+    session = session_of(waiting, job.execution_id)
+    (question,) = waiting.questions
+
+    again = Approving(context.workdir)
+    again.session_id, again.external_id = waiting.session_id, waiting.external_id
+    outcome = await runner.run(replace(job, attempt=2, session=session), again)
+
+    assert isinstance(outcome, Completed)
+    assert {each.key for each in again.questions} == {question.key}
+
+
+async def test_an_answer_that_came_after_a_kill_is_followed_and_not_asked_for_again(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    job = claude_job("[shell] |echo ran|", permission="ask")
+    question = await parked(runner, context, job)
+    begun_anew = RecordingContext(context.workdir / "other")
+    begun_anew.given = {question.key: Answer(approved=True)}
+
+    outcome = await runner.run(replace(job, attempt=2), begun_anew)
+
+    assert isinstance(outcome, Completed)
+    assert outcome.result.strip() == "ran"
+    assert begun_anew.questions == []
 
 
 async def test_file_tools_never_leave_the_working_directory(

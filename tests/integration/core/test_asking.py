@@ -33,7 +33,29 @@ def test_a_parked_attempts_questions_come_with_an_event_each(asking: Asking) -> 
     assert kinds[-3:] == ["approval_asked", "approval_asked", "waiting"]
     told = asking.core.events(execution_id)[-3].data
     assert told["approval_id"] == str(asking.of(execution_id)[0].id)
+    assert told["arguments"] == {"to": "ada@example.com"}
     asking.core.assert_consistent()
+
+
+def test_arguments_in_the_event_are_clipped_and_without_secrets(asking: Asking) -> None:
+    arguments = {
+        "token": "t0psecret",
+        "body": "dear Ada" * 10_000,
+        "url": "https://a:b@shop.example",
+    }
+    execution_id = asking.parked(
+        a_question("long", arguments=arguments),
+        a_question("short", arguments={"password": "t0psecret", "n": 1}),
+        a_question("none", arguments={}),
+    )
+    long, short, none = (event.data for event in asking.core.events(execution_id)[-4:-1])
+    assert isinstance(long["arguments"], str)
+    assert len(long["arguments"]) < 21_000
+    assert "more)" in long["arguments"]
+    assert "t0psecret" not in long["arguments"] + str(short)
+    assert short["arguments"] == {"password": "***", "n": 1}
+    assert "arguments" not in none
+    assert asking.of(execution_id)[0].arguments == arguments, "who answers sees all of it"
 
 
 def test_an_attempt_that_was_cancelled_meanwhile_asks_nothing(asking: Asking) -> None:

@@ -1,12 +1,14 @@
 """The schema that the migrations make, and databases that they can't upgrade."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import CheckConstraint, text
 
 from celeriac.db import migrate
 from celeriac.db.engine import Database
+from celeriac.db.schema import metadata
 from celeriac.domain.errors import ConfigurationError
 from tests.support.servers import PostgresServer
 
@@ -24,6 +26,29 @@ def test_the_migrations_make_the_tables_of_this_release(own_database: Database) 
     with own_database.statement() as connection:
         assert migrate.schema(connection).up_to_date
         assert migrate.differences(connection) == []
+
+
+def test_the_database_allows_exactly_the_values_of_the_enums(own_database: Database) -> None:
+    with own_database.statement() as connection:
+        found = {name: _values(definition) for name, definition in connection.execute(_CHECKS)}
+    expected = {
+        str(check.name): _values(str(check.sqltext))
+        for table in metadata.tables.values()
+        for check in table.constraints
+        if isinstance(check, CheckConstraint)
+    }
+    assert len(expected) > 8
+    assert found == expected
+
+
+def _values(definition: str) -> set[str]:
+    return set(re.findall("'([^']*)'", definition))
+
+
+_CHECKS = text("""
+SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE contype = 'c' AND connamespace = 'public'::regnamespace
+""")
 
 
 def test_a_change_by_hand_is_found(own_database: Database) -> None:

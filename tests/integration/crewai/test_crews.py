@@ -8,12 +8,14 @@ import pytest
 
 from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.tasks import Limits
 from tests.support.crew_scenes import TICKET
 from tests.support.crews import agent, crew, crew_job, task
 from tests.support.llm_jobs import TICKET_SCHEMA
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
-from tests.support.run_context import RecordingContext
+from tests.support.run_context import LateContext, RecordingContext
 
 pytestmark = pytest.mark.anyio
 
@@ -151,3 +153,17 @@ async def test_a_result_that_the_token_limit_has_cut_off_says_so(
 
     assert (outcome.result, outcome.truncated) == ("Once upon a", True)
     assert context.calls[0].finish_reason == "length"
+
+
+async def test_a_budgets_question_outlives_the_limits_of_a_crew(
+    runner: CrewaiRunner, context: RecordingContext
+) -> None:
+    """A crew waits in its place for a larger budget; its time stands still meanwhile."""
+    limits = Limits(soft_seconds=30, hard_seconds=31)
+    late = LateContext(context.workdir, limits)
+
+    outcome = await late.run(runner, crew_job(crew(task("first", "plan")), limits=limits))
+
+    assert isinstance(outcome, Completed)
+    assert not late.time_limits.soft_passed
+    assert len(late.calls) == 1

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.cassettes import cassette
 from tests.support.llm_jobs import TICKET_SCHEMA
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
+from tests.support.run_context import FUNCTIONS
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "testing"
@@ -106,6 +108,24 @@ def test_a_person_answers_in_a_test_too(openai: ModelServer, tmp_path: Path) -> 
         assert len(run.questions) == 1
     with pytest.raises(InvalidInputError, match="Give run_agent an `answer`"):
         run_agent(agent, task, _variables("ticket"), file)
+
+
+@pytest.mark.parametrize("function", ["ask_in_child", "ask_on_loop"])
+def test_a_persons_time_does_not_count_against_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    monkeypatch.setenv("CELERIAC_AGENT_MODULES", FUNCTIONS)
+    agent = {"runner": "python", "function": f"{FUNCTIONS}:{function}"}
+    task = {"limits": {"soft_seconds": 5, "hard_seconds": 6}}
+
+    def answer(question: Question) -> Answer:
+        time.sleep(6.5)  # a person thinks for longer than the hard limit
+        return Answer(approved=True, value="Monday")
+
+    file = tmp_path / "x.jsonl"
+    run = run_agent(agent, task, {"mail": "a@b.example"}, file, record=True, answer=answer)
+
+    assert run.result["why"] == "Monday"
 
 
 def test_a_failure_is_raised_and_what_was_recorded_is_kept(

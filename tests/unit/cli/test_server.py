@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.cli.core.context import refused_key_cure
 from celeriac.cli.core.output import CommandError, ExitCode
 from celeriac.cli.core.server import find_server, key_file
+from celeriac.client import ClientError
 from celeriac.client.server import Server
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
 from celeriac.embedded.home import Home, HomeLock, write_private
@@ -60,3 +62,19 @@ def test_without_a_server_it_says_how_to_get_one(home: Home) -> None:
 
 def test_keys_show_in_no_representation() -> None:
     assert "secret" not in repr(Server(URL, "secret"))
+
+
+def test_a_refused_key_of_the_environment_is_named_where_it_hides_the_homes_own(
+    running: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERIAC_API_KEY", "cel_of_an_earlier_home")
+    refused = ClientError("The API key is unknown.", code="unauthenticated", status=401)
+    gone = ClientError("There is no such task.", code="not_found", status=404)
+
+    cure = refused_key_cure(refused, running.root, "cel_of_an_earlier_home")
+    assert cure is not None
+    assert "unset CELERIAC_API_KEY" in cure
+    assert refused_key_cure(refused, running.root, "cel_given_as_an_option") is None
+    assert refused_key_cure(gone, running.root, "cel_of_an_earlier_home") is None
+    key_file(running).unlink()
+    assert refused_key_cure(refused, running.root, "cel_of_an_earlier_home") is None

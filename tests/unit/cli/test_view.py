@@ -28,6 +28,12 @@ def _view(*events: Event) -> View:
     return view
 
 
+def _drawn(view: View) -> str:
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(render(view, []))
+    return console.export_text()
+
+
 def test_the_way_to_completion() -> None:
     view = _view(
         _event(1, EventType.CREATED, by="ada", trigger_type="manual"),
@@ -61,9 +67,7 @@ def test_what_it_waits_for_and_what_is_asked() -> None:
     assert (view.status, view.waits_for) == (Status.WAITING, "The agent asks.")
     assert view.questions == {"a-1": "May I?\x1b[2J"}
     assert describe(asked).startswith("celeriac approvals answer a-1: May I?")
-    console = Console(width=120, record=True, file=StringIO())
-    console.print(render(view, []))
-    shown = console.export_text()
+    shown = _drawn(view)
     assert "waits: The agent asks." in shown
     assert "celeriac approvals answer a-1" in shown
     assert "\x1b[2J" not in shown, "a title commands no terminal"
@@ -130,6 +134,7 @@ def test_tools_are_told_as_calls() -> None:
         4, EventType.APPROVAL_ASKED, 1, approval_id="a-1", title="May I?", arguments={"order": 7}
     )
     assert describe(asked) == "celeriac approvals answer a-1: May I? (order=7)"
+    assert "asks: May I? (order=7)" in _drawn(_view(asked))
 
 
 def test_a_result_that_is_cut_off_is_said_to_be() -> None:

@@ -12,8 +12,8 @@ from celeriac.domain.errors import TemplateInvalidError, TemplateRenderError, Un
 from celeriac.domain.prompts import (
     MAX_LOOP_ROUNDS,
     MAX_RENDERED_CHARACTERS,
-    Budget,
     Prompt,
+    WorkLimit,
     check_template,
     compiled,
 )
@@ -286,7 +286,7 @@ def test_filters_and_operators_do_what_jinja_s_do(source: str, rendered: str) ->
         ("{{ a|join(*b) }}", 1, "arguments can't be given with"),
         ("{{ a.items(1) }}", 1, "takes no arguments"),
         ("{{ range() }}", 1, "one to three numbers"),
-        ("{{ '\\ud800' }}", 1, "no character"),
+        ("{{ '\\ud800' }}", 1, "not a character"),
         ("{{ 18446744073709551616 }}", 1, "beyond 64 bits"),
         ("{{ 1e999 }}", 1, "too large"),
         ("{% for loop in a %}{% endfor %}", 1, "'loop' is the loop itself"),
@@ -303,13 +303,13 @@ def test_what_no_values_can_make_right_is_refused_when_the_template_is_made(
 
 def test_renderings_that_belong_together_share_a_budget() -> None:
     heavy = Prompt("{% for i in range(9000) %}{% for j in [] %}{% endfor %}{% endfor %}")
-    with Budget(renderings=100) as budget:
+    with WorkLimit(renderings=100) as budget:
         for _ in range(25):
             heavy.render({}, budget)
         with pytest.raises(TemplateRenderError, match="too long"):
             all(heavy.render({}, budget) == "" for _ in range(25))
     light = Prompt("Dear {{ name }}, {% for each in rows %}{{ each }} {% endfor %}")
-    with Budget(renderings=10_000) as budget:
+    with WorkLimit(renderings=10_000) as budget:
         for _ in range(10_000):
             light.render({"name": "Ada", "rows": [1, 2, 3]}, budget)
 
@@ -317,12 +317,12 @@ def test_renderings_that_belong_together_share_a_budget() -> None:
 def test_only_few_long_renderings_run_at_once() -> None:
     """Threads that compute keep the others, the event loop's among them, from the interpreter."""
     holding = Prompt("{% for i in range(9000) %}{{ i }}{{ i }}{{ i }}{% endfor %}")
-    with Budget() as one, Budget() as two, Budget(patience=0.01) as three:
+    with WorkLimit() as one, WorkLimit() as two, WorkLimit(wait_seconds=0.01) as three:
         holding.render({}, one)
         holding.render({}, two)
         with pytest.raises(UnavailableError):
             holding.render({}, three)
-    with Budget(patience=0.01) as later:
+    with WorkLimit(wait_seconds=0.01) as later:
         holding.render({}, later)
 
 

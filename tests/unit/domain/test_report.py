@@ -109,7 +109,7 @@ def test_what_is_huge_is_cut_and_the_cut_is_told() -> None:
     events = [_event(EventType.MESSAGE, {"role": "user", "content": long}, n) for n in range(200)]
     text = markdown(_execution(result=long, error_message=long, event_seq=50_000), events)
     assert len(text) < 1_500_000
-    assert "*480,000 more characters are left out here.*" in text
+    assert "*480,000 more characters left out here.*" in text
     assert "more messages and tool calls are in the events.*" in text
     assert "*49,800 later events are left out here.*" in text
 

@@ -12,7 +12,7 @@ def test_a_text_that_fits_stays_as_it_is() -> None:
 
 def test_a_longer_text_is_cut_and_says_so() -> None:
     assert clip("abcdef", 5) == "abcd…"
-    assert clip_counted("abcdef", 5) == "abcde… (1 characters more)"
+    assert clip_counted("abcdef", 5) == "abcde… (1 character more)"
     assert clipped_field("content", "abcdef", 4) == {"content": "abcd", "clipped": 2}
 
 
@@ -27,6 +27,6 @@ def test_each_text_of_a_value_is_cut() -> None:
 
     assert clip_values(value, 10) == {
         "long": "x" * 10 + "… (2 characters more)",
-        "list": ["y" * 10 + "… (1 characters more)", 5, None],
+        "list": ["y" * 10 + "… (1 character more)", 5, None],
         "short": "z",
     }

@@ -9,6 +9,7 @@ from uuid import uuid4
 import psutil
 
 from celeriac.services.executions.attempt import AttemptRegistry
+from celeriac.services.executions.other_workers import Lacks
 from celeriac.worker.process import ShutdownState, WorkerProcess
 
 TICKS = 25
@@ -38,10 +39,10 @@ def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
     process: Any = WorkerProcess.__new__(WorkerProcess)
     process._ended = threading.Event()
     heartbeat = Away(process._ended)
-    process._runtime = SimpleNamespace(heartbeat=heartbeat, active=AttemptRegistry())
+    process._runtime = SimpleNamespace(heartbeat=heartbeat, active=AttemptRegistry(), lacks=Lacks())
     process._settings = SimpleNamespace(worker=SimpleNamespace(heartbeat_seconds=3600.0))
     process._closing = ShutdownState()
-    names = SimpleNamespace(queues=(), unknown_tasks=())
+    names = SimpleNamespace(queues=(), unknown_tasks={})
     process._consumer = SimpleNamespace(names=lambda: names, dropped_count=0, is_consuming=False)
     process._me = psutil.Process()
     process._id, process._hostname, process._pool, process._slots = uuid4(), "h", "threads", 1

@@ -26,7 +26,7 @@ def test_a_name_is_told_for_as_long_as_its_messages_come(monkeypatch: pytest.Mon
     unknown.leave(message, "shop.add", "one")
     unknown.leave(message, "shop.remove", "two")
     now[0] += NAMED_SECONDS - 1
-    assert list(unknown.names) == ["shop.add", "shop.remove"]
+    assert unknown.names == {"shop.add": 1000.0, "shop.remove": 1000.0}
     unknown.leave(message, "shop.add", "three")
     now[0] += 2
     assert list(unknown.names) == ["shop.add"], "the other one has come no more"

@@ -45,8 +45,8 @@ class CallLimit:
         if self.used >= self.limit:
             raise CrewStopError(
                 "model_call_limit",
-                f"The crew would need more than max_model_calls={self.limit} calls; the next one "
-                f"of {model}. Raise the limit, or make the tasks simpler.",
+                f"The crew would need more calls than max_model_calls={self.limit}; the next one "
+                f"is of {model}. Raise the limit, or make the tasks simpler.",
                 max_model_calls=self.limit,
             )
         self.used += 1

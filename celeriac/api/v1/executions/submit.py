@@ -21,6 +21,7 @@ from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError, UnauthenticatedError
 from celeriac.domain.executions.model import NO_OPTIONS, Execution
 from celeriac.domain.tasks import TaskSpec, backoff
+from celeriac.kit.words import counted
 from celeriac.logs import Step
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.submit import Idempotency, Submitted, SubmittedBatch
@@ -155,7 +156,8 @@ async def execute_task_batch(
     most = shared.settings.api.max_batch
     if len(body.items) > most:
         raise TooLargeError(
-            f"items has {len(body.items)} entries; the limit is {most}. Send several batches.",
+            f"items has {counted(len(body.items), 'entry', 'entries')}; the limit is {most}. Send "
+            "several batches.",
             field="items",
             limit=most,
         )

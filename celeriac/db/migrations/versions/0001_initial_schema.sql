@@ -217,6 +217,8 @@ CREATE TABLE workers (
     consuming boolean,
     messages_dropped bigint NOT NULL DEFAULT '0',
     unknown_tasks text[] NOT NULL DEFAULT '{}',
+    unknown_tasks_ages double precision[] NOT NULL DEFAULT '{}',
+    lacks text[] NOT NULL DEFAULT '{}',
     CONSTRAINT pk_workers PRIMARY KEY (id)
 );
 CREATE INDEX ix_workers_hostname ON workers (hostname);
