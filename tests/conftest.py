@@ -4,8 +4,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.support.requirements", "tests.support.fixtures"]
+
+# Hypothesis limits each example to 200 ms by default, which a busy machine exceeds.
+settings.register_profile("celeriac", deadline=None)
+settings.load_profile("celeriac")
 
 _TESTS = Path(__file__).parent
 _MARKED = frozenset({"integration", "e2e", "chaos", "contract"})

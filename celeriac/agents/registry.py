@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from celeriac.agents.child.process import Confinement
@@ -18,6 +19,7 @@ WARMED = (RunnerName.LLM, RunnerName.PYTHON)
 """Runners that `warm` creates; the others are created for their first agent."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Registry:
     """Creates each runner once per process. Safe to share between threads.
 
@@ -26,32 +28,18 @@ class Registry:
     in `sessions_root`. `confinement` holds the environment and the user of child processes.
     """
 
-    def __init__(
-        self,
-        *,
-        providers: Providers,
-        prices: Prices,
-        agent_modules: Sequence[str],
-        commands: Mapping[str, Sequence[str]],
-        tool_servers: ToolServers,
-        crewai_venv: Path,
-        anthropic: AnthropicEndpoint,
-        sessions_root: Path,
-        confinement: Confinement,
-    ) -> None:
-        self._providers = providers
-        self._prices = prices
-        self._price = price_by_name(providers, prices)
-        self._agent_modules = agent_modules
-        self._commands = commands
-        self._tool_servers = tool_servers
-        self._crewai_venv = crewai_venv
-        self._anthropic = anthropic
-        self._sessions_root = sessions_root
-        self._confinement = confinement
-        self._making = threading.Lock()
-        self._runners: dict[RunnerName, Runner] = {}
-        self._closers: list[Callable[[], Awaitable[None]]] = []
+    providers: Providers
+    prices: Prices
+    agent_modules: Sequence[str]
+    commands: Mapping[str, Sequence[str]]
+    tool_servers: ToolServers
+    crewai_venv: Path
+    anthropic: AnthropicEndpoint
+    sessions_root: Path
+    confinement: Confinement
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _runners: dict[RunnerName, Runner] = field(default_factory=dict, init=False)
+    _closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
 
     def get(self, agent: AgentSpec) -> Runner:
         """Return the runner of `agent`; creating it may take a second or two."""
@@ -75,43 +63,44 @@ class Registry:
         runner = self._runners.get(name)
         if runner is not None:
             return runner
-        with self._making:
+        with self._lock:
             if name not in self._runners:
                 self._runners[name] = self._make(name)
             return self._runners[name]
 
     def _make(self, name: RunnerName) -> Runner:
+        price = price_by_name(self.providers, self.prices)
         match name:
             case RunnerName.LLM:
                 from celeriac.agents.llm.runner import LlmRunner
 
-                self._prices.warm()
-                llm = LlmRunner(self._providers, self._prices, servers=self._tool_servers)
+                self.prices.warm()
+                llm = LlmRunner(self.providers, self.prices, servers=self.tool_servers)
                 self._closers.append(llm.aclose)
                 return llm
             case RunnerName.PYTHON:
                 from celeriac.agents.python.runner import PythonRunner
 
                 return PythonRunner(
-                    modules=self._agent_modules, confinement=self._confinement, price=self._price
+                    modules=self.agent_modules, confinement=self.confinement, price=price
                 )
             case RunnerName.COMMAND:
                 from celeriac.agents.command.runner import CommandRunner
 
                 return CommandRunner(
-                    commands=self._commands, confinement=self._confinement, price=self._price
+                    commands=self.commands, confinement=self.confinement, price=price
                 )
             case RunnerName.CREWAI:
                 from celeriac.agents.crewai.runner import CrewaiRunner
                 from celeriac.agents.crewai.venv import CrewVenv
 
-                self._prices.warm()
+                self.prices.warm()
                 return CrewaiRunner(
-                    venv=CrewVenv(self._crewai_venv.absolute()),
-                    providers=self._providers,
-                    prices=self._prices,
-                    servers=self._tool_servers,
-                    confinement=self._confinement,
+                    venv=CrewVenv(self.crewai_venv.absolute()),
+                    providers=self.providers,
+                    prices=self.prices,
+                    servers=self.tool_servers,
+                    confinement=self.confinement,
                 )
             case RunnerName.CLAUDE:
                 return self._make_claude()
@@ -127,13 +116,13 @@ class Registry:
                 "'celeriac[claude]', and restart it.",
                 field="runner",
             ) from error
-        self._prices.warm()
+        self.prices.warm()
         return ClaudeRunner(
-            sessions_root=self._sessions_root,
-            upstream=self._anthropic,
-            prices=self._prices,
-            servers=self._tool_servers,
-            confinement=self._confinement,
+            sessions_root=self.sessions_root,
+            upstream=self.anthropic,
+            prices=self.prices,
+            servers=self.tool_servers,
+            confinement=self.confinement,
         )
 
     async def _aclose(self) -> None:

@@ -41,7 +41,8 @@ class ProcessSpec:
 
     `env` is the whole environment, not an addition; `become` needs root. Without a ready check a
     process counts as ready once it runs. A process that still runs `stop_grace` seconds after the
-    stop signal is killed with all its descendants.
+    stop signal is killed with all its descendants. A line that contains a text of `unshown` is
+    written to the log file, but not shown on the terminal.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ProcessSpec:
     ready_within: float = 60.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace: float = 10.0
+    unshown: tuple[str, ...] = ()
 
 
 def find_in_package(package: str, pattern: str, *, cure: str) -> Path:

@@ -232,8 +232,8 @@ class Supervisor:
         log = self._home.log_file(spec.name)
         process = ManagedProcess(spec, log, self._record)
         each = Supervised(process, self._policy, self._terminal.say, self._became_ready)
-        self._followers[spec.name] = LogFollower(log)
         self._supervised[spec.name] = each
+        self._followers[spec.name] = LogFollower(log)
         each.start(time.monotonic())
         while each.state is State.STARTING:
             if self.stop_requested:
@@ -265,8 +265,10 @@ class Supervisor:
 
     def _show_output(self) -> None:
         for name, follower in self._followers.items():
+            unshown = self._supervised[name].process.spec.unshown
             for line in follower.read_lines():
-                self._terminal.show(name, line)
+                if not any(text in line for text in unshown):
+                    self._terminal.show(name, line)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame

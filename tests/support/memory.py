@@ -56,11 +56,11 @@ class MemoryTaskQueue:
 
     def _check(self) -> None:
         if self.away:
-            raise BrokerUnavailableError("The broker in memory was told to be away.")
+            raise BrokerUnavailableError("The broker in memory is set to be unreachable.")
 
 
 class MemoryLiveEvents:
-    """A `LiveEvents` that keeps what it is told; workers hear of cancellations at once."""
+    """A `LiveEvents` that records its calls; workers get cancellations at once."""
 
     def __init__(self) -> None:
         self.changes: list[UUID] = []
@@ -68,21 +68,21 @@ class MemoryLiveEvents:
         self._workers: list[Callable[[list[UUID]], None]] = []
 
     def changed(self, execution_ids: Sequence[UUID]) -> None:
-        """Keep that the executions have new events."""
+        """Record that the executions have new events."""
         self.changes.extend(execution_ids)
 
     def delta(self, execution_id: UUID, data: JsonObject) -> None:
-        """Keep a piece of streaming output."""
+        """Record a piece of streaming output."""
         self.deltas.append((execution_id, data))
 
     def cancel(self, execution_ids: Sequence[UUID]) -> None:
-        """Tell those who listen to stop these executions."""
+        """Pass the executions to the listeners."""
         if execution_ids:
             for on_cancel in list(self._workers):
                 on_cancel(list(execution_ids))
 
     def listen(self, on_cancel: Callable[[list[UUID]], None]) -> None:
-        """Call back with the executions that are to be stopped, as a worker is."""
+        """Call `on_cancel` with cancelled executions, as in a worker."""
         self._workers.append(on_cancel)
 
 

@@ -1,4 +1,4 @@
-"""A RunContext that remembers what a runner told it."""
+"""A RunContext that records the calls of a runner, and jobs for runners."""
 
 import asyncio
 import time

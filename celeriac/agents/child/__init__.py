@@ -1,1 +1,1 @@
-"""Child processes that speak JSON lines and can always be killed."""
+"""Child processes of runners, with a protocol of JSON lines."""

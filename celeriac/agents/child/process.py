@@ -25,6 +25,7 @@ from celeriac.domain.errors import AgentMisconfiguredError, ChildProtocolError
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
+    NO_LIMITS,
     ProcessIdentity,
     ResourceLimits,
     guarded_command,
@@ -57,14 +58,21 @@ class ChildCommand:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     workdir: Path
-    limits: ResourceLimits
+    limits: ResourceLimits = NO_LIMITS
     stop_grace_seconds: float = 2.0
     user: ChildUser = OURSELVES
     reads: tuple[Path, ...] = ()
 
 
-class ChildProcess:
-    """A running child; created by `spawn`. Belongs to the event loop that spawned it."""
+class GuardedProcess:
+    """A process that ends with the block of `spawn`, with all processes that it started.
+
+    Belongs to the event loop that spawned it. Subclasses define `_begin` and `_ask_to_end`.
+    """
+
+    stdin: asyncio.WriteTransport
+    stdout: asyncio.StreamReader
+    stderr: asyncio.StreamReader
 
     def __init__(self, popen: subprocess.Popen[bytes], command: ChildCommand, marker: str) -> None:
         self._popen = popen
@@ -74,35 +82,31 @@ class ChildProcess:
         assert identity is not None, "a child that was not reaped has an entry in /proc"
         self._identity = identity
         self._exited = asyncio.Event()
-        self._stderr_tail: deque[str] = deque(maxlen=_STDERR_LINES)
-        self._queue: asyncio.Queue[ChildMessage | Exception | None] = asyncio.Queue(
-            _QUEUED_MESSAGES
-        )
         self._handle: int | None = None
         self._termination: asyncio.Task[frozenset[ProcessIdentity]] | None = None
         self._transports: list[asyncio.BaseTransport] = []
-        self._stdin: asyncio.WriteTransport | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     @contextlib.asynccontextmanager
     async def spawn(cls, command: ChildCommand) -> AsyncIterator[Self]:
-        """Yield a new child. When the block ends, by cancellation too, the child is ended.
+        """Yield a new process. When the block ends, by cancellation too, the process is ended.
 
-        The child and all processes that it started get SIGTERM, then SIGKILL, before this returns.
-        Raises OSError if the process can't be started, UnreachableError if its user can't access a
-        file that it needs.
+        The process and all that it started get SIGTERM, then SIGKILL, before this returns. Raises
+        OSError if the process can't be started, UnreachableError if its user can't access a file
+        that it needs.
         """
         marker = f"{_MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
         popen = await _started(command, marker, lifeline, writer)
-        child = cls(popen, command, marker)
+        process = cls(popen, command, marker)
         try:
-            await child._connect()
-            yield child
+            await process._connect()
+            process._begin()
+            yield process
         finally:
             try:
-                await run_shielded(child._end())
+                await run_shielded(process._end())
             finally:
                 os.close(writer)  # kills what may be left of the group
 
@@ -116,40 +120,25 @@ class ChildProcess:
         """The exit code, or minus the number of the signal that killed it; None while it runs."""
         return self._popen.returncode
 
-    @property
-    def stderr_tail(self) -> tuple[str, ...]:
-        """The last lines that the child wrote to stderr."""
-        return tuple(self._stderr_tail)
-
-    def send(self, message: JsonObject) -> None:
-        """Send a message to the child; it is lost if the child has closed its stdin.
-
-        Raises ChildProtocolError if the message is too long.
-        """
-        line = encode_line(message)
-        if self._stdin is not None and not self._stdin.is_closing():
-            self._stdin.write(line)
-
-    async def next_message(self) -> ChildMessage | None:
-        """Return the child's next message or log line; None after the last one.
-
-        Raises ChildProtocolError for a line that is no message. Cancelling this loses no message.
-        """
-        item = await self._queue.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
-
     def kill_at_end(self) -> None:
-        """Kill the child with SIGKILL at the end of the block, without SIGTERM before."""
+        """Kill the process with SIGKILL at the end of the block, without SIGTERM before."""
         self._grace_seconds = 0.0
 
     async def wait(self, seconds: float) -> bool:
-        """Wait until the child has exited; returns False if it still runs after `seconds`."""
+        """Wait until the process has exited; returns False if it still runs after `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._exited.wait()
         return self._exited.is_set()
+
+    def _begin(self) -> None:
+        """Start the tasks in `_tasks`, which are cancelled at the end."""
+
+    async def _ask_to_end(self) -> None:
+        """Ask a process that still runs to end, before SIGTERM."""
+
+    async def _drain(self) -> None:
+        """Read remaining output, after the processes have ended."""
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -158,17 +147,13 @@ class ChildProcess:
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
-        self._stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, self._popen.stdin)
-        self._transports.append(self._stdin)
-        stdout = await self._connect_reader(self._popen.stdout)
-        stderr = await self._connect_reader(self._popen.stderr)
-        self._tasks = [
-            asyncio.create_task(self._read(stdout, stderr), name=f"read child {self.pid}"),
-            asyncio.create_task(self._sweep(stdout, stderr), name=f"sweep child {self.pid}"),
-        ]
+        self.stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, self._popen.stdin)
+        self._transports.append(self.stdin)
+        self.stdout = await self._connect_reader(self._popen.stdout, MAX_LINE_BYTES)
+        self.stderr = await self._connect_reader(self._popen.stderr, _READ_BYTES)
 
-    async def _connect_reader(self, pipe: IO[bytes]) -> asyncio.StreamReader:
-        reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+    async def _connect_reader(self, pipe: IO[bytes], limit: int) -> asyncio.StreamReader:
+        reader = asyncio.StreamReader(limit=limit)
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
         self._transports.append(transport)
@@ -182,19 +167,98 @@ class ChildProcess:
         if self._popen.poll() is not None:
             self._exited.set()
 
-    async def _sweep(self, *readers: asyncio.StreamReader) -> None:
+    async def _terminate(self) -> None:
+        """End the group, once: at its leader's exit or at the end of the block."""
+        if self._termination is None:
+            self._termination = asyncio.ensure_future(
+                terminate_group_async(self._identity, self._grace_seconds, marker=self._marker)
+            )
+        await asyncio.shield(self._termination)
+
+    async def _end(self) -> None:
+        """End the process and those that it started, and close its pipes."""
+        if self._transports and not self._exited.is_set():
+            await self._ask_to_end()
+        await self._terminate()
+        await self.wait(_REAP_SECONDS)
+        self._reap()
+        await self._drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for transport in self._transports:
+            if transport.is_closing():
+                continue
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+            else:
+                transport.close()
+        await asyncio.sleep(0)  # transports close their pipes in the next iteration of the loop
+        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+class ChildProcess(GuardedProcess):
+    """A process that uses the child protocol."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], command: ChildCommand, marker: str) -> None:
+        super().__init__(popen, command, marker)
+        self._stderr_tail: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._queue: asyncio.Queue[ChildMessage | Exception | None] = asyncio.Queue(
+            _QUEUED_MESSAGES
+        )
+
+    @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines that the child wrote to stderr."""
+        return tuple(self._stderr_tail)
+
+    def send(self, message: JsonObject) -> None:
+        """Send a message to the child; it is lost if the child has closed its stdin.
+
+        Raises ChildProtocolError if the message is too long.
+        """
+        line = encode_line(message)
+        if not self.stdin.is_closing():
+            self.stdin.write(line)
+
+    async def next_message(self) -> ChildMessage | None:
+        """Return the child's next message or log line; None after the last one.
+
+        Raises ChildProtocolError for a line that is no message. Cancelling this loses no message.
+        """
+        item = await self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def fail(self, error: Exception) -> None:
+        """Make `next_message` raise `error` after the messages that are already queued."""
+        await self._queue.put(error)
+
+    def _begin(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._read(), name=f"read child {self.pid}"),
+            asyncio.create_task(self._sweep(), name=f"sweep child {self.pid}"),
+        ]
+
+    async def _ask_to_end(self) -> None:
+        self.send({"type": "cancel"})
+
+    async def _sweep(self) -> None:
         """End the processes that the child leaves when it exits; they also hold its pipes open."""
         await self._exited.wait()
         await self._terminate()
         await asyncio.sleep(_PIPE_GRACE_SECONDS)
-        for reader in readers:
+        for reader in (self.stdout, self.stderr):
             if not reader.at_eof():
                 reader.feed_eof()
 
-    async def _read(self, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
-        stderr_reader = asyncio.create_task(self._read_stderr(stderr))
+    async def _read(self) -> None:
+        stderr_reader = asyncio.create_task(self._read_stderr())
         try:
-            await self._read_messages(stdout)
+            await self._read_messages()
             # A child that closed its stdout and still runs can send no result.
             await asyncio.wait((stderr_reader,), timeout=_STDERR_SECONDS)
             await self._queue.put(None)
@@ -202,10 +266,10 @@ class ChildProcess:
         finally:
             stderr_reader.cancel()
 
-    async def _read_messages(self, stdout: asyncio.StreamReader) -> None:
+    async def _read_messages(self) -> None:
         while True:
             try:
-                line = await stdout.readuntil(b"\n")
+                line = await self.stdout.readuntil(b"\n")
             except asyncio.IncompleteReadError as end:
                 line = end.partial
                 if not line:
@@ -223,9 +287,9 @@ class ChildProcess:
             except ChildProtocolError as error:
                 await self._queue.put(error)
 
-    async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
+    async def _read_stderr(self) -> None:
         splitter = LineSplitter()
-        while chunk := await stderr.read(_READ_BYTES):
+        while chunk := await self.stderr.read(_READ_BYTES):
             await self._log(splitter.feed(chunk))
         await self._log(splitter.rest())
 
@@ -233,36 +297,6 @@ class ChildProcess:
         self._stderr_tail.extend(lines)
         for line in lines:
             await self._queue.put(LogMessage(message=line, logger="stderr"))
-
-    async def _terminate(self) -> None:
-        """End the group, once: at its leader's exit or at the end of the block."""
-        if self._termination is None:
-            self._termination = asyncio.ensure_future(
-                terminate_group_async(self._identity, self._grace_seconds, marker=self._marker)
-            )
-        await asyncio.shield(self._termination)
-
-    async def _end(self) -> None:
-        """End the child and the processes that it started, and close its pipes."""
-        if not self._exited.is_set():
-            self.send({"type": "cancel"})
-        await self._terminate()
-        await self.wait(_REAP_SECONDS)
-        self._reap()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for transport in self._transports:
-            if transport.is_closing():
-                continue
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
-            else:
-                transport.close()
-        await asyncio.sleep(0)  # transports close their pipes in the next iteration of the loop
-        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
-            if pipe is not None:
-                pipe.close()
 
 
 async def _started(

@@ -18,6 +18,7 @@ from celeriac.kit.json_types import (
     loads,
     refuse_big_integers,
 )
+from celeriac.kit.validation import first_fault
 from celeriac.kit.words import counted
 from celeriac.services.executions.time_limits import TimeLimits
 
@@ -226,17 +227,16 @@ def parse_line(line: bytes) -> ChildMessage:
     try:
         message = _ADAPTER.validate_json(line)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        if "recursion limit" in fault["msg"]:
+        place, fault = first_fault(error)
+        if "recursion limit" in fault:
             raise ChildProtocolError(
                 "The child process wrote a message that is nested deeper than "
                 f"{MAX_DEPTH} levels; flatten it."
             ) from None
-        place = ".".join(str(part) for part in fault["loc"])
         shown = line[:_SHOWN].decode(errors="backslashreplace").rstrip()
         raise ChildProtocolError(
             f"The child process wrote a line to its stdout that is no message of the protocol "
-            f"({f'{place}: ' if place else ''}{fault['msg']}): {shown!r}. Write other output to "
+            f"({f'{place}: ' if place else ''}{fault}): {shown!r}. Write other output to "
             "stderr."
         ) from None
     if not isinstance(message, (ResultMessage, ErrorMessage)):

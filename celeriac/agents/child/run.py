@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.model_calls import ModelCalls, Price, unpriced
@@ -45,62 +43,6 @@ from celeriac.services.ports import Job, RunContext
 
 MAX_OPEN = 100
 """How many questions of one child may be open at once."""
-
-
-class _Questions:
-    """The open questions of a child; the end of the block stops waiting for their answers."""
-
-    def __init__(self, child: ChildProcess, context: RunContext, policy: ApprovalPolicy) -> None:
-        """Use `policy` for what a question leaves out."""
-        self._child = child
-        self._context = context
-        self._policy = policy
-        self._waiting: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for task in self._waiting:
-            task.cancel()
-        await asyncio.gather(*self._waiting, return_exceptions=True)
-
-    def ask(self, message: AskMessage) -> None:
-        """Ask, and send the answer when it arrives; raises ChildProtocolError for too many."""
-        if len(self._waiting) >= MAX_OPEN:
-            raise ChildProtocolError(
-                f"The child process has {MAX_OPEN} open questions; it must wait for answers first."
-            )
-        self._waiting.add(asyncio.create_task(self._answer(message), name=f"ask {message.key}"))
-
-    async def next_message(self) -> ChildMessage | None:
-        """Return the child's next message; raises the error of a question that has failed."""
-        self._raise_errors()
-        if not self._waiting:
-            return await self._child.next_message()
-        message = asyncio.ensure_future(self._child.next_message())
-        try:
-            while not message.done():
-                await asyncio.wait({message, *self._waiting}, return_when=asyncio.FIRST_COMPLETED)
-                if not message.done():
-                    self._raise_errors()
-            return message.result()
-        finally:
-            message.cancel()
-
-    def _raise_errors(self) -> None:
-        for task in [task for task in self._waiting if task.done()]:
-            self._waiting.remove(task)
-            task.result()
-
-    async def _answer(self, message: AskMessage) -> None:
-        answer = await self._context.ask(await question_of(message, self._policy))
-        self._child.send(answer_message(message.key, answer, self._context.time_limits))
 
 
 async def question_of(message: AskMessage, policy: ApprovalPolicy) -> Question:
@@ -261,7 +203,7 @@ class _Supervision:
         self._job = job
         self._context = context
         self._relay = MessageRelay(context, calls, source=job.agent_name)
-        self._questions = _Questions(child, context, job.agent.approvals)
+        self._questions: set[asyncio.Task[None]] = set()
         self._soft_limit_sent = False
         self._following: asyncio.Future[Completed] | None = None
         self._stopped: Exception | None = None
@@ -297,7 +239,7 @@ class _Supervision:
     async def _follow(self) -> Completed:
         scope = None
         try:
-            async with self._context.time_limits.hard() as scope, self._questions:
+            async with self._context.time_limits.hard() as scope:
                 last = await self._until_last()
         except TimeoutError:
             if scope is None or not scope.expired():
@@ -307,6 +249,10 @@ class _Supervision:
                 "The child process was killed at its hard limit of "
                 f"{self._job.limits.hard_seconds:g} s."
             ) from None
+        finally:
+            for task in self._questions:
+                task.cancel()
+            await asyncio.gather(*self._questions, return_exceptions=True)
         if last is None:
             raise await self._crash()
         await self._let_exit()
@@ -316,7 +262,7 @@ class _Supervision:
 
     async def _until_last(self) -> ResultMessage | ErrorMessage | None:
         """Handle messages up to the result or error; None if the child ends without either."""
-        while (message := await self._questions.next_message()) is not None:
+        while (message := await self._child.next_message()) is not None:
             if isinstance(message, (ResultMessage, ErrorMessage)):
                 return message
             await self._handle(message)
@@ -346,6 +292,24 @@ class _Supervision:
             case ReleaseMessage():
                 await self._calls.release(message)
             case AskMessage():
-                self._questions.ask(message)
+                self._ask(message)
             case _:
                 await self._relay.apply(message)
+
+    def _ask(self, message: AskMessage) -> None:
+        """Start a task that sends the answer to a question when it arrives."""
+        if len(self._questions) >= MAX_OPEN:
+            raise ChildProtocolError(
+                f"The child process has {MAX_OPEN} open questions; it must wait for answers first."
+            )
+        task = asyncio.create_task(self._answer(message), name=f"ask {message.key}")
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
+
+    async def _answer(self, message: AskMessage) -> None:
+        try:
+            question = await question_of(message, self._job.agent.approvals)
+            answer = await self._context.ask(question)
+            self._child.send(answer_message(message.key, answer, self._context.time_limits))
+        except Exception as error:  # noqa: BLE001 - `next_message` raises it
+            await self._child.fail(error)

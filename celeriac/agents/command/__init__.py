@@ -1,1 +1,1 @@
-"""The `command` runner: programs in any language, in a child process."""
+"""The `command` runner: programs in any language, as child processes."""

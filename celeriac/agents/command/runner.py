@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ _MEGABYTE = 1024 * 1024
 _SETTING = "CELERIAC_COMMANDS"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CommandRunner:
     """Runs programs that an administrator allowed.
 
@@ -32,16 +33,9 @@ class CommandRunner:
     resumable: ClassVar[bool] = False
     runs_user_code: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        commands: Mapping[str, Sequence[str]],
-        confinement: Confinement,
-        price: Price = unpriced,
-    ) -> None:
-        self._commands = commands
-        self._confinement = confinement
-        self._price = price
+    commands: Mapping[str, Sequence[str]]
+    confinement: Confinement
+    price: Price = unpriced
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the program and return the value of its `result` message.
@@ -55,30 +49,30 @@ class CommandRunner:
             raise AgentMisconfiguredError(
                 f"The agent {job.agent_name} is not a command agent.", field="runner"
             )
-        environment = self._confinement.environment(agent.environment, home=context.workdir)
+        environment = self.confinement.environment(agent.environment, home=context.workdir)
         line = self._line(agent.command, environment)
         command = ChildCommand(
             arguments=(*line, *agent.arguments),
             environment=environment,
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
-            user=self._confinement.user,
+            user=self.confinement.user,
             # only files in the administrator's command; the agent's arguments grant no access
             reads=tuple(Path(each) for each in line if each.startswith("/")),
         )
-        done = await run_in_child(command, job, context, {}, price=self._price)
+        done = await run_in_child(command, job, context, {}, price=self.price)
         source = f"the command {agent.command}"
         return replace(done, result=await final_result(done.result, job.output_schema, source))
 
     def _line(self, name: str, environment: Mapping[str, str]) -> tuple[str, ...]:
         """Return program and first arguments of a command; the program as an absolute path."""
-        if name not in self._commands:
-            known = ", ".join(sorted(self._commands)) or "none"
+        if name not in self.commands:
+            known = ", ".join(sorted(self.commands)) or "none"
             raise WorkerMisconfiguredError(
                 f"There is no command {name!r} on this worker; {_SETTING} has: {known}.",
                 field="command",
             )
-        program, *arguments = self._commands[name]
+        program, *arguments = self.commands[name]
         found = shutil.which(program, path=environment.get("PATH", ""))
         if found is None or not Path(found).is_absolute():
             raise WorkerMisconfiguredError(

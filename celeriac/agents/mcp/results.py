@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from celeriac.kit.json_types import INT64, MAX_DEPTH, dumps, storable_text
 from celeriac.kit.text import clip
+from celeriac.kit.validation import first_fault
 from celeriac.kit.words import counted
 
 MAX_RESULT_CHARACTERS = 50_000
@@ -39,9 +40,8 @@ def sanitize_text(text: str) -> str:
 def error_text(error: BaseException) -> str:
     """Return the error of a server or a tool in one line."""
     if isinstance(error, ValidationError):
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        return clip(sanitize_text(f"it sent invalid MCP ({place}: {fault['msg']})"), _SHOWN)
+        place, fault = first_fault(error)
+        return clip(sanitize_text(f"it sent invalid MCP ({place}: {fault})"), _SHOWN)
     text = " ".join(str(error).split()) or type(error).__name__
     return clip(sanitize_text(text), _SHOWN).rstrip(".")
 

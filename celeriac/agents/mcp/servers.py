@@ -78,7 +78,7 @@ class ToolServers:
                 tuple(command),
                 {
                     **confinement.base(),
-                    # an administrator may name any variable, Celeriac's own among them
+                    # an administrator may name any variable, including Celeriac's
                     **{each: environment[each] for each in variables if each in environment},
                 },
                 confinement.user,

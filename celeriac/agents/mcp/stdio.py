@@ -2,30 +2,22 @@
 
 import asyncio
 import contextlib
-import os
-import select
-import signal
-import threading
+import subprocess
 import time
-from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCResponse, jsonrpc_message_adapter
 
-from celeriac.agents.child.protocol import LineSplitter
+from celeriac.agents.child.process import ChildCommand, GuardedProcess
+from celeriac.agents.child.protocol import MAX_LINE_BYTES, LineSplitter
 from celeriac.agents.mcp.servers import StdioServer, programs_of
 from celeriac.kit.json_types import dumps, loads
-from celeriac.kit.loop import run_shielded
-from celeriac.kit.processes import ProcessIdentity, guarded_command, identify, terminate_group_async
-from celeriac.kit.threads import FILES
 from celeriac.kit.words import counted
 
 BURST = 500
@@ -37,124 +29,76 @@ KEPT_LINES = 20
 _READ_BYTES = 65_536
 _TAIL_BYTES = 16_384
 """Bytes of dropped output of which the last lines are kept."""
-_STOP_SECONDS = 0.3
-"""How long stderr is read after the server's exit; processes that it started may still write."""
 _PAUSE_SECONDS = 0.005
 """Between reads while lines are dropped: a server that writes faster waits for its pipe."""
 
 
-class StderrReader:
-    """Reads one pipe to its end, in a thread; `lines` gets the lines, and None at the end.
+class StderrLog:
+    """The lines of a server's stderr, without those that exceed the rate.
 
-    Belongs to the event loop that creates it.
+    `lines` gets the lines, and None at the end. Belongs to the event loop.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        """Read `descriptor`, the reading end of a pipe, and close it at the end."""
-        self.lines: asyncio.Queue[list[str] | None] = asyncio.Queue()
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[str | None] = asyncio.Queue()
         self.ended = asyncio.Event()
         """Set when everything is read."""
-        self._loop = asyncio.get_running_loop()
-        self._descriptor = descriptor
-        self._wake, self._waker = os.pipe()
-        self._lock = threading.Lock()
         self._last: deque[str] = deque(maxlen=KEPT_LINES)
         self._tail = b""
         self._dropped = 0
         self._allowance = float(BURST)
         self._at = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="mcp stderr", daemon=True)
-        self._thread.start()
 
     @property
     def last(self) -> list[str]:
         """The last lines, dropped ones included."""
-        with self._lock:
-            if not self._tail:
-                return list(self._last)
-            splitter = LineSplitter()
-            lines = [*splitter.feed(self._tail), *splitter.rest()]
-            return lines[-KEPT_LINES:]
+        if not self._tail:
+            return list(self._last)
+        splitter = LineSplitter()
+        lines = [*splitter.feed(self._tail), *splitter.rest()]
+        return lines[-KEPT_LINES:]
 
-    async def stop(self) -> None:
-        """Read what has been written so far, and end."""
-        os.close(self._waker)
-        await self.ended.wait()
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._read()
-        finally:
-            os.close(self._descriptor)
-            os.close(self._wake)
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._end)
-
-    def _end(self) -> None:
+    async def read(self, stderr: asyncio.StreamReader) -> None:
+        """Read `stderr` to its end."""
+        splitter = LineSplitter()
+        while chunk := await stderr.read(_READ_BYTES):
+            count = chunk.count(b"\n") or 1
+            if self._allows(count):
+                self._tail = b""
+                self._keep(splitter.feed(chunk))
+                continue
+            splitter.rest()
+            if not self._dropped:
+                self.lines.put_nowait(
+                    "[more lines of stderr are dropped; only the last ones are kept]"
+                )
+            self._dropped += count
+            self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+            await asyncio.sleep(_PAUSE_SECONDS)
+        self._keep(splitter.rest())
+        if self._dropped:
+            self.lines.put_nowait(f"[{counted(self._dropped, 'line')} of stderr dropped]")
         self.lines.put_nowait(None)
         self.ended.set()
 
-    def _read(self) -> None:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
-        splitter = LineSplitter()
-        until: float | None = None
-        while until is None or time.monotonic() < until:
-            ready = {descriptor for descriptor, _ in poll.poll(None if until is None else 0)}
-            if self._wake in ready:
-                until = time.monotonic() + _STOP_SECONDS
-                poll.unregister(self._wake)
-            if self._descriptor in ready:
-                chunk = os.read(self._descriptor, _READ_BYTES)
-                if not chunk:
-                    break
-                self._take(chunk, splitter, stopping=until is not None)
-            elif until is not None:
-                break
-        self._keep(splitter.rest())
-        if self._dropped:
-            self._send([f"[{counted(self._dropped, 'line')} of stderr dropped]"])
-
-    def _take(self, chunk: bytes, splitter: LineSplitter, *, stopping: bool) -> None:
-        self._refill()
-        count = chunk.count(b"\n") or 1
-        if count <= self._allowance:
-            self._allowance -= count
-            with self._lock:
-                self._tail = b""
-            self._keep(splitter.feed(chunk))
-            return
-        splitter.rest()
-        if not self._dropped:
-            self._send(["[more lines of stderr are dropped; only the last ones are kept]"])
-        self._dropped += count
-        with self._lock:
-            self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
-        if not stopping:
-            time.sleep(_PAUSE_SECONDS)
-
-    def _refill(self) -> None:
+    def _allows(self, count: int) -> bool:
         now = time.monotonic()
         self._allowance = min(self._allowance + (now - self._at) * PER_SECOND, float(BURST))
         self._at = now
+        if count > self._allowance:
+            return False
+        self._allowance -= count
+        return True
 
     def _keep(self, lines: list[str]) -> None:
-        if lines:
-            with self._lock:
-                self._last.extend(lines)
-            self._send(lines)
-
-    def _send(self, lines: list[str]) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self.lines.put_nowait, lines)
+        self._last.extend(lines)
+        for line in lines:
+            self.lines.put_nowait(line)
 
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_MESSAGE_BYTES = MAX_LINE_BYTES
 """The longest message of a server; a longer one closes the connection."""
 
-_MARKER = "CELERIAC_MCP_SERVER"
 _EXIT_SECONDS = 0.3
 """How long a server may take to exit after its stdin is closed, and after SIGTERM."""
 
@@ -167,7 +111,7 @@ OnLine = Callable[[str], Awaitable[None]]
 class ExitDetails:
     """How a server ended, for error messages."""
 
-    stderr: StderrReader | None = None
+    stderr: StderrLog | None = None
     fault: str | None = None
     """The fault for which the connection was closed."""
     exit_code: int | None = None
@@ -182,6 +126,25 @@ class ExitDetails:
         return "; ".join(parts)
 
 
+class _ServerProcess(GuardedProcess):
+    """The process of a server; it is asked to exit by closing its stdin."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], command: ChildCommand, marker: str) -> None:
+        super().__init__(popen, command, marker)
+        self.errors = StderrLog()
+
+    def _begin(self) -> None:
+        self._tasks = [asyncio.create_task(self.errors.read(self.stderr), name="read mcp stderr")]
+
+    async def _ask_to_end(self) -> None:
+        self.stdin.close()
+        await self.wait(_EXIT_SECONDS)
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_EXIT_SECONDS)
+
+
 @contextlib.asynccontextmanager
 async def stdio_streams(
     server: StdioServer, *, workdir: Path, on_line: OnLine, details: ExitDetails
@@ -190,90 +153,22 @@ async def stdio_streams(
 
     Lines of its stderr go to `on_line`. Raises OSError if the process can't be started.
     """
-    marker = uuid4().hex
-    lifeline, writer = os.pipe()
-    errors, stderr = os.pipe()
-    try:
-        process = await _start(server, workdir, lifeline, stderr, marker)
-    except BaseException:
-        os.close(writer)
-        os.close(errors)
-        raise
-    finally:
-        os.close(lifeline)
-        os.close(stderr)
-    identity = identify(process.pid)
-    details.stderr = reader = StderrReader(errors)
-    try:
-        async with _Bridge(process, details, reader, on_line).running() as streams:
-            yield streams
-    finally:
-        try:
-            await run_shielded(_stop(process, identity, f"{_MARKER}={marker}"))
-        finally:
-            os.close(writer)  # kills what may be left of the group
-            await run_shielded(reader.stop())
-
-
-async def _start(
-    server: StdioServer, workdir: Path, lifeline: int, stderr: int, marker: str
-) -> Process:
-    await FILES.run(_prepare, server, workdir)
-    return await asyncio.create_subprocess_exec(
-        *guarded_command(
-            server.command,
-            death_signal=signal.SIGKILL,
-            become=server.user.ids,
-            lifeline=lifeline,
-        ),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=stderr,
-        env={**server.user.variables(workdir), **server.environment, _MARKER: marker},
-        cwd=workdir,
-        pass_fds=(lifeline,),
-        start_new_session=True,
-        limit=MAX_MESSAGE_BYTES,
+    command = ChildCommand(
+        arguments=server.command,
+        environment={**server.user.variables(workdir), **server.environment},
+        workdir=workdir,
+        stop_grace_seconds=_EXIT_SECONDS,
+        user=server.user,
+        reads=tuple(programs_of([server])),
     )
-
-
-def _prepare(server: StdioServer, workdir: Path) -> None:
-    server.user.let_read(programs_of([server]))
-    server.user.own(workdir)
-
-
-async def _stop(process: Process, identity: ProcessIdentity | None, marker: str) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_EXIT_SECONDS):
-            await process.wait()
-    if identity is not None:
-        await terminate_group_async(identity, _EXIT_SECONDS, marker=marker)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_EXIT_SECONDS):
-            await process.wait()
-
-
-class _Bridge:
-    """Copies messages between the pipes of a process and the streams of a session."""
-
-    def __init__(
-        self, process: Process, details: ExitDetails, stderr: StderrReader, on_line: OnLine
-    ) -> None:
-        self._process = process
-        self._details = details
-        self._stderr = stderr
-        self._on_line = on_line
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Streams]:
+    async with _ServerProcess.spawn(command) as process:
+        details.stderr = process.errors
         to_session, from_server = anyio.create_memory_object_stream[Incoming](0)
         to_server, from_session = anyio.create_memory_object_stream[SessionMessage](0)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read, to_session)
-            tasks.start_soon(self._write, from_session)
-            tasks.start_soon(self._read_stderr)
+            tasks.start_soon(_read, process, to_session, details)
+            tasks.start_soon(_write, process.stdin, from_session)
+            tasks.start_soon(_relay, process.errors, on_line)
             try:
                 yield from_server, to_server
             finally:
@@ -281,47 +176,48 @@ class _Bridge:
                 to_server.close()
                 tasks.cancel_scope.cancel()
 
-    async def _read(self, to_session: MemoryObjectSendStream[Incoming]) -> None:
-        assert self._process.stdout is not None
-        async with to_session:
-            while True:
-                try:
-                    line = await self._process.stdout.readline()
-                except ValueError:
-                    self._details.fault = (
-                        f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes"
-                    )
-                    return
-                if not line:
-                    await self._note_exit()
-                    return
-                try:
-                    await to_session.send(_parsed(line))
-                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    return
 
-    async def _note_exit(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_EXIT_SECONDS):
-                self._details.exit_code = await self._process.wait()
-                await self._stderr.ended.wait()
+async def _read(
+    process: _ServerProcess, to_session: MemoryObjectSendStream[Incoming], details: ExitDetails
+) -> None:
+    async with to_session:
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                details.fault = f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes"
+                return
+            if not line:
+                await _note_exit(process, details)
+                return
+            try:
+                await to_session.send(_parsed(line))
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
 
-    async def _write(self, from_session: MemoryObjectReceiveStream[SessionMessage]) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None
-        async with from_session:
-            async for message in from_session:
-                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                try:
-                    stdin.write(text.encode() + b"\n")
-                    await stdin.drain()
-                except ConnectionError:
-                    return
 
-    async def _read_stderr(self) -> None:
-        while (lines := await self._stderr.lines.get()) is not None:
-            for line in lines:
-                await self._on_line(line)
+async def _note_exit(process: _ServerProcess, details: ExitDetails) -> None:
+    if await process.wait(_EXIT_SECONDS):
+        details.exit_code = process.returncode
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_EXIT_SECONDS):
+            await process.errors.ended.wait()
+
+
+async def _write(
+    stdin: asyncio.WriteTransport, from_session: MemoryObjectReceiveStream[SessionMessage]
+) -> None:
+    async with from_session:
+        async for message in from_session:
+            if stdin.is_closing():
+                return
+            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+            stdin.write(text.encode() + b"\n")
+
+
+async def _relay(errors: StderrLog, on_line: OnLine) -> None:
+    while (line := await errors.lines.get()) is not None:
+        await on_line(line)
 
 
 def _parsed(line: bytes) -> Incoming:

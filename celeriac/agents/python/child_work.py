@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, BinaryIO
 
@@ -164,19 +164,14 @@ def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe(error: BaseException, start: Mapping[str, Any]) -> BaseException:
     """Return the error to report in place of MemoryError, SystemExit and KeyboardInterrupt."""
-    describe: Mapping[type[BaseException], Callable[[], BaseException]] = {
-        MemoryError: lambda: MemoryLimitError(
-            f"memory limit of {start['job']['limits']['memory_mb']} MB exceeded"
-        ),
-        SystemExit: lambda: ChildCrashedError(
-            "the function ended its process: "
-            + (asked_text(lambda: repr(error), MAX_MESSAGE) or type_name(type(error)))
-        ),
-        KeyboardInterrupt: lambda: ChildCrashedError("the function was interrupted by SIGINT"),
-    }
-    for kind, words in describe.items():
-        if is_a(error, kind):
-            return words()
+    if is_a(error, MemoryError):
+        memory_mb = start["job"]["limits"]["memory_mb"]
+        return MemoryLimitError(f"memory limit of {memory_mb} MB exceeded")
+    if is_a(error, SystemExit):
+        shown = asked_text(lambda: repr(error), MAX_MESSAGE) or type_name(type(error))
+        return ChildCrashedError(f"the function ended its process: {shown}")
+    if is_a(error, KeyboardInterrupt):
+        return ChildCrashedError("the function was interrupted by SIGINT")
     return error
 
 

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import threading
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -284,7 +284,11 @@ def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
             raise _wrong(path, f"variables are passed by name, but {parameter} can't be")
     named = {name: each for name, each in parameters.items() if each.kind in _NAMED}
-    hints = _hints(path, function, named)
+    try:
+        hints = type_hints(function, named.values())
+    except Exception as error:
+        reason = f"its type hints can't be evaluated: {type(error).__name__}: {error}"
+        raise _wrong(path, reason) from error
     return AgentFunction(
         path=path,
         call=function,
@@ -300,22 +304,21 @@ def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
     )
 
 
-def _hints(
-    path: str, function: Callable[..., Any], named: Mapping[str, inspect.Parameter]
+def type_hints(
+    function: Callable[..., Any], parameters: Iterable[inspect.Parameter]
 ) -> dict[str, Any]:
-    """Evaluate the annotations of the variables; that of `ctx` is not needed."""
+    """Evaluate the annotations of `parameters`; may raise anything.
+
+    `ctx` is not among them: its annotation may be imported for type checkers only.
+    """
     annotations = {
-        name: each.annotation for name, each in named.items() if each.annotation is not each.empty
+        each.name: each.annotation for each in parameters if each.annotation is not each.empty
     }
-    namespace = getattr(inspect.unwrap(function), "__globals__", {})
-    try:
-        return typing.get_type_hints(
-            SimpleNamespace(__annotations__=annotations), globalns=namespace, include_extras=True
-        )
-    except Exception as error:
-        raise _wrong(
-            path, f"its type hints can't be evaluated: {type(error).__name__}: {error}"
-        ) from error
+    return typing.get_type_hints(
+        SimpleNamespace(__annotations__=annotations),
+        globalns=getattr(inspect.unwrap(function), "__globals__", {}),
+        include_extras=True,
+    )
 
 
 def _converter(path: str, name: str, hint: Any) -> Callable[[Any], Any] | None:

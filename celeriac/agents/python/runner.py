@@ -10,7 +10,7 @@ raised.
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,12 +30,14 @@ from celeriac.domain.errors import AgentMisconfiguredError, InvalidInputError, P
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject, loads, storable
 from celeriac.kit.processes import ResourceLimits
+from celeriac.kit.validation import first_fault
 from celeriac.services.ports import Job, RunContext
 
 _MEGABYTE = 1024 * 1024
 _PACKAGE = Path(__file__).parents[2]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PythonRunner:
     """Runs functions of allowed modules.
 
@@ -47,17 +49,10 @@ class PythonRunner:
     resumable: ClassVar[bool] = False
     runs_user_code: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        modules: Sequence[str],
-        confinement: Confinement,
-        price: Price = unpriced,
-    ) -> None:
-        self._modules = tuple(modules)
-        self._confinement = confinement
-        self._price = price
-        self._functions: dict[str, AgentFunction] = {}
+    modules: Sequence[str]
+    confinement: Confinement
+    price: Price = unpriced
+    _functions: dict[str, AgentFunction] = field(default_factory=dict, init=False)
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Call the function and return its result.
@@ -72,7 +67,7 @@ class PythonRunner:
             )
         function = self._find(job.agent.function)
         if function.is_coroutine:
-            done = Completed(await _call(function, job, _context_of(job, context, self._price)))
+            done = Completed(await _call(function, job, _context_of(job, context, self.price)))
         else:
             done = await self._run_in_child(job.agent, job, context)
         result = await final_result(done.result, job.output_schema, function.path)
@@ -87,26 +82,26 @@ class PythonRunner:
         return function
 
     def _import(self, path: str) -> AgentFunction:
-        function = find_function(path, self._modules)
+        function = find_function(path, self.modules)
         if not function.is_coroutine:
-            self._confinement.user.let_through(map(Path, _module_path()))
+            self.confinement.user.let_through(map(Path, _module_path()))
         return function
 
     async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> Completed:
         command = ChildCommand(
             arguments=(sys.executable, "-P", child_main.__file__),
-            environment=self._confinement.environment(agent.environment, home=context.workdir),
+            environment=self.confinement.environment(agent.environment, home=context.workdir),
             workdir=context.workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
-            user=self._confinement.user,
+            user=self.confinement.user,
             reads=_read_by(agent.function),
         )
         python = {
             "function": agent.function,
-            "allowed_modules": (*self._modules, agent.function.partition(":")[0]),
+            "allowed_modules": (*self.modules, agent.function.partition(":")[0]),
             "sys_path": _module_path(),
         }
-        return await run_in_child(command, job, context, {"python": python}, price=self._price)
+        return await run_in_child(command, job, context, {"python": python}, price=self.price)
 
 
 def _read_by(function: str) -> tuple[Path, ...]:
@@ -180,8 +175,8 @@ def _parsed(message: JsonObject) -> ChildMessage:
     try:
         return _MESSAGE.validate_python(loads(storable(message)))
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in fault["loc"][1:])
+        place, fault = first_fault(error)
+        field = place.partition(".")[2]  # without the type of the message
         raise InvalidInputError(
-            f"ctx can't take this {message['type']}: {field}: {fault['msg']}.", field=field
+            f"ctx can't take this {message['type']}: {field}: {fault}.", field=field
         ) from None

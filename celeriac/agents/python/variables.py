@@ -1,16 +1,14 @@
 """The JSON schema of a function's parameters."""
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from celeriac.agents.python.functions import CONTEXT_PARAMETER
+from celeriac.agents.python.functions import CONTEXT_PARAMETER, type_hints
 from celeriac.domain.errors import SchemaInvalidError
 from celeriac.domain.schemas import check_schema
 
@@ -52,11 +50,7 @@ def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if parameter.annotation is parameter.empty:
         return Any
     try:
-        hints = typing.get_type_hints(
-            SimpleNamespace(__annotations__={parameter.name: parameter.annotation}),
-            globalns=getattr(inspect.unwrap(function), "__globals__", {}),
-            include_extras=True,
-        )
+        hints = type_hints(function, [parameter])
     except Exception:  # noqa: BLE001 - a user's annotation may raise anything
         return Any
     return hints[parameter.name]

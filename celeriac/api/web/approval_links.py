@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
     NotFoundError,
     TooLargeError,
 )
+from celeriac.kit.validation import first_fault
 from celeriac.services.approvals.answer import Link
 from celeriac.wire import LinkedApproval
 from celeriac.wiring.api import ApiServices
@@ -189,9 +190,9 @@ def _request(body: bytes) -> Answer:
     try:
         return AnswerRequest.model_validate(parse(body)).answer()
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, fault["loc"])) or "body"
-        raise InvalidInputError(f"{field}: {fault['msg']}.", field=field) from error
+        place, fault = first_fault(error)
+        field = place or "body"
+        raise InvalidInputError(f"{field}: {fault}.", field=field) from error
 
 
 def _sent(body: bytes) -> dict[str, str]:

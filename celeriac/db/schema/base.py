@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Uuid, func
+from sqlalchemy import CheckConstraint, Column, DateTime, MetaData, Uuid, func, text
 
 metadata = MetaData(
     naming_convention={
@@ -32,3 +32,8 @@ def enum_check(column: str, values: type[Enum]) -> CheckConstraint:
     """Return a check that `column` holds one of the enum's values."""
     listed = ", ".join(f"'{member.value}'" for member in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def where(condition: str) -> dict[str, Any]:
+    """Return the argument that makes an index partial."""
+    return {"postgresql_where": text(condition)}

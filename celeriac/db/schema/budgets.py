@@ -10,11 +10,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
-    text,
 )
 from sqlalchemy.dialects.postgresql import BIGINT
 
-from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk
+from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk, where
 from celeriac.domain.budget_kinds import OnBudget, Period
 
 
@@ -76,7 +75,7 @@ budget_reservations = Table(
     Column("tokens", BIGINT, nullable=False),
     timestamp("created_at", now=True),
     timestamp("released_at"),
-    Index(None, "released_at", postgresql_where=text("released_at IS NOT NULL")),
+    Index(None, "released_at", **where("released_at IS NOT NULL")),
 )
 """Reservations of running model calls. The keeper finds orphaned ones by their attempt.
 

@@ -14,13 +14,12 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from celeriac.db.schema.base import metadata, timestamp, uuid_pk
+from celeriac.db.schema.base import metadata, timestamp, uuid_pk, where
 
-_EXISTS = text("deleted_at IS NULL")
+_EXISTS = where("deleted_at IS NULL")
 
 agents = Table(
     "agents",
@@ -33,7 +32,7 @@ agents = Table(
     timestamp("created_at", now=True),
     timestamp("updated_at", now=True),
     timestamp("deleted_at"),
-    Index("uq_agents_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_EXISTS),
+    Index("uq_agents_owner_id_name", "owner_id", "name", unique=True, **_EXISTS),
 )
 
 agent_versions = Table(
@@ -60,7 +59,7 @@ tasks = Table(
     timestamp("created_at", now=True),
     timestamp("updated_at", now=True),
     timestamp("deleted_at"),
-    Index("uq_tasks_owner_id_name", "owner_id", "name", unique=True, postgresql_where=_EXISTS),
+    Index("uq_tasks_owner_id_name", "owner_id", "name", unique=True, **_EXISTS),
 )
 
 task_versions = Table(

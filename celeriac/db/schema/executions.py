@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, JSONB
 
-from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk
+from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk, where
 from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.executions.states import Status
 
@@ -82,24 +82,22 @@ executions = Table(
     # planner a nearly empty index looks cheap for every statement that its condition allows, and
     # the cached plan is still used with ten thousand rows (tests/integration/core/test_plans.py).
     Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
-          postgresql_where=text("status = 'pending'")),
+          **where("status = 'pending'")),
     Index("ix_executions_sent", "queue", "queued_at",
-          postgresql_where=text("status = 'queued' AND queued_at IS NOT NULL")),
+          **where("status = 'queued' AND queued_at IS NOT NULL")),
     Index("ix_executions_leased", "lease_until",
-          postgresql_where=text("status = 'running' AND lease_until IS NOT NULL")),
+          **where("status = 'running' AND lease_until IS NOT NULL")),
     Index("ix_executions_owner", "owner_id", "id"),
     Index("ix_executions_task", "task_id", "id"),
-    Index("ix_executions_batch", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
+    Index("ix_executions_batch", "batch_id", "id", **where("batch_id IS NOT NULL")),
     Index("ix_executions_celery_task", "celery_task_id"),
-    Index("ix_executions_trouble", "owner_id", "id",
-          postgresql_where=text("status IN ('failed', 'cancelled')")),
+    Index("ix_executions_trouble", "owner_id", "id", **where("status IN ('failed', 'cancelled')")),
     Index("ix_executions_live", "owner_id", "id",
-          postgresql_where=text(
-              "status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL")),
+          **where("status IN ('pending', 'queued', 'running', 'waiting') "
+                  "AND completed_at IS NULL")),
     Index("ix_executions_parked", "waiting_until",
-          postgresql_where=text("status = 'waiting' AND waiting_until IS NOT NULL")),
-    Index("ix_executions_session", "session_id", "id",
-          postgresql_where=text("session_id IS NOT NULL")),
+          **where("status = 'waiting' AND waiting_until IS NOT NULL")),
+    Index("ix_executions_session", "session_id", "id", **where("session_id IS NOT NULL")),
     postgresql_with={"fillfactor": "80"},
 )  # fmt: skip
 

@@ -10,10 +10,9 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    text,
 )
 
-from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk
+from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk, where
 from celeriac.domain.reports import ReportFormat
 
 cassettes = Table(
@@ -31,11 +30,7 @@ cassettes = Table(
     timestamp("created_at", now=True),
     Index(None, "owner_id", "id"),
     Index(
-        "ix_cassettes_uploaded",
-        "owner_id",
-        "digest",
-        unique=True,
-        postgresql_where=text("execution_id IS NULL"),
+        "ix_cassettes_uploaded", "owner_id", "digest", unique=True, **where("execution_id IS NULL")
     ),
 )
 

@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk
+from celeriac.db.schema.base import enum_check, metadata, timestamp, uuid_pk, where
 from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.domain.sessions import SessionStatus
 
@@ -37,12 +37,8 @@ sessions = Table(
     timestamp("files_removed_at"),
     enum_check("status", SessionStatus),
     Index(None, "owner_id", "id"),
-    Index(
-        "ix_sessions_deleted",
-        "id",
-        postgresql_where=text("status = 'deleted' AND files_removed_at IS NULL"),
-    ),
-    Index("ix_sessions_idle", "updated_at", postgresql_where=text("status IN ('ended', 'failed')")),
+    Index("ix_sessions_deleted", "id", **where("status = 'deleted' AND files_removed_at IS NULL")),
+    Index("ix_sessions_idle", "updated_at", **where("status IN ('ended', 'failed')")),
 )
 
 approvals = Table(
@@ -79,16 +75,10 @@ approvals = Table(
     enum_check("on_expiry", OnExpiry),
     UniqueConstraint("execution_id", "key"),
     Index(None, "owner_id", "id"),
-    Index("ix_approvals_open", "expires_at", postgresql_where=text("status = 'open'")),
-    Index("ix_approvals_unanswered", "owner_id", "id", postgresql_where=text("status = 'open'")),
+    Index("ix_approvals_open", "expires_at", **where("status = 'open'")),
+    Index("ix_approvals_unanswered", "owner_id", "id", **where("status = 'open'")),
     Index(
-        "ix_approvals_unnotified",
-        "notify_at",
-        postgresql_where=text("status = 'open' AND notified_at IS NULL"),
+        "ix_approvals_unnotified", "notify_at", **where("status = 'open' AND notified_at IS NULL")
     ),
-    Index(
-        "ix_approvals_budget",
-        "key",
-        postgresql_where=text("kind = 'budget' AND status = 'open'"),
-    ),
+    Index("ix_approvals_budget", "key", **where("kind = 'budget' AND status = 'open'")),
 )

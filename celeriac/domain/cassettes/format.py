@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from celeriac.domain.agents.base import Strict
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
 from celeriac.kit.json_types import JsonValue, dumps, has_more_values_than, is_deeper, loads
+from celeriac.kit.validation import first_fault
 from celeriac.kit.words import counted
 
 EVENT_STREAM = "text/event-stream"
@@ -300,9 +301,9 @@ def _read(model: type[L], number: int, line: bytes) -> L:
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        fault = ": ".join(filter(None, first_fault(error)))
         raise CassetteInvalidError(
-            f"Line {number} of the cassette is not {_NAMES[model]}: {_first(error)}. {_HINT}",
-            field=place,
+            f"Line {number} of the cassette is not {_NAMES[model]}: {fault}. {_HINT}", field=place
         ) from error
 
 
@@ -310,12 +311,6 @@ _NAMES: dict[type[Strict], str] = {
     Header: 'a header ({"celeriac_cassette": 1, …})',
     Interaction: 'an interaction ({"provider": …, "request": …, "response": …})',
 }
-
-
-def _first(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    return f"{place}: {fault['msg']}" if place else fault["msg"]
 
 
 @dataclass(frozen=True, slots=True)

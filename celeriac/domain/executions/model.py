@@ -17,6 +17,7 @@ from celeriac.domain.errors import SpecificationUnreadableError
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.validation import first_fault
 
 
 class RunOptions(Strict):
@@ -55,10 +56,9 @@ def run_options(stored: JsonObject | None) -> RunOptions:
 
 def unreadable(what: str, error: ValidationError) -> SpecificationUnreadableError:
     """Return the error of a stored value that can't be read; `what` names it."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in fault["loc"])
+    place, fault = first_fault(error)
     return SpecificationUnreadableError(
-        f"This release of Celeriac can't read the stored {what} ({place}: {fault['msg']}): a newer "
+        f"This release of Celeriac can't read the stored {what} ({place}: {fault}): a newer "
         "one has written them. Upgrade this program.",
         place=place,
     )

@@ -31,6 +31,7 @@ from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.domain.usage import CallEstimate, MadeCall, UsageBy, UsageFilter, UsageTotal, dollars
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.validation import first_fault
 from celeriac.kit.words import counted
 from celeriac.services.catalog.plans import SpecCache
 from celeriac.services.ports import Job, LiveEvents
@@ -106,8 +107,8 @@ def extension_of(standing: BudgetState, answer: Answer) -> tuple[Decimal, int]:
     try:
         extension = Extension.model_validate({} if answer.value is None else answer.value)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        raise spent_error(standing, f"The answer can't be read: {fault['msg']}.") from error
+        _, fault = first_fault(error)
+        raise spent_error(standing, f"The answer can't be read: {fault}.") from error
     if extension.cost is None and extension.tokens is None:
         return standing.max_cost or Decimal(0), standing.max_tokens or 0
     return extension.cost or Decimal(0), extension.tokens or 0

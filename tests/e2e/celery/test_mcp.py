@@ -158,7 +158,7 @@ async def test_a_question_ends_the_wait_and_its_answer_lets_the_execution_go_on(
     assert "[approval_closed]" in late
 
 
-async def test_bad_input_is_told_with_its_code_and_cure(ada_client: Client) -> None:
+async def test_bad_input_is_reported_with_its_code_and_a_hint(ada_client: Client) -> None:
     unknown = await refusal(ada_client, "get_task", task="no-such-task")
     assert "There is no task no-such-task. [not_found]\nlist_tasks" in unknown
     wrong = await refusal(ada_client, "execute_task", task="note", variables={"dairy": "x"})
@@ -194,7 +194,7 @@ async def test_what_is_somebody_elses_is_not_found(
         assert "[not_found]" in await refusal(client, "execute_task", task="note")
 
 
-async def test_an_api_that_is_away_is_told_and_the_server_stays(tmp_path: Path) -> None:
+async def test_an_unreachable_api_is_reported_and_the_server_stays(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{reserve_port()}"
     async with over_stdio(tmp_path, api_url=url, key="cel_none", mode="legacy") as client:
         for _ in range(2):

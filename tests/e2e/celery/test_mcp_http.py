@@ -64,7 +64,7 @@ async def test_each_request_asks_with_its_own_key(
         assert (await ask(his, "list_executions"))["executions"] == []
 
 
-async def test_a_wrong_key_is_told_by_every_tool(address: str) -> None:
+async def test_a_wrong_key_is_reported_by_every_tool(address: str) -> None:
     async with over_http(address, "cel_000000000000_wrong") as client:
         assert "[unauthenticated]" in await refusal(client, "list_tasks")
 
@@ -90,7 +90,7 @@ def test_a_page_of_somebody_elses_can_not_reach_it(address: str, ada: Person) ->
     assert answer.status_code == 421
 
 
-def test_a_taken_port_is_told_before_anything_starts(
+def test_a_taken_port_is_reported_before_anything_starts(
     address: str, package_fleet: Fleet, tmp_path: Path
 ) -> None:
     port = address.removesuffix("/mcp").rpartition(":")[2]
@@ -104,7 +104,7 @@ def test_a_taken_port_is_told_before_anything_starts(
     assert f"Port {port} on 127.0.0.1 is taken" in program.output()
 
 
-async def test_a_server_that_is_told_to_stop_does_not_wait_for_waits(
+async def test_a_stopping_server_does_not_wait_for_waits(
     http: httpx.Client, package_fleet: Fleet, ada: Person, worker: Program
 ) -> None:
     program, url = serve(package_fleet, http, "mcp-stopped")

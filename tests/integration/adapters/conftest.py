@@ -85,7 +85,7 @@ def unreachable_queue(request: pytest.FixtureRequest) -> Iterator[TaskQueue]:
 
 
 class EventsUnderTest(Protocol):
-    """Live events, and what watchers and workers hear of them."""
+    """Live events, and what watchers and workers receive."""
 
     @property
     def live(self) -> LiveEvents: ...
@@ -93,7 +93,7 @@ class EventsUnderTest(Protocol):
     def watch(self, execution_id: UUID) -> None: ...
 
     def heard(self) -> list[JsonObject | None]:
-        """What was heard of the watched execution: deltas, and None for a change."""
+        """What was received for the watched execution: deltas, and None for a change."""
         ...
 
     def cancelled(self) -> list[UUID]: ...

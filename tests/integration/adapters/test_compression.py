@@ -22,7 +22,7 @@ BOMBS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip by its alias": ("gzip", zlib.compress),
     "bzip2": ("application/x-bz2", bz2.compress),
     "lzma": ("application/x-lzma", lzma.compress),
-    "known to nobody": ("arj", zlib.compress),
+    "unknown": ("arj", zlib.compress),
 }
 
 

@@ -25,7 +25,7 @@ async def work(job: Job, context: RunContext) -> JsonValue:
 
 
 @pytest.mark.anyio
-async def test_a_run_in_memory_keeps_what_was_told(tmp_path: Path) -> None:
+async def test_a_run_in_memory_records_every_call(tmp_path: Path) -> None:
     runners: Runners = MemoryRunners({RunnerName.LLM: MemoryRunner(work)})
     context = MemoryRunContext(tmp_path / "work", execution_id="e-1")
     job = llm_job("Do it.")

@@ -47,8 +47,8 @@ def test_messages_go_to_their_queues_and_are_counted(tasks: QueueUnderTest) -> N
     assert tasks.take("enrichment") == other.message
 
 
-def test_a_queue_that_nobody_used_is_empty(tasks: QueueUnderTest) -> None:
-    assert tasks.queue.depth("nobody-was-here") == 0
+def test_an_unused_queue_is_empty(tasks: QueueUnderTest) -> None:
+    assert tasks.queue.depth("unused") == 0
 
 
 def test_nothing_to_send_is_fine(tasks: QueueUnderTest) -> None:
@@ -78,7 +78,7 @@ def test_the_same_message_may_be_sent_twice(tasks: QueueUnderTest) -> None:
     assert [tasks.take("task_execution") for _ in range(2)] == [twice.message] * 2
 
 
-def test_a_broker_that_is_away_is_told_from_an_empty_one(unreachable_queue: TaskQueue) -> None:
+def test_an_unreachable_broker_differs_from_an_empty_one(unreachable_queue: TaskQueue) -> None:
     with pytest.raises(BrokerUnavailableError):
         unreachable_queue.send([envelope()])
     with pytest.raises(BrokerUnavailableError):
@@ -86,7 +86,9 @@ def test_a_broker_that_is_away_is_told_from_an_empty_one(unreachable_queue: Task
 
 
 @pytest.mark.requirement("A13")
-def test_watchers_hear_changes_and_deltas_of_their_execution_only(events: EventsUnderTest) -> None:
+def test_watchers_receive_changes_and_deltas_of_their_execution_only(
+    events: EventsUnderTest,
+) -> None:
     watched, other = uuid4(), uuid4()
     events.watch(watched)
 
@@ -96,17 +98,17 @@ def test_watchers_hear_changes_and_deltas_of_their_execution_only(events: Events
     events.live.delta(watched, {"text": "two"})
 
     expected = [None, {"text": "one"}, {"text": "two"}]
-    wait_until(lambda: events.heard() == expected, f"the watcher heard {expected}")
+    wait_until(lambda: events.heard() == expected, f"the watcher received {expected}")
 
 
 @pytest.mark.requirement("C5")
-def test_workers_hear_of_cancellations(events: EventsUnderTest) -> None:
+def test_workers_receive_cancellations(events: EventsUnderTest) -> None:
     ids: list[UUID] = [uuid4(), uuid4()]
 
     events.live.cancel([])
     events.live.cancel(ids)
 
-    wait_until(lambda: events.cancelled() == ids, "the worker heard of both, in order")
+    wait_until(lambda: events.cancelled() == ids, "the worker received both, in order")
 
 
 def test_live_events_go_nowhere_without_a_server() -> None:
@@ -119,7 +121,7 @@ def test_live_events_go_nowhere_without_a_server() -> None:
     live.close()
 
 
-def test_words_that_are_none_are_passed_over(valkey_server: ValkeyServer) -> None:
+def test_invalid_cancellations_are_ignored(valkey_server: ValkeyServer) -> None:
     heard: list[UUID] = []
     listener = CancelListener(valkey_server.url(), heard.extend)
     listener.start()
@@ -131,7 +133,7 @@ def test_words_that_are_none_are_passed_over(valkey_server: ValkeyServer) -> Non
         for word in ("garbage", b"\xff", "5", "null", "{}", '["x", 5, null, []]', "[" * 5000):
             client.publish(CANCEL_CHANNEL, word)
         client.publish(CANCEL_CHANNEL, f'["{wanted}"]')
-    wait_until(lambda: heard == [wanted], "the word after them is heard")
+    wait_until(lambda: heard == [wanted], "the message after them is received")
     listener.close()
 
 

@@ -1,4 +1,4 @@
-"""Live output and cancellations are heard whatever those who listen have met."""
+"""Live output and cancellations are received after errors of any kind."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ DELTA = {"text": "alive"}
 
 
 class Failing:
-    """Raises what nobody has thought of, a few times, before it does what it is there for."""
+    """Raises unexpected errors a few times before it works."""
 
     def __init__(self, original: Callable[..., Any], times: int = 3) -> None:
         self._original = original
@@ -45,7 +45,7 @@ def nothing_new(_: Sequence[UUID]) -> Mapping[UUID, int]:
 
 
 async def _heard(changes: AsyncIterator[Change], url: str, execution_id: UUID) -> None:
-    """Publish until it is heard: a publication that nobody is subscribed to is lost."""
+    """Publish until it is received: without a subscriber a message is lost."""
 
     async def publish() -> None:
         with Redis.from_url(url) as client:
@@ -64,7 +64,7 @@ async def _heard(changes: AsyncIterator[Change], url: str, execution_id: UUID) -
 
 
 @pytest.mark.parametrize("name", ["get_message", "subscribe"])
-async def test_a_watcher_hears_again_after_errors_that_nobody_has_thought_of(
+async def test_a_watcher_receives_again_after_unexpected_errors(
     valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     failing = Failing(getattr(PubSub, name))
@@ -98,7 +98,7 @@ async def test_a_watcher_looks_again_after_errors_of_a_reader(valkey_server: Val
     assert len([line for line in logs if line["event"] == "watcher.failed"]) == 2
 
 
-def test_publications_go_on_after_errors_that_nobody_has_thought_of(
+def test_publications_continue_after_unexpected_errors(
     valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = Failing(Pipeline.execute, times=2)
@@ -136,14 +136,14 @@ def test_a_publisher_whose_thread_could_not_be_started_starts_it_later(
         wait_until(lambda: subscription.get_message(timeout=0.05), "it is subscribed")
         with monkeypatch.context() as patch:
             patch.setattr("threading.Thread.start", refuse)
-            live.changed([execution_id])  # and its caller goes on
+            live.changed([execution_id])  # and its caller continues
         live.changed([execution_id])
         wait_until(lambda: subscription.get_message(timeout=0.05), "it arrives")
     live.close()
 
 
 @pytest.mark.parametrize("where", ["reading", "acting"])
-def test_cancellations_are_heard_after_errors_that_nobody_has_thought_of(
+def test_cancellations_are_received_after_unexpected_errors(
     valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     heard: list[UUID] = []

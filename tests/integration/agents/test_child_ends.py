@@ -36,7 +36,7 @@ async def test_a_signal_is_named(
     assert "in end" in details["stderr"], "the stack at the crash is kept"
 
 
-async def test_an_exit_without_a_result_tells_its_code(
+async def test_an_exit_without_a_result_is_reported_with_its_code(
     runner: PythonRunner, context: RecordingContext
 ) -> None:
     with pytest.raises(ChildCrashedError, match="exited with code 7 and no result") as raised:

@@ -1,4 +1,4 @@
-"""Children that are no Python functions: any program may speak the protocol, or fail to."""
+"""Children that are not Python functions: programs that use the protocol, or fail to."""
 
 import os
 import signal

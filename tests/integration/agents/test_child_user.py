@@ -148,7 +148,7 @@ async def test_a_plain_function_of_a_closed_directory_runs(
         await runner.run(job, context)
 
 
-async def test_what_an_agent_names_is_opened_to_nobody(
+async def test_the_arguments_of_an_agent_grant_no_access(
     bounds: Confinement, context: RecordingContext, tmp_path: Path
 ) -> None:
     closed = tmp_path / "of-root"
@@ -163,7 +163,7 @@ async def test_what_an_agent_names_is_opened_to_nobody(
     assert (context.workdir / "out").read_text() == ""
 
 
-async def test_a_program_that_it_cannot_read_is_told(
+async def test_a_program_that_it_cannot_read_is_reported(
     bounds: Confinement, context: RecordingContext, tmp_path: Path
 ) -> None:
     program = tmp_path / "program"

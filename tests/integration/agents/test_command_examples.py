@@ -57,7 +57,7 @@ async def test_the_shell_counts_words(
     assert [each["message"] for each in context.logged()] == [f"counted {words} words"]
 
 
-async def test_perl_tells_events_progress_and_logs_and_answers(
+async def test_perl_sends_events_progress_and_logs_and_answers(
     runner: CommandRunner, context: RecordingContext
 ) -> None:
     needs_perl()

@@ -75,7 +75,7 @@ async def test_a_program_is_given_its_job_and_answers_on_its_stdout(
     assert context.steps == [(1, 2, "half")]
     assert context.deltas == [{"text": "h"}]
     assert [(each.provider, each.output_tokens) for each in context.calls] == [("p", 4)]
-    assert context.calls[0].cost == 3, "by our own prices: the program told none"
+    assert context.calls[0].cost == 3, "by the configured prices: the program sent no cost"
     logged = {each["message"]: each for each in context.logged()}
     assert logged["hello"]["fields"] == {"a": 1}
     assert logged["for people"]["source"] == "stderr"
@@ -116,7 +116,7 @@ async def test_celeriacs_own_variables_can_not_be_asked_for(
         ("directory", "is a directory"),
     ],
 )
-async def test_a_program_that_can_not_be_run_is_told_by_its_setting(
+async def test_a_program_that_can_not_be_run_is_reported_with_its_setting(
     runner: CommandRunner, context: RecordingContext, command: str, message: str
 ) -> None:
     with pytest.raises(AgentMisconfiguredError, match=message) as raised:
@@ -130,7 +130,7 @@ async def test_a_program_that_can_not_be_run_is_told_by_its_setting(
     ("text", "message"),
     [("what is this", "Exec format error"), ("#!/no/such/interpreter\n", "No such file")],
 )
-async def test_a_file_that_is_no_program_is_told_by_the_systems_words(
+async def test_a_file_that_is_no_program_is_reported_with_the_error_of_the_system(
     context: RecordingContext, tmp_path: Path, text: str, message: str
 ) -> None:
     program = tmp_path / "tool"

@@ -83,7 +83,7 @@ def shell(script: str, limits: Limits | None = None) -> Job:
         ("kill -ABRT $$", ChildCrashedError, "killed by SIGABRT"),
     ],
 )
-async def test_what_is_no_answer_is_told(
+async def test_an_invalid_answer_is_reported(
     runner: CommandRunner,
     context: RecordingContext,
     script: str,

@@ -1,4 +1,4 @@
-"""The `python` runner on real functions: what goes in, what comes out, what is told on the way."""
+"""The `python` runner on real functions: arguments, results and reports."""
 
 import os
 from typing import Any
@@ -39,17 +39,17 @@ async def test_typed_parameters_are_made_from_json_and_models_are_returned_as_js
     assert outcome.result == {"company": "Acme", "score": 6, "lead": lead}
 
 
-async def test_a_coroutine_runs_in_the_worker_and_tells_through_its_context(
+async def test_a_coroutine_runs_in_the_worker_and_reports_through_its_context(
     runner: PythonRunner, context: RecordingContext
 ) -> None:
     outcome = await runner.run(python_job("greet", name="Ada"), context)
 
     assert outcome.result == {"key": "e-1:mail", "prompt": "Do it.", "pid": os.getpid()}
-    _assert_told(context)
+    _assert_reported(context)
     assert context.events == TOLD
 
 
-async def test_a_plain_function_runs_in_a_child_and_tells_the_same(
+async def test_a_plain_function_runs_in_a_child_and_reports_the_same(
     runner: PythonRunner, context: RecordingContext
 ) -> None:
     outcome = await runner.run(python_job("report", environment=("SHOP_URL",)), context)
@@ -62,12 +62,12 @@ async def test_a_plain_function_runs_in_a_child_and_tells_the_same(
     assert result["core"] == [0, 0], "no core files"
     assert result["correlation"] == context.correlation
     assert result["environment"] == ["CELERIAC_CHILD", "LANG", "LC_TIME", "PATH", "SHOP_URL"]
-    _assert_told(context)
+    _assert_reported(context)
     broken = (EventType.LOG, {"level": "error", "message": "broken", "source": "shop"})
     assert context.events == [*TOLD, broken]
 
 
-def _assert_told(context: RecordingContext) -> None:
+def _assert_reported(context: RecordingContext) -> None:
     assert context.steps == [(1, 2, "half")]
     assert context.deltas == [{"text": "he"}]
     assert context.calls == [ModelCall(provider="p", model="m", input_tokens=3, output_tokens=4)]

@@ -119,7 +119,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("value", RESULTS, ids=lambda value: f"{value[:6]}, {len(value)}")
-async def test_results_of_programs_are_refused_in_the_same_words(
+async def test_results_of_programs_are_refused_with_the_same_messages(
     commands: CommandRunner, context: RecordingContext, value: str
 ) -> None:
     line = f'{{"type": "result", "value": {value}}}'
@@ -138,7 +138,7 @@ async def test_results_of_programs_are_refused_in_the_same_words(
     ],
     ids=["event", "log", "delta", "ask"],
 )
-async def test_what_programs_tell_is_refused_for_good(
+async def test_messages_of_programs_are_refused_for_good(
     commands: CommandRunner, context: RecordingContext, value: str, message: str
 ) -> None:
     wanted = "can't be stored" if value == "NaN" else RESULTS[value]

@@ -73,7 +73,7 @@ def test_all_processes_together_take_no_more_than_the_rate(limiters: Limiters) -
     assert all(0 < seconds <= WINDOW * 62 / 60 for seconds in refused)
 
 
-def test_room_comes_back_when_it_was_said_to(limiters: Limiters) -> None:
+def test_capacity_returns_at_the_announced_time(limiters: Limiters) -> None:
     limiter = limiters()
     take(limiter, demand(requests=1))
 
@@ -96,7 +96,7 @@ def test_tokens_count_as_they_were_demanded_and_then_as_they_were_used(limiters:
     assert isinstance(take(limiter, demand(tokens=100, takes=30)), RateDenied)
 
 
-def test_what_is_given_back_can_be_taken(limiters: Limiters) -> None:
+def test_the_capacity_of_a_call_that_is_given_back_can_be_taken(limiters: Limiters) -> None:
     limiter = limiters()
     first = take(limiter, demand(requests=1, tokens=10, takes=10))
     assert isinstance(first, RateGrant)
@@ -117,7 +117,7 @@ def test_a_call_takes_from_all_its_rates_or_from_none(limiters: Limiters) -> Non
     assert isinstance(take(limiter, wide), RateDenied)
 
 
-def test_those_who_line_up_are_sent_away_for_ever_longer(limiters: Limiters) -> None:
+def test_queued_calls_wait_longer_one_after_the_other(limiters: Limiters) -> None:
     limiter = limiters()
     for _ in range(4):
         take(limiter, demand(requests=4))

@@ -234,3 +234,13 @@ def test_output_is_shown_with_the_name_and_kept_in_a_log(
     assert own == ["worker   │ one", "worker   │ two"]
     assert home.log_file("worker").read_text() == "one\ntwo\n"
     assert home.log_file("worker").stat().st_mode & 0o077 == 0
+
+
+def test_a_line_that_alarms_without_need_is_in_the_log_only(
+    supervisor: Supervisor, home: Home, shown: Shown
+) -> None:
+    supervisor.start([script("worker", "echo alarm: one; echo two; sleep 600", unshown=("alarm",))])
+    supervisor.run(until=lambda: any("two" in line for line in shown.lines))
+    own = [line for line in shown.lines if line.startswith("worker")]
+    assert own == ["worker   │ two"]
+    assert home.log_file("worker").read_text() == "alarm: one\ntwo\n"

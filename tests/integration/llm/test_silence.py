@@ -80,7 +80,7 @@ async def test_a_cancelled_run_closes_its_stream_and_leaves_nothing(
         await run
 
     await assert_left(model_server, scene)
-    assert asyncio.all_tasks() <= before, "no task goes on"
+    assert asyncio.all_tasks() <= before, "no task remains"
     reasons = [call.finish_reason for call in context.calls]
     assert reasons == (["unfinished"] if scene == "stalled" else [])
 

@@ -93,7 +93,7 @@ def test_the_model_server_of_the_running_home_is_found(
     assert not (home.root / "work").exists(), "nothing of a test is written there"
 
 
-def test_a_person_answers_in_a_test_too(openai: ModelServer, tmp_path: Path) -> None:
+def test_a_person_answers_in_a_test(openai: ModelServer, tmp_path: Path) -> None:
     agent = {**AGENT, "may_ask": True}
     task = {**TASK, "output_schema": TICKET_SCHEMA}
     file = tmp_path / "ticket.jsonl"

@@ -64,7 +64,7 @@ def programs() -> list[psutil.Process]:
         ),
     ],
 )
-async def test_what_an_agent_says_wrongly_is_told_with_its_field(
+async def test_a_wrong_entry_of_an_agent_is_reported_with_its_field(
     runner: LlmRunner, context: RecordingContext, entry: dict[str, Any], field: str, message: str
 ) -> None:
     with pytest.raises(AgentMisconfiguredError, match=message) as caught:
@@ -160,7 +160,7 @@ async def test_a_cancelled_run_ends_its_servers_and_their_children(
         await run
 
     assert programs() == []
-    assert asyncio.all_tasks() <= before, "no task goes on"
+    assert asyncio.all_tasks() <= before, "no task remains"
 
 
 async def test_a_run_that_is_cancelled_while_a_server_starts_leaves_nothing(

@@ -86,7 +86,7 @@ async def test_a_program_sees_only_its_own_variables_and_works_in_the_executions
 
     place, *names = result_of(outcome).split()
     assert Path(place) == context.workdir
-    assert set(names) <= {"PATH", "PYTHONPATH", "CELERIAC_MCP_SERVER", "LC_CTYPE"}
+    assert set(names) <= {"PATH", "PYTHONPATH", "CELERIAC_CHILD", "LC_CTYPE"}
 
 
 async def test_an_agent_gets_the_tools_that_it_is_allowed(
@@ -102,13 +102,13 @@ async def test_an_agent_gets_the_tools_that_it_is_allowed(
     [
         ("tools__fail {}", "the shelf is empty"),
         ('tools__add {"a": "two"}', "The arguments don't fit the tool"),
-        ('tools__wait {"seconds": 60}', "The tool did not answer within 1 seconds."),
+        ('tools__wait {"seconds": 60}', "The tool did not answer within 1 second."),
         ("tools__picture {}", "[image image/png, 8 characters of base64]"),
         ("garbage__good {}", "neither is this what it should be"),
         ("stubborn__good {}", "done"),
     ],
 )
-async def test_a_tool_that_fails_tells_the_model_and_not_the_run(
+async def test_a_tool_that_fails_is_reported_to_the_model_and_fails_no_run(
     runner: LlmRunner, context: RecordingContext, call: str, expected: str
 ) -> None:
     name = call.partition("__")[0]
@@ -121,7 +121,7 @@ async def test_a_tool_that_fails_tells_the_model_and_not_the_run(
 
 
 @pytest.mark.parametrize("code", [-32000, -32001, -32002, -32042, -32603, -32700, 0, 1, 429, -1])
-async def test_an_error_of_any_code_is_told_to_the_model(
+async def test_an_error_of_any_code_is_reported_to_the_model(
     runner: LlmRunner, context: RecordingContext, code: int
 ) -> None:
     outcome = await runner.run(
@@ -155,7 +155,7 @@ async def test_a_tool_that_worked_is_not_reported_as_failed(
     assert not result["failed"]
 
 
-async def test_a_server_that_floods_its_stderr_slows_nobody(
+async def test_a_server_that_floods_its_stderr_does_not_slow_other_runs(
     runner: LlmRunner, context: RecordingContext
 ) -> None:
     """The loop that all runs share is never held for long, and the log has the beginning."""
@@ -180,7 +180,7 @@ async def test_a_server_that_floods_its_stderr_slows_nobody(
     assert longest < 2, "a stall of the loop would hold up every other run"
 
 
-async def test_a_tool_that_is_not_there_is_told_to_the_model(
+async def test_a_tool_that_is_not_there_is_reported_to_the_model(
     runner: LlmRunner, context: RecordingContext
 ) -> None:
     outcome = await runner.run(llm_job("use tools__delete_all {}", **tools()), context)
@@ -233,7 +233,7 @@ async def test_calls_carry_a_key_that_a_repeated_call_shares(
     lines = (context.workdir / "notes").read_text().splitlines()
     texts, keys = zip(*(line.split() for line in lines), strict=True)
     assert texts == ("a", "b", "a", "a", "b", "a")
-    assert keys[:3] == keys[3:], "an attempt that begins anew repeats the keys"
+    assert keys[:3] == keys[3:], "an attempt that starts again repeats the keys"
     assert len(set(keys[:3])) == 3, "calls that differ, or that are meant twice, have their own"
     assert all(key.startswith("e-1:desk.note:") for key in keys)
 

@@ -59,7 +59,7 @@ def test_a_module_that_fails_to_import_is_explained(
     "name", ["sideeffect", "sideeffect.inner", "os", "antigravity", "setuptools", FUNCTIONS]
 )
 @pytest.mark.parametrize("allowed", [(), ("side", "sideeffects", "sideeffect.other", "tests.unit")])
-def test_no_module_is_imported_that_nobody_allowed(
+def test_only_allowed_modules_are_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, allowed: tuple[str, ...]
 ) -> None:
     effect = tmp_path / "effect"

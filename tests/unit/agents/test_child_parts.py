@@ -109,9 +109,7 @@ def test_other_errors_keep_their_code_type_and_traceback(
         (-77, [], "was killed by signal 77."),
     ],
 )
-def test_the_end_of_a_child_is_put_into_words(
-    returncode: int, stderr: list[str], message: str
-) -> None:
+def test_the_end_of_a_child_is_described(returncode: int, stderr: list[str], message: str) -> None:
     error = crash_of(returncode, stderr, memory_mb=64)
 
     assert message in error.message
@@ -146,7 +144,7 @@ def test_a_child_sees_what_programs_need_and_what_is_named() -> None:
     assert "secret" not in repr(bounds)
 
 
-def test_a_child_of_another_user_is_told_who_it_is() -> None:
+def test_a_child_of_another_user_gets_that_users_variables() -> None:
     user = ChildUser("celeriac-agent", UserIds(1234, 1234))
     bounds = Confinement(WORKER, EnvironmentRule(("HOME",)), user)
 

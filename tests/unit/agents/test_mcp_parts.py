@@ -50,7 +50,7 @@ def test_names_that_become_alike_stay_apart() -> None:
     assert len({model_name("crm", tool) for tool in ("a/b", "a.b", "a b", "a_b")}) == 4
 
 
-def test_equal_calls_are_counted_and_others_are_told_apart() -> None:
+def test_equal_calls_are_counted_and_others_have_other_keys() -> None:
     steps = CallKeys()
     first = steps.next("crm.find", {"a": 1, "b": {"c": [1, {"d": 2, "e": 3}]}})
     again = steps.next("crm.find", {"b": {"c": [1, {"e": 3, "d": 2}]}, "a": 1})
@@ -59,7 +59,7 @@ def test_equal_calls_are_counted_and_others_are_told_apart() -> None:
 
     name, digest, count = first.split(":")
     assert (name, count) == ("crm.find", "1")
-    assert again == f"crm.find:{digest}:2", "the order of arguments tells nothing"
+    assert again == f"crm.find:{digest}:2", "the order of arguments makes no difference"
     assert len({first, again, other, elsewhere}) == 4
 
 
@@ -112,7 +112,7 @@ def test_cleaned_values_can_be_stored(value: object) -> None:
     assert "\\u0000" not in storable(sanitize_json(value))
 
 
-def test_errors_are_told_in_a_line() -> None:
+def test_errors_are_described_in_a_line() -> None:
     assert error_text(ValueError("one\n  two.")) == "one two"
     assert error_text(TimeoutError()) == "TimeoutError"
 
@@ -146,7 +146,7 @@ def test_programs_see_what_is_named_and_what_programs_need() -> None:
     assert "'t'" not in repr(program)
 
 
-def test_a_header_without_its_variable_is_told() -> None:
+def test_a_header_without_its_variable_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="headers of 'crm' come from AUTH, which isn't"):
         ToolServers.configured(
             programs={},

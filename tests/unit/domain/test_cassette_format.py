@@ -1,4 +1,4 @@
-"""The text of cassettes: what is kept, and what is refused with which words."""
+"""The text of cassettes: what is kept, and how invalid text is refused."""
 
 import json
 from typing import Any

@@ -21,7 +21,7 @@ def test_alike_requests_get_their_answers_in_order_and_others_in_any() -> None:
     assert said == ["2", "1", "3"]
 
 
-def test_it_is_told_whether_the_same_attempt_asked_again() -> None:
+def test_an_answer_says_whether_the_same_attempt_asked_again() -> None:
     tape = cassette(recorded("a", "1"), recorded("a", "2"), recorded("a", "3", attempt=2))
     player = Replayer(tape, attempt=1)
     assert [player.answer("test", asked("a")).again for _ in range(3)] == [True, False, False]

@@ -27,7 +27,7 @@ async def test_the_page_has_every_tool_and_what_it_changes() -> None:
         assert (rows[tool.name] == "nothing") is tool.annotations.read_only_hint, tool.name
 
 
-def test_an_error_is_told_with_its_fields_and_its_cure() -> None:
+def test_an_error_has_its_fields_and_a_hint() -> None:
     fields = [ProblemField(field="variables.text", message="is missing")]
     error = ClientError("The variables don't fit.", code="variables_invalid", fields=fields)
 

@@ -63,14 +63,14 @@ async def wait(server: McpClient, told: list[str | None], **more: Any) -> dict[s
     return dict(result.structured_content)
 
 
-async def test_progress_is_told_as_it_comes() -> None:
+async def test_progress_is_reported_as_it_comes() -> None:
     api, told = Api(), list[str | None]()
     with api.client() as client:
         async with McpClient(build_server(OneKey(client))) as server:
             waiting = asyncio.create_task(wait(server, told))
             await asyncio.to_thread(wait_until, lambda: told == ["running"], "it waits")
             api.tell("progress", progress={"done": 1, "total": 2, "note": "half"})
-            await asyncio.to_thread(wait_until, lambda: len(told) > 1, "progress is told")
+            await asyncio.to_thread(wait_until, lambda: len(told) > 1, "progress is reported")
             api.tell("completed", status="completed", result=[1])
             done = await waiting
 
