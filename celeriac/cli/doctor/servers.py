@@ -116,6 +116,8 @@ class _Queues:
 def _known_queues(settings: Settings) -> _Queues:
     try:
         with open_database(settings) as database, database.statement() as connection:
+            if not migrate.schema(connection).up_to_date:  # another finding says so
+                return _Queues()
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)
             rows = frozenset(queries.waiting_counts(connection))
     except CeleriacError:  # another finding says so
