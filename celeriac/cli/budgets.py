@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from decimal import Decimal
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -10,8 +9,8 @@ import typer
 
 from celeriac.cli.core.arguments import Home, Json, Limit
 from celeriac.cli.core.context import CommandContext, open_client
-from celeriac.cli.core.output import CommandError, ExitCode, Output, moment, money
-from celeriac.cli.ids import BudgetId, ExecutionId
+from celeriac.cli.core.ids import BudgetId, ExecutionId
+from celeriac.cli.core.output import CommandError, ExitCode, Output, UsageProblemError, money
 from celeriac.domain.budget_kinds import OnBudget, Period
 from celeriac.domain.usage import UsageBy, dollars
 from celeriac.kit.words import counted
@@ -21,58 +20,45 @@ if TYPE_CHECKING:
     from celeriac.agents.models import Prices
 
 
+app = typer.Typer(name="budgets", help="Limits for the cost of model calls.")
+
 TaskOption = Annotated[
     str | None, typer.Option("--task", metavar="TASK", help="Of this task: its id or name.")
 ]
 UserOption = Annotated[UUID | None, typer.Option("--user", metavar="ID", help="Of this user.")]
 
 
-def build_app() -> typer.Typer:
-    """Return the group `budgets`."""
-    app = typer.Typer(
-        name="budgets", help="How much model calls may cost: set, list and remove budgets."
-    )
-    app.command("list")(list_budgets)
-    app.command("set")(set_budget)
-    for command in (show, of, remove):
-        app.command()(command)
-    return app
-
-
+@app.command("list")
 @open_client
 def list_budgets(
-    session: CommandContext, limit: Limit = 50, task: TaskOption = None, user: UserOption = None
+    context: CommandContext, limit: Limit = 50, task: TaskOption = None, user: UserOption = None
 ) -> None:
-    """List budgets of your tasks and your own, the newest first; an admin sees everybody's."""
-    found = list(islice(session.client.budgets.list(task=task, user_id=user), limit))
-    if session.output.as_json:
-        session.output.json(found)
-        return
-    session.output.table(
+    """List your budgets and those of your tasks, the newest first. An admin sees everybody's."""
+    context.output.write_list(
+        context.client.budgets.list(task=task, user_id=user),
         ("ID", "OF", "NAME", "PERIOD", "WINDOW", "SPENT", "TOKENS", "WHEN SPENT"),
-        (
-            (
-                str(each.id),
-                each.scope.value,
-                each.subject_name or str(each.subject_id),
-                each.period.value,
-                each.standing.window,
-                _dollars(each.standing),
-                _tokens(each.standing),
-                each.on_budget.value,
-            )
-            for each in found
+        lambda each: (
+            each.id,
+            each.scope,
+            each.subject_name or each.subject_id,
+            each.period,
+            each.standing.window,
+            _dollars(each.standing),
+            _tokens(each.standing),
+            each.on_budget,
         ),
+        limit=limit,
         cut=("NAME",),
         drop=("WHEN SPENT", "WINDOW", "OF", "TOKENS", "PERIOD"),
     )
 
 
+@app.command("set")
 @open_client
 def set_budget(
-    session: CommandContext,
+    context: CommandContext,
     *,
-    period: Annotated[Period, typer.Argument(help="It begins anew each day or month, in UTC.")],
+    period: Annotated[Period, typer.Argument(help="It is reset each day or month, in UTC.")],
     task: TaskOption = None,
     user: UserOption = None,
     cost: Annotated[
@@ -85,85 +71,71 @@ def set_budget(
         OnBudget, typer.Option("--when-spent", help="Stop executions, or ask a person.")
     ] = OnBudget.STOP,
 ) -> None:
-    """Set the budget of a task, or of a user, in the place of an earlier one.
+    """Set the budget of a task or of a user. It replaces an earlier one.
 
-    What was used since the day or month began counts. Only admins set users' budgets.
+    Usage since the day or month began counts. Only admins set users' budgets.
 
     Examples:
       celeriac budgets set day --task summarise --cost 5
       celeriac budgets set month --user 0199f3a2-… --tokens 20000000 --when-spent ask
     """
     if (task is None) == (user is None):
-        raise CommandError("Name either --task or --user.", exit_code=ExitCode.USAGE)
+        raise UsageProblemError("Name either --task or --user.")
     if cost is None and tokens is None:
-        raise CommandError("Give --cost, --tokens or both.", exit_code=ExitCode.USAGE)
-    _show(
-        session,
-        session.client.budgets.set(
-            period.value,
-            task=task,
-            user_id=user,
-            max_cost=cost,
-            max_tokens=tokens,
-            on_budget=when_spent.value,
-        ),
+        raise UsageProblemError("Give --cost, --tokens or both.")
+    found = context.client.budgets.set(
+        period.value,
+        task=task,
+        user_id=user,
+        max_cost=cost,
+        max_tokens=tokens,
+        on_budget=when_spent.value,
     )
+    _show(context, found)
 
 
+@app.command()
 @open_client
-def show(session: CommandContext, budget: BudgetId) -> None:
+def show(context: CommandContext, budget: BudgetId) -> None:
     """Show a budget and how far it is used."""
-    _show(session, session.client.budgets.get(budget))
+    _show(context, context.client.budgets.get(budget))
 
 
+@app.command()
 @open_client
-def of(
-    session: CommandContext,
-    execution: ExecutionId,
-) -> None:
-    """Show how all budgets stand that hold an execution: its own, its task's and its user's."""
-    found = session.client.budgets.of_execution(execution).items
-    if session.output.as_json:
-        session.output.json(found)
-        return
-    session.output.table(
+def of(context: CommandContext, execution: ExecutionId) -> None:
+    """Show all budgets that apply to an execution: its own, its task's and its user's."""
+    context.output.write_list(
+        context.client.budgets.of_execution(execution).items,
         ("OF", "WINDOW", "SPENT", "TOKENS", "BEYOND"),
-        (
-            (each.scope.value, each.window, _dollars(each), _tokens(each), _beyond(each))
-            for each in found
-        ),
+        lambda each: (each.scope, each.window, _dollars(each), _tokens(each), _beyond(each)),
     )
 
 
+@app.command()
 @open_client
-def remove(session: CommandContext, budget: BudgetId) -> None:
-    """Remove a budget: it bounds nothing any more."""
-    session.client.budgets.remove(budget)
-    if session.output.as_json:
-        session.output.json({"id": budget, "removed": True})
-    else:
-        session.output.raw(f"removed · {budget}")
+def remove(context: CommandContext, budget: BudgetId) -> None:
+    """Remove a budget."""
+    context.client.budgets.remove(budget)
+    context.output.write({"id": budget, "removed": True}, f"removed · {budget}")
 
 
-def _show(session: CommandContext, found: "wire.Budget") -> None:
-    if session.output.as_json:
-        session.output.json(found)
-        return
+def _show(context: CommandContext, found: "wire.Budget") -> None:
     standing = found.standing
-    session.output.fields(
+    context.output.write_details(
+        found,
         {
-            "id": str(found.id),
+            "id": found.id,
             "of": f"{found.scope} {found.subject_name or found.subject_id}",
             "period": f"{found.period} (now {standing.window})",
             "spent": _dollars(standing),
             "tokens": _tokens(standing),
-            "under way": (
-                f"{money(standing.reserved_cost)}, {counted(standing.reserved_tokens, 'token')}"
-            ),
+            "under way": f"{money(standing.reserved_cost)}, "
+            f"{counted(standing.reserved_tokens, 'token')}",
             "beyond": _beyond(standing),
-            "when spent": found.on_budget.value,
-            "changed": moment(found.updated_at),
-        }
+            "when spent": found.on_budget,
+            "changed": found.updated_at,
+        },
     )
 
 
@@ -191,14 +163,14 @@ _DAY = ["%Y-%m-%d"]
 
 @open_client
 def usage(
-    session: CommandContext,
+    context: CommandContext,
     *,
-    by: Annotated[UsageBy, typer.Option(help="What to add up by.")] = UsageBy.DAY,
+    by: Annotated[UsageBy, typer.Option(help="What to sum up by.")] = UsageBy.DAY,
     since: Annotated[
-        datetime | None, typer.Option(formats=_DAY, help="First day, UTC; 30 days back.")
+        datetime | None, typer.Option(formats=_DAY, help="First day, UTC; default 30 days ago.")
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=_DAY, help="Last day, UTC; today.")
+        datetime | None, typer.Option(formats=_DAY, help="Last day, UTC; default today.")
     ] = None,
     task: Annotated[
         str | None, typer.Option(metavar="TASK", help="Only of this task: its id or name.")
@@ -208,15 +180,16 @@ def usage(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="How many.")] = 50,
 ) -> None:
-    """Add up what model calls used: of your executions; an admin sees everybody's.
+    """Sum up the usage of model calls of your executions. An admin sees everybody's.
 
-    The newest days come first, of all else the dearest.
+    Days are listed by time, the newest first; everything else by cost, the
+    highest first.
 
     Examples:
       celeriac usage --by model
       celeriac usage --by user --since 2026-11-01
     """
-    found = session.client.usage.totals(
+    found = context.client.usage.totals(
         by.value,
         since=since.date() if since else None,
         until=until.date() if until else None,
@@ -224,22 +197,17 @@ def usage(
         user_id=user,
         limit=limit,
     ).items
-    if session.output.as_json:
-        session.output.json(found)
-        return
-    session.output.table(
+    context.output.write_list(
+        found,
         (by.upper(), "CALLS", "INPUT", "CACHED", "OUTPUT", "COST", "WITHOUT PRICE"),
-        (
-            (
-                each.name or each.key,
-                f"{each.calls:,}",
-                f"{each.input_tokens:,}",
-                f"{each.cached_tokens:,}",
-                f"{each.output_tokens:,}",
-                money(each.cost),
-                f"{each.unpriced_calls:,}" if each.unpriced_calls else "-",
-            )
-            for each in found
+        lambda each: (
+            each.name or each.key,
+            f"{each.calls:,}",
+            f"{each.input_tokens:,}",
+            f"{each.cached_tokens:,}",
+            f"{each.output_tokens:,}",
+            money(each.cost),
+            f"{each.unpriced_calls:,}" if each.unpriced_calls else None,
         ),
     )
 
@@ -250,14 +218,14 @@ _UNKNOWN = "not known"
 
 def prices(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="As agents name it: provider/model.")
+        str | None, typer.Argument(metavar="MODEL", help="As in agents: provider/model.")
     ] = None,
     as_json: Json = False,
     home: Home = None,
 ) -> None:
-    """Show your own prices, or what a model costs, in US dollars per million tokens.
+    """Show your own prices, or the price of a model, in US dollars per million tokens.
 
-    Your own are those of the file that CELERIAC_PRICES_FILE names, as workers started here see it.
+    Your own prices are in the file that CELERIAC_PRICES_FILE names.
 
     Examples:
       celeriac prices
@@ -275,10 +243,10 @@ def prices(
         model_price(settings, table, model, input_tokens=count, output_tokens=_MILLION - count)
         for count in (_MILLION, 0)
     )
-    if output.as_json:
-        output.json({"model": model, "input": read, "output": written})
-    else:
-        output.fields({"model": model, "input": _shown(read), "output": _shown(written)})
+    output.write_details(
+        {"model": model, "input": read, "output": written},
+        {"model": model, "input": _shown(read), "output": _shown(written)},
+    )
     if read is None:
         raise CommandError(
             f"No price of {model} is known. Add it to the file that CELERIAC_PRICES_FILE names.",
@@ -290,7 +258,7 @@ def _show_own(output: Output, table: "Prices") -> None:
     if output.as_json:
         output.json({"version": table.version, "prices": dict(table.own)})
         return
-    output.say(f"Version {table.version}" if table.version else "No version is named.")
+    output.say(f"Version {table.version}" if table.version else "The file names no version.")
     output.table(
         ("MODEL", "INPUT", "CACHED INPUT", "OUTPUT"),
         (

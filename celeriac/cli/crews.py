@@ -1,8 +1,6 @@
-"""`celeriac crews`: CrewAI on this machine, and graphs of crews held against the rules.
+"""`celeriac crews`: install CrewAI on this machine, show its state, and check graphs of crews.
 
-`celeriac crews`: install CrewAI, look whether it is there, check a graph.
-
-Builds CrewAI's own virtual environment from the lock that comes with this release.
+CrewAI has a virtual environment of its own, built from the lock file of this release.
 """
 
 import fcntl
@@ -17,56 +15,55 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from celeriac.agents.crewai.venv import LOCK, QUIET, CrewVenv, State, crewai_version, lock_hash
 from celeriac.cli.core.arguments import Home, Json
 from celeriac.cli.core.output import CommandError, ExitCode, Output, size
+from celeriac.cli.core.server import load_own_settings
 from celeriac.kit.processes import launch, terminate_group
 from celeriac.kit.words import counted
 
-if TYPE_CHECKING:
-    from celeriac.agents.crewai.venv import CrewVenv
+app = typer.Typer(name="crews", help="CrewAI on this machine, and graphs of crews.")
 
-
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 NEEDED_BYTES = 1_500_000_000
-"""Room that is asked for: 1 GB stays, and pip unpacks beside it."""
+"""Required disk space: 1 GB for the packages, the rest for pip while it unpacks them."""
 
 _NEWEST = (3, 14)
-"""CrewAI runs on older Pythons than this."""
+"""The first version of Python that CrewAI does not support."""
 _LAST_LINES = 15
 _COLLECTING = re.compile(r"^(?:Collecting|Processing (?:\S*/)?)\s*([A-Za-z0-9_.]+)")
 
 
 class CrewaiInstallError(CommandError):
-    """CrewAI's environment could not be built; what was done is kept for the next try."""
+    """CrewAI's environment could not be built; the next try continues from there."""
 
     code = "crewai_install_failed"
 
 
-def install_environment(venv: CrewVenv, *, tell: Tell, python: str = sys.executable) -> bool:
-    """Build the environment, or finish one that was begun; return whether there was work.
+def install_environment(venv: CrewVenv, *, report: Report, python: str = sys.executable) -> bool:
+    """Build the environment, or complete it; return whether anything was missing.
 
-    `tell` is given one line for each step. Safe to run twice at once: the second waits. Raises
-    CrewaiInstallError that says what to do.
+    Calls `report` with one line for each step. A second installation at the same time waits.
+    Raises CrewaiInstallError.
     """
     _require_python()
     venv.root.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(venv, tell):
+    with _exclusive(venv, report):
         state = venv.state()
         if state is State.READY:
             return False
-        _require_room(venv.root.parent)
+        _require_space(venv.root.parent)
         if state is not State.UNFINISHED or not venv.python.exists():
             shutil.rmtree(venv.root, ignore_errors=True)
-            tell(f"Making a virtual environment at {venv.root} ...")
+            report(f"Creating a virtual environment at {venv.root} ...")
             _run([python, "-m", "venv", str(venv.root)], lambda _: None)
-        _install_packages(venv, tell)
-        tell("Trying it out ...")
+        _install_packages(venv, report)
+        report("Testing it ...")
         _try(venv)
         stamp = {"lock": lock_hash(), "crewai": crewai_version(), "python": sys.version.split()[0]}
         part = venv.stamp.with_suffix(".part")
@@ -84,46 +81,46 @@ def _require_python() -> None:
         )
 
 
-def _require_room(place: Path) -> None:
+def _require_space(place: Path) -> None:
     free = shutil.disk_usage(place).free
     if free < NEEDED_BYTES:
         raise CrewaiInstallError(
-            f"There is too little room for CrewAI: {size(free)} are free at {place}, "
+            f"There is too little disk space for CrewAI: {size(free)} are free at {place}, "
             f"{size(NEEDED_BYTES)} are needed.",
-            cure="Free some space, or name another place with --venv (and CELERIAC_CREWAI_VENV).",
+            cure="Free some space, or name another directory with --venv and CELERIAC_CREWAI_VENV.",
         )
 
 
 @contextmanager
-def _alone(venv: CrewVenv, tell: Tell) -> Iterator[None]:
-    """Hold the place against other installations; the system lets go of it with the process."""
+def _exclusive(venv: CrewVenv, report: Report) -> Iterator[None]:
+    """Lock the directory against other installations, until the process ends at the latest."""
     place = os.open(venv.root.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell("Waiting for another installation ...")
+            report("Waiting for another installation ...")
             fcntl.flock(place, fcntl.LOCK_EX)
         yield
     finally:
         os.close(place)
 
 
-def _install_packages(venv: CrewVenv, tell: Tell) -> None:
+def _install_packages(venv: CrewVenv, report: Report) -> None:
     total = len(re.findall(r"^\S+==", LOCK.read_text(), re.MULTILINE))
-    tell(f"Installing CrewAI {crewai_version()}: up to {total} packages, about 850 MB ...")
+    report(f"Installing CrewAI {crewai_version()}: up to {total} packages, about 850 MB ...")
     collected = 0
 
     def show(line: str) -> None:
         nonlocal collected
         if found := _COLLECTING.match(line):
             collected += 1
-            tell(f"[{collected}/{total}] {found[1]}")
+            report(f"[{collected}/{total}] {found[1]}")
         elif line.startswith("Installing collected packages"):
-            tell("Unpacking ...")
+            report("Unpacking ...")
 
     arguments = ["--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
-    # Pinned, hashed and complete: nothing is resolved, and nothing of a package runs to build it.
+    # pinned, hashed and complete: nothing is resolved, and no build runs code of a package
     arguments += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(LOCK)]
     _run([str(venv.python), "-m", "pip", *arguments], show)
 
@@ -145,7 +142,7 @@ def _try(venv: CrewVenv) -> None:
 def _run(
     command: list[str], show: Callable[[str], None], environment: Mapping[str, str] | None = None
 ) -> None:
-    """Run a program to its end, each line of it given to `show`; raises for a failure."""
+    """Run a program and call `show` with each line of its output. Raises CrewaiInstallError."""
     last: deque[str] = deque(maxlen=_LAST_LINES)
     process = launch(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
@@ -164,15 +161,15 @@ def _run(
 
 
 _FETCH_CURE = (
-    "See that this machine reaches a package index (pip's settings are used), and run this again: "
-    "what was fetched is kept."
+    "Check that this machine reaches a package index (pip's settings are used), and run this "
+    "again: downloads are kept."
 )
 _CAUSES = (
     ("No space left on device", "The disk is full.", "Free some space and run this again."),
     (
         "DO NOT MATCH THE HASHES",
         "A package is not the one that this release was tested with.",
-        "Look into what serves your packages: it sent a file with another hash.",
+        "Check the package index that you use: it sent a file with another hash.",
     ),
     (
         "No module named venv",
@@ -213,68 +210,54 @@ Venv = Annotated[
     typer.Option(
         "--venv",
         metavar="DIRECTORY",
-        help="Where CrewAI's virtual environment is; CELERIAC_CREWAI_VENV, or `crewai` in the "
+        help="Directory of CrewAI's virtual environment; CELERIAC_CREWAI_VENV, or `crewai` in the "
         "home, if not given.",
         show_default=False,
     ),
 ]
 
 
-def build_app() -> typer.Typer:
-    """Return the group `crews`."""
-    app = typer.Typer(name="crews", help="CrewAI on this machine, and crews before they run.")
-    for command in (install, status, validate):
-        app.command()(command)
-    return app
-
-
+@app.command()
 def install(venv: Venv = None, home: Home = None, as_json: Json = False) -> None:
     """Build CrewAI's own virtual environment on this machine.
 
-    Needed once on each machine whose workers run crews: CrewAI's libraries
-    don't go together with Celeriac's. What is installed is pinned and hashed by
-    this release; pip's own settings say where it comes from. Broken off, it is
-    finished by running it again. Takes about 850 MB.
+    Needed once on each machine whose workers run crews, because CrewAI's
+    dependencies conflict with Celeriac's. This release pins and hashes all
+    packages; they come from pip's package index. After an interruption, run it
+    again. Takes about 850 MB.
 
     Examples:
       celeriac crews install
       celeriac crews install --venv /opt/celeriac/crewai
     """
-    from celeriac.agents.crewai.venv import crewai_version
-
     output = Output(as_json=as_json)
     place = _venv(venv, home)
-    worked = install_environment(place, tell=output.say)
-    if as_json:
-        output.json({"venv": place.root, "crewai": crewai_version(), "installed": worked})
-    else:
-        output.raw(place.describe())
+    installed = install_environment(place, report=output.say)
+    values = {"venv": place.root, "crewai": crewai_version(), "installed": installed}
+    output.write(values, place.describe())
 
 
+@app.command()
 def status(venv: Venv = None, home: Home = None, as_json: Json = False) -> None:
-    """Show whether this machine's workers can run crews. Exits with 1 where not."""
-    from celeriac.agents.crewai.venv import State, crewai_version
-
-    output = Output(as_json=as_json)
+    """Show whether this machine's workers can run crews. Exits with 1 if not."""
     place = _venv(venv, home)
     state = place.state()
-    if as_json:
-        output.json({"venv": place.root, "crewai": crewai_version(), "state": state})
-    else:
-        output.raw(place.describe())
+    values = {"venv": place.root, "crewai": crewai_version(), "state": state}
+    Output(as_json=as_json).write(values, place.describe())
     if state is not State.READY:
         raise typer.Exit(ExitCode.FAILED)
 
 
+@app.command()
 def validate(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A crew's graph as JSON; - for stdin.")
     ],
     as_json: Json = False,
 ) -> None:
-    """Check a crew's graph; print what is wrong, by node, and the cure.
+    """Check a crew's graph; print the faults by node, with their cures.
 
-    Exits with 2 where anything is wrong. Nothing is sent anywhere.
+    Exits with 2 if there are any. Needs no server.
 
     Examples:
       celeriac crews validate examples/crews/newsroom.json
@@ -299,14 +282,12 @@ def validate(
             "\n".join([f"the crew in {file} can't be run", *(f"  {each}" for each in faults)]),
             exit_code=ExitCode.USAGE,
         )
-    if as_json:
-        output.json({"ok": True, "faults": [], "variables": sorted(graph.variables)})
-        return
-    output.raw(
+    variables = sorted(graph.variables)
+    output.write(
+        {"ok": True, "faults": [], "variables": variables},
         f"The crew can be run: {counted(len(graph.tasks), 'task')}, "
         f"{counted(len(graph.agents), 'agent')}, "
-        f"{graph.process.value}. It reads the variables: "
-        f"{', '.join(sorted(graph.variables)) or 'none'}."
+        f"{graph.process.value}. Its variables: {', '.join(variables) or 'none'}.",
     )
 
 
@@ -330,11 +311,5 @@ def _faults(error: object) -> list[str]:
     return found
 
 
-def _venv(place: Path | None, home: Path | None) -> "CrewVenv":
-    from celeriac.agents.crewai.venv import CrewVenv
-
-    if place is None:
-        from celeriac.settings import Settings
-
-        place = Settings.load(**({"home": home} if home else {})).crewai
-    return CrewVenv(place.absolute())
+def _venv(place: Path | None, home: Path | None) -> CrewVenv:
+    return CrewVenv((place or load_own_settings(home).crewai).absolute())

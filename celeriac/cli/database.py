@@ -7,26 +7,21 @@ import typer
 
 from celeriac.cli.core.arguments import Home, Json
 from celeriac.cli.core.output import CommandError, Output
-from celeriac.cli.local import open_database, read_settings
+from celeriac.cli.core.server import open_database, read_settings
 
 if TYPE_CHECKING:
     from celeriac.db.migrate import Schema
 
 
-def build_app() -> typer.Typer:
-    """Return the group `db`."""
-    app = typer.Typer(name="db", help="Bring the database to this release's schema, or look at it.")
-    app.command()(upgrade)
-    app.command()(status)
-    app.command()(check)
-    return app
+app = typer.Typer(name="db", help="The schema of the database: upgrade or check it.")
 
 
+@app.command()
 def upgrade(home: Home = None, as_json: Json = False) -> None:
-    """Bring the database to the schema of this release.
+    """Upgrade the database to the schema of this release.
 
-    All missing migrations are applied in one transaction: all or none. Safe to
-    run twice, and while others run it. `celeriac up` does it by itself.
+    Applies all missing migrations in one transaction. Safe to repeat, and to
+    run in several places at once. `celeriac up` does it by itself.
 
     Examples:
       celeriac db upgrade
@@ -39,38 +34,32 @@ def upgrade(home: Home = None, as_json: Json = False) -> None:
         before = migrate.schema(connection).current
         migrate.upgrade(connection)
         after = migrate.schema(connection)
-    if as_json:
-        output.json({"before": before, "current": after.current, "wanted": after.wanted})
-    elif before == after.current:
-        output.raw(f"The schema is up to date: revision {after.current}.")
-    else:
-        output.raw(f"Upgraded from {before or 'nothing'} to revision {after.current}.")
+    text = f"Upgraded from {before or 'nothing'} to revision {after.current}."
+    if before == after.current:
+        text = f"The schema is up to date: revision {after.current}."
+    output.write({"before": before, "current": after.current, "wanted": after.wanted}, text)
 
 
+@app.command()
 def status(home: Home = None, as_json: Json = False) -> None:
-    """Show the revision that the database has and the one that is wanted.
+    """Show the database's revision and the one of this release.
 
-    Exits with 1 where they differ.
+    Exits with 1 if they differ.
     """
-    output = Output(as_json=as_json)
     schema = _schema(home)
-    if as_json:
-        output.json(
-            {
-                "current": schema.current,
-                "wanted": schema.wanted,
-                "up_to_date": schema.up_to_date,
-            }
-        )
-    else:
-        output.fields({"current": schema.current or "none", "wanted": schema.wanted or "none"})
+    revisions = {"current": schema.current, "wanted": schema.wanted}
+    Output(as_json=as_json).write_details(
+        {**revisions, "up_to_date": schema.up_to_date},
+        {name: revision or "none" for name, revision in revisions.items()},
+    )
     _require(schema)
 
 
+@app.command()
 def check(home: Home = None, as_json: Json = False) -> None:
-    """Compare the tables with what this release expects, column by column.
+    """Compare the tables with those of this release, column by column.
 
-    Finds what somebody changed by hand. Exits with 1 where anything differs.
+    Finds changes that were made by hand. Exits with 1 if anything differs.
     """
     from celeriac.db import migrate
 
@@ -84,14 +73,14 @@ def check(home: Home = None, as_json: Json = False) -> None:
         output.raw("The tables are as this release expects them.")
     if found:
         raise CommandError(
-            "\n".join(["To be as this release expects them, the tables would need:", *found]),
+            "\n".join(["The tables differ from this release's. They need:", *found]),
             cure="Somebody changed them by hand; undo that.",
             problem="schema_differs",
         )
 
 
 def _words(difference: object) -> str:
-    """Say what Alembic found, as `add_column executions.note`; its own tuples hold whole tables."""
+    """Return a difference as `add_column executions.note`; Alembic's tuples hold whole tables."""
     parts = difference if isinstance(difference, tuple) else (difference,)
     if isinstance(difference, list):  # changes of one column
         parts = difference[0]

@@ -2,19 +2,30 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from celeriac.cli.core.arguments import Home
-from celeriac.cli.core.output import CommandError, ExitCode, Output, UsageProblemError, clock, plain
-from celeriac.cli.local import log_directory
+from celeriac.cli.core.output import (
+    CommandError,
+    ExitCode,
+    Output,
+    UsageProblemError,
+    clock,
+    plain,
+    printable,
+)
+from celeriac.cli.core.server import load_own_settings
 
 if TYPE_CHECKING:
     from celeriac.embedded.output import LogFollower
     from celeriac.logs import LogLine
+
+    Wanted = Callable[[LogLine], bool]
 
 _POLL_SECONDS = 0.2
 _TAIL_BYTES = 4 * 1024 * 1024
@@ -26,7 +37,7 @@ _IDS = ("request_id", "user_id", "task_id", "execution_id", "session_id", "celer
 def logs(
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Follow new lines until Ctrl-C.")
     ] = False,
     lines: Annotated[
         int, typer.Option("--lines", "-n", min=0, help="How many earlier lines to show.")
@@ -36,18 +47,16 @@ def logs(
         typer.Option(
             "--execution",
             metavar="ID",
-            help="Only this execution's lines; its id, or the beginning or end of it.",
+            help="Only lines of this execution; its id, or the beginning or end of it.",
         ),
     ] = None,
     level: Annotated[
-        str, typer.Option("--level", help="The least level: debug, info, warning, error.")
+        str, typer.Option("--level", help="The lowest level: debug, info, warning, error.")
     ] = "debug",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Lines as they are in the files: JSON.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Lines as in the files: JSON.")] = False,
     home: Home = None,
 ) -> None:
-    """Show what API, worker and keeper logged, merged by time.
+    """Show the logs of API, worker and keeper, merged by time.
 
     Examples:
       celeriac logs -f
@@ -59,25 +68,26 @@ def logs(
         raise UsageProblemError(
             f"--level {level!r} is unknown.", cure=f"Use one of {', '.join(_LEVELS)}."
         )
-    directory = _existing(log_directory(home))
-    wanted = _Wanted(execution, _LEVELS.index(level))
+    directory = _existing(load_own_settings(home).logs)
+    wanted = _filter(execution, level)
     output = Output(as_json=as_json)
-    # they begin at the files' ends as they are now, so that nothing falls in between; what was
-    # written meanwhile is read by both
+    # the followers begin at the current ends of the files, so that no line is lost; lines that are
+    # written meanwhile are read twice
     followers = _followers(directory)
     earlier = _last(directory, lines, wanted)
     for raw, line in earlier:
         _show(output, raw, line)
     shown = {raw for raw, _ in earlier}
     while follow:
-        for raw, line in _new(followers, wanted):
+        rows = (text.encode() for each in followers for text in each.read_lines())
+        for raw, line in _selected(rows, wanted):
             if raw not in shown:
                 _show(output, raw, line)
         time.sleep(_POLL_SECONDS)
 
 
 def _existing(directory: Path) -> Path:
-    """Return the directory of log files. Raises CommandError where there is none."""
+    """Return the directory of log files. Raises CommandError if there is none."""
     if not directory.is_dir():
         raise CommandError(
             f"There are no logs in {directory}.",
@@ -88,58 +98,41 @@ def _existing(directory: Path) -> Path:
     return directory
 
 
-def _show_line(output: Output, line: "LogLine") -> None:
-    """Show a line of a log file as people read it."""
-    from rich.text import Text
-
-    from celeriac.cli.core.output import printable
-
-    when = clock(line.at)
-    values = {key: value for key, value in line.fields.items() if key not in _HIDDEN}
-    said = " ".join(f"{key}={plain(value)}" for key, value in values.items())
-    text = Text(f"{when} {line.service:<7}", style="dim")
-    text.append(f"{line.level:<8} ", style=_STYLES.get(line.level, ""))
-    text.append(printable(line.event), style="bold")
-    text.append(f" {printable(said)}" if said else "")
-    output.out.print(text, soft_wrap=True)
-    if trace := line.fields.get("exception"):
-        output.out.print(Text(printable(str(trace)), style="red"), soft_wrap=True)
-
-
 _HIDDEN = frozenset({*_IDS, "logger", "exception"}) - {"execution_id"}
 
 
-class _Wanted:
-    """Which lines are asked for."""
+def _filter(execution: str | None, level: str) -> "Wanted":
+    """Return a function that says whether to show a line."""
 
-    def __init__(self, execution: str | None, least: int) -> None:
-        self._execution = execution
-        self._least = least
+    def wanted(line: "LogLine") -> bool:
+        found = str(line.fields.get("execution_id", ""))
+        if execution and not (found.startswith(execution) or found.endswith(execution)):
+            return False
+        return line.level not in _LEVELS or _LEVELS.index(line.level) >= _LEVELS.index(level)
 
-    def __call__(self, line: "LogLine") -> bool:
-        if self._execution:
-            found = str(line.fields.get("execution_id", ""))
-            if not (found.startswith(self._execution) or found.endswith(self._execution)):
-                return False
-        return line.level not in _LEVELS or _LEVELS.index(line.level) >= self._least
+    return wanted
 
 
-def _last(directory: Path, count: int, wanted: _Wanted) -> Sequence[tuple[bytes, "LogLine"]]:
+def _last(directory: Path, count: int, wanted: "Wanted") -> Sequence[tuple[bytes, "LogLine"]]:
     """Return the last lines of all services, by time."""
-    from celeriac.logs import SERVICE_FILES, parse_line
+    from celeriac.logs import SERVICE_FILES
 
-    found = []
-    for name in SERVICE_FILES:
-        for raw in _tail(directory / name):
-            line = parse_line(raw)
-            if line is not None and wanted(line):
-                found.append((raw, line))
-    found.sort(key=lambda pair: pair[1].at)
+    rows = chain.from_iterable(_tail(directory / name) for name in SERVICE_FILES)
+    found = _selected(rows, wanted)
     return found[-count:] if count else []
 
 
+def _selected(rows: Iterable[bytes], wanted: "Wanted") -> list[tuple[bytes, "LogLine"]]:
+    """Return the wanted rows with their parsed lines, by time."""
+    from celeriac.logs import parse_line
+
+    parsed = ((raw, parse_line(raw)) for raw in rows)
+    found = [(raw, line) for raw, line in parsed if line is not None and wanted(line)]
+    return sorted(found, key=lambda pair: pair[1].at)
+
+
 def _tail(path: Path) -> Sequence[bytes]:
-    """Return the lines in the last megabytes of a file; of one that isn't there, none."""
+    """Return the lines in the last megabytes of a file; none if it doesn't exist."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, 2)
@@ -154,25 +147,23 @@ def _followers(directory: Path) -> Sequence["LogFollower"]:
     from celeriac.embedded.output import LogFollower
     from celeriac.logs import SERVICE_FILES
 
-    # a reader puts nobody's log aside, however large it is
+    # a reader rotates no file, however large it is
     return [LogFollower(directory / name, most_bytes=sys.maxsize) for name in SERVICE_FILES]
 
 
-def _new(followers: Sequence["LogFollower"], wanted: _Wanted) -> Iterator[tuple[bytes, "LogLine"]]:
-    from celeriac.logs import parse_line
-
-    fresh = []
-    for follower in followers:
-        for text in follower.read_lines():
-            raw = text.encode()
-            line = parse_line(raw)
-            if line is not None and wanted(line):
-                fresh.append((raw, line))
-    yield from sorted(fresh, key=lambda pair: pair[1].at)
-
-
 def _show(output: Output, raw: bytes, line: "LogLine") -> None:
+    from rich.text import Text
+
     if output.as_json:
         output.raw(raw.decode(errors="replace"))
-    else:
-        _show_line(output, line)
+        return
+    when = clock(line.at)
+    values = {key: value for key, value in line.fields.items() if key not in _HIDDEN}
+    said = " ".join(f"{key}={plain(value)}" for key, value in values.items())
+    text = Text(f"{when} {line.service:<7}", style="dim")
+    text.append(f"{line.level:<8} ", style=_STYLES.get(line.level, ""))
+    text.append(printable(line.event), style="bold")
+    text.append(f" {printable(said)}" if said else "")
+    output.out.print(text, soft_wrap=True)
+    if trace := line.fields.get("exception"):
+        output.out.print(Text(printable(str(trace)), style="red"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The `celeriac` command: puts the commands together, and turns errors into exit codes."""
+"""The `celeriac` command: all commands, and exit codes for errors."""
 
 import sys
 import traceback
@@ -9,32 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from celeriac.cli import (
-    agents,
-    approvals,
-    audit,
-    budgets,
-    cassettes,
-    crews,
-    database,
-    executions,
-    keys,
-    models,
-    sessions,
-    tasks,
-    users,
-)
-from celeriac.cli.apply import apply
+from celeriac.cli import accounts, approvals, budgets, cassettes, crews, database, models, sessions
 from celeriac.cli.budgets import prices, usage
-from celeriac.cli.core import context as services
+from celeriac.cli.catalog import agents, tasks
+from celeriac.cli.catalog.apply import apply
 from celeriac.cli.core.output import ErrorReport, ExitCode, exit_code_of, printable, report_of
 from celeriac.cli.demo.command import demo
 from celeriac.cli.doctor.command import doctor
-from celeriac.cli.executions import timeline
+from celeriac.cli.executions.commands import app as executions_app
+from celeriac.cli.executions.run import monitor
+from celeriac.cli.executions.run import run as run_task
+from celeriac.cli.executions.timeline import timeline
 from celeriac.cli.logs import logs
-from celeriac.cli.mcp import mcp
-from celeriac.cli.monitor import monitor
-from celeriac.cli.run import run as run_task
+from celeriac.cli.programs import api, beat, mcp, worker
 from celeriac.cli.up import up
 from celeriac.domain.errors import CeleriacError
 from celeriac.version import __version__
@@ -43,18 +30,18 @@ _PROGRAM = "celeriac"
 _START = "Start Celeriac"
 _WORK = "Run tasks and follow them"
 _MANAGE = "Manage"
-_MANNERS = {"help_option_names": ["-h", "--help"]}
-_PASS_ON = {
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+_CELERY_SETTINGS = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
-    # not -h: it would be found in what is meant for Celery, as in -nhost; the commands look for it
+    # not -h, which is also found in options for Celery such as -nhost; the commands check for it
     "help_option_names": ["--help"],
 }
 
 
 @dataclass(slots=True)
-class _ErrorHandling:
-    """What the options before the command's name ask for."""
+class _GlobalOptions:
+    """Values of the options before the command's name."""
 
     debug: bool = False
 
@@ -65,28 +52,28 @@ def run() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command line; return its exit code. Errors are told on stderr, never raised."""
-    manner = _ErrorHandling()
-    command = build_command(manner)
+    """Run one command line and return its exit code. Errors are written to stderr, not raised."""
+    given = _GlobalOptions()
+    command = build_command(given)
     try:
         code = command(list(arguments), prog_name=_PROGRAM, standalone_mode=False)
     except CeleriacError as error:
-        return _tell(report_of(error), exit_code_of(error), manner)
+        return _report(report_of(error), exit_code_of(error), given)
     except TyperException as error:
-        # an empty one stands for the help that was shown instead
+        # without a message the help was shown instead
         message = error.format_message()
         report = ErrorReport(message, cure=_usage_hint(error)) if message else None
-        return _tell(report, error.exit_code, manner)
+        return _report(report, error.exit_code, given)
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last resort: people get a line, not a traceback
+    except Exception as error:  # noqa: BLE001 - people get one line, not a traceback
         message = f"{type(error).__name__}: {error}"
         cure = f"This is a defect. `{_PROGRAM} --debug …` shows where it happened."
-        return _tell(ErrorReport(message, "unexpected", cure), ExitCode.FAILED, manner)
+        return _report(ErrorReport(message, "unexpected", cure), ExitCode.FAILED, given)
     return code if isinstance(code, int) else ExitCode.OK
 
 
-def build_app(manner: _ErrorHandling | None = None) -> typer.Typer:
+def build_app(given: _GlobalOptions | None = None) -> typer.Typer:
     """Return the command line with all its commands."""
     app = typer.Typer(
         name=_PROGRAM,
@@ -95,68 +82,68 @@ def build_app(manner: _ErrorHandling | None = None) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
-        context_settings=_MANNERS,
+        context_settings=_SETTINGS,
     )
-    _add_root(app, manner or _ErrorHandling())
-    for start in (up, demo, services.api, mcp):
-        app.command(rich_help_panel=_START)(start)
-    for hand_over in (services.worker, services.beat):
-        app.command(rich_help_panel=_START, context_settings=_PASS_ON)(hand_over)
+    _add_root(app, given or _GlobalOptions())
+    for command in (up, demo, api, mcp):
+        app.command(rich_help_panel=_START)(command)
+    for runner in (worker, beat):
+        app.command(rich_help_panel=_START, context_settings=_CELERY_SETTINGS)(runner)
     app.command(rich_help_panel=_START)(doctor)
     app.command(name="run", rich_help_panel=_WORK)(run_task)
-    for look in (monitor, timeline, logs, usage, prices):
-        app.command(rich_help_panel=_WORK)(look)
+    for viewer in (monitor, timeline, logs, usage, prices):
+        app.command(rich_help_panel=_WORK)(viewer)
     app.command(rich_help_panel=_MANAGE)(apply)
     for group in _GROUPS:
-        app.add_typer(group.build_app(), rich_help_panel=_MANAGE)
+        app.add_typer(group, rich_help_panel=_MANAGE)
     return app
 
 
-def build_command(manner: _ErrorHandling | None = None) -> Any:
-    """Return the command line as it is run and documented: help shows flags without a value."""
-    command = typer.main.get_command(build_app(manner))
-    _show_flags_plainly(command)
+def build_command(given: _GlobalOptions | None = None) -> Any:
+    """Return the command line with plain help for flags."""
+    command = typer.main.get_command(build_app(given))
+    _simplify_flags(command)
     return command
 
 
-def _show_flags_plainly(command: Any, parent: typer.Context | None = None) -> None:
-    """Leave out the `<bool>` that Typer shows behind flags, as though they took a value."""
-    # the help option is made once, with the names that the context has or inherits
+def _simplify_flags(command: Any, parent: typer.Context | None = None) -> None:
+    """Remove the `<bool>` that Typer shows behind flags, which take no value."""
+    # the help option is created here, with the names that the context has or inherits
     context = typer.Context(command, parent=parent, **command.context_settings)
     for parameter in (*command.params, command.get_help_option(context)):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
     for inner in getattr(command, "commands", {}).values():
-        _show_flags_plainly(inner, context)
+        _simplify_flags(inner, context)
 
 
 _GROUPS = (
-    tasks,
-    agents,
-    crews,
-    models,
-    executions,
-    approvals,
-    budgets,
-    sessions,
-    cassettes,
-    keys,
-    users,
-    audit,
-    database,
+    tasks.app,
+    agents.app,
+    crews.app,
+    models.app,
+    executions_app,
+    approvals.app,
+    budgets.app,
+    sessions.app,
+    cassettes.app,
+    accounts.keys_app,
+    accounts.users_app,
+    accounts.audit_app,
+    database.app,
 )
 
 
 _START_HERE = """New here? Try these, in this order:
-  celeriac demo      everything at work for a minute, on your machine alone
+  celeriac demo      a demonstration of a minute, on your machine alone
   celeriac up        servers, a small model, API, worker and keeper
-  celeriac doctor    what works, what doesn't, and what to do about it
+  celeriac doctor    checks what works, and how to fix what doesn't
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found,
-4 not allowed, 5 a server is away, 6 had ended already, 130 interrupted."""
+4 not allowed, 5 a server is unavailable, 6 had ended already, 130 interrupted."""
 
 
-def _add_root(app: typer.Typer, manner: _ErrorHandling) -> None:
+def _add_root(app: typer.Typer, given: _GlobalOptions) -> None:
     """Add the options that stand before the command's name."""
 
     @app.callback()
@@ -175,7 +162,7 @@ def _add_root(app: typer.Typer, manner: _ErrorHandling) -> None:
         ] = False,
     ) -> None:
         del version
-        manner.debug = debug
+        given.debug = debug
 
 
 def _show_version(wanted: bool) -> None:
@@ -184,10 +171,10 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _tell(report: ErrorReport | None, code: int, manner: _ErrorHandling) -> int:
-    """Write an error to stderr; called while it is being handled."""
+def _report(report: ErrorReport | None, code: int, given: _GlobalOptions) -> int:
+    """Write an error to stderr; called while the exception is handled."""
     if report is not None:
-        if manner.debug:
+        if given.debug:
             traceback.print_exc()
         for line in report.lines():
             typer.echo(printable(line), err=True)

@@ -1,13 +1,4 @@
-"""The whole system on one machine: servers, API, worker and beat under one supervisor.
-
-Starts the whole system in one home and keeps it, until it is told to stop.
-
-API, worker and beat as the supervisor runs them.
-
-The address that the API listens on.
-
-The administrator's API key of a home: made once, kept in a private file.
-"""
+"""The whole system on one machine: servers, API, worker and beat under one supervisor."""
 
 import errno
 import os
@@ -24,9 +15,9 @@ import psutil
 import structlog
 
 from celeriac.adapters.celery_queue import QUEUES
-from celeriac.cli.core.arguments import CELERY, check_modules, node_name, worker_arguments
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.server import key_file
+from celeriac.cli.core.server import key_file, load_own_settings
+from celeriac.cli.programs import CELERY, check_modules, node_name, worker_arguments
 from celeriac.db import migrate, workers
 from celeriac.db.engine import Database
 from celeriac.domain.errors import DatabaseUnavailableError, UnauthenticatedError
@@ -45,10 +36,10 @@ _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, no
 
 
 def choose_port(host: str, port: int) -> int:
-    """Return `port` if the API can listen on it, or one that is free for 0.
+    """Return `port` if the API can listen on it, or a free port for 0.
 
-    The choice is made once, so that a restarted API keeps its address. Raises CommandError naming
-    the port and the cure where it is taken or not ours to take.
+    It is chosen once, so that a restarted API keeps its address. Raises CommandError if the port is
+    in use or not allowed.
     """
     if port == 0:
         return reserve_port()
@@ -67,7 +58,7 @@ def choose_port(host: str, port: int) -> int:
 
 
 def reachable_url(host: str, port: int) -> str:
-    """Return the address under which this machine reaches an API that listens on `host`."""
+    """Return the URL of an API that listens on `host`, as seen from this machine."""
     if host in _EVERYWHERE:
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -76,16 +67,16 @@ def reachable_url(host: str, port: int) -> str:
 def _refused(host: str, port: int, error: OSError) -> CommandError:
     if error.errno == errno.EADDRINUSE:
         return CommandError(
-            f"Port {port} on {host} is taken by another program.",
+            f"Port {port} on {host} is in use by another program.",
             cure=f"Choose another: --port {port + 1}, or --port 0 for any that is free.",
         )
     if error.errno == errno.EACCES:
         return CommandError(
-            f"Port {port} may only be taken by root.", cure="Choose one above 1023 with --port."
+            f"Port {port} is reserved for root.", cure="Choose one above 1023 with --port."
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return UsageProblemError(
-            f"{host} is no address of this machine.", cure="Correct --host, or leave it out."
+            f"{host} is not an address of this machine.", cure="Correct or omit --host."
         )
     return CommandError(f"Can't listen on {host}, port {port}: {error.strerror}.")
 
@@ -97,62 +88,18 @@ BEAT = "beat"
 _API_GRACE = 20.0
 _BEAT_GRACE = 15.0
 _HAND_BACK_SECONDS = 15.0
-"""What a worker gets beyond its soft shutdown, to hand back what could not finish."""
+"""Seconds after the soft shutdown for handing back executions that did not finish."""
 _REFUSAL = "error: "
 _REFUSAL_LINES = 100
-"""So many last lines of a program that ended with ExitCode.USAGE are searched for its reason."""
-
+"""The last lines of a program that ended with ExitCode.USAGE, which are searched for its error."""
 _CHECK_SECONDS = 2.0
 _FRESH_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Programs:
-    """What to run. `environment` is the whole environment of each process."""
-
-    environment: Mapping[str, str]
-    host: str
-    port: int
-    worker_options: Sequence[str]
-    soft_shutdown: float
-
-    def specs(self, worker_ready: "WorkerReady") -> Sequence[ProcessSpec]:
-        """Return worker, beat and API in the order of their start; they stop in the reverse."""
-        return self._worker(worker_ready), self._beat(), self._api()
-
-    def _worker(self, ready: "WorkerReady") -> ProcessSpec:
-        arguments = worker_arguments(self.worker_options, QUEUES)
-        return ProcessSpec(
-            name=WORKER,
-            argv=(*_CELERY, "worker", *arguments),
-            env=self.environment,
-            ready=ready,
-            stop_grace=self.soft_shutdown + _HAND_BACK_SECONDS,
-        )
-
-    def _beat(self) -> ProcessSpec:
-        return ProcessSpec(
-            name=BEAT,
-            argv=(*_CELERY, "beat", "--loglevel=INFO"),
-            env=self.environment,
-            stop_grace=_BEAT_GRACE,
-        )
-
-    def _api(self) -> ProcessSpec:
-        options = (f"--host={self.host}", f"--port={self.port}")
-        return ProcessSpec(
-            name=API,
-            argv=(sys.executable, "-P", "-m", "celeriac", "api", *options),
-            env=self.environment,
-            ready=ApiReady(reachable_url(self.host, self.port)),
-            stop_grace=_API_GRACE,
-        )
 
 
 _CELERY = (
     sys.executable,
     "-W",
-    # Celery's advice for pickled messages, which we never take
+    # a warning about pickled messages, which are never accepted
     "ignore:You're running the worker with superuser privileges",
     *CELERY,
     "--quiet",
@@ -168,7 +115,7 @@ class ApiReady:
     url: str
 
     def __call__(self) -> str | None:
-        """Return None if it does, else why not."""
+        """Return None if it does, else the reason."""
         try:
             with httpx.Client(trust_env=False, timeout=_CHECK_SECONDS) as client:
                 answer = client.get(f"{self.url}/health/live")
@@ -178,18 +125,18 @@ class ApiReady:
 
 
 class WorkerReady:
-    """Ready check: the worker that runs now has reported itself to the database.
+    """Ready check: the current worker has reported itself to the database.
 
-    An earlier one's row doesn't count, though it is still fresh after a crash.
+    The row of an earlier worker doesn't count, although it may still be fresh after a crash.
     """
 
     def __init__(self, database: Database, find_pid: Callable[[], int | None]) -> None:
-        """`find_pid` returns the pid of the worker that runs now."""
+        """`find_pid` returns the pid of the current worker."""
         self._database = database
         self._find_pid = find_pid
 
     def __call__(self) -> str | None:
-        """Return None if it has, else why it doesn't count as ready."""
+        """Return None if it has, else the reason."""
         pid = self._find_pid()
         host = socket.gethostname()
         try:
@@ -204,7 +151,7 @@ class WorkerReady:
 
 
 def _belongs(pid: int, leader: int | None) -> bool:
-    """Whether `pid` is the worker itself or, with prefork, a child of it."""
+    """Return whether `pid` is the worker itself or, with prefork, a child of it."""
     try:
         return pid == leader or psutil.Process(pid).ppid() == leader
     except psutil.NoSuchProcess:
@@ -215,10 +162,10 @@ logger = structlog.get_logger(__name__)
 
 
 def ensure_admin_key(database: Database, home: Home, secret_key: str) -> str:
-    """Return the home's key, made anew where there is none or this database doesn't know it.
+    """Return the home's key, a new one if there is none or the database doesn't know it.
 
-    Raises DatabaseUnavailableError, HomeUnusableError, and ConflictError where the user `admin`
-    exists and is none.
+    Raises DatabaseUnavailableError, HomeUnusableError, and ConflictError if the user `admin` exists
+    and is not an administrator.
     """
     path = key_file(home)
     if path.exists():
@@ -236,11 +183,11 @@ def ensure_admin_key(database: Database, home: Home, secret_key: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemOptions:
-    """How to run the system; None takes what the settings say.
+    """Options of the system; None means the value of the settings.
 
     `local_model` and `models` as in `StackOptions`. `worker_options` are Celery's own. `reload`
-    starts the worker anew when its code changes; None does so unless the settings say otherwise.
-    `variables` are set for API, worker and beat over what the environment says.
+    restarts the worker when its code changes; None does so unless the settings disable it.
+    `variables` override the environment of API, worker and beat.
     """
 
     home: Path | None = None
@@ -255,7 +202,7 @@ class SystemOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """A system that runs: where it is, and who keeps it running."""
+    """A running system: its addresses and its supervisor."""
 
     home: Home
     api_url: str
@@ -263,32 +210,32 @@ class System:
     endpoints: Endpoints
     supervisor: Supervisor
     count_running: Callable[[], int]
-    """Counts the executions that its workers run now. Raises DatabaseUnavailableError."""
+    """Counts the executions that its workers run. Raises DatabaseUnavailableError."""
     stop_seconds: float
-    """So long a stopping worker lets them finish."""
+    """Seconds that a stopping worker waits for them."""
     has_openai: bool = False
-    """Whether workers have a key of OpenAI's."""
+    """Whether workers have an OpenAI key."""
 
     @property
     def key_file(self) -> Path:
-        """Where the administrator's API key is kept."""
+        """The file with the administrator's API key."""
         return key_file(self.home)
 
     @property
     def worker_pid(self) -> int | None:
-        """The pid of the worker that runs now."""
+        """The pid of the current worker."""
         return self.supervisor.process(WORKER).pid
 
 
 @contextmanager
 def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[System]:
-    """Start everything, yield the system for the caller to `supervisor.run`, and stop it all.
+    """Start everything, yield the system for the caller to `supervisor.run`, and stop everything.
 
-    Within it SIGINT, SIGTERM and SIGHUP are requests to stop. Raises what `Stack` raises, and
-    CommandError where the API can't listen.
+    SIGINT, SIGTERM and SIGHUP request a stop. Raises what `Stack` raises, and CommandError if the
+    API can't listen.
     """
-    # not load_settings: the stack that runs in this home is the one started here
-    settings = Settings.load(**({"home": options.home} if options.home else {}))
+    # not load_settings, which uses a stack that runs in the home: it is started here
+    settings = load_own_settings(options.home)
     check_modules(settings.celery.include, "CELERIAC_CELERY_INCLUDE")
     _refuse_second(Home.at(settings.home))
     host = options.host or settings.api.host
@@ -306,19 +253,16 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
             "PYTHONUNBUFFERED": "1",
             **options.variables,
         }
-        programs = Programs(
-            environment={**os.environ, **endpoints.environment(), **variables},
-            host=host,
-            port=port,
-            worker_options=options.worker_options,
-            soft_shutdown=settings.celery.worker_soft_shutdown_timeout,
-        )
+        environment = {**os.environ, **endpoints.environment(), **variables}
+        stop_seconds = settings.celery.worker_soft_shutdown_timeout
         database = Database(endpoints.database_url, connections=1, application="celeriac-up")
         try:
             api_key = _prepare_database(database, stack.home, secret_key)
-            ready = WorkerReady(database, lambda: stack.supervisor.process(WORKER).pid)
-            _start(stack.supervisor, programs.specs(ready))
             url = reachable_url(host, port)
+            ready = WorkerReady(database, lambda: stack.supervisor.process(WORKER).pid)
+            _start(
+                stack.supervisor, _programs(options, (host, port), environment, ready, stop_seconds)
+            )
             stack.publish(endpoints, api_url=url)
             yield System(
                 home=stack.home,
@@ -327,17 +271,58 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
                 endpoints=endpoints,
                 supervisor=stack.supervisor,
                 count_running=partial(_count_running, database),
-                stop_seconds=settings.celery.worker_soft_shutdown_timeout,
+                stop_seconds=stop_seconds,
                 has_openai=settings.openai_api_key is not None,
             )
         finally:
             database.close()
 
 
-def _start(supervisor: Supervisor, specs: Sequence[ProcessSpec]) -> None:
-    """Start the programs. Raises ServerFailedError, and UsageProblemError where one refuses."""
+def _programs(
+    options: SystemOptions,
+    address: tuple[str, int],
+    environment: Mapping[str, str],
+    worker_ready: WorkerReady,
+    stop_seconds: float,
+) -> Sequence[ProcessSpec]:
+    """Return worker, beat and API in the order of their start; they stop in reverse order."""
+    host, port = address
+    return (
+        ProcessSpec(
+            name=WORKER,
+            argv=(*_CELERY, "worker", *worker_arguments(options.worker_options, QUEUES)),
+            env=environment,
+            ready=worker_ready,
+            stop_grace=stop_seconds + _HAND_BACK_SECONDS,
+        ),
+        ProcessSpec(
+            name=BEAT,
+            argv=(*_CELERY, "beat", "--loglevel=INFO"),
+            env=environment,
+            stop_grace=_BEAT_GRACE,
+        ),
+        ProcessSpec(
+            name=API,
+            argv=(
+                sys.executable,
+                "-P",
+                "-m",
+                "celeriac",
+                "api",
+                f"--host={host}",
+                f"--port={port}",
+            ),
+            env=environment,
+            ready=ApiReady(reachable_url(host, port)),
+            stop_grace=_API_GRACE,
+        ),
+    )
+
+
+def _start(supervisor: Supervisor, programs: Sequence[ProcessSpec]) -> None:
+    """Start the programs. Raises ServerFailedError, and UsageProblemError for a wrong setting."""
     try:
-        supervisor.start(specs)
+        supervisor.start(programs)
     except ServerFailedError as error:
         if error.exit_code != ExitCode.USAGE or error.log is None:
             raise
@@ -355,7 +340,7 @@ def _count_running(database: Database) -> int:
 
 
 def _refuse_second(home: Home) -> None:
-    """Raise AlreadyRunningError where this home's stack runs, which may hold the port."""
+    """Raise AlreadyRunningError if a stack runs in this home; it may use the port."""
     stack = find_running_stack(home)
     if stack is not None:
         raise AlreadyRunningError(home.root, stack.supervisor.pid, api_url=stack.api_url)
@@ -375,7 +360,7 @@ def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:
 
 
 def _prepare_database(database: Database, home: Home, secret_key: str) -> str:
-    """Bring the schema up to date and return the administrator's key."""
+    """Upgrade the schema and return the administrator's key."""
     with database.transaction() as connection:
         migrate.upgrade(connection)
     return ensure_admin_key(database, home, secret_key)
@@ -390,5 +375,5 @@ def _reload(settings: Settings, options: SystemOptions) -> str:
 
 
 def _console(settings: Settings) -> str:
-    """Their output is a file that `up` shows to people: lines for people, unless told otherwise."""
+    """Return the format of their output, which `up` shows: for people, unless it is set."""
     return "pretty" if settings.log_console == "auto" else settings.log_console

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 def up(
     *,
     host: Annotated[
-        str | None,
-        typer.Option(help="Address the API listens on; CELERIAC_API_HOST, or 127.0.0.1."),
+        str | None, typer.Option(help="Address of the API; CELERIAC_API_HOST, or 127.0.0.1.")
     ] = None,
     port: Annotated[
         int | None,
@@ -26,8 +25,7 @@ def up(
         ),
     ] = None,
     concurrency: Annotated[
-        int | None,
-        typer.Option(min=1, help="Executions that the worker runs at once; 100 in threads."),
+        int | None, typer.Option(min=1, help="Executions that run at once; 100 with threads.")
     ] = None,
     pool: Annotated[
         str | None, typer.Option(help="Celery's pool: threads, prefork or solo; threads.")
@@ -38,16 +36,14 @@ def up(
             "--include",
             "-I",
             metavar="MODULE",
-            help="A module with Celery tasks of your own that the worker loads; may be given "
-            "more than once.",
+            help="A module with Celery tasks of your own for the worker. Repeatable.",
         ),
     ] = None,
     no_reload: Annotated[
-        bool,
-        typer.Option("--no-reload", help="Keep the worker when the code of agents changes."),
+        bool, typer.Option("--no-reload", help="Don't restart the worker when code changes.")
     ] = False,
     no_model: Annotated[
-        bool, typer.Option("--no-model", help="Do without the small language model.")
+        bool, typer.Option("--no-model", help="Don't start the small language model.")
     ] = False,
     home: Home = None,
     as_json: Json = False,
@@ -55,18 +51,17 @@ def up(
     """Run the whole system on this machine, until Ctrl-C.
 
     Starts PostgreSQL, Valkey and a small language model from Python packages,
-    then worker, keeper and API, each as a process of its own that is started
-    again when it dies. All state is in the home; nothing else is touched.
-    Servers that DATABASE_URL, REDIS_URL, CELERY_BROKER_URL or
-    CELERIAC_LOCAL_MODEL_URL name are used instead of own ones.
+    then the worker, the keeper and the API, and restarts each of them when it
+    ends. All state is in the home. DATABASE_URL, REDIS_URL, CELERY_BROKER_URL
+    and CELERIAC_LOCAL_MODEL_URL name other servers, which are used instead.
 
-    When a module changes that the worker has imported, agents' or tasks', the
-    worker is started anew: it lets finish what runs, as at its end. Where
-    CELERIAC_WORKER_RELOAD is set, that counts, unless --no-reload is given.
+    When a module changes that the worker has imported, the worker is restarted;
+    running executions may finish first. CELERIAC_WORKER_RELOAD or --no-reload
+    switches this off.
 
-    Ctrl-C or SIGTERM stops everything in order, letting what runs finish; a
-    second one stops it at once. Both exit with 0. With --json one line of JSON
-    on stdout says where everything is, once all of it works.
+    Ctrl-C or SIGTERM stops everything in order; running executions may finish.
+    A second one stops at once. Both exit with 0. With --json, one line of JSON
+    on stdout has all addresses, as soon as everything is ready.
 
     Examples:
       celeriac up
@@ -74,7 +69,7 @@ def up(
       celeriac up --include warehouse
       DATABASE_URL=postgresql://me@db/celeriac celeriac up
     """
-    from celeriac.cli.core.arguments import include_arguments, worker_arguments
+    from celeriac.cli.programs import include_arguments, worker_arguments
     from celeriac.cli.system import SystemOptions, running_system
     from celeriac.embedded.output import Terminal
     from celeriac.kit.child_bootstrap import hide_memory
@@ -88,7 +83,7 @@ def up(
         *([f"--pool={pool}"] if pool else []),
         *include_arguments(include or ()),
     ]
-    worker_arguments(worker_options, ())  # refuses what can't work, before anything starts
+    worker_arguments(worker_options, ())  # raises for wrong options, before anything starts
     options = SystemOptions(
         home=home,
         host=host,
@@ -100,7 +95,7 @@ def up(
     terminal = Terminal(output.err if as_json else output.out)
     with running_system(options, terminal) as system:
         if as_json:
-            output.json_line(_facts(system))
+            output.json(_facts(system), indent=None)
         else:
             _show_banner(output, system)
         sys.stdout.flush()
@@ -110,17 +105,17 @@ def up(
 
 
 def stopping(system: "System") -> str | None:
-    """Return how long the end may take, where executions run now."""
+    """Return how long stopping may take, if executions are running."""
     from celeriac.domain.errors import DatabaseUnavailableError
 
     try:
         count = system.count_running()
     except DatabaseUnavailableError:
-        return None  # then nothing can be said, and the end goes on
+        return None  # unknown; stopping continues
     if not count:
         return None
     what = counted(count, "execution")
-    return f"Waits up to {system.stop_seconds:g} s for {what}; Ctrl-C again stops at once."
+    return f"Waiting up to {system.stop_seconds:g} s for {what}; Ctrl-C again stops at once."
 
 
 def _facts(system: "System") -> dict[str, object]:
@@ -158,7 +153,7 @@ def _show_banner(output: Output, system: "System") -> None:
 
 
 def next_steps(system: "System") -> list[str]:
-    """Return what to try first: commands that work with the model there is, or without one."""
+    """Return the commands to try first, with the available model or without one."""
     from celeriac.embedded.home import Home as HomeDirectory
 
     steps = ["Try in another terminal:"]
@@ -190,4 +185,4 @@ FUNCTION_STEPS = (
     "  celeriac tasks create double --agent double",
     "  celeriac run double --var n:=21",
 )
-"""What works without a language model."""
+"""Commands that need no language model."""

@@ -6,18 +6,11 @@ from decimal import Decimal
 from uuid import UUID
 
 from celeriac import wire
-from celeriac.client.resources import given, pages
-from celeriac.client.transport import API, Transport, segment
-
-_PATH = f"{API}/budgets"
+from celeriac.client.transport import Resource, given, path
 
 
-class Budgets:
-    """`client.budgets`: how much the model calls of tasks and users may cost."""
-
-    def __init__(self, transport: Transport) -> None:
-        """Send through `transport`."""
-        self._transport = transport
+class Budgets(Resource):
+    """`client.budgets`: limits for the cost of the model calls of tasks and users."""
 
     def set(
         self,
@@ -29,48 +22,44 @@ class Budgets:
         max_tokens: int | None = None,
         on_budget: str = "stop",
     ) -> wire.Budget:
-        """Set the budget of a task or a user for each `day` or `month`.
+        """Set the budget of a task or a user for each `day` or `month`. It replaces an earlier one.
 
-        It takes the place of an earlier one. `max_cost` is in US dollars; `on_budget` is stop or
-        ask.
+        `max_cost` is in US dollars; `on_budget` is `stop` or `ask`.
         """
         body = given(
             period=period,
-            task=task and str(task),
-            user_id=user_id and str(user_id),
-            max_cost=None if max_cost is None else str(max_cost),
+            task=task,
+            user_id=user_id,
+            max_cost=max_cost,
             max_tokens=max_tokens,
             on_budget=on_budget,
         )
-        return self._transport.post(wire.Budget, _PATH, body)
+        return self._transport.post(wire.Budget, path("budgets"), body)
 
     def get(self, budget_id: str | UUID) -> wire.Budget:
         """Return a budget and how far it is used."""
-        return self._transport.get(wire.Budget, f"{_PATH}/{segment(budget_id)}")
+        return self._transport.get(wire.Budget, path("budgets", budget_id))
 
     def list(
         self, *, task: str | UUID | None = None, user_id: str | UUID | None = None
     ) -> Iterator[wire.Budget]:
-        """Yield budgets, the newest first, reading page after page."""
-        wanted = given(task=task and str(task), user_id=user_id and str(user_id))
-        return pages(self._transport, wire.Budget, _PATH, wanted)
+        """Yield budgets, the newest first."""
+        wanted = given(task=task, user_id=user_id)
+        return self._transport.pages(wire.Budget, path("budgets"), wanted)
 
     def remove(self, budget_id: str | UUID) -> None:
-        """Remove a budget: it bounds nothing any more."""
-        self._transport.send("DELETE", f"{_PATH}/{segment(budget_id)}")
+        """Remove a budget."""
+        self._transport.send("DELETE", path("budgets", budget_id))
 
     def of_execution(self, execution_id: str | UUID) -> wire.BudgetStandings:
-        """Return how all budgets stand that hold an execution."""
-        path = f"{API}/task-executions/{segment(execution_id)}/budgets"
-        return self._transport.get(wire.BudgetStandings, path)
+        """Return the state of all budgets that apply to an execution."""
+        return self._transport.get(
+            wire.BudgetStandings, path("task-executions", execution_id, "budgets")
+        )
 
 
-class Usage:
-    """`client.usage`: what model calls used."""
-
-    def __init__(self, transport: Transport) -> None:
-        """Send through `transport`."""
-        self._transport = transport
+class Usage(Resource):
+    """`client.usage`: tokens and cost of model calls."""
 
     def totals(
         self,
@@ -82,18 +71,12 @@ class Usage:
         user_id: str | UUID | None = None,
         limit: int = 50,
     ) -> wire.UsageTotals:
-        """Return totals by `task`, `user`, `day` or `model`; of the last 30 days if not told."""
-        wanted = given(
-            by=by,
-            since=since and since.isoformat(),
-            until=until and until.isoformat(),
-            task=task and str(task),
-            user_id=user_id and str(user_id),
-            limit=limit,
-        )
-        return self._transport.get(wire.UsageTotals, f"{API}/usage", wanted)
+        """Return totals by `task`, `user`, `day` or `model`, by default of the last 30 days."""
+        wanted = given(by=by, since=since, until=until, task=task, user_id=user_id, limit=limit)
+        return self._transport.get(wire.UsageTotals, path("usage"), wanted)
 
     def calls(self, execution_id: str | UUID) -> Iterator[wire.MadeCall]:
-        """Yield an execution's model calls, the oldest first, reading page after page."""
-        path = f"{API}/task-executions/{segment(execution_id)}/model-calls"
-        return pages(self._transport, wire.MadeCall, path)
+        """Yield an execution's model calls, the oldest first."""
+        return self._transport.pages(
+            wire.MadeCall, path("task-executions", execution_id, "model-calls")
+        )

@@ -1,9 +1,6 @@
-"""The client of the HTTP API, and how it finds a running home."""
+"""The client of the HTTP API."""
 
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,89 +8,19 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from celeriac import wire
+from celeriac.client.accounts import Audit, Keys, Users
 from celeriac.client.approvals import Approvals
-from celeriac.client.audit import Audit
 from celeriac.client.budgets import Budgets, Usage
 from celeriac.client.cassettes import Cassettes
+from celeriac.client.catalog import Agents, Tasks
 from celeriac.client.documents import Document
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import Executions
-from celeriac.client.resources import Agents, CeleryTasks, Keys, Tasks, Users
+from celeriac.client.operations import CeleryTasks
+from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
 from celeriac.client.transport import API, Transport
-from celeriac.kit.processes import ProcessIdentity, still_running
 from celeriac.version import __version__
-
-_DIRECTORY = ".celeriac"
-_STACK_FILE = "stack.json"
-_KEY_FILE = Path("secrets", "admin_api_key")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """An API and the key to it."""
-
-    url: str
-    api_key: str = field(repr=False)
-
-
-def find_server(home: Path | None = None) -> Server:
-    """Return the server to ask: as the environment says, else the one that runs in the home.
-
-    The home is `home`, CELERIAC_HOME, or `.celeriac` in the current directory. Its key is given to
-    its own server only. Raises ClientError: `no_server` or `no_api_key`.
-    """
-    root = (home or Path(os.environ.get("CELERIAC_HOME") or _DIRECTORY)).absolute()
-    url, key = os.environ.get("CELERIAC_API_URL"), os.environ.get("CELERIAC_API_KEY")
-    if url and key:
-        return Server(url, key)
-    own_url = _running_api(root)
-    url = url or own_url
-    if not url:
-        raise ClientError(
-            f"No server is known: no stack runs in {root}, and CELERIAC_API_URL is not set. Start "
-            "one there with `celeriac up`, or set CELERIAC_API_URL and CELERIAC_API_KEY.",
-            code="no_server",
-        )
-    if not key and own_url and url.rstrip("/") == own_url.rstrip("/"):
-        key = _own_key(root)
-    if not key:
-        raise ClientError(
-            f"No API key for {url} is known. Set CELERIAC_API_KEY to one (`celeriac keys create`).",
-            code="no_api_key",
-        )
-    return Server(url, key)
-
-
-def _running_api(root: Path) -> str | None:
-    path = root / _STACK_FILE
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        supervisor = ProcessIdentity(
-            pid=int(stored["supervisor"]["pid"]), started=int(stored["supervisor"]["started"])
-        )
-        url = stored["api_url"]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ClientError(f"{path} can't be read: {error.strerror}.", code="no_server") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ClientError(
-            f"{path} can't be understood. Stop Celeriac, delete it and start again.",
-            code="no_server",
-        ) from error
-    return str(url) if url and still_running(supervisor) else None
-
-
-def _own_key(root: Path) -> str | None:
-    path = root / _KEY_FILE
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ClientError(f"{path} can't be read: {error.strerror}.", code="no_api_key") from error
-
 
 _CONNECT_SECONDS = 5.0
 _UNAVAILABLE = 503
@@ -113,10 +40,10 @@ class Client:
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Prepare a client; nothing is sent yet.
+        """Create a client; nothing is sent yet.
 
-        `timeout` bounds, in seconds, the answer to one request, not waiting for executions.
-        `transport` replaces the network, for proxies and tests.
+        `timeout` is the time limit for the answer to one request, in seconds; it does not limit
+        waiting for executions. `transport` replaces the network, for proxies and tests.
         """
         self._http = httpx.Client(
             base_url=base_url,
@@ -126,7 +53,7 @@ class Client:
             },
             timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
             transport=transport,
-            # a proxy of the environment doesn't lead to this very machine
+            # proxies of the environment are not for this machine
             trust_env=httpx.URL(base_url).host not in _LOOPBACK,
         )
         self._transport = Transport(self._http)
@@ -147,7 +74,7 @@ class Client:
     def from_env(cls, *, timeout: float = 30.0, home: Path | None = None) -> Self:
         """Return a client for CELERIAC_API_URL and CELERIAC_API_KEY, else for the home's server.
 
-        Where they are not set, it is the stack that runs in `home`, in CELERIAC_HOME or in
+        If they are not set, the client uses the stack that runs in `home`, in CELERIAC_HOME or in
         `.celeriac` in the current directory, with its own key. Raises ClientError: `no_server` or
         `no_api_key`.
         """
@@ -157,12 +84,12 @@ class Client:
     def apply(
         self, document: Document | Path | Mapping[str, Any], *, dry_run: bool = False
     ) -> wire.Applied:
-        """Make agents, tasks and budgets as a document says, all or nothing; delete nothing.
+        """Create or change agents, tasks and budgets, all or none. Nothing is deleted.
 
-        `document` has the lists `agents`, `tasks` and `budgets`, whose entries are what the API
-        takes to make one, or is the YAML or JSON file of such a document. With `dry_run` nothing is
-        written. Raises ClientError: `fields` has everything that is wrong, and of a file the
-        message has the lines.
+        `document` is a mapping with the lists `agents`, `tasks` and `budgets`, whose entries are
+        the bodies that create them, or a YAML or JSON file of it. With `dry_run` nothing is
+        written. Raises ClientError: `fields` has all faults, and the message has their lines in
+        the file.
         """
         if isinstance(document, Path):
             document = Document.read(document)
@@ -185,7 +112,7 @@ class Client:
         return str(self._http.base_url)
 
     def health(self) -> wire.ReadyHealth:
-        """Return whether the API has what it needs; raises ClientError if it doesn't answer."""
+        """Return the API's readiness; raises ClientError if it doesn't answer."""
         return self._health(wire.ReadyHealth, "/health/ready")
 
     def celery_health(self) -> wire.CeleryHealth:

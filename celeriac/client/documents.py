@@ -1,7 +1,7 @@
 """Documents of agents, tasks and budgets, read from files of YAML or JSON.
 
-YAML is read by the rules of its version 1.2: `no` and `2026-11-22` are texts, only `true` and
-`false` are booleans. Anchors and aliases, tags and several documents in one file are refused.
+The rules are those of YAML 1.2: `no` and `2026-11-22` are strings, only `true` and `false` are
+booleans. Anchors, aliases, tags and several documents in one file are refused.
 """
 
 import json
@@ -33,7 +33,7 @@ _PARSER = getattr(yaml, "CLoader", yaml.Loader)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands; lines and columns count from 1."""
+    """A position in a file; lines and columns count from 1."""
 
     file: str
     line: int
@@ -44,10 +44,10 @@ class Place:
 
 
 class DocumentError(ClientError):
-    """A file can't be read as a document; each line of the message names the place and the cure."""
+    """A file is not a valid document. Each line of the message has a place, a fault and a cure."""
 
     def __init__(self, faults: Sequence[tuple[Place | str, str]]) -> None:
-        """`faults` are places, or names of files, and what is wrong there."""
+        """`faults` are pairs of a place, or the name of a file, and a message."""
         super().__init__(
             "\n".join(f"{place}: {message}" for place, message in faults), code="document_invalid"
         )
@@ -55,7 +55,7 @@ class DocumentError(ClientError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What one or several files say, and where each part of it stands."""
+    """The content of one or several files, with the place of each part."""
 
     content: Mapping[str, Any]
     places: Mapping[str, Place] = field(default_factory=dict)
@@ -63,14 +63,14 @@ class Document:
 
     @classmethod
     def read(cls, *files: Path) -> "Document":
-        """Return what all of the files say together. Raises DocumentError."""
+        """Return the joined content of all files. Raises DocumentError."""
         return cls.joined([cls.parse(_text(path), str(path)) for path in files])
 
     @classmethod
     def parse(cls, text: str, name: str) -> "Document":
-        """Return what `text` says, YAML or JSON; `name` stands for the file in messages.
+        """Return the content of `text`, YAML or JSON; `name` is the file's name in messages.
 
-        Raises DocumentError with every fault, up to the first that makes the rest unreadable.
+        Raises DocumentError with all faults, up to the first that makes the rest unreadable.
         """
         if len(text) > MAX_CHARACTERS:
             raise DocumentError(
@@ -85,7 +85,7 @@ class Document:
         if reader.faults:
             raise DocumentError(reader.faults)
         assert isinstance(content, dict)
-        # a section without entries, as one with all of them commented out
+        # without empty sections, such as one with all entries commented out
         kept = {key: value for key, value in content.items() if value is not None}
         return cls(kept, reader.places)
 
@@ -102,15 +102,15 @@ class Document:
                 places.setdefault(_moved(path, offsets), place)
             for key, value in document.content.items():
                 if key not in _SECTIONS or not isinstance(value, list):
-                    content[key] = value  # the server says what is wrong with it
+                    content[key] = value  # the server reports the fault
                 else:
                     content[key] = [*content.get(key, ()), *value]
         return cls(content, places)
 
     def located(self, error: ClientError) -> ClientError:
-        """Return the server's refusal of this document with the file, line and entry of each fault.
+        """Return the server's error for this document, with file, line and entry of each fault.
 
-        Errors that name no field are returned as they are.
+        Errors without fields are returned unchanged.
         """
         lines = [f"{self._where(fault.field)}: {self._said(fault)}" for fault in error.fields]
         if not lines:
@@ -126,7 +126,7 @@ class Document:
         )
 
     def _where(self, path: str) -> str:
-        """Return the place, the entry and the field that a path leads to, as far as it is known."""
+        """Return the place, the entry and the field of a path, as far as they are known."""
         steps = path.split(".")
         known = (".".join(steps[:length]) for length in range(len(steps), 0, -1))
         place = next((self.places[each] for each in known if each in self.places), None)
@@ -149,9 +149,9 @@ class Document:
         value = self._value(fault.field)
         message = str(fault.message)
         if "boolean" in message and str(value).lower() in _OLD_BOOLEANS:
-            return f"{message}; {value} is a text in YAML 1.2: write true or false"
+            return f"{message}; {value} is a string in YAML 1.2: write true or false"
         if "string" in message and isinstance(value, int | float):
-            return f"{message}; put it in quotes to make a text of it"
+            return f"{message}; put it in quotes to make it a string"
         return message
 
     def _value(self, path: str) -> Any:
@@ -165,7 +165,7 @@ class Document:
 
 
 class _Reader:
-    """Builds values from the events of YAML, and notes where each stands."""
+    """Builds values from the events of YAML, and records their places."""
 
     def __init__(self, name: str) -> None:
         self.places: dict[str, Place] = {}
@@ -177,16 +177,16 @@ class _Reader:
             self.faults.append((place, message))
 
     def read(self, text: str) -> Any:
-        """Return the value of `text`; what it returns counts only where there are no faults."""
+        """Return the value of `text`; it is meaningless if there are faults."""
         events = yaml.parse(text, Loader=_PARSER)
         try:
             return self._document(events)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             said = " ".join(filter(None, (error.context, error.problem)))
-            self.fault(self._place(mark), f"this is no valid YAML: {said}")
+            self.fault(self._place(mark), f"this is not valid YAML: {said}")
         except yaml.YAMLError as error:
-            self.fault(Place(self._name, 1, 1), f"this is no valid YAML: {error}")
+            self.fault(Place(self._name, 1, 1), f"this is not valid YAML: {error}")
         except _StopReadingError:
             pass
         return None
@@ -223,7 +223,7 @@ class _Reader:
         found: dict[str, Any] = {}
         while not isinstance(key := next(events), yaml.MappingEndEvent):
             if not isinstance(key, yaml.ScalarEvent):
-                self._stop(key, "the name of a field must be a text")
+                self._stop(key, "the name of a field must be a string")
             name, inner = str(key.value), _path(path, key.value)
             place = self._place(key.start_mark)
             if name in found:
@@ -275,7 +275,7 @@ def _path(path: str, step: object) -> str:
 
 
 def _moved(path: str, offsets: Mapping[str, int]) -> str:
-    """Return the path of what stands behind `offsets` entries of other files."""
+    """Return a path with its index increased by the number of entries in other files."""
     section, _, rest = path.partition(".")
     index, dot, inner = rest.partition(".")
     if section not in offsets or not index.isdigit():
@@ -284,9 +284,9 @@ def _moved(path: str, offsets: Mapping[str, int]) -> str:
 
 
 def _plain_json(text: str) -> str:
-    """Return JSON as YAML reads it: with characters for surrogates, and spaces for tabs.
+    """Return JSON as YAML can read it: characters instead of surrogates, spaces instead of tabs.
 
-    Both leave every line, and nearly every column, where it is.
+    Lines stay the same, and nearly all columns.
     """
     if not text.lstrip().startswith(("{", "[")):
         return text
@@ -311,4 +311,4 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise DocumentError([(str(path), f"it can't be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
-        raise DocumentError([(str(path), "it is no UTF-8 text")]) from error
+        raise DocumentError([(str(path), "it is not UTF-8 text")]) from error

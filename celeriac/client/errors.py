@@ -1,4 +1,4 @@
-"""What can go wrong for a client."""
+"""Errors of the client."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -10,9 +10,9 @@ from celeriac.wire import Problem, ProblemField
 
 
 class ClientError(Exception):
-    """The API refused the request, or couldn't be asked.
+    """The API refused the request, or could not be reached.
 
-    `code` is stable (docs/api.md); `status` is None where no answer came.
+    `code` is stable (docs/api.md); `status` is None without an answer.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class ClientError(Exception):
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:
-        """Return the error that an answer of 4xx or 5xx stands for; its body must be read."""
+        """Return the error for a response of 4xx or 5xx, whose body must have been read."""
         try:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:
-            # not the API's own words: a proxy's, or some other server's
+            # not from the API, but from a proxy or another server
             return cls(
                 f"{response.request.url.host} answered with HTTP {response.status_code}.",
                 code=f"http_{response.status_code}",
@@ -56,7 +56,7 @@ class ClientError(Exception):
 
 
 class UnreachableError(ClientError):
-    """No answer came: the API isn't there, or the connection broke again and again."""
+    """There was no answer: the API is down, or the connection broke repeatedly."""
 
     def __init__(self, base_url: str, cause: Exception) -> None:
         super().__init__(
@@ -67,10 +67,10 @@ class UnreachableError(ClientError):
 
 
 class WaitTimeoutError(ClientError):
-    """The execution hadn't ended when the time to wait was over; it goes on."""
+    """The execution had not ended within the time limit; it continues."""
 
     def __init__(self, execution_id: object, seconds: float) -> None:
         super().__init__(
-            f"The execution {execution_id} hadn't ended after {seconds:g} s; it goes on.",
+            f"The execution {execution_id} had not ended after {seconds:g} s; it continues.",
             code="wait_timeout",
         )

@@ -1,18 +1,17 @@
-"""Executions over HTTP: submit, wait, list, cancel, events; and options of a run."""
+"""Executions: submit, wait, list, cancel, retry; events and reports."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import count
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4
 
 from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
-from celeriac.client.resources import given, pages
 from celeriac.client.sessions import Files
 from celeriac.client.stream import Delta, Stream
-from celeriac.client.transport import API, Transport, segment
+from celeriac.client.transport import Resource, given, path
 from celeriac.domain.budgets import Budget
 
 
@@ -22,15 +21,15 @@ class ExecutionOptions(TypedDict, total=False):
     priority: str | None
     queue: str | None
     session_id: str | UUID | None
-    """An earlier session to go on with."""
+    """An earlier session to continue."""
     fork_session: bool
-    """Go on with a copy of it, which leaves it as it is."""
+    """Continue a copy of it."""
     budget: Budget | Mapping[str, Any] | None
     """Instead of the task's: `max_cost`, `max_tokens`, `on_budget`."""
     record: bool
     """Save the model traffic as a cassette."""
     cassette_id: str | UUID | None
-    """Answer model requests from this cassette."""
+    """Replay model requests from this cassette."""
 
 
 class ExecutionFilter(TypedDict, total=False):
@@ -44,7 +43,7 @@ class ExecutionFilter(TypedDict, total=False):
     """Any of its versions."""
     batch_id: str | UUID | None
     origin_id: str | UUID | None
-    """Repeats of this execution."""
+    """Retries of this execution."""
     session_id: str | UUID | None
     trigger_type: str | None
     waiting_for: str | None
@@ -58,48 +57,33 @@ class ExecutionFilter(TypedDict, total=False):
 
 def filter_fields(wanted: ExecutionFilter) -> dict[str, Any]:
     """Return the fields or parameters of a request for `wanted`."""
-    fields: dict[str, Any] = {}
-    for name, value in wanted.items():
-        if name == "ids" and value is not None:
-            fields["id"] = [str(each) for each in cast(Sequence[str | UUID], value)]
-        elif name == "status" and isinstance(value, str):
-            fields["status"] = [value]
-        elif isinstance(value, datetime):
-            fields[name] = value.isoformat()
-        elif isinstance(value, UUID):
-            fields[name] = str(value)
-        elif value is not None:
-            fields[name] = value
-    return fields
+    status, ids = wanted.get("status"), wanted.get("ids")
+    others = {name: value for name, value in wanted.items() if name not in {"status", "ids"}}
+    return given(
+        id=None if ids is None else [str(each) for each in ids],
+        status=[status] if isinstance(status, str) else status,
+        **others,
+    )
 
 
 def options_body(options: ExecutionOptions) -> dict[str, Any]:
-    """Return the fields of a request for `options`; those that are not set are left out."""
-    body: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, UUID):
-            body[name] = str(value)
-        elif isinstance(value, Budget):
-            body[name] = value.model_dump(mode="json", exclude_none=True)
-        elif value is not None and value is not False:
-            body[name] = value
-    return body
+    """Return the fields of a request for `options`, without those that are not set."""
+    fields = {name: value for name, value in options.items() if value is not False}
+    if isinstance(budget := options.get("budget"), Budget):
+        fields["budget"] = budget.model_dump(mode="json", exclude_none=True)
+    return given(**fields)
 
 
-_PATH = f"{API}/task-executions"
+_EXECUTIONS = "task-executions"
 _PAGE = 500
 """The most executions that one request changes."""
 _OK = 200
 _LONGEST_ANSWER_SECONDS = 86_400.0
-"""A task's hard limit at the most."""
+"""The longest hard limit of a task."""
 
 
-class Executions:
-    """`client.executions`. A task is named by its id or, if it is one's own, by its name."""
-
-    def __init__(self, transport: Transport) -> None:
-        """Send through `transport`."""
-        self._transport = transport
+class Executions(Resource):
+    """`client.executions`. A task is named by its id or, if it is yours, by its name."""
 
     def execute(
         self,
@@ -114,18 +98,19 @@ class Executions:
         """Run a task in the background; return as soon as the execution is stored.
 
         `options`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
-        `cassette_id`. Without a key of the caller's one is made up, so that a repeated request runs
-        it once.
+        `cassette_id`. The idempotency key is random if not given, so that a request that is
+        retried runs the task once.
         """
         body = given(
             variables=dict(variables or {}),
             execution_mode="async",
             delay_seconds=delay_seconds,
-            available_at=None if available_at is None else available_at.isoformat(),
+            available_at=available_at,
             **options_body(options),
         )
-        path = f"{API}/tasks/{segment(task)}/execute"
-        return self._transport.create_work(wire.Accepted, path, body, idempotency_key)
+        return self._transport.create_work(
+            wire.Accepted, path("tasks", task, "execute"), body, idempotency_key
+        )
 
     def run(
         self,
@@ -147,14 +132,14 @@ class Executions:
     ) -> wire.Execution:
         """Run a task in one request, which the server answers when the execution has ended.
 
-        The server bounds it by the task's time limits; what hasn't ended by then is waited for.
+        The server answers after the task's time limits at the latest; after that, this waits on.
         """
         body = given(
             variables=dict(variables or {}), execution_mode="sync", **options_body(options)
         )
         response = self._transport.send(
             "POST",
-            f"{API}/tasks/{segment(task)}/execute",
+            path("tasks", task, "execute"),
             body=body,
             headers={"Idempotency-Key": str(uuid4())},
             answer_within=_LONGEST_ANSWER_SECONDS,
@@ -180,39 +165,38 @@ class Executions:
             queue=queue,
             delay_seconds=delay_seconds,
         )
-        path = f"{API}/tasks/{segment(task)}/execute-batch"
-        return self._transport.create_work(wire.AcceptedBatch, path, body, idempotency_key)
+        return self._transport.create_work(
+            wire.AcceptedBatch, path("tasks", task, "execute-batch"), body, idempotency_key
+        )
 
     def get(self, execution_id: str | UUID) -> wire.Execution:
-        """Return an execution as it stands."""
-        return self._transport.get(wire.Execution, f"{_PATH}/{segment(execution_id)}")
+        """Return an execution."""
+        return self._transport.get(wire.Execution, path(_EXECUTIONS, execution_id))
 
     def list(
-        self,
-        *,
-        include: Sequence[str] | None = None,
-        **wanted: Unpack[ExecutionFilter],
+        self, *, include: Sequence[str] | None = None, **wanted: Unpack[ExecutionFilter]
     ) -> Iterator[wire.ExecutionSummary]:
-        """Yield executions, the newest first, reading page after page.
+        """Yield executions, the newest first.
 
         `wanted`: `ids`, `status`, `task`, `agent`, `batch_id`, `origin_id`, `session_id`,
         `trigger_type`, `waiting_for`, `error_code`, `created_after`, `created_before`. `include`
-        names what may be large and is None otherwise: `variables`, `result`, `error_details`.
-        `get` returns an execution with all of it.
+        names fields that may be large and are None otherwise: `variables`, `result`,
+        `error_details`. `get` returns an execution with all fields.
         """
         params = filter_fields(wanted) | given(include=None if include is None else list(include))
-        return pages(self._transport, wire.ExecutionSummary, _PATH, params)
+        return self._transport.pages(wire.ExecutionSummary, path(_EXECUTIONS), params)
 
     def cancel(self, execution_id: str | UUID) -> wire.Execution:
-        """Ask for its end; a running one stops within seconds."""
-        return self._transport.post(wire.Execution, f"{_PATH}/{segment(execution_id)}/cancel", None)
+        """Request the end of an execution; a running one stops within seconds."""
+        return self._transport.post(wire.Execution, path(_EXECUTIONS, execution_id, "cancel"), None)
 
     def retry(
         self, execution_id: str | UUID, *, idempotency_key: str | None = None
     ) -> wire.Accepted:
-        """Run the work of one that has ended again, as a new execution."""
-        path = f"{_PATH}/{segment(execution_id)}/retry"
-        return self._transport.create_work(wire.Accepted, path, None, idempotency_key)
+        """Run an execution that has ended again, as a new execution."""
+        return self._transport.create_work(
+            wire.Accepted, path(_EXECUTIONS, execution_id, "retry"), None, idempotency_key
+        )
 
     def cancel_many(
         self, *, limit: int | None = None, dry_run: bool = False, **wanted: Unpack[ExecutionFilter]
@@ -228,7 +212,7 @@ class Executions:
             return self._count("cancel", body)
         return self._change(
             body, limit, lambda part, _: self._transport.post(
-                wire.BulkResult, f"{_PATH}/bulk/cancel", part
+                wire.BulkResult, path(_EXECUTIONS, "bulk", "cancel"), part
             )
         )  # fmt: skip
 
@@ -253,13 +237,16 @@ class Executions:
         key = idempotency_key or str(uuid4())
         return self._change(
             body, limit, lambda part, number: self._transport.create_work(
-                wire.BulkResult, f"{_PATH}/bulk/retry", part, f"{key}.{number}"
+                wire.BulkResult, path(_EXECUTIONS, "bulk", "retry"), part, f"{key}.{number}"
             )
         )  # fmt: skip
 
     def _count(self, action: str, body: dict[str, Any]) -> wire.BulkResult:
         response = self._transport.send(
-            "POST", f"{_PATH}/bulk/{action}", body=body | {"limit": 1}, params={"dry_run": True}
+            "POST",
+            path(_EXECUTIONS, "bulk", action),
+            body=body | {"limit": 1},
+            params={"dry_run": True},
         )
         return wire.BulkResult.model_validate_json(response.content)
 
@@ -280,11 +267,11 @@ class Executions:
         return done
 
     def events(self, execution_id: str | UUID, *, after: int = 0) -> Iterator[wire.Event]:
-        """Yield the events so far that are numbered above `after`."""
+        """Yield the existing events with numbers above `after`."""
         while True:
             found = self._transport.get(
                 wire.Events,
-                f"{_PATH}/{segment(execution_id)}/events",
+                path(_EXECUTIONS, execution_id, "events"),
                 {"after": after, "limit": 500},
             )
             yield from found.items
@@ -300,16 +287,16 @@ class Executions:
         timeout: float | None = None,
         on_away: Callable[[bool], None] = lambda _: None,
     ) -> Iterator[wire.Event | Delta]:
-        """Yield events as they come, and live output between them, until the execution has ended.
+        """Yield events and live output until the execution has ended.
 
-        A broken connection is taken up again behind the last event; `on_away` is called with True
-        when the API stops answering and with False when it answers again. Raises WaitTimeoutError
-        after `timeout` seconds.
+        After a broken connection it resumes with the next event. `on_away` is called with True when
+        the API stops answering and with False when it answers again. Raises WaitTimeoutError after
+        `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         stream = Stream(
             self._transport.http,
-            f"{_PATH}/{segment(execution_id)}/stream",
+            path(_EXECUTIONS, execution_id, "stream"),
             after=after,
             on_away=on_away,
         )
@@ -320,7 +307,7 @@ class Executions:
     def wait(self, execution_id: str | UUID, *, timeout: float | None = None) -> wire.Execution:
         """Return the execution when it has ended; raises WaitTimeoutError after `timeout` seconds.
 
-        What ended in failure is returned as well: look at `status`.
+        A failed or cancelled execution is returned too: check its `status`.
         """
         for _ in self.stream(execution_id, timeout=timeout):
             pass
@@ -328,16 +315,18 @@ class Executions:
 
     def files(self, execution_id: str | UUID) -> Files:
         """Return the files of its own directory: `.list()`, `.download(path, target)`."""
-        return Files(self._transport, f"{_PATH}/{segment(execution_id)}")
+        return Files(self._transport, path(_EXECUTIONS, execution_id))
 
     def report(self, execution_id: str | UUID, *, format: str = "markdown") -> str:  # noqa: A002
-        """Return the report of one that has ended, as `markdown` or `html`."""
-        path = f"{_PATH}/{segment(execution_id)}/report"
-        return self._transport.send("GET", path, params={"format": format}).text
+        """Return the report of an execution that has ended, as `markdown` or `html`."""
+        response = self._transport.send(
+            "GET", path(_EXECUTIONS, execution_id, "report"), params={"format": format}
+        )
+        return response.text
 
     def reports(self, execution_id: str | UUID) -> Sequence[wire.Report]:
-        """Return which of its reports were made so far, with their sizes."""
-        return self._transport.get(wire.Reports, f"{_PATH}/{segment(execution_id)}/reports").items
+        """Return the existing reports of an execution, with their sizes."""
+        return self._transport.get(wire.Reports, path(_EXECUTIONS, execution_id, "reports")).items
 
 
 def _page_size(limit: int | None, seen: int) -> int:

@@ -11,8 +11,7 @@ import httpx
 
 from celeriac import wire
 from celeriac.client.errors import ClientError, UnreachableError
-from celeriac.client.resources import given, pages
-from celeriac.client.transport import API, Transport, segment
+from celeriac.client.transport import Resource, Transport, given, path
 
 _PAGE = 500
 
@@ -21,12 +20,12 @@ class Files:
     """The files at one path of the API."""
 
     def __init__(self, transport: Transport, owner: str) -> None:
-        """`owner` is the path of the session or execution that they belong to."""
+        """`owner` is the path of their session or execution."""
         self._transport = transport
         self._path = f"{owner}/files"
 
     def list(self) -> Iterator[wire.File]:
-        """Yield all files, in the order of their paths, reading page after page."""
+        """Yield all files, in the order of their paths."""
         after: str | None = None
         while True:
             params = {"limit": _PAGE, "after": after}
@@ -37,9 +36,9 @@ class Files:
                 return
 
     def download(self, path: str, target: Path) -> int:
-        """Write a file to `target`, whose directory is made; return its bytes.
+        """Write a file to `target` and return its size in bytes.
 
-        `target` appears when it is complete, and an existing one is replaced then. Raises
+        Creates the directory. `target` is created or replaced when the download is complete. Raises
         ClientError.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,13 +65,15 @@ class Files:
 
 
 def local_path(directory: Path, path: str) -> Path:
-    """Return where a listed file belongs below `directory`.
+    """Return the local path of a listed file below `directory`.
 
-    Raises ClientError for a path that leads elsewhere, which no honest server lists.
+    Raises ClientError for a path that leads out of it.
     """
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise ClientError(f"The server names a file {path!r}, which is no path.", code="bad_path")
+        raise ClientError(
+            f"The server lists a file with the invalid path {path!r}.", code="bad_path"
+        )
     return directory.joinpath(*parts)
 
 
@@ -83,19 +84,12 @@ def _copy(response: httpx.Response, file: BinaryIO) -> int:
     return size
 
 
-_PATH = f"{API}/sessions"
-
-
-class Sessions:
-    """`client.sessions`: the conversations of executions, which later ones can go on with."""
-
-    def __init__(self, transport: Transport) -> None:
-        """Send through `transport`."""
-        self._transport = transport
+class Sessions(Resource):
+    """`client.sessions`: conversations of executions, which later ones can continue."""
 
     def get(self, session_id: str | UUID) -> wire.Session:
-        """Return a session as it stands."""
-        return self._transport.get(wire.Session, f"{_PATH}/{segment(session_id)}")
+        """Return a session."""
+        return self._transport.get(wire.Session, path("sessions", session_id))
 
     def list(
         self,
@@ -104,16 +98,14 @@ class Sessions:
         runner: str | None = None,
         status: str | None = None,
     ) -> Iterator[wire.Session]:
-        """Yield sessions, the newest first, reading page after page."""
-        wanted = given(
-            execution_id=execution_id and str(execution_id), runner=runner, status=status
-        )
-        return pages(self._transport, wire.Session, _PATH, wanted)
+        """Yield sessions, the newest first."""
+        wanted = given(execution_id=execution_id, runner=runner, status=status)
+        return self._transport.pages(wire.Session, path("sessions"), wanted)
 
     def files(self, session_id: str | UUID) -> Files:
         """Return the files of its working directory: `.list()`, `.download(path, target)`."""
-        return Files(self._transport, f"{_PATH}/{segment(session_id)}")
+        return Files(self._transport, path("sessions", session_id))
 
     def delete(self, session_id: str | UUID) -> None:
-        """Remove its files and what is needed to go on with it."""
-        self._transport.send("DELETE", f"{_PATH}/{segment(session_id)}")
+        """Delete the files of a session and what is needed to continue it."""
+        self._transport.send("DELETE", path("sessions", session_id))

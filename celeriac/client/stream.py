@@ -1,4 +1,4 @@
-"""Following an execution over Server-Sent Events, through broken connections."""
+"""Following an execution over Server-Sent Events, across broken connections."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,21 +17,21 @@ _NO_CONTENT = 204
 _DELTA = "delta"
 _UNAVAILABLE = frozenset({502, 503, 504})
 _SILENCE_SECONDS = 45.0
-"""The server sends a sign of life every 15 seconds."""
-_PATIENCE_SECONDS = 60.0
-"""So long a stream tries to get back to a server that is gone."""
+"""The server sends a comment every 15 seconds at least."""
+_RECONNECT_SECONDS = 60.0
+"""How long a stream tries to reconnect to a server that doesn't answer."""
 _PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of live output; it is stored nowhere and may be missing after a reconnection."""
+    """A piece of live output. It is not stored, and may be missing after a reconnection."""
 
     data: Mapping[str, Any]
 
 
 class Stream:
-    """One execution's events, resumed behind the last one whenever the connection breaks."""
+    """The events of one execution, resumed after the last one whenever the connection breaks."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Stream:
         after: int,
         on_away: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """Begin behind event number `after`.
+        """Begin after event number `after`.
 
         `on_away` is called with True when the server stops answering and with False when it answers
         again, once for each change.
@@ -52,12 +52,12 @@ class Stream:
         self._path = path
         self._after = after
         self.ended = False
-        """Whether the execution has ended and all its events were given."""
+        """Whether the execution has ended and all its events were yielded."""
 
     def follow(self, deadline: float | None) -> Iterator[Event | Delta]:
-        """Yield what comes until the execution has ended.
+        """Yield events and output until the execution has ended.
 
-        Stops silently once `deadline` (`time.monotonic()` seconds) has passed. Raises ClientError.
+        Ends without an error after `deadline` (`time.monotonic()` seconds). Raises ClientError.
         """
         alive = time.monotonic()
         while not self.ended and not _passed(deadline):
@@ -74,7 +74,7 @@ class Stream:
                 failure = None
             if failure is None or self._after > before:
                 alive = time.monotonic()
-            elif time.monotonic() - alive > _PATIENCE_SECONDS:
+            elif time.monotonic() - alive > _RECONNECT_SECONDS:
                 raise failure
             if failure is not None and not _passed(deadline):
                 self._say_away(away=True)
@@ -102,13 +102,13 @@ class Stream:
                 raise ClientError.of(source.response)
             self._say_away(away=False)
             for sent in source.iter_sse():
-                if sent.data:  # not so on a sign of life: httpx-sse makes an event of a comment
+                if sent.data:  # httpx-sse yields comments as events without data
                     yield self._read(sent)
                 if self.ended or _passed(deadline):
                     return
 
     def _read(self, sent: ServerSentEvent) -> Event | Delta:
-        # by its name: a delta has no number, and so inherits the last event's (SSE's rule)
+        # not by its id: in SSE an event without one has that of the event before
         if sent.event == _DELTA:
             return Delta(loads(sent.data))
         event = Event.model_validate_json(sent.data)

@@ -1,13 +1,17 @@
-"""Requests, their repetition and their errors."""
+"""Requests, their retries and their errors."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from datetime import date
+from decimal import Decimal
 from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import httpx
+from pydantic import BaseModel
 
+from celeriac import wire
 from celeriac.client.errors import ClientError, UnreachableError
 from celeriac.wire import Wire
 
@@ -15,25 +19,38 @@ M = TypeVar("M", bound=Wire)
 
 API = "/api/v1"
 _PAUSES = (0.25, 0.5, 1.0)
-"""Seconds between the tries of a request that may be repeated."""
+"""Seconds between the tries of a request that may be retried."""
+_RETRIED = frozenset({429, 502, 503, 504})
+_PAGE = 100
 
-_REPEATABLE = frozenset({429, 502, 503, 504})
+
+def path(*segments: str | UUID) -> str:
+    """Return a path of the API; each segment may contain any characters."""
+    return "/".join((API, *(quote(str(segment), safe="") for segment in segments)))
 
 
-def segment(reference: str | UUID) -> str:
-    """Return an id or a name as one segment of a path, whatever characters it has."""
-    return quote(str(reference), safe="")
+def given(**values: Any) -> dict[str, Any]:
+    """Return the values that are not None, as JSON has them."""
+    return {name: _as_json(value) for name, value in values.items() if value is not None}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, date):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID | Decimal) else value
 
 
 class Transport:
-    """Sends requests and makes errors of what comes back. Safe to share between threads.
+    """Sends requests and raises errors. Safe to share between threads.
 
-    Reading is repeated when the server doesn't answer, and so is creating work, under an
-    idempotency key; other changes are sent once.
+    If the server doesn't answer, requests that read or that have an idempotency key are retried.
+    Other changes are sent once.
     """
 
     def __init__(self, http: httpx.Client) -> None:
-        """Send through `http`, which knows the address and the key."""
+        """Use `http`, which has the address and the key."""
         self.http = http
 
     def get(self, model: type[M], path: str, params: Mapping[str, Any] | None = None) -> M:
@@ -49,11 +66,24 @@ class Transport:
         return model.model_validate_json(self.send("PATCH", path, body=body).content)
 
     def create_work(self, model: type[M], path: str, body: Any, key: str | None) -> M:
-        """Send `body` under an idempotency key, so often as it takes to get an answer."""
+        """Send `body` with an idempotency key, which is random if `key` is None."""
         headers = {"Idempotency-Key": key or str(uuid4())}
         return model.model_validate_json(
             self.send("POST", path, body=body, headers=headers).content
         )
+
+    def pages(
+        self, model: type[M], path: str, params: Mapping[str, Any] | None = None
+    ) -> Iterator[M]:
+        """Yield the items of all pages of a list; each page is read when it is needed."""
+        cursor: str | None = None
+        while True:
+            asked = {"limit": _PAGE, **(params or {}), "cursor": cursor}
+            page = self.get(wire.Page[model], path, asked)  # type: ignore[valid-type]
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     def send(
         self,
@@ -67,10 +97,10 @@ class Transport:
         accept: Collection[int] = (),
         answer_within: float | None = None,
     ) -> httpx.Response:
-        """Return the answer of 2xx, or of a status in `accept`; raises ClientError.
+        """Return a response with 2xx or a status in `accept`. Raises ClientError.
 
-        `body` is sent as JSON, `content` as it is. `answer_within` seconds replace the client's
-        own bound for this request.
+        `body` is sent as JSON, `content` as it is. `answer_within` is this request's time-out in
+        seconds, instead of the client's.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
         timeout = self.http.timeout
@@ -79,8 +109,8 @@ class Transport:
         request = self.http.build_request(
             method, path, json=body, content=content, params=given, headers=headers, timeout=timeout
         )
-        repeatable = method == "GET" or "Idempotency-Key" in request.headers
-        pauses = iter(_PAUSES if repeatable else ())
+        retriable = method == "GET" or "Idempotency-Key" in request.headers
+        pauses = iter(_PAUSES if retriable else ())
         while True:
             pause = next(pauses, None)
             try:
@@ -91,6 +121,14 @@ class Transport:
             else:
                 if response.is_success or response.status_code in accept:
                     return response
-                if pause is None or response.status_code not in _REPEATABLE:
+                if pause is None or response.status_code not in _RETRIED:
                     raise ClientError.of(response)
             time.sleep(pause)
+
+
+class Resource:
+    """A part of the client, such as `client.tasks`."""
+
+    def __init__(self, transport: Transport) -> None:
+        """Send through `transport`."""
+        self._transport = transport

@@ -19,7 +19,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from celeriac.agents.models import Prices
-from celeriac.api.v1.schemas.executions import RetryMany
+from celeriac.api.v1.executions.schemas import RetryMany
 from celeriac.domain.agents import AgentSpec, ApprovalPolicy
 from celeriac.domain.agents.crews import CrewGraph
 from celeriac.domain.cassettes import parse

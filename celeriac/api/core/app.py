@@ -29,25 +29,9 @@ from celeriac.api.core.middleware import AllowedHosts, RequestBody, RequestConte
 from celeriac.api.core.problems import MEDIA_TYPE
 from celeriac.api.core.protocol import LIMITS, ConnectionLimits
 from celeriac.api.core.requests import Parsing
-from celeriac.api.v1 import (
-    agents,
-    api_keys,
-    apply,
-    approvals,
-    audit,
-    budgets,
-    cassettes,
-    celery_tasks,
-    execute,
-    executions,
-    health,
-    reports,
-    session_files,
-    sessions,
-    tasks,
-    usage,
-    users,
-)
+from celeriac.api.v1 import accounts, approvals, budgets, cassettes, catalog, operations, sessions
+from celeriac.api.v1.executions import routes as executions
+from celeriac.api.v1.executions import submit
 from celeriac.api.web import approval_links
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import Service, configure
@@ -62,29 +46,29 @@ DESCRIPTION = """
 Run AI agents in the background: describe a task once, execute it a million times.
 
 Send your API key as `Authorization: Bearer cel_…`. Errors are problems (RFC 9457) with a stable
-`code`. Lists come in pages: send `next_cursor` as `cursor`. Work is created once per
-`Idempotency-Key`. Times are RFC 3339 in UTC.
+`code`. Lists have pages: send `next_cursor` as `cursor`. Requests with the same `Idempotency-Key`
+create work once. Times are RFC 3339 in UTC.
 """
 
 TAGS = [
-    {"name": "agents", "description": "Who does the work."},
+    {"name": "agents", "description": "Models, functions, programs and crews that do the work."},
     {"name": "tasks", "description": "Named, reusable pieces of work."},
     {"name": "catalog", "description": "Agents, tasks and budgets from one document."},
     {"name": "executions", "description": "Runs of tasks: start, follow, cancel, repeat."},
-    {"name": "sessions", "description": "Conversations that later runs can go on with."},
-    {"name": "usage", "description": "What model calls used and cost."},
-    {"name": "budgets", "description": "How much model calls may cost."},
+    {"name": "sessions", "description": "Conversations that later runs can continue."},
+    {"name": "usage", "description": "Tokens and cost of model calls."},
+    {"name": "budgets", "description": "Limits for the cost of model calls."},
     {"name": "cassettes", "description": "Recorded model traffic, to run agents without models."},
-    {"name": "approvals", "description": "What agents ask people, and the answers."},
-    {"name": "celery tasks", "description": "The Celery tasks behind executions, and plain ones."},
+    {"name": "approvals", "description": "Questions of agents to people, and the answers."},
+    {"name": "celery tasks", "description": "Celery tasks of executions, and plain ones."},
     {"name": "accounts", "description": "Users and API keys."},
-    {"name": "audit", "description": "Who did what."},
+    {"name": "audit", "description": "The record of all changes."},
     {"name": "health", "description": "The state of the service."},
 ]
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Make `app` describe its problems with their own media type."""
+    """Describe the problems of `app` with their own media type."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -117,7 +101,7 @@ _FILES = "/docs/files"
 
 
 def install_docs(app: FastAPI) -> None:
-    """Serve `/docs` and what it is made of."""
+    """Serve `/docs` and its files."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(PATH)
@@ -137,30 +121,28 @@ def install_docs(app: FastAPI) -> None:
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
 
-_RESOURCES = (
-    agents,
-    tasks,
-    apply,
-    execute,
-    executions,
-    reports,
-    sessions,
-    session_files,
-    cassettes,
-    usage,
-    budgets,
-    approvals,
-    celery_tasks,
-    api_keys,
-    users,
-    audit,
+_ROUTERS = (
+    catalog.agents_router,
+    catalog.tasks_router,
+    catalog.apply_router,
+    submit.router,
+    executions.router,
+    sessions.router,
+    sessions.execution_files_router,
+    cassettes.router,
+    budgets.usage_router,
+    budgets.router,
+    approvals.router,
+    operations.celery_router,
+    accounts.router,
+    accounts.audit_router,
 )
 
 
 def create_app(container: CoreServices) -> FastAPI:
-    """Return the ASGI application on the parts of `container`, which stays the caller's to close.
+    """Return the ASGI application on the services of `container`, which the caller closes.
 
-    Raises ConfigurationError where there is no secret key.
+    Raises ConfigurationError if there is no secret key.
     """
     services = build_api_services(container)
 
@@ -196,7 +178,7 @@ def create_app(container: CoreServices) -> FastAPI:
 
 
 def _hosts(listens_on: str, public_url: str | None, more: Iterable[str]) -> set[str]:
-    """Return the names by which the API may be reached."""
+    """Return the host names under which the API may be reached."""
     hosts = {"localhost", "127.0.0.1", "[::1]", *more}
     if listens_on in _EVERYWHERE:
         hosts.add(socket.gethostname())
@@ -208,7 +190,7 @@ def _hosts(listens_on: str, public_url: str | None, more: Iterable[str]) -> set[
 
 
 def describe() -> dict[str, Any]:
-    """Return the OpenAPI description; needs no parts."""
+    """Return the OpenAPI description; needs no services."""
     return _routed(None).openapi()
 
 
@@ -221,16 +203,15 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # they would be built from the request's own Host
+        redirect_slashes=False,  # redirects would contain the request's own Host
         lifespan=lifespan,
     )
     version_1 = APIRouter(prefix=links.PREFIX)
     version_1.include_router(approval_links.router)
-    for module in _RESOURCES:
-        version_1.include_router(module.router, dependencies=[Depends(record_read)])
-    version_1.include_router(users.own_router)
+    for router in _ROUTERS:
+        version_1.include_router(router, dependencies=[Depends(record_read)])
     app.include_router(version_1)
-    app.include_router(health.router)
+    app.include_router(operations.health_router)
     problems.install(app)
     install_docs(app)
     install_openapi(app)
@@ -240,11 +221,11 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
 logger = structlog.get_logger(__name__)
 
 _OTHER_DESCRIPTORS = 200
-"""Connections to servers, log files, libraries."""
+"""File descriptors for connections to servers, log files, libraries."""
 
 
 def from_environment() -> FastAPI:
-    """Return the application on parts of its own, closed when the server shuts down.
+    """Return the application on services of its own, which the server's shutdown closes.
 
     For `uvicorn --factory`; each server process calls it once. Raises ConfigurationError.
     """
@@ -259,7 +240,7 @@ def from_environment() -> FastAPI:
     @asynccontextmanager
     async def lifespan(served: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with inner(served) as state:
-            # what is there now stays: no collection of garbage needs to look at it again
+            # these objects live as long as the process: the garbage collector can skip them
             gc.collect()
             gc.freeze()
             yield state or {}
@@ -270,7 +251,7 @@ def from_environment() -> FastAPI:
 
 
 def _allow_descriptors(wanted: int) -> None:
-    """Let this process open so many files and connections, as far as the system allows."""
+    """Raise this process's limit of open files to `wanted`, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if most < wanted:

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, TypeVar, cast
 
-from fastapi import Depends, Header, Query, Request, Security
+from fastapi import Depends, Request, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from celeriac import logs
 from celeriac.api.core import links
+from celeriac.api.core.parameters import Services
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import (
     DatabaseUnavailableError,
@@ -25,29 +26,27 @@ from celeriac.domain.errors import (
 from celeriac.kit.ids import parse_uuid
 from celeriac.kit.outbound import network_of
 from celeriac.wiring.api import ApiServices
-from celeriac.wiring.core import CoreServices
 
 _SCHEME = "bearer"
 _bearer = HTTPBearer(
     scheme_name="ApiKey",
-    description="An API key, `cel_…`; made by `celeriac keys create` or `POST /api/v1/api-keys`.",
+    description="An API key, `cel_…`, from `celeriac keys create` or `POST /api/v1/api-keys`.",
     bearerFormat="cel_<prefix>_<secret>",
     auto_error=False,
 )
 
 
 async def _caller(
-    request: Request,
-    _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> AsyncIterator[Actor]:
-    # `admit` has been here before the body was read; this only hands over what it has found
+    # `admit` ran before the body was read; this only returns its result
     actor = cast(Actor, request.state.actor)
     with logs.bind(user_id=actor.user_id):
         yield actor
 
 
 Caller = Annotated[Actor, Depends(_caller)]
-"""Whoever has a good key."""
+"""A caller with a good key."""
 
 
 async def _operator(actor: Caller) -> Actor:
@@ -59,20 +58,16 @@ async def _admin(actor: Caller) -> Actor:
 
 
 Operator = Annotated[Actor, Depends(_operator)]
-"""A caller who may create and run things."""
+"""A caller who may create and run resources."""
 
 Admin = Annotated[Actor, Depends(_admin)]
-"""A caller who may manage users and see everybody's things."""
+"""A caller who may manage users and see everybody's resources."""
 
-_ROLES: dict[object, Role] = {
-    _caller: Role.VIEWER,
-    _operator: Role.OPERATOR,
-    _admin: Role.ADMIN,
-}
+_ROLES: dict[object, Role] = {_caller: Role.VIEWER, _operator: Role.OPERATOR, _admin: Role.ADMIN}
 
 
 def required_role(dependant: Dependant) -> Role | None:
-    """Return the role that a route's parameters ask for, None where it needs no key."""
+    """Return the role that a route's parameters require, None if it needs no key."""
     roles = [required_role(inner) for inner in dependant.dependencies]
     roles.append(_ROLES.get(dependant.call))
     found = [role for role in roles if role is not None]
@@ -80,18 +75,19 @@ def required_role(dependant: Dependant) -> Role | None:
 
 
 async def admit(request: Request, role: Role) -> None:
-    """Let a request on whose key has at least `role`; its actor is in `request.state`.
+    """Check that a request's key has at least `role`, and store the actor in `request.state`.
 
     Raises UnauthenticatedError, ForbiddenError or TooManyRequestsError.
     """
-    request.state.actor = actor = await authenticate(request)
+    request.state.actor = actor = await _authenticate(request)
     actor.require(role)
 
 
-async def authenticate(request: Request) -> Actor:
-    """Return who sends a request, now; raises UnauthenticatedError or TooManyRequestsError.
+async def _authenticate(request: Request, *, admitted: bool = False) -> Actor:
+    """Return the actor of a request; raises UnauthenticatedError or TooManyRequestsError.
 
-    Asks the database for each key once in five seconds; may be asked again while a request lasts.
+    Reads the database once in five seconds for each key. `admitted` means that the request was
+    accepted before: its key is then looked up whatever other keys came from its address.
     """
     token, request_id = _token(request), request.state.request_id
     services = cast(ApiServices, request.app.state.services)
@@ -101,24 +97,32 @@ async def authenticate(request: Request) -> Actor:
     lookups = cast(Lookups, request.app.state.lookups)
     address = "" if request.client is None else request.client.host
     found = await lookups(
-        address, token, lambda: services.authenticate(token, request_id=request_id)
+        address,
+        token,
+        lambda: services.authenticate(token, request_id=request_id),
+        admitted=admitted,
     )
     return replace(found, request_id=request_id)
 
 
 class Lookups:
-    """Looks keys up in the database: each once at a time, and bad ones not without end."""
+    """Looks keys up in the database: each one once at a time, and bad ones within a limit."""
 
     def __init__(self, bad_keys: "BadKeys") -> None:
         """Belongs to one application, and so to one event loop."""
         self._bad_keys = bad_keys
         self._under_way: dict[str, asyncio.Task[Actor]] = {}
 
-    async def __call__(self, address: str, token: str, ask: Callable[[], Actor]) -> Actor:
-        """Return what `ask` does, for all who wait for the same key; raises what it raises."""
+    async def __call__(
+        self, address: str, token: str, ask: Callable[[], Actor], *, admitted: bool = False
+    ) -> Actor:
+        """Return the result of `ask`, shared by all callers with the same key.
+
+        Raises what `ask` raises and, unless `admitted`, TooManyRequestsError.
+        """
         task = self._under_way.get(token)
         if task is None:
-            self._bad_keys.begin(address, token)
+            self._bad_keys.begin(address, token, admitted=admitted)
             task = asyncio.create_task(self._ask(address, token, ask))
             self._under_way[token] = task
             task.add_done_callback(lambda done: self._forget(token, done))
@@ -127,7 +131,7 @@ class Lookups:
     def _forget(self, token: str, done: asyncio.Task[Actor]) -> None:
         self._under_way.pop(token, None)
         if not done.cancelled():
-            done.exception()  # whoever waited may have left
+            done.exception()  # the callers may be gone; asyncio warns of errors that nobody reads
 
     async def _ask(self, address: str, token: str, ask: Callable[[], Actor]) -> Actor:
         try:
@@ -143,18 +147,19 @@ class Lookups:
 
 
 CHECK_SECONDS = 5.0
-"""After so long at the most an open answer is checked by `still_allowed`."""
+"""An open response is checked with `still_allowed` at least this often."""
 
 
 async def still_allowed(request: Request) -> bool:
-    """Whether the sender of an open request may still see what they saw when it began.
+    """Return whether the sender of an open request may still see the same as when it began.
 
-    Costs next to nothing if asked often. A database that is away has no say in it.
+    Cheap enough to be called often. True while the database is unavailable. Bad keys from the same
+    address don't matter: the request was admitted once, and if its key is bad now it ends.
     """
     began = cast(Actor, request.state.actor)
     try:
-        actor = await authenticate(request)
-    except (UnauthenticatedError, TooManyRequestsError):
+        actor = await _authenticate(request, admitted=True)
+    except UnauthenticatedError:
         return False
     except DatabaseUnavailableError:
         return True
@@ -171,27 +176,31 @@ def _token(request: Request) -> str:
 
 
 class BadKeys:
-    """Bounds how many keys that are no good are looked up for an address, in this process.
+    """Limits how many bad keys are looked up for each address, in this process.
 
-    An address has an allowance that fills up again over a minute (GCRA: one time per address). A
-    key that was good before is looked up in any case, so that nobody loses access to a neighbour
-    who guesses; a new key behind the same address may have to wait.
+    The allowance of an address refills over a minute (GCRA: one time per address). A key that was
+    good before is looked up in any case, so that guesses from the same address lock nobody out; a
+    new key from that address may have to wait.
     """
 
     def __init__(self, *, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Allow each address `per_minute` bad keys, all at once or spread."""
+        """Allow `per_minute` bad keys for each address, all at once or spread."""
         self._interval = 60.0 / per_minute
         self._burst = 60.0
         self._clock = clock
         self._full_at: OrderedDict[str, float] = OrderedDict()
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
-    def begin(self, address: str, token: str) -> None:
-        """Count one look-up of a key; raises TooManyRequestsError where the allowance is used."""
+    def begin(self, address: str, token: str, *, admitted: bool = False) -> None:
+        """Count the lookup of a key.
+
+        Raises TooManyRequestsError if the allowance is used up, unless the key was good before or
+        its request is `admitted`.
+        """
         network, now = network_of(address), self._clock()
         full_at = max(self._full_at.get(network, now), now) + self._interval
         wait = full_at - now - self._burst
-        if wait > 0 and _hashed(token) not in self._good:
+        if wait > 0 and not admitted and _hashed(token) not in self._good:
             raise TooManyRequestsError(
                 "Too many requests with unknown API keys came from this address; try again later.",
                 retry_after=math.ceil(wait),
@@ -199,23 +208,23 @@ class BadKeys:
         _put(self._full_at, network, full_at)
 
     def failed(self, token: str) -> None:
-        """Note that a key is no good: its look-up stays counted."""
+        """Note that a key is bad: its lookup stays counted."""
         self._good.pop(_hashed(token), None)
 
     def succeeded(self, address: str, token: str) -> None:
-        """Note that a key is good: its look-up doesn't count."""
+        """Note that a key is good: its lookup doesn't count."""
         self.forgive(address)
         _put(self._good, _hashed(token), None)
 
     def forgive(self, address: str) -> None:
-        """Take a look-up back that was begun."""
+        """Undo the count of a lookup."""
         network = network_of(address)
         if network in self._full_at:
             self._full_at[network] -= self._interval
 
 
 _REMEMBERED = 10_000
-"""So many addresses, and so many good keys, are remembered: those that were seen last."""
+"""The most recent addresses, and the most recent good keys, that are kept in memory."""
 
 
 K = TypeVar("K")
@@ -233,21 +242,6 @@ def _hashed(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-MAX_PAGE = 500
-
-
-async def _container(request: Request) -> CoreServices:
-    return cast(CoreServices, request.app.state.container)
-
-
-async def _services(request: Request) -> ApiServices:
-    return cast(ApiServices, request.app.state.services)
-
-
-Shared = Annotated[CoreServices, Depends(_container)]
-Services = Annotated[ApiServices, Depends(_services)]
-
-
 _RESOURCES = {
     "agents": ("agent", "agent"),
     "api-keys": ("api_key", "key_id"),
@@ -261,11 +255,11 @@ _RESOURCES = {
     "usage": ("usage", None),
     "users": ("user", "user_id"),
 }
-"""Segments of paths, and the type and the path parameter of what they hold."""
+"""For each collection: the type of its resources, and the path parameter that names one."""
 
 
 async def record_read(request: Request, actor: Caller, services: Services) -> None:
-    """Record in the audit trail that an administrator reads what is another user's."""
+    """Record in the audit trail that an administrator reads a resource of another user."""
     if request.method != "GET" or not actor.sees_all:
         return
     route = request.scope["route"]
@@ -276,25 +270,7 @@ async def record_read(request: Request, actor: Caller, services: Services) -> No
     reference = request.path_params.get(parameter) if parameter else None
     resource_id = None if reference is None else parse_uuid(str(reference))
     if reference is not None and resource_id is None:
-        return  # a name, which only finds one's own; or no id at all, which finds nothing
+        return  # a name finds only one's own resources, anything else nothing
     await run_in_threadpool(
         services.access_records.admin_read, actor, resource, resource_id, route.operation_id
     )
-
-
-Cursor = Annotated[
-    str | None, Query(max_length=200, description="`next_cursor` of the page before.")
-]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items on a page.")]
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="Any string of your own. The same key with the same request does the work "
-        "once and answers the same; with another request it is refused.",
-    ),
-]

@@ -1,4 +1,4 @@
-"""What wraps every request, as plain ASGI: its ids, its log line, its host, its body."""
+"""ASGI middleware for every request: request ids, log lines, allowed hosts, limits of bodies."""
 
 import asyncio
 import re
@@ -22,25 +22,25 @@ from celeriac.kit.words import counted
 logger = structlog.get_logger(__name__)
 
 REQUEST_ID = "X-Request-ID"
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _QUIET = frozenset({"/health/live", "/health/ready", "/health/celery"})
 _SERVER_ERROR = 500
 
 
 class RequestContext:
-    """Gives each request its id, and its answer to whatever nobody foresaw."""
+    """Gives each request an id, logs it, and answers unexpected errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request: `X-Request-ID` is taken over if it is sane, and sent back."""
+        """Handle one request. A valid `X-Request-ID` is used, and it is part of the response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _SANE_ID.fullmatch(given) else str(uuid7())
+        request_id = given if _VALID_ID.fullmatch(given) else str(uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 0
@@ -56,10 +56,10 @@ class RequestContext:
             try:
                 await self._app(scope, receive, respond)
             except Exception as error:
-                # the last line of defence: logged with its traceback, answered with 500
+                # no handler knows it: logged with its traceback, answered with 500
                 response = problems.internal(Request(scope), error)
                 if status:
-                    raise  # half an answer is out: the server must break the connection
+                    raise  # part of the response was sent: the server must close the connection
                 await response(scope, receive, respond)
             finally:
                 _log(scope, status, time.perf_counter() - started)
@@ -81,14 +81,13 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
 
 
 class AllowedHosts:
-    """Answers only for hosts by which this server is meant to be reached.
+    """Refuses requests for other hosts than this server's, as after DNS rebinding.
 
-    A page of another site whose name leads here (DNS rebinding) finds nothing. Health is for
-    probes, which ask by addresses: it is answered in any case.
+    Health is answered for any host: probes use addresses.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool) -> None:
-        """Wrap `app`; `*` in `hosts` means all, `*.name` those within; `any_address` adds IPs."""
+        """Wrap `app`; in `hosts` `*` is any, `*.name` a subdomain; `any_address` adds IPs."""
         self._app = app
         self._names = frozenset(host for host in hosts if "*" not in host)
         self._within = tuple(host[1:] for host in hosts if host.startswith("*."))
@@ -96,7 +95,7 @@ class AllowedHosts:
         self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; raises HostRefusedError as an answer."""
+        """Handle one request; for another host the answer is the problem of HostRefusedError."""
         if scope["type"] != "http" or self._all or scope["path"] in _QUIET:
             await self._app(scope, receive, send)
             return
@@ -106,7 +105,7 @@ class AllowedHosts:
             return
         error = HostRefusedError(
             "This server doesn't answer for the host that the request names; add it to "
-            "CELERIAC_ALLOWED_HOSTS, or set CELERIAC_PUBLIC_URL.",
+            "CELERIAC_ALLOWED_HOSTS, or set CELERIAC_PUBLIC_URL."
         )
         await problems.of_error(Request(scope), error)(scope, receive, send)
 
@@ -123,7 +122,7 @@ class AllowedHosts:
 
 
 def host_name(host: str) -> str:
-    """Return the name in a `Host` header or an address, in the form in which it is compared."""
+    """Return the host of a `Host` header or an address, normalized for comparison."""
     name = host if host.endswith("]") or host.count(":") != 1 else host.partition(":")[0]
     if name.startswith("[") and "]:" in name:
         name = name.partition("]:")[0] + "]"
@@ -133,11 +132,10 @@ def host_name(host: str) -> str:
 
 
 class RequestBody:
-    """Bounds how large a body is and how long it takes to arrive, for whoever reads it.
+    """Limits the size of a body and the time until it has arrived, when it is read.
 
-    Nothing is read here, and nothing beforehand: a request that is refused for its key costs what
-    the server had already received. Starlette's own limiter answers in plain text, not with a
-    problem.
+    Nothing is read in advance: a request with a bad key costs no more than what the server has
+    received already. Starlette's own limiter answers in plain text, not with a problem.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int, seconds: float) -> None:
@@ -183,8 +181,8 @@ class _Body:
     def left_behind(self) -> bool:
         """Whether the connection can't be used again after the answer.
 
-        What is left of a body of bounded size the server reads and drops. The rest of a larger one
-        is not waited for, nor is one that the client sends only when it is asked to.
+        The server reads and drops the rest of a body within the limit. It does not wait for the
+        rest of a larger one, nor for a body that the client sends only after `100 Continue`.
         """
         if self._whole or not self._exists:
             return False
@@ -204,7 +202,7 @@ class _Body:
         except TimeoutError as error:
             if self.answered:
                 return {"type": "http.disconnect"}
-            self._declared = self._limit + 1  # the rest is not waited for
+            self._declared = self._limit + 1  # so that `left_behind` is true
             raise RequestTimeoutError(
                 f"The body took longer than {counted(self._seconds, 'second')} to arrive."
             ) from error

@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457), validation errors by field among them."""
+"""Problem documents (RFC 9457) for all errors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +21,8 @@ _CURES = {
     "missing": "is required; add it",
     "extra_forbidden": "is not a field here; remove it or correct its name",
     "json_invalid": "is not valid JSON",
-    "uuid_parsing": "is no id; write it whole, as in 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11",
-    "uuid_type": "is no id; write it as a text",
+    "uuid_parsing": "is not an id; write it whole, as in 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11",
+    "uuid_type": "is not an id; write it as a string",
     "int_parsing_size": "is too large a number",
 }
 _OWN_WORDS = "Value error, "
@@ -30,9 +30,9 @@ _WHOLE = "body"
 
 
 def faults(found: Sequence[Any], body: object) -> list[ProblemField]:
-    """Translate pydantic's findings about `body` and the parameters of a request.
+    """Return pydantic's errors about `body` and the parameters of a request as fields.
 
-    No value that was sent is repeated: it may be a secret.
+    They contain no value of the request, which may be a secret.
     """
     return [
         ProblemField(field=_field(fault["loc"], body), message=_message(fault)) for fault in found
@@ -57,8 +57,8 @@ def _field(location: Sequence[int | str], body: object) -> str:
 
 
 def _steps(path: Sequence[int | str], body: object) -> list[str]:
-    # Within a union pydantic puts the kind into the path; what the body doesn't have is no step,
-    # except at the end, where a required field is missing.
+    # Pydantic adds the member of a union to the path: parts that are not in the body are skipped,
+    # except the last one, which may be a missing field.
     steps: list[str] = []
     for index, part in enumerate(path):
         if _has(body, part):
@@ -86,7 +86,7 @@ _LONGEST_DETAIL = 2_000
 _LONGEST_FIELD = 300
 _LONGEST_MESSAGE = 1_000
 _MOST_DETAILS = 10_000
-"""An answer stays small, whatever was sent: these bound its parts, in characters."""
+"""The maximum lengths of an answer's parts, in characters."""
 
 STATUS_OF: Mapping[type[CeleriacError], int] = {
     errors.MalformedJsonError: 400,
@@ -103,7 +103,7 @@ STATUS_OF: Mapping[type[CeleriacError], int] = {
     errors.ConflictError: 409,
     errors.UnavailableError: 503,
 }
-"""The nearest class in an error's ancestry counts; what has none here is a fault of ours: 500."""
+"""The status of the nearest base class; 500 for errors without one, which are our own fault."""
 
 METHOD_NOT_ALLOWED = "method_not_allowed"
 INTERNAL_ERROR = "internal_error"
@@ -147,13 +147,12 @@ def problem(
 
 def _shown(fault: ProblemField) -> ProblemField:
     return ProblemField(
-        field=clip(fault.field, _LONGEST_FIELD),
-        message=clip(fault.message, _LONGEST_MESSAGE),
+        field=clip(fault.field, _LONGEST_FIELD), message=clip(fault.message, _LONGEST_MESSAGE)
     )
 
 
 def _bounded(details: JsonObject) -> dict[str, Any] | None:
-    """Return what fits of `details`: whole values, the first ones."""
+    """Return the first of `details` that fit into the limit."""
     kept: dict[str, Any] = {}
     left = _MOST_DETAILS
     for name, value in details.items():
@@ -194,13 +193,13 @@ def of_error(request: Request, error: CeleriacError) -> Response:
 
 
 def internal(request: Request, error: Exception) -> Response:
-    """Return the problem of an error that nobody foresaw; its traceback goes to the log only."""
+    """Return the problem of an unexpected error; its traceback is only logged."""
     logger.error("api.internal_error", path=shown_path(request.url.path), exc_info=error)
     return problem(
         request,
         status=500,
         code=INTERNAL_ERROR,
-        detail="Something went wrong on our side. The server's log has it under this request_id.",
+        detail="The server failed. Its log has the error under this request_id.",
     )
 
 
@@ -220,7 +219,7 @@ _REFUSALS = (
 
 
 def record_refusal(request: Request, error: CeleriacError) -> None:
-    """Have the audit trail record that a request was refused."""
+    """Record in the audit trail that a request was refused."""
     route = request.scope.get("route")
     request.app.state.services.access_records.refused(
         getattr(request.state, "actor", None),
@@ -236,14 +235,14 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     every = error.errors()
     found = faults(every[:_MAX_FIELDS], error.body)
-    told = [f"{clip(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
+    lines = [f"{clip(fault.field, _LONGEST_FIELD)}: {fault.message}" for fault in found[:_SHOWN]]
     if len(every) > _SHOWN:
-        told.append(f"and {len(every) - _SHOWN} more")
+        lines.append(f"and {len(every) - _SHOWN} more")
     return problem(
         request,
         status=422,
         code=errors.InvalidInputError.code,
-        detail="; ".join(told),
+        detail="; ".join(lines),
         fields=found,
         details={"faults": len(every)} if len(every) > _MAX_FIELDS else None,
     )
@@ -256,7 +255,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     code = _HTTP_CODES.get(error.status_code, f"http_{error.status_code}")
     detail: Any = error.detail
     if error.status_code == 404:  # noqa: PLR2004 - routing has one number for it
-        detail = f"There is nothing at {request.url.path}; see /docs for what there is."
+        detail = f"There is nothing at {request.url.path}; /docs lists all paths."
     headers = error.headers
     if error.status_code == 405:  # noqa: PLR2004 - likewise
         allowed = ", ".join(sorted(_methods(request)) or [(headers or {}).get("Allow", "")])
@@ -268,7 +267,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """Return all methods that the path is described with; Starlette names one route's alone."""
+    """Return all methods of the path; Starlette's error has those of one route only."""
     return {
         method.upper()
         for path, operations in request.app.openapi()["paths"].items()

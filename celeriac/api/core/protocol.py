@@ -1,7 +1,7 @@
-"""How the server takes connections: uvicorn's HTTP/1.1 with limits on what they hold up.
+"""Limits of connections, on top of uvicorn's HTTP/1.1.
 
-uvicorn waits for headers and bodies as long as a client likes, takes headers of any size, and has
-no bound on idle connections. A reverse proxy in front may have such limits; without one these hold.
+uvicorn waits for headers and bodies without a time limit, accepts headers of any size and any
+number of idle connections. A reverse proxy may have such limits; without one, these apply.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from celeriac.kit.json_types import dumps
 logger = structlog.get_logger(__name__)
 
 LIMITS = "limits"
-"""Under this name the application's lifespan hands its limits to the server."""
+"""The name of the limits in the state of the application's lifespan."""
 
 _MAX_HEADER_BYTES = 64 * 1024
 _REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Unavailable"}
@@ -24,7 +24,7 @@ _REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one API process grants to connections."""
+    """Limits of the connections of one API process. Times in seconds."""
 
     header_seconds: float = 20.0
     body_seconds: float = 60.0
@@ -36,7 +36,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
-        """Take what uvicorn gives; the limits come from the application's lifespan."""
+        """Take uvicorn's arguments; the limits come from the application's lifespan."""
         super().__init__(*args, **named)
         self._limits: ConnectionLimits = self.app_state.get(LIMITS) or ConnectionLimits()
         self._in_header = True
@@ -45,7 +45,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; one connection too many is told so and closed."""
+        """Begin; a connection beyond the limit is refused with 503."""
         super().connection_made(transport)  # type: ignore[arg-type]
         if len(self.connections) > self._limits.max_connections:
             logger.warning("api.too_many_connections", limit=self._limits.max_connections)
@@ -59,7 +59,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on."""
+        """Read data; refuse headers over the limit."""
         if self._in_header:
             if self._deadline is None:
                 self._within(self._limits.header_seconds)
@@ -70,14 +70,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(431, "headers_too_large", "The headers are over 64 kB; send less.")
 
     def on_headers_complete(self) -> None:
-        """Headers are here: what follows is the body."""
+        """Begin the body."""
         self._in_header = False
         self._header_bytes = self._dropped_bytes = 0
         self._within(self._limits.body_seconds)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body; what comes after the answer is dropped, up to the limit."""
+        """Take a piece of the body; after the answer it is dropped, up to the limit."""
         if self.cycle.response_complete:
             self._dropped_bytes += len(body)
             if self._dropped_bytes > self._limits.max_body_bytes:
@@ -86,7 +86,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole: what follows is another one."""
+        """End the request."""
         self._in_header = True
         self._disarm()
         super().on_message_complete()
@@ -106,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         if cycle is not None and not cycle.response_complete:
-            # an answer is under way: whoever reads the body has the same limit (RequestBody)
+            # an answer is under way: RequestBody has the same limit for the body
             cycle.keep_alive = False
         elif self._in_header and self._header_bytes:
             self._refuse(408, "request_timeout", "The headers took too long to arrive.")
@@ -137,4 +137,4 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 SERVER_OPTIONS: dict[str, Any] = {"http": LimitedProtocol, "ws": "none"}
-"""What uvicorn is to be run with, as `celeriac api` does it by name."""
+"""The options for uvicorn that `celeriac api` uses too."""

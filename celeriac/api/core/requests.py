@@ -1,4 +1,4 @@
-"""Strict reading of JSON requests, and idempotency keys."""
+"""Routes: strict reading of JSON requests, idempotency keys, and the problems that follow."""
 
 import asyncio
 import hashlib
@@ -8,12 +8,16 @@ from typing import Any, cast, get_args
 import orjson
 from fastapi import HTTPException, Request
 from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from celeriac.api.core.auth import admit, required_role
+from celeriac.api.core.responses import problem_responses
+from celeriac.domain.accounts import Role
 from celeriac.domain.errors import (
     CeleriacError,
     InvalidInputError,
@@ -33,14 +37,14 @@ from celeriac.kit.json_types import (
 )
 
 MAX_VALUES = 10_000
-"""Values and names in a body; enough for any specification."""
+"""Maximum number of values and names in a body; enough for any specification."""
 
 MAX_BULK_VALUES = 200_000
-"""The same for requests with `BULK = True`: they hold data of the caller's own, of any form.
-Parsing so many takes about 60 ms in one step, in which nothing else of the process runs."""
+"""The same for requests with `BULK = True`, which contain data of any form. Parsing this many takes
+about 60 ms, during which the process does nothing else."""
 
 _SMALL = 16 * 1024
-"""A body of so many bytes is parsed in about the time that waking up a thread takes."""
+"""Bytes. Parsing a smaller body takes no longer than waking up a thread."""
 
 
 def parse(body: bytes, *, max_values: int = MAX_VALUES) -> JsonValue:
@@ -74,7 +78,7 @@ def parse(body: bytes, *, max_values: int = MAX_VALUES) -> JsonValue:
 
 
 def _path_of_nul(value: JsonValue) -> list[str] | None:
-    """Return the way to the first NUL, from the inside out; None where there is none."""
+    """Return the path to the first NUL, from the inside out; None if there is none."""
     if isinstance(value, str):
         return [] if "\0" in value else None
     if isinstance(value, dict):
@@ -94,9 +98,9 @@ def _path_of_nul(value: JsonValue) -> list[str] | None:
 
 
 class Parsing:
-    """Parses bodies away from the event loop; large ones one after the other.
+    """Parses bodies outside the event loop; large ones one after the other.
 
-    Threads that compute share one processor: several at once would keep the loop from its turn.
+    Threads that compute share one processor: several at once would block the loop.
     """
 
     def __init__(self) -> None:
@@ -119,7 +123,7 @@ class _JsonRequest(Request):
         try:
             return await super().body()
         except CeleriacError as error:
-            # FastAPI lets nothing else out of its reading of the body
+            # FastAPI passes on no other exceptions from reading the body
             raise HTTPException(400) from error
 
     async def json(self) -> JsonValue:
@@ -134,7 +138,20 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that asks for the key first, reads its body with `parse`, knows its parameters."""
+    """A route that checks the key first, reads its body with `parse` and knows its parameters.
+
+    Its operation id is the name of its function. Its description names the problems that follow
+    from its parameters: a key, a role, a body, an id in the path. `responses` adds the others.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Take FastAPI's options; a route that answers 204 returns None."""
+        problems = problem_responses(*_problems(path, endpoint))
+        options["responses"] = problems | (options.get("responses") or {})
+        options["operation_id"] = options.get("operation_id") or endpoint.__name__
+        if options.get("status_code") == 204:  # noqa: PLR2004 - HTTP's number
+            options["response_class"] = Response
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler, given requests that parse strictly."""
@@ -161,11 +178,26 @@ class JsonRoute(APIRoute):
         return handle_strictly
 
 
+def _problems(path: str, endpoint: Callable[..., Any]) -> Iterator[int]:
+    """Yield the statuses of the problems that a route with these parameters can answer with."""
+    dependant = get_dependant(path=compile_path(path)[1], call=endpoint)
+    role = required_role(dependant)
+    if role is None:
+        return
+    yield from (401, 421, 422, 429, 503)
+    if dependant.body_params:
+        yield from (400, 408, 413)
+    if dependant.body_params or role is not Role.VIEWER:
+        yield 403
+    if "{" in path:
+        yield 404
+
+
 def _max_values(route: APIRoute) -> int:
     if route.body_field is None:
         return MAX_VALUES
     model = route.body_field.field_info.annotation
-    models = (model, *get_args(model))  # an optional body is a union
+    models = (model, *get_args(model))  # the type of an optional body is a union
     bulk = any(getattr(each, "BULK", False) for each in models)
     return MAX_BULK_VALUES if bulk else MAX_VALUES
 
@@ -191,10 +223,10 @@ REPLAYED = "Idempotent-Replayed"
 
 
 def idempotency(request: Request, key: str | None, body: BaseModel | None) -> Idempotency | None:
-    """Return the key with the fingerprint of the request, or None where no key was sent.
+    """Return the key with the fingerprint of the request, or None if no key was sent.
 
-    The fingerprint covers method, path and the body as it was understood: spaces, the order of
-    keys and defaults that are written out make no difference. Takes time for a large body.
+    The fingerprint covers method, path and the parsed body: spaces, the order of keys and explicit
+    defaults make no difference. Takes long for a large body.
     """
     if key is None:
         return None

@@ -1,12 +1,15 @@
-"""How answers are written and documented."""
+"""Responses, and the documentation of problems."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from celeriac.wire import Problem, Wire
+from celeriac import wire
+from celeriac.domain.paging import Page
+
+T = TypeVar("T")
 
 _PROBLEMS = {
     400: "The body is not JSON (`malformed_json`).",
@@ -16,38 +19,33 @@ _PROBLEMS = {
     408: "The body took too long to arrive (`request_timeout`).",
     409: "The state of the resource forbids it (`conflict`, `name_taken`, `task_inactive`).",
     413: "The body is over the size limit (`too_large`).",
-    421: "The server doesn't answer for the host that the request names (`host_refused`).",
-    422: "The request can't be accepted; `field` says where (`invalid_input` and others).",
+    421: "The server doesn't answer for the host in the request (`host_refused`).",
+    422: "The request is invalid; `field` says where (`invalid_input` and others).",
     429: "Too many unknown keys came from this address (`too_many_requests`).",
-    503: "A server that is needed can't do it now; try again later (`database_unavailable`, "
+    503: "A required server is unavailable; try again later (`database_unavailable`, "
     "`database_busy`, `database_timeout`, `broker_unavailable`).",
 }
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the problems that a route may answer with."""
-    return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
-
-
-READING = problem_responses(401, 421, 422, 429, 503)
-"""What any route that reads may answer with."""
-
-WRITING = problem_responses(400, 401, 403, 408, 413, 421, 422, 429, 503)
-"""What any route that takes a body may answer with."""
+    return {
+        status: {"model": wire.Problem, "description": _PROBLEMS[status]} for status in statuses
+    }
 
 
 def json_response(
-    model: Wire,
+    model: wire.Wire,
     *,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     background: BackgroundTask | None = None,
     exclude: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return `model` without what `exclude` names (pydantic's), written straight to JSON.
+    """Return `model` as JSON, without the fields in `exclude` (as in pydantic).
 
-    Takes time where the model is large: to be called in the thread of a route that is no coroutine.
-    What FastAPI makes of a returned model it writes on the event loop.
+    Takes long for a large model: call it in the thread of a route that is not a coroutine. FastAPI
+    itself would serialize a returned model on the event loop.
     """
     return Response(
         model.model_dump_json(by_alias=True, exclude=None if exclude is None else dict(exclude)),
@@ -56,3 +54,9 @@ def json_response(
         media_type="application/json",
         background=background,
     )
+
+
+def page_response(page: Page[T], view: Callable[[T], wire.Wire]) -> Response:
+    """Return a page of a list, each item as `view` shows it."""
+    items = [view(item) for item in page.items]
+    return json_response(wire.Page(items=items, next_cursor=page.next_cursor))

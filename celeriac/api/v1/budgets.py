@@ -1,7 +1,4 @@
-"""Budgets over HTTP.
-
-Requests about budgets.
-"""
+"""Budgets over HTTP, and what model calls used."""
 
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -12,12 +9,13 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import Cursor, Day, ExecutionPath, Limit, Reference, Services
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import READING, WRITING, problem_responses
-from celeriac.api.v1.schemas.catalog import Reference
+from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget, StoredBudget
+from celeriac.domain.usage import UsageBy
 
 _BUDGET: dict[str, Any] = {
     "task": "summarise",
@@ -53,20 +51,16 @@ class NewBudget(Budget):
 
 
 router = APIRouter(prefix="/budgets", tags=["budgets"], route_class=JsonRoute)
+usage_router = APIRouter(tags=["usage"], route_class=JsonRoute)
 
 BudgetPath = Annotated[UUID, Path(description="The budget's id.")]
 
 
-@router.post(
-    "",
-    operation_id="set_budget",
-    summary="Set a budget",
-    responses=WRITING | problem_responses(404),
-)
-def put(body: NewBudget, actor: Operator, services: Services) -> wire.Budget:
-    """Set the budget of a task or a user for a period, in the place of an earlier one.
+@router.post("", summary="Set a budget", responses=problem_responses(404))
+def set_budget(body: NewBudget, actor: Operator, services: Services) -> wire.Budget:
+    """Set the budget of a task or a user for a period. It replaces an earlier one.
 
-    What was used since the day or month began counts. Executions that ask for more of it go on.
+    Usage since the day or month began counts. Executions that wait for a larger budget continue.
     """
     scope = BudgetScope.TASK if body.user_id is None else BudgetScope.USER
 
@@ -80,44 +74,90 @@ def put(body: NewBudget, actor: Operator, services: Services) -> wire.Budget:
 
 @router.get(
     "",
-    operation_id="list_budgets",
+    response_model=wire.Page[wire.Budget],
     summary="List budgets",
-    responses=READING | problem_responses(404),
+    responses=problem_responses(404),
 )
-def find(
+def list_budgets(
     actor: Caller,
     services: Services,
     task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
     user_id: Annotated[UUID | None, Query(description="Of this user.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> wire.Page[wire.Budget]:
-    """Return your budgets and those of your tasks, the newest first; an admin sees everybody's."""
+) -> Response:
+    """Return your budgets and those of your tasks, the newest first. An admin sees everybody's."""
     subject_id = user_id if task is None else services.tasks.resolve(actor, task)
     page = services.budgets.find(actor, subject_id=subject_id, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.budget, page.items)), next_cursor=page.next_cursor)
+    return page_response(page, views.budget)
 
 
-@router.get(
-    "/{budget_id}",
-    operation_id="get_budget",
-    summary="Get a budget",
-    responses=READING | problem_responses(404),
-)
-def get(budget_id: BudgetPath, actor: Caller, services: Services) -> wire.Budget:
+@router.get("/{budget_id}", summary="Get a budget")
+def get_budget(budget_id: BudgetPath, actor: Caller, services: Services) -> wire.Budget:
     """Return a budget and how far it is used."""
     return views.budget(services.budgets.get(actor, budget_id))
 
 
-@router.delete(
-    "/{budget_id}",
-    status_code=204,
-    response_class=Response,
-    operation_id="remove_budget",
-    summary="Remove a budget",
-    responses=READING | problem_responses(403, 404),
-)
-def remove(budget_id: BudgetPath, actor: Operator, services: Services) -> Response:
-    """Remove a budget: it bounds nothing any more. A user's is an admin's to remove."""
+@router.delete("/{budget_id}", status_code=204, summary="Remove a budget")
+def remove_budget(budget_id: BudgetPath, actor: Operator, services: Services) -> None:
+    """Remove a budget. Only an admin can remove a user's."""
     services.budgets.remove(actor, budget_id)
-    return Response(status_code=204)
+
+
+@usage_router.get("/usage", summary="Sum up usage", responses=problem_responses(404))
+def get_usage(
+    actor: Caller,
+    services: Services,
+    by: Annotated[UsageBy, Query(description="What to sum up by.")] = UsageBy.DAY,
+    since: Annotated[Day | None, Query(description="First day, UTC. Default: 30 days ago.")] = None,
+    until: Annotated[Day | None, Query(description="Last day, UTC. Default: today.")] = None,
+    task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
+    user_id: Annotated[UUID | None, Query(description="Of this user; for admins.")] = None,
+    limit: Limit = 50,
+) -> wire.UsageTotals:
+    """Return what model calls of your executions used. An admin sees everybody's.
+
+    Days are ordered by time, the newest first; everything else by cost, the highest first. The
+    usage of a single execution is part of the execution.
+    """
+    found = services.usage.totals(
+        actor,
+        by,
+        since=since,
+        until=until,
+        task_id=None if task is None else services.tasks.resolve(actor, task),
+        user_id=user_id,
+        limit=limit,
+    )
+    return wire.UsageTotals(items=[wire.UsageTotal.model_validate(each) for each in found])
+
+
+@usage_router.get(
+    "/task-executions/{execution_id}/model-calls",
+    response_model=wire.Page[wire.MadeCall],
+    summary="List an execution's model calls",
+)
+def list_model_calls(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    services: Services,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Response:
+    """Return the model calls of all attempts, the oldest first."""
+    page = services.usage.calls(actor, execution_id, cursor=cursor, limit=limit)
+    return page_response(page, wire.MadeCall.model_validate)
+
+
+@usage_router.get(
+    "/task-executions/{execution_id}/budgets", summary="List the budgets of an execution"
+)
+def list_execution_budgets(
+    execution_id: ExecutionPath, actor: Caller, services: Services
+) -> wire.BudgetStandings:
+    """Return the state of all budgets that apply to an execution: its own, its task's, its user's.
+
+    `overshoot` is what was spent beyond a limit: at most part of the one call under way.
+    """
+    found = services.budgets.of_execution(actor, execution_id)
+    return wire.BudgetStandings(items=list(map(views.standing, found)))

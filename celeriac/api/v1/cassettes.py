@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import Caller, Cursor, Limit, Operator, Services
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import Cursor, Limit, Services
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import READING, json_response, problem_responses
+from celeriac.api.core.responses import json_response, page_response, problem_responses
 from celeriac.domain.agents import Label
 from celeriac.domain.errors import InvalidInputError
 
@@ -25,42 +26,40 @@ CassettePath = Annotated[
 _TEXT = {"content": {MEDIA: {"schema": {"type": "string"}}}}
 
 
-@router.get("", operation_id="list_cassettes", summary="List cassettes", responses=READING)
-def find(
+@router.get("", response_model=wire.Page[wire.Cassette], summary="List cassettes")
+def list_cassettes(
     actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
-) -> wire.Page[wire.Cassette]:
-    """Return your cassettes, the newest first; an admin sees everybody's."""
-    page = services.cassettes.page(actor, cursor=cursor, limit=limit)
-    return wire.Page(items=list(map(views.cassette, page.items)), next_cursor=page.next_cursor)
+) -> Response:
+    """Return your cassettes, the newest first. An admin sees everybody's."""
+    return page_response(services.cassettes.page(actor, cursor=cursor, limit=limit), views.cassette)
 
 
 @router.post(
     "",
     status_code=201,
     response_model=wire.Cassette,
-    operation_id="upload_cassette",
     summary="Upload a cassette",
-    responses=READING | problem_responses(403, 413),
+    responses=problem_responses(413),
     openapi_extra={"requestBody": {"required": True, **_TEXT}},
 )
-async def upload(
+async def upload_cassette(
     request: Request,
     actor: Operator,
     services: Services,
     name: Annotated[
-        Label, Query(min_length=1, max_length=200, description="What to list it under.")
+        Label, Query(min_length=1, max_length=200, description="The name in lists.")
     ] = "uploaded",
     content_encoding: Annotated[
-        str | None, Header(description="gzip, where the body is packed so.")
+        str | None, Header(description="gzip, if the body is compressed with it.")
     ] = None,
 ) -> Response:
-    """Store a cassette (docs/cassettes.md describes the format), to be named by `cassette_id`.
+    """Store a cassette (docs/cassettes.md describes the format), for use as `cassette_id`.
 
-    The same text, uploaded again, is found again.
+    The same text, uploaded again, returns the same cassette.
     """
     if content_encoding not in {None, "identity", "gzip"}:
         raise InvalidInputError(
-            "A cassette is sent as it is, or packed with gzip.", field="Content-Encoding"
+            "A cassette is sent as it is, or compressed with gzip.", field="Content-Encoding"
         )
     content = await request.body()
 
@@ -73,25 +72,19 @@ async def upload(
     return json_response(await run_in_threadpool(store), status=201)
 
 
-@router.get(
-    "/{cassette_id}",
-    operation_id="get_cassette",
-    summary="Get a cassette",
-    responses=READING | problem_responses(404),
-)
-def get(cassette_id: CassettePath, actor: Caller, services: Services) -> wire.Cassette:
-    """Return what is known of a cassette."""
+@router.get("/{cassette_id}", summary="Get a cassette")
+def get_cassette(cassette_id: CassettePath, actor: Caller, services: Services) -> wire.Cassette:
+    """Return a cassette without its content."""
     return views.cassette(services.cassettes.get(actor, cassette_id))
 
 
 @router.get(
     "/{cassette_id}/content",
-    operation_id="download_cassette",
     summary="Download a cassette",
     response_class=Response,
-    responses=READING | problem_responses(404) | {200: {"description": "Its text.", **_TEXT}},
+    responses={200: {"description": "Its text.", **_TEXT}},
 )
-def download(cassette_id: CassettePath, actor: Caller, services: Services) -> Response:
+def download_cassette(cassette_id: CassettePath, actor: Caller, services: Services) -> Response:
     """Return a cassette's text: JSON lines, a header and then one request with its answer each."""
     headers = {
         "Content-Disposition": f'attachment; filename="cassette-{cassette_id}.jsonl"',
@@ -101,15 +94,7 @@ def download(cassette_id: CassettePath, actor: Caller, services: Services) -> Re
     return Response(content, media_type=MEDIA, headers=headers)
 
 
-@router.delete(
-    "/{cassette_id}",
-    status_code=204,
-    response_class=Response,
-    operation_id="delete_cassette",
-    summary="Delete a cassette",
-    responses=READING | problem_responses(403, 404),
-)
-def delete(cassette_id: CassettePath, actor: Operator, services: Services) -> Response:
-    """Delete a cassette; an execution that was to be answered from it fails then."""
+@router.delete("/{cassette_id}", status_code=204, summary="Delete a cassette")
+def delete_cassette(cassette_id: CassettePath, actor: Operator, services: Services) -> None:
+    """Delete a cassette. An execution that has not yet replayed it fails."""
     services.cassettes.delete(actor, cassette_id)
-    return Response(status_code=204)

@@ -1,1 +1,1 @@
-"""Pages that need no login: answers to approvals over signed links."""
+"""Pages that need no login: answers to approvals with signed links."""

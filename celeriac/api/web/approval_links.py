@@ -1,4 +1,4 @@
-"""Signed links to single questions: shown by GET, which changes nothing, answered by POST."""
+"""Signed links to questions: GET shows one, POST answers it."""
 
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from celeriac.api.core import problems as problems_of
 from celeriac.api.core import views
-from celeriac.api.core.auth import Services
+from celeriac.api.core.parameters import Services
 from celeriac.api.core.requests import JsonRoute, parse
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.approvals import AnswerRequest
@@ -41,7 +41,7 @@ Token = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[A-Za-z0-9_-]+$",
-        description="The link's token, from the notice of the question.",
+        description="The link's token, from the notification of the question.",
     ),
 ]
 
@@ -74,7 +74,7 @@ _BODY: dict[str, Any] = {
 
 
 def _pages(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of problems that browsers are told as pages."""
+    """Return the documentation of problems that browsers get as pages."""
     return {
         status: said | {"content": _HTML} for status, said in problem_responses(*statuses).items()
     }
@@ -88,10 +88,10 @@ def _pages(*statuses: int) -> dict[int | str, dict[str, Any]]:
     responses=_PAGE | _pages(404) | problem_responses(422, 503),
 )
 def show(request: Request, token: Token, services: Services) -> Response:
-    """Show a question to whoever holds a signed link to it; needs no key and changes nothing.
+    """Show a question to the holder of a signed link. Needs no key and changes nothing.
 
-    A page with a form or, for those who accept `application/json`, JSON. After the question is
-    answered the page says so; after it has expired there is nothing any more.
+    Returns a page with a form or, for clients that accept `application/json`, JSON. The page also
+    shows that the question was answered; after its expiry the link is unknown.
     """
     try:
         found = services.approvals.get_by_link(services.approval_links.read(token))
@@ -109,9 +109,9 @@ def show(request: Request, token: Token, services: Services) -> Response:
     openapi_extra=_BODY,
 )
 async def respond(request: Request, token: Token, services: Services) -> Response:
-    """Answer a question, once, for whoever holds a signed link to it; needs no key."""
+    """Answer a question, once, as the holder of a signed link. Needs no key."""
     try:
-        # the link stands for a key: nothing is read for whoever has none
+        # like a key, the link is checked before the body is read
         link = services.approval_links.read(token)
     except LinkInvalidError as error:
         return await run_in_threadpool(_nothing, request, error)
@@ -166,9 +166,9 @@ def _json(found: Approval) -> Response:
 
 
 def _nothing(request: Request, error: LinkInvalidError | NotFoundError) -> Response:
-    """Say that the link leads nowhere, in the same words whatever the reason."""
+    """Return the answer for a link without a question, the same for every reason."""
     if isinstance(error, NotFoundError):
-        error = LinkInvalidError("This link works no more. Ask whoever sent it for another one.")
+        error = LinkInvalidError("This link is not valid any more. Ask its sender for another one.")
     if _wants_json(request):
         raise error
     problems_of.record_refusal(request, error)
@@ -176,7 +176,7 @@ def _nothing(request: Request, error: LinkInvalidError | NotFoundError) -> Respo
 
 
 def _wants_json(request: Request) -> bool:
-    """Whether the caller is a program: browsers name HTML among what they take."""
+    """Return whether the client is a program: browsers accept HTML."""
     accepted = request.headers.get("accept", "")
     return "text/html" not in accepted and not _is_form(request)
 

@@ -1,4 +1,4 @@
-"""The page that shows an approval and takes the answer."""
+"""The page with a question and the form for its answer."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ class Input:
 
 
 def inputs_of(approval: Approval, given: Mapping[str, str]) -> list[Input]:
-    """Return the inputs of a question's form, filled with what was `given` before."""
+    """Return the inputs of a question's form, with the values in `given`."""
     if approval.kind is QuestionKind.TOOL:
         return []
     text = given.get(_VALUE, "")
@@ -58,7 +58,7 @@ def inputs_of(approval: Approval, given: Mapping[str, str]) -> list[Input]:
 
 
 def answer_of(approval: Approval, sent: Mapping[str, str]) -> Answer:
-    """Return the answer that a browser sent. Raises AnswerInvalidError naming the field."""
+    """Return the answer in a sent form. Raises AnswerInvalidError, which names the field."""
     decision = sent.get("decision")
     if decision not in {"approve", "refuse"}:
         raise AnswerInvalidError("Choose one of the buttons.", field="decision")
@@ -124,7 +124,7 @@ _BUTTONS = {
 def question_page(
     approval: Approval, *, fault: str = "", given: Mapping[str, str] | None = None
 ) -> HTMLResponse:
-    """Return the page of an open question; with a `fault`, what was wrong with the answer."""
+    """Return the page of an open question; `fault` is the error of a previous answer."""
     given = given or {}
     yes, no = _BUTTONS[approval.kind]
     return _page(
@@ -144,14 +144,14 @@ def question_page(
 
 
 def closed_page(approval: Approval, *, now: bool = False, status: int = 200) -> HTMLResponse:
-    """Return the page of a question that is no longer open; `now` where this answered it."""
+    """Return the page of a closed question; `now` if this request answered it."""
     return _message_page(
         "Thank you" if now else _HEADING, _said(approval), status=status, title=approval.title
     )
 
 
 def message_page(message: str, *, status: int) -> HTMLResponse:
-    """Return a page that says why there is no question."""
+    """Return a page that explains why there is no question."""
     return _message_page(_HEADING, message, status=status, faulty=True)
 
 
@@ -187,7 +187,7 @@ def _readable(approval: Approval) -> str:
 
 def _page(*, status: int, **values: object) -> HTMLResponse:
     template, style = _template()
-    # the stylesheet is ours; its digest lets it, and nothing else, through the policy
+    # the policy allows our own stylesheet only, by its digest
     content = template.render(style=Markup(style), **values)  # noqa: S704
     digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (

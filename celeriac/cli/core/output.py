@@ -3,12 +3,13 @@
 import json
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from enum import Enum, IntEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celeriac.domain.errors import (
     CeleriacError,
@@ -26,14 +27,15 @@ from celeriac.kit.text import clip
 if TYPE_CHECKING:
     from rich.console import Console
 
+T = TypeVar("T")
 
 _MINUTE = 60
 _HOUR = 3600
 _DAY = 86_400
 _KILO = 1024
 _ABSENT = "-"
-_TURNS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
-"""Directional formatting of Unicode: it can make text read as what it isn't."""
+_DIRECTIONS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
+"""Directional formatting of Unicode, which can make text read differently than it is."""
 
 
 def duration(seconds: float | None) -> str:
@@ -53,12 +55,12 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(at: datetime | None) -> str:
-    """Return a time in the reader's own zone, to the second."""
+    """Return a time in the local zone, to the second."""
     return _ABSENT if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def clock(at: datetime) -> str:
-    """Return the time of day in the reader's own zone, to the millisecond."""
+    """Return the time of day in the local zone, to the millisecond."""
     return f"{at.astimezone():%H:%M:%S.%f}"[:-3]
 
 
@@ -92,60 +94,98 @@ def plain(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` without what could command a terminal: models and errors hold anything.
+    """Return `text` without characters that control a terminal; models may write any.
 
-    Control characters, and those that turn the direction of writing, become replacement
+    Control characters and those that change the direction of writing become replacement
     characters; line ends and tabs stay.
     """
     return "".join(
-        "\N{REPLACEMENT CHARACTER}" if _commands_terminals(character) else character
+        "\N{REPLACEMENT CHARACTER}" if _controls_terminals(character) else character
         for character in text
     )
 
 
-def _commands_terminals(character: str) -> bool:
+def _controls_terminals(character: str) -> bool:
     if character in "\n\t":
         return False
-    return unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in _TURNS
+    direction = unicodedata.bidirectional(character)
+    return unicodedata.category(character) == "Cc" or direction in _DIRECTIONS
+
+
+def cell(value: object) -> str:
+    """Return a value of a table: local times, yes or no, the value of an enum, `-` for None."""
+    if value is None or isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value.value if isinstance(value, Enum) else value)
 
 
 _PIPE_WIDTH = 200
-"""Characters a line where no terminal says how many; tables are as wide as they need to be."""
+"""Characters per line without a terminal; tables are as wide as they need to be."""
 _GAP = 2
 """Spaces between two columns of a table."""
 _NARROWEST = 8
-"""Characters that are left of a cell that is shortened."""
+"""The least characters of a shortened cell."""
 
 
 class Output:
-    """The two channels of a command: answers on stdout, talk about them on stderr."""
+    """The output of a command: its answer on stdout, messages about it on stderr."""
 
     def __init__(self, *, as_json: bool) -> None:
-        """`as_json` makes every answer one JSON value on stdout."""
+        """`as_json` makes the answer one JSON value."""
         self.as_json = as_json
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)
 
-    def json(self, value: Any) -> None:
-        """Write a value (models and dataclasses too) as indented JSON."""
+    def write(self, value: Any, text: str) -> None:
+        """Write an answer: `value` as JSON, or `text`."""
+        if self.as_json:
+            self.json(value)
+        else:
+            self.raw(text)
+
+    def write_details(self, value: Any, fields: Mapping[str, object]) -> None:
+        """Write one thing: `value` as JSON, or its `fields`, without those of an empty text."""
+        if self.as_json:
+            self.json(value)
+        else:
+            self.fields({name: cell(each) for name, each in fields.items() if each != ""})
+
+    def write_list(
+        self,
+        items: Iterable[T],
+        columns: Sequence[str],
+        row: Callable[[T], Sequence[object]],
+        *,
+        limit: int | None = None,
+        cut: Collection[str] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
+        """Write up to `limit` items: as a JSON array, or as a table with a `row` for each.
+
+        `cut` and `drop` as in `table`.
+        """
+        found = list(islice(items, limit))
+        if self.as_json:
+            self.json(found)
+        else:
+            self.table(columns, (map(cell, row(each)) for each in found), cut=cut, drop=drop)
+
+    def json(self, value: Any, *, indent: int | None = 2) -> None:
+        """Write a value (models and dataclasses too) as JSON; `indent=None` for a single line."""
         from pydantic_core import to_jsonable_python
 
         data = to_jsonable_python(value, by_alias=True)
-        self.raw(json.dumps(data, indent=2, ensure_ascii=False))
-
-    def json_line(self, value: Any) -> None:
-        """Write a value as JSON on one line, for readers of a stream."""
-        from pydantic_core import to_jsonable_python
-
-        self.raw(json.dumps(to_jsonable_python(value, by_alias=True), ensure_ascii=False))
+        self.raw(json.dumps(data, indent=indent, ensure_ascii=False))
 
     def raw(self, text: str) -> None:
-        """Write text as it is, made harmless where a terminal would read it."""
+        """Write text as it is; on a terminal without control characters."""
         shown = printable(text) if self.out.is_terminal else text
         self.out.print(shown, markup=False, highlight=False, soft_wrap=True, emoji=False)
 
     def say(self, text: str) -> None:
-        """Tell a person something beside the answer."""
+        """Write a message to stderr; nothing with `as_json`."""
         if not self.as_json:
             self.err.print(
                 printable(text), markup=False, highlight=False, soft_wrap=True, emoji=False
@@ -154,16 +194,16 @@ class Output:
     def table(
         self,
         columns: Sequence[str],
-        rows: Iterable[Sequence[str]],
+        rows: Iterable[Iterable[str]],
         *,
         cut: Collection[str] = (),
         drop: Sequence[str] = (),
     ) -> None:
         """Write rows of text under the names of their columns, one line a row.
 
-        Where the terminal is too narrow, the columns of `cut` are shortened, then those of `drop`
-        are left out in that order, which is said on stderr. What is in neither is always whole, so
-        that ids can be copied.
+        On a narrow terminal the columns of `cut` are shortened, then those of `drop` are left out
+        in that order, with a message on stderr. Other columns are always whole, so that ids can be
+        copied.
         """
         from rich.cells import cell_len
         from rich.table import Table
@@ -240,7 +280,7 @@ def _console(*, stderr: bool) -> "Console":
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code means; documented in docs/cli.md."""
+    """Exit codes of commands, documented in docs/cli.md."""
 
     OK = 0
     FAILED = 1
@@ -253,7 +293,7 @@ class ExitCode(IntEnum):
 
 
 class CommandError(CeleriacError):
-    """A command can't do what it was asked; `cure` says what would help."""
+    """A command failed; `cure` says what helps."""
 
     code = "command_failed"
 
@@ -265,7 +305,7 @@ class CommandError(CeleriacError):
         exit_code: ExitCode = ExitCode.FAILED,
         problem: str | None = None,
     ) -> None:
-        """`problem` is the code that the server gave, shown in place of the error's own."""
+        """`problem` is the server's code, shown in place of the error's own."""
         super().__init__(message)
         self.cure = cure
         self.exit_code = exit_code
@@ -273,7 +313,7 @@ class CommandError(CeleriacError):
 
 
 class UsageProblemError(CommandError):
-    """What was typed can't be understood."""
+    """The arguments are wrong."""
 
     code = "usage"
 
@@ -293,7 +333,7 @@ _CODES: tuple[tuple[type[CeleriacError], ExitCode], ...] = (
 
 
 def exit_code_of(error: CeleriacError) -> ExitCode:
-    """Return the exit code that `error` stands for."""
+    """Return the exit code of `error`."""
     if isinstance(error, CommandError):
         return error.exit_code
     for kind, code in _CODES:
@@ -304,7 +344,7 @@ def exit_code_of(error: CeleriacError) -> ExitCode:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """An error as the terminal shows it: one line, and below it what helps."""
+    """An error as the terminal shows it: one line, and below it the cure."""
 
     message: str
     code: str | None = None
@@ -312,7 +352,7 @@ class ErrorReport:
 
     def lines(self) -> Iterator[str]:
         """Yield `error: MESSAGE [CODE]`, the message's further lines, and the cure."""
-        first, *rest = self.message.splitlines() or ["it failed without a word"]
+        first, *rest = self.message.splitlines() or ["failed without a message"]
         yield f"error: {first} [{self.code}]" if self.code else f"error: {first}"
         yield from rest
         if self.cure:
@@ -320,7 +360,7 @@ class ErrorReport:
 
 
 def report_of(error: CeleriacError) -> ErrorReport:
-    """Return how the terminal shows an error of ours."""
+    """Return an error of ours as the terminal shows it."""
     if isinstance(error, CommandError):
         return ErrorReport(error.message, error.problem, error.cure or CURES.get(error.problem))
     return ErrorReport(error.message, error.code, CURES.get(error.code))
@@ -333,4 +373,4 @@ CURES = {
     "database_unavailable": "`celeriac doctor` shows what answers and what does not.",
     "broker_unavailable": "`celeriac doctor` shows what answers and what does not.",
 }
-"""What helps, for errors whose message can't know who reads it."""
+"""Cures by code, for errors that other programs raise too."""

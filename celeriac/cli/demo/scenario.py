@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from celeriac.cli.core.output import CommandError, duration, printable, tokens
-from celeriac.cli.follow.view import STYLES
+from celeriac.cli.executions.view import STYLES
 from celeriac.cli.system import System
 from celeriac.client import Client, ClientError, Delta
 from celeriac.domain.executions.events import EventType

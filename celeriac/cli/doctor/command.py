@@ -48,10 +48,9 @@ def doctor(
 
 def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
     from celeriac.agents.crewai.venv import CrewVenv
+    from celeriac.cli.core.server import find_server, read_settings
     from celeriac.cli.doctor import checks, servers, work
     from celeriac.cli.doctor.findings import failed
-    from celeriac.cli.local import read_settings
-    from celeriac.cli.server import find_server
     from celeriac.domain.errors import CeleriacError
     from celeriac.embedded.endpoints import find_running_stack
     from celeriac.embedded.home import Home

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from celeriac.adapters import redis_server
 from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, create_app
 from celeriac.cli.core.output import ExitCode, duration, size
+from celeriac.cli.core.server import open_database
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
-from celeriac.cli.local import open_database
 from celeriac.db import engine, migrate, workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
@@ -116,6 +116,8 @@ class _Queues:
 def _known_queues(settings: Settings) -> _Queues:
     try:
         with open_database(settings) as database, database.statement() as connection:
+            if not migrate.schema(connection).up_to_date:  # another finding says so
+                return _Queues()
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)
             rows = frozenset(queries.waiting_counts(connection))
     except CeleriacError:  # another finding says so

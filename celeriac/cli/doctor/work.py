@@ -8,8 +8,8 @@ import httpx
 from celeriac.cli.core.output import CommandError, ExitCode, moment, size
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
 from celeriac.cli.doctor.servers import ALIVE_SECONDS
-from celeriac.cli.server import Server
 from celeriac.client import Client, ClientError
+from celeriac.client.server import Server
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries

@@ -140,7 +140,7 @@ def test_the_functions_of_a_module_are_run_by_their_names(
 ) -> None:
     missing = commands.run("run", "shop-greet")
     assert missing.code == 3
-    assert "`celeriac apply --module applied_shop` makes it of the function" in missing.err
+    assert "`celeriac apply --module applied_shop` creates it from the function" in missing.err
     assert "`celeriac tasks list`" in commands.run("run", "nobody-knows-it").err
     done = commands.ask("apply", "-m", "applied_shop")
     assert [(each["kind"], each["name"], each["action"]) for each in done["items"]] == [

@@ -174,7 +174,7 @@ def test_the_audit_trail_is_compared_with_what_an_earlier_check_printed(
         answer = commands.run("audit", "verify", "--expect", expected, "--json")
         assert (answer.code, answer.value["ok"]) == (1, False)
     for malformed, said in (
-        ("12", "no colon"), (f"x:{seal}", "no number"), ("1:xyz", "other than 0-9"),
+        ("12", "no colon"), (f"x:{seal}", "not a number"), ("1:xyz", "other than 0-9"),
         ("1:ab", "has 2 characters"),
     ):  # fmt: skip
         result = commands.run("audit", "verify", "--expect", malformed)

@@ -144,7 +144,7 @@ def test_the_api_serves_and_says_what_it_misses(
         assert ready.json()["status"] == "ok"
         taken = own.run("api", "--port", port, **env)
         assert taken.code == 1
-        assert f"Port {port} on 127.0.0.1 is taken" in taken.err
+        assert f"Port {port} on 127.0.0.1 is in use" in taken.err
     finally:
         api.close()
 

@@ -88,8 +88,8 @@ def test_an_exception_is_shown_with_its_type_and_the_users_own_frames(
     ("arguments", "code", "words"),
     [
         (("run", "nosuch"), 3, "error: There is no task nosuch. [not_found]"),
-        (("run", "noop", "--var", "x"), 2, "error: --var 'x' is no variable. [usage]"),
-        (("run", "noop", "--var", "n:=x"), 2, "this is no JSON"),
+        (("run", "noop", "--var", "x"), 2, "error: --var 'x' is not a variable. [usage]"),
+        (("run", "noop", "--var", "n:=x"), 2, "this is not JSON"),
         (("run", "noop", "--priority", "urgent"), 2, "priority"),
         (("run", "noop", "--api-key", "cel_bad_key"), 4, "[unauthenticated]"),
         (("run", "noop", "--api-url", "http://127.0.0.1:1", "--api-key", "k"), 5, "[unreachable]"),

@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_is_named(up: RunningUp, commands: CommandLine) -> 
     with temporary_directory() as other:
         result = CommandLine(other).run("up", "--port", port, "--no-model")
     assert result.code == 1
-    assert f"Port {port} on 127.0.0.1 is taken by another program." in result.err
+    assert f"Port {port} on 127.0.0.1 is in use by another program." in result.err
     assert "--port 0" in result.err
 
 
@@ -114,7 +114,7 @@ def test_the_end_says_what_it_waits_for(own: CommandLine) -> None:
 
         wait_until(runs, "it runs")
         up.program.signal(signal.SIGINT)
-        said = "Waits up to 30 s for 1 execution; Ctrl-C again stops at once."
+        said = "Waiting up to 30 s for 1 execution; Ctrl-C again stops at once."
         wait_until(lambda: said in up.text, "it says so")
         up.program.signal(signal.SIGINT)
         assert up.program.wait_end(within=60) == 0
@@ -158,7 +158,7 @@ def test_a_module_of_the_settings_that_is_nowhere_is_named(own: CommandLine) -> 
 def test_a_host_that_is_not_ours_is_named(own: CommandLine) -> None:
     result = own.run("up", "--host", "192.0.2.1", "--no-model")
     assert result.code == 2
-    assert "192.0.2.1 is no address of this machine" in result.err
+    assert "192.0.2.1 is not an address of this machine" in result.err
 
 
 def _ready_twice(up: RunningUp, name: str) -> bool:

@@ -3,8 +3,8 @@
 import pytest
 
 from celeriac import Client
-from celeriac.cli.follow import listing
-from celeriac.cli.follow.listing import ChangedExecutions
+from celeriac.cli.executions import listing
+from celeriac.cli.executions.listing import ChangedExecutions
 from celeriac.client.executions import ExecutionFilter
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.wire import ExecutionSummary

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 from redis import Redis
 from sqlalchemy import text
@@ -30,11 +31,11 @@ pytestmark = pytest.mark.requirement("A13")
 
 
 @contextmanager
-def _connected(container: CoreServices) -> Iterator[httpx.Client]:
+def _connected(container: CoreServices, app: FastAPI | None = None) -> Iterator[httpx.Client]:
     token = build_accounts(container).bootstrap_admin(key_name="stream").token
     headers = {"Authorization": f"Bearer {token}"}
     with (
-        serving(create_app(container), **SERVER_OPTIONS) as url,
+        serving(app or create_app(container), **SERVER_OPTIONS) as url,
         httpx.Client(base_url=url, headers=headers, timeout=60) as http,
     ):
         yield http
@@ -149,6 +150,46 @@ def test_a_stream_ends_with_its_key(http: httpx.Client, container: CoreServices)
             _revoke_elsewhere(container, key_id)
             assert [event.event for event in events] == ["queued"], "idle, it ends by itself"
         assert viewer.get(accepted["_links"]["stream"]).status_code == 401
+
+
+def _spend_bad_keys(http: httpx.Client) -> None:
+    """Send bad keys from this address until no more are looked up."""
+    with httpx.Client(base_url=http.base_url, timeout=60) as guesser:
+        for number in range(1000):
+            headers = {"Authorization": f"Bearer cel_guess_{number}"}
+            if guesser.get("/api/v1/me", headers=headers).status_code == 429:
+                return
+    raise AssertionError("bad keys are not limited")
+
+
+def test_a_stream_goes_on_beside_bad_keys_from_its_address(container: CoreServices) -> None:
+    app = create_app(container)
+    with _connected(container, app) as http, _key(http) as (viewer, _):
+        accepted = _accepted(http)
+        claimed = claim(container, accepted["execution_id"])
+        with connect_sse(viewer, "GET", accepted["_links"]["stream"]) as source:
+            events = source.iter_sse()
+            assert [next(events).event for _ in range(3)] == ["created", "queued", "started"]
+            _spend_bad_keys(http)
+            app.state.lookups._bad_keys._good.clear()  # as if thousands of others had come since
+            app.state.services.authenticate.forget()  # and some seconds had passed
+            finish(container, claimed, Completed(1))
+            assert [event.event for event in events] == ["completed"]
+
+
+def test_a_stream_ends_with_its_key_whoever_guesses_beside_it(
+    http: httpx.Client, container: CoreServices
+) -> None:
+    accepted = _accepted(http)
+    with (
+        _key(http) as (viewer, key_id),
+        connect_sse(viewer, "GET", accepted["_links"]["stream"]) as source,
+    ):
+        events = source.iter_sse()
+        assert next(events).event == "created"
+        _spend_bad_keys(http)
+        _revoke_elsewhere(container, key_id)
+        assert [event.event for event in events] == ["queued"]
 
 
 def test_a_stream_ends_with_its_user(http: httpx.Client, container: CoreServices) -> None:

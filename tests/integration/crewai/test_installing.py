@@ -52,7 +52,7 @@ def test_what_is_ready_is_left_alone() -> None:
     venv = require_crewai()
     before = venv.stamp.stat().st_mtime_ns
     told: list[str] = []
-    assert install_environment(venv, tell=told.append) is False
+    assert install_environment(venv, report=told.append) is False
     assert (venv.stamp.stat().st_mtime_ns, told) == (before, [])
 
 
@@ -61,7 +61,7 @@ def test_too_little_room_is_told_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr(crews, "NEEDED_BYTES", 10**18)
     with pytest.raises(CrewaiInstallError, match="too little room") as raised:
-        install_environment(CrewVenv(tmp_path / "crewai"), tell=lambda _: None)
+        install_environment(CrewVenv(tmp_path / "crewai"), report=lambda _: None)
     assert "--venv" in (raised.value.cure or "")
     assert not (tmp_path / "crewai").exists()
 
@@ -81,7 +81,7 @@ def test_without_a_network_the_error_says_so_and_what_was_done_is_kept(
     for _ in range(2):
         told.clear()
         with pytest.raises(CrewaiInstallError, match="can't be fetched") as raised:
-            install_environment(venv, tell=told.append)
+            install_environment(venv, report=told.append)
         assert "run this again" in (raised.value.cure or "")
         assert venv.state() is State.UNFINISHED
     assert not any("virtual environment" in line for line in told), "the second try goes on"

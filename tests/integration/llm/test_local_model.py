@@ -11,7 +11,7 @@ import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
 from celeriac.agents.models import Prices, Providers
-from celeriac.api.v1.schemas.catalog import NewAgent, NewTask
+from celeriac.api.v1.catalog import NewAgent, NewTask
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.prompts import compiled
 from celeriac.embedded.model import LocalModel

@@ -82,6 +82,18 @@ def test_a_key_that_was_good_is_looked_up_whoever_guesses_beside_it(keys: BadKey
         keys.begin("10.0.0.1", "good")
 
 
+def test_an_admitted_request_is_looked_up_whoever_guesses_beside_it(keys: BadKeys) -> None:
+    keys.begin("10.0.0.1", "mine")
+    keys.succeeded("10.0.0.1", "mine")
+    for number in range(10_000):  # so many that the key is no longer among the known good ones
+        keys.begin("10.0.0.1", f"good {number}")
+        keys.succeeded("10.0.0.1", f"good {number}")
+    assert _guess(keys, "10.0.0.1", 100) == 30
+    with pytest.raises(TooManyRequestsError):
+        keys.begin("10.0.0.1", "mine")
+    keys.begin("10.0.0.1", "mine", admitted=True)
+
+
 def test_a_database_that_is_away_is_nobody_s_fault(keys: BadKeys) -> None:
     for _ in range(100):
         keys.begin("10.0.0.1", "any")

@@ -42,7 +42,7 @@ def test_a_wrong_id_is_said_in_words() -> None:
         ExecutionSummary.model_validate({"id": "notanid"})
     wrong = [each for each in caught.value.errors() if each["loc"] == ("id",)]
     (fault,) = faults([{**each, "loc": ("path", "id")} for each in wrong], None)
-    assert fault.message.startswith("is no id; write it whole, as in ")
+    assert fault.message.startswith("is not an id; write it whole, as in ")
     assert "invalid character" not in fault.message
 
 

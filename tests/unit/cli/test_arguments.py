@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from celeriac.cli.core.arguments import include_arguments, worker_arguments
 from celeriac.cli.core.output import UsageProblemError
+from celeriac.cli.programs import include_arguments, worker_arguments
 
 QUEUES = ("task_execution", "default")
 

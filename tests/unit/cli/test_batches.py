@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.cli.core.output import UsageProblemError
-from celeriac.cli.run import is_batch, items_of, unserved
+from celeriac.cli.executions.run import is_batch, items_of, unserved
 from celeriac.wire import CeleryHealth, Worker
 
 

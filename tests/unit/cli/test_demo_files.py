@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.api.v1.schemas.catalog import NewAgent, NewTask
+from celeriac.api.v1.catalog import NewAgent, NewTask
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.prompts import compiled
 from celeriac.domain.schemas import check_schema

@@ -2,7 +2,7 @@
 
 import pytest
 
-from celeriac.cli.failures import failure_text, own_frames
+from celeriac.cli.executions.notes import failure_text, own_frames
 
 _TRACEBACK = """\
 Traceback (most recent call last):

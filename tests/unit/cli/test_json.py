@@ -11,7 +11,7 @@ import typer
 
 from celeriac.cli.main import build_app
 
-_WRITERS = frozenset({"json", "json_line"})
+_WRITERS = frozenset({"json", "write", "write_details", "write_list"})
 """Methods of `Output`."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.cli.notes import note
+from celeriac.cli.executions.notes import note
 from celeriac.wire import ExecutionSummary
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=2, minutes=1)

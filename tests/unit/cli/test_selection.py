@@ -7,8 +7,8 @@ import pytest
 import typer
 
 from celeriac.cli.core.output import ExitCode
+from celeriac.cli.executions.selection import LiveSelection, parse_moment
 from celeriac.cli.main import main
-from celeriac.cli.selection import parse_moment, selection
 from celeriac.client.executions import ExecutionFilter, filter_fields
 from celeriac.domain.executions.states import Status, WaitingFor
 
@@ -71,14 +71,14 @@ def test_wrong_options_are_said_before_a_server_is_asked(
 ) -> None:
     monkeypatch.setenv("CELERIAC_API_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("CELERIAC_API_KEY", "none")
-    monkeypatch.setattr("celeriac.cli.ids.IdOf.resolve", lambda _, __, text: text)
+    monkeypatch.setattr("celeriac.cli.core.ids.IdOf.resolve", lambda _, __, text: text)
     assert main(["executions", *arguments]) == ExitCode.USAGE
     assert words in capsys.readouterr().err
 
 
 def test_what_is_selected_is_what_is_sent() -> None:
     batch, at = UUID(int=7), datetime(2026, 11, 22, tzinfo=UTC)
-    wanted = selection(
+    wanted = LiveSelection(
         status=[Status.FAILED],
         waiting_for=WaitingFor.APPROVAL,
         task="score",
@@ -86,8 +86,7 @@ def test_what_is_selected_is_what_is_sent() -> None:
         batch=batch,
         error="agent_failed",
         since=at,
-        until=None,
-    )
+    ).for_client()
     assert filter_fields(wanted) == {
         "status": ["failed"],
         "waiting_for": "approval",

@@ -7,8 +7,9 @@ import pytest
 
 from celeriac.cli.core.context import refused_key_cure
 from celeriac.cli.core.output import CommandError, ExitCode
-from celeriac.cli.server import Server, find_server, key_file
+from celeriac.cli.core.server import find_server, key_file
 from celeriac.client import ClientError
+from celeriac.client.server import Server
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
 from celeriac.embedded.home import Home, HomeLock, write_private
 from celeriac.kit.processes import identify
@@ -56,7 +57,7 @@ def test_without_a_server_it_says_how_to_get_one(home: Home) -> None:
     with pytest.raises(CommandError, match="No server is known") as caught:
         find_server(home.root, None, "k")
     assert caught.value.exit_code is ExitCode.UNAVAILABLE
-    assert "celeriac up" in (caught.value.cure or "")
+    assert "celeriac up" in caught.value.message
 
 
 def test_keys_show_in_no_representation() -> None:

@@ -49,7 +49,7 @@ def test_json_is_taken_inline_or_from_a_file(tmp_path: Path) -> None:
     assert json_argument(str(path), "--output-schema") == {"type": "object"}
     assert json_argument(' {"type": "array"}', "--output-schema") == {"type": "array"}
     assert json_argument(None, "--output-schema") is None
-    with pytest.raises(UsageProblemError, match="--output-schema: this is no JSON"):
+    with pytest.raises(UsageProblemError, match="--output-schema: this is not JSON"):
         json_argument("{", "--output-schema")
 
 

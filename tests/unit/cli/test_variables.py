@@ -28,14 +28,14 @@ def test_pairs(pair: str, name: str, value: object) -> None:
 
 @pytest.mark.parametrize("pair", ["text", "=x", ":=3"])
 def test_what_is_no_pair_says_how_to_write_one(pair: str) -> None:
-    with pytest.raises(UsageProblemError, match="is no variable") as caught:
+    with pytest.raises(UsageProblemError, match="is not a variable") as caught:
         parse_pair(pair)
     assert "NAME" not in (caught.value.cure or "")
     assert "--var name=text" in (caught.value.cure or "")
 
 
 def test_wrong_json_names_the_variable() -> None:
-    with pytest.raises(UsageProblemError, match="--var count: this is no JSON"):
+    with pytest.raises(UsageProblemError, match="--var count: this is not JSON"):
         parse_pair("count:=three")
 
 
@@ -68,7 +68,7 @@ def test_a_missing_file_is_named() -> None:
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bytes"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageProblemError, match="no UTF-8 text"):
+    with pytest.raises(UsageProblemError, match="not UTF-8 text"):
         gather([], [], [f"text={path}"])
 
 

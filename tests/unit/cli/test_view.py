@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from celeriac.cli.follow.following import event_line
-from celeriac.cli.follow.view import KEPT_EVENTS, View, describe, render
+from celeriac.cli.executions.following import event_line
+from celeriac.cli.executions.view import KEPT_EVENTS, View, describe, render
 from celeriac.client import Delta
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status
@@ -81,7 +81,7 @@ def test_what_it_waits_for_and_what_is_asked() -> None:
 
 def test_another_attempt_begins_with_empty_progress_and_output() -> None:
     view = _view(_event(1, EventType.STARTED, 1, worker="w1"))
-    assert view.hear(Delta({"text": "half a sen"})) == "half a sen"
+    assert view.add_output(Delta({"text": "half a sen"})) == "half a sen"
     view.apply(_event(2, EventType.PROGRESS, 1, done=3, total=4, note="nearly"))
     view.apply(_event(3, EventType.WORKER_LOST, 1, worker="w1", crash_count=1))
     view.apply(_event(4, EventType.RETRY_SCHEDULED, 1, code="worker_lost", message="gone"))
@@ -92,7 +92,7 @@ def test_another_attempt_begins_with_empty_progress_and_output() -> None:
 
 def test_other_deltas_than_text_are_not_shown() -> None:
     view = _view()
-    assert view.hear(Delta({"thinking": "hm"})) == ""
+    assert view.add_output(Delta({"thinking": "hm"})) == ""
     assert view.text == ""
 
 

@@ -45,14 +45,14 @@ def test_scalars_mean_what_yaml_1_2_says(written: str, meant: Any) -> None:
         ("agents: []\nagents: []", "f.yaml:2:1: agents is here a second time"),
         ("agents:\n- {a: 1, a: 2}", "f.yaml:2:10: a is here a second time"),
         ("agents: []\n---\ntasks: []", "f.yaml:2:1: a second document"),
-        ("agents: [", "f.yaml:2:1: this is no valid YAML"),
-        ("agents:\n\t- a", "f.yaml:2:1: this is no valid YAML"),
+        ("agents: [", "f.yaml:2:1: this is not valid YAML"),
+        ("agents:\n\t- a", "f.yaml:2:1: this is not valid YAML"),
         ("? [a]\n: b", "f.yaml:1:3: the name of a field"),
         ("agents:\n- a: .inf", "f.yaml:2:6: .inf can't be stored"),
         ("agents:\n- a: 1e999", "f.yaml:2:6: this number is too large"),
         (f"agents:\n- a: {'9' * 5000}", "f.yaml:2:6: this number is too large"),
         ("[" * 500_000, "f.yaml:1:51: it is nested deeper"),
-        ("agents: '\x07'", "f.yaml:1:1: this is no valid YAML"),
+        ("agents: '\x07'", "f.yaml:1:1: this is not valid YAML"),
         ("a: b\n" * 200_001, "f.yaml: it has more than 1,000,000 characters"),
     ],
     ids=range(19),
@@ -125,8 +125,8 @@ def test_the_server_s_faults_are_shown_with_file_line_and_name(tmp_path: Path) -
     )
     found = document.located(error)
     assert (found.code, found.status, found.fields) == ("invalid_input", 422, error.fields)
-    number = "input should be a valid string; put it in quotes to make a text of it"
-    word = "input should be a valid boolean; no is a text in YAML 1.2: write true or false"
+    number = "input should be a valid string; put it in quotes to make it a string"
+    word = "input should be a valid boolean; no is a string in YAML 1.2: write true or false"
     assert found.message.splitlines()[1:] == [
         f"{tmp_path}/one.yaml:3:3: agent ann, spec.model: is required; add it",
         f"{tmp_path}/two.yaml:5:5: agent bob, spec.modle: is not a field here",
@@ -145,7 +145,7 @@ def test_an_error_about_no_field_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "No such file"), (b"\xff\xfe", "it is no UTF-8 text")],
+    [(None, "No such file"), (b"\xff\xfe", "it is not UTF-8 text")],
 )
 def test_files_that_cannot_be_read_are_named(
     tmp_path: Path, content: bytes | None, message: str

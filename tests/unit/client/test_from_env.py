@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.cli.server import find_server, key_file
+from celeriac.cli.core.server import find_server, key_file
 from celeriac.client import Client, ClientError
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
 from celeriac.embedded.home import Home, HomeLock, write_private

@@ -1,0 +1,1 @@
+"""Executions over HTTP: submit, list, follow, cancel and retry them."""

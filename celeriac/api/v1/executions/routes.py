@@ -1,0 +1,350 @@
+"""`/api/v1/task-executions`: list, show, follow, cancel and retry executions; reports."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api.core import links, views
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import (
+    MAX_PAGE,
+    Cursor,
+    ExecutionPath,
+    IdempotencyKey,
+    Limit,
+    Reference,
+    Services,
+    Shared,
+    Timestamp,
+)
+from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
+from celeriac.api.core.responses import json_response, problem_responses
+from celeriac.api.v1.executions.schemas import (
+    MAX_IDS,
+    CancelMany,
+    ErrorCode,
+    ResponseMode,
+    RetryMany,
+    Selection,
+)
+from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
+from celeriac.api.v1.executions.submit import accepted, current_state, send_due
+from celeriac.domain.accounts import Actor
+from celeriac.domain.executions.model import BULKY, ExecutionFilter, TriggerType
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.reports import CONTENT_SECURITY_POLICY, ReportFormat
+from celeriac.wiring.api import ApiServices
+
+router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
+
+Bulky = Literal["variables", "result", "error_details"]
+After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
+_MEDIA = {
+    ReportFormat.MARKDOWN: ("text/markdown; charset=utf-8", "md"),
+    ReportFormat.HTML: ("text/html; charset=utf-8", "html"),
+}
+
+
+@router.get(
+    "",
+    response_model=wire.Page[wire.ExecutionSummary],
+    summary="List executions",
+    responses=problem_responses(404),
+)
+def list_executions(
+    actor: Caller,
+    services: Services,
+    id: Annotated[  # noqa: A002 - the parameter's name
+        list[UUID], Query(max_length=MAX_IDS, description="Only these executions. One or several.")
+    ] = [],  # noqa: B006
+    status: Annotated[list[Status], Query(description="One or several.")] = [],  # noqa: B006
+    task: Annotated[Reference | None, Query(description="A task's id or name.")] = None,
+    agent: Annotated[
+        Reference | None, Query(description="An agent's id or name; any of its versions.")
+    ] = None,
+    batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
+    origin_id: Annotated[UUID | None, Query(description="Retries of this execution.")] = None,
+    session_id: Annotated[UUID | None, Query(description="That used this session.")] = None,
+    trigger_type: Annotated[TriggerType | None, Query(description="Started in this way.")] = None,
+    waiting_for: Annotated[WaitingFor | None, Query(description="That wait for this.")] = None,
+    error_code: Annotated[
+        ErrorCode | None, Query(description="The code of the last error.")
+    ] = None,
+    created_after: Annotated[
+        Timestamp | None, Query(description="Created at or after this time.")
+    ] = None,
+    created_before: Annotated[
+        Timestamp | None, Query(description="Created before this time.")
+    ] = None,
+    include: Annotated[
+        list[Bulky],
+        Query(description="Also return this field, which may be large. One or several."),
+    ] = [],  # noqa: B006
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Response:
+    """Return your executions, the newest first. An admin sees everybody's.
+
+    Variables, results and error details are left out, except for the fields in `include`. A page
+    with large ones has fewer items than `limit`; `next_cursor` continues after them.
+    """
+    wanted = ExecutionFilter(
+        ids=id,
+        statuses=status,
+        task_id=None if task is None else services.tasks.resolve(actor, task),
+        agent_id=None if agent is None else services.agents.resolve(actor, agent),
+        batch_id=batch_id,
+        origin_id=origin_id,
+        session_id=session_id,
+        trigger_type=trigger_type,
+        waiting_for=waiting_for,
+        error_code=error_code,
+        created_after=created_after,
+        created_before=created_before,
+    )
+    page = services.queries.executions(actor, wanted, cursor=cursor, limit=limit, include=include)
+    items = list(map(views.summary, page.items))
+    shown = wire.Page[wire.ExecutionSummary](items=items, next_cursor=page.next_cursor)
+    return json_response(shown, exclude={"items": {"__all__": set(BULKY) - set(include)}})
+
+
+DryRun = Annotated[bool, Query(description="Only count the matches; change nothing.")]
+
+
+@router.post(
+    "/bulk/cancel",
+    response_model=wire.BulkResult,
+    summary="Cancel many executions",
+    responses=problem_responses(404),
+)
+def cancel_executions(
+    body: CancelMany, actor: Operator, services: Services, dry_run: DryRun = False
+) -> Response:
+    """Cancel your executions that match the filter, newest first.
+
+    An administrator reaches the executions of all users. One request cancels at most `limit`, each
+    as `POST /task-executions/{id}/cancel` does. `next_cursor` continues with the rest. Executions
+    that are created meanwhile are not included.
+    """
+    wanted = _selected(body, actor, services, cancellable=True)
+    if dry_run:
+        page = services.bulk.count(actor, wanted, cursor=body.cursor)
+    else:
+        page = services.bulk.cancel(actor, wanted, cursor=body.cursor, limit=body.limit)
+    return json_response(views.bulk(page, dry_run=dry_run))
+
+
+@router.post(
+    "/bulk/retry",
+    status_code=202,
+    response_model=wire.BulkResult,
+    summary="Retry many executions",
+    responses=problem_responses(404, 409)
+    | {200: {"model": wire.BulkResult, "description": "The count of a dry run."}},
+)
+def retry_executions(
+    request: Request,
+    body: RetryMany,
+    actor: Operator,
+    shared: Shared,
+    services: Services,
+    dry_run: DryRun = False,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Create a new execution for each of your executions that match the filter, newest first.
+
+    An administrator reaches the executions of all users. Each is created as
+    `POST /task-executions/{id}/retry` does. The new executions of one request are stored in one
+    transaction and form a batch. `skipped` lists executions that can't be retried, with the reason.
+    `next_cursor` continues with the rest, under another Idempotency-Key.
+    """
+    wanted = _selected(body, actor, services)
+    if dry_run:
+        page = services.bulk.count(actor, wanted, cursor=body.cursor)
+        return json_response(views.bulk(page, dry_run=True))
+    once = idempotency(request, key, body)
+    page = services.bulk.retry(
+        actor, wanted, cursor=body.cursor, limit=body.limit, idempotency=once
+    )
+    headers = {} if page.created else {REPLAYED: "true"}
+    send = BackgroundTask(send_due, shared.dispatch) if page.created else None
+    return json_response(
+        views.bulk(page, dry_run=False), status=202, headers=headers, background=send
+    )
+
+
+def _selected(
+    body: Selection, actor: Actor, services: ApiServices, *, cancellable: bool = False
+) -> ExecutionFilter:
+    return ExecutionFilter(
+        ids=body.id,
+        statuses=[Status(each) for each in body.status],
+        task_id=None if body.task is None else services.tasks.resolve(actor, body.task),
+        agent_id=None if body.agent is None else services.agents.resolve(actor, body.agent),
+        batch_id=body.batch_id,
+        origin_id=body.origin_id,
+        session_id=body.session_id,
+        trigger_type=body.trigger_type,
+        waiting_for=body.waiting_for,
+        error_code=body.error_code,
+        created_after=body.created_after,
+        created_before=body.created_before,
+        cancellable=cancellable,
+    )
+
+
+@router.get("/{execution_id}", response_model=wire.Execution, summary="Get an execution")
+def get_execution(execution_id: ExecutionPath, actor: Caller, services: Services) -> Response:
+    """Return an execution."""
+    return json_response(views.execution(services.queries.execution(actor, execution_id)))
+
+
+@router.post("/{execution_id}/cancel", response_model=wire.Execution, summary="Cancel an execution")
+def cancel_execution(
+    execution_id: ExecutionPath, actor: Operator, shared: Shared, services: Services
+) -> Response:
+    """Request the end of an execution and return the execution.
+
+    If no worker runs it, it is `cancelled` at once. Else it stays `running` until its worker has
+    stopped it, which takes seconds. An execution that has ended does not change.
+    """
+    shared.cancel(actor, [execution_id])
+    return json_response(views.execution(services.queries.execution(actor, execution_id)))
+
+
+@router.post(
+    "/{execution_id}/retry",
+    status_code=202,
+    response_model=wire.Accepted,
+    summary="Retry an execution",
+    responses=problem_responses(409),
+)
+def retry_execution(
+    request: Request,
+    execution_id: ExecutionPath,
+    actor: Operator,
+    shared: Shared,
+    services: Services,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Create an execution with the same variables as one that has ended, its origin.
+
+    It uses the current versions of the task and its agent.
+    """
+    submitted = shared.replay(actor, execution_id, idempotency(request, key, None))
+    row = services.queries.execution(actor, submitted.execution_id)
+    headers = {}
+    if not submitted.created:
+        submitted = current_state(row)
+        headers[REPLAYED] = "true"
+    return json_response(
+        accepted(row.task_id, submitted, ResponseMode.ASYNC), status=202, headers=headers
+    )
+
+
+@router.get(
+    "/{execution_id}/events", response_model=wire.Events, summary="List an execution's events"
+)
+def list_events(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    services: Services,
+    after: After = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Events in one answer.")] = 100,
+) -> Response:
+    """Return events in order, numbered without gaps; fewer than `limit` if they are large."""
+    found = services.queries.events(actor, execution_id, after=after, limit=limit)
+    items = list(map(views.event, found))
+    return json_response(wire.Events(items=items, next_after=found[-1].seq if found else None))
+
+
+@router.get(
+    "/{execution_id}/stream",
+    summary="Follow an execution live",
+    response_class=Response,
+    responses=STREAM,
+)
+async def stream_events(
+    request: Request,
+    execution_id: ExecutionPath,
+    actor: Caller,
+    shared: Shared,
+    services: Services,
+    after: After = 0,
+    last_event_id: Annotated[
+        int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume after it.")
+    ] = None,
+) -> Response:
+    """Send events live (Server-Sent Events) until the execution has ended.
+
+    The id of each event is its number: `Last-Event-ID` resumes without gap or repeat. Events named
+    `delta` are pieces of live output; they have no number and are not stored. If no event can
+    follow, the answer is 204, so that browsers stop reconnecting. The stream ends within seconds
+    after the key is revoked or loses access to the execution.
+    """
+    begin = after if last_event_id is None else last_event_id
+    return await stream(request, shared, services, actor, execution_id, after=begin)
+
+
+@router.get(
+    "/{execution_id}/report",
+    summary="Download an execution's report",
+    response_class=Response,
+    responses=problem_responses(409)
+    | {
+        200: {
+            "description": "The report.",
+            "content": {
+                "text/markdown": {"schema": {"type": "string"}},
+                "text/html": {"schema": {"type": "string"}},
+            },
+        }
+    },
+)
+def get_report(
+    execution_id: ExecutionPath,
+    actor: Caller,
+    services: Services,
+    format: Annotated[  # noqa: A002 - the parameter's public name
+        ReportFormat, Query(description="markdown or html.")
+    ] = ReportFormat.MARKDOWN,
+) -> Response:
+    """Return the report of an execution for people: result, conversation, tools, cost, timeline.
+
+    It is made once and stored: the same bytes each time.
+    """
+    made = services.reports(actor, execution_id, format)
+    media, ending = _MEDIA[made.format]
+    headers = {
+        "Content-Disposition": f'attachment; filename="execution-{execution_id}.{ending}"',
+        "Content-Security-Policy": f"{CONTENT_SECURITY_POLICY}; sandbox",
+        "ETag": f'"{made.sha256}"',
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(made.content, media_type=media, headers=headers)
+
+
+@router.get("/{execution_id}/reports", summary="List an execution's reports")
+def list_reports(execution_id: ExecutionPath, actor: Caller, services: Services) -> wire.Reports:
+    """Return the reports that exist, with their sizes.
+
+    Those of executions with output are made when these end, others at the first download.
+    """
+    path = f"{links.PREFIX}/task-executions/{execution_id}/report"
+    return wire.Reports(
+        items=[
+            wire.Report(
+                format=each.format,
+                size=each.size,
+                sha256=each.sha256,
+                created_at=each.created_at,
+                links={"self": f"{path}?format={each.format}"},
+            )
+            for each in services.reports.stored(actor, execution_id)
+        ]
+    )

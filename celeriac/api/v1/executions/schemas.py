@@ -1,0 +1,183 @@
+"""Bodies of requests that create, cancel or retry executions."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Self
+from uuid import UUID
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from celeriac.api.core.parameters import Reference, Timestamp
+from celeriac.domain.agents import Strict
+from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.model import RunOptions, TriggerType
+from celeriac.domain.executions.states import WaitingFor
+from celeriac.domain.tasks import PriorityLabel, QueueName
+
+_LONGEST_DELAY = 366 * 86_400
+
+
+class ResponseMode(StrEnum):
+    """Whether the answer comes at once or when the execution has ended."""
+
+    ASYNC = "async"
+    SYNC = "sync"
+
+
+class StartOptions(Strict):
+    """Start time, queue and priority."""
+
+    BULK: ClassVar[bool] = True
+
+    priority: PriorityLabel | None = Field(default=None, description="Default: the task's own.")
+    queue: QueueName | None = Field(default=None, description="Default: the task's own.")
+    delay_seconds: float = Field(
+        default=0.0, ge=0, le=_LONGEST_DELAY, description="Start no earlier than after this time."
+    )
+    available_at: Timestamp | None = Field(
+        default=None,
+        description="Start no earlier than at this time (with a zone); instead of delay_seconds.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.available_at is not None and self.delay_seconds:
+            raise ValueError("give either delay_seconds or available_at, not both")
+        return self
+
+    def seconds_until_due(self) -> float:
+        """Return the seconds until the start, by this machine's clock."""
+        if self.available_at is None:
+            return self.delay_seconds
+        wait = (self.available_at - datetime.now(UTC)).total_seconds()
+        return min(max(wait, 0.0), _LONGEST_DELAY)
+
+
+class Execute(StartOptions):
+    """One run of a task."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"variables": {"text": "Celeriac is a root vegetable."}}]}
+    )
+
+    variables: dict[str, Any] = Field(
+        default_factory=dict, description="They must fit the task's variables_schema."
+    )
+    execution_mode: Annotated[ResponseMode, Field(strict=False)] | None = Field(
+        default=None,
+        description="async answers at once, sync when the execution has ended. The default is a "
+        "setting of the server, usually async.",
+    )
+    session_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        default=None, description="An earlier session, of the same kind of agent, to continue."
+    )
+    fork_session: bool = Field(
+        default=False,
+        description="Continue a copy of the session, also while the session is in use.",
+    )
+    budget: Budget | None = Field(
+        default=None, description="For this execution, instead of its task's."
+    )
+    record: bool = Field(default=False, description="Save its model traffic as a cassette.")
+    cassette_id: Annotated[UUID, Field(strict=False)] | None = Field(
+        default=None, description="Replay its model requests from this cassette."
+    )
+
+    @model_validator(mode="after")
+    def _forks_something(self) -> Self:
+        if self.fork_session and self.session_id is None:
+            raise ValueError("fork_session needs the session_id of the session to fork")
+        return self
+
+    def options(self) -> RunOptions:
+        """Return the options of this run."""
+        return RunOptions(
+            fork_session=self.fork_session,
+            budget=self.budget,
+            record=self.record,
+            cassette_id=self.cassette_id,
+        )
+
+
+class ExecuteBatch(StartOptions):
+    """Many runs of one task, accepted all or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [{"text": "One."}, {"text": "Two."}]}]}
+    )
+
+    items: list[dict[str, Any]] = Field(
+        min_length=1, fail_fast=True, description="The variables of each execution."
+    )
+
+
+MAX_IDS = 100
+"""The most ids that one request may name."""
+
+MAX_CHANGED = 500
+"""The most executions that one request may change."""
+
+ErrorCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
+"""A stable code of an error, such as `agent_failed`."""
+
+_Id = Annotated[UUID, Field(strict=False)]
+
+
+class Selection(Strict):
+    """Which executions to change: those that match all given fields."""
+
+    id: Annotated[list[_Id], Field(max_length=MAX_IDS, default_factory=list)]
+    status: Sequence[str] = ()
+    task: Reference | None = Field(default=None, description="A task's id, or your task's name.")
+    agent: Reference | None = Field(
+        default=None, description="An agent's id, or your agent's name; any of its versions."
+    )
+    batch_id: _Id | None = None
+    origin_id: _Id | None = Field(default=None, description="Retries of this execution.")
+    session_id: _Id | None = Field(default=None, description="That used this session.")
+    trigger_type: Annotated[TriggerType, Field(strict=False)] | None = None
+    waiting_for: Annotated[WaitingFor, Field(strict=False)] | None = Field(
+        default=None, description="That wait for this."
+    )
+    error_code: ErrorCode | None = Field(default=None, description="The code of the last error.")
+    created_after: Timestamp | None = Field(
+        default=None, description="Created at or after this time."
+    )
+    created_before: Timestamp | None = Field(default=None, description="Created before this time.")
+    limit: int = Field(
+        ge=1, le=MAX_CHANGED, description="The most executions that this request changes."
+    )
+    cursor: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="`next_cursor` of the previous request with the same filter."
+    )
+
+
+class CancelMany(Selection):
+    """Which executions to cancel. Only those that have not ended match."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"task": "summarise", "status": ["pending", "queued"], "limit": 500}]
+        }
+    )
+
+    status: list[Literal["pending", "queued", "running", "waiting"]] = Field(
+        default_factory=list, description="One or several; all of these if empty."
+    )
+
+
+_Ended = Literal["completed", "failed", "cancelled"]
+
+
+class RetryMany(Selection):
+    """Which executions to retry. Only those that have ended match."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"task": "summarise", "created_after": "2026-11-22T08:00:00Z",
+                          "limit": 500}]
+        }
+    )  # fmt: skip
+
+    status: list[_Ended] = Field(default=["failed"], min_length=1, description="One or several.")

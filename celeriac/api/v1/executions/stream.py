@@ -1,0 +1,108 @@
+"""The event stream of an execution: events from the database, live output from Redis."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from fastapi import Request
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from celeriac.api.core import views
+from celeriac.api.core.auth import CHECK_SECONDS, still_allowed
+from celeriac.domain.accounts import Actor
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.executions.events import TERMINAL_EVENTS, Event
+from celeriac.kit.json_types import dumps
+from celeriac.wiring.api import ApiServices
+from celeriac.wiring.core import CoreServices
+
+LAST_EVENT_ID = "Last-Event-ID"
+MAX_SEQ = 2**31 - 1
+DELTA = "delta"
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-Sent Events; the data of each is an Event.",
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "description": "One event of the stream.",
+                    "properties": {
+                        "id": {"type": "string", "description": "The event's number."},
+                        "event": {"type": "string", "description": "Its type, or `delta`."},
+                        "data": {"type": "string", "description": "An Event as JSON."},
+                    },
+                    "required": ["event", "data"],
+                }
+            }
+        },
+    },
+    204: {"description": "The execution has ended and no event follows."},
+}
+
+_AT_ONCE = 500
+_PING_SECONDS = 15
+
+
+async def stream(
+    request: Request,
+    shared: CoreServices,
+    services: ApiServices,
+    actor: Actor,
+    execution_id: UUID,
+    *,
+    after: int,
+) -> Response:
+    """Return the stream of events after number `after`. Raises NotFoundError."""
+    execution = await run_in_threadpool(services.queries.execution, actor, execution_id)
+    if execution.status.terminal and execution.event_seq <= after:
+        return Response(status_code=204)
+    content = _events(request, shared, services, execution_id, after)
+    return EventSourceResponse(content, ping=_PING_SECONDS, headers={"X-Accel-Buffering": "no"})
+
+
+async def _events(
+    request: Request, shared: CoreServices, services: ApiServices, execution_id: UUID, after: int
+) -> AsyncIterator[ServerSentEvent]:
+    # watching begins before the first query, so that no event is lost in between
+    watching = shared.watcher.changes(
+        execution_id, position=lambda: after, idle_seconds=CHECK_SECONDS
+    )
+    async with watching as changes:
+        async for change in changes:
+            if not await still_allowed(request):
+                return
+            if change.idle:
+                continue
+            if change.delta is not None:
+                yield ServerSentEvent(dumps(change.delta), event=DELTA)
+                continue
+            while found := await _read(services, execution_id, after):
+                if not await still_allowed(request):  # checked after reading what is sent next
+                    return
+                for event, sent in found:
+                    after = event.seq
+                    yield sent
+                    if event.type in TERMINAL_EVENTS:
+                        return
+
+
+async def _read(
+    services: ApiServices, execution_id: UUID, after: int
+) -> list[tuple[Event, ServerSentEvent]]:
+    def read() -> list[tuple[Event, ServerSentEvent]]:
+        found = services.queries.log(execution_id, after=after, limit=_AT_ONCE)
+        return [(event, _sent(event)) for event in found]
+
+    try:
+        return await run_in_threadpool(read)
+    except DatabaseUnavailableError:
+        return []  # the watcher repeats it in a second
+
+
+def _sent(event: Event) -> ServerSentEvent:
+    data = views.event(event).model_dump_json()
+    return ServerSentEvent(data, event=event.type.value, id=str(event.seq))

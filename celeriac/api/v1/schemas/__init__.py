@@ -1,1 +1,0 @@
-"""Request bodies that several routes share."""

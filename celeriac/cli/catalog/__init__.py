@@ -1,0 +1,1 @@
+"""Commands for agents, tasks, and documents that describe them."""

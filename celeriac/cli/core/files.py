@@ -1,0 +1,60 @@
+"""Listing and downloading files of executions and sessions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.core.context import CommandContext
+from celeriac.cli.core.output import CommandError, size
+
+if TYPE_CHECKING:
+    from celeriac.client.sessions import Files
+
+Paths = Annotated[
+    list[str], typer.Argument(metavar="[PATH]...", help="Files, as listed; all if none is named.")
+]
+Into = Annotated[
+    Path, typer.Option("--to", metavar="DIRECTORY", help="Target; it is created.", file_okay=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+
+def show_files(context: CommandContext, files: "Files") -> None:
+    """List files with their sizes."""
+    context.output.write_list(
+        files.list(),
+        ("PATH", "SIZE", "CHANGED"),
+        lambda each: (each.path, size(each.size), each.modified_at),
+    )
+
+
+def fetch_files(
+    context: CommandContext,
+    files: "Files",
+    paths: Sequence[str],
+    directory: Path,
+    *,
+    overwrite: bool,
+) -> None:
+    """Download files with their directories. Raises CommandError for existing files."""
+    from celeriac.client.sessions import local_path
+
+    wanted = list(paths) or [each.path for each in files.list()]
+    targets = {path: local_path(directory, path) for path in wanted}
+    existing = [str(target) for target in targets.values() if target.exists()]
+    if existing and not overwrite:
+        raise CommandError(
+            f"{existing[0]} exists; nothing was downloaded.",
+            cure="--overwrite replaces it, --to names another directory.",
+            problem="file_exists",
+        )
+    sizes = {path: files.download(path, target) for path, target in targets.items()}
+    context.output.write(
+        [
+            {"path": path, "file": str(targets[path]), "size": count}
+            for path, count in sizes.items()
+        ],
+        "\n".join(f"{targets[path]} · {size(count)}" for path, count in sizes.items()),
+    )

@@ -1,0 +1,82 @@
+"""The API that a command uses, and this machine's settings.
+
+The API is named by options, by the environment, or by the stack that runs in the home.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from celeriac.cli.core.output import CommandError, ExitCode
+from celeriac.embedded.home import Home
+
+if TYPE_CHECKING:
+    from celeriac.client import ClientError
+    from celeriac.client.server import Server
+    from celeriac.db.engine import Database
+    from celeriac.settings import Settings
+
+ADMIN_KEY_NAME = "admin_api_key"
+"""The name of the home's secret with the administrator's API key, which `celeriac up` writes."""
+
+
+def key_file(home: Home) -> Path:
+    """Return the path of the administrator's API key in a home."""
+    return home.secrets / ADMIN_KEY_NAME
+
+
+def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> "Server":
+    """Return the API and its key, as the client finds them. Raises CommandError."""
+    from celeriac.client import ClientError, server
+
+    try:
+        return server.find_server(home, api_url, api_key)
+    except ClientError as error:
+        raise _unknown(error) from error
+
+
+def find_address(home: Path | None, api_url: str | None) -> str:
+    """Return the address of the API. Raises CommandError."""
+    from celeriac.client import ClientError, server
+
+    try:
+        return server.find_address(home, api_url)
+    except ClientError as error:
+        raise _unknown(error) from error
+
+
+def _unknown(error: "ClientError") -> CommandError:
+    exit_code = ExitCode.DENIED if error.code == "no_api_key" else ExitCode.UNAVAILABLE
+    return CommandError(error.message, exit_code=exit_code, problem=error.code)
+
+
+def load_own_settings(home: Path | None) -> "Settings":
+    """Return the settings alone, without those of a stack that runs. Raises ConfigurationError."""
+    from celeriac.settings import Settings
+
+    return Settings.load(**({"home": home} if home else {}))
+
+
+def read_settings(home: Path | None) -> "Settings":
+    """Return the settings of programs in this home, and log warnings only.
+
+    Raises ConfigurationError, HomeUnusableError.
+    """
+    from celeriac.logs import LogOptions, Service, configure
+    from celeriac.wiring.core import load_settings
+
+    configure(LogOptions(service=Service.CLI, level="WARNING"))
+    return load_settings(home)
+
+
+@contextmanager
+def open_database(settings: "Settings") -> "Iterator[Database]":
+    """Yield a database with a single connection. Raises ConfigurationError."""
+    from celeriac.db.engine import Database
+
+    database = Database(settings.require_database(), connections=1, application="celeriac-cli")
+    try:
+        yield database
+    finally:
+        database.close()

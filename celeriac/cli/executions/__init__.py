@@ -1,0 +1,1 @@
+"""Commands for executions: run, follow, list, cancel and retry them."""

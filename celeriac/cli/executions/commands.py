@@ -1,0 +1,217 @@
+"""`celeriac executions`: list and show executions; their results, events, reports and files."""
+
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.files import Into, Overwrite, Paths, fetch_files, show_files
+from celeriac.cli.core.ids import ExecutionId, short_id
+from celeriac.cli.core.output import CommandError, duration, money, plain, short, tokens
+from celeriac.cli.executions.bulk import cancel, retry
+from celeriac.cli.executions.following import event_line, overshoot
+from celeriac.cli.executions.listing import follow_list
+from celeriac.cli.executions.notes import error_text, note, own_frames, waits_for
+from celeriac.cli.executions.selection import LiveSelection
+from celeriac.domain.executions.states import Status
+from celeriac.kit.words import counted
+
+if TYPE_CHECKING:
+    from celeriac.wire import Execution
+
+app = typer.Typer(name="executions", help="Runs of tasks: list, show, cancel and retry them.")
+
+_SHORT = 60
+
+
+class Bulky(StrEnum):
+    """Fields of an execution that may be large."""
+
+    VARIABLES = "variables"
+    RESULT = "result"
+    ERROR_DETAILS = "error_details"
+
+
+@app.command("list")
+@open_client
+def list_executions(
+    context: CommandContext,
+    *,
+    limit: Limit = 20,
+    selection: LiveSelection,
+    following: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show new executions and changes until Ctrl-C.")
+    ] = False,
+    include: Annotated[
+        list[Bulky], typer.Option(help="With --json: also write this field. Repeatable.")
+    ] = [],  # noqa: B006 - Typer copies it
+) -> None:
+    """List executions, the newest first.
+
+    Variables, results and error details may be large: they are left out, except
+    for fields of --include. `celeriac executions show` has all of one execution.
+
+    With --follow, shows the newest executions one line each, oldest first, then
+    a line for each new execution and for each change of status, attempt or what
+    an execution waits for. With --json each line is a JSON object. Lines are
+    shown for matches only. Follows the newest 500 that have not ended.
+
+    Examples:
+      celeriac executions list
+      celeriac executions list --status failed --status cancelled --task summarise
+      celeriac executions list --since 2026-11-22 --json
+      celeriac executions list --follow --status failed --since 2h
+      celeriac executions list --waiting-for approval
+      celeriac executions list --batch ID --json --include result
+    """
+    wanted = selection.for_client()
+    included = [each.value for each in include]
+    if following:
+        follow_list(context, wanted, limit=limit, include=included)
+    found = context.client.executions.list(include=included or None, **wanted)
+    if context.output.as_json:
+        left_out = {each.value for each in Bulky if each not in include}
+        shown = [each.model_dump(by_alias=True, exclude=left_out) for each in islice(found, limit)]
+        context.output.json(shown)
+        return
+    context.output.write_list(
+        found,
+        ("ID", "TASK", "STATUS", "ATTEMPT", "CREATED", "RAN", "TOKENS", "NOTE"),
+        lambda each: (
+            each.id,
+            each.task_name,
+            each.status,
+            each.attempt,
+            each.created_at,
+            duration(each.duration_seconds),
+            tokens(each.input_tokens, each.output_tokens),
+            short(note(each), _SHORT),
+        ),
+        limit=limit,
+        cut=("TASK", "NOTE"),
+        drop=("TOKENS", "ATTEMPT", "RAN", "CREATED"),
+    )
+
+
+@app.command()
+@open_client
+def show(context: CommandContext, execution: ExecutionId) -> None:
+    """Show everything about an execution."""
+    found = context.client.executions.get(execution)
+    if context.output.as_json:
+        context.output.json(found)
+    else:
+        context.output.write_details(found, _facts(found, overshoot(context, found)))
+
+
+@app.command()
+@open_client
+def result(context: CommandContext, execution: ExecutionId) -> None:
+    """Print the result of a completed execution, and nothing else.
+
+    Exits with 1 if it hasn't completed.
+    """
+    found = context.client.executions.get(execution)
+    if found.status is not Status.COMPLETED:
+        following = f"`celeriac monitor {short_id(execution)}` waits for it."
+        raise CommandError(
+            f"The execution is {found.status.value}; it has no result.",
+            cure=None if found.status.terminal else following,
+            problem=found.error_code or found.status.value,
+        )
+    context.output.write(found.result, plain(found.result))
+
+
+@app.command()
+@open_client
+def events(
+    context: CommandContext,
+    execution: ExecutionId,
+    after: Annotated[int, typer.Option(min=0, help="Only events with a higher number.")] = 0,
+) -> None:
+    """List the events of an execution, in order."""
+    found = context.client.executions.events(execution, after=after)
+    if context.output.as_json:
+        context.output.json(list(found))
+        return
+    for event in found:
+        context.output.raw(event_line(event))
+
+
+@app.command()
+@open_client
+def report(
+    context: CommandContext,
+    execution: ExecutionId,
+    html: Annotated[bool, typer.Option("--html", help="HTML instead of Markdown.")] = False,
+) -> None:
+    """Print the report of an execution that has ended.
+
+    Examples:
+      celeriac executions report 0199f3a2-… --html > report.html
+    """
+    kind = "html" if html else "markdown"
+    text = context.client.executions.report(execution, format=kind)
+    context.output.write({"format": kind, "report": text}, text)
+
+
+@app.command()
+@open_client
+def files(context: CommandContext, execution: ExecutionId) -> None:
+    """List the files in the execution's own directory."""
+    show_files(context, context.client.executions.files(execution))
+
+
+@app.command()
+@open_client
+def download(
+    context: CommandContext,
+    execution: ExecutionId,
+    paths: Paths = [],  # noqa: B006 - Typer copies it
+    to: Into = Path(),
+    overwrite: Overwrite = False,
+) -> None:
+    """Download all files of an execution, or the ones that are named."""
+    fetch_files(context, context.client.executions.files(execution), paths, to, overwrite=overwrite)
+
+
+app.command()(cancel)
+app.command()(retry)
+
+
+def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
+    error = execution.error_details or {}
+    return {
+        "id": execution.id,
+        "task": execution.task_name,
+        "status": execution.status,
+        "waits for": waits_for(execution),
+        "trigger": execution.trigger_type,
+        "priority": execution.priority,
+        "queue": execution.queue,
+        "attempt": f"{execution.attempt} ({counted(execution.retry_count, 'retry', 'retries')}, "
+        f"{counted(execution.crash_count, 'lost worker')})",
+        "worker": execution.worker_hostname or "",
+        "created": execution.created_at,
+        "started": execution.started_at,
+        "completed": execution.completed_at,
+        "ran": duration(execution.duration_seconds),
+        "tokens": tokens(execution.input_tokens, execution.output_tokens),
+        "cost": money(execution.cost) if execution.cost else "",
+        "overshoot": beyond,
+        "cancelled by": execution.cancel_requested_by or "",
+        "repeats": execution.origin_id or "",
+        "batch": execution.batch_id or "",
+        "session": execution.session_id or "",
+        "Celery task": execution.celery_task_id or "",
+        "request": execution.request_id or "",
+        "error": error_text(execution),
+        "traceback": own_frames(str(error.get("traceback") or "")).rstrip(),
+        "variables": plain(execution.variables),
+        "cut off": "yes, by the model's token limit" if execution.truncated else "",
+        "result": "" if execution.result is None else plain(execution.result),
+    }

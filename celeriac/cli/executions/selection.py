@@ -1,0 +1,107 @@
+"""Options that select executions, for `executions list`, `cancel` and `retry`."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from celeriac.domain.executions.states import Status, WaitingFor
+
+if TYPE_CHECKING:
+    from celeriac.client.executions import ExecutionFilter
+
+_AGO = re.compile(r"(\d{1,6})\s*([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def parse_moment(text: str) -> datetime:
+    """Return the time of `text`: a duration before now (`2h`), a date, or a local time.
+
+    Raises BadParameter.
+    """
+    try:
+        if ago := _AGO.fullmatch(text.strip()):
+            seconds = int(ago[1]) * _SECONDS[ago[2]]
+            return datetime.now(UTC) - timedelta(seconds=seconds)
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a time. Write 90s, 30m, 2h or 7d for that long ago, a date as "
+            "2026-11-22, or a local time as 2026-11-22T09:30."
+        ) from error
+
+
+_TIME = "TIME"
+
+FILTERS = "filters such as --status, --task or --since"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Options that select executions. They must all match."""
+
+    status: Annotated[
+        list[Status], typer.Option("--status", "-s", help="Only with this status. Repeatable.")
+    ] = field(default_factory=list)
+    task: Annotated[str | None, typer.Option(help="Only of this task: name or id.")] = None
+    agent: Annotated[
+        str | None, typer.Option(help="Only of this agent, any version: name or id.")
+    ] = None
+    batch: Annotated[UUID | None, typer.Option(help="Only of this batch.")] = None
+    error: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Only with this code of the last error.")
+    ] = None
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=parse_moment,
+            metavar=_TIME,
+            help="Only those created since then: 30m, 2h or 7d ago, a date, or a local time.",
+        ),
+    ] = None
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=parse_moment,
+            metavar=_TIME,
+            help="Only those created before then, in the same forms.",
+        ),
+    ] = None
+
+    def for_client(self) -> "ExecutionFilter":
+        """Return the filter for the client, without options that are not given."""
+        wanted: ExecutionFilter = {}
+        if self.status:
+            wanted["status"] = [each.value for each in self.status]
+        if self.task is not None:
+            wanted["task"] = self.task
+        if self.agent is not None:
+            wanted["agent"] = self.agent
+        if self.batch is not None:
+            wanted["batch_id"] = self.batch
+        if self.error is not None:
+            wanted["error_code"] = self.error
+        if self.since is not None:
+            wanted["created_after"] = self.since
+        if self.until is not None:
+            wanted["created_before"] = self.until
+        return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveSelection(Selection):
+    """The same for executions that may have not ended."""
+
+    waiting_for: Annotated[
+        WaitingFor | None, typer.Option(help="Only those that wait for this.")
+    ] = None
+
+    def for_client(self) -> "ExecutionFilter":
+        """Return the filter for the client, without options that are not given."""
+        wanted = super().for_client()
+        if self.waiting_for is not None:
+            wanted["waiting_for"] = self.waiting_for.value
+        return wanted

@@ -1,0 +1,92 @@
+"""API keys, users and the audit trail."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from uuid import UUID
+
+from celeriac import wire
+from celeriac.client.transport import Resource, given, path
+
+
+class Keys(Resource):
+    """`client.keys`: API keys."""
+
+    def create(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        user_id: UUID | None = None,
+        expires_at: datetime | None = None,
+    ) -> wire.NewApiKey:
+        """Create a key. Only this answer has its `token`."""
+        body = given(name=name, role=role, user_id=user_id, expires_at=expires_at)
+        return self._transport.post(wire.NewApiKey, path("api-keys"), body)
+
+    def list(self) -> Iterator[wire.ApiKey]:
+        """Yield your keys, or as an admin everybody's, the newest first."""
+        return self._transport.pages(wire.ApiKey, path("api-keys"))
+
+    def revoke(self, key_id: UUID) -> None:
+        """Revoke a key for ever."""
+        self._transport.send("DELETE", path("api-keys", key_id))
+
+
+class Users(Resource):
+    """`client.users`."""
+
+    def me(self) -> wire.User:
+        """Return the user of the client's key."""
+        return self._transport.get(wire.User, path("me"))
+
+    def create(self, name: str, *, role: str = "operator") -> wire.User:
+        """Create a user. For admins."""
+        return self._transport.post(wire.User, path("users"), {"name": name, "role": role})
+
+    def list(self) -> Iterator[wire.User]:
+        """Yield all users, the newest first. For admins."""
+        return self._transport.pages(wire.User, path("users"))
+
+    def change(
+        self,
+        user_id: UUID,
+        *,
+        role: str | None = None,
+        disabled: bool | None = None,
+        cancel_executions: bool = False,
+    ) -> wire.User:
+        """Change a user's role, or disable or enable them. For admins.
+
+        `cancel_executions` also cancels all executions of theirs that have not ended.
+        """
+        body = given(role=role, disabled=disabled, cancel_executions=cancel_executions or None)
+        return self._transport.patch(wire.User, path("users", user_id), body)
+
+
+class Audit(Resource):
+    """`client.audit`."""
+
+    def list(
+        self,
+        *,
+        action: str | None = None,
+        resource_type: str | None = None,
+        resource_id: str | None = None,
+    ) -> Iterator[wire.AuditEntry]:
+        """Yield your own entries, or as an admin everybody's, the newest first."""
+        wanted = {"action": action, "resource_type": resource_type, "resource_id": resource_id}
+        return self._transport.pages(wire.AuditEntry, path("audit-logs"), wanted)
+
+    def verify(self, *, after: int = 0) -> Iterator[wire.AuditVerification]:
+        """Check the trail and yield the result of each page. For admins.
+
+        Begins after the position `after`: 0, or the `last_position` of an earlier check.
+        """
+        while True:
+            found = self._transport.get(
+                wire.AuditVerification, path("audit-logs", "verification"), {"after": after}
+            )
+            yield found
+            if found.complete:
+                return
+            after = found.last_position
