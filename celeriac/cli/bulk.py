@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,14 +83,17 @@ def cancel(
         since=since,
         until=until,
     )
-    if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
+    if _is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
         _cancel_one(session, str(execution))
         return
     matching = session.client.executions.cancel_many(dry_run=True, **wanted)
     if not _go_on(session, "Cancel", matching, limit, dry_run=dry_run, yes=yes):
         return
-    done = session.client.executions.cancel_many(limit=limit, **wanted)
-    _show(session, done)
+    done = session.client.executions.cancel_many(
+        limit=limit, on_page=partial(_print_ids, session), **wanted
+    )
+    if session.output.as_json:
+        session.output.json(done)
     session.output.say(
         f"Cancelled: {_executions(done.affected)}; running ones stop within seconds."
     )
@@ -136,7 +140,8 @@ def retry(
         str | None,
         typer.Option(
             "--idempotency-key",
-            help="The same key with the same command creates nothing twice.",
+            help="The same key with the same filters creates nothing twice; give --since as a "
+            "time then.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -167,7 +172,7 @@ def retry(
         since=since,
         until=until,
     )
-    if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
+    if _is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
         _retry_one(session, str(execution), key, wait=wait)
         return
     if wait:
@@ -175,8 +180,11 @@ def retry(
     matching = session.client.executions.retry_many(dry_run=True, **wanted)
     if not _go_on(session, "Retry", matching, limit, dry_run=dry_run, yes=yes):
         return
-    done = session.client.executions.retry_many(limit=limit, idempotency_key=key, **wanted)
-    _show(session, done)
+    done = session.client.executions.retry_many(
+        limit=limit, idempotency_key=key, on_page=partial(_print_ids, session), **wanted
+    )
+    if session.output.as_json:
+        session.output.json(done)
     session.output.say(f"Retried: {_executions(done.affected)}.")
     for each in done.skipped[:_SHOWN]:
         session.output.say(f"skipped {each.execution_id}: {each.message} [{each.code}]")
@@ -201,7 +209,7 @@ def _retry_one(session: CommandContext, execution: str, key: str | None, *, wait
         session.output.raw(str(accepted.execution_id))
 
 
-def is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str, object]) -> bool:
+def _is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str, object]) -> bool:
     """Return whether an id was given, and no filter; raises UsageProblemError for both or none.
 
     `others` are the other options that need a filter.
@@ -250,12 +258,11 @@ def _go_on(
     return typer.confirm(f"{verb} {counted}?", err=True)
 
 
-def _show(session: CommandContext, done: "BulkResult") -> None:
-    if session.output.as_json:
-        session.output.json(done)
-        return
-    for execution_id in done.execution_ids:
-        session.output.raw(str(execution_id))
+def _print_ids(session: CommandContext, page: "BulkResult") -> None:
+    """Print what one request has changed: an error of the next one must not hide it."""
+    if not session.output.as_json:
+        for execution_id in page.execution_ids:
+            session.output.raw(str(execution_id))
 
 
 def _executions(number: int) -> str:

@@ -18,7 +18,6 @@ from celeriac.services.catalog.apply import Apply
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.queries import Queries
-from celeriac.services.executions.repeat import ReplayMany
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
@@ -93,9 +92,7 @@ def build_api_services(container: CoreServices) -> ApiServices:
         tasks=Tasks(container.database),
         apply=Apply(container.database, agents, budgets),
         queries=queries,
-        bulk=Bulk(
-            container.database, container.cancel, ReplayMany(container.database, container.plans)
-        ),
+        bulk=Bulk(container.database, container.cancel, container.plans),
         approvals=Approvals(container.database, container.live, container.dispatch),
         approval_links=ApprovalLinks(
             secret_key(settings), lambda: _database_clock(container.database)

@@ -153,25 +153,6 @@ def statuses(
     return {row.id: Status(row.status) for row in connection.execute(query)}
 
 
-def open_ids(
-    connection: Connection, owner_id: UUID, *, after: UUID | None, limit: int
-) -> list[UUID]:
-    """Return ids, in their order, of a user's executions that have not ended."""
-    query = select(table.c.id).where(table.c.owner_id == owner_id, table.c.completed_at.is_(None))
-    if after is not None:
-        query = query.where(table.c.id > after)
-    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
-
-
-def open_of_task(connection: Connection, task_id: UUID, *, limit: int) -> list[UUID]:
-    """Return ids, in their order, of up to `limit` executions of a task that could be cancelled.
-
-    Those whose cancellation was asked for already are not among them.
-    """
-    query = _filtered(select(table.c.id), ExecutionFilter(task_id=task_id, cancellable=True))
-    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
-
-
 _POSITIONS = text("SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 

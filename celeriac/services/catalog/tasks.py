@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
     NotFoundError,
     TemplateInvalidError,
 )
+from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.domain.prompts import check_template
 from celeriac.domain.schemas import check_schema
@@ -172,7 +173,8 @@ class Tasks:
             self._end_work(actor, reference, cancel)
         with self._database.transaction() as connection:
             task = _found(connection, actor, reference, lock=True)
-            if queries.open_of_task(connection, task.id, limit=1):
+            open_ones = ExecutionFilter(task_id=task.id, cancellable=True)
+            if queries.find_ids(connection, open_ones, before=None, limit=1):
                 raise ConflictError(
                     f"The task {task.name!r} has executions that have not ended. Wait for them, or "
                     "cancel them with it: cancel=true.",

@@ -44,43 +44,34 @@ class Cancel:
         self._after(actor, moved)
         return {**seen, **moved}
 
-    def all_of(self, actor: Actor, owner_id: UUID) -> int:
-        """Ask for the end of every execution of a user; return how many. Raises ForbiddenError."""
-        actor.require(Role.ADMIN)
-        total, after = 0, None
-        while True:
-            with self._database.transaction() as connection:
-                ids = queries.open_ids(connection, owner_id, after=after, limit=_BATCH)
-                moved = _request(connection, actor, ids)
-            self._after(actor, moved)
-            total += len(moved)
-            if len(ids) < _BATCH:
-                return total
-            after = ids[-1]
+    def those(self, actor: Actor, execution_ids: Sequence[UUID]) -> list[UUID]:
+        """Cancel executions that the actor may change; return those for which that did something.
 
-    def all_of_task(self, actor: Actor, task_id: UUID) -> None:
-        """Ask for the end of every execution of a task that the actor may change."""
-        while True:
-            with self._database.transaction() as connection:
-                ids = queries.open_of_task(connection, task_id, limit=_BATCH)
-                moved = _request(connection, actor, ids)
-            self._after(actor, moved)
-            if not moved:
-                return
-
-    def newest(
-        self, actor: Actor, wanted: ExecutionFilter, *, before: UUID | None, limit: int
-    ) -> tuple[list[UUID], list[UUID]]:
-        """Ask for the end of up to `limit` executions of `wanted`, the newest first.
-
-        They have smaller ids than `before`. Returns the ids of all that were looked at, and of
-        those that were cancelled or asked to stop: others have ended in between.
+        Executions that have ended, and running ones that are to be cancelled already, are passed
+        over.
         """
         with self._database.transaction() as connection:
-            ids = queries.find_ids(connection, wanted, before=before, limit=limit)
-            moved = _request(connection, actor, ids)
+            moved = _request(connection, actor, execution_ids)
         self._after(actor, moved)
-        return ids, [each for each in ids if each in moved]
+        return [each for each in execution_ids if each in moved]
+
+    def all_of(self, actor: Actor, owner_id: UUID) -> int:
+        """Cancel every execution of a user; return how many. Raises ForbiddenError."""
+        actor.require(Role.ADMIN)
+        return self._all(actor, ExecutionFilter(owner_id=owner_id, cancellable=True))
+
+    def all_of_task(self, actor: Actor, task_id: UUID) -> None:
+        """Cancel every execution of a task that the actor may change."""
+        self._all(actor, ExecutionFilter(task_id=task_id, cancellable=True))
+
+    def _all(self, actor: Actor, wanted: ExecutionFilter) -> int:
+        total = 0
+        while True:
+            with self._database.statement() as connection:
+                ids = queries.find_ids(connection, wanted, before=None, limit=_BATCH)
+            if not ids:
+                return total
+            total += len(self.those(actor, ids))
 
     def _after(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
         """Notify workers and watchers of cancellations that are committed."""
