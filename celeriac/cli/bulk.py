@@ -78,10 +78,10 @@ def cancel(
         waiting_for=waiting_for,
         task=task,
         agent=agent,
-        batch=batch,
-        error=error,
-        since=since,
-        until=until,
+        batch_id=batch,
+        error_code=error,
+        created_after=since,
+        created_before=until,
     )
     if _is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
         _cancel_one(session, str(execution))
@@ -164,13 +164,12 @@ def retry(
     """
     wanted = selection(
         status=status,
-        waiting_for=None,
         task=task,
         agent=agent,
-        batch=batch,
-        error=error,
-        since=since,
-        until=until,
+        batch_id=batch,
+        error_code=error,
+        created_after=since,
+        created_before=until,
     )
     if _is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
         _retry_one(session, str(execution), key, wait=wait)

@@ -255,10 +255,10 @@ def list_executions(
         waiting_for=waiting_for,
         task=task,
         agent=agent,
-        batch=batch,
-        error=error,
-        since=since,
-        until=until,
+        batch_id=batch,
+        error_code=error,
+        created_after=since,
+        created_before=until,
     )
     if following:
         follow_list(session, wanted, limit=limit, include=[each.value for each in include])

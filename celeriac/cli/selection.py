@@ -1,9 +1,8 @@
 """Options that say which executions are meant: for `executions list`, `cancel` and `retry`."""
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 from uuid import UUID
 
 import typer
@@ -11,6 +10,8 @@ import typer
 from celeriac.domain.executions.states import Status, WaitingFor
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from celeriac.client.executions import ExecutionFilter
 
 _AGO = re.compile(r"(\d{1,6})\s*([smhd])")
@@ -75,33 +76,7 @@ Until = Annotated[
 FILTERS = "filters such as --status, --task or --since"
 
 
-def selection(
-    *,
-    status: Sequence[Status],
-    waiting_for: WaitingFor | None,
-    task: str | None,
-    agent: str | None,
-    batch: UUID | None,
-    error: str | None,
-    since: datetime | None,
-    until: datetime | None,
-) -> "ExecutionFilter":
-    """Return the filter that the given options make."""
-    wanted: ExecutionFilter = {}
-    if status:
-        wanted["status"] = [each.value for each in status]
-    if waiting_for is not None:
-        wanted["waiting_for"] = waiting_for.value
-    if task is not None:
-        wanted["task"] = task
-    if agent is not None:
-        wanted["agent"] = agent
-    if batch is not None:
-        wanted["batch_id"] = batch
-    if error is not None:
-        wanted["error_code"] = error
-    if since is not None:
-        wanted["created_after"] = since
-    if until is not None:
-        wanted["created_before"] = until
-    return wanted
+def selection(**given: "Unpack[ExecutionFilter]") -> "ExecutionFilter":
+    """Return the filter of the options that were given; it is empty if there are none."""
+    wanted = {name: value for name, value in given.items() if value is not None and value != []}
+    return cast("ExecutionFilter", wanted)

@@ -78,7 +78,7 @@ class Bulk:
 
     def count(self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None) -> BulkPage:
         """Count what `cancel` or `retry` would look at, and change nothing."""
-        page = self._page(_scoped(actor, wanted), read_cursor(_KIND, cursor))
+        page = self._page(replace(wanted, owner_id=actor.scope), read_cursor(_KIND, cursor))
         return replace(page, next_cursor=None)
 
     def cancel(
@@ -90,7 +90,7 @@ class Bulk:
         """
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
-        wanted = _scoped(actor, wanted)
+        wanted = replace(wanted, owner_id=actor.scope)
         with self._database.statement() as connection:
             ids = queries.find_ids(connection, wanted, before=before, limit=limit)
         page = self._page(wanted, ids[-1] if ids else before)
@@ -114,7 +114,7 @@ class Bulk:
         """
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
-        wanted = _scoped(actor, wanted)
+        wanted = replace(wanted, owner_id=actor.scope)
         with self._database.statement() as connection:
             key = idempotency and create.find_key(
                 connection, owner_id=actor.user_id, key=idempotency.key
@@ -127,7 +127,8 @@ class Bulk:
         for attempt in range(_STALE_PLAN_TRIES):
             if earlier is None:
                 checked = self._check(actor, origins, fresh=attempt > 0)
-                page = self._page(wanted, checked.last or before, checked.refused)
+                page = self._page(wanted, checked.last or before)
+                page = replace(page, refused=checked.refused)
                 if not checked.accepted:
                     return page
                 batch_id = uuid7()
@@ -160,8 +161,13 @@ class Bulk:
         rest = [
             each for each in origins if each.id not in repeated and (last is None or each.id > last)
         ]
-        page = self._page(wanted, last, self._check(actor, rest, fresh=True).refused)
-        return replace(page, execution_ids=list(made), batch_id=batch_id, created=False)
+        return replace(
+            self._page(wanted, last),
+            execution_ids=list(made),
+            refused=self._check(actor, rest, fresh=True).refused,
+            batch_id=batch_id,
+            created=False,
+        )
 
     def _check(self, actor: Actor, origins: Sequence[Execution], *, fresh: bool) -> "_Checked":
         """Find what can be run again, the newest first, until that takes too long."""
@@ -187,7 +193,9 @@ class Bulk:
                 break
         # a request that is sent again knows only what was made, so the page ends with that
         accepted = [each.id for _, group in groups.values() for each in group]
-        return _Checked(list(groups.values()), refused, min(accepted, default=last))
+        end = min(accepted, default=last)
+        kept = {key: why for key, why in refused.items() if end is not None and key >= end}
+        return _Checked(list(groups.values()), kept, end)
 
     def _plan(
         self, actor: Actor, origin: Execution, *, fresh: bool
@@ -207,28 +215,17 @@ class Bulk:
                 return error
         return plan
 
-    def _page(
-        self,
-        wanted: ExecutionFilter,
-        last: UUID | None,
-        refused: Mapping[UUID, CeleriacError] | None = None,
-    ) -> BulkPage:
+    def _page(self, wanted: ExecutionFilter, last: UUID | None) -> BulkPage:
         """Return a page that ends with `last` and has changed nothing yet."""
         with self._database.statement() as connection:
             remaining = queries.count(connection, wanted, before=last, most=_MAX_COUNTED)
         more = last if remaining else None
-        return BulkPage(
-            remaining=remaining,
-            next_cursor=None if more is None else write_cursor(_KIND, more),
-            refused={
-                key: why for key, why in (refused or {}).items() if last is None or key >= last
-            },
-        )
+        return BulkPage(remaining, None if more is None else write_cursor(_KIND, more))
 
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """Executions that can be run again, and why the others can't."""
+    """Executions that can be run again, and why others of the page can't."""
 
     accepted: Sequence[tuple[ExecutionSpec, Sequence[Execution]]]
     """Each group is of one task and differs in its variables alone."""
@@ -266,7 +263,3 @@ def _store(
             return None
         made += new.ids
     return made
-
-
-def _scoped(actor: Actor, wanted: ExecutionFilter) -> ExecutionFilter:
-    return wanted if actor.scope is None else replace(wanted, owner_id=actor.scope)

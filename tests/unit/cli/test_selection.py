@@ -83,10 +83,10 @@ def test_what_is_selected_is_what_is_sent() -> None:
         waiting_for=WaitingFor.APPROVAL,
         task="score",
         agent="scorer",
-        batch=batch,
-        error="agent_failed",
-        since=at,
-        until=None,
+        batch_id=batch,
+        error_code="agent_failed",
+        created_after=at,
+        created_before=None,
     )
     assert filter_fields(wanted) == {
         "status": ["failed"],
