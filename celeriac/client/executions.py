@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4
 
@@ -36,7 +35,7 @@ class ExecutionFilter(TypedDict, total=False):
     """Selects the executions that match all given values."""
 
     ids: Sequence[str | UUID] | None
-    """At most 100."""
+    """From 1 to 100."""
     status: str | Sequence[str] | None
     task: str | UUID | None
     agent: str | UUID | None
@@ -56,8 +55,13 @@ class ExecutionFilter(TypedDict, total=False):
 
 
 def filter_fields(wanted: ExecutionFilter) -> dict[str, Any]:
-    """Return the fields or parameters of a request for `wanted`."""
+    """Return the fields or parameters of a request for `wanted`.
+
+    Raises ValueError for empty `ids`, which must not select everything.
+    """
     status, ids = wanted.get("status"), wanted.get("ids")
+    if ids is not None and not ids:
+        raise ValueError("ids is empty; name at least one, or omit it for all.")
     others = {name: value for name, value in wanted.items() if name not in {"status", "ids"}}
     return given(
         id=None if ids is None else [str(each) for each in ids],
@@ -77,6 +81,7 @@ def options_body(options: ExecutionOptions) -> dict[str, Any]:
 _EXECUTIONS = "task-executions"
 _PAGE = 500
 """The most executions that one request changes."""
+OnPage = Callable[[wire.BulkResult], object] | None
 _OK = 200
 _LONGEST_ANSWER_SECONDS = 86_400.0
 """The longest hard limit of a task."""
@@ -199,20 +204,25 @@ class Executions(Resource):
         )
 
     def cancel_many(
-        self, *, limit: int | None = None, dry_run: bool = False, **wanted: Unpack[ExecutionFilter]
+        self,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        on_page: OnPage = None,
+        **wanted: Unpack[ExecutionFilter],
     ) -> wire.BulkResult:
         """Cancel the executions that match and have not ended, at most `limit`, newest first.
 
-        `wanted` is as in `list`. Sends as many requests as needed and returns one result. With
-        `dry_run` nothing is changed, and `remaining` is the number of matches, counted up to
-        10,000.
+        `wanted` is as in `list`. Sends as many requests as needed and returns one result; `on_page`
+        is called with the result of each. With `dry_run` nothing is changed, and `remaining` is
+        the number of matches, counted up to 10,000.
         """
         body = filter_fields(wanted)
         if dry_run:
             return self._count("cancel", body)
-        return self._change(
-            body, limit, lambda part, _: self._transport.post(
-                wire.BulkResult, path(_EXECUTIONS, "bulk", "cancel"), part
+        return _change(
+            body, limit, on_page, lambda page, _: self._transport.post(
+                wire.BulkResult, path(_EXECUTIONS, "bulk", "cancel"), page
             )
         )  # fmt: skip
 
@@ -221,6 +231,7 @@ class Executions(Resource):
         *,
         limit: int | None = None,
         dry_run: bool = False,
+        on_page: OnPage = None,
         idempotency_key: str | None = None,
         **wanted: Unpack[ExecutionFilter],
     ) -> wire.BulkResult:
@@ -228,16 +239,16 @@ class Executions(Resource):
 
         `wanted` is as in `list`; `status` is `failed` by default and names ended ones only.
         `skipped` lists executions that can't be retried. The same call with the same key, of at
-        most 240 characters, creates nothing twice. Sends as many requests as needed and returns one
-        result, with the batch of the last request. `dry_run` is as in `cancel_many`.
+        most 240 characters, creates nothing twice. `on_page` and `dry_run` are as in `cancel_many`;
+        the result has the batch of the last request.
         """
         body = filter_fields(wanted)
         if dry_run:
             return self._count("retry", body)
         key = idempotency_key or str(uuid4())
-        return self._change(
-            body, limit, lambda part, number: self._transport.create_work(
-                wire.BulkResult, path(_EXECUTIONS, "bulk", "retry"), part, f"{key}.{number}"
+        return _change(
+            body, limit, on_page, lambda page, number: self._transport.create_work(
+                wire.BulkResult, path(_EXECUTIONS, "bulk", "retry"), page, f"{key}.{number}"
             )
         )  # fmt: skip
 
@@ -249,22 +260,6 @@ class Executions(Resource):
             params={"dry_run": True},
         )
         return wire.BulkResult.model_validate_json(response.content)
-
-    def _change(
-        self,
-        body: dict[str, Any],
-        limit: int | None,
-        send: Callable[[dict[str, Any], int], wire.BulkResult],
-    ) -> wire.BulkResult:
-        """Send page after page, until `limit` executions were changed or skipped."""
-        done = send(body | {"limit": _page_size(limit, 0)}, 0)
-        for number in count(1):
-            seen = done.affected + len(done.skipped)
-            if done.next_cursor is None or (limit is not None and seen >= limit):
-                break
-            following = {"limit": _page_size(limit, seen), "cursor": done.next_cursor}
-            done = _joined(done, send(body | following, number))
-        return done
 
     def events(self, execution_id: str | UUID, *, after: int = 0) -> Iterator[wire.Event]:
         """Yield the existing events with numbers above `after`."""
@@ -329,16 +324,30 @@ class Executions(Resource):
         return self._transport.get(wire.Reports, path(_EXECUTIONS, execution_id, "reports")).items
 
 
-def _page_size(limit: int | None, seen: int) -> int:
-    return _PAGE if limit is None else min(_PAGE, limit - seen)
-
-
-def _joined(first: wire.BulkResult, then: wire.BulkResult) -> wire.BulkResult:
-    return then.model_copy(
+def _change(
+    body: dict[str, Any],
+    limit: int | None,
+    on_page: OnPage,
+    send: Callable[[dict[str, Any], int], wire.BulkResult],
+) -> wire.BulkResult:
+    """Send page after page, until `limit` executions were changed or skipped; join the results."""
+    pages: list[wire.BulkResult] = []
+    seen = 0
+    while True:
+        body["limit"] = _PAGE if limit is None else min(_PAGE, limit - seen)
+        page = send(body, len(pages))
+        pages.append(page)
+        if on_page is not None:
+            on_page(page)
+        seen += page.affected + len(page.skipped)
+        if page.next_cursor is None or (limit is not None and seen >= limit):
+            break
+        body["cursor"] = page.next_cursor
+    return page.model_copy(
         update={
-            "affected": first.affected + then.affected,
-            "execution_ids": [*first.execution_ids, *then.execution_ids],
-            "skipped": [*first.skipped, *then.skipped],
-            "batch_id": then.batch_id or first.batch_id,
+            "affected": sum(each.affected for each in pages),
+            "execution_ids": [key for each in pages for key in each.execution_ids],
+            "skipped": [skipped for each in pages for skipped in each.skipped],
+            "batch_id": next((each.batch_id for each in pages[::-1] if each.batch_id), None),
         }
     )

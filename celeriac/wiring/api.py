@@ -19,7 +19,6 @@ from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.queries import Queries
-from celeriac.services.executions.repeat import ReplayMany
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
@@ -94,9 +93,7 @@ def build_api_services(container: CoreServices) -> ApiServices:
         tasks=Tasks(container.database),
         apply=Apply(container.database, agents, budgets),
         queries=queries,
-        bulk=Bulk(
-            container.database, container.cancel, ReplayMany(container.database, container.specs)
-        ),
+        bulk=Bulk(container.database, container.cancel, container.specs),
         approvals=Approvals(container.database, container.live, container.dispatch.send_due),
         approval_links=ApprovalLinks(
             secret_key(settings), lambda: _database_clock(container.database)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,14 +57,17 @@ def cancel(
       celeriac executions cancel --batch 0199f3a2-… --yes
     """
     wanted = selection.for_client()
-    if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
+    if _is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
         _cancel_one(context, str(execution))
         return
     matching = context.client.executions.cancel_many(dry_run=True, **wanted)
     if not _go_on(context, "Cancel", matching, limit, dry_run=dry_run, yes=yes):
         return
-    done = context.client.executions.cancel_many(limit=limit, **wanted)
-    _show(context, done)
+    done = context.client.executions.cancel_many(
+        limit=limit, on_page=partial(_print_ids, context), **wanted
+    )
+    if context.output.as_json:
+        context.output.json(done)
     context.output.say(
         f"Cancelled: {_executions(done.affected)}; running ones stop within seconds."
     )
@@ -103,7 +107,9 @@ def retry(
     key: Annotated[
         str | None,
         typer.Option(
-            "--idempotency-key", help="The same key with the same command creates nothing twice."
+            "--idempotency-key",
+            help="The same key with the same filters creates nothing twice. Give --since as a "
+            "time, not as a duration.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -125,7 +131,7 @@ def retry(
       celeriac executions retry --task score --error provider_error --yes
     """
     wanted = selection.for_client()
-    if is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
+    if _is_one(execution, wanted, {"--limit": limit, "--dry-run": dry_run, "--yes": yes}):
         _retry_one(context, str(execution), key, wait=wait)
         return
     if wait:
@@ -133,8 +139,11 @@ def retry(
     matching = context.client.executions.retry_many(dry_run=True, **wanted)
     if not _go_on(context, "Retry", matching, limit, dry_run=dry_run, yes=yes):
         return
-    done = context.client.executions.retry_many(limit=limit, idempotency_key=key, **wanted)
-    _show(context, done)
+    done = context.client.executions.retry_many(
+        limit=limit, idempotency_key=key, on_page=partial(_print_ids, context), **wanted
+    )
+    if context.output.as_json:
+        context.output.json(done)
     context.output.say(f"Retried: {_executions(done.affected)}.")
     for each in done.skipped[:_SHOWN]:
         context.output.say(f"skipped {each.execution_id}: {each.message} [{each.code}]")
@@ -157,7 +166,7 @@ def _retry_one(context: CommandContext, execution: str, key: str | None, *, wait
         context.output.write(accepted, str(accepted.execution_id))
 
 
-def is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str, object]) -> bool:
+def _is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[str, object]) -> bool:
     """Return whether an id was given, and no filter; raises UsageProblemError for both or none.
 
     `others` are the other options that need a filter.
@@ -205,9 +214,11 @@ def _go_on(
     return typer.confirm(f"{verb} {counted}?", err=True)
 
 
-def _show(context: CommandContext, done: "BulkResult") -> None:
-    if context.output.as_json or done.execution_ids:
-        context.output.write(done, "\n".join(map(str, done.execution_ids)))
+def _print_ids(context: CommandContext, page: "BulkResult") -> None:
+    """Print the changed executions of one request, before an error of the next one."""
+    if not context.output.as_json:
+        for execution_id in page.execution_ids:
+            context.output.raw(str(execution_id))
 
 
 def _executions(number: int) -> str:

@@ -1,7 +1,7 @@
 """Reads executions: single ones, lists, statuses, and counts of queued rows."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -150,15 +150,6 @@ def statuses(
     if owner is not None:
         query = query.where(table.c.owner_id == owner)
     return {row.id: Status(row.status) for row in connection.execute(query)}
-
-
-def cancellable(connection: Connection, wanted: ExecutionFilter, *, limit: int) -> list[UUID]:
-    """Return ids, in their order, of up to `limit` executions that have not ended.
-
-    Those whose cancellation is requested already are left out.
-    """
-    query = _filtered(select(table.c.id), replace(wanted, cancellable=True))
-    return list(connection.execute(query.order_by(table.c.id).limit(limit)).scalars())
 
 
 _POSITIONS = text("SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))")

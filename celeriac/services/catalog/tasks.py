@@ -165,7 +165,8 @@ class Tasks:
             self._end_work(actor, reference, cancel)
         with self._database.transaction() as connection:
             task = versioned.get(connection, TASKS, actor, reference, lock=True)
-            if queries.cancellable(connection, ExecutionFilter(task_id=task.id), limit=1):
+            open_ones = ExecutionFilter(task_id=task.id, cancellable=True)
+            if queries.find_ids(connection, open_ones, before=None, limit=1):
                 raise ConflictError(
                     f"The task {task.name!r} has executions that have not ended. Wait for them, or "
                     "cancel them with it: cancel=true.",

@@ -1,34 +1,58 @@
 """Cancels and repeats executions by filter: page by page, the newest first."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from celeriac.db.engine import Database
-from celeriac.db.executions import create, queries
+import structlog
+
+from celeriac.db.engine import Connection, Database
+from celeriac.db.executions import create, lifecycle, queries
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import CeleriacError
-from celeriac.domain.executions.model import ExecutionFilter, Idempotency
+from celeriac.domain.errors import CeleriacError, ConflictError, InvalidInputError, NotFoundError
+from celeriac.domain.executions.model import (
+    Execution,
+    ExecutionFilter,
+    ExecutionSpec,
+    Idempotency,
+    stored_options,
+)
 from celeriac.domain.paging import read_cursor, write_cursor
-from celeriac.services.executions.repeat import Replayed, ReplayMany
+from celeriac.domain.prompts import WorkLimit
+from celeriac.kit.ids import uuid7
+from celeriac.services.cassettes import check_traffic
+from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.repeat import request_of, task_deleted
 from celeriac.services.executions.stop import Cancel
-from celeriac.services.executions.submit import same_request
+from celeriac.services.executions.submit import (
+    STALE_SPEC_TRIES,
+    check_one,
+    check_owner,
+    claim_key,
+    same_request,
+)
+
+logger = structlog.get_logger(__name__)
 
 _KIND = "bulk"
 
-MAX_COUNTED = 10_000
+_MAX_COUNTED = 10_000
 """The limit of a count, because a count takes time."""
+
+_CHECK_SECONDS = 5.0
+"""The time after which a page of retries ends, so that clients get an answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class BulkPage:
     """What one request has changed, and how many matching executions remain."""
 
-    execution_ids: Sequence[UUID]
-    """The cancelled executions, or the new ones."""
     remaining: int
-    """At most MAX_COUNTED, which means that or more."""
+    """At most 10,000, which means that or more."""
     next_cursor: str | None
+    execution_ids: Sequence[UUID] = ()
+    """The cancelled executions, or the new ones."""
     refused: Mapping[UUID, CeleriacError] = field(default_factory=dict)
     """The errors of executions that were not repeated, by their ids."""
     batch_id: UUID | None = None
@@ -40,18 +64,19 @@ class Bulk:
     """Changes the executions that match a filter, among those that the actor may see.
 
     Each request selects a bounded number of them, with smaller ids than its cursor's. So it never
-    selects executions that are created meanwhile, such as repeats.
+    selects executions that are created meanwhile, such as repeats. The remaining ones are counted
+    before anything is changed, so that no later error hides what was changed.
     """
 
-    def __init__(self, database: Database, cancel: Cancel, replay: ReplayMany) -> None:
-        """Read from `database`; change through `cancel` and `replay`."""
+    def __init__(self, database: Database, cancel: Cancel, specs: SpecCache) -> None:
+        """Work on `database`; cancel through `cancel`."""
         self._database = database
         self._cancel = cancel
-        self._replay = replay
+        self._specs = specs
 
     def count(self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None) -> BulkPage:
         """Count what `cancel` or `retry` would select, and change nothing."""
-        page = self._page(actor, wanted, (), read_cursor(_KIND, cursor))
+        page = self._page(replace(wanted, owner_id=actor.scope), read_cursor(_KIND, cursor))
         return replace(page, next_cursor=None)
 
     def cancel(
@@ -63,9 +88,11 @@ class Bulk:
         """
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
-        scoped = _scoped(actor, wanted)
-        seen, moved = self._cancel.newest(actor, scoped, before=before, limit=limit)
-        return self._page(actor, wanted, moved, seen[-1] if seen else before)
+        wanted = replace(wanted, owner_id=actor.scope)
+        with self._database.statement() as connection:
+            ids = queries.find_ids(connection, wanted, before=before, limit=limit)
+        page = self._page(wanted, ids[-1] if ids else before)
+        return replace(page, execution_ids=self._cancel.those(actor, ids))
 
     def retry(
         self,
@@ -76,61 +103,159 @@ class Bulk:
         limit: int,
         idempotency: Idempotency | None = None,
     ) -> BulkPage:
-        """Repeat up to `limit` executions, fewer if their variables are large.
+        """Repeat up to `limit` executions, fewer if they are large or slow to check.
 
-        `wanted` names statuses of executions that have ended. The new ones are a batch. Raises
-        ForbiddenError, CursorInvalidError, IdempotencyMismatchError and what `ReplayMany` raises.
+        `wanted` names statuses of executions that have ended. The new ones are a batch, stored in
+        one transaction. Sends nothing: call `Dispatch.send_due` afterwards, or leave it to the
+        keeper. Raises ForbiddenError, CursorInvalidError, IdempotencyMismatchError, and
+        ConflictError if a task is changed all the time.
         """
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
-        scoped = _scoped(actor, wanted)
-        if idempotency is not None:
-            with self._database.statement() as connection:
-                key = create.find_key(connection, owner_id=actor.user_id, key=idempotency.key)
-            if key is not None:
-                return self._earlier(actor, wanted, before, same_request(key, idempotency))
+        wanted = replace(wanted, owner_id=actor.scope)
         with self._database.statement() as connection:
-            found = queries.find(
-                connection, scoped, before=before, limit=limit, include=("variables",)
+            key = idempotency and create.find_key(
+                connection, owner_id=actor.user_id, key=idempotency.key
+            )
+            # another request is refused before its work begins
+            earlier = same_request(key, idempotency) if key and idempotency else None
+            origins = queries.find(
+                connection, wanted, before=before, limit=limit, include=("variables",)
             ).items
-        # the oldest first, as they were submitted
-        made = self._replay(actor, found[::-1], idempotency)
-        if not made.created and made.batch_id is not None:
-            return self._earlier(actor, wanted, before, made.batch_id)
-        return self._repeated(actor, wanted, made, found[-1].id if found else before)
-
-    def _repeated(
-        self, actor: Actor, wanted: ExecutionFilter, made: Replayed, seen: UUID | None
-    ) -> BulkPage:
-        """Return a page whose cursor is the last execution that was repeated.
-
-        A repeated request knows no other, because errors are not stored.
-        """
-        last = min(made.execution_ids, default=seen)
-        page = self._page(actor, wanted, list(made.execution_ids.values()), last)
-        refused = {key: why for key, why in made.refused.items() if last is None or key >= last}
-        return replace(page, refused=refused, batch_id=made.batch_id)
+        for attempt in range(STALE_SPEC_TRIES):
+            if earlier is None:
+                checked = self._check(actor, origins, fresh=attempt > 0)
+                page = self._page(wanted, checked.last or before)
+                page = replace(page, refused=checked.refused)
+                if not checked.accepted:
+                    return page
+                batch_id = uuid7()
+                try:
+                    with self._database.transaction() as connection:
+                        earlier = claim_key(connection, actor, idempotency, "batch", batch_id)
+                        made = None if earlier else _store(connection, actor, checked, batch_id)
+                except lifecycle.StaleSpecError:
+                    continue
+                if made is not None:
+                    logger.info("batch.created", batch_id=batch_id, count=len(made))
+                    return replace(page, execution_ids=made, batch_id=batch_id)
+            if earlier is not None:
+                return self._earlier(actor, wanted, origins, before, earlier)
+        raise ConflictError("A task is being changed; send the request again.")
 
     def _earlier(
-        self, actor: Actor, wanted: ExecutionFilter, before: UUID | None, batch_id: UUID
+        self,
+        actor: Actor,
+        wanted: ExecutionFilter,
+        origins: Sequence[Execution],
+        before: UUID | None,
+        batch_id: UUID,
     ) -> BulkPage:
+        """Return the answer of an earlier request. Its refusals are not stored, so check again."""
         with self._database.statement() as connection:
             made = queries.origins_of_batch(connection, batch_id, owner=actor.user_id)
-        last = min((origin for origin in made.values() if origin is not None), default=before)
-        page = self._page(actor, wanted, list(made), last)
-        return replace(page, batch_id=batch_id, created=False)
+        repeated = {origin for origin in made.values() if origin is not None}
+        last = min(repeated, default=before)
+        rest = [
+            each for each in origins if each.id not in repeated and (last is None or each.id > last)
+        ]
+        return replace(
+            self._page(wanted, last),
+            execution_ids=list(made),
+            refused=self._check(actor, rest, fresh=True).refused,
+            batch_id=batch_id,
+            created=False,
+        )
 
-    def _page(
-        self, actor: Actor, wanted: ExecutionFilter, changed: Sequence[UUID], last: UUID | None
-    ) -> BulkPage:
+    def _check(self, actor: Actor, origins: Sequence[Execution], *, fresh: bool) -> "_Checked":
+        """Check which can be repeated, the newest first, until this takes too long."""
+        specs: dict[object, ExecutionSpec | CeleriacError] = {}
+        groups: dict[object, tuple[ExecutionSpec, list[Execution]]] = {}
+        refused: dict[UUID, CeleriacError] = {}
+        until = time.monotonic() + _CHECK_SECONDS
+        last = None
+        for origin in origins:
+            alike = (origin.task_id, origin.priority, origin.queue, origin.trigger_type,
+                     stored_options(origin.options))  # fmt: skip
+            if alike not in specs:
+                specs[alike] = self._spec(actor, origin, fresh=fresh)
+            spec = specs[alike]
+            if isinstance(spec, CeleriacError):
+                refused[origin.id] = spec
+            elif (misfit := _misfit(spec, origin)) is not None:
+                refused[origin.id] = misfit
+            else:
+                groups.setdefault(alike, (spec, []))[1].append(origin)
+            last = origin.id
+            if time.monotonic() > until:
+                break
+        # a repeated request knows only the stored executions, so the page ends with the last one
+        accepted = [each.id for _, group in groups.values() for each in group]
+        end = min(accepted, default=last)
+        kept = {key: why for key, why in refused.items() if end is not None and key >= end}
+        return _Checked(list(groups.values()), kept, end)
+
+    def _spec(
+        self, actor: Actor, origin: Execution, *, fresh: bool
+    ) -> ExecutionSpec | CeleriacError:
+        try:
+            spec = self._specs.current(origin.task_id, fresh=fresh)
+            check_owner(actor, spec)
+        except NotFoundError:
+            return task_deleted(origin)
+        except ConflictError as error:
+            return error
+        if origin.options.uses_cassette:
+            try:
+                with self._database.statement() as connection:
+                    check_traffic(connection, actor, origin.options, spec.agent.runner)
+            except (InvalidInputError, NotFoundError) as error:
+                return error
+        return spec
+
+    def _page(self, wanted: ExecutionFilter, last: UUID | None) -> BulkPage:
+        """Return a page that ends with `last`, before anything is changed."""
         with self._database.statement() as connection:
-            remaining = queries.count(
-                connection, _scoped(actor, wanted), before=last, most=MAX_COUNTED
-            )
-        if last is None or not remaining:
-            return BulkPage(changed, remaining, None)
-        return BulkPage(changed, remaining, write_cursor(_KIND, last))
+            remaining = queries.count(connection, wanted, before=last, most=_MAX_COUNTED)
+        more = last if remaining else None
+        return BulkPage(remaining, None if more is None else write_cursor(_KIND, more))
 
 
-def _scoped(actor: Actor, wanted: ExecutionFilter) -> ExecutionFilter:
-    return wanted if actor.scope is None else replace(wanted, owner_id=actor.scope)
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """Executions that can be repeated, and the errors of others of the page."""
+
+    accepted: Sequence[tuple[ExecutionSpec, Sequence[Execution]]]
+    """Each group is of one task and differs only in its variables."""
+    refused: Mapping[UUID, CeleriacError]
+    last: UUID | None
+    """The oldest of the page: the oldest accepted one, if there is any."""
+
+
+def _misfit(spec: ExecutionSpec, origin: Execution) -> CeleriacError | None:
+    """Return the error if the variables no longer fit the task. Raises BusyError."""
+    try:
+        with WorkLimit() as work:
+            check_one(spec, origin.variables, work)
+    except InvalidInputError as error:
+        return error
+    return None
+
+
+def _store(connection: Connection, actor: Actor, checked: _Checked, batch_id: UUID) -> list[UUID]:
+    """Store the new executions and return their ids. Raises StaleSpecError."""
+    made: list[UUID] = []
+    for spec, group in checked.accepted:
+        origins = group[::-1]  # the oldest first, as they were submitted
+        ids = [uuid7() for _ in origins]
+        new = lifecycle.NewExecutions(
+            spec,
+            request_of(origins[0]),
+            ids,
+            [each.variables for each in origins],
+            [each.id for each in origins],
+            batch_id,
+        )
+        lifecycle.create(connection, new, actor, window=0)
+        made += ids
+    return made

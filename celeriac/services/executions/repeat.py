@@ -1,38 +1,15 @@
-"""Repeats ended executions: one, or many in one transaction."""
+"""Repeats an execution that has ended."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from uuid import UUID
 
-import structlog
-
-from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import lifecycle, queries
+from celeriac.db.engine import Database
+from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor
-from celeriac.domain.errors import CeleriacError, ConflictError, InvalidInputError, NotFoundError
-from celeriac.domain.executions.model import (
-    Execution,
-    ExecutionSpec,
-    Idempotency,
-    SubmitRequest,
-    stored_options,
-)
-from celeriac.domain.prompts import WorkLimit
-from celeriac.kit.ids import uuid7
-from celeriac.services.cassettes import check_traffic
-from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.executions.submit import (
-    STALE_SPEC_TRIES,
-    Submit,
-    Submitted,
-    check_one,
-    check_owner,
-    claim_key,
-)
+from celeriac.domain.errors import ConflictError, NotFoundError
+from celeriac.domain.executions.model import Execution, Idempotency, SubmitRequest
+from celeriac.services.executions.submit import Submit, Submitted
 from celeriac.services.reading import present
-
-logger = structlog.get_logger(__name__)
 
 
 class Replay:
@@ -60,153 +37,14 @@ class Replay:
                 status=origin.status,
             )
         try:
-            return self._submit(actor, replace(_request(origin), idempotency=idempotency))
+            return self._submit(actor, replace(request_of(origin), idempotency=idempotency))
         except NotFoundError as error:
             if error.details["resource"] != "task":
                 raise
-            raise _task_deleted(origin) from error
+            raise task_deleted(origin) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """New executions of one batch, by their origins; `refused` has the errors of others.
-
-    Without a batch nothing was stored. If an idempotency key found an earlier batch, `created` is
-    False and the rest is left out.
-    """
-
-    batch_id: UUID | None
-    execution_ids: Mapping[UUID, UUID] = field(default_factory=dict)
-    refused: Mapping[UUID, CeleriacError] = field(default_factory=dict)
-    created: bool = True
-
-
-class ReplayMany:
-    """Repeats many executions."""
-
-    def __init__(self, database: Database, specs: SpecCache) -> None:
-        """Work on `database`."""
-        self._database = database
-        self._specs = specs
-
-    def __call__(
-        self, actor: Actor, origins: Sequence[Execution], idempotency: Idempotency | None = None
-    ) -> Replayed:
-        """Store a new execution for each of `origins` for which that is possible.
-
-        The origins must have ended and be read with their variables. All is stored in one
-        transaction, with one statement for those that differ only in their variables. Sends
-        nothing: call `Dispatch.send_due` afterwards, or leave it to the keeper. Raises
-        IdempotencyMismatchError, and ConflictError if a task is changed all the time.
-        """
-        batch_id = uuid7()
-        for attempt in range(STALE_SPEC_TRIES):
-            groups, refused = self._checked(actor, origins, fresh=attempt > 0)
-            if not groups:
-                return Replayed(None, refused=refused)
-            try:
-                with self._database.transaction() as connection:
-                    earlier = claim_key(connection, actor, idempotency, "batch", batch_id)
-                    if earlier is not None:
-                        return Replayed(earlier, created=False)
-                    made = _store(connection, actor, groups, batch_id, refused)
-                    if not made:
-                        connection.rollback()  # nothing was stored: the key stays free
-            except lifecycle.StaleSpecError:
-                continue
-            if not made:
-                return Replayed(None, refused=refused)
-            logger.info("batch.created", batch_id=batch_id, count=len(made))
-            return Replayed(batch_id, made, refused)
-        raise ConflictError("A task is being changed; send the request again.")
-
-    def _checked(
-        self, actor: Actor, origins: Sequence[Execution], *, fresh: bool
-    ) -> tuple[list["_Group"], dict[UUID, CeleriacError]]:
-        """Return what can be run, grouped by statement, and the errors of the rest."""
-        alike = defaultdict[object, list[Execution]](list)
-        for origin in origins:
-            alike[_address(origin)].append(origin)
-        groups: list[_Group] = []
-        refused: dict[UUID, CeleriacError] = {}
-        for members in alike.values():
-            try:
-                spec = self._specs.current(members[0].task_id, fresh=fresh)
-                check_owner(actor, spec)
-            except NotFoundError:
-                refused |= {each.id: _task_deleted(each) for each in members}
-            except ConflictError as error:
-                refused |= dict.fromkeys([each.id for each in members], error)
-            else:
-                accepted = _accepted(spec, members, refused)
-                groups += [_Group(spec, accepted)] if accepted else []
-        return groups, refused
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Executions of one task that differ only in their variables."""
-
-    spec: ExecutionSpec
-    origins: Sequence[Execution]
-
-
-def _address(origin: Execution) -> object:
-    return (
-        origin.task_id,
-        origin.priority,
-        origin.queue,
-        origin.trigger_type,
-        stored_options(origin.options),
-    )
-
-
-def _accepted(
-    spec: ExecutionSpec, origins: Sequence[Execution], refused: dict[UUID, CeleriacError]
-) -> list[Execution]:
-    """Return those whose variables are valid for the task; adds the others to `refused`."""
-    accepted = []
-    with WorkLimit(len(origins)) as work:
-        for origin in origins:
-            try:
-                check_one(spec, origin.variables, work)
-            except InvalidInputError as error:
-                refused[origin.id] = error
-            else:
-                accepted.append(origin)
-    return accepted
-
-
-def _store(
-    connection: Connection,
-    actor: Actor,
-    groups: Sequence[_Group],
-    batch_id: UUID,
-    refused: dict[UUID, CeleriacError],
-) -> dict[UUID, UUID]:
-    """Store what can be stored, and return the new ids by their origins; adds to `refused`.
-
-    Raises StaleSpecError.
-    """
-    made: dict[UUID, UUID] = {}
-    for group in groups:
-        origins = [each.id for each in group.origins]
-        request = _request(group.origins[0])
-        if request.options.uses_cassette:
-            try:
-                check_traffic(connection, actor, request.options, group.spec.agent.runner)
-            except (InvalidInputError, NotFoundError) as error:
-                refused |= dict.fromkeys(origins, error)
-                continue
-        ids = [uuid7() for _ in origins]
-        variables = [each.variables for each in group.origins]
-        new = lifecycle.NewExecutions(group.spec, request, ids, variables, origins, batch_id)
-        lifecycle.create(connection, new, actor, window=0)
-        made |= zip(origins, ids, strict=True)
-    return made
-
-
-def _request(origin: Execution) -> SubmitRequest:
+def request_of(origin: Execution) -> SubmitRequest:
     """Return the request that repeats an execution from the beginning, without a session."""
     return SubmitRequest(
         task_id=origin.task_id,
@@ -219,7 +57,8 @@ def _request(origin: Execution) -> SubmitRequest:
     )
 
 
-def _task_deleted(origin: Execution) -> ConflictError:
+def task_deleted(origin: Execution) -> ConflictError:
+    """Return the error for an execution whose task was deleted."""
     return ConflictError(
         f"The task {origin.task_name!r} of this execution was deleted; run another one."
     )

@@ -43,39 +43,34 @@ class Cancel:
         self._publish(actor, moved)
         return {**seen, **moved}
 
+    def those(self, actor: Actor, execution_ids: Sequence[UUID]) -> list[UUID]:
+        """Cancel executions that the actor may change; return those that this has changed.
+
+        Executions that have ended, and running ones whose cancellation is requested already, are
+        skipped.
+        """
+        with self._database.transaction() as connection:
+            moved = _request(connection, actor, execution_ids)
+        self._publish(actor, moved)
+        return [each for each in execution_ids if each in moved]
+
     def all_of(self, actor: Actor, owner_id: UUID) -> int:
         """Cancel all executions of a user; return how many. Raises ForbiddenError."""
         actor.require(Role.ADMIN)
-        return self._all(actor, ExecutionFilter(owner_id=owner_id))
+        return self._all(actor, ExecutionFilter(owner_id=owner_id, cancellable=True))
 
     def all_of_task(self, actor: Actor, task_id: UUID) -> int:
         """Cancel all executions of a task that the actor may change; return how many."""
-        return self._all(actor, ExecutionFilter(task_id=task_id))
+        return self._all(actor, ExecutionFilter(task_id=task_id, cancellable=True))
 
     def _all(self, actor: Actor, wanted: ExecutionFilter) -> int:
         total = 0
         while True:
-            with self._database.transaction() as connection:
-                ids = queries.cancellable(connection, wanted, limit=_BATCH)
-                moved = _request(connection, actor, ids)
-            self._publish(actor, moved)
-            total += len(moved)
+            with self._database.statement() as connection:
+                ids = queries.find_ids(connection, wanted, before=None, limit=_BATCH)
             if not ids:
                 return total
-
-    def newest(
-        self, actor: Actor, wanted: ExecutionFilter, *, before: UUID | None, limit: int
-    ) -> tuple[list[UUID], list[UUID]]:
-        """Cancel up to `limit` executions of `wanted` older than `before`, the newest first.
-
-        Returns the ids that were selected, and those whose cancellation was requested: others have
-        ended in between.
-        """
-        with self._database.transaction() as connection:
-            ids = queries.find_ids(connection, wanted, before=before, limit=limit)
-            moved = _request(connection, actor, ids)
-        self._publish(actor, moved)
-        return ids, [each for each in ids if each in moved]
+            total += len(self.those(actor, ids))
 
     def _publish(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
         """Notify workers and watchers of committed cancellations."""

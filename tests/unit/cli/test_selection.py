@@ -9,8 +9,10 @@ import typer
 from celeriac.cli.core.output import ExitCode
 from celeriac.cli.executions.selection import LiveSelection, parse_moment
 from celeriac.cli.main import main
-from celeriac.client.executions import ExecutionFilter, filter_fields
+from celeriac.client import ClientError
+from celeriac.client.executions import ExecutionFilter, Executions, OnPage, filter_fields
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.wire import BulkResult
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,37 @@ def test_wrong_options_are_said_before_a_server_is_asked(
     monkeypatch.setattr("celeriac.cli.core.ids.IdOf.resolve", lambda _, __, text: text)
     assert main(["executions", *arguments]) == ExitCode.USAGE
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["cancel", "retry"])
+def test_what_was_changed_is_printed_although_a_later_request_fails(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERIAC_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("CELERIAC_API_KEY", "none")
+    page = BulkResult(
+        dry_run=False,
+        affected=1,
+        execution_ids=[UUID(int=7)],
+        skipped=[],
+        remaining=1,
+        next_cursor="more",
+        batch_id=None,
+        links={},
+    )
+
+    def change(*_: object, dry_run: bool = False, on_page: OnPage = None, **__: object) -> object:
+        if dry_run:
+            return page
+        assert on_page is not None
+        on_page(page)
+        raise ClientError("The connection was cut.", code="unreachable")
+
+    monkeypatch.setattr(Executions, f"{command}_many", change)
+    assert main(["executions", command, "--task", "score", "--yes"]) != 0
+    printed = capsys.readouterr()
+    assert printed.out.split() == [str(UUID(int=7))]
+    assert "The connection was cut." in printed.err
 
 
 def test_what_is_selected_is_what_is_sent() -> None:

@@ -180,20 +180,14 @@ def retry_executions(
 def _selected(
     body: Selection, actor: Actor, services: ApiServices, *, cancellable: bool = False
 ) -> ExecutionFilter:
+    same = body.model_dump(exclude={"id", "status", "task", "agent", "limit", "cursor"})
     return ExecutionFilter(
         ids=body.id,
         statuses=[Status(each) for each in body.status],
         task_id=None if body.task is None else services.tasks.resolve(actor, body.task),
         agent_id=None if body.agent is None else services.agents.resolve(actor, body.agent),
-        batch_id=body.batch_id,
-        origin_id=body.origin_id,
-        session_id=body.session_id,
-        trigger_type=body.trigger_type,
-        waiting_for=body.waiting_for,
-        error_code=body.error_code,
-        created_after=body.created_after,
-        created_before=body.created_before,
         cancellable=cancellable,
+        **same,
     )
 
 

@@ -127,7 +127,9 @@ _Id = Annotated[UUID, Field(strict=False)]
 class Selection(Strict):
     """Which executions to change: those that match all given fields."""
 
-    id: Annotated[list[_Id], Field(max_length=MAX_IDS, default_factory=list)]
+    id: list[_Id] = Field(
+        default=[], min_length=1, max_length=MAX_IDS, description="Only these executions."
+    )
     status: Sequence[str] = ()
     task: Reference | None = Field(default=None, description="A task's id, or your task's name.")
     agent: Reference | None = Field(
@@ -163,7 +165,7 @@ class CancelMany(Selection):
     )
 
     status: list[Literal["pending", "queued", "running", "waiting"]] = Field(
-        default_factory=list, description="One or several; all of these if empty."
+        default=[], min_length=1, description="One or several; all of these if left out."
     )
 
 
