@@ -52,6 +52,8 @@ class RequestSize:
     """The shortest answer that is worth the call."""
     output_limit: int | None = None
     """The limit of the answer that the request names, where it is not `output`."""
+    input: int | None = None
+    """The most that its input is expected to have; by default that of its whole body."""
 
 
 class Answer(ABC):
@@ -167,11 +169,10 @@ class ModelCalls:
         """Admit a call; its `end` must be awaited. Raises what `RunContext.admit` does."""
         request = object_of(body)
         size = wire.size_of(request)
-        # encoded by us: a client that escapes its texts would seem to send several times as much
-        written = len(_encoded(request)) if request and body.isascii() else len(body)
         choice = ModelRef(provider, size.model)
         cost = partial(self._prices.cost, choice)
-        estimate = estimate_of(provider.name, size, tokens_of_bytes(written), cost)
+        tokens = _tokens_of_body(request, body) if size.input is None else size.input
+        estimate = estimate_of(provider.name, size, tokens, cost)
         try:
             reservation = await self.context.admit(estimate)
             self.clip = None if reservation is None else reservation.clip
@@ -218,7 +219,7 @@ class Call:
         self._clip = None if reservation is None else reservation.clip
         limit = None if self._clip is None else self._clip.output_tokens
         prepared = wire.prepared(request, limit) if request else request
-        self.body = body if prepared is request else _encoded(prepared)
+        self.body = body if prepared is request else encoded(prepared)
         """The body to send."""
         self._began = time.monotonic()
         self._answer: Answer | None = None
@@ -392,6 +393,12 @@ def tokens_of_bytes(size: int) -> int:
     return min(-(-size // _BYTES_PER_TOKEN), MAX_COUNT)
 
 
+def _tokens_of_body(request: JsonObject, body: bytes) -> int:
+    # encoded by us: a client that escapes its texts would seem to send several times as much
+    escaped = bool(request) and body.isascii()
+    return tokens_of_bytes(len(encoded(request)) if escaped else len(body))
+
+
 def words_of(value: JsonValue) -> int:
     """Return the fewest tokens that contents can have: one for each word of their texts.
 
@@ -416,8 +423,8 @@ def object_of(body: str | bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _encoded(value: JsonObject) -> bytes:
-    """Return a request as JSON, in UTF-8 where that can encode it."""
+def encoded(value: JsonValue) -> bytes:
+    """Return a value as JSON, in UTF-8 where that can encode it."""
     try:
         return dumps(value).encode()
     except TypeError:

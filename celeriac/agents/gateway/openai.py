@@ -12,6 +12,8 @@ from celeriac.agents.gateway.calls import (
     Answer,
     RequestSize,
     WireFormat,
+    encoded,
+    tokens_of_bytes,
     words_of,
 )
 from celeriac.agents.gateway.completions import (
@@ -33,10 +35,31 @@ from celeriac.agents.gateway.sse import Event, EventReader, EventTooLongError
 from celeriac.agents.models import OPENAI, OPENAI_HOST, Provider, Tokens
 from celeriac.domain.budgets import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import ExecutionError
+from celeriac.domain.usage import MAX_COUNT
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 """The fields that bound an answer: OpenAI's own models know the first, other servers the second."""
+
+
+_MESSAGE_TOKENS = 8
+"""What a message has besides its contents."""
+
+
+def _input_of(request: JsonObject) -> int | None:
+    """Return about the most tokens of the messages, tools and schema; None without messages."""
+    messages = request.get("messages")
+    if not isinstance(messages, list):
+        return None
+    parts = [each for each in messages if isinstance(each, dict)]
+    contents = [value for each in parts for name, value in each.items() if name != "role"]
+    contents += [request.get(name) for name in ("tools", "functions", "response_format")]
+    size = sum(
+        len(each.encode(errors="replace")) if isinstance(each, str) else len(encoded(each))
+        for each in contents
+        if each is not None
+    )
+    return min(_MESSAGE_TOKENS * len(messages) + tokens_of_bytes(size), MAX_COUNT)
 
 
 class ChatCompletions(WireFormat):
@@ -65,6 +88,7 @@ class ChatCompletions(WireFormat):
             output=USUAL_OUTPUT_TOKENS if limit is None else limit,
             least_input=words_of(request.get("messages")),
             least_output=MIN_ANSWER_TOKENS,
+            input=_input_of(request),
         )
 
     def prepared(self, request: JsonObject, limit: int | None) -> JsonObject:

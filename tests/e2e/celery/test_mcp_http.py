@@ -101,7 +101,7 @@ def test_a_taken_port_is_reported_before_anything_starts(
     )
 
     assert program.wait_end() == 1
-    assert f"Port {port} on 127.0.0.1 is taken" in program.output()
+    assert f"Port {port} on 127.0.0.1 is in use" in program.output()
 
 
 async def test_a_stopping_server_does_not_wait_for_waits(

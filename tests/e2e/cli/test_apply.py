@@ -166,7 +166,7 @@ def test_the_functions_of_a_module_are_run_by_their_names(
     ]
     assert commands.ask("tasks", "show", "shop-greet")["description"] == "Mine."
     elsewhere = commands.run("apply", "-m", "applied_shop", CELERIAC_AGENT_MODULES="")
-    assert "note: workers import applied_shop only where CELERIAC_AGENT_MODULES" in elsewhere.err
+    assert "note: workers import applied_shop only if CELERIAC_AGENT_MODULES" in elsewhere.err
 
 
 @pytest.mark.usefixtures("up")
@@ -175,7 +175,7 @@ def test_a_function_takes_no_other_agent_s_place(commands: CommandLine, shop: Pa
     commands.ask("agents", "create", "shop-writer", "--model", "a/b")
     refused = commands.run("apply", "-m", "applied_shop")
     assert (refused.code, "[name_taken]" in refused.err) == (1, True)
-    assert "applied_shop:greet can't take its place" in refused.err
+    assert "applied_shop:greet can't replace it" in refused.err
     commands.ask("agents", "delete", "shop-writer")
     commands.ask("tasks", "create", "shop-writer", "--agent", "noop")
     refused = commands.run("apply", "-m", "applied_shop")

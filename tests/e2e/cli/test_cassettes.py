@@ -76,7 +76,7 @@ def test_another_prompt_fails_for_good_and_says_where_it_differs(
     [
         (("--replay", "no-such-file"), 2, "There is no file no-such-file"),
         (("--replay", "01234567-89ab-7def-8123-456789abcdef"), 3, "There is no cassette"),
-        (("--replay", "x", "--record"), 2, "can't be recorded again"),
+        (("--replay", "x", "--record"), 2, "can't be combined"),
         (("--record-to", "x", "--detach"), 2, "--detach doesn't wait"),
     ],
 )

@@ -63,7 +63,7 @@ def test_it_is_stopped_between_its_calls(worker: ModelWorker) -> None:
     (own,) = worker.budgets.of_execution(worker.actor, execution)
     assert own.overshoot_tokens == 1, "no more than of the one call under way, and shown"
     made = ReportStore(worker.container.database)(worker.actor, execution, ReportFormat.MARKDOWN)
-    assert "- **Overshoot**: 1 tokens beyond the execution's budget\n" in made.content.decode()
+    assert "- **Overshoot**: 1 token beyond the execution's budget\n" in made.content.decode()
     assert failed.input_tokens + failed.output_tokens == CALL_TOKENS
 
 

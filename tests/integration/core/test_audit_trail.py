@@ -95,7 +95,7 @@ SECOND_SEAL = "(SELECT last_position FROM audit_seals ORDER BY 1 OFFSET 1 LIMIT 
         (f"UPDATE audit_logs SET at = at + interval '1 us' WHERE position = {MIDDLE}", "changed"),
         (f"UPDATE audit_logs SET actor_id = NULL WHERE position = {MIDDLE}", "were changed"),
         (f"UPDATE audit_logs SET request_id = 'x' WHERE position = {MIDDLE}", "were changed"),
-        (f"DELETE FROM audit_logs WHERE position = {MIDDLE}", "entries, but there are"),
+        (f"DELETE FROM audit_logs WHERE position = {MIDDLE}", "entries, but"),
         (f"DELETE FROM audit_seals WHERE last_position = {FIRST_SEAL}", "begins at"),
         (f"DELETE FROM audit_seals WHERE last_position = {SECOND_SEAL}", "begins at"),
         ("UPDATE audit_seals SET entries = entries + 1", "was not made by this installation"),
