@@ -53,8 +53,10 @@ is refused, with a list of the matches.
 
 ## Completion
 
-`celeriac --install-completion` sets up completion of commands and options for the shell that you
-use; `celeriac --show-completion` prints the script instead. Names and ids are not completed.
+`celeriac --install-completion` sets up completion for the shell that you use;
+`celeriac --show-completion` prints the script instead. Commands, options, names of agents and
+tasks, and ids of executions, approvals and sessions are completed. Names and ids are those of the
+server that `CELERIAC_API_URL` or the home in the current directory names.
 
 ## Exit codes
 

@@ -6,8 +6,18 @@ import resource
 import selectors
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
+
+
+def count_open_loops() -> int:
+    """Return how many event loops of this process are open; each has an epoll descriptor."""
+    count = 0
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            count += str(each.readlink()) == "anon_inode:[eventpoll]"
+    return count
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from celeriac.cli.core.arguments import (
     text_argument,
 )
 from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.ids import AgentName
 from celeriac.cli.core.output import UsageProblemError, plain, short
 from celeriac.kit.words import counted
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="agents", help="Agents do the work: models, functions, programs, crews.")
 
-AgentName = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
 
 _SHORT = 60
 _RUNNERS = {"model": "llm", "function": "python", "command": "command", "crew": "crewai"}

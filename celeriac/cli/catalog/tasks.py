@@ -18,6 +18,7 @@ from celeriac.cli.core.arguments import (
     text_argument,
 )
 from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.ids import TaskName
 from celeriac.cli.core.output import plain, short
 from celeriac.cli.executions.run import run
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="tasks", help="Tasks are named, reusable pieces of work for agents.")
 
-TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name or id.")]
 
 _AGENT_HELP = "The name or id of the agent that does it."
 _SHORT = 60

@@ -1,4 +1,4 @@
-"""Ids in arguments: whole, short, or `last`."""
+"""Names and ids in arguments. Ids are whole, short, or `last`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from celeriac.cli.core.completion import ids_of, names_of
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.kit.ids import parse_uuid
 
@@ -123,27 +124,48 @@ _FORMS = "Whole, its beginning or end, or last."
 
 ExecutionId = Annotated[
     str,
-    typer.Argument(metavar="EXECUTION", help=f"The execution's id. {_FORMS}"),
+    typer.Argument(
+        metavar="EXECUTION",
+        help=f"The execution's id. {_FORMS}",
+        autocompletion=ids_of("executions"),
+    ),
     IdOf("executions", "an execution"),
 ]
 OptionalExecutionId = Annotated[
     str | None,
-    typer.Argument(metavar="EXECUTION", help=f"The execution's id. {_FORMS}"),
+    typer.Argument(
+        metavar="EXECUTION",
+        help=f"The execution's id. {_FORMS}",
+        autocompletion=ids_of("executions"),
+    ),
     IdOf("executions", "an execution"),
 ]
 ExecutionOption = Annotated[
     str | None,
-    typer.Option("--execution", metavar="ID", help="Only of this execution."),
+    typer.Option(
+        "--execution",
+        metavar="ID",
+        help="Only of this execution.",
+        autocompletion=ids_of("executions"),
+    ),
     IdOf("executions", "an execution"),
 ]
 ApprovalId = Annotated[
     str,
-    typer.Argument(metavar="APPROVAL", help=f"The question's id, from `approvals list`. {_FORMS}"),
+    typer.Argument(
+        metavar="APPROVAL",
+        help=f"The question's id, from `approvals list`. {_FORMS}",
+        autocompletion=ids_of("approvals"),
+    ),
     IdOf("approvals", "a question"),
 ]
 SessionId = Annotated[
     str,
-    typer.Argument(metavar="SESSION", help=f"The session's id. {_FORMS}"),
+    typer.Argument(
+        metavar="SESSION",
+        help=f"The session's id. {_FORMS}",
+        autocompletion=ids_of("sessions"),
+    ),
     IdOf("sessions", "a session"),
 ]
 CassetteId = Annotated[
@@ -164,4 +186,14 @@ BudgetId = Annotated[
     str,
     typer.Argument(metavar="BUDGET", help=f"The budget's id. {_FORMS}"),
     IdOf("budgets", "a budget"),
+]
+AgentName = Annotated[
+    str,
+    typer.Argument(
+        metavar="AGENT", help="The agent's name or id.", autocompletion=names_of("agents")
+    ),
+]
+TaskName = Annotated[
+    str,
+    typer.Argument(metavar="TASK", help="The task's name or id.", autocompletion=names_of("tasks")),
 ]

@@ -12,7 +12,7 @@ import typer
 from celeriac.cli.cassettes import RecordTo, Replay, cassette_id, check_recording, save_recording
 from celeriac.cli.core.arguments import gather, parse_object, read_text
 from celeriac.cli.core.context import CommandContext, open_client
-from celeriac.cli.core.ids import ExecutionId, IdOf, short_id
+from celeriac.cli.core.ids import ExecutionId, IdOf, TaskName, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.executions.following import follow, show_outcome
 from celeriac.kit.words import counted
@@ -170,7 +170,7 @@ def run_batch(
 def run(
     context: CommandContext,
     *,
-    task: Annotated[str, typer.Argument(help="The task's name or id.", metavar="TASK")],
+    task: TaskName,
     var: Annotated[
         list[str],
         typer.Option("--var", "-v", metavar="NAME=TEXT", help="A variable; NAME:=JSON for JSON."),

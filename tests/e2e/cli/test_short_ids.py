@@ -48,3 +48,31 @@ def test_approvals_and_keys_have_short_ids_too(commands: CommandLine) -> None:
     key = commands.ask("keys", "create", "short")
     assert commands.ask("keys", "revoke", key["id"][-8:])["id"] == key["id"]
     assert commands.run("approvals", "show", "ffffffff").code == 3
+
+
+def test_names_and_ids_are_completed(commands: CommandLine) -> None:
+    done = commands.ask("run", "noop", "--var", "n:=1")
+    for typed, expected in (
+        ("celeriac run no", "noop"),
+        ("celeriac tasks show no", "noop"),
+        (f"celeriac executions show {done['id'][:9]}", done["id"]),
+        ("celeriac executions show la", "last"),
+    ):
+        completed = commands.run(
+            _CELERIAC_COMPLETE="complete_bash",
+            COMP_WORDS=typed,
+            COMP_CWORD=str(len(typed.split()) - 1),
+            CELERIAC_HOME=str(commands.home),
+        )
+        assert expected in completed.out.split(), (typed, completed)
+
+
+def test_without_a_server_nothing_is_completed_and_nothing_printed(commands: CommandLine) -> None:
+    completed = commands.run(
+        _CELERIAC_COMPLETE="complete_bash",
+        COMP_WORDS="celeriac run no",
+        COMP_CWORD="2",
+        CELERIAC_API_URL="http://127.0.0.1:9",
+        CELERIAC_API_KEY="cel_none_none",
+    )
+    assert (completed.out.strip(), completed.err) == ("", "")

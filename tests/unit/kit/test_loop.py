@@ -13,15 +13,17 @@ import pytest
 
 from celeriac.kit.loop import AbandonedError, LoopEndedError, LoopThread
 from celeriac.kit.threads import FILES, PROCESSES
-from tests.support.scarcity import LACKS
+from tests.support.scarcity import LACKS, count_open_loops
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def loop() -> Iterator[LoopThread]:
+    before = count_open_loops()
     thread = LoopThread("test")
     yield thread
     thread.close(1)
+    wait_until(lambda: count_open_loops() <= before, "the test's event loops are closed")
 
 
 def test_a_result_and_an_error_come_back_to_the_caller(loop: LoopThread) -> None:

@@ -16,7 +16,7 @@ import pytest
 from celeriac.kit.loop import AbandonedError, EventLoop, LoopEndedError
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.kit.processes import identify, still_running
-from tests.support.scarcity import LACKS
+from tests.support.scarcity import LACKS, count_open_loops
 from tests.support.waiting import wait_until
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -24,9 +24,11 @@ WHO: ContextVar[str] = ContextVar("who", default="nobody")
 
 @pytest.fixture
 def loops() -> Iterator[OwnLoops]:
+    before = count_open_loops()
     made = OwnLoops("own-loops-test")
     yield made
     made.close()
+    wait_until(lambda: count_open_loops() <= before, "the test's event loops are closed")
 
 
 async def where() -> tuple[int, int]:
@@ -227,8 +229,10 @@ def test_work_that_blocks_after_its_end_holds_up_nobody(loops: OwnLoops) -> None
 def test_where_no_loop_can_be_made_its_coroutine_ends_and_the_next_runs(
     loops: OwnLoops, what: str, idle: bool
 ) -> None:
+    before = count_open_loops()
     if idle:
         assert loops.start(where()).result()
+        wait_until(lambda: count_open_loops() <= before, "the first loop is closed")
     with LACKS[what]():
         running = loops.start(where())
         assert running.wait(20), "nobody would ever end it"
