@@ -60,7 +60,7 @@ def test_too_little_room_is_told_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crews, "NEEDED_BYTES", 10**18)
-    with pytest.raises(CrewaiInstallError, match="too little room") as raised:
+    with pytest.raises(CrewaiInstallError, match="too little disk space") as raised:
         install_environment(CrewVenv(tmp_path / "crewai"), report=lambda _: None)
     assert "--venv" in (raised.value.cure or "")
     assert not (tmp_path / "crewai").exists()
