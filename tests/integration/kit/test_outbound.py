@@ -63,7 +63,7 @@ def test_a_server_of_this_machine_is_refused_unless_allowed(address: str) -> Non
 
 
 def test_an_answer_is_read_up_to_its_cap(address: str) -> None:
-    with pytest.raises(AnswerTooLargeError, match="1000 bytes"):
+    with pytest.raises(AnswerTooLargeError, match="1,000 bytes"):
         _get(f"{address}/text?length=1001")
 
 
