@@ -1,3 +1,3 @@
-"""The version of this release, for whoever must not import the package's public names."""
+"""The version of this release, for modules that must not import the package's public names."""
 
 __version__ = "0.1.0"

@@ -49,9 +49,9 @@ class Conversation:
     ) -> AsyncIterator[Self]:
         """Connect, and give the conversation to the block.
 
-        At its end, however that comes, the conversation is interrupted where it still goes on, and
-        written down; then Claude Code is told to leave, and `kill` ends what is left of it. Raises
-        what the SDK raises.
+        At the end, also after an error, a running conversation is interrupted and saved. Then
+        Claude Code is asked to exit, and `kill` ends its remaining processes. Raises what the SDK
+        raises.
         """
         client = ClaudeSDKClient(options)
         try:

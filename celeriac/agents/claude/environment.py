@@ -7,7 +7,7 @@ The directories of sessions: where an agent works, and where Claude Code keeps i
     <root>/<session id>/work      the working directory; its files are the session's
     <root>/<session id>/config    Claude Code's HOME and configuration: transcripts above all
 
-They are kept, so that a later execution can go on with the session. Claude Code finds a
+They are kept, so that a later execution can resume the session. Claude Code finds a
 conversation by the path of its working directory: workers that share sessions need the root at the
 same path, or at least with the same files; what lies under another path's name is taken over.
 
