@@ -100,7 +100,7 @@ async def test_a_call_is_admitted_counted_and_charged(
 
     assert response.json()["choices"][0]["message"]["content"] == "Done."
     (planned,) = context.planned
-    assert planned.input_tokens > 10
+    assert planned.input_tokens == 8 + 2, "a message, and the five letters of its text"
     assert planned.output_tokens == 50
     (used,) = context.calls
     assert context.tickets != [None], "its reservation is settled"
