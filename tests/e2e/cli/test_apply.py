@@ -179,5 +179,5 @@ def test_a_function_takes_no_other_agent_s_place(commands: CommandLine, shop: Pa
     commands.ask("agents", "delete", "shop-writer")
     commands.ask("tasks", "create", "shop-writer", "--agent", "noop")
     refused = commands.run("apply", "-m", "applied_shop")
-    assert "is done by the agent 'noop'" in refused.err
+    assert "belongs to the agent 'noop'" in refused.err
     assert commands.run("agents", "show", "shop-writer").code == 3, "nothing was made"
