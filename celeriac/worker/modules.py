@@ -44,18 +44,18 @@ def import_failure(module: str, error: BaseException) -> str:
 
     Frames of Celery and of Python's import system are left out.
     """
-    told = traceback.TracebackException.from_exception(error)
+    formatted = traceback.TracebackException.from_exception(error)
     kind = type(error).__name__
     message = str(error)
     sentence = f"The module {module!r} can't be imported: {kind}{message and f': {message}'}"
-    _leave_frameworks_out(told)
-    return f"{sentence}\n{''.join(told.format()).rstrip()}"
+    _leave_frameworks_out(formatted)
+    return f"{sentence}\n{''.join(formatted.format()).rstrip()}"
 
 
-def _leave_frameworks_out(told: traceback.TracebackException) -> None:
-    told.stack = traceback.StackSummary.from_list(
-        [frame for frame in told.stack if not frame.filename.startswith(_FRAMEWORK)]
+def _leave_frameworks_out(formatted: traceback.TracebackException) -> None:
+    formatted.stack = traceback.StackSummary.from_list(
+        [frame for frame in formatted.stack if not frame.filename.startswith(_FRAMEWORK)]
     )
-    for earlier in (told.__cause__, told.__context__):
+    for earlier in (formatted.__cause__, formatted.__context__):
         if earlier is not None:
             _leave_frameworks_out(earlier)

@@ -122,8 +122,8 @@ async def test_a_programs_question_outlives_its_limits_too(context: RecordingCon
     assert isinstance(outcome, Completed)
     assert isinstance(outcome.result, dict)
     assert outcome.result["value"] == "why"
-    assert 0 < outcome.result["seconds_left"] <= 2, "it is told its limit anew"
+    assert 0 < outcome.result["seconds_left"] <= 2, "the answer has the new limit"
     assert not late.time_limits.soft_passed
     going = LateContext(context.workdir, limits, stands_still=False)
     ended = await going.run(runner, job)
-    assert ended == Completed({"type": "soft_limit"}), "what it reads where the time goes on"
+    assert ended == Completed({"type": "soft_limit"}), "its time runs again"

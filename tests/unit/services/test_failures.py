@@ -18,7 +18,7 @@ from celeriac.domain.executions.model import Failed, Retry
 from celeriac.domain.tasks import RetryPolicy
 from celeriac.kit.json_types import storable
 from celeriac.services.executions.finish import MAX_DETAILS, MAX_MESSAGE, describe, outcome_for
-from tests.support import misuses
+from tests.support import misuse_errors
 
 
 class ShopClosedError(RetryableError):
@@ -33,7 +33,7 @@ class ShopClosedError(RetryableError):
         (VariablesInvalidError("no", field="x"), "variables_invalid", False),
         (DatabaseUnavailableError("away"), "database_unavailable", True),
         (LookupError("nothing"), "agent_failed", True),
-        (misuses.OwnBaseError("own"), "agent_failed", True),
+        (misuse_errors.OwnBaseError("own"), "agent_failed", True),
     ],
 )
 def test_code_and_retryability_are_those_of_its_class(
@@ -100,9 +100,9 @@ def test_a_long_message_is_cut() -> None:
     assert len(describe(ValueError("x" * 10**6), attempt=1).failure.message) == MAX_MESSAGE
 
 
-@pytest.mark.parametrize("how", [name for name, each in misuses.RAISED.items()])
+@pytest.mark.parametrize("how", [name for name, each in misuse_errors.RAISED.items()])
 def test_no_error_keeps_us_from_describing_it(how: str) -> None:
-    made = misuses.RAISED[how]()
+    made = misuse_errors.RAISED[how]()
     try:
         raise made
     except BaseException as error:  # noqa: BLE001 - what this is about
