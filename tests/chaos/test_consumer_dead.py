@@ -74,5 +74,6 @@ def test_health_tells_consuming_from_alive(fleet: Fleet, valkey: ValkeyServer) -
     wait_until(lambda: health().status_code == 200, "it takes messages again")
     assert worker.exit_code is None
     fleet.wait_terminal([fleet.submit(fleet.task("noop"))])
+    wait_until(lambda: worker.logged("broker.back"), "it is logged, which takes up to 0.2 s")
     assert len(worker.logged("broker.unavailable")) == 1, "one line for each change"
     assert len(worker.logged("broker.back")) == 1
