@@ -45,6 +45,8 @@ class Attempt:
         """Whether there was a message, a tool call or a model call, so that a report is useful."""
         self.has_session = False
         """Whether a session was created or written to. Set before the write is certain."""
+        self.has_workdir = False
+        """Whether the agent asked for its directory, which is then there."""
         self._pending = PendingWrites(lease)
         self._batch: PendingWrites | None = None
         """The batch being sent. It is sent again unchanged until it is known to be stored."""

@@ -74,12 +74,13 @@ class AttemptContext:
         self._warned_unbounded = False
         self._parent_id = job.session.id if job.session and job.forks else None
         self._session_id = job.session.id if job.session and not job.forks else None
-        self._new_session_id = uuid7()  # one id for concurrent first saves: it is created once
+        self._new_session_id: UUID | None = None
         self._saving = threading.Lock()
 
     @property
     def workdir(self) -> Path:
         """The execution's own directory."""
+        self._attempt.has_workdir = True
         self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._workdir
 
@@ -203,14 +204,16 @@ class AttemptContext:
         self._attempt.has_session = True
         sessions = self._services.sessions
         if self._session_id is None:
+            with self._saving:  # one id for concurrent first saves: the session is created once
+                new_id = self._new_session_id = self._new_session_id or uuid7()
             await sessions.create(
                 self._lease,
-                self._new_session_id,
+                new_id,
                 runner=self._runner.name,
                 parent_id=self._parent_id,
             )
             with self._saving:
-                fresh, self._session_id = self._session_id is None, self._new_session_id
+                fresh, self._session_id = self._session_id is None, new_id
             if fresh:
                 logger.info(Step.SESSION_CREATED, session_id=self._session_id)
         if external_id is not None or state is not None:

@@ -211,7 +211,8 @@ class Execute:
         try:
             _report(claim, finished.instead or outcome, finished.status, time.monotonic() - began)
             if finished.status is not None and finished.status.terminal:
-                remove_if_empty(self._workdir(claim))
+                if attempt.has_workdir or claim.lease.attempt > 1:
+                    remove_if_empty(self._workdir(claim))
                 if attempt.has_output:
                     self._use.reports.enqueue(claim.lease.execution_id, _correlation(claim))
         except Exception:  # the outcome is stored, and the next claim must not be lost
