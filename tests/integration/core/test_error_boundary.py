@@ -213,6 +213,7 @@ def test_what_fails_after_the_end_loses_no_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def speak(_job: Job, context: RunContext) -> JsonValue:
+        assert context.workdir.is_dir()
         await context.emit(EventType.MESSAGE, {"role": "user", "content": "hello"})
         return "done"
 
