@@ -32,7 +32,7 @@ class Watch:
     def rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
         self.statements += 1
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return [tuple(row) for row in connection.execute(text(query), parameters)]
 
     def wait_until_idle(self, *, seconds: float = 120.0) -> None:
@@ -59,5 +59,5 @@ class Watch:
 
     def _scalar(self, query: Any) -> Any:
         self.statements += 1
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return connection.execute(query).scalar_one()

@@ -119,27 +119,27 @@ class RedisRateLimiter:
         self._failing = False
 
     def take(
-        self, demands: Sequence[RateRequest], *, name: str, enqueue: bool
+        self, requests: Sequence[RateRequest], *, name: str, enqueue: bool
     ) -> RateGrant | RateDenied:
         """Count a call, or say how long it must wait; see `RateLimiter.take`."""
         keys = [_key("ban", name)]
         values: list[int] = [self._window, enqueue]
-        for counter, limit, amount in _counters(demands):
+        for counter, limit, amount in _counters(requests):
             keys += [_key("rate", counter), _key("queue", counter)]
             values += [limit, amount]
         answer = self._run(self._take, keys, values)
         if answer is None:
-            return RateGrant(tuple(demands), _NOT_COUNTED)
+            return RateGrant(tuple(requests), _NOT_COUNTED)
         wait, slot = answer
-        return RateDenied(wait / 1000) if wait > 0 else RateGrant(tuple(demands), slot)
+        return RateDenied(wait / 1000) if wait > 0 else RateGrant(tuple(requests), slot)
 
     def correct(self, taken: RateGrant, tokens: int) -> None:
         """Replace the estimated tokens of a call with those it used."""
-        self._change(taken, requests=0, tokens=[tokens - each.tokens for each in taken.demands])
+        self._change(taken, requests=0, tokens=[tokens - each.tokens for each in taken.requests])
 
     def give_back(self, taken: RateGrant) -> None:
         """Uncount a call that was not made."""
-        self._change(taken, requests=-1, tokens=[-each.tokens for each in taken.demands])
+        self._change(taken, requests=-1, tokens=[-each.tokens for each in taken.requests])
 
     def ban(self, name: str, seconds: float) -> None:
         """Refuse all calls of `name` for `seconds`."""
@@ -153,7 +153,7 @@ class RedisRateLimiter:
         if taken.slot == _NOT_COUNTED:
             return
         changes: list[tuple[str, int]] = []
-        for each, more in zip(taken.demands, tokens, strict=True):
+        for each, more in zip(taken.requests, tokens, strict=True):
             changes += [(f"{each.name}:requests", requests), (f"{each.name}:tokens", more)]
         changes = [(name, amount) for name, amount in changes if amount]
         if changes:
@@ -179,9 +179,9 @@ class RedisRateLimiter:
         return answer
 
 
-def _counters(demands: Sequence[RateRequest]) -> Iterator[tuple[str, int, int]]:
+def _counters(requests: Sequence[RateRequest]) -> Iterator[tuple[str, int, int]]:
     """Yield the name, the limit and the amount to add of each counter."""
-    for each in demands:
+    for each in requests:
         if each.rate.requests is not None:
             yield f"{each.name}:requests", each.rate.requests, 1
         if each.rate.tokens is not None:

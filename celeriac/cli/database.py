@@ -65,7 +65,7 @@ def check(home: Home = None, as_json: Json = False) -> None:
 
     output = Output(as_json=as_json)
     _require(_schema(home))
-    with open_database(read_settings(home)) as database, database.statement() as connection:
+    with open_database(read_settings(home)) as database, database.autocommit() as connection:
         found = [_words(difference) for difference in migrate.differences(connection)]
     if as_json:
         output.json({"differences": found})
@@ -91,7 +91,7 @@ def _words(difference: object) -> str:
 def _schema(home: Path | None) -> "Schema":
     from celeriac.db import migrate
 
-    with open_database(read_settings(home)) as database, database.statement() as connection:
+    with open_database(read_settings(home)) as database, database.autocommit() as connection:
         return migrate.schema(connection)
 
 

@@ -140,7 +140,7 @@ class WorkerReady:
         pid = self._find_pid()
         host = socket.gethostname()
         try:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 found = workers.live(connection, within_seconds=_FRESH_SECONDS)
         except DatabaseUnavailableError as error:
             return error.message
@@ -335,7 +335,7 @@ def _start(supervisor: Supervisor, programs: Sequence[ProcessSpec]) -> None:
 
 
 def _count_running(database: Database) -> int:
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         return workers.running_on(connection, f"{node_name()}@")
 
 

@@ -83,7 +83,7 @@ WITH applying AS (
     WHERE CAST(:own_on_budget AS text) IS NOT NULL
 )"""
 
-_LOCKED = """, standing AS MATERIALIZED (
+_LOCKED = """, state AS MATERIALIZED (
     SELECT a.id, a.scope, a.subject_id, a.window_key, a.on_budget,
            a.max_cost + w.extra_cost AS max_cost, a.max_tokens + w.extra_tokens AS max_tokens,
            w.spent_cost, w.spent_tokens, w.reserved_cost, w.reserved_tokens, w.raised
@@ -116,7 +116,7 @@ _RESERVE = text(f"""{_APPLYING}{_LOCKED}
            -- set if an earlier try reserved and its answer was lost
            (SELECT max(r.created_at) FROM budget_reservations r
             WHERE r.id = :reservation_id) AS known_at
-    FROM standing s
+    FROM state s
 ), holder AS (
     SELECT e.id FROM executions e
     WHERE e.id = :execution_id AND e.attempt = :attempt AND e.lease_token = :token
@@ -125,7 +125,7 @@ _RESERVE = text(f"""{_APPLYING}{_LOCKED}
     INSERT INTO budget_reservations (id, budget_id, window_key, execution_id, attempt, cost, tokens)
     SELECT :reservation_id, s.id, s.window_key, :execution_id, :attempt,
            coalesce(CAST(:cost AS numeric), 0), :tokens
-    FROM standing s, verdict v, holder
+    FROM state s, verdict v, holder
     WHERE v.complete AND v.fits AND v.known_at IS NULL
     ON CONFLICT DO NOTHING
     RETURNING budget_id, window_key, cost, tokens
@@ -140,7 +140,7 @@ SELECT v.complete, v.fits OR v.known_at IS NOT NULL, EXISTS (SELECT FROM holder)
        s.window_key, s.on_budget, s.max_cost, s.max_tokens, s.spent_cost, s.spent_tokens,
        -- without what an earlier try reserved if its answer was lost
        s.reserved_cost - coalesce(k.cost, 0), s.reserved_tokens - coalesce(k.tokens, 0), s.raised
-FROM verdict v LEFT JOIN standing s ON true
+FROM verdict v LEFT JOIN state s ON true
 LEFT JOIN budget_reservations k
     ON k.id = :reservation_id AND k.budget_id = s.id AND k.window_key = s.window_key
 """)
@@ -178,13 +178,13 @@ def reserve(
 
 _SPEND = text(f"""{_APPLYING}{_LOCKED}
 , verdict AS (
-    SELECT count(*) = (SELECT count(*) FROM applying) AS complete FROM standing
+    SELECT count(*) = (SELECT count(*) FROM applying) AS complete FROM state
 ), noted AS (
     -- reserves nothing: makes a repeated try recognisable
     INSERT INTO budget_reservations (id, budget_id, window_key, execution_id, attempt, cost, tokens,
                                      released_at)
     SELECT :reservation_id, s.id, s.window_key, :execution_id, :attempt, 0, 0, now()
-    FROM standing s, verdict v
+    FROM state s, verdict v
     WHERE v.complete
     ON CONFLICT DO NOTHING
     RETURNING budget_id, window_key
@@ -199,7 +199,7 @@ SELECT v.complete, true, true, CAST(now() AT TIME ZONE 'UTC' AS date), s.id, s.s
        s.spent_cost + CASE WHEN n.budget_id IS NULL THEN 0 ELSE :cost END,
        s.spent_tokens + CASE WHEN n.budget_id IS NULL THEN 0 ELSE :tokens END,
        s.reserved_cost, s.reserved_tokens, s.raised
-FROM verdict v LEFT JOIN standing s ON true LEFT JOIN noted n ON n.budget_id = s.id
+FROM verdict v LEFT JOIN state s ON true LEFT JOIN noted n ON n.budget_id = s.id
 """)
 
 
@@ -472,7 +472,7 @@ def _stored(row: tuple[Any, ...]) -> StoredBudget:
         budget=Budget(max_cost=max_cost, max_tokens=max_tokens, on_budget=state.on_budget),
         created_at=created_at,
         updated_at=updated_at,
-        standing=state,
+        state=state,
     )
 
 

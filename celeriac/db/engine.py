@@ -108,7 +108,7 @@ class Database:
             yield connection
 
     @contextmanager
-    def statement(self) -> Iterator[Connection]:
+    def autocommit(self) -> Iterator[Connection]:
         """Yield a connection in autocommit mode: each statement is its own transaction.
 
         For units of work of one statement: saves the round trips of BEGIN and COMMIT.

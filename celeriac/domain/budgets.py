@@ -127,7 +127,7 @@ class StoredBudget:
     budget: Budget
     created_at: datetime
     updated_at: datetime
-    standing: BudgetState
+    state: BudgetState
 
 
 class Extension(Strict):
@@ -141,39 +141,39 @@ MIN_ANSWER_TOKENS = 16
 """Answers are not clipped to fewer tokens; the call is refused instead."""
 
 
-def can_hold(standing: BudgetState, call: CallEstimate) -> bool:
+def can_hold(state: BudgetState, call: CallEstimate) -> bool:
     """Whether the minimum usage of `call` fits into what is not spent."""
-    tokens = standing.spent_tokens + call.least_tokens
-    if standing.max_tokens is not None and tokens > standing.max_tokens:
+    tokens = state.spent_tokens + call.least_tokens
+    if state.max_tokens is not None and tokens > state.max_tokens:
         return False
-    if standing.max_cost is None or call.least_cost is None:
+    if state.max_cost is None or call.least_cost is None:
         return True
-    return standing.spent_cost + call.least_cost <= standing.max_cost
+    return state.spent_cost + call.least_cost <= state.max_cost
 
 
-def clip_of(standings: Iterable[BudgetState], call: CallEstimate) -> Clip | None:
+def clip_of(states: Iterable[BudgetState], call: CallEstimate) -> Clip | None:
     """Return the limit of an answer that the budgets require; None if the call's own is enough.
 
-    `standings` exclude the call's own reservation. The input counts as it is reserved.
+    `states` exclude the call's own reservation. The input counts as it is reserved.
     """
     limit = call.output_tokens if call.output_limit is None else call.output_limit
-    rooms = [(room, each) for each in standings for room in _rooms(each, call)]
+    rooms = [(room, each) for each in states for room in _rooms(each, call)]
     if not rooms:
         return None
-    room, standing = min(rooms, key=lambda each: each[0])
+    room, state = min(rooms, key=lambda each: each[0])
     shortest = MIN_ANSWER_TOKENS if call.least_output is None else call.least_output
     room = max(room, min(shortest, limit))
-    return Clip(room, standing.name) if room < limit else None
+    return Clip(room, state.name) if room < limit else None
 
 
-def _rooms(standing: BudgetState, call: CallEstimate) -> Iterator[int]:
+def _rooms(state: BudgetState, call: CallEstimate) -> Iterator[int]:
     """Yield, for each limit of a budget, the answer tokens that still fit."""
-    if standing.max_tokens is not None:
-        used = standing.spent_tokens + standing.reserved_tokens
-        yield standing.max_tokens - used - call.input_tokens
-    if standing.max_cost is not None and call.cost is not None and call.input_cost is not None:
+    if state.max_tokens is not None:
+        used = state.spent_tokens + state.reserved_tokens
+        yield state.max_tokens - used - call.input_tokens
+    if state.max_cost is not None and call.cost is not None and call.input_cost is not None:
         answer = call.cost - call.input_cost
         if answer > 0 and call.output_tokens:
-            used_cost = standing.spent_cost + standing.reserved_cost
-            left = max(standing.max_cost - used_cost - call.input_cost, Decimal(0))
+            used_cost = state.spent_cost + state.reserved_cost
+            left = max(state.max_cost - used_cost - call.input_cost, Decimal(0))
             yield int(left * call.output_tokens / answer)

@@ -31,7 +31,7 @@ class RateRequest:
 class RateGrant:
     """The shares that a call was granted, to be corrected or returned later."""
 
-    demands: tuple[RateRequest, ...]
+    requests: tuple[RateRequest, ...]
     slot: int
     """The time slot of the grant, as the limiter counts slots."""
 
@@ -43,15 +43,15 @@ class RateDenied:
     seconds: float
 
 
-def demands(
+def rate_requests(
     rates: Mapping[str, Rate], *, provider: str, model: str, tokens: int
 ) -> tuple[RateRequest, ...]:
     """Return a call's requests: for the rates of its provider and its model, if set."""
     names = (provider, f"{provider}/{model}")
-    return tuple(_demand(name, rates[name], tokens) for name in names if name in rates)
+    return tuple(_rate_request(name, rates[name], tokens) for name in names if name in rates)
 
 
-def _demand(name: str, rate: Rate, tokens: int) -> RateRequest:
+def _rate_request(name: str, rate: Rate, tokens: int) -> RateRequest:
     # a call larger than the whole rate requests all of it; it would never be granted otherwise
     return RateRequest(name, rate, tokens if rate.tokens is None else min(tokens, rate.tokens))
 

@@ -91,7 +91,7 @@ class Accounts:
         """Return the actor, or for an admin any user. Raises NotFoundError."""
         if not actor.sees_all and user_id != actor.user_id:
             raise NotFoundError("user", user_id)
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return _user(connection, user_id)
 
     def users(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[User]:
@@ -155,7 +155,7 @@ class Accounts:
 
     def key(self, actor: Actor, key_id: UUID) -> ApiKey:
         """Return one of the actor's keys, or for an admin any key. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return _key(connection, actor, key_id)
 
     def keys(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[ApiKey]:
@@ -268,7 +268,7 @@ class Authenticate:
             and token.isascii()
             and token.isprintable()
         ):
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 key = accounts.presented(connection, prefix=parts[1], digest=hashed)
         if key is None or not hmac.compare_digest(key.digest, hashed):
             raise UnauthenticatedError("The API key is unknown; check that it is complete.")

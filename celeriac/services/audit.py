@@ -73,7 +73,7 @@ class AuditTrail:
         Positions are assigned before their transactions end. So this remembers the highest one, and
         seals up to it in a later call, when all transactions that may have a lower one have ended.
         """
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             ready = self._mark
             if ready is not None and not audit.settled(connection, ready):
                 return 0
@@ -268,7 +268,7 @@ class AccessRecords:
         key = (actor.name, operation, str(resource_id))
         if self._repeats(key):
             return
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             owner = None
             if resource_id is not None:
                 owner = owners.owner_of(connection, resource_type, resource_id)
@@ -302,7 +302,7 @@ class AccessRecords:
 
         def write(repeats: int) -> None:
             counted = {**details, "repeats": repeats} if repeats else details
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 audit.record(
                     connection,
                     by,

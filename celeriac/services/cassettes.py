@@ -77,12 +77,12 @@ class Cassettes:
 
     def get(self, actor: Actor, cassette_id: UUID) -> CassetteSummary:
         """Return a cassette without its content. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return visible(connection, actor, cassette_id)
 
     def content(self, actor: Actor, cassette_id: UUID) -> bytes:
         """Return the text of a cassette. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             visible(connection, actor, cassette_id)
             content = cassettes.content(connection, cassette_id)
         return unpacked(present(content, "cassette", cassette_id))

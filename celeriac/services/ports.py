@@ -78,7 +78,7 @@ class RateLimiter(Protocol):
     """
 
     def take(
-        self, demands: Sequence[RateRequest], *, name: str, enqueue: bool
+        self, requests: Sequence[RateRequest], *, name: str, enqueue: bool
     ) -> RateGrant | RateDenied:
         """Take what a call of `name` (`provider/model`) needs from all its rates, or nothing.
 
@@ -169,14 +169,14 @@ class RunContext(Protocol):
         """
         ...
 
-    async def charge(self, call: ModelCall, ticket: Reservation | None = None) -> None:
+    async def charge(self, call: ModelCall, reservation: Reservation | None = None) -> None:
         """Record a model call with its tokens, latency and cost, and settle its reservation.
 
         A call without one is charged as well; raises BudgetSpentError if it exceeds a budget.
         """
         ...
 
-    async def release(self, ticket: Reservation) -> None:
+    async def release(self, reservation: Reservation) -> None:
         """Give back the reservation of a model call that was refused or failed."""
         ...
 

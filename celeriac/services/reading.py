@@ -46,7 +46,7 @@ def read_page(
 ) -> Page[R]:
     """Return the page of the list `kind` at `cursor`, read by `find`. Raises CursorInvalidError."""
     before = read_cursor(kind, cursor)
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         found = find(connection, before=before, limit=limit + 1)
     items, more = (found.items, found.more) if isinstance(found, Rows) else (found, False)
     return Page.cut(items, limit=limit, kind=kind, key=lambda each: each.id, more=more)

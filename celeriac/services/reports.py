@@ -85,13 +85,13 @@ class ReportStore:
 
     def stored(self, actor: Actor, execution_id: UUID) -> Sequence[StoredReport]:
         """Return the stored reports of an execution. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             if not queries.statuses(connection, [execution_id], owner=actor.scope):
                 raise NotFoundError("execution", execution_id)
             return reports.find(connection, execution_id)
 
     def _finished(self, execution_id: UUID, *, owner: UUID | None) -> Execution:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             execution = queries.get(connection, execution_id, owner=owner)
         execution = present(execution, "execution", execution_id)
         if not execution.status.terminal:
@@ -102,7 +102,7 @@ class ReportStore:
         return execution
 
     def _stored(self, execution_id: UUID, wanted: ReportFormat) -> Report | None:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             content = reports.content(connection, execution_id, wanted)
         return None if content is None else Report(execution_id, wanted, content)
 
@@ -120,7 +120,7 @@ class ReportStore:
         return self._stored(execution.id, wanted) or made
 
     def _store(self, made: Report) -> bool:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             new = reports.add(
                 connection, made.execution_id, made.format, made.content, sha256=made.sha256
             )
@@ -135,7 +135,7 @@ class ReportStore:
 
     def _markdown(self, execution: Execution) -> str:
         asked = ApprovalFilter(execution_id=execution.id)
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS).items
         return report.markdown(
             execution, self._log(execution.id), questions[::-1], self._budgets(execution)
@@ -154,14 +154,14 @@ class ReportStore:
                 )
                 own = spec.task.budget
         payer = ChargeScope(execution.id, execution.task_id, execution.owner_id, own)
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return budgets.states(connection, payer)
 
     def _log(self, execution_id: UUID) -> Iterator[Event]:
         """Yield the events, read page by page: together they may exceed memory."""
         seq = 0
         while seq < _EVENTS:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 page = events.after(connection, execution_id, seq, _PAGE)
             if not page:
                 return

@@ -75,7 +75,7 @@ async def retry_statement(
     """Return `work(connection)`, called in autocommit in a thread of `database`, and retried."""
 
     def call() -> T:
-        with database.statement() as connection:
+        with database.autocommit() as connection:
             return work(connection)
 
     return await retry_while_unavailable_in(database.threads, call, seconds=seconds)

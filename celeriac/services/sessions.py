@@ -39,7 +39,7 @@ class Sessions:
 
     def get(self, actor: Actor, session_id: UUID) -> Session:
         """Return a session. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             found = sessions.get(connection, session_id, owner=actor.scope)
         return present(found, "session", session_id)
 
@@ -77,7 +77,7 @@ class Sessions:
         logger.info("session.deleted", session_id=session_id)
         directory = self._places.session(session_id)
         if directory.exists() and remove_tree(directory):
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 sessions.files_removed(connection, [session_id])
 
 
@@ -142,7 +142,7 @@ class SessionStore:
             raise LeaseLostError("This worker no longer owns the attempt.")
 
     def _get(self, session_id: UUID) -> Session | None:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return sessions.get(connection, session_id, owner=None)
 
 

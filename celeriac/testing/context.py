@@ -32,7 +32,7 @@ class MemoryRunContext:
         self.clip: Clip | None = None
         """The limit for answers in the reservations that `admit` returns."""
         self.calls: list[ModelCall] = []
-        self.tickets: list[Reservation | None] = []
+        self.reservations: list[Reservation | None] = []
         self.released: list[Reservation] = []
         self.questions: list[Question] = []
         self.given: dict[str, Answer] = {}
@@ -72,14 +72,14 @@ class MemoryRunContext:
             raise self.denial
         return None if self.clip is None else Reservation(uuid4(), clip=self.clip)
 
-    async def charge(self, call: ModelCall, ticket: Reservation | None = None) -> None:
+    async def charge(self, call: ModelCall, reservation: Reservation | None = None) -> None:
         """Record a model call and its reservation."""
-        self.tickets.append(ticket)
+        self.reservations.append(reservation)
         self.calls.append(call)
 
-    async def release(self, ticket: Reservation) -> None:
+    async def release(self, reservation: Reservation) -> None:
         """Record the reservation of a call that was not made."""
-        self.released.append(ticket)
+        self.released.append(reservation)
 
     async def ask(self, question: Question) -> Answer:
         """Record a question and return its answer from `given`; raises KeyError without one."""

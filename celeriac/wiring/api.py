@@ -122,5 +122,5 @@ def build_api_services(container: CoreServices) -> ApiServices:
 
 
 def _database_clock(database: Database) -> float:
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         return engine.clock(connection).timestamp()

@@ -24,7 +24,7 @@ ONCE = RetryPolicy(max_retries=0)
 def asked(fleet: Fleet, execution_id: UUID) -> list[Approval]:
     """Return an execution's questions."""
     wanted = ApprovalFilter(execution_id=execution_id)
-    with fleet.container.database.statement() as connection:
+    with fleet.container.database.autocommit() as connection:
         return list(approvals.find(connection, wanted, before=None, limit=10).items)
 
 
@@ -100,7 +100,7 @@ def test_one_that_waits_is_listed_and_can_be_cancelled(fleet: Fleet, function: s
     execution_id = fleet.submit(fleet.task(function, limits=LIMITS), diary=str(fleet.diary))
     wait_asked(fleet, execution_id, attempts=1)
     wanted = ExecutionFilter(waiting_for=WaitingFor.APPROVAL)
-    with fleet.container.database.statement() as connection:
+    with fleet.container.database.autocommit() as connection:
         found = find(connection, wanted, before=None, limit=10).items
     assert [(each.id, each.status, each.waiting_for) for each in found] == [
         (execution_id, Status.RUNNING, WaitingFor.APPROVAL)
@@ -111,5 +111,5 @@ def test_one_that_waits_is_listed_and_can_be_cancelled(fleet: Fleet, function: s
     ended = fleet.wait_status(execution_id, Status.CANCELLED)
 
     assert ended.cancel_requested_by == fleet.actor.name
-    with fleet.container.database.statement() as connection:
+    with fleet.container.database.autocommit() as connection:
         assert not find(connection, wanted, before=None, limit=10).items

@@ -68,7 +68,7 @@ def seeded(container: CoreServices) -> Iterator[Seeded]:
         id=uuid7(), hostname="celery@here", pid=1, pool="threads", slots=8, running=1,
         cpu_percent=0.5, memory_bytes=10**8, version="1",
     )  # fmt: skip
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         workers.report(connection, report)
     token = build_accounts(container).bootstrap_admin().token
     with TestClient(create_app(container)) as client:

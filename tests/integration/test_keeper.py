@@ -65,7 +65,7 @@ def test_the_keeper_removes_what_is_old_enough(container: CoreServices) -> None:
     container = replace(container, settings=settings)
     by_name = {each.name: each for each in build_maintenance(container)}
     assert by_name["retention"].work() == 1
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         left = list(connection.execute(text("SELECT id FROM executions")).scalars())
     assert left == [kept], "the old one is gone, the live one is there"
     assert not workdir.exists()
@@ -80,7 +80,7 @@ def test_the_keeper_answers_what_nobody_answered(container: CoreServices) -> Non
     by_name = {each.name: each for each in build_maintenance(container)}
     wait_until(by_name["expire_approvals"].work, "its time is over")
 
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         found = queries.get(connection, asking, owner=None)
     assert found is not None
     assert (found.status, found.error_code) == (Status.FAILED, "approval_expired")
@@ -181,7 +181,7 @@ def lost_execution(container: CoreServices) -> UUID:
     task = make_task(container.database, actor)
     execution_id = container.submit(actor, SubmitRequest(task_id=task)).execution_id
     claim(container, execution_id)
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         connection.execute(
             text("UPDATE executions SET lease_until = now() - interval '1 h' WHERE id = :id"),
             {"id": execution_id},
@@ -190,7 +190,7 @@ def lost_execution(container: CoreServices) -> UUID:
 
 
 def waiting_for_locks(container: CoreServices) -> int:
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         query = text(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -212,7 +212,7 @@ def test_jobs_that_wait_for_locks_hold_up_neither_rescues_nor_sending(
     lock = "LOCK TABLE budget_reservations, idempotency_keys IN ACCESS EXCLUSIVE MODE"
 
     def status() -> tuple[Status, int]:
-        with container.database.statement() as connection:
+        with container.database.autocommit() as connection:
             found = queries.get(connection, lost, owner=None)
         assert found is not None
         return found.status, found.crash_count

@@ -16,7 +16,7 @@ _PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 def test_what_waits_is_counted_by_queue(container: CoreServices) -> None:
     for delay in (0.0, 0.0, 600.0):
         _submit(container, delay)
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         rows = connection.execute(text(_WAITING)).all()
     assert [tuple(row) for row in rows] == [("task_execution", 2, 3)]
 

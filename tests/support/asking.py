@@ -75,7 +75,7 @@ class Asking:
     def of(self, execution_id: UUID) -> list[Approval]:
         """Return an execution's questions in the order in which they were asked."""
         wanted = ApprovalFilter(execution_id=execution_id)
-        with self.database.statement() as connection:
+        with self.database.autocommit() as connection:
             return list(approvals.find(connection, wanted, before=None, limit=100).items)[::-1]
 
     def only(self, execution_id: UUID) -> Approval:

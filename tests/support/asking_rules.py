@@ -48,6 +48,6 @@ class AskingRules(CoreWorld):
     def ask_in_its_place(self, pick: int, key: str) -> None:
         claims = self.held + self.ghosts
         claim = claims[pick % len(claims)]
-        with self.core.database.statement() as connection:
+        with self.core.database.autocommit() as connection:
             asked = approvals.ask(connection, claim.lease, a_question(key))
         assert (asked is not None) == self.holds(claim)

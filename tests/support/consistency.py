@@ -91,7 +91,7 @@ _FAULTS = {
 
 def assert_consistent(database: Database) -> None:
     """Fail, naming rule and executions, where the tables contradict each other."""
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         found = contradictions(connection)
         _assert_logs_lead_to_statuses(connection)
     broken = {rule: ids[:5] for rule, ids in found.items()}

@@ -142,7 +142,7 @@ class Core:
     def answer(self, execution_id: UUID) -> list[UUID]:
         """Answer all open questions of an execution; return what goes on by that."""
         wanted = ApprovalFilter(execution_id=execution_id, statuses=[ApprovalStatus.OPEN])
-        with self.database.statement() as connection:
+        with self.database.autocommit() as connection:
             asked = approvals.find(connection, wanted, before=None, limit=LIMIT).items
         resumed = [self.answer_one(each.id, execution_id)[1] for each in asked]
         return resumed[-1] if resumed else []
@@ -184,7 +184,7 @@ class Core:
 
     def unqueue(self, execution_id: UUID) -> list[UUID]:
         """Put a queued execution back, as after a failed publication."""
-        with self.database.statement() as connection:
+        with self.database.autocommit() as connection:
             address = self.get(execution_id).celery_task_id or str(uuid4())
             return lifecycle.unqueue(connection, [address], delay=0, reason="test")
 
@@ -198,12 +198,12 @@ class Core:
 
     def count(self, table: str) -> int:
         """Return how many rows a table has."""
-        with self.database.statement() as connection:
+        with self.database.autocommit() as connection:
             return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
-        with self.database.statement() as connection:
+        with self.database.autocommit() as connection:
             found = queries.get(connection, execution_id, owner=None)
         assert found is not None, f"{execution_id} is lost"
         return found
@@ -214,14 +214,14 @@ class Core:
 
     def lease(self, execution_id: UUID) -> Lease:
         """Return the lease that was given last, or one that nobody ever had."""
-        with self.database.statement() as connection:
+        with self.database.autocommit() as connection:
             query = text("SELECT attempt, lease_token FROM executions WHERE id = :id")
             attempt, token = connection.execute(query, {"id": execution_id}).one()
         return Lease(execution_id, attempt, token or uuid4())
 
     def events(self, execution_id: UUID) -> list[Event]:
         """Return an execution's log."""
-        with self.database.statement() as connection:
+        with self.database.autocommit() as connection:
             return events.after(connection, execution_id, 0, 10_000)
 
     def event_types(self, execution_id: UUID) -> list[str]:

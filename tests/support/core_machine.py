@@ -129,7 +129,7 @@ _OPEN = text(
 
 def read_rows(database: Database) -> dict[UUID, Row]:
     """Return all executions."""
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         rows = connection.execute(_ROWS).all()
     return {row[0]: Row(row[0], Status(row[1]), *row[2:]) for row in rows}
 
@@ -212,7 +212,7 @@ class CoreWorld(RuleBasedStateMachine):
 
     def asked(self) -> list[Asked]:
         """What people are asked."""
-        with self.core.database.statement() as connection:
+        with self.core.database.autocommit() as connection:
             rows = connection.execute(_OPEN).all()
         return [Asked(row[0], row[1], OnExpiry(row[2]), row[3]) for row in rows]
 
@@ -271,7 +271,7 @@ class CoreWorld(RuleBasedStateMachine):
     def _sent_until_answered(self, batches: Sequence[PendingWrites]) -> set[UUID]:
         while True:
             try:
-                with self.forgetful.statement() as connection:
+                with self.forgetful.autocommit() as connection:
                     stored = leases.store_batch(connection, batches)
             except DatabaseUnavailableError:
                 continue

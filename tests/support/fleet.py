@@ -185,27 +185,27 @@ class Fleet:
         """Return the one value of a query; waits for a server that was just started again."""
 
         def ask() -> Any:
-            with self.container.database.statement() as connection:
+            with self.container.database.autocommit() as connection:
                 return connection.execute(query, parameters).scalar_one()
 
         return retry_while_unavailable(ask, seconds=20)
 
     def ids(self, status: Status) -> list[UUID]:
         """Return the ids of all executions with a status."""
-        with self.container.database.statement() as connection:
+        with self.container.database.autocommit() as connection:
             query = text("SELECT id FROM executions WHERE status = :status ORDER BY id")
             return list(connection.execute(query, {"status": status.value}).scalars())
 
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
-        with self.container.database.statement() as connection:
+        with self.container.database.autocommit() as connection:
             found = queries.get(connection, execution_id, owner=None)
         assert found is not None, f"{execution_id} is lost"
         return found
 
     def events(self, execution_id: UUID) -> list[Event]:
         """Return an execution's log."""
-        with self.container.database.statement() as connection:
+        with self.container.database.autocommit() as connection:
             return events.after(connection, execution_id, 0, 10_000)
 
     def event_types(self, execution_id: UUID) -> list[str]:

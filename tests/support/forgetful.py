@@ -40,8 +40,8 @@ class ForgetfulDatabase(Database):
         self._lose()
 
     @contextmanager
-    def statement(self) -> Iterator[Connection]:
-        with self._unfinished_unit() if self.late else super().statement() as connection:
+    def autocommit(self) -> Iterator[Connection]:
+        with self._unfinished_unit() if self.late else super().autocommit() as connection:
             yield connection
         self._lose()
 

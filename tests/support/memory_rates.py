@@ -26,14 +26,14 @@ class MemoryRateLimiter:
         self._bans: dict[str, float] = {}
 
     def take(
-        self, demands: Sequence[RateRequest], *, name: str, enqueue: bool
+        self, requests: Sequence[RateRequest], *, name: str, enqueue: bool
     ) -> RateGrant | RateDenied:
         """Count a call, or say how long it must wait; see `RateLimiter.take`."""
         with self._lock:
             now = self._clock()
             slot = int(now / self._width)
             wait, queue, share = self._bans.get(name, now) - now, "", 0.0
-            for counter, limit, amount in _counters(demands):
+            for counter, limit, amount in _counters(requests):
                 needed = self._wait_for(self._counts[counter], limit, amount, now)
                 if needed > wait:
                     wait, queue, share = needed, counter, amount / limit
@@ -43,20 +43,20 @@ class MemoryRateLimiter:
                     self._queues[queue] = place + self._window * share
                     wait = place - now
                 return RateDenied(wait)
-            for counter, _, amount in _counters(demands):
+            for counter, _, amount in _counters(requests):
                 self._add(counter, slot, amount)
-            return RateGrant(tuple(demands), slot)
+            return RateGrant(tuple(requests), slot)
 
     def correct(self, taken: RateGrant, tokens: int) -> None:
         """Replace the estimated tokens of a call with those it used."""
         with self._lock:
-            for each in taken.demands:
+            for each in taken.requests:
                 self._add(f"{each.name}:tokens", taken.slot, tokens - each.tokens)
 
     def give_back(self, taken: RateGrant) -> None:
         """Uncount a call that was not made."""
         with self._lock:
-            for counter, _, amount in _counters(taken.demands):
+            for counter, _, amount in _counters(taken.requests):
                 self._add(counter, taken.slot, -amount)
 
     def ban(self, name: str, seconds: float) -> None:
@@ -82,9 +82,9 @@ class MemoryRateLimiter:
         return self._window
 
 
-def _counters(demands: Sequence[RateRequest]) -> Iterator[tuple[str, int, int]]:
+def _counters(requests: Sequence[RateRequest]) -> Iterator[tuple[str, int, int]]:
     """Yield the name, the limit and the amount to add of each counter."""
-    for each in demands:
+    for each in requests:
         if each.rate.requests is not None:
             yield f"{each.name}:requests", each.rate.requests, 1
         if each.rate.tokens is not None:

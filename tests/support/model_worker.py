@@ -65,7 +65,7 @@ class ModelWorker:
         """Send what is due, and run all that is queued at once."""
         while self.container.dispatch.send_due():
             pass
-        with self.container.database.statement() as connection:
+        with self.container.database.autocommit() as connection:
             query = text("SELECT id, attempt FROM executions WHERE status = 'queued'")
             messages = [Message(*row) for row in connection.execute(query)]
         with ThreadPoolExecutor(SLOTS) as slots:
@@ -73,7 +73,7 @@ class ModelWorker:
 
     def pass_waiting(self) -> None:
         """Let the time pass that parked executions wait for."""
-        with self.container.database.statement() as connection:
+        with self.container.database.autocommit() as connection:
             connection.execute(text("UPDATE executions SET waiting_until = now()"
                                     " WHERE waiting_until IS NOT NULL"))  # fmt: skip
         self.container.recover.resume_due(1000)
@@ -95,7 +95,7 @@ class ModelWorker:
 
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
-        with self.container.database.statement() as connection:
+        with self.container.database.autocommit() as connection:
             found = queries.get(connection, execution_id, owner=None)
         assert found is not None, f"{execution_id} is lost"
         return found

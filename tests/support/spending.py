@@ -100,16 +100,16 @@ class Spending:
         self,
         claim: Claim,
         call: ModelCall,
-        ticket: Reservation | None,
+        reservation: Reservation | None,
         *,
         budget: Budget | None = None,
     ) -> None:
         """Charge a call."""
-        await self.admission.charge(claim.lease, job_of(claim, budget), call, ticket)
+        await self.admission.charge(claim.lease, job_of(claim, budget), call, reservation)
 
     def release(self) -> int:
         """Do what the keeper does about reservations that were left behind."""
-        with self.core.database.statement() as connection:
+        with self.core.database.autocommit() as connection:
             return budgets.release_leaked(connection, limit=100)
 
     def window(self, budget_id: UUID) -> tuple[Decimal | int, int, Decimal | int, int]:
@@ -118,6 +118,6 @@ class Spending:
             "SELECT spent_cost, spent_tokens, reserved_cost, reserved_tokens"
             " FROM budget_windows WHERE budget_id = :id"
         )
-        with self.core.database.statement() as connection:
+        with self.core.database.autocommit() as connection:
             row = connection.execute(query, {"id": budget_id}).one()
         return row[0], row[1], row[2], row[3]

@@ -35,7 +35,7 @@ def tell(
     calls: Sequence[ModelCall] = (),
 ) -> None:
     """Write what an agent tells, as its worker does in batches."""
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         query = text("SELECT batch_no + 1 FROM executions WHERE id = :id")
         number = connection.execute(query, {"id": claimed.lease.execution_id}).scalar_one()
         notes = PendingWrites(claimed.lease, events=list(events), calls=list(calls), number=number)
@@ -46,7 +46,7 @@ def tell(
 
 def begin_session(container: CoreServices, claimed: Claim, *, runner: str = "llm") -> UUID:
     """Make a session for a running attempt, as its runner does."""
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         made = sessions.begin(connection, claimed.lease, runner=runner, parent_id=None)
         assert made is not None, "the lease must be held"
         assert sessions.save(

@@ -214,7 +214,7 @@ def budget(found: StoredBudget) -> wire.Budget:
         "max_cost": limits.max_cost,
         "max_tokens": limits.max_tokens,
         "on_budget": limits.on_budget,
-        "standing": standing(found.standing),
+        "standing": standing(found.state),
     }
     links: wire.Links = {"self": f"{PREFIX}/budgets/{found.id}"}
     if found.scope is BudgetScope.TASK:

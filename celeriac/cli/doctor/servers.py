@@ -46,7 +46,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         yield failed(DATABASE, error.message, None, ExitCode.USAGE)
         return
     try:
-        with database.statement() as connection:
+        with database.autocommit() as connection:
             said = engine.describe(connection)
             skew = abs((said.now - datetime.now(UTC)).total_seconds())
             schema = migrate.schema(connection)
@@ -115,7 +115,7 @@ class _Queues:
 
 def _known_queues(settings: Settings) -> _Queues:
     try:
-        with open_database(settings) as database, database.statement() as connection:
+        with open_database(settings) as database, database.autocommit() as connection:
             if not migrate.schema(connection).up_to_date:  # another finding says so
                 return _Queues()
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)

@@ -25,7 +25,7 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     """Check which worker processes are alive, by their rows in the database."""
     try:
         database = Database(settings.require_database(), connections=1, application="celeriac-cli")
-        with database.statement() as connection:
+        with database.autocommit() as connection:
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)
             waiting = queries.waiting_counts(connection)
         database.close()

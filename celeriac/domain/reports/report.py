@@ -31,12 +31,12 @@ def markdown(
     execution: Execution,
     events: Iterable[Event],
     approvals: Sequence[Approval] = (),
-    standings: Sequence[BudgetState] = (),
+    states: Sequence[BudgetState] = (),
 ) -> str:
     """Return the report of a finished execution.
 
     `events` are its log from the beginning and in order, all of it or the part to show; they are
-    read once and not kept. `approvals` are its questions, the oldest first; `standings` are the
+    read once and not kept. `approvals` are its questions, the oldest first; `states` are the
     budgets that apply to it. Equal arguments give equal texts.
     """
     timeline = _Timeline()
@@ -46,7 +46,7 @@ def markdown(
             part.add(event)
     sections = [
         f"# {inline(execution.task_name)}: {execution.status}",
-        facts(_facts(execution, standings)),
+        facts(_facts(execution, states)),
         *_result(execution),
         *_questions(approvals),
         *(section for part in parts for section in part.sections()),
@@ -55,7 +55,7 @@ def markdown(
     return "\n\n".join(sections) + "\n"
 
 
-def _facts(execution: Execution, standings: Sequence[BudgetState]) -> Iterator[tuple[str, object]]:
+def _facts(execution: Execution, states: Sequence[BudgetState]) -> Iterator[tuple[str, object]]:
     yield "Execution", execution.id
     yield "Session", execution.session_id
     yield "Repeats", execution.origin_id
@@ -75,7 +75,7 @@ def _facts(execution: Execution, standings: Sequence[BudgetState]) -> Iterator[t
     budget = execution.options.budget
     if budget is not None:
         yield "Budget", budget.model_dump_json(exclude_none=True)
-    yield "Overshoot", "; ".join(each.beyond for each in standings if each.exceeded) or None
+    yield "Overshoot", "; ".join(each.beyond for each in states if each.exceeded) or None
     yield "Cancelled by", execution.cancel_requested_by
 
 

@@ -121,7 +121,7 @@ class Approvals:
 
     def get(self, actor: Actor, approval_id: UUID) -> Approval:
         """Return a question. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return _get(connection, approval_id, actor.scope)
 
     def find(
@@ -160,7 +160,7 @@ class Approvals:
 
         Raises NotFoundError, also if its links were revoked or its owner is disabled.
         """
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             found = _get(connection, link.approval_id, None)
             _check_link(connection, found, link)
         return found

@@ -171,7 +171,7 @@ class _AnswerPoller:
             return list(self._waiting)
 
     def _poll(self, ids: list[UUID]) -> Mapping[UUID, Closed]:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return approvals.closed(connection, ids)
 
 
@@ -219,7 +219,7 @@ class Expire:
 
     def withdraw_orphaned(self, limit: int) -> int:
         """Withdraw open questions of ended executions; return how many."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return approvals.withdraw_ended(connection, limit=limit)
 
 

@@ -49,14 +49,14 @@ class Notifications:
 
     def send_due(self) -> int:
         """Send what is due; return how many were accepted. Raises DatabaseUnavailableError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             due = approvals.claim(
                 connection, limit=_BATCH, first_pause=_FIRST_PAUSE, most=_MOST_TRIES
             )
         if not due:
             return 0
         taken = self._send([self._notification(approval) for approval in due])
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             approvals.mark_notified(connection, taken)
             failed = approvals.failed_notifications(connection, [each.id for each in due])
         for approval_id in taken:

@@ -23,7 +23,7 @@ from celeriac.domain.usage import (
     RateDenied,
     RateGrant,
     Reservation,
-    demands,
+    rate_requests,
 )
 from celeriac.kit.backoff import grown
 from celeriac.kit.threads import Threads
@@ -68,7 +68,7 @@ class ProviderLimits:
         """
         name = _name(call.provider, call.model)
         tokens = call.input_tokens + call.output_tokens
-        wanted = demands(self._rates, provider=call.provider, model=call.model, tokens=tokens)
+        wanted = rate_requests(self._rates, provider=call.provider, model=call.model, tokens=tokens)
         while True:
             answer: RateGrant | RateDenied | None = self._banned(name)
             if answer is None:
@@ -117,7 +117,7 @@ class ProviderLimits:
 
     def _parks(self, execution_id: UUID) -> int:
         def count() -> int:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 return events.parks_since_last_call(
                     connection, execution_id, reason=WaitingFor.PROVIDER_LIMIT
                 )
@@ -190,7 +190,7 @@ class Admission:
         return replace(reserved or Reservation(uuid4(), reserved=False), taken=taken)
 
     async def charge(
-        self, lease: Lease, job: Job, call: ModelCall, ticket: Reservation | None
+        self, lease: Lease, job: Job, call: ModelCall, reservation: Reservation | None
     ) -> date | None:
         """Replace what was reserved for a call by what it used.
 
@@ -199,19 +199,19 @@ class Admission:
         """
         used = _used(call)
         try:  # the budgets first: a cancellation during the correction must not lose the charge
-            if ticket is not None and ticket.reserved:
-                return await self._budgets.settle(job, ticket.id, used) or ticket.day
+            if reservation is not None and reservation.reserved:
+                return await self._budgets.settle(job, reservation.id, used) or reservation.day
             return await self._budgets.spend(lease, job, used)
         finally:
-            if ticket is not None and ticket.taken is not None:
-                await self.limits.correct(ticket.taken, used.tokens)
+            if reservation is not None and reservation.taken is not None:
+                await self.limits.correct(reservation.taken, used.tokens)
 
-    async def release(self, job: Job, ticket: Reservation) -> None:
+    async def release(self, job: Job, reservation: Reservation) -> None:
         """Give back what was reserved for a call that was not made."""
-        if ticket.taken is not None:
-            await self.limits.correct(ticket.taken, 0)
-        if ticket.reserved:
-            await self._budgets.settle(job, ticket.id, NOTHING)
+        if reservation.taken is not None:
+            await self.limits.correct(reservation.taken, 0)
+        if reservation.reserved:
+            await self._budgets.settle(job, reservation.id, NOTHING)
 
 
 def _used(call: ModelCall) -> Used:

@@ -132,7 +132,7 @@ class BudgetLedger:
             nonlocal tried, gone
             if not gone:
                 first, tried = not tried, True
-                with self._database.statement() as connection:
+                with self._database.autocommit() as connection:
                     settled = budgets.settle(connection, reservation_id, cost=cost, tokens=tokens)
                 # a repeated try finds nothing if an earlier one settled and its answer was lost
                 if settled or not first or not (cost or tokens):
@@ -210,7 +210,7 @@ class BudgetLedger:
         return grown(_BUSY_SECONDS, parks, _LONGEST_BUSY_SECONDS) * random.uniform(1, 2)
 
     def _spend(self, job: Job, used: Used, charge_id: UUID) -> ReservationResult:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return budgets.spend(
                 connection,
                 _scope(job),
@@ -264,7 +264,7 @@ class BudgetLedger:
         cost, tokens = extension_of(state, answer)
 
         def raise_limits() -> None:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 raised = budgets.raise_limits(connection, state, cost=cost, tokens=tokens)
             if raised:
                 logger.info(
@@ -315,7 +315,7 @@ class _BudgetedSubjects:
         if self.fresh:
             return
         began = time.monotonic()
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             self._ids = budgets.subjects(connection)
         self._read_at = began
 

@@ -54,51 +54,51 @@ _ANSWER: JsonObject = {
 }
 
 
-def breach(standing: BudgetState, call: CallEstimate | None = None) -> str:
+def breach(state: BudgetState, call: CallEstimate | None = None) -> str:
     """Return as a phrase why a call is denied: the budget is spent, or has no room for it."""
-    if call is None or standing.spent_out:
-        return standing.describe()
+    if call is None or state.spent_out:
+        return state.describe()
     needs = []
-    if standing.max_cost is not None and call.least_cost is not None:
-        left = standing.max_cost - standing.spent_cost
+    if state.max_cost is not None and call.least_cost is not None:
+        left = state.max_cost - state.spent_cost
         needs.append(f"at least ${dollars(call.least_cost)}, ${dollars(left)} are left")
-    if standing.max_tokens is not None:
-        room = standing.max_tokens - standing.spent_tokens
+    if state.max_tokens is not None:
+        room = state.max_tokens - state.spent_tokens
         left_tokens = f"{room:,} is" if room == 1 else f"{room:,} are"
         needs.append(f"at least {counted(call.least_tokens, 'token')}, {left_tokens} left")
     return (
-        f"the {standing.name} has no room for the next model call: it needs "
-        f"{' and '.join(needs)} (spent: {standing.use})"
+        f"the {state.name} has no room for the next model call: it needs "
+        f"{' and '.join(needs)} (spent: {state.use})"
     )
 
 
 def spent_error(
-    standing: BudgetState, note: str = "", *, call: CallEstimate | None = None
+    state: BudgetState, note: str = "", *, call: CallEstimate | None = None
 ) -> BudgetSpentError:
     """Return the error that ends an execution whose budget is spent or has no room for `call`."""
-    said = sentence(breach(standing, call))
+    said = sentence(breach(state, call))
     needs: dict[str, JsonValue] = {}
     if call is not None:
         needs["needed_tokens"] = call.least_tokens
         needs["needed_cost"] = None if call.least_cost is None else dollars(call.least_cost)
-    return BudgetSpentError(f"{said} {note}".rstrip(), **_numbers(standing), **needs)
+    return BudgetSpentError(f"{said} {note}".rstrip(), **_numbers(state), **needs)
 
 
-def question_about(standing: BudgetState, job: Job, call: CallEstimate | None = None) -> Question:
+def question_about(state: BudgetState, job: Job, call: CallEstimate | None = None) -> Question:
     """Return the question for more budget; its key changes each time the limits are raised."""
     agent = job.agent
     policy = agent.approvals if isinstance(agent, LlmAgent | ClaudeAgent) else ApprovalPolicy()
     return Question(
-        key=f"budget:{standing.budget_id}:{standing.window}:{standing.raised}",
+        key=f"budget:{state.budget_id}:{state.window}:{state.raised}",
         kind=QuestionKind.BUDGET,
-        title=f"{sentence(breach(standing, call))} May more be spent?",
-        arguments=_numbers(standing),
+        title=f"{sentence(breach(state, call))} May more be spent?",
+        arguments=_numbers(state),
         schema=_ANSWER,
         expires_seconds=policy.expires_seconds,
     )
 
 
-def extension_of(standing: BudgetState, answer: Answer) -> tuple[Decimal, int]:
+def extension_of(state: BudgetState, answer: Answer) -> tuple[Decimal, int]:
     """Return the dollars and tokens that an approving answer allows in addition.
 
     Without a value that is the limits of the window once more. Raises BudgetSpentError for an
@@ -108,15 +108,15 @@ def extension_of(standing: BudgetState, answer: Answer) -> tuple[Decimal, int]:
         extension = Extension.model_validate({} if answer.value is None else answer.value)
     except ValidationError as error:
         _, fault = first_fault(error)
-        raise spent_error(standing, f"The answer can't be read: {fault}.") from error
+        raise spent_error(state, f"The answer can't be read: {fault}.") from error
     if extension.cost is None and extension.tokens is None:
-        return standing.max_cost or Decimal(0), standing.max_tokens or 0
+        return state.max_cost or Decimal(0), state.max_tokens or 0
     return extension.cost or Decimal(0), extension.tokens or 0
 
 
-def check_price(call: CallEstimate, standings: Sequence[BudgetState]) -> None:
+def check_price(call: CallEstimate, states: Sequence[BudgetState]) -> None:
     """Raise AgentMisconfiguredError if the cost is limited and the call's price is unknown."""
-    if call.cost is None and any(each.max_cost is not None for each in standings):
+    if call.cost is None and any(each.max_cost is not None for each in states):
         name = f"{call.provider}/{call.model}"
         raise AgentMisconfiguredError(
             f"The price of {name} is unknown, so no cost limit can apply to it. Add it to the file "
@@ -139,9 +139,9 @@ def unheld(provider: str, model: str, *, known: bool) -> str:
     )
 
 
-def parked_behind(standings: Sequence[BudgetState], seconds: float) -> Parked:
+def parked_behind(states: Sequence[BudgetState], seconds: float) -> Parked:
     """Return a short parking: other calls have reserved what is left."""
-    names = ", ".join(sorted({each.scope.value for each in standings}))
+    names = ", ".join(sorted({each.scope.value for each in states}))
     note = (
         f"Other calls have reserved what is left of a budget ({names}); it is checked again soon."
     )
@@ -153,15 +153,15 @@ def sentence(phrase: str) -> str:
     return f"{phrase[:1].upper()}{phrase[1:]}."
 
 
-def _numbers(standing: BudgetState) -> dict[str, JsonValue]:
+def _numbers(state: BudgetState) -> dict[str, JsonValue]:
     return {
-        "budget_id": str(standing.budget_id),
-        "scope": standing.scope.value,
-        "window": standing.window,
-        "max_cost": None if standing.max_cost is None else dollars(standing.max_cost),
-        "max_tokens": standing.max_tokens,
-        "spent_cost": dollars(standing.spent_cost),
-        "spent_tokens": standing.spent_tokens,
+        "budget_id": str(state.budget_id),
+        "scope": state.scope.value,
+        "window": state.window,
+        "max_cost": None if state.max_cost is None else dollars(state.max_cost),
+        "max_tokens": state.max_tokens,
+        "spent_cost": dollars(state.spent_cost),
+        "spent_tokens": state.spent_tokens,
     }
 
 
@@ -233,7 +233,7 @@ class Budgets:
 
     def get(self, actor: Actor, budget_id: UUID) -> StoredBudget:
         """Return a budget and its state. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return _found(connection, actor, budget_id)
 
     def find(
@@ -260,12 +260,12 @@ class Budgets:
 
     def of_execution(self, actor: Actor, execution_id: UUID) -> list[BudgetState]:
         """Return the states of all budgets that apply to an execution. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             row = queries.get(connection, execution_id, owner=actor.scope)
         row = present(row, "execution", execution_id)
         spec = self._specs.of_versions(row.task_version_id, row.agent_version_id)
         own = row.options.budget or spec.task.budget
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return budgets.states(connection, ChargeScope(row.id, row.task_id, row.owner_id, own))
 
 
@@ -355,7 +355,7 @@ class Usage:
         InvalidInputError.
         """
         owner = user_id if actor.sees_all else actor.user_id
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             until = until or usage.today(connection)
             since = since or until - min(timedelta(days=_DAYS - 1), until - date.min)
             if since > until:

@@ -63,14 +63,14 @@ class Agents:
 
     def get(self, actor: Actor, reference: str) -> Agent:
         """Return an agent that the actor may see. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return versioned.get(connection, AGENTS, actor, reference)
 
     def resolve(self, actor: Actor, reference: str) -> UUID:
         """Return the id that `reference` means to the actor; see `Tasks.resolve`."""
         key = parse_uuid(reference)
         if key is None:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 key = AGENTS.id_of_name(connection, reference, owner=actor.user_id)
         return present(key, "agent", reference)
 

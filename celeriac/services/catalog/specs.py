@@ -37,7 +37,7 @@ class SpecCache:
         return self._of_versions(task_version_id, agent_version_id)
 
     def _read_current(self, task_id: UUID) -> ExecutionSpec:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             found = catalog.current_spec(connection, task_id)
         if found is None:
             self._current.pop(task_id, None)
@@ -55,8 +55,8 @@ class SpecCache:
         return spec
 
     def _read_versions(self, task_version_id: UUID, agent_version_id: UUID) -> ExecutionSpec:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             spec = catalog.spec_of_versions(connection, task_version_id, agent_version_id)
         if spec is None:
-            raise NotFoundError("plan", f"{task_version_id}/{agent_version_id}")
+            raise NotFoundError("specification", f"{task_version_id}/{agent_version_id}")
         return spec

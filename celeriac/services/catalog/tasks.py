@@ -90,7 +90,7 @@ class Tasks:
 
     def get(self, actor: Actor, reference: str) -> Task:
         """Return a task that the actor may see. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return versioned.get(connection, TASKS, actor, reference)
 
     def resolve(self, actor: Actor, reference: str) -> UUID:
@@ -101,7 +101,7 @@ class Tasks:
         key = parse_uuid(reference)
         if key is not None:
             return key
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             key = TASKS.id_of_name(connection, reference, owner=actor.user_id)
         if key is None:
             self._ids.pop((actor.user_id, reference), None)

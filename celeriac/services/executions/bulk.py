@@ -89,7 +89,7 @@ class Bulk:
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
         wanted = replace(wanted, owner_id=actor.scope)
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             ids = queries.find_ids(connection, wanted, before=before, limit=limit)
         page = self._page(wanted, ids[-1] if ids else before)
         return replace(page, execution_ids=self._cancel.those(actor, ids))
@@ -113,7 +113,7 @@ class Bulk:
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
         wanted = replace(wanted, owner_id=actor.scope)
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             key = idempotency and create.find_key(
                 connection, owner_id=actor.user_id, key=idempotency.key
             )
@@ -152,7 +152,7 @@ class Bulk:
         batch_id: UUID,
     ) -> BulkPage:
         """Return the answer of an earlier request. Its refusals are not stored, so check again."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             made = queries.origins_of_batch(connection, batch_id, owner=actor.user_id)
         repeated = {origin for origin in made.values() if origin is not None}
         last = min(repeated, default=before)
@@ -207,7 +207,7 @@ class Bulk:
             return error
         if origin.options.uses_cassette:
             try:
-                with self._database.statement() as connection:
+                with self._database.autocommit() as connection:
                     check_traffic(connection, actor, origin.options, spec.agent.runner)
             except (InvalidInputError, NotFoundError) as error:
                 return error
@@ -215,7 +215,7 @@ class Bulk:
 
     def _page(self, wanted: ExecutionFilter, last: UUID | None) -> BulkPage:
         """Return a page that ends with `last`, before anything is changed."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             remaining = queries.count(connection, wanted, before=last, most=_MAX_COUNTED)
         more = last if remaining else None
         return BulkPage(remaining, None if more is None else write_cursor(_KIND, more))

@@ -139,11 +139,11 @@ class AttemptContext:
             await self._warn_unbounded(call.provider, call.model, known=True)
         return admitted
 
-    async def release(self, ticket: Reservation) -> None:
+    async def release(self, reservation: Reservation) -> None:
         """Give back what was reserved for a call that was not made."""
-        await self._services.admission.release(self._job, ticket)
+        await self._services.admission.release(self._job, reservation)
 
-    async def charge(self, call: ModelCall, ticket: Reservation | None = None) -> None:
+    async def charge(self, call: ModelCall, reservation: Reservation | None = None) -> None:
         """Record a model call and its event, and charge it to the budgets."""
         made, day = time.monotonic(), None
         if self._replays:
@@ -163,7 +163,7 @@ class AttemptContext:
             pending.events.append(event)
 
         try:
-            day = await self._charge(call, ticket)
+            day = await self._charge(call, reservation)
         finally:
             self._attempt.has_output = True
             self._attempt.write(add)  # the call was made, whatever the budgets say
@@ -173,10 +173,10 @@ class AttemptContext:
             await self._warn_unbounded(call.provider, call.model, known=False)
         await self._attempt.wait_for_room()
 
-    async def _charge(self, call: ModelCall, ticket: Reservation | None) -> date | None:
+    async def _charge(self, call: ModelCall, reservation: Reservation | None) -> date | None:
         if self._replays:
             return None
-        return await self._services.admission.charge(self._lease, self._job, call, ticket)
+        return await self._services.admission.charge(self._lease, self._job, call, reservation)
 
     async def _warn_unbounded(self, provider: str, model: str, *, known: bool) -> None:
         """Warn once that no cost limit can hold this model."""

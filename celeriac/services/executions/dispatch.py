@@ -60,7 +60,7 @@ class Dispatch:
     def _known_slots(self) -> Mapping[str | None, int]:
         if time.monotonic() >= self._slots_until and self._counting.acquire(blocking=False):
             try:
-                with self._database.statement() as connection:
+                with self._database.autocommit() as connection:
                     self._slots = workers.slots(connection, within_seconds=_WORKER_SEEN_WITHIN)
                 self._slots_until = time.monotonic() + _SLOTS_KNOWN_FOR
             finally:
@@ -77,7 +77,7 @@ class Dispatch:
         slots = self._known_slots()
         anywhere = slots.get(None, 0)
         windows = {queue: count + anywhere for queue, count in slots.items() if queue is not None}
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             due = lifecycle.queue_due(connection, windows, smallest=max(_SMALLEST_WINDOW, anywhere))
         if not self.send(due):
             return 0
@@ -115,7 +115,7 @@ class Dispatch:
     def _unqueue(self, messages: Sequence[QueuedMessage], error: BrokerUnavailableError) -> None:
         logger.warning("dispatch.broker_unavailable", error=error.message, count=len(messages))
         try:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 lifecycle.unqueue(
                     connection,
                     [item.celery_task_id for item in messages],

@@ -132,7 +132,7 @@ class EventWriter:
 
     def _store_batches(self, batches: Sequence[PendingWrites], *, deferred: bool) -> set[UUID]:
         if not deferred:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 return leases.store_batch(connection, batches)
         with self._database.transaction() as connection:
             leases.wait_briefly(connection, _DEFERRED_SECONDS)

@@ -278,7 +278,7 @@ class Finish:
     def _once(self, ending: "_Ending", next_claim: NextClaim | None) -> Finished:
         claim, outcome = ending.claim, ending.outcome
         if ending.is_one_statement:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 return lifecycle.finish(connection, claim.lease, outcome, next_claim)
         with self._database.transaction() as connection:
             for batch in ending.batches:
@@ -300,7 +300,7 @@ class Finish:
         finished = self._once(ending, None)
         if next_claim is None or (finished.status is not None and not finished.again):
             return finished  # the first try wrote nothing, and can't any more
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return replace(finished, claim=lifecycle.find_claim(connection, next_claim.token))
 
     def _instead(
@@ -339,7 +339,7 @@ class Finish:
                 return
 
     def _store_batch(self, batch: PendingWrites) -> None:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             leases.store_batch(connection, [batch])
 
     def _publish(self, changed: Sequence[UUID]) -> None:

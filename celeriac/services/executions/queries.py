@@ -27,7 +27,7 @@ class Queries:
 
     def execution(self, actor: Actor, execution_id: UUID) -> Execution:
         """Return an execution. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             found = executions.get(connection, execution_id, owner=actor.scope)
         return present(found, "execution", execution_id)
 
@@ -50,7 +50,7 @@ class Queries:
 
     def batch(self, actor: Actor, batch_id: UUID) -> list[UUID]:
         """Return the ids of a batch's executions in their order. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             ids = executions.of_batch(connection, batch_id, owner=actor.scope)
         if not ids:
             raise NotFoundError("batch", batch_id)
@@ -60,19 +60,19 @@ class Queries:
         self, actor: Actor, execution_id: UUID, *, after: int = 0, limit: int = 500
     ) -> list[Event]:
         """Return up to `limit` events numbered above `after`. Raises NotFoundError."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             if not executions.statuses(connection, [execution_id], owner=actor.scope):
                 raise NotFoundError("execution", execution_id)
             return events.after(connection, execution_id, after, limit)
 
     def log(self, execution_id: UUID, *, after: int, limit: int) -> list[Event]:
         """Like `events`, without a check: for callers that have checked a moment ago."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return events.after(connection, execution_id, after, limit)
 
     def positions(self, execution_ids: Sequence[UUID]) -> Mapping[UUID, int]:
         """Return the number of each execution's latest event, without a check."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return executions.positions(connection, execution_ids)
 
     def audit(

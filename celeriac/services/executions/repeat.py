@@ -27,7 +27,7 @@ class Replay:
 
         Raises NotFoundError, ConflictError while the origin still runs, and what submitting raises.
         """
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             found = queries.get(connection, execution_id, owner=actor.scope)
         origin = present(found, "execution", execution_id)
         if not origin.status.terminal:

@@ -138,7 +138,7 @@ class Recover:
 
     def resume_due(self, limit: int) -> int:
         """Resume parked executions that are due; return how many."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             ids = lifecycle.resume_due(connection, limit=limit)
         for execution_id in ids:
             logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
@@ -147,7 +147,7 @@ class Recover:
 
     def release_leaked_reservations(self, limit: int) -> int:
         """Release reservations of attempts that no longer run; return in how many windows."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return budgets.release_leaked(connection, limit=limit)
 
     def requeue_lost_messages(self, *, older_than: float, limit: int) -> int:
@@ -159,14 +159,14 @@ class Recover:
         are lost, so all of those rows are sent again; a duplicate is dropped. Returns the number of
         rows.
         """
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             waiting = queries.queued_counts(connection, older_than=older_than)
         self._short_since = {name: at for name, at in self._short_since.items() if name in waiting}
         total = 0
         for name, rows in waiting.items():
             if not self._has_lost(name, rows, older_than):
                 continue
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 ids = lifecycle.resend(connection, name, older_than=older_than, limit=limit)
             logger.warning("queue.messages_lost", queue=name, resent=len(ids))
             self._live.changed(ids)
@@ -228,7 +228,7 @@ class Heartbeat:
             return
         wanted = [attempt.lease for attempt in attempts]
         try:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 found = leases.renew(connection, wanted, lease_seconds=self._lease_seconds)
         except DatabaseUnavailableError as error:
             logger.warning("heartbeat.database_unavailable", code=error.code, error=error.message)
@@ -244,7 +244,7 @@ class Heartbeat:
     def report(self, report: WorkerReport) -> bool:
         """Store the report of the process; return whether that was possible."""
         try:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 workers.report(connection, report)
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_reported", code=error.code, error=error.message)
@@ -254,7 +254,7 @@ class Heartbeat:
     def sign_off(self, worker_id: UUID) -> None:
         """Record that the process has ended normally, if that is possible."""
         try:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 workers.stopped(connection, worker_id)
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_signed_off", code=error.code, error=error.message)

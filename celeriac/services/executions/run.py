@@ -103,7 +103,7 @@ class ClaimAttempt:
             )
 
     def _claim(self, message: Message, token: UUID) -> Claim | None:
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return lifecycle.claim(
                 connection,
                 message,
@@ -116,7 +116,7 @@ class ClaimAttempt:
         claim = self._claim(message, token)
         if claim is not None:
             return claim
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return lifecycle.find_claim(connection, token)
 
     def other_worker_may_run(self, claim: Claim) -> bool:
@@ -124,7 +124,7 @@ class ClaimAttempt:
 
         Raises DatabaseUnavailableError.
         """
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return workers.has_untried_worker(
                 connection,
                 claim.lease.execution_id,

@@ -66,7 +66,7 @@ class Cancel:
     def _all(self, actor: Actor, wanted: ExecutionFilter) -> int:
         total = 0
         while True:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 ids = queries.find_ids(connection, wanted, before=None, limit=_BATCH)
             if not ids:
                 return total
@@ -105,7 +105,7 @@ class StopCancelled:
         if not here:
             return
         try:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 requested = queries.cancel_requested(connection, here)
         except DatabaseUnavailableError as error:
             logger.warning("cancel.database_unavailable", error=error.message)

@@ -144,7 +144,7 @@ class Submit:
             window = self._dispatch.capacity(new.queue) if send else 0
             with suppress(lifecycle.StaleSpecError):
                 if not _needs_checks(request):
-                    with self._database.statement() as connection:
+                    with self._database.autocommit() as connection:
                         return None, lifecycle.create(connection, new, actor, window=window)
                 with self._database.transaction() as connection:
                     earlier = _check_stored(connection, actor, new)

@@ -115,7 +115,7 @@ class CeleryTasks:
         An admin sees any id; an unknown one is PENDING, as in Celery. Raises
         NotFoundError, UnavailableError, ResultUnreadableError.
         """
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             execution = queries.of_celery_task(connection, str(task_id), owner=actor.scope)
         if execution is not None:
             return self._of_execution(execution, str(task_id))
@@ -123,7 +123,7 @@ class CeleryTasks:
 
     def _plain_state(self, actor: Actor, task_id: str) -> CeleryTaskState:
         wanted = AuditFilter(resource_type=_RESOURCE, resource_id=task_id, actor_id=actor.scope)
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             sent = audit.find(connection, wanted, before=None, limit=1)
         if not (sent or actor.sees_all):
             raise NotFoundError("Celery task", task_id)

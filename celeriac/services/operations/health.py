@@ -51,7 +51,7 @@ class HealthChecks:
         """
         checks = {"database": OK, "schema": OK, "redis": OK}
         try:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 schema = migrate.schema(connection)
                 if engine.read_only(connection):
                     checks["database"] = "is read-only"
@@ -81,5 +81,5 @@ def live_workers(database: Database, *, within_seconds: float) -> list[WorkerRow
 
     Raises DatabaseUnavailableError.
     """
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         return workers.live(connection, within_seconds=within_seconds)

@@ -147,11 +147,11 @@ class Retention:
 
     def _session_files(self) -> int:
         def find(after: UUID) -> list[UUID]:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 return retention.deleted_sessions(connection, after=after, limit=self._batch)
 
         def mark(gone: list[UUID]) -> int:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 sessions.files_removed(connection, gone)
             return len(gone)
 
@@ -161,7 +161,7 @@ class Retention:
 
     def _executions(self) -> int:
         def find(after: UUID) -> list[UUID]:
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 return retention.old_executions(
                     connection, days=self._policy.executions, after=after, limit=self._batch
                 )
@@ -225,7 +225,7 @@ class Retention:
 
     def _workers(self) -> int:
         """Delete the rows of workers that ended long ago."""
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             return workers.forget(connection, older_than_seconds=_WORKERS_KEPT_SECONDS)
 
     def _deleted(self, delete: Callable[[Connection], int]) -> int:
@@ -254,11 +254,11 @@ class Retention:
     ) -> int:
         removed = 0
         while batch := dict(islice(found, self._batch)):
-            with self._database.statement() as connection:
+            with self._database.autocommit() as connection:
                 known = retention.ages(connection, list(batch), days=days)
             for execution_id, path in batch.items():
-                standing = known.get(execution_id)
-                if standing is None or standing.old:
+                age = known.get(execution_id)
+                if age is None or age.old:
                     removed += remove(path)
         return removed
 

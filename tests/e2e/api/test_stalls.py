@@ -192,7 +192,7 @@ def test_lists_of_large_things_hold_up_nothing(url: str, http: httpx.Client, fle
     path = "/api/v1/tasks/any/execute-batch"
     http.post(path, json={"items": [{}] * 12}).raise_for_status()
     statement = "UPDATE executions SET {} = jsonb_build_object('a', repeat('x', 7000000))"
-    with fleet.container.database.statement() as connection:
+    with fleet.container.database.autocommit() as connection:
         for column in ("variables", "result"):
             connection.execute(text(statement.format(column)))
 

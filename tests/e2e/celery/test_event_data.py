@@ -24,7 +24,7 @@ def test_the_keys_of_every_event_are_described(fleet: Fleet, worker: Program) ->
         "SELECT type, array_agg(DISTINCT key) FROM events"
         " LEFT JOIN LATERAL jsonb_object_keys(data) AS key ON true GROUP BY type"
     )
-    with fleet.container.database.statement() as connection:
+    with fleet.container.database.autocommit() as connection:
         stored = {row[0]: set(row[1]) - {None} for row in connection.execute(query)}
     assert stored.keys() >= {
         "created", "queued", "started", "completed", "failed", "retry_scheduled", "cancelled",

@@ -189,7 +189,7 @@ def _report(database: Database, name: str, **said: Any) -> None:
         id=uuid7(), hostname=f"{name}@here", pid=1, pool="threads", slots=8, running=0,
         cpu_percent=0.0, memory_bytes=1, version="1", **said,
     )  # fmt: skip
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         workers.report(connection, report)
 
 
@@ -220,7 +220,7 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
     assert alone["messages", "7 messages dropped for being no task"] == "warn"
     lacks = "deaf@here can't run everything: The worker finds no module 'shop'."
     assert alone["workers", lacks] == "warn"
-    with opened.statement() as connection:
+    with opened.autocommit() as connection:
         (row,) = workers.live(connection, within_seconds=3_600)
     came = moment(row.seen_at - timedelta(seconds=90))
     unknown = "of tasks that a worker doesn't know came in the last five minutes: "

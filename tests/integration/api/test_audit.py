@@ -162,7 +162,7 @@ def test_disabling_a_user_cancels_their_work_where_that_is_asked_for(
     assert other.get("/api/v1/me").status_code == 200
     status = admin.get(path["self"]).json()["status"]
     assert status == ("cancelled" if cancel else "pending")
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         details = connection.execute(
             text("SELECT details FROM audit_logs WHERE action = 'user.change'")
         ).scalar_one()

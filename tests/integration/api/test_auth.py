@@ -37,7 +37,7 @@ def test_without_a_good_key_there_is_nothing(app_client: TestClient, ada: Asker)
 
 def test_the_key_itself_is_stored_nowhere(ada: Asker, container: CoreServices) -> None:
     secret = ada.token.split("_")[2]
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         stored = connection.execute(text("SELECT row_to_json(k)::text FROM api_keys k")).scalars()
         audited = connection.execute(text("SELECT row_to_json(a)::text FROM audit_logs a"))
         assert all(secret not in row for row in [*stored, *audited.scalars()])

@@ -159,7 +159,7 @@ def _rows(container: CoreServices) -> dict[str, int]:
               # refusals of the key are recorded themselves
               "audit_logs WHERE action <> 'request.refuse'")  # fmt: skip
     counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table.split()[0]}" for table in tables)
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         return dict(connection.execute(text(f"SELECT {counts}")).mappings().one())
 
 

@@ -114,7 +114,7 @@ def test_cancelling_many_writes_the_events_and_the_audit_of_one(
 def _audited(container: CoreServices, action: str) -> list[tuple[str, str, str, Any]]:
     query = text("SELECT resource_id, actor, resource_type, details FROM audit_logs "
                  "WHERE action = :action ORDER BY id")  # fmt: skip
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         return [tuple(row) for row in connection.execute(query, {"action": action})]
 
 
@@ -276,7 +276,7 @@ def test_the_number_of_statements_does_not_grow_with_the_executions(
             assert done["affected"] == number
         made = [each for each in repeating if "INSERT INTO executions" in each]
         counts.append((len(cancelling), len(made)))
-        with container.database.statement() as connection:
+        with container.database.autocommit() as connection:
             connection.execute(text("DELETE FROM executions"))
     assert counts[0] == counts[1]
     assert counts[0][1] == 1
@@ -360,8 +360,8 @@ def test_two_requests_with_one_key_at_once_make_one_batch(
 def test_a_task_that_changed_is_used_as_it_is_now(ada: Asker, container: CoreServices) -> None:
     failed = _fail(ada, container)
     container.specs.current(UUID(ada.get("/api/v1/tasks/summarise").json()["id"]))
-    # another process has changed it: the plan that is cached here is stale
-    with container.database.statement() as connection:
+    # another process has changed it: the specification that is cached here is stale
+    with container.database.autocommit() as connection:
         connection.execute(text("""
             WITH made AS (
                 INSERT INTO task_versions (id, task_id, version, spec)
@@ -372,7 +372,7 @@ def test_a_task_that_changed_is_used_as_it_is_now(ada: Asker, container: CoreSer
         """))  # fmt: skip
     done = _ask(ada, RETRY, json={"limit": 5})
     assert done["affected"] == 1
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         versions = connection.execute(
             text(
                 "SELECT e.task_version_id = t.current_version_id FROM executions e "

@@ -236,7 +236,7 @@ def test_a_disabled_user_and_a_revoked_key_change_nothing(
     assert admin.patch(f"/api/v1/users/{me['id']}", json={"disabled": True}).status_code == 200
     for path in (CANCEL, RETRY):
         assert_problem(ada.post(path, json={"limit": 9}), 401, "unauthenticated")
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         rows = connection.execute(text("SELECT id::text, status FROM executions"))
         assert {row[0]: row[1] for row in rows} == before
 

@@ -142,7 +142,7 @@ def test_a_task_that_is_being_made_keeps_its_agent(ada: Asker, container: CoreSe
     answers: list[int] = []
 
     def waits() -> bool:
-        with container.database.statement() as connection:
+        with container.database.autocommit() as connection:
             query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             return bool(connection.execute(text(query)).scalar_one())
 

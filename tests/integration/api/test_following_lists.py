@@ -91,7 +91,7 @@ def test_one_that_was_deleted_is_no_longer_asked_for(
     gone = _run(client)
     changes = ChangedExecutions(client.executions, {})
     changes.first(20)
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         connection.exec_driver_sql("DELETE FROM executions")
     assert changes.poll() == []
     assert _seen(changes.poll()) == [], gone

@@ -66,7 +66,7 @@ def test_a_full_disk_that_a_statement_met_makes_it_not_ready(
     full = text("DO $$ BEGIN RAISE 'No space left on device' USING ERRCODE = '53100'; END $$")
     with (
         pytest.raises(DatabaseUnavailableError, match="No space left"),
-        container.database.statement() as connection,
+        container.database.autocommit() as connection,
     ):
         connection.execute(full)
     ready = app_client.get("/health/ready")

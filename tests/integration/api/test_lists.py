@@ -25,7 +25,7 @@ def _grow(container: CoreServices, table: str, column: str, value: str, **where:
     """Put a large value into rows, as executions, agents or answers would."""
     condition = " AND ".join(f"{name} = :{name}" for name in where) or "true"
     statement = text(f"UPDATE {table} SET {column} = {value} WHERE {condition}")
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         connection.execute(statement, where)
 
 
@@ -120,7 +120,7 @@ def test_lists_of_sessions_read_no_states(ada: Asker, container: CoreServices) -
     begin_session(container, claim(container, accepted.json()["execution_id"]))
     _grow(container, "sessions", "state", "to_jsonb(repeat('x', 8000000))")
     assert len(ada.get("/api/v1/sessions").content) < _SMALL
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         (found,) = sessions.find(connection, SessionFilter(), before=None, limit=10)
         assert found.state is None
         whole = sessions.get(connection, found.id, owner=None)

@@ -110,7 +110,7 @@ def test_a_locked_row_is_no_database_that_is_away(container: CoreServices, ada: 
 
     @app.get("/fault")
     def fault() -> None:
-        with short.statement() as connection:
+        with short.autocommit() as connection:
             connection.execute(text("UPDATE users SET name = name"))
 
     lock = "SELECT id FROM users FOR UPDATE"

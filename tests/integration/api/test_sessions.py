@@ -144,7 +144,7 @@ def test_deleting_takes_files_and_state(ada: Asker, admin: Asker, container: Cor
         assert ada.delete(path).status_code == 204
     assert not directory.exists()
     assert ada.get(path).json()["status"] == "deleted"
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         stored = sessions.get(connection, UUID(session_id), owner=None)
     assert stored is not None
     assert stored.state is None

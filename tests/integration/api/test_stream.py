@@ -136,7 +136,7 @@ def _key(http: httpx.Client) -> Iterator[tuple[httpx.Client, str]]:
 
 def _revoke_elsewhere(container: CoreServices, key_id: str) -> None:
     """Do it as another API process does: this one isn't told."""
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         connection.execute(text("UPDATE api_keys SET revoked_at = now() WHERE id = :id"),
                            {"id": key_id})  # fmt: skip
 
@@ -236,7 +236,7 @@ def test_waiting_in_sync_mode_ends_with_the_key(
         count = text("SELECT count(*) FROM executions")
 
         def stored() -> bool:
-            with container.database.statement() as connection:
+            with container.database.autocommit() as connection:
                 return int(connection.execute(count).scalar_one()) == 2
 
         wait_until(stored, "the execution is stored")
@@ -318,6 +318,6 @@ def _transactions(container: CoreServices) -> int:
     """Return how many statements the database has ended so far, ours among them."""
     query = text("SELECT xact_commit + xact_rollback FROM pg_stat_database"
                  " WHERE datname = current_database()")  # fmt: skip
-    with container.database.statement() as connection:
+    with container.database.autocommit() as connection:
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
         return int(connection.execute(query).scalar_one())

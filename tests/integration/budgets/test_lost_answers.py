@@ -57,10 +57,10 @@ async def test_a_reservation_is_made_once(
     claim = core.running()
     first = await spending.admit(claim, planned(1, "0.001"), budget=BUDGET)  # begins the window
     lose(forgetful, lost)
-    ticket = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
+    reservation = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
     forgetful.settle()
     assert spending.window(claim.lease.execution_id)[3] == 41
-    await spending.charge(claim, made(25, "0.02"), ticket, budget=BUDGET)
+    await spending.charge(claim, made(25, "0.02"), reservation, budget=BUDGET)
     await spending.charge(claim, made(1, "0"), first, budget=BUDGET)
     assert spending.window(claim.lease.execution_id) == (Decimal("0.02"), 26, 0, 0)
     core.assert_consistent()
@@ -89,9 +89,9 @@ async def test_an_answer_is_not_clipped_by_its_own_reservation(
     await spending.charge(claim, made(0, "0"), begun, budget=BUDGET)
     lose(forgetful, lost)
     call = CallEstimate("test", "model", 20, 500, Decimal(0))
-    ticket = await spending.admit(claim, call, budget=BUDGET)
-    assert ticket is not None
-    assert ticket.clip == Clip(80, "execution's budget")
+    reservation = await spending.admit(claim, call, budget=BUDGET)
+    assert reservation is not None
+    assert reservation.clip == Clip(80, "execution's budget")
 
 
 @pytest.mark.parametrize("lost", LOST)
@@ -104,13 +104,13 @@ async def test_a_reservation_is_settled_once(
     released: bool,
 ) -> None:
     claim = core.running()
-    ticket = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
+    reservation = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
     if released:
         core.pass_time(3600)
         core.rescue()
         assert spending.release() == 1
     lose(forgetful, lost)
-    await spending.charge(claim, made(25, "0.02"), ticket, budget=BUDGET)
+    await spending.charge(claim, made(25, "0.02"), reservation, budget=BUDGET)
     forgetful.settle()
     assert spending.window(claim.lease.execution_id) == (Decimal("0.02"), 25, 0, 0)
     assert core.count("budget_reservations") == 0
@@ -122,11 +122,11 @@ async def test_a_call_that_came_to_nothing_gives_back_once(
 ) -> None:
     claim = core.running()
     kept = await spending.admit(claim, planned(7), budget=BUDGET)
-    ticket = await spending.admit(claim, planned(40), budget=BUDGET)
+    reservation = await spending.admit(claim, planned(40), budget=BUDGET)
     assert kept is not None
-    assert ticket is not None
+    assert reservation is not None
     lose(forgetful, lost)
-    await spending.admission.release(job_of(claim, BUDGET), ticket)
+    await spending.admission.release(job_of(claim, BUDGET), reservation)
     forgetful.settle()
     assert spending.window(claim.lease.execution_id)[3] == 7
 
@@ -171,13 +171,13 @@ class HeldDatabase(Database):
         self.released = threading.Event()
 
     @contextmanager
-    def statement(self) -> Iterator[Connection]:
+    def autocommit(self) -> Iterator[Connection]:
         if self.losses > 0:
             self.losses -= 1
             self.reached.set()
             self.released.wait(30)
             raise DatabaseUnavailableError("away")
-        with super().statement() as connection:
+        with super().autocommit() as connection:
             yield connection
 
 
@@ -199,13 +199,13 @@ async def test_a_call_is_booked_whose_charge_is_cancelled(
     """While the first try waits for a thread, or while it runs and fails after that."""
     claim = core.running()
     first = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
-    ticket = first if reserved else None
+    reservation = first if reserved else None
     if running:
         held.losses = 1
     else:
         held.threads.submit(held.released.wait, 30)
     charging = asyncio.ensure_future(
-        spending.charge(claim, made(25, "0.02"), ticket, budget=BUDGET)
+        spending.charge(claim, made(25, "0.02"), reservation, budget=BUDGET)
     )
     await asyncio.to_thread(
         wait_until,
@@ -228,14 +228,14 @@ async def test_a_call_is_booked_whose_limit_is_corrected_when_it_is_cancelled(
     core: Core, spending: Spending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = core.running()
-    ticket = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
-    assert ticket is not None
+    reservation = await spending.admit(claim, planned(40, "0.04"), budget=BUDGET)
+    assert reservation is not None
 
     async def cancelled(*_: object) -> None:
         raise asyncio.CancelledError
 
     monkeypatch.setattr(ProviderLimits, "correct", cancelled)
-    taken = replace(ticket, taken=RateGrant((), 0))
+    taken = replace(reservation, taken=RateGrant((), 0))
     with pytest.raises(asyncio.CancelledError):
         await spending.charge(claim, made(25, "0.02"), taken, budget=BUDGET)
     assert spending.window(claim.lease.execution_id)[1] == 25
@@ -244,8 +244,8 @@ async def test_a_call_is_booked_whose_limit_is_corrected_when_it_is_cancelled(
 # midnight
 
 
-def a_day_later(core: Core, ticket: Reservation) -> Reservation:
-    """Let it be the next day for all budgets; return the ticket as it was given then."""
+def a_day_later(core: Core, reservation: Reservation) -> Reservation:
+    """Let it be the next day for all budgets; return the reservation as it was given then."""
     core.execute(
         "UPDATE budget_windows SET window_key = to_char(window_key::date - 1, 'YYYY-MM-DD')"
     )
@@ -253,13 +253,13 @@ def a_day_later(core: Core, ticket: Reservation) -> Reservation:
         "UPDATE budget_reservations SET window_key = to_char(window_key::date - 1, 'YYYY-MM-DD'),"
         " created_at = created_at - interval '1 day'"
     )
-    assert ticket.day is not None
-    return replace(ticket, day=ticket.day - timedelta(days=1))
+    assert reservation.day is not None
+    return replace(reservation, day=reservation.day - timedelta(days=1))
 
 
 def windows(core: Core) -> list[int]:
     query = text("SELECT spent_tokens FROM budget_windows ORDER BY window_key")
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         return list(connection.execute(query).scalars())
 
 
@@ -277,11 +277,11 @@ async def test_a_call_around_midnight_counts_in_one_day(
     """Reserved before midnight and stored after it; then the new day's window begins."""
     claim, services = core.running(), services_of(core.database)
     attempt = AgentAttempt(core, claim, tmp_path, services)
-    ticket = await attempt.context.admit(planned(30))
-    assert ticket is not None
-    await attempt.context.charge(made(30), a_day_later(core, ticket))
+    reservation = await attempt.context.admit(planned(30))
+    assert reservation is not None
+    await attempt.context.charge(made(30), a_day_later(core, reservation))
     (batch,) = attempt.last_batches()
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         leases.store_batch(connection, [batch])
     other = core.running()
     following = AgentAttempt(core, other, tmp_path, services).context
@@ -295,7 +295,7 @@ async def test_calls_that_were_not_asked_for_are_totalled_in_the_day_they_are_bo
     attempt = AgentAttempt(core, core.running(), tmp_path)
     await attempt.context.charge(made(30))
     (batch,) = attempt.last_batches()
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         today = usage.today(connection)
         assert batch.calls[0].day == today
         batch.calls[0] = replace(batch.calls[0], day=today - timedelta(days=1))

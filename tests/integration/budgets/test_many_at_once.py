@@ -51,13 +51,13 @@ def test_fifty_at_once_spend_no_more_than_their_task_may(worker: ModelWorker) ->
     until(lambda: all(worker.get(each).status.terminal for each in ids), worker.go_on, rounds=30)
 
     found = worker.by_status(ids)
-    standing = budgets.get(worker.actor, stored.id).standing
+    state = budgets.get(worker.actor, stored.id).state
     assert len(found[Status.COMPLETED]) == len(worker.server.received) == 10
     assert {each.error_code for each in found[Status.FAILED]} == {"budget_spent"}
     assert len(found[Status.FAILED]) == 40
-    assert (standing.spent_tokens, standing.spent_cost) == (150, 10 * CALL_COST)
-    assert standing.reserved_tokens == standing.reserved_cost == 0
-    assert not standing.exceeded
+    assert (state.spent_tokens, state.spent_cost) == (150, 10 * CALL_COST)
+    assert state.reserved_tokens == state.reserved_cost == 0
+    assert not state.exceeded
     assert_consistent(worker.container.database)
 
 
@@ -83,8 +83,8 @@ def test_those_that_ask_are_parked_and_one_answer_lets_all_go_on(worker: ModelWo
 
     (refused,) = worker.by_status(ids)[Status.FAILED]
     assert refused.error_code == "budget_spent"
-    standing = budgets.get(worker.actor, stored.id).standing
-    assert (standing.spent_tokens, standing.max_tokens) == (5 * CALL_TOKENS, 5 * CALL_TOKENS)
+    state = budgets.get(worker.actor, stored.id).state
+    assert (state.spent_tokens, state.max_tokens) == (5 * CALL_TOKENS, 5 * CALL_TOKENS)
 
 
 def test_a_larger_budget_lets_those_go_on_that_ask(worker: ModelWorker) -> None:
@@ -99,8 +99,8 @@ def test_a_larger_budget_lets_those_go_on_that_ask(worker: ModelWorker) -> None:
 
     until(lambda: len(worker.by_status(ids)[Status.COMPLETED]) == 2, worker.go_on, rounds=20)
     until(lambda: len(worker.asking(ids)) == 1, worker.go_on, rounds=20)
-    standing = worker.budgets.get(worker.actor, stored.id).standing
-    assert standing.max_tokens == 2 * CALL_TOKENS, "no more than was set"
+    state = worker.budgets.get(worker.actor, stored.id).state
+    assert state.max_tokens == 2 * CALL_TOKENS, "no more than was set"
 
 
 def test_only_an_admin_allows_more_of_a_users_budget(worker: ModelWorker) -> None:

@@ -88,7 +88,7 @@ def test_it_asks_and_goes_on_from_there(worker: ModelWorker) -> None:
 def warnings(worker: ModelWorker, execution: UUID) -> list[str]:
     """Return the messages of an execution's log."""
     query = "SELECT data ->> 'message' FROM events WHERE execution_id = :id AND type = 'log'"
-    with worker.container.database.statement() as connection:
+    with worker.container.database.autocommit() as connection:
         return list(connection.execute(text(query), {"id": execution}).scalars())
 
 

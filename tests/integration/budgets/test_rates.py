@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
-from celeriac.domain.usage import Rate, RateDenied, RateGrant, RateRequest, demands
+from celeriac.domain.usage import Rate, RateDenied, RateGrant, RateRequest, rate_requests
 from celeriac.embedded.home import reserve_port
 from celeriac.services.ports import RateLimiter
 from tests.support.memory_rates import MemoryRateLimiter
@@ -158,7 +158,7 @@ def test_without_a_server_calls_are_let_through() -> None:
 def test_a_call_demands_of_its_provider_and_its_model() -> None:
     rates = {"a": Rate(tokens=50), "a/m": Rate(requests=3), "b": Rate(requests=1)}
 
-    found = demands(rates, provider="a", model="m", tokens=80)
+    found = rate_requests(rates, provider="a", model="m", tokens=80)
 
     assert [(each.name, each.tokens) for each in found] == [("a", 50), ("a/m", 80)]
-    assert demands(rates, provider="c", model="m", tokens=80) == ()
+    assert rate_requests(rates, provider="c", model="m", tokens=80) == ()

@@ -24,10 +24,10 @@ TEN_TOKENS = Budget(max_tokens=10)
 async def test_without_a_budget_nothing_is_reserved(core: Core, spending: Spending) -> None:
     claim = core.running()
 
-    ticket = await spending.admit(claim, planned())
-    await spending.charge(claim, made(), ticket)
+    reservation = await spending.admit(claim, planned())
+    await spending.charge(claim, made(), reservation)
 
-    assert ticket is None
+    assert reservation is None
     assert core.count("budget_windows") == 0
 
 
@@ -37,9 +37,9 @@ async def test_what_is_reserved_is_settled_with_what_was_used(
     claim, budget = core.running(), Budget(max_tokens=100, max_cost=Decimal(1))
     own = claim.lease.execution_id
 
-    ticket = await spending.admit(claim, planned(40, "0.04"), budget=budget)
+    reservation = await spending.admit(claim, planned(40, "0.04"), budget=budget)
     assert spending.window(own) == (0, 0, Decimal("0.04"), 40)
-    await spending.charge(claim, made(25, "0.02"), ticket, budget=budget)
+    await spending.charge(claim, made(25, "0.02"), reservation, budget=budget)
 
     assert spending.window(own) == (Decimal("0.02"), 25, 0, 0)
     assert core.count("budget_reservations") == 0
@@ -47,8 +47,8 @@ async def test_what_is_reserved_is_settled_with_what_was_used(
 
 async def test_a_spent_budget_stops_the_next_call(core: Core, spending: Spending) -> None:
     claim = core.running()
-    ticket = await spending.admit(claim, planned(10), budget=TEN_TOKENS)
-    await spending.charge(claim, made(10), ticket, budget=TEN_TOKENS)
+    reservation = await spending.admit(claim, planned(10), budget=TEN_TOKENS)
+    await spending.charge(claim, made(10), reservation, budget=TEN_TOKENS)
 
     with pytest.raises(BudgetSpentError, match=r"10 of 10 tokens") as caught:
         await spending.admit(claim, planned(1), budget=TEN_TOKENS)
@@ -92,9 +92,9 @@ async def test_many_at_once_reserve_no_more_than_there_is(core: Core, spending: 
         except MustWaitError:
             return None
 
-    tickets = await asyncio.gather(*(ask() for _ in range(20)))
+    reservations = await asyncio.gather(*(ask() for _ in range(20)))
 
-    assert sum(ticket is not None for ticket in tickets) == 10
+    assert sum(reservation is not None for reservation in reservations) == 10
     assert spending.window(claim.lease.execution_id)[3] == 100
 
 
@@ -116,7 +116,7 @@ async def test_reservations_of_lost_attempts_are_released_once(
     core: Core, spending: Spending
 ) -> None:
     lost, running = core.running(), core.running()
-    ticket = await spending.admit(lost, planned(4), budget=TEN_TOKENS)
+    reservation = await spending.admit(lost, planned(4), budget=TEN_TOKENS)
     await spending.admit(running, planned(3), budget=TEN_TOKENS)
     core.pass_time(3600)
     core.execute(
@@ -130,7 +130,7 @@ async def test_reservations_of_lost_attempts_are_released_once(
     assert spending.window(lost.lease.execution_id) == (0, 0, 0, 0)
     assert spending.window(running.lease.execution_id)[3] == 3
 
-    await spending.charge(lost, made(7), ticket, budget=TEN_TOKENS)
+    await spending.charge(lost, made(7), reservation, budget=TEN_TOKENS)
     assert spending.window(lost.lease.execution_id)[:2] == (Decimal("0.01"), 7), (
         "what it used all the same is spent"
     )
@@ -171,7 +171,9 @@ async def test_two_at_once_can_not_both_take_the_rest(core: Core, spending: Spen
         except MustWaitError:
             return None
 
-    first, second = sorted(await asyncio.gather(ask(), ask()), key=lambda ticket: ticket is None)
+    first, second = sorted(
+        await asyncio.gather(ask(), ask()), key=lambda reservation: reservation is None
+    )
 
     assert second is None
     assert first is not None
@@ -190,9 +192,9 @@ async def test_money_clips_an_answer_too(core: Core, spending: Spending) -> None
         least_cost=Decimal("0.11"),
     )
 
-    ticket = await spending.admit(core.running(), call, budget=Budget(max_cost=Decimal(1)))
-    assert ticket is not None
-    assert ticket.clip == Clip(80, "execution's budget")
+    reservation = await spending.admit(core.running(), call, budget=Budget(max_cost=Decimal(1)))
+    assert reservation is not None
+    assert reservation.clip == Clip(80, "execution's budget")
 
     with pytest.raises(BudgetSpentError, match=r"at least \$0\.11, \$0\.10 are left"):
         await spending.admit(core.running(), call, budget=Budget(max_cost=Decimal("0.1")))

@@ -44,7 +44,7 @@ def test_an_answer_is_written_down_and_sends_the_execution_on(asking: Asking) ->
     assert asking.core.status(execution_id) is Status.QUEUED, "nobody had to wait for the keeper"
     kinds = asking.core.event_types(execution_id)
     assert kinds[-3:] == ["approval_answered", "resumed", "queued"]
-    with asking.database.statement() as connection:
+    with asking.database.autocommit() as connection:
         query = text("SELECT actor, resource_id FROM audit_logs WHERE action = 'approval.answer'")
         assert connection.execute(query).all() == [(asking.core.actor.name, str(answered.id))]
     given = asyncio.run(asking.questions.answers(execution_id))["mail"]

@@ -45,12 +45,12 @@ def impatient(shared_database: Database) -> Iterator[Database]:
 
 
 def raise_state(database: Database, state: str) -> None:
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         connection.execute(text(f"DO $$ BEGIN RAISE 'odd' USING ERRCODE = '{state}'; END $$"))
 
 
 def backend(database: Database) -> int:
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
@@ -131,7 +131,7 @@ def test_without_a_state_only_values_that_cannot_be_encoded_are_refused(
     assert refuses(error) is refused
 
 
-@pytest.mark.parametrize("work", ["statement", "transaction"])
+@pytest.mark.parametrize("work", ["autocommit", "transaction"])
 def test_what_is_stored_of_an_error_holds_no_parameters(database: Database, work: str) -> None:
     value = uuid4().hex  # a traceback shows the lines of this test
     with pytest.raises(DBAPIError) as caught, getattr(database, work)() as connection:
@@ -152,7 +152,7 @@ def test_a_lock_time_out_says_what_it_is(core: Core, impatient: Database) -> Non
     with (
         holding(core.database.engine.url, "SELECT id FROM executions FOR UPDATE"),
         pytest.raises(DatabaseBusyError, match="lock timeout") as caught,
-        impatient.statement() as connection,
+        impatient.autocommit() as connection,
     ):
         connection.execute(text("UPDATE executions SET priority = 1"))
     assert "doesn't answer" not in caught.value.message
@@ -162,7 +162,7 @@ def test_a_lock_time_out_says_what_it_is(core: Core, impatient: Database) -> Non
 def test_a_slow_statement_is_a_time_out(impatient: Database) -> None:
     with (
         pytest.raises(DatabaseTimeoutError, match="statement timeout"),
-        impatient.statement() as connection,
+        impatient.autocommit() as connection,
     ):
         connection.execute(text("SELECT pg_sleep(60)"))
 
@@ -170,7 +170,7 @@ def test_a_slow_statement_is_a_time_out(impatient: Database) -> None:
 def test_an_ended_connection_is_unavailable_and_is_replaced(database: Database) -> None:
     with (
         pytest.raises(DatabaseUnavailableError),
-        database.statement() as connection,
+        database.autocommit() as connection,
     ):
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
     assert backend(database)
@@ -185,13 +185,13 @@ def test_a_server_that_nobody_runs_is_unavailable() -> None:
 
 def test_no_connection_to_a_read_only_server_is_kept(core: Core, impatient: Database) -> None:
     """After a failover the pool is full of connections to the server that was the primary."""
-    with impatient.statement() as connection:
+    with impatient.autocommit() as connection:
         connection.execute(text("SET default_transaction_read_only = on"))
     demoted = backend(impatient)
-    with pytest.raises(DatabaseUnavailableError, match="read-only"), impatient.statement() as held:
+    with pytest.raises(DatabaseUnavailableError, match="read-only"), impatient.autocommit() as held:
         held.execute(text("UPDATE executions SET priority = 1"))
     assert backend(impatient) != demoted
-    with impatient.statement() as connection:
+    with impatient.autocommit() as connection:
         connection.execute(text("UPDATE executions SET priority = 1"))
 
 

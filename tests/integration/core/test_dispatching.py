@@ -67,7 +67,7 @@ def _report_worker(core: Core, slots: int, *queues: str, consuming: bool | None 
         id=uuid7(), hostname="w@here", pid=1, pool="threads", slots=slots, running=0,
         cpu_percent=0.0, memory_bytes=1, version="1", queues=queues, consuming=consuming,
     )  # fmt: skip
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         workers.report(connection, report)
     core.start_afresh()
 

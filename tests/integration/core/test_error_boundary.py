@@ -86,7 +86,7 @@ def test_options_of_a_newer_release_are_handed_back(
         "UPDATE executions SET options = '{\"from_next_year\": true}' WHERE id = :id", id=newer
     )
     assert worker.execute(message) == 1 + len(others)
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         row = connection.exec_driver_sql(
             "SELECT status, error_code, crash_count FROM executions WHERE options IS NOT NULL"
         ).one()
@@ -102,7 +102,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
     execution_id = core.queued()
     claim = core.claim(core.message(execution_id))
     assert claim is not None
-    forgetful.losses = 2  # of the reading of the plan
+    forgetful.losses = 2  # of the reading of the specification
     assert worker.execute.run_claim(claim, 0.0) is None
     forgetful.close()
     row = core.get(execution_id)
@@ -110,7 +110,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
 
 
 AWAY: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the plan": lambda worker: (worker.parts.specs, "of_versions"),
+    "reading the specification": lambda worker: (worker.parts.specs, "of_versions"),
     "reading the session": lambda _: (SessionStore, "load"),
 }
 
@@ -140,7 +140,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 STAGES: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the plan": lambda worker: (worker.parts.specs, "of_versions"),
+    "reading the specification": lambda worker: (worker.parts.specs, "of_versions"),
     "rendering the prompt": lambda _: (run, "compiled"),
     "reading the session": lambda _: (SessionStore, "load"),
     "finding the runner": lambda worker: (worker.parts.runners, "get"),

@@ -20,7 +20,7 @@ def page(lease: Lease, *names: str, number: int = 1) -> PendingWrites:
 
 
 def record(core: Core, *pages: PendingWrites) -> set[object]:
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         return set(leases.store_batch(connection, pages))
 
 
@@ -63,7 +63,7 @@ def test_many_writers_leave_no_gap(core: Core) -> None:
 
     def beat() -> None:
         for _ in range(10):
-            with core.database.statement() as connection:
+            with core.database.autocommit() as connection:
                 leases.renew(connection, [claim.lease for claim in claims], lease_seconds=30)
 
     def cancel() -> None:

@@ -60,7 +60,7 @@ def test_every_part_of_a_lease_counts(core: Core, kind: str) -> None:
     claim = core.running()
     before = core.snapshot(claim.lease.execution_id)
     stale = stale_leases(claim.lease)[kind]
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert leases.renew(connection, [stale], lease_seconds=60).held == {}
         assert leases.store_batch(connection, [notes(stale)]) == set()
     for outcome in OUTCOMES:
@@ -78,7 +78,7 @@ def test_a_robbed_worker_can_t_finish(core: Core, robbed: Claim, outcome: Outcom
 
 def test_a_robbed_worker_learns_it_from_its_heartbeat(core: Core, robbed: Claim) -> None:
     held = core.running()
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         both = [robbed.lease, held.lease]
         assert leases.renew(connection, both, lease_seconds=60).held == {
             held.lease.execution_id: False
@@ -88,7 +88,7 @@ def test_a_robbed_worker_learns_it_from_its_heartbeat(core: Core, robbed: Claim)
 def test_a_lease_that_ran_out_is_still_good_while_nobody_took_it(core: Core) -> None:
     claim = core.running()
     core.pass_time(LEASE_SECONDS * 10)
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         kept = leases.renew(connection, [claim.lease], lease_seconds=LEASE_SECONDS).held
     assert kept == {claim.lease.execution_id: False}
     assert core.rescue() == 0, "a renewed lease was taken"
@@ -98,7 +98,7 @@ def test_a_lease_that_ran_out_is_still_good_while_nobody_took_it(core: Core) -> 
 def test_a_finished_attempt_holds_no_lease(core: Core) -> None:
     claim = core.running()
     core.end(claim, Completed(1))
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert leases.renew(connection, [claim.lease], lease_seconds=60).held == {}
         assert leases.store_batch(connection, [notes(claim.lease)]) == set()
     core.assert_consistent()

@@ -86,7 +86,7 @@ def test_a_failure_is_audited_once_however_often_it_is_written(
     forgetful.losses = 2
     Finish(forgetful, core.live)(claim, Failed(FAILURE), (), None)
     query = text("SELECT count(*) FROM audit_logs WHERE action = 'execution.fail'")
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert connection.execute(query).scalar_one() == 1
 
 
@@ -197,7 +197,7 @@ def test_a_finish_that_the_server_comes_to_late_takes_nothing(core: Core) -> Non
     claim = core.running()
     following = core.pending()
     core.end(claim, Completed(1))
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         late = lifecycle.finish(connection, claim.lease, Completed(1), turn(core))
     assert (late.again, late.claim) == (True, None)
     assert core.status(following) is Status.PENDING
@@ -234,8 +234,8 @@ class FaultyDatabase(Database):
         self.errors = list(errors)
 
     @contextmanager
-    def statement(self) -> Iterator[Connection]:
-        with super().statement() as connection:
+    def autocommit(self) -> Iterator[Connection]:
+        with super().autocommit() as connection:
             self._fail(connection)
             yield connection
 

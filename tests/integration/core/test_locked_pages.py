@@ -110,5 +110,5 @@ def waiting(core: Core) -> bool:
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         return bool(connection.execute(query).scalar_one())

@@ -64,7 +64,7 @@ class Telling:
         assert (row.input_tokens, row.output_tokens) == (10 * count, 5 * count)
         assert row.cost == Decimal("0.5") * count
         assert self.core.count("model_calls") == count
-        with self.core.database.statement() as connection:
+        with self.core.database.autocommit() as connection:
             usage = tuple(connection.execute(USAGE).one())
         assert usage == (count, 10 * count, 5 * count, Decimal("0.5") * count)
         self.core.assert_consistent()

@@ -23,13 +23,13 @@ def own_database(postgres_server: PostgresServer, migrated: str) -> Iterator[Dat
 
 
 def test_the_migrations_make_the_tables_of_this_release(own_database: Database) -> None:
-    with own_database.statement() as connection:
+    with own_database.autocommit() as connection:
         assert migrate.schema(connection).up_to_date
         assert migrate.differences(connection) == []
 
 
 def test_the_database_allows_exactly_the_values_of_the_enums(own_database: Database) -> None:
-    with own_database.statement() as connection:
+    with own_database.autocommit() as connection:
         found = {name: _values(definition) for name, definition in connection.execute(_CHECKS)}
     expected = {
         str(check.name): _values(str(check.sqltext))
@@ -52,7 +52,7 @@ WHERE contype = 'c' AND connamespace = 'public'::regnamespace
 
 
 def test_a_change_by_hand_is_found(own_database: Database) -> None:
-    with own_database.statement() as connection:
+    with own_database.autocommit() as connection:
         connection.execute(text("ALTER TABLE executions DROP COLUMN batch_no"))
         connection.execute(text("DROP INDEX ix_workers_hostname"))
         assert len(migrate.differences(connection)) == 2
@@ -75,7 +75,7 @@ def test_an_upgrade_may_run_twice(own_database: Database) -> None:
 def test_a_database_of_an_unknown_revision_is_refused(
     own_database: Database, revision: str, cure: str
 ) -> None:
-    with own_database.statement() as connection:
+    with own_database.autocommit() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": revision})
         found = migrate.schema(connection)
     assert not found.up_to_date

@@ -64,7 +64,7 @@ def test_what_it_lacks_is_in_its_row(core: Core, tmp_path: Path, loop: LoopThrea
     worker.run(core.queued())
     assert worker.lacks.names == ["The worker finds no module 'shop'."]
     _beside(core, "w", "default", lacks=worker.lacks.names)
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         (row,) = workers.live(connection, within_seconds=60)
     assert row.lacks == worker.lacks.names
 

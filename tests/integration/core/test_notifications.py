@@ -74,7 +74,7 @@ def _notifications(asking: Asking, url: str, guard: OutboundGuard = HERE) -> Not
 
 
 def _row(asking: Asking) -> Any:
-    with asking.database.statement() as connection:
+    with asking.database.autocommit() as connection:
         query = text("SELECT notified_at, notify_at, notify_count FROM approvals")
         return connection.execute(query).one()
 

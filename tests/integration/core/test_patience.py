@@ -88,7 +88,7 @@ def test_a_session_whose_answer_got_lost_is_made_once(
     save(forgetful, claim, session_id)
     assert core.count("sessions") == 1
     assert core.get(claim.lease.execution_id).session_id == session_id
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         found = sessions.get(connection, session_id, owner=None)
     assert found is not None
     assert (found.external_id, found.state) == ("x", {"n": 1})

@@ -111,7 +111,7 @@ def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
     """A database with so many ended executions and none that is live, as the planner knows."""
     core = Core(database)
     core.pending_many([{}] * request.param)
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         connection.execute(text("UPDATE executions SET status = 'completed', completed_at = now()"))
         connection.execute(text("VACUUM ANALYZE executions"))
     return database
@@ -144,7 +144,7 @@ def indexes(database: Database, work: Work) -> set[str]:
 
     event.listen(database.engine, "before_cursor_execute", executed)
     try:
-        with database.statement() as connection:
+        with database.autocommit() as connection:
             work(connection)
     finally:
         event.remove(database.engine, "before_cursor_execute", executed)
@@ -171,7 +171,7 @@ def plan(database: Database, statement: str) -> str:
             names.append(match[1])
         return f"${names.index(match[1]) + 1}"
 
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         explain = "EXPLAIN (GENERIC_PLAN) " + re.sub(r"%\((\w+)\)s", numbered, statement)
         driver: Any = connection.connection.driver_connection
         # psycopg would prepare it, as often as it is asked, and miss the parameters

@@ -62,11 +62,11 @@ def completed(core: Core, places: StoragePaths) -> UUID:
     notes = PendingWrites(
         claim.lease, events=[NewEvent(EventType.MESSAGE)], calls=[ModelCall("p", "m", 1, 1)]
     )
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert leases.store_batch(connection, [notes])
     core.end(claim, Completed(1))
     execution_id = claim.lease.execution_id
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert reports.add(connection, execution_id, ReportFormat.HTML, b"x", sha256="x")
         budgets.begin_windows(connection, ChargeScope(execution_id, core.task, uuid4(), OWN))
     leave_files(places, execution_id)
@@ -83,7 +83,7 @@ def leave_files(places: StoragePaths, execution_id: UUID) -> None:
 def with_session(core: Core, places: StoragePaths) -> UUID:
     """Return a session that an execution worked in, with its files."""
     claim = core.running()
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         made = sessions.begin(connection, claim.lease, runner="python", parent_id=None)
     assert made is not None
     core.finish(claim, Completed(1), (), None, has_session=True)
@@ -120,13 +120,13 @@ def _ids_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def count(core: Core, table: str, execution_id: UUID) -> int:
     column = "id" if table == "executions" else "execution_id"
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         query = text(f"SELECT count(*) FROM {table} WHERE {column} = :id")
         return int(connection.execute(query, {"id": execution_id}).scalar_one())
 
 
 def session_status(core: Core, session_id: UUID) -> SessionStatus | None:
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         found = sessions.get(connection, session_id, owner=None)
     return None if found is None else found.status
 
@@ -246,11 +246,11 @@ def test_the_audit_trail_and_idempotency_keys_go_in_their_time(
     assert core.submit(core.actor, request).execution_id != first
     entries = "SELECT count(*) FROM audit_logs"
     pass_days(core, places, 41)
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         before = connection.execute(text(entries)).scalar_one()
         assert before > 0
     retention(core, places, replace(POLICY, idempotency_keys=0))
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert connection.execute(text(entries)).scalar_one() < before
 
 

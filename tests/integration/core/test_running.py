@@ -274,7 +274,7 @@ def test_an_attempt_that_was_overtaken_in_its_own_process_makes_way(
 
 
 def lease_until(core: Core, claim: Claim) -> datetime:
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         query = text("SELECT lease_until FROM executions WHERE id = :id")
         found: datetime = connection.execute(query, {"id": claim.lease.execution_id}).scalar_one()
     return found
@@ -333,7 +333,7 @@ def test_the_connection_of_a_heartbeat_is_given_up_within_a_quarter_of_a_lease(
     database = heartbeat_database_of(
         settings.model_copy(update={"worker": worker, "database_url": url})
     )
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         driver = connection.connection.dbapi_connection
         assert driver is not None
         assert driver.info.get_parameters()["tcp_user_timeout"] == wanted

@@ -38,14 +38,14 @@ FORK = RunOptions(fork_session=True)
 
 def begin(core: Core, claim: Claim, *, runner: str = RunnerName.PYTHON) -> UUID:
     """Make a session for a running attempt, as its runner does."""
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         made = sessions.begin(connection, claim.lease, runner=runner, parent_id=None)
     assert made is not None, "the lease must be held"
     return made
 
 
 def read(core: Core, session_id: UUID) -> Session:
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         found = sessions.get(connection, session_id, owner=None)
     assert found is not None
     return found
@@ -162,7 +162,7 @@ def test_a_fork_is_a_session_of_its_own(core: Core) -> None:
     fork = going_on(core, session_id, FORK)
     claim = core.claim(core.message(fork))
     assert claim is not None
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         own = sessions.begin(connection, claim.lease, runner="python", parent_id=session_id)
     assert own is not None
     with pytest.raises(SessionInUseError):
@@ -192,7 +192,7 @@ def test_bad_sessions_are_refused_and_nothing_is_stored(core: Core) -> None:
         core.submit.batch(
             core.actor, SubmitRequest(task_id=core.task, session_id=session_id), [{}, {}]
         )
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert sessions.used_by(connection, session_id) is None
 
 

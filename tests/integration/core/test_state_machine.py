@@ -164,7 +164,7 @@ class CoreMachine(AskingRules):
     @rule(picks=st.lists(index, min_size=1, max_size=6))
     def beat(self, picks: list[int]) -> None:
         claims = self.some_claims(picks)
-        with self.core.database.statement() as connection:
+        with self.core.database.autocommit() as connection:
             kept = leases.renew(
                 connection, [c.lease for c in claims], lease_seconds=LEASE_SECONDS
             ).held

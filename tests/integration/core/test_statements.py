@@ -46,7 +46,7 @@ def sent(core: Core) -> Iterator[list[str]]:
 
 
 def test_one_statement_submits_and_two_run_an_execution(core: Core, worker: Worker) -> None:
-    worker.run(core.queued())  # reads the plan
+    worker.run(core.queued())  # reads the specification
     with sent(core) as submitting:
         execution_id = core.queued()
     message = core.message(execution_id)

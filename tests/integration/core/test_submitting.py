@@ -36,7 +36,7 @@ SPEC = TaskSpec(
 
 
 def stored(core: Core) -> int:
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         query = text("SELECT (SELECT count(*) FROM executions) + (SELECT count(*) FROM events)")
         return int(connection.execute(query).scalar_one())
 
@@ -102,7 +102,7 @@ def test_one_key_makes_one_resource_however_often_it_comes(core: Core, many: boo
     answers = [*together([send] * 8), send()]
     assert len({resource for resource, _ in answers}) == 1
     assert sum(created for _, created in answers) == 1
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         count = connection.execute(text("SELECT count(*) FROM executions")).scalar_one()
     assert count == (2 if many else 1)
 

@@ -23,7 +23,7 @@ EXACT = timedelta(seconds=20)
 
 
 def now(core: Core) -> datetime:
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         moment: datetime = connection.execute(text("SELECT now()")).scalar_one()
     return moment
 
@@ -37,7 +37,7 @@ def test_events_and_calls_have_their_own_times_not_that_of_their_storing(core: C
         [NewEvent(EventType.CUSTOM, "{}", told - age) for age in ages],
         [ModelCall("p", "m", 1, 1, made=told - age) for age in ages],
     )
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         assert leases.store_batch(connection, [notes])
         calls = connection.execute(text("SELECT at FROM model_calls ORDER BY at")).scalars().all()
     stored, events = now(core), core.events(claim.lease.execution_id)[-3:]
@@ -49,7 +49,7 @@ def test_events_and_calls_have_their_own_times_not_that_of_their_storing(core: C
 
 def test_an_event_without_a_time_of_its_own_happens_when_it_is_stored(core: Core) -> None:
     claim = core.running()
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         leases.store_batch(connection, [PendingWrites(claim.lease, [NewEvent(EventType.CUSTOM)])])
     assert abs(now(core) - core.events(claim.lease.execution_id)[-1].at) < EXACT
 
@@ -81,7 +81,7 @@ def test_the_database_says_whether_a_question_has_expired(core: Core) -> None:
 
     def expired() -> bool:
         wanted = ApprovalFilter(execution_id=execution_id)
-        with core.database.statement() as connection:
+        with core.database.autocommit() as connection:
             (found,) = approvals.find(connection, wanted, before=None, limit=10).items
         return found.expired
 

@@ -46,7 +46,7 @@ def arrange(core: Core, status: Status) -> UUID:
 
 def finishing(outcome: Outcome) -> Callable[[Core, UUID], object]:
     def finish(core: Core, execution_id: UUID) -> object:
-        with core.database.statement() as connection:
+        with core.database.autocommit() as connection:
             return lifecycle.finish(connection, core.lease(execution_id), outcome)
 
     return finish
@@ -74,7 +74,7 @@ def wait_enough(core: Core, execution_id: UUID) -> object:
 
 
 def expire(core: Core, execution_id: UUID) -> object:
-    with core.database.statement() as connection:
+    with core.database.autocommit() as connection:
         return lifecycle.expire(
             connection, execution_id, code="approval_expired", message="Nobody answered."
         )

@@ -29,11 +29,11 @@ class FailingDatabase(Database):
         self.times = times
 
     @contextmanager
-    def statement(self) -> Iterator[Connection]:
+    def autocommit(self) -> Iterator[Connection]:
         if threading.current_thread().name == "answers" and self.times > 0:
             self.times -= 1
             raise self.error
-        with self._database.statement() as connection:
+        with self._database.autocommit() as connection:
             yield connection
 
 

@@ -103,7 +103,7 @@ async def test_a_call_is_admitted_counted_and_charged(
     assert planned.input_tokens == 8 + 2, "a message, and the five letters of its text"
     assert planned.output_tokens == 50
     (used,) = context.calls
-    assert context.tickets != [None], "its reservation is settled"
+    assert context.reservations != [None], "its reservation is settled"
     assert (used.provider, used.model) == ("test", "m")
     assert (used.input_tokens, used.output_tokens) == (12, 3)
     assert used.cached_tokens == 12, "no more than were read"

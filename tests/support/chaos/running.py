@@ -165,7 +165,7 @@ class _Run:
         )
 
         def ask() -> int:
-            with self._renewed().statement() as connection:
+            with self._renewed().autocommit() as connection:
                 return int(connection.execute(query).scalar_one())
 
         return retry_while_unavailable(ask, seconds=60)

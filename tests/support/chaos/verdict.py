@@ -64,7 +64,7 @@ def judge(outcome: "Outcome", system: System, driver: Driver) -> None:
         left = list(_left_behind(system, database))
         driver.stop()
         left += [Finding("left behind", Harm.OTHER, "processes", each) for each in system.stop()]
-        with database.statement() as connection:
+        with database.autocommit() as connection:
             facts = read_facts(connection, driver, system.diary)
             case = Case(facts, driver, system.model, system.struck, outcome.happenings)
             outcome.findings += check_all(connection, case)
@@ -116,7 +116,7 @@ def _left_behind(system: System, database: Database) -> Iterator[Finding]:
 
 def _remains(system: System, database: Database) -> dict[str, str]:
     found = {}
-    with database.statement() as connection:
+    with database.autocommit() as connection:
         for what, query in _LEFT_BEHIND.items():
             if count := connection.execute(text(query)).scalar_one():
                 found[what] = str(count)

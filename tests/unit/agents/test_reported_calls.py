@@ -19,8 +19,8 @@ pytestmark = pytest.mark.anyio
 ADMIT = AdmitMessage(id="1", provider="test", model="m", input_tokens=100, output_tokens=50)
 
 
-class Ticketing(RecordingContext):
-    """Gives a ticket for each call."""
+class Reserving(RecordingContext):
+    """Reserves for each call."""
 
     async def admit(self, call: CallEstimate) -> Reservation | None:
         return await super().admit(call) or Reservation(uuid4())
@@ -32,12 +32,12 @@ def price(provider: str, model: str, tokens: Tokens) -> Decimal | None:
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Ticketing:
-    return Ticketing(tmp_path)
+def context(tmp_path: Path) -> Reserving:
+    return Reserving(tmp_path)
 
 
 @pytest.fixture
-def calls(context: Ticketing) -> ReportedCalls:
+def calls(context: Reserving) -> ReportedCalls:
     return ReportedCalls(context, price)
 
 
@@ -47,7 +47,7 @@ def usage(**more: object) -> UsageMessage:
 
 
 async def test_a_call_is_planned_at_its_most_and_charged_at_what_it_was(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     assert await calls.admit(ADMIT) == {"type": "admitted", "id": "1"}
     assert context.planned[0].cost == 200
@@ -58,11 +58,11 @@ async def test_a_call_is_planned_at_its_most_and_charged_at_what_it_was(
     (call,) = context.calls
     assert call.cost == 20
     assert call.booked is None
-    assert context.tickets != [None], "what was reserved is settled"
+    assert context.reservations != [None], "what was reserved is settled"
 
 
 async def test_a_child_is_told_the_limit_that_a_budget_sets(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     context.clip = Clip(20, "task's budget of 2026-11")
     reply = await calls.admit(ADMIT.model_copy(update={"least_input_tokens": 30}))
@@ -77,23 +77,23 @@ async def test_a_child_is_told_the_limit_that_a_budget_sets(
 
 
 async def test_a_child_that_tells_no_least_use_is_not_refused_for_it(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     assert (context.planned[0].least_tokens, context.planned[0].least_cost) == (0, None)
 
 
 async def test_a_child_may_tell_what_a_call_cost_or_make_it_without_leave(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     await calls.charge(usage(cost="0.5"))
     await calls.charge(usage())
     assert [call.cost for call in context.calls] == [Decimal("0.5"), 20]
-    assert context.tickets == [None, None]
+    assert context.reservations == [None, None]
 
 
 async def test_a_call_whose_use_nobody_counted_is_booked_as_planned(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     await calls.charge(usage(admission="1", input_tokens=0, output_tokens=0))
@@ -102,7 +102,7 @@ async def test_a_call_whose_use_nobody_counted_is_booked_as_planned(
 
 
 async def test_what_was_under_way_at_the_end_is_booked_as_planned(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     await calls.close()
@@ -110,7 +110,7 @@ async def test_what_was_under_way_at_the_end_is_booked_as_planned(
     assert (call.finish_reason, call.booked) == ("unfinished", context.planned[0])
 
 
-async def test_a_call_whose_price_cannot_be_said_stays_under_way(context: Ticketing) -> None:
+async def test_a_call_whose_price_cannot_be_said_stays_under_way(context: Reserving) -> None:
     def fail(_provider: str, _model: str, tokens: Tokens) -> Decimal | None:
         if tokens.input == 10:
             raise ArithmeticError("no price")
@@ -125,7 +125,7 @@ async def test_a_call_whose_price_cannot_be_said_stays_under_way(context: Ticket
 
 
 async def test_leave_for_a_call_that_failed_is_given_back(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     await calls.admit(ADMIT)
     await calls.release(ReleaseMessage(admission="1"))
@@ -135,7 +135,7 @@ async def test_leave_for_a_call_that_failed_is_given_back(
 
 
 async def test_a_refusal_of_leave_ends_the_attempt(
-    context: Ticketing, calls: ReportedCalls
+    context: Reserving, calls: ReportedCalls
 ) -> None:
     context.denial = BudgetSpentError("spent")
     with pytest.raises(BudgetSpentError):
@@ -157,7 +157,7 @@ async def test_a_refusal_of_leave_ends_the_attempt(
     ],
 )
 async def test_odd_usage_of_a_child_is_kept_within_reason(
-    context: Ticketing,
+    context: Reserving,
     calls: ReportedCalls,
     told: dict[str, object],
     tokens: tuple[int, int, int],

@@ -119,8 +119,8 @@ async def execute_task(
     task_id, submitted = await run_in_threadpool(services.tasks.use, actor, task, submit)
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is ResponseMode.SYNC:
-        plan = await run_in_threadpool(shared.specs.current, task_id)
-        wait = body.seconds_until_due() + longest_wait(plan.task)
+        spec = await run_in_threadpool(shared.specs.current, task_id)
+        wait = body.seconds_until_due() + longest_wait(spec.task)
         ended = await wait_for_terminal(
             request, shared, services, actor, submitted.execution_id, seconds=wait
         )
