@@ -23,8 +23,8 @@ from celeriac.embedded.process import ManagedProcess
 from celeriac.embedded.valkey import Valkey
 from celeriac.logs import LogOptions, Service, configure, shutdown
 from celeriac.services.accounts import Accounts
-from celeriac.services.catalog.agents import Agents, NewAgent
-from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build
 
@@ -127,6 +127,8 @@ def add_task(
     container: CoreServices, actor: Actor, name: str, agent: AgentSpec, *, prompt: str = ""
 ) -> UUID:
     """Make an agent and a task of the same name; return the task's id."""
-    Agents(container.database).create(actor, NewAgent(name=name, spec=agent))
-    new = NewTask(name=name, agent=name, spec=TaskSpec(prompt=prompt))
-    return Tasks(container.database).create(actor, new).id
+    Agents(container.database).create(actor, name=name, spec=agent)
+    made = Tasks(container.database).create(
+        actor, name=name, agent=name, spec=TaskSpec(prompt=prompt)
+    )
+    return made.id

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -30,21 +31,8 @@ from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.budgets.manage import Budgets, budget_of, put_budget
 from celeriac.services.catalog import versioned
-from celeriac.services.catalog.agents import (
-    AgentChange,
-    Agents,
-    NewAgent,
-    add_agent,
-    change_agent,
-)
-from celeriac.services.catalog.tasks import (
-    NewTask,
-    TaskEdit,
-    add_task,
-    change_task,
-    check_prompt,
-    task_faults,
-)
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import add_task, change_task, check_prompt, task_faults
 
 logger = structlog.get_logger(__name__)
 
@@ -149,15 +137,16 @@ class _Plan:
         found = self._stored(AGENTS, entry.name)
         description = _either(entry.description, found.description if found else None, "")
         after = {"description": description, "spec": plain(entry.spec.model_dump())}
+        write: Callable[..., Agent]
         if found is None:
             given = {"runner": entry.spec.runner.value, **_given(entry.spec)}
             outcome = _created("agent", entry.name, {"description": description, "spec": given})
-            new = NewAgent(name=entry.name, spec=entry.spec, description=description)
-            return _step(outcome, lambda at: add_agent(at, self._actor, new))
-        before = {"description": found.description, "spec": plain(found.spec.model_dump())}
-        outcome = _compared("agent", found, before, after)
-        change = AgentChange(description=entry.description, spec=entry.spec)
-        return _step(outcome, lambda at: change_agent(at, self._actor, found, change))
+            write = partial(versioned.add, stored=AGENTS, actor=self._actor, name=entry.name)
+        else:
+            before = {"description": found.description, "spec": plain(found.spec.model_dump())}
+            outcome = _compared("agent", found, before, after)
+            write = partial(versioned.change, stored=AGENTS, actor=self._actor, before=found)
+        return _step(outcome, partial(write, description=description, spec=entry.spec))
 
     def _task(self, place: str, entry: TaskEntry) -> _Step:
         for fault in task_faults(entry.spec or TaskSpec()):
@@ -171,27 +160,21 @@ class _Plan:
         description = _either(entry.description, found.description if found else None, "")
         active = _either(entry.active, found.active if found else None, True)  # noqa: FBT003 - its value
         top = {"agent": agent, "description": description, "active": active}
+        write: Callable[..., Task]
         if found is None:
             outcome = _created("task", entry.name, {**top, "spec": _given(spec)})
-            new = NewTask(
-                name=entry.name,
-                agent=entry.agent,
-                spec=spec,
-                description=description,
-                active=active,
-            )
-            return _step(outcome, lambda at: add_task(at, self._actor, new))
-        before = {
-            "agent": found.agent_name,
-            "description": found.description,
-            "active": found.active,
-            "spec": plain(found.spec.model_dump()),
-        }
-        outcome = _compared("task", found, before, {**top, "spec": plain(spec.model_dump())})
-        edit = TaskEdit(
-            description=entry.description, active=entry.active, agent=entry.agent, spec=entry.spec
-        )
-        return _step(outcome, lambda at: change_task(at, self._actor, found, edit))
+            write = partial(add_task, actor=self._actor, name=entry.name)
+        else:
+            before = {
+                "agent": found.agent_name,
+                "description": found.description,
+                "active": found.active,
+                "spec": plain(found.spec.model_dump()),
+            }
+            outcome = _compared("task", found, before, {**top, "spec": plain(spec.model_dump())})
+            write = partial(change_task, actor=self._actor, task=found)
+        values = {"agent": entry.agent, "description": description, "active": active}
+        return _step(outcome, partial(write, spec=spec, **values))
 
     def _check_prompt(self, place: str, agent: AgentSpec, spec: TaskSpec) -> None:
         try:

@@ -9,8 +9,8 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import dumps
 from celeriac.services.budgets.manage import Budgets
-from celeriac.services.catalog.agents import Agents, NewAgent
-from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from tests.support.fleet import Fleet
 from tests.support.model_server import Exchange, ModelServer
 from tests.support.waiting import wait_until
@@ -30,9 +30,11 @@ def test_what_a_killed_worker_had_reserved_is_released(fleet: Fleet) -> None:
         providers = dumps({"test": {"base_url": server.base_url}})
         database, container = fleet.container.database, fleet.container
         agent = LlmAgent(model="test/model", max_output_tokens=5)
-        Agents(database).create(fleet.actor, NewAgent(name="greeter", spec=agent))
-        new = NewTask(name="greet", agent="greeter", spec=TaskSpec(prompt="hang on"))
-        task = Tasks(database).create(fleet.actor, new).id
+        Agents(database).create(fleet.actor, name="greeter", spec=agent)
+        made = Tasks(database).create(
+            fleet.actor, name="greet", agent="greeter", spec=TaskSpec(prompt="hang on")
+        )
+        task = made.id
         options = RunOptions(budget=Budget(max_tokens=15))
         first = fleet.worker("w1", CELERIAC_PROVIDERS=providers)
         execution = container.submit(

@@ -11,8 +11,8 @@ from celeriac.domain.approvals import Answer, ApprovalFilter
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.approvals.answer import Approvals
-from celeriac.services.catalog.agents import Agents, NewAgent
-from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from tests.support import anthropic_scenes
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_processes import processes_of
@@ -33,9 +33,9 @@ def make(fleet: Fleet, name: str, **agent: Any) -> UUID:
     """Make a task whose prompt is its variable `prompt`, for an agent of its own."""
     database = fleet.container.database
     spec = ClaudeAgent(model="claude-test", **agent)
-    Agents(database).create(fleet.actor, NewAgent(name=name, spec=spec))
+    Agents(database).create(fleet.actor, name=name, spec=spec)
     task = TaskSpec(prompt="{{ prompt }}")
-    return Tasks(database).create(fleet.actor, NewTask(name=name, agent=name, spec=task)).id
+    return Tasks(database).create(fleet.actor, name=name, agent=name, spec=task).id
 
 
 def test_a_killed_worker_leaves_no_process_and_a_question_outlasts_it(

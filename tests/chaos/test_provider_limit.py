@@ -7,8 +7,8 @@ from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import dumps
-from celeriac.services.catalog.agents import Agents, NewAgent
-from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from tests.support.fleet import Fleet
 from tests.support.model_server import Exchange, ModelServer
 from tests.support.waiting import wait_until
@@ -35,9 +35,11 @@ def test_sixty_requests_a_minute_are_held_by_three_workers_and_block_no_slot(
             )
         database = fleet.container.database
         agent = LlmAgent(model="test/model", max_output_tokens=5)
-        Agents(database).create(fleet.actor, NewAgent(name="greeter", spec=agent))
-        new = NewTask(name="greet", agent="greeter", spec=TaskSpec(prompt="greet me"))
-        task = Tasks(database).create(fleet.actor, new).id
+        Agents(database).create(fleet.actor, name="greeter", spec=agent)
+        made = Tasks(database).create(
+            fleet.actor, name="greet", agent="greeter", spec=TaskSpec(prompt="greet me")
+        )
+        task = made.id
 
         fleet.container.submit.batch(fleet.actor, SubmitRequest(task_id=task), [{}] * EXECUTIONS)
         fleet.beat()

@@ -9,8 +9,8 @@ from celeriac.domain.agents import LlmAgent, McpServer
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import dumps
-from celeriac.services.catalog.agents import Agents, NewAgent
-from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from tests.support.fleet import Fleet
 from tests.support.model_scenes import SCENES
 from tests.support.model_server import ModelServer
@@ -37,9 +37,9 @@ def test_a_tool_that_has_answered_is_not_asked_again(fleet: Fleet, scripted: Mod
 
     database = fleet.container.database
     agent = LlmAgent(model="scripted/model", mcp_servers=(McpServer(name="desk"),))
-    Agents(database).create(fleet.actor, NewAgent(name="clerk", spec=agent))
+    Agents(database).create(fleet.actor, name="clerk", spec=agent)
     task = Tasks(database).create(
-        fleet.actor, NewTask(name="work", agent="clerk", spec=TaskSpec(prompt="held"))
+        fleet.actor, name="work", agent="clerk", spec=TaskSpec(prompt="held")
     )
     fleet.beat()
     first = worker("w1")

@@ -9,8 +9,8 @@ from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec, PythonAgent
 from celeriac.domain.tasks import TaskSpec
-from celeriac.services.catalog.agents import Agents, NewAgent
-from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from tests.support import fleet_agents
 
 _numbers = count(1)
@@ -44,6 +44,8 @@ def make_task_of(
 ) -> UUID:
     """Store a task of any agent; return its id."""
     number = next(_numbers)
-    Agents(database).create(actor, NewAgent(name=f"agent-{number}", spec=agent))
-    new = NewTask(name=f"task-{number}", agent=f"agent-{number}", spec=spec or TaskSpec())
-    return Tasks(database).create(actor, new).id
+    Agents(database).create(actor, name=f"agent-{number}", spec=agent)
+    made = Tasks(database).create(
+        actor, name=f"task-{number}", agent=f"agent-{number}", spec=spec or TaskSpec()
+    )
+    return made.id

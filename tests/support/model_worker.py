@@ -23,8 +23,8 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.approvals.answer import Approvals
 from celeriac.services.budgets.manage import Budgets
-from celeriac.services.catalog.agents import Agents, NewAgent
-from celeriac.services.catalog.tasks import NewTask, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from celeriac.settings import ProviderSettings, Settings
 from celeriac.wiring.core import CoreServices, build
 from celeriac.wiring.worker import WorkerRuntime, build_worker_runtime
@@ -52,9 +52,11 @@ class ModelWorker:
         """Make a task of an agent that may answer with `answer_limit` tokens."""
         name = f"t-{uuid4()}"
         agent = LlmAgent(model=MODEL, max_output_tokens=answer_limit)
-        Agents(self.container.database).create(self.actor, NewAgent(name=name, spec=agent))
-        new = NewTask(name=name, agent=name, spec=TaskSpec(prompt=prompt, **spec))
-        return Tasks(self.container.database).create(self.actor, new).id
+        Agents(self.container.database).create(self.actor, name=name, spec=agent)
+        made = Tasks(self.container.database).create(
+            self.actor, name=name, agent=name, spec=TaskSpec(prompt=prompt, **spec)
+        )
+        return made.id
 
     def submit(self, task: UUID, count: int, options: RunOptions = NO_OPTIONS) -> Sequence[UUID]:
         """Submit executions of a task."""

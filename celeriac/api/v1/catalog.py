@@ -16,7 +16,6 @@ from celeriac.api.v1.budgets import NewBudget
 from celeriac.domain import document
 from celeriac.domain.agents import AgentSpec, Name, Strict
 from celeriac.domain.tasks import TaskSpec
-from celeriac.services.catalog import agents, tasks
 
 agents_router = APIRouter(prefix="/agents", tags=["agents"], route_class=JsonRoute)
 tasks_router = APIRouter(prefix="/tasks", tags=["tasks"], route_class=JsonRoute)
@@ -198,8 +197,8 @@ class Document(Strict):
 )
 def create_agent(body: NewAgent, actor: Operator, services: Services) -> wire.Agent:
     """Store an agent at version 1. Its name must be new among your agents."""
-    new = agents.NewAgent(**dict(body))
-    return views.agent(services.agents.create(actor, new), services.advice.warnings(new.spec))
+    made = services.agents.create(actor, **dict(body))
+    return views.agent(made, services.advice.warnings(body.spec))
 
 
 @agents_router.get("", response_model=wire.Page[wire.Agent], summary="List agents")
@@ -221,7 +220,7 @@ def change_agent(
     agent: AgentPath, body: AgentPatch, actor: Operator, services: Services
 ) -> wire.Agent:
     """Change an agent. Another `spec` becomes its next version, which new executions use."""
-    changed = services.agents.change(actor, agent, agents.AgentChange(**dict(body)))
+    changed = services.agents.change(actor, agent, **dict(body))
     return views.agent(changed, [] if body.spec is None else services.advice.warnings(changed.spec))
 
 
@@ -238,7 +237,7 @@ def delete_agent(agent: AgentPath, actor: Operator, services: Services) -> None:
 )
 def create_task(body: NewTask, actor: Operator, services: Services) -> wire.Task:
     """Store a task at version 1. Its prompt and its schemas are checked here."""
-    return views.task(services.tasks.create(actor, tasks.NewTask(**dict(body))))
+    return views.task(services.tasks.create(actor, **dict(body)))
 
 
 @tasks_router.get("", response_model=wire.Page[wire.Task], summary="List tasks")
@@ -263,7 +262,7 @@ def get_task(task: TaskPath, actor: Caller, services: Services) -> wire.Task:
 @tasks_router.patch("/{task}", summary="Change a task")
 def change_task(task: TaskPath, body: TaskPatch, actor: Operator, services: Services) -> wire.Task:
     """Change a task. Another `spec` becomes its next version, which new executions use."""
-    return views.task(services.tasks.change(actor, task, tasks.TaskEdit(**dict(body))))
+    return views.task(services.tasks.change(actor, task, **dict(body)))
 
 
 @tasks_router.delete(

@@ -1,14 +1,13 @@
 """Agents: creation, reading, changes and deletion."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
 import structlog
 
 from celeriac.db.catalog import AGENTS, names_with_agent
-from celeriac.db.engine import Connection, Database
+from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec, CrewaiAgent, LlmAgent
 from celeriac.domain.environment import EnvironmentRule
@@ -24,23 +23,6 @@ logger = structlog.get_logger(__name__)
 _TASKS_SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewAgent:
-    """A new agent; its name is unique among its owner's agents."""
-
-    name: str
-    spec: AgentSpec
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentChange:
-    """What to change; None keeps what there is."""
-
-    description: str | None = None
-    spec: AgentSpec | None = None
-
-
 class Agents:
     """The agents of all users. Safe to share between threads.
 
@@ -52,13 +34,18 @@ class Agents:
         self._database = database
         self._environment = environment or EnvironmentRule()
 
-    def create(self, actor: Actor, new: NewAgent) -> Agent:
-        """Store an agent at version 1. Raises ForbiddenError, NameTakenError, InvalidInputError."""
+    def create(self, actor: Actor, *, name: str, spec: AgentSpec, description: str = "") -> Agent:
+        """Store an agent at version 1. Raises ForbiddenError, NameTakenError, InvalidInputError.
+
+        Its name is unique among its owner's agents.
+        """
         actor.require(Role.OPERATOR)
-        self._check(new.spec)
+        self._check(spec)
         with self._database.transaction() as connection:
-            agent = add_agent(connection, actor, new)
-        logger.info("agent.created", agent_id=agent.id, name=new.name)
+            agent = versioned.add(
+                connection, AGENTS, actor, name=name, description=description, spec=spec
+            )
+        logger.info("agent.created", agent_id=agent.id, name=name)
         return agent
 
     def get(self, actor: Actor, reference: str) -> Agent:
@@ -79,17 +66,26 @@ class Agents:
         find = partial(AGENTS.find, owner=actor.scope)
         return read_page(self._database, "agents", cursor, limit, find)
 
-    def change(self, actor: Actor, reference: str, wanted: AgentChange) -> Agent:
+    def change(
+        self,
+        actor: Actor,
+        reference: str,
+        *,
+        description: str | None = None,
+        spec: AgentSpec | None = None,
+    ) -> Agent:
         """Change an agent; executions that are submitted from now on use the changed one.
 
-        Raises ForbiddenError, NotFoundError, InvalidInputError.
+        None keeps a value. Raises ForbiddenError, NotFoundError, InvalidInputError.
         """
         actor.require(Role.OPERATOR)
-        if wanted.spec is not None:
-            self._check(wanted.spec)
+        if spec is not None:
+            self._check(spec)
         with self._database.transaction() as connection:
             agent = versioned.get(connection, AGENTS, actor, reference, lock=True)
-            changed = change_agent(connection, actor, agent, wanted)
+            changed = versioned.change(
+                connection, AGENTS, actor, agent, description=description, spec=spec
+            )
         logger.info("agent.changed", agent_id=agent.id, version=changed.version)
         return changed
 
@@ -132,17 +128,3 @@ class Agents:
     def _check(self, spec: AgentSpec) -> None:
         for fault in self.faults(spec):
             raise fault
-
-
-def add_agent(connection: Connection, actor: Actor, new: NewAgent) -> Agent:
-    """Store a checked agent in the caller's transaction. Raises NameTakenError."""
-    return versioned.add(
-        connection, AGENTS, actor, name=new.name, description=new.description, spec=new.spec
-    )
-
-
-def change_agent(connection: Connection, actor: Actor, agent: Agent, wanted: AgentChange) -> Agent:
-    """Change a locked, checked agent in the caller's transaction."""
-    return versioned.change(
-        connection, AGENTS, actor, agent, description=wanted.description, spec=wanted.spec
-    )

@@ -1,7 +1,6 @@
 """Tasks: creation, reading, changes and deletion."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -43,27 +42,6 @@ CancelTask = Callable[[Actor, UUID], object]
 """Cancels the executions of a task: `Cancel.all_of_task`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
-    """A new task; `agent` is an id or the name of one of the actor's own agents."""
-
-    name: str
-    agent: str
-    spec: TaskSpec
-    description: str = ""
-    active: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEdit:
-    """What to change; None keeps a value."""
-
-    description: str | None = None
-    active: bool | None = None
-    agent: str | None = None
-    spec: TaskSpec | None = None
-
-
 class Tasks:
     """The tasks of all users. Safe to share between threads.
 
@@ -75,17 +53,34 @@ class Tasks:
         self._database = database
         self._ids: dict[tuple[UUID, str], UUID] = {}
 
-    def create(self, actor: Actor, new: NewTask) -> Task:
-        """Store a task at version 1.
+    def create(
+        self,
+        actor: Actor,
+        *,
+        name: str,
+        agent: str,
+        spec: TaskSpec,
+        description: str = "",
+        active: bool = True,
+    ) -> Task:
+        """Store a task at version 1; `agent` is a reference as well.
 
         Raises ForbiddenError, NotFoundError for its agent, NameTakenError, SchemaInvalidError and
         TemplateInvalidError.
         """
         actor.require(Role.OPERATOR)
-        _check(new.spec)
+        _check(spec)
         with self._database.transaction() as connection:
-            task = add_task(connection, actor, new)
-        logger.info("task.created", task_id=task.id, name=new.name)
+            task = add_task(
+                connection,
+                actor,
+                name=name,
+                agent=agent,
+                spec=spec,
+                description=description,
+                active=active,
+            )
+        logger.info("task.created", task_id=task.id, name=name)
         return task
 
     def get(self, actor: Actor, reference: str) -> Task:
@@ -139,17 +134,34 @@ class Tasks:
         find = partial(TASKS.find, owner=actor.scope, active=active)
         return read_page(self._database, "tasks", cursor, limit, find)
 
-    def change(self, actor: Actor, reference: str, edit: TaskEdit) -> Task:
+    def change(
+        self,
+        actor: Actor,
+        reference: str,
+        *,
+        description: str | None = None,
+        active: bool | None = None,
+        agent: str | None = None,
+        spec: TaskSpec | None = None,
+    ) -> Task:
         """Change a task; executions that are submitted from now on use the changed one.
 
-        Raises what `create` raises, and NotFoundError for the task.
+        None keeps a value. Raises what `create` raises, and NotFoundError for the task.
         """
         actor.require(Role.OPERATOR)
-        if edit.spec is not None:
-            _check(edit.spec)
+        if spec is not None:
+            _check(spec)
         with self._database.transaction() as connection:
             task = versioned.get(connection, TASKS, actor, reference, lock=True)
-            changed = change_task(connection, actor, task, edit)
+            changed = change_task(
+                connection,
+                actor,
+                task,
+                description=description,
+                active=active,
+                agent=agent,
+                spec=spec,
+            )
         logger.info("task.changed", task_id=task.id, version=changed.version)
         return changed
 
@@ -182,7 +194,7 @@ class Tasks:
         with self._database.transaction() as connection:
             task = versioned.get(connection, TASKS, actor, reference, lock=True)
             if task.active:
-                change_task(connection, actor, task, TaskEdit(active=False))
+                change_task(connection, actor, task, active=False)
         cancel(actor, task.id)
 
 
@@ -194,45 +206,38 @@ def _remove_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None
         audit.record(connection, actor, "budget.remove", [each.id], details=details)
 
 
-def add_task(connection: Connection, actor: Actor, new: NewTask) -> Task:
+def add_task(
+    connection: Connection, actor: Actor, *, name: str, agent: str, spec: TaskSpec, **values: object
+) -> Task:
     """Store a checked task in the caller's transaction.
 
     Raises NotFoundError, NameTakenError, and TemplateInvalidError if its agent needs a prompt.
     """
-    agent = _used_agent(connection, actor, new.agent)
-    check_prompt(agent.spec, new.spec)
-    return versioned.add(
-        connection,
-        TASKS,
-        actor,
-        name=new.name,
-        spec=new.spec,
-        agent_id=agent.id,
-        description=new.description,
-        active=new.active,
-    )
+    used = _used_agent(connection, actor, agent)
+    check_prompt(used.spec, spec)
+    return versioned.add(connection, TASKS, actor, name=name, spec=spec, agent_id=used.id, **values)
 
 
-def change_task(connection: Connection, actor: Actor, task: Task, edit: TaskEdit) -> Task:
-    """Change a locked, checked task in the caller's transaction.
+def change_task(
+    connection: Connection,
+    actor: Actor,
+    task: Task,
+    *,
+    agent: str | None = None,
+    spec: TaskSpec | None = None,
+    **values: object,
+) -> Task:
+    """Change a locked, checked task in the caller's transaction; None keeps a value.
 
     Raises NotFoundError for the agent, and TemplateInvalidError if the agent needs a prompt.
     """
-    agent = None if edit.agent is None else _used_agent(connection, actor, edit.agent)
-    if edit.spec is not None or agent is not None:
-        of_task = agent or AGENTS.by_id(connection, task.agent_id, owner=None)
+    used = None if agent is None else _used_agent(connection, actor, agent)
+    if spec is not None or used is not None:
+        of_task = used or AGENTS.by_id(connection, task.agent_id, owner=None)
         if of_task is not None:
-            check_prompt(of_task.spec, edit.spec or task.spec)
-    return versioned.change(
-        connection,
-        TASKS,
-        actor,
-        task,
-        spec=edit.spec,
-        description=edit.description,
-        active=edit.active,
-        agent_id=None if agent is None else agent.id,
-    )
+            check_prompt(of_task.spec, spec or task.spec)
+    agent_id = None if used is None else used.id
+    return versioned.change(connection, TASKS, actor, task, spec=spec, agent_id=agent_id, **values)
 
 
 def _used_agent(connection: Connection, actor: Actor, reference: str) -> Agent:

@@ -13,9 +13,9 @@ from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.budgets.manage import Budgets
-from celeriac.services.catalog.agents import AgentChange, Agents, NewAgent
+from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.catalog.tasks import TaskEdit, Tasks
+from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.executing import Worker
@@ -44,7 +44,7 @@ def worker(core: Core, tmp_path: Path, loop: LoopThread) -> Worker:
 
 def python_agent(core: Core, name: str, function: str) -> None:
     spec = PythonAgent(function=function)
-    Agents(core.database).create(core.actor, NewAgent(name=name, spec=spec))
+    Agents(core.database).create(core.actor, name=name, spec=spec)
 
 
 @pytest.mark.requirement("F1")
@@ -56,12 +56,8 @@ def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
     request = SubmitRequest(task_id=core.task, delay_seconds=60)
     delayed = [core.submit(core.actor, request).execution_id for _ in range(DELAYED)]
     python_agent(core, f"after-{old.id}", "pkg.mod:after")
-    tasks.change(
-        core.actor, str(old.id), TaskEdit(agent=f"after-{old.id}", spec=TaskSpec(prompt="New."))
-    )
-    agents.change(
-        core.actor, old.agent_name, AgentChange(spec=PythonAgent(function="pkg.mod:changed"))
-    )
+    tasks.change(core.actor, str(old.id), agent=f"after-{old.id}", spec=TaskSpec(prompt="New."))
+    agents.change(core.actor, old.agent_name, spec=PythonAgent(function="pkg.mod:changed"))
     core.start_afresh()
     new = core.submit(core.actor, SubmitRequest(task_id=core.task)).execution_id
     core.pass_time(61)
@@ -77,14 +73,15 @@ def test_what_is_queued_keeps_its_agent_when_the_task_gets_another(
 def test_the_budgets_of_an_old_execution_are_those_it_was_submitted_with(core: Core) -> None:
     tasks = Tasks(core.database)
     name = tasks.get(core.actor, str(core.task)).agent_name
-    tasks.change(core.actor, str(core.task), TaskEdit(spec=TaskSpec(budget=Budget(max_tokens=7))))
+    tasks.change(core.actor, str(core.task), spec=TaskSpec(budget=Budget(max_tokens=7)))
     core.start_afresh()
     old = core.pending()
     python_agent(core, f"{name}-2", "pkg.mod:after")
     tasks.change(
         core.actor,
         str(core.task),
-        TaskEdit(agent=f"{name}-2", spec=TaskSpec(budget=Budget(max_tokens=9))),
+        agent=f"{name}-2",
+        spec=TaskSpec(budget=Budget(max_tokens=9)),
     )
     budgets = Budgets(core.database, SpecCache(core.database), MemoryLiveEvents())
     assert [each.max_tokens for each in budgets.of_execution(core.actor, old)] == [7]

@@ -14,7 +14,7 @@ from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
-from celeriac.services.catalog.tasks import TaskEdit, Tasks
+from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions import run
 from celeriac.services.executions.attempt import Attempt, StopReason
 from celeriac.services.ports import Job, RunContext
@@ -364,7 +364,7 @@ def test_the_task_decides_about_retries_of_faults_of_ours(
     core: Core, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = TaskSpec.model_validate({"retry": {"max_retries": 0}})
-    Tasks(core.database).change(core.actor, str(core.task), TaskEdit(spec=spec))
+    Tasks(core.database).change(core.actor, str(core.task), spec=spec)
     core.start_afresh()
     execution_id = core.queued()
     monkeypatch.setattr(worker.parts.runners, "get", raising(RuntimeError("a bug")))

@@ -29,8 +29,8 @@ from celeriac.domain.agents import PythonAgent
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
-from celeriac.services.catalog.agents import AgentChange, Agents, NewAgent
-from celeriac.services.catalog.tasks import TaskEdit, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from tests.support.asking_rules import AskingRules, index
 from tests.support.core import LEASE_SECONDS
 from tests.support.core_machine import OUTCOMES, SPEC, read_rows
@@ -181,10 +181,10 @@ class CoreMachine(AskingRules):
         agent = tasks.get(self.core.actor, str(self.core.task)).agent_name
         if another:
             name = f"deployed-{next(_deployments)}"
-            agents.create(self.core.actor, NewAgent(name=name, spec=spec))
-            tasks.change(self.core.actor, str(self.core.task), TaskEdit(agent=name))
+            agents.create(self.core.actor, name=name, spec=spec)
+            tasks.change(self.core.actor, str(self.core.task), agent=name)
         else:
-            agents.change(self.core.actor, agent, AgentChange(spec=spec))
+            agents.change(self.core.actor, agent, spec=spec)
 
     # people, keepers and time
 

@@ -18,8 +18,8 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.model import Idempotency, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
-from celeriac.services.catalog.agents import AgentChange, Agents
-from celeriac.services.catalog.tasks import TaskEdit, Tasks
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
 from tests.support.catalog import make_actor, make_task
 from tests.support.core import Core
 from tests.support.together import together
@@ -70,7 +70,7 @@ def test_unknown_inactive_and_other_people_s_tasks_are_refused(core: Core) -> No
     with pytest.raises(NotFoundError):
         core.submit(stranger, SubmitRequest(task_id=core.task))
     core.submit(core.actor, SubmitRequest(task_id=core.task))  # now the task is in the cache
-    Tasks(core.database).change(core.actor, str(core.task), TaskEdit(active=False))
+    Tasks(core.database).change(core.actor, str(core.task), active=False)
     before = stored(core)
     with pytest.raises(TaskInactiveError):
         core.submit(core.actor, SubmitRequest(task_id=core.task))
@@ -128,13 +128,14 @@ def test_a_task_that_changed_meanwhile_is_read_again(
     core: Core, idempotency: Idempotency | None
 ) -> None:
     core.submit(core.actor, SubmitRequest(task_id=core.task))
-    edit = TaskEdit(spec=TaskSpec(prompt="Another", max_crashes=7))
-    changed = Tasks(core.database).change(core.actor, str(core.task), edit)
+    changed = Tasks(core.database).change(
+        core.actor, str(core.task), spec=TaskSpec(prompt="Another", max_crashes=7)
+    )
     submitted = core.submit(core.actor, SubmitRequest(task_id=core.task, idempotency=idempotency))
     execution = core.get(submitted.execution_id)
     assert execution.status is Status.QUEUED
     spec = PythonAgent(function="tests.support.fleet_agents:note")
-    Agents(core.database).change(core.actor, str(changed.agent_id), AgentChange(spec=spec))
+    Agents(core.database).change(core.actor, str(changed.agent_id), spec=spec)
     after = core.submit(core.actor, SubmitRequest(task_id=core.task))
     assert core.get(after.execution_id).agent_version_id != execution.agent_version_id
 
