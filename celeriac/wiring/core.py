@@ -32,7 +32,6 @@ from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.queries import Queries
-from celeriac.services.executions.repeat import Replay
 from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import Submit
@@ -241,7 +240,6 @@ class CoreServices:
     dispatch: Dispatch
     submit: Submit
     cancel: Cancel
-    replay: Replay
     recover: Recover
     expire: Expire
 
@@ -285,7 +283,6 @@ def build(
         dispatch=dispatch,
         submit=submit,
         cancel=Cancel(database, live),
-        replay=Replay(database, submit),
         recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds)),
         expire=Expire(database, live),
     )

@@ -20,7 +20,7 @@ from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.rescue import Heartbeat
-from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDependencies
+from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.executions.stop import StopCancelled
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
@@ -119,13 +119,12 @@ def build_worker_runtime(
     rate_threads = Threads("rate limits", _RATE_THREADS)
     questions = Questions(container.database, container.live, pause_clock=attempts.pause_clock)
     reports = ReportQueue(ReportStore(container.database).prepare)
-    dependencies = ExecutorDependencies(
+    execute = Execute(
         specs=container.specs,
         claim=ClaimAttempt(container.database, worker=worker, lease_seconds=lease_seconds),
         finish=Finish(container.database, container.live),
         runners=runners,
         attempts=attempts,
-        event_writer=event_writer,
         services=AttemptServices(
             admission=Admission(
                 ProviderLimits(limiter, rates(settings), container.database, rate_threads),
@@ -147,7 +146,7 @@ def build_worker_runtime(
     listener = CancelListener(settings.require_redis(), stop_cancelled)
     listener.start()
     return WorkerRuntime(
-        execute=Execute(dependencies),
+        execute=execute,
         attempts=attempts,
         heartbeat=Heartbeat(heartbeat_database, attempts, lease_seconds=lease_seconds),
         lacks=lacks,

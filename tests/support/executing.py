@@ -17,7 +17,7 @@ from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.rescue import Heartbeat
-from celeriac.services.executions.run import ClaimAttempt, Execute, ExecutorDependencies
+from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.ports import Job, RunContext
 from celeriac.services.reports import ReportQueue
 from tests.support.core import LEASE_SECONDS, Core
@@ -44,13 +44,12 @@ class Worker:
         self.event_writer = EventWriter(used, self.attempts, core.live)
         self.heartbeat = Heartbeat(used, self.attempts, lease_seconds=LEASE_SECONDS)
         self.lacks = Lacks()
-        self.parts = ExecutorDependencies(
+        self.execute = Execute(
             specs=SpecCache(used),
             claim=ClaimAttempt(used, worker="w", lease_seconds=LEASE_SECONDS),
             finish=Finish(used, core.live),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
             attempts=self.attempts,
-            event_writer=self.event_writer,
             services=services_of(used, core.live),
             reports=ReportQueue(lambda _: None),
             loop=loop,
@@ -59,7 +58,6 @@ class Worker:
             lacks=self.lacks,
             shutting_down=lambda: False,
         )
-        self.execute = Execute(self.parts)
 
     def run(self, execution_id: UUID) -> int:
         """Do what a worker does with the message of an execution; return how many were run."""

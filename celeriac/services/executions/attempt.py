@@ -94,7 +94,13 @@ class Attempt:
             self._batch = instead
 
     def last_batches(self) -> list[PendingWrites]:
-        """Return all batches not known to be stored, at most two. No further ones follow."""
+        """Return all batches not known to be stored, at most two. No further ones follow.
+
+        A batch that is being stored at this moment is among them: its number keeps it from being
+        stored twice, and finishing must not wait for a lock that the event writer waits for.
+        """
+        if not self.has_writes:
+            return []
         batches = []
         with self._lock:
             self._closed = True

@@ -23,14 +23,15 @@ from celeriac.domain.prompts import WorkLimit
 from celeriac.kit.ids import uuid7
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.executions.repeat import request_of, task_deleted
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import (
     STALE_SPEC_TRIES,
     check_one,
     check_owner,
     claim_key,
+    request_of,
     same_request,
+    task_deleted,
 )
 
 logger = structlog.get_logger(__name__)

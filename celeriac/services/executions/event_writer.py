@@ -68,14 +68,6 @@ class EventWriter:
             if not self._failed:
                 self._backoff.succeeded()
 
-    def last_batches(self, attempt: Attempt) -> Sequence[PendingWrites]:
-        """Return the batches of an ended attempt that are not known to be stored.
-
-        A batch that is being stored at this moment is among them: its number keeps it from being
-        stored twice, and finishing must not wait for a lock that the flush waits for.
-        """
-        return attempt.last_batches() if attempt.has_writes else ()
-
     def _retry_deferred(self, attempts: Mapping[UUID, Attempt]) -> None:
         """Try deferred batches one by one, up to the first that still has to wait."""
         for key in list(self._deferred):

@@ -50,7 +50,6 @@ from celeriac.logs import Step, bound
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
 from celeriac.services.executions.context import AttemptContext, AttemptServices
-from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish, Raised, describe, outcome_for
 from celeriac.services.executions.lacks import Lacks
 from celeriac.services.ports import Job, Runner, Runners
@@ -137,15 +136,14 @@ class ClaimAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutorDependencies:
-    """What `Execute` uses."""
+class Execute:
+    """Runs attempts in this process. Safe to call from many threads at once."""
 
     specs: SpecCache
     claim: ClaimAttempt
     finish: Finish
     runners: Runners
     attempts: AttemptRegistry
-    event_writer: EventWriter
     services: AttemptServices
     reports: ReportQueue
     loop: LoopThread
@@ -155,14 +153,6 @@ class ExecutorDependencies:
     shutting_down: Callable[[], bool]
     """Whether this process must take nothing new."""
 
-
-class Execute:
-    """Runs attempts in this process. Safe to call from many threads at once."""
-
-    def __init__(self, dependencies: ExecutorDependencies) -> None:
-        """Use `dependencies`."""
-        self._use = dependencies
-
     def __call__(self, message: Message) -> int:
         """Run the attempt that `message` names; return how many attempts were run.
 
@@ -171,7 +161,7 @@ class Execute:
         Raises DatabaseUnavailableError while the database is away; nothing is lost by that.
         """
         until = time.monotonic() + _NEXT_CLAIM_SECONDS
-        claim = self._use.claim(message)
+        claim = self.claim(message)
         if claim is None:
             logger.info(
                 "execution.dropped", execution_id=message.execution_id, attempt=message.attempt
@@ -184,9 +174,9 @@ class Execute:
         return count
 
     def _next_claim(self, queue: str, until: float) -> NextClaim | None:
-        if time.monotonic() > until or self._use.shutting_down():
+        if time.monotonic() > until or self.shutting_down():
             return None
-        return NextClaim(queue, self._use.claim.worker, self._use.claim.lease_seconds)
+        return NextClaim(queue, self.claim.worker, self.claim.lease_seconds)
 
     def run_claim(self, claim: Claim, until: float) -> Claim | None:
         """Run one attempt to its end; return the next claim, if finishing made one.
@@ -196,15 +186,15 @@ class Execute:
         logger.info(Step.EXECUTION_PICKED_UP, attempt=claim.lease.attempt)
         began = time.monotonic()
         attempt = Attempt(claim.lease)
-        with self._use.attempts.registered(attempt):
+        with self.attempts.registered(attempt):
             outcome = self._outcome(attempt, claim)
             if outcome is None:
                 logger.warning(Step.EXECUTION_LEASE_LOST, attempt=claim.lease.attempt)
                 return None
-            finished = self._use.finish(
+            finished = self.finish(
                 claim,
                 outcome,
-                self._use.event_writer.last_batches(attempt),
+                attempt.last_batches(),
                 self._next_claim(claim.queue, until),
                 has_session=attempt.has_session,
             )
@@ -214,13 +204,13 @@ class Execute:
                 if attempt.has_workdir or claim.lease.attempt > 1:
                     remove_if_empty(self._workdir(claim))
                 if attempt.has_output:
-                    self._use.reports.enqueue(claim.lease.execution_id, _correlation(claim))
+                    self.reports.enqueue(claim.lease.execution_id, _correlation(claim))
         except Exception:  # the outcome is stored, and the next claim must not be lost
             logger.exception("execution.not_tidied")
         return finished.claim
 
     def _workdir(self, claim: Claim) -> Path:
-        return self._use.workdirs / str(claim.lease.execution_id)
+        return self.workdirs / str(claim.lease.execution_id)
 
     def _outcome(self, attempt: Attempt, claim: Claim) -> Outcome | None:
         """Return the outcome of the attempt, whatever fails; None if the lease was lost.
@@ -240,7 +230,7 @@ class Execute:
         """Read what the attempt is to do; see `SpecCache.of_versions` for what is raised."""
         _ = claim.options  # options that this release can't read are found here
         return retry_while_unavailable(
-            lambda: self._use.specs.of_versions(claim.task_version_id, claim.agent_version_id),
+            lambda: self.specs.of_versions(claim.task_version_id, claim.agent_version_id),
             seconds=DATABASE_SECONDS,
         )
 
@@ -263,7 +253,7 @@ class Execute:
             owner_id=claim.owner_id,
             task_id=claim.task_id,
             budget=claim.options.budget or spec.task.budget,
-            session=self._use.services.sessions.load(claim),
+            session=self.services.sessions.load(claim),
         )
 
     def _run(self, attempt: Attempt, claim: Claim, spec: ExecutionSpec) -> Outcome | None:
@@ -273,12 +263,12 @@ class Execute:
             job = retry_while_unavailable(
                 lambda: self._prepare(claim, spec), seconds=DATABASE_SECONDS
             )
-            runner = self._use.runners.get(job.agent)
+            runner = self.runners.get(job.agent)
             context = AttemptContext(
                 attempt,
                 job,
                 runner,
-                self._use.services,
+                self.services,
                 workdir=self._workdir(claim),
                 correlation=_correlation(claim),
             )
@@ -290,8 +280,8 @@ class Execute:
         if not isinstance(result, Raised):
             return result
         if result.worker_lacks:
-            self._use.lacks.add(result.failure.message)
-            if self._use.claim.other_worker_may_run(claim):
+            self.lacks.add(result.failure.message)
+            if self.claim.other_worker_may_run(claim):
                 result = replace(result, not_its_own=True)
         if result.rate_limited is not None:
             result = self._on_rate_limited(result, result.rate_limited, claim, spec)
@@ -304,19 +294,19 @@ class Execute:
         work = _within_soft_limit(runner.run(job, context), context, job)
         if runner.runs_user_code:
             # describing an exception may run the user's code, so it is done in their thread too
-            return self._use.own_loops.start(
+            return self.own_loops.start(
                 _caught(work, lambda error: describe(error, attempt=job.attempt))
             )
-        return self._use.loop.start(_caught(work, lambda error: error))
+        return self.loop.start(_caught(work, lambda error: error))
 
     def _on_rate_limited(
         self, raised: Raised, error: ProviderRateLimitedError, claim: Claim, spec: ExecutionSpec
     ) -> Raised:
         """Park an attempt whose provider answered 429, if its runner can resume."""
-        parked = self._use.services.admission.limits.on_rate_limited(
+        parked = self.services.admission.limits.on_rate_limited(
             claim.lease.execution_id, error, replayed=claim.options.cassette_id is not None
         )
-        if parked is None or not self._use.runners.get(spec.agent).resumable:
+        if parked is None or not self.runners.get(spec.agent).resumable:
             return raised
         return replace(raised, parked=parked)
 
@@ -334,7 +324,7 @@ class Execute:
             return running.result()
         except AbandonedError as error:
             logger.critical("agent.left_behind", runner=runner.name, reason=attempt.stop_reason)
-            if not runner.runs_user_code and self._use.loop.renew():
+            if not runner.runs_user_code and self.loop.renew():
                 logger.critical("agent.blocks_loop", runner=runner.name)
             return error
         except LoopEndedError as error:

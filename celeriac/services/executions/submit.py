@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import structlog
 
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import create, lifecycle
+from celeriac.db.executions import create, lifecycle, queries
 from celeriac.db.executions.create import StoredKey
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import CrewaiAgent
@@ -20,6 +20,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.model import (
     Cause,
+    Execution,
     ExecutionSpec,
     Idempotency,
     QueuedMessage,
@@ -34,6 +35,7 @@ from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.reading import present
 from celeriac.services.sessions import acquire_session
 
 logger = structlog.get_logger(__name__)
@@ -119,6 +121,29 @@ class Submit:
         logger.info("batch.created", batch_id=batch_id, task_id=request.task_id, count=len(ids))
         return SubmittedBatch(batch_id, ids)
 
+    def repeat(
+        self, actor: Actor, execution_id: UUID, idempotency: Idempotency | None = None
+    ) -> Submitted:
+        """Submit a new execution with the variables of a finished one and the current task.
+
+        Raises NotFoundError, ConflictError while the origin still runs, and what submitting raises.
+        """
+        with self._database.autocommit() as connection:
+            found = queries.get(connection, execution_id, owner=actor.scope)
+        origin = present(found, "execution", execution_id)
+        if not origin.status.terminal:
+            raise ConflictError(
+                f"The execution is {origin.status}; only a finished one can be run again. "
+                "Cancel it first.",
+                status=origin.status,
+            )
+        try:
+            return self(actor, replace(request_of(origin), idempotency=idempotency))
+        except NotFoundError as error:
+            if error.details["resource"] != "task":
+                raise
+            raise task_deleted(origin) from error
+
     def _store(
         self,
         actor: Actor,
@@ -152,6 +177,26 @@ class Submit:
                         return earlier, ()
                     return None, lifecycle.create(connection, new, actor, window=window)
         raise ConflictError("The task is being changed; send the request again.")
+
+
+def request_of(origin: Execution) -> SubmitRequest:
+    """Return the request that repeats an execution from the beginning, without a session."""
+    return SubmitRequest(
+        task_id=origin.task_id,
+        variables=origin.variables,
+        priority=origin.priority,
+        queue=origin.queue,
+        trigger_type=origin.trigger_type,
+        origin_id=origin.id,
+        options=origin.options.model_copy(update={"fork_session": False}),
+    )
+
+
+def task_deleted(origin: Execution) -> ConflictError:
+    """Return the error for an execution whose task was deleted."""
+    return ConflictError(
+        f"The task {origin.task_name!r} of this execution was deleted; run another one."
+    )
 
 
 def _needs_checks(request: SubmitRequest) -> bool:

@@ -210,7 +210,7 @@ def test_a_read_only_server_loses_no_note_and_no_result(core: Core, process: Pro
             process.event_writer.flush()
             emit(attempt, "b")
             process.heartbeat.beat()
-            last = process.event_writer.last_batches(attempt)
+            last = attempt.last_batches()
             finishing = thread.submit(core.finish, claim, Completed(1), last, None)
             wait_until(lambda: "database.unavailable" in str(logs), "the result waits")
         assert finishing.result(30).status is Status.COMPLETED

@@ -110,7 +110,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
 
 
 AWAY: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the specification": lambda worker: (worker.parts.specs, "of_versions"),
+    "reading the specification": lambda worker: (worker.execute.specs, "of_versions"),
     "reading the session": lambda _: (SessionStore, "load"),
 }
 
@@ -140,12 +140,12 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 STAGES: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the specification": lambda worker: (worker.parts.specs, "of_versions"),
+    "reading the specification": lambda worker: (worker.execute.specs, "of_versions"),
     "rendering the prompt": lambda _: (run, "compiled"),
     "reading the session": lambda _: (SessionStore, "load"),
-    "finding the runner": lambda worker: (worker.parts.runners, "get"),
+    "finding the runner": lambda worker: (worker.execute.runners, "get"),
     "making its context": lambda _: (run, "AttemptContext"),
-    "starting the agent": lambda worker: (worker.parts.own_loops, "start"),
+    "starting the agent": lambda worker: (worker.execute.own_loops, "start"),
     "waiting for the agent": lambda _: (Attempt, "on_stop"),
 }
 
@@ -189,7 +189,7 @@ def test_an_error_that_can_t_be_described_is_stored(
     core: Core, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = core.queued()
-    monkeypatch.setattr(worker.parts.specs, "of_versions", raising(UnspeakableError()))
+    monkeypatch.setattr(worker.execute.specs, "of_versions", raising(UnspeakableError()))
     worker.run(execution_id)
     assert_no_zombie(core, execution_id)
     details = core.get(execution_id).error_details
@@ -198,7 +198,7 @@ def test_an_error_that_can_t_be_described_is_stored(
 
 
 AFTERWARDS: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reporting": lambda worker: (worker.parts.reports, "enqueue"),
+    "reporting": lambda worker: (worker.execute.reports, "enqueue"),
     "tidying": lambda _: (run, "remove_if_empty"),
     "logging": lambda _: (run, "_report"),
     "telling who watches": lambda worker: (worker.core.live, "changed"),
@@ -235,7 +235,7 @@ def test_a_stop_while_the_plan_is_read_is_heeded(
         raise DatabaseUnavailableError("away")
 
     monkeypatch.setattr(run, "DATABASE_SECONDS", 0.0)
-    monkeypatch.setattr(worker.parts.specs, "of_versions", stopped)
+    monkeypatch.setattr(worker.execute.specs, "of_versions", stopped)
     worker.run(execution_id)
     wanted = Status.CANCELLED if reason is StopReason.CANCELLED else Status.PENDING
     assert core.status(execution_id) is wanted
@@ -367,6 +367,6 @@ def test_the_task_decides_about_retries_of_faults_of_ours(
     Tasks(core.database).change(core.actor, str(core.task), spec=spec)
     core.start_afresh()
     execution_id = core.queued()
-    monkeypatch.setattr(worker.parts.runners, "get", raising(RuntimeError("a bug")))
+    monkeypatch.setattr(worker.execute.runners, "get", raising(RuntimeError("a bug")))
     worker.run(execution_id)
     assert core.status(execution_id) is Status.FAILED

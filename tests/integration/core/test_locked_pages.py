@@ -94,7 +94,7 @@ def test_an_end_does_not_wait_for_what_others_wait_for(
                 wait_until(lambda: waiting(core), "the notes of one wait for a lock")
                 emit(attempts[1], "a")
                 finished = Finish(core.database, core.live)(
-                    other, Completed(1), patient.last_batches(attempts[1]), None
+                    other, Completed(1), attempts[1].last_batches(), None
                 )
                 assert finished.status is Status.COMPLETED
                 assert not flushing.done()

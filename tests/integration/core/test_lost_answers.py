@@ -107,7 +107,7 @@ def test_the_last_batch_is_stored_once_with_the_end(
         forgetful.losses = 1
         telling.event_writer.flush()
         telling.tell("b")
-        last = telling.event_writer.last_batches(telling.attempt)
+        last = telling.attempt.last_batches()
         forgetful.losses, forgetful.late = losses, late
         finished = Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)
     assert finished.status is Status.COMPLETED
@@ -121,7 +121,7 @@ def test_a_flush_beside_the_end_stores_nothing_of_its_own(
     """An agent that was left behind may still tell when the last batches are on their way."""
     with telling.active.registered(telling.attempt):
         telling.tell("a")
-        last = telling.event_writer.last_batches(telling.attempt)
+        last = telling.attempt.last_batches()
         telling.tell("too late")
         telling.event_writer.flush()
         Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)

@@ -106,7 +106,7 @@ def test_the_last_batches_go_with_the_end(core: Core, process: Process) -> None:
         emit(attempt, "a")
         process.event_writer.flush()
         emit(attempt, "b")
-        core.finish(claim, Completed(1), process.event_writer.last_batches(attempt), None)
+        core.finish(claim, Completed(1), attempt.last_batches(), None)
     assert told(core, claim) == ["a", "b"]
     assert core.event_types(claim.lease.execution_id)[-1] == "completed"
 

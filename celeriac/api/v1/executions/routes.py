@@ -229,7 +229,7 @@ def retry_execution(
 
     It uses the current versions of the task and its agent.
     """
-    submitted = shared.replay(actor, execution_id, idempotency(request, key, None))
+    submitted = shared.submit.repeat(actor, execution_id, idempotency(request, key, None))
     row = services.queries.execution(actor, submitted.execution_id)
     headers = {}
     if not submitted.created:
