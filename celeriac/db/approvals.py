@@ -187,7 +187,7 @@ _LOGGED = """
 , numbered AS (
     UPDATE executions e SET event_seq = e.event_seq + counted.many
     FROM (SELECT execution_id, count(*) AS many FROM given GROUP BY execution_id) AS counted
-    WHERE e.id = counted.execution_id
+    WHERE e.id = counted.execution_id AND e.id = ANY (ARRAY(SELECT execution_id FROM given))
     RETURNING e.id, e.event_seq - counted.many AS first_number, e.attempt
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)

@@ -113,7 +113,7 @@ _CLAIM_NEXT = """
     UPDATE executions e
     SET status = {claim_to}, lease_token = :next_token, event_seq = event_seq + 2,
         queued_at = now(), celery_task_id = gen_random_uuid()::text, {take}
-    FROM due WHERE e.id = due.id
+    WHERE e.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING {of_e}, e.event_seq
 ), took AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)

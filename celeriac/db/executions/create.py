@@ -197,7 +197,7 @@ WITH RECURSIVE names AS (
     UPDATE executions e
     SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
         celery_task_id = gen_random_uuid()::text
-    FROM due WHERE e.id = due.id
+    WHERE e.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING e.id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
               event_seq
 ), logged AS (
@@ -277,7 +277,7 @@ WITH lost AS (
 ), moved AS (
     UPDATE executions e
     SET status = {unqueue_to}, available_at = now(), event_seq = event_seq + 1
-    FROM lost WHERE e.id = lost.id
+    WHERE e.id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING e.id, event_seq, attempt
 )
 INSERT INTO events (execution_id, seq, type, attempt, data)

@@ -14,7 +14,7 @@ from celeriac.domain.executions.states import Status, Transition
 _RESCUE = with_guards(
     """
 WITH lost AS (
-    SELECT id, worker_hostname FROM executions
+    SELECT id FROM executions
     WHERE status IN ({lose_from}) AND lease_until < now()
     ORDER BY lease_until
     LIMIT :limit
@@ -35,7 +35,7 @@ WITH lost AS (
         available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
                                                      * :base_delay * (0.5 + random())),
         event_seq = event_seq + 2
-    FROM lost WHERE e.id = lost.id
+    WHERE e.id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
               e.request_id, e.owner_id, e.task_id, {settled_columns}
 ), logged AS (
@@ -103,7 +103,7 @@ WITH target AS (
         completed_at = CASE WHEN target.status IN ({cancel_from}) THEN now() END,
         cancel_requested_at = now(), cancel_requested_by = :by,
         waiting_for = NULL, waiting_until = NULL, event_seq = event_seq + 1
-    FROM target WHERE e.id = target.id
+    FROM target WHERE e.id = target.id AND e.id = ANY (ARRAY(SELECT id FROM target))
     RETURNING e.id, e.status, e.event_seq, e.attempt, {settled_columns}
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)

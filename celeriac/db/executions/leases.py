@@ -20,17 +20,17 @@ WITH asked AS (
     SELECT e.id, e.cancel_requested_at IS NOT NULL AS cancelled
     FROM executions e
     JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
-    WHERE e.lease_until IS NOT NULL
+    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.lease_until IS NOT NULL
 ), free AS (
     SELECT e.id
     FROM executions e
     JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
-    WHERE e.lease_until IS NOT NULL
+    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.lease_until IS NOT NULL
     ORDER BY e.id
     FOR UPDATE OF e SKIP LOCKED
 ), renewed AS (
     UPDATE executions e SET lease_until = now() + make_interval(secs => :lease_seconds)
-    FROM free WHERE e.id = free.id
+    WHERE e.id = ANY (ARRAY(SELECT id FROM free))
     RETURNING e.id, set_config('synchronous_commit', 'off', true)
 )
 SELECT h.id, h.cancelled, r.id IS NULL FROM held h LEFT JOIN renewed r ON r.id = h.id
@@ -89,7 +89,7 @@ WITH notes AS (
 ), held AS (
     SELECT e.id, e.batch_no FROM executions e
     JOIN notes n ON e.id = n.id AND e.attempt = n.attempt AND e.lease_token = n.token
-    WHERE e.lease_until IS NOT NULL
+    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.lease_until IS NOT NULL
     ORDER BY e.id
     FOR UPDATE OF e
 ), moved AS (
@@ -105,6 +105,7 @@ WITH notes AS (
     FROM held JOIN notes n USING (id)
     -- a batch that an earlier try has stored is not stored again
     WHERE e.id = held.id AND held.batch_no = n.number - 1
+      AND e.id = ANY (ARRAY(SELECT id FROM held))
     RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.owner_id, e.task_id
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, at, data)

@@ -3,6 +3,10 @@
 Each function is one statement: a guarded UPDATE (the guards come from
 `domain.executions.states`) and the event that records it, so a change of status and its event are
 atomic. If the guard fails, nothing is written and nothing returned. All times are the database's.
+
+A part that writes the rows which another part has chosen says `= ANY (ARRAY(SELECT id FROM part))`.
+A join alone may be planned as a scan of the whole table: the planner can't know how few rows `part`
+has.
 """
 
 from celeriac.db.executions.attempt import Finished, NextClaim, claim, find_claim, finish

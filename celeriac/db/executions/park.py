@@ -80,8 +80,8 @@ _WITHDRAW = """
 , withdrawn AS (
     UPDATE approvals a SET status = 'withdrawn'
     FROM moved
-    WHERE a.execution_id = moved.id AND a.status = 'open'
-      AND moved.status IN ('completed', 'failed', 'cancelled')
+    WHERE a.execution_id = moved.id AND a.execution_id = ANY (ARRAY(SELECT id FROM moved))
+      AND a.status = 'open' AND moved.status IN ('completed', 'failed', 'cancelled')
 )"""
 """Follows a part `moved` that has ended executions: their questions need no answer any more."""
 
@@ -141,7 +141,8 @@ SET status = CASE moved.status WHEN 'failed' THEN 'failed' ELSE 'ended' END,
     error_message = CASE moved.status WHEN 'failed' THEN moved.error_message END,
     updated_at = now()
 FROM moved
-WHERE s.id = moved.session_id AND s.status = 'active'
+WHERE s.id = moved.session_id AND s.id = ANY (ARRAY(SELECT session_id FROM moved))
+  AND s.status = 'active'
   AND moved.status IN ('completed', 'failed', 'cancelled')
   AND (s.execution_id = moved.id OR moved.options ->> 'fork_session' IS DISTINCT FROM 'true')
 """
@@ -232,7 +233,7 @@ _RESUMING = """
     UPDATE executions e
     SET status = {resume_to}, available_at = now(), waiting_for = NULL, waiting_until = NULL,
         event_seq = event_seq + 1
-    FROM ready WHERE e.id = ready.id AND e.status IN ({resume_from})
+    WHERE e.id = ANY (ARRAY(SELECT id FROM ready)) AND e.status IN ({resume_from})
     RETURNING e.id, e.event_seq, e.attempt
 )
 INSERT INTO events (execution_id, seq, type, attempt, data)

@@ -45,6 +45,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     ),
     "cancel": (lambda c: lifecycle.request_cancel(c, [uuid4()], "someone"), BY_ID),
     "renew leases": (lambda c: leases.renew(c, [LEASE], lease_seconds=30.0), BY_ID),
+    "store notes": (
+        lambda c: leases.store_batch(c, [leases.PendingWrites(LEASE)]),
+        BY_ID,
+    ),
     "queue what is due": (
         lambda c: lifecycle.queue_due(c, {"task_execution": 16}, smallest=16),
         BY_ID | {"ix_executions_due", "ix_executions_sent"},
@@ -106,15 +110,29 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
 }
 
 
-@pytest.fixture(params=[20, 2000], ids=["small", "grown"])
+@pytest.fixture(params=[(20, False), (2000, False), (2000, True)], ids=["small", "grown", "busy"])
 def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
-    """A database with so many ended executions and none that is live, as the planner knows."""
+    """A database with so many ended executions, and live ones or none, as the planner knows."""
+    ended, busy = request.param
     core = Core(database)
-    core.pending_many([{}] * request.param)
+    core.pending_many([{}] * ended)
     with database.autocommit() as connection:
         connection.execute(text("UPDATE executions SET status = 'completed', completed_at = now()"))
+    if busy:
+        core.pending_many([{}] * (ended // 40))
+        with database.autocommit() as connection:
+            connection.execute(_RUNS)
+    with database.autocommit() as connection:
         connection.execute(text("VACUUM ANALYZE executions"))
     return database
+
+
+_RUNS = text("""
+    UPDATE executions
+    SET status = 'running', lease_token = gen_random_uuid(), queued_at = now(), started_at = now(),
+        lease_until = now() + interval '30 seconds'
+    WHERE id IN (SELECT id FROM executions WHERE status = 'pending' LIMIT 20)
+""")
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -150,6 +168,8 @@ def indexes(database: Database, work: Work) -> set[str]:
         event.remove(database.engine, "before_cursor_execute", executed)
     plans = [plan(database, each) for each in statements if "executions" in each]
     assert plans, "no statement on executions was seen"
+    whole = [scan[0] for each in plans for scan in re.finditer(_WHOLE_TABLE, each)]
+    assert not whole, f"these read the whole table:\n{chr(10).join(plans)}"
     found = {name for each in plans for name in re.findall(_READS, each)}
     return {"pk_executions" if name in _AS_GOOD else name for name in found}
 
@@ -157,6 +177,12 @@ def indexes(database: Database, work: Work) -> set[str]:
 _READS = (
     r"(?:Scan using |Scan Backward using |Bitmap Index Scan on |Seq Scan on )(\w*executions\w*)"
 )
+
+_WHOLE_TABLE = (
+    r"Scan (?:Backward )?using pk_executions on executions.*\n(?!.*Index Cond)"
+    r"|Seq Scan on (?:executions|sessions|approvals).*"
+)
+"""Scans that cost as much as there is history."""
 
 _AS_GOOD = {"ix_executions_task", "ix_executions_owner"}
 """PostgreSQL 18 may find an id by (task_id, id) as well, skipping over tasks while they are few."""
