@@ -235,7 +235,6 @@ class Authenticate:
     """Checks API keys, mostly from a short-lived cache. Safe to share between threads."""
 
     def __init__(self, database: Database, secret_key: str) -> None:
-        """Look keys up in `database`; `secret_key` keys their hashes."""
         self._database = database
         self._secret_key = secret_key
         self._lock = threading.Lock()

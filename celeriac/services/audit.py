@@ -351,8 +351,6 @@ class AccessRecords:
 
     def _open(self, key: _Key, write: Callable[[int], None]) -> _Window | None:
         """Return a new window, whose first access must be written; None for a repeat."""
-        if self._repeats(key):
-            return None
         with self._lock:
             earlier = self._windows.get(key)
             if earlier is not None and earlier.until > time.monotonic():

@@ -49,7 +49,6 @@ class Cassettes:
     """The cassettes of all users. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
-        """Work on `database`."""
         self._database = database
 
     def upload(self, actor: Actor, name: str, content: bytes, *, compressed: bool) -> UUID:
@@ -173,7 +172,6 @@ class CassetteStore:
     """
 
     def __init__(self, database: Database) -> None:
-        """Work on `database`."""
         self._database = database
 
     async def load(self, cassette_id: UUID) -> Cassette:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -144,7 +144,7 @@ class _Plan:
             write = partial(versioned.add, stored=AGENTS, actor=self._actor, name=entry.name)
         else:
             before = {"description": found.description, "spec": plain(found.spec.model_dump())}
-            outcome = _compared("agent", found, before, after)
+            outcome = _compared("agent", entry.name, before, after, **_at(found))
             write = partial(versioned.change, stored=AGENTS, actor=self._actor, before=found)
         return _step(outcome, partial(write, description=description, spec=entry.spec))
 
@@ -171,7 +171,8 @@ class _Plan:
                 "active": found.active,
                 "spec": plain(found.spec.model_dump()),
             }
-            outcome = _compared("task", found, before, {**top, "spec": plain(spec.model_dump())})
+            after = {**top, "spec": plain(spec.model_dump())}
+            outcome = _compared("task", entry.name, before, after, **_at(found))
             write = partial(change_task, actor=self._actor, task=found)
         values = {"agent": entry.agent, "description": description, "active": active}
         return _step(outcome, partial(write, spec=spec, **values))
@@ -244,11 +245,8 @@ class _Plan:
         if found is None:
             outcome = _created("budget", entry.name, after)
         else:
-            changes = differences(plain(found.budget.model_dump()), after)
-            action = Action.CHANGE if changes else Action.UNCHANGED
-            outcome = Outcome(
-                kind="budget", name=entry.name, action=action, id=found.id, changes=changes
-            )
+            before = plain(found.budget.model_dump())
+            outcome = _compared("budget", entry.name, before, after, id=found.id)
 
         def write(connection: Connection) -> Outcome:
             subject = (
@@ -292,21 +290,20 @@ def _created(kind: str, name: str, values: JsonObject) -> Outcome:
     return Outcome(kind=kind, name=name, action=Action.CREATE, changes=changes)
 
 
-def _compared(kind: str, found: Agent | Task, before: JsonObject, after: JsonObject) -> Outcome:
+def _compared(
+    kind: str, name: str, before: JsonObject, after: JsonObject, **stored: Any
+) -> Outcome:
     changes = differences(before, after)
-    return Outcome(
-        kind=kind,
-        name=found.name,
-        action=Action.CHANGE if changes else Action.UNCHANGED,
-        id=found.id,
-        version=found.version,
-        changes=changes,
-    )
+    action = Action.CHANGE if changes else Action.UNCHANGED
+    return Outcome(kind=kind, name=name, action=action, changes=changes, **stored)
+
+
+def _at(stored: Agent | Task) -> dict[str, Any]:
+    return {"id": stored.id, "version": stored.version}
 
 
 def _step(outcome: Outcome, write: Callable[[Connection], Agent | Task]) -> _Step:
     def write_outcome(connection: Connection) -> Outcome:
-        stored = write(connection)
-        return replace(outcome, id=stored.id, version=stored.version)
+        return replace(outcome, **_at(write(connection)))
 
     return _Step(outcome, write_outcome)

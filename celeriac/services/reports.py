@@ -63,7 +63,6 @@ class ReportStore:
     """Renders and stores reports. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
-        """Read from and store in `database`."""
         self._database = database
         self._specs = SpecCache(database)
 
@@ -185,7 +184,6 @@ class ReportQueue:
     """
 
     def __init__(self, prepare: Callable[[UUID], None]) -> None:
-        """Render reports with `prepare`."""
         self._prepare = prepare
         self._waiting: queue.Queue[tuple[UUID, Mapping[str, str]] | None] = queue.Queue(
             _MOST_WAITING

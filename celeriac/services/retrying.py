@@ -51,7 +51,7 @@ def retry_while_unavailable(
     """
     if in_pool():
         raise RuntimeError(
-            "A thread of a pool must not sleep: call retry_while_unavailable_in from the coroutine."
+            "A thread of a pool must not sleep: call retry_statement from the coroutine."
         )
     try:
         return work()
@@ -62,23 +62,19 @@ def retry_while_unavailable(
     return Retrying(**_schedule(seconds, on))(work)
 
 
-async def retry_while_unavailable_in(
-    threads: Threads, work: Callable[[], T], *, seconds: float
-) -> T:
-    """Do the same from a coroutine. `threads` call `work`; none is held between tries."""
-    return await patiently_await(partial(threads.run, work), seconds=seconds)
-
-
 async def retry_statement(
     database: Database, work: Callable[[Connection], T], *, seconds: float = 60.0
 ) -> T:
-    """Return `work(connection)`, called in autocommit in a thread of `database`, and retried."""
+    """Return `work(connection)`, called in autocommit and retried while `database` is unavailable.
+
+    A thread of `database` calls it; none is held between tries.
+    """
 
     def call() -> T:
         with database.autocommit() as connection:
             return work(connection)
 
-    return await retry_while_unavailable_in(database.threads, call, seconds=seconds)
+    return await patiently_await(partial(database.threads.run, call), seconds=seconds)
 
 
 async def patiently_await(work: Callable[[], Awaitable[T]], *, seconds: float) -> T:

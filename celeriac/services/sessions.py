@@ -33,7 +33,6 @@ class Sessions:
     """Reads and deletes sessions. Safe to share between threads."""
 
     def __init__(self, database: Database, places: StoragePaths) -> None:
-        """Work on `database`, and on the files in `places`."""
         self._database = database
         self._places = places
 
@@ -91,7 +90,6 @@ class SessionStore:
     """
 
     def __init__(self, database: Database) -> None:
-        """Work on `database`."""
         self._database = database
 
     def load(self, claim: Claim) -> Session | None:

@@ -101,7 +101,7 @@ def list_session_files(
 
     They are on the worker's machine: an API on another one must share its home (docs/sessions.md).
     """
-    found = services.artifacts.of_session(actor, session_id, after=after, limit=limit)
+    found = services.artifacts.of_session(actor, session_id).listed(after=after, limit=limit)
     return _files(found, f"{links.PREFIX}/sessions/{session_id}")
 
 
@@ -115,7 +115,7 @@ def download_session_file(
     session_id: SessionPath, path: _FilePath, actor: Caller, services: Services
 ) -> Response:
     """Return a file. Only regular files are found, and none behind a symbolic link."""
-    return _file(services.artifacts.open_of_session(actor, session_id, path), path)
+    return _file(services.artifacts.of_session(actor, session_id).open(path), path)
 
 
 @execution_files_router.get("", summary="List an execution's files")
@@ -130,7 +130,7 @@ def list_execution_files(
 
     Agents of the runner `claude` work in the directory of their session instead.
     """
-    found = services.artifacts.of_execution(actor, execution_id, after=after, limit=limit)
+    found = services.artifacts.of_execution(actor, execution_id).listed(after=after, limit=limit)
     return _files(found, f"{links.PREFIX}/task-executions/{execution_id}")
 
 
@@ -141,7 +141,7 @@ def download_execution_file(
     execution_id: ExecutionPath, path: _FilePath, actor: Caller, services: Services
 ) -> Response:
     """Return a file. Only regular files are found, and none behind a symbolic link."""
-    return _file(services.artifacts.open_of_execution(actor, execution_id, path), path)
+    return _file(services.artifacts.of_execution(actor, execution_id).open(path), path)
 
 
 def _files(found: Listing, owner: str) -> wire.Files:

@@ -179,7 +179,6 @@ class Expire:
     """Expires and withdraws questions; any number of keepers may do it at once."""
 
     def __init__(self, database: Database, live: LiveEvents) -> None:
-        """Work on `database`, publish to `live`."""
         self._database = database
         self._live = live
 

@@ -75,7 +75,6 @@ class BudgetLedger:
     """
 
     def __init__(self, database: Database, questions: Questions, live: LiveEvents) -> None:
-        """Keep budgets in `database`, ask people through `questions`, publish to `live`."""
         self._database = database
         self._questions = questions
         self._live = live

@@ -323,7 +323,6 @@ class Usage:
     """Reads usage. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
-        """Read from `database`."""
         self._database = database
 
     def calls(

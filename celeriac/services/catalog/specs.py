@@ -15,7 +15,6 @@ class SpecCache:
     """Finds specifications. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
-        """Start with an empty cache."""
         self._database = database
         self._current: dict[UUID, ExecutionSpec] = {}
         self._of_versions = lru_cache(maxsize=_CACHED)(self._read_versions)

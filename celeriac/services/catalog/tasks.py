@@ -49,7 +49,6 @@ class Tasks:
     """
 
     def __init__(self, database: Database) -> None:
-        """Work on `database`."""
         self._database = database
         self._ids: dict[tuple[UUID, str], UUID] = {}
 

@@ -144,7 +144,6 @@ class AttemptRegistry:
     """The running attempts by execution. Safe to share between threads."""
 
     def __init__(self) -> None:
-        """Start empty."""
         self._lock = threading.Lock()
         self._attempts: dict[UUID, Attempt] = {}
 

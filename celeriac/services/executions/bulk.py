@@ -70,7 +70,6 @@ class Bulk:
     """
 
     def __init__(self, database: Database, cancel: Cancel, specs: SpecCache) -> None:
-        """Work on `database`; cancel through `cancel`."""
         self._database = database
         self._cancel = cancel
         self._specs = specs

@@ -145,7 +145,8 @@ class AttemptContext:
 
     async def charge(self, call: ModelCall, reservation: Reservation | None = None) -> None:
         """Record a model call and its event, and charge it to the budgets."""
-        made, day = time.monotonic(), None
+        made = time.monotonic()
+        day: date | None = None
         if self._replays:
             call = call.as_replayed()
         reason = call.finish_reason
@@ -163,7 +164,9 @@ class AttemptContext:
             pending.events.append(event)
 
         try:
-            day = await self._charge(call, reservation)
+            if not self._replays:
+                admission = self._services.admission
+                day = await admission.charge(self._lease, self._job, call, reservation)
         finally:
             self._attempt.has_output = True
             self._attempt.write(add)  # the call was made, whatever the budgets say
@@ -172,11 +175,6 @@ class AttemptContext:
         if bounds_cost and call.cost is None and call.booked is None:
             await self._warn_unbounded(call.provider, call.model, known=False)
         await self._attempt.wait_for_room()
-
-    async def _charge(self, call: ModelCall, reservation: Reservation | None) -> date | None:
-        if self._replays:
-            return None
-        return await self._services.admission.charge(self._lease, self._job, call, reservation)
 
     async def _warn_unbounded(self, provider: str, model: str, *, known: bool) -> None:
         """Warn once that no cost limit can hold this model."""

@@ -37,7 +37,6 @@ class Dispatch:
     """Sends due executions. Safe to share between threads."""
 
     def __init__(self, database: Database, queue: TaskQueue, live: LiveEvents) -> None:
-        """Mark rows in `database`, publish to `queue`, publish changes to `live`."""
         self._database = database
         self._queue = queue
         self._live = live

@@ -31,7 +31,6 @@ class EventWriter:
     """Stores the pending writes of all running attempts. Safe to share between threads."""
 
     def __init__(self, database: Database, attempts: AttemptRegistry, live: LiveEvents) -> None:
-        """Store into `database`; publish changes to `live`."""
         self._database = database
         self._attempts = attempts
         self._live = live

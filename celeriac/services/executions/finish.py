@@ -229,7 +229,6 @@ class Finish:
     """Stores outcomes of attempts."""
 
     def __init__(self, database: Database, live: LiveEvents) -> None:
-        """Write into `database`, publish to `live`."""
         self._database = database
         self._live = live
 

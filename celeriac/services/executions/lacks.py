@@ -12,7 +12,6 @@ class Lacks:
     """What agents need that this process does not have. Safe to share between threads."""
 
     def __init__(self) -> None:
-        """Nothing is known to be missing."""
         self._messages: dict[str, None] = {}
         self._lock = threading.Lock()
 

@@ -22,7 +22,6 @@ class Queries:
     """Read-only queries. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
-        """Read from `database`."""
         self._database = database
 
     def execution(self, actor: Actor, execution_id: UUID) -> Execution:

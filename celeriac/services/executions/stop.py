@@ -25,7 +25,6 @@ class Cancel:
     """Cancels executions."""
 
     def __init__(self, database: Database, live: LiveEvents) -> None:
-        """Write into `database`; notify workers through `live`."""
         self._database = database
         self._live = live
 
@@ -92,7 +91,6 @@ class StopCancelled:
     """Stops cancelled attempts of this process, sooner than the heartbeat does."""
 
     def __init__(self, database: Database, attempts: AttemptRegistry) -> None:
-        """Read `database` for the attempts in `attempts`."""
         self._database = database
         self._attempts = attempts
 

@@ -70,7 +70,6 @@ class Submit:
     """Validates, stores and sends executions."""
 
     def __init__(self, database: Database, specs: SpecCache, dispatch: Dispatch) -> None:
-        """Store in `database`; send through `dispatch`."""
         self._database = database
         self._specs = specs
         self._dispatch = dispatch

@@ -23,35 +23,22 @@ from celeriac.services.audit import AuditTrail
 from celeriac.services.storage_paths import StoragePaths
 
 _DAY = 86_400
+_DIRECTORY = re.compile(r"(.+)")
 _LOG_FILE = re.compile(r"task-execution-(.+)\.log")
 _ERROR_FILE = re.compile(r"task-errors-\d{4}-\d{2}-\d{2}\.log")
 
 
-def old_directories(place: Path, *, days: float) -> Iterator[tuple[UUID, Path]]:
-    """Yield the executions' directories in `place` that were last changed `days` ago."""
-    for path in _old(place, days=days, kind=stat.S_ISDIR):
-        execution_id = parse_uuid(path.name)
-        if execution_id is not None:
-            yield execution_id, path
-
-
-def old_logs(place: Path, *, days: float) -> Iterator[tuple[UUID, Path]]:
-    """Yield the executions' log files in `place` that were last written `days` ago."""
-    for path in _old(place, days=days, kind=stat.S_ISREG):
-        named = _LOG_FILE.fullmatch(path.name)
+def _of_executions(paths: Iterator[Path], name: re.Pattern[str]) -> Iterator[tuple[UUID, Path]]:
+    """Yield those of `paths` whose names hold the id of an execution, with the id."""
+    for path in paths:
+        named = name.fullmatch(path.name)
         execution_id = None if named is None else parse_uuid(named[1])
         if execution_id is not None:
             yield execution_id, path
 
 
-def old_error_files(place: Path, *, days: float) -> Iterator[Path]:
-    """Yield the files of a day's errors that were last written `days` ago."""
-    for path in _old(error_file(place, "").parent, days=days, kind=stat.S_ISREG):
-        if _ERROR_FILE.fullmatch(path.name):
-            yield path
-
-
 def _old(place: Path, *, days: float, kind: Callable[[int], bool]) -> Iterator[Path]:
+    """Yield the entries of `place` of a `kind` that were last changed more than `days` ago."""
     oldest = time.time() - days * _DAY
     try:
         entries = os.scandir(place)
@@ -112,17 +99,21 @@ class Retention:
         """Delete everything that has expired; return how much that was."""
         policy = self._policy
         steps: list[tuple[str, Callable[[], int], float | bool]] = [
-            ("sessions", partial(self._repeat, self._sessions), policy.sessions),
+            ("sessions", self._rows(_end_sessions, policy.sessions), policy.sessions),
             # those of deleted sessions, in any case
             ("session_files", self._session_files, True),
             ("executions", self._executions, policy.executions),
             ("workdirs", self._workdirs, policy.files),
             ("log_files", self._log_files, policy.logs),
-            ("session_rows", partial(self._repeat, self._session_rows), policy.executions),
+            (
+                "session_rows",
+                self._rows(retention.delete_sessions, policy.executions),
+                policy.executions,
+            ),
             ("audit", partial(self._repeat, self._audit), policy.audit),
             (
                 "idempotency_keys",
-                partial(self._repeat, self._idempotency_keys),
+                self._rows(retention.delete_idempotency_keys, policy.idempotency_keys),
                 policy.idempotency_keys,
             ),
             ("workers", self._workers, True),
@@ -138,12 +129,10 @@ class Retention:
                 break
         return total
 
-    def _sessions(self) -> int:
-        with self._database.transaction() as connection:
-            deleted = retention.mark_idle_sessions_deleted(
-                connection, days=self._policy.sessions, limit=self._batch
-            )
-        return len(deleted)
+    def _rows(self, delete: Callable[..., int], days: float) -> Callable[[], int]:
+        """Return the step that deletes all rows older than `days`, a batch in a transaction."""
+        batch = partial(self._deleted, partial(delete, days=days, limit=self._batch))
+        return partial(self._repeat, batch)
 
     def _session_files(self) -> int:
         def find(after: UUID) -> list[UUID]:
@@ -204,24 +193,10 @@ class Retention:
         ]
         return all(removed)
 
-    def _session_rows(self) -> int:
-        return self._deleted(
-            lambda connection: retention.delete_sessions(
-                connection, days=self._policy.executions, limit=self._batch
-            )
-        )
-
     def _audit(self) -> int:
         if self._audit_trail is None:
             return 0
         return self._audit_trail.expire(days=self._policy.audit, limit=self._batch)
-
-    def _idempotency_keys(self) -> int:
-        return self._deleted(
-            lambda connection: retention.delete_idempotency_keys(
-                connection, days=self._policy.idempotency_keys, limit=self._batch
-            )
-        )
 
     def _workers(self) -> int:
         """Delete the rows of workers that ended long ago."""
@@ -234,15 +209,17 @@ class Retention:
 
     def _workdirs(self) -> int:
         """Remove the directories of executions that ended long ago, or that are unknown."""
-        old = old_directories(self._places.workdirs, days=self._policy.files)
-        return self._swept(old, days=self._policy.files, remove=remove_tree)
+        days = self._policy.files
+        old = _of_executions(_old(self._places.workdirs, days=days, kind=stat.S_ISDIR), _DIRECTORY)
+        return self._swept(old, days=days, remove=remove_tree)
 
     def _log_files(self) -> int:
-        removed = self._swept(
-            old_logs(self._places.logs, days=self._policy.logs), days=0, remove=_unlink
-        )
-        for path in old_error_files(self._places.logs, days=self._policy.logs):
-            removed += _unlink(path)
+        days, place = self._policy.logs, self._places.logs
+        old = _of_executions(_old(place, days=days, kind=stat.S_ISREG), _LOG_FILE)
+        removed = self._swept(old, days=0, remove=_unlink)
+        for path in _old(error_file(place, "").parent, days=days, kind=stat.S_ISREG):
+            if _ERROR_FILE.fullmatch(path.name):
+                removed += _unlink(path)
         return removed
 
     def _swept(
@@ -261,6 +238,10 @@ class Retention:
                 if age is None or age.old:
                     removed += remove(path)
         return removed
+
+
+def _end_sessions(connection: Connection, *, days: float, limit: int) -> int:
+    return len(retention.mark_idle_sessions_deleted(connection, days=days, limit=limit))
 
 
 def _done(kind: str, step: Callable[[], int]) -> int:

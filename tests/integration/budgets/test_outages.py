@@ -170,5 +170,5 @@ async def test_a_thread_of_a_pool_is_not_held_by_waiting() -> None:
     def wait() -> None:
         retry_while_unavailable(int, seconds=1)
 
-    with pytest.raises(RuntimeError, match="retry_while_unavailable_in"):
+    with pytest.raises(RuntimeError, match="retry_statement"):
         await Threads("test", 1).run(wait)
