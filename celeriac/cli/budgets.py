@@ -42,9 +42,9 @@ def list_budgets(
             each.scope,
             each.subject_name or each.subject_id,
             each.period,
-            each.standing.window,
-            _dollars(each.standing),
-            _tokens(each.standing),
+            each.state.window,
+            _dollars(each.state),
+            _tokens(each.state),
             each.on_budget,
         ),
         limit=limit,
@@ -121,40 +121,39 @@ def remove(context: CommandContext, budget: BudgetId) -> None:
 
 
 def _show(context: CommandContext, found: "wire.Budget") -> None:
-    standing = found.standing
+    state = found.state
     context.output.write_details(
         found,
         {
             "id": found.id,
             "of": f"{found.scope} {found.subject_name or found.subject_id}",
-            "period": f"{found.period} (now {standing.window})",
-            "spent": _dollars(standing),
-            "tokens": _tokens(standing),
-            "under way": f"{money(standing.reserved_cost)}, "
-            f"{counted(standing.reserved_tokens, 'token')}",
-            "beyond": _beyond(standing),
+            "period": f"{found.period} (now {state.window})",
+            "spent": _dollars(state),
+            "tokens": _tokens(state),
+            "under way": f"{money(state.reserved_cost)}, {counted(state.reserved_tokens, 'token')}",
+            "beyond": _beyond(state),
             "when spent": found.on_budget,
             "changed": found.updated_at,
         },
     )
 
 
-def _dollars(standing: "wire.BudgetStanding") -> str:
-    limit = "" if standing.max_cost is None else f" of {money(standing.max_cost)}"
-    return f"{money(standing.spent_cost)}{limit}"
+def _dollars(state: "wire.BudgetState") -> str:
+    limit = "" if state.max_cost is None else f" of {money(state.max_cost)}"
+    return f"{money(state.spent_cost)}{limit}"
 
 
-def _tokens(standing: "wire.BudgetStanding") -> str:
-    limit = "" if standing.max_tokens is None else f" of {standing.max_tokens:,}"
-    return f"{standing.spent_tokens:,}{limit}"
+def _tokens(state: "wire.BudgetState") -> str:
+    limit = "" if state.max_tokens is None else f" of {state.max_tokens:,}"
+    return f"{state.spent_tokens:,}{limit}"
 
 
-def _beyond(standing: "wire.BudgetStanding") -> str:
+def _beyond(state: "wire.BudgetState") -> str:
     parts = []
-    if standing.overshoot_cost:
-        parts.append(money(standing.overshoot_cost))
-    if standing.overshoot_tokens:
-        parts.append(counted(standing.overshoot_tokens, "token"))
+    if state.overshoot_cost:
+        parts.append(money(state.overshoot_cost))
+    if state.overshoot_tokens:
+        parts.append(counted(state.overshoot_tokens, "token"))
     return " and ".join(parts) or "-"
 
 

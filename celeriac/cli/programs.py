@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from celeriac.settings import Settings
 
 _MCP_PORT = 8322
-API_FACTORY = "celeriac.api.core.app:from_environment"
+API_FACTORY = "celeriac.api.app:from_environment"
 API_PROTOCOL = "celeriac.api.core.protocol:LimitedProtocol"
 
 

@@ -51,10 +51,10 @@ class Budgets(Resource):
         """Remove a budget."""
         self._transport.send("DELETE", path("budgets", budget_id))
 
-    def of_execution(self, execution_id: str | UUID) -> wire.BudgetStandings:
+    def of_execution(self, execution_id: str | UUID) -> wire.BudgetStates:
         """Return the state of all budgets that apply to an execution."""
         return self._transport.get(
-            wire.BudgetStandings, path("task-executions", execution_id, "budgets")
+            wire.BudgetStates, path("task-executions", execution_id, "budgets")
         )
 
 

@@ -1,8 +1,8 @@
 """The API key of a tool call, and the errors of the API for models."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -14,47 +14,36 @@ ToolContext = Context[Any, Any]
 _BEARER = "bearer "
 
 
-class Access(Protocol):
-    """Provides the API client of a tool call."""
-
-    def client(self, context: ToolContext) -> AbstractContextManager[Client]:
-        """Yield a client; a ClientError of the block becomes a ToolError."""
-        ...
+Access = Callable[[ToolContext], AbstractContextManager[Client]]
+"""Provides the API client of a tool call; a ClientError of the block becomes a ToolError."""
 
 
-class OneKey:
-    """Uses the server's own key for all calls; for stdio, where one program uses the server."""
-
-    def __init__(self, client: Client) -> None:
-        """Use `client`, which the caller closes."""
-        self._client = client
+def one_key(client: Client) -> Access:
+    """Use `client` for all calls; for stdio, where one program uses the server."""
 
     @contextmanager
-    def client(self, context: ToolContext) -> Iterator[Client]:
-        """Yield the client; see `Access.client`."""
-        del context
+    def access(_: ToolContext) -> Iterator[Client]:
         with _tool_errors():
-            yield self._client
+            yield client
+
+    return access
 
 
-class KeyOfRequest:
-    """Uses the key in each request's header `Authorization: Bearer`."""
-
-    def __init__(self, base_url: str) -> None:
-        """Use the API at `base_url`."""
-        self._base_url = base_url
+def key_of_request(base_url: str) -> Access:
+    """Use the API at `base_url` with the key in each request's `Authorization: Bearer`."""
 
     @contextmanager
-    def client(self, context: ToolContext) -> Iterator[Client]:
-        """Yield a client with the request's key; see `Access.client`."""
+    def access(context: ToolContext) -> Iterator[Client]:
         key = bearer_key(context.headers or {})
         if key is None:
             raise ToolError(
                 "The request has no API key. [unauthenticated]\n"
                 "Send one with each request: `Authorization: Bearer cel_…`."
             )
-        with _tool_errors(), Client(self._base_url, key) as client:
+        with _tool_errors(), Client(base_url, key) as client:
             yield client
+
+    return access
 
 
 def bearer_key(headers: Mapping[str, str]) -> str | None:

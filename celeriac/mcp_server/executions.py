@@ -56,7 +56,7 @@ def execution_tools(access: Access) -> list[Tool]:
         ] = None,
     ) -> ExecutionList:
         """List executions, newest first."""
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             executions = client.executions.list(
                 status=[each.value for each in status] or None,
                 task=task,
@@ -69,7 +69,7 @@ def execution_tools(access: Access) -> list[Tool]:
 
     def get_execution(ctx: ToolContext, execution_id: ExecutionId) -> ExecutionState:
         """Show the state of an execution: status, progress, result or error, cost."""
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             return ExecutionState.of(client.executions.get(execution_id))
 
     def cancel_execution(ctx: ToolContext, execution_id: ExecutionId) -> ExecutionState:
@@ -77,7 +77,7 @@ def execution_tools(access: Access) -> list[Tool]:
 
         A running one is still `running` in the answer; wait_for_execution returns its end.
         """
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             return ExecutionState.of(client.executions.cancel(execution_id))
 
     return [
@@ -105,7 +105,7 @@ def reading_tools(access: Access) -> list[Tool]:
 
         Texts of more than 2,000 characters are cut; the report has them in full.
         """
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             found, more = first(client.executions.events(execution_id, after=after), limit)
         shown = [
             each.model_copy(update={"data": clip_values(each.data, MAX_TEXT)}) for each in found
@@ -119,7 +119,7 @@ def reading_tools(access: Access) -> list[Tool]:
         characters: Characters = _PART,
     ) -> TextPage:
         """Read the result of a completed execution as JSON text, part by part."""
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             execution = client.executions.get(execution_id)
         if execution.status is not Status.COMPLETED:
             raise ToolError(
@@ -143,7 +143,7 @@ def reading_tools(access: Access) -> list[Tool]:
 
         It has the result, the timeline, messages, tool calls and costs.
         """
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             text = client.executions.report(execution_id, format=format)
         return TextPage.of(text, offset, characters)
 
@@ -182,7 +182,7 @@ def waiting_tools(access: Access) -> list[Tool]:
         After the timeout its current state is returned, with `ended` false: it continues, and you
         may wait again. Progress is reported meanwhile.
         """
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             wait = _Wait(client, execution_id, ctx)
             return await wait.until_end(timeout_seconds, stop_at_question=stop_at_question)
 

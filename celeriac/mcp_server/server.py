@@ -8,7 +8,7 @@ from mcp.server.mcpserver import MCPServer
 
 from celeriac.client import Client
 from celeriac.kit.json_types import dumps
-from celeriac.mcp_server.access import Access, KeyOfRequest, OneKey, bearer_key
+from celeriac.mcp_server.access import Access, bearer_key, key_of_request, one_key
 from celeriac.mcp_server.executions import execution_tools, reading_tools, waiting_tools
 from celeriac.mcp_server.tasks import approval_tools, task_tools, usage_tools
 from celeriac.version import __version__
@@ -84,12 +84,12 @@ def build_server(access: Access) -> MCPServer[None]:
 
 def serve_stdio(client: Client) -> None:
     """Serve over stdin and stdout until they are closed."""
-    build_server(OneKey(client)).run("stdio")
+    build_server(one_key(client)).run("stdio")
 
 
 def serve_http(base_url: str, *, host: str, port: int) -> None:
     """Serve streamable HTTP at `/mcp` until SIGTERM; each request must have an API key."""
-    server = build_server(KeyOfRequest(base_url))
+    server = build_server(key_of_request(base_url))
     uvicorn.run(
         RequireKey(server.streamable_http_app(streamable_http_path=PATH, host=host)),
         host=host,

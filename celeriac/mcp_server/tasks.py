@@ -42,14 +42,14 @@ def task_tools(access: Access) -> list[Tool]:
         ] = True,
     ) -> TaskList:
         """List the tasks that can be executed, newest first."""
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             found, more = first(client.tasks.list(active=active_only or None), limit)
         briefs = [TaskBrief.of(each, agent=each.agent.name) for each in found]
         return TaskList(tasks=briefs, more=more)
 
     def get_task(ctx: ToolContext, task: TaskName) -> TaskDetails:
         """Show a task: its prompt, the schema of its variables, the schema of its result."""
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             found = client.tasks.get(task)
         spec = found.spec
         return TaskDetails.of(
@@ -94,7 +94,7 @@ def task_tools(access: Access) -> list[Tool]:
 
         Follow it with wait_for_execution or get_execution.
         """
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             accepted = client.executions.execute(
                 task,
                 variables,
@@ -129,7 +129,7 @@ def approval_tools(access: Access) -> list[Tool]:
         limit: Limit = 50,
     ) -> ApprovalList:
         """List questions of agents to people; the executions wait for the answers."""
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             approvals = client.approvals.list(status=status, execution_id=execution_id)
             found, more = first(approvals, limit)
         return ApprovalList(approvals=[ApprovalView.of(each) for each in found], more=more)
@@ -155,7 +155,7 @@ def approval_tools(access: Access) -> list[Tool]:
         The answer is a person's decision: call this only with what the person you act for has
         decided, never on your own.
         """
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             return ApprovalView.of(
                 client.approvals.answer(approval_id, approved=approved, value=value, note=note)
             )
@@ -179,7 +179,7 @@ def usage_tools(access: Access) -> list[Tool]:
         limit: Limit = 50,
     ) -> UsageList:
         """Show the tokens and the cost of model calls, by day, task, user or model."""
-        with access.client(ctx) as client:
+        with access(ctx) as client:
             found = client.usage.totals(by.value, since=since, until=until, task=task, limit=limit)
         return UsageList(totals=found.items)
 

@@ -72,19 +72,15 @@ class Accepted(View):
     status: Status
 
 
-class ExecutionState(View):
+class ExecutionState(ExecutionBrief):
     """The current state of an execution."""
 
-    id: UUID
-    task: str
-    status: Status
     ended: bool = Field(description="Whether it is completed, failed or cancelled.")
     result: Any = Field(description="Any JSON value; null until completed, and if too long.")
     truncated: bool = Field(description="Whether the model's token limit cut the result off.")
     result_characters: int | None = Field(
         description=f"Length of the result as JSON; above {MAX_INLINE:,} use get_result."
     )
-    error_code: str | None
     error_message: str | None
     progress: wire.Progress | None = Field(description="The progress that the agent reported.")
     waiting_for: WaitingFor | None = Field(
@@ -92,16 +88,12 @@ class ExecutionState(View):
     )
     waiting_until: datetime | None
     attempt: int
-    created_at: datetime
     started_at: datetime | None
-    completed_at: datetime | None
-    duration_seconds: float | None
     cancel_requested_by: str | None
     session_id: UUID | None
     event_count: int = Field(description="The number of the latest event.")
     input_tokens: int
     output_tokens: int
-    cost: Dollars = Field(description="US dollars, as far as prices are known.")
 
     @classmethod
     def of(cls, document: object, **computed: Any) -> Self:

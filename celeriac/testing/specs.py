@@ -1,8 +1,8 @@
 """Read the specifications and cassettes that a test passes, as mappings or files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,24 +14,20 @@ from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import loads
 from celeriac.kit.validation import first_fault
 
+T = TypeVar("T")
+
 Spec = Mapping[str, Any] | str | Path
 """A specification as a mapping, or the path of its JSON file (`--spec FILE`)."""
 
 
 def read_agent(spec: Spec) -> AgentSpec:
     """Return an agent's specification. Raises InvalidInputError."""
-    try:
-        return agent_spec(_read(spec, "agent"))
-    except ValidationError as error:
-        raise _wrong("agent", error) from error
+    return _checked(agent_spec, spec, "agent")
 
 
 def read_task(spec: Spec) -> TaskSpec:
     """Return a task's specification. Raises InvalidInputError."""
-    try:
-        return TaskSpec.model_validate(_read(spec, "task"))
-    except ValidationError as error:
-        raise _wrong("task", error) from error
+    return _checked(TaskSpec.model_validate, spec, "task")
 
 
 def read_cassette(path: Path) -> Cassette:
@@ -57,7 +53,11 @@ def _read(spec: Spec, field: str) -> Mapping[str, Any]:
     return found
 
 
-def _wrong(field: str, error: ValidationError) -> InvalidInputError:
-    place, fault = first_fault(error)
-    place = f"{field}.{place}" if place else field
-    return InvalidInputError(f"{place}: {fault}", field=place)
+def _checked(check: Callable[[Mapping[str, Any]], T], spec: Spec, field: str) -> T:
+    found = _read(spec, field)
+    try:
+        return check(found)
+    except ValidationError as error:
+        place, fault = first_fault(error)
+        place = f"{field}.{place}" if place else field
+        raise InvalidInputError(f"{place}: {fault}", field=place) from error

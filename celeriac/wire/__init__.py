@@ -12,8 +12,8 @@ from celeriac.wire.approvals import Approval, ApprovalLink, LinkedApproval
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
 from celeriac.wire.budgets import (
     Budget,
-    BudgetStanding,
-    BudgetStandings,
+    BudgetState,
+    BudgetStates,
     MadeCall,
     UsageTotal,
     UsageTotals,
@@ -53,8 +53,8 @@ __all__ = [
     "AuditFault",
     "AuditVerification",
     "Budget",
-    "BudgetStanding",
-    "BudgetStandings",
+    "BudgetState",
+    "BudgetStates",
     "BulkResult",
     "Cassette",
     "CeleryHealth",

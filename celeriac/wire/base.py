@@ -1,9 +1,12 @@
 """The base of all answers, their examples, pages and problems."""
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
 from uuid import UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -25,9 +28,23 @@ Links = dict[str, str | None]
 T = TypeVar("T")
 
 
-def links(**examples: str | None) -> Any:
-    """Return the field of an answer's links; `{name}` stands for the value of another field."""
-    return Field(alias="_links", examples=[examples])
+def links(**paths: str | None) -> Any:
+    """Return the field of an answer's links; `{name}` stands for the value of another field.
+
+    A path with a field that is null is null.
+    """
+    return Field(alias="_links", examples=[paths])
+
+
+@cache
+def _names(path: str) -> list[str]:
+    return re.findall(r"{(\w+)", path)
+
+
+def _filled(path: str | None, values: Mapping[str, Any]) -> str | None:
+    if path is None or any(values[name] is None for name in _names(path)):
+        return None
+    return path.format_map(values)
 
 
 def _add_example(schema: JsonDict, model: type["Wire"]) -> None:
@@ -46,6 +63,18 @@ class Wire(BaseModel):
     )
 
     @classmethod
+    def links_of(cls, values: Mapping[str, Any]) -> Links:
+        """Return the links of an answer with `values`."""
+        paths: Links = cls.model_fields["links"].examples[0]  # type: ignore[index] # by `links`
+        return {name: _filled(path, values) for name, path in paths.items()}
+
+    @classmethod
+    def linked(cls, values: Mapping[str, Any], **others: str | None) -> Self:
+        """Return an answer with `values` and its links; `others` are added or replace some."""
+        links = cls.links_of(values) | others
+        return cls.model_validate({**values, "links": links})
+
+    @classmethod
     def example(cls) -> dict[str, Any]:
         """Return an example for documentation, in JSON values.
 
@@ -61,7 +90,7 @@ class Wire(BaseModel):
             else:
                 continue
             if field.annotation == Links:
-                value = {key: path and path.format(**shown) for key, path in value.items()}
+                value = {key: _filled(path, shown) for key, path in value.items()}
             shown[field.alias or name] = value
         return shown
 

@@ -9,7 +9,7 @@ from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.wire.base import Dollars, Links, Wire, links
 
 
-class BudgetStanding(Wire):
+class BudgetState(Wire):
     """The use of a budget in its current window."""
 
     budget_id: UUID = Field(description="The execution's id, for an execution's own budget.")
@@ -37,10 +37,10 @@ class BudgetStanding(Wire):
     raised: int = Field(description="How often people extended the limit.", examples=[0])
 
 
-class BudgetStandings(Wire):
+class BudgetStates(Wire):
     """All budgets that apply to an execution."""
 
-    items: list[BudgetStanding]
+    items: list[BudgetState]
 
 
 class Budget(Wire):
@@ -57,7 +57,7 @@ class Budget(Wire):
     on_budget: OnBudget = Field(
         description="stop: the execution fails with `budget_spent`; ask: it waits for a person."
     )
-    standing: BudgetStanding
+    state: BudgetState
     created_at: datetime
     updated_at: datetime
     links: Links = links(self="/api/v1/budgets/{id}", task="/api/v1/tasks/{subject_id}")

@@ -24,5 +24,7 @@ class Cassette(Wire):
     )
     created_at: datetime
     links: Links = links(
-        self="/api/v1/cassettes/{id}", content="/api/v1/cassettes/{id}/content", execution=None
+        self="/api/v1/cassettes/{id}",
+        content="/api/v1/cassettes/{id}/content",
+        execution="/api/v1/task-executions/{execution_id}",
     )

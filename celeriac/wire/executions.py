@@ -89,8 +89,8 @@ class ExecutionSummary(Wire):
     links: Links = links(
         self="/api/v1/task-executions/{id}",
         task="/api/v1/tasks/{task_id}",
-        session=None,
-        celery_task=f"/api/v1/admin/celery-tasks/{CELERY_ID}",
+        session="/api/v1/sessions/{session_id}",
+        celery_task="/api/v1/admin/celery-tasks/{celery_task_id}",
         events="/api/v1/task-executions/{id}/events",
         stream="/api/v1/task-executions/{id}/stream",
         files="/api/v1/task-executions/{id}/files",
@@ -130,8 +130,8 @@ class Accepted(Wire):
     links: Links = links(
         self="/api/v1/task-executions/{execution_id}",
         task="/api/v1/tasks/{task_id}",
-        session=None,
-        celery_task=f"/api/v1/admin/celery-tasks/{CELERY_ID}",
+        session="/api/v1/sessions/{session_id}",
+        celery_task="/api/v1/admin/celery-tasks/{celery_task_id}",
         events="/api/v1/task-executions/{execution_id}/events",
         stream="/api/v1/task-executions/{execution_id}/stream",
         cancel="/api/v1/task-executions/{execution_id}/cancel",

@@ -30,7 +30,7 @@ class Session(Wire):
     links: Links = links(
         self="/api/v1/sessions/{id}",
         execution="/api/v1/task-executions/{execution_id}",
-        parent=None,
+        parent="/api/v1/sessions/{parent_id}",
         executions="/api/v1/task-executions?session_id={id}",
         files="/api/v1/sessions/{id}/files",
     )

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.db import workers
 from celeriac.domain.executions.model import Completed

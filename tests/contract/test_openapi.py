@@ -6,7 +6,7 @@ from uuid import UUID
 import schemathesis
 from schemathesis.config import SchemathesisConfig
 
-from celeriac.api.core.app import describe
+from celeriac.api.app import describe
 from tests.contract.conftest import Seeded
 
 _EXAMPLES = 20

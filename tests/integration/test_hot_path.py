@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 from fastapi.testclient import TestClient
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.domain.executions.events import EventType
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread

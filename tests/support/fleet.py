@@ -26,7 +26,7 @@ from tests.support.consistency import assert_consistent
 from tests.support.programs import Program, scrubbed_environment
 from tests.support.waiting import wait_until
 
-API_FACTORY = "celeriac.api.core.app:from_environment"
+API_FACTORY = "celeriac.api.app:from_environment"
 SECRET_KEY = "a key of tests alone: 0123456789abcdef"
 
 SHORT_TIMES = {

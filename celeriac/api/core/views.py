@@ -2,16 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
-from uuid import UUID
 
 from celeriac import wire
 from celeriac.api.core.links import PREFIX
 from celeriac.domain import tasks
 from celeriac.domain.approvals import Approval, ApprovalStatus
 from celeriac.domain.budget_kinds import BudgetScope
-from celeriac.domain.budgets import BudgetState, StoredBudget
+from celeriac.domain.budgets import StoredBudget
 from celeriac.domain.cassettes import CassetteSummary
 from celeriac.domain.document import Action, Outcome
 from celeriac.domain.executions.events import Event
@@ -22,33 +21,18 @@ from celeriac.domain.tasks import Priority
 from celeriac.services.executions.bulk import BulkPage
 from celeriac.services.operations.celery_tasks import CeleryTaskState
 
-_AGENTS = f"{PREFIX}/agents"
-_APPROVALS = f"{PREFIX}/approvals"
-_CASSETTES = f"{PREFIX}/cassettes"
 _EXECUTIONS = f"{PREFIX}/task-executions"
-_SESSIONS = f"{PREFIX}/sessions"
-_TASKS = f"{PREFIX}/tasks"
 
 
 def agent(found: tasks.Agent, warnings: Sequence[str] = ()) -> wire.Agent:
     """Return an agent as answers show it."""
-    links: wire.Links = {"self": f"{_AGENTS}/{found.id}"}
-    return wire.Agent(**_values(found), warnings=list(warnings), links=links)
+    return wire.Agent.linked(_values(found) | {"warnings": list(warnings)})
 
 
 def task(found: tasks.Task) -> wire.Task:
     """Return a task as answers show it."""
-    values = _values(found)
-    reference = wire.AgentReference(id=values.pop("agent_id"), name=values.pop("agent_name"))
-    path = f"{_TASKS}/{found.id}"
-    links: wire.Links = {
-        "self": path,
-        "agent": f"{_AGENTS}/{found.agent_id}",
-        "execute": f"{path}/execute",
-        "execute_batch": f"{path}/execute-batch",
-        "executions": f"{_EXECUTIONS}?task={found.id}",
-    }
-    return wire.Task(**values, agent=reference, links=links)
+    reference = {"id": found.agent_id, "name": found.agent_name}
+    return wire.Task.linked(_values(found) | {"agent": reference})
 
 
 def applied(
@@ -88,112 +72,55 @@ def _execution(row: Execution) -> dict[str, Any]:
         progress = wire.Progress(
             done=row.progress_done, total=row.progress_total, note=row.progress_note
         )
-    return _values(row) | {
+    values = _values(row) | {
         "priority": Priority(row.priority).label,
         "event_count": row.event_seq,
         "progress": progress,
-        "links": _execution_links(row),
     }
-
-
-def _execution_links(row: Execution) -> wire.Links:
-    path = f"{_EXECUTIONS}/{row.id}"
-    ended = row.status.terminal
-    links = accepted_links(row.id, row.task_id, row.celery_task_id, row.session_id)
-    links |= {
-        "files": f"{path}/files",
-        "model_calls": f"{path}/model-calls",
-        "budgets": f"{path}/budgets",
-        "approvals": f"{_APPROVALS}?execution_id={row.id}",
-        "cancel": None if ended else f"{path}/cancel",
-        "retry": f"{path}/retry" if ended else None,
-        "report": f"{path}/report" if ended else None,
-    }
+    links = wire.ExecutionSummary.links_of(values)
+    if not row.status.terminal:
+        links |= {"cancel": f"{links['self']}/cancel", "retry": None, "report": None}
     if row.options.record:
-        links["cassette"] = f"{_CASSETTES}/{row.id}"
+        links["cassette"] = f"{PREFIX}/cassettes/{row.id}"
     if row.origin_id is not None:
         links["origin"] = f"{_EXECUTIONS}/{row.origin_id}"
     if row.batch_id is not None:
         links["batch"] = f"{_EXECUTIONS}?batch_id={row.batch_id}"
-    return links
-
-
-def accepted_links(
-    execution_id: UUID, task_id: UUID, celery_task_id: str | None, session_id: UUID | None
-) -> wire.Links:
-    """Return the links of an execution that was just accepted."""
-    path = f"{_EXECUTIONS}/{execution_id}"
-    return {
-        "self": path,
-        "task": f"{_TASKS}/{task_id}",
-        "session": None if session_id is None else f"{_SESSIONS}/{session_id}",
-        "celery_task": celery_task_id and f"{PREFIX}/admin/celery-tasks/{celery_task_id}",
-        "events": f"{path}/events",
-        "stream": f"{path}/stream",
-        "cancel": f"{path}/cancel",
-    }
-
-
-def batch_links(batch_id: UUID, task_id: UUID) -> wire.Links:
-    """Return the links of a batch."""
-    return {"self": f"{_EXECUTIONS}?batch_id={batch_id}", "task": f"{_TASKS}/{task_id}"}
+    return values | {"links": links}
 
 
 def bulk(page: BulkPage, *, dry_run: bool) -> wire.BulkResult:
     """Return the effect of a request on many executions as answers show it."""
-    batch = None if page.batch_id is None else f"{_EXECUTIONS}?batch_id={page.batch_id}"
-    return wire.BulkResult(
-        dry_run=dry_run,
-        affected=len(page.execution_ids),
-        execution_ids=list(page.execution_ids),
-        skipped=[
-            wire.SkippedExecution(execution_id=key, code=error.code, message=error.message)
-            for key, error in page.refused.items()
-        ],
-        remaining=page.remaining,
-        next_cursor=page.next_cursor,
-        batch_id=page.batch_id,
-        links={"executions": batch},
+    return wire.BulkResult.linked(
+        {
+            "dry_run": dry_run,
+            "affected": len(page.execution_ids),
+            "execution_ids": list(page.execution_ids),
+            "skipped": [
+                wire.SkippedExecution(execution_id=key, code=error.code, message=error.message)
+                for key, error in page.refused.items()
+            ],
+            "remaining": page.remaining,
+            "next_cursor": page.next_cursor,
+            "batch_id": page.batch_id,
+        }
     )
 
 
 def session(found: Session) -> wire.Session:
     """Return a session as answers show it, without its state."""
-    values = _values(found)
-    del values["state"]
-    path = f"{_SESSIONS}/{found.id}"
-    links: wire.Links = {
-        "self": path,
-        "execution": f"{_EXECUTIONS}/{found.execution_id}",
-        "executions": f"{_EXECUTIONS}?session_id={found.id}",
-        "files": f"{path}/files",
-        "parent": None if found.parent_id is None else f"{_SESSIONS}/{found.parent_id}",
-    }
-    return wire.Session(**values, links=links)
+    return wire.Session.linked(_values(found))
 
 
 def cassette(found: CassetteSummary) -> wire.Cassette:
     """Return a cassette as answers show it."""
-    path = f"{_CASSETTES}/{found.id}"
-    recorded_by = found.execution_id
-    links: wire.Links = {
-        "self": path,
-        "content": f"{path}/content",
-        "execution": f"{_EXECUTIONS}/{recorded_by}" if recorded_by else None,
-    }
-    return wire.Cassette(**_values(found), links=links)
+    return wire.Cassette.linked(_values(found))
 
 
 def approval(found: Approval) -> wire.Approval:
     """Return a question as answers show it."""
-    path = f"{_APPROVALS}/{found.id}"
-    links: wire.Links = {
-        "self": path,
-        "answer": f"{path}/answer" if found.status is ApprovalStatus.OPEN else None,
-        "execution": f"{_EXECUTIONS}/{found.execution_id}",
-        "task": f"{_TASKS}/{found.task_id}",
-    }
-    return wire.Approval(**_values(found), links=links)
+    closed = {} if found.status is ApprovalStatus.OPEN else {"answer": None}
+    return wire.Approval.linked(_values(found), **closed)
 
 
 def linked_approval(found: Approval) -> wire.LinkedApproval:
@@ -201,24 +128,13 @@ def linked_approval(found: Approval) -> wire.LinkedApproval:
     return wire.LinkedApproval.model_validate(found, from_attributes=True)
 
 
-def standing(found: BudgetState) -> wire.BudgetStanding:
-    """Return the state of a budget as answers show it."""
-    return wire.BudgetStanding.model_validate(found)
-
-
 def budget(found: StoredBudget) -> wire.Budget:
     """Return a budget as answers show it."""
-    values = _values(found)
-    limits = values.pop("budget")
-    values |= {
-        "max_cost": limits.max_cost,
-        "max_tokens": limits.max_tokens,
-        "on_budget": limits.on_budget,
-        "standing": standing(found.state),
-    }
-    links: wire.Links = {"self": f"{PREFIX}/budgets/{found.id}"}
-    if found.scope is BudgetScope.TASK:
-        links["task"] = f"{_TASKS}/{found.subject_id}"
+    values = _values(found) | dict(found.budget)
+    values["state"] = wire.BudgetState.model_validate(found.state)
+    links = wire.Budget.links_of(values)
+    if found.scope is not BudgetScope.TASK:
+        del links["task"]
     return wire.Budget(**values, links=links)
 
 
@@ -236,16 +152,13 @@ def celery_task(found: CeleryTaskState) -> wire.CeleryTask:
         error = wire.CeleryTaskError(
             type=found.error_type, message=found.error_message, traceback=found.traceback
         )
-    links: wire.Links = {"self": f"{PREFIX}/celery-tasks/{found.task_id}"}
-    if found.execution_id is not None:
-        links["execution"] = f"{_EXECUTIONS}/{found.execution_id}"
-    values = asdict(found) | {
+    values = _values(found) | {
         "status": found.state,
         "simple_status": SIMPLE[found.state],
         "error": error,
-        "links": links,
     }
-    return wire.CeleryTask(**values)
+    of = found.execution_id
+    return wire.CeleryTask.linked(values, **({"execution": f"{_EXECUTIONS}/{of}"} if of else {}))
 
 
 def _values(found: Any) -> dict[str, Any]:

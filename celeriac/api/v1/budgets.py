@@ -154,10 +154,10 @@ def list_model_calls(
 )
 def list_execution_budgets(
     execution_id: ExecutionPath, actor: Caller, services: Services
-) -> wire.BudgetStandings:
+) -> wire.BudgetStates:
     """Return the state of all budgets that apply to an execution: its own, its task's, its user's.
 
     `overshoot` is what was spent beyond a limit: at most part of the one call under way.
     """
     found = services.budgets.of_execution(actor, execution_id)
-    return wire.BudgetStandings(items=list(map(views.standing, found)))
+    return wire.BudgetStates(items=list(map(wire.BudgetState.model_validate, found)))

@@ -93,14 +93,8 @@ _TASK: dict[str, Any] = {
 
 
 _DOCUMENT: dict[str, Any] = {
-    "agents": [{"name": "writer", "spec": {"runner": "llm", "model": "local/smollm2"}}],
-    "tasks": [
-        {
-            "name": "summarise",
-            "agent": "writer",
-            "spec": {"prompt": "Summarise in one sentence:\n\n{{ text }}"},
-        }
-    ],
+    "agents": [_AGENT],
+    "tasks": [_TASK],
     "budgets": [{"task": "summarise", "period": "day", "max_cost": "5.00"}],
 }
 _NEXT_VERSION = "The whole new specification; it becomes the next version."

@@ -22,14 +22,6 @@ _PREFIX = "value."
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """One choice of an input."""
-
-    value: str
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
 class Input:
     """One input of the page's form."""
 
@@ -40,7 +32,8 @@ class Input:
     allowed: str = ""
     required: bool = False
     long: bool = False
-    options: tuple[Option, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    """Values and their labels; empty for free input."""
 
 
 def inputs_of(approval: Approval, given: Mapping[str, str]) -> list[Input]:
@@ -92,7 +85,7 @@ def _value(approval: Approval, sent: Mapping[str, str]) -> JsonValue:
 
 
 def _input(field: FormField, given: Mapping[str, str]) -> Input:
-    options = tuple(Option(dumps(choice), _label(choice)) for choice in field.choices)
+    options = tuple((dumps(choice), _label(choice)) for choice in field.choices)
     return Input(
         name=_PREFIX + field.name,
         label=field.label,
@@ -101,7 +94,7 @@ def _input(field: FormField, given: Mapping[str, str]) -> Input:
         given=given.get(_PREFIX + field.name, field.default),
         required=field.required,
         long=field.is_json,
-        options=(Option("", "-"), *options) if options else (),
+        options=(("", "-"), *options) if options else (),
     )
 
 
@@ -129,13 +122,14 @@ def question_page(
     yes, no = _BUTTONS[approval.kind]
     return _page(
         status=422 if fault else 200,
-        heading=_HEADING,
         message=fault,
         faulty=True,
         approval=approval,
         title=approval.title,
         until=f"{approval.expires_at:%Y-%m-%d %H:%M} UTC",
-        arguments=_readable(approval),
+        arguments=json.dumps(approval.arguments, indent=2, ensure_ascii=False)
+        if approval.arguments
+        else "",
         fields=inputs_of(approval, given),
         note=given.get("note", ""),
         yes=yes,
@@ -143,30 +137,15 @@ def question_page(
     )
 
 
-def closed_page(approval: Approval, *, now: bool = False, status: int = 200) -> HTMLResponse:
+def closed_page(approval: Approval, *, now: bool = False) -> HTMLResponse:
     """Return the page of a closed question; `now` if this request answered it."""
-    return _message_page(
-        "Thank you" if now else _HEADING, _said(approval), status=status, title=approval.title
-    )
+    heading = "Thank you" if now else _HEADING
+    return _page(status=200, heading=heading, message=_said(approval), title=approval.title)
 
 
 def message_page(message: str, *, status: int) -> HTMLResponse:
     """Return a page that explains why there is no question."""
-    return _message_page(_HEADING, message, status=status, faulty=True)
-
-
-def _message_page(
-    heading: str, message: str, *, status: int, faulty: bool = False, title: str = ""
-) -> HTMLResponse:
-    return _page(
-        status=status,
-        heading=heading,
-        message=message,
-        faulty=faulty,
-        approval=None,
-        title=title,
-        fields=None,
-    )
+    return _page(status=status, message=message, faulty=True)
 
 
 def _said(approval: Approval) -> str:
@@ -179,16 +158,20 @@ def _said(approval: Approval) -> str:
     return "The question has expired; nobody answered it in time."
 
 
-def _readable(approval: Approval) -> str:
-    if not approval.arguments:
-        return ""
-    return json.dumps(approval.arguments, indent=2, ensure_ascii=False)
+_NOTHING: Mapping[str, object] = {
+    "heading": _HEADING,
+    "faulty": False,
+    "approval": None,
+    "title": "",
+    "fields": None,
+}
 
 
-def _page(*, status: int, **values: object) -> HTMLResponse:
+def _page(*, status: int, **given: object) -> HTMLResponse:
+    values = {**_NOTHING, **given}
     template, style = _template()
     # the policy allows our own stylesheet only, by its digest
-    content = template.render(style=Markup(style), **values)  # noqa: S704
+    content = template.render(values, style=Markup(style))  # noqa: S704
     digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; "

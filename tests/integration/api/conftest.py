@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.client import Client
 from celeriac.domain.accounts import Role

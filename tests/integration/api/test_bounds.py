@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from celeriac.api.core.app import describe
+from celeriac.api.app import describe
 from celeriac.domain.accounts import Role
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 

@@ -92,22 +92,22 @@ def test_a_budget_is_set_shown_changed_and_removed(ada: Asker, container: CoreSe
     path = spend(ada, container)
 
     made = ada.post(BUDGETS, json=DAILY).json()
-    standing = made["standing"]
+    state = made["state"]
     assert (made["subject_name"], made["on_budget"], made["max_tokens"]) == (
         "summarise", "stop", None,
     )  # fmt: skip
-    assert Decimal(standing["spent_cost"]) == Decimal("0.75"), "what was used today counts"
-    assert standing["spent_tokens"] == 137
-    assert Decimal(standing["overshoot_cost"]) == Decimal("0.25")
+    assert Decimal(state["spent_cost"]) == Decimal("0.75"), "what was used today counts"
+    assert state["spent_tokens"] == 137
+    assert Decimal(state["overshoot_cost"]) == Decimal("0.25")
 
     changed = ada.post(BUDGETS, json=DAILY | {"max_cost": 2, "on_budget": "ask"}).json()
     assert changed["id"] == made["id"], "there is one for each period"
-    assert Decimal(changed["standing"]["overshoot_cost"]) == 0
+    assert Decimal(changed["state"]["overshoot_cost"]) == 0
     assert ada.get(changed["_links"]["self"]).json() == changed
     listed = ada.get(BUDGETS, params={"task": "summarise"}).json()["items"]
     assert listed == [changed]
     (held,) = ada.get(f"{path}/budgets").json()["items"]
-    assert held == changed["standing"]
+    assert held == changed["state"]
 
     assert ada.delete(changed["_links"]["self"]).status_code == 204
     assert_problem(ada.get(changed["_links"]["self"]), 404, "not_found")
@@ -162,7 +162,7 @@ def test_the_client_has_them_all(client: Client, container: CoreServices) -> Non
     made = client.budgets.set("month", task="summarise", max_cost="1.50", on_budget="ask")
     assert client.budgets.get(made.id) == made
     assert list(client.budgets.list(task="summarise")) == [made]
-    assert client.budgets.of_execution(accepted.execution_id).items == [made.standing]
+    assert client.budgets.of_execution(accepted.execution_id).items == [made.state]
     assert [call.model for call in client.usage.calls(accepted.execution_id)] == [
         "small", "large", "model",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from celeriac import Client, ClientError
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.client import UnreachableError, WaitTimeoutError
 from celeriac.client.executions import ExecutionFilter
 from celeriac.domain.executions.model import Completed

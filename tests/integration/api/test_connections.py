@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.kit.json_types import loads
 from celeriac.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.domain.accounts import Role
 from celeriac.domain.executions.model import Completed
 from celeriac.wiring.core import CoreServices

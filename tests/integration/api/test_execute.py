@@ -6,7 +6,7 @@ from threading import Thread
 import pytest
 from fastapi.testclient import TestClient
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.wiring.core import CoreServices, build
 from tests.support.api import EXECUTE, TASK, Asker, assert_problem

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.db.engine import Database
 from celeriac.wiring.core import CoreServices, build
 from tests.support.api import EXECUTE, Asker, assert_problem

@@ -14,7 +14,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
 from redis import Redis
 from sqlalchemy import text
 
-from celeriac.api.core.app import create_app
+from celeriac.api.app import create_app
 from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Completed

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from celeriac import wire
-from celeriac.api.core.app import describe
+from celeriac.api.app import describe
 from celeriac.kit.json_types import dumps
 
 SCHEMA = describe()

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from celeriac.domain.usage import dollars
-from celeriac.wire import BudgetStanding, Execution
+from celeriac.wire import BudgetState, Execution
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,5 @@ def test_money_is_text_in_plain_digits_with_two_decimals_at_least(amount: str, t
 def test_answers_have_money_in_one_form() -> None:
     execution = Execution.model_validate({**Execution.example(), "cost": Decimal("0E-9")})
     assert execution.model_dump(mode="json")["cost"] == "0.00"
-    fields = BudgetStanding.model_json_schema(mode="serialization")["properties"]
+    fields = BudgetState.model_json_schema(mode="serialization")["properties"]
     assert fields["spent_cost"]["type"] == "string"

@@ -6,7 +6,7 @@ import pytest
 from mcp import Client as McpClient
 
 from celeriac.client import Client, ClientError
-from celeriac.mcp_server.access import OneKey, as_tool_error, bearer_key
+from celeriac.mcp_server.access import as_tool_error, bearer_key, one_key
 from celeriac.mcp_server.server import build_server
 from celeriac.wire import ProblemField
 from tests.support.programs import REPOSITORY
@@ -17,7 +17,7 @@ PAGE = (REPOSITORY / "docs" / "mcp-server.md").read_text()
 @pytest.mark.anyio
 async def test_the_page_has_every_tool_and_what_it_changes() -> None:
     with Client("http://127.0.0.1:9", "cel_none") as api:
-        async with McpClient(build_server(OneKey(api))) as client:
+        async with McpClient(build_server(one_key(api))) as client:
             tools = (await client.list_tools()).tools
 
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", PAGE, re.MULTILINE))

@@ -10,7 +10,7 @@ from mcp import Client as McpClient
 
 from celeriac import wire
 from celeriac.client import Client
-from celeriac.mcp_server.access import OneKey
+from celeriac.mcp_server.access import one_key
 from celeriac.mcp_server.server import build_server
 from tests.support.waiting import wait_until
 
@@ -66,7 +66,7 @@ async def wait(server: McpClient, told: list[str | None], **more: Any) -> dict[s
 async def test_progress_is_reported_as_it_comes() -> None:
     api, told = Api(), list[str | None]()
     with api.client() as client:
-        async with McpClient(build_server(OneKey(client))) as server:
+        async with McpClient(build_server(one_key(client))) as server:
             waiting = asyncio.create_task(wait(server, told))
             await asyncio.to_thread(wait_until, lambda: told == ["running"], "it waits")
             api.tell("progress", progress={"done": 1, "total": 2, "note": "half"})
@@ -82,7 +82,7 @@ async def test_a_question_ends_the_wait_unless_it_is_to_wait_through() -> None:
     api, told = Api(), list[str | None]()
     api.questions = [wire.Approval.example()]
     with api.client() as client:
-        async with McpClient(build_server(OneKey(client))) as server:
+        async with McpClient(build_server(one_key(client))) as server:
             asked = await wait(server, told)
             through = await wait(server, told, stop_at_question=False, timeout_seconds=0.2)
 
@@ -93,7 +93,7 @@ async def test_a_question_ends_the_wait_unless_it_is_to_wait_through() -> None:
 async def test_a_wait_that_is_given_up_asks_no_more() -> None:
     api, told = Api(), list[str | None]()
     with api.client() as client:
-        async with McpClient(build_server(OneKey(client))) as server:
+        async with McpClient(build_server(one_key(client))) as server:
             waiting = asyncio.create_task(wait(server, told))
             await asyncio.to_thread(wait_until, lambda: told, "it waits")
             waiting.cancel()

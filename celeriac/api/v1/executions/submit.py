@@ -1,6 +1,7 @@
 """`POST /api/v1/tasks/{task}/execute` and `execute-batch`."""
 
 import time
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -173,12 +174,10 @@ async def execute_task_batch(
         return task_id, batch
 
     task_id, batch = await run_in_threadpool(services.tasks.use, actor, task, submit)
+    ids = list(batch.execution_ids)
+    values: dict[str, Any] = {"batch_id": batch.batch_id, "task_id": task_id, "count": len(ids)}
     accepted_batch = wire.AcceptedBatch.model_construct(
-        batch_id=batch.batch_id,
-        task_id=task_id,
-        count=len(batch.execution_ids),
-        execution_ids=list(batch.execution_ids),
-        links=views.batch_links(batch.batch_id, task_id),
+        **values, execution_ids=ids, links=wire.AcceptedBatch.links_of(values)
     )
     headers = {} if batch.created else {REPLAYED: "true"}
     send = BackgroundTask(send_due, shared.dispatch) if batch.created else None
@@ -187,16 +186,15 @@ async def execute_task_batch(
 
 def accepted(task_id: UUID, submitted: Submitted, mode: str) -> wire.Accepted:
     """Return the answer for an execution that was accepted."""
-    return wire.Accepted(
-        execution_id=submitted.execution_id,
-        task_id=task_id,
-        status=submitted.status,
-        execution_mode=mode,
-        celery_task_id=submitted.celery_task_id,
-        session_id=submitted.session_id,
-        links=views.accepted_links(
-            submitted.execution_id, task_id, submitted.celery_task_id, submitted.session_id
-        ),
+    return wire.Accepted.linked(
+        {
+            "execution_id": submitted.execution_id,
+            "task_id": task_id,
+            "status": submitted.status,
+            "execution_mode": mode,
+            "celery_task_id": submitted.celery_task_id,
+            "session_id": submitted.session_id,
+        }
     )
 
 

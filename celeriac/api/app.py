@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import structlog
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
@@ -67,44 +66,28 @@ TAGS = [
 ]
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Describe the problems of `app` with their own media type."""
+class _Application(FastAPI):
+    """Describes its problems with their own media type."""
 
-    def describe() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(
-                title=app.title,
-                version=app.version,
-                summary=app.summary,
-                description=app.description,
-                tags=TAGS,
-                routes=app.routes,
-            )
-            _name_problems(schema)
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = describe  # type: ignore[method-assign]
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            for path in super().openapi()["paths"].values():
+                for operation in path.values():
+                    for response in operation["responses"].values():
+                        content = response.get("content", {})
+                        if content.get(_JSON, {}).get("schema") == _PROBLEM:
+                            content[MEDIA_TYPE] = content.pop(_JSON)
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
 
-def _name_problems(schema: dict[str, Any]) -> None:
-    for path in schema["paths"].values():
-        for operation in path.values():
-            for response in operation["responses"].values():
-                content = response.get("content", {})
-                if content.get(_JSON, {}).get("schema") == _PROBLEM:
-                    content[MEDIA_TYPE] = content.pop(_JSON)
-
-
-PATH = "/docs"
 _FILES = "/docs/files"
 
 
-def install_docs(app: FastAPI) -> None:
+def _install_docs(app: FastAPI) -> None:
     """Serve `/docs` and its files."""
-    router = APIRouter(include_in_schema=False)
 
-    @router.get(PATH)
+    @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
             openapi_url=str(app.openapi_url),
@@ -114,7 +97,6 @@ def install_docs(app: FastAPI) -> None:
             swagger_favicon_url=f"{_FILES}/favicon.png",
         )
 
-    app.include_router(router)
     files = resources.files("fastapi_offline") / "static"
     app.mount(_FILES, StaticFiles(directory=str(files)), name="docs-files")
 
@@ -195,11 +177,12 @@ def describe() -> dict[str, Any]:
 
 
 def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
-    app = FastAPI(
+    app = _Application(
         title="Celeriac",
         version=__version__,
         summary="Background execution for AI agents",
         description=DESCRIPTION,
+        openapi_tags=TAGS,
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -213,8 +196,7 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
     app.include_router(version_1)
     app.include_router(operations.health_router)
     problems.install(app)
-    install_docs(app)
-    install_openapi(app)
+    _install_docs(app)
     return app
 
 
