@@ -20,71 +20,59 @@ class CeleriacError(Exception):
 
     code: ClassVar[str] = "error"
 
+    def __init_subclass__(cls, *, code: str | None = None) -> None:
+        """Set the code of a class; a class without one has that of its parent."""
+        super().__init_subclass__()
+        if code is not None:
+            cls.code = code
+
     def __init__(self, message: str, **details: JsonValue) -> None:
         super().__init__(message)
         self.message = message
         self.details: Mapping[str, JsonValue] = details
 
 
-class ConfigurationError(CeleriacError):
+class ConfigurationError(CeleriacError, code="configuration_invalid"):
     """A setting is missing or wrong; the message names it."""
-
-    code = "configuration_invalid"
 
 
 # Requests: the input
 
 
-class InvalidInputError(CeleriacError):
+class InvalidInputError(CeleriacError, code="invalid_input"):
     """The input can't be accepted; `field` names the place and the message the cure."""
-
-    code = "invalid_input"
 
     def __init__(self, message: str, *, field: str | None = None, **details: JsonValue) -> None:
         super().__init__(message, **({"field": field} if field else {}), **details)
         self.field = field
 
 
-class MalformedJsonError(InvalidInputError):
+class MalformedJsonError(InvalidInputError, code="malformed_json"):
     """A text is not JSON."""
 
-    code = "malformed_json"
 
-
-class VariablesInvalidError(InvalidInputError):
+class VariablesInvalidError(InvalidInputError, code="variables_invalid"):
     """The variables of an execution don't fit the task's schema."""
 
-    code = "variables_invalid"
 
-
-class TemplateInvalidError(InvalidInputError):
+class TemplateInvalidError(InvalidInputError, code="template_invalid"):
     """A prompt template doesn't parse, uses what is forbidden, or names unknown variables."""
 
-    code = "template_invalid"
 
-
-class TemplateRenderError(InvalidInputError):
+class TemplateRenderError(InvalidInputError, code="template_render_failed"):
     """A prompt template failed, or exceeded its limits, with the given variables."""
 
-    code = "template_render_failed"
 
-
-class SchemaInvalidError(InvalidInputError):
+class SchemaInvalidError(InvalidInputError, code="schema_invalid"):
     """A JSON schema is not valid, or not within the bounds of docs/schemas.md."""
 
-    code = "schema_invalid"
 
-
-class CursorInvalidError(InvalidInputError):
+class CursorInvalidError(InvalidInputError, code="cursor_invalid"):
     """A page cursor was not made by this endpoint."""
 
-    code = "cursor_invalid"
 
-
-class DocumentInvalidError(InvalidInputError):
+class DocumentInvalidError(InvalidInputError, code="document_invalid"):
     """A document that describes agents, tasks and budgets can't be applied."""
-
-    code = "document_invalid"
 
     def __init__(self, places: Sequence[tuple[str, str]]) -> None:
         """`places` are the wrong fields, such as `tasks.2.spec.prompt`, each with its fault."""
@@ -94,40 +82,30 @@ class DocumentInvalidError(InvalidInputError):
         self.places = tuple(places)
 
 
-class CassetteInvalidError(InvalidInputError):
+class CassetteInvalidError(InvalidInputError, code="cassette_invalid"):
     """A text is not a cassette (docs/cassettes.md); `field` names the line."""
 
-    code = "cassette_invalid"
 
-
-class AnswerInvalidError(InvalidInputError):
+class AnswerInvalidError(InvalidInputError, code="answer_invalid"):
     """An answer doesn't fit its question."""
 
-    code = "answer_invalid"
 
-
-class TooLargeError(InvalidInputError):
+class TooLargeError(InvalidInputError, code="too_large"):
     """A value is over its documented size limit."""
-
-    code = "too_large"
 
 
 # Requests: the resource and its state
 
 
-class NotFoundError(CeleriacError):
+class NotFoundError(CeleriacError, code="not_found"):
     """The resource doesn't exist, or belongs to someone else."""
-
-    code = "not_found"
 
     def __init__(self, resource: str, identifier: object) -> None:
         super().__init__(f"There is no {resource} {identifier}.", resource=resource)
 
 
-class FilesNotHereError(NotFoundError):
+class FilesNotHereError(NotFoundError, code="files_not_here"):
     """A resource exists, but its files are not on this machine, or it has none."""
-
-    code = "files_not_here"
 
     def __init__(self, resource: str, identifier: object) -> None:
         super().__init__(resource, identifier)
@@ -139,22 +117,16 @@ class FilesNotHereError(NotFoundError):
         self.args = (self.message,)
 
 
-class ConflictError(CeleriacError):
+class ConflictError(CeleriacError, code="conflict"):
     """The present state of the resource forbids the request."""
 
-    code = "conflict"
 
-
-class ApprovalClosedError(ConflictError):
+class ApprovalClosedError(ConflictError, code="approval_closed"):
     """The question has another answer, has expired, or is no longer needed."""
 
-    code = "approval_closed"
 
-
-class ResultUnreadableError(ConflictError):
+class ResultUnreadableError(ConflictError, code="result_unreadable"):
     """The result backend's entry for a Celery task is not a result of Celery's."""
-
-    code = "result_unreadable"
 
     def __init__(self, task_id: str) -> None:
         super().__init__(
@@ -163,73 +135,51 @@ class ResultUnreadableError(ConflictError):
         )
 
 
-class TaskInactiveError(ConflictError):
+class TaskInactiveError(ConflictError, code="task_inactive"):
     """The task is switched off and takes no new executions."""
 
-    code = "task_inactive"
 
-
-class NameTakenError(ConflictError):
+class NameTakenError(ConflictError, code="name_taken"):
     """Another resource of the same owner has this name."""
 
-    code = "name_taken"
 
-
-class SessionInUseError(ConflictError):
+class SessionInUseError(ConflictError, code="session_in_use"):
     """An execution uses the session, or waits to use it."""
 
-    code = "session_in_use"
 
-
-class SessionDeletedError(ConflictError):
+class SessionDeletedError(ConflictError, code="session_deleted"):
     """The session was deleted and can't be continued."""
 
-    code = "session_deleted"
 
-
-class IdempotencyMismatchError(CeleriacError):
+class IdempotencyMismatchError(CeleriacError, code="idempotency_mismatch"):
     """The Idempotency-Key was used before with another request body."""
-
-    code = "idempotency_mismatch"
 
 
 # Requests: the caller
 
 
-class LinkInvalidError(CeleriacError):
+class LinkInvalidError(CeleriacError, code="link_invalid"):
     """An approval link was not made by this installation, or has expired."""
 
-    code = "link_invalid"
 
-
-class UnauthenticatedError(CeleriacError):
+class UnauthenticatedError(CeleriacError, code="unauthenticated"):
     """The API key is missing, unknown, revoked or expired."""
 
-    code = "unauthenticated"
 
-
-class ForbiddenError(CeleriacError):
+class ForbiddenError(CeleriacError, code="forbidden"):
     """The caller is known and may not do this."""
 
-    code = "forbidden"
 
-
-class HostRefusedError(CeleriacError):
+class HostRefusedError(CeleriacError, code="host_refused"):
     """The request names a host that this server doesn't serve."""
 
-    code = "host_refused"
 
-
-class RequestTimeoutError(CeleriacError):
+class RequestTimeoutError(CeleriacError, code="request_timeout"):
     """A request took too long to arrive."""
 
-    code = "request_timeout"
 
-
-class TooManyRequestsError(CeleriacError):
+class TooManyRequestsError(CeleriacError, code="too_many_requests"):
     """The caller must wait for `retry_after` seconds."""
-
-    code = "too_many_requests"
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message, retry_after=retry_after)
@@ -239,137 +189,101 @@ class TooManyRequestsError(CeleriacError):
 # Servers and processes that are unavailable
 
 
-class UnavailableError(CeleriacError):
+class UnavailableError(CeleriacError, code="unavailable"):
     """A server that Celeriac needs doesn't answer; a later try may succeed."""
 
-    code = "unavailable"
 
-
-class BusyError(UnavailableError):
+class BusyError(UnavailableError, code="busy"):
     """This process has reached its limit of such work; a later try may succeed."""
 
-    code = "busy"
 
-
-class DatabaseUnavailableError(UnavailableError):
+class DatabaseUnavailableError(UnavailableError, code="database_unavailable"):
     """PostgreSQL did not run a statement, or its answer was lost; it may be sent again.
 
     The class itself: the server can't be reached or can't write. Its subclasses: it could, but did
     not.
     """
 
-    code = "database_unavailable"
 
-
-class DatabaseBusyError(DatabaseUnavailableError):
+class DatabaseBusyError(DatabaseUnavailableError, code="database_busy"):
     """A lock time-out, a deadlock, or a serialization failure."""
 
-    code = "database_busy"
 
-
-class DatabaseTimeoutError(DatabaseUnavailableError):
+class DatabaseTimeoutError(DatabaseUnavailableError, code="database_timeout"):
     """The statement exceeded its time limit, or an operator cancelled it."""
 
-    code = "database_timeout"
 
-
-class BrokerUnavailableError(UnavailableError):
+class BrokerUnavailableError(UnavailableError, code="broker_unavailable"):
     """The message broker doesn't answer; accepted executions are stored and sent later."""
 
-    code = "broker_unavailable"
 
-
-class LeaseLostError(CeleriacError):
+class LeaseLostError(CeleriacError, code="lease_lost"):
     """This worker no longer holds the attempt's lease; the database refuses its writes."""
-
-    code = "lease_lost"
 
 
 # Attempts: their agent
 
 
-class ExecutionError(CeleriacError):
+class ExecutionError(CeleriacError, code="agent_failed"):
     """An attempt failed. `retryable` says whether another attempt may succeed."""
 
-    code = "agent_failed"
     retryable: ClassVar[bool] = True
 
 
 class RetryableError(ExecutionError):
     """Raised by agents: this attempt failed, a later one may succeed."""
 
-    code = "agent_failed"
 
-
-class PermanentError(ExecutionError):
+class PermanentError(ExecutionError, code="agent_failed_permanently"):
     """Raised by agents: no later attempt can succeed."""
 
-    code = "agent_failed_permanently"
     retryable = False
 
 
-class OutputInvalidError(RetryableError):
+class OutputInvalidError(RetryableError, code="output_invalid"):
     """The agent's answer doesn't fit the task's output schema."""
 
-    code = "output_invalid"
 
-
-class OutputTruncatedError(PermanentError):
+class OutputTruncatedError(PermanentError, code="output_truncated"):
     """The token limit cut the answer off; another attempt would be cut off as well."""
 
-    code = "output_truncated"
 
-
-class ResultNotStorableError(PermanentError):
+class ResultNotStorableError(PermanentError, code="result_not_storable"):
     """The database refuses the attempt's result."""
 
-    code = "result_not_storable"
 
-
-class AgentMisconfiguredError(PermanentError):
+class AgentMisconfiguredError(PermanentError, code="agent_misconfigured"):
     """The agent's configuration can't be run; the message names the field."""
-
-    code = "agent_misconfigured"
 
 
 class WorkerMisconfiguredError(AgentMisconfiguredError):
     """This worker lacks what the agent needs (a module, a command); another may have it."""
 
 
-class SpecificationUnreadableError(RetryableError):
+class SpecificationUnreadableError(RetryableError, code="specification_unreadable"):
     """This release can't read a stored task, agent or option: a newer one has written it."""
 
-    code = "specification_unreadable"
 
-
-class ToolServerError(RetryableError):
+class ToolServerError(RetryableError, code="tool_server_failed"):
     """An MCP server can't be started or reached, disconnects, or violates MCP; it is named."""
 
-    code = "tool_server_failed"
 
-
-class ApprovalExpiredError(PermanentError):
+class ApprovalExpiredError(PermanentError, code="approval_expired"):
     """The agent's question expired, and its policy is to fail then."""
 
-    code = "approval_expired"
 
-
-class SessionUnavailableError(PermanentError):
+class SessionUnavailableError(PermanentError, code="session_unavailable"):
     """The session to continue is deleted, or belongs to another kind of agent."""
-
-    code = "session_unavailable"
 
 
 # Attempts: their model calls
 
 
-class ProviderError(RetryableError):
+class ProviderError(RetryableError, code="provider_error"):
     """The model provider failed in a way that may pass (5xx, broken stream, connection).
 
     `retry_after` is the wait in seconds that the provider requests, if any.
     """
-
-    code = "provider_error"
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, **details: JsonValue
@@ -379,13 +293,11 @@ class ProviderError(RetryableError):
         self.retry_after = retry_after
 
 
-class ProviderRateLimitedError(ProviderError):
+class ProviderRateLimitedError(ProviderError, code="provider_rate_limited"):
     """The provider answered that its rate limit is reached.
 
     `provider` and `model` name the calls that must wait, where that is known.
     """
-
-    code = "provider_rate_limited"
 
     def __init__(
         self,
@@ -400,88 +312,60 @@ class ProviderRateLimitedError(ProviderError):
         self.model = model
 
 
-class ProviderRefusedError(PermanentError):
+class ProviderRefusedError(PermanentError, code="provider_refused"):
     """The provider refuses the request itself (wrong key, unknown model, bad request)."""
 
-    code = "provider_refused"
 
-
-class ContentFilteredError(PermanentError):
+class ContentFilteredError(PermanentError, code="content_filtered"):
     """The provider's content filter stopped the answer."""
 
-    code = "content_filtered"
 
-
-class ModelCallLimitError(PermanentError):
+class ModelCallLimitError(PermanentError, code="model_call_limit"):
     """The agent needs more model calls than its `max_model_calls`."""
 
-    code = "model_call_limit"
 
-
-class BudgetSpentError(PermanentError):
+class BudgetSpentError(PermanentError, code="budget_spent"):
     """A model call would exceed a budget; the message names it."""
 
-    code = "budget_spent"
 
-
-class CassetteMismatchError(PermanentError):
+class CassetteMismatchError(PermanentError, code="cassette_mismatch"):
     """A replayed agent makes a request that its cassette has no answer to."""
 
-    code = "cassette_mismatch"
 
-
-class CassetteUnavailableError(PermanentError):
+class CassetteUnavailableError(PermanentError, code="cassette_unavailable"):
     """The cassette to replay was deleted."""
-
-    code = "cassette_unavailable"
 
 
 # Attempts: their limits and processes
 
 
-class TimeLimitError(ExecutionError):
+class TimeLimitError(ExecutionError, code="time_limit"):
     """The attempt exceeded one of its time limits."""
 
-    code = "time_limit"
 
-
-class SoftTimeLimit(TimeLimitError):  # noqa: N818 - Celery's well-known name, part of the contract
+class SoftTimeLimit(TimeLimitError, code="soft_time_limit"):  # noqa: N818 - Celery's well-known name, part of the contract
     """Raised inside the agent at the soft limit, so that it can clean up."""
 
-    code = "soft_time_limit"
 
-
-class HardTimeLimitError(TimeLimitError):
+class HardTimeLimitError(TimeLimitError, code="hard_time_limit"):
     """The attempt was stopped by force at its hard limit."""
 
-    code = "hard_time_limit"
 
-
-class MemoryLimitError(PermanentError):
+class MemoryLimitError(PermanentError, code="memory_limit"):
     """The child process exceeded its memory limit."""
 
-    code = "memory_limit"
 
-
-class ChildCrashedError(RetryableError):
+class ChildCrashedError(RetryableError, code="child_crashed"):
     """The child process ended without a result: killed by a signal or by its own exit."""
 
-    code = "child_crashed"
 
-
-class ChildProtocolError(PermanentError):
+class ChildProtocolError(PermanentError, code="child_protocol"):
     """A child process wrote an invalid message, or one that is too long."""
 
-    code = "child_protocol"
 
-
-class EventLoopEndedError(RetryableError):
+class EventLoopEndedError(RetryableError, code="event_loop_ended"):
     """The event loop of an attempt ended before the attempt did."""
 
-    code = "event_loop_ended"
 
-
-class WorkerLostError(ExecutionError):
+class WorkerLostError(ExecutionError, code="worker_lost"):
     """The worker died or lost its connection while it ran the execution."""
-
-    code = "worker_lost"
