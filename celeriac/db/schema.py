@@ -1,0 +1,487 @@
+"""The tables. `celeriac/db/migrations` makes them."""
+
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.schema import SchemaItem
+
+from celeriac.domain.accounts import Role
+from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
+from celeriac.domain.budget_kinds import OnBudget, Period
+from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.states import Status
+from celeriac.domain.reports import ReportFormat
+from celeriac.domain.sessions import SessionStatus
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _table(name: str, *items: SchemaItem, **options: Any) -> Table:
+    """Return a table whose primary key `id` is a UUIDv7 made by the application."""
+    return Table(name, metadata, Column("id", Uuid, primary_key=True), *items, **options)
+
+
+def _timestamp(name: str, *, now: bool = False) -> Column[Any]:
+    """Return a column for a time: nullable, or with `now` required and set by the database."""
+    if now:
+        return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+    return Column(name, DateTime(timezone=True), nullable=True)
+
+
+def _enum_check(column: str, values: type[Enum]) -> CheckConstraint:
+    """Return a check that `column` holds one of the enum's values."""
+    listed = ", ".join(f"'{member.value}'" for member in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Return the argument that makes an index partial."""
+    return {"postgresql_where": text(condition)}
+
+
+users = _table(
+    "users",
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    _timestamp("created_at", now=True),
+    _timestamp("disabled_at"),
+    UniqueConstraint("name"),
+    _enum_check("role", Role),
+)
+
+api_keys = _table(
+    "api_keys",
+    Column("user_id", Uuid, ForeignKey("users.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    _timestamp("created_at", now=True),
+    _timestamp("expires_at"),
+    _timestamp("revoked_at"),
+    _timestamp("last_used_at"),
+    # the key that it was made with; both are revoked together
+    Column("parent_id", Uuid, ForeignKey("api_keys.id")),
+    UniqueConstraint("prefix"),
+    _enum_check("role", Role),
+    Index(None, "user_id"),
+    Index(None, "parent_id"),
+)
+
+audit_logs = _table(
+    "audit_logs",
+    _timestamp("at", now=True),
+    Column("actor_id", Uuid),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("resource_id", Text, nullable=False),
+    Column("request_id", Text),
+    Column("details", JSONB, nullable=False, server_default="{}"),
+    Column("position", BigInteger, nullable=False, server_default=text("audit_position()")),
+    Index(None, "resource_type", "resource_id"),
+    Index(None, "actor_id", "id"),
+    Index("ix_audit_logs_position", "position", unique=True),
+)
+
+audit_seals = Table(
+    "audit_seals",
+    metadata,
+    Column("last_position", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_position", BigInteger, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
+    Column("key_hash", Text, nullable=False),
+    _timestamp("at", now=True),
+)
+
+
+def _versioned(name: str, *columns: Column[Any]) -> tuple[Table, Table]:
+    """Return the table `{name}s` and that of its immutable versions.
+
+    Deleted rows are kept, with `deleted_at` set, for executions that refer to them. Their names can
+    be used again.
+    """
+    current = _table(
+        f"{name}s",
+        Column("owner_id", Uuid, ForeignKey("users.id"), nullable=False),
+        Column("name", Text, nullable=False),
+        Column("description", Text, nullable=False, server_default=""),
+        Column("current_version_id", Uuid, nullable=False),
+        *columns,
+        _timestamp("created_at", now=True),
+        _timestamp("updated_at", now=True),
+        _timestamp("deleted_at"),
+        Index(
+            f"uq_{name}s_owner_id_name",
+            "owner_id",
+            "name",
+            unique=True,
+            **_where("deleted_at IS NULL"),
+        ),
+    )
+    versions = _table(
+        f"{name}_versions",
+        Column(f"{name}_id", Uuid, ForeignKey(f"{name}s.id"), nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("spec", JSONB, nullable=False),
+        _timestamp("created_at", now=True),
+        UniqueConstraint(f"{name}_id", "version"),
+    )
+    return current, versions
+
+
+agents, agent_versions = _versioned("agent")
+tasks, task_versions = _versioned(
+    "task",
+    Column("agent_id", Uuid, ForeignKey("agents.id"), nullable=False, index=True),
+    Column("active", Boolean, nullable=False, server_default="true"),
+)
+
+executions = _table(
+    "executions",
+    Column("owner_id", Uuid, nullable=False),
+    Column("task_id", Uuid, nullable=False),
+    Column("task_version_id", Uuid, nullable=False),
+    Column("agent_version_id", Uuid, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("trigger_type", Text, nullable=False),
+    Column("execution_mode", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("variables", JSONB, nullable=False),
+    Column("origin_id", Uuid),
+    Column("batch_id", Uuid),
+    Column("session_id", Uuid),
+    Column("options", JSONB),
+    Column("request_id", Text),
+    # times
+    _timestamp("created_at", now=True),
+    _timestamp("available_at", now=True),
+    _timestamp("queued_at"),
+    _timestamp("started_at"),
+    _timestamp("attempt_started_at"),
+    _timestamp("completed_at"),
+    # attempts
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("retry_count", Integer, nullable=False, server_default="0"),
+    Column("crash_count", Integer, nullable=False, server_default="0"),
+    Column("max_crashes", SmallInteger, nullable=False),
+    Column("celery_task_id", Text),
+    Column("worker_hostname", Text),
+    Column("lease_token", Uuid),
+    _timestamp("lease_until"),
+    _timestamp("cancel_requested_at"),
+    Column("cancel_requested_by", Text),
+    Column("waiting_for", Text),
+    _timestamp("waiting_until"),
+    # outcome
+    Column("result", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_details", JSONB),
+    Column("progress_done", Double),
+    Column("progress_total", Double),
+    Column("progress_note", Text),
+    # totals
+    Column("event_seq", Integer, nullable=False, server_default="0"),
+    # the last event batch that the current attempt has stored
+    Column("batch_no", Integer, nullable=False, server_default="0"),
+    Column("message_count", Integer, nullable=False, server_default="0"),
+    Column("tool_call_count", Integer, nullable=False, server_default="0"),
+    Column("model_call_count", Integer, nullable=False, server_default="0"),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
+    _enum_check("status", Status),
+    _enum_check("trigger_type", TriggerType),
+    # Each partial index serves the statements that repeat its condition, and only those: to the
+    # planner a nearly empty index looks cheap for every statement that its condition allows, and
+    # the cached plan is still used with ten thousand rows (tests/integration/core/test_plans.py).
+    Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
+          **_where("status = 'pending'")),
+    Index("ix_executions_sent", "queue", "queued_at",
+          **_where("status = 'queued' AND queued_at IS NOT NULL")),
+    Index("ix_executions_leased", "lease_until",
+          **_where("status = 'running' AND lease_until IS NOT NULL")),
+    Index("ix_executions_owner", "owner_id", "id"),
+    Index("ix_executions_task", "task_id", "id"),
+    Index("ix_executions_batch", "batch_id", "id", **_where("batch_id IS NOT NULL")),
+    Index("ix_executions_celery_task", "celery_task_id"),
+    Index("ix_executions_trouble", "owner_id", "id", **_where("status IN ('failed', 'cancelled')")),
+    Index("ix_executions_live", "owner_id", "id",
+          **_where("status IN ('pending', 'queued', 'running', 'waiting') "
+                  "AND completed_at IS NULL")),
+    Index("ix_executions_parked", "waiting_until",
+          **_where("status = 'waiting' AND waiting_until IS NOT NULL")),
+    Index("ix_executions_session", "session_id", "id", **_where("session_id IS NOT NULL")),
+    postgresql_with={"fillfactor": "80"},
+)  # fmt: skip
+
+events = Table(
+    "events",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _timestamp("at", now=True),
+    Column("data", JSONB, nullable=False),
+)
+
+model_calls = _table(
+    "model_calls",
+    Column("execution_id", Uuid, nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    _timestamp("at", now=True),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("input_tokens", Integer, nullable=False),
+    Column("output_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("latency_ms", Integer, nullable=False),
+    Column("finish_reason", Text),
+    Column("cost", Numeric(18, 9)),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("resource_id", Uuid, nullable=False),
+    _timestamp("created_at", now=True),
+    Index(None, "created_at"),
+)
+
+workers = _table(
+    "workers",
+    Column("hostname", Text, nullable=False, index=True),
+    Column("pid", Integer, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("running", Integer, nullable=False, server_default="0"),
+    Column("cpu_percent", Double, nullable=False, server_default="0"),
+    Column("memory_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("version", Text, nullable=False),
+    # empty and NULL: a worker of an older release
+    Column("queues", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("consuming", Boolean),
+    Column("messages_dropped", BigInteger, nullable=False, server_default="0"),
+    Column("unknown_tasks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # seconds before seen_at
+    Column("unknown_tasks_ages", ARRAY(Double), nullable=False, server_default=text("'{}'")),
+    Column("lacks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    _timestamp("started_at", now=True),
+    _timestamp("seen_at", now=True),
+    _timestamp("stopped_at"),
+)
+"""One row for each process that runs executions (each prefork child has its own)."""
+
+sessions = _table(
+    "sessions",
+    Column("owner_id", Uuid, nullable=False),
+    Column("execution_id", Uuid, nullable=False, index=True),
+    Column("runner", Text, nullable=False),
+    Column("parent_id", Uuid),
+    Column("external_id", Text),
+    Column("state", JSONB),
+    Column("status", Text, nullable=False),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    _timestamp("created_at", now=True),
+    _timestamp("updated_at", now=True),
+    _timestamp("files_removed_at"),
+    _enum_check("status", SessionStatus),
+    Index(None, "owner_id", "id"),
+    Index("ix_sessions_deleted", "id", **_where("status = 'deleted' AND files_removed_at IS NULL")),
+    Index("ix_sessions_idle", "updated_at", **_where("status IN ('ended', 'failed')")),
+)
+
+approvals = _table(
+    "approvals",
+    Column("execution_id", Uuid, nullable=False),
+    Column("task_id", Uuid, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("tool", Text),
+    # JSON, not JSONB: people read it in its original order
+    Column("arguments", JSON, nullable=False),
+    Column("schema", JSON),
+    Column("status", Text, nullable=False, server_default=ApprovalStatus.OPEN.value),
+    Column("on_expiry", Text, nullable=False),
+    Column("default", JSONB),
+    _timestamp("created_at", now=True),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("approved", Boolean),
+    Column("value", JSONB),
+    Column("note", Text),
+    _timestamp("answered_at"),
+    Column("answered_by", Text),
+    _timestamp("notified_at"),
+    Column("notify_at", DateTime(timezone=True), server_default=text("now()")),
+    Column("notify_count", Integer, nullable=False, server_default=text("0")),
+    Column("links_revoked", Integer, nullable=False, server_default=text("0")),
+    _enum_check("status", ApprovalStatus),
+    _enum_check("kind", QuestionKind),
+    _enum_check("on_expiry", OnExpiry),
+    UniqueConstraint("execution_id", "key"),
+    Index(None, "owner_id", "id"),
+    Index("ix_approvals_open", "expires_at", **_where("status = 'open'")),
+    Index("ix_approvals_unanswered", "owner_id", "id", **_where("status = 'open'")),
+    Index(
+        "ix_approvals_unnotified", "notify_at", **_where("status = 'open' AND notified_at IS NULL")
+    ),
+    Index("ix_approvals_budget", "key", **_where("kind = 'budget' AND status = 'open'")),
+)
+
+
+def _dollars(name: str, *, required: bool = True) -> Column[object]:
+    if required:
+        return Column(name, Numeric(24, 9), nullable=False, server_default="0")
+    return Column(name, Numeric(24, 9))
+
+
+def _count(name: str) -> Column[object]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+budgets = _table(
+    "budgets",
+    Column("scope", Text, nullable=False),
+    Column("subject_id", Uuid, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    Column("period", Text, nullable=False),
+    _dollars("max_cost", required=False),
+    Column("max_tokens", BigInteger),
+    Column("on_budget", Text, nullable=False),
+    _timestamp("created_at", now=True),
+    _timestamp("updated_at", now=True),
+    _enum_check("period", Period),
+    _enum_check("on_budget", OnBudget),
+    UniqueConstraint("subject_id", "period"),
+    Index(None, "owner_id", "id"),
+)
+"""Budgets of tasks and users. An execution's own budget is in its task or its options."""
+
+budget_windows = Table(
+    "budget_windows",
+    metadata,
+    Column("budget_id", Uuid, primary_key=True),
+    Column("window_key", Text, primary_key=True),
+    _dollars("spent_cost"),
+    _count("spent_tokens"),
+    _dollars("reserved_cost"),
+    _count("reserved_tokens"),
+    _dollars("extra_cost"),
+    _count("extra_tokens"),
+    Column("raised", Integer, nullable=False, server_default="0"),
+    postgresql_with={"fillfactor": "50"},
+)
+"""One row for each budget and day, month or execution. Every reservation locks it."""
+
+budget_reservations = _table(
+    "budget_reservations",
+    Column("budget_id", Uuid, primary_key=True),
+    Column("window_key", Text, nullable=False),
+    Column("execution_id", Uuid, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cost", Numeric(24, 9), nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    _timestamp("created_at", now=True),
+    _timestamp("released_at"),
+    Index(None, "released_at", **_where("released_at IS NOT NULL")),
+)
+"""Reservations of running model calls. The keeper finds orphaned ones by their attempt.
+
+A row with `released_at` reserves nothing. It is kept for a while, so that a repeated charge under
+its id has no effect.
+"""
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("owner_id", Uuid, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("task_id", Uuid, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    _count("calls"),
+    _count("unpriced_calls"),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cached_tokens"),
+    _dollars("cost"),
+    Index(None, "task_id", "day"),
+    Index(None, "day"),
+)
+"""Totals of model calls by day (UTC). They are kept when executions are deleted."""
+
+# the id is that of the execution, if one recorded it
+cassettes = _table(
+    "cassettes",
+    Column("owner_id", Uuid, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("execution_id", Uuid),
+    Column("interactions", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    _timestamp("created_at", now=True),
+    Index(None, "owner_id", "id"),
+    Index(
+        "ix_cassettes_uploaded", "owner_id", "digest", unique=True, **_where("execution_id IS NULL")
+    ),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("format", Text, primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    _timestamp("created_at", now=True),
+    Column("content", LargeBinary, nullable=False),
+    _enum_check("format", ReportFormat),
+)
