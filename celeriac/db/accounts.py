@@ -5,18 +5,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, func, text, update
+from sqlalchemy import Connection, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.paging import columns, given, newest, read_one, value_of
+from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
 from celeriac.db.schema import api_keys, users
 from celeriac.domain.accounts import ApiKey, Role, User
 from celeriac.kit.ids import uuid7
 
 _USER = columns(User, users)
+_user = reader(User)
 _KEY = columns(ApiKey, api_keys, user_name=users.c.name).join_from(
     api_keys, users, users.c.id == api_keys.c.user_id
 )
+_key = reader(ApiKey)
 
 _PRESENTED = text("""
 WITH touched AS (
@@ -48,15 +50,16 @@ class PresentedKey:
     user_disabled: bool
 
 
+_presented = reader(PresentedKey)
+
+
 def presented(connection: Connection, *, prefix: str, digest: str) -> PresentedKey | None:
     """Return the key with this public prefix, or None; the caller compares the digests.
 
     Updates the time of last use, to the minute.
     """
     row = connection.execute(_PRESENTED, {"prefix": prefix, "digest": digest}).one_or_none()
-    if row is None:
-        return None
-    return value_of(PresentedKey, row, role=Role, user_role=Role)
+    return None if row is None else _presented(row)
 
 
 def add_user(connection: Connection, *, name: str, role: Role) -> UUID | None:
@@ -83,8 +86,7 @@ def user_named(connection: Connection, name: str) -> User | None:
 
 def find_users(connection: Connection, *, before: UUID | None, limit: int) -> list[User]:
     """Return up to `limit` users with smaller ids than `before`, the newest first."""
-    page = newest(_USER, users.c.id, before=before, limit=limit)
-    return [_user(row) for row in connection.execute(page)]
+    return read_all(connection, newest(_USER, users.c.id, before=before, limit=limit), _user)
 
 
 def change_user(
@@ -139,8 +141,7 @@ def find_keys(
 ) -> list[ApiKey]:
     """Return up to `limit` keys with smaller ids than `before`, the newest first."""
     query = given(_KEY, (api_keys.c.user_id, owner))
-    page = newest(query, api_keys.c.id, before=before, limit=limit)
-    return [_key(row) for row in connection.execute(page)]
+    return read_all(connection, newest(query, api_keys.c.id, before=before, limit=limit), _key)
 
 
 _REVOKE = text("""
@@ -158,11 +159,3 @@ RETURNING id
 def revoke_key(connection: Connection, key_id: UUID) -> list[UUID]:
     """Revoke a key and all keys made with it; return the ids of those newly revoked."""
     return list(connection.execute(_REVOKE, {"id": key_id}).scalars())
-
-
-def _user(row: Row[Any]) -> User:
-    return value_of(User, row, role=Role)
-
-
-def _key(row: Row[Any]) -> ApiKey:
-    return value_of(ApiKey, row, role=Role)

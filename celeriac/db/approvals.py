@@ -9,7 +9,17 @@ from sqlalchemy import Connection, Row, Select, and_, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
 from celeriac.db.executions.park import QUESTION_PARTS, question_columns
-from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, value_of
+from celeriac.db.paging import (
+    Rows,
+    columns,
+    given,
+    matching,
+    newest,
+    read_all,
+    read_bounded,
+    read_one,
+    reader,
+)
 from celeriac.db.schema import approvals as table
 from celeriac.db.schema import executions, tasks
 from celeriac.domain.approvals import (
@@ -34,6 +44,7 @@ _OTHERS = {
 """Fields of an `Approval` that are no columns of the table."""
 
 _SELECT = columns(Approval, table, **_OTHERS).join_from(table, tasks, tasks.c.id == table.c.task_id)
+_approval = reader(Approval)
 _BULKY = (table.c.title, table.c.arguments, table.c.schema, table.c.default, table.c.value)
 _ANSWER = (table.c.approved, table.c.value, table.c.note, table.c.answered_by)
 
@@ -104,7 +115,7 @@ def lock_open_about_budget(
         func.starts_with(table.c.key, key_prefix),
     )
     query = query.order_by(table.c.execution_id).limit(limit).with_for_update(of=executions)
-    return [_approval(row) for row in connection.execute(query)]
+    return read_all(connection, query, _approval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +151,12 @@ def find(
 ) -> Rows[Approval]:
     """Return up to `limit` questions older than `before`, the newest first."""
     query = newest(_SELECT, table.c.id, before=before, limit=limit)
-    query = given(query, (table.c.owner_id, wanted.owner_id))
-    if wanted.execution_id is not None:
-        query = query.where(table.c.execution_id == wanted.execution_id)
+    query = matching(query, table, wanted, "owner_id", "execution_id")
     if list(wanted.statuses) == [ApprovalStatus.OPEN]:
         query = query.where(text("approvals.status = 'open'"))  # as its index says it
     elif wanted.statuses:
         query = query.where(table.c.status.in_(wanted.statuses))
-    found = read_bounded(connection, query, bulky=_BULKY)
-    return Rows(list(map(_approval, found.items)), more=found.more)
+    return read_bounded(connection, query, _approval, bulky=_BULKY)
 
 
 _GONE = Closed(ApprovalStatus.WITHDRAWN, OnExpiry.DENY, "", Answer(approved=False))
@@ -167,10 +175,6 @@ def _one(
 ) -> Approval | None:
     query = given(query.where(table.c.id == approval_id), (table.c.owner_id, owner))
     return read_one(connection, query, _approval)
-
-
-def _approval(row: Row[Any]) -> Approval:
-    return value_of(Approval, row, kind=QuestionKind, status=ApprovalStatus, on_expiry=OnExpiry)
 
 
 def lock(connection: Connection, approval_id: UUID, *, owner: UUID | None) -> Approval | None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, insert, text
 
-from celeriac.db.paging import columns, given, newest, read_one, value_of
+from celeriac.db.paging import columns, matching, newest, read_all, read_one, reader
 from celeriac.db.schema import audit_logs as table
 from celeriac.db.schema import audit_seals as seals
 from celeriac.domain.accounts import Actor
@@ -20,6 +20,7 @@ from celeriac.kit.json_types import JsonObject
 
 _ENTRY = columns(AuditEntry, table)
 _SEAL = columns(Seal, seals)
+_entry, _seal = reader(AuditEntry), reader(Seal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,14 @@ def find(
 ) -> list[AuditEntry]:
     """Return up to `limit` entries older than `before`, the newest first."""
     names = ("actor_id", "action", "resource_type", "resource_id")
-    query = given(_ENTRY, *((table.c[name], getattr(wanted, name)) for name in names))
-    page = newest(query, table.c.id, before=before, limit=limit)
-    return [AuditEntry(*row) for row in connection.execute(page)]
+    query = matching(_ENTRY, table, wanted, *names)
+    return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _entry)
 
 
 def between(connection: Connection, first: int, last: int) -> list[AuditEntry]:
     """Return the entries at the positions `first` to `last`, both included, in their order."""
     query = _ENTRY.where(table.c.position.between(first, last)).order_by(table.c.position)
-    return [AuditEntry(*row) for row in connection.execute(query)]
+    return read_all(connection, query, _entry)
 
 
 _HANDED_OUT = text("""
@@ -114,13 +114,13 @@ def sealing_alone(connection: Connection) -> bool:
 def last_seal(connection: Connection) -> Seal | None:
     """Return the newest seal."""
     query = _SEAL.order_by(seals.c.last_position.desc()).limit(1)
-    return read_one(connection, query, lambda row: value_of(Seal, row))
+    return read_one(connection, query, _seal)
 
 
 def seals_after(connection: Connection, position: int, *, limit: int) -> list[Seal]:
     """Return up to `limit` seals that end above `position`, the oldest first."""
     query = _SEAL.where(seals.c.last_position > position).order_by(seals.c.last_position)
-    return [value_of(Seal, row) for row in connection.execute(query.limit(limit))]
+    return read_all(connection, query.limit(limit), _seal)
 
 
 def add_seal(connection: Connection, seal: Seal) -> None:
@@ -194,4 +194,4 @@ def last_expiry(connection: Connection) -> AuditEntry | None:
     """Return the newest entry about a removal by retention."""
     query = _ENTRY.where(table.c.resource_type == "audit_log", table.c.resource_id == RETENTION)
     query = query.order_by(table.c.position.desc()).limit(1)
-    return read_one(connection, query, lambda row: value_of(AuditEntry, row))
+    return read_one(connection, query, _entry)

@@ -6,13 +6,14 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.paging import columns, given, newest, read_one, value_of
+from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
 from celeriac.db.schema import cassettes as table
 from celeriac.domain.cassettes import CassetteSummary
 from celeriac.domain.executions.model import Lease
 from celeriac.kit.ids import uuid7
 
 _SUMMARY = columns(CassetteSummary, table)
+_summary = reader(CassetteSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Contents:
 def get(connection: Connection, cassette_id: UUID, *, owner: UUID | None) -> CassetteSummary | None:
     """Return a cassette of `owner` (None: of anyone), or None if there is none."""
     query = given(_SUMMARY.where(table.c.id == cassette_id), (table.c.owner_id, owner))
-    return read_one(connection, query, lambda row: value_of(CassetteSummary, row))
+    return read_one(connection, query, _summary)
 
 
 def find(
@@ -37,8 +38,7 @@ def find(
 ) -> list[CassetteSummary]:
     """Return up to `limit` cassettes with smaller ids than `before`, the newest first."""
     query = given(_SUMMARY, (table.c.owner_id, owner))
-    page = newest(query, table.c.id, before=before, limit=limit)
-    return [CassetteSummary(*row) for row in connection.execute(page)]
+    return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _summary)
 
 
 def content(connection: Connection, cassette_id: UUID) -> bytes | None:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, value_of
+from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, reader
 from celeriac.db.schema import agent_versions, agents, task_versions, tasks
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.executions.model import ExecutionSpec, agent_spec, unreadable
@@ -35,10 +35,9 @@ class Versioned(Generic[T]):
         """Read rows of `table`, with their current versions, as values of `kind`."""
         self.name = kind.__name__.lower()
         """`agent` or `task`, as in messages and the audit trail."""
-        self._kind: type[T] = kind
         self._table = table
         self._versions = versions
-        self._read_spec = read_spec
+        self._read = reader(kind, spec=read_spec)
         self._exists = table.c.deleted_at.is_(None)
         joined = {"version": versions.c.version, "spec": versions.c.spec}
         if kind is Task:
@@ -83,8 +82,7 @@ class Versioned(Generic[T]):
         if active is not None:
             query = query.where(self._table.c.active.is_(active))
         query = newest(query, self._table.c.id, before=before, limit=limit)
-        found = read_bounded(connection, query, bulky=[self._versions.c.spec])
-        return Rows(list(map(self._read, found.items)), more=found.more)
+        return read_bounded(connection, query, self._read, bulky=[self._versions.c.spec])
 
     def add(
         self, connection: Connection, *, owner: UUID, spec: AgentSpec | TaskSpec, **values: object
@@ -144,9 +142,6 @@ class Versioned(Generic[T]):
             "spec": spec.model_dump(mode="json"),
         }
         connection.execute(insert(self._versions).values(values))
-
-    def _read(self, row: Row[Any]) -> T:
-        return value_of(self._kind, row, spec=self._read_spec)
 
 
 AGENTS = Versioned(Agent, agents, agent_versions, agent_spec)

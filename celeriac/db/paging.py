@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar
+from enum import StrEnum
+from typing import Any, Generic, TypeVar, get_args
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select
@@ -44,6 +45,11 @@ def given(query: Select[Any], *pairs: tuple[ColumnElement[Any], object]) -> Sele
     return query.where(*(column == value for column, value in pairs if value is not None))
 
 
+def matching(query: Select[Any], table: Table, wanted: object, *names: str) -> Select[Any]:
+    """Return the query with an equality for each of these fields of `wanted` that is not None."""
+    return given(query, *((table.c[name], getattr(wanted, name)) for name in names))
+
+
 def newest(
     query: Select[Any], key: ColumnElement[UUID], *, before: UUID | None, limit: int
 ) -> Select[Any]:
@@ -59,20 +65,44 @@ def read_one(connection: Connection, query: Select[Any], read: Callable[[Row[Any
     return None if row is None else read(row)
 
 
-def value_of(kind: type[T], row: Row[Any], /, **converters: Callable[[Any], Any]) -> T:
-    """Return the dataclass `kind` with the values of a row's columns, some of them converted."""
-    values = {each.name: getattr(row, each.name) for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**values | {name: read(values[name]) for name, read in converters.items()})
+def read_all(connection: Connection, query: Select[Any], read: Callable[[Row[Any]], T]) -> list[T]:
+    """Return the values of all rows."""
+    return [read(row) for row in connection.execute(query)]
+
+
+def reader(kind: type[T], **converters: Callable[[Any], Any]) -> Callable[[Row[Any]], T]:
+    """Return a function that makes the dataclass `kind` of a row with columns of the same names.
+
+    Texts become the enums of the fields; `converters` read other values, also NULL.
+    """
+    names, enums = [], {}
+    for each in fields(kind):  # type: ignore[arg-type]
+        names.append(each.name)
+        for annotation in get_args(each.type) or (each.type,):
+            if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+                enums[each.name] = annotation
+
+    def read(row: Row[Any]) -> T:
+        values = {name: getattr(row, name) for name in names}
+        for name, enum in enums.items():
+            if values[name] is not None:
+                values[name] = enum(values[name])
+        return kind(
+            **values | {name: convert(values[name]) for name, convert in converters.items()}
+        )
+
+    return read
 
 
 def read_bounded(
     connection: Connection,
     query: Select[Any],
+    read: Callable[[Row[Any]], T],
     *,
     bulky: Sequence[ColumnElement[Any]],
     key: str = "id",
     ascending: bool = False,
-) -> Rows[Row[Any]]:
+) -> Rows[T]:
     """Read a query that has a limit: one row at least, and no more when they get large.
 
     `bulky` are the columns that may be large, JSON or text; the rows are in the order of `key`.
@@ -92,11 +122,11 @@ def read_bounded(
     found = connection.execute(
         select(sized).where(sized.c.page_before < _MAX_STORED_BYTES).order_by(order)
     )
-    rows: list[Row[Any]] = []
+    rows: list[T] = []
     total = wanted_rows = 0
     for row in found:
         wanted_rows = row.page_wanted
-        rows.append(row)
+        rows.append(read(row))
         total += sum(len(dumps(getattr(row, str(column.key)))) for column in bulky)
         if total >= MAX_PAGE_BYTES:
             break

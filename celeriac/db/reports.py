@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
-from celeriac.db.paging import columns, value_of
+from celeriac.db.paging import columns, read_all, reader
 from celeriac.db.schema import reports as table
 from celeriac.domain.reports import ReportFormat
 
@@ -23,11 +23,13 @@ class StoredReport:
     created_at: datetime
 
 
+_report = reader(StoredReport)
+
+
 def find(connection: Connection, execution_id: UUID) -> list[StoredReport]:
     """Return the reports of an execution, in the order in which they were made."""
     query = columns(StoredReport, table).where(table.c.execution_id == execution_id)
-    rows = connection.execute(query.order_by(table.c.created_at, table.c.format))
-    return [value_of(StoredReport, row, format=ReportFormat) for row in rows]
+    return read_all(connection, query.order_by(table.c.created_at, table.c.format), _report)
 
 
 def content(connection: Connection, execution_id: UUID, wanted: ReportFormat) -> bytes | None:

@@ -1,12 +1,11 @@
 """Sessions: conversations that later executions can continue."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, null, select, text, update
+from sqlalchemy import Connection, null, select, text, update
 
-from celeriac.db.paging import columns, given, newest, read_one, value_of
+from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
 from celeriac.db.schema import executions
 from celeriac.db.schema import sessions as table
 from celeriac.domain.executions.model import Lease
@@ -16,6 +15,7 @@ from celeriac.kit.json_types import JsonValue, storable
 
 _SELECT = columns(Session, table)
 _LISTED = columns(Session, table, state=null())
+_session = reader(Session)
 
 
 def get(
@@ -26,7 +26,7 @@ def get(
     `lock` locks its row until the transaction ends.
     """
     query = given(_SELECT.where(table.c.id == session_id), (table.c.owner_id, owner))
-    return read_one(connection, query.with_for_update() if lock else query, session_of)
+    return read_one(connection, query.with_for_update() if lock else query, _session)
 
 
 def find(
@@ -36,14 +36,12 @@ def find(
 
     Their states are left out: they may be large, and the API does not show them.
     """
-    names = ("owner_id", "runner", "status")
-    query = given(_LISTED, *((table.c[name], getattr(wanted, name)) for name in names))
+    query = matching(_LISTED, table, wanted, "owner_id", "runner", "status")
     if wanted.execution_id is not None:
         created = select(table.c.id).where(table.c.execution_id == wanted.execution_id)
         continued = select(executions.c.session_id).where(executions.c.id == wanted.execution_id)
         query = query.where(table.c.id.in_(created.union(continued)))
-    page = newest(query, table.c.id, before=before, limit=limit)
-    return [session_of(row) for row in connection.execute(page)]
+    return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _session)
 
 
 _BEGIN = text("""
@@ -162,8 +160,3 @@ def files_removed(connection: Connection, session_ids: Sequence[UUID]) -> None:
         .where(table.c.id.in_(session_ids), table.c.status == SessionStatus.DELETED)
         .values(files_removed_at=text("now()"))
     )
-
-
-def session_of(row: Row[Any]) -> Session:
-    """Return the session of a row with all its columns."""
-    return value_of(Session, row, status=SessionStatus)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import Connection, delete, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from celeriac.db.paging import columns, read_all, reader
 from celeriac.db.schema import workers as table
 from celeriac.domain.operations import WorkerReport, WorkerRow
 
@@ -18,6 +19,7 @@ GROUP BY queue
 """)
 
 
+_worker = reader(WorkerRow)
 _LISTS = ("queues", "unknown_tasks", "unknown_tasks_ages", "lacks")
 
 
@@ -42,16 +44,15 @@ def stopped(connection: Connection, worker_id: UUID) -> None:
 
 def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
     """Return the worker processes that reported within the last `within_seconds`."""
-    columns = [table.c[name] for name in WorkerRow.__dataclass_fields__]
     query = (
-        select(*columns)
+        columns(WorkerRow, table)
         .where(
             table.c.stopped_at.is_(None),
             table.c.seen_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, within_seconds),
         )
         .order_by(table.c.hostname, table.c.pid)
     )
-    return [WorkerRow(**row) for row in connection.execute(query).mappings()]
+    return read_all(connection, query, _worker)
 
 
 def slots(connection: Connection, *, within_seconds: float) -> Mapping[str | None, int]:

@@ -4,10 +4,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select
 
-from celeriac.db.paging import read_bounded
+from celeriac.db.paging import columns, read_bounded, reader
 from celeriac.db.schema import events as table
 from celeriac.domain.executions.events import Event, EventType
 from celeriac.domain.executions.states import WaitingFor
+
+_EVENT = columns(Event, table)
+_event = reader(Event)
 
 
 def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> list[Event]:
@@ -16,24 +19,12 @@ def after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> l
     Fewer if they are large; an empty list means that there are no more.
     """
     query = (
-        select(
-            table.c.execution_id,
-            table.c.seq,
-            table.c.type,
-            table.c.at,
-            table.c.attempt,
-            table.c.data,
-        )
-        .where(table.c.execution_id == execution_id, table.c.seq > seq)
+        _EVENT.where(table.c.execution_id == execution_id, table.c.seq > seq)
         .order_by(table.c.seq)
         .limit(limit)
     )
-    return [
-        Event(row.execution_id, row.seq, EventType(row.type), row.at, row.attempt, row.data)
-        for row in read_bounded(
-            connection, query, bulky=[table.c.data], key="seq", ascending=True
-        ).items
-    ]
+    found = read_bounded(connection, query, _event, bulky=[table.c.data], key="seq", ascending=True)
+    return list(found.items)
 
 
 def parks_since_last_call(connection: Connection, execution_id: UUID, *, reason: WaitingFor) -> int:

@@ -1,17 +1,18 @@
 """Reads executions: single ones, lists, statuses, and counts of queued rows."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     Connection,
-    Row,
+    Double,
     Select,
     and_,
     case,
+    cast,
     exists,
     func,
     literal,
@@ -21,7 +22,17 @@ from sqlalchemy import (
     text,
 )
 
-from celeriac.db.paging import Rows, newest, read_bounded
+from celeriac.db.paging import (
+    Rows,
+    columns,
+    given,
+    matching,
+    newest,
+    read_all,
+    read_bounded,
+    read_one,
+    reader,
+)
 from celeriac.db.schema import agent_versions, approvals, events, tasks
 from celeriac.db.schema import executions as table
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
@@ -30,7 +41,6 @@ from celeriac.domain.executions.model import (
     BULKY,
     Execution,
     ExecutionFilter,
-    TriggerType,
     run_options,
 )
 from celeriac.domain.executions.states import Status, WaitingFor
@@ -78,7 +88,9 @@ _COMPUTED = {
         (table.c.status == Status.RUNNING, _ASKED_AT),
     ),
     "task_name": tasks.c.name,
-    "duration_seconds": func.extract("epoch", table.c.completed_at - table.c.started_at),
+    "duration_seconds": cast(
+        func.extract("epoch", table.c.completed_at - table.c.started_at), Double
+    ),
     # the rest of the details may be large; lists omit it
     "error_type": func.left(table.c.error_details["type"].astext, 200),
     "progress_note": func.left(table.c.progress_note, 2_000),
@@ -93,19 +105,13 @@ _COMPUTED = {
 
 
 def _selected(include: Collection[str]) -> Select[Any]:
-    return select(
-        *(
-            null().label(field.name)
-            if field.name in BULKY and field.name not in include
-            else (_COMPUTED[field.name] if field.name in _COMPUTED else table.c[field.name]).label(
-                field.name
-            )
-            for field in fields(Execution)
-        )
-    ).join_from(table, tasks, tasks.c.id == table.c.task_id)
+    left_out = {name: null() for name in BULKY if name not in include}
+    query = columns(Execution, table, **_COMPUTED, **left_out)
+    return query.join_from(table, tasks, tasks.c.id == table.c.task_id)
 
 
 _SELECT = _selected(BULKY)
+_execution = reader(Execution, options=run_options)
 
 _OPEN = tuple(status for status in Status if not status.terminal)
 
@@ -115,11 +121,8 @@ _CLOCK_SLACK = timedelta(hours=1)
 
 def get(connection: Connection, execution_id: UUID, *, owner: UUID | None) -> Execution | None:
     """Return an execution, or None where there is none or it isn't `owner`'s (None: anybody's)."""
-    query = _SELECT.where(table.c.id == execution_id)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _execution(row)
+    query = given(_SELECT.where(table.c.id == execution_id), (table.c.owner_id, owner))
+    return read_one(connection, query, _execution)
 
 
 def of_celery_task(
@@ -127,11 +130,9 @@ def of_celery_task(
 ) -> Execution | None:
     """Return the execution that was last queued as this Celery task, or None."""
     query = _SELECT.where(table.c.celery_task_id == celery_task_id)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
+    query = given(query, (table.c.owner_id, owner))
     # the index isn't unique: rows of earlier releases share ids
-    row = connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
-    return None if row is None else _execution(row)
+    return read_one(connection, query.order_by(table.c.id.desc()).limit(1), _execution)
 
 
 def cancel_requested(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
@@ -147,8 +148,7 @@ def statuses(
 ) -> dict[UUID, Status]:
     """Return the status of each execution that exists and is `owner`'s (None: anybody's)."""
     query = select(table.c.id, table.c.status).where(table.c.id.in_(execution_ids))
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
+    query = given(query, (table.c.owner_id, owner))
     return {row.id: Status(row.status) for row in connection.execute(query)}
 
 
@@ -164,8 +164,7 @@ def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUI
 def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> list[UUID]:
     """Return the ids of a batch in the order in which they were given."""
     query = select(table.c.id).where(table.c.batch_id == batch_id).order_by(table.c.id)
-    if owner is not None:
-        query = query.where(table.c.owner_id == owner)
+    query = given(query, (table.c.owner_id, owner))
     return list(connection.execute(query).scalars())
 
 
@@ -214,9 +213,8 @@ def find(
     query = _filtered(_selected(include), wanted)
     query = newest(query, table.c.id, before=before, limit=limit)
     if not include:
-        return Rows([_execution(row) for row in connection.execute(query)])
-    found = read_bounded(connection, query, bulky=[table.c[name] for name in include])
-    return Rows(list(map(_execution, found.items)), more=found.more)
+        return Rows(read_all(connection, query, _execution))
+    return read_bounded(connection, query, _execution, bulky=[table.c[name] for name in include])
 
 
 _EQUAL = (
@@ -231,10 +229,7 @@ _EQUAL = (
 
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
-    for name in _EQUAL:
-        value = getattr(wanted, name)
-        if value is not None:
-            query = query.where(table.c[name] == value)
+    query = matching(query, table, wanted, *_EQUAL)
     if wanted.ids:
         query = query.where(table.c.id.in_(wanted.ids))
     if wanted.agent_id is not None:
@@ -274,18 +269,6 @@ def _standing(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
         if not any(status.terminal for status in statuses):
             query = query.where(table.c.completed_at.is_(None))
     return query
-
-
-def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
-    values = {field.name: getattr(row, field.name) for field in fields(Execution)}
-    duration = values["duration_seconds"]
-    values["status"] = Status(values["status"])
-    values["trigger_type"] = TriggerType(values["trigger_type"])
-    values["options"] = run_options(values["options"])
-    waiting_for = values["waiting_for"]
-    values["waiting_for"] = None if waiting_for is None else WaitingFor(waiting_for)
-    values["duration_seconds"] = None if duration is None else float(duration)
-    return Execution(**values)
 
 
 _WAITING = text("""
