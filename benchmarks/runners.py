@@ -14,10 +14,10 @@ from celeriac.domain.agents import (
     ClaudeAgent,
     CommandAgent,
     CrewaiAgent,
-    CrewGraph,
     LlmAgent,
     PythonAgent,
 )
+from celeriac.domain.crews import CrewGraph
 from celeriac.kit.json_types import dumps
 from tests.support import anthropic_server, model_server
 

@@ -265,7 +265,7 @@ def validate(
     from pydantic import ValidationError
 
     from celeriac.cli.core.arguments import parse_object, read_text
-    from celeriac.domain.agents import CrewGraph
+    from celeriac.domain.crews import CrewGraph
 
     output = Output(as_json=as_json)
     graph = None

@@ -37,7 +37,7 @@ class Versioned(Generic[T]):
         """`agent` or `task`, as in messages and the audit trail."""
         self._table = table
         self._versions = versions
-        self._read = reader(kind, spec=read_spec)
+        self._read: Callable[[Row[Any]], T] = reader(kind, spec=read_spec)
         self._exists = table.c.deleted_at.is_(None)
         joined = {"version": versions.c.version, "spec": versions.c.spec}
         if kind is Task:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field, PlainSerializer, model_validator
 
-from celeriac.domain.agents.base import Strict
+from celeriac.domain.base import Strict
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.domain.usage import CallEstimate, Clip, dollars
 from celeriac.kit.words import counted

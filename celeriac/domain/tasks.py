@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from celeriac.domain.agents import AgentSpec, Strict
-from celeriac.domain.agents.base import Shape
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.base import Shape, Strict
 from celeriac.domain.budgets import Budget
 
 

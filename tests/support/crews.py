@@ -6,7 +6,8 @@ from uuid import uuid4
 import pytest
 
 from celeriac.agents.crewai.venv import CrewVenv, State
-from celeriac.domain.agents import CrewaiAgent, CrewGraph
+from celeriac.domain.agents import CrewaiAgent
+from celeriac.domain.crews import CrewGraph
 from celeriac.domain.tasks import Limits
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.ports import Job

@@ -21,8 +21,8 @@ from pydantic import TypeAdapter
 from celeriac.agents.models import Prices
 from celeriac.api.v1.executions.schemas import RetryMany
 from celeriac.domain.agents import AgentSpec, ApprovalPolicy
-from celeriac.domain.agents.crews import CrewGraph
 from celeriac.domain.cassettes import parse
+from celeriac.domain.crews import CrewGraph
 from celeriac.domain.prompts import Prompt
 from celeriac.wire.base import Problem
 from tests.support.docs import Block, check_command, command_lines, examples

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from celeriac.domain.agents.crews import MAX_CREW_TEMPLATES
+from celeriac.domain.crews import MAX_CREW_TEMPLATES
 from celeriac.domain.prompts import BATCH_WORK, MAX_LOOP_ROUNDS, MAX_RENDERED_CHARACTERS, MAX_WORK
 from celeriac.domain.prompts.filters import FILTERS, MAX_PRECISION, MAX_TRIMMED, TESTS
 from celeriac.domain.prompts.language import MAX_DEPTH, MAX_NODES, MAX_TOKENS, METHODS

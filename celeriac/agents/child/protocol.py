@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from celeriac.domain.agents.runners import ApprovalPolicy
+from celeriac.domain.agents import ApprovalPolicy
 from celeriac.domain.approvals import Answer, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.executions.events import EventType

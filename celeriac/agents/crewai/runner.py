@@ -25,7 +25,8 @@ from celeriac.agents.gateway.recording import recording
 from celeriac.agents.gateway.served_models import ServedModels
 from celeriac.agents.mcp.servers import StdioServer, ToolServers, programs_of
 from celeriac.agents.models import ModelRef, Prices, Providers
-from celeriac.domain.agents import CrewaiAgent, CrewGraph, McpServer, RunnerName
+from celeriac.domain.agents import CrewaiAgent, McpServer, RunnerName
+from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject, JsonValue

@@ -21,17 +21,15 @@ from celeriac.domain.cassettes import (
     RESPONSE_HEADERS,
     Interaction,
     JsonEvent,
-    Replayer,
-    ReplayResult,
     Request,
     Response,
     dump_line,
-    joined,
     read_body,
     write_body,
 )
 from celeriac.domain.errors import CassetteMismatchError, DatabaseUnavailableError, ProviderError
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.replay import Replayer, ReplayResult, joined
 from celeriac.kit.json_types import JsonObject, dumps, loads
 from celeriac.kit.threads import FILES
 from celeriac.services.ports import Job, RunContext

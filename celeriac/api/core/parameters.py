@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from celeriac.domain.agents import Word
+from celeriac.domain.base import Word
 from celeriac.wiring.api import ApiServices
 from celeriac.wiring.core import CoreServices
 

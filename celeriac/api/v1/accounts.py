@@ -13,8 +13,8 @@ from celeriac.api.core.parameters import Cursor, Limit, Services, Shared, Timest
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.accounts import Role
-from celeriac.domain.agents import Label, Name, Strict
 from celeriac.domain.audit import AuditFilter
+from celeriac.domain.base import Label, Name, Strict
 
 router = APIRouter(tags=["accounts"], route_class=JsonRoute)
 audit_router = APIRouter(prefix="/audit-logs", tags=["audit"], route_class=JsonRoute)

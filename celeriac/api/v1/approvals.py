@@ -13,8 +13,8 @@ from celeriac.api.core.auth import Caller, Operator
 from celeriac.api.core.parameters import Cursor, Limit, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
-from celeriac.domain.agents import Strict
 from celeriac.domain.approvals import MAX_NOTE, Answer, ApprovalFilter, ApprovalStatus
+from celeriac.domain.base import Strict
 
 
 class AnswerRequest(Strict):

@@ -13,7 +13,7 @@ from celeriac.api.core.auth import Caller, Operator
 from celeriac.api.core.parameters import Cursor, Limit, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import json_response, page_response, problem_responses
-from celeriac.domain.agents import Label
+from celeriac.domain.base import Label
 from celeriac.domain.errors import InvalidInputError
 
 MEDIA = "application/jsonl"

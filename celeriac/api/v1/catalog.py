@@ -14,7 +14,8 @@ from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.api.v1.budgets import NewBudget
 from celeriac.domain import document
-from celeriac.domain.agents import AgentSpec, Name, Strict
+from celeriac.domain.agents import AgentSpec
+from celeriac.domain.base import Name, Strict
 from celeriac.domain.tasks import TaskSpec
 
 agents_router = APIRouter(prefix="/agents", tags=["agents"], route_class=JsonRoute)

@@ -13,7 +13,7 @@ from celeriac.api.core.auth import Caller, Operator
 from celeriac.api.core.parameters import IdempotencyKey, Services
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, problem_responses
-from celeriac.domain.agents import Strict
+from celeriac.domain.base import Strict
 from celeriac.domain.tasks import QueueName
 from celeriac.services.operations.celery_tasks import PlainTask
 from celeriac.services.operations.health import OK

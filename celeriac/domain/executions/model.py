@@ -10,8 +10,8 @@ from uuid import UUID
 from pydantic import Field, TypeAdapter, ValidationError
 
 from celeriac.domain.agents import AgentSpec
-from celeriac.domain.agents.base import Strict
 from celeriac.domain.approvals import Question
+from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import SpecificationUnreadableError
 from celeriac.domain.executions.states import Status, WaitingFor

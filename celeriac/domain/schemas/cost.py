@@ -7,9 +7,10 @@ lead back to the same schema. Their depth depends on the value, so the cost is c
 depth (`Cost.of`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from urllib.parse import unquote, urldefrag, urljoin
 
 from celeriac.domain.schemas.pattern import compiled_size, matching_size
@@ -94,17 +95,25 @@ class Cost:
 def cost_of(schema: JsonValue) -> Cost:
     """Return the cost of `schema`. Raises SchemaCostError if it exceeds the limits."""
     graph = _Graph(schema)
-    order = list(_in_order(graph.nodes, lambda node: node.in_place, _refuse_circle))
-    longest: dict[int, int] = {}
+    try:
+        order = list(
+            TopologicalSorter({node: node.in_place for node in graph.nodes}).static_order()
+        )
+    except CycleError as error:
+        place = error.args[1][0].place
+        raise SchemaCostError(
+            f"{place} leads back to itself without going into the value"
+        ) from error
+    longest: dict[_Node, int] = {}
     for node in order:
-        longest[id(node)] = 1 + max((longest[id(each)] for each in node.in_place), default=0)
-        if longest[id(node)] > MAX_IN_PLACE:
+        longest[node] = 1 + max((longest[each] for each in node.in_place), default=0)
+        if longest[node] > MAX_IN_PLACE:
             raise SchemaCostError(
                 f"more than {MAX_IN_PLACE} subschemas apply to the same value, one within the "
                 f"other, at {node.place}"
             )
     by_depth, grows = _by_depth(graph.root, order)
-    return Cost(by_depth, grows, longest[id(graph.root)], _unfolded(graph.root), graph.patterns)
+    return Cost(by_depth, grows, longest[graph.root], _unfolded(graph.root), graph.patterns)
 
 
 @dataclass(slots=True, eq=False)
@@ -323,52 +332,23 @@ def _size(value: JsonValue) -> int:
     return len(value) if isinstance(value, list) else 0
 
 
-def _refuse_circle(node: _Node) -> None:
-    raise SchemaCostError(f"{node.place} leads back to itself without going into the value")
-
-
-def _in_order(
-    nodes: Iterable[_Node],
-    inner: Callable[[_Node], Iterable[_Node]],
-    circle: Callable[[_Node], None],
-) -> Iterator[_Node]:
-    """Yield nodes in topological order, targets first; call `circle` for a node in a cycle."""
-    open_, done = set(), set()
-    for start in nodes:
-        path = [(start, iter(inner(start)))] if id(start) not in done else []
-        open_ |= {id(start)} if path else set()
-        while path:
-            node, left = path[-1]
-            following = next(left, None)
-            if following is None:
-                path.pop()
-                open_.discard(id(node))
-                done.add(id(node))
-                yield node
-            elif id(following) in open_:
-                circle(following)
-            elif id(following) not in done:
-                open_.add(id(following))
-                path.append((following, iter(inner(following))))
-
-
-_Vector = Mapping[int, tuple[int, int]]
+_Vector = Mapping[_Node, tuple[int, int]]
 
 
 def _by_depth(root: _Node, order: Sequence[_Node]) -> tuple[tuple[tuple[int, int], ...], bool]:
     """Return the cost for values of each depth, and whether it grows beyond the last one."""
     level: _Vector = _level(order, lambda node: (node.steps, node.characters))
     for node in order:
-        if level[id(node)][0] > MAX_STEPS:
+        if level[node][0] > MAX_STEPS:
             raise SchemaCostError(
                 f"it takes more than {MAX_STEPS} steps for one value, at {node.place}: let fewer "
                 "references lead to the same place"
             )
-    found = [level[id(root)]]
+    found = [level[root]]
     for _ in range(_LEVELS):
         below = level
         level = _level(order, partial(_within, below))
-        found.append(level[id(root)])
+        found.append(level[root])
         if level == below:
             return tuple(found), False
         if max(found[-1]) > _SATURATED // 1000:
@@ -378,13 +358,13 @@ def _by_depth(root: _Node, order: Sequence[_Node]) -> tuple[tuple[tuple[int, int
 
 def _level(order: Sequence[_Node], own: Callable[[_Node], tuple[int, int]]) -> _Vector:
     """Return the cost of each node with all subschemas that apply to the same value."""
-    level: dict[int, tuple[int, int]] = {}
+    level: dict[_Node, tuple[int, int]] = {}
     for node in order:
         steps, characters = own(node)
         for each in node.in_place:
-            more = level[id(each)]
+            more = level[each]
             steps, characters = steps + more[0], characters + more[1]
-        level[id(node)] = (
+        level[node] = (
             min(steps * node.times, _SATURATED),
             min(characters * node.times, _SATURATED),
         )
@@ -393,18 +373,25 @@ def _level(order: Sequence[_Node], own: Callable[[_Node], tuple[int, int]]) -> _
 
 def _within(below: _Vector, node: _Node) -> tuple[int, int]:
     """Return the maximum cost of a node's keywords for a value one level deeper."""
-    one = [below[id(each)] for each in (*node.by_name, *node.by_index)]
-    every = [below[id(each)] for each in node.into_any]
+    one = [below[each] for each in (*node.by_name, *node.by_index)]
+    every = [below[each] for each in node.into_any]
     steps = max((each[0] for each in one), default=0) + sum(each[0] for each in every)
     characters = max((each[1] for each in one), default=0) + sum(each[1] for each in every)
     return steps, characters
 
 
 def _unfolded(root: _Node) -> int | None:
-    counts: dict[int, int] = {}
-    circles: list[_Node] = []
-    for node in _in_order([root], lambda node: node.inner, circles.append):
-        if circles:
-            return None
-        counts[id(node)] = min(1 + sum(counts[id(each)] for each in node.inner), _SATURATED)
-    return counts[id(root)]
+    inner: dict[_Node, list[_Node]] = {}
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node not in inner:
+            inner[node] = list(node.inner)
+            waiting += inner[node]
+    counts: dict[_Node, int] = {}
+    try:
+        for node in TopologicalSorter(inner).static_order():
+            counts[node] = min(1 + sum(counts[each] for each in inner[node]), _SATURATED)
+    except CycleError:
+        return None
+    return counts[root]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celeriac.domain import cassettes as cassette_format
 from celeriac.domain.cassettes import (
     MAX_BYTES,
     Cassette,
@@ -16,13 +17,12 @@ from celeriac.domain.cassettes import (
     Request,
     Response,
     dump,
-    joined,
     parse,
     read_body,
     write_body,
 )
-from celeriac.domain.cassettes import format as cassette_format
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
+from celeriac.domain.replay import joined
 from tests.support.cassettes import cassette, recorded
 
 HEADER = '{"celeriac_cassette":1}'

@@ -4,8 +4,9 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.domain.cassettes import Replayer, Request
+from celeriac.domain.cassettes import Request
 from celeriac.domain.errors import CassetteMismatchError
+from celeriac.domain.replay import Replayer
 from tests.support.cassettes import asked, cassette, recorded
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from celeriac.domain.agents import AgentSpec, CrewaiAgent, CrewGraph
+from celeriac.domain.agents import AgentSpec, CrewaiAgent
+from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import TemplateRenderError
 
 MODEL = "local/smollm2"

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from celeriac.api.core.parameters import Reference, Timestamp
-from celeriac.domain.agents import Strict
+from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.model import RunOptions, TriggerType
 from celeriac.domain.executions.states import WaitingFor

@@ -9,7 +9,7 @@ from itertools import islice
 
 import orjson
 
-from celeriac.domain.cassettes.format import Cassette, JsonEvent, Request, Response, StreamItem
+from celeriac.domain.cassettes import Cassette, JsonEvent, Request, Response, StreamItem
 from celeriac.domain.errors import CassetteMismatchError
 from celeriac.kit.json_types import JsonValue, dumps
 from celeriac.kit.text import clip

@@ -1,13 +1,27 @@
-"""Specifications of agents, one class for each runner, and of MCP servers."""
+"""Specifications of agents, one class for each runner, and of MCP servers.
+
+They are immutable; a change creates a new version.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from celeriac.domain.agents.base import RunnerName, Shape, Strict, VariableNames, Word
-from celeriac.domain.agents.crews import CrewGraph
 from celeriac.domain.approvals import OnExpiry
+from celeriac.domain.base import Shape, Strict, VariableNames, Word
+from celeriac.domain.crews import CrewGraph
+
+
+class RunnerName(StrEnum):
+    """The runners of this release."""
+
+    LLM = "llm"
+    PYTHON = "python"
+    COMMAND = "command"
+    CLAUDE = "claude"
+    CREWAI = "crewai"
+
 
 ToolPattern = Annotated[
     str,
@@ -172,3 +186,9 @@ class CommandAgent(Strict):
     environment: VariableNames = ()
     """Names of the worker's environment variables that the program may see."""
     approvals: ApprovalPolicy = ApprovalPolicy()
+
+
+AgentSpec = Annotated[
+    LlmAgent | PythonAgent | CommandAgent | ClaudeAgent | CrewaiAgent, Field(discriminator="runner")
+]
+"""The specification of an agent; the field `runner` selects the kind."""

@@ -1,8 +1,7 @@
-"""Names, runners and the strict model that all specifications share."""
+"""Names, and the strict model that all specifications share."""
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import (
@@ -94,16 +93,6 @@ VariableNames = Annotated[
     Field(strict=False, max_length=100),
 ]
 """Names of the worker's environment variables that a child process may see."""
-
-
-class RunnerName(StrEnum):
-    """The runners of this release."""
-
-    LLM = "llm"
-    PYTHON = "python"
-    COMMAND = "command"
-    CLAUDE = "claude"
-    CREWAI = "crewai"
 
 
 _UNKNOWN_FIELDS = 100

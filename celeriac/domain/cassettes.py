@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from celeriac.domain.agents.base import Strict
+from celeriac.domain.base import Strict
 from celeriac.domain.errors import CassetteInvalidError, TooLargeError
 from celeriac.kit.json_types import JsonValue, dumps, has_more_values_than, is_deeper, loads
 from celeriac.kit.validation import first_fault

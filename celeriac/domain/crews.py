@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from celeriac.domain.agents.base import Strict, Word
+from celeriac.domain.base import Strict, Word
 from celeriac.domain.errors import SchemaInvalidError, TemplateInvalidError, TemplateRenderError
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.domain.schemas import check_schema
