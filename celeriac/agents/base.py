@@ -2,10 +2,12 @@
 
 import contextlib
 import re
-from typing import Literal
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
 
 from celeriac.agents.results import encode_result
-from celeriac.domain.errors import BusyError, OutputInvalidError
+from celeriac.domain.errors import AgentMisconfiguredError, BusyError, OutputInvalidError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.schemas import is_quick
 from celeriac.domain.usage import Clip
@@ -14,12 +16,26 @@ from celeriac.kit.text import clipped_field
 from celeriac.kit.threads import CHECKS
 from celeriac.kit.words import counted
 from celeriac.services.catalog.schemas import violations
-from celeriac.services.ports import RunContext
+from celeriac.services.ports import Job, RunContext
 
 MAX_MESSAGE_CHARACTERS = 20_000
 """The longest message in the log; longer ones are cut."""
 
 Role = Literal["system", "user", "assistant"]
+
+
+_Spec = TypeVar("_Spec", bound=BaseModel)
+
+
+def spec_of(job: Job, kind: type[_Spec]) -> _Spec:
+    """Return the agent of `job`; raises AgentMisconfiguredError if it is of another kind."""
+    if not isinstance(job.agent, kind):
+        raise AgentMisconfiguredError(
+            f"The agent {job.agent_name} is of the kind {job.agent.runner}, which needs another "
+            "runner.",
+            field="runner",
+        )
+    return job.agent
 
 
 async def emit_message(context: RunContext, role: Role, content: str) -> None:

@@ -35,7 +35,9 @@ from celeriac.kit.processes import (
 from celeriac.kit.threads import PROCESSES
 from celeriac.kit.users import OURSELVES, ChildUser
 
-_MARKER = "CELERIAC_CHILD"
+MARKER = "CELERIAC_CHILD"
+"""The environment variable that marks the processes of one child."""
+
 _READ_BYTES = 65_536
 _STDERR_LINES = 100
 _QUEUED_MESSAGES = 100
@@ -96,7 +98,7 @@ class GuardedProcess:
         OSError if the process can't be started, UnreachableError if its user can't access a file
         that it needs.
         """
-        marker = f"{_MARKER}={uuid4().hex}"
+        marker = f"{MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
         popen = await _started(command, marker, lifeline, writer)
         process = cls(popen, command, marker)

@@ -22,8 +22,9 @@ _DRAIN_SECONDS = 0.8
 
 _DISCONNECT_SECONDS = 0.7
 
-
 Kill = Callable[[], Coroutine[Any, Any, None]]
+Inbox = asyncio.Queue[Message | Exception]
+"""Messages in order; an exception in it is raised in the task that awaits messages."""
 
 
 class SilenceError(Exception):
@@ -36,7 +37,7 @@ class Conversation:
     Belongs to an event loop; made by `open`.
     """
 
-    def __init__(self, client: ClaudeSDKClient, inbox: "MessageQueue") -> None:
+    def __init__(self, client: ClaudeSDKClient, inbox: Inbox) -> None:
         self._client = client
         self._inbox = inbox
         self._ended = False
@@ -45,7 +46,7 @@ class Conversation:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, options: ClaudeAgentOptions, inbox: "MessageQueue", kill: Kill
+        cls, options: ClaudeAgentOptions, inbox: Inbox, kill: Kill
     ) -> AsyncIterator[Self]:
         """Connect, and give the conversation to the block.
 
@@ -88,20 +89,19 @@ class Conversation:
                 raise SilenceError from None
             if isinstance(item, Exception):
                 raise item
-            if isinstance(item, ResultMessage):
-                self._ended = True
-                yield item
-                return
+            self._ended = isinstance(item, ResultMessage)
             yield item
+            if self._ended:
+                return
 
     async def _read(self) -> None:
         try:
             async for message in self._client.receive_messages():
-                self._inbox.put(message)
+                self._inbox.put_nowait(message)
         except Exception as error:  # noqa: BLE001 - raised where messages are awaited
-            self._inbox.put(error)
+            self._inbox.put_nowait(error)
         else:
-            self._inbox.put(ClaudeSDKError("Claude Code ended without a result."))
+            self._inbox.put_nowait(ClaudeSDKError("Claude Code ended without a result."))
 
     async def _end(self, kill: Kill) -> None:
         """Interrupt, drain, disconnect, kill what is left; bounded in every step."""
@@ -120,18 +120,3 @@ class Conversation:
         for task in (leaving, self._reader):
             task.cancel()
         await asyncio.gather(leaving, self._reader, return_exceptions=True)
-
-
-class MessageQueue:
-    """What a conversation hears, in order: messages, and reasons to stop."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[Message | Exception] = asyncio.Queue()
-
-    def put(self, item: Message | Exception) -> None:
-        """Add an item; an exception is raised in the task that awaits messages."""
-        self._queue.put_nowait(item)
-
-    async def get(self) -> Message | Exception:
-        """Return the next item, waiting for it."""
-        return await self._queue.get()

@@ -1,17 +1,11 @@
-"""The environment of Claude Code's process and its tools.
-
-What the SDK is told: an agent's configuration in Claude Code's words.
-
-The directories of sessions: where an agent works, and where Claude Code keeps its own things.
+"""Claude Code's process: its environment, the directories of its session, its options and its end.
 
     <root>/<session id>/work      the working directory; its files are the session's
     <root>/<session id>/config    Claude Code's HOME and configuration: transcripts above all
 
-They are kept, so that a later execution can resume the session. Claude Code finds a
+The directories are kept, so that a later execution can resume the session. Claude Code finds a
 conversation by the path of its working directory: workers that share sessions need the root at the
-same path, or at least with the same files; what lies under another path's name is taken over.
-
-Claude Code's process as a worker holds it: its environment, its start, its certain end.
+same path, or at least with the same files. Conversations stored under another path are copied.
 """
 
 import asyncio
@@ -31,9 +25,9 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 import claude_agent_sdk
-from claude_agent_sdk import ClaudeAgentOptions, project_key_for_directory
+from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, project_key_for_directory
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.process import MARKER, Confinement
 from celeriac.agents.claude import copying, supervisor
 from celeriac.agents.claude.permissions import Permissions, server_key
 from celeriac.agents.claude.resume import ResumeState, StructuredOutput
@@ -173,7 +167,6 @@ def _gone(directories: SessionDirectories) -> SessionUnavailableError:
     )
 
 
-_MARKER = "CELERIAC_CHILD"
 _GRACE_SECONDS = 1.8
 """Seconds; longer than the supervisor waits for Claude Code."""
 
@@ -197,12 +190,12 @@ class CliProcess:
     """
 
     def __init__(self, directory: Path, environment: Mapping[str, str], user: ChildUser) -> None:
-        name, value = _MARKER, uuid4().hex
-        self.environment = {**environment, name: value}
+        marker = uuid4().hex
+        self.environment = {**environment, MARKER: marker}
         self.program = directory / "claude"
-        self.directory = directory
+        self._directory = directory
         self._user = user
-        self._marker = f"{name}={value}"
+        self._marker = f"{MARKER}={marker}"
         self._record = directory / "pid"
 
     @classmethod
@@ -240,7 +233,7 @@ class CliProcess:
 
     def write_file(self, name: str, text: str) -> Path:
         """Write a file for Claude Code's start, which only its user can read."""
-        path = self.directory / name
+        path = self._directory / name
         path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
         self._user.give_file(path)
@@ -248,7 +241,7 @@ class CliProcess:
 
     def forget_files(self) -> None:
         """Remove the files read at the start: they may hold secrets of MCP servers."""
-        for path in self.directory.iterdir():
+        for path in self._directory.iterdir():
             if path not in {self.program, self._record}:
                 path.unlink()
 
@@ -292,6 +285,9 @@ def find_cli() -> str:
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
+_HOOK_SECONDS = 3_600.0
+"""Time limit of a decision about a call: the model must finish its answer first."""
+
 _FOR_EVER_DAYS = 36_500
 """Sessions are kept until Celeriac's own retention removes them."""
 
@@ -313,6 +309,11 @@ def sdk_options(
     the hook, not here: it judges every call. Long and secret values go by files that only the
     attempt has, since any user of the machine may read the arguments of a process.
     """
+    hook = HookMatcher(hooks=[permissions.before_call], timeout=_HOOK_SECONDS, on_failure="block")
+    files: dict[str, str | None] = {}
+    if spec.instructions:
+        path = process.write_file("instructions", spec.instructions)
+        files["append-system-prompt-file"] = str(path)
     return ClaudeAgentOptions(
         cwd=workdir,
         cli_path=process.program,
@@ -325,21 +326,13 @@ def sdk_options(
         ),
         model=spec.model,
         system_prompt={"type": "preset", "preset": "claude_code"},
-        extra_args=(
-            {
-                "append-system-prompt-file": str(
-                    process.write_file("instructions", spec.instructions)
-                )
-            }
-            if spec.instructions
-            else {}
-        ),
+        extra_args=files,
         tools=list(spec.tools),
         disallowed_tools=[each for each in spec.denied_tools if _PLAIN_NAME.fullmatch(each)],
         skills=[],
         permission_mode="default",
         can_use_tool=permissions.can_use_tool,
-        hooks={"PreToolUse": [permissions.matcher()]},
+        hooks={"PreToolUse": [hook]},
         max_turns=spec.max_turns,
         resume=start.resume,
         fork_session=start.forks,

@@ -7,7 +7,7 @@ form with a field for each of its questions.
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import count
@@ -18,7 +18,6 @@ from claude_agent_sdk import (
     HookContext,
     HookInput,
     HookJSONOutput,
-    HookMatcher,
     PermissionResultAllow,
     PermissionResultDeny,
     ToolPermissionContext,
@@ -27,7 +26,7 @@ from claude_agent_sdk import (
 from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
 from celeriac.agents.mcp.call_keys import call_digest
 from celeriac.agents.mcp.results import sanitize_json
-from celeriac.domain.agents import ApprovalPolicy, ClaudeAgent, McpServer, Permission
+from celeriac.domain.agents import ClaudeAgent, McpServer, Permission
 from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.errors import CeleriacError
 from celeriac.kit.json_types import dumps, storable_text
@@ -38,26 +37,6 @@ from celeriac.services.ports import RunContext
 ASK_TOOL = "AskUserQuestion"
 
 _LONGEST_TITLE = 500
-
-ToolArguments = Mapping[str, Any]
-
-
-def question_of(
-    tool: str, arguments: ToolArguments, *, key: str, agent_name: str, policy: ApprovalPolicy
-) -> Question:
-    """Return the question about a call; `key` identifies the call."""
-    asked = dict(_questions(arguments)) if tool == ASK_TOOL else {}
-    title = " ".join(asked) or f"May the agent {agent_name} use {tool}?"
-    return Question(
-        key=key,
-        kind=QuestionKind.FORM if asked else QuestionKind.TOOL,
-        title=clip(storable_text(title), _LONGEST_TITLE),
-        tool=storable_text(tool),
-        arguments=sanitize_json(dict(arguments)),
-        schema=_form(asked) if asked else None,
-        expires_seconds=policy.expires_seconds,
-        on_expiry=policy.on_expiry,
-    )
 
 
 def refusal_of(tool: str, answer: Answer) -> str:
@@ -70,7 +49,7 @@ def refusal_of(tool: str, answer: Answer) -> str:
     return "" if answer.approved else f"A person refused this call.{note}"
 
 
-def changed_arguments(tool: str, arguments: ToolArguments, answer: Answer) -> dict[str, Any] | None:
+def changed_arguments(tool: str, arguments: Arguments, answer: Answer) -> dict[str, Any] | None:
     """Return the changed arguments of an approved call, or None."""
     if not isinstance(answer.value, dict):
         return None
@@ -83,7 +62,7 @@ def changed_arguments(tool: str, arguments: ToolArguments, answer: Answer) -> di
     return {**arguments, "answers": answers}
 
 
-def _questions(arguments: ToolArguments) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _questions(arguments: Arguments) -> Iterator[tuple[str, Mapping[str, Any]]]:
     questions = arguments.get("questions")
     for each in questions if isinstance(questions, list) else ():
         if isinstance(each, dict) and isinstance(each.get("question"), str):
@@ -149,7 +128,7 @@ class Policy:
 
     def __init__(self, spec: ClaudeAgent, workdir: Path) -> None:
         """Hold the rules of `spec`; `workdir` is where its file tools may go."""
-        self._spec = spec
+        self.spec = spec
         self._root = os.path.realpath(workdir)
         self._servers = {f"mcp__{server_key(each.name)}__": each for each in spec.mcp_servers}
 
@@ -179,15 +158,15 @@ class Policy:
             return ALLOWED
         if self._needs_approval(tool):
             return Decision(Verdict.ASK)
-        if _matches(tool, self._spec.allowed_tools):
+        if _matches(tool, self.spec.allowed_tools):
             return ALLOWED
-        if self._spec.permission is Permission.ASK:
+        if self.spec.permission is Permission.ASK:
             return Decision(Verdict.ASK)
         return Decision(Verdict.DENY, f"This agent may not use {tool}. Do without it.")
 
     def _refusal(self, tool: str) -> str:
         """Return why a tool is always refused, or an empty text."""
-        if _matches(tool, self._spec.denied_tools):
+        if _matches(tool, self.spec.denied_tools):
             return f"This agent may never use {tool}. Do without it."
         if tool.startswith("mcp__"):
             server, name = self._mcp_tool(tool)
@@ -219,9 +198,6 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-_HOOK_SECONDS = 3_600.0
-"""Time limit of a decision, in seconds: the model must finish its answer first."""
-
 _ASK_ALONE = (
     "This call needs a person's approval, which can only be asked for when the call stands alone. "
     "Make exactly this call again, with no other tool call beside it."
@@ -245,7 +221,7 @@ class QuestionKeys:
         """The keys whose answers the conversation has followed."""
         return list(self._answered)
 
-    def of(self, tool: str, arguments: Mapping[str, Any], call_id: str) -> str:
+    def of(self, tool: str, arguments: Arguments, call_id: str) -> str:
         """Return the key of a call: the first that no other call of the conversation has."""
         if call_id in self._of_calls:
             return self._of_calls[call_id]
@@ -266,6 +242,7 @@ class QuestionKeys:
         self._answered[key] = None
 
 
+@dataclass(eq=False, repr=False)
 class Permissions:
     """Decides about the tool calls of one attempt.
 
@@ -276,34 +253,17 @@ class Permissions:
     from a helper agent, the attempt waits until the question is answered.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        *,
-        spec: ClaudeAgent,
-        agent_name: str,
-        context: RunContext,
-        is_alone: Callable[[str], Awaitable[bool]],
-        answers: Mapping[str, Answer],
-        keys: QuestionKeys,
-        on_stop: Callable[[Exception], None],
-    ) -> None:
-        self.pending: Question | None = None
-        self._policy = policy
-        self._spec = spec
-        self._agent_name = agent_name
-        self._context = context
-        self._is_alone = is_alone
-        self._answers = answers
-        self._keys = keys
-        self._on_stop = on_stop
-        self._advised: set[str] = set()
-        self._directories: dict[str, str | None] = {}
-        """Claude Code's directory at calls that a person is asked about, by their ids."""
-
-    def matcher(self) -> HookMatcher:
-        """Return the hook for all tools; if it fails, the call is refused."""
-        return HookMatcher(hooks=[self.before_call], timeout=_HOOK_SECONDS, on_failure="block")
+    policy: Policy
+    agent_name: str
+    context: RunContext
+    is_alone: Callable[[str], Awaitable[bool]]
+    answers: Mapping[str, Answer]
+    keys: QuestionKeys
+    on_stop: Callable[[Exception], None]
+    pending: Question | None = field(default=None, init=False)
+    _advised: set[str] = field(default_factory=set, init=False)
+    _directories: dict[str, str | None] = field(default_factory=dict, init=False)
+    """Claude Code's directory at calls that a person is asked about, by their ids."""
 
     async def before_call(
         self, call: HookInput, call_id: str | None, _context: HookContext
@@ -311,83 +271,84 @@ class Permissions:
         """Decide about a call before Claude Code does (its hook PreToolUse)."""
         assert call["hook_event_name"] == "PreToolUse"
         tool, arguments = call["tool_name"], call["tool_input"]
-        decision = await FILES.run(
-            self._policy.judge, tool, arguments, call.get("cwd")
-        )  # it looks into directories
-        if decision.verdict is not Verdict.ASK:
-            return _output(decision.verdict, decision.reason, decision.arguments)
-        number = call_id or call["tool_use_id"]
-        self._directories[number] = call.get("cwd")
-        question = self._question(tool, arguments, number)
-        answer = self._given(question, number)
-        if answer is not None:
-            self._keys.follow(question.key)
-            result = self._follow(answer, tool, arguments, call.get("cwd"))
-            if isinstance(result, PermissionResultDeny):
-                return _output("deny", result.message)
-            return _output("allow", updated=result.updated_input)
-        return await self._put(question, number, of_helper=bool(call.get("agent_id")))
+        # in a thread: it looks into directories
+        decision = await FILES.run(self.policy.judge, tool, arguments, call.get("cwd"))
+        if decision.verdict is Verdict.ASK:
+            number = call_id or call["tool_use_id"]
+            self._directories[number] = call.get("cwd")
+            question, answer = self._asked(tool, arguments, number)
+            if answer is None:
+                return await self._put(question, number, of_helper=bool(call.get("agent_id")))
+            decision = self._follow(question, answer, tool, arguments, call.get("cwd"))
+        return _output(decision.verdict, decision.reason, decision.arguments)
 
     async def _put(self, question: Question, call_id: str, *, of_helper: bool) -> HookJSONOutput:
         """Return how a person is asked: `defer`, or `ask`, which leads to `can_use_tool`."""
         if of_helper:
             return _output("ask")
-        if await self._is_alone(call_id):
+        if await self.is_alone(call_id):
             self.pending = question
             return _output("defer")
         same = dumps([question.tool, question.arguments])
         if same in self._advised:
             return _output("ask")
         self._advised.add(same)
-        self._keys.free(call_id)
+        self.keys.free(call_id)
         return _output("deny", _ASK_ALONE)
 
     async def can_use_tool(
         self, tool: str, arguments: dict[str, Any], call: ToolPermissionContext
     ) -> PermissionResultAllow | PermissionResultDeny:
         """Decide about a call that Claude Code would ask its user about."""
-        directory = self._directories.get(call.tool_use_id or "")
-        decision = await FILES.run(self._policy.judge, tool, arguments, directory)
-        if decision.verdict is Verdict.ALLOW:
-            return PermissionResultAllow(updated_input=decision.arguments)
+        number = call.tool_use_id or ""
+        directory = self._directories.get(number)
+        decision = await FILES.run(self.policy.judge, tool, arguments, directory)
+        if decision.verdict is Verdict.ASK:
+            question, answer = self._asked(tool, arguments, number)
+            if answer is None:
+                try:
+                    answer = await self.context.ask(question)
+                except CeleriacError as error:
+                    self.on_stop(error)
+                    return PermissionResultDeny(message=error.message, interrupt=True)
+            decision = self._follow(question, answer, tool, arguments, directory)
         if decision.verdict is Verdict.DENY:
             return PermissionResultDeny(message=decision.reason)
-        question = self._question(tool, arguments, call.tool_use_id or "")
-        answer = self._given(question, call.tool_use_id or "")
-        if answer is None:
-            try:
-                answer = await self._context.ask(question)
-            except CeleriacError as error:
-                self._on_stop(error)
-                return PermissionResultDeny(message=error.message, interrupt=True)
-        self._keys.follow(question.key)
-        return self._follow(answer, tool, arguments, directory)
+        return PermissionResultAllow(updated_input=decision.arguments)
 
-    def _given(self, question: Question, call_id: str) -> Answer | None:
-        """Return the answer of an earlier attempt; older releases had the call's id as its key."""
-        return self._answers.get(question.key) or self._answers.get(f"tool:{call_id}")
+    def _asked(
+        self, tool: str, arguments: Arguments, call_id: str
+    ) -> tuple[Question, Answer | None]:
+        """Return the question about a call, and the answer that an earlier attempt got."""
+        asked = dict(_questions(arguments)) if tool == ASK_TOOL else {}
+        title = " ".join(asked) or f"May the agent {self.agent_name} use {tool}?"
+        approvals = self.policy.spec.approvals
+        question = Question(
+            key=self.keys.of(tool, arguments, call_id),
+            kind=QuestionKind.FORM if asked else QuestionKind.TOOL,
+            title=clip(storable_text(title), _LONGEST_TITLE),
+            tool=storable_text(tool),
+            arguments=sanitize_json(dict(arguments)),
+            schema=_form(asked) if asked else None,
+            expires_seconds=approvals.expires_seconds,
+            on_expiry=approvals.on_expiry,
+        )
+        # older releases had the call's id as the key
+        return question, self.answers.get(question.key) or self.answers.get(f"tool:{call_id}")
 
     def _follow(
-        self, answer: Answer, tool: str, arguments: Mapping[str, Any], cwd: str | None = None
-    ) -> PermissionResultAllow | PermissionResultDeny:
+        self, question: Question, answer: Answer, tool: str, arguments: Arguments, cwd: str | None
+    ) -> Decision:
         """Follow an answer; calls that the rules forbid stay forbidden."""
-        message = refusal_of(tool, answer)
-        if message:
-            return PermissionResultDeny(message=message)
+        self.keys.follow(question.key)
+        refusal = refusal_of(tool, answer)
+        if refusal:
+            return Decision(Verdict.DENY, refusal)
         changed = changed_arguments(tool, arguments, answer)
-        decision = self._policy.check(tool, arguments if changed is None else changed, cwd)
+        decision = self.policy.check(tool, arguments if changed is None else changed, cwd)
         if decision.verdict is Verdict.DENY:
-            return PermissionResultDeny(message=decision.reason)
-        return PermissionResultAllow(updated_input=decision.arguments or changed)
-
-    def _question(self, tool: str, arguments: Mapping[str, Any], call_id: str) -> Question:
-        return question_of(
-            tool,
-            arguments,
-            key=self._keys.of(tool, arguments, call_id),
-            agent_name=self._agent_name,
-            policy=self._spec.approvals,
-        )
+            return decision
+        return replace(decision, arguments=decision.arguments or changed)
 
 
 def _output(

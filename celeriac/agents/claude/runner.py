@@ -21,9 +21,9 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from celeriac.agents.base import emit_message, final_result
+from celeriac.agents.base import emit_message, final_result, spec_of
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.conversation import Conversation, MessageQueue, SilenceError
+from celeriac.agents.claude.conversation import Conversation, Inbox, SilenceError
 from celeriac.agents.claude.environment import (
     CliProcess,
     SessionDirectories,
@@ -73,35 +73,29 @@ _DEFERRED = "tool_deferred"
 _DEFERRED_LOST = "tool_deferred_unavailable"
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnvironment:
-    """The directories, endpoint and servers of an attempt."""
-
-    directories: SessionDirectories
-    upstream: AnthropicEndpoint
-    prices: Prices
-    servers: Sequence[ResolvedServer]
-    confinement: Confinement
-
-
 class ClaudeRun:
     """One attempt with Claude Code."""
 
     def __init__(
         self,
+        runner: "ClaudeRunner",
         job: Job,
-        spec: ClaudeAgent,
         context: RunContext,
+        *,
+        spec: ClaudeAgent,
         start: ResumeState,
-        setting: RunEnvironment,
+        directories: SessionDirectories,
+        servers: Sequence[ResolvedServer],
     ) -> None:
+        self._runner = runner
         self._job = job
-        self._spec = spec
         self._context = context
+        self._spec = spec
         self._start = start
-        self._setting = setting
+        self._directories = directories
+        self._servers = servers
         self._output = StructuredOutput(job.output_schema) if job.output_schema else None
-        self._inbox = MessageQueue()
+        self._inbox: Inbox = asyncio.Queue()
         self._transcript = Transcript(context, start.calls)
         self._keys = QuestionKeys(start.answered)
         self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -110,10 +104,11 @@ class ClaudeRun:
 
     async def run(self) -> Completed | Parked:
         """Raises what `ClaudeRunner.run` does."""
-        upstream = self._setting.upstream
+        upstream = self._runner.upstream
         keys = [upstream.api_key] if upstream.api_key else []
-        workdir = self._setting.directories.work
-        async with recording(self._job, self._context, keys=keys, workdir=workdir) as traffic:
+        async with recording(
+            self._job, self._context, keys=keys, workdir=self._directories.work
+        ) as traffic:
             if not traffic.replays:
                 upstream.check()
             try:
@@ -129,14 +124,22 @@ class ClaudeRun:
                 raise
 
     async def _outcome(self, traffic: Traffic) -> Completed | Parked:
-        calls = ModelCalls(self._context, self._setting.prices, on_stop=self._inbox.put)
+        calls = ModelCalls(self._context, self._runner.prices, on_stop=self._inbox.put_nowait)
         wire = Messages()
-        route = Route(self._setting.upstream.provider, wire, explains=False)
+        route = Route(self._runner.upstream.provider, wire, explains=False)
         async with (
-            relayed(self._setting.servers) as relays,
+            relayed(self._servers) as relays,
             AttemptGateway.serving(calls, traffic, [route], relays) as gateway,
         ):
-            permissions = await self._permissions(wire)
+            permissions = Permissions(
+                Policy(self._spec, self._directories.work),
+                agent_name=self._job.agent_name,
+                context=self._context,
+                is_alone=wire.is_alone,
+                answers=await self._context.answers(),
+                keys=self._keys,
+                on_stop=self._inbox.put_nowait,
+            )
             try:
                 async with self._connected(gateway, permissions) as conversation:
                     result = await self._listen(conversation)
@@ -167,39 +170,27 @@ class ClaudeRun:
             truncated=self._output is None and result.stop_reason == CUT_OFF,
         )
 
-    async def _permissions(self, wire: Messages) -> Permissions:
-        return Permissions(
-            Policy(self._spec, self._setting.directories.work),
-            spec=self._spec,
-            agent_name=self._job.agent_name,
-            context=self._context,
-            is_alone=wire.is_alone,
-            answers=await self._context.answers(),
-            keys=self._keys,
-            on_stop=self._inbox.put,
-        )
-
     @asynccontextmanager
     async def _connected(
         self, gateway: AttemptGateway, permissions: Permissions
     ) -> AsyncIterator[Conversation]:
         environment = cli_environment(
-            self._setting.confinement,
+            self._runner.confinement,
             self._spec.environment,
-            home=self._setting.directories.config,
+            home=self._directories.config,
             base_url=gateway.base_url(ANTHROPIC),
             api_key=gateway.key,
         )
-        place = self._setting.directories.place
-        user = self._setting.confinement.user
+        place = self._directories.place
+        user = self._runner.confinement.user
         async with CliProcess.prepared(environment, place, user) as process:
             options = sdk_options(
                 self._spec,
                 self._start,
-                workdir=self._setting.directories.work,
+                workdir=self._directories.work,
                 process=process,
                 permissions=permissions,
-                servers=server_configs(self._setting.servers, gateway.address, gateway.key),
+                servers=server_configs(self._servers, gateway.address, gateway.key),
                 output=self._output,
                 on_stderr=self._last_words.append,
             )
@@ -246,31 +237,23 @@ class ClaudeRun:
             )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ClaudeRunner:
     """Runs agents of the kind `claude`; one for a process.
 
-    Sessions lie under `sessions_root`; `confinement` has the
-    environment and the user of Claude Code and its tools.
+    Sessions lie under `sessions_root`; `confinement` has the environment and the user of Claude
+    Code and its tools.
     """
 
     name: ClassVar[str] = RunnerName.CLAUDE
     resumable: ClassVar[bool] = True
     runs_user_code: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        sessions_root: Path,
-        upstream: AnthropicEndpoint,
-        prices: Prices,
-        servers: ToolServers,
-        confinement: Confinement,
-    ) -> None:
-        self._root = sessions_root
-        self._upstream = upstream
-        self._prices = prices
-        self._servers = servers
-        self._confinement = confinement
+    sessions_root: Path
+    upstream: AnthropicEndpoint
+    prices: Prices
+    servers: ToolServers
+    confinement: Confinement
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Run the job in Claude Code; see `Runner.run`.
@@ -280,9 +263,14 @@ class ClaudeRunner:
         ContentFilteredError, ModelCallLimitError, ToolServerError, SessionUnavailableError,
         ChildCrashedError or AgentMisconfiguredError, and what the context raises.
         """
-        spec = _checked(job)
+        spec = spec_of(job, ClaudeAgent)
+        if not job.prompt.strip():
+            raise AgentMisconfiguredError(
+                f"The prompt of the task {job.task_name} is empty; Claude Code needs one.",
+                field="prompt",
+            )
         start = continuation_of(job)
-        servers = self._servers.choose(spec.mcp_servers)
+        servers = self.servers.choose(spec.mcp_servers)
         session_id = await context.save_session()
         directories = await self._directories(job, start, session_id, servers)
         _log.info(
@@ -292,21 +280,17 @@ class ClaudeRunner:
             structured=job.output_schema is not None,
             resumed=start.resume is not None,
         )
-        setting = RunEnvironment(
-            directories=directories,
-            upstream=self._upstream,
-            prices=self._prices,
-            servers=servers,
-            confinement=self._confinement,
+        run = ClaudeRun(
+            self, job, context, spec=spec, start=start, directories=directories, servers=servers
         )
-        return await ClaudeRun(job, spec, context, start, setting).run()
+        return await run.run()
 
     async def _directories(
         self, job: Job, start: ResumeState, session_id: UUID, servers: Sequence[ResolvedServer]
     ) -> SessionDirectories:
         """Create the session's directories, with the files needed to continue the conversation."""
-        directories = SessionDirectories.of(self._root, session_id)
-        source, user = job.session, self._confinement.user
+        directories = SessionDirectories.of(self.sessions_root, session_id)
+        source, user = job.session, self.confinement.user
 
         def make() -> None:
             user.let_read([Path(find_cli()), *programs_of(each.endpoint for each in servers)])
@@ -314,7 +298,7 @@ class ClaudeRunner:
             if start.resume is None:
                 return
             if source is not None and source.id != session_id:
-                directories.copy_from(SessionDirectories.of(self._root, source.id), user)
+                directories.copy_from(SessionDirectories.of(self.sessions_root, source.id), user)
             directories.adopt(start.resume, user)
 
         try:
@@ -322,16 +306,3 @@ class ClaudeRunner:
         except UnreachableError as error:
             raise AgentMisconfiguredError(str(error), field="runner") from error
         return directories
-
-
-def _checked(job: Job) -> ClaudeAgent:
-    if not isinstance(job.agent, ClaudeAgent):
-        raise AgentMisconfiguredError(
-            f"The agent {job.agent_name} is not a claude agent.", field="runner"
-        )
-    if not job.prompt.strip():
-        raise AgentMisconfiguredError(
-            f"The prompt of the task {job.task_name} is empty; Claude Code needs one.",
-            field="prompt",
-        )
-    return job.agent

@@ -29,7 +29,6 @@ async def test_a_relative_path_is_resolved_where_the_call_was_made(tmp_path: Pat
     nothing: Any = None
     permissions = Permissions(
         Policy(spec, tmp_path),
-        spec=spec,
         agent_name="writer",
         context=cast(RunContext, Approving()),
         is_alone=nothing,
