@@ -38,15 +38,15 @@ def spec_of(job: Job, kind: type[_Spec]) -> _Spec:
     return job.agent
 
 
-async def emit_message(context: RunContext, role: Role, content: str) -> None:
+async def emit_message(context: RunContext, role: Role, content: str, **others: JsonValue) -> None:
     """Add a message to the execution's log.
 
-    The event has `role` and `content`, and for a longer message `clipped`, the number of characters
-    left out.
+    The event has `role`, `others` and `content`, and for a longer message `clipped`, the number of
+    characters left out.
     """
     field = clipped_field("content", content, MAX_MESSAGE_CHARACTERS)
     field["content"] = storable_text(field["content"])
-    await context.emit(EventType.MESSAGE, {"role": role, **field})
+    await context.emit(EventType.MESSAGE, {"role": role, **others, **field})
 
 
 async def emit_clipped(context: RunContext, clip: Clip) -> None:

@@ -30,7 +30,8 @@ from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, project_key_for_di
 from celeriac.agents.child.process import MARKER, Confinement
 from celeriac.agents.claude import copying, supervisor
 from celeriac.agents.claude.permissions import Permissions, server_key
-from celeriac.agents.claude.resume import ResumeState, StructuredOutput
+from celeriac.agents.claude.resume import ResumeState
+from celeriac.agents.structured import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import AgentMisconfiguredError, SessionUnavailableError
 from celeriac.kit.json_types import dumps
@@ -300,7 +301,7 @@ def sdk_options(
     process: CliProcess,
     permissions: Permissions,
     servers: Mapping[str, Any],
-    output: StructuredOutput | None,
+    output: ObjectSchema | None,
     on_stderr: Callable[[str], None],
 ) -> ClaudeAgentOptions:
     """Return the options of one attempt.
@@ -336,7 +337,7 @@ def sdk_options(
         max_turns=spec.max_turns,
         resume=start.resume,
         fork_session=start.forks,
-        output_format=output.output_format if output else None,
+        output_format={"type": "json_schema", "schema": output.asked} if output else None,
         include_partial_messages=True,
         verbatim_prompts=True,
         max_buffer_size=_MAX_MESSAGE_BYTES,

@@ -4,6 +4,7 @@ from claude_agent_sdk import ClaudeSDKError, ResultMessage
 
 from celeriac.agents.gateway.errors import CallFailure, FailureSource, error_of
 from celeriac.agents.models import ANTHROPIC, ModelRef, Provider
+from celeriac.agents.structured import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import (
     BudgetSpentError,
@@ -17,6 +18,7 @@ from celeriac.domain.errors import (
     ProviderRefusedError,
     RetryableError,
 )
+from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 
 CUT_OFF = "max_tokens"
@@ -25,6 +27,7 @@ CUT_OFF = "max_tokens"
 _CONTEXT = "model_context_window_exceeded"
 _ENDINGS = frozenset({"end_turn", "stop_sequence", "tool_use", CUT_OFF})
 _SHOWN = 500
+_SHOWN_ANSWER = 2_000
 _ADVICE = {
     400: "Check the agent's settings, and whether the prompt is too long for the model.",
     401: "Check ANTHROPIC_API_KEY of the workers.",
@@ -129,3 +132,21 @@ def failure_of_sdk(
 def _words(result: ResultMessage) -> str:
     said = "; ".join(result.errors or ()) or (result.result or "").strip()
     return clip(said or result.terminal_reason or result.subtype, _SHOWN)
+
+
+async def structured_answer(schema: ObjectSchema, result: ResultMessage) -> JsonValue:
+    """Return the answer in a result; raises OutputInvalidError if it doesn't fit `schema`.
+
+    Claude Code gives the schema to the model as a tool whose arguments are the answer.
+    """
+    answer = result.structured_output
+    if not isinstance(answer, dict) or not schema.is_complete(answer):
+        raise OutputInvalidError(
+            "The agent gave its answer as a text, not as the task's output schema asks.",
+            answer=clip(result.result or "", _SHOWN_ANSWER),
+        )
+    if faults := await schema.faults(answer):
+        raise OutputInvalidError(
+            f"The answer doesn't fit the task's output schema: {'; '.join(faults)}.", faults=faults
+        )
+    return schema.value(answer)

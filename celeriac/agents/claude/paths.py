@@ -9,8 +9,7 @@ every argument of a file tool that is not known here.
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from enum import Enum, auto
+from collections.abc import Iterator, Mapping, Set
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
 from pathlib import PurePath
@@ -23,58 +22,39 @@ class OutsideError(Exception):
     """An argument leads out of the working directory, or may."""
 
 
-class _Kind(Enum):
-    PATH = auto()
-    """A file or directory."""
-    PATTERN = auto()
-    """A path with wildcards."""
-    FILTER = auto()
-    """A pattern for names below another argument's path."""
-    PLAIN = auto()
-    """Anything that is no path."""
+_PATHS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Read", "Write", "Edit", "MultiEdit"), ("file_path",)),
+    **dict.fromkeys(("NotebookRead", "NotebookEdit"), ("notebook_path",)),
+    **dict.fromkeys(("Glob", "Grep", "LS"), ("path",)),
+    "LSP": ("filePath", "file_path"),
+    "Workflow": ("scriptPath",),
+}
+"""The tools that go to files, and the arguments that hold a file or directory."""
 
+_FILTERS = {"Grep": "glob", "LS": "ignore"}
+"""Arguments that hold patterns for names below another argument's path."""
 
-def _plain(*names: str) -> dict[str, _Kind]:
-    return dict.fromkeys(names, _Kind.PLAIN)
-
-
-_FILE_TOOLS: Mapping[str, Mapping[str, _Kind]] = {
-    "Read": {"file_path": _Kind.PATH, **_plain("offset", "limit", "pages", "allow_large")},
-    "Write": {"file_path": _Kind.PATH, **_plain("content")},
-    "Edit": {"file_path": _Kind.PATH, **_plain("old_string", "new_string", "replace_all")},
-    "MultiEdit": {"file_path": _Kind.PATH, **_plain("edits")},
-    "NotebookRead": {"notebook_path": _Kind.PATH, **_plain("cell_id")},
-    "NotebookEdit": {
-        "notebook_path": _Kind.PATH,
-        **_plain("cell_id", "cell_number", "new_source", "cell_type", "edit_mode"),
-    },
-    "Glob": {"path": _Kind.PATH, "pattern": _Kind.PATTERN},
+_OTHERS: Mapping[str, Set[str]] = {
+    "Read": {"offset", "limit", "pages", "allow_large"},
+    "Write": {"content"},
+    "Edit": {"old_string", "new_string", "replace_all"},
+    "MultiEdit": {"edits"},
+    "NotebookRead": {"cell_id"},
+    "NotebookEdit": {"cell_id", "cell_number", "new_source", "cell_type", "edit_mode"},
+    "Glob": {"pattern"},
     "Grep": {
-        "path": _Kind.PATH,
-        "glob": _Kind.FILTER,
-        **_plain(
-            "pattern", "output_mode", "-A", "-B", "-C", "context", "-n", "-i", "-o", "type",
-            "head_limit", "offset", "multiline",
-        ),
+        "pattern", "output_mode", "-A", "-B", "-C", "context", "-n", "-i", "-o", "type",
+        "head_limit", "offset", "multiline",
     },
-    "LS": {"path": _Kind.PATH, "ignore": _Kind.FILTER},
-    "LSP": {
-        "filePath": _Kind.PATH,
-        "file_path": _Kind.PATH,
-        **_plain("operation", "line", "character", "query"),
-    },
-    "Workflow": {
-        "scriptPath": _Kind.PATH,
-        **_plain("script", "name", "description", "title", "args", "resumeFromRunId"),
-    },
+    "LSP": {"operation", "line", "character", "query"},
+    "Workflow": {"script", "name", "description", "title", "args", "resumeFromRunId"},
 }  # fmt: skip
-"""Every argument of the tools that go to files."""
+"""The other known arguments: no paths, but for the pattern of Glob, which may lead anywhere."""
 
 _SEARCHES = frozenset({"Glob", "Grep", "LS"})
 """These go to the current directory, whatever that is by then, where no path is given."""
 
 _MOVES = frozenset({"EnterWorktree", "ExitWorktree"})
-_ISOLATION = "isolation"
 
 _LIKE_A_PATH = re.compile(
     r"(?i:(?:^|_)(?:path|paths|file|files|dir|directory|folder|cwd|root))$"
@@ -98,19 +78,19 @@ def checked_arguments(tool: str, arguments: Arguments, root: str, cwd: str) -> d
     """
     if tool.startswith("mcp__"):
         return dict(arguments)
-    known = _FILE_TOOLS.get(tool)
-    if known is None:
+    if tool not in _PATHS:
         return _of_other_tool(tool, arguments, root)
-    unknown = sorted(set(arguments) - set(known))
+    filters = _FILTERS.get(tool)
+    unknown = sorted(set(arguments).difference(_PATHS[tool], _OTHERS.get(tool, ()), {filters}))
     if unknown:
         raise OutsideError(f"{tool} may not be used with {', '.join(unknown)}. Leave that out.")
     place = _Place(tool, root, cwd)
     checked = dict(arguments)
-    for name, kind in known.items():
-        if kind is _Kind.PATH and checked.get(name) is not None:
+    for name in _PATHS[tool]:
+        if checked.get(name) is not None:
             checked[name] = place.path(name, checked[name])
-        elif kind is _Kind.FILTER and checked.get(name) is not None:
-            place.filter(name, checked[name])
+    if filters and checked.get(filters) is not None:
+        place.filter(filters, checked[filters])
     if tool == "Glob":
         checked["path"], checked["pattern"] = place.pattern(
             checked.get("path") or cwd, checked.get("pattern")
@@ -121,7 +101,7 @@ def checked_arguments(tool: str, arguments: Arguments, root: str, cwd: str) -> d
 
 
 def _of_other_tool(tool: str, arguments: Arguments, root: str) -> dict[str, Any]:
-    if tool in _MOVES or arguments.get(_ISOLATION) is not None:
+    if tool in _MOVES or arguments.get("isolation") is not None:
         raise OutsideError(f"{tool} would leave the working directory {root}. Do without that.")
     paths = sorted(name for name in arguments if _LIKE_A_PATH.search(name))
     if paths:

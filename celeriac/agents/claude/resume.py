@@ -1,17 +1,13 @@
-"""Resume points of Claude Code conversations, and structured output."""
+"""Resume points of Claude Code conversations."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from claude_agent_sdk import ResultMessage
-
-from celeriac.agents.structured import ObjectSchema
 from celeriac.domain.agents import RunnerName
-from celeriac.domain.errors import OutputInvalidError, SessionUnavailableError
-from celeriac.kit.json_types import JsonObject, JsonValue
-from celeriac.kit.text import clip
+from celeriac.domain.errors import SessionUnavailableError
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.ports import Job
 
 GO_ON = "The work was interrupted from outside. Go on where you stopped."
@@ -40,8 +36,8 @@ class ResumeState:
 
     resume: str | None
     prompt: str | None
-    forks: bool
-    calls: JsonObject
+    forks: bool = False
+    calls: JsonObject = field(default_factory=dict)
     answered: tuple[str, ...] = ()
 
 
@@ -53,7 +49,7 @@ def continuation_of(job: Job) -> ResumeState:
     """
     session = job.session
     if session is None:
-        return ResumeState(None, job.prompt, forks=False, calls={})
+        return ResumeState(None, job.prompt)
     if session.runner != RunnerName.CLAUDE:
         raise SessionUnavailableError(
             f"The session {session.id} belongs to an agent of the kind {session.runner}; this "
@@ -64,19 +60,18 @@ def continuation_of(job: Job) -> ResumeState:
         answered = tuple(state.get("answered", ()))  # missing where an older release stored it
         match state.get("next"):
             case ResumePoint.OPEN_CALL:
-                start = ResumeState(session.external_id, None, forks=False, calls=state["calls"])
-                return replace(start, answered=answered)
+                calls = state["calls"]
+                return ResumeState(session.external_id, None, calls=calls, answered=answered)
             case ResumePoint.GO_ON:
-                start = ResumeState(session.external_id, GO_ON, forks=False, calls={})
-                return replace(start, answered=answered)
+                return ResumeState(session.external_id, GO_ON, answered=answered)
     if session.execution_id == job.execution_id:
-        return ResumeState(None, job.prompt, forks=False, calls={})
+        return ResumeState(None, job.prompt)
     if session.external_id is None:
         raise SessionUnavailableError(
             f"The session {session.id} holds no conversation: its execution ended before the "
             "agent said anything. Run the task without it."
         )
-    return ResumeState(session.external_id, job.prompt, forks=job.forks, calls={})
+    return ResumeState(session.external_id, job.prompt, forks=job.forks)
 
 
 def state_of(
@@ -89,37 +84,3 @@ def state_of(
         "calls": dict(calls),
         "answered": list(answered),
     }
-
-
-_DIALECT = "$schema"
-_SHOWN = 2_000
-
-
-class StructuredOutput:
-    """What a run must return under a JSON schema.
-
-    Claude Code gives the schema to the model as a tool whose arguments are the answer.
-    """
-
-    def __init__(self, schema: JsonObject) -> None:
-        self._schema = ObjectSchema({k: value for k, value in schema.items() if k != _DIALECT})
-
-    @property
-    def output_format(self) -> dict[str, JsonValue]:
-        """The SDK's option for it."""
-        return {"type": "json_schema", "schema": self._schema.asked}
-
-    async def value(self, result: ResultMessage) -> JsonValue:
-        """Return the answer; raises OutputInvalidError where it doesn't fit."""
-        answer = result.structured_output
-        if not isinstance(answer, dict) or not self._schema.is_complete(answer):
-            raise OutputInvalidError(
-                "The agent gave its answer as a text, not as the task's output schema asks.",
-                answer=clip(result.result or "", _SHOWN),
-            )
-        if faults := await self._schema.faults(answer):
-            raise OutputInvalidError(
-                f"The answer doesn't fit the task's output schema: {'; '.join(faults)}.",
-                faults=faults,
-            )
-        return self._schema.value(answer)

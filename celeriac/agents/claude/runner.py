@@ -31,12 +31,11 @@ from celeriac.agents.claude.environment import (
     find_cli,
     sdk_options,
 )
-from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk
+from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk, structured_answer
 from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
 from celeriac.agents.claude.resume import (
     ResumePoint,
     ResumeState,
-    StructuredOutput,
     continuation_of,
     state_of,
 )
@@ -48,6 +47,7 @@ from celeriac.agents.gateway.loopback import AttemptGateway, Route
 from celeriac.agents.gateway.recording import Traffic, recording
 from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, programs_of
 from celeriac.agents.models import ANTHROPIC, AnthropicEndpoint, Prices
+from celeriac.agents.structured import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -94,7 +94,10 @@ class ClaudeRun:
         self._start = start
         self._directories = directories
         self._servers = servers
-        self._output = StructuredOutput(job.output_schema) if job.output_schema else None
+        self._output: ObjectSchema | None = None
+        if job.output_schema:
+            asked = {name: each for name, each in job.output_schema.items() if name != "$schema"}
+            self._output = ObjectSchema(asked)
         self._inbox: Inbox = asyncio.Queue()
         self._transcript = Transcript(context, start.calls)
         self._keys = QuestionKeys(start.answered)
@@ -164,7 +167,7 @@ class ClaudeRun:
         if failure is not None:
             raise failure
         await self._keep(ResumePoint.BEGIN)
-        value = await self._output.value(result) if self._output else result.result
+        value = await structured_answer(self._output, result) if self._output else result.result
         return Completed(
             await final_result(value, None, f"the agent {self._job.agent_name}"),
             truncated=self._output is None and result.stop_reason == CUT_OFF,

@@ -6,6 +6,7 @@ that the outbound guard allows, and adds the headers that hold secrets.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -35,55 +36,42 @@ async def relayed(chosen: Sequence[ResolvedServer]) -> AsyncIterator[Mapping[str
         handlers: dict[str, Handler] = {}
         for number, each in enumerate(chosen):
             if isinstance(each.endpoint, HttpServer):
-                relay = _Relay(each.endpoint)
-                stack.push_async_callback(relay.aclose)
-                handlers[f"/mcp/{number}"] = relay.handle
+                client = guarded_client(
+                    each.endpoint.guard,
+                    timeout_seconds=_SILENCE_SECONDS,
+                    max_bytes=_MAX_BYTES,
+                    headers=dict(each.endpoint.headers),
+                )
+                stack.push_async_callback(client.aclose)
+                handlers[f"/mcp/{number}"] = partial(_relay, client, each.endpoint.url)
         yield handlers
 
 
-class _Relay:
-    """Passes requests on to one server, with its headers, as far as its guard allows."""
-
-    def __init__(self, server: HttpServer) -> None:
-        self._server = server
-        self._client = guarded_client(
-            server.guard,
-            timeout_seconds=_SILENCE_SECONDS,
-            max_bytes=_MAX_BYTES,
-            headers=dict(server.headers),
-        )
-
-    async def handle(self, incoming: HttpRequest, answer: ResponseWriter) -> None:
-        """Answer a request with the server's response."""
-        headers = without_hop_headers(incoming.headers)
-        for name in ("x-api-key", "authorization"):
-            headers.pop(name, None)
-        started = False
-        try:
-            async with self._client.stream(
-                incoming.method,
-                self._server.url,
-                headers=headers,
-                content=incoming.body or None,
-            ) as response:
-                started = True
-                await answer.begin(
-                    response.status_code,
-                    list(without_hop_headers(response.headers.items()).items()),
-                )
-                async for chunk in response.aiter_bytes():
-                    await answer.piece(chunk)
-                await answer.end()
-        except httpx2.HTTPError as error:
-            if started:
-                answer.cut()
-                return
-            message = f"The MCP server can't be reached: {error}"
-            headers_of_error = [("content-type", "application/json"), NO_RETRY]
-            await answer.respond(502, headers_of_error, error_body("api_error", message))
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
+async def _relay(
+    client: httpx2.AsyncClient, url: str, incoming: HttpRequest, answer: ResponseWriter
+) -> None:
+    """Answer a request with the server's response, as far as the client's guard allows."""
+    headers = without_hop_headers(incoming.headers)
+    for name in ("x-api-key", "authorization"):
+        headers.pop(name, None)
+    started = False
+    try:
+        async with client.stream(
+            incoming.method, url, headers=headers, content=incoming.body or None
+        ) as response:
+            started = True
+            returned = without_hop_headers(response.headers.items())
+            await answer.begin(response.status_code, list(returned.items()))
+            async for chunk in response.aiter_bytes():
+                await answer.piece(chunk)
+            await answer.end()
+    except httpx2.HTTPError as error:
+        if started:
+            answer.cut()
+            return
+        message = f"The MCP server can't be reached: {error}"
+        headers_of_error = [("content-type", "application/json"), NO_RETRY]
+        await answer.respond(502, headers_of_error, error_body("api_error", message))
 
 
 def server_configs(chosen: Sequence[ResolvedServer], gateway_url: str, key: str) -> dict[str, Any]:

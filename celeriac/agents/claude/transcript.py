@@ -62,7 +62,7 @@ class Transcript:
                 for block in message.content:
                     await self._assistant(block)
             case UserMessage(content=str() as text):
-                await emit_message(self._context, "user", storable_text(text))
+                await emit_message(self._context, "user", text)
             case UserMessage(content=blocks):
                 for each in blocks:
                     await self._user(each)
@@ -86,16 +86,9 @@ class Transcript:
     async def _assistant(self, block: object) -> None:
         match block:
             case TextBlock(text=text) if text:
-                await emit_message(self._context, "assistant", storable_text(text))
+                await emit_message(self._context, "assistant", text)
             case ThinkingBlock(thinking=text) if text:
-                await self._context.emit(
-                    EventType.MESSAGE,
-                    {
-                        "role": "assistant",
-                        "thinking": True,
-                        **clipped_field("content", storable_text(text), MAX_MESSAGE_CHARACTERS),
-                    },
-                )
+                await emit_message(self._context, "assistant", text, thinking=True)
             case ToolUseBlock(id=call_id, name=tool, input=arguments):
                 self._open[call_id] = _OpenCall(tool, time.monotonic())
                 kept = sanitize_json(arguments)
@@ -113,7 +106,7 @@ class Transcript:
     async def _user(self, block: object) -> None:
         match block:
             case TextBlock(text=text):
-                await emit_message(self._context, "user", storable_text(text))
+                await emit_message(self._context, "user", text)
             case ToolResultBlock():
                 await self._result(block)
 
