@@ -4,11 +4,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from celeriac.agents.models import LOCAL, Provider, Providers
+from celeriac.agents.python.functions import is_allowed
 from celeriac.agents.python.source import defined_names, module_files
 from celeriac.domain.agents import AgentSpec, CommandAgent, CrewaiAgent, LlmAgent, PythonAgent
 from celeriac.domain.errors import AgentMisconfiguredError
@@ -17,23 +19,18 @@ _TIMEOUT = 2.0
 _REMEMBER_SECONDS = 10.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Advice:
-    """Checks agents when they are created. Safe to share between threads."""
+    """Checks agents by the configuration of this process, when they are created.
 
-    def __init__(
-        self,
-        *,
-        providers: Providers,
-        commands: Mapping[str, Sequence[str]],
-        modules: Sequence[str],
-        search_path: str,
-    ) -> None:
-        """Use the configuration of this process; programs are looked up on `search_path`."""
-        self._providers = providers
-        self._commands = commands
-        self._modules = modules
-        self._search_path = search_path
-        self._served: tuple[float, set[str]] = (0.0, set())
+    Programs are looked up on `search_path`. Safe to share between threads.
+    """
+
+    providers: Providers
+    commands: Mapping[str, Sequence[str]]
+    modules: Sequence[str]
+    search_path: str
+    _served: tuple[float, set[str]] = field(default=(0.0, set()), init=False)
 
     def warnings(self, spec: AgentSpec) -> list[str]:
         """Return what would fail on workers with the configuration of this process.
@@ -55,7 +52,7 @@ class Advice:
 
     def _of_model(self, name: str) -> Iterator[str]:
         try:
-            choice = self._providers.choose(name)
+            choice = self.providers.choose(name)
         except AgentMisconfiguredError as error:
             yield error.message
             return
@@ -77,7 +74,7 @@ class Advice:
 
     def _of_function(self, path: str) -> Iterator[str]:
         module, _, name = path.partition(":")
-        if not any(module == each or module.startswith(f"{each}.") for each in self._modules):
+        if not is_allowed(module, self.modules):
             yield (
                 f"{module} is not among the modules that agents may use here. Add it, or its "
                 "package, to CELERIAC_AGENT_MODULES for the workers."
@@ -96,11 +93,11 @@ class Advice:
             yield f"The module {module} has no {name!r}: {files[module]}."
 
     def _of_command(self, command: str) -> Iterator[str]:
-        line = self._commands.get(command)
+        line = self.commands.get(command)
         if line is None:
-            known = ", ".join(sorted(self._commands)) or "none"
+            known = ", ".join(sorted(self.commands)) or "none"
             yield f"There is no command {command!r} here; CELERIAC_COMMANDS has: {known}."
-        elif shutil.which(line[0], path=self._search_path) is None:
+        elif shutil.which(line[0], path=self.search_path) is None:
             yield f"The program of the command {command!r}, {line[0]}, can't be run here."
 
 

@@ -30,10 +30,9 @@ _Spec = TypeVar("_Spec", bound=BaseModel)
 def spec_of(job: Job, kind: type[_Spec]) -> _Spec:
     """Return the agent of `job`; raises AgentMisconfiguredError if it is of another kind."""
     if not isinstance(job.agent, kind):
+        runner = kind.model_fields["runner"].default
         raise AgentMisconfiguredError(
-            f"The agent {job.agent_name} is of the kind {job.agent.runner}, which needs another "
-            "runner.",
-            field="runner",
+            f"The agent {job.agent_name} is not a {runner} agent.", field="runner"
         )
     return job.agent
 

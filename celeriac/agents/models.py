@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
 from celeriac.kit.json_types import loads
+from celeriac.kit.validation import first_fault
 
 LOCAL = "local"
 """The provider that is the embedded model server; its tokens cost nothing."""
@@ -27,6 +28,18 @@ ANTHROPIC = "anthropic"
 
 _ANTHROPIC_HOST = "api.anthropic.com"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_NO_KEY = "OPENAI_API_KEY is not set. Set it for the workers and restart them."
+_NO_LOCAL_SERVER = (
+    "there is no local model server. Start one with `celeriac up` (it needs `pip install "
+    "'celeriac[local-model]'` and `celeriac models install`), or set CELERIAC_LOCAL_MODEL_URL to "
+    "the base URL of an OpenAI-compatible server."
+)
+
+
+def _is_http(address: str) -> bool:
+    parts = urlsplit(address)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +78,7 @@ class AnthropicEndpoint:
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for an address that is not one of HTTP."""
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if not _is_http(self.base_url):
             raise ConfigurationError(
                 f"ANTHROPIC_BASE_URL is {self.base_url!r}; it must be an address like "
                 "https://api.anthropic.com."
@@ -102,8 +114,12 @@ class Providers:
         self._by_name: Mapping[str, Provider] = MappingProxyType(
             {provider.name: provider for provider in providers}
         )
-        for provider in self._by_name.values():
-            _check_address(provider)
+        for provider in self.ready:
+            if not _is_http(provider.base_url):
+                raise ConfigurationError(
+                    f"The base URL of the model provider {provider.name!r} is "
+                    f"{provider.base_url!r}; it must be an address like https://host/v1."
+                )
 
     @classmethod
     def configured(
@@ -119,16 +135,25 @@ class Providers:
         `openai` and `local` are always known, so that errors say what is missing. One of `others`
         may replace them.
         """
-        return cls(
-            [
-                _openai(openai_base_url, openai_api_key),
-                _local(local_model_url),
-                *(
-                    Provider(name=name, base_url=base_url, api_key=api_key)
-                    for name, (base_url, api_key) in others.items()
-                ),
-            ]
+        needs_key = openai_api_key is None and urlsplit(openai_base_url).hostname == OPENAI_HOST
+        known = (
+            Provider(
+                name=OPENAI,
+                base_url=openai_base_url,
+                api_key=openai_api_key,
+                missing=_NO_KEY if needs_key else None,
+            ),
+            Provider(
+                name=LOCAL,
+                base_url=local_model_url or "",
+                missing=None if local_model_url else _NO_LOCAL_SERVER,
+            ),
         )
+        added = (
+            Provider(name=name, base_url=base_url, api_key=api_key)
+            for name, (base_url, api_key) in others.items()
+        )
+        return cls((*known, *added))
 
     @property
     def keys(self) -> list[str]:
@@ -171,45 +196,6 @@ class Providers:
 
     def _names(self) -> str:
         return ", ".join(sorted(self._by_name))
-
-
-def _openai(base_url: str, api_key: str | None) -> Provider:
-    needs_key = api_key is None and urlsplit(base_url).hostname == OPENAI_HOST
-    return Provider(
-        name=OPENAI,
-        base_url=base_url,
-        api_key=api_key,
-        missing=(
-            "OPENAI_API_KEY is not set. Set it for the workers and restart them."
-            if needs_key
-            else None
-        ),
-    )
-
-
-def _local(base_url: str | None) -> Provider:
-    return Provider(
-        name=LOCAL,
-        base_url=base_url or "",
-        missing=(
-            None
-            if base_url
-            else "there is no local model server. Start one with `celeriac up` (it needs "
-            "`pip install 'celeriac[local-model]'` and `celeriac models install`), or set "
-            "CELERIAC_LOCAL_MODEL_URL to the base URL of an OpenAI-compatible server."
-        ),
-    )
-
-
-def _check_address(provider: Provider) -> None:
-    if provider.missing is not None:
-        return
-    parts = urlsplit(provider.base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigurationError(
-            f"The base URL of the model provider {provider.name!r} is {provider.base_url!r}; it "
-            "must be an address like https://host/v1."
-        )
 
 
 Dollars = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
@@ -299,9 +285,7 @@ class Prices:
         except OSError as error:
             reason = error.strerror or str(error)
         except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in fault["loc"])
-            reason = f"{place}: {fault['msg']}" if place else fault["msg"]
+            reason = ": ".join(filter(None, first_fault(error)))
         raise ConfigurationError(
             f"CELERIAC_PRICES_FILE: the prices in {file} can't be read: {reason}."
         )

@@ -16,9 +16,6 @@ from celeriac.services.ports import Runner
 
 _CLOSE_SECONDS = 5.0
 
-WARMED = (RunnerName.LLM, RunnerName.PYTHON)
-"""Runners that `warm` creates; the others are created for their first agent."""
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Registry:
@@ -46,8 +43,9 @@ class Registry:
         """Return the runner of `agent`; creating it may take a second or two."""
         return self._of(agent.runner)
 
-    def warm(self, names: Sequence[RunnerName] = WARMED) -> threading.Thread:
-        """Create runners in the background, before their first executions."""
+    def warm(self) -> threading.Thread:
+        """Create the most used runners in the background, before their first executions."""
+        names = (RunnerName.LLM, RunnerName.PYTHON)
         thread = threading.Thread(
             target=lambda: [self._of(name) for name in names], name="warm-runners", daemon=True
         )
@@ -61,16 +59,16 @@ class Registry:
             closing.result()
 
     def _of(self, name: RunnerName) -> Runner:
-        runner = self._runners.get(name)
-        if runner is not None:
-            return runner
-        with self._lock:
-            if name not in self._runners:
-                self._runners[name] = self._make(name)
-            return self._runners[name]
+        if name not in self._runners:
+            with self._lock:
+                if name not in self._runners:
+                    self._runners[name] = self._make(name)
+        return self._runners[name]
 
     def _make(self, name: RunnerName) -> Runner:
         price = price_by_name(self.providers, self.prices)
+        anthropic = self.anthropic if self.anthropic.ready else None
+        models = ModelAccess(self.providers.ready, anthropic, self.prices)
         match name:
             case RunnerName.LLM:
                 from celeriac.agents.llm.runner import LlmRunner
@@ -86,7 +84,7 @@ class Registry:
                     modules=self.agent_modules,
                     confinement=self.confinement,
                     price=price,
-                    models=self._model_access(),
+                    models=models,
                 )
             case RunnerName.COMMAND:
                 from celeriac.agents.command.runner import CommandRunner
@@ -95,7 +93,7 @@ class Registry:
                     commands=self.commands,
                     confinement=self.confinement,
                     price=price,
-                    models=self._model_access(),
+                    models=models,
                 )
             case RunnerName.CREWAI:
                 from celeriac.agents.crewai.runner import CrewaiRunner
@@ -111,10 +109,6 @@ class Registry:
                 )
             case RunnerName.CLAUDE:
                 return self._make_claude()
-
-    def _model_access(self) -> ModelAccess:
-        anthropic = self.anthropic if self.anthropic.ready else None
-        return ModelAccess(self.providers.ready, anthropic, self.prices)
 
     def _make_claude(self) -> Runner:
         try:

@@ -24,8 +24,7 @@ from celeriac.agents.child.protocol import (
 )
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
 from celeriac.agents.gateway.calls import ModelCalls
-from celeriac.domain.agents import ApprovalPolicy
-from celeriac.domain.approvals import Question
+from celeriac.domain.approvals import Answer
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     ChildCrashedError,
@@ -43,16 +42,6 @@ from celeriac.services.ports import Job, RunContext
 
 MAX_OPEN = 100
 """How many questions of one child may be open at once."""
-
-
-async def question_of(message: AskMessage, policy: ApprovalPolicy) -> Question:
-    """Return the question of a message; a schema is checked in a thread.
-
-    Raises InvalidInputError.
-    """
-    if message.answer_schema is None:
-        return message.question(policy)
-    return await CHECKS.run(message.question, policy)
 
 
 MAX_LOG_EVENTS = 1_000
@@ -108,17 +97,26 @@ class LogRelay:
 
 
 class MessageRelay:
-    """Applies the messages that need no reply to the context of an attempt."""
+    """Applies the messages of a child to the context of an attempt."""
 
-    def __init__(self, context: RunContext, calls: ReportedCalls, *, source: str) -> None:
-        """Charge model calls by `calls`; `source` names the logger of lines that name none."""
+    def __init__(self, job: Job, context: RunContext, calls: ReportedCalls) -> None:
+        """Charge model calls by `calls`."""
+        self._job = job
         self._context = context
         self._calls = calls
-        self._source = source
         self._logs = LogRelay(context)
 
+    async def ask(self, message: AskMessage) -> Answer:
+        """Ask a person; raises InvalidInputError and the errors of `RunContext.ask`."""
+        policy = self._job.agent.approvals
+        if message.answer_schema is None:
+            question = message.question(policy)
+        else:  # whose check may take long
+            question = await CHECKS.run(message.question, policy)
+        return await self._context.ask(question)
+
     async def apply(self, message: ChildMessage) -> None:
-        """Apply one message; raises the errors of `RunContext`."""
+        """Apply one message that needs no reply; raises the errors of `RunContext`."""
         match message:
             case EventMessage():
                 await self._context.emit(EventType(message.kind), message.data)
@@ -132,7 +130,7 @@ class MessageRelay:
                 await self._logs.write(
                     message.message,
                     level=message.level,
-                    source=message.logger or self._source,
+                    source=message.logger or self._job.agent_name,
                     fields=message.fields,
                 )
 
@@ -202,7 +200,7 @@ class _Supervision:
         self._calls = calls
         self._job = job
         self._context = context
-        self._relay = MessageRelay(context, calls, source=job.agent_name)
+        self._relay = MessageRelay(job, context, calls)
         self._questions: set[asyncio.Task[None]] = set()
         self._soft_limit_sent = False
         self._following: asyncio.Future[Completed] | None = None
@@ -308,8 +306,7 @@ class _Supervision:
 
     async def _answer(self, message: AskMessage) -> None:
         try:
-            question = await question_of(message, self._job.agent.approvals)
-            answer = await self._context.ask(question)
+            answer = await self._relay.ask(message)
             self._child.send(answer_message(message.key, answer, self._context.time_limits))
         except Exception as error:  # noqa: BLE001 - `next_message` raises it
             await self._child.fail(error)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from celeriac.agents.base import final_result
+from celeriac.agents.base import final_result, spec_of
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.reported_calls import Price, unpriced
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.domain.agents import CommandAgent, RunnerName
-from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
+from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.processes import ResourceLimits
 from celeriac.services.ports import Job, RunContext
@@ -46,11 +46,7 @@ class CommandRunner:
         OutputInvalidError for a result that doesn't fit the output schema, PermanentError for a
         result that is too large, and the errors of `run_in_child`.
         """
-        agent = job.agent
-        if not isinstance(agent, CommandAgent):
-            raise AgentMisconfiguredError(
-                f"The agent {job.agent_name} is not a command agent.", field="runner"
-            )
+        agent = spec_of(job, CommandAgent)
         environment = self.confinement.environment(agent.environment, home=context.workdir)
         line = self._line(agent.command, environment)
         async with self.models.serving(context) as gateway:

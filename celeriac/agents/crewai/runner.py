@@ -6,75 +6,38 @@ a crew that waits for a model, which is what a cancellation does.
 """
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import structlog
 
-from celeriac.agents.base import final_result
+from celeriac.agents.base import final_result, spec_of
+from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.run import run_in_child
-from celeriac.agents.crewai import child_main
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
 from celeriac.agents.gateway.calls import ModelCalls
 from celeriac.agents.gateway.loopback import AttemptGateway, Route
 from celeriac.agents.gateway.openai import ChatCompletions
 from celeriac.agents.gateway.recording import recording
 from celeriac.agents.gateway.served_models import ServedModels
-from celeriac.agents.mcp.servers import StdioServer, ToolServers, programs_of
+from celeriac.agents.mcp.servers import Endpoint, StdioServer, ToolServers, programs_of
 from celeriac.agents.models import ModelRef, Prices, Providers
 from celeriac.domain.agents import CrewaiAgent, McpServer, RunnerName
 from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
-from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.json_types import JsonObject
 from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs.pipeline import Step
 from celeriac.services.ports import Job, RunContext
 
-
-def programs_of_crew(crew: CrewGraph, servers: ToolServers) -> list[Path]:
-    """Return the files that the commands of the crew's servers name."""
-    named = {name for agent in crew.agents for name in agent.tools}
-    chosen = servers.choose([McpServer(name=name) for name in sorted(named)])
-    return programs_of(each.endpoint for each in chosen)
-
-
-def tool_servers_of(crew: CrewGraph, servers: ToolServers) -> JsonObject:
-    """Return the servers by name, with their environments and headers.
-
-    Raises AgentMisconfiguredError, which names the node, for a server that is not configured.
-    """
-    described: dict[str, JsonValue] = {}
-    for agent in crew.agents:
-        for name in agent.tools:
-            try:
-                (chosen,) = servers.choose([McpServer(name=name)])
-            except AgentMisconfiguredError as error:
-                node = f"agents.{agent.id}"
-                raise AgentMisconfiguredError(
-                    f"The crew's {node} names the tools {name!r}, but no MCP server of that name "
-                    "is configured for this worker. Add it to CELERIAC_MCP_SERVERS and restart "
-                    "the workers, or correct the name.",
-                    field="crew",
-                    node=node,
-                ) from error
-            endpoint = chosen.endpoint
-            if isinstance(endpoint, StdioServer):
-                described[name] = {
-                    "command": list(endpoint.command),
-                    "environment": dict(endpoint.environment),
-                }
-            else:
-                described[name] = {"url": endpoint.url, "headers": dict(endpoint.headers)}
-    return described
-
-
 logger = structlog.get_logger(__name__)
 
+_HERE = Path(__file__).parent
 _MEGABYTE = 1024 * 1024
 _PRIVATE = ".crewai"
 MIN_MEMORY_MB = 400
@@ -82,32 +45,24 @@ MIN_MEMORY_MB = 400
 _FOREIGN = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CrewaiRunner:
-    """Runs agents of the kind `crewai`."""
+    """Runs agents of the kind `crewai` with the CrewAI in `venv`.
+
+    `servers` are the MCP servers that an administrator configured. `confinement` has the
+    environment and the user of the child process.
+    """
 
     name: ClassVar[str] = RunnerName.CREWAI
     resumable: ClassVar[bool] = False
     runs_user_code: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        venv: CrewVenv,
-        providers: Providers,
-        prices: Prices,
-        servers: ToolServers,
-        confinement: Confinement,
-    ) -> None:
-        """Use the CrewAI in `venv`, and for tools the `servers` that an administrator configured.
-
-        `confinement` has the environment and the user of the child process.
-        """
-        self._venv = venv
-        self._providers = providers
-        self._prices = prices
-        self._servers = servers
-        self._confinement = confinement
-        self._served = ServedModels()
+    venv: CrewVenv
+    providers: Providers
+    prices: Prices
+    servers: ToolServers
+    confinement: Confinement
+    _served: ServedModels = field(default_factory=ServedModels, init=False)
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the crew and return the last task's output: text, or a value that fits its schema.
@@ -116,20 +71,17 @@ class CrewaiRunner:
         ModelCallLimitError, the errors of providers, and what `run_in_child` does. What fails
         inside the crew has the `node` in its details.
         """
-        if not isinstance(job.agent, CrewaiAgent):
-            raise AgentMisconfiguredError(
-                f"The agent {job.agent_name} is not a crewai agent.", field="runner"
-            )
+        agent = spec_of(job, CrewaiAgent)
         # rendering many texts would block the loop
-        crew = await CHECKS.run(_rendered, job.agent.crew, job)
+        crew = await CHECKS.run(_rendered, agent.crew, job)
         reached = job.options.cassette_id is None
         choices = self._choices(crew, reached=reached)
         for choice in choices.values() if reached else ():
             await self._served.check(choice)
-        tools = tool_servers_of(crew, self._servers)
+        tools = self._tools(crew)
         _require_memory(job.limits.memory_mb)
-        if self._venv.state() is not State.READY:
-            raise WorkerMisconfiguredError(self._venv.describe(), field="runner")
+        if self.venv.state() is not State.READY:
+            raise WorkerMisconfiguredError(self.venv.describe(), field="runner")
         logger.info(
             Step.AGENT_SET_UP,
             runner=self.name,
@@ -138,21 +90,28 @@ class CrewaiRunner:
             agents=len(crew.agents),
         )
         private = context.workdir / _PRIVATE
-        calls = ModelCalls(context, self._prices)
+        calls = ModelCalls(context, self.prices)
         providers = {each.provider.name: each.provider for each in choices.values()}
         routes = [Route(each, ChatCompletions(each)) for each in providers.values()]
         try:
             async with (
                 recording(
-                    job, context, keys=self._providers.keys, workdir=context.workdir
+                    job, context, keys=self.providers.keys, workdir=context.workdir
                 ) as traffic,
                 AttemptGateway.serving(calls, traffic, routes) as gateway,
             ):
+                described: JsonObject = {
+                    "graph": crew.model_dump(mode="json"),
+                    "models": _models(choices, gateway),
+                    "mcp": {name: _described(each) for name, each in tools.items()},
+                    "max_model_calls": agent.max_model_calls,
+                    "memory_mb": job.limits.memory_mb,
+                }
                 done = await run_in_child(
-                    self._command(job, crew, context.workdir, private),
+                    self._command(job, tools.values(), context.workdir, private),
                     job,
                     context,
-                    {"crew": _described(job, job.agent, crew, _models(choices, gateway), tools)},
+                    {"crew": described},
                     calls=calls,
                 )
         finally:
@@ -168,18 +127,39 @@ class CrewaiRunner:
         choices = {}
         for model, node in named.items():
             try:
-                choices[model] = self._providers.choose(model, reached=reached)
+                choices[model] = self.providers.choose(model, reached=reached)
             except AgentMisconfiguredError as error:
                 raise AgentMisconfiguredError(
                     f"The crew's {node}: {error.message}", field="crew", node=node
                 ) from error
         return choices
 
-    def _command(self, job: Job, crew: CrewGraph, workdir: Path, private: Path) -> ChildCommand:
-        passed_on = self._confinement.environment(home=private / "home")
+    def _tools(self, crew: CrewGraph) -> dict[str, Endpoint]:
+        """Return the crew's MCP servers by name; an error names the node."""
+        found = {}
+        for agent in crew.agents:
+            for name in agent.tools:
+                try:
+                    (chosen,) = self.servers.choose([McpServer(name=name)])
+                except AgentMisconfiguredError as error:
+                    node = f"agents.{agent.id}"
+                    raise AgentMisconfiguredError(
+                        f"The crew's {node} names the tools {name!r}, but no MCP server of that "
+                        "name is configured for this worker. Add it to CELERIAC_MCP_SERVERS and "
+                        "restart the workers, or correct the name.",
+                        field="crew",
+                        node=node,
+                    ) from error
+                found[name] = chosen.endpoint
+        return found
+
+    def _command(
+        self, job: Job, tools: Iterable[Endpoint], workdir: Path, private: Path
+    ) -> ChildCommand:
+        passed_on = self.confinement.environment(home=private / "home")
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
-            arguments=(str(self._venv.python), "-P", child_main.__file__),
+            arguments=(str(self.venv.python), "-P", launcher.__file__, "program.work", str(_HERE)),
             environment={
                 **kept,
                 **QUIET,
@@ -189,12 +169,13 @@ class CrewaiRunner:
             },
             workdir=workdir,
             limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
-            user=self._confinement.user,
+            user=self.confinement.user,
             reads=(
-                self._venv.python,
-                self._venv.stamp,
-                Path(child_main.__file__),
-                *programs_of_crew(crew, self._servers),
+                self.venv.python,
+                self.venv.stamp,
+                Path(launcher.__file__),
+                Path(__file__),
+                *programs_of(tools),
             ),
         )
 
@@ -213,17 +194,11 @@ def _models(choices: Mapping[str, ModelRef], gateway: AttemptGateway) -> JsonObj
     }
 
 
-def _described(
-    job: Job, agent: CrewaiAgent, crew: CrewGraph, models: JsonObject, tools: JsonObject
-) -> JsonObject:
-    """Return the crew as the child needs it; it holds keys, and goes over its stdin alone."""
-    return {
-        "graph": crew.model_dump(mode="json"),
-        "models": models,
-        "mcp": tools,
-        "max_model_calls": agent.max_model_calls,
-        "memory_mb": job.limits.memory_mb,
-    }
+def _described(server: Endpoint) -> JsonObject:
+    """Return a server as the child needs it; it holds keys, and goes over its stdin alone."""
+    if isinstance(server, StdioServer):
+        return {"command": list(server.command), "environment": dict(server.environment)}
+    return {"url": server.url, "headers": dict(server.headers)}
 
 
 def _require_memory(memory_mb: int) -> None:

@@ -70,20 +70,17 @@ class CrewVenv:
 
     def describe(self) -> str:
         """Return the state in a sentence, with the remedy."""
-        match self.state():
-            case State.READY:
-                return f"CrewAI {crewai_version()} is installed at {self.root}."
-            case State.MISSING:
-                return f"CrewAI is not installed at {self.root}. {INSTALL_HINT}"
-            case State.UNFINISHED:
-                return f"The installation of CrewAI at {self.root} is not finished. {INSTALL_HINT}"
-            case State.OUTDATED:
-                return (
-                    f"The CrewAI at {self.root} was installed by another release of Celeriac. "
-                    f"{INSTALL_HINT}"
-                )
-            case State.BROKEN:
-                return f"The Python of the CrewAI at {self.root} is gone. {INSTALL_HINT}"
+        state = self.state()
+        if state is State.READY:
+            return f"CrewAI {crewai_version()} is installed at {self.root}."
+        fault = {
+            State.MISSING: f"CrewAI is not installed at {self.root}",
+            State.UNFINISHED: f"The installation of CrewAI at {self.root} is not finished",
+            State.OUTDATED: f"The CrewAI at {self.root} was installed by another release of "
+            "Celeriac",
+            State.BROKEN: f"The Python of the CrewAI at {self.root} is gone",
+        }
+        return f"{fault[state]}. {INSTALL_HINT}"
 
 
 @lru_cache(maxsize=1)

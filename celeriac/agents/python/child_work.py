@@ -43,13 +43,14 @@ _TERMINATED = 128 + signal.SIGTERM
 _SOFT_SIGNAL = signal.SIGUSR1
 
 
-def work(start: Mapping[str, Any], commands: BinaryIO, channel: Channel) -> int:
+def work(start: Mapping[str, Any], commands: BinaryIO, answers: int) -> int:
     """Run the function that the `start` message names and return the exit code of the process.
 
-    `commands` holds the worker's later messages. Exactly one `result` or `error` is sent, unless
-    the process is killed or cancelled.
+    `commands` holds the worker's later messages. Exactly one `result` or `error` is sent to the
+    descriptor `answers`, unless the process is killed or cancelled.
     """
     owner = os.getpid()
+    channel = Channel(answers)
     logging.basicConfig(
         handlers=[ChannelHandler(channel)], level=logging.INFO, format="%(message)s"
     )

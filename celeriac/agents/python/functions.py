@@ -204,7 +204,7 @@ def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
     AgentMisconfiguredError, and WorkerMisconfiguredError for what this worker lacks.
     """
     module_name, _, name = path.partition(":")
-    if not _is_allowed(module_name, allowed_modules) and path not in _registered.values():
+    if not is_allowed(module_name, allowed_modules) and path not in _registered.values():
         raise _lacks(
             path,
             f"{module_name} is not among the modules that agents may use. Add it, or its package, "
@@ -214,7 +214,7 @@ def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
     if not callable(function) or inspect.isclass(function):
         raise _wrong(path, f"{name} is {type(function).__name__}, not a function")
     origin = getattr(function, "__module__", None) or ""
-    if not is_registered(function) and not _is_allowed(origin, allowed_modules):
+    if not is_registered(function) and not is_allowed(origin, allowed_modules):
         raise _wrong(
             path,
             f"{name} comes from {origin or 'an unknown module'}, which is not among the modules "
@@ -228,7 +228,8 @@ def declared_modules() -> tuple[str, ...]:
     return tuple(sorted({each.module for each in entry_points(group=ENTRY_POINTS)}))
 
 
-def _is_allowed(module: str, allowed_modules: Sequence[str]) -> bool:
+def is_allowed(module: str, allowed_modules: Sequence[str]) -> bool:
+    """Whether a module is one of the allowed modules, or in one of the allowed packages."""
     return any(module == each or module.startswith(f"{each}.") for each in allowed_modules)
 
 

@@ -16,18 +16,19 @@ from typing import ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from celeriac.agents.base import final_result
+from celeriac.agents.base import final_result, spec_of
+from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.protocol import AskMessage, ChildMessage
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
-from celeriac.agents.child.run import MessageRelay, question_of, run_in_child
+from celeriac.agents.child.run import MessageRelay, describe_job, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
-from celeriac.agents.python import child_main
+from celeriac.agents.python import child_work
 from celeriac.agents.python.context import AgentContext
 from celeriac.agents.python.functions import AgentFunction, find_function
 from celeriac.domain.agents import PythonAgent, RunnerName
 from celeriac.domain.approvals import Answer
-from celeriac.domain.errors import AgentMisconfiguredError, InvalidInputError, PermanentError
+from celeriac.domain.errors import InvalidInputError, PermanentError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject, loads, storable
 from celeriac.kit.processes import ResourceLimits
@@ -64,42 +65,36 @@ class PythonRunner:
         OutputInvalidError for a result that doesn't fit the output schema, the errors of the
         function, and those of `run_in_child`.
         """
-        if not isinstance(job.agent, PythonAgent):
-            raise AgentMisconfiguredError(
-                f"The agent {job.agent_name} is not a python agent.", field="runner"
-            )
-        function = self._find(job.agent.function)
+        agent = spec_of(job, PythonAgent)
+        function = self._find(agent.function)
         if function.is_coroutine:
-            done = Completed(await _call(function, job, _context_of(job, context, self.price)))
+            done = Completed(await _call(function, job, context, self.price))
         else:
-            done = await self._run_in_child(job.agent, job, context)
+            done = await self._run_in_child(agent, job, context)
         result = await final_result(done.result, job.output_schema, function.path)
         return replace(done, result=result)
 
     def _find(self, path: str) -> AgentFunction:
         """Return a function, imported once; importing its module may take long."""
-        function = self._functions.get(path)
-        if function is None:
-            function = self._import(path)
+        if path not in self._functions:
+            function = find_function(path, self.modules)
+            if not function.is_coroutine:
+                self.confinement.user.let_through(map(Path, _module_path()))
             self._functions[path] = function
-        return function
-
-    def _import(self, path: str) -> AgentFunction:
-        function = find_function(path, self.modules)
-        if not function.is_coroutine:
-            self.confinement.user.let_through(map(Path, _module_path()))
-        return function
+        return self._functions[path]
 
     async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> Completed:
         environment = self.confinement.environment(agent.environment, home=context.workdir)
-        python = {
-            "function": agent.function,
-            "allowed_modules": (*self.modules, agent.function.partition(":")[0]),
+        extra: JsonObject = {
+            "python": {
+                "function": agent.function,
+                "allowed_modules": (*self.modules, agent.function.partition(":")[0]),
+            },
             "sys_path": _module_path(),
         }
         async with self.models.serving(context) as gateway:
             command = ChildCommand(
-                arguments=(sys.executable, "-P", child_main.__file__),
+                arguments=(sys.executable, "-P", launcher.__file__, child_work.__name__),
                 environment={**environment, **gateway.environment},
                 workdir=context.workdir,
                 limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
@@ -107,14 +102,20 @@ class PythonRunner:
                 reads=_read_by(agent.function),
             )
             return await run_in_child(
-                command, job, context, {"python": python}, price=self.price, calls=gateway.calls
+                command, job, context, extra, price=self.price, calls=gateway.calls
             )
 
 
 def _read_by(function: str) -> tuple[Path, ...]:
     """Return the files and directories that a child reads to import the function."""
     name = function.partition(":")[0]
-    found = [Path(sys.executable), Path(os.__file__), _PACKAGE, Path(__file__)]
+    found = [
+        Path(sys.executable),
+        Path(os.__file__),
+        _PACKAGE,
+        Path(__file__),
+        Path(launcher.__file__),
+    ]
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is not None:
         path = Path(file)
@@ -128,23 +129,13 @@ def _module_path() -> list[str]:
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
-async def _call(function: AgentFunction, job: Job, context: AgentContext) -> object:
-    arguments = function.arguments(job.variables, context)
+async def _call(function: AgentFunction, job: Job, context: RunContext, price: Price) -> object:
+    ctx = AgentContext(describe_job(job, context), _InProcess(job, context, price))
+    arguments = function.arguments(job.variables, ctx)
     try:
         return await function.call(**arguments)
     except (SystemExit, KeyboardInterrupt) as error:
         raise PermanentError(f"{function.path} tried to end its process: {error!r}") from error
-
-
-def _context_of(job: Job, context: RunContext, price: Price) -> AgentContext:
-    description = {
-        "execution_id": job.execution_id,
-        "attempt": job.attempt,
-        "prompt": job.prompt,
-        "correlation": context.correlation,
-        "idempotency_prefix": context.idempotency_key(""),
-    }
-    return AgentContext(description, _InProcess(job, context, price))
 
 
 _MESSAGE: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
@@ -155,8 +146,7 @@ class _InProcess:
 
     def __init__(self, job: Job, context: RunContext, price: Price) -> None:
         self._context = context
-        self._policy = job.agent.approvals
-        self._relay = MessageRelay(context, ReportedCalls(context, price), source=job.agent_name)
+        self._relay = MessageRelay(job, context, ReportedCalls(context, price))
 
     @property
     def workdir(self) -> Path:
@@ -174,7 +164,7 @@ class _InProcess:
     async def ask(self, message: JsonObject) -> Answer:
         question = _parsed(message)
         assert isinstance(question, AskMessage)
-        return await self._context.ask(await question_of(question, self._policy))
+        return await self._relay.ask(question)
 
 
 def _parsed(message: JsonObject) -> ChildMessage:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import ErrorMessage
 from celeriac.agents.child.run import describe_job
-from celeriac.agents.python import child_main
+from celeriac.agents.python import child_work
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import HardTimeLimitError, SoftTimeLimit
 from celeriac.domain.executions.events import EventType
@@ -61,19 +62,16 @@ async def test_a_soft_limit_that_passes_while_the_child_starts_is_not_lost(
     context: RecordingContext, tmp_path: Path
 ) -> None:
     job = python_job("wind_up", note=str(tmp_path / "note"), after="raise")
-    python = {
-        "function": f"{FUNCTIONS}:wind_up",
-        "allowed_modules": [FUNCTIONS],
-        "sys_path": sys.path,
-    }
+    python = {"function": f"{FUNCTIONS}:wind_up", "allowed_modules": [FUNCTIONS]}
+    start = {"type": "start", "job": describe_job(job, context), "python": python}
     command = ChildCommand(
-        arguments=(sys.executable, "-P", child_main.__file__),
+        arguments=(sys.executable, "-P", launcher.__file__, child_work.__name__),
         environment={},
         workdir=tmp_path,
         limits=ResourceLimits(),
     )
     async with ChildProcess.spawn(command) as child:
-        child.send({"type": "start", "job": describe_job(job, context), "python": python})
+        child.send({**start, "sys_path": sys.path})
         child.send({"type": "soft_limit"})
         message = await child.next_message()
 

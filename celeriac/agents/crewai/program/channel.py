@@ -23,35 +23,23 @@ class Channel:
             target=self._listen, args=(on_soft_limit,), name="worker", daemon=True
         ).start()
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send one message; raises TypeError or ValueError where JSON can't hold it."""
-        line = _encode(message)
-        with self._sending:
-            if not self._closed:
-                self._write(line)
+    def send(self, message: Mapping[str, Any], *, last: bool = False) -> bool:
+        """Send one message; False where a thread has sent the last one already.
 
-    def close_with(self, message: Mapping[str, Any]) -> bool:
-        """Send the last message; False where another thread has sent one already."""
-        line = _encode(message)
+        Raises TypeError or ValueError where JSON can't hold it.
+        """
+        text = json.dumps(message, allow_nan=False, ensure_ascii=False)
+        rest = memoryview(text.encode(errors="replace") + b"\n")
         with self._sending:
             if self._closed:
                 return False
-            self._closed = True
-            self._write(line)
+            self._closed = last
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
             return True
-
-    def _write(self, line: bytes) -> None:
-        rest = memoryview(line)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
 
     def _listen(self, on_soft_limit: Callable[[], None]) -> None:
         for line in self._commands:
             message = json.loads(line)
             if message["type"] == "soft_limit":
                 on_soft_limit()
-
-
-def _encode(message: Mapping[str, Any]) -> bytes:
-    text = json.dumps(message, allow_nan=False, ensure_ascii=False)
-    return text.encode(errors="replace") + b"\n"

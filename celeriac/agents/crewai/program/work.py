@@ -4,9 +4,11 @@ import logging
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
 
 from .channel import Channel
 from .failures import CrewStopError, report
@@ -15,23 +17,32 @@ from .progress import Progress
 _FAILED = 1
 
 
-def work(start: Mapping[str, Any], channel: Channel) -> int:
-    """Run the crew that the `start` message holds; returns the process's exit code.
+def work(start: Mapping[str, Any], commands: BinaryIO, answers: int) -> NoReturn:
+    """Run the crew that the `start` message holds, and end the process.
 
-    Exactly one `result` or `error` is sent, unless the process is killed.
+    `commands` holds the worker's later messages. Exactly one `result` or `error` is sent to the
+    descriptor `answers`, unless the process is killed.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("HOME", "TMPDIR"):
+        Path(os.environ[name]).mkdir(parents=True, exist_ok=True)
+    channel = Channel(answers, commands)
     crew = start["crew"]
     progress = Progress(channel, len(crew["graph"]["tasks"]))
     channel.listen(lambda: _end_at_soft_limit(channel, progress))
+    code = 0
     try:
         value = _run(crew, progress)
     except BaseException as error:  # noqa: BLE001 - sent to the worker
-        channel.close_with(report(_described(error, start), progress.place))
-        return _FAILED
-    cut_off = progress.cut_off and isinstance(value, str)
-    channel.close_with({"type": "result", "value": value, "truncated": cut_off})
-    return 0
+        code = _FAILED
+        channel.send(report(_described(error, start), progress.place), last=True)
+    else:
+        cut_off = progress.cut_off and isinstance(value, str)
+        channel.send({"type": "result", "value": value, "truncated": cut_off}, last=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The result is out: threads and exit handlers of libraries are not waited for.
+    os._exit(code)
 
 
 def _run(crew: Mapping[str, Any], progress: Progress) -> Any:
@@ -79,5 +90,5 @@ def _end_at_soft_limit(channel: Channel, progress: Progress) -> None:
     limit = CrewStopError(
         "soft_time_limit", "The crew ran past its soft time limit.", retryable=True
     )
-    if channel.close_with(report(limit, progress.place)):
+    if channel.send(report(limit, progress.place), last=True):
         os._exit(_FAILED)
