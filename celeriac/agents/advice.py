@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from celeriac.agents.gateway.served_models import model_names
 from celeriac.agents.models import LOCAL, Provider, Providers
 from celeriac.agents.python.functions import is_allowed
 from celeriac.agents.python.source import defined_names, module_files
@@ -30,7 +31,7 @@ class Advice:
     commands: Mapping[str, Sequence[str]]
     modules: Sequence[str]
     search_path: str
-    _served: tuple[float, set[str]] = field(default=(0.0, set()), init=False)
+    _served: tuple[float, frozenset[str]] = field(default=(0.0, frozenset()), init=False)
 
     def warnings(self, spec: AgentSpec) -> list[str]:
         """Return what would fail on workers with the configuration of this process.
@@ -64,7 +65,7 @@ class Advice:
                     f"{', '.join(f'{LOCAL}/{each}' for each in sorted(served))}."
                 )
 
-    def _served_by(self, provider: Provider) -> set[str]:
+    def _served_by(self, provider: Provider) -> frozenset[str]:
         """Return the local server's models, read at most every few seconds."""
         until, served = self._served
         if time.monotonic() >= until:
@@ -101,12 +102,12 @@ class Advice:
             yield f"The program of the command {command!r}, {line[0]}, can't be run here."
 
 
-def _served(provider: Provider) -> set[str]:
+def _served(provider: Provider) -> frozenset[str]:
     """Return the models that a server lists; none if it lists none."""
     try:
         answer = httpx.get(
             f"{provider.base_url.rstrip('/')}/models", timeout=_TIMEOUT, trust_env=False
         )
-        return {str(model["id"]) for model in answer.json()["data"]}
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return set()
+        return model_names(answer.json())
+    except (httpx.HTTPError, ValueError):
+        return frozenset()

@@ -4,40 +4,27 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from celeriac.agents.child.protocol import ErrorReport
-from celeriac.domain.errors import (
-    AgentMisconfiguredError,
-    CeleriacError,
-    ChildCrashedError,
-    ContentFilteredError,
-    MemoryLimitError,
-    ModelCallLimitError,
-    OutputInvalidError,
-    PermanentError,
-    ProviderError,
-    ProviderRateLimitedError,
-    ProviderRefusedError,
-    RetryableError,
-    SoftTimeLimit,
-    VariablesInvalidError,
-)
+from celeriac.domain import errors
+from celeriac.domain.errors import CeleriacError, ChildCrashedError
 from celeriac.kit.child_bootstrap import CANNOT_EXECUTE, CANNOT_GUARD, GUARD_FAULTS
 from celeriac.kit.json_types import JsonValue
 
 _REPORTABLE: dict[str, type[CeleriacError]] = {
     error.code: error
     for error in (
-        AgentMisconfiguredError,
-        ChildCrashedError,
-        ContentFilteredError,
-        MemoryLimitError,
-        ModelCallLimitError,
-        OutputInvalidError,
-        PermanentError,
-        ProviderError,
-        ProviderRefusedError,
-        RetryableError,
-        SoftTimeLimit,
-        VariablesInvalidError,
+        errors.AgentMisconfiguredError,
+        errors.ChildCrashedError,
+        errors.ContentFilteredError,
+        errors.MemoryLimitError,
+        errors.ModelCallLimitError,
+        errors.OutputInvalidError,
+        errors.PermanentError,
+        errors.ProviderError,
+        errors.ProviderRateLimitedError,
+        errors.ProviderRefusedError,
+        errors.RetryableError,
+        errors.SoftTimeLimit,
+        errors.VariablesInvalidError,
     )
 }
 
@@ -47,14 +34,9 @@ def error_of(report: ErrorReport) -> CeleriacError:
 
     An unknown code is kept: packages define subclasses of RetryableError and PermanentError.
     """
-    if report.code == ProviderRateLimitedError.code:
-        error: CeleriacError = ProviderRateLimitedError(
-            report.message, retry_after=report.retry_after
-        )
-    else:
-        kind = _class_of(report)
-        given = {"retry_after": report.retry_after} if issubclass(kind, ProviderError) else {}
-        error = kind(report.message, **given)
+    kind = _class_of(report)
+    given = {"retry_after": report.retry_after} if issubclass(kind, errors.ProviderError) else {}
+    error = kind(report.message, **given)
     error.details = {
         **error.details,
         **report.details,
@@ -102,11 +84,10 @@ def _last_line(stderr_tail: Sequence[str]) -> str:
 
 
 def _class_of(report: ErrorReport) -> type[CeleriacError]:
-    base: type[CeleriacError] = RetryableError if report.retryable else PermanentError
+    base: type[CeleriacError] = errors.RetryableError if report.retryable else errors.PermanentError
     if report.code is None:
         return base
-    known = _REPORTABLE.get(report.code)
-    return known or type(base.__name__, (base,), {"code": report.code})
+    return _REPORTABLE.get(report.code) or type(base.__name__, (base,), {"code": report.code})
 
 
 def _signal_name(number: int) -> str:

@@ -296,8 +296,7 @@ class LineSplitter:
 
     def rest(self) -> list[str]:
         """Return the last, unfinished line."""
-        line, self._rest = self._rest, b""
-        return list(_pieces(line))
+        return self.feed(b"\n")
 
 
 def _pieces(line: bytes) -> list[str]:

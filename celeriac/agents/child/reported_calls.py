@@ -1,7 +1,7 @@
 """Model calls that a child process makes by itself, past the gateway, and reports."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from celeriac.agents.base import emit_clipped
@@ -22,14 +22,15 @@ def unpriced(*_: object) -> None:
     """Know no price."""
 
 
+@dataclass(eq=False, repr=False)
 class ReportedCalls:
-    """The calls that one child reports."""
+    """The calls that one child reports; `price` computes costs that are not reported."""
 
-    def __init__(self, context: RunContext, price: Price) -> None:
-        """Admit and charge calls at `context`; `price` computes costs that are not reported."""
-        self._context = context
-        self._price = price
-        self._open: dict[str, tuple[CallEstimate, Reservation | None]] = {}
+    context: RunContext
+    price: Price
+    _open: dict[str, tuple[CallEstimate, Reservation | None]] = field(
+        default_factory=dict, init=False
+    )
 
     async def admit(self, message: AdmitMessage) -> JsonObject:
         """Admit a call and return the reply.
@@ -42,7 +43,7 @@ class ReportedCalls:
                 "reported the usage of the first. Give each call its own id."
             )
         estimate = self._estimate(message)
-        reservation = await self._context.admit(estimate)
+        reservation = await self.context.admit(estimate)
         self._open[message.id] = estimate, reservation
         clip = None if reservation is None else reservation.clip
         limit = {} if clip is None else {"output_tokens": clip.output_tokens}
@@ -50,7 +51,7 @@ class ReportedCalls:
 
     def _estimate(self, message: AdmitMessage) -> CallEstimate:
         def cost(tokens: Tokens) -> Decimal | None:
-            return self._price(message.provider, message.model, tokens)
+            return self.price(message.provider, message.model, tokens)
 
         size = RequestSize(
             message.model,
@@ -67,7 +68,7 @@ class ReportedCalls:
         """Release the reservation of a call that was not made."""
         _, reservation = self._open.pop(message.admission, (None, None))
         if reservation is not None:
-            await self._context.release(reservation)
+            await self.context.release(reservation)
 
     async def charge(self, message: UsageMessage) -> None:
         """Charge a call that has ended, and settle its reservation if it was admitted."""
@@ -79,13 +80,13 @@ class ReportedCalls:
         if used.input + used.output == 0:
             call = replace(call, booked=estimate)  # its usage is unknown
         elif call.cost is None:
-            call = replace(call, cost=self._price(call.provider, call.model, used))
+            call = replace(call, cost=self.price(call.provider, call.model, used))
         # before the charge: a charge that is cancelled is stored all the same
         self._open.pop(admission, None)
-        await self._context.charge(call, reservation)
+        await self.context.charge(call, reservation)
         clip = None if reservation is None else reservation.clip
         if clip is not None and call.finish_reason in CUT_OFF:
-            await emit_clipped(self._context, clip)
+            await emit_clipped(self.context, clip)
 
     async def close(self) -> None:
         """Charge the estimates of calls that were open when the child ended."""
@@ -99,4 +100,4 @@ class ReportedCalls:
                 finish_reason=UNFINISHED,
                 booked=estimate,
             )
-            await self._context.charge(call, reservation)
+            await self.context.charge(call, reservation)

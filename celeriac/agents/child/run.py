@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.process import ChildCommand, ChildProcess
@@ -34,6 +35,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, storable_text
+from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.text import clip
 from celeriac.kit.threads import CHECKS
 from celeriac.kit.users import UnreachableError
@@ -135,6 +137,7 @@ class MessageRelay:
                 )
 
 
+_MEGABYTE = 1024 * 1024
 _EXIT_SECONDS = 2.0
 """How long a child may take to exit after its result."""
 
@@ -150,17 +153,19 @@ async def run_in_child(
 ) -> Completed:
     """Run `job` as `command` and return its result; no process of the child remains.
 
-    The `start` message holds the job and `extra`. `price` computes the cost of model calls that the
-    child reports without one. An error of the gateway's `calls` ends the child and is raised. At
-    the soft limit (the first cancellation after it has passed) the child gets `soft_limit`, and has
-    until the hard limit to send a result or an error. The child continues while its questions are
-    open. Raises the error that the child reports, AgentMisconfiguredError if the child's user has
-    no access to a file that it needs, ChildCrashedError, ChildProtocolError, HardTimeLimitError,
-    and the errors of the context, such as ApprovalExpiredError.
+    The child has the job's memory limit. The `start` message holds the job and `extra`. `price`
+    computes the cost of model calls that the child reports without one. An error of the gateway's
+    `calls` ends the child and is raised. At the soft limit (the first cancellation after it has
+    passed) the child gets `soft_limit`, and has until the hard limit to send a result or an error.
+    The child continues while its questions are open. Raises the error that the child reports,
+    AgentMisconfiguredError if the child's user has no access to a file that it needs,
+    ChildCrashedError, ChildProtocolError, HardTimeLimitError, and the errors of the context, such
+    as ApprovalExpiredError.
     """
     reported = ReportedCalls(context, price)
+    limits = ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE)
     try:
-        async with ChildProcess.spawn(command) as child:
+        async with ChildProcess.spawn(replace(command, limits=limits)) as child:
             child.send({"type": "start", "job": describe_job(job, context), **extra})
             supervision = _Supervision(child, job, context, reported)
             if calls is not None:
@@ -190,17 +195,14 @@ def describe_job(job: Job, context: RunContext) -> JsonObject:
     }
 
 
-class _Supervision:
+class _Supervision(MessageRelay):
     """Supervises one child from its start to its result."""
 
     def __init__(
         self, child: ChildProcess, job: Job, context: RunContext, calls: ReportedCalls
     ) -> None:
+        super().__init__(job, context, calls)
         self._child = child
-        self._calls = calls
-        self._job = job
-        self._context = context
-        self._relay = MessageRelay(job, context, calls)
         self._questions: set[asyncio.Task[None]] = set()
         self._soft_limit_sent = False
         self._following: asyncio.Future[Completed] | None = None
@@ -272,7 +274,7 @@ class _Supervision:
             async with asyncio.timeout(_EXIT_SECONDS):
                 while (message := await self._child.next_message()) is not None:
                     if isinstance(message, LogMessage):
-                        await self._relay.apply(message)
+                        await self.apply(message)
 
     async def _crash(self) -> ChildCrashedError:
         if not await self._child.wait(_EXIT_SECONDS):
@@ -290,11 +292,11 @@ class _Supervision:
             case ReleaseMessage():
                 await self._calls.release(message)
             case AskMessage():
-                self._ask(message)
+                self._start_asking(message)
             case _:
-                await self._relay.apply(message)
+                await self.apply(message)
 
-    def _ask(self, message: AskMessage) -> None:
+    def _start_asking(self, message: AskMessage) -> None:
         """Start a task that sends the answer to a question when it arrives."""
         if len(self._questions) >= MAX_OPEN:
             raise ChildProtocolError(
@@ -306,7 +308,7 @@ class _Supervision:
 
     async def _answer(self, message: AskMessage) -> None:
         try:
-            answer = await self._relay.ask(message)
+            answer = await self.ask(message)
             self._child.send(answer_message(message.key, answer, self._context.time_limits))
         except Exception as error:  # noqa: BLE001 - `next_message` raises it
             await self._child.fail(error)

@@ -13,7 +13,9 @@ from claude_agent_sdk import (
     ResultMessage,
 )
 
+from celeriac.domain.errors import ProviderError
 from celeriac.kit.loop import run_shielded
+from celeriac.kit.words import counted
 
 _START_SECONDS = 60.0
 _INTERRUPT_SECONDS = 1.0
@@ -25,10 +27,6 @@ _DISCONNECT_SECONDS = 0.7
 Kill = Callable[[], Coroutine[Any, Any, None]]
 Inbox = asyncio.Queue[Message | Exception]
 """Messages in order; an exception in it is raised in the task that awaits messages."""
-
-
-class SilenceError(Exception):
-    """Claude Code sent nothing for too long."""
 
 
 class Conversation:
@@ -76,7 +74,7 @@ class Conversation:
     ) -> AsyncIterator[Message]:
         """Yield messages up to and including the result.
 
-        Raises SilenceError after `idle_seconds` without one, unless `excused` says that nothing
+        Raises ProviderError after `idle_seconds` without one, unless `excused` says that nothing
         is due; what was put into the inbox as a reason to stop; and what the SDK raises.
         """
         while True:
@@ -86,7 +84,9 @@ class Conversation:
             except TimeoutError:
                 if excused():
                     continue
-                raise SilenceError from None
+                raise ProviderError(
+                    f"Claude Code said nothing for {counted(idle_seconds, 'second')}."
+                ) from None
             if isinstance(item, Exception):
                 raise item
             self._ended = isinstance(item, ResultMessage)

@@ -116,9 +116,6 @@ class Decision:
     arguments: dict[str, Any] | None = None
 
 
-ALLOWED = Decision(Verdict.ALLOW)
-
-
 class Policy:
     """The rules of one agent in one working directory.
 
@@ -154,12 +151,10 @@ class Policy:
         return Decision(Verdict.ALLOW, arguments=checked if checked != arguments else None)
 
     def _by_rules(self, tool: str) -> Decision:
-        if tool in _OWN:
-            return ALLOWED
-        if self._needs_approval(tool):
+        if tool not in _OWN and self._needs_approval(tool):
             return Decision(Verdict.ASK)
-        if _matches(tool, self.spec.allowed_tools):
-            return ALLOWED
+        if tool in _OWN or _matches(tool, self.spec.allowed_tools):
+            return Decision(Verdict.ALLOW)
         if self.spec.permission is Permission.ASK:
             return Decision(Verdict.ASK)
         return Decision(Verdict.DENY, f"This agent may not use {tool}. Do without it.")
@@ -212,20 +207,15 @@ class QuestionKeys:
     """
 
     def __init__(self, answered: Iterable[str] = ()) -> None:
-        """Know the keys whose answers were followed earlier in the conversation."""
-        self._answered = dict.fromkeys(answered)
-        self._of_calls: dict[str, str] = {}
-
-    @property
-    def answered(self) -> list[str]:
+        self.answered = list(answered)
         """The keys whose answers the conversation has followed."""
-        return list(self._answered)
+        self._of_calls: dict[str, str] = {}
 
     def of(self, tool: str, arguments: Arguments, call_id: str) -> str:
         """Return the key of a call: the first that no other call of the conversation has."""
         if call_id in self._of_calls:
             return self._of_calls[call_id]
-        taken = {*self._answered, *self._of_calls.values()}
+        taken = {*self.answered, *self._of_calls.values()}
         digest = call_digest(tool, sanitize_json(dict(arguments)))
         keys = (f"tool:{digest}:{number}" for number in count(1))
         key = next(key for key in keys if key not in taken)
@@ -239,7 +229,8 @@ class QuestionKeys:
 
     def follow(self, key: str) -> None:
         """Note that the answer under `key` is followed."""
-        self._answered[key] = None
+        if key not in self.answered:
+            self.answered.append(key)
 
 
 @dataclass(eq=False, repr=False)

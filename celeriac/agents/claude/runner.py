@@ -21,9 +21,9 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from celeriac.agents.base import emit_message, final_result, spec_of
+from celeriac.agents.base import ObjectSchema, emit_message, final_result, spec_of
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.conversation import Conversation, Inbox, SilenceError
+from celeriac.agents.claude.conversation import Conversation, Inbox
 from celeriac.agents.claude.environment import (
     CliProcess,
     SessionDirectories,
@@ -47,7 +47,6 @@ from celeriac.agents.gateway.loopback import AttemptGateway, Route
 from celeriac.agents.gateway.recording import Traffic, recording
 from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, programs_of
 from celeriac.agents.models import ANTHROPIC, AnthropicEndpoint, Prices
-from celeriac.agents.structured import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -61,7 +60,6 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.threads import FILES
 from celeriac.kit.users import UnreachableError
-from celeriac.kit.words import counted
 from celeriac.logs import Step, get_logger
 from celeriac.services.ports import Job, RunContext
 
@@ -146,10 +144,6 @@ class ClaudeRun:
             try:
                 async with self._connected(gateway, permissions) as conversation:
                     result = await self._listen(conversation)
-            except SilenceError:
-                raise ProviderError(
-                    f"Claude Code said nothing for {counted(self._spec.idle_seconds, 'second')}."
-                ) from None
             except ClaudeSDKError as error:
                 last_words = list(self._last_words)
                 raise failure_of_sdk(error, calls.failure, self._spec, last_words) from error
@@ -208,7 +202,7 @@ class ClaudeRun:
             await conversation.say(self._start.prompt)
             _log.info(Step.MESSAGE_SENT, model=self._spec.model)
         async for message in conversation.messages(
-            self._spec.idle_seconds, excused=lambda: self._transcript.tool_is_running
+            self._spec.idle_seconds, excused=lambda: bool(self._transcript.open_calls)
         ):
             match message:
                 case ResultMessage():

@@ -91,15 +91,11 @@ def _wait(child: int) -> int | None:
 
 def _reap() -> list[tuple[int, int]]:
     """Collect all children that have ended, adopted ones among them."""
-    ended: list[tuple[int, int]] = []
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return ended
-        if pid == 0:
-            return ended
-        ended.append((pid, status))
+    ended = []
+    with contextlib.suppress(ChildProcessError):
+        while (each := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append(each)
+    return ended
 
 
 def _end_all(grace_seconds: float) -> None:

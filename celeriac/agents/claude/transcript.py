@@ -43,11 +43,6 @@ class Transcript:
         self._earlier = dict(earlier_calls)
 
     @property
-    def tool_is_running(self) -> bool:
-        """Whether a tool was called that has not answered."""
-        return bool(self._open)
-
-    @property
     def open_calls(self) -> dict[str, str]:
         """The tools that were called and have not answered, by the ids of the calls."""
         return {call_id: call.tool for call_id, call in self._open.items()}

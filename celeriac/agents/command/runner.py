@@ -14,10 +14,8 @@ from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.domain.agents import CommandAgent, RunnerName
 from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
-from celeriac.kit.processes import ResourceLimits
 from celeriac.services.ports import Job, RunContext
 
-_MEGABYTE = 1024 * 1024
 _SETTING = "CELERIAC_COMMANDS"
 
 
@@ -54,7 +52,6 @@ class CommandRunner:
                 arguments=(*line, *agent.arguments),
                 environment={**environment, **gateway.environment},
                 workdir=context.workdir,
-                limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
                 user=self.confinement.user,
                 # only files in the administrator's command; the agent's arguments grant no access
                 reads=tuple(Path(each) for each in line if each.startswith("/")),

@@ -30,7 +30,6 @@ from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject
-from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs.pipeline import Step
 from celeriac.services.ports import Job, RunContext
@@ -38,7 +37,6 @@ from celeriac.services.ports import Job, RunContext
 logger = structlog.get_logger(__name__)
 
 _HERE = Path(__file__).parent
-_MEGABYTE = 1024 * 1024
 _PRIVATE = ".crewai"
 MIN_MEMORY_MB = 400
 """CrewAI needs 300 MB before its agents start."""
@@ -89,7 +87,6 @@ class CrewaiRunner:
             tasks=len(crew.tasks),
             agents=len(crew.agents),
         )
-        private = context.workdir / _PRIVATE
         calls = ModelCalls(context, self.prices)
         providers = {each.provider.name: each.provider for each in choices.values()}
         routes = [Route(each, ChatCompletions(each)) for each in providers.values()]
@@ -108,14 +105,14 @@ class CrewaiRunner:
                     "memory_mb": job.limits.memory_mb,
                 }
                 done = await run_in_child(
-                    self._command(job, tools.values(), context.workdir, private),
+                    self._command(tools.values(), context.workdir),
                     job,
                     context,
                     {"crew": described},
                     calls=calls,
                 )
         finally:
-            await FILES.run(shutil.rmtree, private, ignore_errors=True)
+            await FILES.run(shutil.rmtree, context.workdir / _PRIVATE, ignore_errors=True)
         source = f"the crew {job.agent_name}"
         return replace(done, result=await final_result(done.result, job.output_schema, source))
 
@@ -153,9 +150,8 @@ class CrewaiRunner:
                 found[name] = chosen.endpoint
         return found
 
-    def _command(
-        self, job: Job, tools: Iterable[Endpoint], workdir: Path, private: Path
-    ) -> ChildCommand:
+    def _command(self, tools: Iterable[Endpoint], workdir: Path) -> ChildCommand:
+        private = workdir / _PRIVATE
         passed_on = self.confinement.environment(home=private / "home")
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
@@ -168,7 +164,6 @@ class CrewaiRunner:
                 "CREWAI_STORAGE_DIR": str(private / "storage"),
             },
             workdir=workdir,
-            limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
             user=self.confinement.user,
             reads=(
                 self.venv.python,

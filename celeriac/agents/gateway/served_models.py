@@ -48,12 +48,12 @@ async def _asked(provider: Provider) -> frozenset[str]:
             timeout=_SECONDS, trust_env=not provider.on_loopback
         ) as client:
             response = await client.get(f"{provider.base_url.rstrip('/')}/models", headers=headers)
-            return _names(response.json()) if response.is_success else frozenset()
+            return model_names(response.json()) if response.is_success else frozenset()
     except (httpx2.HTTPError, ValueError):
         return frozenset()
 
 
-def _names(body: Any) -> frozenset[str]:
+def model_names(body: Any) -> frozenset[str]:
     """Return the ids of a list of models, and their aliases."""
     listed = body.get("data") if isinstance(body, Mapping) else None
     names: set[str] = set()

@@ -15,18 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from celeriac.agents.python.context import LOG_LEVELS
 from celeriac.kit.json_types import JsonObject, storable
 
 if TYPE_CHECKING:
     from celeriac.domain.approvals import Answer
 
-_LEVELS = {
-    logging.DEBUG: "debug",
-    logging.INFO: "info",
-    logging.WARNING: "warning",
-    logging.ERROR: "error",
-    logging.CRITICAL: "critical",
-}
+_LEVELS = {getattr(logging, name.upper()): name for name in LOG_LEVELS}
 
 
 class SignalGate:
@@ -144,9 +139,7 @@ class PipeTransport:
         """Send a message; raises TypeError if it can't be stored."""
         self._channel.send_line(storable(message))
 
-    def show(self, message: JsonObject) -> None:
-        """Send a `delta` message."""
-        self.send(message)
+    show = send
 
     def ask(self, message: JsonObject) -> "Answer":
         """Send an `ask` message and wait for the answer; signals interrupt the wait."""

@@ -30,23 +30,18 @@ class Transport(Protocol[Sent_co, Asked_co]):
     @property
     def workdir(self) -> Path:
         """The execution's directory."""
-        ...
 
     def time_left(self) -> float:
         """Return the seconds until the hard limit."""
-        ...
 
     def send(self, message: JsonObject) -> Sent_co:
         """Send a message of the child protocol; raises TypeError if it can't be stored."""
-        ...
 
     def show(self, message: JsonObject) -> None:
         """Send a `delta` message."""
-        ...
 
     def ask(self, message: JsonObject) -> Asked_co:
         """Send an `ask` message and wait for the answer."""
-        ...
 
 
 class _Context(Generic[Sent_co, Asked_co]):
@@ -166,16 +161,8 @@ class _Context(Generic[Sent_co, Asked_co]):
         Raises ApprovalExpiredError, InvalidInputError and TypeError.
         """
         question = {"kind": "form" if schema else "question", "title": title, "schema": schema}
-        return self._transport.ask(
-            {
-                "type": "ask",
-                "key": key or _key_of(question),
-                **question,
-                "expires_seconds": expires_seconds,
-                "on_expiry": on_expiry,
-                "default": checked(default),
-            }
-        )
+        expiry = {"expires_seconds": expires_seconds, "on_expiry": on_expiry}
+        return self._ask(question, key, {**expiry, "default": checked(default)})
 
     def approve(
         self,
@@ -192,16 +179,16 @@ class _Context(Generic[Sent_co, Asked_co]):
         The answer's `value` holds other arguments if the person changed them, else None. See `ask`.
         """
         call = {"kind": "tool", "tool": tool, "arguments": dict(arguments or {})}
-        return self._transport.ask(
-            {
-                "type": "ask",
-                "key": key or _key_of(call),
-                **call,
-                "title": title or f"May {tool} be called?",
-                "expires_seconds": expires_seconds,
-                "on_expiry": on_expiry,
-            }
-        )
+        expiry = {"expires_seconds": expires_seconds, "on_expiry": on_expiry}
+        return self._ask(call, key, {**expiry, "title": title or f"May {tool} be called?"})
+
+    def _ask(self, question: JsonObject, key: str | None, others: JsonObject) -> Asked_co:
+        """Ask a question; without `key`, equal questions of all attempts have the same one."""
+        if not key:
+            text = json.dumps(checked(question), sort_keys=True)
+            digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+            key = f"{question['kind']}-{digest}"
+        return self._transport.ask({"type": "ask", "key": key, **question, **others})
 
 
 class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answer]"]):
@@ -213,9 +200,3 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
 
 class ChildContext(_Context[None, "Answer"]):
     """The parameter `ctx` of a plain function: the methods of `AgentContext`, without `await`."""
-
-
-def _key_of(question: JsonObject) -> str:
-    """Return a key that is the same in every attempt for the same question."""
-    text = json.dumps(checked(question), sort_keys=True)
-    return f"{question['kind']}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

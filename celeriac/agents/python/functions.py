@@ -112,9 +112,7 @@ class LoadedModules:
     def is_stale(self, name: str) -> bool:
         """Whether the file of a module has changed since it was imported."""
         file = _users_file(name)
-        with self._lock:
-            stamp = self._stamps.get(file) if file else None
-        return stamp is not None and _stamp(str(file)) not in {stamp, None}
+        return file is not None and Path(file) in self.changed()
 
 
 LOADED = LoadedModules()

@@ -31,11 +31,9 @@ from celeriac.domain.approvals import Answer
 from celeriac.domain.errors import InvalidInputError, PermanentError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject, loads, storable
-from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.validation import first_fault
 from celeriac.services.ports import Job, RunContext
 
-_MEGABYTE = 1024 * 1024
 _PACKAGE = Path(__file__).parents[2]
 
 
@@ -97,7 +95,6 @@ class PythonRunner:
                 arguments=(sys.executable, "-P", launcher.__file__, child_work.__name__),
                 environment={**environment, **gateway.environment},
                 workdir=context.workdir,
-                limits=ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE),
                 user=self.confinement.user,
                 reads=_read_by(agent.function),
             )

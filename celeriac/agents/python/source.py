@@ -74,9 +74,8 @@ def _parsed(file: Path, _changed: int, _size: int) -> ast.Module | None:
 
 
 def _offers(node: ast.AST, name: str) -> bool:
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return False
-    return any(_is_offer(call, name) for call in node.decorator_list)
+    decorators = getattr(node, "decorator_list", ())
+    return not isinstance(node, ast.ClassDef) and any(_is_offer(each, name) for each in decorators)
 
 
 def _is_offer(node: ast.expr, name: str) -> bool:

@@ -32,6 +32,9 @@ class _Models(BaseHTTPRequestHandler):
     [
         (b'{"data": [{"id": "smollm2"}, {"id": "other"}]}', "it has: local/other, local/smollm2"),
         (b'{"data": [{"id": "nosuch"}]}', None),
+        (b'{"data": [{"id": "nosuch:latest"}]}', None),
+        (b'{"data": [{"id": "other", "aliases": ["nosuch"]}]}', None),
+        (b"[]", None),
         (b'{"data": []}', None),
         (b"not found", None),
         (b'{"data": [1]}', None),

@@ -13,10 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from celeriac.agents.crewai.program.channel import Channel
 from celeriac.agents.crewai.program.client import CallLimit, GatewayClient, Model
 from celeriac.agents.crewai.program.failures import CrewStopError
-from celeriac.agents.crewai.program.progress import Progress
+from celeriac.agents.crewai.program.progress import Channel, Progress
 from celeriac.agents.gateway.loopback import AttemptGateway
 from celeriac.domain.errors import BudgetSpentError
 from celeriac.domain.usage import CallEstimate, Clip, Reservation
@@ -35,8 +34,9 @@ class Kept(Channel):
     def __init__(self) -> None:
         self.sent: list[Mapping[str, Any]] = []
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any], *, last: bool = False) -> bool:
         self.sent.append(message)
+        return True
 
 
 class Reserving(RecordingContext):

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from .channel import Channel
 from .failures import CrewStopError, report
-from .progress import Progress
+from .progress import Channel, Progress
 
 _FAILED = 1
 
@@ -50,9 +49,8 @@ def _run(crew: Mapping[str, Any], progress: Progress) -> Any:
 
     # CrewAI's telemetry takes these even where it is off; a cancelled crew must end at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    from .outputs import json_of
     from .tools import log_tools
-    from .translate import CrewBuilder
+    from .translate import CrewBuilder, json_of
 
     log_tools(progress)
     graph = crew["graph"]
