@@ -66,11 +66,16 @@ class Advice:
                 )
 
     def _served_by(self, provider: Provider) -> frozenset[str]:
-        """Return the local server's models, read at most every few seconds."""
+        """Return the models that the local server lists, read at most every few seconds."""
         until, served = self._served
-        if time.monotonic() >= until:
-            served = _served(provider)
-            self._served = (time.monotonic() + _REMEMBER_SECONDS, served)
+        if time.monotonic() < until:
+            return served
+        address = f"{provider.base_url.rstrip('/')}/models"
+        try:
+            served = model_names(httpx.get(address, timeout=_TIMEOUT, trust_env=False).json())
+        except (httpx.HTTPError, ValueError):
+            served = frozenset()
+        self._served = (time.monotonic() + _REMEMBER_SECONDS, served)
         return served
 
     def _of_function(self, path: str) -> Iterator[str]:
@@ -100,14 +105,3 @@ class Advice:
             yield f"There is no command {command!r} here; CELERIAC_COMMANDS has: {known}."
         elif shutil.which(line[0], path=self.search_path) is None:
             yield f"The program of the command {command!r}, {line[0]}, can't be run here."
-
-
-def _served(provider: Provider) -> frozenset[str]:
-    """Return the models that a server lists; none if it lists none."""
-    try:
-        answer = httpx.get(
-            f"{provider.base_url.rstrip('/')}/models", timeout=_TIMEOUT, trust_env=False
-        )
-        return model_names(answer.json())
-    except (httpx.HTTPError, ValueError):
-        return frozenset()

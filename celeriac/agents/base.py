@@ -21,9 +21,8 @@ from celeriac.services.ports import Job, RunContext
 MAX_MESSAGE_CHARACTERS = 20_000
 """The longest message in the log; longer ones are cut."""
 
+
 Role = Literal["system", "user", "assistant"]
-
-
 _Spec = TypeVar("_Spec", bound=BaseModel)
 
 

@@ -49,7 +49,9 @@ def error_of(report: ErrorReport) -> CeleriacError:
 def crash_of(returncode: int, stderr_tail: Sequence[str], *, memory_mb: int) -> ChildCrashedError:
     """Return the error of a child that exited without a result; `returncode` is that of Popen."""
     details: dict[str, JsonValue] = {"exit_code": returncode, "stderr": "\n".join(stderr_tail)}
-    if returncode in (CANNOT_GUARD, CANNOT_EXECUTE) and _never_ran(stderr_tail):
+    # shells use the same exit codes
+    by_guard = len(stderr_tail) == 1 and stderr_tail[0].startswith(GUARD_FAULTS)
+    if returncode in (CANNOT_GUARD, CANNOT_EXECUTE) and by_guard:
         message = "The child process could not be started"
     elif returncode >= 0:
         message = f"The child process exited with code {returncode} and no result"
@@ -68,11 +70,6 @@ _HINTS: Mapping[int, str] = {
     signal.SIGKILL: ", not by Celeriac; the kernel does this when memory runs out",
     signal.SIGXCPU: ": its CPU time limit was exceeded",
 }
-
-
-def _never_ran(stderr_tail: Sequence[str]) -> bool:
-    """Whether the guard reported it: shells use the same exit codes."""
-    return len(stderr_tail) == 1 and stderr_tail[0].startswith(GUARD_FAULTS)
 
 
 def _last_line(stderr_tail: Sequence[str]) -> str:

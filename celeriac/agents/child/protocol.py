@@ -216,7 +216,7 @@ ChildMessage = Annotated[
 _LONG = (ResultMessage, ErrorMessage, LogMessage)
 """Messages that may be longer: sent once, or clipped later."""
 
-_ADAPTER: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
+MESSAGE: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
 
 
 def parse_line(line: bytes) -> ChildMessage:
@@ -225,7 +225,7 @@ def parse_line(line: bytes) -> ChildMessage:
     Raises ChildProtocolError that names the fault and shows the start of the line.
     """
     try:
-        message = _ADAPTER.validate_json(line)
+        message = MESSAGE.validate_json(line)
     except ValidationError as error:
         place, fault = first_fault(error)
         if "recursion limit" in fault:

@@ -223,7 +223,9 @@ class _Supervision(MessageRelay):
             except asyncio.CancelledError:
                 if self._stopped is not None and following.done():
                     raise self._stopped from None
-                if following.done() or not self._is_soft_limit():
+                # the soft limit is the first cancellation after it has passed
+                is_soft = not self._soft_limit_sent and self._context.time_limits.soft_passed
+                if following.done() or not is_soft:
                     if self._context.time_limits.hard_left <= 0:
                         self._child.kill_at_end()  # the cancellation is that of the hard limit
                     following.cancel()
@@ -231,10 +233,6 @@ class _Supervision(MessageRelay):
                     raise
                 self._soft_limit_sent = True
                 self._child.send({"type": "soft_limit"})
-
-    def _is_soft_limit(self) -> bool:
-        """Whether a cancellation now is the soft limit: the first one after it has passed."""
-        return not self._soft_limit_sent and self._context.time_limits.soft_passed
 
     async def _follow(self) -> Completed:
         scope = None

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,10 @@ import claude_agent_sdk
 from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, project_key_for_directory
 
 from celeriac.agents.base import ObjectSchema
-from celeriac.agents.child.process import MARKER, Confinement
+from celeriac.agents.child.process import MARKER
 from celeriac.agents.claude import copying, supervisor
+from celeriac.agents.claude.conversation import ResumeState
 from celeriac.agents.claude.permissions import Permissions, server_key
-from celeriac.agents.claude.resume import ResumeState
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import AgentMisconfiguredError, SessionUnavailableError
 from celeriac.kit.json_types import dumps
@@ -46,7 +46,7 @@ from celeriac.kit.processes import (
 )
 from celeriac.kit.users import ChildUser
 
-_SWITCHES: Mapping[str, str] = {
+SWITCHES: Mapping[str, str] = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_TELEMETRY": "1",
     "DISABLE_ERROR_REPORTING": "1",
@@ -58,31 +58,7 @@ _SWITCHES: Mapping[str, str] = {
     # Ten by default, which take three minutes; more retries are the task's own.
     "CLAUDE_CODE_MAX_RETRIES": "2",
 }
-
-
-def cli_environment(
-    confinement: Confinement,
-    names: Collection[str],
-    *,
-    home: Path,
-    base_url: str,
-    api_key: str,
-) -> dict[str, str]:
-    """Return the whole environment of Claude Code, which its tools inherit.
-
-    Of the worker's own that is what programs need and the variables that the agent `names`; `home`
-    is the session's own. Raises AgentMisconfiguredError where `names` has one that it may not see.
-    """
-    return {
-        **confinement.environment(names, home=home),
-        **_SWITCHES,
-        "HOME": str(home),
-        "CLAUDE_CONFIG_DIR": str(home),
-        "ANTHROPIC_BASE_URL": base_url,
-        "ANTHROPIC_API_KEY": api_key,
-        "NO_PROXY": "127.0.0.1",
-    }
-
+"""Variables of Claude Code's environment that are the same for all agents."""
 
 RUN_PREFIX = "run-"
 """Begins the names of the attempts' own directories."""

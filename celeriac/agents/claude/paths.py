@@ -10,6 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice, pairwise
 from pathlib import PurePath
@@ -112,17 +113,17 @@ def _of_other_tool(tool: str, arguments: Arguments, root: str) -> dict[str, Any]
     return dict(arguments)
 
 
+@dataclass(frozen=True, slots=True)
 class _Place:
     """The working directory, for one call of a tool."""
 
-    def __init__(self, tool: str, root: str, cwd: str) -> None:
-        self._tool = tool
-        self._root = root
-        self._cwd = cwd
+    tool: str
+    root: str
+    cwd: str
 
     def path(self, name: str, text: object) -> str:
         """Return the absolute path that `text` means, links followed."""
-        return self._resolved(name, self._cwd, self._readable(name, text))
+        return self._resolved(name, self.cwd, self._readable(name, text))
 
     def filter(self, name: str, value: object) -> None:
         """Accept patterns that only select among the files below another path."""
@@ -161,7 +162,7 @@ class _Place:
         unseen = any(unicodedata.category(each) in _UNSEEN and each != " " for each in text)
         if unseen or text != text.strip():
             raise OutsideError(
-                f"{self._tool} may only go to files in the working directory {self._root} whose "
+                f"{self.tool} may only go to files in the working directory {self.root} whose "
                 f"names are plain: {name} has blanks at its ends, or characters that can't be seen."
             )
         if text.startswith("~") or _URL.match(text):
@@ -170,14 +171,14 @@ class _Place:
 
     def _resolved(self, name: str, base: str, text: str) -> str:
         place = os.path.realpath(os.path.join(base, text))  # noqa: PTH118 - keeps `..`
-        if place != self._root and not place.startswith(self._root + os.sep):
+        if place != self.root and not place.startswith(self.root + os.sep):
             raise self._outside(name)
         return place
 
     def _alternatives(self, name: str, pattern: str) -> list[str]:
         """Return the expansions of the pattern's braces."""
         if "\\" in pattern:
-            raise OutsideError(f"{self._tool} may not be used with a backslash in {name}.")
+            raise OutsideError(f"{self.tool} may not be used with a backslash in {name}.")
         found = []
         if pattern.count("{") <= _MOST_BRACES:
             found = list(islice(_unfolded(pattern), _MOST_ALTERNATIVES + 1))
@@ -209,7 +210,7 @@ class _Place:
 
     def _outside(self, name: str) -> OutsideError:
         return OutsideError(
-            f"{self._tool} may only go to files in the working directory {self._root}; "
+            f"{self.tool} may only go to files in the working directory {self.root}; "
             f"{name} leads out of it."
         )
 

@@ -39,29 +39,6 @@ ASK_TOOL = "AskUserQuestion"
 _LONGEST_TITLE = 500
 
 
-def refusal_of(tool: str, answer: Answer) -> str:
-    """Return the refusal for the agent, or an empty text if the call is made."""
-    note = f" They say: {answer.note}" if answer.note else ""
-    if tool == ASK_TOOL:
-        if answer.approved and isinstance(answer.value, dict):
-            return ""
-        return f"Nobody answers the question. Decide by yourself.{note}"
-    return "" if answer.approved else f"A person refused this call.{note}"
-
-
-def changed_arguments(tool: str, arguments: Arguments, answer: Answer) -> dict[str, Any] | None:
-    """Return the changed arguments of an approved call, or None."""
-    if not isinstance(answer.value, dict):
-        return None
-    if tool != ASK_TOOL:
-        return answer.value
-    answers = {
-        question: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        for question, value in answer.value.items()
-    }
-    return {**arguments, "answers": answers}
-
-
 def _questions(arguments: Arguments) -> Iterator[tuple[str, Mapping[str, Any]]]:
     questions = arguments.get("questions")
     for each in questions if isinstance(questions, list) else ():
@@ -151,9 +128,12 @@ class Policy:
         return Decision(Verdict.ALLOW, arguments=checked if checked != arguments else None)
 
     def _by_rules(self, tool: str) -> Decision:
-        if tool not in _OWN and self._needs_approval(tool):
+        if tool in _OWN:
+            return Decision(Verdict.ALLOW)
+        server, name = self._mcp_tool(tool)
+        if tool == ASK_TOOL or (server is not None and _matches(name, server.approve_tools)):
             return Decision(Verdict.ASK)
-        if tool in _OWN or _matches(tool, self.spec.allowed_tools):
+        if _matches(tool, self.spec.allowed_tools):
             return Decision(Verdict.ALLOW)
         if self.spec.permission is Permission.ASK:
             return Decision(Verdict.ASK)
@@ -170,12 +150,6 @@ class Policy:
             if server.allowed_tools is not None and not _matches(name, server.allowed_tools):
                 return f"This agent may not use {name} of the MCP server {server.name}."
         return ""
-
-    def _needs_approval(self, tool: str) -> bool:
-        if tool == ASK_TOOL:
-            return True
-        server, name = self._mcp_tool(tool)
-        return server is not None and _matches(name, server.approve_tools)
 
     def _mcp_tool(self, tool: str) -> tuple[McpServer | None, str]:
         for prefix, server in self._servers.items():
@@ -332,10 +306,19 @@ class Permissions:
     ) -> Decision:
         """Follow an answer; calls that the rules forbid stay forbidden."""
         self.keys.follow(question.key)
-        refusal = refusal_of(tool, answer)
-        if refusal:
-            return Decision(Verdict.DENY, refusal)
-        changed = changed_arguments(tool, arguments, answer)
+        note = f" They say: {answer.note}" if answer.note else ""
+        changed = answer.value if isinstance(answer.value, dict) else None
+        if tool == ASK_TOOL:
+            if not answer.approved or changed is None:
+                reason = f"Nobody answers the question. Decide by yourself.{note}"
+                return Decision(Verdict.DENY, reason)
+            answers = {
+                asked: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+                for asked, value in changed.items()
+            }
+            changed = {**arguments, "answers": answers}
+        elif not answer.approved:
+            return Decision(Verdict.DENY, f"A person refused this call.{note}")
         decision = self.policy.check(tool, arguments if changed is None else changed, cwd)
         if decision.verdict is Verdict.DENY:
             return decision

@@ -23,22 +23,23 @@ from claude_agent_sdk import (
 
 from celeriac.agents.base import ObjectSchema, emit_message, final_result, spec_of
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.conversation import Conversation, Inbox
-from celeriac.agents.claude.environment import (
-    CliProcess,
-    SessionDirectories,
-    cli_environment,
-    find_cli,
-    sdk_options,
-)
-from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk, structured_answer
-from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
-from celeriac.agents.claude.resume import (
+from celeriac.agents.claude.conversation import (
+    Conversation,
+    Inbox,
     ResumePoint,
     ResumeState,
     continuation_of,
     state_of,
 )
+from celeriac.agents.claude.environment import (
+    SWITCHES,
+    CliProcess,
+    SessionDirectories,
+    find_cli,
+    sdk_options,
+)
+from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk, structured_answer
+from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
 from celeriac.agents.claude.tool_servers import check_servers, relayed, server_configs
 from celeriac.agents.claude.transcript import Transcript
 from celeriac.agents.gateway.anthropic import Messages
@@ -71,44 +72,36 @@ _DEFERRED = "tool_deferred"
 _DEFERRED_LOST = "tool_deferred_unavailable"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ClaudeRun:
     """One attempt with Claude Code."""
 
-    def __init__(
-        self,
-        runner: "ClaudeRunner",
-        job: Job,
-        context: RunContext,
-        *,
-        spec: ClaudeAgent,
-        start: ResumeState,
-        directories: SessionDirectories,
-        servers: Sequence[ResolvedServer],
-    ) -> None:
-        self._runner = runner
-        self._job = job
-        self._context = context
-        self._spec = spec
-        self._start = start
-        self._directories = directories
-        self._servers = servers
+    runner: "ClaudeRunner"
+    job: Job
+    context: RunContext
+    spec: ClaudeAgent
+    start: ResumeState
+    directories: SessionDirectories
+    servers: Sequence[ResolvedServer]
+
+    def __post_init__(self) -> None:
         self._output: ObjectSchema | None = None
-        if job.output_schema:
-            asked = {name: each for name, each in job.output_schema.items() if name != "$schema"}
+        if schema := self.job.output_schema:
+            asked = {name: each for name, each in schema.items() if name != "$schema"}
             self._output = ObjectSchema(asked)
         self._inbox: Inbox = asyncio.Queue()
-        self._transcript = Transcript(context, start.calls)
-        self._keys = QuestionKeys(start.answered)
+        self._transcript = Transcript(self.context, self.start.calls)
+        self._keys = QuestionKeys(self.start.answered)
         self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
         self._conversation_id: str | None = None
         """Claude Code's id of the conversation, once it can be continued."""
 
     async def run(self) -> Completed | Parked:
         """Raises what `ClaudeRunner.run` does."""
-        upstream = self._runner.upstream
+        upstream = self.runner.upstream
         keys = [upstream.api_key] if upstream.api_key else []
         async with recording(
-            self._job, self._context, keys=keys, workdir=self._directories.work
+            self.job, self.context, keys=keys, workdir=self.directories.work
         ) as traffic:
             if not traffic.replays:
                 upstream.check()
@@ -125,19 +118,19 @@ class ClaudeRun:
                 raise
 
     async def _outcome(self, traffic: Traffic) -> Completed | Parked:
-        calls = ModelCalls(self._context, self._runner.prices, on_stop=self._inbox.put_nowait)
+        calls = ModelCalls(self.context, self.runner.prices, on_stop=self._inbox.put_nowait)
         wire = Messages()
-        route = Route(self._runner.upstream.provider, wire, explains=False)
+        route = Route(self.runner.upstream.provider, wire, explains=False)
         async with (
-            relayed(self._servers) as relays,
+            relayed(self.servers) as relays,
             AttemptGateway.serving(calls, traffic, [route], relays) as gateway,
         ):
             permissions = Permissions(
-                Policy(self._spec, self._directories.work),
-                agent_name=self._job.agent_name,
-                context=self._context,
+                Policy(self.spec, self.directories.work),
+                agent_name=self.job.agent_name,
+                context=self.context,
                 is_alone=wire.is_alone,
-                answers=await self._context.answers(),
+                answers=await self.context.answers(),
                 keys=self._keys,
                 on_stop=self._inbox.put_nowait,
             )
@@ -146,9 +139,9 @@ class ClaudeRun:
                     result = await self._listen(conversation)
             except ClaudeSDKError as error:
                 last_words = list(self._last_words)
-                raise failure_of_sdk(error, calls.failure, self._spec, last_words) from error
+                raise failure_of_sdk(error, calls.failure, self.spec, last_words) from error
             finally:
-                self._transcript.flush()
+                self._transcript.deltas.flush()
         if result.stop_reason == _DEFERRED and permissions.pending is not None:
             await self._keep(ResumePoint.OPEN_CALL, self._transcript.open_calls)
             question = permissions.pending
@@ -157,13 +150,13 @@ class ClaudeRun:
             raise ToolServerError(
                 "The tool whose call was approved no longer exists: its MCP server is gone."
             )
-        failure = failure_of(result, calls.failure, self._spec, ended=calls.finish_reason)
+        failure = failure_of(result, calls.failure, self.spec, ended=calls.finish_reason)
         if failure is not None:
             raise failure
         await self._keep(ResumePoint.BEGIN)
         value = await structured_answer(self._output, result) if self._output else result.result
         return Completed(
-            await final_result(value, None, f"the agent {self._job.agent_name}"),
+            await final_result(value, None, f"the agent {self.job.agent_name}"),
             truncated=self._output is None and result.stop_reason == CUT_OFF,
         )
 
@@ -171,23 +164,26 @@ class ClaudeRun:
     async def _connected(
         self, gateway: AttemptGateway, permissions: Permissions
     ) -> AsyncIterator[Conversation]:
-        environment = cli_environment(
-            self._runner.confinement,
-            self._spec.environment,
-            home=self._directories.config,
-            base_url=gateway.base_url(ANTHROPIC),
-            api_key=gateway.key,
-        )
-        place = self._directories.place
-        user = self._runner.confinement.user
+        home = self.directories.config
+        environment = {
+            **self.runner.confinement.environment(self.spec.environment, home=home),
+            **SWITCHES,
+            "HOME": str(home),
+            "CLAUDE_CONFIG_DIR": str(home),
+            "ANTHROPIC_BASE_URL": gateway.base_url(ANTHROPIC),
+            "ANTHROPIC_API_KEY": gateway.key,
+            "NO_PROXY": "127.0.0.1",
+        }
+        place = self.directories.place
+        user = self.runner.confinement.user
         async with CliProcess.prepared(environment, place, user) as process:
             options = sdk_options(
-                self._spec,
-                self._start,
-                workdir=self._directories.work,
+                self.spec,
+                self.start,
+                workdir=self.directories.work,
                 process=process,
                 permissions=permissions,
-                servers=server_configs(self._servers, gateway.address, gateway.key),
+                servers=server_configs(self.servers, gateway.address, gateway.key),
                 output=self._output,
                 on_stderr=self._last_words.append,
             )
@@ -197,12 +193,12 @@ class ClaudeRun:
 
     async def _listen(self, conversation: Conversation) -> ResultMessage:
         """Record the conversation up to the result."""
-        if self._start.prompt is not None:
-            await emit_message(self._context, "user", self._start.prompt)
-            await conversation.say(self._start.prompt)
-            _log.info(Step.MESSAGE_SENT, model=self._spec.model)
+        if self.start.prompt is not None:
+            await emit_message(self.context, "user", self.start.prompt)
+            await conversation.say(self.start.prompt)
+            _log.info(Step.MESSAGE_SENT, model=self.spec.model)
         async for message in conversation.messages(
-            self._spec.idle_seconds, excused=lambda: bool(self._transcript.open_calls)
+            self.spec.idle_seconds, excused=lambda: bool(self._transcript.open_calls)
         ):
             match message:
                 case ResultMessage():
@@ -215,7 +211,7 @@ class ClaudeRun:
                 case AssistantMessage():
                     continue  # Claude Code's report of a failed call, which the result has too
                 case UserMessage():
-                    await self._note(self._start.resume)
+                    await self._note(self.start.resume)
             await self._transcript.record(message)
         raise ClaudeSDKError("Claude Code ended without a result.")
 
@@ -228,9 +224,9 @@ class ClaudeRun:
     async def _keep(self, following: ResumePoint, calls: JsonObject | None = None) -> None:
         """Store how the next attempt uses the conversation, if there is one."""
         if self._conversation_id is not None:
-            await self._context.save_session(
+            await self.context.save_session(
                 external_id=self._conversation_id,
-                state=state_of(self._job, following, calls or {}, self._keys.answered),
+                state=state_of(self.job, following, calls or {}, self._keys.answered),
             )
 
 
@@ -278,7 +274,13 @@ class ClaudeRunner:
             resumed=start.resume is not None,
         )
         run = ClaudeRun(
-            self, job, context, spec=spec, start=start, directories=directories, servers=servers
+            runner=self,
+            job=job,
+            context=context,
+            spec=spec,
+            start=start,
+            directories=directories,
+            servers=servers,
         )
         return await run.run()
 

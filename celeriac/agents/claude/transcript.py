@@ -1,7 +1,6 @@
 """From Claude Code's messages to the events of an execution."""
 
 import time
-from dataclasses import dataclass
 
 from claude_agent_sdk import (
     AssistantMessage,
@@ -26,26 +25,21 @@ from celeriac.services.ports import RunContext
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _OpenCall:
-    tool: str
-    began: float
-
-
 class Transcript:
     """Records one attempt's conversation, and shows it as it is written."""
 
     def __init__(self, context: RunContext, earlier_calls: JsonObject) -> None:
         """Write to `context`; `earlier_calls` maps ids of calls of earlier attempts to tools."""
         self._context = context
-        self._deltas = Deltas(context)
-        self._open: dict[str, _OpenCall] = {}
+        self.deltas = Deltas(context)
+        self._open: dict[str, tuple[str, float]] = {}
+        """The tool and the start of each open call, by its id."""
         self._earlier = dict(earlier_calls)
 
     @property
     def open_calls(self) -> dict[str, str]:
         """The tools that were called and have not answered, by the ids of the calls."""
-        return {call_id: call.tool for call_id, call in self._open.items()}
+        return {call_id: tool for call_id, (tool, _) in self._open.items()}
 
     async def record(self, message: Message) -> None:
         """Record a message; messages that are not part of the conversation are skipped."""
@@ -53,7 +47,7 @@ class Transcript:
             case StreamEvent():
                 self._show(message)
             case AssistantMessage():
-                self.flush()
+                self.deltas.flush()
                 for block in message.content:
                     await self._assistant(block)
             case UserMessage(content=str() as text):
@@ -62,21 +56,17 @@ class Transcript:
                 for each in blocks:
                     await self._user(each)
 
-    def flush(self) -> None:
-        """Show what was held back."""
-        self._deltas.flush()
-
     def _show(self, message: StreamEvent) -> None:
         if message.parent_tool_use_id is not None:
             return  # a helper agent's text is in its result
         match message.event:
             case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}:
-                self._deltas.add("text", text)
+                self.deltas.add("text", text)
             case {
                 "type": "content_block_delta",
                 "delta": {"type": "thinking_delta", "thinking": text},
             }:
-                self._deltas.add("thinking", text)
+                self.deltas.add("thinking", text)
 
     async def _assistant(self, block: object) -> None:
         match block:
@@ -85,7 +75,7 @@ class Transcript:
             case ThinkingBlock(thinking=text) if text:
                 await emit_message(self._context, "assistant", text, thinking=True)
             case ToolUseBlock(id=call_id, name=tool, input=arguments):
-                self._open[call_id] = _OpenCall(tool, time.monotonic())
+                self._open[call_id] = tool, time.monotonic()
                 kept = sanitize_json(arguments)
                 text = dumps(kept)
                 long = len(text) > MAX_MESSAGE_CHARACTERS
@@ -106,9 +96,9 @@ class Transcript:
                 await self._result(block)
 
     async def _result(self, block: ToolResultBlock) -> None:
-        call = self._open.pop(block.tool_use_id, None)
-        tool = call.tool if call else str(self._earlier.get(block.tool_use_id, "unknown"))
-        ms = round((time.monotonic() - call.began) * 1000) if call else None
+        unknown = str(self._earlier.get(block.tool_use_id, "unknown"))
+        tool, began = self._open.pop(block.tool_use_id, (unknown, None))
+        ms = None if began is None else round((time.monotonic() - began) * 1000)
         failed = bool(block.is_error)
         _log.info(Step.TOOL_EXECUTED, tool=tool, ms=ms, failed=failed)
         await self._context.emit(

@@ -206,18 +206,15 @@ def _require_memory(memory_mb: int) -> None:
 
 
 def _rendered(crew: CrewGraph, job: Job) -> CrewGraph:
+    """Return the crew of a job, whose last task has the job's schema if it has none."""
     faults = crew.check()  # it may have been stored by a release that let more pass
     if faults:
         raise AgentMisconfiguredError(
             f"The crew can't be run: {'; '.join(map(str, faults))}", field="crew"
         )
-    return _with_schema(crew.render(job.variables, job.prompt), job.output_schema)
-
-
-def _with_schema(crew: CrewGraph, schema: JsonObject | None) -> CrewGraph:
-    """Give the last task the execution's schema if it has none."""
-    *others, last = crew.tasks
-    if schema is None or last.output_schema is not None:
-        return crew
-    last = last.model_copy(update={"output_schema": schema})
-    return crew.model_copy(update={"tasks": (*others, last)})
+    rendered = crew.render(job.variables, job.prompt)
+    *others, last = rendered.tasks
+    if job.output_schema is None or last.output_schema is not None:
+        return rendered
+    last = last.model_copy(update={"output_schema": job.output_schema})
+    return rendered.model_copy(update={"tasks": (*others, last)})

@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 
 LOCK = Path(__file__).with_name("requirements.lock")
-STAMP = "celeriac-crewai.json"
-"""Written last into the environment: without it the installation is incomplete."""
 
 QUIET = {
     "CREWAI_DISABLE_TELEMETRY": "true",
@@ -53,8 +51,8 @@ class CrewVenv:
 
     @property
     def stamp(self) -> Path:
-        """The file that says what was installed."""
-        return self.root / STAMP
+        """The file that says what was installed; it is written last."""
+        return self.root / "celeriac-crewai.json"
 
     def state(self) -> State:
         """Return what is there; reads a small file."""

@@ -145,21 +145,20 @@ def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:
     if is_a(error, MemoryError):
         release_reserve()
     described = _describe(error, start)
-    ours = is_a(described, CeleriacError)
+    code, details = None, "{}"
+    if is_a(described, CeleriacError):
+        code = read_text(lambda: getattr(described, "code", None), MAX_MESSAGE) or None
+        details = read_json_object(lambda: getattr(described, "details", {}), MAX_MESSAGE)
     name = type.__getattribute__(type(error), "__name__")
     message = read_text(lambda: str(described), sys.maxsize) or name
     return {
         "type": name,
         "message": clip_middle(message, MAX_MESSAGE),
         "traceback": clip_middle(_traceback(error, f"{name}: {message}"), MAX_TRACEBACK),
-        "code": (read_text(lambda: getattr(described, "code", None), MAX_MESSAGE) or None)
-        if ours
-        else None,
+        "code": code,
         "retryable": _retryable(described),
         "retry_after": _retry_after(error),
-        "details": loads(read_json_object(lambda: getattr(described, "details", {}), MAX_MESSAGE))
-        if ours
-        else {},
+        "details": loads(details),
     }
 
 

@@ -139,8 +139,6 @@ def _stamp(file: str) -> _Stamp | None:
 
 
 CONTEXT_PARAMETER = "ctx"
-ENTRY_POINTS = "celeriac.agents"
-"""The entry point group in which packages declare modules with agents."""
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -222,8 +220,8 @@ def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
 
 
 def declared_modules() -> tuple[str, ...]:
-    """Return the modules that installed packages declare in the entry point group."""
-    return tuple(sorted({each.module for each in entry_points(group=ENTRY_POINTS)}))
+    """Return the modules that packages declare in the entry point group `celeriac.agents`."""
+    return tuple(sorted({each.module for each in entry_points(group="celeriac.agents")}))
 
 
 def is_allowed(module: str, allowed_modules: Sequence[str]) -> bool:

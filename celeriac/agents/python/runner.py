@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from celeriac.agents.base import final_result, spec_of
 from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
-from celeriac.agents.child.protocol import AskMessage, ChildMessage
+from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
 from celeriac.agents.child.run import MessageRelay, describe_job, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
@@ -135,9 +135,6 @@ async def _call(function: AgentFunction, job: Job, context: RunContext, price: P
         raise PermanentError(f"{function.path} tried to end its process: {error!r}") from error
 
 
-_MESSAGE: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
-
-
 class _InProcess:
     """The transport of `AgentContext`: applies the messages of a child process in the worker."""
 
@@ -167,7 +164,7 @@ class _InProcess:
 def _parsed(message: JsonObject) -> ChildMessage:
     """Return a message as a child would have sent it; raises TypeError, InvalidInputError."""
     try:
-        return _MESSAGE.validate_python(loads(storable(message)))
+        return MESSAGE.validate_python(loads(storable(message)))
     except ValidationError as error:
         place, fault = first_fault(error)
         field = place.partition(".")[2]  # without the type of the message

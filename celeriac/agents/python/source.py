@@ -53,7 +53,12 @@ def defined_names(file: Path) -> frozenset[str] | None:
 def offers(file: Path, name: str) -> bool:
     """Whether a function in the file has the decorator `@celeriac.agent(name)`."""
     tree = _tree(file)
-    return tree is not None and any(_offers(node, name) for node in ast.walk(tree))
+    return tree is not None and any(
+        _is_offer(each, name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for each in node.decorator_list
+    )
 
 
 def _tree(file: Path) -> ast.Module | None:
@@ -71,11 +76,6 @@ def _parsed(file: Path, _changed: int, _size: int) -> ast.Module | None:
         return ast.parse(file.read_bytes())
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return None
-
-
-def _offers(node: ast.AST, name: str) -> bool:
-    decorators = getattr(node, "decorator_list", ())
-    return not isinstance(node, ast.ClassDef) and any(_is_offer(each, name) for each in decorators)
 
 
 def _is_offer(node: ast.expr, name: str) -> bool:

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.agents.claude.resume import GO_ON, ResumePoint, continuation_of, state_of
+from celeriac.agents.claude.conversation import GO_ON, ResumePoint, continuation_of, state_of
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.sessions import Session

@@ -1,10 +1,18 @@
-"""Builds a CrewAI crew from the graph that the worker sends."""
+"""Builds a CrewAI crew from the graph that the worker sends, and logs its tool calls."""
 
 import json
+import threading
+import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 from crewai import Agent, Crew, Process, Task, TaskOutput
+from crewai.hooks import (
+    ToolCallHookContext,
+    register_after_tool_call_hook,
+    register_before_tool_call_hook,
+)
 from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.mcp import MCPServerHTTP, MCPServerStdio
 from jsonschema import Draft202012Validator
@@ -13,7 +21,7 @@ from pydantic import PrivateAttr
 
 from .client import CallLimit, GatewayClient, Model
 from .failures import CrewStopError, clip
-from .progress import Progress
+from .progress import MAX_TEXT, Progress, clipped
 
 MANAGER = "manager"
 """The name of CrewAI's manager, in events."""
@@ -213,3 +221,34 @@ def json_of(text: str) -> Any:
             raise
         value, _ = json.JSONDecoder().raw_decode(bare[begin:])
         return value
+
+
+def log_tools(progress: Progress) -> None:
+    """Log every tool call of this process, delegation included: `tool_call` and `tool_result`."""
+    under_way = _UnderWay()
+    numbers = count(1)
+
+    def before(context: ToolCallHookContext) -> None:
+        call = {"id": f"call-{next(numbers)}", **progress.place}
+        under_way.calls.append((call, time.monotonic()))
+        text = json.dumps(context.tool_input, default=str, ensure_ascii=False)
+        arguments = json.loads(text) if len(text) <= MAX_TEXT else clip(text, MAX_TEXT)
+        data = {**call, "tool": context.tool_name, "arguments": arguments}
+        progress.event_of("tool_call", data)
+
+    def after(context: ToolCallHookContext) -> None:
+        call, began = under_way.calls.pop()
+        ms = round((time.monotonic() - began) * 1000)
+        content = clipped("content", str(context.tool_result))
+        data = {**call, "tool": context.tool_name, "ms": ms, **content}
+        progress.event_of("tool_result", data)
+
+    register_before_tool_call_hook(before)
+    register_after_tool_call_hook(after)
+
+
+class _UnderWay(threading.local):
+    """Tool calls of one thread that have not ended: a delegation holds calls of its own."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[dict[str, str], float]] = []

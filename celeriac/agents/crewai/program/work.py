@@ -49,8 +49,7 @@ def _run(crew: Mapping[str, Any], progress: Progress) -> Any:
 
     # CrewAI's telemetry takes these even where it is off; a cancelled crew must end at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    from .tools import log_tools
-    from .translate import CrewBuilder, json_of
+    from .translate import CrewBuilder, json_of, log_tools
 
     log_tools(progress)
     graph = crew["graph"]
