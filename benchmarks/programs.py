@@ -10,6 +10,7 @@ import psutil
 
 from celeriac.embedded.home import LOOPBACK, reserve_port
 from celeriac.embedded.process import ManagedProcess, ProcessSpec, ReadyCheck
+from tests.support.processes import start_and_wait
 
 _ROOT = Path(__file__).parent.parent
 _STOP_SECONDS = 40.0
@@ -44,9 +45,8 @@ class Programs:
             stop_grace=_STOP_SECONDS,
         )
         program = ManagedProcess(spec, self._logs / f"{name}.log")
-        program.start()
         try:
-            program.wait_ready()
+            start_and_wait(program)
             yield psutil.Process(program.pid)
         finally:
             ended = program.pid is None

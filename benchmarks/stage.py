@@ -27,6 +27,7 @@ from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build
+from tests.support.processes import start_and_wait
 
 _SECRET_KEY = "benchmark-" * 4
 
@@ -65,9 +66,8 @@ def stage() -> Iterator[Stage]:
         servers = {}
         for name, server in (("postgres", postgres), ("valkey", valkey)):
             process = ManagedProcess(server.spec(), home.log_file(name))
-            process.start()
             stack.callback(process.stop)
-            process.wait_ready()
+            start_and_wait(process)
             servers[name] = psutil.Process(process.pid)
         environment = {
             "PATH": os.environ["PATH"],

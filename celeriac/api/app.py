@@ -35,7 +35,7 @@ from celeriac.api.web import approval_links
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import Service, configure
 from celeriac.version import __version__
-from celeriac.wiring.api import build_api_services
+from celeriac.wiring.api import ApiServices
 from celeriac.wiring.core import CoreServices, build, load_settings, log_options
 
 _JSON = "application/json"
@@ -126,7 +126,7 @@ def create_app(container: CoreServices) -> FastAPI:
 
     Raises ConfigurationError if there is no secret key.
     """
-    services = build_api_services(container)
+    services = ApiServices(container)
 
     settings = container.settings.api
     limits = ConnectionLimits(

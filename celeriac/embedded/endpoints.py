@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from celeriac.embedded.errors import HomeUnusableError
+from celeriac.embedded.errors import HomeUnusableError, usable
 from celeriac.embedded.home import Home, find_holder, write_private
 from celeriac.kit.processes import ProcessIdentity
 
@@ -49,10 +49,8 @@ def publish_stack(home: Home, stack: RunningStack) -> None:
 
 def withdraw_stack(home: Home) -> None:
     """Remove the connection file if it exists. Raises HomeUnusableError."""
-    try:
+    with usable(home.stack_file):
         home.stack_file.unlink(missing_ok=True)
-    except OSError as error:
-        raise HomeUnusableError(home.stack_file, error.strerror or str(error)) from error
 
 
 def find_running_stack(home: Home) -> RunningStack | None:
@@ -60,18 +58,18 @@ def find_running_stack(home: Home) -> RunningStack | None:
 
     The file of a killed run is ignored. Raises HomeUnusableError where the file can't be read.
     """
+    if not home.stack_file.exists():
+        return None
+    with usable(home.stack_file):
+        text = home.stack_file.read_text(encoding="utf-8")
     try:
-        stored = json.loads(home.stack_file.read_text(encoding="utf-8"))
+        stored = json.loads(text)
         stack = RunningStack(
             endpoints=Endpoints(**stored["endpoints"]),
             supervisor=ProcessIdentity(**stored["supervisor"]),
             pids=stored["pids"],
             api_url=stored["api_url"],
         )
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise HomeUnusableError(home.stack_file, error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise HomeUnusableError(
             home.stack_file, "it is malformed. Stop Celeriac, delete the file and start again."

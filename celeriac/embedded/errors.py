@@ -1,6 +1,7 @@
 """Errors of the servers that Celeriac runs itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,19 @@ class HomeUnusableError(EmbeddedError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}", path=str(path))
         self.path = path
+
+
+@contextmanager
+def usable(path: Path, doing: str = "") -> Iterator[None]:
+    """Raise HomeUnusableError, which names `path`, for errors of the file system in the block.
+
+    The text begins with `doing`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"{doing}{error.strerror or error}. Free or repair it, or choose another with "
+        raise HomeUnusableError(path, f"{reason}CELERIAC_HOME.") from error
 
 
 class AlreadyRunningError(EmbeddedError):

@@ -11,11 +11,11 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from celeriac.embedded.errors import AlreadyRunningError, HomeUnusableError
+from celeriac.embedded.errors import AlreadyRunningError, HomeUnusableError, usable
 from celeriac.embedded.service_user import give_directory
 from celeriac.kit.processes import ProcessIdentity, UserIds, identify, still_running
 
@@ -104,10 +104,8 @@ class Home:
         """
         path = self.secrets / name
         _write_once(path, secrets.token_urlsafe(_SECRET_BYTES))
-        try:
+        with usable(path):
             value = path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise HomeUnusableError(path, _explain(error)) from error
         if not value:
             raise HomeUnusableError(path, "the file is empty. Delete it to have a new secret made.")
         return value
@@ -118,14 +116,11 @@ def private_directory(path: Path) -> None:
 
     Raises HomeUnusableError.
     """
-    try:
+    _refuse_file(path)
+    with usable(path):
         path.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         if path.stat().st_mode & _OPEN_TO_OTHERS:
             path.chmod(_PRIVATE_DIRECTORY)
-    except FileExistsError as error:
-        raise HomeUnusableError(path, "there is a file where a directory must be.") from error
-    except OSError as error:
-        raise HomeUnusableError(path, _explain(error)) from error
 
 
 def write_private(path: Path, text: str) -> None:
@@ -133,22 +128,15 @@ def write_private(path: Path, text: str) -> None:
 
     A reader sees the old text or the new, never a part. Raises HomeUnusableError.
     """
-    try:
-        with _draft(path, text) as draft:
-            draft.replace(path)
-    except OSError as error:
-        raise HomeUnusableError(path, _explain(error)) from error
+    with usable(path), _draft(path, text) as draft:
+        draft.replace(path)
 
 
 def _write_once(path: Path, text: str) -> None:
     """Write the file unless it exists; of two concurrent writers one wins."""
-    if path.exists():
-        return
-    try:
-        with _draft(path, text) as draft, suppress(FileExistsError):
+    if not path.exists():
+        with usable(path), _draft(path, text) as draft, suppress(FileExistsError):
             os.link(draft, path)
-    except OSError as error:
-        raise HomeUnusableError(path, _explain(error)) from error
 
 
 @contextmanager
@@ -164,10 +152,14 @@ def _draft(path: Path, text: str) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def _refuse_file(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise HomeUnusableError(path, "there is a file where a directory must be.")
+
+
 def _refuse_foreign(root: Path) -> None:
     """Root is refused as well: it would leave files in a user's home that the user can't change."""
-    if not root.is_dir():
-        raise HomeUnusableError(root, "there is a file where a directory must be.")
+    _refuse_file(root)
     owner = root.stat().st_uid
     if owner != os.geteuid():
         raise HomeUnusableError(
@@ -177,10 +169,6 @@ def _refuse_foreign(root: Path) -> None:
         )
     if not os.access(root, os.W_OK | os.X_OK):
         raise HomeUnusableError(root, "it can't be written. Choose another with CELERIAC_HOME.")
-
-
-def _explain(error: OSError) -> str:
-    return f"{error.strerror or error}. Free or repair it, or choose another with CELERIAC_HOME."
 
 
 _PATIENCE_SECONDS = 0.5
@@ -200,16 +188,18 @@ class HomeLock:
     def acquire(self) -> None:
         """Take the lock and write this process's identity into it. Raises AlreadyRunningError."""
         path = self._home.lock_file
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise HomeUnusableError(path, error.strerror or str(error)) from error
-        try:
+        me = identify(os.getpid())
+        if me is None:
+            raise HomeUnusableError(
+                path, "/proc is needed to identify processes, and isn't mounted."
+            )
+        with usable(path), ExitStack() as undo:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+            undo.callback(os.close, descriptor)
             self._lock(descriptor)
-            _write_holder(descriptor, path)
-        except BaseException:
-            os.close(descriptor)
-            raise
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
+            undo.pop_all()
         self._descriptor = descriptor
 
     def release(self) -> None:
@@ -249,18 +239,6 @@ def find_holder(home: Home) -> ProcessIdentity | None:
     """
     holder = _read_identity(home.lock_file)
     return holder if holder and still_running(holder) else None
-
-
-def _write_holder(descriptor: int, path: Path) -> None:
-    identity = identify(os.getpid())
-    if identity is None:
-        raise HomeUnusableError(path, "/proc is needed to identify processes, and isn't mounted.")
-    text = json.dumps({"pid": identity.pid, "started": identity.started})
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode(), 0)
-    except OSError as error:
-        raise HomeUnusableError(path, error.strerror or str(error)) from error
 
 
 def _read_identity(path: Path) -> ProcessIdentity | None:
@@ -314,15 +292,11 @@ class RuntimeDirectory:
 
     def prepare(self) -> Path:
         """Return the directory, created if it is missing. Raises HomeUnusableError."""
-        try:
+        with usable(self._inside, "no place for sockets: "):
             if _fits(self._inside):
                 give_directory(self._inside, self._user)
                 return self._inside
             return self._remembered() or self._make_outside()
-        except OSError as error:
-            raise HomeUnusableError(
-                self._inside, f"no place for sockets: {error.strerror or error}."
-            ) from error
 
     def remove(self) -> None:
         """Remove the directory if it is outside the home."""

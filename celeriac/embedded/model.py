@@ -24,18 +24,17 @@ class LocalModel:
 
     `LocalModel.prepare` makes one; run its `spec()`, and give clients its `base_url`. The port
     stays the same over restarts of the process. `context` is the number of tokens of one request,
-    prompt and answer together; `parallel` requests are served at once.
+    prompt and answer together.
     """
 
     weights: Path
     workdir: Path
     port: int
-    context: int = 4096
-    parallel: int = 2
+    context: int
 
     @classmethod
     def prepare(
-        cls, home: Home, *, models: Path | None = None, context: int = 4096, parallel: int = 2
+        cls, home: Home, *, models: Path | None = None, context: int = 4096
     ) -> "LocalModel":
         """Find the weights in their package or in `models` (default: `models` in the home).
 
@@ -46,7 +45,6 @@ class LocalModel:
             workdir=home.root,
             port=reserve_port(),
             context=context,
-            parallel=parallel,
         )
 
     @property
@@ -67,7 +65,6 @@ class LocalModel:
                 f"--model={MODEL_NAME}",
                 f"--port={self.port}",
                 f"--context={self.context}",
-                f"--parallel={self.parallel}",
             ),
             env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
             cwd=self.workdir,

@@ -9,6 +9,9 @@ from celeriac.embedded.home import LOOPBACK
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PROMPT_CACHE_MEGABYTES = 256
+_PARALLEL = 2
+"""Requests that are served at once."""
+
 _QUIET = 1
 """llama.cpp's verbosity: errors and warnings, never prompts."""
 
@@ -25,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     parameters.model_alias = {options.model}
     parameters.hostnames = [LOOPBACK]
     parameters.port = options.port
-    parameters.n_parallel = options.parallel
-    parameters.n_ctx = options.context * options.parallel
+    parameters.n_parallel = _PARALLEL
+    parameters.n_ctx = options.context * _PARALLEL
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = options.threads
     parameters.use_jinja = True
     parameters.cache_ram_mib = _PROMPT_CACHE_MEGABYTES
@@ -47,8 +50,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="path of a GGUF file")
     parser.add_argument("--model", required=True, help="name that clients use")
     parser.add_argument("--port", type=int, required=True, help="TCP port on the loopback")
-    parser.add_argument("--context", type=int, default=4096, help="tokens of one request")
-    parser.add_argument("--parallel", type=int, default=2, help="requests served at once")
+    parser.add_argument("--context", type=int, required=True, help="tokens of one request")
     parser.add_argument("--threads", type=int, default=_spare_cores(), help="threads that compute")
     return parser.parse_args(arguments)
 

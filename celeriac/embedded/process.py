@@ -101,23 +101,12 @@ class ChildRecord:
         successful write includes it; it also dies with the stack itself (`kit.processes`).
         """
         self._children[child.name] = child
-        with suppress(HomeUnusableError):
-            self._write()
+        self._write_if_possible()
 
     def remove(self, name: str) -> None:
-        """Remove a process that has ended.
-
-        A file that can't be written (a full disk) is ignored: an entry of an ended process is
-        harmless.
-        """
+        """Remove a process that has ended; its entry is harmless where that fails."""
         if self._children.pop(name, None) is not None:
-            with suppress(HomeUnusableError):
-                self._write()
-
-    @property
-    def children(self) -> Sequence[Child]:
-        """The processes, in the order of their start."""
-        return tuple(self._children.values())
+            self._write_if_possible()
 
     def end_leftovers(self, grace_seconds: float) -> Sequence[Child]:
         """End the processes that an earlier run left behind; return those that had to be ended.
@@ -149,6 +138,10 @@ class ChildRecord:
             return [Child(**values) for values in stored["children"]]
         except (OSError, ValueError, KeyError, TypeError):
             return []
+
+    def _write_if_possible(self) -> None:
+        with suppress(HomeUnusableError):
+            self._write()
 
     def _write(self) -> None:
         values = [asdict(child) for child in self._children.values()]
@@ -217,20 +210,6 @@ class ManagedProcess:
             self._record.add(
                 Child(spec.name, self._identity.pid, self._identity.started, spec.stop_signal)
             )
-
-    def wait_ready(self) -> None:
-        """Wait until it serves. Raises ServerFailedError where it ends or takes too long."""
-        deadline = time.monotonic() + self.spec.ready_within
-        while True:
-            if self.pid is None:
-                raise self.failure(f"it ended at its start ({describe_exit(self.exit_code)}).")
-            reason = self.spec.ready() if self.spec.ready else None
-            if reason is None:
-                return
-            if time.monotonic() >= deadline:
-                seconds = self.spec.ready_within
-                raise self.failure(f"it was not ready after {seconds:.0f} s: {reason}")
-            time.sleep(_POLL_SECONDS)
 
     def request_stop(self) -> None:
         """Send the stop signal to the process itself, not to its children."""

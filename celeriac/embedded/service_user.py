@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from celeriac.embedded.errors import EmbeddedError
+from celeriac.embedded.errors import EmbeddedError, usable
 from celeriac.kit.access import grant_reading, grant_search
 from celeriac.kit.processes import UserIds
 from celeriac.kit.users import system_user
@@ -41,7 +41,8 @@ def give_directory(path: Path, user: UserIds | None) -> None:
 
 
 def let_run(directory: Path, user: UserIds | None) -> None:
-    """Let `user` run the programs under `directory`. Raises OSError."""
+    """Let `user` run the programs under `directory`. Raises HomeUnusableError."""
     if user is not None:
-        grant_search(directory, user)
-        grant_reading(directory)
+        with usable(directory, f"user id {user.user} can't be let in: "):
+            grant_search(directory, user)
+            grant_reading(directory)

@@ -12,6 +12,7 @@ from celeriac.embedded.errors import EmbeddedError, StopRequestedError
 from celeriac.embedded.home import Home
 from celeriac.embedded.output import LogFollower, Terminal
 from celeriac.embedded.process import ChildRecord, ManagedProcess, ProcessSpec, describe_exit
+from celeriac.kit.backoff import grown
 from celeriac.kit.words import counted
 
 
@@ -26,10 +27,6 @@ class RestartPolicy:
     first_delay: float = 0.5
     longest_delay: float = 60.0
     stable_after: float = 30.0
-
-    def delay(self, deaths: int) -> float:
-        """Return the pause after so many deaths in a row (1, 2, …)."""
-        return float(min(self.first_delay * 2.0 ** min(deaths - 1, 32), self.longest_delay))
 
 
 DEFAULT_POLICY = RestartPolicy()
@@ -126,7 +123,7 @@ class Supervised:
         self.process.kill()
         if not self._served_once:
             raise self.process.failure(f"{reason}.")
-        delay = self._policy.delay(self._deaths)
+        delay = grown(self._policy.first_delay, self._deaths - 1, self._policy.longest_delay)
         times = f", {counted(self._deaths, 'time')} in a row" if self._deaths > 1 else ""
         self._say(f"{self.name}: {reason}{times}; starting it again in {delay:g} s")
         if self._deaths == _SHOW_LOG_AFTER:

@@ -9,14 +9,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from celeriac.embedded.errors import HomeUnusableError
+from celeriac.embedded.errors import usable
 from celeriac.embedded.home import LOOPBACK, Home, reserve_port, write_private
 from celeriac.embedded.process import ProcessSpec, find_in_package
 from celeriac.embedded.service_user import find_service_user, give_directory, let_run
 from celeriac.kit.processes import UserIds
 
 NAME = "valkey"
-APPLICATION_DATABASE = 0
 BROKER_DATABASE = 1
 RESULT_DATABASE = 2
 
@@ -72,16 +71,13 @@ class Valkey:
             port=reserve_port(),
             password=home.secret(NAME),
         )
-        try:
-            let_run(program.parent, user)
+        let_run(program.parent, user)
+        with usable(server.data):
             give_directory(server.data, user)
-            server.write_configuration()
-        except OSError as error:
-            path = Path(error.filename or server.data)
-            raise HomeUnusableError(path, f"{NAME}: {error.strerror or error}.") from error
+            server._write_configuration()
         return server
 
-    def url(self, database: int = APPLICATION_DATABASE) -> str:
+    def url(self, database: int = 0) -> str:
         """Return the URL of a numbered database, with the password."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
@@ -92,12 +88,8 @@ class Valkey:
             # The address is here and not in the file: without the file, Valkey must not listen on
             # every interface, its default.
             argv=(
-                str(self.program),
-                f"{_HERE}/{_CONFIGURATION}",
-                "--bind",
-                LOOPBACK,
-                "--port",
-                str(self.port),
+                *(str(self.program), f"{_HERE}/{_CONFIGURATION}"),
+                *("--bind", LOOPBACK, "--port", str(self.port)),
             ),
             env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
             cwd=self.data,
@@ -126,7 +118,7 @@ class Valkey:
             client.close()
         return None
 
-    def write_configuration(self) -> None:
+    def _write_configuration(self) -> None:
         """Write the configuration file. It has the password, which no process list shows."""
         settings = _SETTINGS | {"requirepass": self.password}
         path = self.data / _CONFIGURATION

@@ -1,11 +1,9 @@
 """Builds the services of the HTTP API."""
 
 import os
-from dataclasses import dataclass
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
-from celeriac.agents.advice import Advice
 from celeriac.db import engine
 from celeriac.db.engine import Database
 from celeriac.services.accounts import Accounts, Authenticate
@@ -36,31 +34,46 @@ _MISSED_HEARTBEATS = 3
 """A worker is gone after so many missed heartbeats."""
 
 
-@dataclass(frozen=True, slots=True)
 class ApiServices:
     """The services of the HTTP API, besides those that every program shares."""
 
-    authenticate: Authenticate
-    accounts: Accounts
-    agents: Agents
-    advice: Advice
-    tasks: Tasks
-    apply: Apply
-    queries: Queries
-    bulk: Bulk
-    approvals: Approvals
-    approval_links: ApprovalLinks
-    sessions: Sessions
-    cassettes: Cassettes
-    artifacts: Artifacts
-    reports: ReportStore
-    budgets: Budgets
-    usage: Usage
-    celery_tasks: CeleryTasks
-    health: HealthChecks
-    redis_ping: RedisPing
-    audit_trail: AuditTrail
-    access_records: AccessRecords
+    def __init__(self, container: CoreServices) -> None:
+        """Build the services; nothing is connected yet.
+
+        Raises ConfigurationError without a secret key.
+        """
+        settings, database = container.settings, container.database
+        key, storage = secret_key(settings), places(settings)
+        self.authenticate = Authenticate(database, key)
+        self.accounts = Accounts(database, key)
+        self.agents = Agents(database, environment_rule(settings))
+        self.advice = advice(settings, os.environ)
+        self.tasks = Tasks(database)
+        self.queries = Queries(database)
+        self.bulk = Bulk(database, container.cancel, container.specs)
+        self.approvals = Approvals(database, container.live, container.dispatch.send_due)
+        self.approval_links = ApprovalLinks(key, lambda: _database_clock(database))
+        self.sessions = Sessions(database, storage)
+        self.cassettes = Cassettes(database)
+        self.artifacts = Artifacts(self.queries, self.sessions, storage)
+        self.reports = ReportStore(database)
+        self.budgets = Budgets(database, container.specs, container.live)
+        self.apply = Apply(database, self.agents, self.budgets)
+        self.usage = Usage(database)
+        self.celery_tasks = CeleryTasks(
+            database,
+            CeleryPlainTasks(celery_options(settings, publisher=True)),
+            allowed=settings.api.celery_task_allow_list,
+            run_task=EXECUTE_TASK,
+        )
+        self.redis_ping = RedisPing(settings.require_redis())
+        self.health = HealthChecks(
+            database,
+            self.redis_ping,
+            worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+        )
+        self.audit_trail = AuditTrail(database, key)
+        self.access_records = AccessRecords(database)
 
     def close(self) -> None:
         """Write pending audit entries and close connections."""
@@ -71,54 +84,6 @@ class ApiServices:
 def build_accounts(container: CoreServices) -> Accounts:
     """Return the accounts. Raises ConfigurationError without a secret key."""
     return Accounts(container.database, secret_key(container.settings))
-
-
-def build_api_services(container: CoreServices) -> ApiServices:
-    """Build the services; nothing is connected yet.
-
-    Raises ConfigurationError without a secret key.
-    """
-    settings = container.settings
-    queries = Queries(container.database)
-    sessions = Sessions(container.database, places(settings))
-    redis_ping = RedisPing(settings.require_redis())
-    agents = Agents(container.database, environment_rule(settings))
-    budgets = Budgets(container.database, container.specs, container.live)
-    celery = CeleryPlainTasks(celery_options(settings, publisher=True))
-    return ApiServices(
-        authenticate=Authenticate(container.database, secret_key(settings)),
-        accounts=build_accounts(container),
-        agents=agents,
-        advice=advice(settings, os.environ),
-        tasks=Tasks(container.database),
-        apply=Apply(container.database, agents, budgets),
-        queries=queries,
-        bulk=Bulk(container.database, container.cancel, container.specs),
-        approvals=Approvals(container.database, container.live, container.dispatch.send_due),
-        approval_links=ApprovalLinks(
-            secret_key(settings), lambda: _database_clock(container.database)
-        ),
-        sessions=sessions,
-        cassettes=Cassettes(container.database),
-        artifacts=Artifacts(queries, sessions, places(settings)),
-        reports=ReportStore(container.database),
-        budgets=budgets,
-        usage=Usage(container.database),
-        celery_tasks=CeleryTasks(
-            container.database,
-            celery,
-            allowed=settings.api.celery_task_allow_list,
-            run_task=EXECUTE_TASK,
-        ),
-        health=HealthChecks(
-            container.database,
-            redis_ping,
-            worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
-        ),
-        redis_ping=redis_ping,
-        audit_trail=AuditTrail(container.database, secret_key(settings)),
-        access_records=AccessRecords(container.database),
-    )
 
 
 def _database_clock(database: Database) -> float:

@@ -1,11 +1,9 @@
 """Builds the runtime of a worker process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
-from celeriac.agents.registry import Registry
 from celeriac.db.engine import UNACKNOWLEDGED_SECONDS, Database
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
@@ -62,101 +60,72 @@ _RATE_THREADS = 4
 """The rate limiter answers within a millisecond or not at all."""
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerRuntime:
     """What runs executions in one worker process."""
 
-    execute: Execute
-    attempts: AttemptRegistry
-    lacks: Lacks
-    heartbeat: Heartbeat
-    databases: tuple[Database, ...]
-    """Pools of their own for work that must not wait for a connection of the shared pool."""
-    event_writer: EventWriter
-    listener: CancelListener
-    reports: ReportQueue
-    limiter: RedisRateLimiter
-    loop: LoopThread
-    own_loops: OwnLoops
-    rate_threads: Threads
-    runners: Registry
+    def __init__(
+        self, container: CoreServices, *, worker: str, shutting_down: Callable[[], bool]
+    ) -> None:
+        """Build the runtime of the worker process `worker`, and start its threads."""
+        settings, database, live = container.settings, container.database, container.live
+        lease_seconds = settings.worker.lease_seconds
+        self.attempts = AttemptRegistry()
+        self.event_writer = EventWriter(database, self.attempts, live)
+        self.lacks = Lacks()
+        self._loop = LoopThread()
+        self._own_loops = OwnLoops()
+        self._runners = build_runners(settings)
+        if settings.worker.warm_runners:
+            self._runners.warm()
+        self._limiter = RedisRateLimiter(settings.require_redis())
+        self._rate_threads = Threads("rate limits", _RATE_THREADS)
+        # pools of their own for work that must not wait for a connection of the shared pool
+        self._heartbeat_database = heartbeat_database_of(settings)
+        self._budget_database = Database(
+            settings.require_database(),
+            connections=_BUDGET_CONNECTIONS,
+            application="celeriac-budgets",
+            lock_seconds=worker_lock_seconds(settings),
+        )
+        self.heartbeat = Heartbeat(
+            self._heartbeat_database, self.attempts, lease_seconds=lease_seconds
+        )
+        self._reports = ReportQueue(ReportStore(database).prepare)
+        questions = Questions(database, live, pause_clock=self.attempts.pause_clock)
+        limits = ProviderLimits(self._limiter, rates(settings), database, self._rate_threads)
+        self.execute = Execute(
+            specs=container.specs,
+            claim=ClaimAttempt(database, worker=worker, lease_seconds=lease_seconds),
+            finish=Finish(database, live),
+            runners=self._runners,
+            attempts=self.attempts,
+            services=AttemptServices(
+                admission=Admission(limits, BudgetLedger(self._budget_database, questions, live)),
+                sessions=SessionStore(database),
+                questions=questions,
+                cassettes=CassetteStore(database),
+                live=live,
+            ),
+            reports=self._reports,
+            loop=self._loop,
+            own_loops=self._own_loops,
+            workdirs=places(settings).workdirs,
+            lacks=self.lacks,
+            shutting_down=shutting_down,
+        )
+        self._listener = CancelListener(
+            settings.require_redis(), StopCancelled(database, self.attempts)
+        )
+        self._listener.start()
 
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""
-        self.listener.close()
-        self.reports.close()
-        self.runners.close(self.loop)
-        self.loop.close()
-        self.own_loops.close()
-        self.rate_threads.shutdown(wait=False)
-        self.limiter.close()
-        for database in self.databases:
-            database.close()
-
-
-def build_worker_runtime(
-    container: CoreServices, *, worker: str, shutting_down: Callable[[], bool]
-) -> WorkerRuntime:
-    """Build the runtime of the worker process `worker`; starts its threads."""
-    settings = container.settings
-    attempts = AttemptRegistry()
-    event_writer = EventWriter(container.database, attempts, container.live)
-    loop = LoopThread()
-    own_loops = OwnLoops()
-    lacks = Lacks()
-    runners = build_runners(settings)
-    if settings.worker.warm_runners:
-        runners.warm()
-    lease_seconds = settings.worker.lease_seconds
-    limiter = RedisRateLimiter(settings.require_redis())
-    heartbeat_database = heartbeat_database_of(settings)
-    budget_database = Database(
-        settings.require_database(),
-        connections=_BUDGET_CONNECTIONS,
-        application="celeriac-budgets",
-        lock_seconds=worker_lock_seconds(settings),
-    )
-    rate_threads = Threads("rate limits", _RATE_THREADS)
-    questions = Questions(container.database, container.live, pause_clock=attempts.pause_clock)
-    reports = ReportQueue(ReportStore(container.database).prepare)
-    execute = Execute(
-        specs=container.specs,
-        claim=ClaimAttempt(container.database, worker=worker, lease_seconds=lease_seconds),
-        finish=Finish(container.database, container.live),
-        runners=runners,
-        attempts=attempts,
-        services=AttemptServices(
-            admission=Admission(
-                ProviderLimits(limiter, rates(settings), container.database, rate_threads),
-                BudgetLedger(budget_database, questions, container.live),
-            ),
-            sessions=SessionStore(container.database),
-            questions=questions,
-            cassettes=CassetteStore(container.database),
-            live=container.live,
-        ),
-        reports=reports,
-        loop=loop,
-        own_loops=own_loops,
-        workdirs=places(settings).workdirs,
-        lacks=lacks,
-        shutting_down=shutting_down,
-    )
-    stop_cancelled = StopCancelled(container.database, attempts)
-    listener = CancelListener(settings.require_redis(), stop_cancelled)
-    listener.start()
-    return WorkerRuntime(
-        execute=execute,
-        attempts=attempts,
-        heartbeat=Heartbeat(heartbeat_database, attempts, lease_seconds=lease_seconds),
-        lacks=lacks,
-        databases=(heartbeat_database, budget_database),
-        event_writer=event_writer,
-        listener=listener,
-        reports=reports,
-        limiter=limiter,
-        loop=loop,
-        own_loops=own_loops,
-        rate_threads=rate_threads,
-        runners=runners,
-    )
+        self._listener.close()
+        self._reports.close()
+        self._runners.close(self._loop)
+        self._loop.close()
+        self._own_loops.close()
+        self._rate_threads.shutdown(wait=False)
+        self._limiter.close()
+        self._heartbeat_database.close()
+        self._budget_database.close()

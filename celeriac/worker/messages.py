@@ -7,25 +7,26 @@ ends the worker, or in a thread of its pool, and then the message is never ackno
 from collections.abc import Mapping
 from typing import Any
 
-_TEXT: tuple[type, ...] = (str, type(None))
-_HEADERS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(
-        ("shadow", "eta", "expires", "group", "root_id", "parent_id", "lang", "origin"), _TEXT
-    ),
-    **dict.fromkeys(("argsrepr", "kwargsrepr", "meth"), _TEXT),
-    **dict.fromkeys(("retries", "group_index", "replaced_task_nesting"), (int, type(None))),
-    "ignore_result": (bool, type(None)),
-    "stamps": (dict, type(None)),
-    "stamped_headers": (list, type(None)),
-    "groups": (list, type(None)),
-}
-_EMBEDDED: Mapping[str, tuple[type, ...]] = {
-    "callbacks": (list, type(None)),
-    "errbacks": (list, type(None)),
-    "chain": (list, type(None)),
-    "chord": (dict, str, type(None)),
+_Kinds = Mapping[str, tuple[type, ...]]
+
+_NONE = type(None)
+_TEXTS = (
+    "shadow", "eta", "expires", "group", "root_id", "parent_id", "lang", "origin", "argsrepr",
+    "kwargsrepr", "meth",
+)  # fmt: skip
+_HEADERS: _Kinds = {
+    **dict.fromkeys(_TEXTS, (str, _NONE)),
+    **dict.fromkeys(("retries", "group_index", "replaced_task_nesting"), (int, _NONE)),
+    "ignore_result": (bool, _NONE),
+    "stamps": (dict, _NONE),
+    "stamped_headers": (list, _NONE),
+    "groups": (list, _NONE),
 }
 _SIGNATURES = ("callbacks", "errbacks", "chain")
+_EMBEDDED: _Kinds = {
+    **dict.fromkeys(_SIGNATURES, (list, _NONE)),
+    "chord": (dict, str, _NONE),
+}
 _LIMITS = 2
 
 
@@ -70,11 +71,16 @@ def _decoded(message: Any) -> tuple[Any, str | None]:
         return None, f"its body can't be read: {type(error).__name__}: {error}"
 
 
+def _kind_fault(fields: Mapping[str, Any], kinds: _Kinds) -> str | None:
+    for name, allowed in kinds.items():
+        if not isinstance(fields.get(name), allowed):
+            return f"its {name} is a {type(fields.get(name)).__name__}"
+    return None
+
+
 def _headers_fault(fields: Mapping[str, Any]) -> str | None:
-    for name, kinds in _HEADERS.items():
-        value = fields.get(name)
-        if not isinstance(value, kinds):
-            return f"its {name} is a {type(value).__name__}"
+    if fault := _kind_fault(fields, _HEADERS):
+        return fault
     limits = fields.get("timelimit")
     if limits is None:
         return None
@@ -105,12 +111,10 @@ def _embedded_fault(embedded: Any) -> str | None:
         return None
     if not isinstance(embedded, Mapping):
         return f"what is to follow it is a {type(embedded).__name__}"
-    for name, kinds in _EMBEDDED.items():
-        value: Any = embedded.get(name)
-        if not isinstance(value, kinds):
-            return f"its {name} is a {type(value).__name__}"
-        signatures: Any = (value or ()) if name in _SIGNATURES else ()
-        if not all(isinstance(each, Mapping) for each in signatures):
+    if fault := _kind_fault(embedded, _EMBEDDED):
+        return fault
+    for name in _SIGNATURES:
+        if not all(isinstance(each, Mapping) for each in embedded.get(name) or ()):
             return f"its {name} holds what is no signature"
     return None
 

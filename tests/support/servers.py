@@ -18,6 +18,7 @@ from celeriac.embedded.process import ManagedProcess, ProcessSpec, run_to_end
 from celeriac.embedded.service_user import give_directory
 from celeriac.embedded.valkey import Valkey
 from tests.support.places import temporary_directory
+from tests.support.processes import start_and_wait
 
 MAINTENANCE_DATABASE = "postgres"
 
@@ -42,8 +43,7 @@ class RunningServer:
 
     def start(self) -> None:
         """Start it and wait until it serves."""
-        self._process.start()
-        self._process.wait_ready()
+        start_and_wait(self._process)
 
     def stop(self) -> None:
         """Stop it cleanly."""

@@ -14,6 +14,7 @@ from celeriac.embedded.home import Home
 from celeriac.embedded.model import MODEL_NAME, LocalModel
 from celeriac.embedded.process import ManagedProcess
 from tests.support.places import temporary_directory
+from tests.support.processes import start_and_wait
 
 pytest.importorskip("xllamacpp", reason="the extra local-model isn't installed")
 
@@ -31,9 +32,8 @@ def client() -> Iterator[OpenAI]:
         home = Home.open(directory)
         local = LocalModel.prepare(home, context=512)
         process = ManagedProcess(local.spec(), home.log_file("model"))
-        process.start()
         try:
-            process.wait_ready()
+            start_and_wait(process)
             with pytest.MonkeyPatch.context() as patch:
                 _scrub_environment(patch)
                 with OpenAI(base_url=local.base_url, api_key="dummy", max_retries=0) as openai:
@@ -102,10 +102,8 @@ def test_weights_that_are_none_fail_in_plain_words(home: Home) -> None:
     broken.write_text("not a model")
     local = dataclasses.replace(LocalModel.prepare(home), weights=broken)
     process = ManagedProcess(local.spec(), home.log_file("model"))
-    process.start()
     with pytest.raises(ServerFailedError, match="The model can't be served"):
-        process.wait_ready()
-    process.kill()
+        start_and_wait(process)
 
 
 @pytest.mark.parametrize(

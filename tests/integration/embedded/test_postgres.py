@@ -18,6 +18,7 @@ from celeriac.embedded.errors import HomeUnusableError, ServerFailedError
 from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import Postgres
 from celeriac.embedded.process import ManagedProcess
+from tests.support.processes import start_and_wait
 from tests.support.servers import PostgresServer
 
 OTHER_PROCESS = os.getppid()
@@ -111,12 +112,10 @@ def test_damaged_data_fail_with_the_servers_own_words(home: Home) -> None:
     postgres = Postgres.prepare(home, fast_unsafe=True)
     shutil.rmtree(home.postgres / "global")
     process = ManagedProcess(postgres.spec(), home.log_file("postgres"))
-    process.start()
     with pytest.raises(ServerFailedError) as caught:
-        process.wait_ready()
-    process.kill()
+        start_and_wait(process)
     message = str(caught.value)
-    assert message.startswith("postgres: it ended at its start (exit code 2).")
+    assert message.startswith("postgres: it ended by itself (exit code 2).")
     assert "could not find the database system" in message
     assert str(home.log_file("postgres")) in message
 

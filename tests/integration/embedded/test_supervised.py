@@ -9,6 +9,7 @@ import pytest
 from celeriac.embedded.home import Home
 from celeriac.embedded.process import ManagedProcess, ProcessSpec
 from celeriac.embedded.supervisor import RestartPolicy, State, Supervised
+from celeriac.kit.backoff import grown
 from tests.support.waiting import wait_until
 
 POLICY = RestartPolicy(first_delay=1, longest_delay=4, stable_after=30)
@@ -51,7 +52,8 @@ def test_pauses_double_and_a_stable_time_wipes_the_sheet(supervised: Supervised)
 
 
 def test_the_longest_pause_bounds_the_doubling() -> None:
-    assert [POLICY.delay(deaths) for deaths in (1, 2, 3, 4, 5, 5000)] == [1, 2, 4, 4, 4, 4]
+    delays = [grown(POLICY.first_delay, n, POLICY.longest_delay) for n in (0, 1, 2, 3, 4, 5000)]
+    assert delays == [1, 2, 4, 4, 4, 4]
 
 
 def test_one_that_ends_as_it_was_asked_is_back_after_the_shortest_pause(home: Home) -> None:
