@@ -35,7 +35,8 @@ ROUTES = {
     "celeriac.tasks.monitoring.*": {"queue": "monitoring"},
 }
 
-PRIORITY_STEPS = (0, 3, 6, 9)
+_STEPS = (0, 3, 6, 9)
+"""Priorities of RabbitMQ by ours, low to critical; Redis takes the smallest first."""
 
 _GREEN_POOLS = frozenset({"gevent", "eventlet"})
 
@@ -127,8 +128,12 @@ def create_app(options: CeleryOptions) -> Celery:
     return app
 
 
+def _is_redis(broker_url: str) -> bool:
+    return broker_url.startswith(("redis", "sentinel"))
+
+
 def _transport(options: CeleryOptions) -> dict[str, Any]:
-    if not options.broker_url.startswith(("redis", "rediss", "sentinel")):
+    if not _is_redis(options.broker_url):
         return {}
     return {
         "visibility_timeout": options.visibility_timeout,
@@ -137,7 +142,7 @@ def _transport(options: CeleryOptions) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         # a worker that dies during the search blocks that of others at most this long
         "unacked_mutex_expire": 10,
-        "priority_steps": list(PRIORITY_STEPS),
+        "priority_steps": list(_STEPS),
         "socket_timeout": options.publish_timeout or 30,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
@@ -151,12 +156,6 @@ logger = structlog.get_logger(__name__)
 EXECUTE_TASK = "celeriac.tasks.execution.run"
 """The Celery task that runs an attempt; registered in `celeriac.worker.tasks`."""
 
-_REDIS_STEPS = (9, 6, 3, 0)
-"""Priority steps of Redis by our priority, low to critical; 0 is taken first."""
-
-_AMQP_PRIORITIES = (0, 3, 6, 9)
-"""Priorities of RabbitMQ by ours; the greatest is taken first."""
-
 
 class CeleryTaskQueue:
     """Publishes through the app's producer pool. Safe to share between threads.
@@ -168,8 +167,7 @@ class CeleryTaskQueue:
     def __init__(self, app: Celery) -> None:
         """Publish with the connection settings of `app`."""
         self._app = app
-        redis = app.conf.broker_url.startswith(("redis", "rediss", "sentinel"))
-        self._priorities = _REDIS_STEPS if redis else _AMQP_PRIORITIES
+        self._priorities = _STEPS[::-1] if _is_redis(app.conf.broker_url) else _STEPS
 
     def send(self, messages: Sequence[QueuedMessage]) -> None:
         """Publish all `messages`, in one round trip on Redis; see `TaskQueue.send`."""
@@ -246,21 +244,13 @@ class CeleryPlainTasks:
     def state(self, task_id: str) -> CeleryTaskState:
         """Return the stored state; raises UnavailableError, ResultUnreadableError."""
         try:
-            meta = self._results.backend.get_task_meta(task_id)
-            return _state(task_id, meta)
-        except (OperationalError, RedisError, OSError) as error:
-            if not _is_of_another_type(error):
-                raise UnavailableError(
-                    "The result backend doesn't answer; ask again later."
-                ) from error
-            raise ResultUnreadableError(task_id) from error
+            return _state(task_id, self._results.backend.get_task_meta(task_id))
         except Exception as error:  # Celery does not check what is stored under the key
+            is_no_text = isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
+            if isinstance(error, OperationalError | RedisError | OSError) and not is_no_text:
+                message = "The result backend doesn't answer; ask again later."
+                raise UnavailableError(message) from error
             raise ResultUnreadableError(task_id) from error
-
-
-def _is_of_another_type(error: Exception) -> bool:
-    """Whether the key in Redis holds another type than a text."""
-    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
 
 
 def _state(task_id: str, meta: Mapping[str, Any]) -> CeleryTaskState:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Sequence
+from itertools import compress
 from uuid import UUID
 
 import httpx2
@@ -57,11 +58,8 @@ class Webhook:
             taken = await asyncio.gather(
                 *(self._send(client, notification) for notification in notifications)
             )
-        return [
-            notification.approval_id
-            for notification, was in zip(notifications, taken, strict=True)
-            if was
-        ]
+        approvals = (notification.approval_id for notification in notifications)
+        return list(compress(approvals, taken))
 
     async def _send(self, client: httpx2.AsyncClient, notification: Notification) -> bool:
         body = notification.body.encode()

@@ -225,7 +225,6 @@ def _too_deep(depth: int) -> str:
 
 _PIECE = 64 * 1024
 _DIGITS = 19
-_LONG = re.compile(rb"[0-9]{19}")
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}(?![0-9.eE])")
 _AFTER_A_NUMBER = re.compile(rb"[,\]}\s]")
 _LONGEST_INTEGER = 400
@@ -271,7 +270,7 @@ def _has_digits(text: bytes) -> bool:
     """Whether a text has 19 digits in a row, also within strings."""
     for start in range(0, len(text), _PIECE):
         end = start + _PIECE + _DIGITS - 1
-        if _LONG.search(text, start, min(end, len(text))):
+        if _BIG_BYTES.search(text, start, min(end, len(text))):
             return True
     return False
 

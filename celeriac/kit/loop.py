@@ -13,7 +13,7 @@ import time
 from asyncio import SubprocessTransport
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple
 from weakref import WeakSet
 
 from celeriac.kit.threads import Threads
@@ -245,6 +245,12 @@ class LoopTask(Generic[T]):
             self._ended = True
             self._changed.notify_all()
 
+    def refuse(self, work: Coroutine[Any, Any, T], error: BaseException) -> Self:
+        """Close a coroutine that can't be started, and make `error` its result; return self."""
+        work.close()
+        self.give_up(error)
+        return self
+
     # from the loop's own thread
 
     def begin(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
@@ -319,15 +325,11 @@ class LoopThread:
                 try:
                     self._host, self._thread = self._begin()
                 except START_ERRORS as error:
-                    work.close()
-                    running.give_up(not_started(error))
-                    return running
-            host, closing = self._host, self._closing
+                    return running.refuse(work, not_started(error))
+            host = self._host
+            if self._closing:
+                return running.refuse(work, LoopEndedError("The event loop is closed."))
             host.running.add(running)
-        if closing:
-            work.close()
-            running.give_up(LoopEndedError("The event loop is closed."))
-            return running
 
         def begin() -> None:
             try:
@@ -335,8 +337,7 @@ class LoopThread:
                 running.on_done(done)
             except BaseException as error:
                 host.running.discard(running)
-                work.close()
-                running.give_up(error)
+                running.refuse(work, error)
                 raise
 
         def done(task: "asyncio.Task[T]") -> None:
@@ -347,8 +348,7 @@ class LoopThread:
         try:
             host.loop.call_soon_threadsafe(begin)
         except RuntimeError:  # the loop was closed a moment ago
-            work.close()
-            running.give_up(LoopEndedError("The event loop is closed."))
+            running.refuse(work, LoopEndedError("The event loop is closed."))
         return running
 
     def renew(self) -> bool:

@@ -6,9 +6,10 @@ Helpers for the URLs of servers.
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Self, cast
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import httpcore2
@@ -46,8 +47,8 @@ class OutboundGuard:
     """Allows all addresses, including this machine."""
     hosts: frozenset[str] = frozenset()
     """Names that may resolve to non-public addresses."""
-    networks: tuple[str, ...] = ()
-    """Allowed networks (CIDR) that are not public."""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Allowed networks that are not public."""
 
     @classmethod
     def of(cls, *, allow_private: bool, allowed: Iterable[str]) -> Self:
@@ -55,7 +56,7 @@ class OutboundGuard:
         hosts, networks = set(), []
         for entry in allowed:
             try:
-                networks.append(str(ip_network(entry)))
+                networks.append(ip_network(entry))
             except ValueError:
                 if "/" in entry or ":" in entry:
                     raise
@@ -66,18 +67,16 @@ class OutboundGuard:
         """Whether `host`, a name or an address, is allowed wherever it is."""
         if self.allow_private or host.lower().rstrip(".") in self.hosts:
             return True
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return False
-        return self._covers(address)
+        with suppress(ValueError):
+            return self._covers(ip_address(host))
+        return False
 
     def allows(self, host: str, address: Address) -> bool:
         """Whether a request to `host`, resolved to `address`, may go there."""
         return is_public(address) or self.names(host) or self._covers(address)
 
     def _covers(self, address: Address) -> bool:
-        return any(address in ip_network(network) for network in self.networks)
+        return any(address in network for network in self.networks)
 
 
 def is_public(address: Address) -> bool:
@@ -215,9 +214,13 @@ class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
+        options: dict[str, Any] = {
+            "local_address": local_address,
+            "socket_options": socket_options,
+        }
         try:
             async with asyncio.timeout(timeout):
-                return await self._connect(host, port, local_address, socket_options)
+                return await self._connect(host, port, options)
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout(f"{host} did not answer in time.") from error
 
@@ -225,11 +228,7 @@ class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
     async def _connect(
-        self,
-        host: str,
-        port: int,
-        local_address: str | None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None,
+        self, host: str, port: int, options: dict[str, Any]
     ) -> httpcore2.AsyncNetworkStream:
         addresses = await _resolve(host, port)
         allowed = [address for address in addresses if self._guard.allows(host, address)]
@@ -241,12 +240,7 @@ class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
         fault: Exception | None = None
         for address in allowed:
             try:
-                return await self._network.connect_tcp(
-                    str(address),
-                    port,
-                    local_address=local_address,
-                    socket_options=socket_options,
-                )
+                return await self._network.connect_tcp(str(address), port, **options)
             except httpcore2.ConnectError as error:
                 fault = error
         raise httpcore2.ConnectError(f"{host} can't be reached: {fault}") from fault

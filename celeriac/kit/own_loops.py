@@ -51,10 +51,8 @@ class OwnLoops:
         try:
             thread = self._thread()
         except START_ERRORS as error:
-            work.close()
-            task.give_up(not_started(error))
-        else:
-            thread.take(task, work)
+            return task.refuse(work, not_started(error))
+        thread.take(task, work)
         return task
 
     def _thread(self) -> "_Thread":
@@ -92,8 +90,7 @@ class _OwnTask(LoopTask[T]):
         try:
             loop = EventLoop()
         except START_ERRORS as error:
-            work.close()
-            self.give_up(not_started(error))
+            self.refuse(work, not_started(error))
             return True
         self._thread_id = threading.get_ident()
         hooks = sys.gettrace(), sys.getprofile()

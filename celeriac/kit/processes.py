@@ -259,17 +259,13 @@ def guarded_command(
     exit code is 126 or 127 and stderr has the reason. `lifeline` is the read end of a pipe, to be
     passed on, that ends the whole group; without one, a parent-death signal ends the process alone.
     """
+    user, group = (None, None) if become is None else (become.user, become.group)
     settings = (
-        str(int(death_signal)),
-        str(os.getpid()),
-        "" if limits.memory is None else str(limits.memory),
-        "" if limits.cpu_seconds is None else str(limits.cpu_seconds),
-        "" if become is None else str(become.user),
-        "" if become is None else str(become.group),
-        "" if lifeline is None else str(lifeline),
-        "" if _Descriptors.soft is None else str(_Descriptors.soft),
+        *(int(death_signal), os.getpid(), limits.memory, limits.cpu_seconds),
+        *(user, group, lifeline, _Descriptors.soft),
     )
-    return [sys.executable, "-I", "-S", child_bootstrap.__file__, *settings, *command]
+    texts = ("" if each is None else str(each) for each in settings)
+    return [sys.executable, "-I", "-S", child_bootstrap.__file__, *texts, *command]
 
 
 def launch(
@@ -311,12 +307,9 @@ def terminate_group(
     survived five seconds of SIGKILL, normally none.
     """
     steps = _termination(leader, grace_seconds, marker)
-    while True:
-        try:
-            time.sleep(next(steps))
-        except StopIteration as end:
-            survivors: frozenset[ProcessIdentity] = end.value
-            return survivors
+    while isinstance(step := _next_step(steps), float):
+        time.sleep(step)
+    return step
 
 
 async def terminate_group_async(
@@ -327,22 +320,23 @@ async def terminate_group_async(
     A cancellation leaves processes behind: shield it.
     """
     steps = _termination(leader, grace_seconds, marker)
-
-    def next_step() -> float | frozenset[ProcessIdentity]:
-        try:
-            return next(steps)
-        except StopIteration as end:
-            survivors: frozenset[ProcessIdentity] = end.value
-            return survivors
-
     while True:
-        step = await PROCESSES.run(next_step)  # which may read the whole table of processes
+        step = await PROCESSES.run(_next_step, steps)  # which may read the table of processes
         if not isinstance(step, float):
             return step
         await asyncio.sleep(step)
 
 
 _Steps = Generator[float, None, frozenset[ProcessIdentity]]
+
+
+def _next_step(steps: _Steps) -> float | frozenset[ProcessIdentity]:
+    """Return the seconds to sleep before the next step, or the survivors after the last."""
+    try:
+        return next(steps)
+    except StopIteration as end:
+        survivors: frozenset[ProcessIdentity] = end.value
+        return survivors
 
 
 def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: str | None) -> _Steps:

@@ -24,9 +24,7 @@ from celeriac.kit.outbound import OutboundGuard
 
 def read_names(value: Any) -> Any:
     """Read the names in a variable: `a,b` or `["a", "b"]`."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
+    if not isinstance(value, str) or value.lstrip().startswith("["):
         return read_json(value)
     return [name.strip() for name in value.split(",") if name.strip()]
 
@@ -84,6 +82,12 @@ class Group(BaseSettings):
     """Settings whose variables have a prefix of their own."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class Entry(BaseModel):
+    """A value within a JSON variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CelerySettings(Group):
@@ -158,19 +162,15 @@ Commands = Annotated[dict[ProgramName, CommandLine], NoDecode, BeforeValidator(r
 """Programs with their first arguments, by the name that agents use."""
 
 
-class ProviderSettings(BaseModel):
+class ProviderSettings(Entry):
     """One OpenAI-compatible endpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: str
     api_key: SecretStr = SecretStr("none")
 
 
-class ProviderLimit(BaseModel):
+class ProviderLimit(Entry):
     """What all workers together may send to a provider, or one of its models, in a minute."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
@@ -292,7 +292,7 @@ class ApiSettings(Group):
     """Plain Celery tasks that may be enqueued over HTTP, separated by commas."""
 
 
-_CENTURY = 36_500
+_Days = Annotated[float, Field(ge=0, le=36_500)]
 
 
 class RetentionSettings(Group):
@@ -300,17 +300,17 @@ class RetentionSettings(Group):
 
     model_config = SettingsConfigDict(env_prefix="CELERIAC_RETENTION_")
 
-    executions_days: float = Field(default=180, ge=0, le=_CENTURY)
+    executions_days: _Days = 180
     """Ended executions with their events, model calls, approvals, reports and files."""
-    sessions_days: float = Field(default=90, ge=0, le=_CENTURY)
+    sessions_days: _Days = 90
     """Files and state of sessions that no execution has continued."""
-    files_days: float = Field(default=30, ge=0, le=_CENTURY)
+    files_days: _Days = 30
     """Files in the directories of ended executions."""
-    logs_days: float = Field(default=30, ge=0, le=_CENTURY)
+    logs_days: _Days = 30
     """Log files of executions, and daily files of errors."""
-    audit_days: float = Field(default=730, ge=0, le=_CENTURY)
+    audit_days: _Days = 730
     """Entries of the audit trail."""
-    idempotency_days: float = Field(default=30, ge=0, le=_CENTURY)
+    idempotency_days: _Days = 30
     """Idempotency keys; afterwards the same key creates a new execution."""
     interval_seconds: float = Field(default=300, gt=0)
     """Seconds between two searches for data that is old enough."""
@@ -320,10 +320,8 @@ _Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$", max_leng
 _Header = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", max_length=200)]
 
 
-class McpServerSettings(BaseModel):
+class McpServerSettings(Entry):
     """An MCP server: a program over stdio, or an address."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: CommandLine | None = None
     environment: tuple[_Variable, ...] = ()

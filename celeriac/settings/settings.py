@@ -50,10 +50,6 @@ _OURS = (
     "CELERIAC_AGENT_ENVIRONMENT has {!r}, which would let agents see {}; agents never see the "
     "variables that configure Celeriac"
 )
-_MISSING = (
-    "{} is not set. Set it to your server, or start the embedded servers with `celeriac up`, "
-    "whose addresses the other commands in this directory find."
-)
 
 
 class Settings(BaseSettings):
@@ -205,15 +201,20 @@ class Settings(BaseSettings):
 
     def require_redis(self) -> str:
         """The Redis of the application. Raises ConfigurationError if it is not set."""
-        if self.redis_url is None:
-            raise ConfigurationError(_MISSING.format("REDIS_URL"))
-        return self.redis_url
+        return _require(self.redis_url, "REDIS_URL")
 
     def require_database(self) -> str:
         """The database. Raises ConfigurationError if it is not set."""
-        if self.database_url is None:
-            raise ConfigurationError(_MISSING.format("DATABASE_URL"))
-        return self.database_url
+        return _require(self.database_url, "DATABASE_URL")
+
+
+def _require(value: str | None, variable: str) -> str:
+    if value is None:
+        raise ConfigurationError(
+            f"{variable} is not set. Set it to your server, or start the embedded servers with "
+            "`celeriac up`, whose addresses the other commands in this directory find."
+        )
+    return value
 
 
 GROUPS = (
@@ -248,31 +249,23 @@ OWN_VARIABLES = frozenset(name for variables in _FIELDS.values() for name in var
 _QUOTED_CHARACTERS = 60
 _BOUNDS = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
 
+_BEYOND = ("greater_than_equal", "greater_than", "less_than_equal", "less_than")
 _NUMBERS = {
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
+    **dict.fromkeys(
+        ("int_parsing", "int_from_float", "int_type", "int_parsing_size"), "a whole number"
+    ),
+    **dict.fromkeys(("float_parsing", "float_type", *_BEYOND), "a number"),
     "finite_number": "a finite number",
-    "greater_than_equal": "a number",
-    "greater_than": "a number",
-    "less_than_equal": "a number",
-    "less_than": "a number",
-    "int_parsing_size": "a whole number",
 }
+_OBJECTS = ("dict_type", "mapping_type", "model_type", "model_attributes_type")
 _FLAGS = frozenset({"bool_parsing", "bool_type"})
 
 _OTHERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "missing": lambda _: "is missing",
     "extra_forbidden": lambda _: "is unknown",
     "string_type": lambda _: "must be a text",
-    "dict_type": lambda _: "must be a JSON object",
-    "mapping_type": lambda _: "must be a JSON object",
-    "model_type": lambda _: "must be a JSON object",
-    "model_attributes_type": lambda _: "must be a JSON object",
-    "tuple_type": lambda _: "must be a list",
-    "list_type": lambda _: "must be a list",
+    **dict.fromkeys(_OBJECTS, lambda _: "must be a JSON object"),
+    **dict.fromkeys(("tuple_type", "list_type"), lambda _: "must be a list"),
     "string_pattern_mismatch": lambda context: f"must match the pattern {context['pattern']}",
     "string_too_short": lambda context: _bound("least", context["min_length"], "character"),
     "string_too_long": lambda context: _bound("most", context["max_length"], "character"),

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from httpx_sse import ServerSentEvent, aconnect_sse, connect_sse
+from httpx_sse import EventSource, ServerSentEvent, aconnect_sse, connect_sse
 from redis import Redis
 from sqlalchemy import text
 
@@ -55,9 +55,14 @@ def _accepted(http: httpx.Client) -> dict[str, Any]:
     return body
 
 
+def _sent(source: EventSource) -> Iterator[ServerSentEvent]:
+    """Yield the events; httpx-sse yields the server's pings too, as events without data."""
+    return (event for event in source.iter_sse() if event.data)
+
+
 def _follow(http: httpx.Client, path: str, **headers: str) -> list[ServerSentEvent]:
     with connect_sse(http, "GET", path, headers=headers) as source:
-        return list(source.iter_sse())
+        return list(_sent(source))
 
 
 def test_a_finished_execution_is_told_and_the_stream_ends(
@@ -91,7 +96,7 @@ def test_what_happens_is_told_at_once_and_output_as_it_is_written(
     accepted = _accepted(http)
     claimed = None
     with connect_sse(http, "GET", accepted["_links"]["stream"]) as source:
-        events = source.iter_sse()
+        events = _sent(source)
         assert [next(events).event for _ in range(2)] == ["created", "queued"]
         claimed = claim(container, accepted["execution_id"])
         assert next(events).event == "started"
@@ -110,7 +115,7 @@ def test_without_redis_the_stream_reads_the_database(container: CoreServices) ->
         accepted = _accepted(http)
         wait_until(container.dispatch.send_due, "it is sent by somebody who has Redis")
         with connect_sse(http, "GET", accepted["_links"]["stream"]) as source:
-            events = source.iter_sse()
+            events = _sent(source)
             assert next(events).event == "created"
             claimed = claim(container, accepted["execution_id"])
             finish(container, claimed, Completed(1))
@@ -145,7 +150,7 @@ def test_a_stream_ends_with_its_key(http: httpx.Client, container: CoreServices)
     accepted = _accepted(http)
     with _key(http) as (viewer, key_id):
         with connect_sse(viewer, "GET", accepted["_links"]["stream"]) as source:
-            events = source.iter_sse()
+            events = _sent(source)
             assert next(events).event == "created"
             _revoke_elsewhere(container, key_id)
             assert [event.event for event in events] == ["queued"], "idle, it ends by itself"
@@ -168,7 +173,7 @@ def test_a_stream_goes_on_beside_bad_keys_from_its_address(container: CoreServic
         accepted = _accepted(http)
         claimed = claim(container, accepted["execution_id"])
         with connect_sse(viewer, "GET", accepted["_links"]["stream"]) as source:
-            events = source.iter_sse()
+            events = _sent(source)
             assert [next(events).event for _ in range(3)] == ["created", "queued", "started"]
             _spend_bad_keys(http)
             app.state.lookups._bad_keys._good.clear()  # as if thousands of others had come since
@@ -185,7 +190,7 @@ def test_a_stream_ends_with_its_key_whoever_guesses_beside_it(
         _key(http) as (viewer, key_id),
         connect_sse(viewer, "GET", accepted["_links"]["stream"]) as source,
     ):
-        events = source.iter_sse()
+        events = _sent(source)
         assert next(events).event == "created"
         _spend_bad_keys(http)
         _revoke_elsewhere(container, key_id)
@@ -202,7 +207,7 @@ def test_a_stream_ends_with_its_user(http: httpx.Client, container: CoreServices
         httpx.Client(base_url=http.base_url, headers=headers, timeout=60) as eve,
         connect_sse(eve, "GET", accepted["_links"]["stream"]) as source,
     ):
-        events = source.iter_sse()
+        events = _sent(source)
         assert [next(events).event for _ in range(3)] == ["created", "queued", "started"]
         http.patch(f"/api/v1/users/{user['id']}", json={"disabled": True}).raise_for_status()
         finish(container, claimed, Completed(1))
@@ -220,7 +225,7 @@ def test_a_stream_ends_when_an_admin_is_none_any_more(
         httpx.Client(base_url=http.base_url, headers=headers, timeout=60) as eve,
         connect_sse(eve, "GET", accepted["_links"]["stream"]) as source,
     ):
-        events = source.iter_sse()
+        events = _sent(source)
         assert [next(events).event for _ in range(2)] == ["created", "queued"]
         http.patch(f"/api/v1/users/{user['id']}", json={"role": "operator"}).raise_for_status()
         assert list(events) == []
@@ -258,7 +263,7 @@ def test_many_streams_share_one_connection_and_one_query(
         path = accepted[number % 3]["_links"]["stream"]
         async with aconnect_sse(client, "GET", path) as source:
             async for event in source.aiter_sse():
-                if event.data:  # httpx-sse yields the server's pings as events without data
+                if event.data:  # as `_sent`
                     seen[number].append(event.event)
 
     async def everybody() -> None:
@@ -291,7 +296,7 @@ def test_streams_live_through_a_broken_connection(
     claimed = claim(container, accepted["execution_id"])
     redis = Redis.from_url(valkey_server.url(0))
     with connect_sse(http, "GET", accepted["_links"]["stream"]) as source:
-        events = source.iter_sse()
+        events = _sent(source)
         assert [next(events).event for _ in range(3)] == ["created", "queued", "started"]
         wait_until(lambda: redis.client_list(_type="pubsub"), "it is subscribed")
         redis.client_kill_filter(_type="pubsub")
