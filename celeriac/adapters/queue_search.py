@@ -5,7 +5,6 @@ this searches them in one.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from redis.commands.core import Script
@@ -45,24 +44,17 @@ return {0, all_seen}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Whether a known message is at the head now, and whether all messages were searched."""
-
-    known: bool
-    all_seen: bool
-
-
-def bring_known_forward(channel: Any, queue: str, names: Iterable[str]) -> Found:
+def bring_known_forward(channel: Any, queue: str, names: Iterable[str]) -> tuple[bool, bool]:
     """Move the first message of `queue` whose task is in `names` to the head, in one round trip.
 
-    The messages ahead of it move to the end, as if each had been taken and returned. Finds nothing
-    with other brokers than Redis. Raises the errors of Redis.
+    Returns whether a known message is at the head now, and whether all messages were searched. The
+    messages ahead of it move to the end, as if each had been taken and returned. Finds nothing with
+    other brokers than Redis. Raises the errors of Redis.
     """
     client = getattr(channel, "client", None)
     if client is None or not hasattr(channel, "_q_for_pri"):
-        return Found(known=False, all_seen=True)
+        return False, True
     keys = [channel._q_for_pri(queue, step) for step in channel.priority_steps]  # noqa: SLF001 - kombu has no public name for it
     search = Script(client, _SEARCH)
     known, all_seen = search(keys, [_MOST_MESSAGES, _MOST_BYTES, *names], client=client)
-    return Found(known=bool(known), all_seen=bool(all_seen))
+    return bool(known), bool(all_seen)

@@ -25,6 +25,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from celeriac.adapters.compression import COMPRESSED
 from celeriac.adapters.dropped import dropped_messages
+from celeriac.kit.json_types import has_utf8
 
 BROKER_ERRORS = tuple(
     error
@@ -203,19 +204,9 @@ def _fault(raw: Any) -> str | None:
     }
     given = {name: value for name, value in optional.items() if value is not None}
     for name, value in {**needed, **given}.items():
-        if not isinstance(value, str) or not _encodes(value):
+        if not isinstance(value, str) or not has_utf8(value):
             return f"its {name}: {_kind(value)}, not a text in UTF-8"
     return None
-
-
-def _encodes(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _kind(value: Any) -> str:

@@ -230,10 +230,11 @@ def prices(
       celeriac prices
       celeriac prices openai/gpt-5-mini
     """
-    from celeriac.wiring.core import load_prices, load_settings, model_price
+    from celeriac.agents.models import Prices
+    from celeriac.wiring.core import load_settings, model_price
 
     settings = load_settings(home)
-    table = load_prices(settings)
+    table = Prices.load(settings.prices_file)
     output = Output(as_json=as_json)
     if model is None:
         _show_own(output, table)

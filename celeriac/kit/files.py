@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from celeriac.kit.json_types import has_utf8
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -169,18 +171,10 @@ def _entry(
             yield from _walk(folder, parts, behind)
         finally:
             os.close(folder)
-    elif not stat.S_ISREG(facts.st_mode) or not _is_text(parts[-1]):
+    elif not stat.S_ISREG(facts.st_mode) or not has_utf8(parts[-1]):
         yield None
     elif parts > behind:
         yield FileEntry("/".join(parts), facts.st_size, _modified(facts))
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _modified(facts: os.stat_result) -> datetime:

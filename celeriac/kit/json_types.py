@@ -71,6 +71,16 @@ def storable(value: JsonValue, *, default: Default | None = None, depth: int = _
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
+def has_utf8(text: str) -> bool:
+    """Whether a text can be encoded: it has no lone surrogates."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
 def storable_text(text: str) -> str:
     """Return `text` as PostgreSQL's text accepts it: without NUL and lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
@@ -203,10 +213,8 @@ def _plain_object(
 
 
 def _text(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise TypeError("a text holds half a character (surrogates not allowed)") from None
+    if not has_utf8(text):
+        raise TypeError("a text holds half a character (surrogates not allowed)")
     return str(text)
 
 

@@ -8,6 +8,7 @@ import os
 import pwd
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,19 +125,16 @@ def system_user(name: str) -> UserIds:
     Two processes may create it at once; both return it. Raises OSError with the reason where it
     can't be created.
     """
-    try:
+    with suppress(KeyError):
         return _known(name)
-    except KeyError:
-        pass
     try:
         subprocess.run((*_USERADD, name), check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
         return _known(name)
     except (OSError, subprocess.SubprocessError, KeyError) as error:
-        try:
-            return _known(name)
-        except KeyError:
-            said = getattr(error, "stderr", None) or b""
-            raise OSError(said.decode(errors="replace").strip() or str(error)) from error
+        with suppress(KeyError):
+            return _known(name)  # another process has created it
+        said = getattr(error, "stderr", None) or b""
+        raise OSError(said.decode(errors="replace").strip() or str(error)) from error
 
 
 def named_user(text: str) -> UserIds:
@@ -145,14 +143,12 @@ def named_user(text: str) -> UserIds:
     Raises ValueError for an unknown user.
     """
     user, _, group = text.partition(":")
-    try:
+    with suppress(KeyError, ValueError):
         if user.isdecimal():
             number = int(user)
             return UserIds(number, int(group) if group else _group_of(number))
         if not group:
             return _known(text)
-    except (KeyError, ValueError):
-        pass
     raise ValueError(f"there is no user {text!r} on this machine")
 
 

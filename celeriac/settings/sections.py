@@ -90,10 +90,8 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class CelerySettings(Group):
+class CelerySettings(Group, env_prefix="CELERIAC_CELERY_"):
     """Celery's own settings (REQUIREMENTS A8); `CELERIAC_CELERY_…` sets each of them."""
-
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_CELERY_")
 
     task_acks_late: bool = True
     task_reject_on_worker_lost: bool = True
@@ -183,10 +181,8 @@ class ProviderLimit(Entry):
         return self
 
 
-class OutboundSettings(Group):
+class OutboundSettings(Group, env_prefix="CELERIAC_OUTBOUND_"):
     """Allowed targets of requests to addresses of users or agents; `CELERIAC_OUTBOUND_…`."""
-
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_OUTBOUND_")
 
     allow_private: bool = False
     """Allows all targets, including this machine and its network."""
@@ -205,10 +201,8 @@ class OutboundSettings(Group):
         return OutboundGuard.of(allow_private=self.allow_private, allowed=self.allow_hosts)
 
 
-class ApprovalSettings(Group):
+class ApprovalSettings(Group, env_prefix="CELERIAC_APPROVALS_"):
     """How people are notified of approvals; `CELERIAC_APPROVALS_…`."""
-
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_APPROVALS_")
 
     webhook: HttpUrl | None = None
     """Address that receives each question with a link to answer it. Use `http://` only in a private
@@ -226,10 +220,8 @@ class ApprovalSettings(Group):
         return self
 
 
-class WorkerSettings(Group):
+class WorkerSettings(Group, env_prefix="CELERIAC_WORKER_"):
     """Leases and behaviour of workers; `CELERIAC_WORKER_…`."""
-
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_WORKER_")
 
     lease_seconds: float = Field(default=30.0, ge=1)
     heartbeat_seconds: float = Field(default=5.0, gt=0)
@@ -256,10 +248,8 @@ class WorkerSettings(Group):
         return self
 
 
-class KeeperSettings(Group):
+class KeeperSettings(Group, env_prefix="CELERIAC_KEEPER_"):
     """Intervals of the keeper; `CELERIAC_KEEPER_…`."""
-
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_KEEPER_")
 
     interval_seconds: float = Field(default=0.5, gt=0)
     batch_size: int = Field(default=500, ge=1)
@@ -267,10 +257,8 @@ class KeeperSettings(Group):
     """A queued execution whose message is in no queue for so many seconds is sent again."""
 
 
-class ApiSettings(Group):
+class ApiSettings(Group, env_prefix="CELERIAC_API_"):
     """The HTTP server; `CELERIAC_API_…`."""
-
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_API_")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
@@ -295,10 +283,8 @@ class ApiSettings(Group):
 _Days = Annotated[float, Field(ge=0, le=36_500)]
 
 
-class RetentionSettings(Group):
+class RetentionSettings(Group, env_prefix="CELERIAC_RETENTION_"):
     """Days after which the keeper deletes data; 0 keeps it for ever; `CELERIAC_RETENTION_…`."""
-
-    model_config = SettingsConfigDict(env_prefix="CELERIAC_RETENTION_")
 
     executions_days: _Days = 180
     """Ended executions with their events, model calls, approvals, reports and files."""

@@ -1,7 +1,5 @@
 """Builds the services of the HTTP API."""
 
-import os
-
 from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
 from celeriac.db import engine
@@ -47,7 +45,7 @@ class ApiServices:
         self.authenticate = Authenticate(database, key)
         self.accounts = Accounts(database, key)
         self.agents = Agents(database, environment_rule(settings))
-        self.advice = advice(settings, os.environ)
+        self.advice = advice(settings)
         self.tasks = Tasks(database)
         self.queries = Queries(database)
         self.bulk = Bulk(database, container.cancel, container.specs)

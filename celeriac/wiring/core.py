@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -136,12 +135,6 @@ def providers(settings: Settings) -> Providers:
     )
 
 
-def anthropic(settings: Settings) -> AnthropicEndpoint:
-    """Return the Messages API of Claude Code. Raises ConfigurationError for a bad address."""
-    key = settings.anthropic_api_key
-    return AnthropicEndpoint(settings.anthropic_base_url, key.get_secret_value() if key else None)
-
-
 def environment_rule(settings: Settings) -> EnvironmentRule:
     """Return which environment variables agents may name."""
     return EnvironmentRule(settings.agent_environment, settings.reserved)
@@ -190,22 +183,14 @@ def _user_of(text: str) -> UserIds:
         raise ConfigurationError(f"CELERIAC_AGENT_USER: {error}.") from error
 
 
-def advice(settings: Settings, environment: Mapping[str, str]) -> Advice:
-    """Return the checks of new agents; `environment` is that of this process."""
+def advice(settings: Settings) -> Advice:
+    """Return the checks of new agents."""
     return Advice(
         providers=providers(settings),
         commands=settings.commands,
         modules=(*settings.agent_modules, *declared_modules()),
-        search_path=environment.get("PATH", ""),
+        search_path=os.environ.get("PATH", ""),
     )
-
-
-def confinement(settings: Settings, environment: Mapping[str, str]) -> Confinement:
-    """Return the confinement of child processes; `environment` is the worker's own.
-
-    Raises ConfigurationError.
-    """
-    return Confinement(environment, environment_rule(settings), child_user(settings))
 
 
 def tool_servers(settings: Settings, bounds: Confinement) -> ToolServers:
@@ -288,11 +273,6 @@ def build(
     )
 
 
-def load_prices(settings: Settings) -> Prices:
-    """Return the price table; raises ConfigurationError for a file that can't be read."""
-    return Prices.load(settings.prices_file)
-
-
 def model_price(
     settings: Settings, prices: Prices, model: str, *, input_tokens: int, output_tokens: int
 ) -> Decimal | None:
@@ -305,18 +285,21 @@ def model_price(
 
 
 def build_runners(settings: Settings) -> Registry:
-    """Return the runners; none is created yet."""
-    bounds = confinement(settings, os.environ)
+    """Return the runners; none is created yet. Raises ConfigurationError."""
+    bounds = Confinement(os.environ, environment_rule(settings), child_user(settings))
+    key = settings.anthropic_api_key
     if bounds.user.ids is not None:
         _close_places(places(settings))
     return Registry(
         providers=providers(settings),
-        prices=load_prices(settings),
+        prices=Prices.load(settings.prices_file),
         agent_modules=(*settings.agent_modules, *declared_modules()),
         commands=settings.commands,
         tool_servers=tool_servers(settings, bounds),
         crewai_venv=settings.crewai,
-        anthropic=anthropic(settings),
+        anthropic=AnthropicEndpoint(
+            settings.anthropic_base_url, key.get_secret_value() if key else None
+        ),
         sessions_root=places(settings).sessions,
         confinement=bounds,
     )

@@ -7,6 +7,8 @@ ends the worker, or in a thread of its pool, and then the message is never ackno
 from collections.abc import Mapping
 from typing import Any
 
+from celeriac.kit.json_types import has_utf8
+
 _Kinds = Mapping[str, tuple[type, ...]]
 
 _NONE = type(None)
@@ -122,8 +124,4 @@ def _embedded_fault(embedded: Any) -> str | None:
 def _text_fault(name: str, value: Any) -> str | None:
     if not isinstance(value, str) or not value:
         return f"its {name} is no text"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return f"its {name} is no valid text"
-    return None
+    return None if has_utf8(value) else f"its {name} is no valid text"

@@ -103,9 +103,10 @@ class UnknownTasks:
             self._rounds[queue] = 0.0
         elif queue not in self._paused:
             consumer = self._consumer.task_consumer
-            found = bring_known_forward(consumer.channel, queue, self._consumer.strategies)
-            if not found.known:
-                self._rounds[queue] = rounds + (1 if found.all_seen else _PART_OF_A_ROUND)
+            strategies = self._consumer.strategies
+            known, all_seen = bring_known_forward(consumer.channel, queue, strategies)
+            if not known:
+                self._rounds[queue] = rounds + (1 if all_seen else _PART_OF_A_ROUND)
                 self._pause(queue, consumer)
 
     def _pause(self, queue: str, consumer: Any) -> None:
