@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from celeriac.cli.core.arguments import Limit
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import KeyId, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.domain.accounts import Role
@@ -31,8 +31,7 @@ _MOST_FAULTS = 20
 UserName = Annotated[str, typer.Argument(metavar="USER", help="The user's name or id.")]
 
 
-@users_app.command("list")
-@open_client
+@api_command(users_app, "list")
 def list_users(context: CommandContext, limit: Limit = 50) -> None:
     """List users, the newest first."""
     context.output.write_list(
@@ -44,8 +43,7 @@ def list_users(context: CommandContext, limit: Limit = 50) -> None:
     )
 
 
-@users_app.command("create")
-@open_client
+@api_command(users_app, "create")
 def create_user(
     context: CommandContext,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among all users.")],
@@ -59,8 +57,7 @@ def create_user(
     _show(context, context.client.users.create(name, role=role.value))
 
 
-@users_app.command("change")
-@open_client
+@api_command(users_app, "change")
 def change_user(
     context: CommandContext,
     *,
@@ -126,8 +123,7 @@ def _show(context: CommandContext, user: "User") -> None:
     )
 
 
-@keys_app.command("list")
-@open_client
+@api_command(keys_app, "list")
 def list_keys(context: CommandContext, limit: Limit = 50) -> None:
     """List your keys, the newest first. An admin sees everybody's."""
     context.output.write_list(
@@ -150,8 +146,7 @@ def list_keys(context: CommandContext, limit: Limit = 50) -> None:
     )
 
 
-@keys_app.command("create")
-@open_client
+@api_command(keys_app, "create")
 def create_key(
     context: CommandContext,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")],
@@ -180,16 +175,14 @@ def create_key(
     context.output.say(f"Keep it safe: it can't be shown again. {revoking}")
 
 
-@keys_app.command("revoke")
-@open_client
+@api_command(keys_app, "revoke")
 def revoke_key(context: CommandContext, key: KeyId) -> None:
     """Revoke a key for ever. Other API processes notice within seconds."""
     context.client.keys.revoke(UUID(key))
     context.output.write({"id": key, "revoked": True}, f"revoked · {key}")
 
 
-@audit_app.command("list")
-@open_client
+@api_command(audit_app, "list")
 def list_entries(
     context: CommandContext,
     *,
@@ -221,8 +214,7 @@ def list_entries(
     )
 
 
-@audit_app.command()
-@open_client
+@api_command(audit_app)
 def verify(
     context: CommandContext,
     *,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from celeriac.cli.core.arguments import Limit, parse_json, parse_pair
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import ApprovalId, ExecutionOption, short_id
 from celeriac.cli.core.output import UsageProblemError, moment, plain, printable, short
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
@@ -22,8 +22,7 @@ app = typer.Typer(name="approvals", help="Questions of agents to people: list an
 _SHORT = 60
 
 
-@app.command("list")
-@open_client
+@api_command(app, "list")
 def list_approvals(
     context: CommandContext,
     *,
@@ -62,16 +61,14 @@ def list_approvals(
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def show(context: CommandContext, approval: ApprovalId) -> None:
     """Show everything about a question."""
     found = context.client.approvals.get(approval)
     context.output.write_details(found, facts(found))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def link(context: CommandContext, approval: ApprovalId) -> None:
     """Create a link with which anybody can answer a question, once, without a key.
 
@@ -82,8 +79,7 @@ def link(context: CommandContext, approval: ApprovalId) -> None:
     context.output.say(f"It works until {moment(made.expires_at)}.")
 
 
-@app.command()
-@open_client
+@api_command(app)
 def revoke_links(context: CommandContext, approval: ApprovalId) -> None:
     """Make all links to a question void, those of notifications included."""
     context.client.approvals.revoke_links(approval)
@@ -93,8 +89,7 @@ def revoke_links(context: CommandContext, approval: ApprovalId) -> None:
         context.output.say(f"The links to {approval} are void.")
 
 
-@app.command()
-@open_client
+@api_command(app)
 def answer(
     context: CommandContext,
     approval: ApprovalId,

@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from celeriac.cli.core.arguments import Home, Json, Limit
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command, open_client
 from celeriac.cli.core.ids import BudgetId, ExecutionId
 from celeriac.cli.core.output import CommandError, ExitCode, Output, UsageProblemError, money
 from celeriac.domain.budget_kinds import OnBudget, Period
@@ -28,8 +28,7 @@ TaskOption = Annotated[
 UserOption = Annotated[UUID | None, typer.Option("--user", metavar="ID", help="Of this user.")]
 
 
-@app.command("list")
-@open_client
+@api_command(app, "list")
 def list_budgets(
     context: CommandContext, limit: Limit = 50, task: TaskOption = None, user: UserOption = None
 ) -> None:
@@ -53,8 +52,7 @@ def list_budgets(
     )
 
 
-@app.command("set")
-@open_client
+@api_command(app, "set")
 def set_budget(
     context: CommandContext,
     *,
@@ -94,15 +92,13 @@ def set_budget(
     _show(context, found)
 
 
-@app.command()
-@open_client
+@api_command(app)
 def show(context: CommandContext, budget: BudgetId) -> None:
     """Show a budget and how far it is used."""
     _show(context, context.client.budgets.get(budget))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def of(context: CommandContext, execution: ExecutionId) -> None:
     """Show all budgets that apply to an execution: its own, its task's and its user's."""
     context.output.write_list(
@@ -112,8 +108,7 @@ def of(context: CommandContext, execution: ExecutionId) -> None:
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def remove(context: CommandContext, budget: BudgetId) -> None:
     """Remove a budget."""
     context.client.budgets.remove(budget)

@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 
 from celeriac.cli.core.arguments import Limit
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.files import Overwrite
 from celeriac.cli.core.ids import CassetteId
 from celeriac.cli.core.output import CommandError, UsageProblemError, short, size
@@ -103,8 +103,7 @@ def _save(file: Path, content: str) -> None:
         ) from error
 
 
-@app.command("list")
-@open_client
+@api_command(app, "list")
 def list_cassettes(context: CommandContext, limit: Limit = 20) -> None:
     """List cassettes, the newest first.
 
@@ -129,8 +128,7 @@ def list_cassettes(context: CommandContext, limit: Limit = 20) -> None:
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def show(context: CommandContext, cassette: CassetteId) -> None:
     """Show a cassette: each request with the status of its answer."""
     from celeriac.domain.cassettes import parse
@@ -163,8 +161,7 @@ def show(context: CommandContext, cassette: CassetteId) -> None:
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def download(
     context: CommandContext,
     *,
@@ -196,8 +193,7 @@ def download(
         context.output.say(f"Written to {file}.")
 
 
-@app.command()
-@open_client
+@api_command(app)
 def upload(
     context: CommandContext,
     *,
@@ -211,8 +207,7 @@ def upload(
     context.output.write(stored, str(stored.id))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def delete(context: CommandContext, cassette: CassetteId) -> None:
     """Delete a cassette."""
     context.client.cassettes.delete(cassette)

@@ -117,6 +117,8 @@ def _simplify_flags(command: Any, parent: typer.Context | None = None) -> None:
         _simplify_flags(inner, context)
 
 
+tasks.app.command(name="run")(run_task)
+
 _GROUPS = (
     tasks.app,
     agents.app,

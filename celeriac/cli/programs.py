@@ -12,7 +12,7 @@ import typer
 
 from celeriac.cli.core.arguments import ApiKey, ApiUrl, Home, ServerHome
 from celeriac.cli.core.output import UsageProblemError
-from celeriac.cli.core.server import find_address, find_server, read_settings
+from celeriac.cli.core.server import choose_port, find_address, find_server, read_settings
 
 if TYPE_CHECKING:
     from celeriac.settings import Settings
@@ -46,7 +46,6 @@ def api(
     """
     import uvicorn
 
-    from celeriac.cli.system import choose_port
     from celeriac.wiring.core import secret_key
 
     settings = _prepare(home, "The API", broker_needed=False)
@@ -157,7 +156,6 @@ def mcp(
             raise UsageProblemError("--host and --port go with --http.")
         _over_stdio(home, api_url, api_key)
         return
-    from celeriac.cli.system import choose_port
     from celeriac.mcp_server.server import PATH, serve_http
 
     url = find_address(home, api_url)

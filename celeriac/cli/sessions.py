@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from celeriac.cli.core.arguments import Limit
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.core.ids import ExecutionOption, SessionId
 from celeriac.cli.core.output import short
@@ -19,8 +19,7 @@ app = typer.Typer(
 _SHORT = 60
 
 
-@app.command("list")
-@open_client
+@api_command(app, "list")
 def list_sessions(
     context: CommandContext,
     *,
@@ -57,8 +56,7 @@ def list_sessions(
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def show(context: CommandContext, session: SessionId) -> None:
     """Show everything about a session."""
     found = context.client.sessions.get(session)
@@ -78,15 +76,13 @@ def show(context: CommandContext, session: SessionId) -> None:
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def files(context: CommandContext, session: SessionId) -> None:
     """List the files of a session's working directory."""
     show_files(context, context.client.sessions.files(session))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def download(
     context: CommandContext,
     session: SessionId,
@@ -103,8 +99,7 @@ def download(
     fetch_files(context, context.client.sessions.files(session), paths, to, overwrite=overwrite)
 
 
-@app.command()
-@open_client
+@api_command(app)
 def delete(context: CommandContext, session: SessionId) -> None:
     """Delete the files of a session and what continues it. This can't be undone.
 

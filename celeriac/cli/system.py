@@ -1,6 +1,5 @@
 """The whole system on one machine: servers, API, worker and beat under one supervisor."""
 
-import errno
 import os
 import socket
 import sys
@@ -15,15 +14,15 @@ import psutil
 import structlog
 
 from celeriac.adapters.celery_queue import QUEUES
-from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.core.server import key_file, load_own_settings
+from celeriac.cli.core.output import ExitCode, UsageProblemError
+from celeriac.cli.core.server import choose_port, key_file, load_own_settings
 from celeriac.cli.programs import CELERY, check_modules, node_name, worker_arguments
 from celeriac.db import migrate, workers
 from celeriac.db.engine import Database
 from celeriac.domain.errors import DatabaseUnavailableError, UnauthenticatedError
 from celeriac.embedded.endpoints import Endpoints, find_running_stack
 from celeriac.embedded.errors import AlreadyRunningError, ServerFailedError
-from celeriac.embedded.home import Home, reserve_port, write_private
+from celeriac.embedded.home import Home, write_private
 from celeriac.embedded.output import Terminal, read_last_lines
 from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
@@ -35,50 +34,11 @@ from celeriac.wiring.core import SECRET_KEY_NAME
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
 
 
-def choose_port(host: str, port: int) -> int:
-    """Return `port` if the API can listen on it, or a free port for 0.
-
-    It is chosen once, so that a restarted API keeps its address. Raises CommandError if the port is
-    in use or not allowed.
-    """
-    if port == 0:
-        return reserve_port()
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-    except socket.gaierror as error:
-        raise UsageProblemError(f"--host {host}: {error.strerror}.") from error
-    except OSError as error:
-        raise _refused(host, port, error) from error
-    return port
-
-
 def reachable_url(host: str, port: int) -> str:
     """Return the URL of an API that listens on `host`, as seen from this machine."""
     if host in _EVERYWHERE:
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _refused(host: str, port: int, error: OSError) -> CommandError:
-    if error.errno == errno.EADDRINUSE:
-        return CommandError(
-            f"Port {port} on {host} is in use by another program.",
-            cure=f"Choose another: --port {port + 1}, or --port 0 for any that is free.",
-        )
-    if error.errno == errno.EACCES:
-        return CommandError(
-            f"Port {port} is reserved for root.", cure="Choose one above 1023 with --port."
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return UsageProblemError(
-            f"{host} is not an address of this machine.", cure="Correct or omit --host."
-        )
-    return CommandError(f"Can't listen on {host}, port {port}: {error.strerror}.")
 
 
 API = "api"

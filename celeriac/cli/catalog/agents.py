@@ -18,7 +18,7 @@ from celeriac.cli.core.arguments import (
     read_text,
     text_argument,
 )
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import AgentName
 from celeriac.cli.core.output import UsageProblemError, plain, short
 from celeriac.kit.words import counted
@@ -135,8 +135,7 @@ class AgentOptions:
             spec["mcp_servers"] = list(entries.values())
 
 
-@app.command("list")
-@open_client
+@api_command(app, "list")
 def list_agents(context: CommandContext, limit: Limit = 50) -> None:
     """List your agents, the newest first. An admin sees everybody's."""
     context.output.write_list(
@@ -156,15 +155,13 @@ def list_agents(context: CommandContext, limit: Limit = 50) -> None:
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def show(context: CommandContext, agent: AgentName) -> None:
     """Show an agent with its whole specification."""
     _show(context, context.client.agents.get(agent))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def create(
     context: CommandContext,
     *,
@@ -197,8 +194,7 @@ def create(
     _show(context, agents.create(name, spec, description=options.description or ""))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def update(context: CommandContext, *, agent: AgentName, options: AgentOptions) -> None:
     """Change an agent. What is not given stays as it is.
 
@@ -214,8 +210,7 @@ def update(context: CommandContext, *, agent: AgentName, options: AgentOptions) 
     _show(context, agents.change(agent, spec=spec, description=options.description))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def delete(context: CommandContext, agent: AgentName) -> None:
     """Delete an agent that no task uses. Its executions stay, and its name is free.
 

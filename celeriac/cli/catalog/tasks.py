@@ -17,10 +17,9 @@ from celeriac.cli.core.arguments import (
     put,
     text_argument,
 )
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import TaskName
 from celeriac.cli.core.output import plain, short
-from celeriac.cli.executions.run import run
 
 if TYPE_CHECKING:
     from celeriac.wire import Task
@@ -67,8 +66,7 @@ class TaskOptions:
         return spec
 
 
-@app.command("list")
-@open_client
+@api_command(app, "list")
 def list_tasks(
     context: CommandContext,
     limit: Limit = 50,
@@ -95,15 +93,13 @@ def list_tasks(
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def show(context: CommandContext, task: TaskName) -> None:
     """Show a task with its whole specification."""
     _show(context, context.client.tasks.get(task))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def create(
     context: CommandContext,
     *,
@@ -132,8 +128,7 @@ def create(
     _show(context, task)
 
 
-@app.command()
-@open_client
+@api_command(app)
 def update(
     context: CommandContext,
     *,
@@ -155,22 +150,19 @@ def update(
     _show(context, tasks.change(task, agent=agent, spec=spec, description=options.description))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def activate(context: CommandContext, task: TaskName) -> None:
     """Activate a task."""
     _show(context, context.client.tasks.change(task, active=True))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def deactivate(context: CommandContext, task: TaskName) -> None:
     """Deactivate a task: it takes no new executions. Existing ones continue."""
     _show(context, context.client.tasks.change(task, active=False))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def delete(
     context: CommandContext,
     task: TaskName,
@@ -188,9 +180,6 @@ def delete(
     """
     context.client.tasks.delete(task, cancel=cancel)
     context.output.write({"task": task, "deleted": True}, f"deleted · task {task}")
-
-
-app.command()(run)
 
 
 def _show(context: CommandContext, task: "Task") -> None:

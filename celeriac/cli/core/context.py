@@ -8,7 +8,9 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Concatenate, get_args, get_type_hints
+
+import typer
 
 from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome
 from celeriac.cli.core.ids import IdOf
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from celeriac.client import Client, ClientError
     from celeriac.client.server import Server
 
-P = ParamSpec("P")
+Command = Callable[Concatenate["CommandContext", ...], None]
 
 
 class CommandContext:
@@ -50,8 +52,23 @@ class CommandContext:
         """The directory of the log files of programs in this home."""
         return load_own_settings(self._home).logs
 
+    def say_away(self, away: bool) -> None:
+        """Report that the API has stopped answering, or answers again."""
+        self.output.say(
+            "The API does not answer; trying again." if away else "The API answers again."
+        )
 
-def open_client(command: Callable[Concatenate[CommandContext, P], None]) -> Callable[..., None]:
+
+def api_command(app: typer.Typer, name: str | None = None) -> Callable[[Command], None]:
+    """Return a decorator that adds a function to `app`, as a command of `open_client`."""
+
+    def add(command: Command) -> None:
+        app.command(name)(open_client(command))
+
+    return add
+
+
+def open_client(command: Command) -> Callable[..., None]:
     """Make a command of a function whose first parameter is a CommandContext.
 
     The command gets the options that name the server, and `--json`. A parameter whose type is a
@@ -71,7 +88,7 @@ def open_client(command: Callable[Concatenate[CommandContext, P], None]) -> Call
 
     @wraps(command)
     def with_context(
-        *args: Any,
+        *,
         api_url: str | None,
         api_key: str | None,
         home: Path | None,
@@ -89,7 +106,7 @@ def open_client(command: Callable[Concatenate[CommandContext, P], None]) -> Call
                         values[name] = mark.resolve(context.client, values[name])
                 for name, (kind, members) in groups.items():
                     values[name] = kind(**{each.name: values.pop(each.name) for each in members})
-                command(context, *args, **values)
+                command(context, **values)
             except ClientError as error:
                 raise server_errors(error, cure=refused_key_cure(error, home, api_key)) from error
 

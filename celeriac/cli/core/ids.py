@@ -1,15 +1,15 @@
-"""Names and ids in arguments. Ids are whole, short, or `last`."""
+"""Names and ids in arguments, and their completion. Ids are whole, short, or `last`."""
 
+import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from celeriac.cli.core.completion import ids_of, names_of
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.kit.ids import parse_uuid
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 LAST = "last"
 SEARCHED = 500
 """Short ids are searched among this many, the newest: at most five requests."""
-_LEAST = 6
 _HEX = 32
+_SHORT_ID = re.compile(f"[0-9a-f]{{6,{_HEX}}}")
 _SHOWN = 12
 _LISTED = 5
-_DIGITS = frozenset("0123456789abcdef-")
+_COMPLETED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +44,37 @@ class IdOf:
         """
         if parse_uuid(text) is not None and len(text) >= _HEX:
             return text
-        wanted = text.lower()
-        if wanted != LAST and not self._may_be_id(wanted):
+        wanted = text.lower().replace("-", "")
+        newest = (each.id for each in islice(getattr(client, self.kind).list(), SEARCHED))
+        if text.lower() == LAST:
+            found = list(islice(newest, 1))
+            missing = f"There is no {self.kind.removesuffix('s')} yet."
+        elif _SHORT_ID.fullmatch(wanted):
+            found = [
+                each
+                for each in newest
+                if wanted in (each.hex[: len(wanted)], each.hex[-len(wanted) :])
+            ]
+            missing = (
+                f"None of the newest {SEARCHED} {self.kind} has an id that begins or ends with "
+                f"{text}."
+            )
+        else:
             raise UsageProblemError(
                 f"{text!r} is not the id of {self.noun}.",
                 cure="Give a whole id, at least 6 characters of its beginning or end, "
-                f"or `{LAST}`. {self._where}",
+                f"or `{LAST}`. `celeriac {self.kind} list` shows them.",
             )
-        newest = partial(_newest, client, self.kind)
-        found = _last(newest) if wanted == LAST else _matching(newest, wanted.replace("-", ""))
         if not found:
-            raise self._missing(text)
+            raise CommandError(
+                missing,
+                cure=f"`celeriac {self.kind} list` shows them.",
+                exit_code=ExitCode.NOT_FOUND,
+                problem="not_found",
+            )
         if len(found) > 1:
             raise self._ambiguous(text, found)
         return str(found[0])
-
-    @property
-    def _where(self) -> str:
-        return f"`celeriac {self.kind} list` shows them."
-
-    @staticmethod
-    def _may_be_id(text: str) -> bool:
-        digits = len(text.replace("-", ""))
-        return _DIGITS.issuperset(text) and _LEAST <= digits <= _HEX
-
-    def _missing(self, text: str) -> CommandError:
-        message = (
-            f"There is no {self.kind.removesuffix('s')} yet."
-            if text.lower() == LAST
-            else f"None of the newest {SEARCHED} {self.kind} has an id that begins or ends with "
-            f"{text}."
-        )
-        return CommandError(
-            message, cure=self._where, exit_code=ExitCode.NOT_FOUND, problem="not_found"
-        )
 
     def _ambiguous(self, text: str, found: list[UUID]) -> CommandError:
         more = [f"       and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
@@ -99,47 +96,51 @@ def short_id(whole: UUID | str) -> str:
     return str(whole)[-_SHOWN:]
 
 
-_Newest = Callable[[], Iterator[Any]]
+def names_of(kind: str) -> Callable[[str], list[str]]:
+    """Return the completion of names; `kind` is as in `client.tasks`."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [each.name for each in _newest(kind) if each.name.startswith(incomplete)]
+
+    return complete
 
 
-def _newest(client: "Client", kind: str) -> Iterator[Any]:
-    found: Iterator[Any] = getattr(client, kind).list()
-    return found
+def ids_of(kind: str) -> Callable[[str], list[str]]:
+    """Return the completion of ids; `kind` is as in `client.executions`."""
+
+    def complete(incomplete: str) -> list[str]:
+        found = [LAST, *(str(each.id) for each in _newest(kind))]
+        return [each for each in found if each.startswith(incomplete)]
+
+    return complete
 
 
-def _last(newest: _Newest) -> list[UUID]:
-    return [each.id for each in islice(newest(), 1)]
+def _newest(kind: str) -> Iterator[Any]:
+    """Yield the newest resources of the server that the environment or the home names.
+
+    Yields nothing if there is no such server or it does not answer: a shell shows no errors.
+    """
+    from celeriac.client import Client, ClientError
+
+    with suppress(ClientError), Client.from_env() as client:
+        yield from islice(getattr(client, kind).list(), _COMPLETED)
 
 
-def _matching(newest: _Newest, digits: str) -> list[UUID]:
-    """Return all ids that begin or end with `digits`."""
-    return [
-        each.id
-        for each in islice(newest(), SEARCHED)
-        if each.id.hex.startswith(digits) or each.id.hex.endswith(digits)
-    ]
+def _argument(
+    metavar: str, noun: str, source: str = "", complete: Callable[[str], list[str]] | None = None
+) -> Any:
+    return typer.Argument(
+        metavar=metavar,
+        help=f"The {noun}'s id{source}. Whole, its beginning or end, or last.",
+        autocompletion=complete,
+    )
 
 
-_FORMS = "Whole, its beginning or end, or last."
+_EXECUTION = IdOf("executions", "an execution")
+_EXECUTION_ARGUMENT = _argument("EXECUTION", "execution", complete=ids_of("executions"))
 
-ExecutionId = Annotated[
-    str,
-    typer.Argument(
-        metavar="EXECUTION",
-        help=f"The execution's id. {_FORMS}",
-        autocompletion=ids_of("executions"),
-    ),
-    IdOf("executions", "an execution"),
-]
-OptionalExecutionId = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="EXECUTION",
-        help=f"The execution's id. {_FORMS}",
-        autocompletion=ids_of("executions"),
-    ),
-    IdOf("executions", "an execution"),
-]
+ExecutionId = Annotated[str, _EXECUTION_ARGUMENT, _EXECUTION]
+OptionalExecutionId = Annotated[str | None, _EXECUTION_ARGUMENT, _EXECUTION]
 ExecutionOption = Annotated[
     str | None,
     typer.Option(
@@ -148,25 +149,15 @@ ExecutionOption = Annotated[
         help="Only of this execution.",
         autocompletion=ids_of("executions"),
     ),
-    IdOf("executions", "an execution"),
+    _EXECUTION,
 ]
 ApprovalId = Annotated[
     str,
-    typer.Argument(
-        metavar="APPROVAL",
-        help=f"The question's id, from `approvals list`. {_FORMS}",
-        autocompletion=ids_of("approvals"),
-    ),
+    _argument("APPROVAL", "question", ", from `approvals list`", ids_of("approvals")),
     IdOf("approvals", "a question"),
 ]
 SessionId = Annotated[
-    str,
-    typer.Argument(
-        metavar="SESSION",
-        help=f"The session's id. {_FORMS}",
-        autocompletion=ids_of("sessions"),
-    ),
-    IdOf("sessions", "a session"),
+    str, _argument("SESSION", "session", complete=ids_of("sessions")), IdOf("sessions", "a session")
 ]
 CassetteId = Annotated[
     str,
@@ -177,16 +168,8 @@ CassetteId = Annotated[
     ),
     IdOf("cassettes", "a cassette"),
 ]
-KeyId = Annotated[
-    str,
-    typer.Argument(metavar="ID", help=f"The key's id, from `keys list`. {_FORMS}"),
-    IdOf("keys", "a key"),
-]
-BudgetId = Annotated[
-    str,
-    typer.Argument(metavar="BUDGET", help=f"The budget's id. {_FORMS}"),
-    IdOf("budgets", "a budget"),
-]
+KeyId = Annotated[str, _argument("ID", "key", ", from `keys list`"), IdOf("keys", "a key")]
+BudgetId = Annotated[str, _argument("BUDGET", "budget"), IdOf("budgets", "a budget")]
 AgentName = Annotated[
     str,
     typer.Argument(

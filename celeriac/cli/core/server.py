@@ -1,15 +1,17 @@
-"""The API that a command uses, and this machine's settings.
+"""The API that a command uses, this machine's settings, and ports to listen on.
 
 The API is named by options, by the environment, or by the stack that runs in the home.
 """
 
+import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from celeriac.cli.core.output import CommandError, ExitCode
-from celeriac.embedded.home import Home
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
+from celeriac.embedded.home import Home, reserve_port
 
 if TYPE_CHECKING:
     from celeriac.client import ClientError
@@ -80,3 +82,42 @@ def open_database(settings: "Settings") -> "Iterator[Database]":
         yield database
     finally:
         database.close()
+
+
+def choose_port(host: str, port: int) -> int:
+    """Return `port` if the API can listen on it, or a free port for 0.
+
+    It is chosen once, so that a restarted API keeps its address. Raises CommandError if the port is
+    in use or not allowed.
+    """
+    if port == 0:
+        return reserve_port()
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except socket.gaierror as error:
+        raise UsageProblemError(f"--host {host}: {error.strerror}.") from error
+    except OSError as error:
+        raise _refused(host, port, error) from error
+    return port
+
+
+def _refused(host: str, port: int, error: OSError) -> CommandError:
+    if error.errno == errno.EADDRINUSE:
+        return CommandError(
+            f"Port {port} on {host} is in use by another program.",
+            cure=f"Choose another: --port {port + 1}, or --port 0 for any that is free.",
+        )
+    if error.errno == errno.EACCES:
+        return CommandError(
+            f"Port {port} is reserved for root.", cure="Choose one above 1023 with --port."
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageProblemError(
+            f"{host} is not an address of this machine.", cure="Correct or omit --host."
+        )
+    return CommandError(f"Can't listen on {host}, port {port}: {error.strerror}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from celeriac.cli.core.arguments import Limit
-from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.core.ids import ExecutionId, short_id
 from celeriac.cli.core.output import CommandError, duration, money, plain, short, tokens
@@ -36,8 +36,7 @@ class Bulky(StrEnum):
     ERROR_DETAILS = "error_details"
 
 
-@app.command("list")
-@open_client
+@api_command(app, "list")
 def list_executions(
     context: CommandContext,
     *,
@@ -97,8 +96,7 @@ def list_executions(
     )
 
 
-@app.command()
-@open_client
+@api_command(app)
 def show(context: CommandContext, execution: ExecutionId) -> None:
     """Show everything about an execution."""
     found = context.client.executions.get(execution)
@@ -108,8 +106,7 @@ def show(context: CommandContext, execution: ExecutionId) -> None:
         context.output.write_details(found, _facts(found, overshoot(context, found)))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def result(context: CommandContext, execution: ExecutionId) -> None:
     """Print the result of a completed execution, and nothing else.
 
@@ -126,8 +123,7 @@ def result(context: CommandContext, execution: ExecutionId) -> None:
     context.output.write(found.result, plain(found.result))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def events(
     context: CommandContext,
     execution: ExecutionId,
@@ -142,8 +138,7 @@ def events(
         context.output.raw(event_line(event))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def report(
     context: CommandContext,
     execution: ExecutionId,
@@ -159,15 +154,13 @@ def report(
     context.output.write({"format": kind, "report": text}, text)
 
 
-@app.command()
-@open_client
+@api_command(app)
 def files(context: CommandContext, execution: ExecutionId) -> None:
     """List the files in the execution's own directory."""
     show_files(context, context.client.executions.files(execution))
 
 
-@app.command()
-@open_client
+@api_command(app)
 def download(
     context: CommandContext,
     execution: ExecutionId,

@@ -1,6 +1,5 @@
 """Following an execution to its end: a live view on a terminal, else plain lines."""
 
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -119,18 +118,11 @@ def event_line(event: "Event") -> str:
     return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {describe(event)}".rstrip()
 
 
-def say_away(context: "CommandContext", away: bool) -> None:
-    """Report that the API has stopped answering, or answers again."""
-    context.output.say(
-        "The API does not answer; trying again." if away else "The API answers again."
-    )
-
-
 def _follow_plainly(context: "CommandContext", execution_id: UUID, timeout: float | None) -> None:
     from celeriac.client import Delta
 
     received = context.client.executions.stream(
-        execution_id, timeout=timeout, on_away=partial(say_away, context)
+        execution_id, timeout=timeout, on_away=context.say_away
     )
     for each in received:
         if not isinstance(each, Delta):

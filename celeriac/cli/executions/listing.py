@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from uuid import UUID
 
 from celeriac.cli.core.output import moment, printable, short
-from celeriac.cli.executions.following import say_away
 from celeriac.cli.executions.notes import note
 from celeriac.domain.executions.states import LIVE
 
@@ -56,11 +55,11 @@ def follow_list(
             if error.status not in _UNAVAILABLE or time.monotonic() - heard > _RECONNECT_SECONDS:
                 raise
             if not away:
-                say_away(context, away=True)
+                context.say_away(True)
             away = True
             continue
         if away:
-            say_away(context, away=False)
+            context.say_away(False)
         heard, away = time.monotonic(), False
         _show(context, changed, include)
 

@@ -3,7 +3,6 @@
 import sys
 import threading
 from collections import deque
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from uuid import UUID
@@ -11,7 +10,6 @@ from uuid import UUID
 from rich.live import Live
 
 from celeriac.cli.core.context import CommandContext
-from celeriac.cli.executions.following import say_away
 from celeriac.cli.executions.view import View, render
 from celeriac.client import Delta
 from celeriac.embedded.output import LogFollower
@@ -32,7 +30,7 @@ def follow_live(context: CommandContext, execution: Execution, timeout: float | 
         _Drawing(live, view, tail, lock),
     ):
         stream = context.client.executions.stream(
-            execution.id, timeout=timeout, on_away=partial(say_away, context)
+            execution.id, timeout=timeout, on_away=context.say_away
         )
         for each in stream:
             with lock:
