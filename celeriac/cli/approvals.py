@@ -1,6 +1,5 @@
 """`celeriac approvals`: questions of agents to people."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,10 +82,8 @@ def link(context: CommandContext, approval: ApprovalId) -> None:
 def revoke_links(context: CommandContext, approval: ApprovalId) -> None:
     """Make all links to a question void, those of notifications included."""
     context.client.approvals.revoke_links(approval)
-    if context.output.as_json:
-        context.output.json({"id": approval, "links_revoked": True})
-    else:
-        context.output.say(f"The links to {approval} are void.")
+    context.output.json({"id": approval, "links_revoked": True})
+    context.output.say(f"The links to {approval} are void.")
 
 
 @api_command(app)
@@ -118,12 +115,16 @@ def answer(
     """
     asked = context.client.approvals.get(approval)
     if approve is None and value is None and not fields:
-        _check_terminal(context)
+        if not context.output.can_ask:
+            raise UsageProblemError(
+                "There is no answer.",
+                cure="Give --approve or --refuse, and --value or --set for an answer with a value.",
+            )
         answered = answer_step_by_step(context, asked, note)
     else:
-        approved = approve is not False
+        given = _value(asked, value, fields)
         answered = context.client.approvals.answer(
-            approval, approved=approved, value=_value(asked, value, fields), note=note
+            approval, approved=approve is not False, value=given, note=note
         )
     decision = "approved" if answered.approved else "refused"
     context.output.write(answered, f"{decision} · {answered.id}")
@@ -188,14 +189,6 @@ def _field(asked: "Approval", pair: str) -> tuple[str, Any]:
         except ValueError as error:
             raise UsageProblemError(f"--set {name}: this is not JSON: {error}.") from error
     return name, value
-
-
-def _check_terminal(context: CommandContext) -> None:
-    if context.output.as_json or not (sys.stdin.isatty() and context.output.err.is_terminal):
-        raise UsageProblemError(
-            "There is no answer.",
-            cure="Give --approve or --refuse, and --value or --set for an answer with a value.",
-        )
 
 
 _DECISIONS = {

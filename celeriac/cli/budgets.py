@@ -10,7 +10,14 @@ import typer
 from celeriac.cli.core.arguments import Home, Json, Limit
 from celeriac.cli.core.context import CommandContext, api_command, open_client
 from celeriac.cli.core.ids import BudgetId, ExecutionId
-from celeriac.cli.core.output import CommandError, ExitCode, Output, UsageProblemError, money
+from celeriac.cli.core.output import (
+    CommandError,
+    ExitCode,
+    Output,
+    UsageProblemError,
+    amounts,
+    money,
+)
 from celeriac.domain.budget_kinds import OnBudget, Period
 from celeriac.domain.usage import UsageBy, dollars
 from celeriac.kit.words import counted
@@ -144,12 +151,7 @@ def _tokens(state: "wire.BudgetState") -> str:
 
 
 def _beyond(state: "wire.BudgetState") -> str:
-    parts = []
-    if state.overshoot_cost:
-        parts.append(money(state.overshoot_cost))
-    if state.overshoot_tokens:
-        parts.append(counted(state.overshoot_tokens, "token"))
-    return " and ".join(parts) or "-"
+    return amounts(state.overshoot_cost, state.overshoot_tokens) or "-"
 
 
 _DAY = ["%Y-%m-%d"]

@@ -187,10 +187,8 @@ def download(
             problem="file_exists",
         )
     _save(file, content)
-    if context.output.as_json:
-        context.output.json({"id": cassette, "written": str(file)})
-    else:
-        context.output.say(f"Written to {file}.")
+    context.output.json({"id": cassette, "written": str(file)})
+    context.output.say(f"Written to {file}.")
 
 
 @api_command(app)
@@ -211,7 +209,5 @@ def upload(
 def delete(context: CommandContext, cassette: CassetteId) -> None:
     """Delete a cassette."""
     context.client.cassettes.delete(cassette)
-    if context.output.as_json:
-        context.output.json({"id": cassette, "deleted": True})
-    else:
-        context.output.say(f"The cassette {cassette} is deleted.")
+    context.output.json({"id": cassette, "deleted": True})
+    context.output.say(f"The cassette {cassette} is deleted.")

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from celeriac.cli.core.output import CommandError, ExitCode, Output, size
 from celeriac.cli.core.server import load_own_settings
 from celeriac.kit.processes import launch, terminate_group
 from celeriac.kit.words import counted
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 app = typer.Typer(name="crews", help="CrewAI on this machine, and graphs of crews.")
 
@@ -160,10 +163,6 @@ def _run(
         raise _explained(code, "\n".join(last))
 
 
-_FETCH_CURE = (
-    "Check that this machine reaches a package index (pip's settings are used), and run this "
-    "again: downloads are kept."
-)
 _CAUSES = (
     ("No space left on device", "The disk is full.", "Free some space and run this again."),
     (
@@ -172,33 +171,29 @@ _CAUSES = (
         "Check the package index that you use: it sent a file with another hash.",
     ),
     (
-        "No module named venv",
+        "No module named venv|ensurepip is not available",
         "This Python can't make virtual environments.",
         "Install its venv module (on Debian and Ubuntu: python3-venv).",
     ),
     (
-        "ensurepip is not available",
-        "This Python can't make virtual environments.",
-        "Install its venv module (on Debian and Ubuntu: python3-venv).",
-    ),
-    *(
-        (sign, "The packages can't be fetched.", _FETCH_CURE)
-        for sign in (
-            "No matching distribution found",
-            "Could not find a version",
-            "NewConnectionError",
-            "Temporary failure in name resolution",
-            "Network is unreachable",
-            "Read timed out",
-            "Connection refused",
-        )
+        (
+            "No matching distribution found|Could not find a version|NewConnectionError|"
+            "Temporary failure in name resolution|Network is unreachable|Read timed out|"
+            "Connection refused"
+        ),
+        "The packages can't be fetched.",
+        (
+            "Check that this machine reaches a package index (pip's settings are used), and run "
+            "this again: downloads are kept."
+        ),
     ),
 )
+"""Expressions that match the output of pip, with the message and the cure."""
 
 
 def _explained(code: int, last: str) -> CrewaiInstallError:
-    for sign, message, cure in _CAUSES:
-        if sign in last:
+    for signs, message, cure in _CAUSES:
+        if re.search(signs, last):
             return CrewaiInstallError(
                 f"{message}\n{last}", cure=cure, exit_code=ExitCode.UNAVAILABLE
             )
@@ -275,12 +270,13 @@ def validate(
     except ValidationError as error:
         faults = _faults(error)
     if graph is None or faults:
+        output.json({"ok": False, "faults": faults})
         if as_json:
-            output.json({"ok": False, "faults": faults})
             raise typer.Exit(ExitCode.USAGE)
-        raise CrewFaultyError(
+        raise CommandError(
             "\n".join([f"the crew in {file} can't be run", *(f"  {each}" for each in faults)]),
             exit_code=ExitCode.USAGE,
+            problem="invalid_input",
         )
     variables = sorted(graph.variables)
     output.write(
@@ -291,16 +287,7 @@ def validate(
     )
 
 
-class CrewFaultyError(CommandError):
-    """A crew's graph has faults."""
-
-    code = "invalid_input"
-
-
-def _faults(error: object) -> list[str]:
-    from pydantic import ValidationError
-
-    assert isinstance(error, ValidationError)
+def _faults(error: "ValidationError") -> list[str]:
     found: list[str] = []
     for fault in error.errors(include_url=False, include_input=False):
         listed = fault.get("ctx", {}).get("faults")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from celeriac.cli.core.arguments import ApiKey, ApiUrl, Home, ServerHome
+from celeriac.cli.core.arguments import ApiHost, ApiKey, ApiPort, ApiUrl, Home, Include, ServerHome
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.cli.core.server import choose_port, find_address, find_server, read_settings
 
@@ -23,15 +23,8 @@ API_PROTOCOL = "celeriac.api.core.protocol:LimitedProtocol"
 
 
 def api(
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on; CELERIAC_API_HOST, or 127.0.0.1.")
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="Port to listen on, 0 for any; CELERIAC_API_PORT, or 8321."
-        ),
-    ] = None,
+    host: ApiHost = None,
+    port: ApiPort = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     home: Home = None,
 ) -> None:
@@ -64,17 +57,6 @@ def api(
         http=API_PROTOCOL,
         ws="none",
     )
-
-
-Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--include",
-        "-I",
-        metavar="MODULE",
-        help="A module with Celery tasks of your own to load; may be given more than once.",
-    ),
-]
 
 
 def worker(context: typer.Context, include: Include = None, home: Home = None) -> None:

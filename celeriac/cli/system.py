@@ -41,10 +41,7 @@ def reachable_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-API = "api"
-WORKER = "worker"
-BEAT = "beat"
-
+_WORKER = "worker"
 _API_GRACE = 20.0
 _BEAT_GRACE = 15.0
 _HAND_BACK_SECONDS = 15.0
@@ -56,6 +53,7 @@ _CHECK_SECONDS = 2.0
 _FRESH_SECONDS = 30.0
 
 
+_PYTHON = (sys.executable, "-P", "-m")
 _CELERY = (
     sys.executable,
     "-W",
@@ -68,46 +66,32 @@ _CELERY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ApiReady:
-    """Ready check: the API answers."""
-
-    url: str
-
-    def __call__(self) -> str | None:
-        """Return None if it does, else the reason."""
-        try:
-            with httpx.Client(trust_env=False, timeout=_CHECK_SECONDS) as client:
-                answer = client.get(f"{self.url}/health/live")
-        except httpx.HTTPError as error:
-            return str(error)
-        return None if answer.is_success else f"it answers {answer.status_code}"
+def _check_api(url: str) -> str | None:
+    """Return None if the API answers, else the reason."""
+    try:
+        with httpx.Client(trust_env=False, timeout=_CHECK_SECONDS) as client:
+            answer = client.get(f"{url}/health/live")
+    except httpx.HTTPError as error:
+        return str(error)
+    return None if answer.is_success else f"it answers {answer.status_code}"
 
 
-class WorkerReady:
-    """Ready check: the current worker has reported itself to the database.
+def _check_worker(database: Database, supervisor: Supervisor) -> str | None:
+    """Return None if the current worker has reported itself to the database, else the reason.
 
     The row of an earlier worker doesn't count, although it may still be fresh after a crash.
     """
-
-    def __init__(self, database: Database, find_pid: Callable[[], int | None]) -> None:
-        """`find_pid` returns the pid of the current worker."""
-        self._database = database
-        self._find_pid = find_pid
-
-    def __call__(self) -> str | None:
-        """Return None if it has, else the reason."""
-        pid = self._find_pid()
-        host = socket.gethostname()
-        try:
-            with self._database.autocommit() as connection:
-                found = workers.live(connection, within_seconds=_FRESH_SECONDS)
-        except DatabaseUnavailableError as error:
-            return error.message
-        here = [row.pid for row in found if row.hostname.endswith(f"@{host}")]
-        if any(_belongs(each, pid) for each in here):
-            return None
-        return "it has not reported itself to the database"
+    pid = supervisor.process(_WORKER).pid
+    host = socket.gethostname()
+    try:
+        with database.autocommit() as connection:
+            found = workers.live(connection, within_seconds=_FRESH_SECONDS)
+    except DatabaseUnavailableError as error:
+        return error.message
+    here = [row.pid for row in found if row.hostname.endswith(f"@{host}")]
+    if any(_belongs(each, pid) for each in here):
+        return None
+    return "it has not reported itself to the database"
 
 
 def _belongs(pid: int, leader: int | None) -> bool:
@@ -184,7 +168,7 @@ class System:
     @property
     def worker_pid(self) -> int | None:
         """The pid of the current worker."""
-        return self.supervisor.process(WORKER).pid
+        return self.supervisor.process(_WORKER).pid
 
 
 @contextmanager
@@ -197,7 +181,9 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
     # not load_settings, which uses a stack that runs in the home: it is started here
     settings = load_own_settings(options.home)
     check_modules(settings.celery.include, "CELERIAC_CELERY_INCLUDE")
-    _refuse_second(Home.at(settings.home))
+    home = Home.at(settings.home)
+    if running := find_running_stack(home):  # it may use the port
+        raise AlreadyRunningError(home.root, running.supervisor.pid, api_url=running.api_url)
     host = options.host or settings.api.host
     port = choose_port(host, settings.api.port if options.port is None else options.port)
     stack = Stack(_stack_options(settings, options), terminal)
@@ -208,7 +194,8 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
         variables = {
             "CELERIAC_HOME": str(stack.home.root),
             "CELERIAC_SECRET_KEY": secret_key,
-            "CELERIAC_LOG_CONSOLE": _console(settings),
+            # `up` shows it to people, unless another format is set
+            "CELERIAC_LOG_CONSOLE": settings.log_console.replace("auto", "pretty"),
             "CELERIAC_WORKER_RELOAD": _reload(settings, options),
             "PYTHONUNBUFFERED": "1",
             **options.variables,
@@ -217,9 +204,11 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
         stop_seconds = settings.celery.worker_soft_shutdown_timeout
         database = Database(endpoints.database_url, connections=1, application="celeriac-up")
         try:
-            api_key = _prepare_database(database, stack.home, secret_key)
+            with database.transaction() as connection:
+                migrate.upgrade(connection)
+            api_key = ensure_admin_key(database, stack.home, secret_key)
             url = reachable_url(host, port)
-            ready = WorkerReady(database, lambda: stack.supervisor.process(WORKER).pid)
+            ready = partial(_check_worker, database, stack.supervisor)
             _start(
                 stack.supervisor, _programs(options, (host, port), environment, ready, stop_seconds)
             )
@@ -242,38 +231,30 @@ def _programs(
     options: SystemOptions,
     address: tuple[str, int],
     environment: Mapping[str, str],
-    worker_ready: WorkerReady,
+    worker_ready: Callable[[], str | None],
     stop_seconds: float,
 ) -> Sequence[ProcessSpec]:
     """Return worker, beat and API in the order of their start; they stop in reverse order."""
     host, port = address
     return (
         ProcessSpec(
-            name=WORKER,
+            name=_WORKER,
             argv=(*_CELERY, "worker", *worker_arguments(options.worker_options, QUEUES)),
             env=environment,
             ready=worker_ready,
             stop_grace=stop_seconds + _HAND_BACK_SECONDS,
         ),
         ProcessSpec(
-            name=BEAT,
+            name="beat",
             argv=(*_CELERY, "beat", "--loglevel=INFO"),
             env=environment,
             stop_grace=_BEAT_GRACE,
         ),
         ProcessSpec(
-            name=API,
-            argv=(
-                sys.executable,
-                "-P",
-                "-m",
-                "celeriac",
-                "api",
-                f"--host={host}",
-                f"--port={port}",
-            ),
+            name="api",
+            argv=(*_PYTHON, "celeriac", "api", f"--host={host}", f"--port={port}"),
             env=environment,
-            ready=ApiReady(reachable_url(host, port)),
+            ready=partial(_check_api, reachable_url(host, port)),
             stop_grace=_API_GRACE,
         ),
     )
@@ -299,13 +280,6 @@ def _count_running(database: Database) -> int:
         return workers.running_on(connection, f"{node_name()}@")
 
 
-def _refuse_second(home: Home) -> None:
-    """Raise AlreadyRunningError if a stack runs in this home; it may use the port."""
-    stack = find_running_stack(home)
-    if stack is not None:
-        raise AlreadyRunningError(home.root, stack.supervisor.pid, api_url=stack.api_url)
-
-
 def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:
     return StackOptions(
         home=settings.home,
@@ -319,21 +293,9 @@ def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:
     )
 
 
-def _prepare_database(database: Database, home: Home, secret_key: str) -> str:
-    """Upgrade the schema and return the administrator's key."""
-    with database.transaction() as connection:
-        migrate.upgrade(connection)
-    return ensure_admin_key(database, home, secret_key)
-
-
 def _reload(settings: Settings, options: SystemOptions) -> str:
     wanted = options.reload
     if wanted is None:
         is_set = "reload" in settings.worker.model_fields_set
         wanted = settings.worker.reload if is_set else True
     return str(wanted).lower()
-
-
-def _console(settings: Settings) -> str:
-    """Return the format of their output, which `up` shows: for people, unless it is set."""
-    return "pretty" if settings.log_console == "auto" else settings.log_console

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.core.arguments import Home, Json
+from celeriac.cli.core.arguments import ApiHost, ApiPort, Home, Include, Json
 from celeriac.cli.core.output import Output
 from celeriac.kit.words import counted
 
@@ -15,30 +15,15 @@ if TYPE_CHECKING:
 
 def up(
     *,
-    host: Annotated[
-        str | None, typer.Option(help="Address of the API; CELERIAC_API_HOST, or 127.0.0.1.")
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="The API's port, 0 for any; CELERIAC_API_PORT, or 8321."
-        ),
-    ] = None,
+    host: ApiHost = None,
+    port: ApiPort = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Executions that run at once; 100 with threads.")
     ] = None,
     pool: Annotated[
         str | None, typer.Option(help="Celery's pool: threads, prefork or solo; threads.")
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--include",
-            "-I",
-            metavar="MODULE",
-            help="A module with Celery tasks of your own for the worker. Repeatable.",
-        ),
-    ] = None,
+    include: Include = None,
     no_reload: Annotated[
         bool, typer.Option("--no-reload", help="Don't restart the worker when code changes.")
     ] = False,

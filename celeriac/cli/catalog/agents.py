@@ -119,18 +119,17 @@ class AgentOptions:
         for server in self.mcp:
             name, _, url = server.partition("=")
             entries[name] = {"name": name, **({"url": url} if url else {})}
-        for option, patterns in (("allow", self.allow_tool), ("approve", self.approve_tool)):
-            for pattern in patterns:
-                name, _, tool = pattern.partition(":")
-                if name not in entries or not tool:
-                    raise UsageProblemError(
-                        f"--{option}-tool {pattern}: there is no server {name!r}, or no tool is "
-                        "named.",
-                        cure=f"Give --mcp {name or 'NAME'} and "
-                        f"--{option}-tool {name or 'NAME'}:PATTERN.",
-                    )
-                key = "allowed_tools" if option == "allow" else "approve_tools"
-                entries[name].setdefault(key, []).append(tool)
+        tools = [("--allow-tool", "allowed_tools", each) for each in self.allow_tool]
+        tools += [("--approve-tool", "approve_tools", each) for each in self.approve_tool]
+        for option, key, pattern in tools:
+            name, _, tool = pattern.partition(":")
+            if name not in entries or not tool:
+                server = name or "NAME"
+                raise UsageProblemError(
+                    f"{option} {pattern}: there is no server {name!r}, or no tool is named.",
+                    cure=f"Give --mcp {server} and {option} {server}:PATTERN.",
+                )
+            entries[name].setdefault(key, []).append(tool)
         if entries:
             spec["mcp_servers"] = list(entries.values())
 

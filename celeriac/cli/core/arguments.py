@@ -24,6 +24,23 @@ Home = Annotated[
     ),
 ]
 
+ApiHost = Annotated[
+    str | None, typer.Option(help="Address of the API; CELERIAC_API_HOST, or 127.0.0.1.")
+]
+ApiPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="The API's port, 0 for any; CELERIAC_API_PORT, or 8321."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        "-I",
+        metavar="MODULE",
+        help="A module with Celery tasks of your own for the worker. Repeatable.",
+    ),
+]
+
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 ApiUrl = Annotated[

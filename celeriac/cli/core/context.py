@@ -133,24 +133,21 @@ def refused_key_cure(error: "ClientError", home: Path | None, api_key: str | Non
 
 def server_errors(error: "ClientError", *, cure: str | None = None) -> CommandError:
     """Return the command's error for an error of the client."""
+    exit_code = _BY_STATUS.get(error.status, ExitCode.FAILED)
+    if error.code == "unreachable":
+        exit_code = ExitCode.UNAVAILABLE
     lines = [error.message]
     if len(error.fields) > 1:
         lines += [f"       {each.field}: {each.message}" for each in error.fields]
     return CommandError(
         "\n".join(lines),
-        exit_code=_exit_code(error.status, error.code),
+        exit_code=exit_code,
         problem=error.code,
         cure=cure,
     )
 
 
-def _exit_code(status: int | None, code: str) -> ExitCode:
-    if status is None:
-        return ExitCode.UNAVAILABLE if code == "unreachable" else ExitCode.FAILED
-    return _BY_STATUS.get(status, ExitCode.FAILED)
-
-
-_BY_STATUS: Mapping[int, ExitCode] = {
+_BY_STATUS: Mapping[int | None, ExitCode] = {
     **dict.fromkeys((400, 413, 415, 422), ExitCode.USAGE),
     **dict.fromkeys((401, 403), ExitCode.DENIED),
     404: ExitCode.NOT_FOUND,

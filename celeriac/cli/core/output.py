@@ -23,6 +23,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.usage import dollars
 from celeriac.embedded.errors import StopRequestedError
 from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,6 +84,13 @@ def money(amount: Decimal) -> str:
     return f"${dollars(round(amount, 2 if amount >= 1 else 6))}"
 
 
+def amounts(cost: Decimal, tokens: int) -> str:
+    """Return US dollars and tokens, without what is 0, as `$0.02 and 3 tokens`."""
+    return " and ".join(
+        [*([money(cost)] if cost else []), *([counted(tokens, "token")] if tokens else [])]
+    )
+
+
 def short(text: str, most: int) -> str:
     """Return `text` on one line and cut to `most` characters."""
     return clip(" ".join(text.split()), most)
@@ -138,18 +146,21 @@ class Output:
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person can be asked: on a terminal, without `as_json`."""
+        return not self.as_json and sys.stdin.isatty() and self.err.is_terminal
+
     def write(self, value: Any, text: str) -> None:
         """Write an answer: `value` as JSON, or `text`."""
-        if self.as_json:
-            self.json(value)
-        else:
+        self.json(value)
+        if not self.as_json:
             self.raw(text)
 
     def write_details(self, value: Any, fields: Mapping[str, object]) -> None:
         """Write one thing: `value` as JSON, or its `fields`, without those of an empty text."""
-        if self.as_json:
-            self.json(value)
-        else:
+        self.json(value)
+        if not self.as_json:
             self.fields({name: cell(each) for name, each in fields.items() if each != ""})
 
     def write_list(
@@ -167,13 +178,17 @@ class Output:
         `cut` and `drop` as in `table`.
         """
         found = list(islice(items, limit))
-        if self.as_json:
-            self.json(found)
-        else:
+        self.json(found)
+        if not self.as_json:
             self.table(columns, (map(cell, row(each)) for each in found), cut=cut, drop=drop)
 
     def json(self, value: Any, *, indent: int | None = 2) -> None:
-        """Write a value (models and dataclasses too) as JSON; `indent=None` for a single line."""
+        """Write a value (models and dataclasses too), if the answer is JSON.
+
+        `indent=None` writes a single line.
+        """
+        if not self.as_json:
+            return
         from pydantic_core import to_jsonable_python
 
         data = to_jsonable_python(value, by_alias=True)

@@ -31,51 +31,47 @@ _DISK_LOW = 1024**3
 _DISK_OUT = 100 * 1024**2
 
 
-def check_python() -> Iterator[Finding]:
+def check_python() -> Finding:
     """Check the versions of Python and Celeriac."""
     message = f"{platform.python_version()} at {sys.executable}, Celeriac {__version__}"
     if sys.version_info < _OLDEST:
-        yield failed("Python", message, "Use Python 3.11 or newer.", ExitCode.FAILED)
-    else:
-        yield ok("Python", message)
+        return failed("Python", message, "Use Python 3.11 or newer.", ExitCode.FAILED)
+    return ok("Python", message)
 
 
-def check_packages() -> Iterator[Finding]:
+def check_packages() -> Finding:
     """Check that the required packages are installed, pinned ones in their version."""
     needed = [text for text in requires("celeriac") or () if "extra ==" not in text]
     wrong = [fault for text in needed if (fault := _fault(text))]
     if wrong:
-        yield failed(
+        return failed(
             "packages",
             "; ".join(wrong),
             "Install Celeriac again: make setup, or pip install --upgrade celeriac.",
             ExitCode.FAILED,
         )
-    else:
-        yield ok("packages", f"all {len(needed)} are there; Celery {version('celery')}")
+    return ok("packages", f"all {len(needed)} are there; Celery {version('celery')}")
 
 
-def check_model(models: Path) -> Iterator[Finding]:
+def check_model(models: Path) -> Finding:
     """Check that the local model is installed; its weights may be in `models`."""
     commands = weights.missing(models)
     if commands:
-        yield warning("local model", "not installed", f"{commands}; or use other models.")
-    else:
-        yield ok("local model", f"installed; weights at {weights.find(models)}")
+        return warning("local model", "not installed", f"{commands}; or use other models.")
+    return ok("local model", f"installed; weights at {weights.find(models)}")
 
 
-def check_crewai(venv: CrewVenv) -> Iterator[Finding]:
+def check_crewai(venv: CrewVenv) -> Finding:
     """Check whether workers of this machine can run crews, which is optional."""
     state = venv.state()
     if state is State.READY:
-        yield ok("CrewAI", f"{crewai_version()} at {venv.root}")
-    elif state is State.MISSING:
-        yield ok("CrewAI", "not installed; `celeriac crews install` does it")
-    else:
-        yield warning("CrewAI", f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
+        return ok("CrewAI", f"{crewai_version()} at {venv.root}")
+    if state is State.MISSING:
+        return ok("CrewAI", "not installed; `celeriac crews install` does it")
+    return warning("CrewAI", f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
 
 
-def check_agents(settings: Settings) -> Iterator[Finding]:
+def check_agents(settings: Settings) -> Finding:
     """Check the user that agents run as, and that it can read Python.
 
     Does not create the user: a worker that needs it does.
@@ -83,19 +79,16 @@ def check_agents(settings: Settings) -> Iterator[Finding]:
     try:
         user = child_user(settings, make=False)
     except ConfigurationError as error:
-        yield failed("agents", error.message, None, ExitCode.USAGE)
-        return
+        return failed("agents", error.message, None, ExitCode.USAGE)
     if user.ids is None:
-        yield _of_ourselves()
-        return
+        return _of_ourselves()
     needed = (Path(sys.executable), Path(os.__file__), *Path(__file__).parents[:3])
     for path in needed:
         closed = first_closed(path, user.ids, above=False)
         if closed is not None:
             cure = f"chmod o+rX {closed}, or set CELERIAC_AGENT_USER."
-            yield warning("agents", f"run as {user.name}, who can't read {closed}", cure)
-            return
-    yield ok("agents", f"run as {user.name} (user id {user.ids.user})")
+            return warning("agents", f"run as {user.name}, who can't read {closed}", cure)
+    return ok("agents", f"run as {user.name} (user id {user.ids.user})")
 
 
 def _of_ourselves() -> Finding:
@@ -108,17 +101,14 @@ def _of_ourselves() -> Finding:
     return ok("agents", f"run as this user (user id {os.geteuid()}), who owns the home")
 
 
-def check_claude(settings: Settings) -> Iterator[Finding]:
+def check_claude(settings: Settings) -> Finding:
     """Check whether workers of this machine can run Claude Code, which is optional."""
     if find_spec("claude_agent_sdk") is None:
-        yield ok("Claude Code", "not installed; pip install 'celeriac[claude]' does it")
-    elif settings.anthropic_api_key is None:
-        found = f"SDK {version('claude-agent-sdk')}"
-        yield ok("Claude Code", f"{found}; its agents need ANTHROPIC_API_KEY, which is not set")
-    else:
-        yield ok(
-            "Claude Code", f"SDK {version('claude-agent-sdk')}, asks {settings.anthropic_base_url}"
-        )
+        return ok("Claude Code", "not installed; pip install 'celeriac[claude]' does it")
+    found = f"SDK {version('claude-agent-sdk')}"
+    if settings.anthropic_api_key is None:
+        return ok("Claude Code", f"{found}; its agents need ANTHROPIC_API_KEY, which is not set")
+    return ok("Claude Code", f"{found}, asks {settings.anthropic_base_url}")
 
 
 def _fault(requirement: str) -> str | None:
@@ -138,15 +128,13 @@ def _fault(requirement: str) -> str | None:
 
 def check_home(home: Home) -> Iterator[Finding]:
     """Check that the home can be used, and that its disk has room."""
-    if home.root.exists():
-        try:
+    try:
+        if exists := home.root.exists():
             Home.open(home.root)
-        except HomeUnusableError as error:
-            yield failed("home", error.message, None, ExitCode.FAILED)
-            return
-        yield ok("home", str(home.root))
-    else:
-        yield ok("home", f"{home.root} will be made by `celeriac up`")
+    except HomeUnusableError as error:
+        yield failed("home", error.message, None, ExitCode.FAILED)
+        return
+    yield ok("home", f"{home.root}{'' if exists else ' will be made by `celeriac up`'}")
     yield _judge_disk(home.root)
 
 
@@ -161,29 +149,22 @@ def _judge_disk(root: Path) -> Finding:
     return ok("disk", message)
 
 
-def check_stack(stack: RunningStack | None) -> Iterator[Finding]:
+def check_stack(stack: RunningStack | None) -> Finding:
     """Check whether `celeriac up` runs in the home."""
     if stack is None:
-        yield ok("celeriac up", "does not run in this home")
-        return
+        return ok("celeriac up", "does not run in this home")
     ended = [name for name, pid in stack.pids.items() if identify(pid) is None]
     message = f"process {stack.supervisor.pid} runs {', '.join(stack.pids)}"
     if ended:
         # it writes the pids again after each restart
         message += f"; not running now: {', '.join(ended)}"
-    yield ok("celeriac up", message)
-
-
-class NotReadyError(CommandError):
-    """A program can't start because a server that it needs fails."""
-
-    code = "not_ready"
+    return ok("celeriac up", message)
 
 
 def check_servers(settings: Settings, *, program: str, broker_needed: bool) -> Sequence[Finding]:
     """Return the warnings about the servers that `program` needs.
 
-    Raises NotReadyError with every failure and its cure. Without `broker_needed` an unreachable
+    Raises CommandError with every failure and its cure. Without `broker_needed` an unreachable
     broker is a warning: executions are stored and sent later.
     """
     needed = [*check_database(settings)]
@@ -192,13 +173,15 @@ def check_servers(settings: Settings, *, program: str, broker_needed: bool) -> S
         needed, helpful = [*needed, *helpful], []
     failed = [finding for finding in needed if finding.level is Level.FAIL]
     if failed:
-        raise NotReadyError(
-            "\n".join([f"{program} can't start.", *_tell(failed)]), exit_code=failed[0].exit_code
+        raise CommandError(
+            "\n".join([f"{program} can't start.", *_lines(failed)]),
+            exit_code=failed[0].exit_code,
+            problem="not_ready",
         )
     return [finding for finding in [*needed, *helpful] if finding.level is not Level.OK]
 
 
-def _tell(findings: Sequence[Finding]) -> Iterator[str]:
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     for finding in findings:
         yield f"  {finding.subject}: {finding.message}"
         if finding.cure:

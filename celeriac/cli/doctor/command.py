@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome
-from celeriac.cli.core.output import CommandError, ExitCode, Output, printable
+from celeriac.cli.core.output import ExitCode, Output, printable
 
 if TYPE_CHECKING:
     from celeriac.cli.doctor.findings import Finding
@@ -21,11 +21,11 @@ def doctor(
     api_key: ApiKey = None,
     home: ServerHome = None,
 ) -> None:
-    """Look at everything that Celeriac needs; say what is wrong and what helps.
+    """Check everything that Celeriac needs; show what is wrong and what helps.
 
-    Looks at Python and packages, the home and its disk, PostgreSQL, schema and
+    Checks Python and packages, the home and its disk, PostgreSQL, schema and
     clock, Redis, broker, workers, API, key and the model server. Changes
-    nothing. Exits with 1 where anything fails.
+    nothing. Exits with 1 if anything fails.
 
     Examples:
       celeriac doctor
@@ -48,39 +48,34 @@ def doctor(
 
 def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
     from celeriac.agents.crewai.venv import CrewVenv
-    from celeriac.cli.core.server import find_server, read_settings
+    from celeriac.cli.core.server import read_settings
     from celeriac.cli.doctor import checks, servers, work
     from celeriac.cli.doctor.findings import failed
     from celeriac.domain.errors import CeleriacError
     from celeriac.embedded.endpoints import find_running_stack
     from celeriac.embedded.home import Home
 
-    yield from checks.check_python()
-    yield from checks.check_packages()
+    yield checks.check_python()
+    yield checks.check_packages()
     place = Home.at(home)
     yield from checks.check_home(place)
     try:
         settings = read_settings(home)
-        yield from checks.check_stack(find_running_stack(place))
+        yield checks.check_stack(find_running_stack(place))
     except CeleriacError as error:
         yield failed("configuration", error.message, None, ExitCode.USAGE)
         return
-    yield from checks.check_agents(settings)
-    yield from checks.check_model(settings.models.absolute())
-    yield from checks.check_crewai(CrewVenv(settings.crewai.absolute()))
-    yield from checks.check_claude(settings)
+    yield checks.check_agents(settings)
+    yield checks.check_model(settings.models.absolute())
+    yield checks.check_crewai(CrewVenv(settings.crewai.absolute()))
+    yield checks.check_claude(settings)
     yield from servers.check_database(settings)
     yield from servers.check_redis(settings)
     yield from servers.check_broker(settings)
     yield from work.check_workers(settings)
     yield from work.check_notices(settings)
-    try:
-        server = find_server(home, api_url, api_key)
-    except CommandError as error:
-        yield from work.check_api(error)
-    else:
-        yield from work.check_api(server)
-    yield from work.check_model(settings)
+    yield from work.check_api(home, api_url, api_key)
+    yield work.check_model(settings)
 
 
 def _show(output: Output, finding: "Finding") -> None:

@@ -1,7 +1,6 @@
 """Checks of the servers: PostgreSQL and its schema, Redis, broker."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from celeriac.adapters import redis_server
@@ -10,7 +9,6 @@ from celeriac.cli.core.output import ExitCode, duration, size
 from celeriac.cli.core.server import open_database
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
 from celeriac.db import engine, migrate, workers
-from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.domain.errors import (
     BrokerUnavailableError,
@@ -41,20 +39,16 @@ _CROWDED = 0.9
 def check_database(settings: Settings) -> Iterator[Finding]:
     """Check the database server, its clock and the schema."""
     try:
-        database = Database(settings.require_database(), connections=1, application="celeriac-cli")
-    except ConfigurationError as error:
-        yield failed(DATABASE, error.message, None, ExitCode.USAGE)
-        return
-    try:
-        with database.autocommit() as connection:
+        with open_database(settings) as database, database.autocommit() as connection:
             said = engine.describe(connection)
             skew = abs((said.now - datetime.now(UTC)).total_seconds())
             schema = migrate.schema(connection)
+    except ConfigurationError as error:
+        yield failed(DATABASE, error.message, None, ExitCode.USAGE)
+        return
     except DatabaseUnavailableError as error:
         yield failed(DATABASE, error.message, _database_cure(error.message))
         return
-    finally:
-        database.close()
     yield _judge_server(said, database.address)
     yield _judge_schema(schema)
     yield _judge_clock(skew)
@@ -77,8 +71,9 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
     try:
         options = celery_options(settings, publisher=True)
         queue = CeleryTaskQueue(create_app(options))
-        known = _known_queues(settings)
-        waiting = {name: queue.depth(name) for name in dict.fromkeys((*QUEUES, *known.names))}
+        served, used = _known_queues(settings)
+        names = dict.fromkeys((*QUEUES, *sorted(used.union(served or ()))))
+        waiting = {name: queue.depth(name) for name in names}
     except ConfigurationError as error:
         yield failed(BROKER, error.message, None, ExitCode.USAGE)
     except BrokerUnavailableError as error:
@@ -88,7 +83,7 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
         depths = ", ".join(f"{name} {count}" for name, count in waiting.items())
         yield ok(BROKER, f"{address} answers; messages that wait: {depths}")
         for name, count in waiting.items():
-            if count and known.served is not None and name not in {*known.served, *known.rows}:
+            if count and served is not None and name not in served | used:
                 yield warning(
                     "queues",
                     f"{counted(count, 'message')} in {name!r}, to which no worker listens",
@@ -96,35 +91,22 @@ def check_broker(settings: Settings) -> Iterator[Finding]:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Queues:
-    """Queues that the database names.
+def _known_queues(settings: Settings) -> tuple[set[str] | None, set[str]]:
+    """Return the queues that live workers listen to, and those in which executions wait.
 
-    `served` are those that live workers listen to, None where that is unknown; `rows` those in
-    which executions wait (`doctor.work` warns of them).
+    The first is None if it is unknown. `doctor.work` warns of the second.
     """
-
-    served: frozenset[str] | None = None
-    rows: frozenset[str] = frozenset()
-
-    @property
-    def names(self) -> list[str]:
-        """All of them."""
-        return sorted(self.rows | (self.served or frozenset()))
-
-
-def _known_queues(settings: Settings) -> _Queues:
     try:
         with open_database(settings) as database, database.autocommit() as connection:
             if not migrate.schema(connection).up_to_date:  # another finding says so
-                return _Queues()
+                return None, set()
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)
-            rows = frozenset(queries.waiting_counts(connection))
+            used = set(queries.waiting_counts(connection))
     except CeleriacError:  # another finding says so
-        return _Queues()
+        return None, set()
     if not all(worker.queues for worker in found):  # one of an older release doesn't name them
-        return _Queues(rows=rows)
-    return _Queues(frozenset(queue for worker in found for queue in worker.queues), rows)
+        return None, used
+    return {queue for worker in found for queue in worker.queues}, used
 
 
 _REDIS_CURE = "Start it or correct REDIS_URL; `celeriac up` starts one of its own."

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import httpx
 
 from celeriac.cli.core.output import CommandError, ExitCode, moment, size
+from celeriac.cli.core.server import find_server, open_database
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
 from celeriac.cli.doctor.servers import ALIVE_SECONDS
 from celeriac.client import Client, ClientError
-from celeriac.client.server import Server
 from celeriac.db import workers
-from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.domain.errors import CeleriacError
 from celeriac.domain.operations import WorkerRow
@@ -19,16 +19,15 @@ from celeriac.kit.words import counted
 from celeriac.settings import Settings
 
 _TIMEOUT = 5.0
+_API_CURE = "Start it: `celeriac api`."
 
 
 def check_workers(settings: Settings) -> Iterator[Finding]:
     """Check which worker processes are alive, by their rows in the database."""
     try:
-        database = Database(settings.require_database(), connections=1, application="celeriac-cli")
-        with database.autocommit() as connection:
+        with open_database(settings) as database, database.autocommit() as connection:
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)
             waiting = queries.waiting_counts(connection)
-        database.close()
     except CeleriacError:
         yield failed("workers", "unknown: the database doesn't answer", None)
         return
@@ -109,12 +108,10 @@ def check_notices(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def check_api(server: Server | CommandError) -> Iterator[Finding]:
-    """Check that the API answers and accepts the key. A CommandError says why none is known."""
-    if isinstance(server, CommandError):
-        yield warning("API", server.message, server.cure or "Start it: `celeriac api`.")
-        return
+def check_api(home: Path | None, api_url: str | None, api_key: str | None) -> Iterator[Finding]:
+    """Check that the API of these options, if it is known, answers and accepts the key."""
     try:
+        server = find_server(home, api_url, api_key)
         with Client(server.url, api_key=server.api_key, timeout=_TIMEOUT) as client:
             ready = client.health()
             wrong = [f"{name} {found}" for name, found in ready.checks.items() if found != "ok"]
@@ -128,37 +125,30 @@ def check_api(server: Server | CommandError) -> Iterator[Finding]:
                 yield ok("API", f"{server.url} answers")
             me = client.users.me()
             yield ok("API key", f"of {me.name}, {me.role.value}")
+    except CommandError as error:
+        yield warning("API", error.message, _API_CURE)
     except ClientError as error:
-        yield _api_trouble(error)
+        if error.status is None:
+            yield failed("API", error.message, _API_CURE)
+        else:
+            cure = "Give a good one with --api-key or CELERIAC_API_KEY."
+            yield failed("API key", error.message, cure, ExitCode.DENIED)
 
 
-def _api_trouble(error: ClientError) -> Finding:
-    if error.status is None:
-        return failed("API", error.message, "Start it: `celeriac api`.")
-    return failed(
-        "API key",
-        error.message,
-        "Give a good one with --api-key or CELERIAC_API_KEY.",
-        ExitCode.DENIED,
-    )
-
-
-def check_model(settings: Settings) -> Iterator[Finding]:
+def check_model(settings: Settings) -> Finding:
     """Check that the server of the local model answers."""
-    if settings.local_model_url is None:
-        yield ok("model server", "none runs here; `celeriac up` starts one")
-        return
     url = settings.local_model_url
+    if url is None:
+        return ok("model server", "none runs here; `celeriac up` starts one")
     try:
         with httpx.Client(trust_env=False, timeout=_TIMEOUT) as client:
             answer = client.get(f"{url}/models")
         answer.raise_for_status()
         names = ", ".join(str(each["id"]) for each in answer.json()["data"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        yield failed(
+        return failed(
             "model server",
             f"{url} doesn't answer as an OpenAI-compatible server does: {error}",
             "Look at its log, or correct CELERIAC_LOCAL_MODEL_URL.",
         )
-        return
-    yield ok("model server", f"{url} serves {names}")
+    return ok("model server", f"{url} serves {names}")

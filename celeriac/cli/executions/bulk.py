@@ -1,6 +1,5 @@
 """`celeriac executions cancel` and `retry`: one execution, or many by filter."""
 
-import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -66,8 +65,7 @@ def cancel(
     done = context.client.executions.cancel_many(
         limit=limit, on_page=partial(_print_ids, context), **wanted
     )
-    if context.output.as_json:
-        context.output.json(done)
+    context.output.json(done)
     context.output.say(
         f"Cancelled: {_executions(done.affected)}; running ones stop within seconds."
     )
@@ -76,8 +74,7 @@ def cancel(
 def _cancel_one(context: CommandContext, execution: str) -> None:
     before = context.client.executions.get(execution)
     found = context.client.executions.cancel(execution)
-    if context.output.as_json:
-        context.output.json(found)
+    context.output.json(found)
     # it may end by itself in between
     if before.status.terminal or found.status in {Status.COMPLETED, Status.FAILED}:
         raise CommandError(
@@ -86,12 +83,9 @@ def _cancel_one(context: CommandContext, execution: str) -> None:
             exit_code=ExitCode.ENDED_ALREADY,
             problem="ended_already",
         )
-    if context.output.as_json:
-        return
-    if found.status.terminal:
-        context.output.raw(summary(found))
-    else:
-        context.output.raw(f"asked to stop · {found.id}")
+    if not context.output.as_json:
+        ended = found.status.terminal
+        context.output.raw(summary(found) if ended else f"asked to stop · {found.id}")
 
 
 @open_client
@@ -142,8 +136,7 @@ def retry(
     done = context.client.executions.retry_many(
         limit=limit, idempotency_key=key, on_page=partial(_print_ids, context), **wanted
     )
-    if context.output.as_json:
-        context.output.json(done)
+    context.output.json(done)
     context.output.say(f"Retried: {_executions(done.affected)}.")
     for each in done.skipped[:_SHOWN]:
         context.output.say(f"skipped {each.execution_id}: {each.message} [{each.code}]")
@@ -197,16 +190,15 @@ def _go_on(
     number = min(matching.remaining, limit or matching.remaining)
     counted = _executions(number) + (" or more" if number >= _COUNTED else "")
     if dry_run or not number:
-        if context.output.as_json:
-            context.output.json(matching)
-        elif dry_run:
-            context.output.raw(f"{verb}: {counted}.")
+        if dry_run:
+            context.output.write(matching, f"{verb}: {counted}.")
         else:
+            context.output.json(matching)
             context.output.say("No execution matches.")
         return False
     if yes:
         return True
-    if context.output.as_json or not (sys.stdin.isatty() and context.output.err.is_terminal):
+    if not context.output.can_ask:
         raise UsageProblemError(
             f"{counted} match; nothing was changed.",
             cure="Add --yes to change them, or --dry-run to only count them.",

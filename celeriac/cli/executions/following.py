@@ -1,14 +1,21 @@
 """Following an execution to its end: a live view on a terminal, else plain lines."""
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from celeriac.cli.core.ids import short_id
-from celeriac.cli.core.output import CommandError, ExitCode, clock, duration, money, plain, tokens
+from celeriac.cli.core.output import (
+    CommandError,
+    ExitCode,
+    amounts,
+    clock,
+    duration,
+    money,
+    plain,
+    tokens,
+)
 from celeriac.cli.executions.notes import failure_text
 from celeriac.cli.executions.view import describe
 from celeriac.domain.executions.states import Status
-from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.cli.core.context import CommandContext
@@ -29,7 +36,14 @@ def follow(
 
             follow_live(context, execution, timeout)
         else:
-            _follow_plainly(context, execution.id, timeout)
+            from celeriac.client import Delta
+
+            stream = context.client.executions.stream(
+                execution.id, timeout=timeout, on_away=context.say_away
+            )
+            for each in stream:
+                if not isinstance(each, Delta):
+                    context.output.say(event_line(each))
     except KeyboardInterrupt as error:
         raise CommandError(
             f"Stopped following; the execution {execution.id} continues.",
@@ -41,18 +55,12 @@ def follow(
     return context.client.executions.get(execution.id)
 
 
-CUT_OFF = (
-    "Warning: the result is cut off. The model reached its token limit; raise the agent's "
-    "max_output_tokens, or ask for less."
-)
-
-
 _LAST_EVENTS = 20
 """The number of last events that are searched for the reason of a cut-off result."""
 
 
 def cut_off(context: "CommandContext", execution: "Execution") -> str:
-    """Return a warning about a result that is cut off, by a budget if the log says so."""
+    """Return the reason of a result that is cut off: a budget, if the log says so."""
     after = max(0, execution.event_count - _LAST_EVENTS)
     said = [
         str(each.data.get("message"))
@@ -60,7 +68,10 @@ def cut_off(context: "CommandContext", execution: "Execution") -> str:
         if each.type.value == "log" and each.data.get("source") == "budget"
     ]
     found = [each for each in said if "cut off" in each]
-    return f"Warning: the result is cut off. {found[-1]}" if found else CUT_OFF
+    limit = (
+        "The model reached its token limit; raise the agent's max_output_tokens, or ask for less."
+    )
+    return f"Warning: the result is cut off. {found[-1] if found else limit}"
 
 
 def show_outcome(context: "CommandContext", execution: "Execution") -> None:
@@ -68,11 +79,8 @@ def show_outcome(context: "CommandContext", execution: "Execution") -> None:
 
     Raises CommandError if the execution didn't complete.
     """
-    if context.output.as_json:
-        context.output.json(execution)
-        if execution.truncated:
-            context.output.say(cut_off(context, execution))
-    elif execution.status is Status.COMPLETED:
+    context.output.json(execution)
+    if execution.status is Status.COMPLETED and not context.output.as_json:
         context.output.raw(plain(execution.result))
         if execution.truncated:
             context.output.say(cut_off(context, execution))
@@ -90,12 +98,9 @@ def overshoot(context: "CommandContext", execution: "Execution") -> str:
         return ""
     parts = []
     for each in context.client.budgets.of_execution(execution.id).items:
-        amounts = [money(each.overshoot_cost)] if each.overshoot_cost else []
-        if each.overshoot_tokens:
-            amounts.append(counted(each.overshoot_tokens, "token"))
-        if amounts:
+        if beyond := amounts(each.overshoot_cost, each.overshoot_tokens):
             window = "" if each.window == "run" else f" of {each.window}"
-            parts.append(f"{' and '.join(amounts)} beyond the {each.scope}'s budget{window}")
+            parts.append(f"{beyond} beyond the {each.scope}'s budget{window}")
     return "; ".join(parts)
 
 
@@ -116,17 +121,6 @@ def summary(execution: "Execution") -> str:
 def event_line(event: "Event") -> str:
     """Return an event as a plain line: time, number, type, description."""
     return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {describe(event)}".rstrip()
-
-
-def _follow_plainly(context: "CommandContext", execution_id: UUID, timeout: float | None) -> None:
-    from celeriac.client import Delta
-
-    received = context.client.executions.stream(
-        execution_id, timeout=timeout, on_away=context.say_away
-    )
-    for each in received:
-        if not isinstance(each, Delta):
-            context.output.say(event_line(each))
 
 
 def _unsuccessful(execution: "Execution") -> CommandError:

@@ -3,8 +3,9 @@
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from uuid import UUID
 
 from rich.live import Live
@@ -27,7 +28,7 @@ def follow_live(context: CommandContext, execution: Execution, timeout: float | 
     tail = LogTail(context.logs, execution.id)
     with (
         Live(console=context.output.err, auto_refresh=False) as live,
-        _Drawing(live, view, tail, lock),
+        _drawing(live, view, tail, lock),
     ):
         stream = context.client.executions.stream(
             execution.id, timeout=timeout, on_away=context.say_away
@@ -56,35 +57,25 @@ class LogTail:
         self.lines.extend(line for line in parsed if line and line not in self.lines)
 
 
-class _Drawing:
-    """Draws the view until the context ends, also without events: it shows running clocks."""
+@contextmanager
+def _drawing(live: Live, view: View, tail: LogTail, lock: threading.Lock) -> Iterator[None]:
+    """Draw the view until the block ends, also without events: it shows running clocks."""
+    end = threading.Event()
 
-    def __init__(self, live: Live, view: View, tail: LogTail, lock: threading.Lock) -> None:
-        self._live = live
-        self._view = view
-        self._tail = tail
-        self._lock = lock
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
+    def draw() -> None:
+        with lock:
+            tail.read()
+            live.update(render(view, tail.lines), refresh=True)
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    def run() -> None:
+        while not end.wait(_REFRESH_SECONDS):
+            draw()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._end.set()
-        self._thread.join()
-        self._draw()
-
-    def _run(self) -> None:
-        while not self._end.wait(_REFRESH_SECONDS):
-            self._draw()
-
-    def _draw(self) -> None:
-        with self._lock:
-            self._tail.read()
-            self._live.update(render(self._view, self._tail.lines), refresh=True)
+    thread = threading.Thread(target=run, name="screen", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+        draw()

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 from uuid import UUID
 
 import typer
@@ -73,22 +73,17 @@ class Selection:
 
     def for_client(self) -> "ExecutionFilter":
         """Return the filter for the client, without options that are not given."""
-        wanted: ExecutionFilter = {}
-        if self.status:
-            wanted["status"] = [each.value for each in self.status]
-        if self.task is not None:
-            wanted["task"] = self.task
-        if self.agent is not None:
-            wanted["agent"] = self.agent
-        if self.batch is not None:
-            wanted["batch_id"] = self.batch
-        if self.error is not None:
-            wanted["error_code"] = self.error
-        if self.since is not None:
-            wanted["created_after"] = self.since
-        if self.until is not None:
-            wanted["created_before"] = self.until
-        return wanted
+        wanted = {
+            "status": [each.value for each in self.status] or None,
+            "task": self.task,
+            "agent": self.agent,
+            "batch_id": self.batch,
+            "error_code": self.error,
+            "created_after": self.since,
+            "created_before": self.until,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return cast("ExecutionFilter", given)
 
 
 @dataclass(frozen=True, kw_only=True)
