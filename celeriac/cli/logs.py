@@ -22,7 +22,6 @@ from celeriac.cli.core.output import (
 from celeriac.cli.core.server import load_own_settings
 
 if TYPE_CHECKING:
-    from celeriac.embedded.output import LogFollower
     from celeriac.logs import LogLine
 
     Wanted = Callable[[LogLine], bool]
@@ -31,7 +30,10 @@ _POLL_SECONDS = 0.2
 _TAIL_BYTES = 4 * 1024 * 1024
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _STYLES = {"warning": "yellow", "error": "red", "critical": "bold red", "debug": "dim"}
-_IDS = ("request_id", "user_id", "task_id", "execution_id", "session_id", "celery_task_id")
+_HIDDEN = frozenset(
+    {"request_id", "user_id", "task_id", "session_id", "celery_task_id", "logger", "exception"}
+)
+"""Fields that a line for people is shown without."""
 
 
 def logs(
@@ -64,17 +66,29 @@ def logs(
       celeriac logs -f --execution 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
       celeriac logs --json -f | grep execution.failed
     """
+    from celeriac.embedded.output import LogFollower
+    from celeriac.logs import SERVICE_FILES
+
     if level not in _LEVELS:
         raise UsageProblemError(
             f"--level {level!r} is unknown.", cure=f"Use one of {', '.join(_LEVELS)}."
         )
-    directory = _existing(load_own_settings(home).logs)
+    directory = load_own_settings(home).logs
+    if not directory.is_dir():
+        raise CommandError(
+            f"There are no logs in {directory}.",
+            cure="Start Celeriac with `celeriac up`, or name its home with --home.",
+            exit_code=ExitCode.NOT_FOUND,
+            problem="no_logs",
+        )
     wanted = _filter(execution, level)
     output = Output(as_json=as_json)
     # the followers begin at the current ends of the files, so that no line is lost; lines that are
     # written meanwhile are read twice
-    followers = _followers(directory)
-    earlier = _last(directory, lines, wanted)
+    # a reader rotates no file, however large it is
+    followers = [LogFollower(directory / name, most_bytes=sys.maxsize) for name in SERVICE_FILES]
+    last = chain.from_iterable(_tail(directory / name) for name in SERVICE_FILES)
+    earlier = _selected(last, wanted)[-lines:] if lines else []
     for raw, line in earlier:
         _show(output, raw, line)
     shown = {raw for raw, _ in earlier}
@@ -84,21 +98,6 @@ def logs(
             if raw not in shown:
                 _show(output, raw, line)
         time.sleep(_POLL_SECONDS)
-
-
-def _existing(directory: Path) -> Path:
-    """Return the directory of log files. Raises CommandError if there is none."""
-    if not directory.is_dir():
-        raise CommandError(
-            f"There are no logs in {directory}.",
-            cure="Start Celeriac with `celeriac up`, or name its home with --home.",
-            exit_code=ExitCode.NOT_FOUND,
-            problem="no_logs",
-        )
-    return directory
-
-
-_HIDDEN = frozenset({*_IDS, "logger", "exception"}) - {"execution_id"}
 
 
 def _filter(execution: str | None, level: str) -> "Wanted":
@@ -111,15 +110,6 @@ def _filter(execution: str | None, level: str) -> "Wanted":
         return line.level not in _LEVELS or _LEVELS.index(line.level) >= _LEVELS.index(level)
 
     return wanted
-
-
-def _last(directory: Path, count: int, wanted: "Wanted") -> Sequence[tuple[bytes, "LogLine"]]:
-    """Return the last lines of all services, by time."""
-    from celeriac.logs import SERVICE_FILES
-
-    rows = chain.from_iterable(_tail(directory / name) for name in SERVICE_FILES)
-    found = _selected(rows, wanted)
-    return found[-count:] if count else []
 
 
 def _selected(rows: Iterable[bytes], wanted: "Wanted") -> list[tuple[bytes, "LogLine"]]:
@@ -141,14 +131,6 @@ def _tail(path: Path) -> Sequence[bytes]:
     except FileNotFoundError:
         return []
     return rows[1:] if end > _TAIL_BYTES else rows
-
-
-def _followers(directory: Path) -> Sequence["LogFollower"]:
-    from celeriac.embedded.output import LogFollower
-    from celeriac.logs import SERVICE_FILES
-
-    # a reader rotates no file, however large it is
-    return [LogFollower(directory / name, most_bytes=sys.maxsize) for name in SERVICE_FILES]
 
 
 def _show(output: Output, raw: bytes, line: "LogLine") -> None:

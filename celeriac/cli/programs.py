@@ -133,27 +133,22 @@ def mcp(
       celeriac mcp --http --port 8322
       claude mcp add celeriac -- celeriac mcp
     """
+    from celeriac.client import Client
+    from celeriac.mcp_server.server import PATH, serve_http, serve_stdio
+
     if not http:
         if host is not None or port is not None:
             raise UsageProblemError("--host and --port go with --http.")
-        _over_stdio(home, api_url, api_key)
+        server = find_server(home, api_url, api_key)
+        with Client(server.url, api_key=server.api_key) as client:
+            serve_stdio(client)
         return
-    from celeriac.mcp_server.server import PATH, serve_http
 
     url = find_address(home, api_url)
     address = host or "127.0.0.1"
     chosen = choose_port(address, _MCP_PORT if port is None else port)
     typer.echo(f"MCP at http://{address}:{chosen}{PATH}, for the API at {url}", err=True)
     serve_http(url, host=address, port=chosen)
-
-
-def _over_stdio(home: Path | None, api_url: str | None, api_key: str | None) -> None:
-    from celeriac.client import Client
-    from celeriac.mcp_server.server import serve_stdio
-
-    server = find_server(home, api_url, api_key)
-    with Client(server.url, api_key=server.api_key) as client:
-        serve_stdio(client)
 
 
 _GRACE_SECONDS = 10

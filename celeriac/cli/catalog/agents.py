@@ -24,7 +24,7 @@ from celeriac.cli.core.output import UsageProblemError, plain, short
 from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
-    from celeriac.wire import Agent
+    from celeriac.wire import Agent, Task
 
 app = typer.Typer(name="agents", help="Agents do the work: models, functions, programs, crews.")
 
@@ -220,6 +220,23 @@ def delete(context: CommandContext, agent: AgentName) -> None:
     context.output.write({"agent": agent, "deleted": True}, f"deleted · agent {agent}")
 
 
+def show_resource(context: CommandContext, found: "Agent | Task", **more: object) -> None:
+    """Write an agent or a task with its specification, and `more` fields after its id."""
+    context.output.write_details(
+        found,
+        {
+            "name": found.name,
+            "id": found.id,
+            **more,
+            "version": found.version,
+            "description": found.description,
+            "created": found.created_at,
+            "changed": found.updated_at,
+            "spec": plain(found.spec.model_dump(mode="json", exclude_none=True)),
+        },
+    )
+
+
 def _who(agent: "Agent") -> str:
     from celeriac.domain.agents import CrewaiAgent
 
@@ -230,17 +247,6 @@ def _who(agent: "Agent") -> str:
 
 
 def _show(context: CommandContext, agent: "Agent") -> None:
-    context.output.write_details(
-        agent,
-        {
-            "name": agent.name,
-            "id": agent.id,
-            "version": agent.version,
-            "description": agent.description,
-            "created": agent.created_at,
-            "changed": agent.updated_at,
-            "spec": plain(agent.spec.model_dump(mode="json", exclude_none=True)),
-        },
-    )
+    show_resource(context, agent)
     for warning in agent.warnings:
         context.output.say(f"warning: {warning}")

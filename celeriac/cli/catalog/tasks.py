@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from celeriac.cli.catalog.agents import show_resource
 from celeriac.cli.core.arguments import (
     Assignments,
     Description,
@@ -19,7 +20,7 @@ from celeriac.cli.core.arguments import (
 )
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import TaskName
-from celeriac.cli.core.output import plain, short
+from celeriac.cli.core.output import short
 
 if TYPE_CHECKING:
     from celeriac.wire import Task
@@ -183,17 +184,4 @@ def delete(
 
 
 def _show(context: CommandContext, task: "Task") -> None:
-    context.output.write_details(
-        task,
-        {
-            "name": task.name,
-            "id": task.id,
-            "agent": task.agent.name,
-            "active": task.active,
-            "version": task.version,
-            "description": task.description,
-            "created": task.created_at,
-            "changed": task.updated_at,
-            "spec": plain(task.spec.model_dump(mode="json", exclude_none=True)),
-        },
-    )
+    show_resource(context, task, agent=task.agent.name, active=task.active)

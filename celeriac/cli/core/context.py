@@ -4,7 +4,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
@@ -163,11 +163,8 @@ def _mark(parameter: inspect.Parameter) -> IdOf | None:
 def _options_of(kind: type) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(kind, include_extras=True)
     for each in fields(kind):
-        yield _option(each.name, hints[each.name], _default(each))
-
-
-def _default(field: "Field[Any]") -> object:
-    return field.default if field.default_factory is MISSING else field.default_factory()
+        made = each.default if each.default_factory is MISSING else each.default_factory()
+        yield _option(each.name, hints[each.name], made)
 
 
 def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:

@@ -14,7 +14,6 @@ from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.embedded.home import Home, reserve_port
 
 if TYPE_CHECKING:
-    from celeriac.client import ClientError
     from celeriac.client.server import Server
     from celeriac.db.engine import Database
     from celeriac.settings import Settings
@@ -30,27 +29,29 @@ def key_file(home: Home) -> Path:
 
 def find_server(home: Path | None, api_url: str | None, api_key: str | None) -> "Server":
     """Return the API and its key, as the client finds them. Raises CommandError."""
-    from celeriac.client import ClientError, server
+    from celeriac.client import server
 
-    try:
+    with _explained():
         return server.find_server(home, api_url, api_key)
-    except ClientError as error:
-        raise _unknown(error) from error
 
 
 def find_address(home: Path | None, api_url: str | None) -> str:
     """Return the address of the API. Raises CommandError."""
-    from celeriac.client import ClientError, server
+    from celeriac.client import server
+
+    with _explained():
+        return server.find_address(home, api_url)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    from celeriac.client import ClientError
 
     try:
-        return server.find_address(home, api_url)
+        yield
     except ClientError as error:
-        raise _unknown(error) from error
-
-
-def _unknown(error: "ClientError") -> CommandError:
-    exit_code = ExitCode.DENIED if error.code == "no_api_key" else ExitCode.UNAVAILABLE
-    return CommandError(error.message, exit_code=exit_code, problem=error.code)
+        exit_code = ExitCode.DENIED if error.code == "no_api_key" else ExitCode.UNAVAILABLE
+        raise CommandError(error.message, exit_code=exit_code, problem=error.code) from error
 
 
 def load_own_settings(home: Path | None) -> "Settings":

@@ -5,7 +5,6 @@ import time
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from celeriac.cli.demo.scenario import Result, Scenario
-    from celeriac.cli.system import System
 
 _SECONDS = 240.0
 _VARIABLES = {
@@ -127,7 +125,13 @@ def read_files(directory: Path | None = None) -> tuple[dict[str, Any], dict[str,
 
 
 def _run(scenario: "Scenario") -> "Sequence[Result]":
-    """Run the scenario in a thread, while this one supervises the processes."""
+    """Run the scenario in a thread, while this one supervises the processes.
+
+    Raises CommandError, with the last lines of all logs if the demo failed.
+    """
+    from celeriac.cli.demo.scenario import DemoFailedError
+    from celeriac.embedded.output import read_last_lines
+
     future: Future[Sequence[Result]] = Future()
 
     def run() -> None:
@@ -143,44 +147,35 @@ def _run(scenario: "Scenario") -> "Sequence[Result]":
         raise CommandError("Stopped before it was done.", exit_code=ExitCode.INTERRUPTED)
     try:
         return future.result(timeout=1.0)
-    except FutureTimeoutError as error:
-        raise _failed(scenario.system, "The time is up and the demo is not done.") from error
     except Exception as error:
-        raise _failed(scenario.system, str(error)) from error
-
-
-def _failed(system: "System", message: str) -> CommandError:
-    """Return an error with the last lines of all logs."""
-    from celeriac.cli.demo.scenario import DemoFailedError
-    from celeriac.embedded.output import read_last_lines
-
-    lines = [message]
-    for process in system.supervisor.processes:
-        lines.append(f"--- {process.spec.name}: {process.log}")
-        last = read_last_lines(process.log, _LAST_LINES)
-        lines += [short(line, _LOG_CHARACTERS) for line in last]
-    return DemoFailedError("\n".join(lines), cure=f"All logs are in {system.home.logs}.")
+        # the error of a result that is not there is empty
+        lines = [str(error) or "The time is up and the demo is not done."]
+        for process in supervisor.processes:
+            lines.append(f"--- {process.spec.name}: {process.log}")
+            last = read_last_lines(process.log, _LAST_LINES)
+            lines += [short(line, _LOG_CHARACTERS) for line in last]
+        cure = f"All logs are in {scenario.system.home.logs}."
+        raise DemoFailedError("\n".join(lines), cure=cure) from error
 
 
 def _show(console: "Console", results: "Sequence[Result]", seconds: float) -> None:
     """Print each result by task, and what the events prove."""
     from rich.text import Text
 
-    for task in dict.fromkeys(each.task for each in results):
+    for task in dict.fromkeys(each["task"] for each in results):
         console.print(Text(f"\n{task}", style="bold underline"))
-        for each in results:
-            if each.task != task:
-                continue
-            result = printable(short(plain(each.result), _RESULT_CHARACTERS))
+        for each in [each for each in results if each["task"] == task]:
+            result = printable(short(plain(each["result"]), _RESULT_CHARACTERS))
             totals = (
-                f"  {duration(each.duration_seconds)}, {counted(each.input_tokens, 'token')} read, "
-                f"{each.output_tokens} written, {counted(each.attempts, 'attempt')}"
+                f"  {duration(each['duration_seconds'])}, "
+                f"{counted(each['input_tokens'], 'token')} read, {each['output_tokens']} written, "
+                f"{counted(each['attempts'], 'attempt')}"
             )
-            parts = ((f"{each.text}\n", "bold"), f"  {result}\n", (totals, "dim"))
+            parts = ((f"{each['text']}\n", "bold"), f"  {result}\n", (totals, "dim"))
             console.print(Text.assemble(*parts), soft_wrap=True)
-    lost = sum(each.workers_lost > 0 for each in results)
-    read = sum(each.input_tokens for each in results)
-    written = sum(each.output_tokens for each in results)
+    lost = sum(each["workers_lost"] > 0 for each in results)
+    read = sum(each["input_tokens"] for each in results)
+    written = sum(each["output_tokens"] for each in results)
     for line in (
         "",
         f"• {counted(len(results), 'execution')}, each completed exactly once by its own log.",

@@ -5,6 +5,7 @@ import signal
 import textwrap
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,27 +35,16 @@ _AT_KILL = 2
 """The worker is killed when so many executions are completed, and so many run."""
 
 
+_STATED = {"status", "result", "duration_seconds", "input_tokens", "output_tokens"}
+
+Result = Mapping[str, Any]
+"""An execution after its end: ids, `_STATED` fields, and counts of its events."""
+
+
 class DemoFailedError(CommandError):
     """A part of the demo did not do what it is there to show."""
 
     code = "demo_failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """An execution after its end. `attempts` and the fields after it are counts of its events."""
-
-    execution_id: UUID
-    task: str
-    text: str
-    status: Status
-    result: Any
-    duration_seconds: float | None
-    input_tokens: int
-    output_tokens: int
-    attempts: int
-    workers_lost: int
-    completed_events: int
 
 
 def fault_in(events: Sequence[Event]) -> str | None:
@@ -84,18 +74,16 @@ class Scenario:
         """Run all steps and return the results. Raises DemoFailedError, ClientError."""
         with self._connect() as client:
             # the demo's home is its own: what runs there is left by a demo that was cut short
-            left = list(client.executions.list(status=[each.value for each in LIVE]))
-            for execution in left:
-                client.executions.cancel(execution.id)
-            if left:
-                self._say(f"Cancelled {counted(len(left), 'execution')} of an earlier demo.")
+            earlier = client.executions.cancel_many(status=sorted(LIVE)).affected
+            if earlier:
+                self._say(f"Cancelled {counted(earlier, 'execution')} of an earlier demo.")
             progress = Progress(self.console, self._submit(client))
             with progress.shown():
                 stream = threading.Thread(target=self._stream, args=(progress,), daemon=True)
                 stream.start()
-                self._watch(client, progress, _ready_for_kill, "enough of them run")
+                self._watch(client, progress, _ready_for_kill)
                 self._kill_worker()
-                self._watch(client, progress, _all_ended, "all of them have ended")
+                self._watch(client, progress, lambda found: all(map(_ended, found)))
                 stream.join(max(0.0, self.deadline - time.monotonic()))
             if not progress.heard:
                 raise DemoFailedError(f"The live stream of {progress.streamed} brought no text.")
@@ -125,9 +113,8 @@ class Scenario:
         client: Client,
         progress: "Progress",
         enough: Callable[[Sequence[ExecutionSummary]], bool],
-        what: str,
     ) -> None:
-        """Show the executions until `enough` of them; `what` names the condition in errors."""
+        """Show the executions until `enough` of them."""
         wanted = progress.labels
         while True:
             # one request: they are the newest executions
@@ -143,9 +130,9 @@ class Scenario:
             if len(states) == len(wanted) and enough(states):
                 return
             if time.monotonic() > self.deadline:
-                unfinished = len(wanted) - sum(each.status.terminal for each in states)
+                unfinished = len(wanted) - sum(map(_ended, states))
                 raise DemoFailedError(
-                    f"The time is up before {what}: {unfinished} of {len(wanted)} have not ended."
+                    f"The time is up: {unfinished} of {len(wanted)} have not ended."
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -181,8 +168,8 @@ def _ready_for_kill(states: Sequence[ExecutionSummary]) -> bool:
     return min(statuses.count(Status.COMPLETED), statuses.count(Status.RUNNING)) >= _AT_KILL
 
 
-def _all_ended(states: Sequence[ExecutionSummary]) -> bool:
-    return all(each.status.terminal for each in states)
+def _ended(state: ExecutionSummary) -> bool:
+    return state.status.terminal
 
 
 def _results(client: Client, labels: Mapping[UUID, tuple[str, str]]) -> Sequence[Result]:
@@ -190,31 +177,27 @@ def _results(client: Client, labels: Mapping[UUID, tuple[str, str]]) -> Sequence
 
     Raises DemoFailedError unless each completed exactly once, and one lost its worker.
     """
-    results, faults = [], []
+    results: list[Result] = []
+    faults = []
     for execution_id, (task, text) in labels.items():
-        execution = client.executions.get(execution_id)
         events = list(client.executions.events(execution_id))
-        kinds = [event.type for event in events]
         if fault := fault_in(events):
             faults.append(f"{task} on {text} {fault}")
+        counts = Counter(event.type for event in events)
         results.append(
-            Result(
-                execution_id=execution_id,
-                task=task,
-                text=text,
-                status=execution.status,
-                result=execution.result,
-                duration_seconds=execution.duration_seconds,
-                input_tokens=execution.input_tokens,
-                output_tokens=execution.output_tokens,
-                attempts=kinds.count(EventType.STARTED),
-                workers_lost=kinds.count(EventType.WORKER_LOST),
-                completed_events=kinds.count(EventType.COMPLETED),
-            )
+            {
+                "execution_id": execution_id,
+                "task": task,
+                "text": text,
+                **client.executions.get(execution_id).model_dump(include=_STATED),
+                "attempts": counts[EventType.STARTED],
+                "workers_lost": counts[EventType.WORKER_LOST],
+                "completed_events": counts[EventType.COMPLETED],
+            }
         )
     if faults:
         raise DemoFailedError("\n  ".join(["Not all completed exactly once:", *faults]))
-    if not any(each.workers_lost for each in results):
+    if not any(each["workers_lost"] for each in results):
         raise DemoFailedError("The killed worker held no execution, so nothing was shown.")
     return results
 
