@@ -236,14 +236,10 @@ def verify(
       celeriac audit verify --expect 1031:5f5f…
     """
     expected = _head(expect)
-    entries = seals = last = 0
-    head = ""
-    faults = []
-    for page in context.client.audit.verify():
-        entries += page.entries
-        seals += page.seals
-        last, head = page.last_position, page.head
-        faults += page.faults
+    pages = list(context.client.audit.verify())
+    entries, seals = sum(page.entries for page in pages), sum(page.seals for page in pages)
+    last, head = pages[-1].last_position, pages[-1].head
+    faults = [fault for page in pages for fault in page.faults]
     messages = [
         f"{each.first_position} to {each.last_position}: the seal {each.message}" for each in faults
     ]

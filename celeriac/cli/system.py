@@ -165,11 +165,6 @@ class System:
         """The file with the administrator's API key."""
         return key_file(self.home)
 
-    @property
-    def worker_pid(self) -> int | None:
-        """The pid of the current worker."""
-        return self.supervisor.process(_WORKER).pid
-
 
 @contextmanager
 def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[System]:

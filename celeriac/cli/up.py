@@ -145,16 +145,11 @@ def next_steps(system: "System") -> list[str]:
     if system.home != HomeDirectory.at(None):
         steps.append(f"  export CELERIAC_HOME={system.home.root}")
     steps.append("  celeriac doctor")
-    if system.endpoints.model_base_url:
-        return [*steps, *model_steps("local/smollm2")]
-    if system.has_openai:
-        return [*steps, *model_steps("openai/gpt-5-mini")]
-    return [*steps, *FUNCTION_STEPS]
-
-
-def model_steps(model: str) -> list[str]:
-    """Return the commands that run a first task on `model`."""
+    if not (system.endpoints.model_base_url or system.has_openai):
+        return [*steps, *FUNCTION_STEPS]
+    model = "local/smollm2" if system.endpoints.model_base_url else "openai/gpt-5-mini"
     return [
+        *steps,
         f"  celeriac agents create writer --model {model}",
         '  celeriac tasks create summarise --agent writer --prompt "Summarise: {{ text }}"',
         '  celeriac run summarise --var text="Celeriac is the root of a kind of celery."',

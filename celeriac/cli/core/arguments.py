@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ import typer
 from celeriac.cli.core.output import UsageProblemError
 
 STDIN = "-"
-_SERVER = "Server"
+
+_server_option = partial(typer.Option, rich_help_panel="Server")
 
 Home = Annotated[
     Path | None,
@@ -45,36 +47,32 @@ Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 ApiUrl = Annotated[
     str | None,
-    typer.Option(
+    _server_option(
         "--api-url",
         envvar="CELERIAC_API_URL",
         metavar="URL",
         help="Address of the API; that of the stack running in the home if not given.",
-        rich_help_panel=_SERVER,
     ),
 ]
 
 ApiKey = Annotated[
     str | None,
-    typer.Option(
+    _server_option(
         "--api-key",
         envvar="CELERIAC_API_KEY",
         metavar="KEY",
         help="API key; the home's own if not given.",
-        rich_help_panel=_SERVER,
-        show_envvar=True,
     ),
 ]
 
 ServerHome = Annotated[
     Path | None,
-    typer.Option(
+    _server_option(
         "--home",
         envvar="CELERIAC_HOME",
         metavar="DIRECTORY",
         help="Home of the running stack; .celeriac in the current directory if not given.",
         show_default=False,
-        rich_help_panel=_SERVER,
     ),
 ]
 

@@ -5,11 +5,14 @@ import signal
 import textwrap
 import threading
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,12 +22,22 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from celeriac.cli.core.output import CommandError, duration, printable, tokens
+import celeriac
+from celeriac.cli.core.output import (
+    CommandError,
+    ExitCode,
+    duration,
+    plain,
+    printable,
+    short,
+    tokens,
+)
 from celeriac.cli.executions.view import STYLES
 from celeriac.cli.system import System
 from celeriac.client import Client, ClientError, Delta
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import LIVE, Status
+from celeriac.embedded.output import read_last_lines
 from celeriac.kit.words import counted
 from celeriac.wire import Event, ExecutionSummary
 
@@ -35,6 +48,9 @@ _AT_KILL = 2
 """The worker is killed when so many executions are completed, and so many run."""
 
 
+_LAST_LINES = 8
+_LOG_CHARACTERS = 200
+_RESULT_CHARACTERS = 400
 _STATED = {"status", "result", "duration_seconds", "input_tokens", "output_tokens"}
 
 Result = Mapping[str, Any]
@@ -45,6 +61,28 @@ class DemoFailedError(CommandError):
     """A part of the demo did not do what it is there to show."""
 
     code = "demo_failed"
+
+
+def read_files(directory: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the document that `Client.apply` takes, and the texts by name.
+
+    They are read from `directory`, or come with Celeriac: a wheel has them in `demo_files`, a
+    checkout in `examples/demo`. Raises CommandError where a file is missing or malformed.
+    """
+    package = Path(celeriac.__file__).parent
+    packaged, checkout = package / "demo_files", package.parent / "examples" / "demo"
+    directory = directory or (packaged if packaged.is_dir() else checkout)
+    try:
+        document = tomllib.loads((directory / "demo.toml").read_text(encoding="utf-8"))
+        texts = {
+            path.stem: path.read_text(encoding="utf-8").strip()
+            for path in sorted((directory / "inputs").glob("*.txt"))
+        }
+    except (OSError, ValueError) as error:
+        raise CommandError(f"The demo's files in {directory} can't be read: {error}") from error
+    if not (document.get("agents") and document.get("tasks") and texts):
+        raise CommandError(f"The demo's files in {directory} name no agent, no task or no text.")
+    return document, texts
 
 
 def fault_in(events: Sequence[Event]) -> str | None:
@@ -137,7 +175,7 @@ class Scenario:
             time.sleep(_POLL_SECONDS)
 
     def _kill_worker(self) -> None:
-        pid = self.system.worker_pid
+        pid = self.system.supervisor.process("worker").pid
         if pid is None:
             raise DemoFailedError("There is no worker process to kill.")
         os.kill(pid, signal.SIGKILL)
@@ -200,6 +238,37 @@ def _results(client: Client, labels: Mapping[UUID, tuple[str, str]]) -> Sequence
     if not any(each["workers_lost"] for each in results):
         raise DemoFailedError("The killed worker held no execution, so nothing was shown.")
     return results
+
+
+def run_supervised(scenario: Scenario) -> Sequence[Result]:
+    """Run the scenario in a thread, while this one supervises the processes.
+
+    Raises CommandError, with the last lines of all logs if the demo failed.
+    """
+    future: Future[Sequence[Result]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(scenario.run())
+        except Exception as error:  # noqa: BLE001 - raised by `future.result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="demo", daemon=True).start()
+    supervisor = scenario.system.supervisor
+    supervisor.run(until=lambda: future.done() or time.monotonic() > scenario.deadline)
+    if supervisor.stop_requested:
+        raise CommandError("Stopped before it was done.", exit_code=ExitCode.INTERRUPTED)
+    try:
+        return future.result(timeout=1.0)
+    except Exception as error:
+        # the error of a result that is not there is empty
+        lines = [str(error) or "The time is up and the demo is not done."]
+        for process in supervisor.processes:
+            lines.append(f"--- {process.spec.name}: {process.log}")
+            last = read_last_lines(process.log, _LAST_LINES)
+            lines += [short(line, _LOG_CHARACTERS) for line in last]
+        cure = f"All logs are in {scenario.system.home.logs}."
+        raise DemoFailedError("\n".join(lines), cure=cure) from error
 
 
 class Progress:
@@ -277,3 +346,29 @@ def _cells(state: ExecutionSummary) -> tuple[str | Text, ...]:
         duration(ran),
         tokens(state.input_tokens, state.output_tokens),
     )
+
+
+def show_results(console: Console, results: Sequence[Result], seconds: float) -> None:
+    """Print each result by task, and what the events prove."""
+    for task in dict.fromkeys(each["task"] for each in results):
+        console.print(Text(f"\n{task}", style="bold underline"))
+        for each in [each for each in results if each["task"] == task]:
+            result = printable(short(plain(each["result"]), _RESULT_CHARACTERS))
+            totals = (
+                f"  {duration(each['duration_seconds'])}, "
+                f"{counted(each['input_tokens'], 'token')} read, {each['output_tokens']} written, "
+                f"{counted(each['attempts'], 'attempt')}"
+            )
+            parts = ((f"{each['text']}\n", "bold"), f"  {result}\n", (totals, "dim"))
+            console.print(Text.assemble(*parts), soft_wrap=True)
+    lost = sum(each["workers_lost"] > 0 for each in results)
+    read = sum(each["input_tokens"] for each in results)
+    written = sum(each["output_tokens"] for each in results)
+    for line in (
+        "",
+        f"• {counted(len(results), 'execution')}, each completed exactly once by its own log.",
+        f"• {lost} of them lost their worker on the way and were run again.",
+        f"• {counted(read, 'token')} read and {written:,} written by a model on this machine.",
+        f"• {duration(seconds)} from the first request to the last result.",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

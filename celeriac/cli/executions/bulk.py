@@ -67,7 +67,7 @@ def cancel(
     )
     context.output.json(done)
     context.output.say(
-        f"Cancelled: {_executions(done.affected)}; running ones stop within seconds."
+        f"Cancelled: {counted(done.affected, 'execution')}; running ones stop within seconds."
     )
 
 
@@ -137,12 +137,12 @@ def retry(
         limit=limit, idempotency_key=key, on_page=partial(_print_ids, context), **wanted
     )
     context.output.json(done)
-    context.output.say(f"Retried: {_executions(done.affected)}.")
+    context.output.say(f"Retried: {counted(done.affected, 'execution')}.")
     for each in done.skipped[:_SHOWN]:
         context.output.say(f"skipped {each.execution_id}: {each.message} [{each.code}]")
     if done.skipped:
         raise CommandError(
-            f"{_executions(len(done.skipped))} could not be retried.",
+            f"{counted(len(done.skipped), 'execution')} could not be retried.",
             cure="--json lists all of them with their reasons."
             if len(done.skipped) > _SHOWN
             else None,
@@ -188,10 +188,10 @@ def _go_on(
 ) -> bool:
     """Show the number of matches; return whether to change them. Raises UsageProblemError."""
     number = min(matching.remaining, limit or matching.remaining)
-    counted = _executions(number) + (" or more" if number >= _COUNTED else "")
+    found = counted(number, "execution") + (" or more" if number >= _COUNTED else "")
     if dry_run or not number:
         if dry_run:
-            context.output.write(matching, f"{verb}: {counted}.")
+            context.output.write(matching, f"{verb}: {found}.")
         else:
             context.output.json(matching)
             context.output.say("No execution matches.")
@@ -200,10 +200,10 @@ def _go_on(
         return True
     if not context.output.can_ask:
         raise UsageProblemError(
-            f"{counted} match; nothing was changed.",
+            f"{found} match; nothing was changed.",
             cure="Add --yes to change them, or --dry-run to only count them.",
         )
-    return typer.confirm(f"{verb} {counted}?", err=True)
+    return typer.confirm(f"{verb} {found}?", err=True)
 
 
 def _print_ids(context: CommandContext, page: "BulkResult") -> None:
@@ -211,7 +211,3 @@ def _print_ids(context: CommandContext, page: "BulkResult") -> None:
     if not context.output.as_json:
         for execution_id in page.execution_ids:
             context.output.raw(str(execution_id))
-
-
-def _executions(number: int) -> str:
-    return counted(number, "execution")

@@ -1,6 +1,5 @@
 """`celeriac executions`: list and show executions; their results, events, reports and files."""
 
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from celeriac.cli.core.ids import ExecutionId, short_id
 from celeriac.cli.core.output import CommandError, duration, money, plain, short, tokens
 from celeriac.cli.executions.bulk import cancel, retry
 from celeriac.cli.executions.following import event_line, overshoot
-from celeriac.cli.executions.listing import follow_list
+from celeriac.cli.executions.listing import Bulky, follow_list
 from celeriac.cli.executions.notes import error_text, note, own_frames, waits_for
 from celeriac.cli.executions.selection import LiveSelection
 from celeriac.domain.executions.states import Status
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
 app = typer.Typer(name="executions", help="Runs of tasks: list, show, cancel and retry them.")
 
 _SHORT = 60
-
-
-class Bulky(StrEnum):
-    """Fields of an execution that may be large."""
-
-    VARIABLES = "variables"
-    RESULT = "result"
-    ERROR_DETAILS = "error_details"
 
 
 @api_command(app, "list")
@@ -68,12 +59,11 @@ def list_executions(
       celeriac executions list --batch ID --json --include result
     """
     wanted = selection.for_client()
-    included = [each.value for each in include]
     if following:
-        follow_list(context, wanted, limit=limit, include=included)
-    found = context.client.executions.list(include=included or None, **wanted)
+        follow_list(context, wanted, limit=limit, include=include)
+    found = context.client.executions.list(include=include or None, **wanted)
     if context.output.as_json:
-        left_out = {each.value for each in Bulky if each not in include}
+        left_out = set[str](Bulky).difference(include)
         shown = [each.model_dump(by_alias=True, exclude=left_out) for each in islice(found, limit)]
         context.output.json(shown)
         return

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, NoReturn, cast
 from uuid import UUID
@@ -32,7 +33,14 @@ _CHANGING = frozenset({"status", "waiting_for", "error_code"})
 """Filters of fields that change."""
 _LONGEST = 100
 _STATUS_WIDTH = max(map(len, LIVE | {"completed", "cancelled"}))
-_BULKY = frozenset({"variables", "result", "error_details"})
+
+
+class Bulky(StrEnum):
+    """Fields of an execution that may be large."""
+
+    VARIABLES = "variables"
+    RESULT = "result"
+    ERROR_DETAILS = "error_details"
 
 
 def follow_list(
@@ -180,10 +188,10 @@ def _show(
 
     from celeriac.cli.executions.view import STYLES
 
-    left_out = _BULKY.difference(include)
+    left_out = set[str](Bulky).difference(include)
     for each in changed:
         if context.output.as_json:
-            context.output.json(each.model_dump(by_alias=True, exclude=set(left_out)), indent=None)
+            context.output.json(each.model_dump(by_alias=True, exclude=left_out), indent=None)
             continue
         line = Text(f"{moment(changed_at(each))}  ", style="dim")
         line.append(f"{each.id}  ", style="")

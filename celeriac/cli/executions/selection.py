@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, cast
 from uuid import UUID
 
@@ -34,7 +35,7 @@ def parse_moment(text: str) -> datetime:
         ) from error
 
 
-_TIME = "TIME"
+_time_option = partial(typer.Option, parser=parse_moment, metavar="TIME")
 
 FILTERS = "filters such as --status, --task or --since"
 
@@ -56,19 +57,12 @@ class Selection:
     ] = None
     since: Annotated[
         datetime | None,
-        typer.Option(
-            parser=parse_moment,
-            metavar=_TIME,
-            help="Only those created since then: 30m, 2h or 7d ago, a date, or a local time.",
+        _time_option(
+            help="Only those created since then: 30m, 2h or 7d ago, a date, or a local time."
         ),
     ] = None
     until: Annotated[
-        datetime | None,
-        typer.Option(
-            parser=parse_moment,
-            metavar=_TIME,
-            help="Only those created before then, in the same forms.",
-        ),
+        datetime | None, _time_option(help="Only those created before then, in the same forms.")
     ] = None
 
     def for_client(self) -> "ExecutionFilter":

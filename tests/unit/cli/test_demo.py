@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from celeriac.cli.core.output import CommandError
-from celeriac.cli.demo.command import read_files
-from celeriac.cli.demo.scenario import Progress, fault_in
+from celeriac.cli.demo.scenario import Progress, fault_in, read_files
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status
 from celeriac.wire import Event, ExecutionSummary
