@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import MISSING, fields, is_dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, get_args, get_type_hints
@@ -34,18 +34,13 @@ class CommandContext:
         self.output = output
         self._home = home
         self._stack = stack
-        self._client: Client | None = None
 
-    @property
+    @cached_property
     def client(self) -> "Client":
         """The SDK's client of this server."""
-        if self._client is None:
-            from celeriac.client import Client
+        from celeriac.client import Client
 
-            self._client = self._stack.enter_context(
-                Client(self.server.url, api_key=self.server.api_key)
-            )
-        return self._client
+        return self._stack.enter_context(Client(self.server.url, api_key=self.server.api_key))
 
     @property
     def logs(self) -> Path:

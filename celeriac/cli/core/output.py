@@ -156,10 +156,20 @@ class Output:
             self.raw(text)
 
     def write_details(self, value: Any, fields: Mapping[str, object]) -> None:
-        """Write one thing: `value` as JSON, or its `fields`, without those of an empty text."""
+        """Write one thing: `value` as JSON, or its `fields`, one a line, without empty texts."""
         self.json(value)
-        if not self.as_json:
-            self.fields({name: cell(each) for name, each in fields.items() if each != ""})
+        if self.as_json:
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, each in fields.items():
+            if each != "":
+                table.add_row(name, Text(printable(cell(each))))
+        self.out.print(table)
 
     def write_list(
         self,
@@ -241,18 +251,6 @@ class Output:
         self.out.print(table)
         if left_out := [name for name in columns if name not in widths]:
             self.say(f"Left out for want of room: {', '.join(left_out)}. --json has everything.")
-
-    def fields(self, values: Mapping[str, str]) -> None:
-        """Write names and values, one pair a line."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in values.items():
-            table.add_row(name, Text(printable(value)))
-        self.out.print(table)
 
 
 def fitted(

@@ -46,8 +46,6 @@ _LIVE_LINES = 4
 _LINE_CHARACTERS = 80
 _AT_KILL = 2
 """The worker is killed when so many executions are completed, and so many run."""
-
-
 _LAST_LINES = 8
 _LOG_CHARACTERS = 200
 _RESULT_CHARACTERS = 400
@@ -261,8 +259,7 @@ def run_supervised(scenario: Scenario) -> Sequence[Result]:
     try:
         return future.result(timeout=1.0)
     except Exception as error:
-        # the error of a result that is not there is empty
-        lines = [str(error) or "The time is up and the demo is not done."]
+        lines = [str(error) if future.done() else "The time is up and the demo is not done."]
         for process in supervisor.processes:
             lines.append(f"--- {process.spec.name}: {process.log}")
             last = read_last_lines(process.log, _LAST_LINES)

@@ -90,10 +90,8 @@ def list_executions(
 def show(context: CommandContext, execution: ExecutionId) -> None:
     """Show everything about an execution."""
     found = context.client.executions.get(execution)
-    if context.output.as_json:
-        context.output.json(found)
-    else:
-        context.output.write_details(found, _facts(found, overshoot(context, found)))
+    beyond = "" if context.output.as_json else overshoot(context, found)
+    context.output.write_details(found, _facts(found, beyond))
 
 
 @api_command(app)
