@@ -168,12 +168,8 @@ def usage(
     until: Annotated[
         datetime | None, typer.Option(formats=_DAY, help="Last day, UTC; default today.")
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Only of this task: its id or name.")
-    ] = None,
-    user: Annotated[
-        UUID | None, typer.Option(metavar="ID", help="Only of this user; for admins.")
-    ] = None,
+    task: TaskOption = None,
+    user: UserOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="How many.")] = 50,
 ) -> None:
     """Sum up the usage of model calls of your executions. An admin sees everybody's.

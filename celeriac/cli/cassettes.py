@@ -8,7 +8,7 @@ import typer
 
 from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.files import Overwrite
+from celeriac.cli.core.files import Overwrite, refuse_existing
 from celeriac.cli.core.ids import CassetteId
 from celeriac.cli.core.output import CommandError, UsageProblemError, short, size
 from celeriac.kit.ids import parse_uuid
@@ -180,12 +180,7 @@ def download(
     if str(file) == _STDOUT:
         context.output.raw(content.removesuffix("\n"))
         return
-    if file.exists() and not overwrite:
-        raise CommandError(
-            f"{file} exists; nothing was written.",
-            cure="--overwrite replaces it.",
-            problem="file_exists",
-        )
+    refuse_existing(file, overwrite=overwrite)
     _save(file, content)
     context.output.json({"id": cassette, "written": str(file)})
     context.output.say(f"Written to {file}.")

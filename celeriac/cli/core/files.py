@@ -30,6 +30,16 @@ def show_files(context: CommandContext, files: "Files") -> None:
     )
 
 
+def refuse_existing(target: Path, *, overwrite: bool) -> None:
+    """Raise CommandError if there is a file at `target` that must not be overwritten."""
+    if target.exists() and not overwrite:
+        raise CommandError(
+            f"{target} exists; nothing was downloaded.",
+            cure="--overwrite replaces it; or name another target.",
+            problem="file_exists",
+        )
+
+
 def fetch_files(
     context: CommandContext,
     files: "Files",
@@ -43,13 +53,8 @@ def fetch_files(
 
     wanted = list(paths) or [each.path for each in files.list()]
     targets = {path: local_path(directory, path) for path in wanted}
-    existing = [str(target) for target in targets.values() if target.exists()]
-    if existing and not overwrite:
-        raise CommandError(
-            f"{existing[0]} exists; nothing was downloaded.",
-            cure="--overwrite replaces it, --to names another directory.",
-            problem="file_exists",
-        )
+    for target in targets.values():
+        refuse_existing(target, overwrite=overwrite)
     sizes = {path: files.download(path, target) for path, target in targets.items()}
     context.output.write(
         [

@@ -143,14 +143,6 @@ def describe(event: "Event") -> str:
     return short(said, _LONGEST)
 
 
-def _created(data: Data) -> str:
-    return f"by {data.get('by', '?')} ({data.get('trigger_type', 'manual')})"
-
-
-def _completed(data: Data) -> str:
-    return "cut off by the model's token limit" if data.get("truncated") else ""
-
-
 def _failed(data: Data) -> str:
     code = str(data.get("code", "error"))
     return f"{code}: {failure_text(code, data.get('message'), data.get('error_type'))}"
@@ -168,10 +160,6 @@ def _describe_progress(data: Data) -> str:
     return f"{part} {data.get('note') or ''}".strip()
 
 
-def _describe_waiting(data: Data) -> str:
-    return f"for {str(data.get('reason', '?')).replace('_', ' ')}: {data.get('note', '')}"
-
-
 def _asked(data: Data) -> str:
     # the command first: a long title is cut
     approval = short_id(str(data.get("approval_id", "?")))
@@ -182,11 +170,6 @@ def _question(data: Data) -> str:
     """Return what is asked: the title, and the arguments of the call that it is about."""
     arguments = _arguments(data.get("arguments"))
     return f"{data.get('title', '')} ({arguments})" if arguments else str(data.get("title") or "")
-
-
-def _answered(data: Data) -> str:
-    said = "approved" if data.get("approved") else "refused"
-    return f"{said} by {data.get('by', '?')}"
 
 
 def _tool_call(data: Data) -> str:
@@ -225,17 +208,25 @@ def _model_call(data: Data) -> str:
 
 
 _WORDS: Mapping[EventType, Callable[[Data], str]] = {
-    EventType.CREATED: _created,
+    EventType.CREATED: lambda data: (
+        f"by {data.get('by', '?')} ({data.get('trigger_type', 'manual')})"
+    ),
     EventType.QUEUED: lambda data: f"in {data.get('queue', '?')}",
     EventType.UNQUEUED: lambda data: str(data.get("reason", "")),
-    EventType.COMPLETED: _completed,
+    EventType.COMPLETED: lambda data: (
+        "cut off by the model's token limit" if data.get("truncated") else ""
+    ),
     EventType.FAILED: _failed,
     EventType.RETRY_SCHEDULED: _retry,
     EventType.HANDED_BACK: lambda _: "its worker shuts down",
     EventType.WORKER_LOST: lambda data: f"{data.get('worker')} no longer answers",
-    EventType.WAITING: _describe_waiting,
+    EventType.WAITING: lambda data: (
+        f"for {str(data.get('reason', '?')).replace('_', ' ')}: {data.get('note', '')}"
+    ),
     EventType.APPROVAL_ASKED: _asked,
-    EventType.APPROVAL_ANSWERED: _answered,
+    EventType.APPROVAL_ANSWERED: lambda data: (
+        f"{'approved' if data.get('approved') else 'refused'} by {data.get('by', '?')}"
+    ),
     EventType.CANCEL_REQUESTED: lambda data: f"by {data.get('by', '?')}",
     EventType.PROGRESS: _describe_progress,
     EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",
