@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -381,11 +382,8 @@ class AccessRecords:
     def _run(self) -> None:
         flushed = time.monotonic()
         while True:
-            try:
+            with suppress(queue.Empty):
                 window = self._first.get(timeout=_FLUSH_SECONDS)
-            except queue.Empty:
-                pass
-            else:
                 if window is None:
                     break
                 self._write_first(window)

@@ -1,10 +1,10 @@
 """Reading stored resources: single ones that must exist, and pages of lists."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from celeriac.db.engine import Connection, Database
+from celeriac.db.engine import Database
 from celeriac.db.paging import Rows
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.paging import Page, read_cursor
@@ -24,14 +24,8 @@ class HasId(Protocol):
 R = TypeVar("R", bound=HasId)
 
 
-class Find(Protocol[R]):
-    """A query of `db` for up to `limit` rows after the row `before`."""
-
-    def __call__(
-        self, connection: Connection, *, before: UUID | None, limit: int
-    ) -> Rows[R] | Sequence[R]:
-        """Return the rows in the order of the list."""
-        ...
+Find = Callable[..., Rows[R] | Sequence[R]]
+"""A query: `find(connection, before=id, limit=n)` returns rows in the order of the list."""
 
 
 def present(found: T | None, kind: str, identifier: UUID | str) -> T:

@@ -64,12 +64,8 @@ class Sessions:
                 return
             user = sessions.used_by(connection, session_id, forks=True)
             if user is not None:
-                raise SessionInUseError(
-                    f"The execution {user} works in the session {session_id}, waits to, or is to "
-                    "fork it; cancel it or wait for its end.",
-                    session_id=str(session_id),
-                    execution_id=str(user),
-                )
+                uses = f"works in the session {session_id}, waits to, or is to fork it"
+                raise _in_use(session_id, user, f"{uses}; cancel it or wait for its end.")
             sessions.delete(connection, session_id)
             details = {"owner_id": str(session.owner_id), "status": session.status.value}
             audit.record(connection, actor, "session.delete", [session_id], details=details)
@@ -170,10 +166,14 @@ def acquire_session(
         return
     user = sessions.used_by(connection, session_id)
     if user is not None:
-        raise SessionInUseError(
-            f"The execution {user} works in the session {session_id} or waits to; wait for its "
-            "end, or set fork_session to go on with a copy.",
-            session_id=str(session_id),
-            execution_id=str(user),
-        )
+        cure = "wait for its end, or set fork_session to continue a copy of it."
+        raise _in_use(session_id, user, f"works in the session {session_id} or waits to; {cure}")
     sessions.take(connection, session_id)
+
+
+def _in_use(session_id: UUID, execution_id: UUID, why: str) -> SessionInUseError:
+    return SessionInUseError(
+        f"The execution {execution_id} {why}",
+        session_id=str(session_id),
+        execution_id=str(execution_id),
+    )

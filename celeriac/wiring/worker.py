@@ -1,6 +1,7 @@
 """Builds the runtime of a worker process."""
 
 from collections.abc import Callable
+from functools import partial
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
@@ -19,7 +20,7 @@ from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.executions.run import ClaimAttempt, Execute
-from celeriac.services.executions.stop import StopCancelled
+from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
 from celeriac.settings import Settings
@@ -114,7 +115,7 @@ class WorkerRuntime:
             shutting_down=shutting_down,
         )
         self._listener = CancelListener(
-            settings.require_redis(), StopCancelled(database, self.attempts)
+            settings.require_redis(), partial(stop_cancelled, database, self.attempts)
         )
         self._listener.start()
 

@@ -153,7 +153,7 @@ class CoreWorld(RuleBasedStateMachine):
         self.held: list[Claim] = []
         self.ghosts: list[Claim] = []
         """Claims of workers that have vanished, or that have ended already."""
-        self.told: Counter[UUID] = Counter()
+        self.batches: Counter[UUID] = Counter()
         """How many batches were stored under each token."""
         self.plans = SpecCache(database)
         self.rows: dict[UUID, Row] = {}
@@ -251,7 +251,7 @@ class CoreWorld(RuleBasedStateMachine):
                 claim.lease,
                 [NewEvent(EventType.CUSTOM), NewEvent(EventType.MESSAGE)],
                 [ModelCall("p", "m", 1, 1)],
-                number=self.told[claim.lease.token] + 1,
+                number=self.batches[claim.lease.token] + 1,
             )
             for claim in claims
         ]
@@ -261,7 +261,7 @@ class CoreWorld(RuleBasedStateMachine):
         assert self._sent_until_answered(batches) == holders.keys()
         self.forgetful.settle()
         for key, claim in holders.items():
-            self.told[claim.lease.token] += 1
+            self.batches[claim.lease.token] += 1
             now, was = self.core.get(key), before[key]
             assert now.event_seq == was.event_seq + 2
             assert (now.message_count, now.model_call_count, now.input_tokens) == (

@@ -27,14 +27,14 @@ def claim(container: CoreServices, execution_id: UUID | str, *, attempt: int = 0
     return claimed
 
 
-def tell(
+def write_events(
     container: CoreServices,
     claimed: Claim,
     events: Sequence[NewEvent] = (),
     *,
     calls: Sequence[ModelCall] = (),
 ) -> None:
-    """Write what an agent tells, as its worker does in batches."""
+    """Write what an agent emits, as its worker does in batches."""
     with container.database.autocommit() as connection:
         query = text("SELECT batch_no + 1 FROM executions WHERE id = :id")
         number = connection.execute(query, {"id": claimed.lease.execution_id}).scalar_one()

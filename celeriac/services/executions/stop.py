@@ -87,25 +87,20 @@ def _request(
     return moved
 
 
-class StopCancelled:
-    """Stops cancelled attempts of this process, sooner than the heartbeat does."""
+def stop_cancelled(
+    database: Database, attempts: AttemptRegistry, execution_ids: Sequence[UUID]
+) -> None:
+    """Stop those attempts of this process whose cancellation is requested.
 
-    def __init__(self, database: Database, attempts: AttemptRegistry) -> None:
-        self._database = database
-        self._attempts = attempts
-
-    def __call__(self, execution_ids: Sequence[UUID]) -> None:
-        """Stop those of the executions whose cancellation is requested.
-
-        If the database is unavailable, the heartbeat stops them later.
-        """
-        here = self._attempts.among(execution_ids)
-        if not here:
-            return
-        try:
-            with self._database.autocommit() as connection:
-                requested = queries.cancel_requested(connection, here)
-        except DatabaseUnavailableError as error:
-            logger.warning("cancel.database_unavailable", error=error.message)
-            return
-        self._attempts.stop(requested, StopReason.CANCELLED)
+    Sooner than the heartbeat, which stops them later if the database is unavailable.
+    """
+    here = attempts.among(execution_ids)
+    if not here:
+        return
+    try:
+        with database.autocommit() as connection:
+            requested = queries.cancel_requested(connection, here)
+    except DatabaseUnavailableError as error:
+        logger.warning("cancel.database_unavailable", error=error.message)
+        return
+    attempts.stop(requested, StopReason.CANCELLED)

@@ -13,7 +13,7 @@ from celeriac.domain.accounts import Role
 from celeriac.domain.usage import ModelCall
 from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
-from tests.support.working import claim, tell
+from tests.support.working import claim, write_events
 
 BUDGETS = "/api/v1/budgets"
 DAILY: dict[str, Any] = {"task": "summarise", "period": "day", "max_cost": "0.5"}
@@ -28,7 +28,7 @@ CALLS = [
 def spend(asker: Asker, container: CoreServices, variables: str = "a") -> str:
     """Run an execution that makes the three calls; return its path."""
     accepted = asker.post(EXECUTE, json={"variables": {"text": variables}}).json()
-    tell(container, claim(container, accepted["execution_id"]), calls=CALLS)
+    write_events(container, claim(container, accepted["execution_id"]), calls=CALLS)
     return str(accepted["_links"]["self"])
 
 
@@ -157,7 +157,7 @@ def test_what_is_no_budget_is_refused(ada: Asker) -> None:
 
 def test_the_client_has_them_all(client: Client, container: CoreServices) -> None:
     accepted = client.executions.execute("summarise", {"text": "a"})
-    tell(container, claim(container, accepted.execution_id), calls=CALLS)
+    write_events(container, claim(container, accepted.execution_id), calls=CALLS)
 
     made = client.budgets.set("month", task="summarise", max_cost="1.50", on_budget="ask")
     assert client.budgets.get(made.id) == made

@@ -14,7 +14,7 @@ from celeriac.domain.sessions import SessionFilter
 from celeriac.kit.json_types import dumps
 from celeriac.wiring.core import CoreServices
 from tests.support.api import AGENT, TASK, Asker
-from tests.support.working import claim, tell
+from tests.support.working import claim, write_events
 
 EXECUTIONS = "/api/v1/task-executions"
 _SMALL = 100_000
@@ -146,7 +146,7 @@ def test_lists_of_events_are_bounded(ada: Asker, container: CoreServices, client
     claimed = claim(container, execution_id)
     data = dumps({"role": "assistant", "content": "x" * 2 * _MB})
     for _ in range(10):
-        tell(container, claimed, [NewEvent(EventType.MESSAGE, data)])
+        write_events(container, claimed, [NewEvent(EventType.MESSAGE, data)])
     path = f"{EXECUTIONS}/{execution_id}/events"
     assert len(ada.get(f"{path}?limit=500").content) < MAX_PAGE_BYTES + 3 * _MB
     numbers = [event.seq for event in client.executions.events(UUID(execution_id))]

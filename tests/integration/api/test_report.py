@@ -15,7 +15,7 @@ from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.together import together
 from tests.support.waiting import wait_until
-from tests.support.working import claim, finish, tell
+from tests.support.working import claim, finish, write_events
 
 HOSTILE = "<script>alert(1)</script> ``` # [x](javascript:alert(1))"
 
@@ -28,7 +28,7 @@ def test_a_report_can_be_downloaded_once_it_has_ended(
     path = f"{accepted['_links']['self']}/report"
     assert_problem(ada.get(path), 409, "conflict")
     claimed = claim(container, accepted["execution_id"])
-    tell(
+    write_events(
         container,
         claimed,
         [NewEvent(EventType.MESSAGE, dumps({"role": HOSTILE, "content": HOSTILE}))],

@@ -25,7 +25,7 @@ from tests.support.api import AGENT, TASK
 from tests.support.http_server import serving
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
-from tests.support.working import claim, finish, tell
+from tests.support.working import claim, finish, write_events
 
 pytestmark = pytest.mark.requirement("A13")
 
@@ -70,7 +70,7 @@ def test_a_finished_execution_is_told_and_the_stream_ends(
 ) -> None:
     accepted = _accepted(http)
     claimed = claim(container, accepted["execution_id"])
-    tell(
+    write_events(
         container,
         claimed,
         [NewEvent(EventType.MESSAGE, dumps({"role": "user", "content": "a\nb"}))],

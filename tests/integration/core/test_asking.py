@@ -31,9 +31,9 @@ def test_a_parked_attempts_questions_come_with_an_event_each(asking: Asking) -> 
     ]
     kinds = asking.core.event_types(execution_id)
     assert kinds[-3:] == ["approval_asked", "approval_asked", "waiting"]
-    told = asking.core.events(execution_id)[-3].data
-    assert told["approval_id"] == str(asking.of(execution_id)[0].id)
-    assert told["arguments"] == {"to": "ada@example.com"}
+    data = asking.core.events(execution_id)[-3].data
+    assert data["approval_id"] == str(asking.of(execution_id)[0].id)
+    assert data["arguments"] == {"to": "ada@example.com"}
     asking.core.assert_consistent()
 
 

@@ -1,4 +1,4 @@
-"""Errors of the database, told apart by SQLSTATE: what is tried again, and what is a bug."""
+"""Errors of the database, classified by SQLSTATE: what is tried again, and what is a bug."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, Data
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.states import Status
 from celeriac.services.executions.finish import Finish, describe
-from tests.integration.core.test_running import Process, emit, told
+from tests.integration.core.test_running import Process, custom_events, emit
 from tests.support.core import Core
 from tests.support.outages import holding, read_only
 from tests.support.waiting import wait_until
@@ -215,7 +215,7 @@ def test_a_read_only_server_loses_no_note_and_no_result(core: Core, process: Pro
             wait_until(lambda: "database.unavailable" in str(logs), "the result waits")
         assert finishing.result(30).status is Status.COMPLETED
     assert attempt.stop_reason is None
-    assert told(core, claim) == ["a", "b"]
+    assert custom_events(core, claim) == ["a", "b"]
     core.assert_consistent()
 
 
@@ -231,8 +231,10 @@ def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, proces
         finally:
             core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
         emit(attempt, "b")
-        wait_until(lambda: flushed(process) and len(told(core, claim)) == 2, "both are stored")
-    assert told(core, claim) == ["a", "b"]
+        wait_until(
+            lambda: flushed(process) and len(custom_events(core, claim)) == 2, "both are stored"
+        )
+    assert custom_events(core, claim) == ["a", "b"]
 
 
 def test_an_error_that_stays_is_logged_once_and_pauses_the_notes(
@@ -252,8 +254,8 @@ def test_an_error_that_stays_is_logged_once_and_pauses_the_notes(
             core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
         assert [entry["event"] for entry in logs] == ["event_writer.failed"]
         assert "exc_info" not in logs[0]
-        wait_until(lambda: flushed(process) and told(core, claims[1]), "they are stored")
-    assert [told(core, claim) for claim in claims] == [["a"], ["b"]]
+        wait_until(lambda: flushed(process) and custom_events(core, claims[1]), "they are stored")
+    assert [custom_events(core, claim) for claim in claims] == [["a"], ["b"]]
 
 
 def flushed(process: Process) -> bool:

@@ -201,7 +201,7 @@ AFTERWARDS: dict[str, Callable[[Worker], tuple[Any, str]]] = {
     "reporting": lambda worker: (worker.execute.reports, "enqueue"),
     "tidying": lambda _: (run, "remove_if_empty"),
     "logging": lambda _: (run, "_report"),
-    "telling who watches": lambda worker: (worker.core.live, "changed"),
+    "publishing to watchers": lambda worker: (worker.core.live, "changed"),
 }
 
 
@@ -300,7 +300,7 @@ def test_a_result_that_the_database_refuses_is_a_stored_failure_that_holds_no_va
     assert (row.status, row.error_code) == (Status.FAILED, "result_not_storable")
     assert "odd" in (row.error_message or "")
     assert "a secret" not in f"{row.error_message}{row.error_details}"
-    assert row.message_count == 1, "what the agent told is kept"
+    assert row.message_count == 1, "what the agent wrote is kept"
     assert_no_zombie(core, execution_id)
 
 

@@ -29,10 +29,10 @@ def test_one_statement_numbers_the_events_of_many_executions_in_order(core: Core
     record(core, *(page(claim.lease, "a", "b", "c") for claim in claims))
     record(core, page(claims[1].lease, "d", number=2))
     for claim in claims:
-        told = [event for event in core.events(claim.lease.execution_id) if event.data.get("name")]
+        named = [event for event in core.events(claim.lease.execution_id) if event.data.get("name")]
         wanted = "abcd" if claim is claims[1] else "abc"
-        assert "".join(event.data["name"] for event in told) == wanted
-        assert [event.seq for event in told] == list(range(4, 4 + len(wanted)))
+        assert "".join(event.data["name"] for event in named) == wanted
+        assert [event.seq for event in named] == list(range(4, 4 + len(wanted)))
     core.assert_consistent()
 
 
@@ -44,10 +44,10 @@ def test_totals_are_counted_with_the_events(core: Core) -> None:
     notes.progress = (3.0, 10.0, "three")
     record(core, notes)
     record(core, page(claim.lease, "b", number=2))
-    told = core.get(claim.lease.execution_id)
-    assert (told.message_count, told.tool_call_count, told.model_call_count) == (1, 1, 2)
-    assert (told.input_tokens, told.output_tokens) == (20, 4)
-    assert (told.progress_done, told.progress_total, told.progress_note) == (3.0, 10.0, "three")
+    row = core.get(claim.lease.execution_id)
+    assert (row.message_count, row.tool_call_count, row.model_call_count) == (1, 1, 2)
+    assert (row.input_tokens, row.output_tokens) == (20, 4)
+    assert (row.progress_done, row.progress_total, row.progress_note) == (3.0, 10.0, "three")
 
 
 def test_many_writers_leave_no_gap(core: Core) -> None:
@@ -56,7 +56,7 @@ def test_many_writers_leave_no_gap(core: Core) -> None:
     ids = [claim.lease.execution_id for claim in claims]
     chance = random.Random(7)
 
-    def tell(some: Sequence[Claim]) -> None:
+    def store(some: Sequence[Claim]) -> None:
         for number in range(1, 11):
             shuffled = chance.sample(some, len(some))
             record(core, *(page(claim.lease, "x", "y", number=number) for claim in shuffled))
@@ -75,7 +75,7 @@ def test_many_writers_leave_no_gap(core: Core) -> None:
             core.end(claim, Completed(1))
 
     halves = [claims[::2], claims[1::2]]
-    together([*(partial(tell, half) for half in halves), beat, cancel, finish])
+    together([*(partial(store, half) for half in halves), beat, cancel, finish])
     assert {core.status(each) for each in ids} == {Status.COMPLETED}
     core.assert_consistent()
 

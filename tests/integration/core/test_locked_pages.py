@@ -14,7 +14,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
-from tests.integration.core.test_running import Process, emit, told
+from tests.integration.core.test_running import Process, custom_events, emit
 from tests.support.attempts import AgentAttempt
 from tests.support.core import Core
 from tests.support.outages import holding
@@ -69,12 +69,17 @@ def test_a_locked_row_holds_up_only_those_who_need_it(core: Core, process: Proce
             for attempt in attempts:
                 emit(attempt, "later")
             process.event_writer.flush()
-            assert [told(core, claim) for claim in claims] == [[], ["later"], [], ["later"]]
+            assert [custom_events(core, claim) for claim in claims] == [
+                [],
+                ["later"],
+                [],
+                ["later"],
+            ]
         process.event_writer.flush()
         process.event_writer.flush()
         process.event_writer.flush()
         assert [calls(core, claim) for claim in claims] == [2, 2, 2, 2]
-        assert [told(core, claim) for claim in claims] == [["later"]] * 4
+        assert [custom_events(core, claim) for claim in claims] == [["later"]] * 4
     core.assert_consistent()
 
 
@@ -99,7 +104,7 @@ def test_an_end_does_not_wait_for_what_others_wait_for(
                 assert finished.status is Status.COMPLETED
                 assert not flushing.done()
             flushing.result(30)
-    assert told(core, other) == ["a"]
+    assert custom_events(core, other) == ["a"]
     assert calls(core, stuck) == 2
     core.assert_consistent()
 

@@ -35,8 +35,8 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
     database.close()
 
 
-class Telling:
-    """An attempt whose agent tells one message and one model call at a time."""
+class Writing:
+    """An attempt whose agent writes one message and one model call at a time."""
 
     def __init__(self, core: Core, forgetful: ForgetfulDatabase, workdir: Path) -> None:
         self.core = core
@@ -45,20 +45,20 @@ class Telling:
         self.event_writer = EventWriter(forgetful, self.active, core.live)
         self.attempt = AgentAttempt(core, self.claim, workdir)
 
-    def tell(self, *names: str) -> None:
-        async def telling() -> None:
+    def write(self, *names: str) -> None:
+        async def write() -> None:
             for name in names:
                 await self.attempt.context.emit(
                     EventType.MESSAGE, {"role": "user", "content": name}
                 )
                 await self.attempt.context.charge(ModelCall("p", "m", 10, 5, cost=Decimal("0.5")))
 
-        asyncio.run(telling())
+        asyncio.run(write())
 
     def assert_stored_once(self, *names: str) -> None:
         execution_id, count = self.claim.lease.execution_id, len(names)
-        told = [each for each in self.core.events(execution_id) if each.type is EventType.MESSAGE]
-        assert [each.data["content"] for each in told] == list(names)
+        stored = [each for each in self.core.events(execution_id) if each.type is EventType.MESSAGE]
+        assert [each.data["content"] for each in stored] == list(names)
         row = self.core.get(execution_id)
         assert (row.message_count, row.model_call_count) == (count, count)
         assert (row.input_tokens, row.output_tokens) == (10 * count, 5 * count)
@@ -71,79 +71,79 @@ class Telling:
 
 
 @pytest.fixture
-def telling(core: Core, forgetful: ForgetfulDatabase, tmp_path: Path) -> Telling:
-    return Telling(core, forgetful, tmp_path)
+def writing(core: Core, forgetful: ForgetfulDatabase, tmp_path: Path) -> Writing:
+    return Writing(core, forgetful, tmp_path)
 
 
-def until_stored(telling: Telling) -> None:
+def until_stored(writing: Writing) -> None:
     """Flush as often as a worker would need to."""
     for _ in range(10):
-        telling.event_writer.flush()
+        writing.event_writer.flush()
 
 
 @pytest.mark.requirement("F2")
 @pytest.mark.parametrize(("losses", "late"), LOST)
 def test_a_batch_that_is_sent_again_is_stored_once(
-    telling: Telling, forgetful: ForgetfulDatabase, losses: int, late: int
+    writing: Writing, forgetful: ForgetfulDatabase, losses: int, late: int
 ) -> None:
-    with telling.active.registered(telling.attempt):
-        telling.tell("a", "b")
+    with writing.active.registered(writing.attempt):
+        writing.write("a", "b")
         forgetful.losses, forgetful.late = losses, late
-        telling.event_writer.flush()
-        telling.tell("c")
-        until_stored(telling)
-        telling.tell("d")
-        until_stored(telling)
-    telling.assert_stored_once("a", "b", "c", "d")
+        writing.event_writer.flush()
+        writing.write("c")
+        until_stored(writing)
+        writing.write("d")
+        until_stored(writing)
+    writing.assert_stored_once("a", "b", "c", "d")
 
 
 @pytest.mark.requirement("F2")
 @pytest.mark.parametrize(("losses", "late"), LOST)
 def test_the_last_batch_is_stored_once_with_the_end(
-    telling: Telling, forgetful: ForgetfulDatabase, losses: int, late: int
+    writing: Writing, forgetful: ForgetfulDatabase, losses: int, late: int
 ) -> None:
-    with telling.active.registered(telling.attempt):
-        telling.tell("a")
+    with writing.active.registered(writing.attempt):
+        writing.write("a")
         forgetful.losses = 1
-        telling.event_writer.flush()
-        telling.tell("b")
-        last = telling.attempt.last_batches()
+        writing.event_writer.flush()
+        writing.write("b")
+        last = writing.attempt.last_batches()
         forgetful.losses, forgetful.late = losses, late
-        finished = Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)
+        finished = Finish(forgetful, writing.core.live)(writing.claim, Completed(1), last, None)
     assert finished.status is Status.COMPLETED
     assert [len(batch.events) for batch in last] == [2, 2]
-    telling.assert_stored_once("a", "b")
+    writing.assert_stored_once("a", "b")
 
 
 def test_a_flush_beside_the_end_stores_nothing_of_its_own(
-    telling: Telling, forgetful: ForgetfulDatabase
+    writing: Writing, forgetful: ForgetfulDatabase
 ) -> None:
-    """An agent that was left behind may still tell when the last batches are on their way."""
-    with telling.active.registered(telling.attempt):
-        telling.tell("a")
-        last = telling.attempt.last_batches()
-        telling.tell("too late")
-        telling.event_writer.flush()
-        Finish(forgetful, telling.core.live)(telling.claim, Completed(1), last, None)
-    telling.assert_stored_once("a")
+    """An agent that was left behind may still write when the last batches are on their way."""
+    with writing.active.registered(writing.attempt):
+        writing.write("a")
+        last = writing.attempt.last_batches()
+        writing.write("too late")
+        writing.event_writer.flush()
+        Finish(forgetful, writing.core.live)(writing.claim, Completed(1), last, None)
+    writing.assert_stored_once("a")
 
 
 def test_the_next_attempt_counts_its_batches_anew(
-    telling: Telling, core: Core, tmp_path: Path, forgetful: ForgetfulDatabase
+    writing: Writing, core: Core, tmp_path: Path, forgetful: ForgetfulDatabase
 ) -> None:
-    with telling.active.registered(telling.attempt):
+    with writing.active.registered(writing.attempt):
         for name in "abc":
-            telling.tell(name)
-            telling.event_writer.flush()
+            writing.write(name)
+            writing.event_writer.flush()
     core.pass_time(3600)
     core.rescue()
     core.pass_time(3600)
-    again = Telling.__new__(Telling)
-    again.__dict__.update(telling.__dict__)
-    again.claim = core.claim_again(telling.claim)
+    again = Writing.__new__(Writing)
+    again.__dict__.update(writing.__dict__)
+    again.claim = core.claim_again(writing.claim)
     again.attempt = AgentAttempt(core, again.claim, tmp_path)
     with again.active.registered(again.attempt):
-        again.tell("d")
+        again.write("d")
         again.event_writer.flush()
     again.assert_stored_once("a", "b", "c", "d")
 
@@ -152,16 +152,16 @@ def numbers(batches: Sequence[PendingWrites]) -> list[int]:
     return [batch.number for batch in batches]
 
 
-def test_batches_are_numbered_without_gaps(telling: Telling) -> None:
-    attempt = telling.attempt
-    telling.tell("a")
+def test_batches_are_numbered_without_gaps(writing: Writing) -> None:
+    attempt = writing.attempt
+    writing.write("a")
     first = attempt.next_batch()
-    telling.tell("b")
+    writing.write("b")
     assert attempt.next_batch() is first, "what was sent once must be sent again as it is"
     attempt.batch_stored()
     second = attempt.next_batch()
     assert first is not None
     assert second is not None
-    telling.tell("c")
+    writing.write("c")
     assert numbers([first, second, *attempt.last_batches()]) == [1, 2, 2, 3]
     assert attempt.next_batch() is None

@@ -88,11 +88,11 @@ def test_a_question_is_told_once_signed_and_with_a_link(asking: Asking, receiver
     assert notifications.send_due() == 0
 
     (request,), (body,) = receiver.got, receiver.bodies
-    told = json.loads(body)
-    assert told["type"] == "approval.asked"
-    assert told["approval"]["id"] == request.headers[DELIVERY] == str(approval.id)
-    assert told["approval"]["title"] == "May I?\ufffd"
-    address = urlsplit(told["links"]["answer"])
+    sent = json.loads(body)
+    assert sent["type"] == "approval.asked"
+    assert sent["approval"]["id"] == request.headers[DELIVERY] == str(approval.id)
+    assert sent["approval"]["title"] == "May I?\ufffd"
+    address = urlsplit(sent["links"]["answer"])
     assert (address.scheme, address.netloc) == ("https", "celeriac.example")
     assert LINKS.read(address.path.rpartition("/")[2]).approval_id == approval.id
     at, _, digest = request.headers[SIGNATURE].removeprefix("t=").partition(",v1=")

@@ -53,20 +53,20 @@ def process(core: Core, tmp_path: Path) -> Process:
 
 
 def emit(attempt: AgentAttempt, *names: str) -> None:
-    async def tell() -> None:
+    async def write() -> None:
         for name in names:
             await attempt.context.emit(EventType.CUSTOM, {"name": name})
 
-    asyncio.run(tell())
+    asyncio.run(write())
 
 
-def told(core: Core, claim: Claim) -> list[str]:
-    """The names of the events that an agent told."""
+def custom_events(core: Core, claim: Claim) -> list[str]:
+    """The names of the events that an agent emitted."""
     return [event.data["name"] for event in core.events(claim.lease.execution_id)
             if event.type is EventType.CUSTOM]  # fmt: skip
 
 
-def test_notes_are_stored_in_order_and_told_to_who_watches(core: Core, process: Process) -> None:
+def test_notes_are_stored_in_order_and_published_to_watchers(core: Core, process: Process) -> None:
     claim = core.running()
     attempt = process.attempt(claim)
     with process.active.registered(attempt):
@@ -76,8 +76,8 @@ def test_notes_are_stored_in_order_and_told_to_who_watches(core: Core, process: 
         emit(attempt, "c")
         process.event_writer.flush()
         process.event_writer.flush()
-    assert told(core, claim) == ["a", "b", "c"]
-    assert core.live.changes == [claim.lease.execution_id], "an empty page was told of"
+    assert custom_events(core, claim) == ["a", "b", "c"]
+    assert core.live.changes == [claim.lease.execution_id], "an empty batch was published"
 
 
 def test_an_attempt_serves_several_loops_at_once(core: Core, process: Process) -> None:
@@ -96,7 +96,7 @@ def test_an_attempt_serves_several_loops_at_once(core: Core, process: Process) -
         saved = together([use] * 4)
         process.event_writer.flush()
     assert len({session for sessions in saved for session in sessions}) == 1
-    assert told(core, claim) == ["saved"] * 4
+    assert custom_events(core, claim) == ["saved"] * 4
 
 
 def test_the_last_batches_go_with_the_end(core: Core, process: Process) -> None:
@@ -107,7 +107,7 @@ def test_the_last_batches_go_with_the_end(core: Core, process: Process) -> None:
         process.event_writer.flush()
         emit(attempt, "b")
         core.finish(claim, Completed(1), attempt.last_batches(), None)
-    assert told(core, claim) == ["a", "b"]
+    assert custom_events(core, claim) == ["a", "b"]
     assert core.event_types(claim.lease.execution_id)[-1] == "completed"
 
 
@@ -125,7 +125,7 @@ def test_notes_survive_a_database_that_is_away(core: Core, process: Process) -> 
         event_writer.flush()
         event_writer.flush()
     broken.close()
-    assert told(core, claim) == ["a", "b"]
+    assert custom_events(core, claim) == ["a", "b"]
     core.assert_consistent()
 
 
@@ -162,18 +162,18 @@ def test_odd_texts_are_stored(core: Core, process: Process) -> None:
     claim = core.running()
     attempt = process.attempt(claim)
 
-    async def tell() -> None:
+    async def write() -> None:
         await attempt.context.progress(1, 2, "nul \x00 and \udce9")
         await attempt.context.charge(ModelCall("p\x00", "m\udce9", 1, 1, finish_reason="\x00"))
         await attempt.context.emit(EventType.CUSTOM, {"name": "\x00"})
 
-    asyncio.run(tell())
+    asyncio.run(write())
     with process.active.registered(attempt):
         process.event_writer.flush()
     stored = core.get(claim.lease.execution_id)
     assert stored.progress_note == "nul � and ?"
     assert stored.model_call_count == 1
-    assert told(core, claim) == ["�"]
+    assert custom_events(core, claim) == ["�"]
 
 
 def test_a_page_that_the_database_refuses_costs_no_other_agent(
@@ -198,7 +198,7 @@ def test_a_page_that_the_database_refuses_costs_no_other_agent(
             process.event_writer.flush()
     finally:
         core.execute("ALTER TABLE events DROP CONSTRAINT odd")
-    assert [told(core, claim) for claim in claims] == [["a"], ["b"], ["c"]]
+    assert [custom_events(core, claim) for claim in claims] == [["a"], ["b"], ["c"]]
     core.assert_consistent()
 
 
@@ -212,7 +212,7 @@ def test_a_heartbeat_renews_and_brings_word_of_cancellations(core: Core, process
         process.heartbeat.beat()
     assert core.rescue() == 0, "a lease was not renewed"
     assert [attempt.stop_reason for attempt in attempts] == [None, StopReason.CANCELLED]
-    assert process.stops == [cancelled.lease.token], "the agent was told more than once"
+    assert process.stops == [cancelled.lease.token], "the agent was stopped more than once"
 
 
 def test_a_lost_lease_stops_its_attempt_and_refuses_its_notes(core: Core, process: Process) -> None:
@@ -226,7 +226,7 @@ def test_a_lost_lease_stops_its_attempt_and_refuses_its_notes(core: Core, proces
         assert attempt.stop_reason is StopReason.LEASE_LOST
         with pytest.raises(LeaseLostError):
             emit(attempt, "later still")
-    assert told(core, claim) == []
+    assert custom_events(core, claim) == []
 
 
 def test_a_lost_lease_beats_other_reasons(core: Core, process: Process) -> None:
@@ -348,7 +348,7 @@ def test_an_event_that_is_too_large_is_refused_at_once(core: Core, process: Proc
     emit(attempt, "small")
     with process.active.registered(attempt):
         process.event_writer.flush()
-    told = [
+    names = [
         each.data["name"] for each in core.events(claim.lease.execution_id) if each.data.get("name")
     ]
-    assert told == ["small"]
+    assert names == ["small"]

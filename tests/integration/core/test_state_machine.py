@@ -74,11 +74,11 @@ class CoreMachine(AskingRules):
     def cancel(self, picks: list[int], ended: bool) -> None:
         rows = sorted(self.rows.values() if ended else self.live()) or sorted(self.rows.values())
         ids = list({rows[pick % len(rows)].id for pick in picks})
-        told = self.core.cancel(self.core.actor, ids)
+        answered = self.core.cancel(self.core.actor, ids)
         for key in ids:
             before = self.rows[key].status
             unheld = not before.terminal and before is not Status.RUNNING
-            assert told[key] is (Status.CANCELLED if unheld else before)
+            assert answered[key] is (Status.CANCELLED if unheld else before)
 
     # the broker
 
@@ -157,7 +157,7 @@ class CoreMachine(AskingRules):
 
     @precondition(lambda self: self.held or self.ghosts)
     @rule(picks=st.lists(index, min_size=1, max_size=4), losses=lost, late=cut)
-    def tell(self, picks: list[int], losses: int, late: int) -> None:
+    def write(self, picks: list[int], losses: int, late: int) -> None:
         self.record(self.some_claims(picks), losses=losses, late=late)
 
     @precondition(lambda self: self.held or self.ghosts)

@@ -1,4 +1,4 @@
-"""All times are the database's, and those of events are when they were told."""
+"""All times are the database's, and those of events are when they were emitted."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from celeriac.services.budgets.manage import Usage
 from tests.support.core import Core
 
 EXACT = timedelta(seconds=20)
-"""Far less than what is told apart here, far more than a test is held up."""
+"""Far less than what is distinguished here, far more than a test is held up."""
 
 
 def now(core: Core) -> datetime:
@@ -29,13 +29,13 @@ def now(core: Core) -> datetime:
 
 
 def test_events_and_calls_have_their_own_times_not_that_of_their_storing(core: Core) -> None:
-    """The database was away for an hour, and all that was told meanwhile is stored at once."""
+    """The database was away for an hour, and all that was emitted meanwhile is stored at once."""
     claim, ages = core.running(), [3600, 1800, 60]
-    told = time.monotonic()
+    emitted = time.monotonic()
     notes = PendingWrites(
         claim.lease,
-        [NewEvent(EventType.CUSTOM, "{}", told - age) for age in ages],
-        [ModelCall("p", "m", 1, 1, made=told - age) for age in ages],
+        [NewEvent(EventType.CUSTOM, "{}", emitted - age) for age in ages],
+        [ModelCall("p", "m", 1, 1, made=emitted - age) for age in ages],
     )
     with core.database.autocommit() as connection:
         assert leases.store_batch(connection, [notes])

@@ -114,7 +114,7 @@ def test_a_transition_happens_from_its_states_and_from_no_other(
     after = core.get(execution_id)
     if status in sources:
         assert after.status is target
-        assert len(core.events(execution_id)) > len(before), "the log doesn't tell of it"
+        assert len(core.events(execution_id)) > len(before), "the log has no event for it"
     elif status is Status.RUNNING and transition is Transition.CANCEL:
         assert after.status is status
         assert core.event_types(execution_id)[-1] == "cancel_requested"
