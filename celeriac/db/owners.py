@@ -4,29 +4,19 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
-from celeriac.db.schema import (
-    agents,
-    api_keys,
-    approvals,
-    budgets,
-    cassettes,
-    executions,
-    sessions,
-    tasks,
-    users,
-)
+from celeriac.db import schema
 
 _OWNERS = {
-    "agent": (agents.c.id, agents.c.owner_id),
-    "api_key": (api_keys.c.id, api_keys.c.user_id),
-    "approval": (approvals.c.id, approvals.c.owner_id),
-    "batch": (executions.c.batch_id, executions.c.owner_id),
-    "budget": (budgets.c.id, budgets.c.owner_id),
-    "cassette": (cassettes.c.id, cassettes.c.owner_id),
-    "execution": (executions.c.id, executions.c.owner_id),
-    "session": (sessions.c.id, sessions.c.owner_id),
-    "task": (tasks.c.id, tasks.c.owner_id),
-    "user": (users.c.id, users.c.id),
+    "agent": (schema.agents.c.id, schema.agents.c.owner_id),
+    "api_key": (schema.api_keys.c.id, schema.api_keys.c.user_id),
+    "approval": (schema.approvals.c.id, schema.approvals.c.owner_id),
+    "batch": (schema.executions.c.batch_id, schema.executions.c.owner_id),
+    "budget": (schema.budgets.c.id, schema.budgets.c.owner_id),
+    "cassette": (schema.cassettes.c.id, schema.cassettes.c.owner_id),
+    "execution": (schema.executions.c.id, schema.executions.c.owner_id),
+    "session": (schema.sessions.c.id, schema.sessions.c.owner_id),
+    "task": (schema.tasks.c.id, schema.tasks.c.owner_id),
+    "user": (schema.users.c.id, schema.users.c.id),
 }
 
 
@@ -38,7 +28,7 @@ def owner_of(connection: Connection, resource_type: str, resource_id: UUID) -> U
 
 def has_others(connection: Connection, user_id: UUID) -> bool:
     """Whether there are users besides `user_id`."""
-    query = select(users.c.id).where(users.c.id != user_id).limit(1)
+    query = select(schema.users.c.id).where(schema.users.c.id != user_id).limit(1)
     return connection.execute(query).first() is not None
 
 

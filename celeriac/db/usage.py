@@ -4,7 +4,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, cast, func, select, text
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, Text, cast, func, select, text
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.paging import columns, given
@@ -25,7 +25,7 @@ def totals(
 ) -> list[UsageTotal]:
     """Return up to `limit` totals: the newest days first, all others the most expensive first."""
     days, cost = usage_days.c, func.sum(usage_days.c.cost)
-    key, name = _grouping(by)
+    key, name, tables = _grouping(by)
     query: Select[Any] = (
         select(
             cast(key, Text),
@@ -37,7 +37,7 @@ def totals(
             _sum(days.cached_tokens),
             cost,
         )
-        .select_from(_joined(by))
+        .select_from(tables)
         .where(days.day.between(wanted.since, wanted.until))
         .where(~days.provider.startswith(f"{CASSETTE}/"))  # of releases that counted replays
         .group_by(key, name)
@@ -66,26 +66,18 @@ def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
     return cast(func.sum(column), BIGINT)
 
 
-def _grouping(by: UsageBy) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Return the key of a total, and its name for people."""
+def _grouping(by: UsageBy) -> tuple[ColumnElement[Any], ColumnElement[Any], FromClause]:
+    """Return the key of a total, its name for people, and the tables of both."""
     days = usage_days.c
     match by:
         case UsageBy.TASK:
-            return days.task_id, tasks.c.name
+            found = usage_days.outerjoin(tasks, tasks.c.id == days.task_id)
+            return days.task_id, tasks.c.name, found
         case UsageBy.USER:
-            return days.owner_id, users.c.name
+            found = usage_days.outerjoin(users, users.c.id == days.owner_id)
+            return days.owner_id, users.c.name, found
         case UsageBy.DAY:
-            return days.day, cast(days.day, Text)
+            return days.day, cast(days.day, Text), usage_days
         case UsageBy.MODEL:
             model = days.provider + "/" + days.model
-            return model, model
-
-
-def _joined(by: UsageBy) -> Any:
-    match by:
-        case UsageBy.TASK:
-            return usage_days.outerjoin(tasks, tasks.c.id == usage_days.c.task_id)
-        case UsageBy.USER:
-            return usage_days.outerjoin(users, users.c.id == usage_days.c.owner_id)
-        case _:
-            return usage_days
+            return model, model, usage_days

@@ -5,7 +5,6 @@ Every fault names its node and the cure.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain, islice
@@ -17,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from celeriac.domain.base import Strict, Word
 from celeriac.domain.errors import SchemaInvalidError, TemplateInvalidError, TemplateRenderError
 from celeriac.domain.prompts import WorkLimit, compiled
-from celeriac.domain.schemas import check_schema
+from celeriac.domain.schemas import Fault, check_schema
 from celeriac.kit.json_types import JsonObject
 
 MAX_CREW_TEMPLATES = 20_000
@@ -83,17 +82,6 @@ TASK_TEXTS = ("description", "expected_output")
 Node = TypeVar("Node", CrewAgent, CrewTask)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault; `node` is its place, such as `tasks.write`, or empty for the whole crew."""
-
-    node: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.node}: {self.message}" if self.node else self.message
-
-
 class CrewGraph(Strict):
     """A crew whose graph is valid; validation raises ValidationError naming each faulty node.
 
@@ -125,6 +113,7 @@ class CrewGraph(Strict):
     def check(self) -> list[Fault]:
         """Return the first ten faults of the templates and schemas; none if the crew can run.
 
+        A fault's place is a node, such as `tasks.write`, or empty for the whole crew.
         May take a second: not for an event loop.
         """
         return list(islice(chain(_template_faults(self), _schema_faults(self)), _MAX_REPORTED))

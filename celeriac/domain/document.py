@@ -10,6 +10,7 @@ from uuid import UUID
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.budget_kinds import Period
 from celeriac.domain.budgets import Budget
+from celeriac.domain.schemas import Fault
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
 
@@ -59,14 +60,6 @@ class Document:
     budgets: Sequence[BudgetEntry] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentFault:
-    """A fault at one place of a document, such as `tasks.2.spec.prompt`."""
-
-    field: str
-    message: str
-
-
 class Action(StrEnum):
     """What `apply` does with a resource."""
 
@@ -100,7 +93,7 @@ class Outcome:
     changes: Sequence[FieldChange] = ()
 
 
-def duplicates(document: Document) -> Iterator[DocumentFault]:
+def duplicates(document: Document) -> Iterator[Fault]:
     """Yield a fault for each repeated name."""
     names = {
         "agent": [entry.name for entry in document.agents],
@@ -110,7 +103,7 @@ def duplicates(document: Document) -> Iterator[DocumentFault]:
         for index, name in enumerate(given):
             earlier = given.index(name)
             if earlier != index:
-                yield DocumentFault(
+                yield Fault(
                     f"{kind}s.{index}.name",
                     f"the {kind} {name!r} is in the document twice, first as "
                     f"{kind}s.{earlier}; remove one of them or give it another name",

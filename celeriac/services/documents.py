@@ -19,7 +19,6 @@ from celeriac.domain.document import (
     AgentEntry,
     BudgetEntry,
     Document,
-    DocumentFault,
     Outcome,
     TaskEntry,
     differences,
@@ -27,6 +26,7 @@ from celeriac.domain.document import (
     plain,
 )
 from celeriac.domain.errors import DocumentInvalidError, InvalidInputError, NotFoundError
+from celeriac.domain.schemas import Fault
 from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.budgets.manage import Budgets, budget_of, put_budget
@@ -79,17 +79,17 @@ class Apply:
             plan = _Plan(connection, actor, document, lock=not dry_run)
             steps = plan.steps()
             if faults := [*faults, *plan.faults]:
-                raise DocumentInvalidError([(fault.field, fault.message) for fault in faults])
+                raise DocumentInvalidError([(fault.place, fault.message) for fault in faults])
             if dry_run:
                 return [step.outcome for step in steps]
             outcomes = [step.apply(connection) for step in steps]
         self._after(actor, outcomes)
         return outcomes
 
-    def _agent_faults(self, document: Document) -> Iterator[DocumentFault]:
+    def _agent_faults(self, document: Document) -> Iterator[Fault]:
         for index, entry in enumerate(document.agents):
             for fault in self._agents.faults(entry.spec):
-                yield DocumentFault(f"agents.{index}.{_in_spec(fault.field)}", fault.message)
+                yield Fault(f"agents.{index}.{_in_spec(fault.field)}", fault.message)
 
     def _after(self, actor: Actor, outcomes: Sequence[Outcome]) -> None:
         """Log and publish what is committed."""
@@ -119,7 +119,7 @@ class _Plan:
         self._lock = lock
         self._agents = {entry.name: entry.spec for entry in document.agents}
         self._tasks: dict[str, Task | None] = {}
-        self.faults: list[DocumentFault] = []
+        self.faults: list[Fault] = []
 
     def steps(self) -> list[_Step]:
         """Return the changes in the order of the document; fills `faults`."""
@@ -265,7 +265,7 @@ class _Plan:
         return _Step(outcome, write)
 
     def _fault(self, field: str, message: str) -> None:
-        self.faults.append(DocumentFault(field, message))
+        self.faults.append(Fault(field, message))
 
 
 def _either(wanted: _T | None, stored: _T | None, default: _T) -> _T:

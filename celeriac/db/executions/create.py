@@ -339,17 +339,8 @@ def claim_key(
         .on_conflict_do_nothing()
         .returning(table.c.key)
     )
-    if connection.execute(statement).first() is not None:
-        return None
-    earlier = find_key(connection, owner_id=owner_id, key=key)
-    if earlier is not None:
-        return earlier
-    # retention has deleted it in between
-    return claim_key(
-        connection,
-        owner_id=owner_id,
-        key=key,
-        fingerprint=fingerprint,
-        resource_type=resource_type,
-        resource_id=resource_id,
-    )
+    while connection.execute(statement).first() is None:
+        earlier = find_key(connection, owner_id=owner_id, key=key)
+        if earlier is not None:  # otherwise retention has deleted it in between
+            return earlier
+    return None

@@ -47,10 +47,7 @@ _MANY = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one place of a value; the place is a path such as `lead.size`.
-
-    The message names keywords and properties, and never repeats a value.
-    """
+    """One thing that is wrong with an input; its place is a path such as `lead.size`, or empty."""
 
     place: str
     message: str
@@ -103,7 +100,8 @@ def check_schema(schema: JsonObject, *, field: str) -> None:
 def validate(schema: JsonObject, value: JsonValue) -> list[Fault] | ChildValidation:
     """Return at most ten faults of `value`, none if it fits; or the work for a child process.
 
-    May block for milliseconds. Raises SchemaInvalidError.
+    Their messages name keywords and properties, and never repeat a value. May block for
+    milliseconds. Raises SchemaInvalidError.
     """
     compiled = _compiled(schema, "schema")
     steps, _ = _steps(compiled, value, _MANY)
