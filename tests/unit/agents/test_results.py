@@ -14,8 +14,8 @@ import pytest
 from celeriac.agents import base
 from celeriac.agents.base import violations_of
 from celeriac.agents.results import MAX_RESULT_BYTES, encode_result
+from celeriac.domain import schemas as validation
 from celeriac.domain.errors import PermanentError
-from celeriac.domain.schemas import validation
 from celeriac.services.catalog import schemas
 from tests.support.agent_functions import Lead
 
