@@ -118,12 +118,11 @@ class RedisLiveEvents:
                 for name, text in batch:
                     pipeline.publish(name, text)
                 pipeline.execute()
-        except (RedisError, OSError) as error:
-            if not self._backoff.failing:
+        except Exception as error:  # the thread must continue for later messages
+            if not isinstance(error, RedisError | OSError):
+                logger.exception("live_events.failed", dropped=len(batch))
+            elif not self._backoff.failing:
                 logger.warning("live_events.unavailable", error=str(error), dropped=len(batch))
-            self._closing.wait(self._backoff.failed())
-        except Exception:  # the thread must go on for later messages
-            logger.exception("live_events.failed", dropped=len(batch))
             self._closing.wait(self._backoff.failed())
         else:
             if self._backoff.succeeded():
@@ -158,12 +157,11 @@ class CancelListener:
         while not self._ended.is_set():
             try:
                 self._listen()
-            except (RedisError, OSError) as error:
-                if not self._backoff.failing:
+            except Exception as error:
+                if not isinstance(error, RedisError | OSError):
+                    logger.exception("worker.thread_failed", thread="cancel-listener")
+                elif not self._backoff.failing:
                     logger.warning("cancel_listener.unavailable", error=str(error))
-                self._ended.wait(self._backoff.failed())
-            except Exception:
-                logger.exception("worker.thread_failed", thread="cancel-listener")
                 self._ended.wait(self._backoff.failed())
 
     def _listen(self) -> None:

@@ -191,19 +191,15 @@ def _fault(raw: Any) -> str | None:
     assert isinstance(delivery, Mapping)
     if headers.get("compression"):
         return COMPRESSED
-    needed = {
+    texts = {
         "body": raw.get("body"),
         "delivery_tag": properties.get("delivery_tag"),
         "exchange": delivery.get("exchange"),
         "routing_key": delivery.get("routing_key"),
     }
-    optional = {
-        "content-type": raw.get("content-type"),
-        "content-encoding": raw.get("content-encoding"),
-        "body_encoding": properties.get("body_encoding"),
-    }
-    given = {name: value for name, value in optional.items() if value is not None}
-    for name, value in {**needed, **given}.items():
+    optional = (("content-type", raw), ("content-encoding", raw), ("body_encoding", properties))
+    texts |= {name: place[name] for name, place in optional if place.get(name) is not None}
+    for name, value in texts.items():
         if not isinstance(value, str) or not has_utf8(value):
             return f"its {name}: {_kind(value)}, not a text in UTF-8"
     return None

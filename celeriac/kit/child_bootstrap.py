@@ -27,6 +27,8 @@ _INHERITED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
 )
 
 CANNOT_GUARD = 126
@@ -136,17 +138,14 @@ def release_reserve() -> None:
 
 
 def reset_signals() -> None:
-    """Undo ignored and blocked signals, which exec passes on (a Celery child ignores SIGINT)."""
+    """Undo ignored and blocked signals, which exec passes on.
+
+    A Celery child ignores SIGINT, the Python interpreter SIGPIPE and SIGXFSZ.
+    """
     for number in _INHERITED:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _restore_python_signals() -> None:
-    """Reset signals that the interpreter ignores and another program would inherit."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 def _lower(kind: int, soft: int, hard: int) -> None:
@@ -171,7 +170,6 @@ def main(arguments: Sequence[str]) -> int:
     number, parent, memory, cpu_seconds, user, group, pipe, descriptors, *command = arguments
     try:
         reset_signals()
-        _restore_python_signals()
         if pipe:
             kill_group_at_hangup(int(pipe))  # as root: it reaches processes that change users
         if user:
