@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, cast, get_args
+from typing import Any, TypeGuard, cast, get_args
 
 import orjson
 from fastapi import HTTPException, Request
@@ -213,8 +213,14 @@ def _refuse_other_media(request: Request) -> None:
         )
 
 
+def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 def _parameters(dependant: Dependant) -> Iterator[str]:
-    yield from (field.alias for field in dependant.query_params)
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        yield from kind.model_fields if _is_model(kind) else (field.alias,)
     for inner in dependant.dependencies:
         yield from _parameters(inner)
 

@@ -1,7 +1,6 @@
 """`/api/v1/task-executions`: list, show, follow, cancel and retry executions; reports."""
 
-from typing import Annotated, Literal
-from uuid import UUID
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.background import BackgroundTask
@@ -12,21 +11,16 @@ from celeriac.api.core import links, views
 from celeriac.api.core.auth import Caller, Operator
 from celeriac.api.core.parameters import (
     MAX_PAGE,
-    Cursor,
     ExecutionPath,
     IdempotencyKey,
-    Limit,
-    Reference,
     Services,
     Shared,
-    Timestamp,
 )
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.executions.schemas import (
-    MAX_IDS,
     CancelMany,
-    ErrorCode,
+    ListMany,
     ResponseMode,
     RetryMany,
     Selection,
@@ -34,14 +28,13 @@ from celeriac.api.v1.executions.schemas import (
 from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
 from celeriac.api.v1.executions.submit import accepted, current_state, send_due
 from celeriac.domain.accounts import Actor
-from celeriac.domain.executions.model import BULKY, ExecutionFilter, TriggerType
-from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.model import BULKY, ExecutionFilter
+from celeriac.domain.executions.states import Status
 from celeriac.domain.reports import CONTENT_SECURITY_POLICY, ReportFormat
 from celeriac.wiring.api import ApiServices
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
-Bulky = Literal["variables", "result", "error_details"]
 After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
 _MEDIA = {
     ReportFormat.MARKDOWN: ("text/markdown; charset=utf-8", "md"),
@@ -56,60 +49,20 @@ _MEDIA = {
     responses=problem_responses(404),
 )
 def list_executions(
-    actor: Caller,
-    services: Services,
-    id: Annotated[  # noqa: A002 - the parameter's name
-        list[UUID], Query(max_length=MAX_IDS, description="Only these executions. One or several.")
-    ] = [],  # noqa: B006
-    status: Annotated[list[Status], Query(description="One or several.")] = [],  # noqa: B006
-    task: Annotated[Reference | None, Query(description="A task's id or name.")] = None,
-    agent: Annotated[
-        Reference | None, Query(description="An agent's id or name; any of its versions.")
-    ] = None,
-    batch_id: Annotated[UUID | None, Query(description="Of this batch.")] = None,
-    origin_id: Annotated[UUID | None, Query(description="Retries of this execution.")] = None,
-    session_id: Annotated[UUID | None, Query(description="That used this session.")] = None,
-    trigger_type: Annotated[TriggerType | None, Query(description="Started in this way.")] = None,
-    waiting_for: Annotated[WaitingFor | None, Query(description="That wait for this.")] = None,
-    error_code: Annotated[
-        ErrorCode | None, Query(description="The code of the last error.")
-    ] = None,
-    created_after: Annotated[
-        Timestamp | None, Query(description="Created at or after this time.")
-    ] = None,
-    created_before: Annotated[
-        Timestamp | None, Query(description="Created before this time.")
-    ] = None,
-    include: Annotated[
-        list[Bulky],
-        Query(description="Also return this field, which may be large. One or several."),
-    ] = [],  # noqa: B006
-    cursor: Cursor = None,
-    limit: Limit = 50,
+    actor: Caller, services: Services, query: Annotated[ListMany, Query()]
 ) -> Response:
     """Return your executions, the newest first. An admin sees everybody's.
 
     Variables, results and error details are left out, except for the fields in `include`. A page
     with large ones has fewer items than `limit`; `next_cursor` continues after them.
     """
-    wanted = ExecutionFilter(
-        ids=id,
-        statuses=status,
-        task_id=None if task is None else services.tasks.resolve(actor, task),
-        agent_id=None if agent is None else services.agents.resolve(actor, agent),
-        batch_id=batch_id,
-        origin_id=origin_id,
-        session_id=session_id,
-        trigger_type=trigger_type,
-        waiting_for=waiting_for,
-        error_code=error_code,
-        created_after=created_after,
-        created_before=created_before,
+    wanted = _selected(query, actor, services)
+    page = services.queries.executions(
+        actor, wanted, cursor=query.cursor, limit=query.limit, include=query.include
     )
-    page = services.queries.executions(actor, wanted, cursor=cursor, limit=limit, include=include)
     items = list(map(views.summary, page.items))
     shown = wire.Page[wire.ExecutionSummary](items=items, next_cursor=page.next_cursor)
-    return json_response(shown, exclude={"items": {"__all__": set(BULKY) - set(include)}})
+    return json_response(shown, exclude={"items": {"__all__": set(BULKY) - set(query.include)}})
 
 
 DryRun = Annotated[bool, Query(description="Only count the matches; change nothing.")]
@@ -180,7 +133,7 @@ def retry_executions(
 def _selected(
     body: Selection, actor: Actor, services: ApiServices, *, cancellable: bool = False
 ) -> ExecutionFilter:
-    same = body.model_dump(exclude={"id", "status", "task", "agent", "limit", "cursor"})
+    same = body.model_dump(exclude={"id", "status", "task", "agent", "include", "limit", "cursor"})
     return ExecutionFilter(
         ids=body.id,
         statuses=[Status(each) for each in body.status],

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from celeriac.api.core.parameters import Reference, Timestamp
+from celeriac.api.core.parameters import MAX_PAGE, Reference, Timestamp
 from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.model import RunOptions, TriggerType
-from celeriac.domain.executions.states import WaitingFor
+from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import PriorityLabel, QueueName
 
 _LONGEST_DELAY = 366 * 86_400
@@ -125,20 +125,25 @@ _Id = Annotated[UUID, Field(strict=False)]
 
 
 class Selection(Strict):
-    """Which executions to change: those that match all given fields."""
+    """Selects executions: those that match all given fields."""
 
     id: list[_Id] = Field(
-        default=[], min_length=1, max_length=MAX_IDS, description="Only these executions."
+        default=[],
+        min_length=1,
+        max_length=MAX_IDS,
+        description="Only these executions. One or several.",
     )
     status: Sequence[str] = ()
     task: Reference | None = Field(default=None, description="A task's id, or your task's name.")
     agent: Reference | None = Field(
         default=None, description="An agent's id, or your agent's name; any of its versions."
     )
-    batch_id: _Id | None = None
+    batch_id: _Id | None = Field(default=None, description="Of this batch.")
     origin_id: _Id | None = Field(default=None, description="Retries of this execution.")
     session_id: _Id | None = Field(default=None, description="That used this session.")
-    trigger_type: Annotated[TriggerType, Field(strict=False)] | None = None
+    trigger_type: Annotated[TriggerType, Field(strict=False)] | None = Field(
+        default=None, description="Started in this way."
+    )
     waiting_for: Annotated[WaitingFor, Field(strict=False)] | None = Field(
         default=None, description="That wait for this."
     )
@@ -147,15 +152,35 @@ class Selection(Strict):
         default=None, description="Created at or after this time."
     )
     created_before: Timestamp | None = Field(default=None, description="Created before this time.")
+    cursor: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="`next_cursor` of the page or request before, with this filter."
+    )
+
+
+class ListMany(Selection):
+    """Which executions to list, and which of their fields."""
+
+    status: list[Annotated[Status, Field(strict=False)]] = Field(
+        default=[], description="One or several."
+    )
+    include: list[Literal["variables", "result", "error_details"]] = Field(
+        default=[],
+        description="Also return this field, which may be large. One or several.",
+    )
+    limit: Annotated[int, Field(strict=False)] = Field(
+        default=50, ge=1, le=MAX_PAGE, description="Items on a page."
+    )
+
+
+class ChangeMany(Selection):
+    """Which executions to change."""
+
     limit: int = Field(
         ge=1, le=MAX_CHANGED, description="The most executions that this request changes."
     )
-    cursor: Annotated[str, StringConstraints(max_length=200)] | None = Field(
-        default=None, description="`next_cursor` of the previous request with the same filter."
-    )
 
 
-class CancelMany(Selection):
+class CancelMany(ChangeMany):
     """Which executions to cancel. Only those that have not ended match."""
 
     model_config = ConfigDict(
@@ -172,7 +197,7 @@ class CancelMany(Selection):
 _Ended = Literal["completed", "failed", "cancelled"]
 
 
-class RetryMany(Selection):
+class RetryMany(ChangeMany):
     """Which executions to retry. Only those that have ended match."""
 
     model_config = ConfigDict(
