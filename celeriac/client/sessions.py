@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -45,7 +44,7 @@ class Files:
         partial = target.with_name(f".{target.name}.{uuid4().hex}")
         try:
             with partial.open("xb") as file, self._reading(path) as response:
-                size = _copy(response, file)
+                size = sum(map(file.write, response.iter_bytes()))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -75,13 +74,6 @@ def local_path(directory: Path, path: str) -> Path:
             f"The server lists a file with the invalid path {path!r}.", code="bad_path"
         )
     return directory.joinpath(*parts)
-
-
-def _copy(response: httpx.Response, file: BinaryIO) -> int:
-    size = 0
-    for chunk in response.iter_bytes():
-        size += file.write(chunk)
-    return size
 
 
 class Sessions(Resource):

@@ -26,17 +26,16 @@ _REFUSAL = dumps(
 ).encode()
 
 
-class RequireKey:
-    """ASGI middleware that answers requests without a key with 401."""
+def require_key(app: _App) -> _App:
+    """Return an ASGI application that answers requests without a key with 401."""
 
-    def __init__(self, app: _App) -> None:
-        """Pass requests with a key to `app`."""
-        self._app = app
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        """Pass a request on, or refuse it."""
-        if scope["type"] != "http" or self._has_key(scope):
-            await self._app(scope, receive, send)
+    async def handle(scope: _Scope, receive: _Receive, send: _Send) -> None:
+        sent = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in scope.get("headers", ())
+        }
+        if scope["type"] != "http" or bearer_key(sent) is not None:
+            await app(scope, receive, send)
             return
         headers = [
             (b"content-type", b"application/json"),
@@ -45,11 +44,7 @@ class RequireKey:
         await send({"type": "http.response.start", "status": 401, "headers": headers})
         await send({"type": "http.response.body", "body": _REFUSAL})
 
-    def _has_key(self, scope: _Scope) -> bool:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        return bearer_key(headers) is not None
+    return handle
 
 
 PATH = "/mcp"
@@ -91,7 +86,7 @@ def serve_http(base_url: str, *, host: str, port: int) -> None:
     """Serve streamable HTTP at `/mcp` until SIGTERM; each request must have an API key."""
     server = build_server(key_of_request(base_url))
     uvicorn.run(
-        RequireKey(server.streamable_http_app(streamable_http_path=PATH, host=host)),
+        require_key(server.streamable_http_app(streamable_http_path=PATH, host=host)),
         host=host,
         port=port,
         log_level="warning",

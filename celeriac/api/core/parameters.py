@@ -48,18 +48,18 @@ IdempotencyKey = Annotated[
 
 ExecutionPath = Annotated[UUID, Path(description="The execution's id.")]
 
-_RFC_3339 = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
-)
-_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1970, 2999
 
 
-def _written(value: object) -> object:
-    # pydantic would accept a number as seconds since 1970, and a date as its midnight
-    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        raise ValueError("must be a time as in 2030-01-31T12:00:00Z, with its zone")
-    return value
+def _written(pattern: str, kind: str) -> BeforeValidator:
+    """Refuse what pydantic also accepts: numbers as seconds since 1970, a date as its midnight."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII | re.IGNORECASE):
+            raise ValueError(f"must be {kind}")
+        return value
+
+    return BeforeValidator(check)
 
 
 def _in_range(value: AwareDatetime) -> AwareDatetime:
@@ -68,17 +68,16 @@ def _in_range(value: AwareDatetime) -> AwareDatetime:
     return value
 
 
-def _day_written(value: object) -> object:
-    # pydantic would accept a number as seconds since 1970
-    if not isinstance(value, str) or not _DAY.fullmatch(value):
-        raise ValueError("must be a day as in 2030-01-31")
-    return value
-
-
-Day = Annotated[date, Field(strict=False), BeforeValidator(_day_written)]
+Day = Annotated[date, Field(strict=False), _written(r"\d{4}-\d\d-\d\d", "a day as in 2030-01-31")]
 """A day, `2030-01-31`."""
 
 Timestamp = Annotated[
-    AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_in_range)
+    AwareDatetime,
+    Field(strict=False),
+    _written(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)",
+        "a time as in 2030-01-31T12:00:00Z, with its zone",
+    ),
+    AfterValidator(_in_range),
 ]
 """A time in RFC 3339 with its zone, between 1970 and 2999."""

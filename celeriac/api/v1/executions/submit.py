@@ -109,7 +109,9 @@ async def execute_task(
     `async` mode if the execution has not ended.
     """
     body = body or Execute()
-    mode = body.execution_mode or _default_mode(shared)
+    mode = body.execution_mode or (
+        ResponseMode.ASYNC if shared.settings.enable_async_task_execution else ResponseMode.SYNC
+    )
 
     def submit(task_id: UUID) -> tuple[UUID, Submitted]:
         once = idempotency(request, key, body)
@@ -212,10 +214,6 @@ def _work(task_id: UUID, body: StartOptions, mode: ResponseMode, once: Idempoten
         execution_mode=mode.value,
         idempotency=once,
     )
-
-
-def _default_mode(shared: CoreServices) -> ResponseMode:
-    return ResponseMode.ASYNC if shared.settings.enable_async_task_execution else ResponseMode.SYNC
 
 
 def current_state(row: Execution) -> Submitted:
