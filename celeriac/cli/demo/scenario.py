@@ -7,32 +7,18 @@ import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 import celeriac
-from celeriac.cli.core.output import (
-    CommandError,
-    ExitCode,
-    duration,
-    plain,
-    printable,
-    short,
-    tokens,
-)
-from celeriac.cli.executions.view import STYLES
+from celeriac.cli.core.output import CommandError, ExitCode, duration, plain, printable, short
 from celeriac.cli.system import System
 from celeriac.client import Client, ClientError, Delta
 from celeriac.domain.executions.events import EventType
@@ -42,7 +28,6 @@ from celeriac.kit.words import counted
 from celeriac.wire import Event, ExecutionSummary
 
 _POLL_SECONDS = 0.2
-_LIVE_LINES = 4
 _LINE_CHARACTERS = 80
 _AT_KILL = 2
 """The worker is killed when so many executions are completed, and so many run."""
@@ -114,13 +99,13 @@ class Scenario:
             if earlier:
                 self._say(f"Cancelled {counted(earlier, 'execution')} of an earlier demo.")
             progress = Progress(self.console, self._submit(client))
-            with progress.shown():
-                stream = threading.Thread(target=self._stream, args=(progress,), daemon=True)
-                stream.start()
-                self._watch(client, progress, _ready_for_kill)
-                self._kill_worker()
-                self._watch(client, progress, lambda found: all(map(_ended, found)))
-                stream.join(max(0.0, self.deadline - time.monotonic()))
+            stream = threading.Thread(target=self._stream, args=(progress,), daemon=True)
+            stream.start()
+            self._watch(client, progress, _ready_for_kill)
+            self._kill_worker()
+            self._watch(client, progress, lambda found: all(map(_ended, found)))
+            stream.join(max(0.0, self.deadline - time.monotonic()))
+            progress.end_stream()
             if not progress.heard:
                 raise DemoFailedError(f"The live stream of {progress.streamed} brought no text.")
             return _results(client, progress.labels)
@@ -188,10 +173,9 @@ class Scenario:
             with self._connect() as client:
                 for heard in client.executions.stream(next(iter(progress.labels))):
                     if isinstance(heard, Delta):
-                        progress.heard = True
                         progress.stream(str(heard.data.get("text") or ""))
                     elif heard.type is EventType.RETRY_SCHEDULED:
-                        progress.stream("\n(cut off with its worker; once more)\n")
+                        progress.end_stream()
         except ClientError:
             return  # `_watch` meets the same error and raises it
 
@@ -269,9 +253,9 @@ def run_supervised(scenario: Scenario) -> Sequence[Result]:
 
 
 class Progress:
-    """Shows executions: a table that is drawn again on a terminal, a line per change elsewhere.
+    """Prints a line for each change of an execution, and the live output of the first.
 
-    `labels` are the tasks and texts of the executions. Live output is that of the first.
+    `labels` are the tasks and texts of the executions.
     """
 
     def __init__(self, console: Console, labels: Mapping[UUID, tuple[str, str]]) -> None:
@@ -280,69 +264,36 @@ class Progress:
         self.heard = False
         """Whether there was live output."""
         self._console = console
-        self._states: dict[UUID, ExecutionSummary] = {}
+        self._seen: dict[UUID, tuple[Status, int]] = {}
         self._words = ""
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show the table while the block runs, on a terminal."""
-        if self._console.is_terminal:
-            with Live(console=self._console, refresh_per_second=8, get_renderable=self._draw):
-                yield
-        else:
-            yield
-            self._print_words(self._words)
-
     def update(self, states: Sequence[ExecutionSummary]) -> None:
-        """Show the states."""
-        before, self._states = self._states, {each.id: each for each in states}
-        for execution_id, (task, text) in self.labels.items():
-            old, new = before.get(execution_id), self._states.get(execution_id)
-            if new and (old is None or (old.status, old.attempt) != (new.status, new.attempt)):
-                self._print(f"{task:<14}{text:<22}{new.status.value:<10}attempt {new.attempt}")
+        """Print what has changed."""
+        for state in states:
+            now = (state.status, state.attempt)
+            if self._seen.get(state.id) != now:
+                task, text = self.labels[state.id]
+                self._print(f"{task:<14}{text:<22}{state.status.value:<10}attempt {state.attempt}")
+            self._seen[state.id] = now
 
     def stream(self, words: str) -> None:
-        """Show live output, elsewhere in lines of some words."""
-        self._words += words
-        if not self._console.is_terminal:
-            *lines, self._words = textwrap.wrap(
-                self._words, _LINE_CHARACTERS, drop_whitespace=False
-            ) or [""]
-            for line in lines:
-                self._print_words(line)
+        """Print live output in lines of some words."""
+        self.heard = True
+        *lines, self._words = textwrap.wrap(
+            self._words + words, _LINE_CHARACTERS, drop_whitespace=False
+        ) or [""]
+        for line in lines:
+            self._print(f"live output   {self.streamed}: {line.strip()}")
 
-    def _print_words(self, words: str) -> None:
-        if words.strip():
-            self._print(f"live output   {self.streamed}: {words.strip()}")
+    def end_stream(self) -> None:
+        """Print the rest of the live output."""
+        words, self._words = self._words.strip(), ""
+        if words:
+            self._print(f"live output   {self.streamed}: {words}")
 
     def _print(self, line: str) -> None:
-        if not self._console.is_terminal:
-            text = f"  {printable(line)}"
-            self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-    def _draw(self) -> Group:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("TASK", "TEXT", "STATUS", "ATTEMPT", "RAN", "TOKENS"):
-            table.add_column(name)
-        for execution_id, label in self.labels.items():
-            state = self._states.get(execution_id)
-            table.add_row(*label, *(_cells(state) if state else ("…",)))
-        if not self._words:
-            return Group(table)
-        tail = printable("\n".join(self._words.splitlines()[-_LIVE_LINES:]))
-        return Group(table, Panel(Text(tail), title=f"live: {self.streamed}", title_align="left"))
-
-
-def _cells(state: ExecutionSummary) -> tuple[str | Text, ...]:
-    ran = None
-    if state.started_at is not None:
-        ran = ((state.completed_at or datetime.now(UTC)) - state.started_at).total_seconds()
-    return (
-        Text(state.status.value, style=STYLES[state.status]),
-        str(state.attempt),
-        duration(ran),
-        tokens(state.input_tokens, state.output_tokens),
-    )
+        text = f"  {printable(line)}"
+        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def show_results(console: Console, results: Sequence[Result], seconds: float) -> None:
