@@ -231,7 +231,8 @@ executions = _table(
     _enum_check("trigger_type", TriggerType),
     # Each partial index serves the statements that repeat its condition, and only those: to the
     # planner a nearly empty index looks cheap for every statement that its condition allows, and
-    # the cached plan is still used with ten thousand rows (tests/integration/core/test_plans.py).
+    # the cached plan is still used with ten thousand rows
+    # (tests/integration/services/test_plans.py).
     Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
           **_where("status = 'pending'")),
     Index("ix_executions_sent", "queue", "queued_at",

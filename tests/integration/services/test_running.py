@@ -21,7 +21,7 @@ from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.rescue import Heartbeat
 from celeriac.settings import Settings
 from celeriac.wiring.worker import heartbeat_database_of
-from tests.integration.core.test_transitions import FAILURE
+from tests.integration.services.test_transitions import FAILURE
 from tests.support.attempts import AgentAttempt
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase

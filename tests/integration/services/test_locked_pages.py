@@ -14,7 +14,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
-from tests.integration.core.test_running import Process, custom_events, emit
+from tests.integration.services.test_running import Process, custom_events, emit
 from tests.support.attempts import AgentAttempt
 from tests.support.core import Core
 from tests.support.outages import holding

@@ -23,7 +23,7 @@ def shared_database(postgres_server: PostgresServer, migrated: str) -> Iterator[
 @pytest.fixture
 def database(shared_database: Database) -> Database:
     """The module's database, emptied of all that executions leave."""
-    shared_database.close()  # the test before may have cut its connections
+    shared_database.engine.dispose()  # the test before may have cut its connections
     with shared_database.transaction() as connection:
         connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
         connection.execute(

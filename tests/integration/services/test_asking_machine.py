@@ -14,7 +14,7 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 
 from celeriac.db.engine import Database
 from celeriac.domain.tasks import DEFAULT_QUEUE
-from tests.integration.core.test_state_machine import quiet  # noqa: F401 - a fixture
+from tests.integration.services.test_state_machine import quiet  # noqa: F401 - a fixture
 from tests.support.asking_rules import AskingRules, index
 from tests.support.core_machine import OUTCOMES, read_rows
 from tests.support.forgetful import ForgetfulDatabase

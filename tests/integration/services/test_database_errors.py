@@ -23,7 +23,7 @@ from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, Data
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.states import Status
 from celeriac.services.executions.finish import Finish, describe
-from tests.integration.core.test_running import Process, custom_events, emit
+from tests.integration.services.test_running import Process, custom_events, emit
 from tests.support.core import Core
 from tests.support.outages import holding, read_only
 from tests.support.waiting import wait_until

@@ -1,1 +1,0 @@
-"""The core, transition by transition, on a real PostgreSQL."""

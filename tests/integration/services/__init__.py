@@ -1,0 +1,1 @@
+"""The services, transition by transition, on a real PostgreSQL."""
