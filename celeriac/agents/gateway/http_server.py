@@ -10,6 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import h11
+import structlog
+
+logger = structlog.get_logger(__name__)
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _READ = 64 * 1024
@@ -76,8 +79,6 @@ class LoopbackServer:
         self._handle = handle
         self._server: asyncio.Server
         self._connections: set[asyncio.Task[Any]] = set()
-        self.fault: Exception | None = None
-        """An unexpected exception of a handler."""
 
     @property
     def port(self) -> int:
@@ -110,8 +111,8 @@ class LoopbackServer:
             await _Connection(reader, writer, self._handle).serve()
         except (ConnectionError, h11.ProtocolError):
             pass  # the client is at fault, and notices it
-        except Exception as error:  # noqa: BLE001 - kept in `fault`
-            self.fault = error
+        except Exception:
+            logger.exception("loopback.request_failed")
         finally:
             writer.close()
 
