@@ -165,7 +165,6 @@ class CeleryTaskQueue:
     """
 
     def __init__(self, app: Celery) -> None:
-        """Publish with the connection settings of `app`."""
         self._app = app
         self._priorities = _STEPS[::-1] if _is_redis(app.conf.broker_url) else _STEPS
 
@@ -224,7 +223,6 @@ class CeleryPlainTasks:
     """
 
     def __init__(self, options: CeleryOptions) -> None:
-        """Use the broker and the result backend of `options`; connects on first use."""
         self._sender = create_app(replace(options, result_backend="disabled"))
         self._results = create_app(options)
 

@@ -5,7 +5,7 @@ import threading
 
 import structlog
 
-from celeriac.logs import clip
+from celeriac.logs.redact import clip
 
 logger = structlog.get_logger(__name__)
 
@@ -18,21 +18,15 @@ class DroppedMessages:
     """Counts this process's dropped messages. Safe to share between threads."""
 
     def __init__(self) -> None:
-        """Start at 0."""
         self._lock = threading.Lock()
-        self._count = 0
-
-    @property
-    def count(self) -> int:
-        """The number of messages that this process has dropped."""
-        return self._count
+        self.count = 0
 
     def record(
         self, reason: str, content: object, *, queue: object = None, task: object = None
     ) -> None:
         """Count a dropped message and log it with a masked excerpt of its `content`."""
         with self._lock:
-            self._count += 1
+            self.count += 1
         data = content if isinstance(content, (bytes, bytearray, memoryview, str)) else b""
         logger.error(
             "message.dropped",

@@ -107,7 +107,6 @@ class RedisRateLimiter:
     """A `RateLimiter`. Create it after a fork. Safe to share between threads."""
 
     def __init__(self, url: str, *, window_seconds: float = 60.0) -> None:
-        """Count in the Redis at `url`; connects on first use."""
         self._redis = Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
         )

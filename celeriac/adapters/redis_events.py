@@ -46,7 +46,6 @@ class RedisLiveEvents:
     """Publishes live events. Create it after a fork. Safe to share between threads."""
 
     def __init__(self, url: str) -> None:
-        """Publish to the Redis at `url`; the thread starts with the first message."""
         self._redis = Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
         )
@@ -136,7 +135,6 @@ class CancelListener:
     """
 
     def __init__(self, url: str, on_cancel: Callable[[list[UUID]], None]) -> None:
-        """Listen to the Redis at `url` after `start`."""
         self._redis = Redis.from_url(url, socket_connect_timeout=_TIMEOUT, health_check_interval=25)
         self._on_cancel = on_cancel
         self._ended = threading.Event()

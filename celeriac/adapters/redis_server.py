@@ -69,7 +69,6 @@ class RedisPing:
     """The health check of a Redis server. Safe to share between threads."""
 
     def __init__(self, url: str) -> None:
-        """Check the server at `url`; connects on first use."""
         self._address = without_password(url)
         self._redis = Redis.from_url(
             url,

@@ -60,7 +60,6 @@ class Watcher:
     """Watches executions. Without Redis, queries of the database wake the readers."""
 
     def __init__(self, url: str, positions: Positions) -> None:
-        """Use the Redis at `url` and query `positions` while there are readers."""
         self._url = url
         self._positions = positions
         self._shared: dict[int, _Shared] = {}

@@ -38,7 +38,6 @@ class Webhook:
     """Posts notifications to one URL, a batch concurrently, within ten seconds."""
 
     def __init__(self, url: str, secret: str, guard: OutboundGuard) -> None:
-        """Post to `url` if `guard` allows it, signed with `secret`."""
         self._url = url
         self._secret = secret
         self._guard = guard

@@ -22,7 +22,7 @@ from celeriac.cli.core.output import (
 from celeriac.cli.core.server import load_own_settings
 
 if TYPE_CHECKING:
-    from celeriac.logs import LogLine
+    from celeriac.logs.reading import LogLine
 
     Wanted = Callable[[LogLine], bool]
 
@@ -67,7 +67,7 @@ def logs(
       celeriac logs --json -f | grep execution.failed
     """
     from celeriac.embedded.output import LogFollower
-    from celeriac.logs import SERVICE_FILES
+    from celeriac.logs.reading import SERVICE_FILES
 
     if level not in _LEVELS:
         raise UsageProblemError(
@@ -114,7 +114,7 @@ def _filter(execution: str | None, level: str) -> "Wanted":
 
 def _selected(rows: Iterable[bytes], wanted: "Wanted") -> list[tuple[bytes, "LogLine"]]:
     """Return the wanted rows with their parsed lines, by time."""
-    from celeriac.logs import parse_line
+    from celeriac.logs.reading import parse_line
 
     parsed = ((raw, parse_line(raw)) for raw in rows)
     found = [(raw, line) for raw, line in parsed if line is not None and wanted(line)]

@@ -81,11 +81,6 @@ class Home:
         return self.root / "lock"
 
     @property
-    def children_file(self) -> Path:
-        """The record of the processes of the running stack."""
-        return self.root / "children.json"
-
-    @property
     def stack_file(self) -> Path:
         """The addresses of the running stack."""
         return self.root / "stack.json"
@@ -175,61 +170,39 @@ _PATIENCE_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 
 
-class HomeLock:
-    """Holds the home's lock file with flock(2), which the kernel releases however the holder ends.
+@contextmanager
+def holding_lock(home: Home) -> Iterator[None]:
+    """Hold the home's lock file, which names this process, during the block.
 
-    A context manager; entering raises AlreadyRunningError where another process holds it.
+    By flock(2): the kernel releases it however the holder ends. Raises AlreadyRunningError where
+    another process holds it, and HomeUnusableError.
     """
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._descriptor: int | None = None
-
-    def acquire(self) -> None:
-        """Take the lock and write this process's identity into it. Raises AlreadyRunningError."""
-        path = self._home.lock_file
-        me = identify(os.getpid())
-        if me is None:
-            raise HomeUnusableError(
-                path, "/proc is needed to identify processes, and isn't mounted."
-            )
-        with usable(path), ExitStack() as undo:
+    path = home.lock_file
+    me = identify(os.getpid())
+    if me is None:
+        raise HomeUnusableError(path, "/proc is needed to identify processes, and isn't mounted.")
+    with ExitStack() as undo:
+        with usable(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
             undo.callback(os.close, descriptor)
-            self._lock(descriptor)
+            _lock(home, descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
-            undo.pop_all()
-        self._descriptor = descriptor
+        undo.callback(os.ftruncate, descriptor, 0)
+        yield
 
-    def release(self) -> None:
-        """Release the lock; harmless if it isn't held."""
-        if self._descriptor is not None:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = None
 
-    def __enter__(self) -> "HomeLock":
-        self.acquire()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-    def _lock(self, descriptor: int) -> None:
-        """Wait a moment for a holder that is ending."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    holder = _read_identity(self._home.lock_file)
-                    pid = holder.pid if holder else None
-                    raise AlreadyRunningError(self._home.root, pid) from error
-                time.sleep(_POLL_SECONDS)
-            else:
-                return
+def _lock(home: Home, descriptor: int) -> None:
+    """Wait a moment for a holder that is ending."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                holder = _read_identity(home.lock_file)
+                raise AlreadyRunningError(home.root, holder.pid if holder else None) from error
+        time.sleep(_POLL_SECONDS)
 
 
 def find_holder(home: Home) -> ProcessIdentity | None:

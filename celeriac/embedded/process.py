@@ -91,7 +91,7 @@ class ChildRecord:
     """The processes of the running stack, in a file that only the holder of the lock writes."""
 
     def __init__(self, home: Home) -> None:
-        self._path = home.children_file
+        self._path = home.root / "children.json"
         self._children: dict[str, Child] = {}
 
     def add(self, child: Child) -> None:

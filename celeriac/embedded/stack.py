@@ -7,7 +7,7 @@ from pathlib import Path
 
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack, withdraw_stack
 from celeriac.embedded.errors import EmbeddedError, HomeUnusableError, ServerNotInstalledError
-from celeriac.embedded.home import Home, HomeLock, RuntimeDirectory
+from celeriac.embedded.home import Home, RuntimeDirectory, holding_lock
 from celeriac.embedded.model import LocalModel
 from celeriac.embedded.output import Terminal
 from celeriac.embedded.postgres import Postgres
@@ -63,7 +63,6 @@ class Stack:
         self.home = Home.open(options.home)
         self._options = options
         self._terminal = terminal
-        self._lock = HomeLock(self.home)
         self._record = ChildRecord(self.home)
         self.supervisor = Supervisor(self.home, self._record, terminal, policy=policy)
         self._postgres: Postgres | None = None
@@ -71,7 +70,7 @@ class Stack:
 
     def __enter__(self) -> "Stack":
         with ExitStack() as undo:
-            undo.enter_context(self._lock)
+            undo.enter_context(holding_lock(self.home))
             undo.enter_context(self.supervisor.handling_signals())
             withdraw_stack(self.home)
             for child in self._record.end_leftovers(_LEFTOVER_SECONDS):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from types import FrameType
 
 from celeriac.embedded.errors import EmbeddedError, StopRequestedError
 from celeriac.embedded.home import Home
@@ -192,7 +191,7 @@ class Supervisor:
         previous = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
         for number, handler in previous.items():
             if handler is not signal.SIG_IGN:  # started by nohup
-                signal.signal(number, self._on_signal)
+                signal.signal(number, lambda *_: self.request_stop())
         try:
             yield
         finally:
@@ -266,7 +265,3 @@ class Supervisor:
             for line in follower.read_lines():
                 if not any(text in line for text in unshown):
                     self._terminal.show(name, line)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.request_stop()

@@ -74,7 +74,12 @@ class Valkey:
         let_run(program.parent, user)
         with usable(server.data):
             give_directory(server.data, user)
-            server._write_configuration()
+            # it has the password, which no process list shows
+            settings = _SETTINGS | {"requirepass": server.password}
+            path = server.data / _CONFIGURATION
+            write_private(path, "".join(f"{name} {value}\n" for name, value in settings.items()))
+            if user is not None:
+                os.chown(path, user.user, user.group, follow_symlinks=False)
         return server
 
     def url(self, database: int = 0) -> str:
@@ -117,12 +122,3 @@ class Valkey:
         finally:
             client.close()
         return None
-
-    def _write_configuration(self) -> None:
-        """Write the configuration file. It has the password, which no process list shows."""
-        settings = _SETTINGS | {"requirepass": self.password}
-        path = self.data / _CONFIGURATION
-        text = "".join(f"{name} {value}\n" for name, value in settings.items())
-        write_private(path, text)
-        if self.user is not None:
-            os.chown(path, self.user.user, self.user.group, follow_symlinks=False)

@@ -15,7 +15,6 @@ class Backoff:
     """The pauses of one client: each twice as long as the one before, up to a longest."""
 
     def __init__(self, first: float, longest: float) -> None:
-        """Start with `first` seconds and grow to `longest`."""
         self._first = first
         self._longest = longest
         self._tries = 0

@@ -13,7 +13,6 @@ class WeighedCache(Generic[Key, Value]):
     """Keeps the most recently used values, up to a total weight. Thread-safe."""
 
     def __init__(self, most: int) -> None:
-        """Keep values of a total weight of at most `most`."""
         self._left = most
         self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()

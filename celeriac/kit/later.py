@@ -18,7 +18,6 @@ class Later:
     """
 
     def __init__(self, name: str) -> None:
-        """Start no thread yet. The thread is called `name`."""
         self._name = name
         self._changed = threading.Condition()
         self._calls: list[tuple[float, int, Callable[[], object]]] = []

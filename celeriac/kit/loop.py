@@ -38,6 +38,10 @@ class AbandonedError(Exception):
 class LoopEndedError(Exception):
     """The event loop ended before the coroutine; `__cause__` is the reason, if known."""
 
+    def __init__(self, message: str, cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.__cause__ = cause
+
 
 class EventLoop(asyncio.SelectorEventLoop):
     """An event loop that can end everything that was started on it.
@@ -183,7 +187,6 @@ class LoopTask(Generic[T]):
     """A coroutine on a loop, for use by other threads."""
 
     def __init__(self) -> None:
-        """Not started yet. Loops make these."""
         self._changed = threading.Condition()
         self._value: T
         self._error: BaseException | None = None
@@ -393,8 +396,7 @@ class LoopThread:
             host.loop.run_forever()
         except BaseException as error:  # noqa: BLE001 - a callback may raise SystemExit
             cause = error
-        ended = LoopEndedError(f"The event loop ended{_because(cause)}.")
-        ended.__cause__ = cause
+        ended = LoopEndedError(f"The event loop ended{_because(cause)}.", cause)
         try:
             if not self._closing:
                 self._replace(host, ended)
@@ -419,9 +421,7 @@ class LoopThread:
 
 def not_started(error: BaseException) -> LoopEndedError:
     """Return the error of a coroutine for which no event loop can be made."""
-    ended = LoopEndedError(f"No event loop can be made now{_because(error)}.")
-    ended.__cause__ = error
-    return ended
+    return LoopEndedError(f"No event loop can be made now{_because(error)}.", error)
 
 
 def _because(cause: BaseException | None) -> str:

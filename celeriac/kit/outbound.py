@@ -154,7 +154,6 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
     """The transport of `guarded_client`."""
 
     def __init__(self, guard: OutboundGuard, *, max_bytes: int, https_only: bool) -> None:
-        """Connect to targets that `guard` allows; read up to `max_bytes` of each answer."""
         super().__init__()
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=httpx2.create_ssl_context(),

@@ -36,7 +36,6 @@ class OwnLoops:
     """
 
     def __init__(self, name: str = "agent") -> None:
-        """Start no thread yet. Threads are called `name`."""
         self._name = name
         self._idle: deque[_Thread] = deque()
 
@@ -117,18 +116,12 @@ class _OwnTask(LoopTask[T]):
         except BaseException as error:  # noqa: BLE001 - a callback may raise SystemExit
             cause = error
         if not self._settled:
-            self._lose(cause)
+            by = f" ({type(cause).__name__})" if cause is not None else ""
+            self.give_up(LoopEndedError(f"The agent ended its own event loop{by}.", cause))
         try:
             return loop.wind_up(_WIND_UP_SECONDS)
         finally:
             self.finish()
-
-    def _lose(self, cause: BaseException | None) -> None:
-        """End the coroutine with LoopEndedError: its loop has ended before it."""
-        by = f" ({type(cause).__name__})" if cause is not None else ""
-        error = LoopEndedError(f"The agent ended its own event loop{by}.")
-        error.__cause__ = cause
-        self.give_up(error)
 
     def _interrupt(self) -> None:
         """Raise in the thread as soon as it runs Python code again."""

@@ -80,7 +80,8 @@ def find_members(
     descendants. `known` adds members found earlier, whose parents may have ended since. `marker`, a
     `NAME=value` in the leader's environment, finds daemons that left group and session.
     """
-    table = {entry.identity.pid: entry for entry in _read_table()}
+    pids_of_all = (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
+    table = {pid: entry for pid in pids_of_all if (entry := _read_entry(pid))}
     occupant = table.get(leader.pid)
     if occupant is None or occupant.identity == leader:
         # The kernel doesn't reuse a pid while a group or session has its number.
@@ -118,11 +119,6 @@ def _close_over(pids: set[int], table: Iterable[_Entry]) -> None:
             for entry in entries
             if entry.parent in pids or entry.group in pids or entry.session in pids
         }
-
-
-def _read_table() -> list[_Entry]:
-    entries = (_read_entry(int(name)) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
-    return [entry for entry in entries if entry is not None]
 
 
 def _read_entry(pid: int) -> _Entry | None:

@@ -33,7 +33,6 @@ class Threads(Executor):
     """
 
     def __init__(self, name: str, size: int) -> None:
-        """Start no thread yet. Threads are called `name`."""
         self._name = name
         self._size = size
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()

@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 from celeriac.kit.files import Folder
-from celeriac.logs import execution_file
+from celeriac.logs.writer import execution_file
 
 _WORK = "work"
 

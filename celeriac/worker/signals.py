@@ -9,7 +9,8 @@ from typing import Any
 
 from celery import signals
 
-from celeriac.logs import CeleryEvent, LogOptions, clip, configure, flush, get_logger
+from celeriac.logs import CeleryEvent, LogOptions, configure, flush, get_logger
+from celeriac.logs.redact import clip
 
 logger = get_logger(__name__)
 

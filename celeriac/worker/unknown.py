@@ -17,7 +17,7 @@ from celeriac.adapters.celery_queue import OWN_QUEUES
 from celeriac.adapters.dropped import dropped_messages
 from celeriac.adapters.queue_search import bring_known_forward
 from celeriac.kit.backoff import grown
-from celeriac.logs import clip
+from celeriac.logs.redact import clip
 
 logger = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredE
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.threads import CHECKS, FILES
-from celeriac.logs.pipeline import Step
+from celeriac.logs import Step
 from celeriac.services.ports import Job, RunContext
 
 logger = structlog.get_logger(__name__)

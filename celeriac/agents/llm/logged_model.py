@@ -25,7 +25,7 @@ from celeriac.agents.llm.silence import Watchdog
 from celeriac.agents.models import ModelRef, Prices
 from celeriac.domain.errors import BudgetSpentError, OutputInvalidError
 from celeriac.kit.text import clip
-from celeriac.logs.pipeline import Step
+from celeriac.logs import Step
 from celeriac.services.ports import RunContext
 
 logger = structlog.get_logger(__name__)

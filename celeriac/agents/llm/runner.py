@@ -28,7 +28,7 @@ from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedE
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.threads import CHECKS, FILES
-from celeriac.logs.pipeline import Step
+from celeriac.logs import Step
 from celeriac.services.ports import Job, RunContext
 
 logger = structlog.get_logger(__name__)

@@ -31,7 +31,7 @@ from celeriac.kit.json_types import BEYOND_64_BITS, JsonObject, JsonValue, dumps
 from celeriac.kit.text import clip, clipped_field
 from celeriac.kit.threads import CHECKS
 from celeriac.kit.words import counted
-from celeriac.logs.pipeline import Step
+from celeriac.logs import Step
 from celeriac.services.ports import RunContext
 
 MAX_TOOLS = 128

@@ -14,7 +14,8 @@ from celeriac.cli.core.context import CommandContext
 from celeriac.cli.executions.view import View, render
 from celeriac.client import Delta
 from celeriac.embedded.output import LogFollower
-from celeriac.logs import LogLine, execution_file, parse_line, read_execution_lines
+from celeriac.logs.reading import LogLine, parse_line, read_execution_lines
+from celeriac.logs.writer import execution_file
 from celeriac.wire import Execution
 
 _REFRESH_SECONDS = 0.1

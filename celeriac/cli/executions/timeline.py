@@ -13,7 +13,7 @@ from celeriac.cli.executions.notes import own_frames
 from celeriac.cli.executions.view import describe
 
 if TYPE_CHECKING:
-    from celeriac.logs import LogLine
+    from celeriac.logs.reading import LogLine
     from celeriac.wire import Event
 
 _EVENTS = "events"
@@ -44,7 +44,7 @@ def timeline(
       celeriac timeline last
       celeriac timeline 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11 --json
     """
-    from celeriac.logs import read_execution_lines
+    from celeriac.logs.reading import read_execution_lines
 
     found = context.client.executions.get(execution)
     directory = log_dir or context.logs

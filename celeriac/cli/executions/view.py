@@ -22,7 +22,7 @@ from celeriac.kit.json_types import dumps
 
 if TYPE_CHECKING:
     from celeriac.client import Delta
-    from celeriac.logs import LogLine
+    from celeriac.logs.reading import LogLine
     from celeriac.wire import Event, Execution
 
 

@@ -16,7 +16,7 @@ from celeriac.domain.executions.states import Status, Transition
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, storable, storable_text
 from celeriac.kit.text import clip_counted, clip_values
-from celeriac.logs import redact
+from celeriac.logs.redact import redact
 
 _LONGEST_TITLE = 4_000
 _LONGEST_TEXT = 2_000

@@ -18,7 +18,7 @@ from celeriac.db.engine import Connection, Database
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.files import remove_tree
 from celeriac.kit.ids import parse_uuid
-from celeriac.logs import error_file
+from celeriac.logs.writer import error_file
 from celeriac.services.audit import AuditTrail
 from celeriac.services.storage_paths import StoragePaths
 

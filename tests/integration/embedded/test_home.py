@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.embedded.errors import AlreadyRunningError, HomeUnusableError
-from celeriac.embedded.home import Home, HomeLock, RuntimeDirectory, find_holder
+from celeriac.embedded.home import Home, RuntimeDirectory, find_holder, holding_lock
 from celeriac.embedded.process import Child, ChildRecord
 from celeriac.kit.processes import identify, launch
 from tests.support.users import normal_user
@@ -76,21 +76,21 @@ def test_a_read_only_place_is_named_with_the_cure(place: Path) -> None:
 
 def test_the_lock_has_one_holder_who_can_be_found(home: Home) -> None:
     assert find_holder(home) is None
-    with HomeLock(home):
+    with holding_lock(home):
         assert find_holder(home) == identify(os.getpid())
         with pytest.raises(AlreadyRunningError, match=f"process {os.getpid()}") as caught:
-            HomeLock(home).acquire()
+            holding_lock(home).__enter__()
         assert caught.value.pid == os.getpid()
         assert str(home.root) in caught.value.message
     assert find_holder(home) is None
-    with HomeLock(home):
+    with holding_lock(home):
         pass
 
 
 def test_a_lock_file_of_a_killed_holder_keeps_nobody_out(home: Home) -> None:
     home.lock_file.write_text('{"pid": 1, "started": 12345}')
     assert find_holder(home) is None, "process 1 is another one than that"
-    with HomeLock(home):
+    with holding_lock(home):
         assert find_holder(home) == identify(os.getpid())
 
 
@@ -117,18 +117,18 @@ def test_leftovers_are_ended_and_strangers_with_their_pids_are_not(home: Home) -
 def test_a_record_that_cannot_be_written_keeps_nothing_from_running(home: Home) -> None:
     """As on a full disk; what is written later names those that could not be written."""
     record = ChildRecord(home)
-    home.children_file.mkdir()
+    (home.root / "children.json").mkdir()
     record.add(Child("first", 1, 1, stop_signal=15))
-    home.children_file.rmdir()
+    (home.root / "children.json").rmdir()
     record.add(Child("second", 2, 2, stop_signal=15))
-    stored = home.children_file.read_text()
+    stored = (home.root / "children.json").read_text()
     assert "first" in stored
     assert "second" in stored
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": "other", "children": [{}]}'])
 def test_a_damaged_record_of_children_counts_as_empty(home: Home, text: str) -> None:
-    home.children_file.write_text(text)
+    (home.root / "children.json").write_text(text)
     assert not ChildRecord(home).end_leftovers(grace_seconds=0)
 
 

@@ -89,7 +89,9 @@ def test_a_dead_process_is_started_again(supervisor: Supervisor, home: Home, sho
     os.kill(before, signal.SIGKILL)
     supervisor.run(until=lambda: process.pid not in (None, before))
     assert "ended by itself (killed by SIGKILL); starting it again in 0.05 s" in shown.getvalue()
-    assert str(process.pid) in home.children_file.read_text(), "the record names the new one"
+    assert str(process.pid) in (home.root / "children.json").read_text(), (
+        "the record names the new one"
+    )
 
 
 @pytest.mark.requirement("B13")

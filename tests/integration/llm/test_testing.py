@@ -13,7 +13,7 @@ from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.cassettes import dump
 from celeriac.domain.errors import InvalidInputError, ProviderRefusedError, VariablesInvalidError
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
-from celeriac.embedded.home import Home, HomeLock
+from celeriac.embedded.home import Home, holding_lock
 from celeriac.kit.processes import identify
 from celeriac.testing import run_agent
 from tests.support.cassettes import cassette
@@ -86,7 +86,7 @@ def test_the_model_server_of_the_running_home_is_found(
     )
     agent = {**AGENT, "model": "local/model"}
     file = tmp_path / "plain.jsonl"
-    with HomeLock(home):
+    with holding_lock(home):
         publish_stack(home, RunningStack(endpoints=endpoints, supervisor=me, pids={}))
         recorded = run_agent(agent, TASK, _variables("plain"), file, record=True)
     assert len(model_server.received) == 1

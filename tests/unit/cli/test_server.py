@@ -1,6 +1,7 @@
 """Which server a command talks to, and with which key."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from celeriac.cli.core.server import find_server, key_file
 from celeriac.client import ClientError
 from celeriac.client.server import Server
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
-from celeriac.embedded.home import Home, HomeLock, write_private
+from celeriac.embedded.home import Home, holding_lock, write_private
 from celeriac.kit.processes import identify
 
 URL = "http://127.0.0.1:8321"
@@ -23,18 +24,17 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def running(home: Home) -> Home:
+def running(home: Home) -> Iterator[Home]:
     """A home in which this very process runs the stack."""
-    lock = HomeLock(home)
-    lock.acquire()
     me = identify(os.getpid())
     assert me is not None
     endpoints = Endpoints(
         database_url="postgresql://d", redis_url="redis://r", broker_url="b", result_backend="c"
     )
-    publish_stack(home, RunningStack(endpoints=endpoints, supervisor=me, pids={}, api_url=URL))
-    write_private(key_file(home), "cel_own_key\n")
-    return home
+    with holding_lock(home):
+        publish_stack(home, RunningStack(endpoints=endpoints, supervisor=me, pids={}, api_url=URL))
+        write_private(key_file(home), "cel_own_key\n")
+        yield home
 
 
 def test_the_running_stack_of_the_home_is_found_with_its_key(running: Home) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from celeriac.cli.core.server import find_server, key_file
 from celeriac.client import Client, ClientError
 from celeriac.embedded.endpoints import Endpoints, RunningStack, publish_stack
-from celeriac.embedded.home import Home, HomeLock, write_private
+from celeriac.embedded.home import Home, holding_lock, write_private
 from celeriac.kit.processes import identify
 
 URL = "http://127.0.0.1:45678"
@@ -25,18 +26,18 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Home:
+def running(tmp_path: Path) -> Iterator[Home]:
     """The home of the current directory, in which this very process runs the stack."""
     home = Home.open(tmp_path / ".celeriac")
-    HomeLock(home).acquire()
     me = identify(os.getpid())
     assert me is not None
     endpoints = Endpoints(
         database_url="postgresql://d", redis_url="redis://r", broker_url="b", result_backend="c"
     )
-    publish_stack(home, RunningStack(endpoints=endpoints, supervisor=me, pids={}, api_url=URL))
-    write_private(key_file(home), "cel_own_key\n")
-    return home
+    with holding_lock(home):
+        publish_stack(home, RunningStack(endpoints=endpoints, supervisor=me, pids={}, api_url=URL))
+        write_private(key_file(home), "cel_own_key\n")
+        yield home
 
 
 def asked(client: Client) -> tuple[str, str]:

@@ -5,21 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.logs import (
-    CORRELATION_IDS,
-    SERVICE_FILES,
-    CeleryEvent,
-    Own,
-    Service,
-    Step,
-    error_file,
-    execution_file,
-)
+from celeriac.logs import CORRELATION_IDS, LINES_LOST, CeleryEvent, Service, Step
+from celeriac.logs.reading import SERVICE_FILES
+from celeriac.logs.writer import error_file, execution_file
 
 PAGE = (Path(__file__).parents[3] / "docs" / "logs.md").read_text()
 
 
-@pytest.mark.parametrize("event", [*Step, *CeleryEvent, *Own])
+@pytest.mark.parametrize("event", [*Step, *CeleryEvent, LINES_LOST])
 def test_every_event_is_described(event: str) -> None:
     assert f"`{event}`" in PAGE
 
@@ -27,7 +20,7 @@ def test_every_event_is_described(event: str) -> None:
 def test_every_event_described_exists() -> None:
     prefixes = "approval|execution|session|agent|message|tool|report|celery|logs"
     described = set(re.findall(rf"`((?:{prefixes})\.[a-z_]+)`", PAGE))
-    assert described - {"celeriac.logs"} == {*Step, *CeleryEvent, *Own}
+    assert described - {"celeriac.logs"} == {*Step, *CeleryEvent, LINES_LOST}
 
 
 @pytest.mark.parametrize("name", [*CORRELATION_IDS, *Service, *SERVICE_FILES])

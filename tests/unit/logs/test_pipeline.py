@@ -262,7 +262,7 @@ def test_a_console_that_has_gone_away_is_told_once_and_harms_nobody(
 ) -> None:
     reader, broken = os.pipe()
     os.close(reader)
-    monkeypatch.setattr("celeriac.logs.pipeline._STDOUT", broken)
+    monkeypatch.setattr("celeriac.logs._STDOUT", broken)
     configure(tmp_path, console="json")
     log = logs.get_logger("t")
     for number in range(3):

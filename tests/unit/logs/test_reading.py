@@ -7,8 +7,8 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from celeriac import logs
-from celeriac.logs import LogLine, parse_line, read_execution_lines
+from celeriac.logs.reading import LogLine, parse_line, read_execution_lines
+from celeriac.logs.writer import execution_file
 
 
 def raw(second: int, event: str, **fields: object) -> bytes:
@@ -60,7 +60,7 @@ def test_a_whole_line_after_a_torn_one_is_found() -> None:
 
 
 def test_lines_of_all_services_come_by_time(tmp_path: Path) -> None:
-    own = logs.execution_file(tmp_path, "e")
+    own = execution_file(tmp_path, "e")
     own.write_bytes(
         raw(3, "execution.picked_up", execution_id="e")
         + raw(1, "execution.requested", execution_id="e", service="api")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeriac.logs import MASK, clip, redact, redact_text
+from celeriac.logs.redact import MASK, clip, redact, redact_text
 
 
 @pytest.mark.parametrize(
