@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -78,7 +79,6 @@ class Watcher:
         shared = self._shared.get(loop)
         if shared is None:
             shared = self._shared[loop] = _Shared(self._url, self._positions)
-            shared.start()
         reader = _Reader(position, idle_seconds)
         try:
             await shared.add(execution_id, reader)
@@ -131,11 +131,8 @@ class _Shared:
         self._subscription: PubSub | None = None
         self._subscribed: set[UUID] = set()
         self._subscribing = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="watcher")
-
-    def start(self) -> None:
         self._tasks = [
             asyncio.create_task(self._repeat(self._listen)),
             asyncio.create_task(self._repeat(self._query)),
@@ -217,7 +214,8 @@ class _Shared:
                     self._subscribed = set(self._readers)
                     await subscription.subscribe(*map(channel, self._subscribed))
                     self._subscription = subscription
-                self._wake_all()  # notifications may have been missed
+                for reader in chain.from_iterable(self._readers.values()):
+                    reader.put(_CHANGED)  # notifications may have been missed
                 await self._receive(subscription, backoff)
         finally:
             self._subscription = None
@@ -245,11 +243,6 @@ class _Shared:
                     if reader.position() < number:
                         reader.put(_CHANGED)
             backoff.succeeded()
-
-    def _wake_all(self) -> None:
-        for readers in self._readers.values():
-            for reader in readers:
-                reader.put(_CHANGED)
 
 
 _PREFIX = len(channel(UUID(int=0))) - len(str(UUID(int=0)))

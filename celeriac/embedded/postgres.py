@@ -82,6 +82,7 @@ _STOP_SECONDS = 30.0
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
+    "max_connections": "200",
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -112,9 +113,7 @@ class Postgres:
     settings: Mapping[str, str]
 
     @classmethod
-    def prepare(
-        cls, home: Home, *, max_connections: int = 200, fast_unsafe: bool = False
-    ) -> "Postgres":
+    def prepare(cls, home: Home, *, fast_unsafe: bool = False) -> "Postgres":
         """Prepare the data directory and the directory of the socket; both are created if missing.
 
         fsync is on unless `fast_unsafe` is set, which is for tests. Only the holder of the home's
@@ -134,7 +133,6 @@ class Postgres:
             settings={
                 **_SETTINGS,
                 **(_UNSAFE_SETTINGS if fast_unsafe else {}),
-                "max_connections": str(max_connections),
                 "unix_socket_directories": str(sockets),
             },
         )

@@ -213,7 +213,9 @@ class Supervisor:
         A process that ends is started again, with growing pauses. Call `stop` afterwards.
         """
         while not self.stop_requested and not until():
-            self._tick()
+            self._show_output()
+            for each in self._supervised.values():
+                each.step(time.monotonic())
             time.sleep(_TICK_SECONDS)
 
     def stop(self) -> None:
@@ -253,11 +255,6 @@ class Supervisor:
         if process.pid is not None:
             self._terminal.say(f"killing {each.name}")
         process.kill()
-
-    def _tick(self) -> None:
-        self._show_output()
-        for each in self._supervised.values():
-            each.step(time.monotonic())
 
     def _show_output(self) -> None:
         for name, follower in self._followers.items():

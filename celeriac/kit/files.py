@@ -109,11 +109,7 @@ class Folder:
         that isn't regular, or one behind a symbolic link.
         """
         *folders, name = _parts(path)
-        with self._opened() as root, ExitStack() as stack:
-            place = root
-            for folder in folders:
-                place = os.open(folder, _DIRECTORY, dir_fd=place)
-                stack.callback(os.close, place)
+        with self._opened(*folders) as place:
             handle = os.open(name, _FILE, dir_fd=place)
         facts = os.fstat(handle)
         if not stat.S_ISREG(facts.st_mode):
@@ -122,11 +118,11 @@ class Folder:
         return OpenFile(os.fdopen(handle, "rb"), facts.st_size, _modified(facts))
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _opened(self, *inside: str) -> Iterator[int]:
         with ExitStack() as stack:
             place = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, place)
-            for name in self._below:
+            for name in (*self._below, *inside):
                 place = os.open(name, _DIRECTORY, dir_fd=place)
                 stack.callback(os.close, place)
             yield place

@@ -54,19 +54,16 @@ class EventLoop(asyncio.SelectorEventLoop):
         try:
             super().__init__()
         except BaseException:
-            self._discard_half_made()
+            # here: the garbage collector would close a loop that has no pipe yet
+            self._closed = True
+            selector = getattr(self, "_selector", None)
+            if selector is not None:
+                selector.close()
             raise
         self._executor = executor
         self._own_threads: Threads | None = None
         self._children: WeakSet[SubprocessTransport] = WeakSet()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
-
-    def _discard_half_made(self) -> None:
-        """Close the loop here: the garbage collector would close one that has no pipe yet."""
-        self._closed = True
-        selector = getattr(self, "_selector", None)
-        if selector is not None:
-            selector.close()
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """See `asyncio.loop.create_task`."""

@@ -7,6 +7,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
+from celeriac import logs
 from celeriac.logs.reading import LogLine, parse_line, read_execution_lines
 from celeriac.logs.writer import execution_file
 
