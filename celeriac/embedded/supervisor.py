@@ -82,17 +82,14 @@ class Supervised:
         """
         if self.state is State.PAUSING:
             if now >= self._resume_at:
-                self._start_again(now)
+                try:
+                    self.start(now)
+                except EmbeddedError as error:  # no memory or disk at present, which may pass
+                    self._on_end(error.message, now)
         elif self.process.pid is None:
             self._on_end(f"it ended by itself ({describe_exit(self.process.exit_code)})", now)
         elif self.state is State.STARTING:
             self._check_ready(now)
-
-    def _start_again(self, now: float) -> None:
-        try:
-            self.start(now)
-        except EmbeddedError as error:  # no memory or disk at present, which may pass
-            self._on_end(error.message, now)
 
     def _check_ready(self, now: float) -> None:
         reason = self._why_not_ready()
@@ -205,7 +202,18 @@ class Supervisor:
         StopRequestedError. Processes that were started keep running: call `stop`.
         """
         for spec in specs:
-            self._start_one(spec)
+            log = self._home.log_file(spec.name)
+            process = ManagedProcess(spec, log, self._record)
+            each = Supervised(process, self._policy, self._terminal.say, self._became_ready)
+            self._supervised[spec.name] = each
+            self._followers[spec.name] = LogFollower(log)
+            each.start(time.monotonic())
+            while each.state is State.STARTING:
+                if self.stop_requested:
+                    raise StopRequestedError(f"Asked to stop while {spec.name} was starting.")
+                self._show_output()
+                each.step(time.monotonic())
+                time.sleep(_TICK_SECONDS)
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Keep all processes running until `until()` is true or a stop is requested.
@@ -225,20 +233,6 @@ class Supervisor:
         self._show_output()
         self._supervised.clear()
         self._followers.clear()
-
-    def _start_one(self, spec: ProcessSpec) -> None:
-        log = self._home.log_file(spec.name)
-        process = ManagedProcess(spec, log, self._record)
-        each = Supervised(process, self._policy, self._terminal.say, self._became_ready)
-        self._supervised[spec.name] = each
-        self._followers[spec.name] = LogFollower(log)
-        each.start(time.monotonic())
-        while each.state is State.STARTING:
-            if self.stop_requested:
-                raise StopRequestedError(f"Asked to stop while {spec.name} was starting.")
-            self._show_output()
-            each.step(time.monotonic())
-            time.sleep(_TICK_SECONDS)
 
     def _became_ready(self) -> None:
         self.on_ready()

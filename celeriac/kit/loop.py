@@ -253,8 +253,13 @@ class LoopTask(Generic[T]):
 
     # from the loop's own thread
 
-    def begin(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> None:
-        """Start the coroutine on `loop`, unless `give_up` was called."""
+    def begin(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, T],
+        done: Callable[["asyncio.Task[T]"], object],
+    ) -> None:
+        """Start the coroutine on `loop`, unless `give_up` was called; call `done` at its end."""
         with self._changed:
             if self._ended:
                 work.close()
@@ -263,11 +268,7 @@ class LoopTask(Generic[T]):
             self._task = loop.create_task(work)
             if self._cancelled:
                 self._task.cancel()
-
-    def on_done(self, call: Callable[["asyncio.Task[T]"], object]) -> None:
-        """Add a callback for the end of the coroutine, called on the loop."""
-        if self._task is not None:
-            self._task.add_done_callback(call)
+        self._task.add_done_callback(done)
 
     def settle(self, task: "asyncio.Task[T]", *, within: float = 0.0) -> None:
         """Store the result of the task; `wait` returns after `finish`, or `within` seconds."""
@@ -333,8 +334,7 @@ class LoopThread:
 
         def begin() -> None:
             try:
-                running.begin(host.loop, work)
-                running.on_done(done)
+                running.begin(host.loop, work, done)
             except BaseException as error:
                 host.running.discard(running)
                 running.refuse(work, error)

@@ -109,8 +109,7 @@ class _OwnTask(LoopTask[T]):
 
         cause: BaseException | None = None
         try:
-            self.begin(loop, work)
-            self.on_done(done)
+            self.begin(loop, work, done)
             if self._task is not None:
                 loop.run_forever()
         except BaseException as error:  # noqa: BLE001 - a callback may raise SystemExit
