@@ -2,12 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx2
 import structlog
@@ -30,7 +28,7 @@ from celeriac.domain.cassettes import (
 from celeriac.domain.errors import CassetteMismatchError, DatabaseUnavailableError, ProviderError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.replay import Replayer, ReplayResult, joined
-from celeriac.kit.json_types import JsonObject, dumps, loads
+from celeriac.kit.json_types import dumps, loads
 from celeriac.kit.threads import FILES
 from celeriac.services.ports import Job, RunContext
 
@@ -78,11 +76,10 @@ async def recording(
             yield traffic
     elif job.options.record:
         recorder = Recorder(masker, attempt=job.attempt)
-        try:
-            async with recorder:
-                yield recorder
-        finally:
-            await _keep(context, recorder)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_keep, context, recorder)
+            stack.push_async_exit(recorder.finish)
+            yield recorder
     else:
         yield Traffic()
 
@@ -116,17 +113,13 @@ async def _keep(context: RunContext, recorder: "Recorder") -> None:
         complete = await context.record(interactions, complete=recorder.complete)
     except DatabaseUnavailableError as error:
         logger.warning("cassette.not_kept", error=error.message)
-        await context.emit(EventType.LOG, _warning(f"Nothing was recorded: {error.message}"))
-        return
-    if not complete:
-        await context.emit(
-            EventType.LOG,
-            _warning("The cassette has reached its size limit; what follows is not recorded."),
-        )
-
-
-def _warning(message: str) -> JsonObject:
-    return {"level": "warning", "message": message, "source": "cassette"}
+        warning = f"Nothing was recorded: {error.message}"
+    else:
+        if complete:
+            return
+        warning = "The cassette has reached its size limit; what follows is not recorded."
+    step = {"level": "warning", "message": warning, "source": "cassette"}
+    await context.emit(EventType.LOG, step)
 
 
 class Recorder(Traffic):
@@ -135,7 +128,6 @@ class Recorder(Traffic):
     direct = False
 
     def __init__(self, masker: "SecretMasker", *, attempt: int) -> None:
-        """Record the attempt number `attempt`."""
         self._masker = masker
         self._attempt = attempt
         self._clients: list[httpx2.AsyncClient] = []
@@ -153,7 +145,8 @@ class Recorder(Traffic):
             trust_env=not provider.on_loopback,
         )
         self._clients.append(client)
-        return _Transport(provider, partial(self._send, client))
+        # despite its name it calls any function for each request
+        return httpx2.MockTransport(partial(self._send, client, provider))
 
     def interactions(self) -> list[Interaction]:
         """Return what was recorded; requests that were given up are not in it."""
@@ -191,16 +184,8 @@ class Recorder(Traffic):
         else:
             self._kept[place] = interaction
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Wait for the ends of answers, unless the work was cancelled."""
+    async def finish(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Wait for the ends of answers, unless the work was cancelled; arguments of `__aexit__`."""
         going = [task for task in self._tasks if not task.done()]
         if going and not isinstance(error, asyncio.CancelledError):
             await asyncio.wait(going, timeout=_GRACE_SECONDS)
@@ -212,22 +197,6 @@ class Recorder(Traffic):
         for end in ends:
             if isinstance(end, Exception) and error is None:
                 raise end
-
-
-class _Transport(httpx2.AsyncBaseTransport):
-    """Sends the requests to `provider` by a function."""
-
-    def __init__(
-        self,
-        provider: Provider,
-        send: Callable[[Provider, httpx2.Request], Awaitable[httpx2.Response]],
-    ) -> None:
-        self._provider = provider
-        self._send = send
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        await request.aread()
-        return await self._send(self._provider, request)
 
 
 class _Exchange(httpx2.AsyncByteStream):
@@ -254,7 +223,9 @@ class _Exchange(httpx2.AsyncByteStream):
             if self.status:
                 self.error = error
             else:
-                self._unreachable(error)
+                self.status, self.headers = _BAD_GATEWAY, {"content-type": "application/json"}
+                message = f"The provider can't be reached: {str(error) or type(error).__name__}"
+                self._add(dumps({"error": {"message": message, "type": "unreachable"}}).encode())
         finally:
             self._begun.set()
             self._pieces.put_nowait(None)
@@ -281,25 +252,18 @@ class _Exchange(httpx2.AsyncByteStream):
         )
         response = await self._client.send(request, stream=True)
         try:
-            self._begin(response.status_code, without_hop_headers(response.headers.items()))
+            self.status = response.status_code
+            self.headers = without_hop_headers(response.headers.items())
+            self._begun.set()
             async for piece in response.aiter_bytes():
                 self._add(piece)
         finally:
             await response.aclose()
 
-    def _begin(self, status: int, headers: dict[str, str]) -> None:
-        self.status, self.headers = status, headers
-        self._begun.set()
-
     def _add(self, piece: bytes) -> None:
         if len(self.body) <= MAX_BYTES:  # a longer answer is not kept
             self.body += piece
         self._pieces.put_nowait(piece)
-
-    def _unreachable(self, error: Exception) -> None:
-        message = f"The provider can't be reached: {str(error) or type(error).__name__}"
-        self._begin(_BAD_GATEWAY, {"content-type": "application/json"})
-        self._add(dumps({"error": {"message": message, "type": "unreachable"}}).encode())
 
 
 class _Replay(Traffic):
@@ -315,7 +279,7 @@ class _Replay(Traffic):
         """The first request that had no answer."""
 
     def transport(self, provider: Provider) -> httpx2.AsyncBaseTransport:
-        return _Transport(provider, self._answer)
+        return httpx2.MockTransport(partial(self._answer, provider))
 
     async def _answer(self, provider: Provider, request: httpx2.Request) -> httpx2.Response:
         """Answer a request as it was answered, or refuse it for good."""
@@ -330,24 +294,19 @@ class _Replay(Traffic):
         return httpx2.Response(
             response.status,
             headers=_replayed_headers(replayed),
-            stream=_Replayed(response, self._masker),
+            content=_replayed_body(response, self._masker),
         )
 
 
-class _Replayed(httpx2.AsyncByteStream):
-    def __init__(self, response: Response, masker: "SecretMasker") -> None:
-        self._response = response
-        self._masker = masker
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in write_body(self._response):
-            await asyncio.sleep(0)  # a long answer shares the loop with others
-            try:
-                yield self._masker.unmasked(chunk.decode()).encode()
-            except UnicodeDecodeError:
-                yield chunk
-        if self._response.broken:
-            raise httpx2.RemoteProtocolError("the recorded connection broke off")
+async def _replayed_body(response: Response, masker: "SecretMasker") -> AsyncIterator[bytes]:
+    for chunk in write_body(response):
+        await asyncio.sleep(0)  # a long answer shares the loop with others
+        try:
+            yield masker.unmasked(chunk.decode()).encode()
+        except UnicodeDecodeError:
+            yield chunk
+    if response.broken:
+        raise httpx2.RemoteProtocolError("the recorded connection broke off")
 
 
 def _replayed_headers(replayed: ReplayResult) -> dict[str, str]:
