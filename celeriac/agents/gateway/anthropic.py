@@ -1,7 +1,7 @@
 """The wire format of Anthropic's Messages API: requests, answers as they pass, errors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -14,7 +14,7 @@ from celeriac.agents.gateway.calls import (
     object_of,
     words_of,
 )
-from celeriac.agents.gateway.completions import count_of
+from celeriac.agents.gateway.completions import count_of, objects_in, part_of
 from celeriac.agents.gateway.headers import without_hop_headers
 from celeriac.agents.gateway.sse import Event, EventReader, EventTooLongError
 from celeriac.agents.models import Tokens
@@ -62,11 +62,16 @@ class Messages(WireFormat):
         """
         model, limit = request.get("model"), request.get("max_tokens")
         limit = limit if isinstance(limit, int) else None
+        thinking = part_of(request, "thinking").get("budget_tokens")
+        texts = [request.get("system"), request.get("messages")]
+        # the API itself leaves out parts of a conversation where this field asks for it
+        least = 0 if "context_management" in request else words_of(texts)
         return RequestSize(
             model if isinstance(model, str) and model else "unknown",
             output=min(limit or USUAL_OUTPUT_TOKENS, USUAL_OUTPUT_TOKENS),
-            least_input=_least_input(request),
-            least_output=MIN_ANSWER_TOKENS + _thinking(request),
+            least_input=least,
+            # the limit must exceed the tokens for thinking
+            least_output=MIN_ANSWER_TOKENS + (thinking if isinstance(thinking, int) else 0),
             output_limit=limit,
         )
 
@@ -158,7 +163,7 @@ class MessageAnswer(Answer):
         """Read a whole answer that was not streamed."""
         message = object_of(body)
         self._message(message)
-        for block in _objects(message.get("content")):
+        for block in objects_in(message.get("content")):
             self._block(block)
 
     def _event(self, event: Event) -> None:
@@ -168,59 +173,31 @@ class MessageAnswer(Answer):
         data = object_of(event.data)
         match data.get("type"):
             case "message_start":
-                self._message(_part(data, "message"))
+                self._message(part_of(data, "message"))
             case "content_block_start":
-                self._block(_part(data, "content_block"))
+                self._block(part_of(data, "content_block"))
             case "message_delta":
-                self._count(_part(data, "usage"))
-                self._stop(_part(data, "delta"))
+                self._count(part_of(data, "usage"))
+                self._stop(part_of(data, "delta"))
 
-    def _message(self, message: dict[str, Any]) -> None:
+    def _message(self, message: Mapping[str, Any]) -> None:
         model = message.get("model")
         if isinstance(model, str):
             self.model = model
-        self._count(_part(message, "usage"))
+        self._count(part_of(message, "usage"))
         self._stop(message)
 
-    def _block(self, block: dict[str, Any]) -> None:
+    def _block(self, block: Mapping[str, Any]) -> None:
         if block.get("type") == "tool_use" and isinstance(block.get("id"), str):
             self.tool_calls.append(block["id"])
 
-    def _stop(self, source: dict[str, Any]) -> None:
+    def _stop(self, source: Mapping[str, Any]) -> None:
         reason = source.get("stop_reason")
         if isinstance(reason, str):
             self.finish_reason = reason
 
-    def _count(self, usage: dict[str, Any]) -> None:
+    def _count(self, usage: Mapping[str, Any]) -> None:
         """Add counts; those of later events are totals, and some gateways set them to zero."""
         for name in _COUNTED:
             if name in usage:
                 self._usage[name] = max(self._usage.get(name, 0), count_of(usage[name]))
-
-
-def _thinking(request: JsonObject) -> int:
-    """Return the tokens that the request leaves for thinking: the limit must exceed them."""
-    thinking = request.get("thinking")
-    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
-    return budget if isinstance(budget, int) else 0
-
-
-def _least_input(request: JsonObject) -> int:
-    """Return the fewest tokens that the input can have.
-
-    The API itself leaves out parts of a conversation where `context_management` asks for it.
-    """
-    if "context_management" in request:
-        return 0
-    return words_of([request.get("system"), request.get("messages")])
-
-
-def _part(source: dict[str, Any], name: str) -> dict[str, Any]:
-    value = source.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: object) -> Iterator[dict[str, Any]]:
-    return (
-        (each for each in value if isinstance(each, dict)) if isinstance(value, list) else iter(())
-    )

@@ -5,17 +5,18 @@ form, or raises AnswerError.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
+
+from celeriac.domain.usage import MAX_COUNT
 
 STOP = "stop"
 LENGTH = "length"
 TOOL_CALLS = "tool_calls"
 CONTENT_FILTER = "content_filter"
 
-MAX_COUNT = 2**31 - 1
 SHOWN = 300
 """Characters of an unusable answer that an error shows."""
 
@@ -30,7 +31,7 @@ _ENDINGS = {
 }
 _MEANING = {word: ending for ending, words in _ENDINGS.items() for word in words.split()}
 _OF_CALLS = frozenset({"index", "id", "type", "function"})
-_FIRST_ERROR, _LAST_ERROR = 400, 599
+_ERRORS = range(400, 600)
 
 
 class AnswerError(Exception):
@@ -49,12 +50,10 @@ def ending_of(reason: object) -> str | None:
     """
     if reason is None or reason == "":
         return None
-    meaning = (
-        _MEANING.get(reason.strip().lower().replace("-", "_")) if isinstance(reason, str) else None
-    )
-    if meaning is None:
+    word = reason.strip().lower().replace("-", "_") if isinstance(reason, str) else ""
+    if word not in _MEANING:
         raise AnswerError(f"it ended its answer with the finish reason {shown(reason)}")
-    return meaning
+    return _MEANING[word]
 
 
 @dataclass(slots=True)
@@ -65,10 +64,14 @@ class Usage:
     completion: int = 0
     cached: int = 0
 
-    def take(self, usage: object) -> None:
+    def read(self, answer: Mapping[str, Any]) -> None:
+        """Add the usage in a chunk or a completion, wherever servers put it."""
+        for place in (answer, answer.get("x_groq"), *objects_in(answer.get("choices"))):
+            if isinstance(place, Mapping):
+                self._take(part_of(place, "usage"))
+
+    def _take(self, usage: Mapping[str, Any]) -> None:
         """Add the counts of a `usage` object; values that are not counts are skipped."""
-        if not isinstance(usage, Mapping):
-            return
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
         prompt = _first(usage, "prompt_tokens", "input_tokens")
         completion = _first(usage, "completion_tokens", "output_tokens")
@@ -76,13 +79,11 @@ class Usage:
         cached = _first(details, "cached_tokens") or _first(
             usage, "cached_tokens", "prompt_cache_hit_tokens"
         )
-        if (
-            prompt
-            and total > prompt + completion
-            and completion + _thought(usage) <= total - prompt
-        ):
+        answered = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+        thought = _first(answered, "reasoning_tokens")
+        if prompt and total > prompt + completion and completion + thought <= total - prompt:
             # the count of the answer is missing, or excludes its reasoning
-            completion = total - prompt if not completion else completion + _thought(usage)
+            completion = completion + thought if completion else total - prompt
         self.prompt = max(self.prompt, prompt)
         self.completion = max(self.completion, completion)
         self.cached = min(max(self.cached, cached), self.prompt)
@@ -135,8 +136,14 @@ class ToolCalls:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
 
-    def take(self, pieces: object) -> None:
-        """Add the `tool_calls` of a chunk or a message; AnswerError if they are not a list."""
+    def take(self, message: Mapping[str, Any]) -> None:
+        """Add the calls of a message or a delta, including the older `function_call`.
+
+        Raises AnswerError if its `tool_calls` are not a list.
+        """
+        pieces, function = message.get("tool_calls"), message.get("function_call")
+        if isinstance(function, Mapping) and not pieces:
+            pieces = [{"index": 0, "function": function}]
         if pieces is None:
             return
         if not isinstance(pieces, list) or not all(isinstance(each, Mapping) for each in pieces):
@@ -150,29 +157,26 @@ class ToolCalls:
         Missing and repeated ids are derived from `seed`, so that a replay has the same ids.
         """
         mark = sha256(seed.encode(errors="replace")).hexdigest()[:8]
+        found: list[dict[str, Any]] = []
         taken: set[str] = set()
-        return [
-            self._finished(call, f"call_{mark}_{n}", taken) for n, call in enumerate(self._calls)
-        ]
+        for number, call in enumerate(self._calls):
+            call_id = call.id if call.id and call.id not in taken else f"call_{mark}_{number}"
+            taken.add(call_id)
+            empty = call.arguments.strip() in ("", "null")
+            function = {"name": call.name, "arguments": "{}" if empty else call.arguments}
+            found.append({**call.more, "id": call_id, "type": "function", "function": function})
+        return found
 
     def __bool__(self) -> bool:
         """Whether there is one."""
         return bool(self._calls)
 
-    def _finished(self, call: _Call, own_id: str, taken: set[str]) -> dict[str, Any]:
-        call_id = call.id if call.id and call.id not in taken else own_id
-        taken.add(call_id)
-        empty = call.arguments.strip() in ("", "null")
-        function = {"name": call.name, "arguments": "{}" if empty else call.arguments}
-        return {**call.more, "id": call_id, "type": "function", "function": function}
-
     def _piece(self, piece: Mapping[str, Any]) -> None:
-        function = piece.get("function")
-        function = function if isinstance(function, Mapping) else {}
+        function = part_of(piece, "function")
         name, arguments = function.get("name"), function.get("arguments")
-        name = name if isinstance(name, str) else ""
-        call = self._call_of(piece.get("index"), _text(piece.get("id")), name)
-        call.id = call.id or _text(piece.get("id"))
+        name, call_id = name if isinstance(name, str) else "", _text(piece.get("id"))
+        call = self._call_of(piece.get("index"), call_id, name)
+        call.id = call.id or call_id
         if name != call.name:
             call.name += name
         if isinstance(arguments, str):
@@ -183,15 +187,14 @@ class ToolCalls:
 
     def _call_of(self, index: object, call_id: str | None, name: str) -> _Call:
         """Return the call of a piece: found by its index, else by its id, else the last one."""
-        place = index if isinstance(index, int) and not isinstance(index, bool) else None
-        if place is not None:
-            call = self._by_index.get(place)
-            begins = call is None or (
-                (call_id is not None and call.id is not None and call_id != call.id)
-                or bool(name and call.name and call.whole)
-            )
-            if call is None or begins:
-                call = self._by_index[place] = self._new()
+        if isinstance(index, int) and not isinstance(index, bool):
+            call = self._by_index.get(index)
+            if (
+                call is None
+                or (call_id and call.id and call_id != call.id)
+                or (name and call.name and call.whole)
+            ):
+                call = self._by_index[index] = self._new()
             return call
         known = next((each for each in self._calls if call_id and each.id == call_id), None)
         if known is not None and not (name and known.whole):
@@ -227,35 +230,30 @@ def raise_error(answer: Mapping[str, Any]) -> None:
         error = answer
     if not error:
         return
-    message = message_of(error) or shown(error)
-    status = None
-    for source in (error, answer):
-        if isinstance(source, Mapping):
-            for name in ("code", "status", "status_code"):
-                code = source.get(name)
-                if isinstance(code, int) and _FIRST_ERROR <= code <= _LAST_ERROR:
-                    status = status or code
-    raise AnswerError(message, status=status)
+    named = ("code", "status", "status_code")
+    codes = [source.get(name) for source in objects_in([error, answer]) for name in named]
+    status = next((code for code in codes if isinstance(code, int) and code in _ERRORS), None)
+    raise AnswerError(message_of(error) or shown(error), status=status)
 
 
-def completion_of(answer: object) -> dict[str, Any]:
+def completion_of(answer: object, usage: Usage) -> dict[str, Any]:
     """Return a completion in OpenAI's form, with one choice, and usage if it was reported.
 
-    Raises AnswerError for anything that is not a complete completion.
+    Adds what it used to `usage`. Raises AnswerError for anything that is not a complete completion.
     """
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]  # Google's errors
     if not isinstance(answer, Mapping):
         raise AnswerError(f"it sent {shown(answer)}")
+    usage.read(answer)
     choice = choice_of(answer)
     if choice is None:
         raise AnswerError(f"the answer holds no choices: {message_of(answer) or shown(answer)}")
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise AnswerError(f"the answer holds no message: {shown(choice)}")
-    usage = usage_of(answer)
     calls = ToolCalls()
-    calls.take(pieces_of(message))
+    calls.take(message)
     kept = {
         key: value for key, value in message.items() if key not in ("tool_calls", "function_call")
     }
@@ -283,24 +281,6 @@ def settled(ending: str | None, calls: ToolCalls) -> str:
     return STOP if ending == TOOL_CALLS and not calls else ending
 
 
-def usage_of(answer: Mapping[str, Any]) -> Usage:
-    """Return the usage in a chunk or a completion, wherever servers put it."""
-    usage = Usage()
-    usage.take(answer.get("usage"))
-    for place in (answer.get("x_groq"), *_mappings(answer.get("choices"))):
-        if isinstance(place, Mapping):
-            usage.take(place.get("usage"))
-    return usage
-
-
-def pieces_of(message: Mapping[str, Any]) -> object:
-    """Return the tool calls of a message or a delta, including the older `function_call`."""
-    function = message.get("function_call")
-    if isinstance(function, Mapping) and not message.get("tool_calls"):
-        return [{"index": 0, "function": function}]
-    return message.get("tool_calls")
-
-
 def message_of(body: object) -> str:
     """Return the text of an error body: OpenAI's `message`, or that of a nested `error`."""
     if isinstance(body, str):
@@ -320,27 +300,24 @@ def shown(value: object) -> str:
     return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
-def _thought(usage: Mapping[str, Any]) -> int:
-    details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
-    return _first(details, "reasoning_tokens")
-
-
 def _first(source: object, *names: str) -> int:
     if not isinstance(source, Mapping):
         return 0
     return next((count for name in names if (count := count_of(source.get(name)))), 0)
 
 
-def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    return (
-        (each for each in value if isinstance(each, Mapping))
-        if isinstance(value, list)
-        else iter(())
-    )
+def part_of(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the object `name` of an object, empty where it is none."""
+    value = source.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def objects_in(value: object) -> list[Mapping[str, Any]]:
+    """Return the objects of a list; none where `value` is not a list."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _text(value: object) -> str | None:
     """Return an id as text; some servers number their calls."""
-    if isinstance(value, bool) or value is None or value == "":
-        return None
-    return str(value) if isinstance(value, (str, int)) else None
+    usable = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return str(value) or None if usable else None

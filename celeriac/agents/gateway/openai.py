@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Literal
 
 import httpx2
@@ -25,11 +26,10 @@ from celeriac.agents.gateway.completions import (
     completion_of,
     count_of,
     ending_of,
-    pieces_of,
+    part_of,
     raise_error,
     settled,
     shown,
-    usage_of,
 )
 from celeriac.agents.gateway.sse import Event, EventReader, EventTooLongError
 from celeriac.agents.models import OPENAI, OPENAI_HOST, Provider, Tokens
@@ -96,8 +96,7 @@ class ChatCompletions(WireFormat):
         changes: dict[str, JsonValue] = {}
         if limit is not None:
             changes[next((each for each in _LIMITS if request.get(each)), self.limit_field)] = limit
-        options = request.get("stream_options")
-        options = options if isinstance(options, dict) else {}
+        options = part_of(request, "stream_options")
         if request.get("stream") is True and options.get("include_usage") is not True:
             changes["stream_options"] = {**options, "include_usage": True}
         return {**request, **changes} if changes else request
@@ -110,22 +109,19 @@ class ChatCompletions(WireFormat):
 
     def error_body(self, error: ExecutionError) -> bytes:
         """Return an error as OpenAI writes it, with what else a child process needs of it."""
-        return dumps({"error": _described(error)}).encode()
+        described = {
+            "message": error.message,
+            "type": error.code,
+            "code": error.code,
+            "retryable": error.retryable,
+            "retry_after": getattr(error, "retry_after", None),
+            "details": dict(error.details),
+        }
+        return dumps({"error": described}).encode()
 
     def stream_error(self, error: ExecutionError) -> bytes:
         """Return the event that reports an error within a stream."""
         return b"data: " + self.error_body(error) + b"\n\n"
-
-
-def _described(error: ExecutionError) -> JsonObject:
-    return {
-        "message": error.message,
-        "type": error.code,
-        "code": error.code,
-        "retryable": error.retryable,
-        "retry_after": getattr(error, "retry_after", None),
-        "details": dict(error.details),
-    }
 
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -184,10 +180,10 @@ class InlineThinking:
 
 def _as_text(text: str) -> Iterator[Piece]:
     """Yield text; in two pieces if the model library would mistake it for a tag."""
-    cut = 1 if text in (_OPEN, _CLOSE) else 0
-    if cut:
-        yield "content", text[:cut]
-    yield "content", text[cut:]
+    if text in (_OPEN, _CLOSE):
+        yield "content", text[:1]
+        text = text[1:]
+    yield "content", text
 
 
 def _overlap(text: str) -> int:
@@ -209,9 +205,9 @@ _KEPT_IN_DELTA = ("role", "refusal", "reasoning_content", "reasoning")
 class _Answer(Answer):
     """An answer that is passed on in OpenAI's own form."""
 
-    def __init__(self, media_type: str) -> None:
-        self.headers = {"content-type": media_type}
+    def __init__(self, response: httpx2.Response) -> None:
         self.usage = Usage()
+        self._response = response
 
     @property
     def tokens(self) -> Tokens:
@@ -226,9 +222,7 @@ class _Answer(Answer):
 class WholeAnswer(_Answer):
     """An answer in one piece, passed on in OpenAI's own form."""
 
-    def __init__(self, response: httpx2.Response) -> None:
-        super().__init__("application/json")
-        self._response = response
+    headers = MappingProxyType({"content-type": "application/json"})
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the answer; raises AnswerError if it is none."""
@@ -252,10 +246,11 @@ class StreamedAnswer(_Answer):
     where the answer is none or breaks off. The usage until then is passed on before that.
     """
 
+    headers = MappingProxyType({"content-type": "text/event-stream"})
+
     def __init__(self, response: httpx2.Response, on_piece: Callable[[], None]) -> None:
         """Read `response`; `on_piece` is called whenever the model has sent something."""
-        super().__init__("text/event-stream")
-        self._response = response
+        super().__init__(response)
         self._on_piece = on_piece
         self._reader = EventReader()
         self._chunks = _Chunks(self.usage)
@@ -268,7 +263,9 @@ class StreamedAnswer(_Answer):
             async for event in self._events():
                 for chunk in self._chunks.take(event):
                     self._on_piece()
-                    self._count(chunk)
+                    self.begun = True
+                    text = chunk["choices"][0]["delta"].get("content") or ""
+                    self.text_bytes += len(text.encode(errors="replace"))
                     yield _encoded(chunk)
                 if self._chunks.done:
                     break
@@ -282,18 +279,9 @@ class StreamedAnswer(_Answer):
         for chunk in ends:
             yield _encoded(chunk)
         yield b"data: [DONE]\n\n"
-        await self._drain()
-
-    def _count(self, chunk: JsonObject) -> None:
-        self.begun = True
-        text = chunk["choices"][0]["delta"].get("content")
-        self.text_bytes += len(text.encode(errors="replace")) if isinstance(text, str) else 0
-
-    async def _drain(self) -> None:
-        """Read the rest, so that the connection can be used again."""
         with suppress(httpx2.HTTPError):
             async for _ in self._received:
-                pass
+                pass  # read to its end, the connection can be used again
 
     async def _events(self) -> AsyncIterator[Event]:
         """Yield the events of a stream; a whole completion is one, and anything else is refused."""
@@ -308,7 +296,7 @@ class StreamedAnswer(_Answer):
             for event in self._reader.feed(data) if streams else ():
                 yield event
         if not streams:
-            yield Event(json.dumps(_chunk_of(_whole(begun, self._response, self.usage))))
+            yield Event(json.dumps(_whole(begun, self._response, self.usage)))
             yield Event(_DONE)
             return
         for event in () if self._cut else self._reader.end():
@@ -357,7 +345,7 @@ class _Chunks:
             self.done = True
             return []
         chunk = _object(event)
-        self._usage.take(usage_of(chunk).as_object())
+        self._usage.read(chunk)
         choice = choice_of(chunk)
         if choice is None:
             return []
@@ -391,12 +379,10 @@ class _Chunks:
         return {**self._chunk({}), "choices": [], "usage": self._usage.as_object()}
 
     def _deltas(self, choice: Any) -> Iterator[JsonObject]:
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            # some servers send the whole message, alone or besides the pieces
-            whole = choice.get("message") if delta is None and self.empty else None
-            delta = whole if isinstance(whole, dict) else {}
-        self._calls.take(pieces_of(delta))
+        # some servers send the whole message, alone or besides the pieces
+        whole = choice.get("delta") is None and self.empty
+        delta = part_of(choice, "message" if whole else "delta")
+        self._calls.take(delta)
         kept = {
             name: delta[name]
             for name in _KEPT_IN_DELTA
@@ -426,9 +412,7 @@ def _whole(body: bytes, response: httpx2.Response, usage: Usage) -> dict[str, An
         answer = json.loads(body)
     except ValueError:
         raise AnswerError(_no_answer(body, response)) from None
-    if isinstance(answer, dict):
-        usage.take(usage_of(answer).as_object())
-    return completion_of(answer)
+    return completion_of(answer, usage)
 
 
 def _no_answer(body: bytes, response: httpx2.Response) -> str:
@@ -480,15 +464,6 @@ def _text_of(content: object) -> str:
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         return "".join(part for part in parts if isinstance(part, str))
     raise AnswerError(f"its text is none: {shown(content)}")
-
-
-def _chunk_of(completion: dict[str, Any]) -> JsonObject:
-    """Return a whole completion as a chunk."""
-    (choice,) = completion["choices"]
-    return {
-        **completion,
-        "choices": [{**choice, "message": None, "delta": choice["message"]}],
-    }
 
 
 def _encoded(chunk: JsonObject) -> bytes:

@@ -217,8 +217,18 @@ class _Exchange(httpx2.AsyncByteStream):
 
     async def run(self) -> None:
         """Send the request and keep the answer; an unreachable provider becomes a 502."""
+        sent = self.request
+        headers = sent.headers.copy()
+        headers["accept-encoding"] = "identity"  # what is kept should be readable
         try:
-            await self._send()
+            async with self._client.stream(
+                sent.method, sent.url, headers=headers, content=sent.content
+            ) as response:
+                self.status = response.status_code
+                self.headers = without_hop_headers(response.headers.items())
+                self._begun.set()
+                async for piece in response.aiter_bytes():
+                    self._add(piece)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             if self.status:
                 self.error = error
@@ -243,22 +253,6 @@ class _Exchange(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         asyncio.get_running_loop().call_later(_GRACE_SECONDS, self.task.cancel)
-
-    async def _send(self) -> None:
-        headers = self.request.headers.copy()
-        headers["accept-encoding"] = "identity"  # what is kept should be readable
-        request = self._client.build_request(
-            self.request.method, self.request.url, headers=headers, content=self.request.content
-        )
-        response = await self._client.send(request, stream=True)
-        try:
-            self.status = response.status_code
-            self.headers = without_hop_headers(response.headers.items())
-            self._begun.set()
-            async for piece in response.aiter_bytes():
-                self._add(piece)
-        finally:
-            await response.aclose()
 
     def _add(self, piece: bytes) -> None:
         if len(self.body) <= MAX_BYTES:  # a longer answer is not kept
@@ -289,7 +283,10 @@ class _Replay(Traffic):
             replayed = self._replayer.answer(provider.name, kept)
         except CassetteMismatchError as error:
             self.mismatch = self.mismatch or error
-            return _refusal(error)
+            # in the form of both OpenAI and Anthropic
+            fault = {"type": "invalid_request_error", "code": error.code, "message": error.message}
+            refusal = {"type": "error", "error": fault}
+            return httpx2.Response(_BAD_REQUEST, headers=_NO_RETRY, json=refusal)
         response = replayed.response
         return httpx2.Response(
             response.status,
@@ -318,14 +315,6 @@ def _replayed_headers(replayed: ReplayResult) -> dict[str, str]:
         headers["retry-after"] = "0"
     headers.pop("retry-after-ms", None)
     return headers | (_RETRY_NOW if replayed.again else _NO_RETRY)
-
-
-def _refusal(error: CassetteMismatchError) -> httpx2.Response:
-    """Return an error in the form of both OpenAI and Anthropic."""
-    fault = {"type": "invalid_request_error", "code": error.code, "message": error.message}
-    headers = {"content-type": "application/json", **_NO_RETRY}
-    body = dumps({"type": "error", "error": fault}).encode()
-    return httpx2.Response(_BAD_REQUEST, headers=headers, content=body)
 
 
 REMOVED = "[removed]"
