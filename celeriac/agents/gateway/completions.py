@@ -254,16 +254,14 @@ def completion_of(answer: object, usage: Usage) -> dict[str, Any]:
         raise AnswerError(f"the answer holds no message: {shown(choice)}")
     calls = ToolCalls()
     calls.take(message)
-    kept = {
-        key: value for key, value in message.items() if key not in ("tool_calls", "function_call")
-    }
+    kept = {"role": "assistant", "content": None, **message}
+    for name in ("tool_calls", "function_call"):
+        kept.pop(name, None)
     if calls:
         kept["tool_calls"] = calls.as_list(str(answer.get("id")))
     elif not isinstance(message.get("content"), (str, list)) and not message.get("refusal"):
         kept["content"] = ""
     ending = ending_of(choice.get("finish_reason"))
-    kept.setdefault("role", "assistant")
-    kept.setdefault("content", None)
     return {
         "id": str(answer.get("id") or ""),
         "object": "chat.completion",

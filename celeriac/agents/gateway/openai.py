@@ -31,7 +31,7 @@ from celeriac.agents.gateway.completions import (
     settled,
     shown,
 )
-from celeriac.agents.gateway.sse import Event, EventReader, EventTooLongError
+from celeriac.agents.gateway.sse import Event, EventReader
 from celeriac.agents.models import OPENAI, OPENAI_HOST, Provider, Tokens
 from celeriac.domain.budgets import MIN_ANSWER_TOKENS
 from celeriac.domain.errors import ExecutionError
@@ -153,20 +153,16 @@ class InlineThinking:
             else:
                 self._state = "text"
         if self._state == "thought":
-            thought, closed, rest = text.partition(_CLOSE)
-            if not closed:
-                kept = _overlap(thought)
-                thought, self._held = thought[: len(thought) - kept], thought[len(thought) - kept :]
-                rest = ""
-            else:
+            thought, closed, text = text.partition(_CLOSE)
+            if closed:
                 self._state = "gap"
+            else:
+                cut = len(thought) - _overlap(thought)
+                thought, self._held = thought[:cut], thought[cut:]
             if thought:
                 yield "reasoning_content", thought
-            text = rest
-        if self._state == "gap":
-            text = text.lstrip()
-            if text:
-                self._state = "text"
+        if self._state == "gap" and (text := text.lstrip()):
+            self._state = "text"
         if text and self._state == "text":
             yield from _as_text(text)
 
@@ -254,7 +250,6 @@ class StreamedAnswer(_Answer):
         self._on_piece = on_piece
         self._reader = EventReader()
         self._chunks = _Chunks(self.usage)
-        self._cut = False
         self._received = response.aiter_bytes()
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -270,10 +265,13 @@ class StreamedAnswer(_Answer):
                 if self._chunks.done:
                     break
             ends = self._chunks.end()
-        except (AnswerError, EventTooLongError, httpx2.HTTPError) as error:
+        except (AnswerError, httpx2.HTTPError) as error:
             if usage := self._chunks.usage_chunk():
                 yield _encoded(usage)
-            raise _failed(error) from error
+            if isinstance(error, (AnswerError, httpx2.TimeoutException)):
+                raise
+            said = f"{type(error).__name__} {error}".strip()
+            raise AnswerError(f"the connection failed within its answer: {said}") from error
         self.begun = True
         self._finish(self._chunks.ending)
         for chunk in ends:
@@ -299,7 +297,7 @@ class StreamedAnswer(_Answer):
             yield Event(json.dumps(_whole(begun, self._response, self.usage)))
             yield Event(_DONE)
             return
-        for event in () if self._cut else self._reader.end():
+        for event in self._reader.end():
             yield event
         if self._chunks.empty:
             raise AnswerError(_no_answer(begun, self._response))
@@ -312,7 +310,7 @@ class StreamedAnswer(_Answer):
         except httpx2.HTTPError:
             if not self._chunks.ended:
                 raise
-            self._cut = True
+            self._reader = EventReader()  # half an event is none
 
 
 class _Chunks:
@@ -421,17 +419,6 @@ def _no_answer(body: bytes, response: httpx2.Response) -> str:
         return "it sent an empty answer"
     kind = response.headers.get("content-type", "").partition(";")[0] or "something"
     return f"it sent {kind} that holds no answer: {shown(text)}"
-
-
-def _failed(error: Exception) -> Exception:
-    match error:
-        case EventTooLongError():
-            return AnswerError("it sent an event that is too long")
-        case httpx2.TimeoutException() | AnswerError():
-            return error
-        case _:
-            said = f"{type(error).__name__} {error}".strip()
-            return AnswerError(f"the connection failed within its answer: {said}")
 
 
 def _is_stream(begun: bytes) -> bool | None:

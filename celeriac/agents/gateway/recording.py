@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -298,10 +298,7 @@ class _Replay(Traffic):
 async def _replayed_body(response: Response, masker: "SecretMasker") -> AsyncIterator[bytes]:
     for chunk in write_body(response):
         await asyncio.sleep(0)  # a long answer shares the loop with others
-        try:
-            yield masker.unmasked(chunk.decode()).encode()
-        except UnicodeDecodeError:
-            yield chunk
+        yield _changed(chunk, masker.unmasked)
     if response.broken:
         raise httpx2.RemoteProtocolError("the recorded connection broke off")
 
@@ -335,33 +332,25 @@ class SecretMasker:
 
     def __init__(self, secrets: Iterable[str], workdir: Path | None) -> None:
         """Remove `secrets`, and write `WORKDIR` in the place of `workdir`."""
-        self._secrets = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        self._secrets = set(secrets)
         self._workdir = None if workdir is None else str(workdir)
 
     def learn(self, request: httpx2.Request) -> None:
         """Add the keys that a request is sent with to the secrets."""
         for name in _SECRET_HEADERS:
             for value in request.headers.get_list(name):
-                secret = value.split(" ", 1)[-1].strip()
-                if len(secret) >= _SHORTEST_SECRET:
-                    self._secrets.add(secret)
+                self._secrets.add(value.split(" ", 1)[-1].strip())
 
     def masked(self, text: str) -> str:
         """Return `text` as cassettes hold it."""
         for secret in self._secrets:
-            text = text.replace(secret, REMOVED)
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, REMOVED)
         return text if self._workdir is None else text.replace(self._workdir, WORKDIR)
 
     def unmasked(self, text: str) -> str:
         """Return a cassette's text with this run's working directory."""
         return text if self._workdir is None else text.replace(WORKDIR, self._workdir)
-
-    def scrubbed(self, content: bytes) -> bytes:
-        """Return `content` masked where it is text."""
-        try:
-            return self.masked(content.decode()).encode()
-        except UnicodeDecodeError:
-            return content
 
     def headers(self, headers: Iterable[tuple[str, str]], known: frozenset[str]) -> dict[str, str]:
         """Return the `known` ones of `headers`."""
@@ -380,7 +369,9 @@ def _request_of(request: httpx2.Request, provider: Provider, masker: SecretMaske
         method=request.method,
         path=_SECRET_PARAMETER.sub(rf"\1={REMOVED}", path),
         headers=masker.headers(request.headers.items(), REQUEST_HEADERS),
-        **read_body(masker.scrubbed(request.content), request.headers.get("content-type", "")),
+        **read_body(
+            _changed(request.content, masker.masked), request.headers.get("content-type", "")
+        ),
     )
 
 
@@ -397,8 +388,16 @@ def _response_of(exchange: _Exchange, masker: SecretMasker) -> Response:
     if "stream" in body:
         body["stream"] = tuple(_masked_item(item, masker) for item in joined(body["stream"]))
     else:
-        body = read_body(masker.scrubbed(content), kept.get("content-type", ""))
+        body = read_body(_changed(content, masker.masked), kept.get("content-type", ""))
     return Response(status=exchange.status, headers=kept, broken=exchange.error is not None, **body)
+
+
+def _changed(content: bytes, change: Callable[[str], str]) -> bytes:
+    """Return `content` as `change` returns it, where it is text."""
+    try:
+        return change(content.decode()).encode()
+    except UnicodeDecodeError:
+        return content
 
 
 def _masked_item(item: JsonEvent | str, masker: SecretMasker) -> JsonEvent | str:

@@ -5,10 +5,12 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from celeriac.agents.gateway.completions import AnswerError
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 
-class EventTooLongError(Exception):
+class EventTooLongError(AnswerError):
     """One event has more than `MAX_EVENT_BYTES`."""
 
 
@@ -42,7 +44,7 @@ class EventReader:
         for line in lines:
             yield from self._line(line)
         if self._size > MAX_EVENT_BYTES:
-            raise EventTooLongError
+            raise EventTooLongError("it sent an event that is too long")
 
     def end(self) -> Iterator[Event]:
         """Yield what the stream ended with, which some servers don't complete by an empty line."""
