@@ -13,9 +13,7 @@ from typing import Any
 from celeriac.domain.usage import MAX_COUNT
 
 STOP = "stop"
-LENGTH = "length"
 TOOL_CALLS = "tool_calls"
-CONTENT_FILTER = "content_filter"
 
 SHOWN = 300
 """Characters of an unusable answer that an error shows."""
@@ -23,10 +21,10 @@ SHOWN = 300
 _ENDINGS = {
     STOP: "stop eos eos_token end end_turn stop_sequence stop_token complete completed finish "
     "finished",
-    LENGTH: "length max_tokens max_output_tokens max_completion_tokens max_length model_length "
+    "length": "length max_tokens max_output_tokens max_completion_tokens max_length model_length "
     "token_limit context_length context_window model_context_window_exceeded",
     TOOL_CALLS: "tool_calls tool_call tool_use function_call function_calls",
-    CONTENT_FILTER: "content_filter content_filtered refusal safety recitation blocklist spii "
+    "content_filter": "content_filter content_filtered refusal safety recitation blocklist spii "
     "prohibited_content guardrail_intervened sensitive",
 }
 _MEANING = {word: ending for ending, words in _ENDINGS.items() for word in words.split()}

@@ -41,7 +41,6 @@ from celeriac.kit.json_types import JsonObject, JsonValue, dumps
 _LIMITS = ("max_completion_tokens", "max_tokens")
 """The fields that bound an answer: OpenAI's own models know the first, other servers the second."""
 
-
 _MESSAGE_TOKENS = 8
 """What a message has besides its contents."""
 
@@ -164,7 +163,10 @@ class InlineThinking:
         if self._state == "gap" and (text := text.lstrip()):
             self._state = "text"
         if text and self._state == "text":
-            yield from _as_text(text)
+            if text in (_OPEN, _CLOSE):  # the model library would mistake it for a tag
+                yield "content", text[:1]
+                text = text[1:]
+            yield "content", text
 
     def end(self) -> Iterator[Piece]:
         """Yield the rest."""
@@ -172,14 +174,6 @@ class InlineThinking:
             kind: Kind = "reasoning_content" if self._state == "thought" else "content"
             yield kind, self._held
             self._held = ""
-
-
-def _as_text(text: str) -> Iterator[Piece]:
-    """Yield text; in two pieces if the model library would mistake it for a tag."""
-    if text in (_OPEN, _CLOSE):
-        yield "content", text[:1]
-        text = text[1:]
-    yield "content", text
 
 
 def _overlap(text: str) -> int:
@@ -194,7 +188,6 @@ MAX_WHOLE_BYTES = 16 * 1024 * 1024
 _SHOWN_BYTES = 2_000
 _DONE = "[DONE]"
 _FIELDS = (b"data", b"event", b"id", b"retry", b":")
-_LONGEST_FIELD = max(map(len, _FIELDS))
 _KEPT_IN_DELTA = ("role", "refusal", "reasoning_content", "reasoning")
 
 
@@ -308,7 +301,7 @@ class StreamedAnswer(_Answer):
             async for piece in self._received:
                 yield piece
         except httpx2.HTTPError:
-            if not self._chunks.ended:
+            if self._chunks.reason is None:
                 raise
             self._reader = EventReader()  # half an event is none
 
@@ -321,21 +314,17 @@ class _Chunks:
         """Whether the server has closed the stream."""
         self.empty = True
         """Whether no choice has come."""
-        self._ending: str | None = None
+        self.reason: str | None = None
+        """The finish reason, once it came."""
         self._calls = ToolCalls()
         self._usage = usage
         self._thinking = InlineThinking()
         self._head: dict[str, Any] = {"id": "", "created": 0, "model": ""}
 
     @property
-    def ended(self) -> bool:
-        """Whether a finish reason came."""
-        return self._ending is not None
-
-    @property
     def ending(self) -> str:
         """How the complete answer ended."""
-        return settled(self._ending, self._calls)
+        return settled(self.reason, self._calls)
 
     def take(self, event: Event) -> list[JsonObject]:
         """Return the chunks that an event adds to the answer."""
@@ -347,19 +336,22 @@ class _Chunks:
         choice = choice_of(chunk)
         if choice is None:
             return []
-        self._introduce(chunk)
+        for name in ("id", "model"):
+            if isinstance(chunk.get(name), str) and chunk[name]:
+                self._head[name] = chunk[name]
+        self._head["created"] = count_of(chunk.get("created")) or self._head["created"]
         deltas = [*self._deltas(choice)]
-        if self.empty:
-            deltas = deltas or [{"role": "assistant"}]
+        if self.empty and not deltas:
+            deltas = [{"role": "assistant"}]
         self.empty = False
-        self._ending = ending_of(choice.get("finish_reason")) or self._ending
+        self.reason = ending_of(choice.get("finish_reason")) or self.reason
         return [self._chunk(delta) for delta in deltas]
 
     def end(self) -> list[JsonObject]:
         """Return the last chunks; raises AnswerError for an incomplete answer."""
         if self.empty:
             raise AnswerError("it sent no answer")
-        if self._ending is None and not self.done:
+        if self.reason is None and not self.done:
             raise AnswerError("its answer broke off: it has no finish reason")
         chunks = [self._chunk({name: text}) for name, text in self._thinking.end()]
         if self._calls:
@@ -393,12 +385,6 @@ class _Chunks:
             for name, piece in self._thinking.feed(text):
                 yield {name: piece}
 
-    def _introduce(self, chunk: JsonObject) -> None:
-        for name in ("id", "model"):
-            if isinstance(chunk.get(name), str) and chunk[name]:
-                self._head[name] = chunk[name]
-        self._head["created"] = count_of(chunk.get("created")) or self._head["created"]
-
     def _chunk(self, delta: JsonObject, ending: str | None = None) -> JsonObject:
         choice = {"index": 0, "delta": delta, "finish_reason": ending}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
@@ -424,7 +410,7 @@ def _no_answer(body: bytes, response: httpx2.Response) -> str:
 def _is_stream(begun: bytes) -> bool | None:
     """Whether a body is a stream of events; None while that isn't certain."""
     text = begun.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if len(text) < _LONGEST_FIELD and any(field.startswith(text) for field in _FIELDS):
+    if len(text) < max(map(len, _FIELDS)) and any(field.startswith(text) for field in _FIELDS):
         return None
     return text.startswith(_FIELDS)
 

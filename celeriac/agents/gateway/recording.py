@@ -77,7 +77,7 @@ async def recording(
     elif job.options.record:
         recorder = Recorder(masker, attempt=job.attempt)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(_keep, context, recorder)
+            stack.push_async_callback(recorder.keep, context)
             stack.push_async_exit(recorder.finish)
             yield recorder
     else:
@@ -104,24 +104,6 @@ async def _replaying(
         raise replay.mismatch
 
 
-async def _keep(context: RunContext, recorder: "Recorder") -> None:
-    """Store what was recorded. A failure to do so is logged, and does not end the attempt."""
-    interactions = recorder.interactions()
-    if not interactions and recorder.complete:
-        return
-    try:
-        complete = await context.record(interactions, complete=recorder.complete)
-    except DatabaseUnavailableError as error:
-        logger.warning("cassette.not_kept", error=error.message)
-        warning = f"Nothing was recorded: {error.message}"
-    else:
-        if complete:
-            return
-        warning = "The cassette has reached its size limit; what follows is not recorded."
-    step = {"level": "warning", "message": warning, "source": "cassette"}
-    await context.emit(EventType.LOG, step)
-
-
 class Recorder(Traffic):
     """Keeps requests with their answers, in the order in which the requests began."""
 
@@ -131,11 +113,11 @@ class Recorder(Traffic):
         self._masker = masker
         self._attempt = attempt
         self._clients: list[httpx2.AsyncClient] = []
-        self._kept: list[Interaction | None] = []
+        self._kept: dict[int, Interaction] = {}
+        """By the numbers of their requests."""
         self._size = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self.complete = True
-        """Whether all of it fits into a cassette."""
+        self._complete = True
 
     def transport(self, provider: Provider) -> httpx2.AsyncBaseTransport:
         """Return a transport that sends requests to `provider` and records them."""
@@ -148,9 +130,23 @@ class Recorder(Traffic):
         # despite its name it calls any function for each request
         return httpx2.MockTransport(partial(self._send, client, provider))
 
-    def interactions(self) -> list[Interaction]:
-        """Return what was recorded; requests that were given up are not in it."""
-        return [each for each in self._kept if each is not None]
+    async def keep(self, context: RunContext) -> None:
+        """Store what was recorded, without the requests that were given up.
+
+        A failure to do so is logged, and does not end the attempt.
+        """
+        interactions = [self._kept[place] for place in sorted(self._kept)]
+        if not interactions and self._complete:
+            return
+        try:
+            if await context.record(interactions, complete=self._complete):
+                return
+            warning = "The cassette has reached its size limit; what follows is not recorded."
+        except DatabaseUnavailableError as error:
+            logger.warning("cassette.not_kept", error=error.message)
+            warning = f"Nothing was recorded: {error.message}"
+        step = {"level": "warning", "message": warning, "source": "cassette"}
+        await context.emit(EventType.LOG, step)
 
     async def _send(
         self, client: httpx2.AsyncClient, provider: Provider, request: httpx2.Request
@@ -158,19 +154,19 @@ class Recorder(Traffic):
         """Send a request, and return the answer as it comes."""
         self._masker.learn(request)
         exchange = _Exchange(client, request)
-        place = len(self._kept)
-        self._kept.append(None)
+        place = len(self._tasks)
         exchange.task = asyncio.create_task(self._record(exchange, provider, place))
         self._tasks.append(exchange.task)
         try:
-            return await exchange.response()
+            await exchange.begun.wait()
         except BaseException:
             exchange.task.cancel()
             raise
+        return httpx2.Response(exchange.status, headers=exchange.headers, stream=exchange)
 
     async def _record(self, exchange: "_Exchange", provider: Provider, place: int) -> None:
         await exchange.run()
-        if not self.complete:
+        if not self._complete:
             return
         interaction = Interaction(
             attempt=self._attempt,
@@ -180,7 +176,7 @@ class Recorder(Traffic):
         )
         self._size += len(dump_line(interaction))
         if self._size > MAX_BYTES:
-            self.complete = False
+            self._complete = False
         else:
             self._kept[place] = interaction
 
@@ -209,10 +205,11 @@ class _Exchange(httpx2.AsyncByteStream):
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = bytearray()
+        self.begun = asyncio.Event()
+        """Set once the answer has a status."""
         self.error: Exception | None = None
         """What broke the connection off before the answer was complete."""
         self._client = client
-        self._begun = asyncio.Event()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -226,7 +223,7 @@ class _Exchange(httpx2.AsyncByteStream):
             ) as response:
                 self.status = response.status_code
                 self.headers = without_hop_headers(response.headers.items())
-                self._begun.set()
+                self.begun.set()
                 async for piece in response.aiter_bytes():
                     self._add(piece)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -237,13 +234,8 @@ class _Exchange(httpx2.AsyncByteStream):
                 message = f"The provider can't be reached: {str(error) or type(error).__name__}"
                 self._add(dumps({"error": {"message": message, "type": "unreachable"}}).encode())
         finally:
-            self._begun.set()
+            self.begun.set()
             self._pieces.put_nowait(None)
-
-    async def response(self) -> httpx2.Response:
-        """Return the answer once it has begun."""
-        await self._begun.wait()
-        return httpx2.Response(self.status, headers=self.headers, stream=self)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (piece := await self._pieces.get()) is not None:
