@@ -1,8 +1,13 @@
 """The parts of what is read of model providers: events, thoughts, waits."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx2
 import pytest
 
-from celeriac.agents.gateway.openai import InlineThinking
+from celeriac.agents.gateway.completions import AnswerError
+from celeriac.agents.gateway.openai import InlineThinking, StreamedAnswer
 from celeriac.agents.gateway.sse import (
     MAX_EVENT_BYTES,
     Event,
@@ -39,6 +44,34 @@ def test_an_event_without_end_is_refused() -> None:
 
     with pytest.raises(EventTooLongError):
         list(reader.feed(b"x" * 1_000_000))
+
+
+def test_an_event_that_ends_anyhow_is_read_to_its_end() -> None:
+    reader = EventReader()
+
+    assert not list(reader.feed(b"data: " + "é€".encode()[:-1]))
+    assert list(reader.end()) == [Event("é\ufffd")]
+
+
+def test_the_limit_is_that_of_one_event() -> None:
+    reader, event = EventReader(), b"data: " + b"x" * 1_000_000 + b"\n\n"
+
+    for _ in range(2 * MAX_EVENT_BYTES // len(event)):
+        assert len(list(reader.feed(event))) == 1
+
+
+def test_an_answer_with_an_event_without_end_cannot_be_used() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'data: {"x": "'
+        for _ in range(1 + MAX_EVENT_BYTES // 1_000_000):
+            yield b"x" * 1_000_000
+
+    async def read() -> list[bytes]:
+        answer = StreamedAnswer(httpx2.Response(200, content=body()), lambda: None)
+        return [piece async for piece in answer.pieces()]
+
+    with pytest.raises(AnswerError, match="an event that is too long"):
+        asyncio.run(read())
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
