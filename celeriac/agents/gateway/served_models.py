@@ -61,5 +61,6 @@ def model_names(body: Any) -> frozenset[str]:
         if isinstance(each, Mapping) and isinstance(each.get("id"), str):
             names |= {each["id"], each["id"].removesuffix(_DEFAULT_TAG)}
             aliases = each.get("aliases")
-            names.update(a for a in aliases or () if isinstance(a, str))
+            if isinstance(aliases, list):
+                names.update(alias for alias in aliases if isinstance(alias, str))
     return frozenset(names)

@@ -1,16 +1,18 @@
 """One run of the model library's agent, and its outcome."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import httpx2
 from pydantic_ai import (
     Agent,
     DeferredToolRequests,
     DeferredToolResults,
-    UnexpectedModelBehavior,
     UsageLimits,
 )
 from pydantic_ai import RunContext as AiContext
+from pydantic_ai import exceptions as ai
 from pydantic_ai.messages import (
     AgentStreamEvent,
     FinalResultEvent,
@@ -22,6 +24,7 @@ from pydantic_ai.messages import (
     ThinkingPart,
     ThinkingPartDelta,
 )
+from pydantic_ai.models import Model
 from pydantic_ai.output import OutputSpec
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
@@ -29,20 +32,27 @@ from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RunUsage
 
 from celeriac.agents.base import final_result
-from celeriac.agents.gateway.calls import calling
+from celeriac.agents.gateway.calls import ModelCalls, calling
+from celeriac.agents.gateway.completions import AnswerError
+from celeriac.agents.gateway.errors import (
+    SHOWN,
+    CallFailure,
+    FailureSource,
+    content_filtered,
+    error_of,
+)
 from celeriac.agents.llm.approvals import parked, pending_of
-from celeriac.agents.llm.conversation import CheckpointModel, Conversation, Deltas, Kind
+from celeriac.agents.llm.conversation import Conversation, Deltas, Kind
 from celeriac.agents.llm.logged_model import MAX_SHOWN_ANSWER, LoggedModel
-from celeriac.agents.llm.model_errors import translated
-from celeriac.agents.llm.silence import Watchdog
+from celeriac.agents.llm.silence import SilenceLimits, Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.mcp.results import repaired
-from celeriac.agents.models import ModelRef
+from celeriac.agents.models import ModelRef, Prices
 from celeriac.domain.agents import LlmAgent
-from celeriac.domain.errors import OutputInvalidError, ProviderError
+from celeriac.domain.errors import ModelCallLimitError, OutputInvalidError, ProviderError
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.kit.text import clip
-from celeriac.services.ports import Job
+from celeriac.services.ports import Job, RunContext
 
 TOOL_RETRIES = 3
 """How often a model may call an unknown tool, or one with unreadable arguments."""
@@ -60,21 +70,28 @@ class AgentRun:
         job: Job,
         *,
         choice: ModelRef,
-        model: CheckpointModel,
-        logged: LoggedModel,
+        model: Model,
+        context: RunContext,
         conversation: Conversation,
-        watchdog: Watchdog,
-        deltas: Deltas,
+        prices: Prices,
+        patience: SilenceLimits,
     ) -> None:
-        """Have `model` answer; `logged`, within it, has its last answer."""
+        """Have `model` answer, which `choice` names."""
         self._spec = spec
         self._job = job
         self._choice = choice
-        self._model = model
-        self._logged = logged
         self._conversation = conversation
-        self._watchdog = watchdog
-        self._deltas = deltas
+        self._watchdog = Watchdog(patience.within(job.limits), choice)
+        self._model = LoggedModel(
+            model,
+            choice=choice,
+            context=context,
+            conversation=conversation,
+            watchdog=self._watchdog,
+            prices=prices,
+            structured=bool(job.output_schema),
+        )
+        self._deltas = Deltas(context)
 
     async def run(
         self,
@@ -87,7 +104,7 @@ class AgentRun:
         `answers` are those to the pending calls of an earlier attempt.
         """
         conversation = self._conversation
-        calls = self._logged.calls
+        calls = self._model.calls
         with translated(self._choice, calls, max_model_calls=self._spec.max_model_calls):
             async with self._watchdog.watching():
                 with calling(calls):
@@ -101,7 +118,7 @@ class AgentRun:
             )
         answer = result.output if output is None else output.value(result.output)
         value = await final_result(repaired(answer), None, f"the agent {self._job.agent_name}")
-        done = Completed(value, truncated=self._logged.truncated)
+        done = Completed(value, truncated=self._model.truncated)
         await conversation.finish(messages, done, keep=self._spec.keep_session)
         return done
 
@@ -121,7 +138,7 @@ class AgentRun:
                 usage_limits=UsageLimits(request_limit=self._spec.max_model_calls),
                 event_stream_handler=self._listen,
             )
-        except UnexpectedModelBehavior as error:
+        except ai.UnexpectedModelBehavior as error:
             await self._explain(error, output)
             raise
 
@@ -146,10 +163,10 @@ class AgentRun:
         return agent
 
     async def _explain(
-        self, error: UnexpectedModelBehavior, output: StructuredOutput | None
+        self, error: ai.UnexpectedModelBehavior, output: StructuredOutput | None
     ) -> None:
         """Raise an error that describes the fault of the model's answer, if there was one."""
-        answer = self._logged.last_answer
+        answer = self._model.last_answer
         if output is not None and answer.strip():
             raise OutputInvalidError(
                 f"The answer doesn't fit the task's output schema: {await output.explain(answer)}.",
@@ -209,3 +226,29 @@ def _piece(event: AgentStreamEvent) -> tuple[Kind, str]:
             return "thinking", text or ""
         case _:
             return "text", ""
+
+
+@contextmanager
+def translated(choice: ModelRef, calls: ModelCalls, *, max_model_calls: int) -> Iterator[None]:
+    """Raise what the library raises inside the block as one of our `ExecutionError`s.
+
+    The gateway knows why a call failed: the library's own error says less.
+    """
+    try:
+        yield
+    except (ai.ModelAPIError, AnswerError, httpx2.HTTPError) as error:
+        failure = calls.failure or CallFailure(None, str(error))
+        # Not chained: a traceback would show the body as it is, and some servers repeat the key.
+        raise error_of(failure, FailureSource(choice)) from None
+    except ai.UsageLimitExceeded as error:
+        raise ModelCallLimitError(
+            f"The agent would need more calls of {choice} than max_model_calls={max_model_calls}. "
+            "Raise the limit, or make the task's prompt and output schema simpler.",
+            max_model_calls=max_model_calls,
+        ) from error
+    except ai.ContentFilterError as error:
+        raise content_filtered(choice) from error
+    except ai.UnexpectedModelBehavior as error:
+        raise OutputInvalidError(
+            f"{choice} gave no usable answer: {clip(error.message, SHOWN)}"
+        ) from error

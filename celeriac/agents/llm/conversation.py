@@ -1,13 +1,11 @@
 """The message history of a run: loaded, streamed, saved for a later attempt."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_ai import ModelMessagesTypeAdapter
-from pydantic_ai import RunContext as AiContext
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -15,9 +13,6 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     repair_messages,
 )
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
-from pydantic_ai.models.wrapper import WrapperModel
-from pydantic_ai.settings import ModelSettings
 
 from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.results import sanitize_json
@@ -197,35 +192,6 @@ def _brings_results(message: ModelMessage) -> bool:
     return isinstance(message, ModelRequest) and any(
         isinstance(part, ToolReturnPart) for part in message.parts
     )
-
-
-class CheckpointModel(WrapperModel):
-    """Wraps the model of one run: results of tools are saved before each request."""
-
-    def __init__(self, wrapped: Model, conversation: Conversation) -> None:
-        super().__init__(wrapped)
-        self.called_tools = False
-        """Whether the last answer called tools."""
-        self._conversation = conversation
-
-    @asynccontextmanager
-    async def request_stream(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        model_request_parameters: ModelRequestParameters,
-        run_context: AiContext[Any] | None = None,
-    ) -> AsyncGenerator[StreamedResponse]:
-        """Save the conversation, then ask the wrapped model; see `Model.request_stream`."""
-        # The run's own messages: `messages` were prepared for this model. Prepared again by the
-        # next attempt, the library's texts would pass for a user's.
-        own = messages if run_context is None else run_context.messages
-        await self._conversation.checkpoint(own)
-        async with self.wrapped.request_stream(
-            messages, model_settings, model_request_parameters, run_context
-        ) as stream:
-            yield stream
-        self.called_tools = bool(stream.get().tool_calls)
 
 
 INTERVAL_SECONDS = 0.05

@@ -1,4 +1,4 @@
-"""The model of one run, wrapped: its messages are logged, its answers judged."""
+"""The model of one run, wrapped: its messages are saved and logged, its answers judged."""
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +21,7 @@ from pydantic_ai.settings import ModelSettings
 from celeriac.agents.base import emit_message
 from celeriac.agents.gateway.calls import ModelCalls
 from celeriac.agents.gateway.errors import content_filtered
+from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.silence import Watchdog
 from celeriac.agents.models import ModelRef, Prices
 from celeriac.domain.errors import BudgetSpentError, OutputInvalidError
@@ -35,7 +36,7 @@ MAX_SHOWN_ANSWER = 2_000
 
 
 class LoggedModel(WrapperModel):
-    """Wraps the model of one run.
+    """Wraps the model of one run: results of tools are saved before each request.
 
     Ends the run where an answer was filtered (ContentFilteredError), and where the token limit cut
     off one that must be JSON, or left nothing of it (OutputInvalidError): no repair would help.
@@ -47,6 +48,7 @@ class LoggedModel(WrapperModel):
         *,
         choice: ModelRef,
         context: RunContext,
+        conversation: Conversation,
         watchdog: Watchdog,
         prices: Prices,
         structured: bool,
@@ -57,6 +59,9 @@ class LoggedModel(WrapperModel):
         self.last_answer = ""
         self.truncated = False
         """Whether the token limit has cut the last answer off."""
+        self.called_tools = False
+        """Whether the last answer called tools."""
+        self._conversation = conversation
         self._choice = choice
         self._context = context
         self._structured = structured
@@ -70,7 +75,11 @@ class LoggedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: AiContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """Ask the wrapped model; see `Model.request_stream`."""
+        """Save the conversation, then ask the wrapped model; see `Model.request_stream`."""
+        # The run's own messages: `messages` were prepared for this model. Prepared again by the
+        # next attempt, the library's texts would pass for a user's.
+        own = messages if run_context is None else run_context.messages
+        await self._conversation.checkpoint(own)
         self._messages = messages
         async with AsyncExitStack() as opened:
             try:
@@ -86,6 +95,7 @@ class LoggedModel(WrapperModel):
                 raise
             yield stream
         await self._close(stream.get())
+        self.called_tools = bool(stream.get().tool_calls)
 
     async def _log_request(self) -> None:
         """Log the newest messages to the model: the prompt, later what its answer lacked."""

@@ -27,34 +27,57 @@ _NO_KEY = "none"
 _OPENAI_ONLY = ("openai-organization", "openai-project")
 
 
-class Clients:
-    """Creates the client of each provider on first use; belongs to one event loop."""
+async def _without_openai_headers(request: httpx2.Request) -> None:
+    """Remove the values of OPENAI_ORG_ID and OPENAI_PROJECT_ID, which are for OpenAI only."""
+    for name in _OPENAI_ONLY:
+        request.headers.pop(name, None)
+
+
+_COMPATIBLE = OpenAIModelProfile(
+    # The older name `max_tokens` is the one that all compatible servers know.
+    openai_chat_supports_max_completion_tokens=False,
+    supports_json_schema_output=True,
+    # They take schemas as they are; OpenAI's strict dialect would drop lengths and ranges.
+    json_schema_transformer=None,
+)
+
+
+class ChatModels:
+    """Creates each model, and the client of its provider, on first use and for each event loop."""
 
     def __init__(self, *, silence_seconds: float, traffic: Traffic | None = None) -> None:
         """Let a connection be silent for `silence_seconds` before a request fails."""
         self._timeout = httpx2.Timeout(silence_seconds, connect=_CONNECT_SECONDS)
         self._traffic = traffic or Traffic()
         self._clients: dict[Provider, AsyncOpenAI] = {}
+        self._models: dict[ModelRef, OpenAIChatModel] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def of(self, provider: Provider) -> AsyncOpenAI:
-        """Return the client of `provider`; called on the loop."""
+    def of(self, choice: ModelRef) -> OpenAIChatModel:
+        """Return the model that `choice` names; called on the loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # connections belong to their loop; those of a loop that was replaced are dropped
-            self._loop, self._clients = loop, {}
-        client = self._clients.get(provider)
-        if client is None:
-            client = self._clients[provider] = self._make(provider)
-        return client
+            self._loop, self._clients, self._models = loop, {}, {}
+        model = self._models.get(choice)
+        if model is None:
+            client = self._clients.get(choice.provider)
+            if client is None:
+                client = self._clients[choice.provider] = self._client(choice.provider)
+            model = self._models[choice] = OpenAIChatModel(
+                choice.model,
+                provider=_provider(choice.provider, client),
+                profile=None if choice.provider.name == OPENAI else _COMPATIBLE,
+            )
+        return model
 
     async def aclose(self) -> None:
         """Close all connections."""
-        clients, self._clients = list(self._clients.values()), {}
+        clients, self._clients, self._models = list(self._clients.values()), {}, {}
         for client in clients:
             await client.close()
 
-    def _make(self, provider: Provider) -> AsyncOpenAI:
+    def _client(self, provider: Provider) -> AsyncOpenAI:
         return AsyncOpenAI(
             base_url=provider.base_url,
             api_key=provider.api_key or _NO_KEY,
@@ -72,49 +95,6 @@ class Clients:
                 },
             ),
         )
-
-
-async def _without_openai_headers(request: httpx2.Request) -> None:
-    """Remove the values of OPENAI_ORG_ID and OPENAI_PROJECT_ID, which are for OpenAI only."""
-    for name in _OPENAI_ONLY:
-        request.headers.pop(name, None)
-
-
-_COMPATIBLE = OpenAIModelProfile(
-    # The older name `max_tokens` is the one that all compatible servers know.
-    openai_chat_supports_max_completion_tokens=False,
-    supports_json_schema_output=True,
-    # They take schemas as they are; OpenAI's strict dialect would drop lengths and ranges.
-    json_schema_transformer=None,
-)
-
-
-class ChatModels:
-    """Creates each model on first use, once for each event loop."""
-
-    def __init__(self, clients: Clients) -> None:
-        """Reach providers through `clients`."""
-        self._clients = clients
-        self._models: dict[ModelRef, tuple[AsyncOpenAI, OpenAIChatModel]] = {}
-
-    def of(self, choice: ModelRef) -> OpenAIChatModel:
-        """Return the model that `choice` names; called on the loop."""
-        client = self._clients.of(choice.provider)
-        known = self._models.get(choice)
-        if known is not None and known[0] is client:
-            return known[1]
-        model = OpenAIChatModel(
-            choice.model,
-            provider=_provider(choice.provider, client),
-            profile=None if choice.provider.name == OPENAI else _COMPATIBLE,
-        )
-        self._models[choice] = client, model  # the client is another one on another event loop
-        return model
-
-    async def aclose(self) -> None:
-        """Close the clients."""
-        self._models.clear()
-        await self._clients.aclose()
 
 
 def _provider(provider: Provider, client: AsyncOpenAI) -> AiProvider[AsyncOpenAI]:
@@ -161,4 +141,4 @@ class ModelFactory:
         await self._models.aclose()
 
     def _new_models(self, traffic: Traffic | None = None) -> ChatModels:
-        return ChatModels(Clients(silence_seconds=self._silence_seconds, traffic=traffic))
+        return ChatModels(silence_seconds=self._silence_seconds, traffic=traffic)

@@ -11,18 +11,16 @@ from typing import ClassVar
 
 import pydantic_ai
 import structlog
-from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
 from celeriac.agents.llm.agent_run import TOOL_RETRIES, AgentRun
 from celeriac.agents.llm.approvals import parked, person_tools, results_of
-from celeriac.agents.llm.conversation import CheckpointModel, Conversation, Deltas
-from celeriac.agents.llm.logged_model import LoggedModel
+from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.models import ModelFactory
-from celeriac.agents.llm.silence import SilenceLimits, Watchdog
+from celeriac.agents.llm.silence import SilenceLimits
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.mcp.servers import ToolServers
-from celeriac.agents.models import ModelRef, Prices, Providers
+from celeriac.agents.models import Prices, Providers
 from celeriac.domain.agents import LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedError
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked
@@ -87,10 +85,25 @@ class LlmRunner:
                 self._models.model(spec.model, job, context) as (choice, model),
                 self._toolsets(spec, context, conversation) as toolsets,
             ):
-                turn = self._turn(
-                    spec, job, context, conversation=conversation, choice=choice, model=model
+                logger.info(
+                    Step.AGENT_SET_UP,
+                    runner=self.name,
+                    provider=choice.provider.name,
+                    model=choice.model,
+                    structured=bool(job.output_schema),
+                    mcp_servers=[server.name for server in spec.mcp_servers],
                 )
-                return await turn.run(output, toolsets, answers)
+                run = AgentRun(
+                    spec,
+                    job,
+                    choice=choice,
+                    model=model,
+                    context=context,
+                    conversation=conversation,
+                    prices=self._prices,
+                    patience=self._patience,
+                )
+                return await run.run(output, toolsets, answers)
         except (MustWaitError, ProviderRateLimitedError):
             await conversation.suspend()
             raise
@@ -98,44 +111,6 @@ class LlmRunner:
     async def aclose(self) -> None:
         """Close the connections; called on the loop when nothing runs."""
         await self._models.aclose()
-
-    def _turn(
-        self,
-        spec: LlmAgent,
-        job: Job,
-        context: RunContext,
-        *,
-        conversation: Conversation,
-        choice: ModelRef,
-        model: Model,
-    ) -> AgentRun:
-        watchdog = Watchdog(self._patience.within(job.limits), choice)
-        logged = LoggedModel(
-            model,
-            choice=choice,
-            context=context,
-            watchdog=watchdog,
-            prices=self._prices,
-            structured=bool(job.output_schema),
-        )
-        logger.info(
-            Step.AGENT_SET_UP,
-            runner=self.name,
-            provider=choice.provider.name,
-            model=choice.model,
-            structured=bool(job.output_schema),
-            mcp_servers=[server.name for server in spec.mcp_servers],
-        )
-        return AgentRun(
-            spec,
-            job,
-            choice=choice,
-            model=CheckpointModel(logged, conversation),
-            logged=logged,
-            conversation=conversation,
-            watchdog=watchdog,
-            deltas=Deltas(context),
-        )
 
     @asynccontextmanager
     async def _toolsets(

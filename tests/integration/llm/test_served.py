@@ -35,7 +35,12 @@ def choice(address: str, model: str, provider: str = "local") -> ModelRef:
 
 
 async def test_names_tags_and_aliases_are_served_and_asked_for_once() -> None:
-    models = [{"id": "smollm2"}, {"id": "llama3:latest"}, {"id": "a", "aliases": ["b"]}, {"id": 7}]
+    models = [
+        {"id": "smollm2", "aliases": 3},
+        {"id": "llama3:latest"},
+        {"id": "a", "aliases": ["b", 4]},
+        {"id": 7},
+    ]
     served = ServedModels()
     async with serving(dumps({"data": models})) as (address, asked):
         for name in ("smollm2", "llama3", "llama3:latest", "a", "b"):

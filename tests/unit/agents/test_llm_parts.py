@@ -10,9 +10,9 @@ from pydantic_ai.models.openai import OpenAIChatModel
 
 from celeriac.agents.base import MAX_MESSAGE_CHARACTERS, emit_message
 from celeriac.agents.gateway.calls import ModelCalls
+from celeriac.agents.llm.agent_run import translated
 from celeriac.agents.llm.conversation import Deltas
-from celeriac.agents.llm.model_errors import translated
-from celeriac.agents.llm.models import ChatModels, Clients
+from celeriac.agents.llm.models import ChatModels
 from celeriac.agents.llm.silence import SilenceLimits, Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.models import ModelRef, Prices, Provider
@@ -218,7 +218,7 @@ def test_the_callers_schema_stays_as_it_is() -> None:
 
 def test_models_are_made_anew_for_another_event_loop() -> None:
     """Connections belong to their loop: one that has ended takes them with it."""
-    models = ChatModels(Clients(silence_seconds=1))
+    models = ChatModels(silence_seconds=1)
 
     async def twice() -> tuple[OpenAIChatModel, OpenAIChatModel]:
         return models.of(CHOICE), models.of(CHOICE)
