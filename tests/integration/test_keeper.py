@@ -16,7 +16,8 @@ from celeriac.domain.errors import ConfigurationError
 from celeriac.domain.executions.model import Completed, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.services.operations.keeper import MaintenanceJob, MaintenanceRunner
-from celeriac.settings import ApprovalSettings, RetentionSettings, Settings
+from celeriac.settings import Settings
+from celeriac.settings.sections import ApprovalSettings, RetentionSettings
 from celeriac.wiring.core import CoreServices, build
 from celeriac.wiring.keeper import KEEPER_CONNECTIONS, build_maintenance, build_notifications
 from tests.support.asking import a_question, park

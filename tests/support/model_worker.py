@@ -25,7 +25,8 @@ from celeriac.services.approvals.answer import Approvals
 from celeriac.services.budgets.manage import Budgets
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
-from celeriac.settings import ProviderSettings, Settings
+from celeriac.settings import Settings
+from celeriac.settings.sections import ProviderSettings
 from celeriac.wiring.core import CoreServices, build
 from celeriac.wiring.worker import WorkerRuntime
 from tests.support.catalog import make_actor

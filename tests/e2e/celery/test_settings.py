@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from celeriac.settings import CelerySettings
+from celeriac.settings.sections import CelerySettings
 from tests.support.celery_commands import inspect, library_user
 from tests.support.fleet import SHORT_TIMES, Fleet
 from tests.support.programs import Program

@@ -14,7 +14,8 @@ from celeriac.domain.executions.model import Execution, Parked
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.usage import Rate
 from celeriac.services.budgets.admission import MAX_PARKS
-from celeriac.settings import ProviderLimit, Settings
+from celeriac.settings import Settings
+from celeriac.settings.sections import ProviderLimit
 from tests.support.core import Core
 from tests.support.model_server import Exchange
 from tests.support.model_worker import ModelWorker, Workers, model_workers, until
