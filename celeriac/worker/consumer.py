@@ -28,10 +28,6 @@ _FIRST_RETRY = 0.5
 _LONGEST_RETRY = 15.0
 
 
-def _is_gossip(step: str) -> bool:
-    return step.endswith(":Gossip")
-
-
 class Consumer(CeleryConsumer):
     """Drops invalid messages, leaves unknown tasks to other workers, and reports its condition."""
 
@@ -39,12 +35,11 @@ class Consumer(CeleryConsumer):
         """Celery's steps, with a gossip that survives bad messages."""
 
         default_steps = (
-            *(each for each in CeleryConsumer.Blueprint.default_steps if not _is_gossip(each)),
+            *(each for each in CeleryConsumer.Blueprint.default_steps if ":Gossip" not in each),
             "celeriac.worker.gossip:Gossip",
         )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Report to the app's `Lifecycle`."""
         super().__init__(*args, **kwargs)
         self._status: ConsumerStatus = self.app.celeriac.consumer
         self._unknown = UnknownTasks(self)

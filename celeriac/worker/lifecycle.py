@@ -11,17 +11,15 @@ from typing import Any
 
 import psutil
 import structlog
-from celery import Celery, signals
+from celery import signals
 from celery.worker import state
 
 from celeriac.adapters.celery_queue import pool_refusal
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import flush
-from celeriac.settings import Settings
 from celeriac.wiring.core import build_runners
-from celeriac.worker.process import ShutdownState, WorkerProcess
-from celeriac.worker.status import ConsumerStatus
+from celeriac.worker.process import Worker, WorkerProcess
 from celeriac.worker.watch import ConsumerWatch
 
 logger = structlog.get_logger(__name__)
@@ -39,21 +37,13 @@ _LAST_SECONDS = 2.0
 
 
 @dataclass(slots=True)
-class Lifecycle:
+class Lifecycle(Worker):
     """Creates the `WorkerProcess` of this process on first use, and closes it.
 
     There is one per Celery app, created when the worker's modules are loaded. It holds no resources
     until `process` is called, which in prefork only the children do.
     """
 
-    app: Celery
-    settings: Settings
-    shutdown: ShutdownState = field(default_factory=ShutdownState)
-    consumer: ConsumerStatus = field(default_factory=ConsumerStatus)
-    hostname: str = "worker"
-    pool: str = "solo"
-    slots: int = 1
-    main_pid: int = 0
     _process: WorkerProcess | None = None
     _watch: ConsumerWatch | None = None
     _given_up: bool = False
@@ -74,16 +64,7 @@ class Lifecycle:
         if self._process is None:
             with self._lock:
                 if self._process is None:
-                    self._process = WorkerProcess(
-                        self.settings,
-                        self.app,
-                        self.shutdown,
-                        self.consumer,
-                        hostname=self.hostname,
-                        pool=self.pool,
-                        slots=self.slots,
-                        main_pid=self.main_pid,
-                    )
+                    self._process = WorkerProcess(self)
         return self._process
 
     def _set_up(self, sender: str, instance: Any, **_: Any) -> None:
@@ -140,13 +121,8 @@ class Lifecycle:
         return self._process is not None and self._process.running > 0
 
     def _ready(self, sender: Any, **_: Any) -> None:
-        self._watch = ConsumerWatch(
-            sender,
-            self.consumer,
-            self.app,
-            seconds=self.settings.worker.stall_seconds,
-            on_stall=self.give_up,
-        )
+        stall_seconds = self.settings.worker.stall_seconds
+        self._watch = ConsumerWatch(sender, self.consumer, self.app, stall_seconds, self.give_up)
         self._watch.start()
         if self.pool != "prefork":
             try:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -40,10 +41,9 @@ _REPORT_SECONDS = 1.0
 
 
 class ShutdownState:
-    """How far a worker's shutdown is, shared with the children that it forks."""
+    """How far a worker's shutdown is, shared with the children that it forks later."""
 
     def __init__(self) -> None:
-        """Create the shared page; this must happen before the fork."""
         self._page = mmap.mmap(-1, 1)
 
     def start(self) -> None:
@@ -65,48 +65,42 @@ class ShutdownState:
         return self._page[0] == 2  # noqa: PLR2004 - the level that `drain` sets
 
 
+@dataclass(slots=True)
+class Worker:
+    """What all processes of one worker share; `main_pid` is the parent of those of prefork."""
+
+    app: Celery
+    settings: Settings
+    shutdown: ShutdownState = field(default_factory=ShutdownState)
+    consumer: ConsumerStatus = field(default_factory=ConsumerStatus)
+    hostname: str = "worker"
+    pool: str = "solo"
+    slots: int = 1
+    main_pid: int = 0
+
+
 class WorkerProcess:
-    """Runs executions in this process until it is closed."""
+    """Runs executions in this process until it is closed. Raises ConfigurationError."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        app: Celery,
-        shutdown: ShutdownState,
-        consumer: ConsumerStatus,
-        *,
-        hostname: str,
-        pool: str,
-        slots: int,
-        main_pid: int,
-    ) -> None:
-        """Build the runtime and start the threads. Raises ConfigurationError.
-
-        `main_pid` is that of the worker, which in prefork is this process's parent.
-        """
+    def __init__(self, worker: Worker) -> None:
         raise_descriptor_limit()  # each event loop of a user's coroutine takes three
-        self._settings = settings
-        self._shutdown = shutdown
-        self._consumer = consumer
+        self._worker = worker
+        settings = worker.settings
         self._reported: bool | None = None
         self._report_again = 0.0
         self._id = uuid7()
-        self._hostname = hostname
-        self._pool = pool
-        self._slots = slots
-        self._main_pid = main_pid
         self._ended = threading.Event()
         self._container = build(
             settings,
             service="worker",
             connections=settings.worker.database_connections,
-            app=app,
+            app=worker.app,
             lock_seconds=worker_lock_seconds(settings),
         )
         self._runtime = WorkerRuntime(
             self._container,
-            worker=f"{hostname}/{os.getpid()}",
-            shutting_down=lambda: shutdown.started,
+            worker=f"{worker.hostname}/{os.getpid()}",
+            shutting_down=lambda: worker.shutdown.started,
         )
         self._me = psutil.Process()
         self._threads = [
@@ -130,8 +124,8 @@ class WorkerProcess:
         """Return the state of this process. Raises DatabaseUnavailableError."""
         live = live_workers(self._container.database, within_seconds=_LIVE_SECONDS)
         return {
-            "worker": self._hostname,
-            "pool": self._pool,
+            "worker": self._worker.hostname,
+            "pool": self._worker.pool,
             "running": len(self._runtime.attempts),
             "workers": len(live),
             "database": "ok",
@@ -149,11 +143,11 @@ class WorkerProcess:
 
     def _beat(self) -> None:
         """Renew leases and report, in a thread that no agent can block."""
-        interval = self._settings.worker.heartbeat_seconds
+        interval = self._worker.settings.worker.heartbeat_seconds
         due = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
             with _run_forever("heartbeat"):
-                if self._shutdown.draining and (count := self._stop_attempts()):
+                if self._worker.shutdown.draining and (count := self._stop_attempts()):
                     logger.info("worker.draining", executions=count)
                 if time.monotonic() >= due:
                     due = time.monotonic() + interval
@@ -170,17 +164,17 @@ class WorkerProcess:
 
     def _write(self) -> None:
         """Store events and usage, about ten times a second."""
-        while not self._ended.wait(self._settings.worker.event_flush_seconds):
+        while not self._ended.wait(self._worker.settings.worker.event_flush_seconds):
             with _run_forever("event_writer"):
                 self._runtime.event_writer.flush()
 
     @property
     def _consuming(self) -> bool:
         """Whether messages are consumed. A busy `solo` worker counts as consuming."""
-        if self._shutdown.started:
+        if self._worker.shutdown.started:
             return False
-        busy = self._pool == "solo" and len(self._runtime.attempts) > 0
-        return busy or self._consumer.is_consuming
+        busy = self._worker.pool == "solo" and len(self._runtime.attempts) > 0
+        return busy or self._worker.consumer.is_consuming
 
     def _watch_code(self) -> None:
         """Watch the files of the agents' code; each changed file is reported once."""
@@ -195,7 +189,7 @@ class WorkerProcess:
 
     def _on_change(self, files: list[str]) -> None:
         """Warn that agents run old code, or end the worker, so that its supervisor restarts it."""
-        if not self._settings.worker.reload:
+        if not self._worker.settings.worker.reload:
             logger.warning(
                 "worker.code_changed",
                 files=files,
@@ -203,27 +197,27 @@ class WorkerProcess:
             )
             return
         logger.info("worker.restarts", reason="the code of its agents has changed", files=files)
-        if not self._shutdown.started:  # else another child of prefork did it
-            self._shutdown.start()
-            os.kill(self._main_pid, signal.SIGTERM)  # what runs may finish
+        if not self._worker.shutdown.started:  # else another child of prefork did it
+            self._worker.shutdown.start()
+            os.kill(self._worker.main_pid, signal.SIGTERM)  # what runs may finish
 
     def _report(self) -> None:
         self._report_again = time.monotonic() + _REPORT_SECONDS
-        names, now = self._consumer.names(), time.monotonic()
+        names, now = self._worker.consumer.names(), time.monotonic()
         consuming = self._consuming
         report = WorkerReport(
             id=self._id,
-            hostname=self._hostname,
+            hostname=self._worker.hostname,
             pid=self._me.pid,
-            pool=self._pool,
-            slots=self._slots,
+            pool=self._worker.pool,
+            slots=self._worker.slots,
             running=len(self._runtime.attempts),
             cpu_percent=self._me.cpu_percent(),
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
             queues=names.queues,
             consuming=consuming,
-            messages_dropped=self._consumer.dropped_count,
+            messages_dropped=self._worker.consumer.dropped_count,
             unknown_tasks=list(names.unknown_tasks),
             unknown_tasks_ages=[now - at for at in names.unknown_tasks.values()],
             lacks=self._runtime.lacks.names,

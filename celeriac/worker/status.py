@@ -43,7 +43,6 @@ class ConsumerStatus:
     """A shared page; it must be created before the fork."""
 
     def __init__(self) -> None:
-        """Create the page: nothing is consumed yet."""
         self._page = _Page.from_buffer(mmap.mmap(-1, ctypes.sizeof(_Page)))
         self._names = ConsumerNames()
 
@@ -86,14 +85,12 @@ class ConsumerStatus:
     @property
     def took_at(self) -> float:
         """When a message was received last, by the monotonic clock; 0 if never."""
-        at: float = self._page.took_at
-        return at
+        return float(self._page.took_at)
 
     @property
     def dropped_count(self) -> int:
         """The number of messages dropped since the start."""
-        count: int = self._page.dropped
-        return count
+        return int(self._page.dropped)
 
     def names(self) -> ConsumerNames:
         """Return the names last set."""

@@ -41,7 +41,6 @@ class UnknownTasks:
     """Handles unknown tasks of one consumer. Used only by the thread of its event loop."""
 
     def __init__(self, consumer: Any) -> None:
-        """Act through `consumer`."""
         self._consumer = consumer
         self._rounds: dict[str, float] = {}
         self._known_at: dict[str, float] = {}

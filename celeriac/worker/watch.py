@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -18,41 +19,31 @@ _LONGEST_PAUSE = 5.0
 _LOOKS = 4
 
 
+@dataclass(eq=False, repr=False)
 class ConsumerWatch:
-    """A thread that detects a stalled consumer.
+    """A thread that calls `on_stall` once messages have waited beside free slots for `seconds`.
 
     It reads the broker over connections of its own. While the broker doesn't answer, the consumer
     is not considered stalled.
     """
 
-    def __init__(
-        self,
-        consumer: Any,
-        status: ConsumerStatus,
-        app: Celery,
-        *,
-        seconds: float,
-        on_stall: Callable[[str], None],
-    ) -> None:
-        """Call `on_stall` once messages have waited beside free slots for `seconds`."""
-        self._consumer = consumer
-        self._status = status
-        self._app = app
-        self._seconds = seconds
-        self._on_stall = on_stall
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="consumer-watch", daemon=True)
+    consumer: Any
+    status: ConsumerStatus
+    app: Celery
+    seconds: float
+    on_stall: Callable[[str], None]
+    _stopped: threading.Event = field(default_factory=threading.Event, init=False)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        threading.Thread(target=self._run, name="consumer-watch", daemon=True).start()
 
     def stop(self) -> None:
         """Stop the thread without waiting for it."""
         self._stopped.set()
 
     def _run(self) -> None:
-        pause = min(self._seconds / _LOOKS, _LONGEST_PAUSE)
+        pause = min(self.seconds / _LOOKS, _LONGEST_PAUSE)
         since: float | None = None
         while not self._stopped.wait(pause):
             try:
@@ -66,15 +57,15 @@ class ConsumerWatch:
                 since = None
                 continue
             since = since or time.monotonic()
-            if time.monotonic() - since >= self._seconds and not self._stopped.is_set():
-                self._on_stall(
-                    f"messages have waited for {self._seconds:g} s despite free slots; the "
+            if time.monotonic() - since >= self.seconds and not self._stopped.is_set():
+                self.on_stall(
+                    f"messages have waited for {self.seconds:g} s despite free slots; the "
                     "consumer takes none"
                 )
                 return
 
     def _stalls(self, pause: float) -> bool:
         """Whether messages wait that the consumer should have taken since the last check."""
-        if time.monotonic() - self._status.took_at < pause or self._consumer.free_slots <= 0:
+        if time.monotonic() - self.status.took_at < pause or self.consumer.free_slots <= 0:
             return False
-        return waiting_messages(self._app, self._consumer.open_queues) > 0
+        return waiting_messages(self.app, self.consumer.open_queues) > 0

@@ -7,10 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 import psutil
+from celery import Celery
 
 from celeriac.services.executions.attempt import AttemptRegistry
 from celeriac.services.executions.lacks import Lacks
-from celeriac.worker.process import ShutdownState, WorkerProcess
+from celeriac.worker.process import Worker, WorkerProcess
 
 TICKS = 25
 
@@ -42,12 +43,14 @@ def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
     process._runtime = SimpleNamespace(
         heartbeat=heartbeat, attempts=AttemptRegistry(), lacks=Lacks()
     )
-    process._settings = SimpleNamespace(worker=SimpleNamespace(heartbeat_seconds=3600.0))
-    process._shutdown = ShutdownState()
+    settings: Any = SimpleNamespace(worker=SimpleNamespace(heartbeat_seconds=3600.0))
     names = SimpleNamespace(queues=(), unknown_tasks={})
-    process._consumer = SimpleNamespace(names=lambda: names, dropped_count=0, is_consuming=False)
+    consumer: Any = SimpleNamespace(names=lambda: names, dropped_count=0, is_consuming=False)
+    process._worker = Worker(
+        Celery(), settings, consumer=consumer, hostname="h", pool="threads", slots=1
+    )
     process._me = psutil.Process()
-    process._id, process._hostname, process._pool, process._slots = uuid4(), "h", "threads", 1
+    process._id = uuid4()
     process._reported = True  # and now it doesn't consume any more
     process._report_again = 0.0
     began = time.monotonic()
