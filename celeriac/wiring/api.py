@@ -33,13 +33,12 @@ _MISSED_HEARTBEATS = 3
 
 
 class ApiServices:
-    """The services of the HTTP API, besides those that every program shares."""
+    """The services of the HTTP API, besides those that every program shares.
+
+    Nothing is connected yet. Raises ConfigurationError without a secret key.
+    """
 
     def __init__(self, container: CoreServices) -> None:
-        """Build the services; nothing is connected yet.
-
-        Raises ConfigurationError without a secret key.
-        """
         settings, database = container.settings, container.database
         key, storage = secret_key(settings), places(settings)
         self.authenticate = Authenticate(database, key)
@@ -77,11 +76,6 @@ class ApiServices:
         """Write pending audit entries and close connections."""
         self.access_records.close()
         self.redis_ping.close()
-
-
-def build_accounts(container: CoreServices) -> Accounts:
-    """Return the accounts. Raises ConfigurationError without a secret key."""
-    return Accounts(container.database, secret_key(container.settings))
 
 
 def _database_clock(database: Database) -> float:

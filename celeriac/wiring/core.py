@@ -14,7 +14,7 @@ from celeriac.adapters.redis_events import RedisLiveEvents
 from celeriac.adapters.redis_watch import Watcher
 from celeriac.agents.advice import Advice
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.mcp.servers import ToolServers
+from celeriac.agents.mcp.servers import Endpoint, ToolServers, address, program
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
@@ -195,21 +195,13 @@ def advice(settings: Settings) -> Advice:
 
 def tool_servers(settings: Settings, bounds: Confinement) -> ToolServers:
     """Return the MCP servers of agents. Raises ConfigurationError for a variable not set."""
-    servers = settings.mcp_servers
-    return ToolServers.configured(
-        programs={
-            name: (server.command, server.environment)
-            for name, server in servers.items()
-            if server.command is not None
-        },
-        addresses={
-            name: (server.url, server.headers)
-            for name, server in servers.items()
-            if server.url is not None
-        },
-        confinement=bounds,
-        guard=settings.outbound.guard(),
-    )
+    endpoints: dict[str, Endpoint] = {}
+    for name, server in settings.mcp_servers.items():
+        if server.command is not None:
+            endpoints[name] = program(server.command, server.environment, bounds)
+        elif server.url is not None:
+            endpoints[name] = address(name, server.url, server.headers, bounds.worker)
+    return ToolServers(endpoints, guard=settings.outbound.guard())
 
 
 @dataclass(frozen=True, slots=True)

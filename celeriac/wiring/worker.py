@@ -62,12 +62,11 @@ _RATE_THREADS = 4
 
 
 class WorkerRuntime:
-    """What runs executions in one worker process."""
+    """What runs executions in the worker process `worker`; its threads are started at once."""
 
     def __init__(
         self, container: CoreServices, *, worker: str, shutting_down: Callable[[], bool]
     ) -> None:
-        """Build the runtime of the worker process `worker`, and start its threads."""
         settings, database, live = container.settings, container.database, container.live
         lease_seconds = settings.worker.lease_seconds
         self.attempts = AttemptRegistry()

@@ -14,9 +14,8 @@ from celeriac.domain.executions.model import Completed
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.settings import Settings
-from celeriac.wiring.api import build_accounts
 from celeriac.wiring.core import CoreServices, build
-from tests.support.api import AGENT, EXECUTE, TASK, Asker
+from tests.support.api import AGENT, EXECUTE, TASK, Asker, build_accounts
 from tests.support.asking import a_form, park
 from tests.support.http_server import serving
 from tests.support.servers import PostgresServer, ValkeyServer

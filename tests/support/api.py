@@ -6,6 +6,9 @@ from typing import Any
 import httpx2
 from fastapi.testclient import TestClient
 
+from celeriac.services.accounts import Accounts
+from celeriac.wiring.core import CoreServices, secret_key
+
 AGENT: dict[str, Any] = {
     "name": "writer",
     "spec": {"runner": "llm", "model": "local/smollm2", "instructions": "Be brief."},
@@ -24,6 +27,11 @@ TASK: dict[str, Any] = {
     },
 }
 EXECUTE = "/api/v1/tasks/summarise/execute"
+
+
+def build_accounts(container: CoreServices) -> Accounts:
+    """Return the accounts of an installation."""
+    return Accounts(container.database, secret_key(container.settings))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from celeriac.agents.child.process import Confinement
 from celeriac.domain.agents import McpServer
@@ -48,47 +47,13 @@ class ResolvedServer:
 
 
 class ToolServers:
-    """The MCP servers that agents of this worker may use."""
+    """The configured MCP servers, and URLs of agents that `guard` allows."""
 
     def __init__(
         self, configured: Mapping[str, Endpoint] | None = None, *, guard: OutboundGuard
     ) -> None:
-        """Use the `configured` servers, and URLs of agents that `guard` allows."""
         self._configured = dict(configured or {})
         self._guard = guard
-
-    @classmethod
-    def configured(
-        cls,
-        *,
-        programs: Mapping[str, tuple[Sequence[str], Sequence[str]]],
-        addresses: Mapping[str, tuple[str, Mapping[str, str]]],
-        confinement: Confinement,
-        guard: OutboundGuard,
-    ) -> Self:
-        """Return the servers of plain settings.
-
-        `programs` maps names to a command and the names of its environment variables, `addresses`
-        to a URL and the environment variables of its headers. Raises ConfigurationError for a
-        header whose variable isn't set.
-        """
-        environment = confinement.worker
-        endpoints: dict[str, Endpoint] = {
-            name: StdioServer(
-                tuple(command),
-                {
-                    **confinement.base(),
-                    # an administrator may name any variable, including Celeriac's
-                    **{each: environment[each] for each in variables if each in environment},
-                },
-                confinement.user,
-            )
-            for name, (command, variables) in programs.items()
-        }
-        for name, (url, headers) in addresses.items():
-            values = _header_values(name, headers, environment)
-            endpoints[name] = HttpServer(url, _EVERYWHERE, values)
-        return cls(endpoints, guard=guard)
 
     def choose(self, entries: Sequence[McpServer]) -> list[ResolvedServer]:
         """Return the servers of an agent's entries; raises AgentMisconfiguredError."""
@@ -129,13 +94,28 @@ def programs_of(endpoints: Iterable[Endpoint]) -> list[Path]:
     ]
 
 
-def _header_values(
-    name: str, headers: Mapping[str, str], environment: Mapping[str, str]
-) -> dict[str, str]:
+def program(
+    command: Sequence[str], variables: Sequence[str], confinement: Confinement
+) -> StdioServer:
+    """Return a program of the settings; it gets the `variables` of the worker that are set."""
+    worker = confinement.worker
+    # an administrator may name any variable, including Celeriac's
+    named = {each: worker[each] for each in variables if each in worker}
+    return StdioServer(tuple(command), {**confinement.base(), **named}, confinement.user)
+
+
+def address(
+    name: str, url: str, headers: Mapping[str, str], environment: Mapping[str, str]
+) -> HttpServer:
+    """Return a URL of the settings; `headers` hold the names of variables.
+
+    Raises ConfigurationError for a header whose variable isn't set.
+    """
     missing = sorted(variable for variable in headers.values() if variable not in environment)
     if missing:
         raise ConfigurationError(
             f"CELERIAC_MCP_SERVERS: the headers of {name!r} come from {', '.join(missing)}, which "
             "isn't set."
         )
-    return {header: environment[variable] for header, variable in headers.items()}
+    values = {header: environment[variable] for header, variable in headers.items()}
+    return HttpServer(url, _EVERYWHERE, values)

@@ -14,7 +14,7 @@ from celeriac.agents.child.process import Confinement
 from celeriac.agents.child.run import LogRelay
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.mcp.connection import Connection
-from celeriac.agents.mcp.servers import ToolServers
+from celeriac.agents.mcp.servers import ToolServers, program
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.agents import McpServer, PythonAgent
 from celeriac.domain.errors import AgentMisconfiguredError
@@ -179,10 +179,8 @@ async def test_a_tool_server_is_somebody_else(
     bounds: Confinement, context: RecordingContext
 ) -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); from tests.support.mcp_tools import server"
-    program = (sys.executable, "-c", f"{code}; server.run('stdio')", str(REPOSITORY))
-    servers = ToolServers.configured(
-        programs={"tools": (program, [])}, addresses={}, confinement=bounds, guard=OutboundGuard()
-    )
+    command = (sys.executable, "-c", f"{code}; server.run('stdio')", str(REPOSITORY))
+    servers = ToolServers({"tools": program(command, [], bounds)}, guard=OutboundGuard())
     (chosen,) = servers.choose([McpServer(name="tools")])
     connection = Connection(chosen, workdir=context.workdir, relay=LogRelay(context))
     try:

@@ -9,9 +9,8 @@ from celeriac.api.app import create_app
 from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.client import Client
 from celeriac.domain.accounts import Role
-from celeriac.wiring.api import build_accounts
 from celeriac.wiring.core import CoreServices
-from tests.support.api import AGENT, TASK, Asker
+from tests.support.api import AGENT, TASK, Asker, build_accounts
 from tests.support.http_server import serving
 
 

@@ -12,9 +12,8 @@ from celeriac.client.executions import ExecutionFilter
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.states import Status
 from celeriac.wire import Event
-from celeriac.wiring.api import build_accounts
 from celeriac.wiring.core import CoreServices
-from tests.support.api import AGENT, TASK
+from tests.support.api import AGENT, TASK, build_accounts
 from tests.support.http_server import serving
 from tests.support.waiting import wait_until
 from tests.support.working import claim, finish

@@ -13,9 +13,8 @@ from celeriac.api.app import create_app
 from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.kit.json_types import loads
 from celeriac.settings import Settings
-from celeriac.wiring.api import build_accounts
 from celeriac.wiring.core import CoreServices, build
-from tests.support.api import AGENT, TASK
+from tests.support.api import AGENT, TASK, build_accounts
 from tests.support.http_server import serving
 from tests.support.waiting import wait_until
 

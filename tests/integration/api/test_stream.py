@@ -19,9 +19,8 @@ from celeriac.api.core.protocol import SERVER_OPTIONS
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import dumps, loads
-from celeriac.wiring.api import build_accounts
 from celeriac.wiring.core import CoreServices, build
-from tests.support.api import AGENT, TASK
+from tests.support.api import AGENT, TASK, build_accounts
 from tests.support.http_server import serving
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until

@@ -13,6 +13,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from celeriac.agents.mcp import servers as mcp_servers
 from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.results import (
     MAX_RESULT_CHARACTERS,
@@ -119,10 +120,14 @@ def test_errors_are_described_in_a_line() -> None:
 
 def test_programs_see_what_is_named_and_what_programs_need() -> None:
     environment = {"PATH": "/bin", "LC_ALL": "C", "SECRET": "s", "TOKEN": "t", "AUTH": "Bearer b"}
-    servers = ToolServers.configured(
-        programs={"files": (["/opt/files"], ["TOKEN", "ABSENT"])},
-        addresses={"crm": ("http://crm.internal/mcp", {"Authorization": "AUTH"})},
-        confinement=confined(environment),
+    headers = {"Authorization": "AUTH"}
+    servers = ToolServers(
+        {
+            "files": mcp_servers.program(
+                ["/opt/files"], ["TOKEN", "ABSENT"], confined(environment)
+            ),
+            "crm": mcp_servers.address("crm", "http://crm.internal/mcp", headers, environment),
+        },
         guard=OutboundGuard(),
     )
 
@@ -148,9 +153,4 @@ def test_programs_see_what_is_named_and_what_programs_need() -> None:
 
 def test_a_header_without_its_variable_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="headers of 'crm' come from AUTH, which isn't"):
-        ToolServers.configured(
-            programs={},
-            addresses={"crm": ("http://crm.internal/mcp", {"Authorization": "AUTH"})},
-            confinement=confined({}),
-            guard=OutboundGuard(),
-        )
+        mcp_servers.address("crm", "http://crm.internal/mcp", {"Authorization": "AUTH"}, {})
