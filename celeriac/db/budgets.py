@@ -398,9 +398,7 @@ def put(
         "subject_id": subject_id,
         "owner_id": owner_id,
         "period": period,
-        "max_cost": budget.max_cost,
-        "max_tokens": budget.max_tokens,
-        "on_budget": budget.on_budget,
+        **dict(budget),
     }
     found: UUID = connection.execute(_SET, parameters).scalar_one()
     return found

@@ -32,7 +32,6 @@ class Versioned(Generic[T]):
         versions: Table,
         read_spec: Callable[[JsonObject], AgentSpec | TaskSpec],
     ) -> None:
-        """Read rows of `table`, with their current versions, as values of `kind`."""
         self.name = kind.__name__.lower()
         """`agent` or `task`, as in messages and the audit trail."""
         self._table = table

@@ -1,6 +1,7 @@
 """Sessions: conversations that later executions can continue."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from uuid import UUID
 
 from sqlalchemy import Connection, null, select, text, update
@@ -74,9 +75,7 @@ def begin(
         _BEGIN,
         {
             "id": session_id or uuid7(),
-            "execution_id": lease.execution_id,
-            "attempt": lease.attempt,
-            "token": lease.token,
+            **asdict(lease),
             "runner": runner,
             "parent_id": parent_id,
             "status": SessionStatus.ACTIVE,
@@ -110,9 +109,7 @@ def save(
         _SAVE,
         {
             "id": session_id,
-            "execution_id": lease.execution_id,
-            "attempt": lease.attempt,
-            "token": lease.token,
+            **asdict(lease),
             "external_id": external_id,
             "state": None if state is None else storable(state),
             "status": status,

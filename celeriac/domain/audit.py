@@ -60,10 +60,9 @@ class Seal:
 
 
 class Sealer:
-    """Makes and checks seals with one key."""
+    """Makes and checks seals with a key that is derived from `secret_key`."""
 
     def __init__(self, secret_key: str) -> None:
-        """Use a key that is derived from `secret_key`."""
         self._key = hmac.new(secret_key.encode(), _PURPOSE, hashlib.sha256).digest()
         self.key_hash = hashlib.sha256(self._key).hexdigest()[:16]
 

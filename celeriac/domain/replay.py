@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 
 import orjson
 
@@ -30,11 +30,6 @@ _CHANGING = re.compile(
 )
 _SHOWN_DIFFERENCES = 60
 _MISSING = object()
-
-
-def unmasked(text: str) -> str:
-    """Return `text`."""
-    return text
 
 
 def masked(text: str) -> str:
@@ -63,8 +58,8 @@ def differences(then: JsonValue, now: JsonValue, path: str = "") -> Iterator[str
             inner = f"{path}.{name}" if path else name
             yield from differences(then.get(name, _MISSING), now.get(name, _MISSING), inner)
     elif isinstance(then, list) and isinstance(now, list):
-        for index in range(max(len(then), len(now))):
-            yield from differences(_at(then, index), _at(now, index), f"{path}[{index}]")
+        for index, (old, new) in enumerate(zip_longest(then, now, fillvalue=_MISSING)):
+            yield from differences(old, new, f"{path}[{index}]")
     elif then != now:
         yield f"{path or 'body'} (then {_shown(then, now)}, now {_shown(now, then)})"
 
@@ -77,10 +72,6 @@ def _read(value: JsonValue, read: Callable[[str], str]) -> JsonValue:
     if isinstance(value, dict):
         return {name: _read(item, read) for name, item in value.items()}
     return value
-
-
-def _at(items: list[JsonValue], index: int) -> JsonValue:
-    return items[index] if index < len(items) else _MISSING
 
 
 def _shown(value: object, other: object) -> str:
@@ -123,14 +114,13 @@ class Replayer:
     """
 
     def __init__(self, cassette: Cassette, *, attempt: int) -> None:
-        """Replay `cassette` from its beginning for the attempt with the number `attempt`."""
         self._cassette = cassette
         self._attempt = attempt
         self._unused = set(range(len(cassette.interactions)))
         self._exact: dict[bytes, list[int]] = defaultdict(list)
         self._alike: dict[bytes, list[int]] = defaultdict(list)
         for index, each in enumerate(cassette.interactions):
-            self._exact[fingerprint(each.provider, each.request, unmasked)].append(index)
+            self._exact[fingerprint(each.provider, each.request, str)].append(index)
             self._alike[fingerprint(each.provider, each.request, masked)].append(index)
 
     def answer(self, provider: str, request: Request) -> ReplayResult:
@@ -138,7 +128,7 @@ class Replayer:
 
         Raises CassetteMismatchError that describes the differences from the most similar request.
         """
-        exact = self._exact.get(fingerprint(provider, request, unmasked), [])
+        exact = self._exact.get(fingerprint(provider, request, str), [])
         alike = self._alike.get(fingerprint(provider, request, masked), [])
         for found in (exact, alike):
             unused = [index for index in found if index in self._unused]

@@ -47,13 +47,12 @@ def rate_requests(
     rates: Mapping[str, Rate], *, provider: str, model: str, tokens: int
 ) -> tuple[RateRequest, ...]:
     """Return a call's requests: for the rates of its provider and its model, if set."""
-    names = (provider, f"{provider}/{model}")
-    return tuple(_rate_request(name, rates[name], tokens) for name in names if name in rates)
-
-
-def _rate_request(name: str, rate: Rate, tokens: int) -> RateRequest:
-    # a call larger than the whole rate requests all of it; it would never be granted otherwise
-    return RateRequest(name, rate, tokens if rate.tokens is None else min(tokens, rate.tokens))
+    return tuple(
+        # a call larger than the whole rate requests all of it; it would never be granted otherwise
+        RateRequest(name, rate, tokens if rate.tokens is None else min(tokens, rate.tokens))
+        for name in (provider, f"{provider}/{model}")
+        if (rate := rates.get(name)) is not None
+    )
 
 
 MAX_COUNT = 2**31 - 1

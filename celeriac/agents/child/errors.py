@@ -34,7 +34,11 @@ def error_of(report: ErrorReport) -> CeleriacError:
 
     An unknown code is kept: packages define subclasses of RetryableError and PermanentError.
     """
-    kind = _class_of(report)
+    base: type[CeleriacError] = errors.RetryableError if report.retryable else errors.PermanentError
+    kind = base
+    if report.code is not None:
+        known = _REPORTABLE.get(report.code)
+        kind = known or type(base.__name__, (base,), {"code": report.code})
     given = {"retry_after": report.retry_after} if issubclass(kind, errors.ProviderError) else {}
     error = kind(report.message, **given)
     error.details = {
@@ -78,13 +82,6 @@ def _last_line(stderr_tail: Sequence[str]) -> str:
         if line.strip() and not line.startswith(" ") and not line.endswith(":"):
             return line.strip()
     return ""
-
-
-def _class_of(report: ErrorReport) -> type[CeleriacError]:
-    base: type[CeleriacError] = errors.RetryableError if report.retryable else errors.PermanentError
-    if report.code is None:
-        return base
-    return _REPORTABLE.get(report.code) or type(base.__name__, (base,), {"code": report.code})
 
 
 def _signal_name(number: int) -> str:

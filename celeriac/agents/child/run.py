@@ -102,7 +102,6 @@ class MessageRelay:
     """Applies the messages of a child to the context of an attempt."""
 
     def __init__(self, job: Job, context: RunContext, calls: ReportedCalls) -> None:
-        """Charge model calls by `calls`."""
         self._job = job
         self._context = context
         self._calls = calls

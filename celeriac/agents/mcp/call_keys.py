@@ -16,7 +16,6 @@ class CallKeys:
     """
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
-        """Continue from the `counts` of an earlier attempt."""
         self._counts = Counter(counts or {})
 
     @property

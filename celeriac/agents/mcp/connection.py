@@ -52,7 +52,6 @@ class Connection:
     """
 
     def __init__(self, chosen: ResolvedServer, *, workdir: Path, relay: LogRelay) -> None:
-        """Connect to `chosen`; a program runs in `workdir`, and `relay` logs its stderr."""
         self.chosen = chosen
         self._workdir = workdir
         self._relay = relay

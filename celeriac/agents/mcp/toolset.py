@@ -174,7 +174,10 @@ class _Answer:
 
 
 class ServerTools(AbstractToolset[None]):
-    """The tools of one connected server; calls are recorded in the execution's log."""
+    """The tools of one connected server; calls are recorded in the execution's log.
+
+    A model may send arguments that are not a JSON object `retries` times.
+    """
 
     def __init__(
         self,
@@ -185,10 +188,6 @@ class ServerTools(AbstractToolset[None]):
         *,
         retries: int,
     ) -> None:
-        """Offer `specs`; `keys` names the calls.
-
-        A model may send arguments that are not a JSON object `retries` times.
-        """
         self._connection = connection
         self._context = context
         self._keys = keys

@@ -161,21 +161,12 @@ def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUI
     return {row.id: row.event_seq for row in rows}
 
 
-def of_batch(connection: Connection, batch_id: UUID, *, owner: UUID | None) -> list[UUID]:
-    """Return the ids of a batch in the order in which they were given."""
-    query = select(table.c.id).where(table.c.batch_id == batch_id).order_by(table.c.id)
-    query = given(query, (table.c.owner_id, owner))
-    return list(connection.execute(query).scalars())
-
-
-def origins_of_batch(
-    connection: Connection, batch_id: UUID, *, owner: UUID
+def of_batch(
+    connection: Connection, batch_id: UUID, *, owner: UUID | None
 ) -> dict[UUID, UUID | None]:
-    """Return the ids of a batch's executions in their order, each with that of its origin."""
-    query = select(table.c.id, table.c.origin_id).where(
-        table.c.batch_id == batch_id, table.c.owner_id == owner
-    )
-    rows = connection.execute(query.order_by(table.c.id))
+    """Return the ids of a batch in the order in which they were given, each with its origin's."""
+    query = select(table.c.id, table.c.origin_id).where(table.c.batch_id == batch_id)
+    rows = connection.execute(given(query, (table.c.owner_id, owner)).order_by(table.c.id))
     return {row.id: row.origin_id for row in rows}
 
 

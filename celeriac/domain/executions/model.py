@@ -182,7 +182,6 @@ class Execution:
     started_at: datetime | None
     completed_at: datetime | None
     duration_seconds: float | None
-    lease_until: datetime | None
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     waiting_for: WaitingFor | None

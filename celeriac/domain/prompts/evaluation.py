@@ -59,10 +59,9 @@ class _Loop:
 
 
 class Evaluation:
-    """One rendering of one template."""
+    """One rendering of one template, whose work counts against `work`."""
 
     def __init__(self, variables: JsonObject, work: WorkLimit) -> None:
-        """Read `variables`; the work counts against `work`."""
         self._variables = variables
         self._work = work
         self._local: dict[str, Any] = {}

@@ -162,11 +162,8 @@ def inner(value: Any, key: Any, name: str) -> Any:
     value = given(value)
     if isinstance(value, Mapping):
         return value[key] if isinstance(key, str) and key in value else Missing(name)
-    if isinstance(value, str) or is_list(value):
-        if isinstance(key, int) and -len(value) <= key < len(value):
-            return value[key]
-        return Missing(name)
-    return Missing(name)
+    has_places = isinstance(key, int) and (isinstance(value, str) or is_list(value))
+    return value[key] if has_places and -len(value) <= key < len(value) else Missing(name)
 
 
 def key_of(attribute: Any, work: WorkLimit) -> Callable[[Any], Any]:

@@ -153,7 +153,7 @@ class Bulk:
     ) -> BulkPage:
         """Return the answer of an earlier request. Its refusals are not stored, so check again."""
         with self._database.autocommit() as connection:
-            made = queries.origins_of_batch(connection, batch_id, owner=actor.user_id)
+            made = queries.of_batch(connection, batch_id, owner=actor.user_id)
         repeated = {origin for origin in made.values() if origin is not None}
         last = min(repeated, default=before)
         rest = [

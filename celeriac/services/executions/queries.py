@@ -50,7 +50,7 @@ class Queries:
     def batch(self, actor: Actor, batch_id: UUID) -> list[UUID]:
         """Return the ids of a batch's executions in their order. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            ids = executions.of_batch(connection, batch_id, owner=actor.scope)
+            ids = list(executions.of_batch(connection, batch_id, owner=actor.scope))
         if not ids:
             raise NotFoundError("batch", batch_id)
         return ids
