@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="approvals", help="Questions of agents to people: list and answer them.")
 
-_SHORT = 60
-
 
 @api_command(app, "list")
 def list_approvals(
@@ -50,7 +48,7 @@ def list_approvals(
             each.status,
             each.task_name,
             each.kind,
-            short(each.title, _SHORT),
+            short(each.title),
             each.created_at,
             each.expires_at,
         ),

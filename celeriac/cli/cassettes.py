@@ -21,7 +21,6 @@ app = typer.Typer(
 )
 
 _AGENT = "What its agent may do"
-_SHORT = 60
 _STDOUT = "-"
 
 RecordTo = Annotated[
@@ -116,7 +115,7 @@ def list_cassettes(context: CommandContext, limit: Limit = 20) -> None:
         ("ID", "NAME", "REQUESTS", "SIZE", "RECORDED BY", "CREATED"),
         lambda each: (
             each.id,
-            short(each.name, _SHORT),
+            short(each.name),
             f"{each.interactions}{'' if each.complete else ', cut off'}",
             size(each.size),
             "an execution" if each.execution_id else "uploaded",

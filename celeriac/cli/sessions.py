@@ -16,8 +16,6 @@ app = typer.Typer(
     name="sessions", help="Conversations of executions: list them, download their files."
 )
 
-_SHORT = 60
-
 
 @api_command(app, "list")
 def list_sessions(
@@ -48,7 +46,7 @@ def list_sessions(
             each.execution_id,
             each.created_at,
             each.updated_at,
-            short(each.error_code or "", _SHORT),
+            short(each.error_code or ""),
         ),
         limit=limit,
         cut=("ERROR",),

@@ -14,8 +14,7 @@ from celeriac.client.cassettes import Cassettes
 from celeriac.client.catalog import Agents, Tasks
 from celeriac.client.documents import Document
 from celeriac.client.errors import ClientError
-from celeriac.client.executions import Executions
-from celeriac.client.operations import CeleryTasks
+from celeriac.client.executions import CeleryTasks, Executions
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
 from celeriac.client.transport import API, Transport

@@ -130,5 +130,4 @@ class Resource:
     """A part of the client, such as `client.tasks`."""
 
     def __init__(self, transport: Transport) -> None:
-        """Send through `transport`."""
         self._transport = transport

@@ -51,7 +51,6 @@ class Accounts:
     """Users and keys. Safe to share between threads."""
 
     def __init__(self, database: Database, secret_key: str) -> None:
-        """Work on `database`; `secret_key` keys the hashes of API keys."""
         self._database = database
         self._secret_key = secret_key
 

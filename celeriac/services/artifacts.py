@@ -50,7 +50,6 @@ class Artifacts:
     """Finds files for actors. Safe to share between threads."""
 
     def __init__(self, queries: Queries, sessions: Sessions, places: StoragePaths) -> None:
-        """Find files in `places`; `queries` and `sessions` say what an actor may see."""
         self._queries = queries
         self._sessions = sessions
         self._places = places

@@ -56,7 +56,6 @@ class Apply:
     """Applies documents. Safe to share between threads."""
 
     def __init__(self, database: Database, agents: Agents, budgets: Budgets) -> None:
-        """Work on `database`; `agents` checks specifications, `budgets` is notified of changes."""
         self._database = database
         self._agents = agents
         self._budgets = budgets

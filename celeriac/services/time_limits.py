@@ -23,7 +23,6 @@ class TimeLimits:
     """
 
     def __init__(self) -> None:
-        """Start without limits; `begin` sets them."""
         self.soft_passed = False
         """Whether the agent was cancelled at its soft limit."""
         self._lock = threading.Lock()

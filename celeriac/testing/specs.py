@@ -43,18 +43,11 @@ def read_cassette(path: Path) -> Cassette:
     return parse(content)
 
 
-def _read(spec: Spec, field: str) -> Mapping[str, Any]:
-    if isinstance(spec, Mapping):
-        return spec
+def _checked(check: Callable[[Mapping[str, Any]], T], spec: Spec, field: str) -> T:
     try:
-        found: Mapping[str, Any] = loads(Path(spec).read_bytes())
+        found = spec if isinstance(spec, Mapping) else loads(Path(spec).read_bytes())
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{spec} holds no {field}: {error}", field=field) from error
-    return found
-
-
-def _checked(check: Callable[[Mapping[str, Any]], T], spec: Spec, field: str) -> T:
-    found = _read(spec, field)
     try:
         return check(found)
     except ValidationError as error:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 app = typer.Typer(name="agents", help="Agents do the work: models, functions, programs, crews.")
 
 
-_SHORT = 60
 _RUNNERS = {"model": "llm", "function": "python", "command": "command", "crew": "crewai"}
 """The runner for each option, which is also a field of the specification."""
 
@@ -146,7 +145,7 @@ def list_agents(context: CommandContext, limit: Limit = 50) -> None:
             _who(agent),
             agent.version,
             agent.updated_at,
-            short(agent.description, _SHORT),
+            short(agent.description),
         ),
         limit=limit,
         cut=("WHO", "DESCRIPTION"),

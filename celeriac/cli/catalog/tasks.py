@@ -29,7 +29,6 @@ app = typer.Typer(name="tasks", help="Tasks are named, reusable pieces of work f
 
 
 _AGENT_HELP = "The name or id of the agent that does it."
-_SHORT = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ def list_tasks(
             task.version,
             task.spec.queue,
             task.updated_at,
-            short(task.description, _SHORT),
+            short(task.description),
         ),
         limit=limit,
         cut=("DESCRIPTION",),

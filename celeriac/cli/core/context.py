@@ -79,7 +79,12 @@ def open_client(command: Command) -> Callable[..., None]:
             options += groups[parameter.name][1]
         else:
             options.append(parameter)
-    ids = {each.name: mark for each in options if (mark := _mark(each)) is not None}
+    ids = {
+        each.name: mark
+        for each in options
+        for mark in get_args(each.annotation)
+        if isinstance(mark, IdOf)
+    }
 
     @wraps(command)
     def with_context(
@@ -148,11 +153,6 @@ _BY_STATUS: Mapping[int | None, ExitCode] = {
     404: ExitCode.NOT_FOUND,
     **dict.fromkeys((502, 503, 504), ExitCode.UNAVAILABLE),
 }
-
-
-def _mark(parameter: inspect.Parameter) -> IdOf | None:
-    marks = (each for each in get_args(parameter.annotation) if isinstance(each, IdOf))
-    return next(marks, None)
 
 
 def _options_of(kind: type) -> Iterator[inspect.Parameter]:

@@ -89,7 +89,7 @@ def amounts(cost: Decimal, tokens: int) -> str:
     )
 
 
-def short(text: str, most: int) -> str:
+def short(text: str, most: int = 60) -> str:
     """Return `text` on one line and cut to `most` characters."""
     return clip(" ".join(text.split()), most)
 
@@ -139,7 +139,6 @@ class Output:
     """The output of a command: its answer on stdout, messages about it on stderr."""
 
     def __init__(self, *, as_json: bool) -> None:
-        """`as_json` makes the answer one JSON value."""
         self.as_json = as_json
         self.out = _console(stderr=False)
         self.err = _console(stderr=True)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="executions", help="Runs of tasks: list, show, cancel and retry them.")
 
-_SHORT = 60
-
 
 @api_command(app, "list")
 def list_executions(
@@ -78,7 +76,7 @@ def list_executions(
             each.created_at,
             duration(each.duration_seconds),
             tokens(each.input_tokens, each.output_tokens),
-            short(note(each), _SHORT),
+            short(note(each)),
         ),
         limit=limit,
         cut=("TASK", "NOTE"),

@@ -82,7 +82,6 @@ class ChangedExecutions:
     def __init__(
         self, executions: "Executions", wanted: "ExecutionFilter", *, include: Sequence[str] = ()
     ) -> None:
-        """Query `executions`; follow those that match `wanted`."""
         self._executions = executions
         self._wanted = wanted
         lasting = {name: value for name, value in wanted.items() if name not in _CHANGING}

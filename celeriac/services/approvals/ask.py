@@ -144,7 +144,9 @@ class _AnswerPoller:
         pause, failures = threading.Event(), 0
         while ids := self._ids():
             try:
-                for approval_id, closed in self._poll(ids).items():
+                with self._database.autocommit() as connection:
+                    found = approvals.closed(connection, ids)
+                for approval_id, closed in found.items():
                     self._end(approval_id, closed)
                 failures = 0
             except DatabaseUnavailableError as error:
@@ -169,10 +171,6 @@ class _AnswerPoller:
             if not self._waiting:
                 self._thread = None
             return list(self._waiting)
-
-    def _poll(self, ids: list[UUID]) -> Mapping[UUID, Closed]:
-        with self._database.autocommit() as connection:
-            return approvals.closed(connection, ids)
 
 
 class Expire:

@@ -197,7 +197,8 @@ class Admission:
         A call without a reservation is charged afterwards; raises BudgetSpentError if that exceeds
         a budget. Returns the day (UTC) of the budget windows that were charged.
         """
-        used = _used(call)
+        counted = call.booked or call
+        used = Used(counted.cost, counted.input_tokens + counted.output_tokens)
         try:  # the budgets first: a cancellation during the correction must not lose the charge
             if reservation is not None and reservation.reserved:
                 return await self._budgets.settle(job, reservation.id, used) or reservation.day
@@ -212,8 +213,3 @@ class Admission:
             await self.limits.correct(reservation.taken, 0)
         if reservation.reserved:
             await self._budgets.settle(job, reservation.id, NOTHING)
-
-
-def _used(call: ModelCall) -> Used:
-    counted = call.booked or call
-    return Used(counted.cost, counted.input_tokens + counted.output_tokens)

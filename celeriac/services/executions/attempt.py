@@ -35,7 +35,6 @@ class Attempt:
     """
 
     def __init__(self, lease: Lease) -> None:
-        """Start without limits; `time_limits.begin` sets them."""
         self.lease = lease
         self.time_limits = TimeLimits()
         self.stop_reason: StopReason | None = None

@@ -158,10 +158,9 @@ def _retryable(error: BaseException) -> bool:
 def _rate_limited(error: BaseException, message: str) -> ProviderRateLimitedError | None:
     if not is_a(error, ProviderRateLimitedError):
         return None
-    seconds: object = result_or(lambda: error.retry_after, None)
     return ProviderRateLimitedError(
         message,
-        retry_after=_seconds(seconds),
+        retry_after=_retry_after(error),
         provider=read_text(lambda: error.provider, _MAX_NAME) or None,
         model=read_text(lambda: error.model, _MAX_NAME) or None,
     )
@@ -170,10 +169,7 @@ def _rate_limited(error: BaseException, message: str) -> ProviderRateLimitedErro
 def _retry_after(error: BaseException) -> float | None:
     if not is_a(error, ProviderError):
         return None
-    return _seconds(result_or(lambda: error.retry_after, None))
-
-
-def _seconds(said: object) -> float | None:
+    said: object = result_or(lambda: error.retry_after, None)
     if type(said) not in (int, float):
         return None
     seconds = result_or(lambda: float(said), -1.0)  # type: ignore[arg-type]

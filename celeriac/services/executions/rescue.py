@@ -201,7 +201,6 @@ class Heartbeat:
     def __init__(
         self, database: Database, attempts: AttemptRegistry, *, lease_seconds: float
     ) -> None:
-        """Renew for `lease_seconds` at each beat."""
         self._database = database
         self._attempts = attempts
         self._lease_seconds = lease_seconds

@@ -167,7 +167,7 @@ class Submit:
             )
             window = self._dispatch.capacity(new.queue) if send else 0
             with suppress(lifecycle.StaleSpecError):
-                if not _needs_checks(request):
+                if not (request.idempotency or request.session_id or request.options.uses_cassette):
                     with self._database.autocommit() as connection:
                         return None, lifecycle.create(connection, new, actor, window=window)
                 with self._database.transaction() as connection:
@@ -196,11 +196,6 @@ def task_deleted(origin: Execution) -> ConflictError:
     return ConflictError(
         f"The task {origin.task_name!r} of this execution was deleted; run another one."
     )
-
-
-def _needs_checks(request: SubmitRequest) -> bool:
-    """Whether something must be looked up before the one statement that stores it."""
-    return bool(request.idempotency or request.session_id or request.options.uses_cassette)
 
 
 def _check_stored(

@@ -39,7 +39,6 @@ class MaintenanceRunner:
     """
 
     def __init__(self, jobs: Sequence[MaintenanceJob]) -> None:
-        """Run `jobs`, once `ensure_running` is called."""
         self._jobs = jobs
         self._threads: dict[str, threading.Thread] = {}
         self._ended = threading.Event()
