@@ -1,4 +1,7 @@
-"""Shared by runners: messages in an execution's log, output schemas, and checks of results."""
+"""Shared by runners: messages in an execution's log, output schemas, and checks of results.
+
+What a runner must be is `Runner` in `celeriac.services.ports`; `registry.py` makes it.
+"""
 
 import contextlib
 import re

@@ -1,4 +1,7 @@
-"""Writes of a worker that holds leases: renewals, and the events and usage of its agents."""
+"""Writes of a worker that holds leases: renewals, and the events and usage of its agents.
+
+A lease is taken by a claim, in `attempt.py`.
+"""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Submit: the only code that creates executions (DESIGN section 3)."""
+"""Submit: creates executions. Retries of many, in `bulk.py`, use the same statement."""
 
 from collections.abc import Sequence
 from contextlib import suppress
