@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule
 
 from celeriac.db.engine import Database
 from celeriac.domain.tasks import DEFAULT_QUEUE
@@ -18,6 +17,7 @@ from tests.integration.services.test_state_machine import quiet  # noqa: F401 - 
 from tests.support.asking_rules import AskingRules, index
 from tests.support.core_machine import OUTCOMES, read_rows
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.machines import run_machine
 
 EXAMPLES, STEPS = 40, 40
 ASKS = sorted(name for name in OUTCOMES if name.startswith("ask"))
@@ -97,15 +97,5 @@ def test_whatever_is_asked_is_answered_once_and_lets_its_execution_go_on(
     forgetful: ForgetfulDatabase,
     quiet: None,  # noqa: F811 - the fixture
 ) -> None:
-    run_state_machine_as_test(
-        partial(AskingMachine, shared_database, forgetful),  # type: ignore[arg-type]
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    machine = partial(AskingMachine, shared_database, forgetful)
+    run_machine(machine, examples=EXAMPLES, steps=STEPS)

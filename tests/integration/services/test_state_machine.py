@@ -14,13 +14,11 @@ from itertools import count
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from celeriac.db.engine import Database
@@ -35,6 +33,7 @@ from tests.support.asking_rules import AskingRules, index
 from tests.support.core import LEASE_SECONDS
 from tests.support.core_machine import OUTCOMES, SPEC, read_rows
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.machines import run_machine
 from tests.support.memory import MemoryTaskQueue
 
 EXAMPLES, STEPS = 60, 100
@@ -248,15 +247,5 @@ def forgetful(shared_database: Database) -> Iterator[ForgetfulDatabase]:
 def test_whatever_happens_everything_ends_once(
     shared_database: Database, forgetful: ForgetfulDatabase, quiet: None
 ) -> None:
-    run_state_machine_as_test(
-        partial(CoreMachine, shared_database, forgetful),  # type: ignore[arg-type]
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    machine = partial(CoreMachine, shared_database, forgetful)
+    run_machine(machine, examples=EXAMPLES, steps=STEPS)
