@@ -27,7 +27,7 @@ _SEALS_PER_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class BrokenSeal:
     """A broken seal: it, or entries between its positions, were changed."""
 
     first_position: int
@@ -49,7 +49,7 @@ class Verification:
     """The seal before the first one that was checked, in hexadecimal."""
     last_position: int
     head: str
-    faults: list[Fault]
+    faults: list[BrokenSeal]
     complete: bool
     """Whether there is no seal after `last_position`."""
 
@@ -113,7 +113,7 @@ class AuditTrail:
         """
         with self._database.transaction() as connection:
             audit.read_one_snapshot(connection)  # retention may remove entries meanwhile
-            faults: list[Fault] = []
+            faults: list[BrokenSeal] = []
             if after == 0:
                 start, faults = self._beginning(connection)
             else:
@@ -122,7 +122,7 @@ class AuditTrail:
             last, entries = start, 0
             for stored in found[:seals]:
                 if message := self._fault(connection, stored, last):
-                    faults.append(Fault(stored.first_position, stored.last_position, message))
+                    faults.append(BrokenSeal(stored.first_position, stored.last_position, message))
                 entries += stored.entries
                 last = _End(stored.last_position, stored.seal)
         return Verification(
@@ -167,7 +167,7 @@ class AuditTrail:
             return f"begins at {stored.first_position}, not at {last.position + 1}"
         return self._sealer.fault(stored, entries, previous=last.seal)
 
-    def _beginning(self, connection: Connection) -> tuple["_End", list[Fault]]:
+    def _beginning(self, connection: Connection) -> tuple["_End", list[BrokenSeal]]:
         """Return where the trail begins: at 0, or after what retention has deleted."""
         entry = audit.last_expiry(connection)
         if entry is None:
@@ -177,7 +177,7 @@ class AuditTrail:
         if hmac.compare_digest(mac, str(entry.details["mac"])):
             return _End(position, seal), []
         message = "the entry about the removal of old entries was not made by this installation"
-        return _End(position, seal), [Fault(entry.position, entry.position, message)]
+        return _End(position, seal), [BrokenSeal(entry.position, entry.position, message)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.kit.threads import Threads
 from celeriac.services.approvals.ask import Questions
-from celeriac.services.budgets.admission import Admission, ProviderLimits
+from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.ledger import BudgetLedger
+from celeriac.services.budgets.provider_limits import ProviderLimits
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import AttemptRegistry
 from celeriac.services.executions.context import AttemptServices

@@ -15,8 +15,9 @@ from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import CallEstimate, ModelCall, Rate, Reservation
 from celeriac.kit.threads import Threads
 from celeriac.services.approvals.ask import Questions
-from celeriac.services.budgets.admission import Admission, ProviderLimits
+from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.ledger import BudgetLedger
+from celeriac.services.budgets.provider_limits import ProviderLimits
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.context import AttemptServices
 from celeriac.services.ports import Job, LiveEvents, RateLimiter

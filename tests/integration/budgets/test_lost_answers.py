@@ -19,8 +19,8 @@ from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.usage import CallEstimate, Clip, RateGrant, Reservation
-from celeriac.services.budgets.admission import ProviderLimits
 from celeriac.services.budgets.manage import Budgets
+from celeriac.services.budgets.provider_limits import ProviderLimits
 from celeriac.services.catalog.specs import SpecCache
 from tests.support.attempts import AgentAttempt
 from tests.support.core import Core

@@ -13,7 +13,7 @@ from celeriac.domain.errors import ProviderRateLimitedError
 from celeriac.domain.executions.model import Execution, Parked
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.usage import Rate
-from celeriac.services.budgets.admission import MAX_PARKS
+from celeriac.services.budgets.provider_limits import MAX_PARKS
 from celeriac.settings import Settings
 from celeriac.settings.sections import ProviderLimit
 from tests.support.core import Core

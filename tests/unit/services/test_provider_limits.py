@@ -10,7 +10,7 @@ import pytest
 
 from celeriac.domain.errors import ProviderRateLimitedError
 from celeriac.domain.usage import RateDenied
-from celeriac.services.budgets.admission import ProviderLimits
+from celeriac.services.budgets.provider_limits import ProviderLimits
 
 _THREADS = 8
 _EACH = 150
