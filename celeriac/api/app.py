@@ -18,6 +18,7 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Lifespan
@@ -86,19 +87,21 @@ _FILES = "/docs/files"
 
 def _install_docs(app: FastAPI) -> None:
     """Serve `/docs` and its files."""
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url=str(app.openapi_url),
-            title=app.title,
-            swagger_js_url=f"{_FILES}/swagger-ui-bundle.js",
-            swagger_css_url=f"{_FILES}/swagger-ui.css",
-            swagger_favicon_url=f"{_FILES}/favicon.png",
-        )
-
+    app.get("/docs", include_in_schema=False)(_docs)
     files = resources.files("fastapi_offline") / "static"
     app.mount(_FILES, StaticFiles(directory=str(files)), name="docs-files")
+
+
+async def _docs(request: Request) -> HTMLResponse:
+    # not a closure on the application: FastAPI keeps every endpoint in a cache for ever
+    app: FastAPI = request.app
+    return get_swagger_ui_html(
+        openapi_url=str(app.openapi_url),
+        title=app.title,
+        swagger_js_url=f"{_FILES}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_FILES}/swagger-ui.css",
+        swagger_favicon_url=f"{_FILES}/favicon.png",
+    )
 
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound

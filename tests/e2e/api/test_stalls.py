@@ -158,7 +158,9 @@ def shortest_stall(url: str, work: Callable[[], None]) -> float:
 def test_without_a_key_nothing_is_held_up(url: str, http: httpx.Client, number: int) -> None:
     def send() -> None:
         for _ in range(3):
-            response = httpx.post(f"{url}{EXECUTE}", content=WITHOUT_KEY[number], headers=_JSON)
+            response = httpx.post(
+                f"{url}{EXECUTE}", content=WITHOUT_KEY[number], headers=_JSON, timeout=60
+            )
             assert response.status_code == 401
 
     assert shortest_stall(url, send) < _BOUND_SECONDS

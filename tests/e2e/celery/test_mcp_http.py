@@ -29,7 +29,7 @@ def serve(fleet: Fleet, api: httpx.Client, name: str) -> tuple[Program, str]:
     def serves() -> bool:
         assert program.exit_code is None, program.output()
         try:
-            return httpx.get(url, trust_env=False).status_code == 401
+            return httpx.get(url, trust_env=False, timeout=60).status_code == 401
         except httpx.TransportError:
             return False
 
@@ -74,7 +74,7 @@ async def test_a_wrong_key_is_reported_by_every_tool(address: str) -> None:
 )
 def test_without_a_key_nothing_is_answered(address: str, header: dict[str, str]) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-    answer = httpx.post(address, json=body, headers=header, trust_env=False)
+    answer = httpx.post(address, json=body, headers=header, trust_env=False, timeout=60)
 
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -85,7 +85,7 @@ def test_a_page_of_somebody_elses_can_not_reach_it(address: str, ada: Person) ->
     """A browser that was led here by another name sends that name (DNS rebinding)."""
     headers = {"Authorization": f"Bearer {ada.key}", "Host": "evil.example"}
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-    answer = httpx.post(address, json=body, headers=headers, trust_env=False)
+    answer = httpx.post(address, json=body, headers=headers, trust_env=False, timeout=60)
 
     assert answer.status_code == 421
 

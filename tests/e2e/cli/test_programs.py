@@ -140,7 +140,7 @@ def test_the_api_serves_and_says_what_it_misses(
     api = own.start("api", "api", "--port", port, **env)
     try:
         wait_until(lambda: "Uvicorn running on" in api.output(), "the API serves", within=60)
-        ready = httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False)
+        ready = httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False, timeout=60)
         assert ready.json()["status"] == "ok"
         taken = own.run("api", "--port", port, **env)
         assert taken.code == 1

@@ -1,13 +1,15 @@
 """The API's description of itself is complete."""
 
+import gc
 import re
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from celeriac import wire
-from celeriac.api.app import describe
+from celeriac.api.app import _routed, describe
 from celeriac.kit.json_types import dumps
 
 SCHEMA = describe()
@@ -118,3 +120,13 @@ def test_money_is_text_with_two_decimals_at_least_wherever_it_is_shown() -> None
         assert sent or not kinds & {"number", "integer"}, place
     for place, value in examples_of:
         assert value is None or (isinstance(value, str) and AMOUNT.fullmatch(value)), place
+
+
+def test_an_application_that_nobody_uses_is_freed() -> None:
+    """FastAPI keeps endpoints in caches: one that closes over the application keeps it for ever.
+
+    A process that has built a thousand applications stops for seconds at each garbage collection.
+    """
+    app = weakref.ref(_routed(None))
+    gc.collect()
+    assert app() is None
