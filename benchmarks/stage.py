@@ -87,8 +87,7 @@ def stage() -> Iterator[Stage]:
         stack.callback(shutdown)
         container = build(settings, service="benchmark", connections=8)
         stack.callback(container.close)
-        with container.database.transaction() as connection:
-            migrate.upgrade(connection)
+        migrate.upgrade(postgres.url())
         admin = Accounts(container.database, _SECRET_KEY).bootstrap_admin()
         actor = Actor(admin.key.user_id, "benchmark", Role.ADMIN)
         watch = Watch(postgres.url())

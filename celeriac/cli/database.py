@@ -1,7 +1,9 @@
 """`celeriac db`: the schema of the database."""
 
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,49 +12,95 @@ from celeriac.cli.core.output import CommandError, Output
 from celeriac.cli.core.server import open_database, read_settings
 
 if TYPE_CHECKING:
-    from celeriac.db.migrate import Schema
+    from celeriac.db.migrate import Migration, Schema
+
+
+class MigrationPhase(StrEnum):
+    """The values of `--phase`; those of `celeriac.db.migrate`, which is slow to import."""
+
+    PRE = "pre"
+    POST = "post"
 
 
 app = typer.Typer(name="db", help="The schema of the database: upgrade or check it.")
 
 
 @app.command()
-def upgrade(home: Home = None, as_json: Json = False) -> None:
+def upgrade(
+    phase: Annotated[
+        MigrationPhase | None,
+        typer.Option(help="Apply only these migrations: pre or post; both if not given."),
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
     """Upgrade the database to the schema of this release.
 
-    Applies all missing migrations in one transaction. Safe to repeat, and to
-    run in several places at once. `celeriac up` does it by itself.
+    Each migration is a transaction of its own. Migrations of the phase `pre`
+    keep programs of the release before working: apply them first, then replace
+    all programs, then apply those of the phase `post`. Waits while a worker of
+    another release is alive. Safe to repeat, and to run in several places at
+    once. `celeriac up` does it by itself.
+
+    Behind a pooler, give it the address of PostgreSQL itself.
 
     Examples:
       celeriac db upgrade
+      celeriac db upgrade --phase pre
       DATABASE_URL=postgresql://celeriac@db/celeriac celeriac db upgrade
     """
     from celeriac.db import migrate
 
     output = Output(as_json=as_json)
-    with open_database(read_settings(home)) as database, database.transaction() as connection:
-        before = migrate.schema(connection).current
-        migrate.upgrade(connection)
-        after = migrate.schema(connection)
-    text = f"Upgraded from {before or 'nothing'} to revision {after.current}."
-    if before == after.current:
-        text = f"The schema is up to date: revision {after.current}."
-    output.write({"before": before, "current": after.current, "wanted": after.wanted}, text)
+    before = _schema(home).current
+    applied = migrate.upgrade(
+        read_settings(home).require_database(),
+        phases=[migrate.Phase(phase.value)] if phase else tuple(migrate.Phase),
+    )
+    schema = _schema(home)
+    text = f"Upgraded from {before or 'nothing'} to revision {schema.current}."
+    if not applied:
+        text = f"Nothing to do: the schema has revision {schema.current}."
+        if schema.up_to_date:
+            text = f"The schema is up to date: revision {schema.current}."
+    if schema.pending:
+        text += f" To be applied: {_listed(schema)}."
+    output.write(
+        {
+            "before": before,
+            "current": schema.current,
+            "wanted": schema.wanted,
+            "applied": _as_json(applied),
+            "pending": _as_json(schema.pending),
+        },
+        text,
+    )
 
 
 @app.command()
 def status(home: Home = None, as_json: Json = False) -> None:
-    """Show the database's revision and the one of this release.
+    """Show the database's revision, the one of this release, and what is pending.
 
     Exits with 1 if they differ.
     """
     schema = _schema(home)
     revisions = {"current": schema.current, "wanted": schema.wanted}
     Output(as_json=as_json).write_details(
-        {**revisions, "up_to_date": schema.up_to_date},
-        {name: revision or "none" for name, revision in revisions.items()},
+        {**revisions, "up_to_date": schema.up_to_date, "pending": _as_json(schema.pending)},
+        {
+            **{name: revision or "none" for name, revision in revisions.items()},
+            **({"pending": _listed(schema)} if schema.pending else {}),
+        },
     )
     _require(schema)
+
+
+def _listed(schema: "Schema") -> str:
+    return ", ".join(f"{each.revision} ({each.phase})" for each in schema.pending)
+
+
+def _as_json(migrations: "Sequence[Migration]") -> list[dict[str, str]]:
+    return [{"revision": each.revision, "phase": each.phase.value} for each in migrations]
 
 
 @app.command()

@@ -14,7 +14,7 @@ import psutil
 import structlog
 
 from celeriac.adapters.celery_queue import QUEUES
-from celeriac.cli.core.output import ExitCode, UsageProblemError
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.core.server import choose_port, key_file, load_own_settings
 from celeriac.cli.programs import CELERY, check_modules, node_name, worker_arguments
 from celeriac.db import migrate, workers
@@ -199,8 +199,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
         stop_seconds = settings.celery.worker_soft_shutdown_timeout
         database = Database(endpoints.database_url, connections=1, application="celeriac-up")
         try:
-            with database.transaction() as connection:
-                migrate.upgrade(connection)
+            _upgrade(endpoints.database_url, None if settings.database_url else stack.home)
             api_key = ensure_admin_key(database, stack.home, secret_key)
             url = reachable_url(host, port)
             ready = partial(_check_worker, database, stack.supervisor)
@@ -220,6 +219,21 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
             )
         finally:
             database.close()
+
+
+def _upgrade(url: str, home: Home | None) -> None:
+    """Upgrade the database; one that can't be is named with its `home`, if it is in one."""
+    try:
+        migrate.upgrade(url)
+    except migrate.UnknownSchemaError as error:
+        if home is None:
+            raise
+        raise CommandError(
+            error.message,
+            cure=f"Choose another home with --home, or begin with an empty database: remove "
+            f"{home.postgres}. That deletes all agents, tasks and executions in it.",
+            problem=error.code,
+        ) from error
 
 
 def _programs(

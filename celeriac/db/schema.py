@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -70,6 +71,16 @@ def _where(condition: str) -> dict[str, Any]:
     """Return the argument that makes an index partial."""
     return {"postgresql_where": text(condition)}
 
+
+schema_migrations = Table(
+    "schema_migrations",
+    metadata,
+    Column("number", Integer, Identity(always=True), nullable=False),
+    Column("revision", Text, primary_key=True),
+    Column("phase", Text, nullable=False),
+    _timestamp("applied_at", now=True),
+)
+"""The migrations that were applied. An older release reads here whether it may run on."""
 
 users = _table(
     "users",

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from celeriac.db import migrate
-from celeriac.db.engine import Database
 from tests.support.servers import PostgresServer, ValkeyServer, running_postgres, running_valkey
 
 
@@ -32,8 +31,5 @@ def migrated(postgres_server: PostgresServer) -> str:
 def migrated_database(server: PostgresServer) -> str:
     """Make a database with our tables on `server` and return its name."""
     name = server.fresh_database()
-    database = Database(server.url(name), connections=1)
-    with database.transaction() as connection:
-        migrate.upgrade(connection)
-    database.close()
+    migrate.upgrade(server.url(name))
     return name

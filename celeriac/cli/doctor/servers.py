@@ -98,7 +98,7 @@ def _known_queues(settings: Settings) -> tuple[set[str] | None, set[str]]:
     """
     try:
         with open_database(settings) as database, database.autocommit() as connection:
-            if not migrate.schema(connection).up_to_date:  # another finding says so
+            if not migrate.schema(connection).usable:  # another finding says so
                 return None, set()
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)
             used = set(queries.waiting_counts(connection))
@@ -138,12 +138,10 @@ def _judge_schema(schema: migrate.Schema) -> Finding:
         return failed(
             SCHEMA, "the database is empty", "Run `celeriac db upgrade`.", ExitCode.FAILED
         )
-    return failed(
-        SCHEMA,
-        f"the database has revision {schema.current}, this release needs {schema.wanted}",
-        schema.cure,
-        ExitCode.FAILED,
-    )
+    message = f"the database has revision {schema.current}, this release needs {schema.wanted}"
+    if schema.usable:
+        return warning(SCHEMA, message, schema.cure)
+    return failed(SCHEMA, message, schema.cure, ExitCode.FAILED)
 
 
 def _judge_clock(skew: float) -> Finding:

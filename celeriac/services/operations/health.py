@@ -57,7 +57,7 @@ class HealthChecks:
                     checks["database"] = "is read-only"
                 elif self._database.disk_full_within(_DISK_FULL_SECONDS):
                     checks["database"] = "refuses writes: its disk is full"
-            if not schema.up_to_date:
+            if not schema.usable:
                 checks["schema"] = (
                     f"is at revision {schema.current}, this release needs {schema.wanted}. "
                     f"{schema.cure}"

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 
 import psutil
+import psycopg
 import pytest
 
 from celeriac.cli.up import FUNCTION_STEPS
+from celeriac.embedded.home import Home
 from tests.support.command_line import CommandLine, RunningUp, running_up
+from tests.support.outages import driver_url
 from tests.support.places import temporary_directory
+from tests.support.servers import PostgresServer
 from tests.support.stack_program import wait_all_gone
 from tests.support.waiting import wait_until
 
@@ -137,6 +141,21 @@ def test_a_failure_at_its_start_exits_with_1_and_leaves_nothing(own: CommandLine
     assert program.wait_end(within=90) != 0
     wait_all_gone(children)
     assert "broken" in program.output()
+
+
+def test_a_home_with_a_database_of_an_older_checkout_is_named(own: CommandLine) -> None:
+    server = PostgresServer(Home.open(own.home))
+    server.start()
+    try:
+        with psycopg.connect(driver_url(server.url("celeriac")), autocommit=True) as connection:
+            connection.execute("CREATE TABLE alembic_version (version_num varchar(32))")
+            connection.execute("INSERT INTO alembic_version VALUES ('0001_initial')")
+    finally:
+        server.kill()
+    result = own.run("up", "--port", "0", "--no-model")
+    assert result.code == 1
+    assert "unknown schema revision 0001_initial." in result.err
+    assert f"remove {own.home / 'postgres'}" in result.err
 
 
 def test_bad_settings_are_named_before_anything_starts(own: CommandLine) -> None:

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -266,11 +266,7 @@ def running_system() -> Iterator[System]:
         cluster = Cluster(home)
         try:
             cluster.start()
-            with (
-                closing(Database(cluster.url, connections=1)) as database,
-                database.transaction() as connection,
-            ):
-                migrate.upgrade(connection)
+            migrate.upgrade(cluster.url)
             proxy.lead_to(cluster.socket)
             url = cluster.proxied_url(proxy.port)
             (home / "fleet").mkdir()

@@ -1,6 +1,14 @@
 -- The schema of the first release. `celeriac.db.schema` describes the same tables; the tests compare
 -- the two.
 
+CREATE TABLE schema_migrations (
+    number integer GENERATED ALWAYS AS IDENTITY,
+    revision text NOT NULL,
+    phase text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_schema_migrations PRIMARY KEY (revision)
+);
+
 CREATE TABLE users (
     id uuid NOT NULL,
     name text NOT NULL,
