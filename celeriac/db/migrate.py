@@ -1,4 +1,4 @@
-"""Upgrades a database to the schema of this release, and compares the two (docs/adr/0031).
+"""Upgrades a database to the schema of this release, and compares the two (docs/adr/0028).
 
 A migration is a module in `migrations/versions` with Alembic's names and a `phase`:
 

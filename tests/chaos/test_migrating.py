@@ -1,4 +1,4 @@
-"""A migration of the next release is applied while workers of this one go on (ADR 31)."""
+"""A migration of the next release is applied while workers of this one go on (ADR 28)."""
 
 from pathlib import Path
 from threading import Thread
