@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch, cancels, idle, machine, rate, throughput, waits
+from benchmarks import batch, cancels, idle, lists, machine, rate, throughput, waits
 from benchmarks.figures import Figure
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.stage import Stage, stage
@@ -24,10 +24,11 @@ _OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
     "rate": rate.measure,
     "idle": idle.measure,
     "batch": batch.measure,
+    "lists": lists.measure,
 }
 """These share an API and a worker."""
 
-NAMES = ("throughput", "rate", "idle", "batch", "waits", "cancels")
+NAMES = ("throughput", "rate", "idle", "batch", "lists", "waits", "cancels")
 
 
 def main() -> None:

@@ -25,6 +25,8 @@ class Scale:
     """(c) Executions, one at a time."""
     batch: int
     """(d) Items in one request."""
+    listed: int
+    """(g) Executions on a page."""
     waits: int
     """(e) Executions that wait at the same time."""
     wait_seconds: float
@@ -43,6 +45,7 @@ FULL = Scale(
     seconds=20.0,
     samples=200,
     batch=10_000,
+    listed=500,
     waits=500,
     wait_seconds=5.0,
     cancels=50,
@@ -57,6 +60,7 @@ QUICK = Scale(
     seconds=1.0,
     samples=5,
     batch=100,
+    listed=20,
     waits=20,
     wait_seconds=0.2,
     cancels=2,

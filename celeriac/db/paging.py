@@ -67,29 +67,28 @@ def read_one(connection: Connection, query: Select[Any], read: Callable[[Row[Any
 
 def read_all(connection: Connection, query: Select[Any], read: Callable[[Row[Any]], T]) -> list[T]:
     """Return the values of all rows."""
-    return [read(row) for row in connection.execute(query)]
+    return [read(row) for row in connection.execute(query).all()]
 
 
 def reader(kind: type[T], **converters: Callable[[Any], Any]) -> Callable[[Row[Any]], T]:
-    """Return a function that makes the dataclass `kind` of a row with columns of the same names.
+    """Return a function that makes the dataclass `kind` of a row that begins with its fields.
 
     Texts become the enums of the fields; `converters` read other values, also NULL.
     """
-    names, enums = [], {}
-    for each in fields(kind):  # type: ignore[arg-type]
-        names.append(each.name)
-        for annotation in get_args(each.type) or (each.type,):
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    conversions = [(names.index(name), convert) for name, convert in converters.items()]
+    for index, field in enumerate(fields(kind)):  # type: ignore[arg-type]
+        for annotation in get_args(field.type) or (field.type,):
             if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-                enums[each.name] = annotation
+                members: dict[str | None, StrEnum | None] = {None: None}
+                members.update((member.value, member) for member in annotation)
+                conversions.append((index, members.__getitem__))
 
     def read(row: Row[Any]) -> T:
-        values = {name: getattr(row, name) for name in names}
-        for name, enum in enums.items():
-            if values[name] is not None:
-                values[name] = enum(values[name])
-        return kind(
-            **values | {name: convert(values[name]) for name, convert in converters.items()}
-        )
+        values = list(row[: len(names)])
+        for index, convert in conversions:
+            values[index] = convert(values[index])
+        return kind(**dict(zip(names, values, strict=True)))
 
     return read
 

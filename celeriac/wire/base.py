@@ -29,22 +29,36 @@ T = TypeVar("T")
 
 
 def links(**paths: str | None) -> Any:
-    """Return the field of an answer's links; `{name}` stands for the value of another field.
+    """Return the field of an answer's links: paths, each with one `{name}`, or null.
 
-    A path with a field that is null is null.
+    `{name}` stands for the value of another field; if that is null, so is the path.
     """
     return Field(alias="_links", examples=[paths])
 
 
+_PLACEHOLDER = re.compile(r"({(\w+)[^}]*})")
+
+
 @cache
-def _names(path: str) -> list[str]:
-    return re.findall(r"{(\w+)", path)
+def _pieces(path: str) -> tuple[str, str, str, str]:
+    """Return what is before the placeholder, the placeholder, its field, and what is after it."""
+    before, placeholder, field, after = _PLACEHOLDER.split(path)
+    return before, placeholder, field, after
 
 
-def _filled(path: str | None, values: Mapping[str, Any]) -> str | None:
-    if path is None or any(values[name] is None for name in _names(path)):
-        return None
-    return path.format_map(values)
+def _filled(paths: Links, values: Mapping[str, Any]) -> Links:
+    texts: dict[str, str | None] = {}  # many links share a value, whose text takes long to make
+    found: Links = {}
+    for name, path in paths.items():
+        if path is None:
+            found[name] = None
+            continue
+        before, placeholder, field, after = _pieces(path)
+        if placeholder not in texts:
+            texts[placeholder] = None if values[field] is None else placeholder.format_map(values)
+        text = texts[placeholder]
+        found[name] = None if text is None else before + text + after
+    return found
 
 
 def _add_example(schema: JsonDict, model: type["Wire"]) -> None:
@@ -66,7 +80,7 @@ class Wire(BaseModel):
     def links_of(cls, values: Mapping[str, Any]) -> Links:
         """Return the links of an answer with `values`."""
         paths: Links = cls.model_fields["links"].examples[0]  # type: ignore[index] # by `links`
-        return {name: _filled(path, values) for name, path in paths.items()}
+        return _filled(paths, values)
 
     @classmethod
     def linked(cls, values: Mapping[str, Any], **others: str | None) -> Self:
@@ -90,7 +104,7 @@ class Wire(BaseModel):
             else:
                 continue
             if field.annotation == Links:
-                value = {key: _filled(path, shown) for key, path in value.items()}
+                value = _filled(value, shown)
             shown[field.alias or name] = value
         return shown
 

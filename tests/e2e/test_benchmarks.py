@@ -37,7 +37,7 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert document["quick"] is True
     assert {"processors", "python", "versions"} <= document["machine"].keys()
     figures = document["figures"]
-    assert list(figures) == ["throughput", "rate", "idle", "batch", "waits", "cancels"]
+    assert list(figures) == ["throughput", "rate", "idle", "batch", "lists", "waits", "cancels"]
     targets = [target for figure in figures.values() for target in figure["targets"]]
     for target in targets:
         assert target.keys() == {"value", "goal", "measured", "met"}
@@ -54,6 +54,7 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert figures["rate"]["measured"]["accepted"]["samples"] == 20
     assert figures["idle"]["measured"]["created_to_started"]["samples"] == 5
     assert figures["batch"]["measured"]["items"] == 100
+    assert figures["lists"]["measured"]["summaries"]["samples"] == 20
     assert figures["waits"]["measured"]["executions"] == 20
     cancelled = figures["cancels"]["measured"]
     assert {"llm", "python coroutine", "python function", "command"} <= cancelled.keys()

@@ -1,8 +1,10 @@
 """From domain objects to answers, with the links between resources."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from celeriac import wire
@@ -58,12 +60,12 @@ def applied(
 
 def execution(row: Execution) -> wire.Execution:
     """Return an execution as answers show it."""
-    return wire.Execution(**_execution(row))
+    return wire.Execution.model_validate(_execution(row))
 
 
 def summary(row: Execution) -> wire.ExecutionSummary:
     """Return an execution as lists show it; fields that were not read are None."""
-    return wire.ExecutionSummary(**_execution(row))
+    return wire.ExecutionSummary.model_validate(_execution(row))
 
 
 def _execution(row: Execution) -> dict[str, Any]:
@@ -163,4 +165,12 @@ def celery_task(found: CeleryTaskState) -> wire.CeleryTask:
 
 def _values(found: Any) -> dict[str, Any]:
     """Return the fields of a dataclass, without copying their values."""
-    return {field.name: getattr(found, field.name) for field in fields(found)}
+    kind: Any = type(found)
+    names, get = _fields(kind)
+    return dict(zip(names, get(found), strict=True))
+
+
+@cache
+def _fields(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
