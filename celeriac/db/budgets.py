@@ -242,11 +242,11 @@ INSERT INTO budget_windows (budget_id, window_key, spent_cost, spent_tokens)
 SELECT a.id, a.window_key, coalesce(sum(u.cost), 0), coalesce(sum(u.tokens), 0)
 FROM applying a
 LEFT JOIN LATERAL (
-    SELECT d.cost, d.input_tokens + d.output_tokens AS tokens FROM usage_days d
+    SELECT d.cost, d.input_tokens + d.output_tokens AS tokens FROM usage_entries d
     WHERE a.scope = 'user' AND d.owner_id = a.subject_id AND d.day >= a.since
       AND d.provider NOT LIKE 'cassette/%'
     UNION ALL
-    SELECT d.cost, d.input_tokens + d.output_tokens FROM usage_days d
+    SELECT d.cost, d.input_tokens + d.output_tokens FROM usage_entries d
     WHERE a.scope = 'task' AND d.task_id = a.subject_id AND d.day >= a.since
       AND d.provider NOT LIKE 'cassette/%'
 ) u ON true

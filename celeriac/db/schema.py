@@ -24,7 +24,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    column,
     func,
+    table,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -449,6 +451,18 @@ A row with `released_at` reserves nothing. It is kept for a while, so that a rep
 its id has no effect.
 """
 
+
+def _usage_counts() -> tuple[Column[object], ...]:
+    return (
+        _count("calls"),
+        _count("unpriced_calls"),
+        _count("input_tokens"),
+        _count("output_tokens"),
+        _count("cached_tokens"),
+        _dollars("cost"),
+    )
+
+
 usage_days = Table(
     "usage_days",
     metadata,
@@ -457,16 +471,32 @@ usage_days = Table(
     Column("task_id", Uuid, primary_key=True),
     Column("provider", Text, primary_key=True),
     Column("model", Text, primary_key=True),
-    _count("calls"),
-    _count("unpriced_calls"),
-    _count("input_tokens"),
-    _count("output_tokens"),
-    _count("cached_tokens"),
-    _dollars("cost"),
+    *_usage_counts(),
     Index(None, "task_id", "day"),
     Index(None, "day"),
 )
-"""Totals of model calls by day (UTC). They are kept when executions are deleted."""
+"""Totals of model calls by day (UTC), without deltas. Deletion of executions leaves them.
+
+Readers use `usage_entries`.
+"""
+
+usage_deltas = Table(
+    "usage_deltas",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("owner_id", Uuid, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("task_id", Uuid, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    *_usage_counts(),
+)
+"""Usage that workers have appended and the keeper has not yet folded into `usage_days`."""
+
+usage_entries = table(
+    "usage_entries", *(column(each.name, each.type) for each in usage_days.columns)
+)
+"""The view of all usage: totals and deltas. A key may have several rows; readers add them up."""
 
 # the id is that of the execution, if one recorded it
 cassettes = _table(

@@ -1,4 +1,9 @@
-"""Usage of model calls: each call of an execution, and totals by day."""
+"""Usage of model calls: each call of an execution, and totals by day.
+
+Workers append deltas of usage (`executions/leases.py`); the keeper folds them into the totals of
+days. Everything that reads totals adds up the view `usage_entries` in one statement, and so sees
+each call once (docs/adr/0033-usage-is-appended-and-folded.md).
+"""
 
 from datetime import date
 from typing import Any
@@ -8,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, Text, cast
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.paging import columns, given
-from celeriac.db.schema import model_calls, tasks, usage_days, users
+from celeriac.db.schema import model_calls, tasks, usage_entries, users
 from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageFilter, UsageTotal
 
 _TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")
@@ -24,7 +29,7 @@ def totals(
     connection: Connection, by: UsageBy, wanted: UsageFilter, *, limit: int
 ) -> list[UsageTotal]:
     """Return up to `limit` totals: the newest days first, all others the most expensive first."""
-    days, cost = usage_days.c, func.sum(usage_days.c.cost)
+    days, cost = usage_entries.c, func.sum(usage_entries.c.cost)
     key, name, tables = _grouping(by)
     query: Select[Any] = (
         select(
@@ -51,6 +56,40 @@ def totals(
     return [UsageTotal(*row) for row in connection.execute(query)]
 
 
+_FOLD = text("""
+WITH folding AS (
+    DELETE FROM usage_deltas WHERE id = ANY (ARRAY(
+        SELECT id FROM usage_deltas ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED))
+    RETURNING *
+), folded AS (
+    -- in the order of their keys, as every writer of totals locks them
+    INSERT INTO usage_days AS u (owner_id, day, task_id, provider, model, calls, unpriced_calls,
+                                 input_tokens, output_tokens, cached_tokens, cost)
+    SELECT owner_id, day, task_id, provider, model, sum(calls), sum(unpriced_calls),
+           sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(cost)
+    FROM folding
+    GROUP BY 1, 2, 3, 4, 5
+    ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (owner_id, day, task_id, provider, model) DO UPDATE
+    SET calls = u.calls + excluded.calls,
+        unpriced_calls = u.unpriced_calls + excluded.unpriced_calls,
+        input_tokens = u.input_tokens + excluded.input_tokens,
+        output_tokens = u.output_tokens + excluded.output_tokens,
+        cached_tokens = u.cached_tokens + excluded.cached_tokens, cost = u.cost + excluded.cost
+)
+-- a fold that is lost with the server has not deleted its deltas either
+SELECT count(*), set_config('synchronous_commit', 'off', true) FROM folding
+""")
+
+
+def fold(connection: Connection, *, limit: int) -> int:
+    """Move up to `limit` deltas into the totals of their days, in one statement; return how many.
+
+    Any number of folds may run at once: each takes deltas that no other has locked.
+    """
+    return int(connection.execute(_FOLD, {"limit": limit}).scalars().one())
+
+
 def calls(
     connection: Connection, execution_id: UUID, *, after: UUID | None, limit: int
 ) -> list[MadeCall]:
@@ -68,16 +107,16 @@ def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
 
 def _grouping(by: UsageBy) -> tuple[ColumnElement[Any], ColumnElement[Any], FromClause]:
     """Return the key of a total, its name for people, and the tables of both."""
-    days = usage_days.c
+    days = usage_entries.c
     match by:
         case UsageBy.TASK:
-            found = usage_days.outerjoin(tasks, tasks.c.id == days.task_id)
+            found = usage_entries.outerjoin(tasks, tasks.c.id == days.task_id)
             return days.task_id, tasks.c.name, found
         case UsageBy.USER:
-            found = usage_days.outerjoin(users, users.c.id == days.owner_id)
+            found = usage_entries.outerjoin(users, users.c.id == days.owner_id)
             return days.owner_id, users.c.name, found
         case UsageBy.DAY:
-            return days.day, cast(days.day, Text), usage_days
+            return days.day, cast(days.day, Text), usage_entries
         case UsageBy.MODEL:
             model = days.provider + "/" + days.model
-            return model, model, usage_days
+            return model, model, usage_entries

@@ -11,6 +11,7 @@ from celeriac.domain.errors import ConfigurationError
 from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
+from celeriac.services.budgets.manage import Usage
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.retention import Retention, RetentionPolicy
@@ -18,13 +19,14 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 10
+KEEPER_CONNECTIONS = 11
 """One per job: no job waits for the connection of another."""
 
 _CHECKS_PER_LEASE = 8
 _MESSAGES_SECONDS = 2.0
 _RESERVATIONS_SECONDS = 2.0
 _NOTICE_SECONDS = 2.0
+_FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
 _WITHDRAW_SECONDS = 15.0
 
@@ -56,6 +58,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
         ("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.withdraw_orphaned(limit)),
         ("dispatch_due", interval, lambda: _dispatch_all(container.dispatch, interval)),
+        ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("retention", settings.retention.interval_seconds, build_retention(container)),
     ]
     if notifications := build_notifications(container):

@@ -81,7 +81,9 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
     ("model call lost", Harm.LOST): f"DELETE FROM model_calls WHERE execution_id = {THINK}",
     ("totals differ", Harm.DOUBLED): f"""
         UPDATE executions SET input_tokens = input_tokens * 2 WHERE id = {TALK}""",
-    ("usage by day differs", Harm.DOUBLED): "UPDATE usage_days SET cost = cost * 2",
+    ("usage by day differs", Harm.DOUBLED): """
+        INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, cost)
+        SELECT owner_id, day, task_id, provider, model, cost FROM usage_entries""",
     ("budget charged wrongly", Harm.DOUBLED): """
         UPDATE budget_windows SET spent_tokens = spent_tokens + 15""",
     ("wrong release", Harm.LOST): f"""

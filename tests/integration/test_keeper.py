@@ -72,6 +72,27 @@ def test_the_keeper_removes_what_is_old_enough(container: CoreServices) -> None:
     assert not workdir.exists()
 
 
+def test_the_keeper_folds_what_workers_have_appended_to_usage(container: CoreServices) -> None:
+    actor = make_actor(container.database)
+    task = make_task(container.database, actor)
+    with container.database.autocommit() as connection:
+        for _ in range(3):
+            connection.execute(
+                text(
+                    "INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, calls)"
+                    " VALUES (:owner, CURRENT_DATE, :task, 'p', 'm', 2)"
+                ),
+                {"owner": actor.user_id, "task": task},
+            )
+    settings = container.settings
+    keeper = settings.keeper.model_copy(update={"batch_size": 2})
+    small = replace(container, settings=settings.model_copy(update={"keeper": keeper}))
+    by_name = {each.name: each for each in build_maintenance(small)}
+    assert [by_name["fold_usage"].work() for _ in "ab"] == [3, 0]
+    with container.database.autocommit() as connection:
+        assert list(connection.execute(text("SELECT calls FROM usage_days")).scalars()) == [6]
+
+
 def test_the_keeper_answers_what_nobody_answered(container: CoreServices) -> None:
     actor = make_actor(container.database)
     task = make_task(container.database, actor)

@@ -70,7 +70,7 @@ _FAULTS = {
         WHERE NOT starts_with(c.provider, 'cassette/')
         GROUP BY e.task_id
         HAVING sum(c.input_tokens + c.output_tokens) > coalesce(
-            (SELECT sum(d.input_tokens + d.output_tokens) FROM usage_days d
+            (SELECT sum(d.input_tokens + d.output_tokens) FROM usage_entries d
              WHERE d.task_id = e.task_id), 0)""",
     "questions and answers are not as often in the log": """
         SELECT e.id FROM executions e

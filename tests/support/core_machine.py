@@ -144,7 +144,7 @@ class CoreWorld(RuleBasedStateMachine):
             connection.execute(
                 text(
                     "TRUNCATE executions, events, idempotency_keys, audit_logs, approvals,"
-                    " model_calls, usage_days"
+                    " model_calls, usage_days, usage_deltas"
                 )
             )
         self.queue = RecordingQueue()

@@ -137,9 +137,9 @@ WITH notes AS (
            cached_tokens, latency_ms, finish_reason, cost
     FROM calls
 ), totalled AS (
-    -- in the order of their keys, as every writer of totals locks them
-    INSERT INTO usage_days AS u (owner_id, day, task_id, provider, model, calls, unpriced_calls,
-                                 input_tokens, output_tokens, cached_tokens, cost)
+    -- appended, not added to a row: no writer of a busy task waits for another
+    INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, calls, unpriced_calls,
+                              input_tokens, output_tokens, cached_tokens, cost)
     SELECT owner_id, coalesce(day, CAST(at AT TIME ZONE 'UTC' AS date)), task_id, provider, model,
            count(*), count(*) FILTER (WHERE cost IS NULL), sum(input_tokens), sum(output_tokens),
            sum(cached_tokens), coalesce(sum(cost), 0)
@@ -147,13 +147,6 @@ WITH notes AS (
     -- a replayed call was paid by the execution that recorded it
     WHERE NOT starts_with(provider, 'cassette/')
     GROUP BY 1, 2, 3, 4, 5
-    ORDER BY 1, 2, 3, 4, 5
-    ON CONFLICT (owner_id, day, task_id, provider, model) DO UPDATE
-    SET calls = u.calls + excluded.calls,
-        unpriced_calls = u.unpriced_calls + excluded.unpriced_calls,
-        input_tokens = u.input_tokens + excluded.input_tokens,
-        output_tokens = u.output_tokens + excluded.output_tokens,
-        cached_tokens = u.cached_tokens + excluded.cached_tokens, cost = u.cost + excluded.cost
 )
 SELECT id FROM held JOIN notes n USING (id) WHERE held.batch_no >= n.number - 1
 """)

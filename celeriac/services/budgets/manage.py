@@ -320,7 +320,7 @@ _DAYS = 30
 
 
 class Usage:
-    """Reads usage. Safe to share between threads."""
+    """Reads usage, and folds what workers have appended to it. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -361,3 +361,16 @@ class Usage:
                 raise InvalidInputError("since is after until; swap them.", field="since")
             wanted = UsageFilter(since=since, until=until, owner_id=owner, task_id=task_id)
             return usage.totals(connection, by, wanted, limit=limit)
+
+    def fold(self, limit: int) -> int:
+        """Fold all deltas into the totals of their days, `limit` at a time; return how many.
+
+        Readers see the same totals before, during and after it.
+        """
+        total = 0
+        while True:
+            with self._database.autocommit() as connection:
+                count = usage.fold(connection, limit=limit)
+            total += count
+            if count < limit:
+                return total

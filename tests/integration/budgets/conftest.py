@@ -28,7 +28,7 @@ def core(shared_database: Database) -> Core:
         connection.execute(
             text(
                 "TRUNCATE executions, events, model_calls, approvals, budgets, budget_windows,"
-                " budget_reservations, usage_days"
+                " budget_reservations, usage_days, usage_deltas"
             )
         )
     return Core(shared_database)

@@ -300,6 +300,6 @@ async def test_calls_that_were_not_asked_for_are_totalled_in_the_day_they_are_bo
         assert batch.calls[0].day == today
         batch.calls[0] = replace(batch.calls[0], day=today - timedelta(days=1))
         leases.store_batch(connection, [batch])
-        day = connection.execute(text("SELECT day FROM usage_days")).scalar_one()
+        day = connection.execute(text("SELECT day FROM usage_entries")).scalar_one()
     assert day == today - timedelta(days=1)
     assert windows(core) == [30]

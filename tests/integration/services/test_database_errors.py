@@ -225,11 +225,11 @@ def test_a_page_waits_for_a_database_that_may_accept_it_later(core: Core, proces
     attempt = process.attempt(claim)
     with process.active.registered(attempt):
         emit(attempt, "a")
-        core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
+        core.execute("ALTER TABLE usage_deltas RENAME TO usage_deltas_away")
         try:
             process.event_writer.flush()
         finally:
-            core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
+            core.execute("ALTER TABLE usage_deltas_away RENAME TO usage_deltas")
         emit(attempt, "b")
         wait_until(
             lambda: flushed(process) and len(custom_events(core, claim)) == 2, "both are stored"
@@ -245,13 +245,13 @@ def test_an_error_that_stays_is_logged_once_and_pauses_the_notes(
     with process.active.registered(attempts[0]), process.active.registered(attempts[1]):
         emit(attempts[0], "a")
         emit(attempts[1], "b")
-        core.execute("ALTER TABLE usage_days RENAME TO usage_days_away")
+        core.execute("ALTER TABLE usage_deltas RENAME TO usage_deltas_away")
         try:
             with capture_logs() as logs:
                 process.event_writer.flush()
                 wait_until(lambda: flushed(process) and _tried(process, 2), "a second try")
         finally:
-            core.execute("ALTER TABLE usage_days_away RENAME TO usage_days")
+            core.execute("ALTER TABLE usage_deltas_away RENAME TO usage_deltas")
         assert [entry["event"] for entry in logs] == ["event_writer.failed"]
         assert "exc_info" not in logs[0]
         wait_until(lambda: flushed(process) and custom_events(core, claims[1]), "they are stored")

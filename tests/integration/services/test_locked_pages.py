@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,6 @@ from tests.support.attempts import AgentAttempt
 from tests.support.core import Core
 from tests.support.outages import holding
 from tests.support.waiting import wait_until
-
-LOCK = "SELECT day FROM usage_days WHERE model = 'locked' FOR UPDATE"
 
 
 @pytest.fixture
@@ -40,8 +39,15 @@ def process(core: Core, impatient: Database, tmp_path: Path) -> Process:
     return made
 
 
-def charge(attempt: AgentAttempt, model: str) -> None:
-    asyncio.run(attempt.context.charge(ModelCall("p", model, 1, 0)))
+def charge(attempt: AgentAttempt) -> None:
+    asyncio.run(attempt.context.charge(ModelCall("p", "m", 1, 0)))
+
+
+def locked(core: Core, *claims: Claim) -> AbstractContextManager[None]:
+    """Hold the rows of executions in the block."""
+    ids = ", ".join(f"'{claim.lease.execution_id}'" for claim in claims)
+    query = f"SELECT id FROM executions WHERE id IN ({ids}) FOR UPDATE"
+    return holding(core.database.engine.url, query)
 
 
 def calls(core: Core, claim: Claim) -> int:
@@ -51,19 +57,18 @@ def calls(core: Core, claim: Claim) -> int:
 def test_a_locked_row_holds_up_only_those_who_need_it(core: Core, process: Process) -> None:
     claims = [core.running() for _ in range(4)]
     attempts = [process.attempt(claim) for claim in claims]
-    models = ["locked", "a", "locked", "b"]
     with (
         process.active.registered(attempts[0]),
         process.active.registered(attempts[1]),
         process.active.registered(attempts[2]),
         process.active.registered(attempts[3]),
     ):
-        for attempt, model in zip(attempts, models, strict=True):
-            charge(attempt, model)
+        for attempt in attempts:
+            charge(attempt)
         process.event_writer.flush()
-        with holding(core.database.engine.url, LOCK):
-            for attempt, model in zip(attempts, models, strict=True):
-                charge(attempt, model)
+        with locked(core, claims[0], claims[2]):
+            for attempt in attempts:
+                charge(attempt)
             process.event_writer.flush()
             assert [calls(core, claim) for claim in claims] == [1, 2, 1, 2]
             for attempt in attempts:
@@ -90,11 +95,11 @@ def test_an_end_does_not_wait_for_what_others_wait_for(
     attempts = [process.attempt(stuck), process.attempt(other)]
     patient = EventWriter(shared_database, process.active, core.live)  # its lock time-out is long
     with process.active.registered(attempts[0]), process.active.registered(attempts[1]):
-        charge(attempts[0], "locked")
+        charge(attempts[0])
         process.event_writer.flush()
-        charge(attempts[0], "locked")
+        charge(attempts[0])
         with ThreadPoolExecutor(1) as thread:
-            with holding(core.database.engine.url, LOCK):
+            with locked(core, stuck):
                 flushing = thread.submit(patient.flush)
                 wait_until(lambda: waiting(core), "the notes of one wait for a lock")
                 emit(attempts[1], "a")

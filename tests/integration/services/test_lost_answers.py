@@ -23,7 +23,9 @@ from tests.support.forgetful import ForgetfulDatabase
 LOST = [(1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]
 """How many answers get lost after the commit, and how many before it."""
 
-USAGE = text("SELECT sum(calls), sum(input_tokens), sum(output_tokens), sum(cost) FROM usage_days")
+USAGE = text(
+    "SELECT sum(calls), sum(input_tokens), sum(output_tokens), sum(cost) FROM usage_entries"
+)
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def _promote(fault: Fault, system: System, _: Driver) -> Steps:
 
 
 def _lock_rows(fault: Fault, system: System, _: Driver) -> Steps:
-    """A forgotten transaction holds the rows that all usage is added to."""
+    """A forgotten transaction holds all rows of totals of usage, and of budgets."""
     held = ExitStack()
     rows = ("usage_days", "budget_windows")
 

@@ -35,7 +35,7 @@ SELECT t.name, u.calls AS total_calls, coalesce(c.calls, 0) AS calls,
        u.cost AS total_cost, coalesce(c.cost, 0) AS cost
 FROM (SELECT task_id, sum(calls) AS calls, sum(input_tokens) AS input_tokens,
              sum(output_tokens) AS output_tokens, sum(cost) AS cost
-      FROM usage_days GROUP BY task_id) u
+      FROM usage_entries GROUP BY task_id) u
 JOIN tasks t ON t.id = u.task_id
 LEFT JOIN (SELECT e.task_id, count(*) AS calls, sum(m.input_tokens + m.output_tokens) AS tokens,
                   sum(m.cost) AS cost

@@ -357,6 +357,33 @@ CREATE TABLE usage_days (
 CREATE INDEX ix_usage_days_day ON usage_days (day);
 CREATE INDEX ix_usage_days_task_id_day ON usage_days (task_id, day);
 
+-- What workers append. The keeper folds it into usage_days.
+CREATE TABLE usage_deltas (
+    id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    owner_id uuid NOT NULL,
+    day date NOT NULL,
+    task_id uuid NOT NULL,
+    provider text NOT NULL,
+    model text NOT NULL,
+    calls bigint NOT NULL DEFAULT '0',
+    unpriced_calls bigint NOT NULL DEFAULT '0',
+    input_tokens bigint NOT NULL DEFAULT '0',
+    output_tokens bigint NOT NULL DEFAULT '0',
+    cached_tokens bigint NOT NULL DEFAULT '0',
+    cost numeric(24,9) NOT NULL DEFAULT '0',
+    CONSTRAINT pk_usage_deltas PRIMARY KEY (id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- All usage: a sum over a statement's snapshot of it is exact, also while the keeper folds.
+CREATE VIEW usage_entries AS
+SELECT owner_id, day, task_id, provider, model, calls, unpriced_calls, input_tokens, output_tokens,
+       cached_tokens, cost
+FROM usage_days
+UNION ALL
+SELECT owner_id, day, task_id, provider, model, calls, unpriced_calls, input_tokens, output_tokens,
+       cached_tokens, cost
+FROM usage_deltas;
+
 CREATE TABLE cassettes (
     id uuid NOT NULL,
     owner_id uuid NOT NULL,
