@@ -2,7 +2,7 @@
 
 Workers append deltas of usage (`executions/leases.py`); the keeper folds them into the totals of
 days. Everything that reads totals adds up the view `usage_entries` in one statement, and so sees
-each call once (docs/adr/0033-usage-is-appended-and-folded.md).
+each call once (docs/adr/0029-usage-is-appended-and-folded.md).
 """
 
 from datetime import date

@@ -91,9 +91,9 @@ def test_a_budget(fleet: Fleet) -> None:
 def test_a_day_s_usage(fleet: Fleet) -> None:
     """Workers append to it and need no row of it; only the keeper's fold waits."""
     billed, others = start(fleet)
-    day = "SELECT day FROM usage_days WHERE model = 'x'"
-    wait_until(lambda: fleet.scalar(text(day)), "usage is folded")
-    with holding(fleet.container.database.engine.url, f"{day} FOR UPDATE"):
+    rows = "FROM usage_days WHERE model = 'x'"
+    wait_until(lambda: fleet.scalar(text(f"SELECT count(*) {rows}")), "usage is folded")
+    with holding(fleet.container.database.engine.url, f"SELECT day {rows} FOR UPDATE"):
         outlive(fleet, [*billed, *others])
         fleet.open_gate()
         (fleet.home / "other gate").touch()
