@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from celeriac.db import approvals
+from celeriac.db import approvals, workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import events, lifecycle, queries
 from celeriac.db.executions.lifecycle import Finished
@@ -27,7 +27,9 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
 )
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.operations import WorkerReport
 from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
+from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.specs import SpecCache
@@ -66,6 +68,17 @@ _SHIFT_QUESTIONS = text("""
 UPDATE approvals SET expires_at = expires_at - make_interval(secs => :seconds)
 WHERE status = 'open'
 """)
+
+
+def report_worker(core: "Core", slots: int, *queues: str, consuming: bool | None = True) -> None:
+    """Report a live worker with so many slots for `queues`."""
+    report = WorkerReport(
+        id=uuid7(), hostname="w@here", pid=1, pool="threads", slots=slots, running=0,
+        cpu_percent=0.0, memory_bytes=1, version="1", queues=queues, consuming=consuming,
+    )  # fmt: skip
+    with core.database.autocommit() as connection:
+        workers.report(connection, report)
+    core.start_afresh()
 
 
 class Core:

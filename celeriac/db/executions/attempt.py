@@ -4,12 +4,13 @@ Each is one guarded statement; finishing may claim the next pending execution of
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
+from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.executions.park import park, resume_answered
 from celeriac.domain.executions.events import EventType
@@ -101,59 +102,6 @@ def find_claim(connection: Connection, token: UUID) -> Claim | None:
     return None if row is None else claim_from_row(row, token)
 
 
-_CLAIM_NEXT = """
-, due AS (
-    SELECT id FROM executions
-    WHERE status IN ({queue_from}) AND queue = :next_queue AND available_at <= now()
-      AND EXISTS (SELECT FROM done)
-    ORDER BY priority DESC, available_at
-    LIMIT 1
-    FOR UPDATE SKIP LOCKED
-), taken AS (
-    UPDATE executions e
-    SET status = {claim_to}, lease_token = :next_token, event_seq = event_seq + 2,
-        queued_at = now(), celery_task_id = gen_random_uuid()::text, {take}
-    WHERE e.id = ANY (ARRAY(SELECT id FROM due))
-    RETURNING {of_e}, e.event_seq
-), took AS (
-    INSERT INTO events (execution_id, seq, type, attempt, data)
-    SELECT id, event_seq - 1, 'queued', attempt - 1,
-           jsonb_build_object('queue', CAST(:next_queue AS text),
-                              'celery_task_id', celery_task_id)
-    FROM taken
-    UNION ALL
-    SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
-    FROM taken
-)
-SELECT ended.status, {columns}
-FROM (SELECT max(status) AS status FROM done) AS ended LEFT JOIN taken ON true
-"""
-"""The end of a finishing statement that claims the next pending row of a queue.
-
-The row becomes `queued` and `running` in one step, with both events, and with a Celery task id of
-its own as if there had been a message. It is claimed only if the statement has ended the attempt
-(`done`): a statement that the server executes late, after it was repeated, claims nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class NextClaim:
-    """Parameters for claiming the next pending execution in the finishing statement."""
-
-    queue: str
-    worker: str
-    lease_seconds: float
-    token: UUID = field(default_factory=uuid4)
-
-    def parameters(self) -> dict[str, object]:
-        """Return the parameters of the statement."""
-        return {
-            "next_queue": self.queue,
-            "next_token": self.token,
-            "worker": self.worker,
-            "lease_seconds": self.lease_seconds,
-        }
-
-
 def claim_from_row(columns: Sequence[Any], token: UUID) -> Claim | None:
     """Return a claim from `CLAIM_COLUMNS`, or None if nothing was claimed."""
     if columns[0] is None:
@@ -196,10 +144,9 @@ WITH done AS (
 
 def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
     """Return a finishing statement, without and with the claim of the next execution."""
-    following = {"queue": Transition.QUEUE, "claim": Transition.CLAIM}
     return (
         with_guards(statement + "SELECT status FROM done", None, **transitions),
-        with_guards(statement + _CLAIM_NEXT, _PARTS, **transitions, **following),
+        with_guards(statement + CLAIM_NEXT, _PARTS, **transitions, claim=Transition.CLAIM),
     )
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from celeriac.db.executions.eligible import first, room, sent
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.schema import idempotency_keys as table
 from celeriac.domain.accounts import Actor
@@ -27,18 +28,7 @@ _CREATE = with_guards(
     """
 WITH plan AS (
     SELECT t.id, due.at AS available_at,
-           CASE WHEN due.at <= now() AND :window > (SELECT count(*) FROM (
-                    SELECT FROM executions
-                    WHERE status = {queue_to} AND queue = :queue AND queued_at IS NOT NULL
-                    LIMIT :window) AS sent)
-                AND NOT EXISTS (
-                    SELECT
-                    FROM generate_series(CAST(:priority AS int), CAST(:highest AS int)) AS level,
-                    LATERAL (
-                        SELECT FROM executions
-                        WHERE status IN ({queue_from}) AND queue = :queue AND priority = level
-                          AND available_at <= now()
-                        LIMIT 1) AS due)
+           CASE WHEN due.at <= now() AND {room}
                 THEN {queue_to} ELSE 'pending' END AS status
     FROM tasks t JOIN agents a ON a.id = t.agent_id,
          (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
@@ -78,6 +68,7 @@ WITH plan AS (
 )
 SELECT id, celery_task_id FROM born
 """,
+    {"room": room(":queue", priority=":priority", highest=":highest", window=":window")},
     queue=Transition.QUEUE,
 )
 
@@ -122,10 +113,10 @@ def create(
 
     A batch of new work has one audit entry; repeated executions have one each.
 
-    An execution is created `queued`, and must then be sent, if it is due by the database's clock,
-    its queue has fewer than `window` messages out and no due row of at least its priority. With a
-    `window` of 0 all are `pending`. Raises StaleSpecError, and inserts nothing, if the task is gone
-    or inactive, or if the named version of the task or its agent is no longer the current one.
+    An execution is created `queued`, and must then be sent, if it is due by the database's clock
+    and its queue has `room` within `window`. With a `window` of 0 all are `pending`. Raises
+    StaleSpecError, and inserts nothing, if the task is gone or inactive, or if the named version of
+    the task or its agent is no longer the current one.
     """
     spec, request = new.spec, new.request
     parameters = {
@@ -169,6 +160,8 @@ def create(
     ]
 
 
+_SENT = sent("names.queue", most="win.size")
+
 _QUEUE_DUE = with_guards(
     """
 WITH RECURSIVE names AS (
@@ -182,16 +175,8 @@ WITH RECURSIVE names AS (
     FROM names
     LEFT JOIN unnest(CAST(:queues AS text[]), CAST(:windows AS int[])) AS w (queue, size)
            ON w.queue = names.queue,
-    LATERAL (SELECT greatest(w.size, :smallest) AS size) AS win,
-    LATERAL (
-        SELECT e.id FROM executions e
-        WHERE e.status IN ({queue_from}) AND e.queue = names.queue AND e.available_at <= now()
-        ORDER BY e.priority DESC, e.available_at
-        LIMIT greatest(0, win.size - (SELECT count(*) FROM (
-            SELECT FROM executions s
-            WHERE s.status = {queue_to} AND s.queue = names.queue AND s.queued_at IS NOT NULL
-            LIMIT win.size) AS sent))
-        FOR UPDATE SKIP LOCKED
+    LATERAL (SELECT coalesce(w.size, :other_window) AS size) AS win,
+    LATERAL ({first}
     ) AS picked
 ), moved AS (
     UPDATE executions e
@@ -199,7 +184,7 @@ WITH RECURSIVE names AS (
         celery_task_id = gen_random_uuid()::text
     WHERE e.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING e.id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
-              event_seq
+              event_seq, available_at
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'queued', attempt,
@@ -209,24 +194,27 @@ WITH RECURSIVE names AS (
 SELECT id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
        set_config('synchronous_commit', 'off', true)
 FROM moved
+ORDER BY priority DESC, available_at
 """,
+    {"first": first("names.queue", limit=f"greatest(0, win.size - {_SENT})")},
     queue=Transition.QUEUE,
 )
 
 
 def queue_due(
-    connection: Connection, windows: Mapping[str, int], *, smallest: int
+    connection: Connection, windows: Mapping[str, int], *, other_window: int
 ) -> list[QueuedMessage]:
-    """Mark due rows as `queued`, by priority and age, and return their messages.
+    """Mark eligible rows as `queued`, the first of each queue, and return their messages.
 
-    Each queue gets as many as `windows` says, at least `smallest`. Locked rows are skipped. The
-    commit doesn't wait for the disk: if a crash of the server loses it, the row is still `pending`,
-    its message claims nothing and the keeper sends another.
+    A queue gets at most as many messages as `windows` says, a queue that isn't in it at most
+    `other_window`. The messages of a queue are in the order in which they should run. The commit
+    doesn't wait for the disk: if a crash of the server loses it, the row is still `pending`, its
+    message claims nothing and the keeper sends another.
     """
     parameters = {
         "queues": list(windows),
         "windows": list(windows.values()),
-        "smallest": smallest,
+        "other_window": other_window,
     }
     rows = connection.execute(_QUEUE_DUE, parameters)
     return [
@@ -276,7 +264,7 @@ WITH lost AS (
     FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE executions e
-    SET status = {unqueue_to}, available_at = now(), event_seq = event_seq + 1
+    SET status = {unqueue_to}, event_seq = event_seq + 1
     WHERE e.id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING e.id, event_seq, attempt
 )
@@ -291,7 +279,8 @@ RETURNING execution_id
 def resend(connection: Connection, queue: str, *, older_than: float, limit: int) -> list[UUID]:
     """Return rows of `queue` that were sent over `older_than` seconds ago to `pending`.
 
-    For messages that the broker has lost; the next dispatch sends them again.
+    For messages that the broker has lost; the next dispatch sends them again. They keep their
+    places in the order.
     """
     parameters = {"queue": queue, "older_than": older_than, "limit": limit}
     return [row[0] for row in connection.execute(_RESEND, parameters)]

@@ -7,16 +7,20 @@ from sqlalchemy import TextClause, text
 from celeriac.domain.executions.states import TRANSITIONS, Transition
 
 
-def with_guards(
+def filled(
     statement: str, parts: Mapping[str, str] | None = None, **transitions: Transition
-) -> TextClause:
-    """Fill `{name_from}` and `{name_to}` in `statement` from the transitions, and `parts`.
-
-    The statements are constants, compiled once.
-    """
+) -> str:
+    """Fill `{name_from}` and `{name_to}` in `statement` from the transitions, and `parts`."""
     values: dict[str, str] = dict(parts or {})
     for name, transition in transitions.items():
         sources, target = TRANSITIONS[transition]
         values[f"{name}_from"] = ", ".join(f"'{status}'" for status in sorted(sources))
         values[f"{name}_to"] = f"'{target}'"
-    return text(statement.format_map(values))
+    return statement.format_map(values)
+
+
+def with_guards(
+    statement: str, parts: Mapping[str, str] | None = None, **transitions: Transition
+) -> TextClause:
+    """Return `filled` as a statement. The statements are constants, compiled once."""
+    return text(filled(statement, parts, **transitions))

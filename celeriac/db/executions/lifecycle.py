@@ -9,7 +9,7 @@ A join alone may be planned as a scan of the whole table: the planner can't know
 has.
 """
 
-from celeriac.db.executions.attempt import Finished, NextClaim, claim, find_claim, finish
+from celeriac.db.executions.attempt import Finished, claim, find_claim, finish
 from celeriac.db.executions.create import (
     NewExecutions,
     StaleSpecError,
@@ -18,6 +18,7 @@ from celeriac.db.executions.create import (
     resend,
     unqueue,
 )
+from celeriac.db.executions.eligible import NextClaim
 from celeriac.db.executions.end import Rescued, request_cancel, rescue_expired
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due, settle_session
 

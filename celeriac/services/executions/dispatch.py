@@ -28,7 +28,12 @@ logger = structlog.get_logger(__name__)
 _BROKER_PAUSE = 2.0
 """Seconds without sending after the broker failed, so that callers don't all wait for it."""
 
-_SMALLEST_WINDOW = 16
+_MESSAGES_PER_SLOT = 2
+"""With one, slots are idle until the keeper's next turn after they have ended several at once."""
+
+_WINDOW_WITHOUT_WORKERS = 16
+"""For workers that are starting: they report when they are ready."""
+
 _SLOTS_KNOWN_FOR = 2.0
 _WORKER_SEEN_WITHIN = 30.0
 
@@ -46,15 +51,16 @@ class Dispatch:
         self._counting = threading.Lock()
 
     def capacity(self, queue: str) -> int:
-        """Return how many messages `queue` may have out now: the slots of its live workers.
+        """Return how many messages `queue` may have out now: two per slot of its live workers.
 
-        At least 16, for workers that are starting; 0 while sending is paused after a broker error.
-        Reads the workers' rows every two seconds at most; raises DatabaseUnavailableError.
+        16 if there are none, for workers that are starting; 0 while sending is paused after a
+        broker error. Reads the workers' rows every two seconds at most; raises
+        DatabaseUnavailableError.
         """
         if self._paused:
             return 0
         slots = self._known_slots()
-        return max(_SMALLEST_WINDOW, slots.get(queue, 0) + slots.get(None, 0))
+        return _window(slots.get(queue, 0) + slots.get(None, 0))
 
     def _known_slots(self) -> Mapping[str | None, int]:
         if time.monotonic() >= self._slots_until and self._counting.acquire(blocking=False):
@@ -67,7 +73,7 @@ class Dispatch:
         return self._slots
 
     def send_due(self) -> int:
-        """Send what is due, by priority and age, up to each window; return how many were sent.
+        """Send what is eligible, in order, up to each queue's window; return how many were sent.
 
         Raises DatabaseUnavailableError.
         """
@@ -75,9 +81,11 @@ class Dispatch:
             return 0
         slots = self._known_slots()
         anywhere = slots.get(None, 0)
-        windows = {queue: count + anywhere for queue, count in slots.items() if queue is not None}
+        windows = {
+            queue: _window(count + anywhere) for queue, count in slots.items() if queue is not None
+        }
         with self._database.autocommit() as connection:
-            due = lifecycle.queue_due(connection, windows, smallest=max(_SMALLEST_WINDOW, anywhere))
+            due = lifecycle.queue_due(connection, windows, other_window=_window(anywhere))
         if not self.send(due):
             return 0
         self._live.changed([item.message.execution_id for item in due])
@@ -123,3 +131,8 @@ class Dispatch:
                 )
         except DatabaseUnavailableError:
             logger.warning("dispatch.not_taken_back", count=len(messages))
+
+
+def _window(slots: int) -> int:
+    """Return how many messages a queue may have out whose live workers have so many slots."""
+    return slots * _MESSAGES_PER_SLOT or _WINDOW_WITHOUT_WORKERS

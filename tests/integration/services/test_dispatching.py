@@ -2,13 +2,10 @@
 
 import pytest
 
-from celeriac.db import workers
 from celeriac.domain.executions.model import Completed, Message, SubmitRequest
 from celeriac.domain.executions.states import Status
-from celeriac.domain.operations import WorkerReport
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
-from celeriac.kit.ids import uuid7
-from tests.support.core import RESEND_SECONDS, Core
+from tests.support.core import RESEND_SECONDS, Core, report_worker
 from tests.support.together import together
 
 WINDOW = 16
@@ -62,41 +59,53 @@ def test_the_broker_holds_a_short_window_and_the_urgent_come_first(core: Core) -
     assert core.status(urgent.execution_id) is Status.QUEUED, "the less urgent was sent first"
 
 
-def _report_worker(core: Core, slots: int, *queues: str, consuming: bool | None = True) -> None:
-    report = WorkerReport(
-        id=uuid7(), hostname="w@here", pid=1, pool="threads", slots=slots, running=0,
-        cpu_percent=0.0, memory_bytes=1, version="1", queues=queues, consuming=consuming,
-    )  # fmt: skip
-    with core.database.autocommit() as connection:
-        workers.report(connection, report)
-    core.start_afresh()
-
-
-def test_a_queue_holds_as_many_as_the_workers_that_listen_to_it_can_run(core: Core) -> None:
-    _report_worker(core, 40, DEFAULT_QUEUE, "gpu")
-    _report_worker(core, 60, DEFAULT_QUEUE)
-    _report_worker(core, 500, "other")
-    assert core.dispatch.capacity(DEFAULT_QUEUE) == 100
-    assert core.dispatch.capacity("gpu") == 40
+def test_a_queue_holds_twice_as_many_as_the_workers_that_listen_to_it_can_run(core: Core) -> None:
+    report_worker(core, 40, DEFAULT_QUEUE, "gpu")
+    report_worker(core, 60, DEFAULT_QUEUE)
+    report_worker(core, 500, "other")
+    assert core.dispatch.capacity(DEFAULT_QUEUE) == 200
+    assert core.dispatch.capacity("gpu") == 80
     assert core.dispatch.capacity("nobody") == WINDOW
 
     for queue in (DEFAULT_QUEUE, "gpu", "nobody"):
-        core.submit.batch(core.actor, SubmitRequest(task_id=core.task, queue=queue), [{}] * 120)
-    assert core.dispatch.send_due() == 100 + 40 + WINDOW
+        core.submit.batch(core.actor, SubmitRequest(task_id=core.task, queue=queue), [{}] * 220)
+    assert core.dispatch.send_due() == 200 + 80 + WINDOW
     depths = {queue: core.queue.depth(queue) for queue in (DEFAULT_QUEUE, "gpu", "nobody")}
-    assert depths == {DEFAULT_QUEUE: 100, "gpu": 40, "nobody": WINDOW}
+    assert depths == {DEFAULT_QUEUE: 200, "gpu": 80, "nobody": WINDOW}
 
 
 def test_workers_that_do_not_say_count_for_every_queue_and_idle_consumers_for_none(
     core: Core,
 ) -> None:
-    _report_worker(core, 30, consuming=None)
-    _report_worker(core, 40, "gpu")
-    _report_worker(core, 500, "gpu", consuming=False)
-    assert core.dispatch.capacity("gpu") == 70
-    assert core.dispatch.capacity(DEFAULT_QUEUE) == 30
-    core.pending_many([{}] * 40)
-    assert core.dispatch.send_due() == 30
+    report_worker(core, 30, consuming=None)
+    report_worker(core, 40, "gpu")
+    report_worker(core, 500, "gpu", consuming=False)
+    assert core.dispatch.capacity("gpu") == 140
+    assert core.dispatch.capacity(DEFAULT_QUEUE) == 60
+    core.pending_many([{}] * 70)
+    assert core.dispatch.send_due() == 60
+
+
+def test_a_small_worker_has_a_small_window_and_one_that_is_starting_has_one_too(
+    core: Core,
+) -> None:
+    report_worker(core, 500, DEFAULT_QUEUE, consuming=False)
+    assert core.dispatch.capacity(DEFAULT_QUEUE) == WINDOW, "nobody could begin"
+    report_worker(core, 2, DEFAULT_QUEUE)
+    assert core.dispatch.capacity(DEFAULT_QUEUE) == 4
+    core.pending_many([{}] * 5)
+    assert core.dispatch.send_due() == 4
+
+
+def test_messages_of_one_dispatch_are_sent_in_their_order(core: Core) -> None:
+    ids = {}
+    for priority in (Priority.LOW, Priority.CRITICAL, Priority.NORMAL):
+        request = SubmitRequest(task_id=core.task, priority=priority)
+        ids[core.submit.batch(core.actor, request, [{}]).execution_ids[0]] = priority
+    assert core.dispatch.send_due() == 3
+    assert [ids[message.execution_id] for message in drain(core)] == [
+        Priority.CRITICAL, Priority.NORMAL, Priority.LOW,
+    ]  # fmt: skip
 
 
 @pytest.mark.requirement("C4")
@@ -152,6 +161,16 @@ def test_a_lost_message_is_sent_again(core: Core) -> None:
     assert core.event_types(execution_id) == [
         "created", "queued", "unqueued", "queued", "started",
     ]  # fmt: skip
+
+
+def test_what_is_sent_again_has_kept_its_place(core: Core) -> None:
+    lost = core.queued()
+    core.lose_messages()
+    core.pass_time(RESEND_SECONDS + 1)
+    core.pending()
+    assert core.resend() == 1
+    core.dispatch.send_due()
+    assert drain(core)[0].execution_id == lost
 
 
 def test_what_merely_waits_is_not_sent_again(core: Core) -> None:

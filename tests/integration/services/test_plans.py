@@ -50,7 +50,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID,
     ),
     "queue what is due": (
-        lambda c: lifecycle.queue_due(c, {"task_execution": 16}, smallest=16),
+        lambda c: lifecycle.queue_due(c, {"task_execution": 16}, other_window=16),
         BY_ID | {"ix_executions_due", "ix_executions_sent"},
     ),
     "take back what was not sent": (

@@ -1,0 +1,123 @@
+"""Decides which executions may run next: the rule, and the three statements' parts made of it.
+
+An execution is eligible if it is pending and due. Of the eligible executions of a queue, the one
+with the highest priority runs first, and of several with that priority, the one that has been due
+longest. A queue may have as many messages at the broker as its window says.
+
+- A new execution is created `queued` only if `room` is true: the window isn't full, and no eligible
+  execution of its queue has at least its priority (`create`).
+- The keeper sends the `first` executions of each queue, up to its window (`queue_due`).
+- A worker that ends an execution claims the `first` one of the same queue (`CLAIM_NEXT`).
+
+So a new execution overtakes no eligible one of at least its priority that was committed before its
+statement began. Locked rows are skipped: another transaction is sending, claiming or cancelling
+them. Executions whose transactions run at the same time have no order.
+"""
+
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from celeriac.db.executions.guards import filled
+from celeriac.domain.executions.states import Transition
+
+_ELIGIBLE = "{queued}.status IN ({queue_from}) AND {queued}.available_at <= now()"
+
+
+def _of(alias: str, statement: str) -> str:
+    eligible = filled(_ELIGIBLE, {"queued": alias}, queue=Transition.QUEUE)
+    return filled(statement, {"eligible": eligible}, queue=Transition.QUEUE)
+
+
+def first(queue: str, *, limit: str, condition: str = "true") -> str:
+    """Return a query for the ids of the first eligible executions of `queue`, and lock them.
+
+    All arguments are SQL. If `condition` is false there are none.
+    """
+    return _of(
+        "e",
+        f"""
+        SELECT e.id FROM executions e
+        WHERE {{eligible}} AND e.queue = {queue} AND {condition}
+        ORDER BY e.priority DESC, e.available_at
+        LIMIT {limit}
+        FOR UPDATE SKIP LOCKED""",
+    )
+
+
+def sent(queue: str, *, most: str) -> str:
+    """Return how many messages `queue` has at the broker, counted up to `most`, as SQL."""
+    return filled(
+        f"""(SELECT count(*) FROM (
+            SELECT FROM executions s
+            WHERE s.status = {{queue_to}} AND s.queue = {queue} AND s.queued_at IS NOT NULL
+            LIMIT {most}) AS sent)""",
+        queue=Transition.QUEUE,
+    )
+
+
+def room(queue: str, *, priority: str, highest: str, window: str) -> str:
+    """Return whether an execution of `priority` may be sent before it is stored, as SQL.
+
+    The levels up to `highest` are probed one by one, so that each probe reads one entry of the
+    index.
+    """
+    waiting = _of(
+        "due",
+        f"""
+        SELECT FROM generate_series(CAST({priority} AS int), CAST({highest} AS int)) AS level,
+        LATERAL (
+            SELECT FROM executions due
+            WHERE {{eligible}} AND due.queue = {queue} AND due.priority = level
+            LIMIT 1) AS found""",
+    )
+    return f"{window} > {sent(queue, most=window)} AND NOT EXISTS ({waiting})"
+
+
+CLAIM_NEXT = (
+    ", due AS ("
+    + first(":next_queue", limit="1", condition="EXISTS (SELECT FROM done)")
+    + """
+), taken AS (
+    UPDATE executions e
+    SET status = {claim_to}, lease_token = :next_token, event_seq = event_seq + 2,
+        queued_at = now(), celery_task_id = gen_random_uuid()::text, {take}
+    WHERE e.id = ANY (ARRAY(SELECT id FROM due))
+    RETURNING {of_e}, e.event_seq
+), took AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq - 1, 'queued', attempt - 1,
+           jsonb_build_object('queue', CAST(:next_queue AS text),
+                              'celery_task_id', celery_task_id)
+    FROM taken
+    UNION ALL
+    SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
+    FROM taken
+)
+SELECT ended.status, {columns}
+FROM (SELECT max(status) AS status FROM done) AS ended LEFT JOIN taken ON true
+"""
+)
+"""The end of a finishing statement that claims the next execution of a queue.
+
+The row becomes `queued` and `running` in one step, with both events, and with a Celery task id of
+its own as if there had been a message. It is claimed only if the statement has ended the attempt
+(`done`): a statement that the server executes late, after it was repeated, claims nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextClaim:
+    """Parameters for claiming the next execution in the finishing statement."""
+
+    queue: str
+    worker: str
+    lease_seconds: float
+    token: UUID = field(default_factory=uuid4)
+
+    def parameters(self) -> dict[str, object]:
+        """Return the parameters of the statement."""
+        return {
+            "next_queue": self.queue,
+            "next_token": self.token,
+            "worker": self.worker,
+            "lease_seconds": self.lease_seconds,
+        }
