@@ -42,7 +42,7 @@ def upgrade(
     another release is alive. Safe to repeat, and to run in several places at
     once. `celeriac up` does it by itself.
 
-    Behind a pooler, give it the address of PostgreSQL itself.
+    Behind a pooler it needs CELERIAC_DATABASE_DIRECT_URL.
 
     Examples:
       celeriac db upgrade
@@ -54,7 +54,7 @@ def upgrade(
     output = Output(as_json=as_json)
     before = _schema(home).current
     applied = migrate.upgrade(
-        read_settings(home).require_database(),
+        read_settings(home).direct_database(),
         phases=[migrate.Phase(phase.value)] if phase else tuple(migrate.Phase),
     )
     schema = _schema(home)

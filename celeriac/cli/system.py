@@ -197,9 +197,10 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
         }
         environment = {**os.environ, **endpoints.environment(), **variables}
         stop_seconds = settings.celery.worker_soft_shutdown_timeout
-        database = Database(endpoints.database_url, connections=1, application="celeriac-up")
+        address = settings.direct_database() if settings.database_url else endpoints.database_url
+        database = Database(address, connections=1, application="celeriac-up")
         try:
-            _upgrade(endpoints.database_url, None if settings.database_url else stack.home)
+            _upgrade(address, None if settings.database_url else stack.home)
             api_key = ensure_admin_key(database, stack.home, secret_key)
             url = reachable_url(host, port)
             ready = partial(_check_worker, database, stack.supervisor)

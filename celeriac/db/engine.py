@@ -1,14 +1,15 @@
 """The database engine: connections, transactions, errors by SQLSTATE, server settings."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from sqlalchemy import Connection as Connection  # noqa: PLC0414 - exported for services
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, TextClause, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -44,6 +45,18 @@ _REFUSED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Pooler:
+    """A pooler in transaction mode, such as PgBouncer, between the processes and the server.
+
+    Each transaction may run on another connection of the server, so sessions have no state. A
+    pooler refuses or drops startup options: the role has the settings (`role_faults`).
+    """
+
+    prepares: bool = False
+    """Whether it tracks prepared statements: PgBouncer from 1.22 with max_prepared_statements."""
+
+
 class Database:
     """A pool of connections to one database.
 
@@ -63,13 +76,19 @@ class Database:
         lock_seconds: float = LOCK_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
         unacknowledged_seconds: float = UNACKNOWLEDGED_SECONDS,
+        pooler: Pooler | None = None,
+        own_limits: bool = False,
     ) -> None:
         """Prepare a pool of at most `connections`; none is opened yet.
 
         A statement waits at most `lock_seconds` for a lock and takes at most `statement_seconds`.
+        Behind a `pooler` the limits of the role apply instead. With `own_limits` these apply there
+        too, which costs each unit of work the round trips of a transaction and one more.
         A connection is closed if sent data isn't acknowledged for `unacknowledged_seconds`.
         """
         self.address = without_password(url)
+        limits = {"lock_timeout": lock_seconds, "statement_timeout": statement_seconds}
+        self._set_limits = _local(limits) if pooler and own_limits else None
         self.engine: Engine = create_engine(
             psycopg_url(url),
             # most units of work are one statement and need no transaction block
@@ -85,7 +104,7 @@ class Database:
             connect_args={
                 "application_name": application,
                 "connect_timeout": 5,
-                "options": _options(lock_seconds, statement_seconds),
+                **(_pooled(pooler) if pooler else {"options": _options(limits)}),
                 # A server that disappears is detected within 30 s: by keepalive probes on an idle
                 # connection, by the missing acknowledgement of sent data otherwise.
                 "keepalives_idle": 10,
@@ -105,6 +124,8 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection in a transaction: committed at the end, rolled back on an error."""
         with _translated(self.address), self._transactional.begin() as connection:
+            if self._set_limits is not None:
+                connection.execute(self._set_limits)
             yield connection
 
     @contextmanager
@@ -113,6 +134,10 @@ class Database:
 
         For units of work of one statement: saves the round trips of BEGIN and COMMIT.
         """
+        if self._set_limits is not None:
+            with self.transaction() as connection:
+                yield connection
+            return
         with _translated(self.address), self.engine.connect() as connection:
             yield connection
 
@@ -151,15 +176,35 @@ def first_line(error: Exception) -> str:
     return lines[0].rstrip(".") if lines else type(cause).__name__
 
 
-def _options(lock_seconds: float, statement_seconds: float) -> str:
-    options = {
-        "timezone": "UTC",
-        "lock_timeout": round(lock_seconds * 1000),
-        "statement_timeout": round(statement_seconds * 1000),
-        # Plans are cached. One made for a small table must not scan the table when it is large.
-        "enable_seqscan": "off",
-    }
+_SESSION = {
+    "timezone": "UTC",
+    # Plans are cached. One made for a small table must not scan the table when it is large.
+    "enable_seqscan": "off",
+}
+"""Settings of every session, besides its limits."""
+
+
+def _options(limits: Mapping[str, float]) -> str:
+    options = _SESSION | {name: f"{round(value * 1000)}" for name, value in limits.items()}
     return " ".join(f"-c {name}={value}" for name, value in options.items())
+
+
+def _pooled(pooler: Pooler) -> dict[str, Any]:
+    """Return the arguments of a connection through a pooler.
+
+    Older versions of libpq close prepared statements with SQL, which poolers don't understand.
+    """
+    if pooler.prepares and psycopg.capabilities.has_send_close_prepared():
+        return {}
+    return {"prepare_threshold": None}
+
+
+def _local(limits: Mapping[str, float]) -> TextClause:
+    """Return a statement that sets limits for its transaction."""
+    parts = (
+        f"set_config('{name}', '{value * 1000:.0f}ms', true)" for name, value in limits.items()
+    )
+    return text(f"SELECT {', '.join(parts)}")
 
 
 def _leave_read_only_server(context: ExceptionContext) -> None:
@@ -236,6 +281,60 @@ def describe(connection: Connection) -> DatabaseServer:
         )
     ).one()
     return DatabaseServer(*row)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """The settings that hold in a session; limits in seconds, 0 for none."""
+
+    role: str
+    database: str
+    timezone: str
+    seqscan: bool
+    lock_seconds: float
+    statement_seconds: float
+
+    def role_faults(self, lock_seconds: float) -> dict[str, str]:
+        """Return the settings that are wrong, each with its right value.
+
+        Statements must wait at most `lock_seconds` for a lock.
+        """
+        right = {
+            "timezone": (self.timezone in _UTC, _SESSION["timezone"]),
+            "enable_seqscan": (not self.seqscan, _SESSION["enable_seqscan"]),
+            "lock_timeout": (0 < self.lock_seconds <= lock_seconds, f"{lock_seconds * 1000:.0f}ms"),
+            "statement_timeout": (
+                0 < self.statement_seconds <= STATEMENT_SECONDS,
+                f"{STATEMENT_SECONDS:.0f}s",
+            ),
+        }
+        return {name: value for name, (is_right, value) in right.items() if not is_right}
+
+    def cure(self, faults: Mapping[str, str]) -> str:
+        """Return the statements that set `faults` right for the role, in this database."""
+        where = f"ALTER ROLE {_quoted(self.role)} IN DATABASE {_quoted(self.database)}"
+        return " ".join(f"{where} SET {name} = '{value}';" for name, value in faults.items())
+
+
+_UTC = ("UTC", "Etc/UTC")
+
+
+def session_settings(connection: Connection) -> SessionSettings:
+    """Return the settings of the session, which behind a pooler are those of the role."""
+    row = connection.execute(_SETTINGS).one()
+    return SessionSettings(*row)
+
+
+_SETTINGS = text("""
+SELECT current_user, current_database(), current_setting('TimeZone'),
+       current_setting('enable_seqscan')::boolean,
+       (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'lock_timeout'),
+       (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'statement_timeout')
+""")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def read_only(connection: Connection) -> bool:

@@ -32,6 +32,8 @@ from celeriac.settings.sections import (
     ApprovalSettings,
     CelerySettings,
     Commands,
+    DatabaseSettings,
+    DatabaseUrl,
     HttpUrl,
     KeeperSettings,
     McpServersSettings,
@@ -67,9 +69,9 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".celeriac")
-    database_url: (
-        Annotated[str, url_with("postgresql", "postgres", "postgresql+psycopg")] | None
-    ) = Field(default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL"))
+    database_url: DatabaseUrl | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL")
+    )
     redis_url: Annotated[str, url_with("redis", "rediss")] | None = Field(
         default=None, validation_alias=AliasChoices("REDIS_URL", "CELERIAC_REDIS_URL")
     )
@@ -134,6 +136,7 @@ class Settings(BaseSettings):
     log_execution_files: bool = True
     """False writes no log file per execution; `celeriac timeline` then searches all lines."""
 
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     celery: CelerySettings = Field(default_factory=CelerySettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     keeper: KeeperSettings = Field(default_factory=KeeperSettings)
@@ -211,6 +214,17 @@ class Settings(BaseSettings):
         """The database. Raises ConfigurationError if it is not set."""
         return _require(self.database_url, "DATABASE_URL")
 
+    def direct_database(self) -> str:
+        """The database without a pooler. Raises ConfigurationError if only the pooler is known."""
+        if self.database.direct_url is not None:
+            return self.database.direct_url
+        if self.database.pooler:
+            raise ConfigurationError(
+                "CELERIAC_DATABASE_DIRECT_URL is not set. Migrations need a connection without the "
+                "pooler that DATABASE_URL leads to."
+            )
+        return self.require_database()
+
 
 def _require(value: str | None, variable: str) -> str:
     if value is None:
@@ -223,6 +237,7 @@ def _require(value: str | None, variable: str) -> str:
 
 GROUPS = (
     Settings,
+    DatabaseSettings,
     CelerySettings,
     WorkerSettings,
     KeeperSettings,

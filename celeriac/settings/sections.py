@@ -90,6 +90,20 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+DatabaseUrl = Annotated[str, url_with("postgresql", "postgres", "postgresql+psycopg")]
+
+
+class DatabaseSettings(Group, env_prefix="CELERIAC_DATABASE_"):
+    """A pooler in front of the database; `CELERIAC_DATABASE_…`."""
+
+    pooler: bool = False
+    """Whether DATABASE_URL leads to a pooler in transaction mode, such as PgBouncer."""
+    pooler_prepares: bool = False
+    """Whether the pooler tracks prepared statements (`max_prepared_statements` of PgBouncer)."""
+    direct_url: DatabaseUrl | None = None
+    """The database without the pooler, for migrations."""
+
+
 class CelerySettings(Group, env_prefix="CELERIAC_CELERY_"):
     """Celery's own settings (REQUIREMENTS A8); `CELERIAC_CELERY_…` sets each of them."""
 

@@ -18,7 +18,7 @@ from celeriac.agents.mcp.servers import Endpoint, ToolServers, address, program
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
-from celeriac.db.engine import LOCK_SECONDS, Database
+from celeriac.db.engine import LOCK_SECONDS, Database, Pooler
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
 from celeriac.domain.usage import Rate
@@ -101,6 +101,13 @@ def places(settings: Settings) -> StoragePaths:
     return StoragePaths(
         sessions=settings.home / "sessions", workdirs=settings.home / "work", logs=settings.logs
     )
+
+
+def pooler(settings: Settings) -> Pooler | None:
+    """Return the pooler that DATABASE_URL leads to; None if it leads to the server."""
+    if not settings.database.pooler:
+        return None
+    return Pooler(prepares=settings.database.pooler_prepares)
 
 
 def secret_key(settings: Settings) -> str:
@@ -244,6 +251,7 @@ def build(
         connections=connections,
         application=f"celeriac-{service}",
         lock_seconds=lock_seconds,
+        pooler=pooler(settings),
     )
     live = RedisLiveEvents(settings.require_redis())
     queue = CeleryTaskQueue(app or create_app(celery_options(settings, publisher=True)))

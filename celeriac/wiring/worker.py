@@ -25,7 +25,7 @@ from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
 from celeriac.settings import Settings
-from celeriac.wiring.core import CoreServices, build_runners, places, rates
+from celeriac.wiring.core import CoreServices, build_runners, places, pooler, rates
 
 _SHORTEST_STATEMENT = 1.0
 """The shortest statement time-out of a heartbeat, in seconds: the machine may be busy."""
@@ -55,6 +55,8 @@ def heartbeat_database_of(settings: Settings) -> Database:
         lock_seconds=lease_seconds / 10,
         statement_seconds=max(lease_seconds / 4, _SHORTEST_STATEMENT),
         unacknowledged_seconds=min(UNACKNOWLEDGED_SECONDS, lease_seconds / 4),
+        pooler=pooler(settings),
+        own_limits=True,
     )
 
 
@@ -87,6 +89,7 @@ class WorkerRuntime:
             connections=_BUDGET_CONNECTIONS,
             application="celeriac-budgets",
             lock_seconds=worker_lock_seconds(settings),
+            pooler=pooler(settings),
         )
         self.heartbeat = Heartbeat(
             self._heartbeat_database, self.attempts, lease_seconds=lease_seconds

@@ -1,6 +1,7 @@
 """A real PostgreSQL and a real Valkey for a test session, started as the product starts them."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import psutil
 import psycopg
+import pytest
 import redis
 
 from celeriac.embedded.home import Home
@@ -21,6 +23,14 @@ from tests.support.places import temporary_directory
 from tests.support.processes import start_and_wait
 
 MAINTENANCE_DATABASE = "postgres"
+
+
+def packaged_program(name: str, package: str) -> str:
+    """Return the path of a server's program that Debian packages; skip the test without it."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/lib/rabbitmq/bin")
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian: apt-get install {package})")
+    return found
 
 
 class RunningServer:
@@ -68,6 +78,11 @@ class PostgresServer(RunningServer):
     def __init__(self, home: Home) -> None:
         self._postgres = Postgres.prepare(home, fast_unsafe=True)
         super().__init__(self._postgres.spec(), home.log_file("postgres"))
+
+    @property
+    def postgres(self) -> Postgres:
+        """What runs: its socket, password and user."""
+        return self._postgres
 
     def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""

@@ -77,8 +77,14 @@ def read_settings(home: Path | None) -> "Settings":
 def open_database(settings: "Settings") -> "Iterator[Database]":
     """Yield a database with a single connection. Raises ConfigurationError."""
     from celeriac.db.engine import Database
+    from celeriac.wiring.core import pooler
 
-    database = Database(settings.require_database(), connections=1, application="celeriac-cli")
+    database = Database(
+        settings.require_database(),
+        connections=1,
+        application="celeriac-cli",
+        pooler=pooler(settings),
+    )
     try:
         yield database
     finally:

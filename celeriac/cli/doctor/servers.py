@@ -21,8 +21,10 @@ from celeriac.kit.outbound import without_password
 from celeriac.kit.words import counted
 from celeriac.settings import Settings
 from celeriac.wiring.core import celery_options
+from celeriac.wiring.worker import worker_lock_seconds
 
 DATABASE = "PostgreSQL"
+POOLER = "pooler"
 SCHEMA = "schema"
 REDIS = "Redis"
 BROKER = "broker"
@@ -43,6 +45,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             said = engine.describe(connection)
             skew = abs((said.now - datetime.now(UTC)).total_seconds())
             schema = migrate.schema(connection)
+            session = engine.session_settings(connection)
     except ConfigurationError as error:
         yield failed(DATABASE, error.message, None, ExitCode.USAGE)
         return
@@ -50,6 +53,8 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         yield failed(DATABASE, error.message, _database_cure(error.message))
         return
     yield _judge_server(said, database.address)
+    if (finding := _judge_session(session, settings)) is not None:
+        yield finding
     yield _judge_schema(schema)
     yield _judge_clock(skew)
 
@@ -113,9 +118,14 @@ _REDIS_CURE = "Start it or correct REDIS_URL; `celeriac up` starts one of its ow
 _BROKER_CURE = "Start it, or correct CELERY_BROKER_URL (without it: database 1 of REDIS_URL)."
 
 
+_POOLER_CURE = "set CELERIAC_DATABASE_POOLER=true."
+
+
 def _database_cure(message: str) -> str:
     if "password authentication failed" in message:
         return "Correct user and password in DATABASE_URL."
+    if "unsupported startup parameter" in message:
+        return f"A pooler answers there: {_POOLER_CURE}"
     if "does not exist" in message:
         return "Create it, or correct DATABASE_URL."
     return "Start it or correct DATABASE_URL; `celeriac up` starts one of its own."
@@ -129,6 +139,22 @@ def _judge_server(said: engine.DatabaseServer, address: str) -> Finding:
     if said.connections > said.max_connections * _CROWDED:
         return warning(DATABASE, f"{where}, {used}", "Raise its max_connections.")
     return ok(DATABASE, f"{where}, {used}")
+
+
+def _judge_session(session: engine.SessionSettings, settings: Settings) -> Finding | None:
+    """Judge the settings of a session, which a pooler takes from the role."""
+    pooled = settings.database.pooler
+    limit = worker_lock_seconds(settings) if pooled else engine.LOCK_SECONDS
+    faults = session.role_faults(limit)
+    if not faults:
+        return ok(POOLER, f"the role {session.role} has the right settings") if pooled else None
+    if not pooled:
+        return warning(
+            POOLER, "it drops the settings of connections", f"A pooler is used: {_POOLER_CURE}"
+        )
+    named = ", ".join(faults)
+    cure = f"{session.cure(faults)} Then let the pooler connect anew (RECONNECT in its console)."
+    return warning(POOLER, f"the role {session.role} has wrong settings for {named}", cure)
 
 
 def _judge_schema(schema: migrate.Schema) -> Finding:
