@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 import structlog
-from amqp.exceptions import AMQPError, ChannelError
+from amqp.exceptions import AMQPError, ChannelError, MessageNacked
 from celery import Celery
+from celery.app.amqp import Queues
 from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError, ResponseError
@@ -58,12 +59,16 @@ class CeleryOptions:
     broker_url: str
     result_backend: str
     visibility_timeout: int = 300
+    queue_type: str = "quorum"
+    """Of queues in RabbitMQ: `quorum` or `classic`."""
+    delivery_limit: int = 10_000
+    """Deliveries after which RabbitMQ drops a message of a quorum queue."""
     publish_timeout: float | None = None
     """Time limit of a publication in seconds; None for workers, whose sockets block in BRPOP."""
     extra: Mapping[str, Any]
 
 
-BROKER_FAILURES = (KombuError, AMQPError, RedisError, OSError)
+BROKER_FAILURES = (KombuError, AMQPError, MessageNacked, RedisError, OSError)
 """The errors of publishing with any transport; LimitExceeded of a pool is a KombuError."""
 
 _POOL_SECONDS = 5.0
@@ -89,15 +94,51 @@ def producer_of(app: Celery) -> Iterator[Producer]:
         pool.connections.acquire, block=True, timeout=_POOL_SECONDS
     )
     with pool.acquire(block=True, timeout=_POOL_SECONDS) as producer:
-        yield producer
+        try:
+            yield producer
+        except (AMQPError, OSError):
+            # the confirmation of this message must not be taken for one of the next
+            if not _is_redis(app.conf.broker_url):
+                producer.connection.collect()
+            raise
+
+
+class _DeclaredQueues(Queues):
+    """Queues that are declared alike, those of tasks and of `-Q` too."""
+
+    arguments: Mapping[str, Any] | None = None
+
+    def new_missing(self, name: str) -> Queue:
+        return Queue(name, self.autoexchange(name), name, queue_arguments=self.arguments)
+
+
+class _QueueDeclarations(UncompressedAMQP):
+    """Declares all queues with the arguments in the setting `queue_arguments`."""
+
+    queues_cls = _DeclaredQueues
+
+    def Queues(self, *args: Any, **options: Any) -> _DeclaredQueues:  # noqa: N802 - Celery's name
+        queues: _DeclaredQueues = super().Queues(*args, **options)
+        queues.arguments = self.app.conf.queue_arguments
+        return queues
+
+
+def _queue_arguments(options: CeleryOptions) -> dict[str, Any] | None:
+    if _is_redis(options.broker_url):
+        return None
+    if options.queue_type == "classic":
+        return {"x-queue-type": "classic"}
+    return {"x-queue-type": options.queue_type, "x-delivery-limit": options.delivery_limit}
 
 
 def create_app(options: CeleryOptions) -> Celery:
     """Return a configured app; connects on first use."""
     use_for_redis()
     refuse_compression()
-    app = Celery("celeriac", amqp=UncompressedAMQP, loader="celeriac.worker.modules:ModuleLoader")
+    app = Celery("celeriac", amqp=_QueueDeclarations, loader="celeriac.worker.modules:ModuleLoader")
+    arguments = _queue_arguments(options)
     app.conf.update(
+        queue_arguments=arguments,
         broker_url=options.broker_url,
         result_backend=options.result_backend,
         imports=["celeriac.worker.tasks"],
@@ -106,7 +147,7 @@ def create_app(options: CeleryOptions) -> Celery:
         accept_content=["json"],
         enable_utc=True,
         task_routes=ROUTES,
-        task_queues=[Queue(name, routing_key=name) for name in QUEUES],
+        task_queues=[Queue(name, routing_key=name, queue_arguments=arguments) for name in QUEUES],
         task_default_queue="default",
         task_create_missing_queues=True,
         task_publish_retry=False,
@@ -134,7 +175,8 @@ def _is_redis(broker_url: str) -> bool:
 
 def _transport(options: CeleryOptions) -> dict[str, Any]:
     if not _is_redis(options.broker_url):
-        return {}
+        waits = ("read_timeout", "write_timeout") if options.publish_timeout else ()
+        return {"confirm_publish": True, **dict.fromkeys(waits, options.publish_timeout)}
     return {
         "visibility_timeout": options.visibility_timeout,
         # a dead worker's messages come back seconds after the timeout, not minutes

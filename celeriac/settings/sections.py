@@ -1,7 +1,7 @@
 """The groups of settings, and how their variables are read."""
 
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -125,6 +125,10 @@ class CelerySettings(Group, env_prefix="CELERIAC_CELERY_"):
     result_expires: int = Field(default=3600, ge=1)
     visibility_timeout: int = Field(default=300, ge=1)
     """Seconds until Redis redelivers an unacknowledged message; duplicates are harmless."""
+    queue_type: Literal["quorum", "classic"] = "quorum"
+    """Type of the queues in RabbitMQ. An existing queue of another type must be deleted first."""
+    delivery_limit: int = Field(default=10_000, ge=1)
+    """Deliveries after which RabbitMQ drops a message of a quorum queue."""
     include: Names = ()
     """Modules with Celery tasks of users, which every worker loads; separated by commas."""
     enable_utc: bool = True

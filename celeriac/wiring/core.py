@@ -80,8 +80,12 @@ def celery_options(settings: Settings, *, publisher: bool) -> CeleryOptions:
         broker_url=settings.broker_url(),
         result_backend=settings.result_backend(),
         visibility_timeout=celery.visibility_timeout,
+        queue_type=celery.queue_type,
+        delivery_limit=celery.delivery_limit,
         publish_timeout=celery.publish_timeout if publisher else None,
-        extra=celery.model_dump(exclude={"visibility_timeout", "publish_timeout"}),
+        extra=celery.model_dump(
+            exclude={"visibility_timeout", "queue_type", "delivery_limit", "publish_timeout"}
+        ),
     )
 
 

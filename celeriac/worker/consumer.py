@@ -32,10 +32,17 @@ class Consumer(CeleryConsumer):
     """Drops invalid messages, leaves unknown tasks to other workers, and reports its condition."""
 
     class Blueprint(CeleryConsumer.Blueprint):
-        """Celery's steps, with a gossip that survives bad messages."""
+        """Celery's steps, with a gossip that survives bad messages.
+
+        Without delayed delivery, which makes 28 queues in RabbitMQ and needs topic exchanges.
+        """
 
         default_steps = (
-            *(each for each in CeleryConsumer.Blueprint.default_steps if ":Gossip" not in each),
+            *(
+                each
+                for each in CeleryConsumer.Blueprint.default_steps
+                if ":Gossip" not in each and ":DelayedDelivery" not in each
+            ),
             "celeriac.worker.gossip:Gossip",
         )
 

@@ -49,15 +49,19 @@ class Fleet:
     `container` holds the same parts that the API has, in the test's own process.
     """
 
-    def __init__(self, home: Path, *, database_url: str, redis_url: str) -> None:
+    def __init__(
+        self, home: Path, *, database_url: str, redis_url: str, broker_url: str | None = None
+    ) -> None:
         self.home = home
         self.programs: list[Program] = []
         self._urls = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        if broker_url is not None:
+            self._urls["CELERY_BROKER_URL"] = broker_url
         settings = Settings.load(home=home / "test").model_copy(
             update={
                 "database_url": database_url,
                 "redis_url": redis_url,
-                "celery_broker_url": None,
+                "celery_broker_url": broker_url,
                 "celery_result_backend": None,
                 "secret_key": SecretStr(SECRET_KEY),
             }
@@ -256,9 +260,11 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(home: Path, *, database_url: str, redis_url: str) -> Iterator[Fleet]:
+def running_fleet(
+    home: Path, *, database_url: str, redis_url: str, broker_url: str | None = None
+) -> Iterator[Fleet]:
     """Make a fleet without processes, and end what was started at the end."""
-    fleet = Fleet(home, database_url=database_url, redis_url=redis_url)
+    fleet = Fleet(home, database_url=database_url, redis_url=redis_url, broker_url=broker_url)
     try:
         yield fleet
     finally:

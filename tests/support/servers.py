@@ -27,7 +27,7 @@ MAINTENANCE_DATABASE = "postgres"
 
 def packaged_program(name: str, package: str) -> str:
     """Return the path of a server's program that Debian packages; skip the test without it."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/lib/rabbitmq/bin")
+    found = shutil.which(name, path=f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}:/usr/sbin")
     if found is None:
         pytest.skip(f"{name} is not installed (Debian: apt-get install {package})")
     return found
