@@ -16,12 +16,14 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from celeriac.adapters.compression import UncompressedAMQP, refuse_compression
+from celeriac.adapters.redis_client import sentinel_options
 from celeriac.adapters.redis_transport import use_for_redis
 from celeriac.domain.errors import BrokerUnavailableError, ResultUnreadableError, UnavailableError
 from celeriac.domain.executions.model import QueuedMessage
 from celeriac.domain.executions.states import CeleryState
 from celeriac.kit.json_types import dumps
 from celeriac.kit.outbound import without_password
+from celeriac.kit.redis_urls import SentinelUrl
 from celeriac.services.operations.celery_tasks import CeleryTaskState, PlainTask
 
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
@@ -63,6 +65,8 @@ class CeleryOptions:
     """Of queues in RabbitMQ: `quorum` or `classic`."""
     delivery_limit: int = 10_000
     """Deliveries after which RabbitMQ drops a message of a quorum queue."""
+    key_prefix: str = ""
+    """Beginning of all keys in Redis."""
     publish_timeout: float | None = None
     """Time limit of a publication in seconds; None for workers, whose sockets block in BRPOP."""
     extra: Mapping[str, Any]
@@ -132,15 +136,16 @@ def _queue_arguments(options: CeleryOptions) -> dict[str, Any] | None:
 
 
 def create_app(options: CeleryOptions) -> Celery:
-    """Return a configured app; connects on first use."""
+    """Return a configured app; connects on first use. Raises ValueError for a malformed URL."""
     use_for_redis()
     refuse_compression()
     app = Celery("celeriac", amqp=_QueueDeclarations, loader="celeriac.worker.modules:ModuleLoader")
     arguments = _queue_arguments(options)
     app.conf.update(
         queue_arguments=arguments,
-        broker_url=options.broker_url,
-        result_backend=options.result_backend,
+        broker_url=_for_celery(options.broker_url),
+        result_backend=_for_celery(options.result_backend),
+        result_backend_transport_options=_redis_options(options.result_backend, options, "results"),
         imports=["celeriac.worker.tasks"],
         task_serializer="json",
         result_serializer="json",
@@ -173,11 +178,32 @@ def _is_redis(broker_url: str) -> bool:
     return broker_url.startswith(("redis", "sentinel"))
 
 
+def _for_celery(url: str) -> str:
+    sentinel = SentinelUrl.read(url)
+    return url if sentinel is None else sentinel.for_celery()
+
+
+def _redis_options(url: str, options: CeleryOptions, part: str) -> dict[str, Any]:
+    """Return the transport options of a Redis: those of Sentinel, and the prefix of the keys."""
+    if not _is_redis(url):
+        return {}
+    sentinel = SentinelUrl.read(url)
+    prefix = {"global_keyprefix": f"{options.key_prefix}{part}:"} if options.key_prefix else {}
+    if sentinel is None:
+        return prefix
+    return {
+        **prefix,
+        "master_name": sentinel.master,
+        "sentinel_kwargs": sentinel_options(sentinel),
+    }
+
+
 def _transport(options: CeleryOptions) -> dict[str, Any]:
     if not _is_redis(options.broker_url):
         waits = ("read_timeout", "write_timeout") if options.publish_timeout else ()
         return {"confirm_publish": True, **dict.fromkeys(waits, options.publish_timeout)}
     return {
+        **_redis_options(options.broker_url, options, "broker"),
         "visibility_timeout": options.visibility_timeout,
         # a dead worker's messages come back seconds after the timeout, not minutes
         "unacked_restore_interval": 1,

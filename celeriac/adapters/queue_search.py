@@ -7,6 +7,7 @@ this searches them in one.
 from collections.abc import Iterable
 from typing import Any
 
+from redis import Redis
 from redis.commands.core import Script
 
 _MOST_MESSAGES = 500
@@ -54,7 +55,10 @@ def bring_known_forward(channel: Any, queue: str, names: Iterable[str]) -> tuple
     client = getattr(channel, "client", None)
     if client is None or not hasattr(channel, "_q_for_pri"):
         return False, True
-    keys = [channel._q_for_pri(queue, step) for step in channel.priority_steps]  # noqa: SLF001 - kombu has no public name for it
+    # kombu's client would prefix the first key alone
+    client = Redis(connection_pool=client.connection_pool)
+    prefix, of_priority = channel.global_keyprefix, channel._q_for_pri  # noqa: SLF001 - kombu has no public name for it
+    keys = [f"{prefix}{of_priority(queue, step)}" for step in channel.priority_steps]
     search = Script(client, _SEARCH)
     known, all_seen = search(keys, [_MOST_MESSAGES, _MOST_BYTES, *names], client=client)
     return bool(known), bool(all_seen)

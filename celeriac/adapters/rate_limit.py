@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
-from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import RedisError
 
+from celeriac.adapters.redis_client import KEY_PREFIX, connect
 from celeriac.domain.usage import RateDenied, RateGrant, RateRequest
 
 logger = structlog.get_logger(__name__)
@@ -106,8 +106,9 @@ end
 class RedisRateLimiter:
     """A `RateLimiter`. Create it after a fork. Safe to share between threads."""
 
-    def __init__(self, url: str, *, window_seconds: float = 60.0) -> None:
-        self._redis = Redis.from_url(
+    def __init__(self, url: str, *, window_seconds: float = 60.0, prefix: str = KEY_PREFIX) -> None:
+        self._prefix = prefix
+        self._redis = connect(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
         )
         self._window = round(window_seconds * 1000)
@@ -121,10 +122,10 @@ class RedisRateLimiter:
         self, requests: Sequence[RateRequest], *, name: str, enqueue: bool
     ) -> RateGrant | RateDenied:
         """Count a call, or say how long it must wait; see `RateLimiter.take`."""
-        keys = [_key("ban", name)]
+        keys = [self._key("ban", name)]
         values: list[int] = [self._window, enqueue]
         for counter, limit, amount in _counters(requests):
-            keys += [_key("rate", counter), _key("queue", counter)]
+            keys += [self._key("rate", counter), self._key("queue", counter)]
             values += [limit, amount]
         answer = self._run(self._take, keys, values)
         if answer is None:
@@ -142,7 +143,7 @@ class RedisRateLimiter:
 
     def ban(self, name: str, seconds: float) -> None:
         """Refuse all calls of `name` for `seconds`."""
-        self._run(self._ban, [_key("ban", name)], [max(round(seconds * 1000), 1)])
+        self._run(self._ban, [self._key("ban", name)], [max(round(seconds * 1000), 1)])
 
     def close(self) -> None:
         """Close the connections."""
@@ -156,9 +157,12 @@ class RedisRateLimiter:
             changes += [(f"{each.name}:requests", requests), (f"{each.name}:tokens", more)]
         changes = [(name, amount) for name, amount in changes if amount]
         if changes:
-            keys = [_key("rate", name) for name, _ in changes]
+            keys = [self._key("rate", name) for name, _ in changes]
             values = [self._window, taken.slot, *(amount for _, amount in changes)]
             self._run(self._add, keys, values)
+
+    def _key(self, kind: str, name: str) -> str:
+        return f"{self._prefix}{kind}:{name}"
 
     def _run(self, script: Script, keys: Sequence[str], values: Sequence[int]) -> Any:
         """Run a script; None if Redis does not answer, which pauses its use for seconds."""
@@ -185,7 +189,3 @@ def _counters(requests: Sequence[RateRequest]) -> Iterator[tuple[str, int, int]]
             yield f"{each.name}:requests", each.rate.requests, 1
         if each.rate.tokens is not None:
             yield f"{each.name}:tokens", each.rate.tokens, each.tokens
-
-
-def _key(kind: str, name: str) -> str:
-    return f"celeriac:{kind}:{name}"

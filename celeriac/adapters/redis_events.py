@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
 
+from celeriac.adapters.redis_client import KEY_PREFIX, connect
 from celeriac.kit.backoff import Backoff
 from celeriac.kit.ids import parse_uuid
 from celeriac.kit.json_types import JsonObject, dumps, loads
 
 logger = structlog.get_logger(__name__)
 
-CANCEL_CHANNEL = "celeriac:cancel"
 _CAPACITY = 10_000
 _BATCH = 500
 _PAUSE = 0.02
@@ -37,16 +36,22 @@ _MAX_MESSAGES = 1000
 """Cancellation messages that are read before they are handled."""
 
 
-def channel(execution_id: UUID) -> str:
+def channel(execution_id: UUID, prefix: str = KEY_PREFIX) -> str:
     """Return the channel of an execution."""
-    return f"celeriac:execution:{execution_id}"
+    return f"{prefix}execution:{execution_id}"
+
+
+def cancel_channel(prefix: str = KEY_PREFIX) -> str:
+    """Return the channel of cancellations."""
+    return f"{prefix}cancel"
 
 
 class RedisLiveEvents:
     """Publishes live events. Create it after a fork. Safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(
+    def __init__(self, url: str, *, prefix: str = KEY_PREFIX) -> None:
+        self._prefix = prefix
+        self._redis = connect(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
         )
         self._outbox: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
@@ -58,16 +63,16 @@ class RedisLiveEvents:
     def changed(self, execution_ids: Sequence[UUID]) -> None:
         """Notify watchers of new events."""
         for execution_id in execution_ids:
-            self._put(channel(execution_id), "{}")
+            self._put(channel(execution_id, self._prefix), "{}")
 
     def delta(self, execution_id: UUID, data: JsonObject) -> None:
         """Send a piece of streaming output to watchers."""
-        self._put(channel(execution_id), dumps({"delta": data}))
+        self._put(channel(execution_id, self._prefix), dumps({"delta": data}))
 
     def cancel(self, execution_ids: Sequence[UUID]) -> None:
         """Notify all workers of cancelled executions."""
         if execution_ids:
-            self._put(CANCEL_CHANNEL, dumps([str(key) for key in execution_ids]))
+            self._put(cancel_channel(self._prefix), dumps([str(key) for key in execution_ids]))
 
     def close(self, seconds: float = 2.0) -> None:
         """Send queued messages for at most `seconds`, and end the thread."""
@@ -134,8 +139,11 @@ class CancelListener:
     Anyone with access to Redis can publish there, so the callback must check the executions' rows.
     """
 
-    def __init__(self, url: str, on_cancel: Callable[[list[UUID]], None]) -> None:
-        self._redis = Redis.from_url(url, socket_connect_timeout=_TIMEOUT, health_check_interval=25)
+    def __init__(
+        self, url: str, on_cancel: Callable[[list[UUID]], None], *, prefix: str = KEY_PREFIX
+    ) -> None:
+        self._channel = cancel_channel(prefix)
+        self._redis = connect(url, socket_connect_timeout=_TIMEOUT, health_check_interval=25)
         self._on_cancel = on_cancel
         self._ended = threading.Event()
         self._backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
@@ -164,7 +172,7 @@ class CancelListener:
 
     def _listen(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
-            subscription.subscribe(CANCEL_CHANNEL)
+            subscription.subscribe(self._channel)
             while not self._ended.is_set():
                 message = subscription.get_message(timeout=0.5)
                 found: list[bytes] = []

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from celeriac.adapters.redis_client import connect
 from celeriac.domain.errors import ConfigurationError, UnavailableError
 from celeriac.kit.outbound import without_password
 
@@ -32,7 +32,7 @@ def describe(url: str) -> RedisServer:
     ConfigurationError if `url` is not the address of a Redis server.
     """
     try:
-        client = Redis.from_url(
+        client = connect(
             url,
             socket_timeout=_SECONDS,
             socket_connect_timeout=_SECONDS,
@@ -70,7 +70,7 @@ class RedisPing:
 
     def __init__(self, url: str) -> None:
         self._address = without_password(url)
-        self._redis = Redis.from_url(
+        self._redis = connect(
             url,
             socket_timeout=_PROBE_SECONDS,
             socket_connect_timeout=_PROBE_SECONDS,

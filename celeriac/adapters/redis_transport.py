@@ -151,6 +151,10 @@ class Channel(redis.Channel):
         return True
 
 
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """The channel of a primary that Sentinel names."""
+
+
 class Transport(redis.Transport):
     """The Redis transport with the fixed channels."""
 
@@ -170,10 +174,20 @@ class Transport(redis.Transport):
             dropped_messages.record(fault, reprlib.repr(raw_message))
 
 
+class SentinelTransport(Transport):
+    """The Redis transport behind Sentinel."""
+
+    Channel = SentinelChannel
+    default_port: Any = redis.SentinelTransport.default_port
+
+
 def use_for_redis() -> None:
-    """Make kombu use this transport for `redis://` and `rediss://`; idempotent."""
-    path = f"{Transport.__module__}:{Transport.__qualname__}"
-    TRANSPORT_ALIASES.update(redis=path, rediss=path)
+    """Make kombu use these transports for Redis; idempotent."""
+    path, behind_sentinel = (f"{__name__}:{each.__qualname__}" for each in _TRANSPORTS)
+    TRANSPORT_ALIASES.update(redis=path, rediss=path, sentinel=behind_sentinel)
+
+
+_TRANSPORTS = (Transport, SentinelTransport)
 
 
 def _fault(raw: Any) -> str | None:

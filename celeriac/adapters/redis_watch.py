@@ -7,18 +7,19 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from uuid import UUID
 
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from celeriac.adapters.redis_client import KEY_PREFIX, connected
 from celeriac.adapters.redis_events import channel
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.backoff import Backoff
@@ -60,9 +61,10 @@ Positions = Callable[[Sequence[UUID]], Mapping[UUID, int]]
 class Watcher:
     """Watches executions. Without Redis, queries of the database wake the readers."""
 
-    def __init__(self, url: str, positions: Positions) -> None:
+    def __init__(self, url: str, positions: Positions, *, prefix: str = KEY_PREFIX) -> None:
         self._url = url
         self._positions = positions
+        self._prefix = prefix
         self._shared: dict[int, _Shared] = {}
 
     @asynccontextmanager
@@ -78,7 +80,7 @@ class Watcher:
         loop = id(asyncio.get_running_loop())
         shared = self._shared.get(loop)
         if shared is None:
-            shared = self._shared[loop] = _Shared(self._url, self._positions)
+            shared = self._shared[loop] = _Shared(self._url, self._positions, self._prefix)
         reader = _Reader(position, idle_seconds)
         try:
             await shared.add(execution_id, reader)
@@ -124,9 +126,10 @@ class _Reader:
 class _Shared:
     """The shared connection and queries of the readers of one event loop."""
 
-    def __init__(self, url: str, positions: Positions) -> None:
+    def __init__(self, url: str, positions: Positions, prefix: str) -> None:
         self._url = url
         self._positions = positions
+        self._channel = partial(channel, prefix=prefix)
         self._readers: dict[UUID, set[_Reader]] = {}
         self._subscription: PubSub | None = None
         self._subscribed: set[UUID] = set()
@@ -168,10 +171,10 @@ class _Shared:
             try:
                 if wanted:
                     self._subscribed.add(execution_id)
-                    await self._subscription.subscribe(channel(execution_id))
+                    await self._subscription.subscribe(self._channel(execution_id))
                 else:
                     self._subscribed.discard(execution_id)
-                    await self._subscription.unsubscribe(channel(execution_id))
+                    await self._subscription.unsubscribe(self._channel(execution_id))
             except (RedisError, OSError, RuntimeError):
                 pass  # `_listen` gets the same error, and subscribes to all again
             except Exception:
@@ -199,28 +202,28 @@ class _Shared:
             await asyncio.sleep(backoff.failed())
 
     async def _listen(self, backoff: Backoff) -> None:
-        redis = Redis.from_url(
+        connection = connected(
             self._url,
             socket_connect_timeout=_CONNECTION_SECONDS,
             socket_timeout=_CONNECTION_SECONDS,
             health_check_interval=25,
-            retry=Retry(
-                NoBackoff(), 0
-            ),  # a new connection must subscribe again, which is done here
+            # a new connection must subscribe again, which is done here
+            retry=Retry(NoBackoff(), 0),
         )
         try:
-            async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
+            async with (
+                connection as redis,
+                redis.pubsub(ignore_subscribe_messages=True) as subscription,
+            ):
                 async with self._subscribing:
                     self._subscribed = set(self._readers)
-                    await subscription.subscribe(*map(channel, self._subscribed))
+                    await subscription.subscribe(*map(self._channel, self._subscribed))
                     self._subscription = subscription
                 for reader in chain.from_iterable(self._readers.values()):
                     reader.put(_CHANGED)  # notifications may have been missed
                 await self._receive(subscription, backoff)
         finally:
             self._subscription = None
-            with suppress(Exception):  # its error is already logged
-                await redis.aclose()
 
     async def _receive(self, subscription: PubSub, backoff: Backoff) -> None:
         while not self._stopped:
@@ -245,12 +248,12 @@ class _Shared:
             backoff.succeeded()
 
 
-_PREFIX = len(channel(UUID(int=0))) - len(str(UUID(int=0)))
+_ID_LENGTH = len(str(UUID(int=0)))
 
 
 def _execution(name: bytes) -> UUID | None:
     try:
-        return UUID(name.decode()[_PREFIX:])
+        return UUID(name.decode()[-_ID_LENGTH:])
     except ValueError:
         return None
 

@@ -295,8 +295,10 @@ def _stack_options(settings: Settings, options: SystemOptions) -> StackOptions:
         home=settings.home,
         database_url=settings.database_url,
         redis_url=settings.redis_url,
-        broker_url=settings.celery_broker_url,
-        result_backend=settings.celery_result_backend,
+        broker_url=settings.broker_url() if settings.redis_url else settings.celery_broker_url,
+        result_backend=(
+            settings.result_backend() if settings.redis_url else settings.celery_result_backend
+        ),
         model_base_url=settings.local_model_url,
         local_model=options.local_model,
         models=options.models or settings.models,

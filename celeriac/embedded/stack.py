@@ -14,8 +14,8 @@ from celeriac.embedded.postgres import Postgres
 from celeriac.embedded.process import ChildRecord, ProcessSpec
 from celeriac.embedded.supervisor import DEFAULT_POLICY, RestartPolicy, Supervisor
 from celeriac.embedded.valkey import BROKER_DATABASE, RESULT_DATABASE, Valkey
-from celeriac.kit.outbound import with_database
 from celeriac.kit.processes import identify
+from celeriac.kit.redis_urls import with_database
 
 _LEFTOVER_SECONDS = 15.0
 

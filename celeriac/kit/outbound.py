@@ -4,6 +4,7 @@ Helpers for the URLs of servers.
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
@@ -255,17 +256,27 @@ async def _resolve(host: str, port: int) -> list[Address]:
     return list(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
 
 
-def with_database(redis_url: str, number: int) -> str:
-    """Return `redis_url` with its database number replaced."""
-    return urlunsplit(urlsplit(redis_url)._replace(path=f"/{number}"))
+def addresses(url: str) -> list[str]:
+    """Return the URLs in `url`: kombu takes several, separated by semicolons."""
+    return _NEXT_URL.split(url)
+
+
+_NEXT_URL = re.compile(r";(?=[a-z][a-z0-9+.-]*://)")
 
 
 def without_password(url: str) -> str:
-    """Return `url` for logs and messages, without user and password."""
+    """Return `url` for logs and messages, without users and passwords."""
+    return ";".join(_without_password(each) for each in addresses(url))
+
+
+def _without_password(url: str) -> str:
     parts = urlsplit(url)
-    if "@" not in parts.netloc:
+    if "password" in parts.query:
+        parts = parts._replace(query="***")
+    elif "@" not in parts.netloc:
         return url
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]))
+    *login, host = parts.netloc.rsplit("@", 1)
+    return urlunsplit(parts._replace(netloc=f"***@{host}" if login else host))
 
 
 def psycopg_url(database_url: str) -> str:

@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celeriac.domain.errors import ConfigurationError
-from celeriac.kit.outbound import with_database
+from celeriac.kit.redis_urls import with_database
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 from celeriac.settings.sections import (
@@ -72,9 +72,12 @@ class Settings(BaseSettings):
     database_url: DatabaseUrl | None = Field(
         default=None, validation_alias=AliasChoices("DATABASE_URL", "CELERIAC_DATABASE_URL")
     )
-    redis_url: Annotated[str, url_with("redis", "rediss")] | None = Field(
+    redis_url: Annotated[str, url_with("redis", "rediss", "sentinel")] | None = Field(
         default=None, validation_alias=AliasChoices("REDIS_URL", "CELERIAC_REDIS_URL")
     )
+    redis_key_prefix: str = Field(default="", pattern=r"^[!-~]*$", max_length=100)
+    """Beginning of all keys and channels, also of Celery's. With it broker and results share the
+    database of REDIS_URL, instead of the databases 1 and 2."""
     celery_broker_url: Url | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
     celery_result_backend: Url | None = Field(
         default=None, validation_alias="CELERY_RESULT_BACKEND"
@@ -200,11 +203,15 @@ class Settings(BaseSettings):
 
     def broker_url(self) -> str:
         """The broker: CELERY_BROKER_URL, or database 1 of REDIS_URL (REQUIREMENTS A22)."""
-        return self.celery_broker_url or with_database(self.require_redis(), 1)
+        return self.celery_broker_url or self._database_of_redis(1)
 
     def result_backend(self) -> str:
         """Celery's results: CELERY_RESULT_BACKEND, or database 2 of REDIS_URL."""
-        return self.celery_result_backend or with_database(self.require_redis(), 2)
+        return self.celery_result_backend or self._database_of_redis(2)
+
+    def _database_of_redis(self, number: int) -> str:
+        url = self.require_redis()
+        return url if self.redis_key_prefix else with_database(url, number)
 
     def require_redis(self) -> str:
         """The Redis of the application. Raises ConfigurationError if it is not set."""

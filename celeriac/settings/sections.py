@@ -19,7 +19,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from celeriac.kit.json_types import loads
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.outbound import OutboundGuard, addresses
+from celeriac.kit.redis_urls import SentinelUrl
 
 
 def read_names(value: Any) -> Any:
@@ -42,20 +43,28 @@ def read_json(value: Any) -> Any:
 _MOST_PORT = 65535
 
 
+def _check_address(url: str, schemes: tuple[str, ...]) -> None:
+    parts = urlsplit(url)
+    if schemes and parts.scheme not in schemes:
+        raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if port and not (port.isascii() and port.isdigit() and int(port) <= _MOST_PORT):
+            raise ValueError("has a port that is not a number from 0 to 65535")
+    SentinelUrl.read(url)
+
+
 def url_with(*schemes: str) -> AfterValidator:
-    """Return a validator of URLs: one of `schemes`, if any are given, and a valid port.
+    """Return a validator of URLs: one of `schemes`, if any are given, and valid ports.
+
+    Several URLs may be separated by semicolons, as kombu takes them.
 
     The URL is in no message: it may hold a password.
     """
 
     def check(url: str) -> str:
-        parts = urlsplit(url)
-        if schemes and parts.scheme not in schemes:
-            raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
-        for host in parts.netloc.rpartition("@")[2].split(","):
-            port = host.rpartition("]")[2].partition(":")[2]
-            if port and not (port.isascii() and port.isdigit() and int(port) <= _MOST_PORT):
-                raise ValueError("has a port that is not a number from 0 to 65535")
+        for each in addresses(url):
+            _check_address(each, schemes)
         return url
 
     return AfterValidator(check)

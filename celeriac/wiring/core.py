@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from celeriac.adapters.celery_queue import CeleryOptions, CeleryTaskQueue, create_app
+from celeriac.adapters.redis_client import KEY_PREFIX
 from celeriac.adapters.redis_events import RedisLiveEvents
 from celeriac.adapters.redis_watch import Watcher
 from celeriac.agents.advice import Advice
@@ -80,6 +81,7 @@ def celery_options(settings: Settings, *, publisher: bool) -> CeleryOptions:
         broker_url=settings.broker_url(),
         result_backend=settings.result_backend(),
         visibility_timeout=celery.visibility_timeout,
+        key_prefix=settings.redis_key_prefix,
         queue_type=celery.queue_type,
         delivery_limit=celery.delivery_limit,
         publish_timeout=celery.publish_timeout if publisher else None,
@@ -105,6 +107,11 @@ def places(settings: Settings) -> StoragePaths:
     return StoragePaths(
         sessions=settings.home / "sessions", workdirs=settings.home / "work", logs=settings.logs
     )
+
+
+def key_prefix(settings: Settings) -> str:
+    """Return the beginning of the application's keys and channels in Redis."""
+    return settings.redis_key_prefix or KEY_PREFIX
 
 
 def pooler(settings: Settings) -> Pooler | None:
@@ -257,7 +264,7 @@ def build(
         lock_seconds=lock_seconds,
         pooler=pooler(settings),
     )
-    live = RedisLiveEvents(settings.require_redis())
+    live = RedisLiveEvents(settings.require_redis(), prefix=key_prefix(settings))
     queue = CeleryTaskQueue(app or create_app(celery_options(settings, publisher=True)))
     specs = SpecCache(database)
     dispatch = Dispatch(database, queue, live)
@@ -267,7 +274,9 @@ def build(
         database=database,
         queue=queue,
         live=live,
-        watcher=Watcher(settings.require_redis(), Queries(database).positions),
+        watcher=Watcher(
+            settings.require_redis(), Queries(database).positions, prefix=key_prefix(settings)
+        ),
         specs=specs,
         dispatch=dispatch,
         submit=submit,

@@ -25,7 +25,7 @@ from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
 from celeriac.settings import Settings
-from celeriac.wiring.core import CoreServices, build_runners, places, pooler, rates
+from celeriac.wiring.core import CoreServices, build_runners, key_prefix, places, pooler, rates
 
 _SHORTEST_STATEMENT = 1.0
 """The shortest statement time-out of a heartbeat, in seconds: the machine may be busy."""
@@ -80,7 +80,7 @@ class WorkerRuntime:
         self._runners = build_runners(settings)
         if settings.worker.warm_runners:
             self._runners.warm()
-        self._limiter = RedisRateLimiter(settings.require_redis())
+        self._limiter = RedisRateLimiter(settings.require_redis(), prefix=key_prefix(settings))
         self._rate_threads = Threads("rate limits", _RATE_THREADS)
         # pools of their own for work that must not wait for a connection of the shared pool
         self._heartbeat_database = heartbeat_database_of(settings)
@@ -118,7 +118,9 @@ class WorkerRuntime:
             shutting_down=shutting_down,
         )
         self._listener = CancelListener(
-            settings.require_redis(), partial(stop_cancelled, database, self.attempts)
+            settings.require_redis(),
+            partial(stop_cancelled, database, self.attempts),
+            prefix=key_prefix(settings),
         )
         self._listener.start()
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 import redis
 
-from celeriac.adapters.redis_events import CANCEL_CHANNEL
+from celeriac.adapters.redis_events import cancel_channel
 from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import dumps
 from tests.support.fleet import Fleet
@@ -70,7 +70,7 @@ def test_a_word_on_redis_alone_cancels_nothing(fleet: Fleet, valkey: ValkeyServe
     forged = [dumps([str(named)]), "garbage", b"\xff", "5", "null", "{}", '["x", 5, null]']
     with redis.Redis.from_url(valkey.url()) as client:
         for word in forged:
-            client.publish(CANCEL_CHANNEL, word)
+            client.publish(cancel_channel(), word)
     fleet.container.cancel(fleet.actor, [other])
     assert fleet.wait_terminal([other])[0].status is Status.CANCELLED
     assert fleet.get(named).status is Status.RUNNING

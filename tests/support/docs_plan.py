@@ -75,6 +75,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "the phases of a made-up release; this one has none",
     ("docs/operations.md", "CELERIAC_DATABASE_DIRECT_URL"): "needs PgBouncer; "
     "tests/chaos/test_pgbouncer.py runs behind it",
+    ("docs/operations.md", "sentinel://"): "needs Sentinel; "
+    "tests/chaos/test_sentinel.py runs behind it",
     ("docs/operations.md", "ALTER ROLE"): "is for a role behind PgBouncer; "
     "tests/chaos/test_pgbouncer.py does what doctor prints",
     ("docs/operations.md", "celery -A celeriac flower"): "runs until it is stopped; "

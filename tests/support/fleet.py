@@ -50,17 +50,26 @@ class Fleet:
     """
 
     def __init__(
-        self, home: Path, *, database_url: str, redis_url: str, broker_url: str | None = None
+        self,
+        home: Path,
+        *,
+        database_url: str,
+        redis_url: str,
+        broker_url: str | None = None,
+        key_prefix: str = "",
     ) -> None:
         self.home = home
         self.programs: list[Program] = []
         self._urls = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
         if broker_url is not None:
             self._urls["CELERY_BROKER_URL"] = broker_url
+        if key_prefix:
+            self._urls["CELERIAC_REDIS_KEY_PREFIX"] = key_prefix
         settings = Settings.load(home=home / "test").model_copy(
             update={
                 "database_url": database_url,
                 "redis_url": redis_url,
+                "redis_key_prefix": key_prefix,
                 "celery_broker_url": broker_url,
                 "celery_result_backend": None,
                 "secret_key": SecretStr(SECRET_KEY),
@@ -260,11 +269,9 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(
-    home: Path, *, database_url: str, redis_url: str, broker_url: str | None = None
-) -> Iterator[Fleet]:
-    """Make a fleet without processes, and end what was started at the end."""
-    fleet = Fleet(home, database_url=database_url, redis_url=redis_url, broker_url=broker_url)
+def running_fleet(home: Path, **servers: str) -> Iterator[Fleet]:
+    """Make a fleet of `servers` without processes, and end what was started at the end."""
+    fleet = Fleet(home, **servers)
     try:
         yield fleet
     finally:

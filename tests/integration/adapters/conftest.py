@@ -9,7 +9,7 @@ from celery import Celery
 from redis import Redis
 
 from celeriac.adapters.celery_queue import CeleryOptions, CeleryTaskQueue, create_app
-from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents, channel
+from celeriac.adapters.redis_events import CancelListener, RedisLiveEvents, cancel_channel, channel
 from celeriac.domain.executions.model import Message
 from celeriac.embedded.home import reserve_port
 from celeriac.kit.json_types import JsonObject, loads
@@ -126,7 +126,7 @@ class _RedisEvents:
         self._cancelled: list[UUID] = []
         self._listener = CancelListener(url, self._cancelled.extend)
         self._listener.start()
-        wait_until(lambda: self._listeners(CANCEL_CHANNEL) == 1, "the worker listens")
+        wait_until(lambda: self._listeners(cancel_channel()) == 1, "the worker listens")
 
     def watch(self, execution_id: UUID) -> None:
         name = channel(execution_id)

@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from celeriac.adapters import celery_queue as celery_app_module
 from celeriac.adapters.celery_queue import CeleryTaskQueue
-from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents
+from celeriac.adapters.redis_events import CancelListener, RedisLiveEvents, cancel_channel
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.domain.executions.model import Cause, Message, QueuedMessage
 from celeriac.embedded.home import reserve_port
@@ -129,11 +129,11 @@ def test_invalid_cancellations_are_ignored(valkey_server: ValkeyServer) -> None:
     wanted = uuid4()
     with Redis.from_url(valkey_server.url()) as client:
         wait_until(
-            lambda: client.pubsub_numsub(CANCEL_CHANNEL)[0][1] == 1, "the listener is subscribed"
+            lambda: client.pubsub_numsub(cancel_channel())[0][1] == 1, "the listener is subscribed"
         )
         for word in ("garbage", b"\xff", "5", "null", "{}", '["x", 5, null, []]', "[" * 5000):
-            client.publish(CANCEL_CHANNEL, word)
-        client.publish(CANCEL_CHANNEL, f'["{wanted}"]')
+            client.publish(cancel_channel(), word)
+        client.publish(cancel_channel(), f'["{wanted}"]')
     wait_until(lambda: heard == [wanted], "the message after them is received")
     listener.close()
 

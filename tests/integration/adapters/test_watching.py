@@ -12,7 +12,7 @@ from redis.client import Pipeline
 from redis.client import PubSub as BlockingPubSub
 from structlog.testing import capture_logs
 
-from celeriac.adapters.redis_events import CANCEL_CHANNEL, CancelListener, RedisLiveEvents, channel
+from celeriac.adapters.redis_events import CancelListener, RedisLiveEvents, cancel_channel, channel
 from celeriac.adapters.redis_watch import Change, Watcher
 from celeriac.kit.json_types import dumps
 from tests.support.servers import ValkeyServer
@@ -162,7 +162,7 @@ def test_cancellations_are_received_after_unexpected_errors(
     with Redis.from_url(valkey_server.url()) as client:
 
         def acted() -> bool:
-            client.publish(CANCEL_CHANNEL, dumps([str(wanted)]))
+            client.publish(cancel_channel(), dumps([str(wanted)]))
             return bool(heard)
 
         wait_until(acted, "a cancellation is acted on")

@@ -1,0 +1,90 @@
+"""Redis behind Sentinel, whose primary is lost amid the work; all keys have a prefix."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+
+from celeriac.domain.executions.states import Status
+from celeriac.kit.json_types import JsonObject
+from tests.support.celery_commands import library_user
+from tests.support.fleet import Fleet, running_fleet
+from tests.support.places import temporary_directory
+from tests.support.sentinel import SentinelGroup, running_sentinel
+from tests.support.servers import PostgresServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.requirement("F10")
+
+PREFIX = "{shop}:"
+COUNT = 200
+_PING = """
+import json
+from celeriac.celery import app
+print(json.dumps({"answer": app.send_task("celeriac.tasks.monitoring.ping").get(timeout=60)}))
+"""
+
+
+@pytest.fixture
+def group() -> Iterator[SentinelGroup]:
+    with running_sentinel() as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(postgres_server: PostgresServer, migrated: str, group: SentinelGroup) -> Iterator[Fleet]:
+    """A fleet that knows Sentinel alone."""
+    database = postgres_server.fresh_database(migrated)
+    with temporary_directory() as home:
+        url = postgres_server.url(database)
+        with running_fleet(home, database_url=url, redis_url=group.url, key_prefix=PREFIX) as made:
+            yield made
+    postgres_server.drop_database(database)
+
+
+def test_the_primary_is_lost_amid_the_work(fleet: Fleet, group: SentinelGroup) -> None:
+    fleet.beat()
+    fleet.worker(slots=8)
+    task = fleet.task("nap")
+    variables = {"seconds": 0.05, "diary": str(fleet.diary)}
+    ids = list(fleet.batch(task, [variables] * COUNT))
+    wait_until(lambda: fleet.ended(ids) > COUNT / 5, "the work is under way")
+    keys = set(group.primary.client().scan_iter())
+    assert keys
+    assert all(key.startswith(PREFIX) for key in keys), keys
+
+    group.fail_over()
+    ids.append(fleet.submit(task, **variables))
+    done = fleet.wait_terminal(ids, within=90)
+    assert {(each.status, each.attempt) for each in done} == {(Status.COMPLETED, 1)}
+    assert len(fleet.diary_lines()) == len(ids), "work was done twice"
+
+    # a cancellation travels through the new primary
+    held = fleet.submit(fleet.task("hold"), diary=str(fleet.diary), gate=str(fleet.gate))
+    fleet.wait_status(held, Status.RUNNING)
+    fleet.container.cancel(fleet.actor, [held])
+    assert fleet.wait_terminal([held])[0].status is Status.CANCELLED
+    assert asyncio.run(_heard(fleet, held)) == {"text": "more"}
+    assert library_user(fleet, _PING) == {"answer": "pong"}
+    kept = set(group.replica.client().scan_iter())
+    assert any(key.startswith(f"{PREFIX}results:") for key in kept), kept
+
+
+async def _heard(fleet: Fleet, execution_id: UUID) -> JsonObject | None:
+    """Return live output that is sent through the new primary."""
+    watched = fleet.container.watcher.changes(
+        execution_id, position=lambda: sys.maxsize, idle_seconds=30
+    )
+    heard = None
+    async with asyncio.timeout(30), watched as changes:
+        async for change in changes:
+            heard = change.delta
+            if heard is not None:
+                break
+            fleet.container.live.delta(execution_id, {"text": "more"})
+    # the watcher closes its connections
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
+    return heard
