@@ -13,7 +13,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.services.accounts import Accounts
 from tests.support import fleet_agents
 from tests.support.command_line import CommandLine
-from tests.support.fleet import SECRET_KEY, SHORT_TIMES, Fleet
+from tests.support.fleet import SECRET_KEY, SHORT_TIMES, UNHURRIED, Fleet
 from tests.support.pgbouncer import PgBouncer, running_pgbouncer
 from tests.support.servers import PostgresServer
 from tests.support.waiting import wait_until
@@ -41,7 +41,7 @@ def pooled(direct: str, pooler: PgBouncer) -> dict[str, str]:
     return {
         "DATABASE_URL": pooler.url(str(make_url(direct).database)),
         "CELERIAC_DATABASE_POOLER": "true",
-        "CELERIAC_WORKER_LEASE_SECONDS": "10",
+        **UNHURRIED,
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from celeriac.domain.executions.states import Status
 from tests.support.command_line import CommandLine
-from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet import UNHURRIED, Fleet, running_fleet
 from tests.support.places import temporary_directory
 from tests.support.rabbitmq import RabbitMQ, running_rabbitmq
 from tests.support.servers import PostgresServer, ValkeyServer
@@ -62,22 +62,22 @@ def test_messages_wait_in_quorum_queues_and_are_sent_again_if_purged(
     purged = fleet.program("purge", ["-m", "celery", "-A", "celeriac", "purge", "-f", "-Q", QUEUE])
     assert purged.wait_end() == 0, purged.output()
     assert fleet.container.queue.depth(QUEUE) == 0
-    fleet.beat()
-    fleet.worker(slots=4)
+    fleet.beat(**UNHURRIED)
+    fleet.worker(slots=4, **UNHURRIED)
     done = fleet.wait_terminal(ids)
     assert {(each.status, each.attempt) for each in done} == {(Status.COMPLETED, 1)}
 
 
 def test_killed_amid_the_work(fleet: Fleet, rabbitmq: RabbitMQ) -> None:
-    fleet.beat()
-    fleet.worker(slots=8)
+    fleet.beat(**UNHURRIED)
+    fleet.worker(slots=8, **UNHURRIED)
     task = fleet.task("nap")
     variables = {"seconds": 0.05, "diary": str(fleet.diary)}
     ids = list(fleet.batch(task, [variables] * COUNT))
     wait_until(lambda: fleet.ended(ids) > COUNT / 5, "the work is under way")
     rabbitmq.kill()
     accepted = fleet.submit(task, **variables)
-    assert fleet.get(accepted).status is Status.PENDING, "the keeper sends it later"
+    fleet.wait_status(accepted, Status.PENDING)
     rabbitmq.start()
     done = fleet.wait_terminal([*ids, accepted], within=90)
     assert {(each.status, each.attempt) for each in done} == {(Status.COMPLETED, 1)}

@@ -10,7 +10,7 @@ import pytest
 from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import JsonObject
 from tests.support.celery_commands import library_user
-from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet import UNHURRIED, Fleet, running_fleet
 from tests.support.places import temporary_directory
 from tests.support.sentinel import SentinelGroup, running_sentinel
 from tests.support.servers import PostgresServer
@@ -45,8 +45,8 @@ def fleet(postgres_server: PostgresServer, migrated: str, group: SentinelGroup) 
 
 
 def test_the_primary_is_lost_amid_the_work(fleet: Fleet, group: SentinelGroup) -> None:
-    fleet.beat()
-    fleet.worker(slots=8)
+    fleet.beat(**UNHURRIED)
+    fleet.worker(slots=8, **UNHURRIED)
     task = fleet.task("nap")
     variables = {"seconds": 0.05, "diary": str(fleet.diary)}
     ids = list(fleet.batch(task, [variables] * COUNT))

@@ -78,7 +78,7 @@ class SentinelGroup:
         watch = {
             f"sentinel monitor {MASTER}": f"{LOOPBACK} {self.primary.port} 1",
             f"sentinel auth-pass {MASTER}": self._password,
-            f"sentinel down-after-milliseconds {MASTER}": "1000",
+            f"sentinel down-after-milliseconds {MASTER}": "2000",
             f"sentinel failover-timeout {MASTER}": "5000",
         }
         self.sentinel = _Server(directory / "sentinel", watch, None)
