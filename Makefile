@@ -50,6 +50,24 @@ crews-lock: $(READY) ## Resolve CrewAI's lock anew (VERSION=1.15.30)
 	@echo "crewai==$(VERSION)" | $(BIN)/uv pip compile - --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet -o celeriac/agents/crewai/requirements.lock
 
+# What `make bench` compares Celeriac with, besides bare Celery.
+PEERS := .venv-peers
+PEERS_LOCK := benchmarks/peers/requirements.lock
+
+.PHONY: bench-peers
+bench-peers: $(PEERS)/.ready ## Build .venv-peers for `make bench`: Dramatiq, DBOS, Procrastinate (once)
+
+$(PEERS)/.ready: $(PEERS_LOCK)
+	@rm -rf $(PEERS) && $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+		--no-deps --only-binary :all: --require-hashes -r $(PEERS_LOCK)
+	@touch $@
+
+.PHONY: peers-lock
+peers-lock: $(READY) ## Resolve the lock of the peers anew, with their newest versions
+	@printf 'dramatiq[redis]\ndbos\nprocrastinate\n' | $(BIN)/uv pip compile - --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o $(PEERS_LOCK)
+
 .PHONY: lock
 lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newer versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
@@ -58,7 +76,7 @@ lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newe
 
 .PHONY: clean
 clean: ## Remove the environment, caches and builds (never the data in .celeriac)
-	rm -rf $(VENV) $(CREWAI) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(CREWAI) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	find celeriac tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ## Check

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch, cancels, idle, lists, machine, rate, throughput, waits
+from benchmarks import batch, cancels, comparison, idle, lists, machine, rate, throughput, waits
 from benchmarks.figures import Figure
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.stage import Stage, stage
 
 _ALONE: dict[str, Callable[[Stage, Scale], Figure]] = {
     "throughput": throughput.measure,
+    "peers": comparison.measure,
     "waits": waits.measure,
     "cancels": cancels.measure,
 }
@@ -28,7 +29,7 @@ _OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
 }
 """These share an API and a worker."""
 
-NAMES = ("throughput", "rate", "idle", "batch", "lists", "waits", "cancels")
+NAMES = ("throughput", "peers", "rate", "idle", "batch", "lists", "waits", "cancels")
 
 
 def main() -> None:

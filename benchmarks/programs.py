@@ -31,6 +31,7 @@ class Programs:
         *arguments: str,
         ready: ReadyCheck | None = None,
         environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> Iterator[psutil.Process]:
         """Run a Python module, with `environment` added to the common variables.
 
@@ -38,7 +39,7 @@ class Programs:
         """
         spec = ProcessSpec(
             name=name,
-            argv=(sys.executable, "-m", *arguments),
+            argv=(python, "-m", *arguments),
             env={**self._environment, **(environment or {})},
             cwd=_ROOT,
             ready=ready,

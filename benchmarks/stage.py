@@ -80,6 +80,8 @@ def stage() -> Iterator[Stage]:
             "REDIS_URL": valkey.url(0),
             "BARE_BROKER_URL": valkey.url(3),
             "BARE_RESULT_BACKEND": valkey.url(4),
+            "PEER_BROKER_URL": valkey.url(5),
+            "PEER_DATABASE_URL": postgres.url("peers").replace("+psycopg", "", 1),
         }
         stack.enter_context(_only(environment))
         settings = Settings.load()

@@ -48,7 +48,7 @@ def measure(stage: Stage, scale: Scale) -> Figure:
 def _side_by_side(stage: Stage, scale: Scale, pool: str, way: str) -> dict[str, Any]:
     concurrency = _CONCURRENCY[pool]
     ours: list[float] = []
-    bare: list[float] = []
+    bares: list[float] = []
     count = scale.executions
     statements = _Count(stage)
     with (
@@ -56,23 +56,23 @@ def _side_by_side(stage: Stage, scale: Scale, pool: str, way: str) -> dict[str, 
         stage.programs.worker(pool=pool, concurrency=concurrency) as our_worker,
         stage.programs.bare_worker(pool=pool, concurrency=concurrency) as bare_worker,
     ):
-        run_ours, run_bare = _celeriac(stage, way), _bare(way)
+        run_ours, run_bare = celeriac(stage, way), bare(way)
         our_meter = Meter({"worker": our_worker, "beat": beat, **stage.servers}, stage.valkey)
         bare_meter = Meter({"worker": bare_worker, "valkey": stage.servers["valkey"]}, stage.valkey)
         for warm_up in (1, count // 4):
             run_ours(warm_up)
             run_bare(warm_up)
         for _ in range(scale.rounds):
-            bare.append(_rate(run_bare, count, bare_meter))
+            bares.append(_rate(run_bare, count, bare_meter))
             ours.append(_rate(run_ours, count, our_meter))
     return {
         "concurrency": concurrency,
         "executions": count,
         "celeriac_per_second": [round(value) for value in ours],
-        "bare_celery_per_second": [round(value) for value in bare],
+        "bare_celery_per_second": [round(value) for value in bares],
         "celeriac_median": round(statistics.median(ours)),
-        "bare_celery_median": round(statistics.median(bare)),
-        "ratio_of_medians": round(statistics.median(ours) / statistics.median(bare), 2),
+        "bare_celery_median": round(statistics.median(bares)),
+        "ratio_of_medians": round(statistics.median(ours) / statistics.median(bares), 2),
         "celeriac_per_execution": our_meter.per_execution()
         | statements.per_execution(1 + count // 4 + scale.rounds * count),
         "bare_celery_per_execution": bare_meter.per_execution(),
@@ -92,7 +92,8 @@ def _rate(run: Run, count: int, meter: Meter) -> float:
     return count / seconds
 
 
-def _celeriac(stage: Stage, way: str) -> Run:
+def celeriac(stage: Stage, way: str) -> Run:
+    """Return what runs no-ops of Celeriac."""
     request = SubmitRequest(task_id=stage.tasks["noop"])
     container = stage.container
 
@@ -107,7 +108,8 @@ def _celeriac(stage: Stage, way: str) -> Run:
     return run
 
 
-def _bare(way: str) -> Run:
+def bare(way: str) -> Run:
+    """Return what runs no-ops of bare Celery."""
     from celery import group
 
     from benchmarks.bare import noop

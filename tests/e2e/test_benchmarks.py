@@ -37,7 +37,7 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert document["quick"] is True
     assert {"processors", "python", "versions"} <= document["machine"].keys()
     figures = document["figures"]
-    assert list(figures) == ["throughput", "rate", "idle", "batch", "lists", "waits", "cancels"]
+    assert list(figures) == "throughput peers rate idle batch lists waits cancels".split()
     targets = [target for figure in figures.values() for target in figure["targets"]]
     for target in targets:
         assert target.keys() == {"value", "goal", "measured", "met"}
@@ -51,6 +51,10 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
         assert {"submitter", "worker", "postgres", "valkey"} <= ours["processor_ms"].keys()
         assert {"submitter", "worker", "valkey"} <= bare["processor_ms"].keys()
         assert ours["statements"].keys() == {"submitter", "worker_and_keeper"}
+    peers = figures["peers"]["measured"]
+    assert {"dramatiq", "dbos", "procrastinate"} <= peers.keys(), "absent ones are named, too"
+    for name in ("dramatiq", "dbos", "procrastinate"):
+        assert "absent" in peers[name] or peers[name]["in bulk"]["median"] > 0, name
     assert figures["rate"]["measured"]["accepted"]["samples"] == 20
     assert figures["idle"]["measured"]["created_to_started"]["samples"] == 5
     assert figures["batch"]["measured"]["items"] == 100
