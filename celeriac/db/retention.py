@@ -70,11 +70,16 @@ FOR UPDATE SKIP LOCKED
 """)
 
 _DELETE_IDLE_SESSIONS = text("""
-UPDATE sessions s SET status = 'deleted', state = NULL, updated_at = now()
-WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
-    SELECT FROM executions e
-    WHERE e.session_id = s.id AND e.status IN ('pending', 'queued', 'running', 'waiting'))
-RETURNING id
+WITH deleted AS (
+    UPDATE sessions s SET status = 'deleted', state = NULL, updated_at = now()
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
+        SELECT FROM executions e
+        WHERE e.session_id = s.id AND e.status IN ('pending', 'queued', 'running', 'waiting'))
+    RETURNING id
+), gone AS (
+    DELETE FROM session_messages WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
+)
+SELECT id FROM deleted
 """)
 
 

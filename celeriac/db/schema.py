@@ -342,11 +342,27 @@ sessions = _table(
     _timestamp("created_at", now=True),
     _timestamp("updated_at", now=True),
     _timestamp("files_removed_at"),
+    # the last save that is stored
+    Column("save_no", Integer, nullable=False, server_default="0"),
+    Column("message_count", Integer, nullable=False, server_default="0"),
     _enum_check("status", SessionStatus),
     Index(None, "owner_id", "id"),
     Index("ix_sessions_deleted", "id", **_where("status = 'deleted' AND files_removed_at IS NULL")),
     Index("ix_sessions_idle", "updated_at", **_where("status IN ('ended', 'failed')")),
 )
+
+session_messages = Table(
+    "session_messages",
+    metadata,
+    Column("session_id", Uuid, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    # JSON, not JSONB: it is read as it was written, and as a whole
+    Column("body", JSON, nullable=False),
+)
+"""The conversations of sessions: the first `message_count` messages, numbered from 1.
+
+Rows are appended. They are replaced only where a runner rewrites its history.
+"""
 
 approvals = _table(
     "approvals",

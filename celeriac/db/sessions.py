@@ -1,10 +1,11 @@
 """Sessions: conversations that later executions can continue."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, null, select, text, update
+from sqlalchemy import ColumnElement, Connection, literal_column, null, select, text, update
 
 from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
 from celeriac.db.schema import executions
@@ -12,11 +13,16 @@ from celeriac.db.schema import sessions as table
 from celeriac.domain.executions.model import Lease
 from celeriac.domain.sessions import Session, SessionFilter, SessionStatus
 from celeriac.kit.ids import uuid7
-from celeriac.kit.json_types import JsonValue, storable
+from celeriac.kit.json_types import JsonValue, loads, storable
 
-_SELECT = columns(Session, table)
-_LISTED = columns(Session, table, state=null())
-_session = reader(Session)
+_MESSAGES: ColumnElement[Any] = literal_column(
+    "ARRAY(SELECT m.body::text FROM session_messages m"
+    " WHERE m.session_id = sessions.id AND m.seq <= sessions.message_count ORDER BY m.seq)"
+)
+_SELECT = columns(Session, table, messages=null())
+_LISTED = columns(Session, table, state=null(), messages=null())
+_WHOLE = columns(Session, table, messages=_MESSAGES)
+_session = reader(Session, messages=lambda texts: tuple(map(loads, texts or ())))
 
 
 def get(
@@ -28,6 +34,11 @@ def get(
     """
     query = given(_SELECT.where(table.c.id == session_id), (table.c.owner_id, owner))
     return read_one(connection, query.with_for_update() if lock else query, _session)
+
+
+def load(connection: Connection, session_id: UUID) -> Session | None:
+    """Return a session with its messages, both of one instant, or None if there is none."""
+    return read_one(connection, _WHOLE.where(table.c.id == session_id), _session)
 
 
 def find(
@@ -85,14 +96,44 @@ def begin(
 
 
 _SAVE = text("""
-UPDATE sessions s
-SET external_id = coalesce(CAST(:external_id AS text), s.external_id),
-    state = coalesce(CAST(:state AS jsonb), s.state), status = :status, updated_at = now()
-FROM executions e
-WHERE s.id = :id AND e.id = :execution_id AND e.session_id = s.id AND e.attempt = :attempt
-  AND e.lease_token = :token AND e.lease_until IS NOT NULL
-RETURNING s.id
+WITH held AS (
+    -- locked: no save of an earlier attempt is stored after a claim
+    SELECT e.session_id FROM executions e
+    WHERE e.id = :execution_id AND e.attempt = :attempt AND e.lease_token = :token
+      AND e.lease_until IS NOT NULL
+    FOR NO KEY UPDATE
+), saved AS (
+    UPDATE sessions s
+    SET external_id = coalesce(CAST(:external_id AS text), s.external_id),
+        state = coalesce(CAST(:state AS jsonb), s.state),
+        message_count = coalesce(CAST(:total AS int), s.message_count),
+        status = :status, save_no = :number, updated_at = now()
+    -- a save that a later one has overtaken is not stored
+    WHERE s.id = :id AND s.id = ANY (ARRAY(SELECT session_id FROM held))
+      AND s.save_no <= :number
+    RETURNING s.id
+), stored AS (
+    INSERT INTO session_messages AS m (session_id, seq, body)
+    SELECT saved.id, :kept + b.place, CAST(b.body AS json)
+    FROM saved, unnest(CAST(:bodies AS text[])) WITH ORDINALITY AS b (body, place)
+    -- sent again, or a history that the runner has rewritten
+    ON CONFLICT (session_id, seq) DO UPDATE SET body = excluded.body
+), cut AS (
+    -- may miss those of a save that it has waited for; nobody reads beyond the count
+    DELETE FROM session_messages
+    WHERE session_id = ANY (ARRAY(SELECT id FROM saved)) AND seq > :total
+)
+SELECT session_id FROM held WHERE session_id = :id
 """)
+
+
+@dataclass(frozen=True, slots=True)
+class MessageChange:
+    """A change of a session's messages: the first `kept` stay, `added` follow, others go."""
+
+    kept: int
+    added: Sequence[str]
+    """JSON texts."""
 
 
 def save(
@@ -100,19 +141,30 @@ def save(
     lease: Lease,
     session_id: UUID,
     *,
-    external_id: str | None,
-    state: JsonValue,
+    number: int,
+    external_id: str | None = None,
+    state: JsonValue = None,
+    messages: MessageChange | None = None,
     status: SessionStatus,
 ) -> bool:
-    """Save what a later attempt needs; None keeps the stored value. False for a lost lease."""
+    """Save what a later attempt needs; None keeps the stored value. False for a lost lease.
+
+    Saves of a session are numbered upwards: one that is sent again changes nothing, and one that a
+    later one has overtaken is not stored.
+    """
+    change = messages or MessageChange(0, ())
     row = connection.execute(
         _SAVE,
         {
             "id": session_id,
             **asdict(lease),
+            "number": number,
             "external_id": external_id,
             "state": None if state is None else storable(state),
             "status": status,
+            "kept": change.kept,
+            "bodies": list(change.added),
+            "total": None if messages is None else change.kept + len(change.added),
         },
     ).one_or_none()
     return row is not None
@@ -144,10 +196,18 @@ def take(connection: Connection, session_id: UUID) -> None:
     )
 
 
+_DELETE = text("""
+WITH deleted AS (
+    UPDATE sessions SET status = 'deleted', state = NULL, updated_at = now() WHERE id = :id
+    RETURNING id
+)
+DELETE FROM session_messages WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
+""")
+
+
 def delete(connection: Connection, session_id: UUID) -> None:
-    """Mark a session as deleted and clear its state; its files are removed later."""
-    values = {"status": SessionStatus.DELETED, "state": null(), "updated_at": text("now()")}
-    connection.execute(update(table).where(table.c.id == session_id).values(**values))
+    """Mark a session as deleted, without state and messages; its files are removed later."""
+    connection.execute(_DELETE, {"id": session_id})
 
 
 def files_removed(connection: Connection, session_ids: Sequence[UUID]) -> None:

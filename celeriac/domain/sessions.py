@@ -23,7 +23,10 @@ class SessionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The whole row. `state` is what the runner needs to continue; the API does not show it."""
+    """A session. `state` and `messages` are what the runner needs to continue.
+
+    The API shows neither. Only an attempt reads the messages; they are empty elsewhere.
+    """
 
     id: UUID
     owner_id: UUID
@@ -40,6 +43,10 @@ class Session:
     error_message: str | None
     created_at: datetime
     updated_at: datetime
+    save_no: int = 0
+    """The number of the last save that is stored."""
+    messages: tuple[JsonValue, ...] = ()
+    """The conversation, as its runner stored it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,10 +194,16 @@ class RunContext(Protocol):
         ...
 
     async def save_session(
-        self, *, external_id: str | None = None, state: JsonValue = None
+        self,
+        *,
+        external_id: str | None = None,
+        state: JsonValue = None,
+        messages: Sequence[JsonValue] | None = None,
     ) -> UUID:
         """Store what a later attempt or execution needs to continue; return the session's id.
 
+        `messages` is the whole conversation. Only what differs from the stored one is written, so
+        what grows belongs there and not into `state`, which is written anew each time.
         Creates the session on first use; None keeps a value. Writes to the job's session, unless it
         is to be forked: then that one is the parent of a new session. Raises LeaseLostError.
         """

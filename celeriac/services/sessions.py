@@ -1,13 +1,17 @@
 """Sessions: reading and deletion, use by attempts, continuing and forking."""
 
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from hashlib import blake2b
 from uuid import UUID
 
 import structlog
 
 from celeriac.db import audit, sessions
 from celeriac.db.engine import Connection, Database
+from celeriac.db.sessions import MessageChange
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import (
@@ -21,7 +25,9 @@ from celeriac.domain.executions.model import Claim, Lease
 from celeriac.domain.paging import Page
 from celeriac.domain.sessions import Session, SessionFilter, SessionStatus
 from celeriac.kit.files import remove_tree
-from celeriac.kit.json_types import JsonValue
+from celeriac.kit.ids import uuid7
+from celeriac.kit.json_types import JsonValue, storable
+from celeriac.logs import Step
 from celeriac.services.reading import present, read_page
 from celeriac.services.retrying import retry_statement, retry_while_unavailable
 from celeriac.services.storage_paths import StoragePaths
@@ -51,7 +57,7 @@ class Sessions:
         return read_page(self._database, "sessions", cursor, limit, find)
 
     def delete(self, actor: Actor, session_id: UUID) -> None:
-        """Delete a session's state and files; the row stays as `deleted`.
+        """Delete a session's state, messages and files; the row stays as `deleted`.
 
         The keeper removes files that this machine can't reach. Deleting it again changes nothing.
         Raises NotFoundError, and SessionInUseError while an execution uses it or will.
@@ -96,7 +102,7 @@ class SessionStore:
         if claim.session_id is None:
             return None
         session_id = claim.session_id
-        session = retry_while_unavailable(lambda: self._get(session_id), seconds=_DATABASE_SECONDS)
+        session = retry_while_unavailable(lambda: self._load(session_id), seconds=_DATABASE_SECONDS)
         if session is None or session.status is SessionStatus.DELETED:
             raise SessionUnavailableError(
                 f"The session {claim.session_id} was deleted; run the task without it.",
@@ -118,26 +124,125 @@ class SessionStore:
             raise LeaseLostError("This worker no longer owns the attempt.")
 
     async def save(
-        self, lease: Lease, session_id: UUID, *, external_id: str | None, state: JsonValue
+        self,
+        lease: Lease,
+        session_id: UUID,
+        *,
+        number: int,
+        external_id: str | None = None,
+        state: JsonValue = None,
+        messages: MessageChange | None = None,
     ) -> None:
-        """Store what a later attempt needs; None keeps a value. Raises LeaseLostError."""
+        """Store what a later attempt needs; None keeps a value. Raises LeaseLostError.
+
+        Repeatable; without effect after a save with a greater `number`.
+        """
         saved = await retry_statement(
             self._database,
             lambda connection: sessions.save(
                 connection,
                 lease,
                 session_id,
+                number=number,
                 external_id=external_id,
                 state=state,
+                messages=messages,
                 status=SessionStatus.ACTIVE,
             ),
         )
         if not saved:
             raise LeaseLostError("This worker no longer owns the attempt.")
 
-    def _get(self, session_id: UUID) -> Session | None:
+    def _load(self, session_id: UUID) -> Session | None:
         with self._database.autocommit() as connection:
-            return sessions.get(connection, session_id, owner=None)
+            return sessions.load(connection, session_id)
+
+
+class AttemptSession:
+    """The session that an attempt writes: created on first use. Safe to share between threads.
+
+    It knows which messages are stored, and sends only those that differ.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        lease: Lease,
+        *,
+        runner: str,
+        given: Session | None,
+        forks: bool,
+    ) -> None:
+        """Write `given`, or with `forks` a new session whose parent it is."""
+        self._store = store
+        self._lease = lease
+        self._runner = runner
+        self._parent_id = given.id if given and forks else None
+        own = None if forks else given
+        self._id = own.id if own else None
+        self._new_id: UUID | None = None
+        self._number = own.save_no if own else 0
+        self._stored = [_digest(storable(each)) for each in own.messages] if own else []
+        self._lock = threading.Lock()
+
+    async def save(
+        self,
+        *,
+        external_id: str | None = None,
+        state: JsonValue = None,
+        messages: Sequence[JsonValue] | None = None,
+    ) -> UUID:
+        """Create the session on first use, store what is not None, and return the session's id.
+
+        Raises LeaseLostError, and TypeError for values that JSON can't hold.
+        """
+        session_id = self._id or await self._create()
+        if external_id is None and state is None and messages is None:
+            return session_id
+        bodies = None if messages is None else [storable(each) for each in messages]
+        digests = None if bodies is None else [_digest(each) for each in bodies]
+        with self._lock:
+            self._number += 1
+            number, change = self._number, None
+            if bodies is not None and digests is not None:
+                kept = _common(self._stored, digests)
+                change = MessageChange(kept, bodies[kept:])
+                # until it is known whether this save is stored, only what it keeps is sure
+                del self._stored[kept:]
+        await self._store.save(
+            self._lease,
+            session_id,
+            number=number,
+            external_id=external_id,
+            state=state,
+            messages=change,
+        )
+        with self._lock:
+            if digests is not None and number == self._number:
+                self._stored = digests
+        return session_id
+
+    async def _create(self) -> UUID:
+        with self._lock:  # one id for concurrent first saves: the session is created once
+            new_id = self._new_id = self._new_id or uuid7()
+        await self._store.create(
+            self._lease, new_id, runner=self._runner, parent_id=self._parent_id
+        )
+        with self._lock:
+            fresh, self._id = self._id is None, new_id
+        if fresh:
+            logger.info(Step.SESSION_CREATED, session_id=new_id)
+        return new_id
+
+
+def _digest(body: str) -> bytes:
+    return blake2b(body.encode(), digest_size=16).digest()
+
+
+def _common(stored: Sequence[bytes], wanted: Sequence[bytes]) -> int:
+    """Return how many digests at the beginning are the same."""
+    pairs = enumerate(zip(stored, wanted, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(stored), len(wanted)))
 
 
 def acquire_session(

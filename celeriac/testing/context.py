@@ -40,6 +40,7 @@ class MemoryRunContext:
         self.session_id = uuid4()
         self.external_id: str | None = None
         self.state: JsonValue = None
+        self.messages: tuple[JsonValue, ...] = ()
         self.steps: list[tuple[float, float | None, str]] = []
         self.played: Cassette | None = None
         """The cassette to replay."""
@@ -91,11 +92,16 @@ class MemoryRunContext:
         return self.given
 
     async def save_session(
-        self, *, external_id: str | None = None, state: JsonValue = None
+        self,
+        *,
+        external_id: str | None = None,
+        state: JsonValue = None,
+        messages: Sequence[JsonValue] | None = None,
     ) -> UUID:
         """Record the session's data; None keeps the earlier value."""
         self.external_id = external_id or self.external_id
         self.state = self.state if state is None else state
+        self.messages = self.messages if messages is None else tuple(messages)
         return self.session_id
 
     async def cassette(self) -> Cassette:

@@ -212,6 +212,7 @@ class _Execution:
             error_message=None,
             created_at=now,
             updated_at=now,
+            messages=context.messages,
         )
 
     def _run_of(self, done: Completed) -> AgentRun:

@@ -72,6 +72,15 @@ _FAULTS = {
         HAVING sum(c.input_tokens + c.output_tokens) > coalesce(
             (SELECT sum(d.input_tokens + d.output_tokens) FROM usage_entries d
              WHERE d.task_id = e.task_id), 0)""",
+    "a session has not all messages that it counts": """
+        SELECT s.id FROM sessions s
+        WHERE s.status <> 'deleted' AND s.message_count <> (
+            SELECT count(*) FROM session_messages m
+            WHERE m.session_id = s.id AND m.seq BETWEEN 1 AND s.message_count)""",
+    "messages are left of a session that is deleted": """
+        SELECT m.session_id FROM session_messages m
+        WHERE NOT EXISTS (SELECT FROM sessions s
+                          WHERE s.id = m.session_id AND s.status <> 'deleted')""",
     "questions and answers are not as often in the log": """
         SELECT e.id FROM executions e
         WHERE (SELECT count(*) FROM approvals a WHERE a.execution_id = e.id)

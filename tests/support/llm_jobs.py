@@ -1,5 +1,6 @@
 """Jobs for the llm runner."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ from celeriac.domain.sessions import Session, SessionStatus
 from celeriac.domain.tasks import Limits
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.ports import Job
+from celeriac.testing.context import MemoryRunContext
 
 TICKET_SCHEMA: JsonObject = {
     "type": "object",
@@ -68,12 +70,19 @@ def parked_of(outcome: Completed | Parked) -> Parked:
     return outcome
 
 
-def next_attempt(job: Job, state: JsonValue) -> Job:
-    """Return the attempt after `job`, which has saved `state` in a session of its own."""
-    return replace(job, attempt=job.attempt + 1, session=session(state, by=job.execution_id))
+def next_attempt(job: Job, saved: MemoryRunContext) -> Job:
+    """Return the attempt after `job`, which has saved a session of its own."""
+    return replace(job, attempt=job.attempt + 1, session=saved_session(saved, by=job.execution_id))
 
 
-def session(state: JsonValue, *, by: UUID, runner: str = "llm") -> Session:
+def saved_session(saved: MemoryRunContext, *, by: UUID) -> Session:
+    """Return the session that an execution has saved in its context."""
+    return session(saved.state, saved.messages, by=by)
+
+
+def session(
+    state: JsonValue, messages: Sequence[JsonValue] = (), *, by: UUID, runner: str = "llm"
+) -> Session:
     """Return the session that an execution has begun."""
     now = datetime.now(UTC)
     return Session(
@@ -89,4 +98,5 @@ def session(state: JsonValue, *, by: UUID, runner: str = "llm") -> Session:
         error_message=None,
         created_at=now,
         updated_at=now,
+        messages=tuple(messages),
     )

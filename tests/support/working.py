@@ -50,7 +50,7 @@ def begin_session(container: CoreServices, claimed: Claim, *, runner: str = "llm
         made = sessions.begin(connection, claimed.lease, runner=runner, parent_id=None)
         assert made is not None, "the lease must be held"
         assert sessions.save(
-            connection, claimed.lease, made, external_id="x-1", state={"secret": "state"},
+            connection, claimed.lease, made, number=1, external_id="x-1", state={"secret": "state"},
             status=SessionStatus.ACTIVE,
         )  # fmt: skip
     return made

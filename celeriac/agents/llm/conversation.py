@@ -54,12 +54,11 @@ class TurnState(BaseModel):
 
 
 class State(BaseModel):
-    """What a session holds, as JSON."""
+    """What a session holds beside its messages, as JSON."""
 
     model_config = ConfigDict(frozen=True)
 
-    version: Literal[1] = 1
-    messages: list[JsonValue] = []
+    version: Literal[2] = 2
     turn: TurnState | None = None
     """The last one."""
 
@@ -76,7 +75,7 @@ class Conversation:
         self._job = job
         state = _state(job)
         turn = None if state is None else state.turn
-        self.history = [] if state is None else _messages(state, job)
+        self.history = [] if state is None else _messages(job)
         if turn is not None and turn.execution_id == str(job.execution_id):
             self._turn = turn
             self.prompt: str | None = None
@@ -140,8 +139,8 @@ class Conversation:
 
     async def _store(self, messages: Sequence[ModelMessage], turn: TurnState) -> None:
         written = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")
-        state = State(messages=sanitize_json(written), turn=turn)
-        await self._context.save_session(state=state.model_dump(mode="json"))
+        state = State(turn=turn).model_dump(mode="json")
+        await self._context.save_session(state=state, messages=sanitize_json(written))
         self._saved = True
 
 
@@ -161,7 +160,7 @@ def _state(job: Job) -> State | None:
         state = State.model_validate(session.state)
     except ValidationError as error:
         raise _unreadable(session) from error
-    if not state.messages and session.execution_id != job.execution_id:
+    if not session.messages and session.execution_id != job.execution_id:
         raise SessionUnavailableError(
             f"The session {session.id} holds no conversation: its agent has keep_session off.",
             session_id=str(session.id),
@@ -169,11 +168,11 @@ def _state(job: Job) -> State | None:
     return state
 
 
-def _messages(state: State, job: Job) -> list[ModelMessage]:
+def _messages(job: Job) -> list[ModelMessage]:
+    assert job.session is not None
     try:
-        return ModelMessagesTypeAdapter.validate_json(dumps(state.messages))
+        return ModelMessagesTypeAdapter.validate_json(dumps(job.session.messages))
     except ValidationError as error:
-        assert job.session is not None
         raise _unreadable(job.session) from error
 
 

@@ -1,6 +1,5 @@
 """What a running agent may do: the `RunContext` of one attempt."""
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +15,14 @@ from celeriac.domain.cassettes import Cassette, Interaction
 from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.usage import CallEstimate, ModelCall, Reservation, dollars
-from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
-from celeriac.logs import Step
 from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.manage import unheld
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import Attempt
 from celeriac.services.ports import Job, LiveEvents, Runner
-from celeriac.services.sessions import SessionStore
+from celeriac.services.sessions import AttemptSession, SessionStore
 from celeriac.services.time_limits import TimeLimits
 
 logger = structlog.get_logger(__name__)
@@ -72,10 +69,9 @@ class AttemptContext:
         self._services = services
         self._workdir = workdir
         self._warned_unbounded = False
-        self._parent_id = job.session.id if job.session and job.forks else None
-        self._session_id = job.session.id if job.session and not job.forks else None
-        self._new_session_id: UUID | None = None
-        self._saving = threading.Lock()
+        self._session = AttemptSession(
+            services.sessions, self._lease, runner=runner.name, given=job.session, forks=job.forks
+        )
 
     @property
     def workdir(self) -> Path:
@@ -195,28 +191,16 @@ class AttemptContext:
         return await self._services.questions.answers(self._lease.execution_id)
 
     async def save_session(
-        self, *, external_id: str | None = None, state: JsonValue = None
+        self,
+        *,
+        external_id: str | None = None,
+        state: JsonValue = None,
+        messages: Sequence[JsonValue] | None = None,
     ) -> UUID:
         """Store what a later attempt needs; create the session on first use."""
         self._attempt.check_lease()
         self._attempt.has_session = True
-        sessions = self._services.sessions
-        if self._session_id is None:
-            with self._saving:  # one id for concurrent first saves: the session is created once
-                new_id = self._new_session_id = self._new_session_id or uuid7()
-            await sessions.create(
-                self._lease,
-                new_id,
-                runner=self._runner.name,
-                parent_id=self._parent_id,
-            )
-            with self._saving:
-                fresh, self._session_id = self._session_id is None, new_id
-            if fresh:
-                logger.info(Step.SESSION_CREATED, session_id=self._session_id)
-        if external_id is not None or state is not None:
-            await sessions.save(self._lease, self._session_id, external_id=external_id, state=state)
-        return self._session_id
+        return await self._session.save(external_id=external_id, state=state, messages=messages)
 
     @property
     def _replays(self) -> bool:

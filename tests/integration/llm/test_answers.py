@@ -53,7 +53,7 @@ async def test_what_cannot_be_stored_is_mended(
 
     assert result_of(outcome) == "half ? nul �"
     told = [data for _, data in context.events]
-    for value in (*told, *context.deltas, context.state, result_of(outcome)):
+    for value in (*told, *context.deltas, context.messages, result_of(outcome)):
         assert "\\u0000" not in storable(value)
 
 

@@ -47,7 +47,7 @@ async def test_a_call_that_needs_approval_parks_the_attempt_and_is_made_once_it_
     assert notes(context) == [], "nothing was called yet"
 
     context.given = {question.key: Answer(approved=True)}
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result_of(outcome) == "noted mine"
     assert notes(context) == ["mine"]
@@ -75,7 +75,7 @@ async def test_a_person_may_change_a_call_or_deny_it(
     (question,) = parked_of(await runner.run(job, context)).questions
 
     context.given = {question.key: answer}
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result in result_of(outcome)
     assert notes(context) == written
@@ -89,7 +89,7 @@ async def test_calls_beside_one_that_waits_are_made_once(
     assert question.tool == "desk__ring"
 
     context.given = {question.key: Answer(approved=True)}
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result_of(outcome) == "noted mine; rang"
     assert notes(context) == ["mine"]
@@ -106,7 +106,7 @@ async def test_an_attempt_that_lacks_an_answer_asks_the_same_again(
     assert first.note.endswith("And 1 more.")
 
     context.given = {first.questions[0].key: Answer(approved=True)}
-    second = parked_of(await runner.run(next_attempt(job, context.state), context))
+    second = parked_of(await runner.run(next_attempt(job, context), context))
 
     assert second == first
     assert len(model_server.received) == 1
@@ -123,7 +123,7 @@ async def test_questions_have_keys_of_their_own_though_the_provider_repeats_its_
         (question,) = parked_of(outcome).questions
         keys.append(question.key)
         context.given[question.key] = Answer(approved=True)
-        outcome = await runner.run(next_attempt(job, context.state), context)
+        outcome = await runner.run(next_attempt(job, context), context)
 
     assert result_of(outcome) == "noted mine; noted mine"
     assert keys == ["1:call_1", "2:call_1"]
@@ -148,7 +148,7 @@ async def test_a_model_asks_a_person(
     assert (question.kind, question.title) == (QuestionKind.QUESTION, "Which category?")
 
     context.given = {question.key: answer}
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result in result_of(outcome)
 
@@ -160,7 +160,7 @@ async def test_an_answer_becomes_part_of_structured_output(
     (question,) = parked_of(await runner.run(job, context)).questions
 
     context.given = {question.key: Answer(approved=True, value="outage")}
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result_of(outcome) == {**TICKET, "category": "outage"}
 
@@ -175,7 +175,7 @@ async def test_a_form_is_asked_with_its_schema(
     assert question.schema == {"type": "object", "properties": {"days": {"type": "integer"}}}
 
     context.given = {question.key: Answer(approved=True, value={"days": 3})}
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result_of(outcome) == '{"days":3}'
 

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -15,14 +16,16 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.model import MustWaitError, Parked, RunOptions
 from celeriac.domain.executions.states import WaitingFor
+from celeriac.domain.sessions import Session
 from celeriac.domain.usage import CallEstimate, Reservation
-from celeriac.kit.json_types import JsonValue
+from celeriac.kit.json_types import storable
 from tests.support.llm_jobs import (
     TICKET_SCHEMA,
     llm_job,
     next_attempt,
     parked_of,
     result_of,
+    saved_session,
     session,
 )
 from tests.support.model_server import ModelServer
@@ -64,7 +67,7 @@ async def test_a_run_that_must_wait_goes_on_and_repeats_no_call(
     assert len(model_server.received) == leave
 
     context.denial, context.leave = None, 100
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result_of(outcome) == "noted once; noted once"
     assert len(model_server.received) == 3, "each answer was asked for once"
@@ -79,7 +82,7 @@ async def test_a_providers_limit_loses_nothing_that_tools_did(
         await runner.run(job, context)
     assert caught.value.retry_after == 17
 
-    outcome = await runner.run(next_attempt(job, context.state), context)
+    outcome = await runner.run(next_attempt(job, context), context)
 
     assert result_of(outcome) == "noted once"
     assert notes(context) == 1
@@ -98,7 +101,7 @@ async def test_a_model_is_asked_the_same_after_a_wait(
     with pytest.raises(MustWaitError):
         await runner.run(job, context)
     context.denial, context.leave = None, 100
-    await runner.run(next_attempt(job, context.state), context)
+    await runner.run(next_attempt(job, context), context)
 
     assert [received.body["messages"] for received in model_server.received] == at_once
 
@@ -106,18 +109,19 @@ async def test_a_model_is_asked_the_same_after_a_wait(
 async def test_a_crash_after_a_tool_repeats_neither_the_tool_nor_its_key(
     runner: LlmRunner, context: RecordingContext
 ) -> None:
-    states: list[JsonValue] = []
+    first = RecordingContext(context.workdir)
     job = llm_job(f"use {NOTE} / {NOTE}", mcp_servers=TOOLS)
     save = context.save_session
 
-    async def remember(*, external_id: str | None = None, state: JsonValue = None) -> object:
-        states.append(state)
-        return await save(external_id=external_id, state=state)
+    async def remember(**values: Any) -> UUID:
+        if first.state is None:
+            await first.save_session(**values)
+        return await save(**values)
 
-    context.save_session = remember  # type: ignore[method-assign, assignment]
+    context.save_session = remember  # type: ignore[method-assign]
     await runner.run(job, context)
 
-    outcome = await runner.run(next_attempt(job, states[0]), context)
+    outcome = await runner.run(next_attempt(job, first), context)
 
     assert result_of(outcome) == "noted once; noted once"
     keys = [line.split()[1] for line in (context.workdir / "notes").read_text().splitlines()]
@@ -135,7 +139,7 @@ async def test_the_limit_of_model_calls_holds_over_attempts(
 
     context.denial, context.leave = None, 100
     with pytest.raises(ModelCallLimitError):
-        await runner.run(next_attempt(job, context.state), context)
+        await runner.run(next_attempt(job, context), context)
 
     assert len(context.calls) == 2
 
@@ -153,7 +157,29 @@ async def test_what_was_saved_on_the_way_is_forgotten_where_no_session_is_wanted
 ) -> None:
     await runner.run(llm_job(f"use {NOTE}", mcp_servers=TOOLS), context)
 
-    assert context.state["messages"] == []
+    assert context.messages == ()
+
+
+async def test_an_attempt_that_goes_on_changes_nothing_that_is_stored(
+    runner: LlmRunner, tmp_path: Path
+) -> None:
+    """What was read is written as it was, so that only what is new is stored.
+
+    The library stamps the request that is repeated anew.
+    """
+    context = Sparing(tmp_path, leave=1)
+    job = llm_job(f"use {NOTE} / {NOTE}", mcp_servers=TOOLS, keep_session=True)
+    with pytest.raises(MustWaitError):
+        await runner.run(job, context)
+    before = [storable(each) for each in context.messages]
+    context.denial, context.leave = None, 100
+    await runner.run(next_attempt(job, context), context)
+    after = [storable(each) for each in context.messages]
+    assert 1 < len(before) < len(after)
+    assert after[: len(before) - 1] == before[:-1]
+    following = replace(llm_job("and"), session=saved_session(context, by=job.execution_id))
+    await runner.run(following, context)
+    assert [storable(each) for each in context.messages][: len(after)] == after
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -164,7 +190,7 @@ async def test_a_finished_turn_whose_end_was_not_stored_is_not_repeated(
     first = await runner.run(job, context)
     asked = len(model_server.received)
 
-    again = await runner.run(next_attempt(job, context.state), context)
+    again = await runner.run(next_attempt(job, context), context)
 
     assert again == first
     assert len(model_server.received) == asked
@@ -176,10 +202,10 @@ async def test_another_execution_goes_on_with_the_conversation(
 ) -> None:
     first = llm_job("remember me", keep_session=True)
     await runner.run(first, context)
-    second = replace(llm_job("and you"), session=session(context.state, by=first.execution_id))
+    second = replace(llm_job("and you"), session=saved_session(context, by=first.execution_id))
 
     outcome = await runner.run(second, context)
-    third = replace(llm_job("too"), session=session(context.state, by=first.execution_id))
+    third = replace(llm_job("too"), session=saved_session(context, by=first.execution_id))
 
     assert result_of(outcome) == "remember me | remember me | and you"
     outcome = await runner.run(third, context)
@@ -193,7 +219,7 @@ async def test_a_fork_takes_the_conversation_with_it(
     await runner.run(first, context)
     job = replace(
         llm_job("and you"),
-        session=session(context.state, by=first.execution_id),
+        session=saved_session(context, by=first.execution_id),
         options=RunOptions(fork_session=True),
     )
     assert job.forks
@@ -201,7 +227,7 @@ async def test_a_fork_takes_the_conversation_with_it(
     outcome = await runner.run(job, context)
 
     assert result_of(outcome) == "remember me | remember me | and you"
-    assert len(context.state["messages"]) == 4, "the fork is kept"
+    assert len(context.messages) == 4, "the fork is kept"
 
 
 async def test_a_turn_that_another_execution_left_undone_is_closed(
@@ -211,7 +237,7 @@ async def test_a_turn_that_another_execution_left_undone_is_closed(
     left = llm_job(prompt, may_ask=True)
     first = parked_of(await runner.run(left, context))
     job = replace(
-        llm_job(prompt, may_ask=True), session=session(context.state, by=left.execution_id)
+        llm_job(prompt, may_ask=True), session=saved_session(context, by=left.execution_id)
     )
 
     second = parked_of(await runner.run(job, context))
@@ -222,23 +248,22 @@ async def test_a_turn_that_another_execution_left_undone_is_closed(
 
 
 @pytest.mark.parametrize(
-    ("state", "runner_name", "message"),
+    ("left", "message"),
     [
-        ({"messages": []}, "llm", "holds no conversation: its agent has keep_session off"),
-        (None, "llm", "was saved by another release"),
-        ({"version": 9}, "llm", "was saved by another release"),
-        ({"messages": [{"kind": "novel"}]}, "llm", "was saved by another release"),
-        ({}, "claude", "is one of a claude agent; an llm agent can't go on with it"),
+        (session({}, by=uuid4()), "holds no conversation: its agent has keep_session off"),
+        (session(None, by=uuid4()), "was saved by another release"),
+        (session({"version": 9}, by=uuid4()), "was saved by another release"),
+        (session({}, [{"kind": "novel"}], by=uuid4()), "was saved by another release"),
+        (
+            session({}, by=uuid4(), runner="claude"),
+            "is one of a claude agent; an llm agent can't go on with it",
+        ),
     ],
 )
 async def test_a_session_that_cannot_be_gone_on_with_is_told(
-    runner: LlmRunner,
-    context: RecordingContext,
-    state: JsonValue,
-    runner_name: str,
-    message: str,
+    runner: LlmRunner, context: RecordingContext, left: Session, message: str
 ) -> None:
-    job = replace(llm_job("plain"), session=session(state, by=uuid4(), runner=runner_name))
+    job = replace(llm_job("plain"), session=left)
 
     with pytest.raises(SessionUnavailableError, match=message):
         await runner.run(job, context)

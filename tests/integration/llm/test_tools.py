@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from celeriac.domain.agents import McpServer
 from celeriac.domain.executions.events import EventType
 from celeriac.kit.json_types import JsonObject, storable
 from celeriac.kit.outbound import OutboundGuard
-from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, next_attempt, result_of
+from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, result_of
 from tests.support.model_scenes import TICKET
 from tests.support.model_server import ModelServer
 from tests.support.run_context import RecordingContext
@@ -202,7 +203,7 @@ async def test_hostile_answers_are_made_fit_for_storage_and_for_people(
     assert len(huge["content"]) + huge["clipped"] < MAX_RESULT_CHARACTERS + 100
     assert len(result_of(outcome)) < 2 * MAX_RESULT_CHARACTERS
     assert all("\x00" not in storable(data) for _, data in context.events)
-    assert "\\u0000" not in storable(context.state)
+    assert "\\u0000" not in storable(context.messages)
 
 
 async def test_odd_offers_are_left_out_or_renamed(
@@ -228,7 +229,7 @@ async def test_calls_carry_a_key_that_a_repeated_call_shares(
     job = llm_job(f'use {once} / desk__note {{"text": "b"}} / {once}', **tools(name="desk"))
 
     await runner.run(job, context)
-    await runner.run(next_attempt(job, None), context)
+    await runner.run(replace(job, attempt=2), context)
 
     lines = (context.workdir / "notes").read_text().splitlines()
     texts, keys = zip(*(line.split() for line in lines), strict=True)

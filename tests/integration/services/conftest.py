@@ -29,7 +29,8 @@ def database(shared_database: Database) -> Database:
         connection.execute(
             text(
                 "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
-                " audit_seals, sessions, approvals, usage_days, usage_deltas, workers"
+                " audit_seals, sessions, session_messages, approvals, usage_days,"
+                " usage_deltas, workers"
             )
         )
     return shared_database

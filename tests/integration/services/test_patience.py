@@ -45,7 +45,8 @@ def begin(database: Database, claim: Claim) -> UUID:
 
 def save(database: Database, claim: Claim, session_id: UUID) -> None:
     sessions = SessionStore(database)
-    asyncio.run(sessions.save(claim.lease, session_id, external_id="x", state={"n": 1}))
+    saving = sessions.save(claim.lease, session_id, number=1, external_id="x", state={"n": 1})
+    asyncio.run(saving)
 
 
 def record(database: Database, claim: Claim) -> None:

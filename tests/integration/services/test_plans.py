@@ -17,9 +17,10 @@ from celeriac.db.engine import Database
 from celeriac.db.executions import leases, lifecycle, queries
 from celeriac.db.executions import queries as queues
 from celeriac.db.executions.lifecycle import NextClaim
+from celeriac.db.sessions import MessageChange
 from celeriac.domain.executions.model import Completed, ExecutionFilter, HandedBack, Lease, Message
 from celeriac.domain.executions.states import Status
-from celeriac.domain.sessions import SessionFilter
+from celeriac.domain.sessions import SessionFilter, SessionStatus
 from tests.support.core import Core
 
 Work = Callable[[Connection], object]
@@ -32,6 +33,14 @@ CANCELLABLE = ExecutionFilter(owner_id=uuid4(), cancellable=True)
 TROUBLE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.FAILED,))
 
 BY_ID = {"pk_executions"}
+
+
+def save_session(connection: Connection, messages: MessageChange) -> None:
+    sessions.save(
+        connection, LEASE, uuid4(), number=1, messages=messages, status=SessionStatus.ACTIVE
+    )
+
+
 STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "claim": (
         lambda c: lifecycle.claim(c, MESSAGE, token=uuid4(), worker="w", lease_seconds=30.0),
@@ -81,6 +90,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: sessions.find(c, SessionFilter(execution_id=uuid4()), before=None, limit=50),
         BY_ID,
     ),
+    "save a session": (lambda c: save_session(c, MessageChange(1, ["2"])), BY_ID),
     "end a session": (lambda c: lifecycle.settle_session(c, uuid4()), BY_ID),
     "what ended long ago": (
         lambda c: retention.old_executions(c, days=90, after=UUID(int=0), limit=100),
@@ -180,7 +190,7 @@ _READS = (
 
 _WHOLE_TABLE = (
     r"Scan (?:Backward )?using pk_executions on executions.*\n(?!.*Index Cond)"
-    r"|Seq Scan on (?:executions|sessions|approvals).*"
+    r"|Seq Scan on (?:executions|sessions|session_messages|approvals).*"
 )
 """Scans that cost as much as there is history."""
 

@@ -245,6 +245,8 @@ CREATE TABLE sessions (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     files_removed_at timestamptz,
+    save_no integer NOT NULL DEFAULT '0',
+    message_count integer NOT NULL DEFAULT '0',
     CONSTRAINT pk_sessions PRIMARY KEY (id),
     CONSTRAINT ck_sessions_status_known CHECK (status IN ('active', 'ended', 'failed', 'deleted'))
 );
@@ -253,6 +255,13 @@ CREATE INDEX ix_sessions_deleted ON sessions (id)
 CREATE INDEX ix_sessions_execution_id ON sessions (execution_id);
 CREATE INDEX ix_sessions_idle ON sessions (updated_at) WHERE status IN ('ended', 'failed');
 CREATE INDEX ix_sessions_owner_id_id ON sessions (owner_id, id);
+
+CREATE TABLE session_messages (
+    session_id uuid NOT NULL,
+    seq integer NOT NULL,
+    body json NOT NULL,
+    CONSTRAINT pk_session_messages PRIMARY KEY (session_id, seq)
+);
 
 CREATE TABLE approvals (
     id uuid NOT NULL,
