@@ -8,7 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch, cancels, comparison, idle, lists, machine, rate, throughput, waits
+from benchmarks import (
+    batch,
+    cancels,
+    comparison,
+    idle,
+    lists,
+    machine,
+    rate,
+    running,
+    throughput,
+    waits,
+)
 from benchmarks.figures import Figure
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.stage import Stage, stage
@@ -17,6 +28,7 @@ _ALONE: dict[str, Callable[[Stage, Scale], Figure]] = {
     "throughput": throughput.measure,
     "peers": comparison.measure,
     "waits": waits.measure,
+    "running": running.measure,
     "cancels": cancels.measure,
 }
 """These start workers of their own."""
@@ -29,7 +41,7 @@ _OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
 }
 """These share an API and a worker."""
 
-NAMES = ("throughput", "peers", "rate", "idle", "batch", "lists", "waits", "cancels")
+NAMES = ("throughput", "peers", "rate", "idle", "batch", "lists", "waits", "running", "cancels")
 
 
 def main() -> None:

@@ -31,6 +31,10 @@ class Scale:
     """(e) Executions that wait at the same time."""
     wait_seconds: float
     """(e) How long each of them waits."""
+    running: int
+    """(g) Executions that run at the same time."""
+    running_seconds: float
+    """(g) How long they are watched."""
     cancels: int
     """(f) Cancelled executions of each runner."""
     heavy_cancels: int
@@ -48,6 +52,8 @@ FULL = Scale(
     listed=500,
     waits=500,
     wait_seconds=5.0,
+    running=1000,
+    running_seconds=60.0,
     cancels=50,
     heavy_cancels=20,
 )
@@ -63,6 +69,8 @@ QUICK = Scale(
     listed=20,
     waits=20,
     wait_seconds=0.2,
+    running=20,
+    running_seconds=2.0,
     cancels=2,
     heavy_cancels=0,
 )

@@ -52,7 +52,7 @@ _ASK = text(
     """
 WITH {new_questions}, done AS (
     UPDATE executions SET event_seq = event_seq + {fresh_count}
-    WHERE id = :id AND attempt = :attempt AND lease_token = :token AND lease_until IS NOT NULL
+    WHERE id = :id AND attempt = :attempt AND lease_token = :token AND status = 'running'
     RETURNING id, attempt, task_id, owner_id, true AS asks,
               event_seq - {fresh_count} AS first_number
 ){insert_questions}

@@ -120,7 +120,7 @@ _RESERVE = text(f"""{_APPLYING}{_LOCKED}
 ), holder AS (
     SELECT e.id FROM executions e
     WHERE e.id = :execution_id AND e.attempt = :attempt AND e.lease_token = :token
-      AND e.lease_until IS NOT NULL
+      AND e.status = 'running'
 ), noted AS (
     INSERT INTO budget_reservations (id, budget_id, window_key, execution_id, attempt, cost, tokens)
     SELECT :reservation_id, s.id, s.window_key, :execution_id, :attempt,

@@ -70,7 +70,7 @@ def upload(connection: Connection, owner_id: UUID, name: str, contents: Contents
 _RECORD = text("""
 WITH held AS (
     SELECT id, owner_id FROM executions
-    WHERE id = :id AND attempt = :attempt AND lease_token = :token AND lease_until IS NOT NULL
+    WHERE id = :id AND attempt = :attempt AND lease_token = :token AND status = 'running'
     FOR UPDATE
 )
 INSERT INTO cassettes (id, owner_id, name, execution_id, interactions, size, complete, digest,

@@ -215,9 +215,10 @@ executions = _table(
     Column("crash_count", Integer, nullable=False, server_default="0"),
     Column("max_crashes", SmallInteger, nullable=False),
     Column("celery_task_id", Text),
+    # the worker process that has the current attempt, or had the last one
+    Column("worker_id", Uuid),
     Column("worker_hostname", Text),
     Column("lease_token", Uuid),
-    _timestamp("lease_until"),
     _timestamp("cancel_requested_at"),
     Column("cancel_requested_by", Text),
     Column("waiting_for", Text),
@@ -242,6 +243,8 @@ executions = _table(
     Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
     _enum_check("status", Status),
     _enum_check("trigger_type", TriggerType),
+    # the rescue finds running executions by their workers
+    CheckConstraint("status <> 'running' OR worker_id IS NOT NULL", name="running_has_worker"),
     # Each partial index serves the statements that repeat its condition, and only those: to the
     # planner a nearly empty index looks cheap for every statement that its condition allows, and
     # the cached plan is still used with ten thousand rows
@@ -250,8 +253,8 @@ executions = _table(
           **_where("status = 'pending'")),
     Index("ix_executions_sent", "queue", "queued_at",
           **_where("status = 'queued' AND queued_at IS NOT NULL")),
-    Index("ix_executions_leased", "lease_until",
-          **_where("status = 'running' AND lease_until IS NOT NULL")),
+    Index("ix_executions_worker", "worker_id",
+          **_where("status = 'running' AND worker_id IS NOT NULL")),
     Index("ix_executions_owner", "owner_id", "id"),
     Index("ix_executions_task", "task_id", "id"),
     Index("ix_executions_batch", "batch_id", "id", **_where("batch_id IS NOT NULL")),
@@ -325,8 +328,14 @@ workers = _table(
     _timestamp("started_at", now=True),
     _timestamp("seen_at", now=True),
     _timestamp("stopped_at"),
+    # No index: a renewal must stay a HOT update.
+    _timestamp("lease_until", now=True),
+    _timestamp("lost_at"),
 )
-"""One row for each process that runs executions (each prefork child has its own)."""
+"""One row for each process that runs executions (each prefork child has its own).
+
+A process whose `lost_at` or `stopped_at` is set claims and renews nothing under this row again.
+"""
 
 sessions = _table(
     "sessions",

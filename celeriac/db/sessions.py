@@ -60,7 +60,7 @@ _BEGIN = text("""
 WITH held AS (
     UPDATE executions SET session_id = :id
     WHERE id = :execution_id AND attempt = :attempt AND lease_token = :token
-      AND lease_until IS NOT NULL
+      AND status = 'running'
     RETURNING owner_id
 )
 INSERT INTO sessions (id, owner_id, execution_id, runner, parent_id, status)
@@ -100,7 +100,7 @@ WITH held AS (
     -- locked: no save of an earlier attempt is stored after a claim
     SELECT e.session_id FROM executions e
     WHERE e.id = :execution_id AND e.attempt = :attempt AND e.lease_token = :token
-      AND e.lease_until IS NOT NULL
+      AND e.status = 'running'
     FOR NO KEY UPDATE
 ), saved AS (
     UPDATE sessions s

@@ -13,8 +13,8 @@ from celeriac.domain.operations import WorkerReport, WorkerRow
 _SLOTS = text("""
 SELECT queue, sum(slots)
 FROM workers LEFT JOIN LATERAL unnest(queues) AS queue ON true
-WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :within)
-  AND consuming IS NOT FALSE
+WHERE stopped_at IS NULL AND lost_at IS NULL
+  AND seen_at > now() - make_interval(secs => :within) AND consuming IS NOT FALSE
 GROUP BY queue
 """)
 
@@ -23,10 +23,17 @@ _worker = reader(WorkerRow)
 _LISTS = ("queues", "unknown_tasks", "unknown_tasks_ages", "lacks")
 
 
+def register(connection: Connection, sent: WorkerReport, *, lease_seconds: float) -> bool:
+    """Insert the row of a worker process, with a lease; False if there is one already."""
+    lease_until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
+    statement = insert(table).values(**_values(sent), lease_until=lease_until)
+    inserted = statement.on_conflict_do_nothing().returning(table.c.id)
+    return connection.execute(inserted).one_or_none() is not None
+
+
 def report(connection: Connection, sent: WorkerReport) -> None:
-    """Insert or update the row of a worker process."""
-    values = {name: getattr(sent, name) for name in WorkerReport.__dataclass_fields__}
-    values.update({name: list(values[name]) for name in _LISTS})
+    """Insert or update the row of a worker process; its lease is left alone."""
+    values = _values(sent)
     statement = insert(table).values(**values)
     connection.execute(
         statement.on_conflict_do_update(
@@ -35,8 +42,13 @@ def report(connection: Connection, sent: WorkerReport) -> None:
     )
 
 
+def _values(sent: WorkerReport) -> dict[str, object]:
+    values = {name: getattr(sent, name) for name in WorkerReport.__dataclass_fields__}
+    return {**values, **{name: list(values[name]) for name in _LISTS}}
+
+
 def stopped(connection: Connection, worker_id: UUID) -> None:
-    """Record that a worker process has shut down."""
+    """Record that a worker process has shut down; it claims and renews nothing any more."""
     connection.execute(
         update(table).where(table.c.id == worker_id).values(stopped_at=func.now(), running=0)
     )
@@ -48,6 +60,7 @@ def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
         columns(WorkerRow, table)
         .where(
             table.c.stopped_at.is_(None),
+            table.c.lost_at.is_(None),
             table.c.seen_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, within_seconds),
         )
         .order_by(table.c.hostname, table.c.pid)
@@ -91,7 +104,8 @@ WITH back AS (
 )
 SELECT (SELECT count(*) FROM back) < :most AND EXISTS (
     SELECT FROM workers
-    WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :within)
+    WHERE stopped_at IS NULL AND lost_at IS NULL
+      AND seen_at > now() - make_interval(secs => :within)
       AND consuming IS NOT FALSE AND (queues = '{}' OR :queue = ANY (queues))
       AND hostname <> :hostname AND hostname NOT IN (SELECT hostname FROM tried)
 )

@@ -217,6 +217,10 @@ class BrokerUnavailableError(UnavailableError, code="broker_unavailable"):
     """The message broker doesn't answer; accepted executions are stored and sent later."""
 
 
+class LeaseExpiredError(DatabaseUnavailableError, code="lease_expired"):
+    """This worker process has no valid lease now, so it can't claim; its heartbeat renews it."""
+
+
 class LeaseLostError(CeleriacError, code="lease_lost"):
     """This worker no longer holds the attempt's lease; the database refuses its writes."""
 

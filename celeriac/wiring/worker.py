@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from uuid import UUID
 
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.db.engine import UNACKNOWLEDGED_SECONDS, Database
+from celeriac.domain.executions.model import WorkerIdentity
+from celeriac.domain.operations import WorkerReport
+from celeriac.kit.ids import uuid7
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.kit.threads import Threads
@@ -14,12 +18,12 @@ from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.ledger import BudgetLedger
 from celeriac.services.budgets.provider_limits import ProviderLimits
 from celeriac.services.cassettes import CassetteStore
-from celeriac.services.executions.attempt import AttemptRegistry
+from celeriac.services.executions.attempt import AttemptRegistry, Registration
 from celeriac.services.executions.context import AttemptServices
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.heartbeat import Heartbeat
 from celeriac.services.executions.lacks import Lacks
-from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.reports import ReportQueue, ReportStore
@@ -40,7 +44,7 @@ _LOCKS_IN_A_LEASE = 8
 def worker_lock_seconds(settings: Settings) -> float:
     """Return how long a worker's statement waits for a lock before it is tried again.
 
-    While it waits it may hold rows of executions itself, whose leases can't be renewed meanwhile.
+    While it waits it may hold rows that others wait for.
     """
     return min(_LONGEST_LOCK, settings.worker.lease_seconds / _LOCKS_IN_A_LEASE)
 
@@ -68,7 +72,12 @@ class WorkerRuntime:
     """What runs executions in the worker process `worker`; its threads are started at once."""
 
     def __init__(
-        self, container: CoreServices, *, worker: str, shutting_down: Callable[[], bool]
+        self,
+        container: CoreServices,
+        *,
+        worker: str,
+        describe: Callable[[UUID], WorkerReport],
+        shutting_down: Callable[[], bool],
     ) -> None:
         settings, database, live = container.settings, container.database, container.live
         lease_seconds = settings.worker.lease_seconds
@@ -91,15 +100,20 @@ class WorkerRuntime:
             lock_seconds=worker_lock_seconds(settings),
             pooler=pooler(settings),
         )
+        registration = Registration(WorkerIdentity(uuid7(), worker))
         self.heartbeat = Heartbeat(
-            self._heartbeat_database, self.attempts, lease_seconds=lease_seconds
+            self._heartbeat_database,
+            self.attempts,
+            registration,
+            describe,
+            lease_seconds=lease_seconds,
         )
         self._reports = ReportQueue(ReportStore(database).prepare)
         questions = Questions(database, live, pause_clock=self.attempts.pause_clock)
         limits = ProviderLimits(self._limiter, rates(settings), database, self._rate_threads)
         self.execute = Execute(
             specs=container.specs,
-            claim=ClaimAttempt(database, worker=worker, lease_seconds=lease_seconds),
+            claim=ClaimAttempt(database, registration, lease_seconds=lease_seconds),
             finish=Finish(database, live),
             runners=self._runners,
             attempts=self.attempts,

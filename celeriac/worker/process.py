@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 import psutil
 import structlog
@@ -21,7 +22,6 @@ from celery import Celery
 from celeriac.agents.python.functions import LOADED
 from celeriac.domain.executions.model import Message
 from celeriac.domain.operations import WorkerReport
-from celeriac.kit.ids import uuid7
 from celeriac.kit.processes import raise_descriptor_limit
 from celeriac.services.executions.attempt import StopReason
 from celeriac.services.operations.health import live_workers
@@ -36,6 +36,9 @@ logger = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.1
 _LIVE_SECONDS = 30.0
 _CODE_SECONDS = 1.0
+_AGAIN_SECONDS = 0.5
+"""The shortest time between two renewals of the lease."""
+
 _REPORT_SECONDS = 1.0
 """The shortest time between two reports, apart from those of the heartbeat."""
 
@@ -88,8 +91,8 @@ class WorkerProcess:
         settings = worker.settings
         self._reported: bool | None = None
         self._report_again = 0.0
-        self._id = uuid7()
         self._ended = threading.Event()
+        self._me = psutil.Process()
         self._container = build(
             settings,
             service="worker",
@@ -100,9 +103,9 @@ class WorkerProcess:
         self._runtime = WorkerRuntime(
             self._container,
             worker=f"{worker.hostname}/{os.getpid()}",
+            describe=self._describe,
             shutting_down=lambda: worker.shutdown.started,
         )
-        self._me = psutil.Process()
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
             threading.Thread(target=self._write, name="event_writer", daemon=True),
@@ -137,27 +140,30 @@ class WorkerProcess:
         self._ended.set()
         for thread in self._threads:
             thread.join(5)
-        self._runtime.heartbeat.sign_off(self._id)
+        self._runtime.heartbeat.sign_off()
         self._runtime.close()
         self._container.close()
 
     def _beat(self) -> None:
-        """Renew leases and report, in a thread that no agent can block."""
+        """Renew the lease and report, in a thread that no agent can block."""
         interval = self._worker.settings.worker.heartbeat_seconds
-        due = time.monotonic()
+        due = again = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
             with _run_forever("heartbeat"):
                 if self._worker.shutdown.draining and (count := self._stop_attempts()):
                     logger.info("worker.draining", executions=count)
-                if time.monotonic() >= due:
-                    due = time.monotonic() + interval
+                now = time.monotonic()
+                if now >= due:
+                    due, again = now + interval, now + _AGAIN_SECONDS
                     self._runtime.heartbeat.beat()
                     self._report()
                     continue
+                if self._runtime.heartbeat.is_due and now >= again:
+                    again = now + _AGAIN_SECONDS
+                    self._runtime.heartbeat.beat()
                 changed = self._reported not in {None, self._consuming}
                 if changed and time.monotonic() >= self._report_again:
                     self._report()
-                self._runtime.heartbeat.catch_up()
 
     def _stop_attempts(self) -> int:
         return self._runtime.attempts.stop_all(StopReason.SHUTDOWN)
@@ -203,10 +209,14 @@ class WorkerProcess:
 
     def _report(self) -> None:
         self._report_again = time.monotonic() + _REPORT_SECONDS
-        names, now = self._worker.consumer.names(), time.monotonic()
         consuming = self._consuming
-        report = WorkerReport(
-            id=self._id,
+        if self._runtime.heartbeat.report():
+            self._reported = consuming
+
+    def _describe(self, worker_id: UUID) -> WorkerReport:
+        names, now = self._worker.consumer.names(), time.monotonic()
+        return WorkerReport(
+            id=worker_id,
             hostname=self._worker.hostname,
             pid=self._me.pid,
             pool=self._worker.pool,
@@ -216,14 +226,12 @@ class WorkerProcess:
             memory_bytes=self._me.memory_info().rss,
             version=__version__,
             queues=names.queues,
-            consuming=consuming,
+            consuming=self._consuming,
             messages_dropped=self._worker.consumer.dropped_count,
             unknown_tasks=list(names.unknown_tasks),
             unknown_tasks_ages=[now - at for at in names.unknown_tasks.values()],
             lacks=self._runtime.lacks.names,
         )
-        if self._runtime.heartbeat.report(report):
-            self._reported = consuming
 
 
 @contextmanager

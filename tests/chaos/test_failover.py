@@ -69,8 +69,8 @@ def pass_a_lease() -> None:
 def wait_settled(fleet: Fleet, ids: Sequence[UUID]) -> None:
     """Wait until each lease is renewed, or its execution was taken from its worker."""
     query = text(
-        "SELECT count(*) FROM executions"
-        " WHERE id = ANY(:ids) AND (lease_until > clock_timestamp() OR crash_count > 0)"
+        "SELECT count(*) FROM executions e JOIN workers w ON w.id = e.worker_id"
+        " WHERE e.id = ANY(:ids) AND (w.lease_until > clock_timestamp() OR e.crash_count > 0)"
     )
     wait_until(lambda: fleet.scalar(query, ids=list(ids)) == len(ids), "somebody has acted")
 

@@ -37,7 +37,7 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert document["quick"] is True
     assert {"processors", "python", "versions"} <= document["machine"].keys()
     figures = document["figures"]
-    assert list(figures) == "throughput peers rate idle batch lists waits cancels".split()
+    assert list(figures) == "throughput peers rate idle batch lists waits running cancels".split()
     targets = [target for figure in figures.values() for target in figure["targets"]]
     for target in targets:
         assert target.keys() == {"value", "goal", "measured", "met"}

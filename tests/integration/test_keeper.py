@@ -204,10 +204,7 @@ def lost_execution(container: CoreServices) -> UUID:
     execution_id = container.submit(actor, SubmitRequest(task_id=task)).execution_id
     claim(container, execution_id)
     with container.database.autocommit() as connection:
-        connection.execute(
-            text("UPDATE executions SET lease_until = now() - interval '1 h' WHERE id = :id"),
-            {"id": execution_id},
-        )
+        connection.execute(text("UPDATE workers SET lease_until = now() - interval '1 h'"))
     return execution_id
 
 

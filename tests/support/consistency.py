@@ -44,9 +44,9 @@ _FAULTS = {
         SELECT e.id FROM executions e
         WHERE e.crash_count <> (SELECT count(*) FROM events v
                                 WHERE v.execution_id = e.id AND v.type = 'worker_lost')""",
-    "a lease is held by what doesn't run, or lacks where something runs": """
+    "something runs without a lease": """
         SELECT id FROM executions
-        WHERE (status = 'running') <> (lease_until IS NOT NULL)""",
+        WHERE status = 'running' AND (lease_token IS NULL OR worker_id IS NULL)""",
     "the end's time is set on what goes on, or lacks on what has ended": """
         SELECT id FROM executions
         WHERE (status IN ('completed', 'failed', 'cancelled')) <> (completed_at IS NOT NULL)""",

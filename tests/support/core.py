@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from celeriac.db import approvals, workers
 from celeriac.db.engine import Database
-from celeriac.db.executions import events, lifecycle, queries
-from celeriac.db.executions.lifecycle import Finished
+from celeriac.db.executions import events, leases, lifecycle, queries
+from celeriac.db.executions.lifecycle import Finished, NextClaim
 from celeriac.domain.approvals import Answer, ApprovalFilter, ApprovalStatus, Question, QuestionKind
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import (
@@ -25,6 +25,7 @@ from celeriac.domain.executions.model import (
     Outcome,
     Parked,
     SubmitRequest,
+    WorkerIdentity,
 )
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.operations import WorkerReport
@@ -33,6 +34,7 @@ from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.attempt import Registration
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.rescue import DatabaseView, Recover
@@ -57,9 +59,11 @@ ASKING = Parked(
 )
 
 _SHIFT = text("""
+WITH moved AS (
+    UPDATE workers SET lease_until = lease_until - make_interval(secs => :seconds)
+)
 UPDATE executions
-SET lease_until = lease_until - make_interval(secs => :seconds),
-    available_at = available_at - make_interval(secs => :seconds),
+SET available_at = available_at - make_interval(secs => :seconds),
     queued_at = queued_at - make_interval(secs => :seconds),
     waiting_until = waiting_until - make_interval(secs => :seconds)
 """)
@@ -81,6 +85,14 @@ def report_worker(core: "Core", slots: int, *queues: str, consuming: bool | None
     core.start_afresh()
 
 
+def describe(worker: WorkerIdentity) -> WorkerReport:
+    """Return the report of a worker process."""
+    return WorkerReport(
+        id=worker.id, hostname=worker.name, pid=1, pool="threads", slots=1, running=0,
+        cpu_percent=0, memory_bytes=0, version="0", consuming=False,
+    )  # fmt: skip
+
+
 class Core:
     """Services wired to each other, and what tests ask of the database."""
 
@@ -95,6 +107,7 @@ class Core:
         self.live = MemoryLiveEvents()
         self.actor = make_actor(database)
         self.task = make_task(database, self.actor, spec=spec)
+        self.workers: dict[str, WorkerIdentity] = {}
         self.start_afresh()
         self.cancel = Cancel(database, self.live)
         self.finish = Finish(database, self.live)
@@ -125,9 +138,37 @@ class Core:
         """Return the message that would claim the execution as it is now."""
         return Message(execution_id, self.get(execution_id).attempt)
 
+    def worker(self, name: str = "w") -> WorkerIdentity:
+        """Return a worker process whose lease is valid now: the last one, or else another."""
+        worker = self.workers.get(name)
+        with self.database.autocommit() as connection:
+            if (
+                worker is None
+                or leases.renew(connection, worker.id, lease_seconds=LEASE_SECONDS) is None
+            ):
+                worker = self.workers[name] = WorkerIdentity(uuid7(), name)
+                workers.register(connection, describe(worker), lease_seconds=LEASE_SECONDS)
+        return worker
+
+    def claiming(self, worker: str = "w", database: Database | None = None) -> ClaimAttempt:
+        """Return what claims for a worker."""
+        registration = Registration(self.worker(worker))
+        registration.renewed()
+        return self.claiming_as(registration, database)
+
+    def claiming_as(
+        self, registration: Registration, database: Database | None = None
+    ) -> ClaimAttempt:
+        """Return what claims for a registered process."""
+        return ClaimAttempt(database or self.database, registration, lease_seconds=LEASE_SECONDS)
+
     def claim(self, message: Message, worker: str = "w") -> Claim | None:
         """Claim as a worker does."""
-        return ClaimAttempt(self.database, worker=worker, lease_seconds=LEASE_SECONDS)(message)
+        return self.claiming(worker)(message, uuid4())
+
+    def next_claim(self, worker: str = "w", queue: str = DEFAULT_QUEUE) -> NextClaim:
+        """Return what a worker claims in the statement that ends an attempt."""
+        return NextClaim(queue, self.worker(worker), uuid4())
 
     def running(self, worker: str = "w") -> Claim:
         """Submit one execution and claim it."""
@@ -191,7 +232,7 @@ class Core:
         return lost
 
     def pass_time(self, seconds: float) -> None:
-        """Let so much time pass for every execution."""
+        """Let so much time pass for every execution and every lease."""
         self.execute(_SHIFT, seconds=seconds)
         self.execute(_SHIFT_QUESTIONS, seconds=seconds)
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
@@ -11,7 +11,6 @@ from sqlalchemy import text
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
-from celeriac.db.executions.lifecycle import NextClaim
 from celeriac.domain.approvals import OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.events import EventType, NewEvent
@@ -33,7 +32,7 @@ from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
 from celeriac.domain.usage import ModelCall
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.finish import Finish
-from tests.support.core import LEASE_SECONDS, Core
+from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.memory import MemoryTaskQueue
 
@@ -78,8 +77,10 @@ OUTCOMES: dict[str, tuple[Outcome, Status]] = {
 """Every way an attempt can end, and the status that it should then have."""
 
 _ROWS = text(
-    "SELECT id, status, attempt, lease_token, lease_until < now() AS expired, crash_count,"
-    " retry_count, cancel_requested_at IS NOT NULL AS cancelling, event_seq,"
+    "SELECT id, status, attempt, lease_token, worker_id, status = 'running'"
+    " AND NOT EXISTS (SELECT FROM workers w WHERE w.id = worker_id AND w.lost_at IS NULL"
+    " AND w.lease_until >= now()) AS expired, crash_count, retry_count,"
+    " cancel_requested_at IS NOT NULL AS cancelling, event_seq,"
     " waiting_until IS NOT NULL AS timed, waiting_until < now() AS over FROM executions"
 )
 
@@ -89,7 +90,8 @@ class Row(NamedTuple):
     status: Status
     attempt: int
     token: UUID | None
-    expired: bool | None
+    worker: UUID | None
+    expired: bool
     crash_count: int
     retry_count: int
     cancelling: bool
@@ -144,7 +146,7 @@ class CoreWorld(RuleBasedStateMachine):
             connection.execute(
                 text(
                     "TRUNCATE executions, events, idempotency_keys, audit_logs, approvals,"
-                    " model_calls, usage_days, usage_deltas"
+                    " model_calls, usage_days, usage_deltas, workers"
                 )
             )
         self.queue = RecordingQueue()
@@ -229,9 +231,9 @@ class CoreWorld(RuleBasedStateMachine):
         row = self.rows[claim.lease.execution_id]
         return row.status is Status.RUNNING and row.token == claim.lease.token
 
-    def claim(self, message: Message) -> None:
+    def claim(self, message: Message, worker: str = "w") -> None:
         row = self.rows[message.execution_id]
-        claim = self.core.claim(message)
+        claim = self.core.claim(message, worker)
         offered = row.status is Status.QUEUED and row.attempt == message.attempt
         assert (claim is not None) == offered
         if claim is not None:
@@ -283,7 +285,7 @@ class CoreWorld(RuleBasedStateMachine):
         if row.cancelling and wanted in {Status.PENDING, Status.WAITING}:
             wanted = Status.CANCELLED
         self.forgetful.losses, self.forgetful.late = losses, late
-        taking: Any = NextClaim(DEFAULT_QUEUE, "w", LEASE_SECONDS) if turn else None
+        taking = self.core.next_claim() if turn else None
         finished = Finish(self.forgetful, self.core.live)(claim, outcome, (), taking)
         self.forgetful.settle()
         taken = None

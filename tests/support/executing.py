@@ -6,21 +6,22 @@ from uuid import UUID
 
 from celeriac.db.engine import Database
 from celeriac.domain.agents import RunnerName
-from celeriac.domain.executions.model import Parked
+from celeriac.domain.executions.model import Message, Parked, WorkerIdentity
 from celeriac.domain.tasks import DEFAULT_QUEUE
+from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.executions.attempt import AttemptRegistry
+from celeriac.services.executions.attempt import AttemptRegistry, Registration
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.heartbeat import Heartbeat
 from celeriac.services.executions.lacks import Lacks
-from celeriac.services.executions.rescue import Heartbeat
 from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.ports import Job, RunContext
 from celeriac.services.reports import ReportQueue
-from tests.support.core import LEASE_SECONDS, Core
+from tests.support.core import LEASE_SECONDS, Core, describe
 from tests.support.memory import MemoryRunner, MemoryRunners
 from tests.support.spending import services_of
 
@@ -42,11 +43,18 @@ class Worker:
         self.core = core
         self.attempts = AttemptRegistry()
         self.event_writer = EventWriter(used, self.attempts, core.live)
-        self.heartbeat = Heartbeat(used, self.attempts, lease_seconds=LEASE_SECONDS)
+        self.registration = Registration(WorkerIdentity(uuid7(), "w"))
+        self.heartbeat = Heartbeat(
+            core.database,
+            self.attempts,
+            self.registration,
+            lambda worker_id: describe(WorkerIdentity(worker_id, "w")),
+            lease_seconds=LEASE_SECONDS,
+        )
         self.lacks = Lacks()
         self.execute = Execute(
             specs=SpecCache(used),
-            claim=ClaimAttempt(used, worker="w", lease_seconds=LEASE_SECONDS),
+            claim=ClaimAttempt(used, self.registration, lease_seconds=LEASE_SECONDS),
             finish=Finish(used, core.live),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
             attempts=self.attempts,
@@ -58,15 +66,21 @@ class Worker:
             lacks=self.lacks,
             shutting_down=lambda: False,
         )
+        self.heartbeat.beat()
 
     def run(self, execution_id: UUID) -> int:
         """Do what a worker does with the message of an execution; return how many were run."""
-        return self.execute(self.core.message(execution_id))
+        return self._execute(self.core.message(execution_id))
 
     def drain(self) -> int:
         """Send what is due and run all messages there are; return how many were run."""
         count = 0
         while self.core.dispatch.send_due():
             while (envelope := self.core.queue.take(DEFAULT_QUEUE)) is not None:
-                count += self.execute(envelope.message)
+                count += self._execute(envelope.message)
         return count
+
+    def _execute(self, message: Message) -> int:
+        """Execute in time, whatever the test has done to the clock."""
+        self.heartbeat.beat()
+        return self.execute(message)

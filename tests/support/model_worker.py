@@ -18,6 +18,7 @@ from celeriac.domain.executions.model import (
     Message,
     RunOptions,
     SubmitRequest,
+    WorkerIdentity,
 )
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
@@ -30,6 +31,7 @@ from celeriac.settings.sections import ProviderSettings
 from celeriac.wiring.core import CoreServices, build
 from celeriac.wiring.worker import WorkerRuntime
 from tests.support.catalog import make_actor
+from tests.support.core import describe
 from tests.support.model_server import ModelServer, Scene
 
 MODEL = "test/model"
@@ -66,6 +68,7 @@ class ModelWorker:
 
     def work(self) -> None:
         """Send what is due, and run all that is queued at once."""
+        self.runtime.heartbeat.beat()
         while self.container.dispatch.send_due():
             pass
         with self.container.database.autocommit() as connection:
@@ -130,7 +133,12 @@ def model_workers(
             changed = common.model_copy(update=more)
             container = build(changed, service="test", connections=12)
             stack.callback(container.close)
-            runtime = WorkerRuntime(container, worker="test@worker", shutting_down=lambda: False)
+            runtime = WorkerRuntime(
+                container,
+                worker="test@worker",
+                describe=lambda worker_id: describe(WorkerIdentity(worker_id, "test@worker")),
+                shutting_down=lambda: False,
+            )
             stack.callback(runtime.close)
             return ModelWorker(container, runtime, server)
 

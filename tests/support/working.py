@@ -1,27 +1,35 @@
 """A worker's part in single steps, for tests that need an execution in a certain state."""
 
 from collections.abc import Sequence
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from celeriac.db import sessions
+from celeriac.db import sessions, workers
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.executions.events import NewEvent
-from celeriac.domain.executions.model import Claim, Message, Outcome
+from celeriac.domain.executions.model import Claim, Message, Outcome, WorkerIdentity
 from celeriac.domain.executions.states import Status
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.usage import ModelCall
+from celeriac.kit.ids import uuid7
+from celeriac.services.executions.attempt import Registration
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.run import ClaimAttempt
 from celeriac.wiring.core import CoreServices
+from tests.support.core import describe
 
 
 def claim(container: CoreServices, execution_id: UUID | str, *, attempt: int = 0) -> Claim:
     """Claim a queued execution, as a worker does that got its message."""
-    claiming = ClaimAttempt(container.database, worker="test-worker", lease_seconds=60)
-    claimed = claiming(Message(UUID(str(execution_id)), attempt))
+    worker = WorkerIdentity(uuid7(), "test-worker")
+    with container.database.autocommit() as connection:
+        workers.register(connection, describe(worker), lease_seconds=60)
+    registration = Registration(worker)
+    registration.renewed()
+    claiming = ClaimAttempt(container.database, registration, lease_seconds=60)
+    claimed = claiming(Message(UUID(str(execution_id)), attempt), uuid4())
     assert claimed is not None, f"{execution_id} must be queued with {attempt} attempts behind it"
     container.live.changed([claimed.lease.execution_id])
     return claimed

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, TextClause, text
 from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.executions.park import park, resume_answered
+from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (
     Claim,
@@ -26,6 +27,7 @@ from celeriac.domain.executions.model import (
     Parked,
     Retry,
     Stopped,
+    WorkerIdentity,
 )
 from celeriac.domain.executions.states import Status, Transition
 from celeriac.kit.json_types import MAX_DEPTH, storable
@@ -39,24 +41,29 @@ CLAIM_COLUMNS = (
 _PARTS = {
     "columns": ", ".join(CLAIM_COLUMNS),
     "of_e": ", ".join(f"e.{name}" for name in CLAIM_COLUMNS),
-    "take": """attempt = attempt + 1, lease_until = now() + make_interval(secs => :lease_seconds),
-        worker_hostname = :worker, started_at = coalesce(started_at, now()),
-        attempt_started_at = now(), batch_no = 0""",
+    "take": """attempt = attempt + 1, worker_id = :worker_id, worker_hostname = :worker,
+        started_at = coalesce(started_at, now()), attempt_started_at = now(), batch_no = 0""",
+    "live": """live AS (
+    SELECT id FROM workers
+    WHERE id = :worker_id AND lost_at IS NULL AND stopped_at IS NULL AND lease_until > now()
+)""",
 }
 
 _CLAIM = with_guards(
     """
-WITH claimed AS (
+WITH {live}, claimed AS (
     UPDATE executions e
     SET status = {claim_to}, lease_token = :token, event_seq = event_seq + 1, {take}
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
+      AND EXISTS (SELECT FROM live)
     RETURNING {of_e}, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM claimed
 )
-SELECT {columns}, set_config('synchronous_commit', 'off', true) FROM claimed
+SELECT {columns}, EXISTS (SELECT FROM live), set_config('synchronous_commit', 'off', true)
+FROM (SELECT) AS one LEFT JOIN claimed ON true
 """,
     _PARTS,
     claim=Transition.CLAIM,
@@ -64,41 +71,48 @@ SELECT {columns}, set_config('synchronous_commit', 'off', true) FROM claimed
 
 
 def claim(
-    connection: Connection, message: Message, *, token: UUID, worker: str, lease_seconds: float
+    connection: Connection, message: Message, *, token: UUID, worker: WorkerIdentity
 ) -> Claim | None:
     """Make this worker the owner of the attempt that `message` names, or return None.
 
     None means that another worker has it, or that the execution was cancelled, parked or finished:
-    the message must be dropped. The commit doesn't wait for the disk (docs/adr/0003): if a crash of
-    the server loses it, the row is still `queued` and this worker's writes are refused.
+    the message must be dropped. Raises LeaseExpiredError if the worker has no valid lease. The
+    commit doesn't wait for the disk (docs/adr/0003): if a crash of the server loses it, the row is
+    still `queued` and this worker's writes are refused.
     """
     parameters = {
         "id": message.execution_id,
         "attempt": message.attempt,
         "token": token,
-        "worker": worker,
-        "lease_seconds": lease_seconds,
+        **_worker_parameters(worker),
     }
-    row = connection.execute(_CLAIM, parameters).one_or_none()
-    return None if row is None else claim_from_row(row, token)
+    row = connection.execute(_CLAIM, parameters).one()
+    if not row[len(CLAIM_COLUMNS)]:
+        raise LeaseExpiredError("The lease of this worker process has expired.")
+    return claim_from_row(row, token)
+
+
+def _worker_parameters(worker: WorkerIdentity) -> dict[str, object]:
+    return {"worker_id": worker.id, "worker": worker.name}
 
 
 _CLAIMED = with_guards(
     """
 SELECT {columns} FROM executions
-WHERE status = {claim_to} AND lease_until IS NOT NULL AND lease_token = :token
+WHERE status = {claim_to} AND worker_id = :worker_id AND lease_token = :token
 """,
     _PARTS,
     claim=Transition.CLAIM,
 )
 
 
-def find_claim(connection: Connection, token: UUID) -> Claim | None:
-    """Return the claim that was made with `token` and is still held, or None.
+def find_claim(connection: Connection, token: UUID, worker_id: UUID) -> Claim | None:
+    """Return the claim that the worker made with `token` and still holds, or None.
 
-    Scans all running rows; call it only after a lost answer.
+    Reads all that the worker runs; call it only after a lost answer.
     """
-    row = connection.execute(_CLAIMED, {"token": token}).one_or_none()
+    parameters = {"token": token, "worker_id": worker_id}
+    row = connection.execute(_CLAIMED, parameters).one_or_none()
     return None if row is None else claim_from_row(row, token)
 
 
@@ -112,7 +126,7 @@ def claim_from_row(columns: Sequence[Any], token: UUID) -> Claim | None:
 _END = """
 WITH done AS (
     UPDATE executions
-    SET status = {end_to}, completed_at = now(), lease_until = NULL, event_seq = event_seq + 1,
+    SET status = {end_to}, completed_at = now(), event_seq = event_seq + 1,
         result = CAST(:result AS jsonb), error_code = :code, error_message = :message,
         error_details = CAST(:details AS jsonb)
     WHERE id = :id AND status IN ({end_from}) AND attempt = :attempt AND lease_token = :token
@@ -128,7 +142,7 @@ WITH done AS (
     UPDATE executions
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {retry_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
-        available_at = now() + make_interval(secs => :delay), lease_until = NULL,
+        available_at = now() + make_interval(secs => :delay),
         retry_count = retry_count + :retries, event_seq = event_seq + 1,
         error_code = coalesce(:code, error_code), error_message = coalesce(:message, error_message),
         error_details = coalesce(CAST(:details AS jsonb), error_details)
@@ -211,7 +225,7 @@ def _parked(connection: Connection, lease: Lease, outcome: Parked) -> Finished:
 
 _AS_FINISHED = text(
     "SELECT status FROM executions WHERE id = :id AND attempt = :attempt AND lease_token = :token"
-    " AND lease_until IS NULL"
+    " AND status <> 'running'"
 )
 
 

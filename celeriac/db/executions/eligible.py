@@ -14,10 +14,11 @@ statement began. Locked rows are skipped: another transaction is sending, claimi
 them. Executions whose transactions run at the same time have no order.
 """
 
-from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from dataclasses import dataclass
+from uuid import UUID
 
 from celeriac.db.executions.guards import filled
+from celeriac.domain.executions.model import WorkerIdentity
 from celeriac.domain.executions.states import Transition
 
 _ELIGIBLE = "{queued}.status IN ({queue_from}) AND {queued}.available_at <= now()"
@@ -74,8 +75,12 @@ def room(queue: str, *, priority: str, highest: str, window: str) -> str:
 
 
 CLAIM_NEXT = (
-    ", due AS ("
-    + first(":next_queue", limit="1", condition="EXISTS (SELECT FROM done)")
+    ", {live}, due AS ("
+    + first(
+        ":next_queue",
+        limit="1",
+        condition="EXISTS (SELECT FROM done) AND EXISTS (SELECT FROM live)",
+    )
     + """
 ), taken AS (
     UPDATE executions e
@@ -101,7 +106,8 @@ FROM (SELECT max(status) AS status FROM done) AS ended LEFT JOIN taken ON true
 
 The row becomes `queued` and `running` in one step, with both events, and with a Celery task id of
 its own as if there had been a message. It is claimed only if the statement has ended the attempt
-(`done`): a statement that the server executes late, after it was repeated, claims nothing."""
+(`done`): a statement that the server executes late, after it was repeated, claims nothing. A worker
+without a valid lease claims nothing either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +115,14 @@ class NextClaim:
     """Parameters for claiming the next execution in the finishing statement."""
 
     queue: str
-    worker: str
-    lease_seconds: float
-    token: UUID = field(default_factory=uuid4)
+    worker: WorkerIdentity
+    token: UUID
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of the statement."""
         return {
             "next_queue": self.queue,
             "next_token": self.token,
-            "worker": self.worker,
-            "lease_seconds": self.lease_seconds,
+            "worker_id": self.worker.id,
+            "worker": self.worker.name,
         }

@@ -1,4 +1,4 @@
-"""Ends executions without their worker: rescue after a lost lease, and cancellation."""
+"""Ends executions without their worker: rescue from a lost worker, and cancellation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,35 @@ from celeriac.domain.executions.states import Status, Transition
 
 _RESCUE = with_guards(
     """
-WITH lost AS (
+WITH RECURSIVE holder AS (
+    -- the workers of all running executions, with one look at the index for each
+    (SELECT worker_id FROM executions
+     WHERE status IN ({lose_from}) AND worker_id IS NOT NULL
+     ORDER BY worker_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.worker_id FROM executions e
+            WHERE e.status IN ({lose_from}) AND e.worker_id > holder.worker_id
+            ORDER BY e.worker_id LIMIT 1)
+    FROM holder WHERE holder.worker_id IS NOT NULL
+), expired AS (
+    -- A renewal that is being written has its row: the worker is not lost.
+    SELECT id FROM workers
+    WHERE id = ANY (ARRAY(SELECT worker_id FROM holder)) AND lease_until < now()
+      AND lost_at IS NULL AND stopped_at IS NULL AND :limit > 0
+    FOR UPDATE SKIP LOCKED
+), marked AS (
+    UPDATE workers SET lost_at = now() WHERE id = ANY (ARRAY(SELECT id FROM expired))
+    RETURNING id
+), lost_worker AS (
+    SELECT id FROM marked
+    UNION ALL
+    SELECT worker_id FROM holder
+    WHERE worker_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM workers w
+        WHERE w.id = holder.worker_id AND w.lost_at IS NULL AND w.stopped_at IS NULL)
+), lost AS (
     SELECT id FROM executions
-    WHERE status IN ({lose_from}) AND lease_until < now()
-    ORDER BY lease_until
+    WHERE status IN ({lose_from}) AND worker_id = ANY (ARRAY(SELECT id FROM lost_worker))
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), moved AS (
@@ -31,7 +56,7 @@ WITH lost AS (
                                e.worker_hostname, attempt, crash_count + 1),
         error_details = jsonb_build_object('type', 'WorkerLostError', 'attempt', attempt,
                                            'traceback', NULL, 'worker', e.worker_hostname),
-        crash_count = crash_count + 1, lease_token = NULL, lease_until = NULL,
+        crash_count = crash_count + 1, lease_token = NULL,
         available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
                                                      * :base_delay * (0.5 + random())),
         event_seq = event_seq + 2
@@ -74,13 +99,15 @@ class Rescued:
     cause: Cause
 
 
-def rescue_expired(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
-    """Take up to `limit` executions with expired leases from their workers.
+def rescue_lost(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
+    """Take up to `limit` executions from lost workers.
 
-    Each becomes `pending` (after about `base_delay` seconds, doubled with every crash, with
-    jitter), `cancelled` if that is requested, or `failed` with `worker_lost` after `max_crashes`
-    lost workers. Later writes of the lost worker are refused. With a `limit` of 0 nothing is taken,
-    but the statement still fails on a read-only server.
+    A worker is lost if its lease has expired: this marks it, and it can never renew the lease. So
+    is one that was marked before, has stopped, or has no row. Each execution becomes `pending`
+    (after about `base_delay` seconds, doubled with every crash, with jitter), `cancelled` if that
+    is requested, or `failed` with `worker_lost` after `max_crashes` lost workers. Later writes of
+    the lost worker are refused. With a `limit` of 0 nothing is taken, but the statement still fails
+    on a read-only server.
     """
     rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay})
     return [

@@ -1,10 +1,10 @@
-"""Writes of a worker that holds leases: renewals, and the events and usage of its agents.
+"""Writes of running workers: renewals of their leases, and the events and usage of their agents.
 
-A lease is taken by a claim, in `attempt.py`.
+Each worker process renews one lease, in its row of `workers`, for all attempts that it has claimed.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -16,47 +16,34 @@ from celeriac.domain.usage import ModelCall
 from celeriac.kit.ids import uuid7
 
 _RENEW = text("""
-WITH asked AS (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]))
-        AS l (id, attempt, token)
-), held AS (
-    SELECT e.id, e.cancel_requested_at IS NOT NULL AS cancelled
-    FROM executions e
-    JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
-    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.lease_until IS NOT NULL
-), free AS (
-    SELECT e.id
-    FROM executions e
-    JOIN asked l ON e.id = l.id AND e.attempt = l.attempt AND e.lease_token = l.token
-    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.lease_until IS NOT NULL
-    ORDER BY e.id
-    FOR UPDATE OF e SKIP LOCKED
-), renewed AS (
-    UPDATE executions e SET lease_until = now() + make_interval(secs => :lease_seconds)
-    WHERE e.id = ANY (ARRAY(SELECT id FROM free))
-    RETURNING e.id, set_config('synchronous_commit', 'off', true)
+WITH renewed AS (
+    UPDATE workers SET lease_until = now() + make_interval(secs => :lease_seconds)
+    WHERE id = :worker_id AND lost_at IS NULL AND stopped_at IS NULL
+    RETURNING id, set_config('synchronous_commit', 'off', true)
 )
-SELECT h.id, h.cancelled, r.id IS NULL FROM held h LEFT JOIN renewed r ON r.id = h.id
+SELECT e.id, e.attempt, e.lease_token, e.cancel_requested_at IS NOT NULL
+FROM renewed LEFT JOIN executions e ON e.worker_id = :worker_id AND e.status = 'running'
 """)
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
-    """The result of renewing leases.
+class Held:
+    """An attempt that belongs to a worker, and whether its cancellation is requested."""
 
-    `held` maps the executions whose leases are held to whether their cancellation is requested. A
-    missing one is lost: its attempt must be stopped, and its writes are refused.
+    lease: Lease
+    cancelled: bool
+
+
+def renew(connection: Connection, worker_id: UUID, *, lease_seconds: float) -> list[Held] | None:
+    """Renew the lease of a worker process and return all attempts that belong to it.
+
+    None if it has no row or is lost or stopped: then nothing is its own any more.
     """
-
-    held: Mapping[UUID, bool]
-    skipped: frozenset[UUID]
-    """Those of them that were not renewed because their rows were locked."""
-
-
-def renew(connection: Connection, leases: Sequence[Lease], *, lease_seconds: float) -> Renewal:
-    """Renew all `leases` in one statement that waits for no lock."""
-    found = connection.execute(_RENEW, {**_columns(leases), "lease_seconds": lease_seconds}).all()
-    return Renewal({row[0]: row[1] for row in found}, frozenset(row[0] for row in found if row[2]))
+    parameters = {"worker_id": worker_id, "lease_seconds": lease_seconds}
+    rows = connection.execute(_RENEW, parameters).all()
+    if not rows:
+        return None
+    return [Held(Lease(row[0], row[1], row[2]), row[3]) for row in rows if row[0] is not None]
 
 
 @dataclass(slots=True)
@@ -92,7 +79,7 @@ WITH notes AS (
 ), held AS (
     SELECT e.id, e.batch_no FROM executions e
     JOIN notes n ON e.id = n.id AND e.attempt = n.attempt AND e.lease_token = n.token
-    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.lease_until IS NOT NULL
+    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.status = 'running'
     ORDER BY e.id
     FOR UPDATE OF e
 ), moved AS (

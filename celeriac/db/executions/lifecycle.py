@@ -19,7 +19,7 @@ from celeriac.db.executions.create import (
     unqueue,
 )
 from celeriac.db.executions.eligible import NextClaim
-from celeriac.db.executions.end import Rescued, request_cancel, rescue_expired
+from celeriac.db.executions.end import Rescued, request_cancel, rescue_lost
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due, settle_session
 
 __all__ = [
@@ -36,7 +36,7 @@ __all__ = [
     "park",
     "queue_due",
     "request_cancel",
-    "rescue_expired",
+    "rescue_lost",
     "resend",
     "resume_answered",
     "resume_due",

@@ -183,7 +183,6 @@ WITH {new_questions}, done AS (
         waiting_for = CASE WHEN cancel_requested_at IS NULL THEN :reason END,
         waiting_until = CASE WHEN cancel_requested_at IS NULL THEN
             now() + make_interval(secs => CAST(:seconds AS double precision)) END,
-        lease_until = NULL,
         event_seq = event_seq + 1
             + CASE WHEN cancel_requested_at IS NULL THEN {fresh_count} ELSE 0 END
     WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token

@@ -114,6 +114,14 @@ class QueuedMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """A process that runs executions: the id of its row in `workers`, and `HOSTNAME/PID`."""
+
+    id: UUID
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to write one attempt: every write of a worker names all three values."""
 

@@ -1,15 +1,16 @@
-"""The attempts that run in this process: how they are stopped, and what is not stored of them."""
+"""The attempts that run in this process, and the identity under which it claims them."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from celeriac.db.executions.leases import PendingWrites
-from celeriac.domain.errors import LeaseLostError
-from celeriac.domain.executions.model import Lease
+from celeriac.domain.errors import LeaseExpiredError, LeaseLostError
+from celeriac.domain.executions.model import Lease, WorkerIdentity
+from celeriac.kit.ids import uuid7
 from celeriac.services.time_limits import TimeLimits
 
 _MAX_UNSTORED = 1000
@@ -139,19 +140,100 @@ class Attempt:
         return first
 
 
+class Registration:
+    """The identity under which this process may claim now. Safe to share between threads.
+
+    It changes when the process is declared lost: what the old identity had claimed is not its own
+    any more.
+    """
+
+    def __init__(self, worker: WorkerIdentity) -> None:
+        """Begin with `worker`, whose lease is not valid yet."""
+        self._worker = worker
+        self._valid = threading.Event()
+
+    @property
+    def worker(self) -> WorkerIdentity:
+        """The identity, whether its lease is valid or not."""
+        return self._worker
+
+    @property
+    def valid(self) -> bool:
+        """Whether the lease was valid the last time that the database was asked."""
+        return self._valid.is_set()
+
+    def wait(self, seconds: float) -> WorkerIdentity:
+        """Return the identity once its lease is valid. Raises LeaseExpiredError."""
+        if not self._valid.wait(seconds):
+            raise LeaseExpiredError(
+                "The heartbeat of this worker process could not renew its lease."
+            )
+        return self._worker
+
+    def expired(self, worker: WorkerIdentity) -> None:
+        """Note that a claim was refused; the heartbeat renews the lease soon."""
+        if worker == self._worker:
+            self._valid.clear()
+
+    def renewed(self) -> None:
+        """Note that the lease is valid."""
+        self._valid.set()
+
+    def replace(self) -> WorkerIdentity:
+        """Begin again with a new identity, which must be registered."""
+        self._valid.clear()
+        self._worker = WorkerIdentity(uuid7(), self._worker.name)
+        return self._worker
+
+
+class ClaimTokens:
+    """The tokens with which one slot has claimed or may be claiming: at most the last two.
+
+    The heartbeat hands back executions whose tokens no slot knows.
+    """
+
+    def __init__(self) -> None:
+        self.known: tuple[UUID, ...] = ()
+
+    def new(self) -> UUID:
+        """Return a new token. The one before it may still be in use, older ones are not."""
+        token = uuid4()
+        self.known = (*self.known[-1:], token)
+        return token
+
+
 class AttemptRegistry:
     """The running attempts by execution. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._attempts: dict[UUID, Attempt] = {}
+        self._slots: set[ClaimTokens] = set()
+
+    @contextmanager
+    def claiming(self) -> Iterator[ClaimTokens]:
+        """Yield the tokens for the claims of a slot; they are known while the block runs."""
+        tokens = ClaimTokens()
+        with self._lock:
+            self._slots.add(tokens)
+        try:
+            yield tokens
+        finally:
+            with self._lock:
+                self._slots.discard(tokens)
+
+    def tokens(self) -> set[UUID]:
+        """Return the tokens of all attempts that run here and of all claims being made."""
+        with self._lock:
+            known = {token for slot in self._slots for token in slot.known}
+            return known | {attempt.lease.token for attempt in self._attempts.values()}
 
     @contextmanager
     def registered(self, attempt: Attempt) -> Iterator[None]:
         """Register `attempt` while the block runs.
 
-        If an earlier attempt of the execution still runs here, its lease has expired: it is stopped
-        and replaced.
+        If an earlier attempt of the execution still runs here, its lease is lost: it is stopped and
+        replaced.
         """
         key = attempt.lease.execution_id
         with self._lock:

@@ -296,7 +296,10 @@ class Finish:
         if next_claim is None or (finished.status is not None and not finished.again):
             return finished  # the first try wrote nothing, and can't any more
         with self._database.autocommit() as connection:
-            return replace(finished, claim=lifecycle.find_claim(connection, next_claim.token))
+            return replace(
+                finished,
+                claim=lifecycle.find_claim(connection, next_claim.token, next_claim.worker.id),
+            )
 
     def _instead(
         self, ending: "_Ending", next_claim: NextClaim | None, refused: Exception

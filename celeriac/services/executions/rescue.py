@@ -1,23 +1,20 @@
-"""Leases: the heartbeat that renews them, and the rescue of executions with expired leases."""
+"""The rescue of executions from lost workers, and of lost messages."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit, budgets, engine, workers
+from celeriac.db import audit, budgets, engine
 from celeriac.db.audit import Program
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import leases, lifecycle, queries
+from celeriac.db.executions import lifecycle, queries
 from celeriac.db.executions.lifecycle import Rescued
 from celeriac.db.executions.queries import QueuedCount
-from celeriac.domain.errors import BrokerUnavailableError, DatabaseUnavailableError
+from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.domain.executions.states import Status
-from celeriac.domain.operations import WorkerReport
 from celeriac.logs import Step
-from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
 from celeriac.services.ports import LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
@@ -35,7 +32,7 @@ def _elapsed_seconds() -> float:
 class DatabaseView:
     """Whether a keeper has seen a writable database without a gap for one lease time.
 
-    While the database is unavailable or read-only, no worker can renew its leases, and all of them
+    While the database is unavailable or read-only, no worker can renew its lease, and all of them
     may expire. So no worker may be considered lost until all had the time to renew. The keeper
     can't see the outages of others, but it sees its own: a failed check, or two checks that are
     more than `longest_gap` seconds apart by its own clock or by the database's, start a new series.
@@ -107,14 +104,14 @@ class Recover:
         self._short_since: dict[str, float] = {}
 
     def rescue_lost_workers(self, limit: int) -> int:
-        """Take executions with expired leases from their workers; return how many.
+        """Take executions from workers whose lease has expired; return how many.
 
         Takes none until the database has been seen without a gap for one lease time.
         """
         settled = self._view.begin_check()
         with self._database.transaction() as connection:
             now = engine.clock(connection)
-            rescued = lifecycle.rescue_expired(
+            rescued = lifecycle.rescue_lost(
                 connection, limit=limit if settled else 0, base_delay=_CRASH_DELAY
             )
             for item in rescued:
@@ -189,71 +186,3 @@ def _audit(connection: Connection, lost: Rescued) -> None:
     keeper = Program("keeper", lost.cause.request_id)
     details = {"code": "worker_lost", "message": lost.message, "attempt": lost.attempt}
     audit.record(connection, keeper, "execution.fail", [lost.execution_id], details=details)
-
-
-class Heartbeat:
-    """Renews the leases of all running attempts, in one statement per beat.
-
-    Needs a connection pool of its own: a beat that waits for a connection comes too late. Belongs
-    to one thread.
-    """
-
-    def __init__(
-        self, database: Database, attempts: AttemptRegistry, *, lease_seconds: float
-    ) -> None:
-        self._database = database
-        self._attempts = attempts
-        self._lease_seconds = lease_seconds
-        self._skipped: frozenset[UUID] = frozenset()
-
-    def beat(self) -> None:
-        """Renew every lease; stop attempts that were cancelled or whose lease is lost.
-
-        If the database is unavailable nothing is stopped: no lease can be taken then.
-        """
-        self._renew(self._attempts.all())
-
-    def catch_up(self) -> None:
-        """Renew the leases that the last beat skipped because their rows were locked.
-
-        Call this often: a row may be locked again and again.
-        """
-        if self._skipped:
-            self._renew([a for a in self._attempts.all() if a.lease.execution_id in self._skipped])
-
-    def _renew(self, attempts: Sequence[Attempt]) -> None:
-        if not attempts:
-            self._skipped = frozenset()
-            return
-        wanted = [attempt.lease for attempt in attempts]
-        try:
-            with self._database.autocommit() as connection:
-                found = leases.renew(connection, wanted, lease_seconds=self._lease_seconds)
-        except DatabaseUnavailableError as error:
-            logger.warning("heartbeat.database_unavailable", code=error.code, error=error.message)
-            return
-        self._skipped = found.skipped
-        # Stop these attempts, not what runs now: the next attempt may have started here.
-        for attempt in attempts:
-            if attempt.lease.execution_id not in found.held:
-                attempt.stop(StopReason.LEASE_LOST)
-            elif found.held[attempt.lease.execution_id]:
-                attempt.stop(StopReason.CANCELLED)
-
-    def report(self, report: WorkerReport) -> bool:
-        """Store the report of the process; return whether that was possible."""
-        try:
-            with self._database.autocommit() as connection:
-                workers.report(connection, report)
-        except DatabaseUnavailableError as error:
-            logger.warning("worker.not_reported", code=error.code, error=error.message)
-            return False
-        return True
-
-    def sign_off(self, worker_id: UUID) -> None:
-        """Record that the process has ended normally, if that is possible."""
-        try:
-            with self._database.autocommit() as connection:
-                workers.stopped(connection, worker_id)
-        except DatabaseUnavailableError as error:
-            logger.warning("worker.not_signed_off", code=error.code, error=error.message)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
@@ -19,6 +19,7 @@ from celeriac.domain.errors import (
     DatabaseUnavailableError,
     EventLoopEndedError,
     HardTimeLimitError,
+    LeaseExpiredError,
     ProviderRateLimitedError,
     RetryableError,
     SoftTimeLimit,
@@ -37,6 +38,7 @@ from celeriac.domain.executions.model import (
     Parked,
     Retry,
     Stopped,
+    WorkerIdentity,
 )
 from celeriac.domain.executions.states import Status
 from celeriac.domain.prompts import WorkLimit, compiled
@@ -48,7 +50,13 @@ from celeriac.kit.loop import AbandonedError, LoopEndedError, LoopTask, LoopThre
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.logs import Step, bound
 from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
+from celeriac.services.executions.attempt import (
+    Attempt,
+    AttemptRegistry,
+    ClaimTokens,
+    Registration,
+    StopReason,
+)
 from celeriac.services.executions.context import AttemptContext, AttemptServices
 from celeriac.services.executions.finish import Finish, Raised, describe, outcome_for
 from celeriac.services.executions.lacks import Lacks
@@ -62,6 +70,9 @@ T = TypeVar("T")
 
 DATABASE_SECONDS = 30.0
 """How long a message waits for the database. After that the keeper sends another one."""
+
+_LEASE_WAIT_SECONDS = 1.0
+"""How long one try of a claim waits for the heartbeat to renew the lease of this process."""
 
 _NEXT_CLAIM_SECONDS = 1.0
 """How long a slot claims further executions by itself. Messages in the broker wait meanwhile."""
@@ -80,20 +91,21 @@ MOST_HAND_BACKS = 8
 
 
 class ClaimAttempt:
-    """Claims attempts for one worker."""
+    """Claims attempts for one worker process."""
 
-    def __init__(self, database: Database, *, worker: str, lease_seconds: float) -> None:
-        """Claim for `worker` (`HOSTNAME/PID`), with leases of `lease_seconds`."""
+    def __init__(
+        self, database: Database, registration: Registration, *, lease_seconds: float
+    ) -> None:
         self._database = database
-        self.worker = worker
-        self.lease_seconds = lease_seconds
+        self._registration = registration
+        self._lease_seconds = lease_seconds
 
-    def __call__(self, message: Message) -> Claim | None:
+    def __call__(self, message: Message, token: UUID) -> Claim | None:
         """Claim the attempt; None if the message is a duplicate or the execution was cancelled.
 
-        A claim whose answer was lost is found again. Raises DatabaseUnavailableError after 30 s.
+        A claim whose answer was lost is found again. If the lease of this process has expired, the
+        claim waits until it is renewed. Raises DatabaseUnavailableError after 30 s.
         """
-        token = uuid4()
         try:
             return self._claim(message, token)
         except DatabaseUnavailableError:
@@ -101,22 +113,26 @@ class ClaimAttempt:
                 lambda: self._claim_again(message, token), seconds=DATABASE_SECONDS
             )
 
+    @property
+    def worker(self) -> WorkerIdentity:
+        """The identity of the process."""
+        return self._registration.worker
+
     def _claim(self, message: Message, token: UUID) -> Claim | None:
-        with self._database.autocommit() as connection:
-            return lifecycle.claim(
-                connection,
-                message,
-                token=token,
-                worker=self.worker,
-                lease_seconds=self.lease_seconds,
-            )
+        worker = self._registration.wait(_LEASE_WAIT_SECONDS)
+        try:
+            with self._database.autocommit() as connection:
+                return lifecycle.claim(connection, message, token=token, worker=worker)
+        except LeaseExpiredError:
+            self._registration.expired(worker)
+            raise
 
     def _claim_again(self, message: Message, token: UUID) -> Claim | None:
         claim = self._claim(message, token)
         if claim is not None:
             return claim
         with self._database.autocommit() as connection:
-            return lifecycle.find_claim(connection, token)
+            return lifecycle.find_claim(connection, token, self.worker.id)
 
     def other_worker_may_run(self, claim: Claim) -> bool:
         """Whether a live worker has not tried what this worker's configuration lacks.
@@ -128,10 +144,10 @@ class ClaimAttempt:
                 connection,
                 claim.lease.execution_id,
                 queue=claim.queue,
-                hostname=self.worker.partition("/")[0],
+                hostname=self.worker.name.partition("/")[0],
                 code=WorkerMisconfiguredError.code,
                 most=MOST_HAND_BACKS,
-                within_seconds=self.lease_seconds,
+                within_seconds=self._lease_seconds,
             )
 
 
@@ -161,24 +177,25 @@ class Execute:
         Raises DatabaseUnavailableError while the database is away; nothing is lost by that.
         """
         until = time.monotonic() + _NEXT_CLAIM_SECONDS
-        claim = self.claim(message)
-        if claim is None:
-            logger.info(
-                "execution.dropped", execution_id=message.execution_id, attempt=message.attempt
-            )
         count = 0
-        while claim is not None:
-            with bound(_correlation(claim)):
-                claim = self.run_claim(claim, until)
-            count += 1
+        with self.attempts.claiming() as tokens:
+            claim = self.claim(message, tokens.new())
+            if claim is None:
+                logger.info(
+                    "execution.dropped", execution_id=message.execution_id, attempt=message.attempt
+                )
+            while claim is not None:
+                with bound(_correlation(claim)):
+                    claim = self.run_claim(claim, tokens, until)
+                count += 1
         return count
 
-    def _next_claim(self, queue: str, until: float) -> NextClaim | None:
+    def _next_claim(self, queue: str, tokens: ClaimTokens, until: float) -> NextClaim | None:
         if time.monotonic() > until or self.shutting_down():
             return None
-        return NextClaim(queue, self.claim.worker, self.claim.lease_seconds)
+        return NextClaim(queue, self.claim.worker, tokens.new())
 
-    def run_claim(self, claim: Claim, until: float) -> Claim | None:
+    def run_claim(self, claim: Claim, tokens: ClaimTokens, until: float) -> Claim | None:
         """Run one attempt to its end; return the next claim, if finishing made one.
 
         None is claimed after `until`, in `time.monotonic()` seconds.
@@ -195,7 +212,7 @@ class Execute:
                 claim,
                 outcome,
                 attempt.last_batches(),
-                self._next_claim(claim.queue, until),
+                self._next_claim(claim.queue, tokens, until),
                 has_session=attempt.has_session,
             )
         try:

@@ -115,14 +115,11 @@ async def test_a_lost_lease_reserves_nothing(core: Core, spending: Spending) -> 
 async def test_reservations_of_lost_attempts_are_released_once(
     core: Core, spending: Spending
 ) -> None:
-    lost, running = core.running(), core.running()
+    lost, running = core.running("lost"), core.running("live")
     reservation = await spending.admit(lost, planned(4), budget=TEN_TOKENS)
     await spending.admit(running, planned(3), budget=TEN_TOKENS)
     core.pass_time(3600)
-    core.execute(
-        "UPDATE executions SET lease_until = now() + interval '1 hour' WHERE id = :id",
-        id=running.lease.execution_id,
-    )
+    core.worker("live")
     core.rescue()
 
     assert spending.release() == 1

@@ -187,7 +187,7 @@ def test_what_an_ended_execution_asked_is_withdrawn(asking: Asking) -> None:
     assert asking.status(cancelled) is ApprovalStatus.WITHDRAWN, "with the cancellation"
     assert asking.expire.withdraw_orphaned(10) == 0, "it still runs"
     asking.core.execute(
-        "UPDATE executions SET status = 'cancelled', completed_at = now(), lease_until = NULL,"
+        "UPDATE executions SET status = 'cancelled', completed_at = now(),"
         " event_seq = event_seq + 1 WHERE status = 'running'"
     )
 

@@ -7,11 +7,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.db.executions.lifecycle import NextClaim
 from celeriac.domain.executions.model import Claim, Completed, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
-from tests.support.core import LEASE_SECONDS, Core, report_worker
+from tests.support.core import Core, report_worker
 from tests.support.together import together
 
 pytestmark = pytest.mark.requirement("C4")
@@ -72,7 +71,7 @@ def claimed(core: Core, claim: Claim) -> list[UUID]:
     order = []
     following: Claim | None = claim
     while following is not None:
-        turn = NextClaim(following.queue, "w", LEASE_SECONDS)
+        turn = core.next_claim(queue=following.queue)
         following = core.finish(following, Completed(1), (), turn).claim
         if following is not None:
             order.append(following.lease.execution_id)
@@ -134,9 +133,7 @@ def test_what_another_transaction_holds_is_passed_over_without_waiting(core: Cor
     with core.database.transaction() as connection:
         lock = text("SELECT FROM executions WHERE id = :id FOR UPDATE")
         connection.execute(lock, {"id": first})
-        finished = core.finish(
-            claim, Completed(1), (), NextClaim(DEFAULT_QUEUE, "w", LEASE_SECONDS)
-        )
+        finished = core.finish(claim, Completed(1), (), core.next_claim())
         assert finished.claim is not None
         assert finished.claim.lease.execution_id == second
         assert core.dispatch.send_due() == 0

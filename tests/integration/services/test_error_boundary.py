@@ -16,7 +16,7 @@ from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions import run
-from celeriac.services.executions.attempt import Attempt, StopReason
+from celeriac.services.executions.attempt import Attempt, ClaimTokens, StopReason
 from celeriac.services.ports import Job, RunContext
 from celeriac.services.sessions import SessionStore
 from tests.support.core import Core
@@ -103,7 +103,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
     claim = core.claim(core.message(execution_id))
     assert claim is not None
     forgetful.losses = 2  # of the reading of the specification
-    assert worker.execute.run_claim(claim, 0.0) is None
+    assert worker.execute.run_claim(claim, ClaimTokens(), 0.0) is None
     forgetful.close()
     row = core.get(execution_id)
     assert (row.status, row.attempt) == (Status.COMPLETED, 1)

@@ -64,7 +64,7 @@ def test_many_writers_leave_no_gap(core: Core) -> None:
     def beat() -> None:
         for _ in range(10):
             with core.database.autocommit() as connection:
-                leases.renew(connection, [claim.lease for claim in claims], lease_seconds=30)
+                leases.renew(connection, core.workers["w"].id, lease_seconds=30)
 
     def cancel() -> None:
         for _ in range(5):

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from celeriac.db.executions import leases
-from celeriac.db.executions.leases import PendingWrites
+from celeriac.db.executions.leases import Held, PendingWrites
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import (
     Claim,
@@ -61,7 +61,6 @@ def test_every_part_of_a_lease_counts(core: Core, kind: str) -> None:
     before = core.snapshot(claim.lease.execution_id)
     stale = stale_leases(claim.lease)[kind]
     with core.database.autocommit() as connection:
-        assert leases.renew(connection, [stale], lease_seconds=60).held == {}
         assert leases.store_batch(connection, [notes(stale)]) == set()
     for outcome in OUTCOMES:
         assert core.end(replace(claim, lease=stale), outcome).status is None
@@ -77,20 +76,21 @@ def test_a_robbed_worker_can_t_finish(core: Core, robbed: Claim, outcome: Outcom
 
 
 def test_a_robbed_worker_learns_it_from_its_heartbeat(core: Core, robbed: Claim) -> None:
-    held = core.running()
+    lost = core.workers["slow"]
+    held = core.running("slow")
+    assert held.lease.execution_id != robbed.lease.execution_id
     with core.database.autocommit() as connection:
-        both = [robbed.lease, held.lease]
-        assert leases.renew(connection, both, lease_seconds=60).held == {
-            held.lease.execution_id: False
-        }
+        assert leases.renew(connection, lost.id, lease_seconds=60) is None
+        another = core.workers["slow"].id
+        assert leases.renew(connection, another, lease_seconds=60) == [Held(held.lease, False)]
 
 
 def test_a_lease_that_ran_out_is_still_good_while_nobody_took_it(core: Core) -> None:
     claim = core.running()
     core.pass_time(LEASE_SECONDS * 10)
     with core.database.autocommit() as connection:
-        kept = leases.renew(connection, [claim.lease], lease_seconds=LEASE_SECONDS).held
-    assert kept == {claim.lease.execution_id: False}
+        kept = leases.renew(connection, core.workers["w"].id, lease_seconds=LEASE_SECONDS)
+    assert kept == [Held(claim.lease, False)]
     assert core.rescue() == 0, "a renewed lease was taken"
     assert core.end(claim, Completed(1)).status is Status.COMPLETED
 
@@ -99,6 +99,6 @@ def test_a_finished_attempt_holds_no_lease(core: Core) -> None:
     claim = core.running()
     core.end(claim, Completed(1))
     with core.database.autocommit() as connection:
-        assert leases.renew(connection, [claim.lease], lease_seconds=60).held == {}
+        assert leases.renew(connection, core.workers["w"].id, lease_seconds=60) == []
         assert leases.store_batch(connection, [notes(claim.lease)]) == set()
     core.assert_consistent()

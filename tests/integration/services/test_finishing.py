@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection, text
@@ -22,11 +23,9 @@ from celeriac.domain.executions.model import (
     Stopped,
 )
 from celeriac.domain.executions.states import Status
-from celeriac.domain.tasks import DEFAULT_QUEUE
 from celeriac.domain.usage import ModelCall
 from celeriac.services.executions.finish import Finish
-from celeriac.services.executions.run import ClaimAttempt
-from tests.support.core import LEASE_SECONDS, Core
+from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
 
 DETAILS = {"type": "LookupError", "traceback": "Traceback …", "attempt": 1}
@@ -49,7 +48,7 @@ def forgetful(core: Core) -> Iterator[ForgetfulDatabase]:
 
 
 def turn(core: Core) -> NextClaim:
-    return NextClaim(DEFAULT_QUEUE, "w", LEASE_SECONDS)
+    return core.next_claim()
 
 
 @pytest.mark.parametrize(("outcome", "status", "event"), ENDS)
@@ -209,7 +208,7 @@ def test_a_claim_whose_answer_got_lost_is_found(
 ) -> None:
     message = core.message(core.queued())
     forgetful.losses = losses
-    claim = ClaimAttempt(forgetful, worker="w", lease_seconds=LEASE_SECONDS)(message)
+    claim = core.claiming(database=forgetful)(message, uuid4())
     assert isinstance(claim, Claim)
     assert claim.lease == core.lease(message.execution_id)
     assert core.end(claim, Completed(1)).status is Status.COMPLETED
@@ -222,7 +221,7 @@ def test_a_double_stays_a_double_when_answers_get_lost(
     message = core.message(core.queued())
     assert core.claim(message) is not None
     forgetful.losses = 1
-    claim = ClaimAttempt(forgetful, worker="w", lease_seconds=LEASE_SECONDS)(message)
+    claim = core.claiming(database=forgetful)(message, uuid4())
     assert claim is None
 
 

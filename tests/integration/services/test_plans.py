@@ -12,25 +12,41 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, event, text
 
-from celeriac.db import retention, sessions
+from celeriac.db import retention, sessions, workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases, lifecycle, queries
 from celeriac.db.executions import queries as queues
 from celeriac.db.executions.lifecycle import NextClaim
 from celeriac.db.sessions import MessageChange
-from celeriac.domain.executions.model import Completed, ExecutionFilter, HandedBack, Lease, Message
+from celeriac.domain.executions.model import (
+    Completed,
+    ExecutionFilter,
+    HandedBack,
+    Lease,
+    Message,
+    WorkerIdentity,
+)
 from celeriac.domain.executions.states import Status
 from celeriac.domain.sessions import SessionFilter, SessionStatus
-from tests.support.core import Core
+from tests.support.core import Core, describe
 
 Work = Callable[[Connection], object]
 
 LEASE = Lease(uuid4(), 1, uuid4())
 MESSAGE = Message(uuid4(), 0)
-TURN = NextClaim("task_execution", "w", 30.0)
+WORKER = WorkerIdentity(uuid4(), "w")
+TURN = NextClaim("task_execution", WORKER, uuid4())
 LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
 CANCELLABLE = ExecutionFilter(owner_id=uuid4(), cancellable=True)
 TROUBLE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.FAILED,))
+
+
+def live_worker(connection: Connection) -> WorkerIdentity:
+    """Register a worker process: only one with a valid lease can claim."""
+    worker = WorkerIdentity(uuid4(), "w")
+    workers.register(connection, describe(worker), lease_seconds=30.0)
+    return worker
+
 
 BY_ID = {"pk_executions"}
 
@@ -43,7 +59,7 @@ def save_session(connection: Connection, messages: MessageChange) -> None:
 
 STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "claim": (
-        lambda c: lifecycle.claim(c, MESSAGE, token=uuid4(), worker="w", lease_seconds=30.0),
+        lambda c: lifecycle.claim(c, MESSAGE, token=uuid4(), worker=live_worker(c)),
         BY_ID,
     ),
     "complete": (lambda c: lifecycle.finish(c, LEASE, Completed(None)), BY_ID),
@@ -53,7 +69,14 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID | {"ix_executions_due"},
     ),
     "cancel": (lambda c: lifecycle.request_cancel(c, [uuid4()], "someone"), BY_ID),
-    "renew leases": (lambda c: leases.renew(c, [LEASE], lease_seconds=30.0), BY_ID),
+    "renew a lease": (
+        lambda c: leases.renew(c, uuid4(), lease_seconds=30.0),
+        {"ix_executions_worker"},
+    ),
+    "find a claim": (
+        lambda c: lifecycle.find_claim(c, uuid4(), uuid4()),
+        {"ix_executions_worker"},
+    ),
     "store notes": (
         lambda c: leases.store_batch(c, [leases.PendingWrites(LEASE)]),
         BY_ID,
@@ -75,8 +98,8 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         BY_ID | {"ix_executions_sent"},
     ),
     "rescue": (
-        lambda c: lifecycle.rescue_expired(c, limit=100, base_delay=2.0),
-        BY_ID | {"ix_executions_leased"},
+        lambda c: lifecycle.rescue_lost(c, limit=100, base_delay=2.0),
+        BY_ID | {"ix_executions_worker"},
     ),
     "who works in a session": (
         lambda c: sessions.used_by(c, uuid4(), forks=True),
@@ -140,7 +163,7 @@ def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
 _RUNS = text("""
     UPDATE executions
     SET status = 'running', lease_token = gen_random_uuid(), queued_at = now(), started_at = now(),
-        lease_until = now() + interval '30 seconds'
+        worker_id = gen_random_uuid()
     WHERE id IN (SELECT id FROM executions WHERE status = 'pending' LIMIT 20)
 """)
 

@@ -63,7 +63,7 @@ def test_waits_grow_and_differ(core: Core) -> None:
     lose(core)
     first = [(each.available_at - each.started_at).total_seconds() for each in map(core.get, ids)
              if each.started_at]  # fmt: skip
-    core.execute("UPDATE executions SET status = 'running', lease_until = now(), crash_count = 2")
+    core.execute("UPDATE executions SET status = 'running', crash_count = 2")
     lose(core)
     third = [(each.available_at - each.started_at).total_seconds() for each in map(core.get, ids)
              if each.started_at]  # fmt: skip

@@ -2,30 +2,27 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import Claim, Completed, Retry
+from celeriac.domain.executions.model import Claim, Completed, Retry, WorkerIdentity
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall
-from celeriac.services.executions.attempt import AttemptRegistry, StopReason
+from celeriac.services.executions.attempt import AttemptRegistry, Registration, StopReason
 from celeriac.services.executions.context import AttemptContext
 from celeriac.services.executions.event_writer import EventWriter
-from celeriac.services.executions.rescue import Heartbeat
+from celeriac.services.executions.heartbeat import Heartbeat
 from celeriac.settings import Settings
 from celeriac.wiring.worker import heartbeat_database_of
 from tests.integration.services.test_transitions import FAILURE
 from tests.support.attempts import AgentAttempt
-from tests.support.core import LEASE_SECONDS, Core
+from tests.support.core import LEASE_SECONDS, Core, describe
 from tests.support.forgetful import ForgetfulDatabase
-from tests.support.outages import holding
 from tests.support.together import together
 
 
@@ -36,7 +33,15 @@ class Process:
         self.core = core
         self.workdir = workdir
         self.active = AttemptRegistry()
-        self.heartbeat = Heartbeat(core.database, self.active, lease_seconds=LEASE_SECONDS)
+        self.registration = Registration(core.worker())
+        self.registration.renewed()
+        self.heartbeat = Heartbeat(
+            core.database,
+            self.active,
+            self.registration,
+            lambda worker_id: describe(WorkerIdentity(worker_id, "w")),
+            lease_seconds=LEASE_SECONDS,
+        )
         self.event_writer = EventWriter(core.database, self.active, core.live)
         self.stops: list[UUID] = []
 
@@ -271,56 +276,6 @@ def test_an_attempt_that_was_overtaken_in_its_own_process_makes_way(
             assert process.active.all() == [second]
         assert len(process.active) == 0
     assert core.status(second.lease.execution_id) is Status.RUNNING
-
-
-def lease_until(core: Core, claim: Claim) -> datetime:
-    with core.database.autocommit() as connection:
-        query = text("SELECT lease_until FROM executions WHERE id = :id")
-        found: datetime = connection.execute(query, {"id": claim.lease.execution_id}).scalar_one()
-    return found
-
-
-def test_a_locked_row_holds_up_no_other_lease_and_is_not_lost(core: Core, process: Process) -> None:
-    claims = [core.running() for _ in range(3)]
-    attempts = [process.attempt(claim) for claim in claims]
-    core.cancel(core.actor, [claims[1].lease.execution_id])
-    before = [lease_until(core, claim) for claim in claims]
-    first = claims[0].lease.execution_id
-    with (
-        process.active.registered(attempts[0]),
-        process.active.registered(attempts[1]),
-        process.active.registered(attempts[2]),
-    ):
-        lock = f"SELECT id FROM executions WHERE id = '{first}' FOR UPDATE"
-        with holding(core.database.engine.url, lock):
-            process.heartbeat.beat()
-            process.heartbeat.catch_up()
-            now = [lease_until(core, claim) for claim in claims]
-            assert [a > b for a, b in zip(now, before, strict=True)] == [False, True, True]
-        assert [each.stop_reason for each in attempts] == [None, StopReason.CANCELLED, None]
-        process.heartbeat.catch_up()
-        again = [lease_until(core, claim) for claim in claims]
-        assert [a > b for a, b in zip(again, now, strict=True)] == [True, False, False]
-    core.assert_consistent()
-
-
-def test_a_lease_that_was_skipped_is_tried_again_after_the_database_was_away(
-    core: Core, process: Process
-) -> None:
-    claim = core.running()
-    attempt = process.attempt(claim)
-    before = lease_until(core, claim)
-    forgetful = ForgetfulDatabase(core.database)
-    heartbeat = Heartbeat(forgetful, process.active, lease_seconds=LEASE_SECONDS)
-    with process.active.registered(attempt):
-        lock = f"SELECT id FROM executions WHERE id = '{claim.lease.execution_id}' FOR UPDATE"
-        with holding(core.database.engine.url, lock):
-            heartbeat.beat()
-            forgetful.losses = 1
-            heartbeat.catch_up()
-        heartbeat.catch_up()
-    forgetful.close()
-    assert lease_until(core, claim) > before
 
 
 @pytest.mark.parametrize(("lease_seconds", "wanted"), [(8.0, "2000"), (3600.0, "25000")])

@@ -43,6 +43,7 @@ cut = st.sampled_from([0, 0, 1])
 """How many answers get lost while the server still works."""
 _deployments = count(1)
 MOST_LIVE = 20
+WORKERS = ("w", "v")
 
 
 class CoreMachine(AskingRules):
@@ -82,16 +83,16 @@ class CoreMachine(AskingRules):
     # the broker
 
     @precondition(lambda self: self.depth())
-    @rule()
-    def deliver(self) -> None:
+    @rule(worker=st.sampled_from(WORKERS))
+    def deliver(self, worker: str = WORKERS[0]) -> None:
         envelope = self.queue.take(DEFAULT_QUEUE)
         assert envelope is not None
-        self.claim(envelope.message)
+        self.claim(envelope.message, worker)
 
     @precondition(lambda self: self.queue.sent)
-    @rule(pick=index)
-    def deliver_again(self, pick: int) -> None:
-        self.claim(self.queue.sent[pick % len(self.queue.sent)].message)
+    @rule(pick=index, worker=st.sampled_from(WORKERS))
+    def deliver_again(self, pick: int, worker: str) -> None:
+        self.claim(self.queue.sent[pick % len(self.queue.sent)].message, worker)
 
     @precondition(lambda self: self.queue.sent and not self.queue.away)
     @rule(pick=index)
@@ -159,16 +160,37 @@ class CoreMachine(AskingRules):
     def write(self, picks: list[int], losses: int, late: int) -> None:
         self.record(self.some_claims(picks), losses=losses, late=late)
 
-    @precondition(lambda self: self.held or self.ghosts)
-    @rule(picks=st.lists(index, min_size=1, max_size=6))
-    def beat(self, picks: list[int]) -> None:
-        claims = self.some_claims(picks)
+    @rule(worker=st.sampled_from(WORKERS))
+    def beat(self, worker: str) -> None:
+        """A worker renews its lease, late or in time, and learns what is its own."""
+        identity = self.core.workers.get(worker)
+        if identity is None:
+            return
         with self.core.database.autocommit() as connection:
-            kept = leases.renew(
-                connection, [c.lease for c in claims], lease_seconds=LEASE_SECONDS
-            ).held
-        held = [claim.lease.execution_id for claim in claims if self.holds(claim)]
-        assert kept == {key: self.rows[key].cancelling for key in held}
+            held = leases.renew(connection, identity.id, lease_seconds=LEASE_SECONDS)
+        running = [each for each in self.rows.values() if each.status is Status.RUNNING]
+        own = {each.token: each.cancelling for each in running if each.worker == identity.id}
+        if held is None:
+            assert all(self.rows[each.id].expired for each in running if each.worker == identity.id)
+            del self.core.workers[worker]
+        else:
+            assert {each.lease.token: each.cancelled for each in held} == own
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def die(self, worker: str) -> None:
+        """A worker process dies; another starts when it is needed."""
+        self.core.workers.pop(worker, None)
+
+    @precondition(lambda self: self.ghosts)
+    @rule(worker=st.sampled_from(WORKERS))
+    def hand_back_what_it_forgot(self, worker: str) -> None:
+        """A worker hands back what it does not know of."""
+        identity = self.core.workers.get(worker)
+        for ghost in self.ghosts:
+            row = self.rows[ghost.lease.execution_id]
+            if identity is not None and row.worker == identity.id and self.holds(ghost):
+                self.end(ghost, "hand back", turn=False, losses=0)
+                self.rows = read_rows(self.core.database)
 
     # those who deploy
 

@@ -53,8 +53,6 @@ _LEFT_BEHIND = {
     "active sessions of executions that have ended": """
         SELECT count(*) FROM sessions s JOIN executions e ON e.session_id = s.id
         WHERE s.status = 'active' AND e.status IN ('completed', 'failed', 'cancelled')""",
-    "leases of executions that don't run": """
-        SELECT count(*) FROM executions WHERE lease_until IS NOT NULL AND status <> 'running'""",
 }
 
 

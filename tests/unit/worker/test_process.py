@@ -4,7 +4,6 @@ import threading
 import time
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import psutil
 from celery import Celery
@@ -26,12 +25,14 @@ class Away:
 
     def beat(self) -> None: ...
 
-    def catch_up(self) -> None:
+    @property
+    def is_due(self) -> bool:
         self.ticks += 1
         if self.ticks == TICKS:
             self.ended.set()
+        return False
 
-    def report(self, _report: object) -> bool:
+    def report(self) -> bool:
         self.reports += 1
         return False
 
@@ -50,7 +51,6 @@ def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
         Celery(), settings, consumer=consumer, hostname="h", pool="threads", slots=1
     )
     process._me = psutil.Process()
-    process._id = uuid4()
     process._reported = True  # and now it doesn't consume any more
     process._report_again = 0.0
     began = time.monotonic()

@@ -122,9 +122,9 @@ CREATE TABLE executions (
     crash_count integer NOT NULL DEFAULT 0,
     max_crashes smallint NOT NULL,
     celery_task_id text,
+    worker_id uuid,
     worker_hostname text,
     lease_token uuid,
-    lease_until timestamptz,
     cancel_requested_at timestamptz,
     cancel_requested_by text,
     result jsonb,
@@ -150,14 +150,14 @@ CREATE TABLE executions (
         status IN ('pending', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')
     ),
     CONSTRAINT ck_executions_trigger_type_known
-        CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow'))
+        CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow')),
+    CONSTRAINT ck_executions_running_has_worker
+        CHECK (status <> 'running' OR worker_id IS NOT NULL)
 ) WITH (fillfactor=80);
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_executions_celery_task ON executions (celery_task_id);
 CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at)
     WHERE status = 'pending';
-CREATE INDEX ix_executions_leased ON executions (lease_until)
-    WHERE status = 'running' AND lease_until IS NOT NULL;
 CREATE INDEX ix_executions_live ON executions (owner_id, id)
     WHERE status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL;
 CREATE INDEX ix_executions_owner ON executions (owner_id, id);
@@ -169,6 +169,8 @@ CREATE INDEX ix_executions_session ON executions (session_id, id) WHERE session_
 CREATE INDEX ix_executions_task ON executions (task_id, id);
 CREATE INDEX ix_executions_trouble ON executions (owner_id, id)
     WHERE status IN ('failed', 'cancelled');
+CREATE INDEX ix_executions_worker ON executions (worker_id)
+    WHERE status = 'running' AND worker_id IS NOT NULL;
 
 CREATE TABLE events (
     execution_id uuid NOT NULL,
@@ -221,6 +223,8 @@ CREATE TABLE workers (
     started_at timestamptz NOT NULL DEFAULT now(),
     seen_at timestamptz NOT NULL DEFAULT now(),
     stopped_at timestamptz,
+    lease_until timestamptz NOT NULL DEFAULT now(),
+    lost_at timestamptz,
     queues text[] NOT NULL DEFAULT '{}',
     consuming boolean,
     messages_dropped bigint NOT NULL DEFAULT '0',

@@ -1,0 +1,163 @@
+"""The lease of a worker process: its registration, its renewal, and what it tells of attempts.
+
+A process has one lease for everything that it runs, in its row of `workers`
+(docs/adr/0033-leases-per-worker-process.md).
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import structlog
+
+from celeriac.db import workers
+from celeriac.db.engine import Connection, Database
+from celeriac.db.executions import leases, lifecycle
+from celeriac.db.executions.leases import Held
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.executions.model import HandedBack, Lease, WorkerIdentity
+from celeriac.domain.operations import WorkerReport
+from celeriac.kit.backoff import grown
+from celeriac.logs import Step
+from celeriac.services.executions.attempt import (
+    Attempt,
+    AttemptRegistry,
+    Registration,
+    StopReason,
+)
+
+logger = structlog.get_logger(__name__)
+
+_MOST_HANDED_BACK = 100
+"""Executions that one beat hands back: the next renewal must not be late."""
+
+_LONGEST_DELAY = 300.0
+"""The longest delay of an execution that its worker did not know of; it doubles each time."""
+
+
+class Heartbeat:
+    """Renews the lease of this process and compares what it runs with what the database says.
+
+    Needs a connection pool of its own: a beat that waits for a connection comes too late. Belongs
+    to one thread.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        attempts: AttemptRegistry,
+        registration: Registration,
+        describe: Callable[[UUID], WorkerReport],
+        *,
+        lease_seconds: float,
+    ) -> None:
+        """`describe` returns the present report of this process under an id."""
+        self._database = database
+        self._attempts = attempts
+        self._registration = registration
+        self._describe = describe
+        self._lease_seconds = lease_seconds
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a claim waits for the next beat."""
+        return not self._registration.valid
+
+    def beat(self) -> None:
+        """Renew the lease and reconcile what runs.
+
+        Stops attempts that were cancelled or are not this process's any more, and hands back
+        executions that it should run but does not know of. If the database is unavailable nothing
+        is stopped: no lease can be taken then.
+        """
+        # Before the statement: what runs now was claimed before, so the answer must have it.
+        attempts = self._attempts.all()
+        try:
+            with self._database.autocommit() as connection:
+                held = leases.renew(
+                    connection, self._registration.worker.id, lease_seconds=self._lease_seconds
+                )
+                if held is None:
+                    self._register(connection, attempts)
+                    return
+                self._registration.renewed()
+                self._stop(attempts, held)
+                self._hand_back(connection, held)
+        except DatabaseUnavailableError as error:
+            logger.warning("heartbeat.database_unavailable", code=error.code, error=error.message)
+
+    def _register(self, connection: Connection, attempts: Sequence[Attempt]) -> None:
+        """Insert the row of this process; if the one that it had is lost, under a new identity.
+
+        A row that is gone is inserted again: the next beat tells which attempts are still held.
+        """
+        worker = self._registration.worker
+        if not self._insert(connection, worker):
+            logger.error("worker.declared_lost", worker_id=worker.id, executions=len(attempts))
+            for attempt in attempts:
+                attempt.stop(StopReason.LEASE_LOST)
+            self._insert(connection, self._registration.replace())
+        self._registration.renewed()
+
+    def _insert(self, connection: Connection, worker: WorkerIdentity) -> bool:
+        report = self._describe(worker.id)
+        return workers.register(connection, report, lease_seconds=self._lease_seconds)
+
+    @staticmethod
+    def _stop(attempts: Sequence[Attempt], held: Sequence[Held]) -> None:
+        # Stop these attempts, not what runs now: the next attempt may have started here.
+        cancelled = {each.lease.token: each.cancelled for each in held}
+        for attempt in attempts:
+            if attempt.lease.token not in cancelled:
+                attempt.stop(StopReason.LEASE_LOST)
+            elif cancelled[attempt.lease.token]:
+                attempt.stop(StopReason.CANCELLED)
+
+    def _hand_back(self, connection: Connection, held: Sequence[Held]) -> None:
+        """Hand back what this process has claimed and does not know of.
+
+        That is a claim whose answer was lost for good, or an outcome that could not be stored.
+        """
+        known = self._attempts.tokens()  # after the statement: tokens are known before they claim
+        forgotten = [each.lease for each in held if each.lease.token not in known]
+        for lease in forgotten[:_MOST_HANDED_BACK]:
+            seconds = grown(1.0, lease.attempt, _LONGEST_DELAY) * random.uniform(0.5, 1)
+            _hand_back(connection, lease, seconds)
+
+    def report(self) -> bool:
+        """Store the report of the process; return whether that was possible."""
+        report = self._describe(self._registration.worker.id)
+        try:
+            with self._database.autocommit() as connection:
+                workers.report(connection, report)
+        except DatabaseUnavailableError as error:
+            logger.warning("worker.not_reported", code=error.code, error=error.message)
+            return False
+        return True
+
+    def sign_off(self) -> None:
+        """Hand back all that the process has and record its normal end, if that is possible."""
+        worker_id = self._registration.worker.id
+        try:
+            with self._database.autocommit() as connection:
+                held = leases.renew(connection, worker_id, lease_seconds=self._lease_seconds)
+                for each in held or ():
+                    _hand_back(connection, each.lease, 0)
+                workers.stopped(connection, worker_id)
+        except DatabaseUnavailableError as error:
+            logger.warning("worker.not_signed_off", code=error.code, error=error.message)
+
+
+def _hand_back(connection: Connection, lease: Lease, seconds: float) -> None:
+    status = lifecycle.finish(connection, lease, HandedBack(None, seconds)).status
+    if status is None:
+        return
+    if status.terminal:
+        lifecycle.settle_session(connection, lease.execution_id)
+    logger.warning(
+        Step.EXECUTION_HANDED_BACK,
+        execution_id=lease.execution_id,
+        attempt=lease.attempt,
+        status=status,
+        reason="the worker does not run it",
+    )

@@ -1,0 +1,216 @@
+"""The lease of a worker process: renewal, loss, and what the process learns from it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.db.executions import lifecycle
+from celeriac.domain.errors import LeaseExpiredError
+from celeriac.domain.executions.model import Claim, Completed, Message
+from celeriac.domain.executions.states import Status
+from celeriac.services.executions.attempt import Attempt, StopReason
+from tests.integration.services.test_running import Process
+from tests.support.core import LEASE_SECONDS, Core
+from tests.support.outages import holding
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.requirement("A9")
+
+
+@pytest.fixture
+def process(core: Core, tmp_path: Path) -> Process:
+    return Process(core, tmp_path)
+
+
+@contextmanager
+def run_by(process: Process, *attempts: Attempt) -> Iterator[None]:
+    """Run attempts in a process while the block runs."""
+    with ExitStack() as stack:
+        for attempt in attempts:
+            stack.enter_context(process.active.registered(attempt))
+        yield
+
+
+def versions(core: Core) -> list[str]:
+    """Return the row versions of all executions."""
+    with core.database.autocommit() as connection:
+        return [row[0] for row in connection.execute(text("SELECT xmin::text FROM executions"))]
+
+
+def expires(core: Core, worker_id: UUID) -> object:
+    with core.database.autocommit() as connection:
+        query = text("SELECT lease_until FROM workers WHERE id = :id")
+        return connection.execute(query, {"id": worker_id}).scalar_one()
+
+
+def assert_cannot_claim(core: Core, process: Process, message: Message) -> None:
+    worker = process.registration.worker
+    with core.database.autocommit() as connection, pytest.raises(LeaseExpiredError):
+        lifecycle.claim(connection, message, token=uuid4(), worker=worker)
+
+
+def test_a_beat_writes_nothing_to_executions(core: Core, process: Process) -> None:
+    attempts = [process.attempt(core.running()) for _ in range(3)]
+    before, lease = versions(core), expires(core, core.workers["w"].id)
+    with run_by(process, *attempts):
+        process.heartbeat.beat()
+    assert versions(core) == before
+    assert expires(core, core.workers["w"].id) > lease  # type: ignore[operator]
+
+
+def test_a_locked_row_delays_no_renewal(core: Core, process: Process) -> None:
+    claims = [core.running() for _ in range(2)]
+    attempts = [process.attempt(claim) for claim in claims]
+    core.cancel(core.actor, [claim.lease.execution_id for claim in claims])
+    lock = f"SELECT id FROM executions WHERE id = '{claims[0].lease.execution_id}' FOR UPDATE"
+    core.pass_time(LEASE_SECONDS + 1)
+    with run_by(process, *attempts), holding(core.database.engine.url, lock):
+        process.heartbeat.beat()
+    assert [each.stop_reason for each in attempts] == [StopReason.CANCELLED] * 2
+    assert core.rescue() == 0, "the lease was not renewed"
+
+
+def test_a_process_that_was_declared_lost_stops_all_and_begins_again(
+    core: Core, process: Process
+) -> None:
+    attempts = [process.attempt(core.running()) for _ in range(2)]
+    old = process.registration.worker
+    core.pass_time(LEASE_SECONDS + 1)
+    assert core.rescue() == 2
+    with run_by(process, *attempts[:2]):
+        process.heartbeat.beat()
+    assert {each.stop_reason for each in attempts} == {StopReason.LEASE_LOST}
+    assert process.registration.worker != old
+    assert process.registration.worker.name == old.name
+    claim = core.claiming_as(process.registration)(core.message(core.queued()), uuid4())
+    assert claim is not None, "the new identity can't claim"
+    assert core.rescue() == 0
+    assert core.end(claim, Completed(1)).status is Status.COMPLETED
+
+
+def test_a_late_beat_of_a_lost_worker_is_refused_even_if_not_all_is_rescued_yet(
+    core: Core, process: Process
+) -> None:
+    attempts = [process.attempt(core.running()) for _ in range(3)]
+    core.pass_time(LEASE_SECONDS + 1)
+    assert core.recover.rescue_lost_workers(1) == 1
+    with run_by(process, *attempts[:2]):
+        process.heartbeat.beat()
+    assert {each.stop_reason for each in attempts[:2]} == {StopReason.LEASE_LOST}
+    assert core.rescue() == 2, "the others are rescued in the next round"
+    core.assert_consistent()
+
+
+def test_what_a_process_has_claimed_and_forgotten_is_handed_back(
+    core: Core, process: Process
+) -> None:
+    running, forgotten, cancelled = (core.running() for _ in range(3))
+    core.cancel(core.actor, [cancelled.lease.execution_id])
+    attempt = process.attempt(running)
+    with run_by(process, attempt):
+        process.heartbeat.beat()
+    assert attempt.stop_reason is None
+    row = core.get(forgotten.lease.execution_id)
+    assert (row.status, row.crash_count, row.retry_count) == (Status.PENDING, 0, 0)
+    assert core.event_types(row.id)[-1] == "handed_back"
+    assert core.status(cancelled.lease.execution_id) is Status.CANCELLED
+    before = core.snapshot(row.id)
+    core.end(forgotten, Completed(1))
+    assert core.snapshot(row.id) == before, "a late result was stored"
+    assert core.end(running, Completed(1)).status is Status.COMPLETED
+    core.assert_consistent()
+
+
+def test_a_claim_that_is_being_made_is_not_handed_back(core: Core, process: Process) -> None:
+    message = core.message(core.queued())
+    with process.active.claiming() as tokens:
+        claim = core.claiming_as(process.registration)(message, tokens.new())
+        process.heartbeat.beat()  # its answer may still be on the way
+        assert core.status(message.execution_id) is Status.RUNNING
+        tokens.new()  # for the next claim, while the attempt ends
+        process.heartbeat.beat()
+        assert core.status(message.execution_id) is Status.RUNNING
+    process.heartbeat.beat()
+    assert claim is not None
+    assert core.status(message.execution_id) is Status.PENDING
+
+
+def test_a_row_that_is_gone_is_written_again_and_what_runs_continues(
+    core: Core, process: Process
+) -> None:
+    claim = core.running()
+    attempt = process.attempt(claim)
+    core.execute("DELETE FROM workers")
+    with run_by(process, attempt):
+        process.heartbeat.beat()
+        process.heartbeat.beat()
+    assert attempt.stop_reason is None
+    assert core.rescue() == 0
+    assert core.end(claim, Completed(1)).status is Status.COMPLETED
+
+
+def test_what_a_worker_without_a_row_runs_is_rescued(core: Core) -> None:
+    claim = core.running()
+    core.execute("DELETE FROM workers")
+    assert core.rescue() == 1
+    assert core.get(claim.lease.execution_id).crash_count == 1
+
+
+def test_a_claim_waits_for_an_expired_lease_to_be_renewed(core: Core, process: Process) -> None:
+    message = core.message(core.queued())
+    core.pass_time(LEASE_SECONDS + 1)
+    before = core.snapshot(message.execution_id)
+    assert_cannot_claim(core, process, message)
+    assert core.snapshot(message.execution_id) == before
+    with ThreadPoolExecutor(1) as thread:
+        claiming = thread.submit(core.claiming_as(process.registration), message, uuid4())
+        wait_until(lambda: process.heartbeat.is_due, "the claim asks for a beat")
+        process.heartbeat.beat()
+        claim = claiming.result(30)
+    assert isinstance(claim, Claim)
+    assert core.rescue() == 0
+    core.assert_consistent()
+
+
+def test_a_worker_without_a_lease_takes_no_next_one(core: Core) -> None:
+    claim, following = core.running(), core.pending()
+    taking = core.next_claim()
+    core.pass_time(LEASE_SECONDS + 1)
+    finished = core.finish(claim, Completed(1), (), taking)
+    assert (finished.status, finished.claim) == (Status.COMPLETED, None)
+    assert core.status(following) is Status.PENDING
+
+
+def test_a_worker_that_stops_hands_back_what_it_has(core: Core, process: Process) -> None:
+    claims = [core.running() for _ in range(2)]
+    with run_by(process, process.attempt(claims[0])):
+        process.heartbeat.sign_off()
+    for claim in claims:
+        row = core.get(claim.lease.execution_id)
+        assert (row.status, row.crash_count) == (Status.PENDING, 0)
+    assert core.rescue() == 0
+    assert_cannot_claim(core, process, core.message(core.queued()))
+    core.assert_consistent()
+
+
+def test_what_a_stopped_worker_has_left_is_rescued(core: Core) -> None:
+    claim = core.running()
+    core.execute("UPDATE workers SET stopped_at = now()")
+    assert core.rescue() == 1
+    assert core.status(claim.lease.execution_id) is Status.PENDING
+
+
+def test_a_rescue_skips_a_renewal_that_is_being_written(core: Core) -> None:
+    """Whoever has locked the row of a worker delays neither the keeper nor other rescues."""
+    core.running("slow")
+    core.running("lost")
+    core.pass_time(LEASE_SECONDS + 1)
+    lock = "UPDATE workers SET lease_until = now() + interval '1 minute' WHERE hostname = 'slow'"
+    with holding(core.database.engine.url, lock):
+        assert core.rescue() == 1
+    assert core.rescue() == 1, "the renewal was rolled back"
