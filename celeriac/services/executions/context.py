@@ -70,7 +70,11 @@ class AttemptContext:
         self._workdir = workdir
         self._warned_unbounded = False
         self._session = AttemptSession(
-            services.sessions, self._lease, runner=runner.name, given=job.session, forks=job.forks
+            services.sessions,
+            self._lease,
+            runner=runner.name,
+            given=job.session,
+            forks=job.session is not None and job.forks,
         )
 
     @property
