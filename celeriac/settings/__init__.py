@@ -171,6 +171,15 @@ class Settings(BaseSettings):
                 raise ValueError(_OURS.format(pattern, ", ".join(ours[:_SHOWN])))
         return self
 
+    @model_validator(mode="after")
+    def _a_pooler_has_an_address(self) -> Self:
+        """Refuse a pooler without its address: the embedded server has none."""
+        if self.database.pooler and self.database_url is None:
+            raise ValueError(
+                "CELERIAC_DATABASE_POOLER needs DATABASE_URL, the address of the pooler"
+            )
+        return self
+
     @property
     def reserved(self) -> frozenset[str]:
         """The variables that hold these settings or are named in them, in upper case."""

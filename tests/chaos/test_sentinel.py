@@ -10,6 +10,7 @@ import pytest
 from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import JsonObject
 from tests.support.celery_commands import library_user
+from tests.support.command_line import CommandLine
 from tests.support.fleet import UNHURRIED, Fleet, running_fleet
 from tests.support.places import temporary_directory
 from tests.support.sentinel import SentinelGroup, running_sentinel
@@ -67,6 +68,10 @@ def test_the_primary_is_lost_amid_the_work(fleet: Fleet, group: SentinelGroup) -
     fleet.container.cancel(fleet.actor, [held])
     assert fleet.wait_terminal([held])[0].status is Status.CANCELLED
     assert asyncio.run(_heard(fleet, held)) == {"text": "more"}
+    commands = CommandLine(fleet.home, **fleet.environment())
+    findings = commands.run("doctor", "--json").value["findings"]
+    levels = {each["subject"]: each["level"] for each in findings}
+    assert levels["Redis"] == levels["broker"] == "ok", findings
     assert library_user(fleet, _PING) == {"answer": "pong"}
     kept = set(group.replica.client().scan_iter())
     assert any(key.startswith(f"{PREFIX}results:") for key in kept), kept

@@ -23,6 +23,25 @@ def test_broker_and_results_have_redis_databases_of_their_own(
     assert settings.result_backend() == "rediss://ada:pw@cache:6380/2?ssl_cert_reqs=required"
 
 
+def test_a_key_prefix_makes_one_database_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "sentinel://s1,s2/3?master=main"
+    monkeypatch.setenv("REDIS_URL", url)
+    assert Settings.load().broker_url() == "sentinel://s1,s2/1?master=main"
+    monkeypatch.setenv("CELERIAC_REDIS_KEY_PREFIX", "shop:")
+    settings = Settings.load()
+    assert settings.broker_url() == settings.result_backend() == settings.require_redis() == url
+
+
+def test_migrations_need_an_address_without_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://pooler/celeriac")
+    assert Settings.load().direct_database() == "postgresql://pooler/celeriac"
+    monkeypatch.setenv("CELERIAC_DATABASE_POOLER", "true")
+    with pytest.raises(ConfigurationError, match="CELERIAC_DATABASE_DIRECT_URL is not set"):
+        Settings.load().direct_database()
+    monkeypatch.setenv("CELERIAC_DATABASE_DIRECT_URL", "postgresql://db/celeriac")
+    assert Settings.load().direct_database() == "postgresql://db/celeriac"
+
+
 @pytest.mark.requirement("B1")
 def test_the_standard_names_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
@@ -112,6 +131,11 @@ def test_providers_are_json_and_take_nothing_from_elsewhere(
         ("DATABASE_URL", "postgresql://a:1,b:x/db", "DATABASE_URL: has a port that is not a"),
         ("DATABASE_URL", "postgresql://[::1]:70000/x", "DATABASE_URL: has a port that is no"),
         ("REDIS_URL", "rediss://cache:99999/0", "REDIS_URL: has a port that is not a number"),
+        ("REDIS_URL", "sentinel://s1,s2/0", "needs the name of the primary: sentinel://host"),
+        ("CELERY_BROKER_URL", "sentinel://s1/0?master=m&db=1", "has the unknown parameter db"),
+        ("CELERY_BROKER_URL", "amqp://a:1//;amqp://b:x//", "has a port that is not a number"),
+        ("CELERIAC_DATABASE_POOLER", "true", "CELERIAC_DATABASE_POOLER needs DATABASE_URL"),
+        ("CELERIAC_CELERY_QUEUE_TYPE", "stream", "must be one of 'quorum', 'classic', not"),
         ("CELERY_BROKER_URL", "amqp://rabbit:-1//", "CELERY_BROKER_URL: has a port that is no"),
         ("CELERY_RESULT_BACKEND", "redis://x:1e3", "CELERY_RESULT_BACKEND: has a port that is"),
     ],
