@@ -1,20 +1,22 @@
 """Agents and tasks, their versions, and the specifications that executions run with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Table, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, reader
-from celeriac.db.schema import agent_versions, agents, task_versions, tasks
+from celeriac.db.schema import agent_versions, agents, specs, task_versions, tasks
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.executions.model import ExecutionSpec, agent_spec, unreadable
 from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.ids import uuid7
-from celeriac.kit.json_types import JsonObject
+from celeriac.kit.json_types import JsonObject, canonical
 
 T = TypeVar("T", Agent, Task)
 
@@ -22,7 +24,8 @@ T = TypeVar("T", Agent, Task)
 class Versioned(Generic[T]):
     """The rows of agents, or of tasks: named by their owners, and versioned by specification.
 
-    A deleted row is only marked: its versions belong to the executions that ran them.
+    A deleted row is only marked: its versions belong to the executions that ran them. Versions with
+    the same contents share a row of `specs`.
     """
 
     def __init__(
@@ -38,11 +41,14 @@ class Versioned(Generic[T]):
         self._versions = versions
         self._read: Callable[[Row[Any]], T] = reader(kind, spec=read_spec)
         self._exists = table.c.deleted_at.is_(None)
-        joined = {"version": versions.c.version, "spec": versions.c.spec}
+        self._spec = specs.c.body.label("spec")
+        joined = {"version": versions.c.version, "spec": specs.c.body}
         if kind is Task:
             joined["agent_name"] = agents.c.name
-        self._selected = columns(kind, table, **joined).join_from(
-            table, versions, versions.c.id == table.c.current_version_id
+        self._selected = (
+            columns(kind, table, **joined)
+            .join_from(table, versions, versions.c.id == table.c.current_version_id)
+            .join(specs, specs.c.hash == versions.c.spec_hash)
         )
         if kind is Task:
             self._selected = self._selected.join(agents, agents.c.id == table.c.agent_id)
@@ -81,7 +87,7 @@ class Versioned(Generic[T]):
         if active is not None:
             query = query.where(self._table.c.active.is_(active))
         query = newest(query, self._table.c.id, before=before, limit=limit)
-        return read_bounded(connection, query, self._read, bulky=[self._versions.c.spec])
+        return read_bounded(connection, query, self._read, bulky=[self._spec])
 
     def add(
         self, connection: Connection, *, owner: UUID, spec: AgentSpec | TaskSpec, **values: object
@@ -138,9 +144,32 @@ class Versioned(Generic[T]):
             "id": version_id,
             f"{self.name}_id": key,
             "version": number,
-            "spec": spec.model_dump(mode="json"),
+            "spec_hash": _hash(spec),
         }
-        connection.execute(insert(self._versions).values(values))
+        statement = insert(self._versions).values(values)
+        connection.execute(statement.add_cte(_stored([spec]).cte("stored")))
+
+
+def store_specs(connection: Connection, wanted: Sequence[AgentSpec | TaskSpec]) -> None:
+    """Store the contents of several versions before the versions.
+
+    A transaction that adds more than one version calls this first. Two that add the same contents
+    wait for each other, and the order of the hashes keeps them from a deadlock.
+    """
+    if wanted:
+        connection.execute(_stored(wanted))
+
+
+def _stored(wanted: Sequence[AgentSpec | TaskSpec]) -> Insert:
+    bodies = {_hash(spec): spec.model_dump(mode="json") for spec in wanted}
+    rows = [
+        {"hash": digest, "body": body} for digest, body in sorted(bodies.items(), key=itemgetter(0))
+    ]
+    return insert(specs).values(rows).on_conflict_do_nothing()
+
+
+def _hash(spec: AgentSpec | TaskSpec) -> bytes:
+    return sha256(canonical(spec.model_dump(mode="json"))).digest()
 
 
 AGENTS = Versioned(Agent, agents, agent_versions, agent_spec)
@@ -153,15 +182,16 @@ def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> l
     return list(connection.execute(query.order_by(tasks.c.name).limit(limit)).scalars())
 
 
+_task_specs, _agent_specs = specs.alias("task_specs"), specs.alias("agent_specs")
 _SPEC = select(
     tasks.c.id,
     tasks.c.name,
     tasks.c.owner_id,
     task_versions.c.id.label("task_version_id"),
-    task_versions.c.spec.label("task_spec"),
+    _task_specs.c.body.label("task_spec"),
     agent_versions.c.id.label("agent_version_id"),
     agents.c.name.label("agent_name"),
-    agent_versions.c.spec.label("agent_spec"),
+    _agent_specs.c.body.label("agent_spec"),
     tasks.c.active,
 )
 
@@ -172,6 +202,8 @@ def current_spec(connection: Connection, task_id: UUID) -> tuple[ExecutionSpec, 
         _SPEC.join_from(tasks, task_versions, task_versions.c.id == tasks.c.current_version_id)
         .join(agents, agents.c.id == tasks.c.agent_id)
         .join(agent_versions, agent_versions.c.id == agents.c.current_version_id)
+        .join(_task_specs, _task_specs.c.hash == task_versions.c.spec_hash)
+        .join(_agent_specs, _agent_specs.c.hash == agent_versions.c.spec_hash)
         .where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
     )
     row = connection.execute(query).one_or_none()
@@ -190,6 +222,8 @@ def spec_of_versions(
         _SPEC.join_from(task_versions, tasks, tasks.c.id == task_versions.c.task_id)
         .join(agent_versions, agent_versions.c.id == agent_version_id)
         .join(agents, agents.c.id == agent_versions.c.agent_id)
+        .join(_task_specs, _task_specs.c.hash == task_versions.c.spec_hash)
+        .join(_agent_specs, _agent_specs.c.hash == agent_versions.c.spec_hash)
         .where(task_versions.c.id == task_version_id)
     )
     row = connection.execute(query).one_or_none()

@@ -143,6 +143,16 @@ audit_seals = Table(
 )
 
 
+specs = Table(
+    "specs",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("body", JSONB, nullable=False),
+    _timestamp("created_at", now=True),
+)
+"""The contents of versions of agents and tasks. Equal contents are one row, which never changes."""
+
+
 def _versioned(name: str, *columns: Column[Any]) -> tuple[Table, Table]:
     """Return the table `{name}s` and that of its immutable versions.
 
@@ -171,7 +181,7 @@ def _versioned(name: str, *columns: Column[Any]) -> tuple[Table, Table]:
         f"{name}_versions",
         Column(f"{name}_id", Uuid, ForeignKey(f"{name}s.id"), nullable=False),
         Column("version", Integer, nullable=False),
-        Column("spec", JSONB, nullable=False),
+        Column("spec_hash", LargeBinary, ForeignKey("specs.hash"), nullable=False),
         _timestamp("created_at", now=True),
         UniqueConstraint(f"{name}_id", "version"),
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import accounts, owners
-from celeriac.db.catalog import AGENTS, TASKS, T, Versioned
+from celeriac.db.catalog import AGENTS, TASKS, T, Versioned, store_specs
 from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec
@@ -81,6 +81,9 @@ class Apply:
                 raise DocumentInvalidError([(fault.place, fault.message) for fault in faults])
             if dry_run:
                 return [step.outcome for step in steps]
+            contents: list[AgentSpec | TaskSpec] = [entry.spec for entry in document.agents]
+            contents += [entry.spec for entry in document.tasks if entry.spec is not None]
+            store_specs(connection, contents)
             outcomes = [step.apply(connection) for step in steps]
         self._after(actor, outcomes)
         return outcomes

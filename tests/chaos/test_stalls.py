@@ -261,8 +261,11 @@ def _shown(table: list[Measured]) -> str:
 
 
 STORED = text(
-    "UPDATE task_versions SET spec = jsonb_set(spec, :path, cast(:value AS jsonb))"
-    " WHERE task_id = :id"
+    "WITH stored AS (INSERT INTO specs (hash, body)"
+    " SELECT uuid_send(gen_random_uuid()), jsonb_set(s.body, :path, cast(:value AS jsonb))"
+    " FROM task_versions v JOIN specs s ON s.hash = v.spec_hash WHERE v.task_id = :id"
+    " RETURNING hash)"
+    " UPDATE task_versions SET spec_hash = stored.hash FROM stored WHERE task_id = :id"
 )
 DUE = text("UPDATE executions SET available_at = now() WHERE id = :id")
 

@@ -364,9 +364,9 @@ def test_a_task_that_changed_is_used_as_it_is_now(ada: Asker, container: CoreSer
     with container.database.autocommit() as connection:
         connection.execute(text("""
             WITH made AS (
-                INSERT INTO task_versions (id, task_id, version, spec)
+                INSERT INTO task_versions (id, task_id, version, spec_hash)
                 SELECT gen_random_uuid(), id, 2,
-                       (SELECT spec FROM task_versions WHERE id = tasks.current_version_id)
+                       (SELECT spec_hash FROM task_versions WHERE id = tasks.current_version_id)
                 FROM tasks RETURNING id, task_id)
             UPDATE tasks SET current_version_id = made.id FROM made WHERE tasks.id = made.task_id
         """))  # fmt: skip

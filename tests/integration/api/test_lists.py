@@ -29,6 +29,13 @@ def _grow(container: CoreServices, table: str, column: str, value: str, **where:
         connection.execute(statement, where)
 
 
+def _grow_specs(container: CoreServices, versions: str, value: str) -> None:
+    """Do the same with the contents of the versions of agents or tasks."""
+    condition = f"hash IN (SELECT spec_hash FROM {versions})"
+    with container.database.autocommit() as connection:
+        connection.execute(text(f"UPDATE specs SET body = {value} WHERE {condition}"))
+
+
 def _pages(asker: Asker, path: str) -> list[dict[str, Any]]:
     """Read all pages of a list; each must be bounded."""
     items: list[dict[str, Any]] = []
@@ -104,10 +111,10 @@ def test_lists_of_agents_and_tasks_are_bounded(
         ada.post("/api/v1/tasks", json=TASK | {"name": f"task{number}"})
     if filling == "noise":  # what doesn't compress
         filling = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 30000) g)"
-    schema = f"jsonb_set(spec, '{{variables_schema}}', jsonb_build_object('title', {filling}))"
-    _grow(container, "task_versions", "spec", schema)
-    spec = f"jsonb_set(spec, '{{instructions}}', to_jsonb(left({filling}, 100000)))"
-    _grow(container, "agent_versions", "spec", spec)
+    schema = f"jsonb_set(body, '{{variables_schema}}', jsonb_build_object('title', {filling}))"
+    _grow_specs(container, "task_versions", schema)
+    spec = f"jsonb_set(body, '{{instructions}}', to_jsonb(left({filling}, 100000)))"
+    _grow_specs(container, "agent_versions", spec)
     for path in ("/api/v1/agents", "/api/v1/tasks"):
         assert len(ada.get(f"{path}?limit=500").content) < MAX_PAGE_BYTES + 2 * _MB
         assert len({item["id"] for item in _pages(ada, path)}) == 21

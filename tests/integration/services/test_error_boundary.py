@@ -60,7 +60,8 @@ def assert_no_zombie(core: Core, execution_id: Any) -> None:
 def test_a_spec_of_a_newer_release_is_handed_back(core: Core, worker: Worker, table: str) -> None:
     """A rolling upgrade: the API is new, this worker is old."""
     execution_id = core.queued()
-    core.execute(f"UPDATE {table} SET spec = " + NEWER.format("spec"))
+    of_table = f"WHERE hash IN (SELECT spec_hash FROM {table})"
+    core.execute(f"UPDATE specs SET body = {NEWER.format('body')} {of_table}")
     worker.run(execution_id)
     row = core.get(execution_id)
     assert (row.status, row.retry_count, row.crash_count) == (Status.PENDING, 0, 0)
@@ -70,7 +71,9 @@ def test_a_spec_of_a_newer_release_is_handed_back(core: Core, worker: Worker, ta
     assert (event.type, event.data["code"]) == (EventType.HANDED_BACK, "specification_unreadable")
     core.assert_consistent()
 
-    core.execute(f"UPDATE {table} SET spec = spec - 'from_next_year'")  # an upgraded worker
+    core.execute(
+        f"UPDATE specs SET body = body - 'from_next_year' {of_table}"
+    )  # an upgraded worker
     core.pass_time(600)
     assert worker.drain() == 1
     assert core.get(execution_id).result == "done"

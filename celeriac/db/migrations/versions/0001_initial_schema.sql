@@ -55,15 +55,24 @@ CREATE TABLE agents (
 );
 CREATE UNIQUE INDEX uq_agents_owner_id_name ON agents (owner_id, name) WHERE deleted_at IS NULL;
 
+-- The contents of versions. The hash is that of the canonical JSON: equal contents are one row.
+CREATE TABLE specs (
+    hash bytea NOT NULL,
+    body jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_specs PRIMARY KEY (hash)
+);
+
 CREATE TABLE agent_versions (
     id uuid NOT NULL,
     agent_id uuid NOT NULL,
     version integer NOT NULL,
-    spec jsonb NOT NULL,
+    spec_hash bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_agent_versions PRIMARY KEY (id),
     CONSTRAINT uq_agent_versions_agent_id_version UNIQUE (agent_id, version),
-    CONSTRAINT fk_agent_versions_agent_id FOREIGN KEY (agent_id) REFERENCES agents(id)
+    CONSTRAINT fk_agent_versions_agent_id FOREIGN KEY (agent_id) REFERENCES agents(id),
+    CONSTRAINT fk_agent_versions_spec_hash FOREIGN KEY (spec_hash) REFERENCES specs(hash)
 );
 
 CREATE TABLE tasks (
@@ -88,11 +97,12 @@ CREATE TABLE task_versions (
     id uuid NOT NULL,
     task_id uuid NOT NULL,
     version integer NOT NULL,
-    spec jsonb NOT NULL,
+    spec_hash bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_task_versions PRIMARY KEY (id),
     CONSTRAINT uq_task_versions_task_id_version UNIQUE (task_id, version),
-    CONSTRAINT fk_task_versions_task_id FOREIGN KEY (task_id) REFERENCES tasks(id)
+    CONSTRAINT fk_task_versions_task_id FOREIGN KEY (task_id) REFERENCES tasks(id),
+    CONSTRAINT fk_task_versions_spec_hash FOREIGN KEY (spec_hash) REFERENCES specs(hash)
 );
 
 CREATE TABLE executions (
