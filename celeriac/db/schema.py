@@ -259,8 +259,10 @@ executions = _table(
     # planner a nearly empty index looks cheap for every statement that its condition allows, and
     # the cached plan is still used with ten thousand rows
     # (tests/integration/services/test_plans.py).
+    # a batch is due at one time: a posting list of equal keys is read whole, and with it every
+    # entry that was claimed already, until all of its entries are dead
     Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
-          **_where("status = 'pending'")),
+          postgresql_with={"deduplicate_items": "off"}, **_where("status = 'pending'")),
     Index("ix_executions_sent", "queue", "queued_at",
           **_where("status = 'queued' AND queued_at IS NOT NULL")),
     Index("ix_executions_worker", "worker_id",

@@ -167,7 +167,7 @@ CREATE TABLE executions (
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_executions_celery_task ON executions (celery_task_id);
 CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at)
-    WHERE status = 'pending';
+    WITH (deduplicate_items = off) WHERE status = 'pending';
 CREATE INDEX ix_executions_live ON executions (owner_id, id)
     WHERE status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL;
 CREATE INDEX ix_executions_owner ON executions (owner_id, id);
