@@ -43,6 +43,16 @@ class Registry:
         """Return the runner of `agent`; creating it may take a second or two."""
         return self._of(agent.runner)
 
+    def preload(self) -> None:
+        """Import what the most used runners need, in a process that forks its workers afterwards.
+
+        Starts no thread and opens nothing, so that it is safe to fork.
+        """
+        import celeriac.agents.llm.runner
+        import celeriac.agents.python.runner  # noqa: F401
+
+        self.prices.warm()
+
     def warm(self) -> threading.Thread:
         """Create the most used runners in the background, before their first executions."""
         names = (RunnerName.LLM, RunnerName.PYTHON)

@@ -262,7 +262,8 @@ class WorkerSettings(Group, env_prefix="CELERIAC_WORKER_"):
     its supervisor starts it with the new code. `celeriac up` sets it."""
     warm_runners: bool = False
     """Load the libraries of the runners in the background when the worker starts. Otherwise the
-    first execution of each runner waits for them (one or two seconds for language models)."""
+    first execution of each runner waits for them (one or two seconds for language models). In
+    prefork they are always loaded before the first child is forked."""
 
     @model_validator(mode="after")
     def _a_lease_outlives_a_heartbeat(self) -> Self:

@@ -77,10 +77,12 @@ class Lifecycle(Worker):
         if refusal is not None:
             sys.exit(f"error: {refusal}")
         try:
-            build_runners(self.settings)
+            runners = build_runners(self.settings)
         except ConfigurationError as error:
             # later, Celery would only log it, and consume messages that this worker can't run
             sys.exit(f"error: {error.message}")
+        if self.pool == "prefork":
+            runners.preload()  # else each new child, and so its first executions, would wait for it
 
     def give_up(self, reason: str) -> None:
         """Shut this worker down because it can't work; its supervisor starts another.

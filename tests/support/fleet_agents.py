@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -26,6 +27,11 @@ _POLL_SECONDS = 0.02
 @celeriac.agent("fleet noop")
 async def noop(**variables: Any) -> dict[str, Any]:
     return variables
+
+
+@celeriac.agent("fleet is_loaded")
+async def is_loaded(module: str) -> bool:
+    return module in sys.modules
 
 
 @celeriac.agent("fleet note")

@@ -54,6 +54,15 @@ def test_every_pool_runs_coroutines_and_children(
     _end(worker)
 
 
+def test_a_new_child_has_the_libraries_of_language_models(fleet: Fleet, beat: Program) -> None:
+    """They were loaded before the fork: no execution waits for them."""
+    worker = fleet.worker("loaded", pool="prefork", slots=1, options=("-Q", "loaded"))
+    task = fleet.task("is_loaded", queue="loaded")
+    (done,) = fleet.wait_terminal([fleet.submit(task, module="pydantic_ai")])
+    assert done.result is True
+    _end(worker)
+
+
 @pytest.mark.requirement("A8")
 def test_children_are_replaced_after_their_share_of_messages(fleet: Fleet, beat: Program) -> None:
     worker = fleet.worker(
