@@ -10,7 +10,7 @@ from celeriac.wiring.core import CoreServices
 from tests.support.catalog import make_actor, make_task
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-(_WAITING,) = re.findall(r"```sql\n(.*?);\n```", _PAGE, re.DOTALL)
+(_WAITING,) = re.findall(r"```sql\n(SELECT.*?);\n```", _PAGE, re.DOTALL)
 
 
 def test_what_waits_is_counted_by_queue(container: CoreServices) -> None:
