@@ -297,24 +297,6 @@ def expire_due(connection: Connection, *, limit: int) -> list[Expired]:
     return [Expired(row.id, row.execution_id, OnExpiry(row.on_expiry), row.title) for row in rows]
 
 
-_WITHDRAW = text("""
-UPDATE approvals a SET status = 'withdrawn'
-FROM (
-    SELECT o.id FROM approvals o LEFT JOIN executions e ON e.id = o.execution_id
-    WHERE o.status = 'open' AND (e.id IS NULL OR e.status IN ('completed', 'failed', 'cancelled'))
-    LIMIT :limit
-    FOR UPDATE OF o SKIP LOCKED
-) AS ended
-WHERE a.id = ended.id
-RETURNING a.id
-""")
-
-
-def withdraw_ended(connection: Connection, *, limit: int) -> int:
-    """Withdraw open questions of executions that have ended; return how many."""
-    return len(connection.execute(_WITHDRAW, {"limit": limit}).all())
-
-
 _CLAIM = text("""
 UPDATE approvals a
 SET notify_count = a.notify_count + 1,

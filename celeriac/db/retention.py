@@ -16,7 +16,7 @@ from celeriac.kit.ids import uuid7_at
 _CLOCK_SLACK = timedelta(hours=1)
 _TERMINAL = "('completed', 'failed', 'cancelled')"
 
-CHILDREN = ("events", "model_calls", "approvals", "reports")
+CHILDREN = ("events", "model_calls", "approvals", "reports", "deliveries")
 """Tables whose rows are deleted with their execution."""
 
 _OLD_EXECUTIONS = text(f"""
@@ -46,7 +46,8 @@ WITH gone AS (
     RETURNING id
 )"""  # noqa: S608 - put together from constants
     + "".join(
-        f", {table}_gone AS (DELETE FROM {table} WHERE execution_id IN (SELECT id FROM gone))"  # noqa: S608
+        f", {table}_gone AS (DELETE FROM {table}"  # noqa: S608
+        " WHERE execution_id = ANY (ARRAY(SELECT id FROM gone)))"
         for table in CHILDREN
     )
     # the window of its own budget has the execution's id

@@ -564,3 +564,30 @@ reports = Table(
     Column("content", LargeBinary, nullable=False),
     _enum_check("format", ReportFormat),
 )
+
+webhook_endpoints = _table(
+    "webhook_endpoints",
+    Column("owner_id", Uuid, nullable=False),
+    Column("url", Text, nullable=False),
+    # as execution.completed
+    Column("events", ARRAY(Text), nullable=False),
+    Column("active", Boolean, nullable=False, server_default="true"),
+    _timestamp("created_at", now=True),
+    Index("ix_webhook_endpoints_active", "owner_id", **_where("active")),
+)
+
+deliveries = _table(
+    "deliveries",
+    Column("endpoint_id", Uuid, nullable=False),
+    Column("execution_id", Uuid, nullable=False, index=True),
+    Column("event", Text, nullable=False),
+    _timestamp("created_at", now=True),
+    Column("available_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    _timestamp("delivered_at"),
+    Index("ix_deliveries_due", "available_at", **_where("delivered_at IS NULL")),
+)
+"""What is to be sent to webhook endpoints; written with the end of the execution.
+
+The ids are made by the database (`celeriac_uuid7`).
+"""

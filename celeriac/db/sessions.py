@@ -97,7 +97,7 @@ def begin(
 
 _SAVE = text("""
 WITH held AS (
-    -- locked: no save of an earlier attempt is stored after a claim
+    -- locked: a save is not stored after the end of its attempt
     SELECT e.session_id FROM executions e
     WHERE e.id = :execution_id AND e.attempt = :attempt AND e.lease_token = :token
       AND e.status = 'running'

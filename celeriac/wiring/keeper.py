@@ -28,7 +28,6 @@ _RESERVATIONS_SECONDS = 2.0
 _NOTICE_SECONDS = 2.0
 _FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
-_WITHDRAW_SECONDS = 15.0
 
 
 def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
@@ -56,7 +55,6 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             lambda: recover.release_leaked_reservations(limit),
         ),
         ("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
-        ("withdraw_approvals", _WITHDRAW_SECONDS, lambda: expire.withdraw_orphaned(limit)),
         ("dispatch_due", interval, lambda: _dispatch_all(container.dispatch, interval)),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("retention", settings.retention.interval_seconds, build_retention(container)),

@@ -109,7 +109,12 @@ class WorkerRuntime:
             lease_seconds=lease_seconds,
         )
         self._reports = ReportQueue(ReportStore(database).prepare)
-        questions = Questions(database, live, pause_clock=self.attempts.pause_clock)
+        questions = Questions(
+            database,
+            live,
+            pause_clock=self.attempts.pause_clock,
+            expect_rows=self.attempts.expect_rows,
+        )
         limits = ProviderLimits(self._limiter, rates(settings), database, self._rate_threads)
         self.execute = Execute(
             specs=container.specs,

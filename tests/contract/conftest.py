@@ -78,7 +78,7 @@ def seeded(container: CoreServices) -> Iterator[Seeded]:
         execution = accepted["execution_id"]
         claimed = claim(container, execution)
         session = begin_session(container, claimed)
-        finish(container, claimed, Completed({"summary": "a"}), has_session=True)
+        finish(container, claimed, Completed({"summary": "a"}))
         for kept in (f"sessions/{session}/work", f"work/{execution}"):
             (container.settings.home / kept).mkdir(parents=True)
             (container.settings.home / kept / "a.txt").write_text("a")

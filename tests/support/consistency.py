@@ -94,6 +94,13 @@ _FAULTS = {
         SELECT id FROM approvals
         WHERE (status IN ('answered', 'expired')) <> (approved IS NOT NULL)
            OR (status IN ('answered', 'expired')) <> (answered_at IS NOT NULL)""",
+    "a question of what has ended is open": """
+        SELECT a.id FROM approvals a JOIN executions e ON e.id = a.execution_id
+        WHERE a.status = 'open' AND e.status IN ('completed', 'failed', 'cancelled')""",
+    "a session is active and all its executions have ended": """
+        SELECT s.id FROM sessions s JOIN executions e ON e.session_id = s.id
+        WHERE s.status = 'active'
+        GROUP BY s.id HAVING bool_and(e.status IN ('completed', 'failed', 'cancelled'))""",
     "more crashes than allowed": "SELECT id FROM executions WHERE crash_count > max_crashes",
 }
 

@@ -1,6 +1,7 @@
 """A worker process that executes for real, with a function in the place of its runners."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
+from celeriac.services.approvals.ask import Questions
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import AttemptRegistry, Registration
 from celeriac.services.executions.event_writer import EventWriter
@@ -58,7 +60,15 @@ class Worker:
             finish=Finish(used, core.live),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
             attempts=self.attempts,
-            services=services_of(used, core.live),
+            services=replace(
+                services_of(used, core.live),
+                questions=Questions(
+                    used,
+                    core.live,
+                    pause_clock=self.attempts.pause_clock,
+                    expect_rows=self.attempts.expect_rows,
+                ),
+            ),
             reports=ReportQueue(lambda _: None),
             loop=loop,
             own_loops=OwnLoops(),

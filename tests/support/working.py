@@ -64,11 +64,9 @@ def begin_session(container: CoreServices, claimed: Claim, *, runner: str = "llm
     return made
 
 
-def finish(
-    container: CoreServices, claimed: Claim, outcome: Outcome, *, has_session: bool = False
-) -> Status:
+def finish(container: CoreServices, claimed: Claim, outcome: Outcome) -> Status:
     """Write how the attempt ended."""
     finishing = Finish(container.database, container.live)
-    status = finishing(claimed, outcome, (), None, has_session=has_session).status
+    status = finishing(claimed, outcome, (), None).status
     assert status is not None, "the lease must be held"
     return status

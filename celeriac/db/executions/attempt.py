@@ -125,21 +125,22 @@ def claim_from_row(columns: Sequence[Any], token: UUID) -> Claim | None:
 
 _END = """
 WITH done AS (
-    UPDATE executions
+    UPDATE executions e
     SET status = {end_to}, completed_at = now(), event_seq = event_seq + 1,
         result = CAST(:result AS jsonb), error_code = :code, error_message = :message,
         error_details = CAST(:details AS jsonb)
     WHERE id = :id AND status IN ({end_from}) AND attempt = :attempt AND lease_token = :token
-    RETURNING id, event_seq, attempt, status
+    RETURNING {ended_columns}, 'worker' AS ended_by, NULL::jsonb AS ended_why, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, :type, attempt, CAST(:data AS jsonb) FROM done
-)"""
+){ended}
+"""
 
 
 _RELEASE = """
 WITH done AS (
-    UPDATE executions
+    UPDATE executions e
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {retry_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
         available_at = now() + make_interval(secs => :delay),
@@ -147,13 +148,14 @@ WITH done AS (
         error_code = coalesce(:code, error_code), error_message = coalesce(:message, error_message),
         error_details = coalesce(CAST(:details AS jsonb), error_details)
     WHERE id = :id AND status IN ({retry_from}) AND attempt = :attempt AND lease_token = :token
-    RETURNING id, event_seq, attempt, status
+    RETURNING {ended_columns}, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE :type END, attempt,
            CAST(:data AS jsonb)
     FROM done
-)"""
+){ended}
+"""
 
 
 def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
@@ -189,9 +191,11 @@ def finish(
 ) -> Finished:
     """Store the outcome of the attempt of `lease` and claim the next pending execution.
 
-    All in one statement. The status is None if the lease was lost: nothing was written. Idempotent:
-    a repeated call returns the status that the first call stored. A retry or hand-back of an
-    execution whose cancellation is requested cancels it.
+    All in one statement, with what every end does (`ended`). If a statement of the attempt that
+    stores a question or a session may still be at work, the caller must `hold` the execution first,
+    in the same transaction. The status is None if the lease was lost: nothing was written.
+    Idempotent: a repeated call returns the status that the first call stored. A retry or hand-back
+    of an execution whose cancellation is requested cancels it.
     """
     if isinstance(outcome, Parked):
         return _parked(connection, lease, outcome)

@@ -7,11 +7,10 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from celeriac.db.executions.guards import with_guards
-from celeriac.db.executions.park import ENDING_PARTS
 from celeriac.domain.executions.model import Cause
 from celeriac.domain.executions.states import Status, Transition
 
-_RESCUE = with_guards(
+_LOST = with_guards(
     """
 WITH RECURSIVE holder AS (
     -- the workers of all running executions, with one look at the index for each
@@ -39,12 +38,18 @@ WITH RECURSIVE holder AS (
     WHERE worker_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM workers w
         WHERE w.id = holder.worker_id AND w.lost_at IS NULL AND w.stopped_at IS NULL)
-), lost AS (
-    SELECT id FROM executions
-    WHERE status IN ({lose_from}) AND worker_id = ANY (ARRAY(SELECT id FROM lost_worker))
-    LIMIT :limit
-    FOR UPDATE SKIP LOCKED
-), moved AS (
+)
+SELECT id FROM executions
+WHERE status IN ({lose_from}) AND worker_id = ANY (ARRAY(SELECT id FROM lost_worker))
+LIMIT :limit
+FOR UPDATE SKIP LOCKED
+""",
+    lose=Transition.LOSE,
+)
+
+_RESCUE = with_guards(
+    """
+WITH done AS (
     UPDATE executions e
     SET status = CASE WHEN cancel_requested_at IS NOT NULL THEN {stop_to}
                       WHEN crash_count + 1 >= max_crashes THEN {give_up_to}
@@ -60,26 +65,25 @@ WITH RECURSIVE holder AS (
         available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
                                                      * :base_delay * (0.5 + random())),
         event_seq = event_seq + 2
-    WHERE e.id = ANY (ARRAY(SELECT id FROM lost))
-    RETURNING e.id, e.status, e.event_seq, e.attempt, e.crash_count, e.worker_hostname,
-              e.request_id, e.owner_id, e.task_id, {settled_columns}
+    WHERE e.id = ANY(CAST(:ids AS uuid[])) AND status IN ({lose_from})
+    RETURNING {ended_columns}, 'keeper' AS ended_by, NULL::jsonb AS ended_why, e.event_seq,
+              e.crash_count, e.worker_hostname, e.task_id
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq - 1, 'worker_lost', attempt,
            jsonb_build_object('worker', worker_hostname, 'crash_count', crash_count)
-    FROM moved
+    FROM done
     UNION ALL
     SELECT id, event_seq,
            CASE status WHEN {stop_to} THEN 'cancelled' WHEN {give_up_to} THEN 'failed'
                        ELSE 'retry_scheduled' END,
            attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
-    FROM moved
+    FROM done
 ){ended}
 SELECT id, status, attempt, crash_count, worker_hostname, error_message, request_id, owner_id,
        task_id
-FROM moved
+FROM done
 """,
-    ENDING_PARTS,
     lose=Transition.LOSE,
     give_up=Transition.GIVE_UP,
     stop=Transition.STOP,
@@ -107,40 +111,48 @@ def rescue_lost(connection: Connection, *, limit: int, base_delay: float) -> lis
     (after about `base_delay` seconds, doubled with every crash, with jitter), `cancelled` if that
     is requested, or `failed` with `worker_lost` after `max_crashes` lost workers. Later writes of
     the lost worker are refused. With a `limit` of 0 nothing is taken, but the statement still fails
-    on a read-only server.
+    on a read-only server. Needs a transaction: the first statement marks and locks, the second
+    ends.
     """
-    rows = connection.execute(_RESCUE, {"limit": limit, "base_delay": base_delay})
+    lost = list(connection.execute(_LOST, {"limit": limit}).scalars())
+    rows = connection.execute(_RESCUE, {"ids": lost, "base_delay": base_delay})
     return [
         Rescued(row[0], Status(row[1]), row[2], row[3], row[4], row[5], Cause(*row[6:]))
         for row in rows
     ]
 
 
+_TO_CANCEL = with_guards(
+    """
+SELECT id FROM executions
+WHERE id = ANY(CAST(:ids AS uuid[]))
+  AND (status IN ({cancel_from}) OR status IN ({stop_from}) AND cancel_requested_at IS NULL)
+ORDER BY id
+FOR UPDATE
+""",
+    cancel=Transition.CANCEL,
+    stop=Transition.STOP,
+)
+
 _CANCEL = with_guards(
     """
-WITH target AS (
-    SELECT id, status FROM executions
-    WHERE id = ANY(CAST(:ids AS uuid[]))
-      AND (status IN ({cancel_from}) OR status IN ({stop_from}) AND cancel_requested_at IS NULL)
-    ORDER BY id
-    FOR UPDATE
-), moved AS (
+WITH done AS (
     UPDATE executions e
-    SET status = CASE WHEN target.status IN ({cancel_from}) THEN {cancel_to} ELSE e.status END,
-        completed_at = CASE WHEN target.status IN ({cancel_from}) THEN now() END,
+    SET status = CASE WHEN status IN ({cancel_from}) THEN {cancel_to} ELSE status END,
+        completed_at = CASE WHEN status IN ({cancel_from}) THEN now() END,
         cancel_requested_at = now(), cancel_requested_by = :by,
         waiting_for = NULL, waiting_until = NULL, event_seq = event_seq + 1
-    FROM target WHERE e.id = target.id AND e.id = ANY (ARRAY(SELECT id FROM target))
-    RETURNING e.id, e.status, e.event_seq, e.attempt, {settled_columns}
+    WHERE e.id = ANY(CAST(:ids AS uuid[]))
+      AND (status IN ({cancel_from}) OR status IN ({stop_from}))
+    RETURNING {ended_columns}, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {cancel_to} THEN 'cancelled' ELSE 'cancel_requested' END,
            attempt, jsonb_build_object('by', CAST(:by AS text))
-    FROM moved
+    FROM done
 ){ended}
-SELECT id, status FROM moved
+SELECT id, status FROM done
 """,
-    ENDING_PARTS,
     cancel=Transition.CANCEL,
     stop=Transition.STOP,
 )
@@ -150,7 +162,8 @@ def request_cancel(connection: Connection, ids: Sequence[UUID], by: str) -> dict
     """Cancel executions that don't run and mark running ones; return the new status of each.
 
     Terminal executions and marked ones are skipped. A marked one stays `running` until its worker,
-    or else the keeper, ends it.
+    or else the keeper, ends it. Needs a transaction: the first statement locks, the second ends.
     """
-    rows = connection.execute(_CANCEL, {"ids": list(ids), "by": by})
+    held = list(connection.execute(_TO_CANCEL, {"ids": list(ids)}).scalars())
+    rows = connection.execute(_CANCEL, {"ids": held, "by": by})
     return {row[0]: Status(row[1]) for row in rows}

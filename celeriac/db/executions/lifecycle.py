@@ -1,8 +1,10 @@
 """All changes of `executions.status`.
 
-Each function is one statement: a guarded UPDATE (the guards come from
-`domain.executions.states`) and the event that records it, so a change of status and its event are
-atomic. If the guard fails, nothing is written and nothing returned. All times are the database's.
+A guarded UPDATE (the guards come from `domain.executions.states`) and the event that records it are
+one statement, so a change of status and its event are atomic. If the guard fails, nothing is
+written and nothing returned. All times are the database's. A statement that may end executions has
+all parts of `ended`; where it could miss rows of others, an earlier statement of the transaction
+locks the executions (`hold`).
 
 A part that writes the rows which another part has chosen says `= ANY (ARRAY(SELECT id FROM part))`.
 A join alone may be planned as a scan of the whole table: the planner can't know how few rows `part`
@@ -20,7 +22,8 @@ from celeriac.db.executions.create import (
 )
 from celeriac.db.executions.eligible import NextClaim
 from celeriac.db.executions.end import Rescued, request_cancel, rescue_lost
-from celeriac.db.executions.park import expire, park, resume_answered, resume_due, settle_session
+from celeriac.db.executions.ended import hold
+from celeriac.db.executions.park import expire, park, resume_answered, resume_due
 
 __all__ = [
     "Finished",
@@ -33,6 +36,7 @@ __all__ = [
     "expire",
     "find_claim",
     "finish",
+    "hold",
     "park",
     "queue_due",
     "request_cancel",
@@ -40,6 +44,5 @@ __all__ = [
     "resend",
     "resume_answered",
     "resume_due",
-    "settle_session",
     "unqueue",
 ]

@@ -1,13 +1,9 @@
-"""Parks and resumes executions (running → waiting → pending) and stores their questions.
-
-Every statement that ends executions without a worker contains `{ended}`. Workers know whether there
-is a session, and close it with a statement of its own.
-"""
+"""Parks and resumes executions (running → waiting → pending) and stores their questions."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.approvals import Question
@@ -76,15 +72,6 @@ QUESTION_PARTS = {
     "insert_questions": INSERT_QUESTIONS,
 }
 
-_WITHDRAW = """
-, withdrawn AS (
-    UPDATE approvals a SET status = 'withdrawn'
-    FROM moved
-    WHERE a.execution_id = moved.id AND a.execution_id = ANY (ARRAY(SELECT id FROM moved))
-      AND a.status = 'open' AND moved.status IN ('completed', 'failed', 'cancelled')
-)"""
-"""Follows a part `moved` that has ended executions: their questions need no answer any more."""
-
 
 def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]]:
     """Return the arrays that `NEW_QUESTIONS` unnests; only the first question of each key."""
@@ -134,50 +121,10 @@ def _event_data(arguments: JsonObject) -> str:
     return storable({"arguments": masked})
 
 
-_SETTLE = """
-UPDATE sessions s
-SET status = CASE moved.status WHEN 'failed' THEN 'failed' ELSE 'ended' END,
-    error_code = CASE moved.status WHEN 'failed' THEN moved.error_code END,
-    error_message = CASE moved.status WHEN 'failed' THEN moved.error_message END,
-    updated_at = now()
-FROM moved
-WHERE s.id = moved.session_id AND s.id = ANY (ARRAY(SELECT session_id FROM moved))
-  AND s.status = 'active'
-  AND moved.status IN ('completed', 'failed', 'cancelled')
-  AND (s.execution_id = moved.id OR moved.options ->> 'fork_session' IS DISTINCT FROM 'true')
-"""
-
-_SETTLED_COLUMNS = "e.session_id, e.options, e.error_code, e.error_message"
-"""The columns that `moved` must return of executions `e`, besides `id` and `status`."""
-
-ENDING_PARTS = {
-    "settled_columns": _SETTLED_COLUMNS,
-    "ended": f", settled AS ({_SETTLE}){_WITHDRAW}",
-}
-"""Parts of a WITH that ends executions in its part `moved`: closes sessions, withdraws questions.
-
-A session that an execution should fork, and has not forked yet, isn't its own.
-"""
-
-_ONE = text(
-    # MATERIALIZED: the plan must not begin with the sessions
-    f"""
-WITH moved AS MATERIALIZED (
-    SELECT e.id, e.status, {_SETTLED_COLUMNS} FROM executions e WHERE e.id = :id)
-"""
-    + _SETTLE
-)
-
-
-def settle_session(connection: Connection, execution_id: UUID) -> None:
-    """Close the session of an ended execution; does nothing for any other."""
-    connection.execute(_ONE, {"id": execution_id})
-
-
 _PARK = with_guards(
     """
 WITH {new_questions}, done AS (
-    UPDATE executions
+    UPDATE executions e
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {park_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
         waiting_for = CASE WHEN cancel_requested_at IS NULL THEN :reason END,
@@ -186,14 +133,14 @@ WITH {new_questions}, done AS (
         event_seq = event_seq + 1
             + CASE WHEN cancel_requested_at IS NULL THEN {fresh_count} ELSE 0 END
     WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token
-    RETURNING id, event_seq, attempt, status, task_id, owner_id,
-              status = {park_to} AS asks, event_seq - 1 - {fresh_count} AS first_number
+    RETURNING {ended_columns}, e.event_seq, e.task_id, e.status = {park_to} AS asks,
+              e.event_seq - 1 - {fresh_count} AS first_number
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE 'waiting' END, attempt,
            CAST(:data AS jsonb)
     FROM done
-){insert_questions}
+){insert_questions}{ended}
 SELECT status FROM done
 """,
     QUESTION_PARTS,
@@ -280,27 +227,39 @@ def resume_answered(connection: Connection, execution_ids: Sequence[UUID]) -> li
 
 _EXPIRE = with_guards(
     """
-WITH moved AS (
+WITH done AS (
     UPDATE executions e
     SET status = {expire_to}, completed_at = now(), waiting_for = NULL, waiting_until = NULL,
         event_seq = event_seq + 1, error_code = :code, error_message = :message,
         error_details = jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt,
                                            'traceback', NULL)
     WHERE id = :id AND status IN ({expire_from})
-    RETURNING e.id, e.status, e.event_seq, e.attempt, {settled_columns}
+    RETURNING {ended_columns}, 'keeper' AS ended_by,
+              jsonb_build_object('approval_id', CAST(:approval_id AS text)) AS ended_why,
+              e.event_seq
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, 'failed', attempt,
+           jsonb_build_object('code', error_code, 'message', error_message)
+    FROM done
 ){ended}
-INSERT INTO events (execution_id, seq, type, attempt, data)
-SELECT id, event_seq, 'failed', attempt,
-       jsonb_build_object('code', CAST(:code AS text), 'message', CAST(:message AS text))
-FROM moved
-RETURNING execution_id
+SELECT id FROM done
 """,
-    ENDING_PARTS,
     expire=Transition.EXPIRE,
 )
 
 
-def expire(connection: Connection, execution_id: UUID, *, code: str, message: str) -> bool:
-    """Fail a waiting execution; False if it isn't waiting any more."""
-    parameters = {"id": execution_id, "code": code, "message": storable_text(message)}
+def expire(
+    connection: Connection, execution_id: UUID, *, code: str, message: str, approval_id: UUID
+) -> bool:
+    """Fail an execution that waits for a question; False if it isn't waiting any more.
+
+    An earlier statement of the transaction must have locked the execution.
+    """
+    parameters = {
+        "id": execution_id,
+        "code": code,
+        "message": storable_text(message),
+        "approval_id": str(approval_id),
+    }
     return connection.execute(_EXPIRE, parameters).one_or_none() is not None

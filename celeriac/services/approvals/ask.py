@@ -9,9 +9,8 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import approvals, audit
+from celeriac.db import approvals
 from celeriac.db.approvals import Closed, Expired
-from celeriac.db.audit import Program
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
 from celeriac.domain.approvals import Answer, ApprovalStatus, OnExpiry, Question, QuestionKind
@@ -44,15 +43,18 @@ class Questions:
         live: LiveEvents,
         *,
         pause_clock: PauseClock = lambda _: lambda: None,
+        expect_rows: Callable[[Lease], None] = lambda _: None,
     ) -> None:
         """Store in `database`, publish changes to `live`.
 
         A thread polls for answers while any is waited for. Meanwhile `pause_clock` pauses the
-        attempt's time limits.
+        attempt's time limits. `expect_rows` is called before a question is stored; it raises
+        LeaseLostError if the attempt has ended.
         """
         self._database = database
         self._live = live
         self._pause_clock = pause_clock
+        self._expect_rows = expect_rows
         self._poller = _AnswerPoller(database)
 
     async def answers(
@@ -84,6 +86,7 @@ class Questions:
             resume()
 
     async def _store(self, lease: Lease, question: Question) -> UUID:
+        self._expect_rows(lease)
         # repeatable: a question is stored once under its key
         asked = await retry_statement(
             self._database, lambda connection: approvals.ask(connection, lease, question)
@@ -174,7 +177,7 @@ class _AnswerPoller:
 
 
 class Expire:
-    """Expires and withdraws questions; any number of keepers may do it at once."""
+    """Expires questions; any number of keepers may do it at once."""
 
     def __init__(self, database: Database, live: LiveEvents) -> None:
         self._database = database
@@ -214,21 +217,15 @@ class Expire:
         self._live.changed(list(dict.fromkeys(each.execution_id for each in expired)))
         return len(expired)
 
-    def withdraw_orphaned(self, limit: int) -> int:
-        """Withdraw open questions of ended executions; return how many."""
-        with self._database.autocommit() as connection:
-            return approvals.withdraw_ended(connection, limit=limit)
-
 
 def _fail(connection: Connection, expired: Expired) -> bool:
-    code, message = ApprovalExpiredError.code, _message(expired)
-    failed = lifecycle.expire(connection, expired.execution_id, code=code, message=message)
-    if failed:
-        details = {"code": code, "message": message, "approval_id": str(expired.id)}
-        audit.record(
-            connection, Program("keeper"), "execution.fail", [expired.execution_id], details=details
-        )
-    return failed
+    return lifecycle.expire(
+        connection,
+        expired.execution_id,
+        code=ApprovalExpiredError.code,
+        message=_message(expired),
+        approval_id=expired.id,
+    )
 
 
 def _message(expired: Expired) -> str:

@@ -43,8 +43,8 @@ class Attempt:
         """Whether anything was ever added."""
         self.has_output = False
         """Whether there was a message, a tool call or a model call, so that a report is useful."""
-        self.has_session = False
-        """Whether a session was created or written to. Set before the write is certain."""
+        self.has_rows = False
+        """Whether it has stored, or tried to store, questions or a session."""
         self.has_workdir = False
         """Whether the agent asked for its directory, which is then there."""
         self._pending = PendingWrites(lease)
@@ -59,6 +59,18 @@ class Attempt:
         """Raise LeaseLostError if this worker no longer owns the attempt."""
         if self.stop_reason is StopReason.LEASE_LOST:
             raise LeaseLostError("This worker no longer owns the attempt.")
+
+    def expect_rows(self) -> None:
+        """Note that the agent stores a question or a session, which the attempt's end must see.
+
+        Call it before each such write. Raises LeaseLostError if this worker no longer owns the
+        attempt, or is ending it.
+        """
+        self.check_lease()
+        with self._lock:
+            if self._closed:
+                raise LeaseLostError("The attempt has ended.")
+            self.has_rows = True
 
     def write(self, change: Callable[[PendingWrites], None]) -> None:
         """Apply `change` to the pending writes. Raises LeaseLostError."""
@@ -99,8 +111,6 @@ class Attempt:
         A batch that is being stored at this moment is among them: its number keeps it from being
         stored twice, and finishing must not wait for a lock that the event writer waits for.
         """
-        if not self.has_writes:
-            return []
         batches = []
         with self._lock:
             self._closed = True
@@ -260,11 +270,20 @@ class AttemptRegistry:
 
     def pause_clock(self, lease: Lease) -> Callable[[], None]:
         """Pause the time limits of the attempt with `lease`; return what resumes them."""
+        attempt = self._with(lease)
+        return (lambda: None) if attempt is None else attempt.time_limits.pause()
+
+    def expect_rows(self, lease: Lease) -> None:
+        """Do so for the attempt with `lease`. Raises LeaseLostError if it no longer runs here."""
+        attempt = self._with(lease)
+        if attempt is None:
+            raise LeaseLostError("The attempt has ended.")
+        attempt.expect_rows()
+
+    def _with(self, lease: Lease) -> Attempt | None:
         with self._lock:
             attempt = self._attempts.get(lease.execution_id)
-        if attempt is None or attempt.lease != lease:
-            return lambda: None
-        return attempt.time_limits.pause()
+        return attempt if attempt is not None and attempt.lease == lease else None
 
     def stop(self, execution_ids: Iterable[UUID], reason: StopReason) -> None:
         """Stop those of the executions that run here."""

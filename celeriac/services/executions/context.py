@@ -202,8 +202,7 @@ class AttemptContext:
         messages: Sequence[JsonValue] | None = None,
     ) -> UUID:
         """Store what a later attempt needs; create the session on first use."""
-        self._attempt.check_lease()
-        self._attempt.has_session = True
+        self._attempt.expect_rows()
         return await self._session.save(external_id=external_id, state=state, messages=messages)
 
     @property

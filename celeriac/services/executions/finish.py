@@ -15,9 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit
-from celeriac.db.audit import Program
-from celeriac.db.engine import Connection, Database, first_line, refuses
+from celeriac.db.engine import Database, first_line, refuses
 from celeriac.db.executions import leases, lifecycle
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.db.executions.lifecycle import Finished, NextClaim
@@ -235,17 +233,18 @@ class Finish:
         batches: Sequence[PendingWrites],
         next_claim: NextClaim | None,
         *,
-        has_session: bool = False,
+        has_rows: bool = False,
     ) -> Finished:
         """Store `outcome` and the last batches; with `next_claim`, claim a pending execution too.
 
-        All in one transaction, including the end of the execution's session; `has_session` if the
-        attempt created one. The status is None if the lease was lost: nothing was written. Raises
-        DatabaseUnavailableError after ten minutes without the database; the keeper then rescues the
-        execution. A try whose answer was lost is recognised. An outcome that the database refuses
-        because of its data is stored as a failure instead; other errors are retried.
+        All in one transaction. `has_rows` says that the attempt has stored questions or a session:
+        a statement that does so may still be at work, and the end waits for it. The status is None
+        if the lease was lost: nothing was written. Raises DatabaseUnavailableError after ten
+        minutes without the database; the keeper then rescues the execution. A try whose answer was
+        lost is recognised. An outcome that the database refuses because of its data is stored as a
+        failure instead; other errors are retried.
         """
-        ending = _Ending(claim, outcome, batches, has_session or claim.session_id is not None)
+        ending = _Ending(claim, outcome, batches, has_rows)
         try:
             finished = self._patiently(ending, next_claim)
         except Exception as error:
@@ -278,13 +277,9 @@ class Finish:
         with self._database.transaction() as connection:
             for batch in ending.batches:
                 leases.store_batch(connection, [batch])
-            finished = lifecycle.finish(connection, claim.lease, outcome, next_claim)
-            if finished.status is not None and not finished.again:
-                if ending.has_session and finished.status.terminal:
-                    lifecycle.settle_session(connection, claim.lease.execution_id)
-                if isinstance(outcome, Failed):
-                    _audit(connection, claim, outcome.failure)
-            return finished
+            if ending.has_rows and not ending.batches:  # which have locked the row
+                lifecycle.hold(connection, [claim.lease.execution_id])
+            return lifecycle.finish(connection, claim.lease, outcome, next_claim)
 
     def _again(self, ending: "_Ending", next_claim: NextClaim | None) -> Finished:
         """Repeat the write, then find what the first try claimed.
@@ -361,12 +356,12 @@ class _Ending:
     claim: Claim
     outcome: Outcome
     batches: Sequence[PendingWrites]
-    has_session: bool
+    has_rows: bool
 
     @property
     def is_one_statement(self) -> bool:
         """Whether nothing but the outcome is to be written, as for most executions."""
-        return not (self.batches or self.has_session or isinstance(self.outcome, Failed | Parked))
+        return not (self.batches or self.has_rows or isinstance(self.outcome, Parked))
 
 
 def _storable(outcome: Outcome, refused: Exception, *, attempt: int) -> Outcome:
@@ -388,9 +383,3 @@ def _bare(failure: Failure, attempt: int) -> Failure:
     kind = str(failure.details.get("type", failure.code))
     details = {"type": storable_text(kind), "traceback": None, "attempt": attempt}
     return Failure(storable_text(failure.code), storable_text(failure.message), details)
-
-
-def _audit(connection: Connection, claim: Claim, failure: Failure) -> None:
-    worker, lease = Program("worker", claim.request_id), claim.lease
-    details = {"code": failure.code, "message": failure.message, "attempt": lease.attempt}
-    audit.record(connection, worker, "execution.fail", [lease.execution_id], details=details)

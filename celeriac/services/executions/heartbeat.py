@@ -82,7 +82,7 @@ class Heartbeat:
                     return
                 self._registration.renewed()
                 self._stop(attempts, held)
-                self._hand_back(connection, held)
+            self._hand_back(held)
         except DatabaseUnavailableError as error:
             logger.warning("heartbeat.database_unavailable", code=error.code, error=error.message)
 
@@ -113,7 +113,7 @@ class Heartbeat:
             elif cancelled[attempt.lease.token]:
                 attempt.stop(StopReason.CANCELLED)
 
-    def _hand_back(self, connection: Connection, held: Sequence[Held]) -> None:
+    def _hand_back(self, held: Sequence[Held]) -> None:
         """Hand back what this process has claimed and does not know of.
 
         That is a claim whose answer was lost for good, or an outcome that could not be stored.
@@ -122,7 +122,7 @@ class Heartbeat:
         forgotten = [each.lease for each in held if each.lease.token not in known]
         for lease in forgotten[:_MOST_HANDED_BACK]:
             seconds = grown(1.0, lease.attempt, _LONGEST_DELAY) * random.uniform(0.5, 1)
-            _hand_back(connection, lease, seconds)
+            _hand_back(self._database, lease, seconds)
 
     def report(self) -> bool:
         """Store the report of the process; return whether that was possible."""
@@ -141,19 +141,20 @@ class Heartbeat:
         try:
             with self._database.autocommit() as connection:
                 held = leases.renew(connection, worker_id, lease_seconds=self._lease_seconds)
-                for each in held or ():
-                    _hand_back(connection, each.lease, 0)
+            for each in held or ():
+                _hand_back(self._database, each.lease, 0)
+            with self._database.autocommit() as connection:
                 workers.stopped(connection, worker_id)
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_signed_off", code=error.code, error=error.message)
 
 
-def _hand_back(connection: Connection, lease: Lease, seconds: float) -> None:
-    status = lifecycle.finish(connection, lease, HandedBack(None, seconds)).status
+def _hand_back(database: Database, lease: Lease, seconds: float) -> None:
+    with database.transaction() as connection:
+        lifecycle.hold(connection, [lease.execution_id])  # it may have stored questions
+        status = lifecycle.finish(connection, lease, HandedBack(None, seconds)).status
     if status is None:
         return
-    if status.terminal:
-        lifecycle.settle_session(connection, lease.execution_id)
     logger.warning(
         Step.EXECUTION_HANDED_BACK,
         execution_id=lease.execution_id,

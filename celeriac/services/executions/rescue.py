@@ -6,14 +6,11 @@ from datetime import datetime
 
 import structlog
 
-from celeriac.db import audit, budgets, engine
-from celeriac.db.audit import Program
-from celeriac.db.engine import Connection, Database
+from celeriac.db import budgets, engine
+from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle, queries
-from celeriac.db.executions.lifecycle import Rescued
 from celeriac.db.executions.queries import QueuedCount
 from celeriac.domain.errors import BrokerUnavailableError
-from celeriac.domain.executions.states import Status
 from celeriac.logs import Step
 from celeriac.services.ports import LiveEvents, TaskQueue
 
@@ -114,9 +111,6 @@ class Recover:
             rescued = lifecycle.rescue_lost(
                 connection, limit=limit if settled else 0, base_delay=_CRASH_DELAY
             )
-            for item in rescued:
-                if item.status is Status.FAILED:
-                    _audit(connection, item)
             if not self._view.complete_check(now):
                 connection.rollback()
                 return 0
@@ -180,9 +174,3 @@ class Recover:
             return False
         since = self._short_since.setdefault(queue, time.monotonic())
         return depth < rows.old or time.monotonic() - since >= older_than
-
-
-def _audit(connection: Connection, lost: Rescued) -> None:
-    keeper = Program("keeper", lost.cause.request_id)
-    details = {"code": "worker_lost", "message": lost.message, "attempt": lost.attempt}
-    audit.record(connection, keeper, "execution.fail", [lost.execution_id], details=details)

@@ -213,7 +213,7 @@ class Execute:
                 outcome,
                 attempt.last_batches(),
                 self._next_claim(claim.queue, tokens, until),
-                has_session=attempt.has_session,
+                has_rows=attempt.has_rows,
             )
         try:
             _report(claim, finished.instead or outcome, finished.status, time.monotonic() - began)

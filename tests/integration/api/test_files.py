@@ -20,7 +20,7 @@ def worked(container: CoreServices, execution_id: str | UUID) -> Path:
     """Run an execution with a session; return the directory that its agent worked in."""
     claimed = claim(container, execution_id)
     session_id = begin_session(container, claimed)
-    finish(container, claimed, Completed("b"), has_session=True)
+    finish(container, claimed, Completed("b"))
     directory = container.settings.home / "sessions" / str(session_id) / "work"
     directory.mkdir(parents=True)
     return directory

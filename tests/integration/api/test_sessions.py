@@ -27,7 +27,7 @@ def worked_in(ada: Asker, container: CoreServices, outcome: Completed | Failed) 
 def run(container: CoreServices, execution_id: str | UUID, outcome: Completed | Failed) -> UUID:
     claimed = claim(container, execution_id)
     made = begin_session(container, claimed)
-    finish(container, claimed, outcome, has_session=True)
+    finish(container, claimed, outcome)
     return made
 
 

@@ -30,7 +30,7 @@ def database(shared_database: Database) -> Database:
             text(
                 "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"
-                " usage_deltas, workers"
+                " usage_deltas, workers, deliveries, webhook_endpoints"
             )
         )
     return shared_database

@@ -24,9 +24,10 @@ from celeriac.domain.executions.model import (
     HandedBack,
     Lease,
     Message,
+    Parked,
     WorkerIdentity,
 )
-from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.sessions import SessionFilter, SessionStatus
 from celeriac.domain.tasks import DEFAULT_QUEUE
 from tests.support.core import Core, describe
@@ -115,8 +116,15 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: sessions.find(c, SessionFilter(execution_id=uuid4()), before=None, limit=50),
         BY_ID,
     ),
+    "fail what nobody answered": (
+        lambda c: lifecycle.expire(c, uuid4(), code="c", message="m", approval_id=uuid4()),
+        BY_ID,
+    ),
+    "park": (
+        lambda c: lifecycle.finish(c, LEASE, Parked(WaitingFor.BUDGET, "", seconds=1)),
+        BY_ID,
+    ),
     "save a session": (lambda c: save_session(c, MessageChange(1, ["2"])), BY_ID),
-    "end a session": (lambda c: lifecycle.settle_session(c, uuid4()), BY_ID),
     "what ended long ago": (
         lambda c: retention.old_executions(c, days=90, after=UUID(int=0), limit=100),
         BY_ID,
@@ -159,8 +167,24 @@ def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
             connection.execute(_RUNS)
     with database.autocommit() as connection:
         connection.execute(text("VACUUM ANALYZE executions"))
+        if ended > 100:
+            # a page of each: reading all of it looks cheaper than looking for several
+            for name, statement in _OF_EXECUTIONS.items():
+                connection.execute(text(statement))
+                connection.execute(text(f"VACUUM ANALYZE {name}"))
     return database
 
+
+_OF_EXECUTIONS = {
+    "sessions": """
+        INSERT INTO sessions (id, owner_id, execution_id, runner, status)
+        SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'python', 'active'
+        FROM generate_series(1, 20)""",
+    "webhook_endpoints": """
+        INSERT INTO webhook_endpoints (id, owner_id, url, events)
+        SELECT gen_random_uuid(), gen_random_uuid(), 'https://hooks.example', '{}'
+        FROM generate_series(1, 20)""",
+}
 
 _RUNS = text("""
     UPDATE executions
@@ -215,7 +239,9 @@ _READS = (
 
 _WHOLE_TABLE = (
     r"Scan (?:Backward )?using pk_executions on executions.*\n(?!.*Index Cond)"
-    r"|Seq Scan on (?:executions|sessions|session_messages|approvals).*"
+    r"|Seq Scan on (?:executions|sessions|session_messages|approvals|webhook_endpoints).*"
+    r"|Index (?:Only )?Scan (?:using|on) \w+_(?:sessions|approvals|webhook_endpoints)\w* .*\n"
+    r"(?!.*Index Cond)"
 )
 """Scans that cost as much as there is history."""
 

@@ -86,7 +86,7 @@ def with_session(core: Core, places: StoragePaths) -> UUID:
     with core.database.autocommit() as connection:
         made = sessions.begin(connection, claim.lease, runner="python", parent_id=None)
     assert made is not None
-    core.finish(claim, Completed(1), (), None, has_session=True)
+    core.finish(claim, Completed(1), (), None)
     (places.session(made) / "work").mkdir(parents=True)
     (places.session(made) / "work" / "a.txt").touch()
     return made
@@ -143,7 +143,7 @@ def test_old_executions_go_with_all_their_traces(core: Core, places: StoragePath
     pass_days(core, places, 11)
     retention(core, places)
     for execution_id in old:
-        assert [count(core, table, execution_id) for table in ("executions", *CHILDREN)] == [0] * 5
+        assert [count(core, table, execution_id) for table in ("executions", *CHILDREN)] == [0] * 6
         assert not places.workdir(execution_id).exists()
         assert not places.log_file(execution_id).exists()
     assert core.get(young).result == 1

@@ -233,7 +233,7 @@ def test_a_fork_keeps_what_it_was_made_of(core: Core, claim: Claim) -> None:
     assert stored(core, fork_id) == [*conversation(3), message(3, "fork")]
     save(fork, [*conversation(3), message(3, "fork"), message(4, "fork")])
     assert stored(core, parent_id) == [message(0, "rewritten")]
-    core.finish(claim, Completed(1), (), None, has_session=True)
+    core.finish(claim, Completed(1), (), None)
     delete(core, parent_id)
     assert stored(core, parent_id) == []
     assert len(stored(core, fork_id)) == 5
@@ -248,7 +248,7 @@ def delete(core: Core, session_id: UUID) -> None:
 def test_retention_deletes_the_messages_with_their_sessions(core: Core, claim: Claim) -> None:
     kept = core.running()
     session_id, kept_id = (save(writing(core, each), conversation(2)) for each in (claim, kept))
-    core.finish(claim, Completed(1), (), None, has_session=True)
+    core.finish(claim, Completed(1), (), None)
     with core.database.transaction() as connection:
         gone = retention.mark_idle_sessions_deleted(connection, days=0, limit=10)
     assert gone == [session_id]

@@ -1,25 +1,36 @@
 """How many statements the hot path sends: not one more than it needs."""
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
+from celeriac.domain.errors import PermanentError
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.ports import Job, RunContext
-from tests.support.asking import YES, Asking
+from tests.support.asking import YES, Asking, a_question
 from tests.support.core import Core
 from tests.support.executing import Worker
 
 
-async def say(_job: Job, context: RunContext) -> JsonValue:
-    """Tell as much as the variables say."""
-    for _ in range(_job.variables.get("events", 0)):
+async def say(job: Job, context: RunContext) -> JsonValue:
+    """Tell, fail, ask and save as the variables say."""
+    for _ in range(job.variables.get("events", 0)):
         await context.emit(EventType.CUSTOM, {"name": "a"})
+    if job.variables.get("saves"):
+        await context.save_session()
+    if job.variables.get("asks"):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await context.ask(a_question())
+    if job.variables.get("fails"):
+        raise PermanentError("It can't be done.")
     return "done"
 
 
@@ -64,6 +75,32 @@ def test_what_is_told_costs_one_statement_with_the_end(core: Core, worker: Worke
         worker.execute(message)
     assert len(running) == 3
     assert len(core.events(execution_id)) == 54
+
+
+def test_a_failure_is_one_statement(core: Core, worker: Worker) -> None:
+    worker.run(core.queued())
+    (execution_id,) = core.pending_many([{"fails": True}])
+    core.dispatch.send_due()
+    message = core.message(execution_id)
+    with sent(core) as running:
+        worker.execute(message)
+    assert core.status(execution_id) is Status.FAILED
+    assert len(running) == 2
+
+
+@pytest.mark.parametrize("what", ["saves", "asks"])
+def test_the_end_of_who_asked_or_saved_locks_first(core: Core, worker: Worker, what: str) -> None:
+    worker.run(core.queued())
+    (execution_id,) = core.pending_many([{what: True}])
+    core.dispatch.send_due()
+    message = core.message(execution_id)
+    with sent(core) as running:
+        worker.execute(message)
+    assert core.status(execution_id) is Status.COMPLETED
+    (lock,) = [place for place, each in enumerate(running) if "FOR NO KEY UPDATE" in each]
+    (end,) = [place for place, each in enumerate(running) if "withdrawn AS" in each]
+    assert lock < end
+    core.assert_consistent()
 
 
 def test_a_turn_claims_with_the_statement_that_finishes(core: Core, worker: Worker) -> None:

@@ -1,7 +1,7 @@
 """Every transition from every state: the table of states is what the database does."""
 
 from collections.abc import Callable
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -74,9 +74,13 @@ def wait_enough(core: Core, execution_id: UUID) -> object:
 
 
 def expire(core: Core, execution_id: UUID) -> object:
-    with core.database.autocommit() as connection:
+    with core.database.transaction() as connection:
         return lifecycle.expire(
-            connection, execution_id, code="approval_expired", message="Nobody answered."
+            connection,
+            execution_id,
+            code="approval_expired",
+            message="Nobody answered.",
+            approval_id=uuid4(),
         )
 
 

@@ -489,3 +489,36 @@ CREATE TRIGGER audit_seals_rows BEFORE UPDATE OR DELETE ON audit_seals
     FOR EACH ROW EXECUTE FUNCTION audit_append_only();
 CREATE TRIGGER audit_seals_all BEFORE TRUNCATE ON audit_seals
     FOR EACH STATEMENT EXECUTE FUNCTION audit_append_only();
+
+-- A UUIDv7 where the database makes ids; PostgreSQL has a function for it only since release 18.
+-- The 48 bits of the milliseconds and the version replace those of a random UUID.
+CREATE FUNCTION celeriac_uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT CAST(lpad(to_hex(CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS bigint)),
+                     12, '0')
+                || '7' || substr(replace(CAST(gen_random_uuid() AS text), '-', ''), 14) AS uuid)
+$$;
+
+CREATE TABLE webhook_endpoints (
+    id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    url text NOT NULL,
+    events text[] NOT NULL,
+    active boolean NOT NULL DEFAULT true,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_webhook_endpoints PRIMARY KEY (id)
+);
+CREATE INDEX ix_webhook_endpoints_active ON webhook_endpoints (owner_id) WHERE active;
+
+CREATE TABLE deliveries (
+    id uuid NOT NULL,
+    endpoint_id uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    event text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    available_at timestamptz NOT NULL DEFAULT now(),
+    attempts integer NOT NULL DEFAULT 0,
+    delivered_at timestamptz,
+    CONSTRAINT pk_deliveries PRIMARY KEY (id)
+);
+CREATE INDEX ix_deliveries_due ON deliveries (available_at) WHERE delivered_at IS NULL;
+CREATE INDEX ix_deliveries_execution_id ON deliveries (execution_id);

@@ -1,0 +1,108 @@
+"""The end of executions: what every statement does that moves one into a terminal state.
+
+Such a statement has an UPDATE of the executions `e` as its part `done`, and `{ended}` behind it.
+`with_guards` fills it in, and refuses a statement that has a terminal target and no `{ended}`. Rows
+of `done` that have not ended are ignored. `done` returns `{ended_columns}` and, if it may fail
+executions, two more for the audit trail:
+
+- `ended_by`: the program that the entry names,
+- `ended_why`: further details as JSONB, or NULL.
+
+A statement sees what was committed before it began. If it waits for the row of an execution, it
+then ends the execution, but does not see a question or a session that was stored meanwhile
+together with a change of that row. So an earlier statement of the same transaction must have locked
+the row, unless nobody else can write these rows: see `hold` and docs/adr/0035.
+"""
+
+from collections.abc import Collection, Sequence
+from types import MappingProxyType
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from celeriac.domain.executions.states import TERMINAL, Status
+
+ENDED_COLUMNS = (
+    "e.id, e.status, e.attempt, e.owner_id, e.session_id, e.options, e.request_id, e.error_code,"
+    " e.error_message"
+)
+
+_ROWS = f"""
+SELECT * FROM done WHERE status IN ({", ".join(f"'{status}'" for status in sorted(TERMINAL))})
+"""
+
+_SETTLE = """
+UPDATE sessions s
+SET status = CASE ended.status WHEN 'failed' THEN 'failed' ELSE 'ended' END,
+    error_code = CASE ended.status WHEN 'failed' THEN ended.error_code END,
+    error_message = CASE ended.status WHEN 'failed' THEN ended.error_message END,
+    updated_at = now()
+FROM ended
+WHERE s.id = ended.session_id
+  AND s.id = ANY (ARRAY(SELECT session_id FROM ended WHERE session_id IS NOT NULL))
+  AND s.status = 'active'
+  -- a session that the execution should fork, and has not forked yet, isn't its own
+  AND (s.execution_id = ended.id OR ended.options ->> 'fork_session' IS DISTINCT FROM 'true')
+"""
+
+_WITHDRAW = """
+UPDATE approvals SET status = 'withdrawn'
+WHERE execution_id = ANY (ARRAY(SELECT id FROM ended))
+  -- not status = 'open': the plan would read an index of all open questions
+  AND status || '' = 'open'
+"""
+
+_AUDIT = """
+INSERT INTO audit_logs (id, actor, action, resource_type, resource_id, request_id, details)
+SELECT celeriac_uuid7(), ended_by, 'execution.fail', 'execution', id::text, request_id,
+       jsonb_build_object('code', error_code, 'message', error_message, 'attempt', attempt)
+       || coalesce(ended_why, '{}'::jsonb)
+FROM ended WHERE status = 'failed'
+"""
+
+_DELIVER = """
+INSERT INTO deliveries (id, endpoint_id, execution_id, event)
+SELECT celeriac_uuid7(), w.id, ended.id, 'execution.' || ended.status
+FROM ended JOIN webhook_endpoints w ON w.owner_id = ended.owner_id
+WHERE w.owner_id = ANY (ARRAY(SELECT owner_id FROM ended)) AND w.active
+  AND 'execution.' || ended.status = ANY (w.events)
+"""
+
+_PARTS = MappingProxyType(
+    {
+        "ended": _ROWS,
+        "settled": _SETTLE,
+        "withdrawn": _WITHDRAW,
+        # Here: limits by key are released, then the step of a workflow run is counted down.
+        "delivered": _DELIVER,
+        "audited": _AUDIT,
+    }
+)
+"""The parts by name; each may read those before it.
+
+They run for every completion, so a part must cost next to nothing for an execution that it does not
+concern: no scan, and no row.
+"""
+
+
+def ended_parts(targets: Collection[Status]) -> str:
+    """Return the parts of a statement that moves executions to one of `targets`."""
+    failing = Status.FAILED in targets
+    return "".join(
+        f", {name} AS ({statement})"
+        for name, statement in _PARTS.items()
+        if failing or statement is not _AUDIT
+    )
+
+
+_HOLD = text(
+    "SELECT id FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE"
+)
+
+
+def hold(connection: Connection, execution_ids: Sequence[UUID]) -> None:
+    """Lock executions until the transaction ends, so that its next statement sees their rows.
+
+    Writers of questions and sessions change or lock the execution's row in the same statement.
+    """
+    connection.execute(_HOLD, {"ids": list(execution_ids)})
