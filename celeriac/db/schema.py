@@ -36,7 +36,7 @@ from celeriac.domain.accounts import Role
 from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.domain.budget_kinds import OnBudget, Period
 from celeriac.domain.executions.model import TriggerType
-from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.reports import ReportFormat
 from celeriac.domain.sessions import SessionStatus
 
@@ -233,6 +233,8 @@ executions = _table(
     Column("cancel_requested_by", Text),
     Column("waiting_for", Text),
     _timestamp("waiting_until"),
+    # of a pending row; NULL: it may run
+    Column("held", Text),
     # outcome
     Column("result", JSONB),
     Column("error_code", Text),
@@ -255,6 +257,7 @@ executions = _table(
     _enum_check("trigger_type", TriggerType),
     # the rescue finds running executions by their workers
     CheckConstraint("status <> 'running' OR worker_id IS NOT NULL", name="running_has_worker"),
+    _enum_check("held", Held),
     # Each partial index serves the statements that repeat its condition, and only those: to the
     # planner a nearly empty index looks cheap for every statement that its condition allows, and
     # the cached plan is still used with ten thousand rows
@@ -262,7 +265,10 @@ executions = _table(
     # a batch is due at one time: a posting list of equal keys is read whole, and with it every
     # entry that was claimed already, until all of its entries are dead
     Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
-          postgresql_with={"deduplicate_items": "off"}, **_where("status = 'pending'")),
+          postgresql_with={"deduplicate_items": "off"},
+          **_where("status = 'pending' AND held IS NULL")),
+    Index("ix_executions_delayed", "available_at",
+          **_where("status = 'pending' AND held = 'time'")),
     Index("ix_executions_sent", "queue", "queued_at",
           **_where("status = 'queued' AND queued_at IS NOT NULL")),
     Index("ix_executions_worker", "worker_id",

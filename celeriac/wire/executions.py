@@ -8,7 +8,7 @@ from pydantic import Field
 
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import RunOptions, TriggerType
-from celeriac.domain.executions.states import CeleryState, SimpleStatus, Status, WaitingFor
+from celeriac.domain.executions.states import CeleryState, Held, SimpleStatus, Status, WaitingFor
 from celeriac.wire.base import AT, CELERY_ID, ID, LATER, Dollars, Links, Wire, links
 
 
@@ -70,6 +70,11 @@ class ExecutionSummary(Wire):
         "running one, the open question that its attempt waits for."
     )
     waiting_until: datetime | None = Field(description="When it resumes without an answer.")
+    held: Held | None = Field(
+        default=None,
+        description="Why a pending execution may not run yet: time (until available_at), limit or "
+        "paused.",
+    )
     waiting_since: datetime | None = Field(
         default=None,
         description="When it began to wait for a worker (pending, queued) or for what waiting_for "

@@ -48,7 +48,7 @@ class ApiServices:
         self.tasks = Tasks(database)
         self.queries = Queries(database)
         self.bulk = Bulk(database, container.cancel, container.specs)
-        self.approvals = Approvals(database, container.live, container.dispatch.send_due)
+        self.approvals = Approvals(database, container.live, container.dispatch.send_eligible)
         self.approval_links = ApprovalLinks(key, lambda: _database_clock(database))
         self.sessions = Sessions(database, storage)
         self.cassettes = Cassettes(database)

@@ -12,7 +12,6 @@ from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
 from celeriac.services.budgets.manage import Usage
-from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.wiring.core import CoreServices, places, secret_key
@@ -55,8 +54,9 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             lambda: recover.release_leaked_reservations(limit),
         ),
         ("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
-        ("dispatch_due", interval, lambda: _dispatch_all(container.dispatch, interval)),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
+        ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),
+        ("dispatch_due", interval, lambda: _repeated(container.dispatch.send_due, interval)),
         ("retention", settings.retention.interval_seconds, build_retention(container)),
     ]
     if notifications := build_notifications(container):
@@ -68,12 +68,12 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     return [MaintenanceJob(*job) for job in jobs]
 
 
-def _dispatch_all(dispatch: Dispatch, seconds: float) -> int:
-    """Send while anything is due, for about `seconds`; return how much was sent."""
+def _repeated(work: Callable[[], int], seconds: float) -> int:
+    """Do `work` while there is any, for about `seconds`; return how much it was."""
     until = time.monotonic() + seconds
     total = 0
-    while sent := dispatch.send_due():
-        total += sent
+    while done := work():
+        total += done
         if time.monotonic() >= until:
             break
     return total

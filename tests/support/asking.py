@@ -61,7 +61,7 @@ class Asking:
     def __init__(self, core: Core) -> None:
         self.core = core
         self.database: Database = core.database
-        self.approvals = Approvals(core.database, core.live, core.dispatch.send_due)
+        self.approvals = Approvals(core.database, core.live, core.dispatch.send_eligible)
         self.questions = Questions(core.database, core.live)
         self.expire = Expire(core.database, core.live)
 

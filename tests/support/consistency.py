@@ -59,6 +59,10 @@ _FAULTS = {
         SELECT id FROM executions
         WHERE (status = 'waiting') <> (waiting_for IS NOT NULL)
            OR waiting_until IS NOT NULL AND status <> 'waiting'""",
+    "what isn't pending is held, or what isn't due isn't": """
+        SELECT id FROM executions
+        WHERE held IS NOT NULL AND status <> 'pending'
+           OR held IS NULL AND status = 'pending' AND available_at > now()""",
     "what a budget has reserved is not the sum of its reservations": """
         SELECT w.budget_id FROM budget_windows w
         LEFT JOIN budget_reservations r USING (budget_id, window_key)

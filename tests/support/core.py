@@ -236,11 +236,11 @@ class Core:
         self.execute(_SHIFT, seconds=seconds)
         self.execute(_SHIFT_QUESTIONS, seconds=seconds)
 
-    def unqueue(self, execution_id: UUID) -> list[UUID]:
+    def unqueue(self, execution_id: UUID, delay: float = 0.0) -> list[UUID]:
         """Put a queued execution back, as after a failed publication."""
         with self.database.autocommit() as connection:
             address = self.get(execution_id).celery_task_id or str(uuid4())
-            return lifecycle.unqueue(connection, [address], delay=0, reason="test")
+            return lifecycle.unqueue(connection, [address], delay=delay, reason="test")
 
     # what the database has
 

@@ -81,7 +81,9 @@ _ROWS = text(
     " AND NOT EXISTS (SELECT FROM workers w WHERE w.id = worker_id AND w.lost_at IS NULL"
     " AND w.lease_until >= now()) AS expired, crash_count, retry_count,"
     " cancel_requested_at IS NOT NULL AS cancelling, event_seq,"
-    " waiting_until IS NOT NULL AS timed, waiting_until < now() AS over FROM executions"
+    " waiting_until IS NOT NULL AS timed, waiting_until < now() AS over,"
+    " coalesce(held = 'time' AND available_at <= now(), false) AS delayed_until_now"
+    " FROM executions"
 )
 
 
@@ -98,6 +100,7 @@ class Row(NamedTuple):
     event_seq: int
     timed: bool
     over: bool | None
+    delayed_until_now: bool
 
 
 class Asked(NamedTuple):

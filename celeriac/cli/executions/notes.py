@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import celeriac
 from celeriac.cli.core.output import duration, moment
 from celeriac.domain.errors import ExecutionError
-from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.states import Held, Status
 
 if TYPE_CHECKING:
     from celeriac.wire import ExecutionSummary
@@ -18,6 +18,9 @@ _PACKAGE = Path(celeriac.__file__).parent
 _FRAME = re.compile(r'  File "(.+)", line \d+')
 _ANY_ERROR = ExecutionError.code
 """The code of all exceptions of agents; their type is more telling."""
+
+
+_HELD = {Held.LIMIT: "its limit", Held.PAUSED: "the end of a pause"}
 
 
 def note(execution: "ExecutionSummary") -> str:
@@ -37,6 +40,8 @@ def waits_for(execution: "ExecutionSummary") -> str:
     if execution.waiting_for is not None:
         until = f", until {moment(execution.waiting_until)}" if execution.waiting_until else ""
         return f"{execution.waiting_for.value.replace('_', ' ')}{until}{spent}"
+    if execution.held in _HELD:
+        return f"{_HELD[execution.held]}{spent}"
     if execution.status in {Status.PENDING, Status.QUEUED}:
         return f"a worker{spent}" if spent else f"its time, {moment(execution.available_at)}"
     return ""

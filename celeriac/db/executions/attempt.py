@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
-from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim
+from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.executions.park import park, resume_answered
 from celeriac.domain.errors import LeaseExpiredError
@@ -47,6 +47,7 @@ _PARTS = {
     SELECT id FROM workers
     WHERE id = :worker_id AND lost_at IS NULL AND stopped_at IS NULL AND lease_until > now()
 )""",
+    "held": held_for(":delay"),
 }
 
 _CLAIM = with_guards(
@@ -144,6 +145,7 @@ WITH done AS (
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {retry_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
         available_at = now() + make_interval(secs => :delay),
+        held = CASE WHEN cancel_requested_at IS NULL THEN {held} END,
         retry_count = retry_count + :retries, event_seq = event_seq + 1,
         error_code = coalesce(:code, error_code), error_message = coalesce(:message, error_message),
         error_details = coalesce(CAST(:details AS jsonb), error_details)
@@ -161,7 +163,7 @@ WITH done AS (
 def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
     """Return a finishing statement, without and with the claim of the next execution."""
     return (
-        with_guards(statement + "SELECT status FROM done", None, **transitions),
+        with_guards(statement + "SELECT status FROM done", _PARTS, **transitions),
         with_guards(statement + CLAIM_NEXT, _PARTS, **transitions, claim=Transition.CLAIM),
     )
 

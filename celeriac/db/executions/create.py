@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.executions.eligible import first, room, sent
+from celeriac.db.executions.eligible import first, held_for, room, sent
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.schema import idempotency_keys as table
 from celeriac.domain.accounts import Actor
@@ -20,7 +20,6 @@ from celeriac.domain.executions.model import (
     stored_options,
 )
 from celeriac.domain.executions.states import Transition
-from celeriac.domain.tasks import Priority
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, dumps, storable
 
@@ -29,7 +28,8 @@ _CREATE = with_guards(
 WITH plan AS (
     SELECT t.id, due.at AS available_at,
            CASE WHEN due.at <= now() AND {room}
-                THEN {queue_to} ELSE 'pending' END AS status
+                THEN {queue_to} ELSE 'pending' END AS status,
+           CASE WHEN due.at > now() THEN 'time' END AS held
     FROM tasks t JOIN agents a ON a.id = t.agent_id,
          (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
                                           now() + make_interval(secs => :delay_seconds))) AS at) due
@@ -39,11 +39,11 @@ WITH plan AS (
     INSERT INTO executions (
         id, owner_id, task_id, task_version_id, agent_version_id, status, trigger_type,
         execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
-        session_id, options, available_at, max_crashes, queued_at, celery_task_id, event_seq)
+        session_id, options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq)
     SELECT i.id, :owner_id, plan.id, :task_version_id, :agent_version_id, plan.status,
            :trigger_type, :execution_mode, :priority, :queue, i.variables, i.origin_id,
            :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
-           plan.available_at, :max_crashes,
+           plan.available_at, plan.held, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN gen_random_uuid()::text END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
@@ -68,7 +68,7 @@ WITH plan AS (
 )
 SELECT id, celery_task_id FROM born
 """,
-    {"room": room(":queue", priority=":priority", highest=":highest", window=":window")},
+    {"room": room(":queue", priority=":priority", window=":window")},
     queue=Transition.QUEUE,
 )
 
@@ -131,7 +131,6 @@ def create(
         "trigger_type": request.trigger_type,
         "execution_mode": request.execution_mode,
         "priority": new.priority,
-        "highest": max(Priority),
         "queue": new.queue,
         "origin_ids": list(new.origin_ids),
         "batch_id": new.batch_id,
@@ -165,10 +164,12 @@ _SENT = sent("names.queue", most="win.size")
 _QUEUE_DUE = with_guards(
     """
 WITH RECURSIVE names AS (
-    (SELECT queue FROM executions WHERE status IN ({queue_from}) ORDER BY queue LIMIT 1)
+    (SELECT queue FROM executions
+     WHERE status IN ({queue_from}) AND held IS NULL ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT (SELECT e.queue FROM executions e
-            WHERE e.status IN ({queue_from}) AND e.queue > names.queue ORDER BY e.queue LIMIT 1)
+            WHERE e.status IN ({queue_from}) AND e.held IS NULL AND e.queue > names.queue
+            ORDER BY e.queue LIMIT 1)
     FROM names WHERE names.queue IS NOT NULL
 ), due AS (
     SELECT picked.id
@@ -228,7 +229,7 @@ _UNQUEUE = with_guards(
 WITH moved AS (
     UPDATE executions
     SET status = {unqueue_to}, available_at = now() + make_interval(secs => :delay),
-        event_seq = event_seq + 1
+        held = {held}, event_seq = event_seq + 1
     WHERE status IN ({unqueue_from}) AND celery_task_id = ANY(:celery_task_ids)
     RETURNING id, event_seq, attempt
 )
@@ -237,6 +238,7 @@ SELECT id, event_seq, 'unqueued', attempt, jsonb_build_object('reason', CAST(:re
 FROM moved
 RETURNING execution_id
 """,
+    {"held": held_for(":delay")},
     unqueue=Transition.UNQUEUE,
 )
 
@@ -264,7 +266,7 @@ WITH lost AS (
     FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE executions e
-    SET status = {unqueue_to}, event_seq = event_seq + 1
+    SET status = {unqueue_to}, held = NULL, event_seq = event_seq + 1
     WHERE e.id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING e.id, event_seq, attempt
 )

@@ -1,8 +1,8 @@
-"""Decides which executions may run next: the rule, and the three statements' parts made of it.
+"""Decides which executions may run next: the rule, and the parts of statements made of it.
 
-An execution is eligible if it is pending and due. Of the eligible executions of a queue, the one
-with the highest priority runs first, and of several with that priority, the one that has been due
-longest. A queue may have as many messages at the broker as its window says.
+An execution is eligible if it is pending, not held and due. Of the eligible executions of a queue,
+the one with the highest priority runs first, and of several with that priority, the one that has
+been due longest. A queue may have as many messages at the broker as its window says.
 
 - A new execution is created `queued` only if `room` is true: the window isn't full, and no eligible
   execution of its queue has at least its priority (`create`).
@@ -12,21 +12,34 @@ longest. A queue may have as many messages at the broker as its window says.
 So a new execution overtakes no eligible one of at least its priority that was committed before its
 statement began. Locked rows are skipped: another transaction is sending, claiming or cancelling
 them. Executions whose transactions run at the same time have no order.
+
+Every statement that makes a row `pending` says whether it is `held`. A row that is not due yet is
+held for its time, and `release_due` releases it. Held rows are not in the index of eligible rows,
+so they cost nothing however many there are.
 """
 
 from dataclasses import dataclass
 from uuid import UUID
 
-from celeriac.db.executions.guards import filled
+from sqlalchemy import Connection
+
+from celeriac.db.executions.guards import filled, with_guards
 from celeriac.domain.executions.model import WorkerIdentity
-from celeriac.domain.executions.states import Transition
-
-_ELIGIBLE = "{queued}.status IN ({queue_from}) AND {queued}.available_at <= now()"
+from celeriac.domain.executions.states import Held, Transition
 
 
-def _of(alias: str, statement: str) -> str:
-    eligible = filled(_ELIGIBLE, {"queued": alias}, queue=Transition.QUEUE)
-    return filled(statement, {"eligible": eligible}, queue=Transition.QUEUE)
+def held_for(seconds: str) -> str:
+    """Return how a row is held that becomes pending with a delay of so many seconds, as SQL."""
+    return f"CASE WHEN CAST({seconds} AS double precision) > 0 THEN '{Held.TIME}' END"
+
+
+def _eligible(row: str) -> str:
+    """Return whether `row` may run, as SQL.
+
+    A released row is due, unless the clock was set back.
+    """
+    rule = "{row}.status IN ({queue_from}) AND {row}.held IS NULL AND {row}.available_at <= now()"
+    return filled(rule, {"row": row}, queue=Transition.QUEUE)
 
 
 def first(queue: str, *, limit: str, condition: str = "true") -> str:
@@ -34,15 +47,12 @@ def first(queue: str, *, limit: str, condition: str = "true") -> str:
 
     All arguments are SQL. If `condition` is false there are none.
     """
-    return _of(
-        "e",
-        f"""
+    return f"""
         SELECT e.id FROM executions e
-        WHERE {{eligible}} AND e.queue = {queue} AND {condition}
+        WHERE {_eligible("e")} AND e.queue = {queue} AND {condition}
         ORDER BY e.priority DESC, e.available_at
         LIMIT {limit}
-        FOR UPDATE SKIP LOCKED""",
-    )
+        FOR UPDATE SKIP LOCKED"""
 
 
 def sent(queue: str, *, most: str) -> str:
@@ -56,22 +66,11 @@ def sent(queue: str, *, most: str) -> str:
     )
 
 
-def room(queue: str, *, priority: str, highest: str, window: str) -> str:
-    """Return whether an execution of `priority` may be sent before it is stored, as SQL.
-
-    The levels up to `highest` are probed one by one, so that each probe reads one entry of the
-    index.
-    """
-    waiting = _of(
-        "due",
-        f"""
-        SELECT FROM generate_series(CAST({priority} AS int), CAST({highest} AS int)) AS level,
-        LATERAL (
+def room(queue: str, *, priority: str, window: str) -> str:
+    """Return whether an execution of `priority` may be sent before it is stored, as SQL."""
+    return f"""{window} > {sent(queue, most=window)} AND NOT EXISTS (
             SELECT FROM executions due
-            WHERE {{eligible}} AND due.queue = {queue} AND due.priority = level
-            LIMIT 1) AS found""",
-    )
-    return f"{window} > {sent(queue, most=window)} AND NOT EXISTS ({waiting})"
+            WHERE {_eligible("due")} AND due.queue = {queue} AND due.priority >= {priority})"""
 
 
 CLAIM_NEXT = (
@@ -126,3 +125,32 @@ class NextClaim:
             "worker_id": self.worker.id,
             "worker": self.worker.name,
         }
+
+
+_RELEASE_DUE = with_guards(
+    """
+WITH due AS (
+    SELECT id FROM executions
+    WHERE status IN ({queue_from}) AND held = 'time' AND available_at <= now()
+    ORDER BY available_at
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), released AS (
+    UPDATE executions e SET held = NULL
+    WHERE e.id = ANY (ARRAY(SELECT id FROM due))
+    RETURNING set_config('synchronous_commit', 'off', true)
+)
+SELECT count(*) FROM released
+""",
+    queue=Transition.QUEUE,
+)
+
+
+def release_due(connection: Connection, *, limit: int) -> int:
+    """Release rows that were held until now, the longest due first; return how many.
+
+    They keep the time at which they became due, and so their places in the order. Locked rows are
+    skipped. The commit doesn't wait for the disk: if a crash of the server loses it, they are
+    released again.
+    """
+    return int(connection.execute(_RELEASE_DUE, {"limit": limit}).scalar_one())

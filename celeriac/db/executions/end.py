@@ -64,6 +64,8 @@ WITH done AS (
         crash_count = crash_count + 1, lease_token = NULL,
         available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
                                                      * :base_delay * (0.5 + random())),
+        held = CASE WHEN cancel_requested_at IS NULL AND crash_count + 1 < max_crashes
+                    THEN 'time' END,
         event_seq = event_seq + 2
     WHERE e.id = ANY(CAST(:ids AS uuid[])) AND status IN ({lose_from})
     RETURNING {ended_columns}, 'keeper' AS ended_by, NULL::jsonb AS ended_why, e.event_seq,
@@ -141,7 +143,7 @@ WITH done AS (
     SET status = CASE WHEN status IN ({cancel_from}) THEN {cancel_to} ELSE status END,
         completed_at = CASE WHEN status IN ({cancel_from}) THEN now() END,
         cancel_requested_at = now(), cancel_requested_by = :by,
-        waiting_for = NULL, waiting_until = NULL, event_seq = event_seq + 1
+        waiting_for = NULL, waiting_until = NULL, held = NULL, event_seq = event_seq + 1
     WHERE e.id = ANY(CAST(:ids AS uuid[]))
       AND (status IN ({cancel_from}) OR status IN ({stop_from}))
     RETURNING {ended_columns}, e.event_seq

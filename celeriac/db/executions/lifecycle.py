@@ -1,4 +1,4 @@
-"""All changes of `executions.status`.
+"""All changes of `executions.status`, and of `held`, which says why a pending one may not run.
 
 A guarded UPDATE (the guards come from `domain.executions.states`) and the event that records it are
 one statement, so a change of status and its event are atomic. If the guard fails, nothing is
@@ -20,7 +20,7 @@ from celeriac.db.executions.create import (
     resend,
     unqueue,
 )
-from celeriac.db.executions.eligible import NextClaim
+from celeriac.db.executions.eligible import NextClaim, release_due
 from celeriac.db.executions.end import Rescued, request_cancel, rescue_lost
 from celeriac.db.executions.ended import hold
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due
@@ -39,6 +39,7 @@ __all__ = [
     "hold",
     "park",
     "queue_due",
+    "release_due",
     "request_cancel",
     "rescue_lost",
     "resend",

@@ -288,12 +288,16 @@ def queued_counts(connection: Connection, *, older_than: float) -> dict[str, Que
 
 _COUNTS = text("""
 SELECT queue, count(*) FROM executions
-WHERE status = 'pending' AND available_at <= now()
+WHERE status = 'pending' AND held IS NULL AND available_at <= now()
+   OR status = 'pending' AND held = 'time' AND available_at <= now()
    OR status = 'queued' AND queued_at IS NOT NULL
 GROUP BY queue ORDER BY queue
 """)
 
 
 def waiting_counts(connection: Connection) -> dict[str, int]:
-    """Return the number of executions that wait for a worker, by queue."""
+    """Return the number of executions that wait for a worker, by queue.
+
+    Those that are due and not yet released are among them.
+    """
     return {row[0]: int(row[1]) for row in connection.execute(_COUNTS)}

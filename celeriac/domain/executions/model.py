@@ -14,7 +14,7 @@ from celeriac.domain.approvals import Question
 from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import SpecificationUnreadableError
-from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.validation import first_fault
@@ -194,6 +194,7 @@ class Execution:
     cancel_requested_by: str | None
     waiting_for: WaitingFor | None
     waiting_until: datetime | None
+    held: Held | None
     event_seq: int
     message_count: int
     tool_call_count: int

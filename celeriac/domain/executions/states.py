@@ -71,6 +71,15 @@ CANCEL ends an execution that no worker holds; STOP is written by the worker of 
 """
 
 
+class Held(StrEnum):
+    """Why a pending execution may not run yet."""
+
+    TIME = "time"
+    """It isn't due: it was submitted for later, or follows a failed attempt after a delay."""
+    LIMIT = "limit"
+    PAUSED = "paused"
+
+
 class WaitingFor(StrEnum):
     """What a parked execution waits for."""
 

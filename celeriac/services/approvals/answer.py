@@ -112,12 +112,12 @@ class Approvals:
     """Questions to people, and their answers. Safe to share between threads."""
 
     def __init__(
-        self, database: Database, live: LiveEvents, send_due: Callable[[], object]
+        self, database: Database, live: LiveEvents, send_eligible: Callable[[], object]
     ) -> None:
-        """Work on `database`, publish to `live`; `send_due` sends what an answer resumes."""
+        """Work on `database`, publish to `live`; `send_eligible` sends what an answer resumes."""
         self._database = database
         self._live = live
-        self._send_due = send_due
+        self._send_eligible = send_eligible
 
     def get(self, actor: Actor, approval_id: UUID) -> Approval:
         """Return a question. Raises NotFoundError."""
@@ -204,7 +204,7 @@ class Approvals:
         if resumed:
             logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
             try:
-                self._send_due()
+                self._send_eligible()
             except DatabaseUnavailableError as error:
                 # the answer is committed: the keeper sends the execution
                 logger.warning("approval.not_sent_yet", error=error.message)

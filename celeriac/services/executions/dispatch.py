@@ -34,6 +34,7 @@ _MESSAGES_PER_SLOT = 2
 _WINDOW_WITHOUT_WORKERS = 16
 """For workers that are starting: they report when they are ready."""
 
+_RELEASED_AT_ONCE = 500
 _SLOTS_KNOWN_FOR = 2.0
 _WORKER_SEEN_WITHIN = 30.0
 
@@ -72,7 +73,22 @@ class Dispatch:
                 self._counting.release()
         return self._slots
 
+    def release_due(self) -> int:
+        """Release executions that were held until now; return how many, at most 500.
+
+        Raises DatabaseUnavailableError.
+        """
+        with self._database.autocommit() as connection:
+            return lifecycle.release_due(connection, limit=_RELEASED_AT_ONCE)
+
     def send_due(self) -> int:
+        """Release what has become due, and send as `send_eligible` does."""
+        if self._paused:
+            return 0
+        self.release_due()
+        return self.send_eligible()
+
+    def send_eligible(self) -> int:
         """Send what is eligible, in order, up to each queue's window; return how many were sent.
 
         Raises DatabaseUnavailableError.

@@ -403,8 +403,10 @@ def test_waiting_since_says_when_the_wait_began(ada: Asker, container: CoreServi
 
     later = shown(_run(ada, delay_seconds=600))
     assert (later["status"], later["waiting_since"]) == ("pending", None)
+    assert later["held"] == "time"
     queued = shown(_run(ada))
     assert queued["waiting_since"] == queued["available_at"]
+    assert queued["held"] is None
     claimed = claim(container, queued["id"])
     assert shown(queued["id"])["waiting_since"] is None, "it runs"
     finish(container, claimed, ASKING)

@@ -1,19 +1,20 @@
 """Who may run next: submit, dispatch and the claim of the next execution follow one rule."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.executions.model import Claim, Completed, SubmitRequest
-from celeriac.domain.executions.states import Status
+from celeriac.db.executions import lifecycle
+from celeriac.domain.executions.model import Claim, Completed, Failure, Retry, SubmitRequest
+from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
 from tests.support.core import Core, report_worker
 from tests.support.together import together
-
-pytestmark = pytest.mark.requirement("C4")
+from tests.support.waiting import wait_until
 
 OTHER = "other"
 
@@ -160,3 +161,81 @@ def test_no_new_execution_is_claimed_before_what_was_stored_before_it(core: Core
     for order in done[: len(works)]:
         assert order == sorted(order, key=lambda each: each not in old), "a new one overtook"
     core.assert_consistent()
+
+
+def test_what_is_due_later_is_held_and_released_in_order_a_few_at_a_time(core: Core) -> None:
+    ids = [_delayed(core, seconds) for seconds in (30, 10, 20, 3600)]
+    assert {core.get(each).held for each in ids} == {Held.TIME}
+    assert _release(core, limit=10) == 0, "nothing is due"
+    core.pass_time(60)
+    before = core.get(ids[1])
+    assert _release(core, limit=2) == 2
+    assert [core.get(each).held for each in ids] == [Held.TIME, None, None, Held.TIME]
+    assert core.get(ids[1]) == replace(before, held=None), "it has lost its place"
+    assert (_release(core, limit=2), _release(core, limit=2)) == (1, 0)
+    core.assert_consistent()
+
+
+def test_a_keeper_that_stood_still_sends_all_that_became_due_meanwhile(core: Core) -> None:
+    ids = [_delayed(core, seconds) for seconds in (300, 200, 100)]
+    core.pass_time(86_400)
+    assert core.dispatch.send_due() == 3
+    sent = [core.queue.take(DEFAULT_QUEUE) for _ in ids]
+    assert [each and each.message.execution_id for each in sent] == ids[::-1]
+
+
+def test_what_was_released_waits_again_if_the_clock_is_set_back(core: Core) -> None:
+    execution_id = _delayed(core, 10)
+    core.pass_time(11)
+    assert _release(core, limit=10) == 1
+    core.pass_time(-60)
+    assert core.dispatch.send_due() == 0
+    assert core.submit(core.actor, SubmitRequest(task_id=core.task)).status is Status.QUEUED
+    core.pass_time(60)
+    assert core.dispatch.send_due() == 1
+    assert core.status(execution_id) is Status.QUEUED
+
+
+def test_many_keepers_release_each_execution_once(core: Core) -> None:
+    for _ in range(30):
+        _delayed(core, 1)
+    core.pass_time(2)
+    assert sum(together([partial(_release, core, limit=10)] * 6)) == 30
+    core.assert_consistent()
+
+
+def test_a_locked_row_holds_no_release_up(core: Core) -> None:
+    first, second = _delayed(core, 1), _delayed(core, 2)
+    core.pass_time(5)
+    with core.database.transaction() as connection:
+        lock = text("SELECT FROM executions WHERE id = :id FOR UPDATE")
+        connection.execute(lock, {"id": first})
+        assert _release(core, limit=10) == 1
+    assert (core.get(first).held, core.get(second).held) == (Held.TIME, None)
+
+
+def test_a_retry_without_a_delay_is_claimed_at_once_and_one_with_a_short_delay_when_it_is_due(
+    core: Core,
+) -> None:
+    at_once, shortly = running(core, DEFAULT_QUEUE), running(core, DEFAULT_QUEUE)
+    failure = Failure("agent_failed", "it failed")
+    core.end(at_once, Retry(failure, 0.0))
+    core.end(shortly, Retry(failure, 0.001))
+    assert core.get(shortly.lease.execution_id).held is Held.TIME
+    assert core.get(at_once.lease.execution_id).held is None
+    wait_until(lambda: core.dispatch.send_due() == 0 and _sent(core, shortly), "it is sent")
+    assert _sent(core, at_once)
+
+
+def _sent(core: Core, claim: Claim) -> bool:
+    return core.status(claim.lease.execution_id) is Status.QUEUED
+
+
+def _delayed(core: Core, seconds: float) -> UUID:
+    request = SubmitRequest(task_id=core.task, delay_seconds=seconds)
+    return core.submit(core.actor, request).execution_id
+
+
+def _release(core: Core, *, limit: int) -> int:
+    with core.database.autocommit() as connection:
+        return lifecycle.release_due(connection, limit=limit)

@@ -27,7 +27,7 @@ from celeriac.domain.executions.model import (
     Parked,
     WorkerIdentity,
 )
-from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.sessions import SessionFilter, SessionStatus
 from celeriac.domain.tasks import DEFAULT_QUEUE
 from tests.support.core import Core, describe
@@ -87,6 +87,14 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "queue what is due": (
         lambda c: lifecycle.queue_due(c, {"task_execution": 16}, other_window=16),
         BY_ID | {"ix_executions_due", "ix_executions_sent"},
+    ),
+    "release what has become due": (
+        lambda c: lifecycle.release_due(c, limit=500),
+        BY_ID | {"ix_executions_delayed"},
+    ),
+    "count what waits for a worker": (
+        queues.waiting_counts,
+        {"ix_executions_due", "ix_executions_delayed", "ix_executions_sent"},
     ),
     "take back what was not sent": (
         lambda c: lifecycle.unqueue(c, ["celery-task"], delay=2.0, reason="broker_unavailable"),
@@ -212,8 +220,56 @@ def test_a_new_execution_counts_what_its_queue_has_out_and_looks_for_what_is_due
     }
 
 
+_HOLDS = text("""
+    UPDATE executions SET held = :held, available_at = now() + interval '1 hour'
+    WHERE status = 'pending' AND held IS NULL AND CAST(:held AS text) IS NOT NULL
+""")
+
+
+@pytest.fixture
+def crowded(analysed: Database) -> Database:
+    """A database with many pending executions, too, held and not held, as the planner knows."""
+    core = Core(analysed)
+    for held in (*Held, None):
+        core.pending_many([{}] * 500)
+        with analysed.autocommit() as connection:
+            connection.execute(_HOLDS, {"held": held})  # those that are not held yet
+    with analysed.autocommit() as connection:
+        connection.execute(text("VACUUM ANALYZE executions"))
+    return analysed
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "condition"),
+    [
+        ("complete and take the next", "due", "queue = .* AND .*available_at <= now"),
+        ("queue what is due", "due", "queue = .* AND .*available_at <= now"),
+        ("release what has become due", "delayed", "available_at <= now"),
+    ],
+)
+def test_the_first_of_many_are_found_without_reading_the_others(
+    crowded: Database, name: str, index: str, condition: str
+) -> None:
+    """The index has their order, and ends where they do."""
+    work, wanted = STATEMENTS[name]
+    assert indexes(crowded, work) == wanted
+    found = plans(crowded, work)[0]
+    scan = rf"-> +Index Scan using ix_executions_{index} .*\n\s+Index Cond: .*{condition}"
+    only_if = r"(-> +Result .*\n\s+One-Time Filter: .*\n\s+)?"
+    assert re.search(rf"LockRows.*\n\s+{only_if}{scan}", found), f"it is sorted, too: {found}"
+
+
 def indexes(database: Database, work: Work) -> set[str]:
     """Return what the generic plans of the statements of `work` read the executions by."""
+    explained = plans(database, work)
+    whole = [scan[0] for each in explained for scan in re.finditer(_WHOLE_TABLE, each)]
+    assert not whole, f"these read the whole table:\n{chr(10).join(explained)}"
+    found = {name for each in explained for name in re.findall(_READS, each)}
+    return {"pk_executions" if name in _AS_GOOD else name for name in found}
+
+
+def plans(database: Database, work: Work) -> list[str]:
+    """Return the generic plans of the statements of `work` on executions."""
     statements: list[str] = []
 
     def executed(_c: object, _k: object, statement: str, *_: object) -> None:
@@ -225,12 +281,9 @@ def indexes(database: Database, work: Work) -> set[str]:
             work(connection)
     finally:
         event.remove(database.engine, "before_cursor_execute", executed)
-    plans = [plan(database, each) for each in statements if "executions" in each]
-    assert plans, "no statement on executions was seen"
-    whole = [scan[0] for each in plans for scan in re.finditer(_WHOLE_TABLE, each)]
-    assert not whole, f"these read the whole table:\n{chr(10).join(plans)}"
-    found = {name for each in plans for name in re.findall(_READS, each)}
-    return {"pk_executions" if name in _AS_GOOD else name for name in found}
+    found = [plan(database, each) for each in statements if "executions" in each]
+    assert found, "no statement on executions was seen"
+    return found
 
 
 _READS = (

@@ -221,6 +221,12 @@ class CoreMachine(AskingRules):
         assert len(self.queue.sent) == sent + count
 
     @rule()
+    def release(self) -> None:
+        """Release what is due, and nothing else."""
+        due = [row for row in self.rows.values() if row.delayed_until_now]
+        assert self.core.dispatch.release_due() == len(due)
+
+    @rule()
     def rescue(self) -> None:
         expired = [
             row for row in self.rows.values() if row.status is Status.RUNNING and row.expired

@@ -17,7 +17,7 @@ from celeriac.domain.executions.model import (
     Retry,
     Stopped,
 )
-from celeriac.domain.executions.states import TRANSITIONS, Status, Transition, WaitingFor
+from celeriac.domain.executions.states import TRANSITIONS, Held, Status, Transition, WaitingFor
 from tests.support.core import ASKING, LEASE_SECONDS, RESEND_SECONDS, Core
 
 pytestmark = pytest.mark.requirement("A4")
@@ -87,12 +87,15 @@ def expire(core: Core, execution_id: UUID) -> object:
 OPERATIONS: dict[str, tuple[Transition, Callable[[Core, UUID], object]]] = {
     "queue": (Transition.QUEUE, lambda core, _: core.dispatch.send_due()),
     "unqueue": (Transition.UNQUEUE, lambda core, key: core.unqueue(key)),
+    "unqueue for a while": (Transition.UNQUEUE, lambda core, key: core.unqueue(key, delay=2.0)),
     "lose message": (Transition.UNQUEUE, lose_message),
     "claim": (Transition.CLAIM, lambda core, key: core.claim(core.message(key))),
     "complete": (Transition.COMPLETE, finishing(Completed({"answer": 42}))),
     "fail": (Transition.FAIL, finishing(Failed(FAILURE))),
     "retry": (Transition.RETRY, finishing(Retry(FAILURE, 2.0))),
+    "retry at once": (Transition.RETRY, finishing(Retry(FAILURE, 0.0))),
     "hand back": (Transition.HAND_BACK, finishing(HandedBack())),
+    "hand back later": (Transition.HAND_BACK, finishing(HandedBack(FAILURE, 2.0))),
     "stop": (Transition.STOP, finishing(Stopped())),
     "lose": (Transition.LOSE, lose),
     "give up": (Transition.GIVE_UP, give_up),
@@ -103,6 +106,10 @@ OPERATIONS: dict[str, tuple[Transition, Callable[[Core, UUID], object]]] = {
     "expire": (Transition.EXPIRE, expire),
     "cancel": (Transition.CANCEL, lambda core, key: core.cancel(core.actor, [key])),
 }
+
+
+MOVES_TIME = {"lose", "give up", "lose message"}
+"""Operations that shift all times."""
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -128,13 +135,56 @@ def test_a_transition_happens_from_its_states_and_from_no_other(
     core.assert_consistent()
 
 
+HELD = {"retry": Held.TIME, "hand back later": Held.TIME, "lose": Held.TIME,
+        "unqueue for a while": Held.TIME, "unqueue": None, "lose message": None, "hand back": None,
+        "retry at once": None, "wait enough": None, "answer": None}  # fmt: skip
+"""How each operation that makes an execution pending holds it."""
+
+
+def test_every_transition_to_pending_says_how_the_row_is_held() -> None:
+    pending = {name for name, (_, target) in TRANSITIONS.items() if target is Status.PENDING}
+    assert {OPERATIONS[name][0] for name in HELD} == pending
+    assert {name for name, (kind, _) in OPERATIONS.items() if kind in pending} == HELD.keys()
+
+
+@pytest.mark.parametrize("operation", HELD)
+def test_what_becomes_pending_is_held_until_it_is_due(core: Core, operation: str) -> None:
+    transition, do = OPERATIONS[operation]
+    (source,) = TRANSITIONS[transition][0]
+    execution_id = arrange(core, source)
+    # as if a release that knew no `held` had queued it
+    core.execute("UPDATE executions SET held = 'time' WHERE status = 'queued'")
+    do(core, execution_id)
+    row = core.get(execution_id)
+    assert (row.status, row.held) == (Status.PENDING, HELD[operation])
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("held", Held)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_held_execution_can_only_be_cancelled(core: Core, held: Held, operation: str) -> None:
+    execution_id = core.pending()
+    core.execute(
+        "UPDATE executions SET held = :held, available_at = now() + interval '1 day'", held=held
+    )
+    before = core.snapshot(execution_id)
+    transition, do = OPERATIONS[operation]
+    do(core, execution_id)
+    if transition is Transition.CANCEL:
+        assert core.status(execution_id) is Status.CANCELLED
+        assert core.get(execution_id).held is None
+    elif operation not in MOVES_TIME:
+        assert core.snapshot(execution_id) == before
+    core.assert_consistent()
+
+
 @pytest.mark.parametrize("status", OUTCOMES)
 def test_what_has_ended_never_changes(core: Core, status: Status) -> None:
     execution_id = arrange(core, status)
     before = core.snapshot(execution_id)
     for name, (_, do) in OPERATIONS.items():
-        if name in {"lose", "give up", "lose message"}:
-            continue  # these move the times by hand
+        if name in MOVES_TIME:
+            continue
         do(core, execution_id)
         assert core.snapshot(execution_id) == before, f"{name} changed it"
 

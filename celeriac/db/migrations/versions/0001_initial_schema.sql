@@ -155,6 +155,7 @@ CREATE TABLE executions (
     waiting_for text,
     waiting_until timestamptz,
     batch_no integer NOT NULL DEFAULT 0,
+    held text,
     CONSTRAINT pk_executions PRIMARY KEY (id),
     CONSTRAINT ck_executions_status_known CHECK (
         status IN ('pending', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')
@@ -162,12 +163,15 @@ CREATE TABLE executions (
     CONSTRAINT ck_executions_trigger_type_known
         CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow')),
     CONSTRAINT ck_executions_running_has_worker
-        CHECK (status <> 'running' OR worker_id IS NOT NULL)
+        CHECK (status <> 'running' OR worker_id IS NOT NULL),
+    CONSTRAINT ck_executions_held_known CHECK (held IN ('time', 'limit', 'paused'))
 ) WITH (fillfactor=80);
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_executions_celery_task ON executions (celery_task_id);
+CREATE INDEX ix_executions_delayed ON executions (available_at)
+    WHERE status = 'pending' AND held = 'time';
 CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at)
-    WITH (deduplicate_items = off) WHERE status = 'pending';
+    WITH (deduplicate_items = off) WHERE status = 'pending' AND held IS NULL;
 CREATE INDEX ix_executions_live ON executions (owner_id, id)
     WHERE status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL;
 CREATE INDEX ix_executions_owner ON executions (owner_id, id);
