@@ -138,7 +138,7 @@ requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 
 ## Run
-.PHONY: demo bench bench-cancel up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
+.PHONY: demo bench bench-cancel bench-scale up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
 demo: $(READY) ## Real agent tasks on a real small model, from nothing to results
 	$(BIN)/celeriac demo
 
@@ -150,6 +150,9 @@ bench: $(READY) ## Benchmarks, as JSON
 
 bench-cancel: $(READY) ## How fast a running execution of each runner is cancelled, as JSON
 	$(BIN)/python -m benchmarks cancels
+
+bench-scale: $(READY) ## What 10 thousand and a million executions of history cost (SIZES="10000 1000000 10000000")
+	$(BIN)/python -m benchmarks scale $(if $(SIZES),--sizes $(SIZES))
 
 run-api: $(READY) ## The HTTP API in the foreground
 	$(BIN)/celeriac api

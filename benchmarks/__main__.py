@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from benchmarks import (
     batch,
     cancels,
     comparison,
+    history,
     idle,
     lists,
     machine,
@@ -42,6 +43,8 @@ _OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
 """These share an API and a worker."""
 
 NAMES = ("throughput", "peers", "rate", "idle", "batch", "lists", "waits", "running", "cancels")
+SCALE = "scale"
+"""Takes long and needs no programs: measured only if it is named."""
 
 
 def main() -> None:
@@ -52,24 +55,33 @@ def main() -> None:
         "Targets are reported, not enforced.",
     )
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"{', '.join(NAMES)}; all if none is given"
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"{', '.join(NAMES)}; all of these if none is given; {SCALE}",
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help=f"{SCALE}: executions of history; 10000 1000000"
     )
     parser.add_argument(
         "--quick", action="store_true", help="tiny counts: shows that all runs, not how fast"
     )
     parser.add_argument("--output", type=Path, help="write the document here, too")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(NAMES)
+    known = (*NAMES, SCALE)
+    unknown = set(arguments.names) - set(known)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    document = run(arguments.names or NAMES, quick=arguments.quick)
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    document = run(arguments.names or NAMES, quick=arguments.quick, sizes=arguments.sizes)
     text = json.dumps(document, indent=2)
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", encoding="utf-8")
 
 
-def run(names: Collection[str], *, quick: bool) -> dict[str, Any]:
+def run(
+    names: Collection[str], *, quick: bool, sizes: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Return the document: the machine, the commit, and each figure beside its targets."""
     about = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,9 +89,16 @@ def run(names: Collection[str], *, quick: bool) -> dict[str, Any]:
         "quick": quick,
         "machine": machine.describe(),
     }
-    with stage() as ready:
-        figures = dict(_measured(ready, names, QUICK if quick else FULL))
-    return about | {"figures": {name: figures[name].described() for name in NAMES if name in names}}
+    figures: dict[str, Figure] = {}
+    if set(names) - {SCALE}:
+        with stage() as ready:
+            figures.update(_measured(ready, names, QUICK if quick else FULL))
+    if SCALE in names:
+        default = history.QUICK_SIZES if quick else history.SIZES
+        figures[SCALE] = history.measure(sizes or default, quick=quick)
+    return about | {
+        "figures": {name: figures[name].described() for name in (*NAMES, SCALE) if name in figures}
+    }
 
 
 def _measured(ready: Stage, names: Collection[str], scale: Scale) -> Iterator[tuple[str, Figure]]:

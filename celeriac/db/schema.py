@@ -84,6 +84,33 @@ schema_migrations = Table(
 )
 """The migrations that were applied. An older release reads here whether it may run on."""
 
+
+def _stored(
+    *, dead: int, share: float = 0, inserted: int | None = None, fill: int | None = None
+) -> dict[str, str]:
+    """Return the storage parameters of a table that changes much.
+
+    It is vacuumed after `dead` rows and the `share` of its rows have died. PostgreSQL's own fifth
+    is 20 million of 100 million rows: until then, the indexes of what is due and of what lives keep
+    entries of rows that are gone. A frequent vacuum is cheap: it skips pages in which nothing has
+    changed, and the indexes while fewer than 2 % of the pages have dead rows. It also comes after
+    `inserted` new rows, so that a table that only grows is frozen in parts. `fill` leaves room on
+    each page for new versions of its rows, for updates that write no index.
+    """
+    values: dict[str, object] = {
+        "autovacuum_vacuum_scale_factor": share,
+        "autovacuum_vacuum_threshold": dead,
+    }
+    if inserted is not None:
+        values |= {
+            "autovacuum_vacuum_insert_scale_factor": 0,
+            "autovacuum_vacuum_insert_threshold": inserted,
+        }
+    if fill is not None:
+        values["fillfactor"] = fill
+    return {name: str(value) for name, value in values.items()}
+
+
 users = _table(
     "users",
     Column("name", Text, nullable=False),
@@ -195,11 +222,21 @@ tasks, task_versions = _versioned(
     Column("active", Boolean, nullable=False, server_default="true"),
 )
 
+# Both are always true. Only lists say them, one owner's the first and all others the second, so no
+# other statement is planned by their indexes, however empty these look (docs/adr/0036).
+_OF_OWNER = "max_crashes <> -1"
+_OF_ALL = "max_crashes >= 0"
+_NOT_COMPLETED = "status <> 'completed'"
+_NOT_MANUAL = "trigger_type <> 'manual'"
+_FAILED = "error_code IS NOT NULL"
+
 executions = _table(
     "executions",
     Column("owner_id", Uuid, nullable=False),
     Column("task_id", Uuid, nullable=False),
     Column("task_version_id", Uuid, nullable=False),
+    # of that version: an agent's executions are found whatever version they run
+    Column("agent_id", Uuid, nullable=False),
     Column("agent_version_id", Uuid, nullable=False),
     Column("status", Text, nullable=False),
     Column("trigger_type", Text, nullable=False),
@@ -224,7 +261,8 @@ executions = _table(
     Column("retry_count", Integer, nullable=False, server_default="0"),
     Column("crash_count", Integer, nullable=False, server_default="0"),
     Column("max_crashes", SmallInteger, nullable=False),
-    Column("celery_task_id", Text),
+    # of the last message; leads to the execution by its primary key (`of_celery_task`)
+    Column("celery_task_id", Uuid(as_uuid=False)),
     # the worker process that has the current attempt, or had the last one
     Column("worker_id", Uuid),
     Column("worker_hostname", Text),
@@ -275,16 +313,27 @@ executions = _table(
           **_where("status = 'running' AND worker_id IS NOT NULL")),
     Index("ix_executions_owner", "owner_id", "id"),
     Index("ix_executions_task", "task_id", "id"),
+    Index("ix_executions_agent", "agent_id", "id"),
     Index("ix_executions_batch", "batch_id", "id", **_where("batch_id IS NOT NULL")),
-    Index("ix_executions_celery_task", "celery_task_id"),
-    Index("ix_executions_trouble", "owner_id", "id", **_where("status IN ('failed', 'cancelled')")),
-    Index("ix_executions_live", "owner_id", "id",
-          **_where("status IN ('pending', 'queued', 'running', 'waiting') "
-                  "AND completed_at IS NULL")),
+    # Lists by what is rare, of one owner and of all.
+    Index("ix_executions_status", "owner_id", "status", "id",
+          **_where(f"{_NOT_COMPLETED} AND {_OF_OWNER}")),
+    Index("ix_executions_all_status", "status", "id",
+          **_where(f"{_NOT_COMPLETED} AND {_OF_ALL}")),
+    Index("ix_executions_trigger", "owner_id", "trigger_type", "id",
+          **_where(f"{_NOT_MANUAL} AND {_OF_OWNER}")),
+    Index("ix_executions_all_trigger", "trigger_type", "id",
+          **_where(f"{_NOT_MANUAL} AND {_OF_ALL}")),
+    Index("ix_executions_error", "owner_id", "error_code", "id",
+          **_where(f"{_FAILED} AND {_OF_OWNER}")),
+    Index("ix_executions_all_error", "error_code", "id", **_where(f"{_FAILED} AND {_OF_ALL}")),
+    Index("ix_executions_origin", "origin_id", "id", **_where("origin_id IS NOT NULL")),
     Index("ix_executions_parked", "waiting_until",
           **_where("status = 'waiting' AND waiting_until IS NOT NULL")),
     Index("ix_executions_session", "session_id", "id", **_where("session_id IS NOT NULL")),
-    postgresql_with={"fillfactor": "80"},
+    # An execution leaves two dead rows at least: 10,000 are ten seconds at 500 executions a second.
+    # Batches of events update only what no index has: a fifth of each page is for those versions.
+    postgresql_with=_stored(dead=10_000, inserted=100_000, fill=80),
 )  # fmt: skip
 
 events = Table(
@@ -296,6 +345,8 @@ events = Table(
     Column("attempt", Integer, nullable=False),
     _timestamp("at", now=True),
     Column("data", JSONB, nullable=False),
+    # Only inserted, and deleted in their order: two minutes of 500 executions a second.
+    postgresql_with=_stored(dead=250_000, inserted=250_000),
 )
 
 model_calls = _table(
@@ -311,6 +362,7 @@ model_calls = _table(
     Column("latency_ms", Integer, nullable=False),
     Column("finish_reason", Text),
     Column("cost", Numeric(18, 9)),
+    postgresql_with=_stored(dead=250_000, inserted=250_000),
 )
 
 idempotency_keys = Table(
@@ -349,6 +401,9 @@ workers = _table(
     # No index: a renewal must stay a HOT update.
     _timestamp("lease_until", now=True),
     _timestamp("lost_at"),
+    # Few rows, each updated every few seconds in columns that no index has: on pages half empty
+    # most versions are removed by the next update, without a vacuum.
+    postgresql_with=_stored(dead=1_000, fill=50),
 )
 """One row for each process that runs executions (each prefork child has its own).
 
@@ -429,6 +484,8 @@ approvals = _table(
         "ix_approvals_unnotified", "notify_at", **_where("status = 'open' AND notified_at IS NULL")
     ),
     Index("ix_approvals_budget", "key", **_where("kind = 'budget' AND status = 'open'")),
+    # The indexes of open questions are read every second.
+    postgresql_with=_stored(dead=1_000, share=0.01),
 )
 
 
@@ -472,7 +529,8 @@ budget_windows = Table(
     _dollars("extra_cost"),
     _count("extra_tokens"),
     Column("raised", Integer, nullable=False, server_default="0"),
-    postgresql_with={"fillfactor": "50"},
+    # Each call under a budget updates its few rows twice; no index has what changes.
+    postgresql_with=_stored(dead=1_000, share=0.01, fill=50),
 )
 """One row for each budget and day, month or execution. Every reservation locks it."""
 
@@ -487,6 +545,8 @@ budget_reservations = _table(
     _timestamp("created_at", now=True),
     _timestamp("released_at"),
     Index(None, "released_at", **_where("released_at IS NOT NULL")),
+    # A queue: each row is inserted, updated and deleted within the hour.
+    postgresql_with=_stored(dead=5_000, share=0.01),
 )
 """Reservations of running model calls. The keeper finds orphaned ones by their attempt.
 
@@ -533,6 +593,8 @@ usage_deltas = Table(
     Column("provider", Text, nullable=False),
     Column("model", Text, nullable=False),
     *_usage_counts(),
+    # A queue: folded and deleted within seconds.
+    postgresql_with=_stored(dead=1_000),
 )
 """Usage that workers have appended and the keeper has not yet folded into `usage_days`."""
 

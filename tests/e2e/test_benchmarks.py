@@ -65,6 +65,21 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert cancelled["llm"]["samples"] == 2
 
 
+@pytest.mark.timeout(_WITHIN_SECONDS + 60)
+def test_a_quick_run_measures_what_history_costs(tmp_path: Path) -> None:
+    done = run("scale", "--quick", "--sizes", "200", "600", home=tmp_path)
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    figure = loads(done.stdout)["figures"]["scale"]
+    small, large = figure["measured"]["200"], figure["measured"]["600"]
+    assert small["statements"].keys() == large["ratio_of_processor_time"].keys()
+    assert {"submit", "claim", "finish", "list everybody's: rare error"} <= large[
+        "statements"
+    ].keys()
+    assert all(times["samples"] == 10 for times in large["statements"].values())
+    assert len(figure["targets"]) == 3
+
+
 def test_an_unknown_name_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
     done = run("speed", home=tmp_path)
 

@@ -240,7 +240,9 @@ class Core:
         """Put a queued execution back, as after a failed publication."""
         with self.database.autocommit() as connection:
             address = self.get(execution_id).celery_task_id or str(uuid4())
-            return lifecycle.unqueue(connection, [address], delay=delay, reason="test")
+            return lifecycle.unqueue(
+                connection, {execution_id: address}, delay=delay, reason="test"
+            )
 
     # what the database has
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 
 from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for
-from celeriac.db.executions.guards import with_guards
+from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
 from celeriac.db.executions.park import park, resume_answered
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.events import EventType
@@ -39,7 +39,8 @@ CLAIM_COLUMNS = (
 """The columns of which `claim_from_row` makes a claim."""
 
 _PARTS = {
-    "columns": ", ".join(CLAIM_COLUMNS),
+    "columns": ", ".join(CLAIM_COLUMNS).replace("celery_task_id", "celery_task_id::text"),
+    "celery_task_id": CELERY_TASK_ID,
     "of_e": ", ".join(f"e.{name}" for name in CLAIM_COLUMNS),
     "take": """attempt = attempt + 1, worker_id = :worker_id, worker_hostname = :worker,
         started_at = coalesce(started_at, now()), attempt_started_at = now(), batch_no = 0""",

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.executions.eligible import first, held_for, room, sent
-from celeriac.db.executions.guards import with_guards
+from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
 from celeriac.db.schema import idempotency_keys as table
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.model import (
@@ -26,7 +26,7 @@ from celeriac.kit.json_types import JsonObject, dumps, storable
 _CREATE = with_guards(
     """
 WITH plan AS (
-    SELECT t.id, due.at AS available_at,
+    SELECT t.id, a.id AS agent_id, due.at AS available_at,
            CASE WHEN due.at <= now() AND {room}
                 THEN {queue_to} ELSE 'pending' END AS status,
            CASE WHEN due.at > now() THEN 'time' END AS held
@@ -37,15 +37,15 @@ WITH plan AS (
       AND a.current_version_id = :agent_version_id
 ), born AS (
     INSERT INTO executions (
-        id, owner_id, task_id, task_version_id, agent_version_id, status, trigger_type,
+        id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status, trigger_type,
         execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
         session_id, options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq)
-    SELECT i.id, :owner_id, plan.id, :task_version_id, :agent_version_id, plan.status,
-           :trigger_type, :execution_mode, :priority, :queue, i.variables, i.origin_id,
+    SELECT i.id, :owner_id, plan.id, :task_version_id, plan.agent_id, :agent_version_id,
+           plan.status, :trigger_type, :execution_mode, :priority, :queue, i.variables, i.origin_id,
            :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
            plan.available_at, plan.held, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
-           CASE plan.status WHEN {queue_to} THEN gen_random_uuid()::text END,
+           CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
                           jsonb_array_elements(CAST(:variables AS jsonb)),
@@ -66,7 +66,7 @@ WITH plan AS (
     FROM plan, ROWS FROM (unnest(CAST(:audit_ids AS uuid[])),
                           unnest(CAST(:audited_ids AS text[]))) AS entry (id, resource_id)
 )
-SELECT id, celery_task_id FROM born
+SELECT id, celery_task_id::text FROM born
 """,
     {"room": room(":queue", priority=":priority", window=":window")},
     queue=Transition.QUEUE,
@@ -182,7 +182,7 @@ WITH RECURSIVE names AS (
 ), moved AS (
     UPDATE executions e
     SET status = {queue_to}, queued_at = now(), event_seq = event_seq + 1,
-        celery_task_id = gen_random_uuid()::text
+        celery_task_id = {celery_task_id}
     WHERE e.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING e.id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
               event_seq, available_at
@@ -192,12 +192,15 @@ WITH RECURSIVE names AS (
            jsonb_build_object('queue', queue, 'celery_task_id', celery_task_id)
     FROM moved
 )
-SELECT id, attempt, celery_task_id, queue, priority, request_id, owner_id, task_id,
+SELECT id, attempt, celery_task_id::text, queue, priority, request_id, owner_id, task_id,
        set_config('synchronous_commit', 'off', true)
 FROM moved
 ORDER BY priority DESC, available_at
 """,
-    {"first": first("names.queue", limit=f"greatest(0, win.size - {_SENT})")},
+    {
+        "first": first("names.queue", limit=f"greatest(0, win.size - {_SENT})"),
+        "celery_task_id": CELERY_TASK_ID,
+    },
     queue=Transition.QUEUE,
 )
 
@@ -230,7 +233,8 @@ WITH moved AS (
     UPDATE executions
     SET status = {unqueue_to}, available_at = now() + make_interval(secs => :delay),
         held = {held}, event_seq = event_seq + 1
-    WHERE status IN ({unqueue_from}) AND celery_task_id = ANY(:celery_task_ids)
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({unqueue_from})
+      AND celery_task_id = ANY(CAST(:celery_task_ids AS uuid[]))
     RETURNING id, event_seq, attempt
 )
 INSERT INTO events (execution_id, seq, type, attempt, data)
@@ -244,14 +248,20 @@ RETURNING execution_id
 
 
 def unqueue(
-    connection: Connection, celery_task_ids: Sequence[str], *, delay: float, reason: str
+    connection: Connection, sent: Mapping[UUID, str], *, delay: float, reason: str
 ) -> list[UUID]:
     """Return queued rows to `pending`, due in `delay` seconds, because sending failed.
 
+    `sent` are the Celery task ids of the messages by execution.
     The messages may have been sent; a message claims a row only while it is queued with the same
     attempt, so a duplicate is dropped.
     """
-    parameters = {"celery_task_ids": list(celery_task_ids), "delay": delay, "reason": reason}
+    parameters = {
+        "ids": list(sent),
+        "celery_task_ids": list(sent.values()),
+        "delay": delay,
+        "reason": reason,
+    }
     return [row[0] for row in connection.execute(_UNQUEUE, parameters)]
 
 

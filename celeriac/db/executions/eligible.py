@@ -84,7 +84,7 @@ CLAIM_NEXT = (
 ), taken AS (
     UPDATE executions e
     SET status = {claim_to}, lease_token = :next_token, event_seq = event_seq + 2,
-        queued_at = now(), celery_task_id = gen_random_uuid()::text, {take}
+        queued_at = now(), celery_task_id = {celery_task_id}, {take}
     WHERE e.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING {of_e}, e.event_seq
 ), took AS (

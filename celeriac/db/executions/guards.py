@@ -7,6 +7,16 @@ from sqlalchemy import TextClause, text
 from celeriac.db.executions.ended import ENDED_COLUMNS, ended_parts
 from celeriac.domain.executions.states import TERMINAL, TRANSITIONS, Transition
 
+CELERY_TASK_ID = """CASE WHEN e.queued_at IS NULL THEN e.id ELSE CAST(
+            overlay(overlay(CAST(e.id AS text) PLACING '8' FROM 15 FOR 1)
+                    PLACING lpad(to_hex((e.event_seq + 1) & 65535), 4, '0') FROM 33 FOR 4)
+            AS uuid) END"""
+"""The Celery task id of the next message of `e`, whose `queued` event is the next one.
+
+The first message has the execution's id. Later ones have it as a UUIDv8 that ends with the number
+of the event: `queries.of_celery_task` finds the execution by its primary key, for ever.
+"""
+
 
 def filled(
     statement: str, parts: Mapping[str, str] | None = None, **transitions: Transition

@@ -1,25 +1,29 @@
 """Reads executions: single ones, lists, statuses, and counts of queued rows."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Double,
+    FromClause,
     Select,
     and_,
     case,
     cast,
-    exists,
     func,
     literal,
+    literal_column,
     null,
     or_,
     select,
     text,
+    union_all,
 )
 
 from celeriac.db.paging import (
@@ -33,7 +37,7 @@ from celeriac.db.paging import (
     read_one,
     reader,
 )
-from celeriac.db.schema import agent_versions, approvals, events, tasks
+from celeriac.db.schema import approvals, events, tasks
 from celeriac.db.schema import executions as table
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.executions.events import EventType
@@ -46,12 +50,17 @@ from celeriac.domain.executions.model import (
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.kit.ids import uuid7_at
 
-_ASKS = exists().where(
-    approvals.c.execution_id == table.c.id, approvals.c.status == ApprovalStatus.OPEN
-)
+
+def _any(rows: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return whether there is a row; looked for each time, never by reading all rows first."""
+    # an EXISTS with an OFFSET is not made into a hash of the whole table
+    return select(literal_column("1")).select_from(rows).where(*conditions).offset(0).exists()
+
+
+_ASKS = (approvals.c.execution_id == table.c.id, approvals.c.status == ApprovalStatus.OPEN)
 _ASKS_IN_PLACE = {
-    WaitingFor.APPROVAL: _ASKS.where(approvals.c.kind != QuestionKind.BUDGET),
-    WaitingFor.BUDGET: _ASKS.where(approvals.c.kind == QuestionKind.BUDGET),
+    WaitingFor.APPROVAL: _any(approvals, *_ASKS, approvals.c.kind != QuestionKind.BUDGET),
+    WaitingFor.BUDGET: _any(approvals, *_ASKS, approvals.c.kind == QuestionKind.BUDGET),
 }
 """What a running execution waits for in place: questions to a person."""
 
@@ -95,7 +104,8 @@ _COMPUTED = {
     "error_type": func.left(table.c.error_details["type"].astext, 200),
     "progress_note": func.left(table.c.progress_note, 2_000),
     # the last event of its log says so
-    "truncated": exists().where(
+    "truncated": _any(
+        events,
         table.c.status == Status.COMPLETED,
         events.c.execution_id == table.c.id,
         events.c.seq == table.c.event_seq,
@@ -115,6 +125,10 @@ _execution = reader(Execution, options=run_options)
 
 _OPEN = tuple(status for status in Status if not status.terminal)
 
+_LATER_MESSAGE = 8
+"""The version of the UUIDs that `CELERY_TASK_ID` makes of an execution's id."""
+_EVENT_BITS = 0xFFFF
+
 _CLOCK_SLACK = timedelta(hours=1)
 """How far the clock of an id may differ from the database's."""
 
@@ -126,13 +140,28 @@ def get(connection: Connection, execution_id: UUID, *, owner: UUID | None) -> Ex
 
 
 def of_celery_task(
-    connection: Connection, celery_task_id: str, *, owner: UUID | None
+    connection: Connection, celery_task_id: UUID, *, owner: UUID | None
 ) -> Execution | None:
-    """Return the execution that was last queued as this Celery task, or None."""
-    query = _SELECT.where(table.c.celery_task_id == celery_task_id)
-    query = given(query, (table.c.owner_id, owner))
-    # the index isn't unique: rows of earlier releases share ids
-    return read_one(connection, query.order_by(table.c.id.desc()).limit(1), _execution)
+    """Return the execution that was queued as this Celery task, or None."""
+    first, last, event = _executions_of(celery_task_id)
+    was_queued = _any(
+        events,
+        events.c.execution_id == table.c.id,
+        events.c.seq == event,
+        events.c.type == EventType.QUEUED,
+    )
+    is_its = or_(table.c.id == celery_task_id, was_queued)
+    query = _SELECT.where(table.c.id.between(first, last), is_its)
+    return read_one(connection, given(query, (table.c.owner_id, owner)).limit(1), _execution)
+
+
+def _executions_of(celery_task_id: UUID) -> tuple[UUID, UUID, int]:
+    """Return the smallest and largest id that the task's execution may have, and its event."""
+    if celery_task_id.version != _LATER_MESSAGE:
+        return celery_task_id, celery_task_id, 0
+    event = celery_task_id.int & _EVENT_BITS
+    first = celery_task_id.int - event - ((_LATER_MESSAGE - 7) << 76)
+    return UUID(int=first), UUID(int=first | _EVENT_BITS), event
 
 
 def cancel_requested(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
@@ -174,9 +203,7 @@ def find_ids(
     connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
 ) -> list[UUID]:
     """Return the ids of what `find` returns."""
-    query = _filtered(select(table.c.id), wanted)
-    page = newest(query, table.c.id, before=before, limit=limit)
-    return list(connection.execute(page).scalars())
+    return list(connection.execute(_page(wanted, before=before, limit=limit)).scalars())
 
 
 def count(
@@ -184,8 +211,7 @@ def count(
 ) -> int:
     """Return how many executions with smaller ids than `before` there are; at most `most`."""
     # in the order of the list: so the planner reads by the index that serves the list
-    query = _filtered(select(table.c.id), wanted)
-    found = newest(query, table.c.id, before=before, limit=most).subquery()
+    found = _page(wanted, before=before, limit=most).subquery()
     return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
 
 
@@ -201,31 +227,59 @@ def find(
 
     Of what is in `BULKY` only those named by `include` are read; the others are None.
     """
-    query = _filtered(_selected(include), wanted)
-    query = newest(query, table.c.id, before=before, limit=limit)
+    query = _selected(include)
+    if len(_statuses(wanted)) > 1:
+        ids = func.array(_page(wanted, before=before, limit=limit).scalar_subquery())
+        query = query.where(table.c.id == func.any(ids)).order_by(table.c.id.desc()).limit(limit)
+    else:
+        query = newest(_filtered(query, wanted), table.c.id, before=before, limit=limit)
     if not include:
         return Rows(read_all(connection, query, _execution))
     return read_bounded(connection, query, _execution, bulky=[table.c[name] for name in include])
 
 
-_EQUAL = (
-    "owner_id",
-    "task_id",
-    "batch_id",
-    "origin_id",
-    "session_id",
-    "trigger_type",
-    "error_code",
-)
+def _page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:
+    """Return a query for the ids of a page: of several statuses, the newest of each one's page."""
+    key = table.c.id
+    wanted_statuses = _statuses(wanted)
+    if len(wanted_statuses) <= 1:
+        return newest(_filtered(select(key), wanted), key, before=before, limit=limit)
+    pages = [
+        newest(
+            _filtered(select(key), replace(wanted, statuses=(status,))),
+            key,
+            before=before,
+            limit=limit,
+        ).subquery()
+        for status in wanted_statuses
+    ]
+    every = union_all(*(select(page.c.id) for page in pages)).subquery()
+    return select(every.c.id).order_by(every.c.id.desc()).limit(limit)
+
+
+_WRITTEN_OUT = ("task_id", "agent_id", "trigger_type")
+_BOUND = ("batch_id", "origin_id", "session_id", "error_code")
+_OF_ONE_OWNER = ("task_id", "agent_id", "batch_id", "origin_id", "session_id")
+"""What nearly always has executions of one owner only."""
 
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
-    query = matching(query, table, wanted, *_EQUAL)
+    query = matching(query, table, wanted, *_BOUND)
+    if wanted.owner_id is None:
+        query = query.where(table.c.max_crashes >= literal_column("0"))  # as the indexes say it
+    elif any(getattr(wanted, name) is not None for name in _OF_ONE_OWNER):
+        # checked, not searched by: all others of the owner would be read
+        query = query.where(table.c.owner_id.is_not_distinct_from(wanted.owner_id))
+    else:
+        query = query.where(
+            table.c.owner_id == wanted.owner_id, table.c.max_crashes != literal_column("-1")
+        )
+    for name in _WRITTEN_OUT:
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(table.c[name] == _written_out(value, table.c[name]))
     if wanted.ids:
         query = query.where(table.c.id.in_(wanted.ids))
-    if wanted.agent_id is not None:
-        versions = select(agent_versions.c.id).where(agent_versions.c.agent_id == wanted.agent_id)
-        query = query.where(table.c.agent_version_id.in_(versions))
     query = _standing(query, wanted)
     # ids are ordered by time: the primary key bounds the scan
     if wanted.created_after is not None:
@@ -241,24 +295,38 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
     return query
 
 
+def _written_out(value: object, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a value that is part of the statement, not bound.
+
+    So the planner sees whether it is frequent, and which partial index fits.
+    """
+    plain = value.value if isinstance(value, StrEnum) else value
+    return literal(plain, column.type, literal_execute=True)
+
+
+def _statuses(wanted: ExecutionFilter) -> Sequence[Status]:
+    """Return the statuses that the filter can match; empty for all."""
+    if wanted.statuses:
+        return tuple(dict.fromkeys(wanted.statuses))
+    if wanted.waiting_for is not None:
+        return (Status.WAITING, Status.RUNNING)
+    return _OPEN if wanted.cancellable else ()
+
+
 def _standing(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
-    statuses = wanted.statuses
     if wanted.waiting_for is not None:
         waits = table.c.waiting_for == wanted.waiting_for
         asks = _ASKS_IN_PLACE.get(wanted.waiting_for)
         if asks is not None:
             waits = or_(waits, and_(table.c.status == Status.RUNNING, asks))
         query = query.where(waits)
-        statuses = statuses or (Status.WAITING, Status.RUNNING)
     if wanted.cancellable:
-        query = query.where(table.c.cancel_requested_at.is_(None))
-        statuses = statuses or _OPEN
-    if statuses:
-        # written out, not bound, and as the index says it: so the planner sees that it fits
-        values = [literal(status.value, literal_execute=True) for status in statuses]
-        query = query.where(table.c.status.in_(values))
-        if not any(status.terminal for status in statuses):
-            query = query.where(table.c.completed_at.is_(None))
+        query = query.where(
+            table.c.cancel_requested_at.is_(None),
+            table.c.status.in_([_written_out(status, table.c.status) for status in _OPEN]),
+        )
+    for status in _statuses(wanted):  # one: pages of several are put together
+        query = query.where(table.c.status == _written_out(status, table.c.status))
     return query
 
 

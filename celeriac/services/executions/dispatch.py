@@ -141,7 +141,7 @@ class Dispatch:
             with self._database.autocommit() as connection:
                 lifecycle.unqueue(
                     connection,
-                    [item.celery_task_id for item in messages],
+                    {item.message.execution_id: item.celery_task_id for item in messages},
                     delay=_BROKER_PAUSE,
                     reason="broker_unavailable",
                 )

@@ -116,7 +116,7 @@ class CeleryTasks:
         NotFoundError, UnavailableError, ResultUnreadableError.
         """
         with self._database.autocommit() as connection:
-            execution = queries.of_celery_task(connection, str(task_id), owner=actor.scope)
+            execution = queries.of_celery_task(connection, task_id, owner=actor.scope)
         if execution is not None:
             return self._of_execution(execution, str(task_id))
         return self._plain_state(actor, str(task_id))

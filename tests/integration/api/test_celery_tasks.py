@@ -76,8 +76,14 @@ def test_an_execution_s_celery_task_stands_as_the_execution(
     container.dispatch.send_due()
     execution = ada.get(accepted["_links"]["self"]).json()
     finish(container, claim(container, accepted["execution_id"], attempt=1), Completed(7))
-    found = ada.get(execution["_links"]["celery_task"]).json()
-    assert (found["status"], found["simple_status"], found["result"]) == ("SUCCESS", "completed", 7)
+    second = execution["_links"]["celery_task"]
+    assert second != path
+    for message in (path, second):
+        found = ada.get(message).json()
+        assert (found["status"], found["result"]) == ("SUCCESS", 7), "found by each message's id"
+        assert found["simple_status"] == "completed"
+        assert found["execution_id"] == accepted["execution_id"]
+    assert_problem(ada.get(f"{second[:-4]}0bad"), 404, "not_found")
     cancelled = ada.post(EXECUTE, json={"variables": {"text": "a"}}).json()
     ada.post(cancelled["_links"]["cancel"])
     found = ada.get(cancelled["_links"]["celery_task"]).json()

@@ -71,6 +71,24 @@ def test_the_database_allows_exactly_the_values_of_the_enums(own_database: Datab
     assert found == expected
 
 
+def test_the_storage_parameters_are_those_of_the_tables(own_database: Database) -> None:
+    with own_database.autocommit() as connection:
+        found = {name: set(options) for name, options in connection.execute(_OPTIONS)}
+    expected = {
+        table.name: {f"{name}={value}" for name, value in options.items()}
+        for table in metadata.tables.values()
+        if (options := table.dialect_options["postgresql"]["with"])
+    }
+    assert {"executions", "workers", "events"} <= expected.keys()
+    assert found == expected
+
+
+_OPTIONS = text("""
+SELECT relname, reloptions FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND reloptions IS NOT NULL
+""")
+
+
 def _values(definition: str) -> set[str]:
     return set(re.findall("'([^']*)'", definition))
 

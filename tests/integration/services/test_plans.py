@@ -97,8 +97,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         {"ix_executions_due", "ix_executions_delayed", "ix_executions_sent"},
     ),
     "take back what was not sent": (
-        lambda c: lifecycle.unqueue(c, ["celery-task"], delay=2.0, reason="broker_unavailable"),
-        {"ix_executions_celery_task"},
+        lambda c: lifecycle.unqueue(
+            c, {uuid4(): str(uuid4())}, delay=2.0, reason="broker_unavailable"
+        ),
+        BY_ID,
     ),
     "find lost messages": (
         lambda c: queues.queued_counts(c, older_than=15.0),
@@ -144,19 +146,19 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     ),
     "which of a user's to cancel": (
         lambda c: queries.find_ids(c, CANCELLABLE, before=uuid4(), limit=500),
-        {"ix_executions_live"},
+        {"ix_executions_status"},
     ),
     "how many of a user's to cancel": (
         lambda c: queries.count(c, CANCELLABLE, before=None, most=10_000),
-        {"ix_executions_live"},
+        {"ix_executions_status"},
     ),
     "how many of a user's failed": (
         lambda c: queries.count(c, TROUBLE, before=uuid4(), most=10_000),
-        {"ix_executions_trouble"},
+        {"ix_executions_status"},
     ),
     "list what is live": (
         lambda c: queries.find(c, LIVE, before=None, limit=50),
-        {"ix_executions_live"},
+        BY_ID | {"ix_executions_status"},
     ),
 }
 

@@ -110,6 +110,7 @@ CREATE TABLE executions (
     owner_id uuid NOT NULL,
     task_id uuid NOT NULL,
     task_version_id uuid NOT NULL,
+    agent_id uuid NOT NULL,
     agent_version_id uuid NOT NULL,
     status text NOT NULL,
     trigger_type text NOT NULL,
@@ -131,7 +132,7 @@ CREATE TABLE executions (
     retry_count integer NOT NULL DEFAULT 0,
     crash_count integer NOT NULL DEFAULT 0,
     max_crashes smallint NOT NULL,
-    celery_task_id text,
+    celery_task_id uuid,
     worker_id uuid,
     worker_hostname text,
     lease_token uuid,
@@ -165,24 +166,39 @@ CREATE TABLE executions (
     CONSTRAINT ck_executions_running_has_worker
         CHECK (status <> 'running' OR worker_id IS NOT NULL),
     CONSTRAINT ck_executions_held_known CHECK (held IN ('time', 'limit', 'paused'))
-) WITH (fillfactor=80);
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 10000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 100000,
+    fillfactor = 80
+);
+CREATE INDEX ix_executions_agent ON executions (agent_id, id);
+CREATE INDEX ix_executions_all_error ON executions (error_code, id)
+    WHERE error_code IS NOT NULL AND max_crashes >= 0;
+CREATE INDEX ix_executions_all_status ON executions (status, id)
+    WHERE status <> 'completed' AND max_crashes >= 0;
+CREATE INDEX ix_executions_all_trigger ON executions (trigger_type, id)
+    WHERE trigger_type <> 'manual' AND max_crashes >= 0;
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
-CREATE INDEX ix_executions_celery_task ON executions (celery_task_id);
 CREATE INDEX ix_executions_delayed ON executions (available_at)
     WHERE status = 'pending' AND held = 'time';
 CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at)
     WITH (deduplicate_items = off) WHERE status = 'pending' AND held IS NULL;
-CREATE INDEX ix_executions_live ON executions (owner_id, id)
-    WHERE status IN ('pending', 'queued', 'running', 'waiting') AND completed_at IS NULL;
+CREATE INDEX ix_executions_error ON executions (owner_id, error_code, id)
+    WHERE error_code IS NOT NULL AND max_crashes <> -1;
+CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id IS NOT NULL;
 CREATE INDEX ix_executions_owner ON executions (owner_id, id);
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
     WHERE status = 'waiting' AND waiting_until IS NOT NULL;
 CREATE INDEX ix_executions_sent ON executions (queue, queued_at)
     WHERE status = 'queued' AND queued_at IS NOT NULL;
 CREATE INDEX ix_executions_session ON executions (session_id, id) WHERE session_id IS NOT NULL;
+CREATE INDEX ix_executions_status ON executions (owner_id, status, id)
+    WHERE status <> 'completed' AND max_crashes <> -1;
 CREATE INDEX ix_executions_task ON executions (task_id, id);
-CREATE INDEX ix_executions_trouble ON executions (owner_id, id)
-    WHERE status IN ('failed', 'cancelled');
+CREATE INDEX ix_executions_trigger ON executions (owner_id, trigger_type, id)
+    WHERE trigger_type <> 'manual' AND max_crashes <> -1;
 CREATE INDEX ix_executions_worker ON executions (worker_id)
     WHERE status = 'running' AND worker_id IS NOT NULL;
 
@@ -194,6 +210,11 @@ CREATE TABLE events (
     at timestamptz NOT NULL DEFAULT now(),
     data jsonb NOT NULL,
     CONSTRAINT pk_events PRIMARY KEY (execution_id, seq)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 250000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 250000
 );
 
 CREATE TABLE model_calls (
@@ -210,6 +231,11 @@ CREATE TABLE model_calls (
     finish_reason text,
     cost numeric(18,9),
     CONSTRAINT pk_model_calls PRIMARY KEY (id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 250000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 250000
 );
 CREATE INDEX ix_model_calls_execution_id ON model_calls (execution_id);
 
@@ -246,6 +272,10 @@ CREATE TABLE workers (
     unknown_tasks_ages double precision[] NOT NULL DEFAULT '{}',
     lacks text[] NOT NULL DEFAULT '{}',
     CONSTRAINT pk_workers PRIMARY KEY (id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 50
 );
 CREATE INDEX ix_workers_hostname ON workers (hostname);
 
@@ -313,6 +343,9 @@ CREATE TABLE approvals (
     CONSTRAINT ck_approvals_on_expiry_known CHECK (on_expiry IN ('deny', 'approve', 'fail')),
     CONSTRAINT ck_approvals_status_known
         CHECK (status IN ('open', 'answered', 'expired', 'withdrawn'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000
 );
 CREATE INDEX ix_approvals_budget ON approvals (key) WHERE kind = 'budget' AND status = 'open';
 CREATE INDEX ix_approvals_open ON approvals (expires_at) WHERE status = 'open';
@@ -350,7 +383,11 @@ CREATE TABLE budget_windows (
     extra_tokens bigint NOT NULL DEFAULT '0',
     raised integer NOT NULL DEFAULT 0,
     CONSTRAINT pk_budget_windows PRIMARY KEY (budget_id, window_key)
-) WITH (fillfactor=50);
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 50
+);
 
 CREATE TABLE budget_reservations (
     id uuid NOT NULL,
@@ -363,6 +400,9 @@ CREATE TABLE budget_reservations (
     created_at timestamptz NOT NULL DEFAULT now(),
     released_at timestamptz,
     CONSTRAINT pk_budget_reservations PRIMARY KEY (id, budget_id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 5000
 );
 CREATE INDEX ix_budget_reservations_released_at ON budget_reservations (released_at)
     WHERE released_at IS NOT NULL;
@@ -399,7 +439,10 @@ CREATE TABLE usage_deltas (
     cached_tokens bigint NOT NULL DEFAULT '0',
     cost numeric(24,9) NOT NULL DEFAULT '0',
     CONSTRAINT pk_usage_deltas PRIMARY KEY (id)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000
+);
 
 -- All usage: a sum over a statement's snapshot of it is exact, also while the keeper folds.
 CREATE VIEW usage_entries AS

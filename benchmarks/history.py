@@ -1,0 +1,340 @@
+"""`python -m benchmarks scale`: what history costs.
+
+A database is filled with ended executions and their events, by `INSERT … SELECT`, up to one size
+after the other. At each size the statements that users and workers wait for are measured, from one
+connection, without workers. The server doesn't wait for its disk, whose times would hide the rest.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from benchmarks.figures import Figure, Target
+from benchmarks.meter import WARM, Meter
+from celeriac.db import migrate, retention, usage
+from celeriac.db.engine import Database
+from celeriac.db.executions import queries
+from celeriac.db.executions.lifecycle import NextClaim
+from celeriac.domain.executions.model import (
+    Claim,
+    Completed,
+    ExecutionFilter,
+    Message,
+    TriggerType,
+)
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.usage import UsageBy, UsageFilter
+from celeriac.embedded.home import Home
+from celeriac.embedded.postgres import Postgres
+from celeriac.embedded.process import ManagedProcess
+from celeriac.kit.ids import uuid7_at
+from celeriac.logs import LogOptions, Service, configure, shutdown
+from tests.support.core import Core
+from tests.support.processes import start_and_wait
+
+SIZES = (10_000, 1_000_000)
+QUICK_SIZES = (500, 2_000)
+
+_DAYS = 180
+_CHUNK = 50_000
+_SAMPLES, _QUICK_SAMPLES = 100, 10
+_PAGE = 50
+_DELETED = 20
+"""Executions that one step of retention deletes here."""
+
+_MOST_GROWTH = 1.3
+_MOST_LIST_MS = 30.0
+
+Work = Callable[[], object]
+
+
+def measure(sizes: Sequence[int], *, quick: bool) -> Figure:
+    """Measure at each size, in ascending order."""
+    measured: dict[str, Any] = {}
+    with _database() as database:
+        core = Core(database)
+        history = _History(core)
+        for size in sorted(sizes):
+            _say(f"filling up to {size:,} executions")
+            seconds = history.fill(size)
+            _say(f"measuring at {size:,}")
+            measured[str(size)] = {
+                "filled_seconds": round(seconds, 1),
+                "database_megabytes": _megabytes(database),
+                "index_megabytes": _index_megabytes(database),
+                "statements": _measured(core, history, _QUICK_SAMPLES if quick else _SAMPLES),
+            }
+    first, *others = measured.values()
+    for each in others:
+        each["ratio_of_processor_time"] = _ratios(first["statements"], each["statements"])
+    return Figure(
+        "What do 10 thousand, a million, ten million executions of history cost?",
+        measured,
+        _targets(measured),
+    )
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    with tempfile.TemporaryDirectory(prefix="celeriac-bench-") as directory:
+        home = Home.open(Path(directory) / "home")
+        postgres = Postgres.prepare(home, fast_unsafe=True)
+        process = ManagedProcess(postgres.spec(), home.log_file("postgres"))
+        configure(LogOptions(service=Service.API, directory=home.logs, console="off"))
+        try:
+            start_and_wait(process)
+            migrate.upgrade(postgres.url())
+            database = Database(postgres.url(), connections=4, statement_seconds=3_600)
+            yield database
+            database.close()
+        finally:
+            shutdown()
+            process.stop()
+
+
+class _History:
+    """Fills a database; what is rare is the oldest, so that no scan finds it early."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.rows = 0
+        self.rare = uuid4()
+        """The task, agent, batch, session and origin of the oldest executions."""
+        self.begin = datetime.now(UTC) - timedelta(days=_DAYS)
+        core.execute(_TASK, rare=self.rare, common=core.task)
+        core.execute(_WORKER)  # so that what is submitted is sent
+        core.execute(_USAGE, owner=core.actor.user_id, task=core.task, days=_DAYS)
+
+    def fill(self, size: int) -> float:
+        """Add history up to `size` executions, and return how long it took."""
+        began = time.monotonic()
+        # a larger history is as long, only denser: so it is added all over
+        step = timedelta(days=_DAYS - 1) / (size - self.rows)
+        for first in range(self.rows, size, _CHUNK):
+            count = min(_CHUNK, size - first)
+            self._core.execute(
+                _EXECUTIONS,
+                first=first,
+                count=count,
+                begin=self.begin + (first - self.rows) * step,
+                step=step.total_seconds(),
+                owner=self._core.actor.user_id,
+                common=self._core.task,
+                rare=self.rare,
+            )
+        self.rows = size
+        with self._core.database.autocommit() as connection:
+            connection.execute(text("VACUUM ANALYZE"))
+        return time.monotonic() - began
+
+
+_TASK = text("""
+INSERT INTO tasks (id, owner_id, agent_id, name, current_version_id)
+SELECT :rare, owner_id, agent_id, 'rare', current_version_id FROM tasks WHERE id = :common
+""")
+
+_WORKER = text("""
+INSERT INTO workers (id, hostname, pid, pool, slots, version, seen_at)
+VALUES (gen_random_uuid(), 'w', 1, 'threads', 1000000, '', 'infinity')
+""")
+
+_USAGE = text("""
+INSERT INTO usage_days (owner_id, day, task_id, provider, model, calls, input_tokens, cost)
+SELECT :owner, current_date - day, :task, 'provider', 'model ' || model, 100, 100000, 0.5
+FROM generate_series(0, CAST(:days AS int)) AS day, generate_series(1, 10) AS model
+""")
+
+_EXECUTIONS = text("""
+WITH made AS (
+    INSERT INTO executions (
+        id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status, trigger_type,
+        execution_mode, priority, queue, variables, origin_id, batch_id, session_id, created_at,
+        available_at, queued_at, started_at, attempt_started_at, completed_at, attempt,
+        max_crashes, event_seq, result, error_code, error_message)
+    SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
+                || '7000a' || right(md5(CAST(n AS text)), 15) AS uuid),
+           CASE WHEN n % 4 = 0 THEN CAST(lpad(CAST(n / 4 % 50 AS text), 32, '0') AS uuid)
+                ELSE CAST(:owner AS uuid) END,
+           CASE WHEN rare THEN CAST(:rare AS uuid) ELSE CAST(:common AS uuid) END,
+           task.current_version_id,
+           CASE WHEN rare THEN CAST(:rare AS uuid) ELSE agent.id END, agent.current_version_id,
+           status, CASE WHEN rare THEN 'webhook' ELSE 'manual' END, 'async', 0, 'task_execution',
+           jsonb_build_object('text', repeat('a', 100)),
+           CASE WHEN rare THEN CAST(:rare AS uuid) END,
+           CASE WHEN rare THEN CAST(:rare AS uuid) WHEN n % 50 = 0 THEN gen_random_uuid() END,
+           CASE WHEN rare THEN CAST(:rare AS uuid) WHEN n % 50 = 1 THEN gen_random_uuid() END,
+           at, at, at, at, at, at + interval '1 second', 1, 3, 4,
+           CASE status WHEN 'completed' THEN jsonb_build_object('text', repeat('b', 200)) END,
+           CASE status WHEN 'failed' THEN CASE WHEN rare THEN 'rare' ELSE 'agent_failed' END END,
+           CASE status WHEN 'failed' THEN 'It went wrong.' END
+    FROM (SELECT n, n < 100 AND n % 4 > 0 AS rare,
+                 CAST(:begin AS timestamptz) + make_interval(secs => (n - :first) * :step) AS at,
+                 CASE WHEN n % 40 = 1 THEN 'failed' WHEN n % 200 = 3 THEN 'cancelled'
+                      ELSE 'completed' END AS status
+          FROM generate_series(CAST(:first AS int), CAST(:first + :count - 1 AS int)) AS n) AS each,
+         tasks AS task JOIN agents AS agent ON agent.id = task.agent_id
+    WHERE task.id = :common
+    RETURNING id, status, created_at
+)
+INSERT INTO events (execution_id, seq, type, attempt, at, data)
+SELECT id, seq, CASE seq WHEN 4 THEN status ELSE kind END, least(seq - 1, 1), created_at,
+       '{"worker": "w1@host"}'
+FROM made, unnest(ARRAY['created', 'queued', 'started', '']) WITH ORDINALITY AS each (kind, seq)
+""")
+
+
+def _measured(core: Core, history: _History, samples: int) -> dict[str, dict[str, float]]:
+    """Return the times of all that is measured, by name."""
+    meter = Meter(core.database)
+    found = _one_by_one(core, meter, samples)
+    found["finish and claim the next"] = meter.times(_turns(core, samples + WARM), samples)
+    for name, wanted in _filters(core, history).items():
+        for whose, owner in (("a user's", core.actor.user_id), ("everybody's", None)):
+            found[f"list {whose}: {name}"] = meter.times(_listing(core, owner, wanted), samples)
+    found["usage by model"] = meter.times(_usage(core), samples)
+    found[f"retention of {_DELETED}"] = meter.times(_retention(core), samples)
+    core.execute("DELETE FROM executions WHERE status NOT IN ('completed', 'failed', 'cancelled')")
+    return found
+
+
+def _one_by_one(core: Core, meter: Meter, samples: int) -> dict[str, dict[str, float]]:
+    made: list[UUID] = []
+    claims: list[Claim] = []
+    attempts = core.claiming()
+
+    def claim() -> None:
+        claimed = attempts(Message(made.pop(), 0), uuid4())
+        assert claimed is not None, "nobody else can have it"
+        claims.append(claimed)
+
+    return {
+        "submit": meter.times(lambda: made.append(core.queued()), samples),
+        "claim": meter.times(claim, samples),
+        "finish": meter.times(lambda: core.end(claims.pop(), Completed(None)), samples),
+    }
+
+
+def _turns(core: Core, count: int) -> Work:
+    """Return the step of a slot that ends an execution and claims the next; there are `count`."""
+    running = [core.running()]
+    core.pending_many([{}] * count)
+    worker = core.worker()
+
+    def step() -> None:
+        following = NextClaim("task_execution", worker, uuid4())
+        finished = core.finish(running.pop(), Completed(None), (), following)
+        assert finished.claim is not None, "others are due"
+        running.append(finished.claim)
+
+    return step
+
+
+def _filters(core: Core, history: _History) -> Mapping[str, dict[str, Any]]:
+    middle = history.begin + timedelta(days=_DAYS / 2)
+    return {
+        "all": {},
+        "a later page": {"before": uuid7_at(middle)},
+        **{f"status {each}": {"statuses": (each,)} for each in Status},
+        "several statuses": {"statuses": (Status.FAILED, Status.CANCELLED, Status.RUNNING)},
+        "task": {"task_id": core.task},
+        "rare task": {"task_id": history.rare},
+        "agent": {"agent_id": history.rare},
+        "batch": {"batch_id": history.rare},
+        "origin": {"origin_id": history.rare},
+        "session": {"session_id": history.rare},
+        **{f"trigger {each}": {"trigger_type": each} for each in TriggerType},
+        "error": {"error_code": "agent_failed"},
+        "rare error": {"error_code": "rare"},
+        "waiting for": {"waiting_for": WaitingFor.APPROVAL},
+        "cancellable": {"cancellable": True},
+        "after a time": {"created_after": middle},
+        "before a time": {"created_before": middle},
+    }
+
+
+def _listing(core: Core, owner: UUID | None, values: Mapping[str, Any]) -> Work:
+    before = values.get("before")
+    rest = {name: value for name, value in values.items() if name != "before"}
+    wanted = ExecutionFilter(owner_id=owner, **rest)
+
+    def read() -> None:
+        with core.database.autocommit() as connection:
+            queries.find(connection, wanted, before=before, limit=_PAGE)
+
+    return read
+
+
+def _usage(core: Core) -> Work:
+    today = datetime.now(UTC).date()
+    wanted = UsageFilter(since=today - timedelta(days=30), until=today, owner_id=core.actor.user_id)
+
+    def read() -> None:
+        with core.database.autocommit() as connection:
+            usage.totals(connection, UsageBy.MODEL, wanted, limit=100)
+
+    return read
+
+
+def _retention(core: Core) -> Work:
+    """Return one step of retention; `_filters` need the oldest rows, so it begins after them."""
+    after = UUID(int=0)
+    with core.database.autocommit() as connection:
+        after = retention.old_executions(connection, days=1, after=after, limit=120)[-1]
+
+    def step() -> None:
+        with core.database.autocommit() as connection:
+            old = retention.old_executions(connection, days=30, after=after, limit=_DELETED)
+            retention.delete_executions(connection, old)
+
+    return step
+
+
+def _ratios(
+    first: Mapping[str, Mapping[str, float]], then: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    return {
+        name: round(then[name]["processor_ms"] / max(first[name]["processor_ms"], 0.01), 2)
+        for name in first
+    }
+
+
+def _targets(measured: Mapping[str, Any]) -> list[Target]:
+    targets = []
+    for size, found in measured.items():
+        lists = {n: t["p99_ms"] for n, t in found["statements"].items() if n.startswith("list")}
+        slowest = max(lists, key=lambda name: lists[name])
+        targets.append(Target(f"{size}: p99 of {slowest}", lists[slowest], _MOST_LIST_MS))
+        if ratios := found.get("ratio_of_processor_time"):
+            worst = max(ratios, key=lambda name: ratios[name])
+            targets.append(Target(f"{size}: growth of {worst}", ratios[worst], _MOST_GROWTH))
+    return targets
+
+
+def _megabytes(database: Database) -> int:
+    with database.autocommit() as connection:
+        size = connection.execute(text("SELECT pg_database_size(current_database())"))
+        return round(int(size.scalar_one()) / 1_000_000)
+
+
+def _index_megabytes(database: Database) -> dict[str, float]:
+    with database.autocommit() as connection:
+        rows = connection.execute(_INDEXES)
+        return {row[0]: round(row[1] / 1_000_000, 1) for row in rows}
+
+
+_INDEXES = text("""
+SELECT indexrelname, pg_relation_size(indexrelid) FROM pg_stat_user_indexes
+WHERE relname = 'executions' ORDER BY 2 DESC
+""")
+
+
+def _say(line: str) -> None:
+    print(f"{line} ...", file=sys.stderr, flush=True)

@@ -1,0 +1,211 @@
+"""No filter of a list of executions reads more than a bounded part of them (ADR 36)."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from psycopg import sql
+from sqlalchemy import Connection, event, text
+
+from celeriac.db.engine import Database
+from celeriac.db.executions import queries
+from celeriac.domain.executions.model import ExecutionFilter, TriggerType
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.kit.ids import uuid7_at
+from tests.support.core import Core
+from tests.support.servers import PostgresServer
+
+ROWS = 100_000
+RARE = 40
+"""Rows of each rare kind: the oldest ones, so that a scan from the newest reads all others."""
+PAGE = 50
+COUNTED = 1_000
+BOUND = 2_500
+"""What a page or a count may read: far less than there is."""
+
+pytestmark = pytest.mark.requirement("F9")
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """A large table of executions, and what is rare in it."""
+
+    database: Database
+    owner: UUID
+    """Whose nearly all executions are."""
+    rare: UUID
+    """The task, agent, batch, session and origin of the oldest executions."""
+    common: UUID
+    """The task and agent of all others."""
+
+
+@pytest.fixture(scope="module")
+def seeded(postgres_server: PostgresServer, migrated: str) -> Iterator[Seeded]:
+    """Ended executions, 20 s apart, the oldest ones of rare kinds; some that live."""
+    name = postgres_server.fresh_database(migrated)
+    database = Database(postgres_server.url(name), connections=1, statement_seconds=120)
+    core = Core(database)
+    rare, common = uuid4(), core.task
+    with database.transaction() as connection:
+        connection.execute(_TASK, {"rare": rare, "common": common})
+        connection.execute(
+            _SEED,
+            {
+                "rows": ROWS, "n": RARE, "owner": core.actor.user_id, "rare": rare,
+                "common": common,
+            },
+        )  # fmt: skip
+    with database.autocommit() as connection:
+        connection.execute(text("VACUUM ANALYZE executions"))
+    yield Seeded(database, core.actor.user_id, rare, common)
+    database.close()
+    postgres_server.drop_database(name)
+
+
+_TASK = text("""
+INSERT INTO tasks (id, owner_id, agent_id, name, current_version_id)
+SELECT :rare, owner_id, agent_id, 'rare', current_version_id FROM tasks WHERE id = :common
+""")
+
+_SEED = text("""
+INSERT INTO executions (
+    id, owner_id, task_id, task_version_id, agent_version_id, agent_id, status, trigger_type,
+    execution_mode, priority, queue, variables, origin_id, batch_id, session_id, created_at,
+    available_at, queued_at, completed_at, max_crashes, waiting_for, error_code, worker_id)
+SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
+            || '7000a' || right(md5(CAST(g AS text)), 15) AS uuid),
+       CASE WHEN g % 100 = 0 THEN gen_random_uuid() ELSE CAST(:owner AS uuid) END,
+       CASE WHEN kind = 0 THEN CAST(:rare AS uuid) ELSE CAST(:common AS uuid) END,
+       gen_random_uuid(), gen_random_uuid(),
+       CASE WHEN kind = 0 THEN CAST(:rare AS uuid) ELSE CAST(:common AS uuid) END,
+       status,
+       CASE kind WHEN 0 THEN 'webhook' WHEN 1 THEN 'scheduled' WHEN 2 THEN 'workflow'
+                 ELSE 'manual' END,
+       'async', 0, 'task_execution', '{}',
+       CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
+       CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
+       CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
+       at, at, CASE WHEN status = 'queued' THEN at END,
+       CASE WHEN status IN ('completed', 'failed', 'cancelled') THEN at END, 3,
+       CASE WHEN status = 'waiting'
+            THEN (ARRAY['approval', 'budget', 'provider_limit'])[g % 3 + 1] END,
+       CASE WHEN status = 'failed' THEN CASE kind WHEN 0 THEN 'rare' ELSE 'common' END END,
+       gen_random_uuid()
+FROM (SELECT g, CASE WHEN g <= 10 * :n THEN g % 10 WHEN g % 20 = 0 THEN 9 ELSE 10 END AS kind,
+             now() - make_interval(secs => (CAST(:rows AS int) - g) * 20) AS at
+      FROM generate_series(1, CAST(:rows AS int)) AS g) AS rows,
+     LATERAL (SELECT CASE kind WHEN 0 THEN 'failed' WHEN 3 THEN 'cancelled' WHEN 4 THEN 'waiting'
+                               WHEN 5 THEN 'pending' WHEN 6 THEN 'queued' WHEN 7 THEN 'running'
+                               WHEN 9 THEN 'failed'
+                               ELSE 'completed' END AS status) AS s
+""")
+
+
+def _cases(seeded: Seeded) -> Mapping[str, list[dict[str, Any]]]:
+    """Return filters by the field of `ExecutionFilter` that they show."""
+    oldest = datetime.now(UTC) - timedelta(seconds=20 * ROWS)
+    return {
+        "owner_id": [{}],
+        "ids": [{"ids": [uuid4() for _ in range(100)]}],
+        "statuses": [
+            *({"statuses": (status,)} for status in Status),
+            {"statuses": tuple(each for each in Status if not each.terminal)},
+            {"statuses": (Status.FAILED, Status.CANCELLED)},
+        ],
+        "task_id": [{"task_id": seeded.rare}, {"task_id": seeded.common}],
+        "agent_id": [{"agent_id": seeded.rare}, {"agent_id": seeded.common}],
+        "batch_id": [{"batch_id": seeded.rare}],
+        "origin_id": [{"origin_id": seeded.rare}],
+        "session_id": [{"session_id": seeded.rare}],
+        "trigger_type": [{"trigger_type": each} for each in TriggerType],
+        "waiting_for": [{"waiting_for": each} for each in WaitingFor],
+        "error_code": [{"error_code": "rare"}, {"error_code": "common"}, {"error_code": "none"}],
+        "created_after": [{"created_after": oldest + timedelta(days=1)}],
+        "created_before": [{"created_before": oldest + timedelta(days=1)}],
+        "cancellable": [{"cancellable": True}],
+    }
+
+
+FIELDS = [each.name for each in fields(ExecutionFilter)]
+
+READS: dict[str, Callable[[Connection, ExecutionFilter], object]] = {
+    "list": lambda c, wanted: queries.find(c, wanted, before=None, limit=PAGE),
+    "a later page": lambda c, wanted: queries.find(
+        c, wanted, before=uuid7_at(datetime.now(UTC) - timedelta(days=1)), limit=PAGE
+    ),
+    "ids": lambda c, wanted: queries.find_ids(c, wanted, before=None, limit=PAGE),
+    "count": lambda c, wanted: queries.count(c, wanted, before=None, most=COUNTED),
+}
+
+
+@pytest.mark.parametrize("whose", ["a user's", "everybody's"])
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_filter_reads_a_bounded_part(seeded: Seeded, field: str, whose: str) -> None:
+    owner = seeded.owner if whose == "a user's" else None
+    for case in _cases(seeded)[field]:
+        for name, read in READS.items():
+            wanted = ExecutionFilter(owner_id=owner, **case)
+            for plan, count in _rows_read(seeded.database, partial(_read, read, wanted)):
+                assert count <= BOUND, f"{name} by {case} reads {count} rows:\n{plan}"
+
+
+def _read(
+    read: Callable[[Connection, ExecutionFilter], object],
+    wanted: ExecutionFilter,
+    connection: Connection,
+) -> object:
+    return read(connection, wanted)
+
+
+def test_the_bound_is_passed_by_a_scan(seeded: Seeded) -> None:
+    scan = text("SELECT id FROM executions WHERE worker_hostname = 'none' ORDER BY id LIMIT 50")
+    counts = [count for _, count in _rows_read(seeded.database, lambda c: c.execute(scan).all())]
+    assert min(counts) >= ROWS
+
+
+def _rows_read(database: Database, work: Callable[[Connection], object]) -> list[tuple[str, int]]:
+    """Execute the statements of `work`; return each plan with the executions that it read.
+
+    Once with the plan for these values, and once with the one that connections keep.
+    """
+    seen: list[tuple[str, Any]] = []
+
+    def executed(_c: object, _k: object, statement: str, parameters: object, *_: object) -> None:
+        seen.append((statement, parameters))
+
+    with database.autocommit() as connection:
+        event.listen(database.engine, "before_cursor_execute", executed)
+        try:
+            work(connection)
+        finally:
+            event.remove(database.engine, "before_cursor_execute", executed)
+        driver: Any = connection.connection.driver_connection
+        return [plan for each in seen for plan in _plans(driver, *each)]
+
+
+def _plans(driver: Any, statement: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    names = {name: f"${number}" for number, name in enumerate(parameters, 1)}
+    values = sql.SQL(", ").join(map(sql.Literal, parameters.values()))
+    call = sql.SQL("({})").format(values) if names else sql.SQL("")
+    explain = sql.SQL("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE kept") + call
+    driver.execute(f"PREPARE kept AS {statement % names}", prepare=False)
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        driver.execute(f"SET plan_cache_mode = {mode}", prepare=False)
+        plan = driver.execute(explain, prepare=False).fetchone()[0][0]["Plan"]
+        yield f"{mode}: {json.dumps(plan, indent=1)}", _of_executions(plan)
+    driver.execute("DEALLOCATE kept", prepare=False)
+    driver.execute("RESET plan_cache_mode", prepare=False)
+
+
+def _of_executions(plan: Mapping[str, Any]) -> int:
+    inner = sum(map(_of_executions, plan.get("Plans", ())))
+    named = plan.get("Relation Name") == "executions" or "executions" in plan.get("Index Name", "")
+    if not named:
+        return inner
+    removed = (plan.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck"))
+    return inner + round(float((plan["Actual Rows"] + sum(removed)) * plan["Actual Loops"]))
