@@ -130,16 +130,18 @@ def _by_threads(call: Callable[[], T], count: int) -> list[T]:
 
 
 class _Count:
-    """Counts the statements of all programs from before their start to after their end.
+    """Counts statements and writes to the disk, from before the programs' start to after their end.
 
-    Each is a round trip and, with autocommit, a transaction: that is how PostgreSQL counts those of
-    the worker and the keeper, the few of their start and their heartbeats among them.
+    Each statement is a round trip and, with autocommit, a transaction: that is how PostgreSQL
+    counts those of the worker and the keeper, the few of their start and their heartbeats among
+    them.
     """
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._submitter = Statements(stage.container.database.engine)
         self._begin = self._others()
+        self._begin_syncs = stage.watch.wal_syncs()
 
     def per_execution(self, executions: int) -> dict[str, Any]:
         others = self._others() - self._begin
@@ -147,7 +149,8 @@ class _Count:
             "statements": {
                 "submitter": round(self._submitter.count / executions, 2),
                 "worker_and_keeper": round(others / executions, 2),
-            }
+            },
+            "wal_syncs": round((self._stage.watch.wal_syncs() - self._begin_syncs) / executions, 2),
         }
 
     def _others(self) -> int:

@@ -18,6 +18,7 @@ _OTHERS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND pid <> pg_backend_pid()"
 )
+_SYNCS = text("SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'")
 _POLL_SECONDS = 0.02
 
 
@@ -52,6 +53,10 @@ class Watch:
         while self._scalar(_OTHERS):
             time.sleep(_POLL_SECONDS)
         return int(self._scalar(_TRANSACTIONS))
+
+    def wal_syncs(self) -> int:
+        """Return how often the server has waited for the disk to store its log."""
+        return int(self._scalar(_SYNCS) or 0)
 
     def close(self) -> None:
         """Close the connection."""

@@ -51,6 +51,7 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
         assert {"submitter", "worker", "postgres", "valkey"} <= ours["processor_ms"].keys()
         assert {"submitter", "worker", "valkey"} <= bare["processor_ms"].keys()
         assert ours["statements"].keys() == {"submitter", "worker_and_keeper"}
+        assert ours["wal_syncs"] > 0
     peers = figures["peers"]["measured"]
     assert {"dramatiq", "dbos", "procrastinate"} <= peers.keys(), "absent ones are named, too"
     for name in ("dramatiq", "dbos", "procrastinate"):
