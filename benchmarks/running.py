@@ -16,8 +16,8 @@ _POLL_SECONDS = 0.1
 _WAIT_SECONDS = 3600.0
 """They are cancelled when enough was seen."""
 
-_REPORT_SECONDS = 2.0
-"""PostgreSQL's sessions report what they did about a second later."""
+_REPORT_SECONDS = 12.0
+"""Idle sessions of PostgreSQL report what they did ten seconds later."""
 
 _VERSIONS = """
 SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables

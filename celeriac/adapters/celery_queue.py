@@ -107,6 +107,10 @@ def producer_of(app: Celery) -> Iterator[Producer]:
             raise
 
 
+_CONSUMER_TIMEOUT_MS = 365 * 86_400_000
+"""How long RabbitMQ waits for an acknowledgement, instead of 30 minutes: as long as a task runs."""
+
+
 class _DeclaredQueues(Queues):
     """Queues that are declared alike, those of tasks and of `-Q` too."""
 
@@ -131,8 +135,13 @@ def _queue_arguments(options: CeleryOptions) -> dict[str, Any] | None:
     if _is_redis(options.broker_url):
         return None
     if options.queue_type == "classic":
-        return {"x-queue-type": "classic"}
-    return {"x-queue-type": options.queue_type, "x-delivery-limit": options.delivery_limit}
+        return {"x-queue-type": "classic", "x-consumer-timeout": _CONSUMER_TIMEOUT_MS}
+    return {
+        "x-queue-type": options.queue_type,
+        "x-delivery-limit": options.delivery_limit,
+        # a long execution must not lose its channel
+        "x-consumer-timeout": _CONSUMER_TIMEOUT_MS,
+    }
 
 
 def create_app(options: CeleryOptions) -> Celery:
@@ -169,9 +178,27 @@ def create_app(options: CeleryOptions) -> Celery:
         beat_scheduler="celeriac.worker.beat:Keeper",
         worker_consumer="celeriac.worker.consumer:Consumer",
         beat_schedule={},
+        **_acknowledgement(options),
     )
     app.conf.update(options.extra)
     return app
+
+
+def _acknowledgement(options: CeleryOptions) -> dict[str, Any]:
+    """Return when messages of executions are acknowledged, and how many a busy worker takes.
+
+    With Redis they are acknowledged as soon as a slot takes them, immediately before the claim: an
+    unacknowledged one is delivered again after the visibility timeout, however long its execution
+    runs. A worker whose slots are all busy takes no message, unless it is told to. RabbitMQ
+    delivers as many messages as are acknowledged, to busy workers too, so there they are
+    acknowledged at the end (docs/adr/0038-early-acknowledgement.md).
+    """
+    if not _is_redis(options.broker_url):
+        return {}
+    return {
+        "task_annotations": {EXECUTE_TASK: {"acks_late": False}},
+        "worker_disable_prefetch": options.extra.get("worker_prefetch_multiplier", 1) == 1,
+    }
 
 
 def _is_redis(broker_url: str) -> bool:

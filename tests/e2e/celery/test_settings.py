@@ -26,7 +26,12 @@ _CHANGED = {
     "enable_utc": False,
     "timezone": "Europe/Berlin",
 }
-_CHANGED_TRANSPORT = {"visibility_timeout": 77, "publish_timeout": 2.5}
+_CHANGED_TRANSPORT = {
+    "visibility_timeout": 77,
+    "publish_timeout": 2.5,
+    "queue_type": "classic",
+    "delivery_limit": 7,
+}
 _READ = """
 import json
 from celeriac.celery import app

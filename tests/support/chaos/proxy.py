@@ -30,6 +30,7 @@ class PostgresProxy:
         """How many answers were lost so far."""
         self._socket: Path | None = None
         self._losing: tuple[bytes, int] = (b"", 0)
+        self._refused: bytes | None = None
         self._connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
 
@@ -54,6 +55,15 @@ class PostgresProxy:
         """Forward new connections to this Unix socket and cut those there are; None: refuse all."""
         self._socket = socket
         self.cut()
+
+    def refuse(self, application: str | None) -> None:
+        """Cut all connections, and refuse those of an application from now on; None: of nobody."""
+        self._refused = None if application is None else application.encode()
+        self.cut()
+
+    def refuses(self, startup: bytes) -> bool:
+        """Whether a connection that begins with this packet is refused."""
+        return self._refused is not None and self._refused in startup
 
     def cut(self) -> None:
         """Cut all connections, as the restart of a pooler does."""
@@ -140,6 +150,8 @@ class _Connection:
     async def _ask(self) -> None:
         with suppress(OSError):
             while data := await self._client[0].read(_READ_BYTES):
+                if not self._statements.begun and self._proxy.refuses(data):
+                    return
                 for statement in self._statements.feed(data):
                     self._marked = self._marked or self._proxy.wants(statement)
                 self._server[1].write(data)
@@ -161,18 +173,18 @@ class _Statements:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._begun = False
+        self.begun = False
         self._prepared: dict[bytes, bytes] = {}
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take what came; yield the statements whose carrying out it asks for."""
         self._buffer += data
-        if not self._begun:
+        if not self.begun:
             # the startup packet has no type
             size = self._length(0)
             if size is None or len(self._buffer) < size:
                 return
-            self._buffer, self._begun = self._buffer[size:], True
+            self._buffer, self.begun = self._buffer[size:], True
         while (size := self._length(1)) is not None and len(self._buffer) > size:
             kind, body = self._buffer[:1], self._buffer[5 : size + 1]
             self._buffer = self._buffer[size + 1 :]
