@@ -176,19 +176,6 @@ class ValkeyServer(RunningServer):
         with redis.Redis.from_url(self.url()) as client:
             client.flushall()
 
-    @contextmanager
-    def holding_writes(self) -> Iterator[None]:
-        """Carry out no write in the block; those of clients that leave meanwhile never happen.
-
-        A frozen server would do later what reached its sockets before.
-        """
-        with redis.Redis.from_url(self.url()) as client:
-            client.client_pause(timeout=60_000, all=False)
-            try:
-                yield
-            finally:
-                client.client_unpause()
-
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
