@@ -38,9 +38,9 @@ def upgrade(
 
     Each migration is a transaction of its own. Migrations of the phase `pre`
     keep programs of the release before working: apply them first, then replace
-    all programs, then apply those of the phase `post`. Waits while a worker of
-    another release is alive. Safe to repeat, and to run in several places at
-    once. `celeriac up` does it by itself.
+    all programs, then apply those of the phase `post`, which wait for workers
+    of other releases to end, for up to five minutes. Safe to repeat, and to
+    run in several places at once. `celeriac up` does it by itself.
 
     Behind a pooler it needs CELERIAC_DATABASE_DIRECT_URL.
 

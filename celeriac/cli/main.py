@@ -27,6 +27,8 @@ from celeriac.domain.errors import CeleriacError
 from celeriac.version import __version__
 
 _PROGRAM = "celeriac"
+_VALIDATOR = "Value error, "
+"""What the library that reads values puts before its message."""
 _START = "Start Celeriac"
 _WORK = "Run tasks and follow them"
 _MANAGE = "Manage"
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         return _report(report_of(error), exit_code_of(error), given)
     except TyperException as error:
         # without a message the help was shown instead
-        message = error.format_message()
+        message = error.format_message().replace(_VALIDATOR, "")
         report = ErrorReport(message, cure=_usage_hint(error)) if message else None
         return _report(report, error.exit_code, given)
     except (KeyboardInterrupt, typer.Abort):

@@ -254,7 +254,8 @@ def _shortened(key: str, value: Any) -> Any:
 
 _CHATTY = (
     # Our own lines say the same with ids: Celery's "received", access logs, one line per HTTP
-    # request of the model clients.
+    # request of the model clients. Alembic describes the server for each look at the schema.
+    "alembic.runtime.migration",
     "celery.worker.strategy",
     "httpcore",
     "httpcore2",

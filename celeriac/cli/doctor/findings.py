@@ -31,8 +31,8 @@ def ok(subject: str, message: str) -> Finding:
     return Finding(subject, Level.OK, message)
 
 
-def warning(subject: str, message: str, cure: str) -> Finding:
-    """Return a finding of level WARN."""
+def warning(subject: str, message: str, cure: str | None) -> Finding:
+    """Return a finding of level WARN; `cure` is None where the message has it."""
     return Finding(subject, Level.WARN, message, cure)
 
 

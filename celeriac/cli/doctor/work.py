@@ -11,7 +11,7 @@ from celeriac.cli.core.server import find_server, open_database
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
 from celeriac.cli.doctor.servers import ALIVE_SECONDS
 from celeriac.client import Client, ClientError
-from celeriac.db import workers
+from celeriac.db import migrate, workers
 from celeriac.db.executions import queries
 from celeriac.domain.errors import CeleriacError
 from celeriac.domain.operations import WorkerRow
@@ -26,10 +26,13 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     """Check which worker processes are alive, by their rows in the database."""
     try:
         with open_database(settings) as database, database.autocommit() as connection:
+            if not migrate.schema(connection).usable:
+                yield failed("workers", "unknown without the schema of this release", None)
+                return
             found = workers.live(connection, within_seconds=ALIVE_SECONDS)
             waiting = queries.waiting_counts(connection)
     except CeleriacError:
-        yield failed("workers", "unknown: the database doesn't answer", None)
+        yield failed("workers", "unknown without the database", None)
         return
     if not found:
         yield warning("workers", "none is alive", "Start one: `celeriac worker`.")
@@ -126,7 +129,7 @@ def check_api(home: Path | None, api_url: str | None, api_key: str | None) -> It
             me = client.users.me()
             yield ok("API key", f"of {me.name}, {me.role.value}")
     except CommandError as error:
-        yield warning("API", error.message, _API_CURE)
+        yield warning("API", error.message, None)
     except ClientError as error:
         if error.status is None:
             yield failed("API", error.message, _API_CURE)

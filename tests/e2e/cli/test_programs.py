@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from celery import Celery
 
@@ -21,6 +22,7 @@ from celeriac.embedded.home import reserve_port
 from celeriac.kit.ids import uuid7
 from tests.support.command_line import CommandLine, RunningUp
 from tests.support.core import Core
+from tests.support.outages import driver_url
 from tests.support.places import temporary_directory
 from tests.support.servers import PostgresServer, ValkeyServer
 from tests.support.waiting import wait_until
@@ -172,6 +174,8 @@ def test_doctor_says_what_is_wrong_and_what_helps(own: CommandLine) -> None:
     assert result.code == 1
     assert "FAIL  PostgreSQL" in result.out
     assert "celeriac up" in result.out
+    assert "unknown without the database" in result.out
+    assert "`celeriac api`" not in result.out, "an API has nothing to start with yet"
     found = own.run("doctor", "--json")
     assert found.code == 1
     assert not found.value["ok"]
@@ -182,6 +186,28 @@ def test_doctor_says_what_is_wrong_and_what_helps(own: CommandLine) -> None:
     assert "without links" in own.run("doctor", **webhook).out
     reached = own.run("doctor", **webhook, CELERIAC_PUBLIC_URL="https://agents.example")
     assert "without links" not in reached.out
+
+
+@pytest.mark.parametrize("revision", [None, "0001_initial"])
+def test_doctor_reads_no_tables_of_another_release(
+    own: CommandLine,
+    postgres_server: PostgresServer,
+    valkey_server: ValkeyServer,
+    revision: str | None,
+) -> None:
+    name = postgres_server.fresh_database()
+    with psycopg.connect(driver_url(postgres_server.url(name))) as connection:
+        if revision is not None:
+            connection.execute("CREATE TABLE alembic_version (version_num varchar(32))")
+            connection.execute("INSERT INTO alembic_version VALUES (%s)", (revision,))
+            connection.execute("CREATE TABLE workers (id uuid)")
+    env = {"DATABASE_URL": postgres_server.url(name), "REDIS_URL": valkey_server.url()}
+    result = own.run("doctor", **env)
+    assert "FAIL  schema " in result.out
+    assert "FAIL  workers       unknown without the schema of this release" in result.out
+    assert "model server" in result.out, "the checks after it are made"
+    assert result.code == 1
+    postgres_server.drop_database(name)
 
 
 def _report(database: Database, name: str, **said: Any) -> None:

@@ -77,7 +77,7 @@ def test_a_wrong_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -
     [
         (["run"], "Missing argument 'TASK'"),
         (["up", "--port", "99999"], "'--port'"),
-        (["executions", "list", "--status", "done"], "'--status'"),
+        (["executions", "list", "--status", "done"], "'--status' / '-s': 'done' is not one of"),
         (["logs", "--level", "loud"], "--level 'loud' is unknown"),
     ],
 )

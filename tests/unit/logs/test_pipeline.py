@@ -147,6 +147,7 @@ def test_what_celery_and_http_clients_repeat_is_left_out(tmp_path: Path) -> None
     configure(tmp_path, level="DEBUG")
     logging.getLogger("celery.worker.strategy").info("Task received")
     logging.getLogger("httpx").info("HTTP Request: POST")
+    logging.getLogger("alembic.runtime.migration").info("Context impl PostgresqlImpl.")
     logging.getLogger("celery.app.trace").error("Task raised")
     logging.getLogger("celery.app.trace").critical("Task has an INTERNAL ERROR")
     logging.getLogger("celery.worker.strategy").error("Task is unknown")
